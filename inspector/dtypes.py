@@ -1,0 +1,32 @@
+"""The dtypes of base weights a user may ask for, and the size of one element of each torch dtype by name.
+
+Sizes are in bytes; source: `torch.dtype.itemsize`, asserted in tests/contracts.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DTYPE_CHOICES", "dtype_bytes"]
+
+DTYPE_CHOICES = ("auto", "float32", "bfloat16", "float16")
+
+_ITEM_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "complex64": 8,
+    "complex128": 16,
+}
+
+
+def dtype_bytes(name: str) -> int:
+    """Return the bytes of one element of the torch dtype called `name`; KeyError for a name that is not known."""
+    return _ITEM_BYTES[name]

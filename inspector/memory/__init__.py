@@ -1,0 +1,1 @@
+"""Counts -> bytes: pure arithmetic, no torch and no I/O."""

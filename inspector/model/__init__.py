@@ -1,0 +1,1 @@
+"""Files -> model on the meta device -> counts: configuration, skeleton, adapter, census."""

@@ -1,0 +1,1 @@
+"""Report -> text, JSON, Markdown, HTML: each renderer sees a `Report` and nothing else."""

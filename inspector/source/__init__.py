@@ -1,0 +1,1 @@
+"""What the user named -> files: Hub, cache, local folder, adapter, bundled catalogue."""

@@ -17,6 +17,7 @@ __all__ = [
     "SCHEMA",
     "AdapterFacts",
     "Census",
+    "Counted",
     "LoraOptions",
     "MatchedNames",
     "ModelFacts",
@@ -117,7 +118,6 @@ class Request:
     model: Any
     revision: str | None = None
     dtype: str = "auto"
-    attention: str = "sdpa"
     model_class: str | None = None
     trust_remote_code: bool = False
     offline: bool = False
@@ -177,7 +177,6 @@ class ModelFacts:
     model_type: str
     dtype: str
     source: ServedFrom
-    attention: str
     adapter_id: str | None = None
 
 
@@ -250,13 +249,30 @@ class MatchedNames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterFacts:
-    """The adapter as PEFT attached it. `file_bytes` is the size of adapter_model.safetensors as PEFT would save it."""
+    """The adapter as PEFT attached it.
+
+    `file_bytes` is the size of adapter_model.safetensors as PEFT would save it, None where that depends on values.
+    """
 
     type: str
     config: Mapping[str, Any]
     targets: MatchedNames | None = None
     modules_to_save: MatchedNames | None = None
-    file_bytes: int
+    file_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What the model stage hands on: everything that follows from the module tree alone.
+
+    `base_dtypes` is bytes by dtype of the base model before the adapter.
+    """
+
+    model: ModelFacts
+    census: Census
+    base_dtypes: Mapping[str, int]
+    adapter: AdapterFacts | None = None
+    notices: Sequence[Notice] = ()
 
 
 # --- memory: counts -> bytes that need no traced step -----------------------------------------------------------------
@@ -279,9 +295,7 @@ class StaticRecipe:
     @property
     def total_bytes(self) -> int:
         """Return the sum of the parts."""
-        return (
-            self.frozen_bytes + self.trained_bytes + self.gradients_bytes + self.optimizer_bytes + self.buffers_bytes
-        )
+        return self.frozen_bytes + self.trained_bytes + self.gradients_bytes + self.optimizer_bytes + self.buffers_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

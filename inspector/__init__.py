@@ -1,0 +1,73 @@
+"""Exact parameter counts and memory bytes of any model and PEFT adapter, from a Hub id alone.
+
+>>> import inspector
+>>> report = inspector.inspect("Qwen/QwQ-32B", peft={"peft_type": "LORA", "r": 16, "target_modules": "all-linear"})
+>>> report.parameters.trainable
+134217728
+
+Importing this module loads neither torch nor transformers; `inspect` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
+from inspector.records import LoraOptions, Report, Request
+
+__all__ = [
+    "InspectorError",
+    "LoraOptions",
+    "ModelUnavailableError",
+    "Report",
+    "UnsupportedModelError",
+    "UsageError",
+    "inspect",
+]
+
+
+def inspect(
+    model: Any,
+    *,
+    peft: Any = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    model_class: str | None = None,
+    trust_remote_code: bool = False,
+    offline: bool = False,
+    count_only: bool = False,
+    depth: int = 3,
+) -> Report:
+    """Count a model, with an adapter or without, and return the report; print nothing.
+
+    Args:
+        model: a Hub id, a local directory, a path to a config.json, an adapter (id or directory), a
+            `transformers.PretrainedConfig`, or a transformers model or `peft.PeftModel` on the meta device.
+        peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
+            counts the model as it is, and its static bytes are those of full fine-tuning.
+        revision: branch, tag or commit of a Hub repository.
+        dtype: dtype of the base weights; "auto" is what the checkpoint declares.
+        model_class: name of the transformers class to build; default: the one that the config names.
+        trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
+        offline: make no request: the local cache, then the bundled catalogue.
+        count_only: stop after the parameter counts.
+        depth: how deep `report.parameters.tree` goes; 0 is the model alone.
+
+    Raises:
+        InspectorError: one of its subclasses, each with a message of one line and an `exit_code`.
+    """
+    from inspector.pipeline import run
+
+    return run(
+        Request(
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            model_class=model_class,
+            trust_remote_code=trust_remote_code,
+            offline=offline,
+            peft=peft,
+            count_only=count_only,
+            depth=depth,
+        )
+    )

@@ -1,0 +1,231 @@
+"""The command line: arguments -> Request, a renderer, an exit code. No arithmetic, and no torch before it is needed.
+
+Exit codes: 0 done, 2 wrong usage, 3 the model could not be had, 4 the model cannot be inspected, 130 interrupted. An
+error is one line on standard error; a traceback only with INSPECTOR_DEBUG=1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from inspector.dtypes import DTYPE_CHOICES
+from inspector.errors import InspectorError, UsageError, one_line
+from inspector.options import parse_lora, parse_names, parse_targets, read_peft
+from inspector.records import Request
+
+if TYPE_CHECKING:
+    from inspector.records import Report
+
+__all__ = ["command", "main"]
+
+_FORMATS = ("text", "json", "markdown")
+_TEXT_WIDTH = 100
+
+
+def _complete_model(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Offer the ids of the bundled catalogue."""
+    from inspector.source.catalogue import ids
+
+    return [name for name in ids() if name.lower().startswith(incomplete.lower())]
+
+
+@click.command(
+    name="inspect",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Shell completion: _INSPECT_COMPLETE=bash_source inspect (or zsh_source, fish_source) prints the script.",
+)
+@click.argument("model", shell_complete=_complete_model)
+@click.option("--revision", metavar="TEXT", help="Branch, tag or commit of the Hub repository; default: main.")
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPE_CHOICES),
+    default="auto",
+    show_default=True,
+    help="Dtype of the base weights; auto is what the checkpoint declares.",
+)
+@click.option("--model-class", metavar="NAME", help="transformers class to build; default: the config's architectures.")
+@click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository. Never done without it.")
+@click.option("--offline", is_flag=True, help="No network: the cache, then the bundled catalogue. As HF_HUB_OFFLINE=1.")
+@click.option(
+    "--lora",
+    metavar="SPEC",
+    help="A LoRA adapter: r=16[,alpha=32][,dropout=0.05][,bias=none|all|lora_only][,dora][,rslora].",
+)
+@click.option(
+    "--targets",
+    metavar="NAMES",
+    help="PEFT's target_modules: all-linear, a comma list, or one regular expression. Default: PEFT's for the model type.",
+)
+@click.option("--modules-to-save", metavar="NAMES", help="PEFT's modules_to_save: a comma list, trained and saved whole.")
+@click.option(
+    "--peft",
+    metavar="FILE_OR_JSON",
+    help="Any PEFT config: an adapter_config.json, a directory holding one, or inline JSON with peft_type.",
+)
+@click.option("--count-only", is_flag=True, help="Stop after the parameter counts.")
+@click.option("--depth", type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth.")
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
+@click.option("--format", "format_", type=click.Choice(_FORMATS), help="How to print the report; default: text.")
+@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report there.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@click.option("--no-color", is_flag=True, help="No colour; NO_COLOR does the same.")
+@click.version_option(package_name="model-inspector", prog_name="inspect", message="%(prog)s %(version)s")
+def command(
+    model: str,
+    revision: str | None,
+    dtype: str,
+    model_class: str | None,
+    trust_remote_code: bool,
+    offline: bool,
+    lora: str | None,
+    targets: str | None,
+    modules_to_save: str | None,
+    peft: str | None,
+    count_only: bool,
+    depth: int,
+    as_json: bool,
+    format_: str | None,
+    output: str | None,
+    quiet: bool,
+    no_color: bool,
+) -> None:
+    """Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
+
+    MODEL is a Hub id (Qwen/QwQ-32B), a local directory, a path to a config.json, or an adapter (Hub id or directory
+    holding adapter_config.json). No weights are downloaded and no GPU is needed.
+
+    \b
+    inspect Qwen/QwQ-32B --lora r=16 --targets all-linear
+    inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
+    """
+    if as_json and format_ not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
+    request = Request(
+        model=model,
+        revision=revision,
+        dtype=dtype,
+        model_class=model_class,
+        trust_remote_code=trust_remote_code,
+        offline=offline,
+        peft=_adapter(lora, targets, modules_to_save, peft),
+        count_only=count_only,
+        depth=depth,
+    )
+    from inspector.pipeline import run
+
+    with _progress(shown=not quiet, color=not no_color) as progress:
+        report = run(request, progress)
+    with _destination(output) as stream:
+        _render(report, "json" if as_json else format_ or "text", stream, color=not no_color)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit with the contract's code; every error is one line."""
+    try:
+        command.main(arguments, prog_name=_program_name(), standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except click.ClickException as error:
+        _fail(f"{one_line(error.format_message(), 400)} See --help.", 2)
+    except InspectorError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the report has seen enough; Python must not complain about it while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {one_line(error, 300)} (INSPECTOR_DEBUG=1 shows where)", 4)
+
+
+def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
+    """Return the adapter that the options ask for, or raise UsageError where they contradict each other."""
+    if lora is not None and peft is not None:
+        raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
+    if peft is not None:
+        if targets is not None or modules_to_save is not None:
+            raise UsageError("--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config.")
+        return read_peft(peft)
+    if lora is None:
+        if targets is not None or modules_to_save is not None:
+            raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
+        return None
+    return parse_lora(lora, targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))
+
+
+@contextlib.contextmanager
+def _progress(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
+    """Show the stage at hand on standard error while it lasts, on a terminal only."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda _stage: None
+        return
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, no_color=not color or None)
+    with console.status("starting") as status:
+        yield lambda stage: status.update(stage)
+
+
+@contextlib.contextmanager
+def _destination(output: str | None) -> Iterator[IO[str]]:
+    """Open where the report goes; a file appears whole or not at all."""
+    if output is None:
+        yield sys.stdout
+        return
+    target = Path(output)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            yield stream
+        partial.replace(target)
+    except OSError as error:
+        raise UsageError(f"--output {one_line(output)}: {error.strerror or one_line(error)}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _render(report: Report, format_: str, stream: IO[str], *, color: bool) -> None:
+    """Write the report in the format asked for."""
+    if format_ == "json":
+        from inspector.render.json_report import render_json
+
+        render_json(report, stream)
+    elif format_ == "markdown":
+        from inspector.render.markdown import render_markdown
+
+        render_markdown(report, stream)
+    else:
+        from inspector.render.text import render_text
+
+        terminal = stream.isatty()
+        render_text(
+            report,
+            width=os.get_terminal_size(stream.fileno()).columns if terminal else _TEXT_WIDTH,
+            color=color and terminal and not os.environ.get("NO_COLOR"),
+            stream=stream,
+        )
+
+
+def _fail(message: str, exit_code: int) -> None:
+    """Print one line on standard error and exit; with INSPECTOR_DEBUG=1 let the traceback through."""
+    if os.environ.get("INSPECTOR_DEBUG") == "1" and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    print(f"inspect: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _program_name() -> str:
+    """Return the name the user typed, so that completion scripts are made for that command."""
+    name = Path(sys.argv[0]).name
+    return "python -m inspector" if name == "__main__.py" else name

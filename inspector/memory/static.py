@@ -1,0 +1,44 @@
+"""Bytes that follow from counts and dtypes alone: weights, gradients, optimizer state.
+
+A gradient has the dtype of its parameter, and `torch.optim.AdamW` keeps both moments in the dtype of the parameter
+(`torch.zeros_like(p)`, torch/optim/adam.py); its step counters live on the CPU and weigh nothing here. That holds for a
+model trained in the dtype it is loaded in, without autocast and without float32 master weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from inspector.records import Census, StaticBytes, StaticRecipe
+
+__all__ = ["MOMENTS", "OPTIMIZER", "static_bytes"]
+
+OPTIMIZER = "adamw_torch"
+# Moments that AdamW keeps for each trained element: the running mean and the running variance of its gradient.
+MOMENTS = 2
+
+
+def static_bytes(base_dtypes: Mapping[str, int], census: Census, *, has_adapter: bool) -> StaticBytes:
+    """Return the static bytes of full fine-tuning and, with an adapter, of training that adapter.
+
+    `base_dtypes` is bytes by dtype of the base model before the adapter; `census` counts the model after it.
+    """
+    base = sum(base_dtypes.values())
+    full = StaticRecipe(
+        frozen_bytes=0,
+        trained_bytes=base,
+        gradients_bytes=base,
+        optimizer_bytes=MOMENTS * base,
+        buffers_bytes=census.buffer_bytes,
+    )
+    if not has_adapter:
+        return StaticBytes(optimizer=OPTIMIZER, full=full)
+    trained = sum(census.trainable_dtypes.values())
+    adapter = StaticRecipe(
+        frozen_bytes=census.bytes - trained,
+        trained_bytes=trained,
+        gradients_bytes=trained,
+        optimizer_bytes=MOMENTS * trained,
+        buffers_bytes=census.buffer_bytes,
+    )
+    return StaticBytes(optimizer=OPTIMIZER, full=full, adapter=adapter)

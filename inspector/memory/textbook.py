@@ -1,0 +1,102 @@
+"""The rules of thumb that everybody quotes, beside the exact figure, with each difference as a sentence.
+
+Both rules assume half-precision weights and gradients (2 bytes an element each) and two float32 moments of Adam
+(8 bytes an element). The exact figure is that of `inspector.memory.static`; what the two disagree on is a dtype, or
+something that the rule does not count, and the differences add up to the last byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from inspector.memory.static import MOMENTS
+from inspector.records import Census, StaticBytes, StaticRecipe, Textbook, TextbookDifference, TextbookRule
+
+__all__ = ["textbook_rules"]
+
+_HALF_BYTES = 2
+_FLOAT32_BYTES = 4
+
+# The rule's parts are those of the transformers documentation: 8 bytes an element for the two moments of AdamW, weights
+# and gradients at the size of their dtype. ZeRO (arXiv:1910.02054, section 3.1) counts 4 more for a float32 copy of the
+# weights, which a step in pure half precision does not have.
+_SOURCE = (
+    "2 + 2 + 8 bytes an element: https://huggingface.co/docs/transformers/model_memory_anatomy; "
+    "with a float32 copy of the weights it would be 16 (ZeRO, arXiv:1910.02054, section 3.1)"
+)
+
+
+def textbook_rules(static: StaticBytes, census: Census, base_dtypes: Mapping[str, int]) -> Textbook:
+    """Return the rules that apply, each with its exact counterpart and the differences between the two."""
+    rules = [_full_rule(static.full, census.base, base_dtypes)]
+    if static.adapter is not None:
+        rules.append(_adapter_rule(static.adapter, census, base_dtypes))
+    return Textbook(rules=tuple(rules))
+
+
+def _full_rule(exact: StaticRecipe, base: int, base_dtypes: Mapping[str, int]) -> TextbookRule:
+    """Compare 12P with full fine-tuning in the dtype of the checkpoint."""
+    kept = _kept_in(base_dtypes)
+    return TextbookRule(
+        name="full fine-tuning",
+        formula="12·P",
+        bytes=12 * base,
+        source=_SOURCE,
+        exact_bytes=exact.total_bytes,
+        differences=_nonzero(
+            (f"Weights are {kept}; the rule takes 2 bytes an element.", exact.trained_bytes - _HALF_BYTES * base),
+            (f"Gradients are {kept} like their weights; the rule takes 2.", exact.gradients_bytes - _HALF_BYTES * base),
+            *_moments_and_buffers(exact, base, kept),
+        ),
+    )
+
+
+def _adapter_rule(exact: StaticRecipe, census: Census, base_dtypes: Mapping[str, int]) -> TextbookRule:
+    """Compare 12·P_a + 2P with training the adapter that PEFT attached."""
+    trained = census.trainable
+    kept = _kept_in(census.trainable_dtypes)
+    return TextbookRule(
+        name="adapter",
+        formula="12·P_a + 2·P",
+        bytes=12 * trained + _HALF_BYTES * census.base,
+        source=_SOURCE,
+        exact_bytes=exact.total_bytes,
+        differences=_nonzero(
+            (
+                f"Frozen weights are {_kept_in(base_dtypes)} in the base, and parts of an adapter can be frozen too; "
+                "the rule takes 2 bytes for each element of the base.",
+                exact.frozen_bytes - _HALF_BYTES * census.base,
+            ),
+            (
+                f"PEFT keeps the trained weights {kept}; the rule takes 2 bytes an element.",
+                exact.trained_bytes - _HALF_BYTES * trained,
+            ),
+            (
+                f"Their gradients are {kept} too; the rule takes 2 bytes an element.",
+                exact.gradients_bytes - _HALF_BYTES * trained,
+            ),
+            *_moments_and_buffers(exact, trained, kept),
+        ),
+    )
+
+
+def _moments_and_buffers(exact: StaticRecipe, trained: int, kept: str) -> tuple[tuple[str, int], ...]:
+    """Return the two differences that every rule has: the dtype of the moments, and buffers."""
+    rule = MOMENTS * _FLOAT32_BYTES * trained
+    return (
+        (
+            f"AdamW's moments are {kept} like the weights they belong to; the rule takes two float32.",
+            exact.optimizer_bytes - rule,
+        ),
+        ("Buffers are in memory too; the rule leaves them out.", exact.buffers_bytes),
+    )
+
+
+def _kept_in(dtypes: Mapping[str, int]) -> str:
+    """Say in which dtypes elements are kept, the largest share first."""
+    return "in " + " and ".join(dtypes) if dtypes else "absent"
+
+
+def _nonzero(*differences: tuple[str, int]) -> tuple[TextbookDifference, ...]:
+    """Keep the differences that are not zero."""
+    return tuple(TextbookDifference(cause=cause, bytes=size) for cause, size in differences if size)

@@ -1,0 +1,219 @@
+"""PEFT configuration + skeleton -> the model with its adapter, attached by PEFT's own code on the meta device.
+
+The attachment runs under `torch.device("meta")`, so that nothing is allocated and no random number is drawn. A few
+methods read values while they attach (BOFT checks a permutation, Uni-LoRA counts indices): for those the adapter's
+own tensors are made for real, which costs what the adapter weighs. SHiRA draws a mask over each weight, of which only
+the shape counts: its base weights become zeros that take no memory. What depends on the values of the weights
+(AdaMSS, whose ranks follow their singular values; FRoD's joint decomposition) cannot be counted without them and is
+refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import accelerate
+import peft
+import torch
+from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
+from inspector.model.census import BaseCount, count_base
+from inspector.model.names import fold_names, near_names, own_name
+from inspector.model.peft_config import plain_config
+from inspector.records import AdapterFacts, MatchedNames
+
+__all__ = ["adapter_facts", "adapter_file_bytes", "attach"]
+
+# Methods that need values of the base weights to attach but whose tensors have the same shapes whatever the values are
+# (peft/tuners/shira/mask_functions.py: r * (rows + columns) indices).
+_COUNTED_BY_SHAPE = frozenset({"SHIRA"})
+
+# What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
+# Source: safetensors/src/tensor.rs (serialize), and the format's README.
+_SAFETENSORS_LENGTH_BYTES = 8
+_SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.complex64: "C64",
+}
+
+
+def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[PeftModel, BaseCount]:
+    """Return the model that `build` makes with the adapter attached, and the count of that same model before it.
+
+    `build` is called again when the first attempt failed half-way, since PEFT changes the model in place.
+    Raises UsageError when PEFT refuses (an unknown target), UnsupportedModelError when the method needs real weights.
+    """
+    method = _method_name(config)
+    for prepare in (_all_on_meta, _real_adapter, *([_zero_weights] if method in _COUNTED_BY_SHAPE else [])):
+        model = build()
+        context = prepare(model)
+        base = count_base(model)
+        try:
+            with torch.random.fork_rng(devices=[]), context:
+                attached = peft.get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
+            assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
+            return attached, base
+        except (NotImplementedError, RuntimeError) as error:
+            if "meta" not in str(error).lower():
+                raise _refusal(model, config, error) from error
+            cause = error
+        except Exception as error:  # 45 methods refuse in their own ways
+            raise _refusal(model, config, error) from error
+    raise UnsupportedModelError(
+        f"{method} computes with the values of the base weights while PEFT attaches it, and without a download "
+        "there are none: it cannot be counted here."
+    ) from cause
+
+
+def adapter_facts(model: PeftModel, asked: PeftConfig) -> AdapterFacts:
+    """Return what the adapter is and what it hit; `asked` is the configuration before PEFT expanded it."""
+    return AdapterFacts(
+        type=_method_name(asked),
+        config=plain_config(asked),
+        targets=_matched_targets(model, asked),
+        modules_to_save=_matched_saved(model, asked),
+        file_bytes=adapter_file_bytes(model),
+    )
+
+
+def adapter_file_bytes(model: PeftModel) -> int | None:
+    """Return the size in bytes of adapter_model.safetensors as `save_pretrained` would write it.
+
+    None where PEFT computes with values to save the adapter (CPT projects its prompt): the size is not known then.
+    Header and data follow the safetensors format: entries sorted by dtype (widest first) and name, offsets without
+    gaps.
+    """
+    try:
+        with _StayOnMeta():
+            state = peft.get_peft_model_state_dict(model)
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error).lower():
+            raise
+        return None
+    entries = sorted(state.items(), key=lambda item: (-_dtype_rank(item[1].dtype), item[0]))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in entries:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    padded = -(-len(text) // 8) * 8
+    return _SAFETENSORS_LENGTH_BYTES + padded + end
+
+
+class _StayOnMeta(TorchFunctionMode):
+    """Answer `.cpu()` with the tensor itself: PEFT moves prompt embeddings there to save them, and meta has no data."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is torch.Tensor.cpu else func(*args, **(kwargs or {}))
+
+
+def _all_on_meta(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
+    """Make whatever PEFT makes on meta."""
+    context: contextlib.AbstractContextManager[Any] = accelerate.init_empty_weights(include_buffers=True)
+    return context
+
+
+def _real_adapter(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
+    """Let PEFT make its tensors for real before it moves them to meta."""
+    return contextlib.nullcontext()
+
+
+def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
+    """Give every base parameter the value zero without memory: one real element, expanded to the shape."""
+    zeros: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                zero = nn.Parameter(torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
+                module._parameters[name] = zeros.setdefault(parameter, zero)
+    return contextlib.nullcontext()
+
+
+def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> UsageError:
+    """Turn PEFT's refusal into one line that names the target and what was probably meant."""
+    targets = getattr(config, "target_modules", None)
+    names = [targets] if isinstance(targets, str) else sorted(targets or [])
+    leaves = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)}
+    if names and "not found in the base model" in str(error):
+        near = near_names(names[0].rpartition(".")[2], leaves)
+        hint = (
+            f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {', '.join(sorted(leaves)[:12])}."
+        )
+        return UsageError(f"--targets: {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
+    if "specify `target_modules`" in str(error):
+        return UsageError(
+            f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add --targets all-linear, "
+            f"or name some of {', '.join(sorted(leaves)[:12])}."
+        )
+    return UsageError(f"PEFT refuses {_method_name(config)} on {type(model).__name__}: {one_line(error, 300)}")
+
+
+def _method_name(config: PeftConfig) -> str:
+    """Return PEFT's name of the method, such as LORA."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Tell whether PEFT's `all-linear` would count a module as linear."""
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+def _matched_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
+    """Return which modules the adapter sits on and which names of the request hit none."""
+    layers = [own_name(name) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    if not layers:
+        return None
+    targets = getattr(asked, "target_modules", None)
+    unmatched = []
+    if isinstance(targets, (list, tuple, set)):
+        unmatched = [name for name in sorted(targets) if not any(_ends_with(layer, name) for layer in layers)]
+    return MatchedNames(matched=fold_names(layers), matched_count=len(layers), unmatched=unmatched)
+
+
+def _matched_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
+    """Return which modules are trained and saved as copies and which names of the request hit none."""
+    saved = [own_name(name) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    names = list(getattr(asked, "modules_to_save", None) or [])
+    if not saved and not names:
+        return None
+    # PEFT matches the end of the whole path, not of a component (peft.utils.other._set_trainable).
+    unmatched = [name for name in names if not any(module.endswith(name) for module in saved)]
+    return MatchedNames(matched=fold_names(saved), matched_count=len(saved), unmatched=unmatched)
+
+
+def _ends_with(path: str, name: str) -> bool:
+    """Tell whether PEFT's suffix rule matches a module path to a target name."""
+    return path == name or path.endswith(f".{name}")
+
+
+def _dtype_rank(dtype: torch.dtype) -> int:
+    """Return the order of a dtype in a safetensors file: the enum order of safetensors/src/tensor.rs, later first."""
+    order = ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "C64", "F64", "I64")
+    return order.index(_SAFETENSORS_DTYPES[dtype])

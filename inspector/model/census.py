@@ -1,0 +1,138 @@
+"""Counting: every parameter once, by identity of the tensor.
+
+On meta all data pointers are 0, so identity of the Parameter object is the only sound key: tied weights are one
+object under several names. Two routes lead to every total and must agree (`take_census` asserts it): the sum over
+roles and the sum over unique parameters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from transformers import PreTrainedModel
+
+from inspector.model.roles import expert_banks, role_of
+from inspector.model.tree import module_tree
+from inspector.records import Census, Published, Role
+
+__all__ = ["BaseCount", "bytes_by_dtype", "count_base", "take_census"]
+
+# Where configurations say how many routed experts a token uses.
+_EXPERTS_PER_TOKEN = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "experts_per_token",
+    "moe_top_k",
+    "moe_topk",
+    "top_k_experts",
+    "num_selected_experts",
+    "moe_k",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseCount:
+    """The base model before the adapter: its unique parameters with a role each, and what follows from them.
+
+    The parameters are held, not only their ids, so that an id cannot be taken by a new tensor while it is compared.
+    """
+
+    roles: Mapping[nn.Parameter, Role]
+    tied: tuple[tuple[str, ...], ...]
+    active: int | None
+
+    @property
+    def count(self) -> int:
+        """Return P."""
+        return sum(parameter.numel() for parameter in self.roles)
+
+
+def count_base(model: PreTrainedModel) -> BaseCount:
+    """Count the base model's parameters, tied ones once, under their first name."""
+    names: dict[nn.Parameter, list[str]] = {}
+    roles: dict[nn.Parameter, Role] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for own_name, parameter in module.named_parameters(recurse=False):
+            name = f"{path}.{own_name}" if path else own_name
+            names.setdefault(parameter, []).append(name)
+            if parameter not in roles:
+                roles[parameter] = role_of(name, module, model)
+    tied = tuple(tuple(group) for group in names.values() if len(group) > 1)
+    return BaseCount(roles=roles, tied=tied, active=_active_count(model, roles))
+
+
+def take_census(model: nn.Module, base: BaseCount, *, published: Published | None, depth: int) -> Census:
+    """Return the counts of `model`, which is the base model itself or the same model after PEFT changed it."""
+    copies = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, ModulesToSaveWrapper)
+        for parameter in module.modules_to_save.parameters()
+    }
+    groups: Counter[Role] = Counter()
+    for parameter in model.parameters():
+        added = Role.SAVED_COPIES if parameter in copies else Role.ADAPTER
+        groups[base.roles.get(parameter, added)] += parameter.numel()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert total == sum(groups.values()), "every parameter has one role"
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buffers = list(model.buffers())
+    return Census(
+        base=base.count,
+        total=total,
+        trainable=sum(parameter.numel() for parameter in trainable),
+        buffers=sum(buffer.numel() for buffer in buffers),
+        buffer_bytes=sum(buffer.numel() * buffer.element_size() for buffer in buffers),
+        active=base.active,
+        groups={role: groups[role] for role in Role if role in groups},
+        dtypes=bytes_by_dtype(model.parameters()),
+        trainable_dtypes=bytes_by_dtype(trainable),
+        tied=base.tied,
+        tree=module_tree(model, depth),
+        published=published,
+    )
+
+
+def bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
+    """Return bytes by dtype name, largest first."""
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in parameters:
+        sizes[parameter.dtype] += parameter.numel() * parameter.element_size()
+    return {str(dtype).removeprefix("torch."): size for dtype, size in sizes.most_common()}
+
+
+def _active_count(model: PreTrainedModel, roles: Mapping[nn.Parameter, Role]) -> int | None:
+    """Return how many parameters one token uses, or None for a model without routed experts.
+
+    All experts of a bank have the same size, so of a bank of E experts a token uses k/E. Embeddings count whole.
+    """
+    banks = expert_banks(model)
+    per_token = _first_field(model.config.get_text_config(), _EXPERTS_PER_TOKEN)
+    if not banks or per_token is None:
+        return None
+    unused = 0
+    for _, bank in banks:
+        size = sum(parameter.numel() for parameter in bank.parameters())
+        experts = _expert_count(bank)
+        if experts:
+            unused += size - size * min(per_token, experts) // experts
+    return sum(parameter.numel() for parameter in roles) - unused
+
+
+def _expert_count(bank: nn.Module) -> int:
+    """Return the number of experts in a bank: the length of a list, or the first dimension of fused parameters."""
+    if isinstance(bank, (nn.ModuleList, nn.ModuleDict)):
+        return len(bank)
+    return next((parameter.shape[0] for parameter in bank.parameters() if parameter.dim() > 1), 0)
+
+
+def _first_field(config: Any, names: Iterable[str]) -> int | None:
+    """Return the first of the named fields that holds a positive integer."""
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)

@@ -1,0 +1,186 @@
+"""The model stage: source files or a live object -> the counted model, with its adapter.
+
+This is the one door of `inspector.model`: the pipeline calls `count_model` and gets plain records back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTuner
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from inspector.errors import UnsupportedModelError, UsageError, one_line
+from inspector.model.adapter import adapter_facts, attach
+from inspector.model.adapter_notices import adapter_notices
+from inspector.model.census import bytes_by_dtype, count_base, take_census
+from inspector.model.configuration import read_configuration
+from inspector.model.peft_config import read_peft_config
+from inspector.model.quiet import quietly
+from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.records import Counted, ModelFacts, Notice, Published, Request, ServedFrom, SourceFiles
+
+__all__ = ["count_model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What is counted: how to build it (anew each time), what it is, and the adapter that goes on it."""
+
+    build: Callable[[], PreTrainedModel]
+    facts: ModelFacts
+    peft: Any = None
+    published: Published | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+def count_model(request: Request, files: SourceFiles | None) -> Counted:
+    """Return the counts of what `request` names: `files` of a source, or a live object when there are none.
+
+    Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
+    """
+    with quietly():
+        if isinstance(request.model, PeftModel):
+            return _count_attached(request)
+        subject = _from_source(request, files) if files is not None else _from_object(request)
+        if subject.peft is None:
+            return _count_base(request, subject)
+        return _count_with_adapter(request, subject)
+
+
+def _count_base(request: Request, subject: _Subject) -> Counted:
+    """Count a model without an adapter: every parameter trains."""
+    model = subject.build()
+    model.requires_grad_(True)
+    base = count_base(model)
+    return Counted(
+        model=subject.facts,
+        census=take_census(model, base, published=subject.published, depth=request.depth),
+        base_dtypes=bytes_by_dtype(base.roles),
+        notices=subject.notices,
+    )
+
+
+def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
+    """Count a model before and after PEFT attaches the adapter that was asked for."""
+    config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
+    attached, base = attach(subject.build, config)
+    facts = adapter_facts(attached, config)
+    notices = adapter_notices(attached, config, facts, base)
+    return Counted(
+        model=subject.facts,
+        census=take_census(attached, base, published=subject.published, depth=request.depth),
+        base_dtypes=bytes_by_dtype(base.roles),
+        adapter=facts,
+        notices=(*subject.notices, *config_notices, *notices),
+    )
+
+
+def _from_source(request: Request, files: SourceFiles) -> _Subject:
+    """Read the configuration that a source delivered."""
+    if files.adapter_config is not None and request.peft is not None:
+        raise UsageError(
+            f"{files.adapter_id} is an adapter already: name its base model {files.id} to put another adapter on it."
+        )
+    config, notices = read_configuration(files, trust_remote_code=request.trust_remote_code)
+    model_class, class_notices = choose_class(
+        config, files, request.model_class, trust_remote_code=request.trust_remote_code
+    )
+    dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
+    facts = ModelFacts(
+        id=files.id,
+        revision=files.revision,
+        model_class=model_class.__name__,
+        model_type=str(files.config.get("model_type") or config.model_type),
+        dtype=str(dtype).removeprefix("torch."),
+        source=files.served_from,
+        adapter_id=files.adapter_id,
+    )
+    return _Subject(
+        # The class may write into its configuration, so each build gets one of its own.
+        build=lambda: build_skeleton(copy.deepcopy(config), model_class, dtype, files.id),
+        facts=facts,
+        peft=files.adapter_config if files.adapter_config is not None else request.peft,
+        published=files.published,
+        notices=(*files.notices, *notices, *class_notices, *dtype_notices, *_quantized(files.config, facts.dtype)),
+    )
+
+
+def _from_object(request: Request) -> _Subject:
+    """Take a live configuration or a live model on the meta device; neither is changed."""
+    if isinstance(request.model, PretrainedConfig):
+        fields = request.model.to_dict()
+        name = request.model.name_or_path or type(request.model).__name__
+        files = SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=fields)
+        return _from_source(request, files)
+    if not isinstance(request.model, PreTrainedModel):
+        raise UsageError(
+            f"cannot inspect {one_line(type(request.model).__name__)}: give a Hub id, a path, a PretrainedConfig, "
+            "or a transformers model on the meta device."
+        )
+    _check_meta(request.model)
+    return _Subject(build=lambda: copy.deepcopy(request.model), facts=_live_facts(request.model), peft=request.peft)
+
+
+def _count_attached(request: Request) -> Counted:
+    """Count a live PeftModel: its base is the same parameters in a copy of the module tree without the adapter."""
+    attached: PeftModel = request.model
+    if request.peft is not None:
+        raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
+    _check_meta(attached)
+    config = attached.active_peft_config
+    if isinstance(attached.base_model, BaseTuner):
+        shared = {id(parameter): parameter for parameter in attached.parameters()}
+        try:
+            base_model = copy.deepcopy(attached, shared).unload()
+        except Exception as error:  # not every method of PEFT can be unloaded
+            raise UnsupportedModelError(f"PEFT cannot unload {config.peft_type}: {one_line(error)}") from error
+    else:
+        base_model = attached.get_base_model()
+    base = count_base(base_model)
+    facts = adapter_facts(attached, config)
+    return Counted(
+        model=_live_facts(base_model),
+        census=take_census(attached, base, published=None, depth=request.depth),
+        base_dtypes=bytes_by_dtype(base.roles),
+        adapter=facts,
+        notices=tuple(adapter_notices(attached, config, facts, base)),
+    )
+
+
+def _live_facts(model: PreTrainedModel) -> ModelFacts:
+    """Describe a model that was handed over as an object."""
+    return ModelFacts(
+        id=model.name_or_path or type(model).__name__,
+        model_class=type(model).__name__,
+        model_type=model.config.model_type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        source=ServedFrom.LOCAL,
+    )
+
+
+def _check_meta(model: nn.Module) -> None:
+    """Refuse a model that holds data: it would be copied."""
+    devices = sorted({tensor.device.type for tensor in (*model.parameters(), *model.buffers())} - {"meta"})
+    if devices:
+        raise UsageError(
+            f"the model holds tensors on {', '.join(devices)}: build it under torch.device('meta'), or pass its config."
+        )
+
+
+def _quantized(config: Mapping[str, Any], dtype: str) -> list[Notice]:
+    """Say that a checkpoint is stored quantized, which the counts and bytes here do not follow."""
+    declared = config.get("quantization_config")
+    if not isinstance(declared, Mapping):
+        return []
+    method = one_line(declared.get("quant_method", "an unnamed method"), 40)
+    message = (
+        f"The checkpoint is stored quantized ({method}): parameters are counted as the model uses them, "
+        f"and their bytes here are those of {dtype}."
+    )
+    return [Notice(code="quantized-checkpoint", message=message)]

@@ -1,0 +1,62 @@
+"""Module names as people write them: without PEFT's wrappers, folded over repeated layers, and guessed from a typo.
+
+`model.layers.0.mlp.up_proj` … `model.layers.63.mlp.up_proj` fold to `model.layers.0-63.mlp.up_proj`. Runs with gaps are
+listed (`0-2,4-6`), runs with an equal step are written start-stop:step (`3-47:4`), and lists of more than four runs are
+cut in the middle.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Sequence
+
+__all__ = ["fold_indices", "fold_names", "near_names", "own_name"]
+
+_MOST_RUNS = 4
+
+
+def fold_names(names: Iterable[str]) -> list[str]:
+    """Fold dotted names that differ only in their numbers, in order of first appearance."""
+    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    for name in names:
+        parts = name.split(".")
+        pattern = tuple("#" if part.isdigit() else part for part in parts)
+        groups.setdefault(pattern, []).append(tuple(int(part) for part in parts if part.isdigit()))
+    return [_write(pattern, indices) for pattern, indices in groups.items()]
+
+
+def fold_indices(indices: Sequence[int]) -> str:
+    """Write sorted distinct indices as ranges."""
+    steps = {after - before for before, after in itertools.pairwise(indices)}
+    if len(indices) > 2 and len(steps) == 1 and steps != {1}:
+        return f"{indices[0]}-{indices[-1]}:{steps.pop()}"
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    written = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    if len(written) > _MOST_RUNS:
+        written = [*written[: _MOST_RUNS - 1], "…", written[-1]]
+    return ",".join(written)
+
+
+def near_names(name: str, candidates: Iterable[str]) -> list[str]:
+    """Return up to three names that were probably meant, best first."""
+    return difflib.get_close_matches(name, sorted(set(candidates)), n=3, cutoff=0.6)
+
+
+def own_name(name: str) -> str:
+    """Return a module or parameter name of a PEFT model as the base model spells it."""
+    for prefix in ("base_model.model.", "base_model."):
+        if name.startswith(prefix):
+            return name[len(prefix) :]
+    return name
+
+
+def _write(pattern: tuple[str, ...], indices: list[tuple[int, ...]]) -> str:
+    """Put the folded indices of each numbered position back into the pattern."""
+    columns = iter(fold_indices(sorted(set(column))) for column in zip(*indices, strict=True))
+    return ".".join(next(columns) if part == "#" else part for part in pattern)

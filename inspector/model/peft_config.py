@@ -1,0 +1,133 @@
+"""What the user asked for as an adapter -> a `peft.PeftConfig`.
+
+Three forms arrive here: `LoraOptions` of the command line, a mapping of fields (an adapter_config.json), or a live
+`PeftConfig`. PEFT's own validation decides; every failure becomes one line, and fields that the installed PEFT does not
+know are dropped as PEFT drops them, but with a notice.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import peft
+from peft import LoraConfig, PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
+
+from inspector.errors import UsageError, one_line, quoted
+from inspector.records import LoraOptions, Notice
+
+__all__ = ["plain_config", "read_peft_config"]
+
+# Which PEFT task goes with a model class; PEFT's task decides what it saves beside the adapter (a classifier, say).
+_TASKS = {
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
+
+
+def read_peft_config(
+    asked: LoraOptions | Mapping[str, Any] | PeftConfig, class_name: str
+) -> tuple[PeftConfig, list[Notice]]:
+    """Return a PEFT configuration of its own (never the caller's object) and what was dropped on the way.
+
+    Raises UsageError for an unknown PEFT type, a missing one, or values that PEFT refuses.
+    """
+    if isinstance(asked, PeftConfig):
+        config, notices = copy.deepcopy(asked), list[Notice]()
+    else:
+        fields = _lora_fields(asked) if isinstance(asked, LoraOptions) else dict(asked)
+        if fields.get("task_type") is None:
+            fields["task_type"] = _task_of(class_name)
+        config, notices = _from_fields(fields)
+    # A base name would make PEFT ask the Hub for the base's vocabulary while the adapter file is sized.
+    config.base_model_name_or_path = None
+    config.inference_mode = False
+    return config, notices
+
+
+def plain_config(config: PeftConfig) -> dict[str, Any]:
+    """Return the fields that differ from PEFT's defaults as plain values, `peft_type` first."""
+    defaults = {
+        field.name: field.default_factory() if callable(field.default_factory) else field.default
+        for field in dataclasses.fields(config)
+    }
+    changed = {name: value for name, value in config.to_dict().items() if value != defaults.get(name)}
+    changed.pop("peft_version", None)
+    peft_type = PeftType(changed.pop("peft_type", config.peft_type)).value
+    return {"peft_type": peft_type, **{name: _plain(value) for name, value in changed.items()}}
+
+
+def _lora_fields(options: LoraOptions) -> dict[str, Any]:
+    """Return the LoraConfig fields of the command line's options."""
+    given = {
+        "r": options.r,
+        "lora_alpha": options.alpha,
+        "lora_dropout": options.dropout,
+        "bias": options.bias,
+        "use_dora": options.dora or None,
+        "use_rslora": options.rslora or None,
+        "target_modules": options.targets if isinstance(options.targets, str | None) else list(options.targets),
+        "modules_to_save": list(options.modules_to_save) if options.modules_to_save else None,
+    }
+    return {"peft_type": "LORA", **{name: value for name, value in given.items() if value is not None}}
+
+
+def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
+    """Build the configuration class that `peft_type` names from the fields it knows."""
+    name = fields.get("peft_type")
+    if not isinstance(name, str):
+        raise UsageError("the PEFT configuration has no peft_type: add one, such as LORA, IA3 or LN_TUNING.")
+    known = [peft_type.value for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING]
+    if name not in known:
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        meant = f" Did you mean {near[0]}?" if near else f" It knows {', '.join(sorted(known))}."
+        raise UsageError(f"peft_type {quoted(name)} is unknown to PEFT {peft.__version__}.{meant}")
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
+    accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
+    unknown = sorted(set(fields) - accepted - {"runtime_config"})
+    notices = []
+    if unknown:
+        shown = ", ".join(one_line(field, 40) for field in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        message = (
+            f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: {shown}{more}. "
+            "If a newer PEFT wrote it, upgrade PEFT: the count may change."
+        )
+        notices.append(Notice(code="peft-unknown-fields", message=message))
+    try:
+        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
+    except Exception as error:  # 45 configuration classes over untrusted values raise what they like
+        raise UsageError(f"PEFT refuses this {name} configuration: {one_line(error)}") from error
+    _check_rank(config)
+    return config, notices
+
+
+def _check_rank(config: PeftConfig) -> None:
+    """Refuse a rank that is no positive integer here, where the message can name it."""
+    rank = getattr(config, "r", None)
+    if isinstance(config, LoraConfig) and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
+        raise UsageError(f"the LoRA rank r must be an integer of at least 1, not {quoted(rank)}.")
+
+
+def _task_of(class_name: str) -> str | None:
+    """Return PEFT's task type for a model class by its suffix, or None where PEFT has none that is sure to fit."""
+    return next((task for suffix, task in _TASKS.items() if class_name.endswith(suffix)), None)
+
+
+def _plain(value: Any) -> Any:
+    """Turn sets, enums and nested values of a PEFT configuration into what JSON can hold."""
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(item) for item in value), key=str)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,179 @@
+"""Configuration -> the model itself, on the meta device: all modules and parameters, no data.
+
+The class is the one that the config's `architectures` name, never the bare AutoModel, which drops the head. It is
+built under `init_empty_weights(include_buffers=True)`, which is `torch.device("meta")`: the variant without buffers
+breaks tied weights and allocates real memory for some modules. Dtypes are those that `from_pretrained` would give:
+the checkpoint's, except for the parts that the class keeps in float32.
+
+Not covered: quantized storage. A checkpoint that declares a quantization is built in its compute dtype, with a
+notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from transformers import PretrainedConfig, PreTrainedModel
+
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
+from inspector.model.configuration import architecture_names, find_model_class
+from inspector.records import Notice, SourceFiles
+
+__all__ = ["build_skeleton", "choose_class", "choose_dtype"]
+
+# A module costs about 4 KB and 20 µs on meta. The largest real models have some 10^5 modules with every expert apart.
+_MOST_MODULES = 250_000
+
+# Which head to build when the config names no class that exists: the first of these that has one for the model type.
+_FALLBACK_HEADS = (
+    "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSpeechSeq2Seq",
+    "AutoModelForMaskedLM",
+    "AutoModelForImageClassification",
+    "AutoModel",
+)
+
+
+def build_skeleton(
+    config: PretrainedConfig, model_class: type[PreTrainedModel], dtype: torch.dtype, model_id: str
+) -> PreTrainedModel:
+    """Return `model_class` built from `config` on the meta device in `dtype`, weights tied.
+
+    Raises UnsupportedModelError when the class cannot be built from this configuration.
+    """
+    try:
+        with _bounded_modules(), accelerate.init_empty_weights(include_buffers=True):
+            model = model_class._from_config(config, dtype=dtype)
+    except InspectorError:
+        raise
+    except Exception as error:  # 400 model classes over untrusted sizes can raise anything
+        raise UnsupportedModelError(
+            f"{model_id} cannot be built as {model_class.__name__} from its config.json: "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from error
+    _keep_in_float32(model, dtype)
+    return _only_meta(model)
+
+
+def choose_class(
+    config: PretrainedConfig, files: SourceFiles, requested: str | None, *, trust_remote_code: bool = False
+) -> tuple[type[PreTrainedModel], list[Notice]]:
+    """Return the class to build and, when it is not the one that the config names, a notice that says so."""
+    if requested is not None:
+        model_class = find_model_class(requested)
+        if model_class is None:
+            raise UsageError(
+                f"--model-class: transformers {transformers.__version__} has no model class {quoted(requested)}."
+            )
+        return model_class, []
+    names = architecture_names(files.config)
+    if trust_remote_code and type(config).__module__.startswith("transformers_modules."):
+        return _remote_class(config, files), []
+    for name in names:
+        model_class = find_model_class(name)
+        if model_class is not None:
+            return model_class, []
+    model_class = _fallback_class(config, names)
+    reason = f"no class {quoted(names[0])} in transformers" if names else "its config.json names no architecture"
+    message = f"Built as {model_class.__name__}: {reason}. Name another with --model-class."
+    return model_class, [Notice(code="class-fallback", message=message)]
+
+
+def choose_dtype(
+    config: PretrainedConfig, requested: str, checkpoint_dtype: str | None
+) -> tuple[torch.dtype, list[Notice]]:
+    """Return the dtype of the base weights as `from_pretrained(dtype=requested)` would choose it."""
+    if requested != "auto":
+        return getattr(torch, requested), []
+    declared = config.dtype or config.get_text_config().dtype
+    if isinstance(declared, torch.dtype):
+        return declared, []
+    if checkpoint_dtype is not None:
+        return getattr(torch, checkpoint_dtype), []
+    message = (
+        "Neither config.json nor the source says the dtype of the weights: float32 is assumed; set it with --dtype."
+    )
+    return torch.float32, [Notice(code="dtype-assumed", message=message)]
+
+
+def _fallback_class(config: PretrainedConfig, names: list[str]) -> type[PreTrainedModel]:
+    """Return the class of the model type whose head is closest to the names that do not exist."""
+    suffixes = [name[name.index("For") :] for name in names if "For" in name]
+    wanted = [f"AutoModel{suffix}" for suffix in suffixes]
+    for auto_name in (*wanted, *_FALLBACK_HEADS):
+        mapping = getattr(getattr(transformers, auto_name, None), "_model_mapping", None)
+        found = mapping.get(type(config), None) if mapping is not None else None
+        if found is not None:
+            model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
+            return model_class
+    raise UnsupportedModelError(f"transformers {transformers.__version__} has no model for {type(config).__name__}.")
+
+
+def _remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrainedModel]:
+    """Return the repository's own model class; the user has said that its code is trusted."""
+    auto_map: dict[str, Any] = dict(getattr(config, "auto_map", {}))
+    references = [auto_map[head] for head in _FALLBACK_HEADS if head in auto_map]
+    if not references:
+        raise UnsupportedModelError(f"auto_map of {files.id} names no model class.")
+    try:
+        found = transformers.dynamic_module_utils.get_class_from_dynamic_module(
+            references[0], files.code_location or files.id, revision=files.revision
+        )
+    except Exception as error:  # the repository's code can raise anything
+        raise UnsupportedModelError(
+            f"the model code of {files.id} failed: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    model_class: type[PreTrainedModel] = found
+    return model_class
+
+
+@contextlib.contextmanager
+def _bounded_modules() -> Iterator[None]:
+    """Stop a build that makes more modules than any real model has, whichever field of the config asked for them."""
+    count = 0
+
+    def count_module(_parent: nn.Module, _name: str, _child: nn.Module | None) -> None:
+        nonlocal count
+        count += 1
+        if count > _MOST_MODULES:
+            raise UnsupportedModelError(
+                f"the config asks for more than {_MOST_MODULES:,} modules: no real model has so many."
+            )
+
+    handle = register_module_module_registration_hook(count_module)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give the parts that the class keeps in float32 that dtype, as `from_pretrained` does when it loads them.
+
+    The patterns are searched anywhere in the name (transformers 5.23, core_model_loading.build_glob_alternation).
+    """
+    plan = model._get_dtype_plan(dtype)
+    if not plan:
+        return
+    pattern = re.compile("|".join(glob.replace("*", ".*") for glob in plan))
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and pattern.search(name):
+            tensor.data = tensor.data.to(torch.float32)
+
+
+def _only_meta(model: PreTrainedModel) -> PreTrainedModel:
+    """Move what a class made on a real device all the same (wav2vec2's masked_spec_embed) to meta, and tie again."""
+    if any(tensor.device.type != "meta" for tensor in (*model.parameters(), *model.buffers())):
+        nn.Module.to(model, device="meta")
+        model.tie_weights()
+    return model

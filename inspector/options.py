@@ -1,0 +1,130 @@
+"""The values of the adapter options: what a user types -> what a Request holds. Every mistake becomes one line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import UsageError, quoted
+from inspector.records import LoraOptions
+
+__all__ = ["parse_lora", "parse_names", "parse_targets", "read_peft"]
+
+_BIASES = ("none", "all", "lora_only")
+_FLAGS = ("dora", "rslora")
+# A dotted path or one of its ends; anything else in --targets is a regular expression.
+_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_LARGEST_INTEGER = 2**31 - 1
+
+
+def parse_lora(
+    spec: str, *, targets: str | list[str] | None = None, modules_to_save: list[str] | None = None
+) -> LoraOptions:
+    """Read `r=16,alpha=32,dropout=0.05,bias=none,dora,rslora`; what is left out keeps PEFT's default."""
+    values: dict[str, Any] = {}
+    for part in (piece.strip() for piece in spec.split(",")):
+        key, separator, text = (piece.strip() for piece in part.partition("="))
+        if key in values:
+            raise UsageError(f"--lora: {key} is given twice.")
+        if key in _FLAGS and not separator:
+            values[key] = True
+        elif key in _READERS and separator:
+            values[key] = _READERS[key](key, text)
+        else:
+            raise UsageError(f"--lora: {_what_is_wrong(key, part)}")
+    return LoraOptions(**values, targets=targets, modules_to_save=modules_to_save)
+
+
+def parse_targets(text: str | None) -> str | list[str] | None:
+    """Read `all-linear`, a comma list of names, or one regular expression as PEFT's target_modules."""
+    if text is None or text == "all-linear":
+        return text
+    names = [piece.strip() for piece in text.split(",")]
+    if all(_NAME.fullmatch(name) for name in names):
+        return names
+    if not text.strip():
+        raise UsageError("--targets is empty: name modules, or say all-linear.")
+    near = difflib.get_close_matches(text.lower().replace("_", "-"), ["all-linear"], n=1, cutoff=0.8)
+    if near:
+        raise UsageError(f"--targets {quoted(text)}: did you mean all-linear?")
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UsageError(
+            f"--targets {quoted(text)} is neither a comma list of names nor a regular expression: {error}."
+        ) from error
+    return text
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """Read a comma list of module names."""
+    if text is None:
+        return None
+    names = [piece.strip() for piece in text.split(",")]
+    if not all(names):
+        raise UsageError(f"--modules-to-save {quoted(text)} has an empty name: write lm_head,embed_tokens.")
+    return names
+
+
+def read_peft(text: str) -> Mapping[str, Any]:
+    """Read inline JSON, an adapter_config.json, or a directory holding one."""
+    from inspector.source.bounded_json import parse_object, read_object
+
+    if text.lstrip().startswith("{"):
+        return parse_object(text, "--peft", error=UsageError)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        path = path / "adapter_config.json"
+    if not path.is_file():
+        raise UsageError(f"--peft: there is no file {quoted(path)}; inline JSON starts with a brace.")
+    return read_object(path, f"--peft {quoted(path)}", error=UsageError)
+
+
+def _positive(key: str, text: str) -> int:
+    """Read an integer of at least 1."""
+    number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
+    if not 1 <= number <= _LARGEST_INTEGER:
+        raise UsageError(f"--lora: {key} must be an integer of at least 1, not {quoted(text, 40)}.")
+    return number
+
+
+def _fraction(key: str, text: str) -> float:
+    """Read a probability below 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1:
+        raise UsageError(f"--lora: {key} must be a number from 0 to below 1, not {quoted(text, 40)}.")
+    return number
+
+
+def _bias(key: str, text: str) -> str:
+    """Read one of PEFT's bias settings."""
+    if text not in _BIASES:
+        raise UsageError(f"--lora: {key} is one of {', '.join(_BIASES)}, not {quoted(text, 40)}.")
+    return text
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "r": _positive,
+    "alpha": _positive,
+    "dropout": _fraction,
+    "bias": _bias,
+}
+
+
+def _what_is_wrong(key: str, part: str) -> str:
+    """Say what is wrong with a piece of the LoRA specification."""
+    if key in _READERS:
+        return f"{key} needs a value, such as {key}=16." if key == "r" else f"{key} needs a value: {key}=..."
+    if key in _FLAGS:
+        return f"{key} takes no value: write {key} alone."
+    known = (*_READERS, *_FLAGS)
+    near = difflib.get_close_matches(key.removeprefix("lora_").removeprefix("use_"), known, n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    return f"{quoted(part, 60)} is none of {', '.join(known)}.{meant}"

@@ -1,0 +1,75 @@
+"""inspect(Request) -> Report: the stages in order, one line each.
+
+Importing this module loads none of the heavy libraries; `run` does. While the source is asked for the configuration,
+which can mean waiting for the network, a thread already imports what builds the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import platform
+import threading
+from collections.abc import Callable
+from importlib import metadata
+
+from inspector.records import Report, Request, SourceFiles
+
+__all__ = ["run"]
+
+Progress = Callable[[str], None]
+
+
+def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
+    """Inspect what `request` names and return everything that was found; raises InspectorError subclasses."""
+    progress("reading the configuration")
+    preload = threading.Thread(target=_preload, daemon=True)
+    preload.start()
+    files = _files(request)
+    progress("loading transformers and PEFT")
+    preload.join()
+
+    from inspector.memory.static import static_bytes
+    from inspector.memory.textbook import textbook_rules
+    from inspector.model.counting import count_model
+
+    progress("building the model without its weights")
+    counted = count_model(request, files)
+    static = textbook = None
+    if not request.count_only:
+        static = static_bytes(counted.base_dtypes, counted.census, has_adapter=counted.adapter is not None)
+        textbook = textbook_rules(static, counted.census, counted.base_dtypes)
+    return Report(
+        versions=_versions(),
+        model=counted.model,
+        parameters=counted.census,
+        adapter=counted.adapter,
+        static=static,
+        textbook=textbook,
+        warnings=counted.notices,
+    )
+
+
+def _files(request: Request) -> SourceFiles | None:
+    """Return what the source holds for a named model; a live object of the Python API needs no source."""
+    if not isinstance(request.model, (str, os.PathLike)):
+        return None
+    from inspector.source.locate import locate
+
+    return locate(os.fspath(request.model), revision=request.revision, offline=request.offline)
+
+
+def _preload() -> None:
+    """Import the model stage; an import error shows when the main thread imports it again."""
+    with contextlib.suppress(Exception):
+        importlib.import_module("inspector.model.counting")
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that a count depends on."""
+    return {
+        "inspector": metadata.version("model-inspector"),
+        **{name: metadata.version(name) for name in ("torch", "transformers", "peft")},
+        "python": platform.python_version(),
+    }

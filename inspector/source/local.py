@@ -1,0 +1,69 @@
+"""A path on this machine -> files: a config.json by any name, or a directory that holds one or an adapter's.
+
+Not covered: which commit or checkpoint the files came from; they are taken as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import ModelUnavailableError, one_line, quoted
+from inspector.records import ServedFrom, SourceFiles
+from inspector.source.bounded_json import read_object
+
+__all__ = ["ADAPTER_FILE", "CONFIG_FILE", "find", "is_path_like"]
+
+CONFIG_FILE = "config.json"
+ADAPTER_FILE = "adapter_config.json"
+
+
+def find(name: str) -> SourceFiles | None:
+    """Return what the path `name` holds, or None when there is nothing by that name here.
+
+    Of an adapter, only `adapter_config` and `adapter_id` are filled: its base model is for `locate` to find. Raises
+    ModelUnavailableError when the path is there without a configuration or cannot be read.
+    """
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            path = _file_in(path, name)
+        elif not path.exists():
+            return None
+    except (OSError, RuntimeError, ValueError) as failure:  # no permission, `~nobody`, a NUL or an endless name
+        if not is_path_like(name):
+            return None
+        reason = getattr(failure, "strerror", None) or failure
+        raise ModelUnavailableError(f"The path {quoted(name)} cannot be read: {one_line(reason)}.") from failure
+    if path.suffix != ".json":
+        raise ModelUnavailableError(
+            f"{quoted(name)} is a file but no config.json; name a JSON file or the directory that holds it."
+        )
+    return _source_files(path, name, read_object(path))
+
+
+def is_path_like(name: str) -> bool:
+    """Tell whether `name` is written as a path, which no Hub id is."""
+    return name.startswith((".", "/", "~")) or name.endswith(("/", ".json")) or "\\" in name
+
+
+def _file_in(directory: Path, name: str) -> Path:
+    for filename in (ADAPTER_FILE, CONFIG_FILE):
+        if (directory / filename).exists():
+            return directory / filename
+    raise ModelUnavailableError(
+        f"The directory {quoted(name)} holds neither {CONFIG_FILE} nor {ADAPTER_FILE}; name one that does"
+        f"{'' if is_path_like(name) else ', or run from another directory to mean the Hub id'}."
+    )
+
+
+def _source_files(path: Path, name: str, fields: dict[str, Any]) -> SourceFiles:
+    if path.name == ADAPTER_FILE:
+        return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config={}, adapter_config=fields, adapter_id=name)
+    return SourceFiles(
+        id=name,
+        served_from=ServedFrom.LOCAL,
+        config=fields,
+        # Code is found beside a file of this very name only.
+        code_location=str(path.parent) if path.name == CONFIG_FILE else None,
+    )

@@ -1,0 +1,176 @@
+"""What the user named -> SourceFiles: decides which source is asked, in which order, and what is said about it.
+
+A path on this machine comes first, then the Hub, then the Hub's local cache, then the bundled catalogue. A source that
+stands in for another one says so in a notice. An explicit revision is never answered by the catalogue, which has none.
+An adapter is followed to its base model, once: an adapter on an adapter is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from inspector.errors import ModelUnavailableError, UnsupportedModelError, quoted
+from inspector.records import Notice, ServedFrom, SourceFiles
+from inspector.source import catalogue, hub, local
+from inspector.source.hub import Cause, HubError
+
+__all__ = ["locate"]
+
+_LOG_IN = "set HF_TOKEN or run 'hf auth login'"
+
+
+def locate(name: str, *, revision: str | None = None, offline: bool = False) -> SourceFiles:
+    """Return the files of the model or adapter that `name` stands for: a path, a directory or a Hub id.
+
+    `revision` is a branch, tag or commit on the Hub. With `offline`, or HF_HUB_OFFLINE, no request is made. Raises
+    ModelUnavailableError when the model cannot be had and UnsupportedModelError when its files are malformed.
+    """
+    found = _find(name, revision, offline)
+    if found.adapter_config is None:
+        return found
+    base = _find_base(found, offline)
+    return dataclasses.replace(
+        base,
+        adapter_config=found.adapter_config,
+        adapter_id=found.adapter_id,
+        notices=(*found.notices, *base.notices),
+    )
+
+
+def _find(name: str, revision: str | None, offline: bool) -> SourceFiles:
+    """Return the files by that name; of an adapter, those of the adapter alone."""
+    if not name.strip():
+        raise ModelUnavailableError("No model was named; name a Hub id, a directory or a config.json.")
+    here = local.find(name)
+    if here is not None:
+        return here if revision is None else _with_notice(here, "revision-ignored", _no_revision(name, revision))
+    if local.is_path_like(name):
+        raise ModelUnavailableError(
+            f"The path {quoted(name)} is not here; name a directory, a config.json or a Hub id (org/name)."
+        )
+    hub.load_client()
+    if not hub.is_valid_id(name):
+        raise ModelUnavailableError(_no_id(name))
+    return _with_catalogue_facts(_from_hub(name, revision or None, offline))
+
+
+def _find_base(adapter: SourceFiles, offline: bool) -> SourceFiles:
+    """Return the files of the base model that an adapter names."""
+    fields = adapter.adapter_config or {}
+    where = f"{local.ADAPTER_FILE} of {quoted(adapter.adapter_id)}"
+    name, revision = fields.get("base_model_name_or_path"), fields.get("revision")
+    if not isinstance(name, str) or not name.strip():
+        raise UnsupportedModelError(f"{where} names no base model: base_model_name_or_path must be a string.")
+    if revision is not None and not isinstance(revision, str):
+        raise UnsupportedModelError(f"{where}: revision must be a string, not {quoted(revision, 60)}.")
+    try:
+        base = _find(name, revision or None, offline)
+    except ModelUnavailableError as error:
+        raise ModelUnavailableError(f"The base model that {where} names: {error}") from error
+    if base.adapter_config is not None:
+        raise UnsupportedModelError(
+            f"The base model {quoted(name)} that {where} names is itself an adapter; merge it into its own base."
+        )
+    return base
+
+
+def _from_hub(name: str, revision: str | None, offline: bool) -> SourceFiles:
+    if offline or hub.is_offline():
+        found = _without_hub(name, revision)
+        if found is None:
+            raise ModelUnavailableError(
+                f"Offline, and {_nowhere_else(name, revision)}; drop --offline or unset HF_HUB_OFFLINE to ask the Hub."
+            )
+        return found
+    if hub.is_commit(revision):
+        found = hub.from_cache(name, revision)
+        if found is not None:
+            return found
+    try:
+        return hub.ask(name, revision)
+    except HubError as failure:
+        found = _without_hub(name, revision) if failure.cause is not Cause.REVISION else None
+        if found is None:
+            raise ModelUnavailableError(_unavailable(name, revision, failure)) from failure
+        return _with_notice(found, failure.cause.value, _stand_in(name, revision, found, failure))
+
+
+def _without_hub(name: str, revision: str | None) -> SourceFiles | None:
+    """Return what the cache or, when no revision was asked for, the catalogue has."""
+    found = hub.from_cache(name, revision)
+    return catalogue.load(name) if found is None and revision is None else found
+
+
+def _with_catalogue_facts(files: SourceFiles) -> SourceFiles:
+    """Add what the catalogue knows about the same model, when the published count or the configuration is equal."""
+    known = catalogue.load(files.id) if files.adapter_config is None else None
+    if known is None or known.published is None:
+        return files
+    if files.published is None and files.config == known.config:
+        files = dataclasses.replace(files, published=known.published)
+    elif files.published is not None and files.published.parameters == known.published.parameters:
+        published = dataclasses.replace(files.published, explanation=known.published.explanation)
+        files = dataclasses.replace(files, published=published)
+    else:
+        return files
+    return dataclasses.replace(files, checkpoint_dtype=files.checkpoint_dtype or known.checkpoint_dtype)
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def _with_notice(files: SourceFiles, code: str, message: str) -> SourceFiles:
+    return dataclasses.replace(files, notices=(*files.notices, Notice(code=code, message=message)))
+
+
+def _no_revision(name: str, revision: str) -> str:
+    return f"{quoted(name)} is a path on this machine and has no revisions; {quoted(revision)} was ignored."
+
+
+def _no_id(name: str) -> str:
+    url = re.match(r"https?://[^/]+/([\w.-]+/[\w.-]+)", name)
+    if url:
+        return f"{quoted(name)} is an address; name the model by its Hub id: {quoted(url.group(1))}."
+    return (
+        f"{quoted(name)} is neither a path on this machine nor a Hub id; "
+        "an id is 'org/name', of letters, digits, '-', '_' and '.'."
+    )
+
+
+def _nowhere_else(name: str, revision: str | None) -> str:
+    if revision is None:
+        return f"{quoted(name)} is neither in the Hugging Face cache nor in the bundled catalogue"
+    return (
+        f"revision {quoted(revision)} of {quoted(name)} is not in the Hugging Face cache "
+        "(the bundled catalogue has no revisions)"
+    )
+
+
+def _cause(name: str, revision: str | None, failure: HubError) -> str:
+    address = hub.shown_endpoint()
+    return {
+        Cause.NETWORK: f"No network or no usable answer ({failure.detail})",
+        Cause.REFUSED: f"The Hub refused {quoted(name)} ({failure.detail}); check the token: {_LOG_IN}",
+        Cause.GATED: f"{quoted(name)} is gated: accept its terms at {address}/{name}, then {_LOG_IN}",
+        Cause.NOT_FOUND: f"{address} has no public model {quoted(name)}",
+        Cause.REVISION: f"{quoted(name)} has no revision {quoted(revision)}",
+    }[failure.cause]
+
+
+def _stand_in(name: str, revision: str | None, found: SourceFiles, failure: HubError) -> str:
+    place = "the Hugging Face cache" if found.served_from is ServedFrom.CACHE else "the bundled catalogue"
+    return f"{_cause(name, revision, failure)}; meanwhile, the configuration is that of {place}."
+
+
+def _unavailable(name: str, revision: str | None, failure: HubError) -> str:
+    cause = _cause(name, revision, failure)
+    if failure.cause is Cause.REVISION:
+        return f"{cause}; name a branch, a tag or a commit that it has."
+    if failure.cause is Cause.GATED:
+        return f"{cause}."
+    if failure.cause is Cause.NOT_FOUND:
+        near = " or ".join(quoted(known) for known in catalogue.near(name))
+        meant = f" Did you mean {near}?" if near else ""
+        return f"{cause}.{meant} A private repository needs a token: {_LOG_IN}."
+    return f"{cause}, and {_nowhere_else(name, revision)}; try again or name a local directory or config.json."

@@ -1,0 +1,127 @@
+"""The size of the adapter file on meta equals that of the file which PEFT really writes, for every method of PEFT."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+import inspector
+from tests.model.tiny import llama
+
+# What a method needs beside its defaults to attach to the tiny model.
+FIELDS: dict[str, dict[str, Any]] = {
+    "ADALORA": {"total_step": 10},
+    "ADAPTION_PROMPT": {"adapter_len": 2, "adapter_layers": 2},
+    "BOFT": {"boft_block_size": 4},
+    "C3A": {"block_size": 4},
+    "CARTRIDGE": {"num_virtual_tokens": 3},
+    "FOURIERFT": {"n_frequency": 8},
+    "LILY": {"r": 2},
+    "LOKR": {"r": 2},
+    "MISS": {"r": 4},
+    "MULTITASK_PROMPT_TUNING": {"num_virtual_tokens": 3},
+    "OFT": {"oft_block_size": 4},
+    "PREFIX_TUNING": {"num_virtual_tokens": 3},
+    "PROMPT_TUNING": {"num_virtual_tokens": 3},
+    "P_TUNING": {"num_virtual_tokens": 3},
+    "RANDLORA": {"r": 4},
+    "SHIRA": {"r": 2},
+    "TRAINABLE_TOKENS": {"token_indices": [1, 5]},
+    "VBLORA": {"vector_length": 4, "num_vectors": 8, "topk": 2, "r": 2},
+    "WAVEFT": {"n_frequency": 8},
+}
+# ADAMSS and FROD follow the values of the weights, XLORA needs adapters that exist, CPT projects its prompt to save it.
+NOT_BY_SHAPE = {"ADAMSS", "FROD", "XLORA", "CPT"}
+METHODS = sorted({method.value for method in PEFT_TYPE_TO_CONFIG_MAPPING} - NOT_BY_SHAPE)
+
+
+def attach_for_real(fields: dict[str, Any], **changes: Any) -> peft.PeftModel:
+    """Attach an adapter to a tiny model with real weights, the way a user does."""
+    config = llama(**changes)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft_config = peft.PeftConfig.from_peft_type(**{"task_type": "CAUSAL_LM", **fields})
+        attached = peft.get_peft_model(model, peft_config)
+    assert isinstance(attached, peft.PeftModel)
+    return attached
+
+
+def assert_same_as_real(fields: dict[str, Any], folder: Path, **changes: Any) -> None:
+    """Compare every count of an adapter on meta with the adapter attached to real weights and saved to disk."""
+    real = attach_for_real(fields, **changes)
+    report = inspector.inspect(llama(**changes), peft=fields)
+    assert (report.parameters.trainable, report.parameters.total) == real.get_nb_trainable_parameters()
+    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in real.parameters() if parameter.requires_grad}
+    assert set(report.parameters.trainable_dtypes) == dtypes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        real.save_pretrained(folder)
+    assert report.adapter is not None
+    assert report.adapter.file_bytes == (folder / "adapter_model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_peft_is_counted_and_sized_as_peft_does_it_with_real_weights(
+    method: str, tmp_path: Path
+) -> None:
+    assert_same_as_real({"peft_type": method, **FIELDS.get(method, {})}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"bias": "all", "target_modules": "all-linear"},
+        {"bias": "lora_only"},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+        {"target_modules": r"model\.layers\.[01]\.mlp\..*_proj"},
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]},
+        {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"q_proj": 5}},
+        {"init_lora_weights": "gaussian"},
+        {"init_lora_weights": "orthogonal"},
+        {"init_lora_weights": "olora"},
+        {"init_lora_weights": "pissa"},
+    ],
+    ids=lambda fields: " ".join(f"{name}={value}" for name, value in fields.items()),
+)
+def test_variants_of_lora_are_counted_and_sized_as_with_real_weights(fields: dict[str, Any], tmp_path: Path) -> None:
+    assert_same_as_real({"peft_type": "LORA", "r": 4, **fields}, tmp_path)
+
+
+def test_saving_a_tied_embedding_is_sized_as_with_real_weights(tmp_path: Path) -> None:
+    fields = {"peft_type": "LORA", "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    assert_same_as_real(fields, tmp_path, tie_word_embeddings=True)
+
+
+@pytest.mark.parametrize("method", ["ADAMSS", "FROD"])
+def test_a_method_that_follows_the_values_of_the_weights_is_refused_by_name(method: str) -> None:
+    if method == "ADAMSS":
+        pytest.importorskip("sklearn")
+    with pytest.raises(inspector.UnsupportedModelError, match=f"{method} computes with the values"):
+        inspector.inspect(llama(), peft={"peft_type": method, "target_modules": ["q_proj"]})
+
+
+def test_a_file_size_that_depends_on_values_is_absent_and_not_guessed() -> None:
+    report = inspector.inspect(
+        llama(), peft={"peft_type": "CPT", "cpt_token_ids": [0, 1], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 1]}
+    )
+    assert report.adapter is not None
+    assert "file_bytes" not in report.to_dict()["adapter"]
+
+
+def test_counting_leaves_the_random_state_of_the_process_alone() -> None:
+    before = torch.get_rng_state()
+    inspector.inspect(llama(), peft={"peft_type": "MULTITASK_PROMPT_TUNING", "num_virtual_tokens": 3})
+    assert torch.equal(before, torch.get_rng_state())

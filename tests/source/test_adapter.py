@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError
+from inspector.records import ServedFrom
+from inspector.source.locate import locate
+
+from .loopback_hub import LoopbackHub, commit_of
+
+BASE = b'{"model_type": "llama"}'
+
+
+def adapter(base: object = "org/base", **fields: object) -> bytes:
+    return json.dumps({"peft_type": "LORA", "r": 16, "base_model_name_or_path": base, **fields}).encode()
+
+
+def error_of(name: str, kind: type[InspectorError]) -> str:
+    with pytest.raises(kind) as caught:
+        locate(name)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_an_adapter_of_the_hub_leads_to_its_base(hub: LoopbackHub) -> None:
+    """The result is the base model's, with the adapter's configuration and id beside it."""
+    hub.host("org/base", {"config.json": BASE})
+    hub.host("org/adapter", {"config.json": b"{}", "adapter_config.json": adapter()}, commit="other")
+    files = locate("org/adapter")
+    assert (files.id, files.config, files.revision) == ("org/base", json.loads(BASE), commit_of("first"))
+    assert files.adapter_id == "org/adapter"
+    assert files.adapter_config == json.loads(adapter())
+    again = locate("org/adapter", offline=True)
+    assert (again.served_from, again.adapter_config) == (ServedFrom.CACHE, files.adapter_config)
+
+
+def test_a_local_adapter_leads_to_its_base(hub: LoopbackHub, tmp_path: Path) -> None:
+    """A directory that holds both files is an adapter, and its file can be named directly."""
+    hub.host("org/base", {"config.json": BASE})
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_bytes(adapter())
+    for name in (str(tmp_path), str(tmp_path / "adapter_config.json")):
+        files = locate(name)
+        assert (files.id, files.adapter_id, files.served_from) == ("org/base", name, ServedFrom.HUB)
+
+
+def test_the_revision_of_the_base_is_the_one_the_adapter_names(hub: LoopbackHub) -> None:
+    """The user's revision is the adapter's; that of the base stands in the file, where null means main."""
+    base = hub.host("org/base", {"config.json": b'{"version": 2}'}, commit="second")
+    base.files[commit_of("first")] = {"config.json": b'{"version": 1}'}
+    repository = hub.host("org/adapter", {"adapter_config.json": adapter(revision=commit_of("first"))})
+    repository.branches["v1"] = commit_of("first")
+    assert locate("org/adapter", revision="v1").config == {"version": 1}
+    hub.host("org/adapter", {"adapter_config.json": adapter(revision=None)}, commit="second")
+    assert locate("org/adapter").config == {"version": 2}
+
+
+def test_the_notices_of_adapter_and_base_are_both_kept(hub: LoopbackHub, tmp_path: Path) -> None:
+    """A base from the catalogue says why it is, also when an adapter led there."""
+    (tmp_path / "adapter_config.json").write_bytes(adapter("Qwen/QwQ-32B"))
+    files = locate(str(tmp_path), revision="v1")
+    assert [notice.code for notice in files.notices] == ["revision-ignored", "not-found"]
+    assert files.served_from is ServedFrom.BUNDLED
+
+
+@pytest.mark.parametrize("base", [None, 7, "", ["org/base"]])
+def test_an_adapter_must_name_its_base(base: object, hub: LoopbackHub) -> None:
+    """Without a base there is no model to count."""
+    hub.host("org/adapter", {"adapter_config.json": adapter(base)})
+    error = error_of("org/adapter", UnsupportedModelError)
+    assert error.startswith("adapter_config.json of 'org/adapter' names no base model")
+
+
+def test_the_revision_of_the_base_must_be_a_string(hub: LoopbackHub) -> None:
+    """A number is no revision."""
+    hub.host("org/adapter", {"adapter_config.json": adapter(revision=7)})
+    assert "revision must be a string, not '7'" in error_of("org/adapter", UnsupportedModelError)
+
+
+def test_a_base_path_that_is_not_here_is_named(hub: LoopbackHub) -> None:
+    """Adapters trained elsewhere often name a path of that machine."""
+    hub.host("org/adapter", {"adapter_config.json": adapter("/content/llama")})
+    assert error_of("org/adapter", ModelUnavailableError).startswith(
+        "The base model that adapter_config.json of 'org/adapter' names: The path '/content/llama' is not here;"
+    )
+
+
+def test_a_base_that_the_hub_does_not_have_is_named(hub: LoopbackHub) -> None:
+    """The error says that it is the base that is missing."""
+    hub.host("org/adapter", {"adapter_config.json": adapter("org/absent")})
+    error = error_of("org/adapter", ModelUnavailableError)
+    assert error.startswith("The base model that adapter_config.json of 'org/adapter' names: ")
+    assert "has no public model 'org/absent'" in error
+
+
+@pytest.mark.parametrize("base", ["org/adapter", "org/other"])
+def test_an_adapter_on_an_adapter_is_refused(base: str, hub: LoopbackHub) -> None:
+    """Neither a chain of adapters nor one that names itself is followed."""
+    for name in ("org/adapter", "org/other"):
+        hub.host(name, {"adapter_config.json": adapter(base)})
+    assert "is itself an adapter" in error_of("org/adapter", UnsupportedModelError)
+
+
+def test_a_malformed_adapter_names_its_file(hub: LoopbackHub) -> None:
+    """The file and its repository are named."""
+    hub.host("org/adapter", {"adapter_config.json": b"{"})
+    assert error_of("org/adapter", UnsupportedModelError).startswith(
+        "adapter_config.json of 'org/adapter' is not valid"
+    )

@@ -107,23 +107,23 @@ def command(
     """
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
-    request = Request(
-        model=model,
-        revision=revision,
-        dtype=dtype,
-        model_class=model_class,
-        trust_remote_code=trust_remote_code,
-        offline=offline,
-        peft=_adapter(lora, targets, modules_to_save, peft),
-        count_only=count_only,
-        depth=depth,
+    return _Job(
+        request=Request(
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            model_class=model_class,
+            trust_remote_code=trust_remote_code,
+            offline=offline,
+            peft=_adapter(lora, targets, modules_to_save, peft),
+            count_only=count_only,
+            depth=depth,
+        ),
+        format="json" if as_json else format_ or "text",
+        output=_writable(output),
+        progress=not quiet,
+        color=not no_color,
     )
-    from inspector.pipeline import run
-
-    with _progress(shown=not quiet, color=not no_color) as progress:
-        report = run(request, progress)
-    with _destination(output) as stream:
-        _render(report, "json" if as_json else format_ or "text", stream, color=not no_color)
 
 
 def main(arguments: list[str] | None = None) -> None:

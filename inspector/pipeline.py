@@ -7,11 +7,12 @@ which can mean waiting for the network, a thread already imports what builds the
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 
 from inspector.records import Report, Request, SourceFiles
@@ -23,6 +24,12 @@ Progress = Callable[[str], None]
 
 def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
     """Inspect what `request` names and return everything that was found; raises InspectorError subclasses."""
+    with _no_collection():
+        return _run(request, progress)
+
+
+def _run(request: Request, progress: Progress) -> Report:
+    """Go through the stages."""
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
@@ -49,6 +56,21 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
         textbook=textbook,
         warnings=counted.notices,
     )
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the cyclic garbage collector, which would walk the millions of objects that imports and modules make.
+
+    They all stay, so there is nothing to find; benchmarks/startup.py shows the difference, about a quarter of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _files(request: Request) -> SourceFiles | None:

@@ -31,7 +31,7 @@ def format_short_count(count: int) -> str:
 
 
 def format_share(part: int, whole: int) -> str:
-    """Return `part` of `whole` in percent; small shares keep two significant digits, and an empty whole gives a dash."""
+    """Return `part` of `whole` in percent; small ones keep two significant digits, an empty whole is a dash."""
     if whole == 0:
         return "–"
     percent = 100 * part / whole

@@ -33,11 +33,7 @@ from inspector.model.names import fold_names, near_names, own_name
 from inspector.model.peft_config import plain_config
 from inspector.records import AdapterFacts, MatchedNames
 
-__all__ = ["adapter_facts", "adapter_file_bytes", "attach"]
-
-# Methods that need values of the base weights to attach but whose tensors have the same shapes whatever the values are
-# (peft/tuners/shira/mask_functions.py: r * (rows + columns) indices).
-_COUNTED_BY_SHAPE = frozenset({"SHIRA"})
+__all__ = ["adapted_layers", "adapter_facts", "adapter_file_bytes", "attach", "saved_modules"]
 
 # What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
 # Source: safetensors/src/tensor.rs (serialize), and the format's README.
@@ -64,7 +60,7 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
     Raises UsageError when PEFT refuses (an unknown target), UnsupportedModelError when the method needs real weights.
     """
     method = _method_name(config)
-    for prepare in (_all_on_meta, _real_adapter, *([_zero_weights] if method in _COUNTED_BY_SHAPE else [])):
+    for prepare in _PREPARATIONS.get(method, (_all_on_meta, _real_adapter)):
         model = build()
         context = prepare(model)
         base = count_base(model)
@@ -125,6 +121,25 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
     return _SAFETENSORS_LENGTH_BYTES + padded + end
 
 
+def adapted_layers(model: PeftModel) -> list[tuple[str, BaseTunerLayer]]:
+    """Return (name in the base model, layer) of every module or single parameter that carries an adapter."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            # Wrappers of several parameters of one module are nested: base_layer, base_layer.base_layer, ...
+            parameter = getattr(module, "parameter_name", None)
+            path = own_name(name).replace(".base_layer", "")
+            found.append((f"{path}.{parameter}" if parameter else path, module))
+    return found
+
+
+def saved_modules(model: PeftModel) -> list[tuple[str, ModulesToSaveWrapper]]:
+    """Return (name in the base model, wrapper) of every module that is trained and saved as a copy."""
+    return [
+        (own_name(name), module) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)
+    ]
+
+
 class _StayOnMeta(TorchFunctionMode):
     """Answer `.cpu()` with the tensor itself: PEFT moves prompt embeddings there to save them, and meta has no data."""
 
@@ -156,6 +171,17 @@ def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[A
     return contextlib.nullcontext()
 
 
+# What the attempts are for methods that a run wholly on meta would miscount.
+_PREPARATIONS = {
+    # PEFT moves the rank counters to the base's device, which makes new parameters of them that train, although the
+    # code before says that they do not; on meta there is nothing to move.
+    # (peft/tuners/adalora/layer.py update_layer, tuners_utils.py _move_adapter_to_device_of_base_layer)
+    "ADALORA": (_real_adapter,),
+    # Draws r * (rows + columns) positions in each weight: shapes alone count (peft/tuners/shira/mask_functions.py).
+    "SHIRA": (_zero_weights,),
+}
+
+
 def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> UsageError:
     """Turn PEFT's refusal into one line that names the target and what was probably meant."""
     targets = getattr(config, "target_modules", None)
@@ -166,7 +192,7 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
         hint = (
             f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {', '.join(sorted(leaves)[:12])}."
         )
-        return UsageError(f"--targets: {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
+        return UsageError(f"target {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
     if "specify `target_modules`" in str(error):
         return UsageError(
             f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add --targets all-linear, "
@@ -187,7 +213,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _matched_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
     """Return which modules the adapter sits on and which names of the request hit none."""
-    layers = [own_name(name) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    layers = [name for name, _ in adapted_layers(model)]
     if not layers:
         return None
     targets = getattr(asked, "target_modules", None)
@@ -199,7 +225,7 @@ def _matched_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None
 
 def _matched_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
     """Return which modules are trained and saved as copies and which names of the request hit none."""
-    saved = [own_name(name) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    saved = [name for name, _ in saved_modules(model)]
     names = list(getattr(asked, "modules_to_save", None) or [])
     if not saved and not names:
         return None

@@ -7,13 +7,16 @@ order in which a user should read them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
+from transformers import PreTrainedModel
 
 from inspector.errors import quoted
+from inspector.model.adapter import adapted_layers, saved_modules
 from inspector.model.census import BaseCount
 from inspector.model.names import fold_indices, fold_names, near_names, own_name
 from inspector.records import AdapterFacts, Notice, Role
@@ -39,18 +42,21 @@ def _unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
     """Name each target and saved module that hit nothing, with what was probably meant."""
     base_model = model.get_base_model()
     leaves = {name.rpartition(".")[2] for name, _ in base_model.named_modules()}
-    for what, matched in (("target", facts.targets), ("module to save", facts.modules_to_save)):
+    for code, what, matched in (
+        ("target-unmatched", "target", facts.targets),
+        ("modules-to-save-unmatched", "module to save", facts.modules_to_save),
+    ):
         for name in matched.unmatched if matched else ():
             near = near_names(name.rpartition(".")[2], {leaf for leaf in leaves if not leaf.isdigit()} - {"default"})
             meant = f" Did you mean {quoted(near[0])}?" if near else ""
             message = f"{quoted(name)} is the name of no {what} in this model: nothing is trained for it.{meant}"
-            yield Notice(code=f"{what.replace(' ', '-')}-unmatched", message=message)
+            yield Notice(code=code, message=message)
 
 
 def _saved_whole(model: PeftModel) -> Iterator[Notice]:
     """Say what each module of modules_to_save adds, since PEFT trains a whole copy of it."""
     trainable = model.get_nb_trainable_parameters()[0]
-    for name, module in _saved(model):
+    for name, module in saved_modules(model):
         size = sum(parameter.numel() for parameter in _copy_of(module).parameters())
         message = (
             f"{name} is trained and saved whole: {format_count(size)} parameters, "
@@ -63,8 +69,8 @@ def _untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     """Say which weights are one tensor in the base and are adapted or copied on one side only."""
     for group in base.tied:
         owners = {name.rpartition(".")[0] for name in group}
-        saved = sorted(owners & {name for name, _ in _saved(model)})
-        adapted = sorted(owners & {name for name, _ in _adapted(model)})
+        saved = sorted(owners & {name for name, _ in saved_modules(model)})
+        adapted = sorted(owners & {name for name, _ in adapted_layers(model)})
         others = ", ".join(sorted(owners - {*saved, *adapted}))
         if saved and others:
             message = (
@@ -84,9 +90,9 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     """Say which linear layers `all-linear` left without an adapter; the output head it leaves on purpose."""
     if getattr(asked, "target_modules", None) != "all-linear":
         return
-    base_model = model.get_base_model()
-    inside = tuple(f"{name}." for name, _ in _adapted(model))
-    saved = tuple(f"{name}." for name, _ in _saved(model))
+    base_model = cast(PreTrainedModel, model.get_base_model())
+    inside = tuple(f"{name}." for name, _ in adapted_layers(model))
+    saved = tuple(f"{name}." for name, _ in saved_modules(model))
     left = [
         (name, module)
         for name, module in base_model.named_modules()
@@ -107,7 +113,7 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
 
 def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     """Say which targets hit some layers of a stack only."""
-    adapted = [name for name, _ in _adapted(model)]
+    adapted = [name for name, _ in adapted_layers(model)]
     stacks = {
         own_name(name): len(module)
         for name, module in model.named_modules()
@@ -131,9 +137,10 @@ def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     experts = {parameter for parameter, role in base.roles.items() if role is Role.EXPERTS}
     reached = {
         parameter
-        for _, layer in _adapted(model)
-        for parameter in _base_layer(layer).parameters(recurse=False)
-        if parameter in experts
+        for _, layer in adapted_layers(model)
+        for name, parameter in _base_layer(layer).named_parameters(recurse=False)
+        # A wrapper of one parameter leaves the others of its module alone.
+        if parameter in experts and getattr(layer, "parameter_name", name) == name
     }
     left = sum(parameter.numel() for parameter in experts - reached)
     if not left:
@@ -153,23 +160,10 @@ def _unfrozen_base(base: BaseCount) -> Iterator[Notice]:
         yield Notice(code="base-unfrozen", message=message)
 
 
-def _adapted(model: PeftModel) -> list[tuple[str, BaseTunerLayer]]:
-    """Return (name in the base model, layer) of every module that carries an adapter."""
-    found = [(own_name(name), module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    return [(name.removesuffix(".base_layer"), module) for name, module in found]
-
-
 def _base_layer(layer: BaseTunerLayer) -> nn.Module:
     """Return the module of the base model that an adapter layer wraps."""
     module: nn.Module = layer.get_base_layer()
     return module
-
-
-def _saved(model: PeftModel) -> list[tuple[str, ModulesToSaveWrapper]]:
-    """Return (name in the base model, wrapper) of every module that is saved as a copy."""
-    return [
-        (own_name(name), module) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)
-    ]
 
 
 def _copy_of(wrapper: ModulesToSaveWrapper) -> nn.Module:

@@ -31,7 +31,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     "PREFIX_TUNING": {"num_virtual_tokens": 3},
     "PROMPT_TUNING": {"num_virtual_tokens": 3},
     "P_TUNING": {"num_virtual_tokens": 3},
+    "PSOFT": {"r": 4},
     "RANDLORA": {"r": 4},
+    "ROAD": {"group_size": 4},
     "SHIRA": {"r": 2},
     "TRAINABLE_TOKENS": {"token_indices": [1, 5]},
     "VBLORA": {"vector_length": 4, "num_vectors": 8, "topk": 2, "r": 2},
@@ -64,7 +66,7 @@ def assert_same_as_real(fields: dict[str, Any], folder: Path, **changes: Any) ->
     assert set(report.parameters.trainable_dtypes) == dtypes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        real.save_pretrained(folder)
+        real.save_pretrained(str(folder))
     assert report.adapter is not None
     assert report.adapter.file_bytes == (folder / "adapter_model.safetensors").stat().st_size
 

@@ -1,0 +1,35 @@
+"""Lists of module names, shortened for people: siblings on one line, and an end to very long lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from inspector.errors import one_line
+from inspector.units import format_count
+
+__all__ = ["grouped_names", "with_remainder"]
+
+_LONGEST_LIST = 40
+
+
+def grouped_names(names: Iterable[str]) -> list[str]:
+    """Return dotted names with siblings joined: `mlp.{gate_proj, up_proj}`, in the order of their first member."""
+    siblings: dict[str, list[str]] = {}
+    for name in names:
+        parent, _, own = one_line(name).rpartition(".")
+        siblings.setdefault(parent, []).append(own)
+    grouped = []
+    for parent, own_names in siblings.items():
+        joined = ", ".join(own_names)
+        if parent:
+            joined = f"{parent}.{{{joined}}}" if len(own_names) > 1 else f"{parent}.{joined}"
+        grouped.append(joined)
+    return grouped
+
+
+def with_remainder(names: Iterable[str], longest: int = _LONGEST_LIST) -> list[str]:
+    """Return the names, or the first of them and how many more there are."""
+    listed = list(names)
+    if len(listed) <= longest:
+        return listed
+    return [*listed[: longest - 1], f"and {format_count(len(listed) - longest + 1)} more (JSON lists them all)"]

@@ -1,0 +1,130 @@
+"""Text from outside does nothing but be read: no terminal sequence, no markup, no element, no table cell of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from inspector.render.html import render_html
+from inspector.render.json_report import render_json
+from inspector.render.markdown import escaped, render_markdown
+from inspector.render.text import render_text
+from tests.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
+
+
+def outputs() -> dict[str, str]:
+    """Return the hostile report in every format."""
+    text, markdown, as_json = io.StringIO(), io.StringIO(), io.StringIO()
+    render_text(HOSTILE, width=200, color=False, stream=text)
+    render_markdown(HOSTILE, markdown)
+    render_json(HOSTILE, as_json)
+    return {
+        "text": text.getvalue(),
+        "markdown": markdown.getvalue(),
+        "json": as_json.getvalue(),
+        "html": render_html(HOSTILE),
+    }
+
+
+@pytest.mark.parametrize("name", ["text", "markdown", "json", "html"])
+def test_no_control_character_is_written(name: str) -> None:
+    """Escape sequences, direction overrides, invisible characters and lone surrogates reach no output."""
+    output = outputs()[name]
+    assert all(character == "\n" or character.isprintable() for character in output)
+    output.encode()
+
+
+@pytest.mark.parametrize("name", ["markdown", "html"])
+def test_no_element_is_started(name: str) -> None:
+    """Angle brackets from outside are entities."""
+    assert "<script" not in outputs()[name]
+    assert "</td><" not in outputs()["markdown"]
+    assert "&lt;script&gt;" in outputs()[name]
+
+
+def test_rich_markup_and_emoji_codes_are_printed_as_they_are() -> None:
+    """The terminal shows the brackets instead of obeying them."""
+    assert "[red]loud[/red] :skull: |" in outputs()["text"]
+
+
+def test_json_carries_the_text_unchanged() -> None:
+    """Programs get what the repository said, in ASCII, and nothing that JSON has no form for."""
+    as_json = outputs()["json"]
+    assert as_json.isascii()
+    assert as_json.endswith("}\n")
+    report = json.loads(as_json)
+    assert report["model"]["id"] == HOSTILE_TEXT
+    assert report["adapter"]["config"]["nan"] == "nan"
+    assert report["adapter"]["config"]["names"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_markdown_tables_keep_their_columns(name: str) -> None:
+    """All lines of a table have the same number of cells."""
+    stream = io.StringIO()
+    render_markdown(REPORTS[name], stream)
+    for table in re.findall(r"(?:^\|.*\n)+", stream.getvalue(), flags=re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a|b", r"a\|b"),
+        ("`x`", r"\`x\`"),
+        ("<b>&amp;", "&lt;b&gt;&amp;amp;"),
+        ("[a](b)", r"\[a\](b)"),
+        ("adamw_torch", "adamw_torch"),
+        ("__init__", r"\_\_init\_\_"),
+        ("P_a", "P_a"),
+        ("# x", r"\# x"),
+        ("- x", r"\- x"),
+        ("1. x", r"1\. x"),
+        ("12·P", "12·P"),
+        (r"a\|b", r"a\\\|b"),
+    ],
+)
+def test_markdown_escapes_what_has_a_meaning(text: str, expected: str) -> None:
+    """A character with a meaning in GitHub Markdown loses it; names stay readable."""
+    assert escaped(text) == expected
+
+
+class _Checker(HTMLParser):
+    """Collects what is wrong with a fragment: tags that do not pair, attributes other than style and class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.wrong += [f"{tag} {name}" for name, _ in attrs if name not in ("style", "class")]
+        if tag not in {"div", "table", "tr", "td", "th"}:
+            self.wrong.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"/{tag}")
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_html_is_a_closed_fragment_that_loads_nothing(name: str) -> None:
+    """Tags pair, only plain elements occur, and no attribute could hold an address or a handler."""
+    checker = _Checker()
+    checker.feed(render_html(REPORTS[name]))
+    checker.close()
+    assert checker.wrong == []
+    assert checker.open == []
+    assert "url(" not in render_html(REPORTS[name])
+
+
+def test_a_notebook_shows_the_html() -> None:
+    """`Report._repr_html_` is the fragment."""
+    assert REPORTS["qwq-lora"]._repr_html_() == render_html(REPORTS["qwq-lora"])
+    assert "134,217,728" in REPORTS["qwq-lora"]._repr_html_()

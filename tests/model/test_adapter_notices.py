@@ -1,0 +1,109 @@
+"""What PEFT passes over in silence and the inspector says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import inspector
+from inspector.records import Notice
+from tests.model.tiny import llama, mixtral
+
+
+def notices(config: Any, **fields: Any) -> dict[str, str]:
+    """Return the notices of a LoRA adapter by code."""
+    report = inspector.inspect(config, peft={"peft_type": "LORA", "r": 4, **fields})
+    assert all(isinstance(notice, Notice) for notice in report.warnings)
+    return {notice.code: notice.message for notice in report.warnings}
+
+
+def test_a_plain_adapter_needs_no_notice() -> None:
+    assert notices(llama(), target_modules="all-linear") == {}
+
+
+def test_a_target_that_hit_nothing_is_named_with_what_was_probably_meant() -> None:
+    message = notices(llama(), target_modules=["q_proj", "up_prj"])["target-unmatched"]
+    assert "'up_prj'" in message
+    assert "Did you mean 'up_proj'?" in message
+
+
+def test_a_saved_module_that_hit_nothing_is_named_with_what_was_probably_meant() -> None:
+    message = notices(llama(), target_modules=["q_proj"], modules_to_save=["embed_token"])["modules-to-save-unmatched"]
+    assert "'embed_token'" in message
+    assert "Did you mean 'embed_tokens'?" in message
+
+
+def test_a_module_saved_whole_is_told_with_its_size() -> None:
+    message = notices(llama(), target_modules=["q_proj"], modules_to_save=["lm_head"])["saved-whole"]
+    # 1,024 beside 3 layers of 4 * (16 + 16)
+    assert message == "lm_head is trained and saved whole: 1,024 parameters, 72.7 % of what is trained."
+
+
+def test_saving_one_side_of_a_tied_weight_is_told() -> None:
+    found = notices(llama(tie_word_embeddings=True), target_modules=["q_proj"], modules_to_save=["lm_head"])
+    assert found["saved-untied"].startswith("lm_head shares its weight with model.embed_tokens")
+
+
+def test_adapting_one_side_of_a_tied_weight_is_told() -> None:
+    found = notices(llama(tie_word_embeddings=True), target_modules=["q_proj", "lm_head"])
+    assert found["target-tied"].startswith("lm_head shares its weight with model.embed_tokens")
+
+
+def test_targets_that_hit_part_of_the_layers_are_told() -> None:
+    message = notices(llama(), target_modules=["q_proj"], layers_to_transform=[1])["targets-partial"]
+    assert message == "Target 'q_proj' hits 1 of the 3 layers in model.layers: 1."
+
+
+def test_fused_experts_that_no_target_reaches_are_told() -> None:
+    message = notices(mixtral(), target_modules=["q_proj"])["experts-not-reached"]
+    # 2 layers of 4 experts of 64*16 + 16*32
+    assert message.startswith("12,288 parameters of routed experts")
+
+
+def test_experts_reached_in_part_are_told_for_the_rest() -> None:
+    message = notices(mixtral(), target_parameters=["mlp.experts.down_proj"])["experts-not-reached"]
+    # the gate_up projections are left: 2 layers of 4 experts of 64*16
+    assert message.startswith("8,192 parameters of routed experts")
+
+
+def test_experts_that_peft_reaches_are_listed_as_targets_by_parameter() -> None:
+    report = inspector.inspect(mixtral(), peft={"peft_type": "LORA", "r": 4, "target_modules": "all-linear"})
+    assert report.adapter is not None
+    assert report.adapter.targets is not None
+    matched = set(report.adapter.targets.matched)
+    assert {"model.layers.0-1.mlp.experts.gate_up_proj", "model.layers.0-1.mlp.experts.down_proj"} <= matched
+    assert "experts-not-reached" not in {notice.code for notice in report.warnings}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target_modules": ["q_projj"]}, "Did you mean q_proj"),
+        ({"target_modules": "nothing.*"}, "The linear layers are down_proj"),
+        ({"r": 0}, "rank r must be an integer of at least 1"),
+        ({"r": "8"}, "rank r must be an integer of at least 1"),
+        ({"lora_alpha": "x"}, "PEFT refuses LORA"),
+        ({"bias": "sometimes"}, "PEFT refuses LORA"),
+        ({"task_type": "NOPE"}, "Invalid task type"),
+        ({"peft_type": "LORRA"}, "Did you mean LORA?"),
+        ({"peft_type": None}, "no peft_type"),
+    ],
+    ids=str,
+)
+def test_a_bad_adapter_is_a_usage_error_of_one_line(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(inspector.UsageError, match=message.replace("?", r"\?")) as caught:
+        inspector.inspect(llama(), peft={"peft_type": "LORA", **fields})
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_of_a_newer_peft_are_dropped_with_a_notice() -> None:
+    found = notices(llama(), target_modules=["q_proj"], field_of_tomorrow=1)
+    assert "field_of_tomorrow" in found["peft-unknown-fields"]
+
+
+def test_a_model_type_without_default_targets_says_what_to_add() -> None:
+    with pytest.raises(
+        inspector.UsageError, match="no default targets for model type 'mixtral': add --targets all-linear"
+    ):
+        inspector.inspect(mixtral(), peft={"peft_type": "LN_TUNING"})

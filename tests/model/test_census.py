@@ -1,0 +1,198 @@
+"""Counts of tiny models against arithmetic, and the laws that hold for every census."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import peft
+import pytest
+import torch
+import transformers
+
+import inspector
+from inspector.records import Census, Role, ServedFrom
+from tests.model.tiny import LLAMA_LAYER, LLAMA_TIED, LLAMA_UNTIED, llama, mixtral
+
+LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
+# r * (in + out): q 32, k and v 24 each, o 32, gate, up and down 48 each.
+LORA_LAYER = 4 * (32 + 24 + 24 + 32 + 3 * 48)
+
+
+def test_an_untied_model_counts_embedding_and_head() -> None:
+    census = inspector.inspect(llama()).parameters
+    assert census.base == LLAMA_UNTIED
+    assert census.groups == {
+        Role.EMBEDDING: 1_024,
+        Role.ATTENTION: 3 * 768,
+        Role.MLP: 3 * 1_536,
+        Role.NORM: 3 * 32 + 16,
+        Role.LM_HEAD: 1_024,
+    }
+    assert census.tied == ()
+
+
+def test_a_tied_model_counts_the_shared_weight_once_and_names_both() -> None:
+    census = inspector.inspect(llama(tie_word_embeddings=True)).parameters
+    assert census.base == LLAMA_TIED
+    assert Role.LM_HEAD not in census.groups
+    assert census.tied == (("model.embed_tokens.weight", "lm_head.weight"),)
+
+
+def test_without_an_adapter_everything_trains() -> None:
+    census = inspector.inspect(llama()).parameters
+    assert census.trainable == census.total == census.base
+    assert census.frozen == 0
+    assert census.trainable_dtypes == census.dtypes == {"bfloat16": 2 * LLAMA_UNTIED}
+
+
+def test_a_lora_adapter_adds_r_times_the_sum_of_both_sides_in_float32() -> None:
+    census = inspector.inspect(llama(), peft=LORA).parameters
+    assert census.base == LLAMA_UNTIED
+    assert census.trainable == 3 * LORA_LAYER
+    assert census.total == LLAMA_UNTIED + 3 * LORA_LAYER
+    assert census.groups[Role.ADAPTER] == 3 * LORA_LAYER
+    assert census.dtypes == {"bfloat16": 2 * LLAMA_UNTIED, "float32": 4 * 3 * LORA_LAYER}
+
+
+def test_a_saved_module_is_a_copy_beside_the_frozen_original() -> None:
+    census = inspector.inspect(llama(), peft={**LORA, "modules_to_save": ["lm_head"]}).parameters
+    assert census.groups[Role.SAVED_COPIES] == 1_024
+    assert census.groups[Role.LM_HEAD] == 1_024
+    assert census.trainable == 3 * LORA_LAYER + 1_024
+
+
+def test_of_an_expert_model_one_token_uses_k_of_e_experts() -> None:
+    census = inspector.inspect(mixtral()).parameters
+    experts = 2 * 4 * (64 * 16 + 16 * 32)
+    assert census.groups[Role.EXPERTS] == experts
+    assert census.active == census.base - experts // 2
+
+
+def test_a_dense_model_has_no_active_count() -> None:
+    assert "active" not in inspector.inspect(llama()).to_dict()["parameters"]
+
+
+def test_dtypes_asked_for_replace_those_of_the_checkpoint() -> None:
+    assert inspector.inspect(llama(), dtype="float32").parameters.dtypes == {"float32": 4 * LLAMA_UNTIED}
+
+
+def test_parts_that_the_class_keeps_in_float32_are_counted_so() -> None:
+    # T5 keeps the output projection of each feed-forward block in float32 under float16: d_ff * d_model elements each.
+    config = transformers.T5Config(
+        architectures=["T5ForConditionalGeneration"],
+        d_model=8,
+        d_kv=4,
+        d_ff=16,
+        num_layers=2,
+        num_heads=2,
+        vocab_size=32,
+    )
+    census = inspector.inspect(config, dtype="float16").parameters
+    assert census.dtypes["float32"] == 4 * (2 + 2) * 16 * 8
+    assert set(inspector.inspect(config, dtype="bfloat16").parameters.dtypes) == {"bfloat16"}
+
+
+def test_a_live_model_on_meta_is_counted_and_left_as_it_was() -> None:
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(llama())
+    names = [name for name, _ in model.named_modules()]
+    report = inspector.inspect(model, peft=peft.LoraConfig(r=4, target_modules="all-linear"))
+    assert report.parameters.trainable == 3 * LORA_LAYER
+    assert report.model.source is ServedFrom.LOCAL
+    assert [name for name, _ in model.named_modules()] == names
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_live_peft_model_is_counted_with_its_base() -> None:
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(llama(tie_word_embeddings=True))
+        attached = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    report = inspector.inspect(attached)
+    assert report.parameters.base == LLAMA_TIED
+    assert report.parameters.trainable == 3 * 4 * 32
+    assert report.adapter is not None
+    assert report.adapter.type == "LORA"
+    assert isinstance(
+        attached.get_submodule("base_model.model.model.layers.0.self_attn.q_proj"), peft.tuners.lora.Linear
+    )
+
+
+def test_a_base_that_was_left_unfrozen_is_told() -> None:
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(llama())
+        attached = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    attached.get_parameter("base_model.model.lm_head.weight").requires_grad_(True)
+    report = inspector.inspect(attached)
+    assert [notice.code for notice in report.warnings] == ["base-unfrozen"]
+    assert "1,024 parameters" in report.warnings[0].message
+
+
+def test_a_model_with_data_is_refused() -> None:
+    with pytest.raises(inspector.UsageError, match="holds tensors on cpu"):
+        inspector.inspect(transformers.LlamaForCausalLM(llama()))
+
+
+def test_the_callers_configuration_objects_stay_as_they_were() -> None:
+    config, adapter = llama(), peft.LoraConfig(r=4, target_modules="all-linear")
+    before = (config.to_dict(), adapter.to_dict())
+    inspector.inspect(config, peft=adapter)
+    assert (config.to_dict(), adapter.to_dict()) == before
+
+
+def assert_laws(census: Census) -> None:
+    """Assert what must hold for every census: parts add up by every route."""
+    assert sum(census.groups.values()) == census.total
+    assert census.frozen + census.trainable == census.total
+    assert census.tree[0].count == census.total
+    assert census.tree[0].trainable == census.trainable
+    assert census.tree[0].bytes == census.bytes == sum(census.dtypes.values())
+    deepest = [
+        row
+        for row, after in zip(census.tree, (*census.tree[1:], None), strict=True)
+        if after is None or after.depth <= row.depth
+    ]
+    assert sum(row.count for row in deepest) <= census.total
+
+
+@pytest.mark.parametrize("make", [llama, mixtral], ids=["dense", "experts"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        LORA,
+        {**LORA, "modules_to_save": ["lm_head"]},
+        {"peft_type": "IA3"},
+        {"peft_type": "LN_TUNING", "target_modules": ["input_layernorm"]},
+        {"peft_type": "VERA", "r": 2, "target_modules": ["q_proj"]},
+        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3},
+    ],
+    ids=lambda fields: fields["peft_type"] if fields else "full",
+)
+def test_the_parts_of_every_census_add_up(
+    make: Callable[..., transformers.PretrainedConfig], fields: dict[str, object] | None
+) -> None:
+    assert_laws(inspector.inspect(make(tie_word_embeddings=True), peft=fields, depth=9).parameters)
+
+
+def test_the_tree_folds_equal_layers_and_its_children_add_up_to_their_row() -> None:
+    tree = inspector.inspect(llama(), peft=LORA, depth=5).parameters.tree
+    rows = {row.name: row for row in tree}
+    layers = rows["model.layers.0-2"]
+    assert layers.repeat == 3
+    assert layers.count == 3 * (LLAMA_LAYER + LORA_LAYER)
+    children = [row for row in tree if row.depth == 3 and row.name.startswith("model.layers.0-2.")]
+    assert sum(row.count for row in children) == layers.count
+    assert rows["model.layers.0-2.self_attn.q_proj"].type == "lora.Linear"
+    assert rows["model.layers.0-2.self_attn.q_proj.lora_A.default"].trainable == 3 * 4 * 16
+
+
+def test_layers_that_differ_are_not_folded_together() -> None:
+    fields = {**LORA, "layers_to_transform": [1], "target_modules": ["q_proj"]}
+    tree = inspector.inspect(llama(), peft=fields, depth=2).parameters.tree
+    assert [row.name for row in tree if ".layers." in row.name] == ["model.layers.0,2", "model.layers.1"]
+
+
+def test_a_tied_weight_counts_at_its_first_owner_and_the_other_row_says_so() -> None:
+    tree = inspector.inspect(llama(tie_word_embeddings=True), depth=1).parameters.tree
+    head = next(row for row in tree if row.name == "lm_head")
+    assert (head.count, head.shared_with) == (0, "model.embed_tokens.weight")

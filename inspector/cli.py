@@ -2,21 +2,27 @@
 
 Exit codes: 0 done, 2 wrong usage, 3 the model could not be had, 4 the model cannot be inspected, 130 interrupted. An
 error is one line on standard error; a traceback only with INSPECTOR_DEBUG=1.
+
+click only reads the arguments: `command` returns a `_Job`, which `main` then does. Done inside click, a job that is
+interrupted would print an empty line more, and one whose reader leaves would exit with 1, which means something else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
 from inspector.dtypes import DTYPE_CHOICES
-from inspector.errors import InspectorError, UsageError, one_line
+from inspector.errors import InspectorError, UsageError, one_line, quoted
 from inspector.options import parse_lora, parse_names, parse_targets, read_peft
 from inspector.records import Request
 
@@ -27,6 +33,18 @@ __all__ = ["command", "main"]
 
 _FORMATS = ("text", "json", "markdown")
 _TEXT_WIDTH = 100
+_LONGEST_MESSAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What the arguments ask for. `output` is the file to write, None standard output."""
+
+    request: Request
+    format: str
+    output: Path | None
+    progress: bool
+    color: bool
 
 
 def _complete_model(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -61,19 +79,23 @@ def _complete_model(_context: click.Context, _parameter: click.Parameter, incomp
 @click.option(
     "--targets",
     metavar="NAMES",
-    help="PEFT's target_modules: all-linear, a comma list, or one regular expression. Default: PEFT's for the model type.",
+    help="PEFT's target_modules: all-linear, a comma list or a regular expression; default: PEFT's for the model.",
 )
-@click.option("--modules-to-save", metavar="NAMES", help="PEFT's modules_to_save: a comma list, trained and saved whole.")
+@click.option(
+    "--modules-to-save", metavar="NAMES", help="PEFT's modules_to_save: a comma list, trained and saved whole."
+)
 @click.option(
     "--peft",
     metavar="FILE_OR_JSON",
     help="Any PEFT config: an adapter_config.json, a directory holding one, or inline JSON with peft_type.",
 )
 @click.option("--count-only", is_flag=True, help="Stop after the parameter counts.")
-@click.option("--depth", type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth.")
+@click.option(
+    "--depth", type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth."
+)
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option("--format", "format_", type=click.Choice(_FORMATS), help="How to print the report; default: text.")
-@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report there.")
+@click.option("--output", metavar="FILE", help="Write the report there.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 @click.option("--no-color", is_flag=True, help="No colour; NO_COLOR does the same.")
 @click.version_option(package_name="model-inspector", prog_name="inspect", message="%(prog)s %(version)s")
@@ -95,8 +117,8 @@ def command(
     output: str | None,
     quiet: bool,
     no_color: bool,
-) -> None:
-    """Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
+) -> _Job:
+    r"""Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
 
     MODEL is a Hub id (Qwen/QwQ-32B), a local directory, a path to a config.json, or an adapter (Hub id or directory
     holding adapter_config.json). No weights are downloaded and no GPU is needed.
@@ -129,22 +151,29 @@ def command(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; every error is one line."""
     try:
-        command.main(arguments, prog_name=_program_name(), standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        job = command.main(arguments, prog_name=_program_name(), standalone_mode=False)
+        if isinstance(job, _Job):  # not after --help or --version
+            _do(job)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     except click.ClickException as error:
-        _fail(f"{one_line(error.format_message(), 400)} See --help.", 2)
+        _fail(f"{one_line(error.format_message(), 400).rstrip('.')}; see --help.", 2)
     except InspectorError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # Whoever read the report has seen enough; Python must not complain about it while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
-        _fail(f"unexpected {type(error).__name__}: {one_line(error, 300)} (INSPECTOR_DEBUG=1 shows where)", 4)
+        _fail(
+            f"unexpected {type(error).__name__}: {one_line(error)}; INSPECTOR_DEBUG=1 shows where, please report it.", 4
+        )
+
+
+def _do(job: _Job) -> None:
+    """Inspect, and print or write the report."""
+    from inspector.pipeline import run
+
+    with _progress(shown=job.progress, color=job.color) as progress:
+        report = run(job.request, progress)
+    with _standard_output() if job.output is None else _file(job.output) as stream:
+        _render(report, job.format, stream, color=job.color)
 
 
 def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
@@ -153,7 +182,9 @@ def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None,
         raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
     if peft is not None:
         if targets is not None or modules_to_save is not None:
-            raise UsageError("--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config.")
+            raise UsageError(
+                "--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config."
+            )
         return read_peft(peft)
     if lora is None:
         if targets is not None or modules_to_save is not None:
@@ -175,25 +206,66 @@ def _progress(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
         yield lambda stage: status.update(stage)
 
 
-@contextlib.contextmanager
-def _destination(output: str | None) -> Iterator[IO[str]]:
-    """Open where the report goes; a file appears whole or not at all."""
+def _writable(output: str | None) -> Path | None:
+    """Return the file to write, or raise UsageError where that cannot be: better now than after the work."""
     if output is None:
-        yield sys.stdout
-        return
-    target = Path(output)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        return None
+    what = f"--output {quoted(output)}"
+    if not output or "\0" in output:
+        raise UsageError(f"{what} is no file name: name the file to write.")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            yield stream
-        partial.replace(target)
+        path = Path(output).expanduser()
+        if path.is_dir():
+            raise UsageError(f"{what} is a directory: name a file in it.")
+        if not path.parent.is_dir():
+            raise UsageError(f"{what}: there is no directory {quoted(path.parent)}; create it first.")
+        allowed = os.access(path if path.exists() else path.parent, os.W_OK)
+    except (OSError, RuntimeError):  # a name that is too long; no home directory
+        allowed = False
+    if not allowed:
+        raise UsageError(f"{what} cannot be written: name a file elsewhere.")
+    return path
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[TextIO]:
+    """Open the file that the report goes to; it appears whole or not at all."""
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe, which must stay what it is
+            with path.open("w", encoding="utf-8") as stream:
+                yield stream
+            return
+        target = path.resolve()  # a link stays a link
+        partial = target.with_name(f".inspect-{os.getpid()}.part")
+        try:
+            with partial.open("x", encoding="utf-8") as stream:
+                yield stream
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"--output {one_line(output)}: {error.strerror or one_line(error)}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        reason = one_line(error.strerror or error)
+        raise UsageError(f"--output {quoted(path)} cannot be written ({reason}): name a file elsewhere.") from error
 
 
-def _render(report: Report, format_: str, stream: IO[str], *, color: bool) -> None:
+@contextlib.contextmanager
+def _standard_output() -> Iterator[TextIO]:
+    """Yield standard output and see to it that what was written has arrived."""
+    if sys.stdout is None:  # closed by whoever started the command
+        raise UsageError("standard output is closed: write to a file with --output.")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes once more while it shuts down, and would complain; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # whoever reads has seen enough, as `head` does
+            return
+        reason = one_line(error.strerror or error)
+        raise UsageError(f"standard output cannot be written ({reason}): write to a file with --output.") from error
+
+
+def _render(report: Report, format_: str, stream: TextIO, *, color: bool) -> None:
     """Write the report in the format asked for."""
     if format_ == "json":
         from inspector.render.json_report import render_json
@@ -209,19 +281,19 @@ def _render(report: Report, format_: str, stream: IO[str], *, color: bool) -> No
         terminal = stream.isatty()
         render_text(
             report,
-            width=os.get_terminal_size(stream.fileno()).columns if terminal else _TEXT_WIDTH,
+            width=shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns if terminal else _TEXT_WIDTH,
             color=color and terminal and not os.environ.get("NO_COLOR"),
             stream=stream,
         )
 
 
-def _fail(message: str, exit_code: int) -> None:
-    """Print one line on standard error and exit; with INSPECTOR_DEBUG=1 let the traceback through."""
-    if os.environ.get("INSPECTOR_DEBUG") == "1" and sys.exc_info()[0] is not None:
-        import traceback
-
+def _fail(message: str, exit_code: int) -> NoReturn:
+    """Print one line on standard error, after the traceback with INSPECTOR_DEBUG=1, and exit."""
+    if os.environ.get("INSPECTOR_DEBUG") == "1":
         traceback.print_exc()
-    print(f"inspect: {message}", file=sys.stderr)
+    if sys.stderr is not None:
+        # Names of files and of the Hub may hold anything; terminals obey what they are sent.
+        print(f"inspect: {one_line(message, _LONGEST_MESSAGE)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import re
@@ -9,13 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inspector.errors import UsageError, quoted
+from inspector.errors import UsageError, one_line, quoted
 from inspector.records import LoraOptions
 
 __all__ = ["parse_lora", "parse_names", "parse_targets", "read_peft"]
 
 _BIASES = ("none", "all", "lora_only")
 _FLAGS = ("dora", "rslora")
+# What else people call the keys.
+_SYNONYMS = {"rank": "r", "lora_r": "r", "R": "r"}
+_ALL_LINEAR = "all-linear"
 # A dotted path or one of its ends; anything else in --targets is a regular expression.
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _LARGEST_INTEGER = 2**31 - 1
@@ -29,7 +33,7 @@ def parse_lora(
     for part in (piece.strip() for piece in spec.split(",")):
         key, separator, text = (piece.strip() for piece in part.partition("="))
         if key in values:
-            raise UsageError(f"--lora: {key} is given twice.")
+            raise UsageError(f"--lora: {key} is given twice; drop one.")
         if key in _FLAGS and not separator:
             values[key] = True
         elif key in _READERS and separator:
@@ -41,21 +45,23 @@ def parse_lora(
 
 def parse_targets(text: str | None) -> str | list[str] | None:
     """Read `all-linear`, a comma list of names, or one regular expression as PEFT's target_modules."""
-    if text is None or text == "all-linear":
+    if text is None or text == _ALL_LINEAR:
         return text
-    names = [piece.strip() for piece in text.split(",")]
-    if all(_NAME.fullmatch(name) for name in names):
-        return names
     if not text.strip():
         raise UsageError("--targets is empty: name modules, or say all-linear.")
-    near = difflib.get_close_matches(text.lower().replace("_", "-"), ["all-linear"], n=1, cutoff=0.8)
-    if near:
-        raise UsageError(f"--targets {quoted(text)}: did you mean all-linear?")
+    if difflib.get_close_matches(text.strip().lower().replace("_", "-"), [_ALL_LINEAR], n=1, cutoff=0.8):
+        raise UsageError(f"--targets {quoted(text)} is no target; did you mean {_ALL_LINEAR}?")
+    names = [piece.strip() for piece in text.split(",")]
+    if not all(names):
+        raise UsageError(f"--targets {quoted(text)} has an empty name; write q_proj,v_proj.")
+    if all(_NAME.fullmatch(name) for name in names):
+        return names
     try:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise UsageError(
-            f"--targets {quoted(text)} is neither a comma list of names nor a regular expression: {error}."
+            f"--targets {quoted(text, 60)} is neither a comma list of names nor a regular expression "
+            f"({one_line(error)}); correct it."
         ) from error
     return text
 
@@ -76,19 +82,25 @@ def read_peft(text: str) -> Mapping[str, Any]:
 
     if text.lstrip().startswith("{"):
         return parse_object(text, "--peft", error=UsageError)
-    path = Path(text).expanduser()
-    if path.is_dir():
-        path = path / "adapter_config.json"
-    if not path.is_file():
-        raise UsageError(f"--peft: there is no file {quoted(path)}; inline JSON starts with a brace.")
-    return read_object(path, f"--peft {quoted(path)}", error=UsageError)
+    if not text.strip() or "\0" in text:
+        raise UsageError("--peft names nothing; name a file, a directory or inline JSON that starts with a brace.")
+    path = Path(text)
+    with contextlib.suppress(OSError, RuntimeError):  # a name that is too long; no home directory
+        path = path.expanduser()
+        if path.is_dir():
+            path = path / "adapter_config.json"
+        if path.is_file():
+            return read_object(path, f"--peft {quoted(path)}", error=UsageError)
+    raise UsageError(f"--peft: there is no file {quoted(path)}; name one, or inline JSON that starts with a brace.")
 
 
 def _positive(key: str, text: str) -> int:
     """Read an integer of at least 1."""
     number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
     if not 1 <= number <= _LARGEST_INTEGER:
-        raise UsageError(f"--lora: {key} must be an integer of at least 1, not {quoted(text, 40)}.")
+        raise UsageError(
+            f"--lora: {key}={one_line(text, 40)} is no integer from 1 to {_LARGEST_INTEGER}; write {key}=16."
+        )
     return number
 
 
@@ -99,14 +111,14 @@ def _fraction(key: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < 1:
-        raise UsageError(f"--lora: {key} must be a number from 0 to below 1, not {quoted(text, 40)}.")
+        raise UsageError(f"--lora: {key}={one_line(text, 40)} is no number from 0 to below 1; write {key}=0.05.")
     return number
 
 
 def _bias(key: str, text: str) -> str:
     """Read one of PEFT's bias settings."""
     if text not in _BIASES:
-        raise UsageError(f"--lora: {key} is one of {', '.join(_BIASES)}, not {quoted(text, 40)}.")
+        raise UsageError(f"--lora: {key}={one_line(text, 40)} is not known; use {' or '.join(_BIASES)}.")
     return text
 
 
@@ -119,12 +131,14 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
 
 
 def _what_is_wrong(key: str, part: str) -> str:
-    """Say what is wrong with a piece of the LoRA specification."""
+    """Say what is wrong with a piece of the LoRA specification, and what to write instead."""
+    if not part:
+        return "there is nothing between two commas or at an end; write r=16, for one."
     if key in _READERS:
-        return f"{key} needs a value, such as {key}=16." if key == "r" else f"{key} needs a value: {key}=..."
+        return f"{key} has no value; write {key}=..., such as r=16."
     if key in _FLAGS:
-        return f"{key} takes no value: write {key} alone."
+        return f"{key} takes no value; write {key} alone."
     known = (*_READERS, *_FLAGS)
     near = difflib.get_close_matches(key.removeprefix("lora_").removeprefix("use_"), known, n=1)
-    meant = f" Did you mean {near[0]}?" if near else ""
-    return f"{quoted(part, 60)} is none of {', '.join(known)}.{meant}"
+    meant = _SYNONYMS.get(key) or (near[0] if near else None)
+    return f"{quoted(part, 60)} is not known; " + (f"did you mean {meant}?" if meant else f"use {', '.join(known)}.")

@@ -74,7 +74,7 @@ def rule(name: str, formula: str, size: int, *differences: tuple[str, int]) -> T
 
 # --- QwQ-32B with LoRA r=16 on all linear layers ----------------------------------------------------------------------
 # hidden 5,120, intermediate 27,648, 64 layers, 40 heads and 8 key/value heads of 128, vocabulary 152,064.
-# P: embedding and lm_head 152,064 x 5,120 = 778,567,680 each; P_a: 16 x 64 x (sum of in + out of seven linears = 131,072).
+# P: embedding and lm_head 152,064 x 5,120 = 778,567,680 each; P_a: 16 x 64 x (in + out of the seven linears: 131,072).
 
 QWQ_P = 32_763_876_352
 QWQ_PA = 134_217_728

@@ -27,10 +27,11 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.census import BaseCount, count_base
 from inspector.model.names import fold_names, near_names, own_name
 from inspector.model.peft_config import plain_config
+from inspector.model.skeleton import bounded_modules
 from inspector.records import AdapterFacts, MatchedNames
 
 __all__ = ["adapted_layers", "adapter_facts", "adapter_file_bytes", "attach", "saved_modules"]
@@ -65,10 +66,12 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
         context = prepare(model)
         base = count_base(model)
         try:
-            with torch.random.fork_rng(devices=[]), context:
+            with torch.random.fork_rng(devices=[]), bounded_modules(), context:
                 attached = peft.get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
             return attached, base
+        except InspectorError:
+            raise
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error).lower():
                 raise _refusal(model, config, error) from error
@@ -187,18 +190,25 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
     targets = getattr(config, "target_modules", None)
     names = [targets] if isinstance(targets, str) else sorted(targets or [])
     leaves = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)}
+    linears = ", ".join(sorted(leaves)[:12])
     if names and "not found in the base model" in str(error):
         near = near_names(names[0].rpartition(".")[2], leaves)
-        hint = (
-            f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {', '.join(sorted(leaves)[:12])}."
-        )
+        hint = f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {linears}: name some."
         return UsageError(f"target {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
     if "specify `target_modules`" in str(error):
         return UsageError(
             f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add --targets all-linear, "
-            f"or name some of {', '.join(sorted(leaves)[:12])}."
+            f"or name some of {linears}."
         )
-    return UsageError(f"PEFT refuses {_method_name(config)} on {type(model).__name__}: {one_line(error, 300)}")
+    if names and "is not supported. Currently" in str(error):
+        return UsageError(
+            f"target {quoted(', '.join(names))} matches a module of {type(model).__name__} that PEFT's "
+            f"{_method_name(config)} cannot adapt; name linear layers: {linears}."
+        )
+    return UsageError(
+        f"PEFT refuses {_method_name(config)} on {type(model).__name__} ({one_line(error)}); "
+        "correct the adapter's configuration."
+    )
 
 
 def _method_name(config: PeftConfig) -> str:

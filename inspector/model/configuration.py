@@ -17,20 +17,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import transformers
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from inspector.errors import UnsupportedModelError, one_line, quoted
 from inspector.records import Notice, SourceFiles
 
-__all__ = ["architecture_names", "find_model_class", "read_configuration"]
+__all__ = ["architecture_names", "find_model_class", "read_configuration", "said"]
 
 # Field names that say how many modules are built, and the most that a sane model has: Llama-3.1-405B has 126 layers,
 # Kimi-K2 has 384 experts; the bounds leave room for two orders of magnitude.
-_MODULE_COUNT = re.compile(r"(^|_)(layers?|blocks?|depths?|stages?|experts?|groups)($|_)")
+_MODULE_COUNT = re.compile(r"(^|_)(layers?|blocks?|depths?|stages?|experts?|groups?|codes?)(?!_(size|dim)s?$)($|_)")
 # Those of them that are counts for sure; others may be positions, where -1 is the last layer (vision_feature_layer).
 _SURE_COUNT = re.compile(r"^(num|n)_|^depths?$")
 _MOST_MODULES = 10_000
+# transformers makes a name for each label. ImageNet-21k has 21,843; sets of products have some 10^6.
+_LABEL_COUNT = re.compile(r"^(num|n)_(labels|classes)$")
+_MOST_LABELS = 4_000_000
 # No field that counts elements along one axis comes near this (the largest context is 10^7 positions).
 _LARGEST_SIZE = 2**40
 _SIZE = re.compile(r"(size|dim|heads?|width|channels|positions|_inner|_embd|_model|_ff|_kv|rank)$")
@@ -46,7 +50,7 @@ def read_configuration(files: SourceFiles, *, trust_remote_code: bool = False) -
     model_type = fields.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         raise UnsupportedModelError(
-            f"config.json of {files.id}: model_type must be a string, not {quoted(model_type)}."
+            f"config.json of {files.id}: model_type must be a string, not {quoted(model_type, 60)}; correct it."
         )
     if "auto_map" in fields and model_type not in CONFIG_MAPPING and trust_remote_code:
         return _load_remote(files), [
@@ -78,7 +82,9 @@ def architecture_names(fields: Mapping[str, Any]) -> list[str]:
     if names is None:
         return []
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise UnsupportedModelError(f"config.json: architectures must be a list of class names, not {quoted(names)}.")
+        raise UnsupportedModelError(
+            f"config.json: architectures must be a list of class names, not {quoted(names, 60)}; correct it."
+        )
     return list(names)
 
 
@@ -86,8 +92,14 @@ def find_model_class(name: str) -> type[PreTrainedModel] | None:
     """Return the transformers model class called `name`, or None when there is none."""
     candidate = getattr(transformers, name, None) if name.isidentifier() else None
     if isinstance(candidate, type) and issubclass(candidate, PreTrainedModel):
-        return candidate
+        # The bases that only hold what models have in common compute nothing and would count as empty.
+        return candidate if candidate.forward is not nn.Module.forward else None
     return None
+
+
+def said(error: Exception) -> str:
+    """Return what a library said, its type first: the text of a KeyError alone says nothing."""
+    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _class_from_architectures(files: SourceFiles, model_type: str | None) -> type[PretrainedConfig]:
@@ -104,13 +116,13 @@ def _class_from_architectures(files: SourceFiles, model_type: str | None) -> typ
     if model_type is None:
         raise UnsupportedModelError(
             f"config.json of {files.id} has no model_type and names no architecture that transformers "
-            f"{transformers.__version__} has: is it the configuration of a transformers model?"
+            f"{transformers.__version__} has; name the configuration of a transformers model."
         )
     near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING), n=1)
-    meant = f" Did you mean {quoted(near[0])}?" if near else ""
+    meant = f"did you mean {quoted(near[0])}? If not, " if near else ""
     raise UnsupportedModelError(
-        f"config.json of {files.id}: model_type {quoted(model_type)} is unknown to transformers "
-        f"{transformers.__version__}.{meant} A newer transformers may know it."
+        f"config.json of {files.id}: model_type {quoted(model_type, 60)} is unknown to transformers "
+        f"{transformers.__version__}; {meant}upgrade transformers, which may know it."
     )
 
 
@@ -119,7 +131,7 @@ def _from_fields(config_class: type[PretrainedConfig], fields: Mapping[str, Any]
     try:
         config: PretrainedConfig = config_class.from_dict(dict(fields))
     except Exception as error:  # any class may be raised by 400 configuration classes over untrusted fields
-        raise UnsupportedModelError(f"config.json of {model_id} is malformed: {one_line(error)}") from error
+        raise UnsupportedModelError(f"config.json of {model_id} is malformed ({said(error)}); correct it.") from error
     return config
 
 
@@ -131,7 +143,7 @@ def _load_remote(files: SourceFiles) -> PretrainedConfig:
         )
     except Exception as error:  # the repository's code can raise anything
         raise UnsupportedModelError(
-            f"the configuration code of {files.id} failed: {type(error).__name__}: {one_line(error)}"
+            f"the configuration code of {files.id} failed ({said(error)}); look into that code."
         ) from error
     return config
 
@@ -143,10 +155,14 @@ def _check_sizes(fields: Mapping[str, Any]) -> None:
         if _MODULE_COUNT.search(key) and not lowest <= value <= _MOST_MODULES:
             raise UnsupportedModelError(
                 f"config.json: {one_line(path)} = {one_line(value, 40)} is outside of 0 to {_MOST_MODULES:,}; "
-                "no model has so many."
+                "correct it, no model has so many."
+            )
+        if _LABEL_COUNT.search(key) and value > _MOST_LABELS:
+            raise UnsupportedModelError(
+                f"config.json: {one_line(path)} = {one_line(value, 40)} is more than {_MOST_LABELS:,}; correct it."
             )
         if value > _LARGEST_SIZE or (value < 0 and _SIZE.search(key) and value != -1):
-            raise UnsupportedModelError(f"config.json: {one_line(path)} = {one_line(value, 40)} is not a sane size.")
+            raise UnsupportedModelError(f"config.json: {one_line(path)} = {value} is not a sane size; correct it.")
 
 
 def _integers(value: Any, path: str) -> Iterator[tuple[str, str, int]]:

@@ -33,6 +33,13 @@ _TASKS = {
 }
 
 
+# Fields for which PEFT makes that many modules, or runs that many steps, for each layer; real ones are below 20.
+_COUNTS = ("depth", "encoder_num_layers", "n_skills", "n_splits")
+_MOST_OF_A_COUNT = 256
+# Fields for which PEFT loads weights from the Hub or imports a module by name while it attaches the adapter.
+_LOADERS = ("adapters", "megatron_config", "shadow_model")
+
+
 def read_peft_config(
     asked: LoraOptions | Mapping[str, Any] | PeftConfig, class_name: str
 ) -> tuple[PeftConfig, list[Notice]]:
@@ -47,9 +54,14 @@ def read_peft_config(
         if fields.get("task_type") is None:
             fields["task_type"] = _task_of(class_name)
         config, notices = _from_fields(fields)
+    # Initial values from a text or a file would make PEFT load them, the tokenizer's own code included; sizes do not
+    # depend on them.
+    if hasattr(config, "prompt_tuning_init"):
+        config.prompt_tuning_init = "RANDOM"
     # A base name would make PEFT ask the Hub for the base's vocabulary while the adapter file is sized.
     config.base_model_name_or_path = None
     config.inference_mode = False
+    _check(config)
     return config, notices
 
 
@@ -88,8 +100,8 @@ def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     known = [peft_type.value for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING]
     if name not in known:
         near = difflib.get_close_matches(name.upper(), known, n=1)
-        meant = f" Did you mean {near[0]}?" if near else f" It knows {', '.join(sorted(known))}."
-        raise UsageError(f"peft_type {quoted(name)} is unknown to PEFT {peft.__version__}.{meant}")
+        meant = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(sorted(known))}."
+        raise UsageError(f"peft_type {quoted(name, 60)} is unknown to PEFT {peft.__version__}. {meant}")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
     accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
     unknown = sorted(set(fields) - accepted - {"runtime_config"})
@@ -105,16 +117,35 @@ def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     try:
         config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
-        raise UsageError(f"PEFT refuses this {name} configuration: {one_line(error)}") from error
-    _check_rank(config)
+        raise UsageError(f"PEFT refuses this {name} configuration ({one_line(error)}); correct it.") from error
     return config, notices
 
 
-def _check_rank(config: PeftConfig) -> None:
-    """Refuse a rank that is no positive integer here, where the message can name it."""
+def _check(config: PeftConfig) -> None:
+    """Refuse what PEFT would take for something else, and what would load or run anything but PEFT itself."""
     rank = getattr(config, "r", None)
     if isinstance(config, LoraConfig) and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
-        raise UsageError(f"the LoRA rank r must be an integer of at least 1, not {quoted(rank)}.")
+        raise UsageError(f"the LoRA rank r must be an integer of at least 1, not {quoted(rank, 60)}; correct it.")
+    targets = getattr(config, "target_modules", None)
+    if not (targets is None or isinstance(targets, str) or _is_names(targets)):
+        raise UsageError(f"target_modules must be a list of names or a string, not {quoted(targets, 60)}; correct it.")
+    saved = getattr(config, "modules_to_save", None)
+    if not (saved is None or _is_names(saved)):  # PEFT would take a string for a list of letters
+        raise UsageError(f"modules_to_save must be a list of names, not {quoted(saved, 60)}; correct it.")
+    for name in _COUNTS:
+        count = getattr(config, name, None)
+        if isinstance(count, int) and count > _MOST_OF_A_COUNT:
+            raise UsageError(f"{name} = {count} of the PEFT configuration is more than {_MOST_OF_A_COUNT}; correct it.")
+    for name in _LOADERS:
+        if getattr(config, name, None):
+            raise UsageError(
+                f"{name} of the PEFT configuration loads a model or code, which is never done here; drop it."
+            )
+
+
+def _is_names(value: Any) -> bool:
+    """Tell whether a value is a collection of strings."""
+    return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in value)
 
 
 def _task_of(class_name: str) -> str | None:

@@ -20,14 +20,17 @@ import accelerate
 import torch
 import transformers
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from transformers import PretrainedConfig, PreTrainedModel
 
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
-from inspector.model.configuration import architecture_names, find_model_class
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
+from inspector.model.configuration import architecture_names, find_model_class, said
 from inspector.records import Notice, SourceFiles
 
-__all__ = ["build_skeleton", "choose_class", "choose_dtype"]
+__all__ = ["bounded_modules", "build_skeleton", "choose_class", "choose_dtype"]
 
 # A module costs about 4 KB and 20 µs on meta. The largest real models have some 10^5 modules with every expert apart.
 _MOST_MODULES = 250_000
@@ -52,14 +55,14 @@ def build_skeleton(
     Raises UnsupportedModelError when the class cannot be built from this configuration.
     """
     try:
-        with _bounded_modules(), accelerate.init_empty_weights(include_buffers=True):
+        with bounded_modules(), accelerate.init_empty_weights(include_buffers=True):
             model = model_class._from_config(config, dtype=dtype)
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes over untrusted sizes can raise anything
         raise UnsupportedModelError(
-            f"{model_id} cannot be built as {model_class.__name__} from its config.json: "
-            f"{type(error).__name__}: {one_line(error)}"
+            f"{model_id} cannot be built as {model_class.__name__} from its config.json ({said(error)}); "
+            "correct it, or name another class with --model-class."
         ) from error
     _keep_in_float32(model, dtype)
     return _only_meta(model)
@@ -73,7 +76,8 @@ def choose_class(
         model_class = find_model_class(requested)
         if model_class is None:
             raise UsageError(
-                f"--model-class: transformers {transformers.__version__} has no model class {quoted(requested)}."
+                f"--model-class: transformers {transformers.__version__} has no model class {quoted(requested, 60)}; "
+                "name one such as Qwen2ForCausalLM."
             )
         return model_class, []
     names = architecture_names(files.config)
@@ -116,7 +120,10 @@ def _fallback_class(config: PretrainedConfig, names: list[str]) -> type[PreTrain
         if found is not None:
             model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
             return model_class
-    raise UnsupportedModelError(f"transformers {transformers.__version__} has no model for {type(config).__name__}.")
+    raise UnsupportedModelError(
+        f"transformers {transformers.__version__} has no model for {type(config).__name__}; "
+        "name a class with --model-class."
+    )
 
 
 def _remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrainedModel]:
@@ -124,37 +131,44 @@ def _remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrain
     auto_map: dict[str, Any] = dict(getattr(config, "auto_map", {}))
     references = [auto_map[head] for head in _FALLBACK_HEADS if head in auto_map]
     if not references:
-        raise UnsupportedModelError(f"auto_map of {files.id} names no model class.")
+        raise UnsupportedModelError(f"auto_map of {files.id} names no model class; name one with --model-class.")
     try:
         found = transformers.dynamic_module_utils.get_class_from_dynamic_module(
             references[0], files.code_location or files.id, revision=files.revision
         )
     except Exception as error:  # the repository's code can raise anything
         raise UnsupportedModelError(
-            f"the model code of {files.id} failed: {type(error).__name__}: {one_line(error)}"
+            f"the model code of {files.id} failed ({said(error)}); look into that code."
         ) from error
     model_class: type[PreTrainedModel] = found
     return model_class
 
 
 @contextlib.contextmanager
-def _bounded_modules() -> Iterator[None]:
-    """Stop a build that makes more modules than any real model has, whichever field of the config asked for them."""
+def bounded_modules() -> Iterator[None]:
+    """Stop a build that makes more modules than any real model has, whichever field of a config asked for them.
+
+    Parameters count too: torch's LSTM holds all its layers' in one module.
+    """
     count = 0
 
-    def count_module(_parent: nn.Module, _name: str, _child: nn.Module | None) -> None:
+    def count_one(_parent: nn.Module, _name: str, _child: nn.Module | nn.Parameter | None) -> None:
         nonlocal count
         count += 1
-        if count > _MOST_MODULES:
+        if count > 2 * _MOST_MODULES:
             raise UnsupportedModelError(
-                f"the config asks for more than {_MOST_MODULES:,} modules: no real model has so many."
+                f"the config asks for more than {_MOST_MODULES:,} modules, which no real model has; correct it."
             )
 
-    handle = register_module_module_registration_hook(count_module)
+    handles = (
+        register_module_module_registration_hook(count_one),
+        register_module_parameter_registration_hook(count_one),
+    )
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -37,7 +37,9 @@ _UNTOLD_OPTIONS = {
     "modules_to_save",
 }
 
-NOT_INCLUDED = "Activations, kernel workspaces and the CUDA context are not in these figures: a training step needs more than that."
+NOT_INCLUDED = (
+    "Activations, kernel workspaces and the CUDA context are not in these figures: a training step needs more."
+)
 
 
 def document(report: Report) -> Document:
@@ -141,7 +143,7 @@ def _groups(census: Census) -> Section:
 def _dtypes(census: Census) -> Section:
     """Return the bytes of the parameters by dtype, and the buffers, which are no parameters."""
     columns = (
-        column("dtype", Kind.LABEL),
+        column("dtype", Kind.NAME),
         column("bytes", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
         column("share", Kind.NUMBER, quiet=True),
@@ -200,12 +202,10 @@ def _adapter(adapter: AdapterFacts) -> Section:
         rows += _matched("", adapter.targets)
     if adapter.modules_to_save:
         rows += _matched("trained whole", adapter.modules_to_save)
-    size = (
-        "not known: it depends on the values of the weights"
-        if adapter.file_bytes is None
-        else _size(adapter.file_bytes)
-    )
-    rows.append(row(("file size", f"{size}; adapter_model.safetensors as PEFT saves it")))
+    size = "not known: it depends on the values of the weights"
+    if adapter.file_bytes is not None:
+        size = f"{_size(adapter.file_bytes)}: adapter_model.safetensors as PEFT saves it"
+    rows.append(row(("file size", size)))
     return Section(title="Adapter", blocks=(Table(columns=columns, rows=tuple(rows)),))
 
 
@@ -220,13 +220,17 @@ def _options(config: Mapping[str, object]) -> str:
 
 
 def _listed(value: object) -> object:
-    """Return a list as its items, without Python's brackets."""
+    """Return a list as its items, without Python's brackets; a set in the order of the alphabet."""
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=str)
     return "/".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _matched(label: str, names: MatchedNames) -> Iterator[Row]:
     """Yield the names that were hit, siblings on one line, and loudly those that hit nothing."""
-    yield from _labelled(label, with_remainder(grouped_names(names.matched)))
+    matched = with_remainder(grouped_names(names.matched))
+    if matched or label:
+        yield from _labelled(label, matched or ["none"])
     for missed in _labelled("not found", with_remainder(one_line(name) for name in names.unmatched)):
         yield row(missed.cells, tone=Tone.WARN)
 
@@ -250,14 +254,14 @@ def _static(static: StaticBytes) -> Section:
     recipes = [("full fine-tuning", static.full)]
     if static.adapter:
         recipes.append(("adapter", static.adapter))
-    columns = [column("", Kind.LABEL)]
+    columns = [column("", Kind.NAME)]
     for title, _ in recipes:
         columns += [column(title, Kind.NUMBER), column("", Kind.NUMBER, quiet=True)]
     parts = (
         ("frozen weights", "frozen_bytes"),
         ("trained weights", "trained_bytes"),
         ("gradients", "gradients_bytes"),
-        (f"optimizer {one_line(static.optimizer, 40)}", "optimizer_bytes"),
+        (f"optimizer {one_line(static.optimizer)}", "optimizer_bytes"),
         ("buffers", "buffers_bytes"),
         ("total", "total_bytes"),
     )

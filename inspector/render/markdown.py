@@ -18,8 +18,8 @@ __all__ = ["escaped", "render_markdown"]
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# What would start a list, a heading's underline or a quotation at the beginning of a line.
-_BLOCK_START = re.compile(r"^(\d+)?([-+=.)])")
+# What would start a list, a rule or the underline of a heading at the beginning of a line.
+_BLOCK_START = re.compile(r"^(\d+(?=[.)])|(?=[-+=]))([-+=.)])(?=[-=\s]|$)")
 _EMPHASISED = (Tone.KEY, Tone.TOTAL)
 
 
@@ -76,7 +76,7 @@ def _cell(item: Row, index: int, column: Column) -> str:
     text = escaped(item.cells[index])
     if not text:
         return ""
-    if item.tone in _EMPHASISED and column.kind is not Kind.WORDS:
+    if item.tone in _EMPHASISED and (column.kind is not Kind.WORDS or index == 0):
         text = f"**{text}**"
     if item.tone is Tone.WARN and index == 0:
         text = f"⚠ {text}"

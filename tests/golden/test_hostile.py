@@ -86,6 +86,8 @@ def test_markdown_tables_keep_their_columns(name: str) -> None:
         ("- x", r"\- x"),
         ("1. x", r"1\. x"),
         ("12·P", "12·P"),
+        ("-131,055 and +2.5 %", "-131,055 and +2.5 %"),
+        ("---", r"\---"),
         (r"a\|b", r"a\\\|b"),
     ],
 )

@@ -109,6 +109,10 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
         if "meta" not in str(error).lower():
             raise
         return None
+    except Exception as error:  # some methods look into their configuration only now
+        raise UsageError(
+            f"PEFT cannot save this adapter ({one_line(error)}); correct the adapter's configuration."
+        ) from error
     entries = sorted(state.items(), key=lambda item: (-_dtype_rank(item[1].dtype), item[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -28,15 +28,18 @@ __all__ = ["architecture_names", "find_model_class", "read_configuration", "said
 
 # Field names that say how many modules are built, and the most that a sane model has: Llama-3.1-405B has 126 layers,
 # Kimi-K2 has 384 experts; the bounds leave room for two orders of magnitude.
-_MODULE_COUNT = re.compile(r"(^|_)(layers?|blocks?|depths?|stages?|experts?|groups?|codes?)(?!_(size|dim)s?$)($|_)")
+_MODULE_COUNT = re.compile(r"(^|_)(layers?|blocks?|depths?|stages?|experts?|groups|codes)(?!_(size|dim)s?$)($|_)")
 # Those of them that are counts for sure; others may be positions, where -1 is the last layer (vision_feature_layer).
 _SURE_COUNT = re.compile(r"^(num|n)_|^depths?$")
 _MOST_MODULES = 10_000
-# transformers makes a name for each label. ImageNet-21k has 21,843; sets of products have some 10^6.
+# transformers makes a name for each label. ImageNet-21k has 21,843; catalogues of products some 10^5.
 _LABEL_COUNT = re.compile(r"^(num|n)_(labels|classes)$")
-_MOST_LABELS = 4_000_000
-# No field that counts elements along one axis comes near this (the largest context is 10^7 positions).
+_MOST_LABELS = 1_000_000
+# Many more fields become loops and lists somewhere in 400 classes. Of those that count anything, a vocabulary is the
+# largest with some 10^6; positions reach 10^7 and more, and bases of rotary embeddings and seeds are no sizes at all.
+_LARGEST_COUNT = 2**28
 _LARGEST_SIZE = 2**40
+_NO_COUNT = re.compile(r"max|length|positions|theta|base|freq|seed|_id$")
 _SIZE = re.compile(r"(size|dim|heads?|width|channels|positions|_inner|_embd|_model|_ff|_kv|rank)$")
 
 
@@ -161,7 +164,8 @@ def _check_sizes(fields: Mapping[str, Any]) -> None:
             raise UnsupportedModelError(
                 f"config.json: {one_line(path)} = {one_line(value, 40)} is more than {_MOST_LABELS:,}; correct it."
             )
-        if value > _LARGEST_SIZE or (value < 0 and _SIZE.search(key) and value != -1):
+        largest = _LARGEST_SIZE if _NO_COUNT.search(key) else _LARGEST_COUNT
+        if value > largest or (value < 0 and _SIZE.search(key) and value != -1):
             raise UnsupportedModelError(f"config.json: {one_line(path)} = {value} is not a sane size; correct it.")
 
 

@@ -38,6 +38,7 @@ _COUNTS = ("depth", "encoder_num_layers", "n_skills", "n_splits")
 _MOST_OF_A_COUNT = 256
 # Fields for which PEFT loads weights from the Hub or imports a module by name while it attaches the adapter.
 _LOADERS = ("adapters", "megatron_config", "shadow_model")
+_LOADING_NOTHING = (None, {}, "mirror")  # "mirror" makes SHADOW's second backbone from the base's own configuration
 
 
 def read_peft_config(
@@ -137,7 +138,7 @@ def _check(config: PeftConfig) -> None:
         if isinstance(count, int) and count > _MOST_OF_A_COUNT:
             raise UsageError(f"{name} = {count} of the PEFT configuration is more than {_MOST_OF_A_COUNT}; correct it.")
     for name in _LOADERS:
-        if getattr(config, name, None):
+        if getattr(config, name, None) not in _LOADING_NOTHING:
             raise UsageError(
                 f"{name} of the PEFT configuration loads a model or code, which is never done here; drop it."
             )

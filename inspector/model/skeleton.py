@@ -64,8 +64,11 @@ def build_skeleton(
             f"{model_id} cannot be built as {model_class.__name__} from its config.json ({said(error)}); "
             "correct it, or name another class with --model-class."
         ) from error
+    _only_meta(model)
+    # Early releases of transformers 5 tie when they load weights; where the class has tied already, nothing changes.
+    model.tie_weights()
     _keep_in_float32(model, dtype)
-    return _only_meta(model)
+    return model
 
 
 def choose_class(
@@ -155,9 +158,10 @@ def bounded_modules() -> Iterator[None]:
     def count_one(_parent: nn.Module, _name: str, _child: nn.Module | nn.Parameter | None) -> None:
         nonlocal count
         count += 1
-        if count > 2 * _MOST_MODULES:
+        if count > _MOST_MODULES:
             raise UnsupportedModelError(
-                f"the config asks for more than {_MOST_MODULES:,} modules, which no real model has; correct it."
+                f"the config asks for more than {_MOST_MODULES:,} modules and parameters; correct it, "
+                "no real model has so many."
             )
 
     handles = (
@@ -174,20 +178,21 @@ def bounded_modules() -> Iterator[None]:
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Give the parts that the class keeps in float32 that dtype, as `from_pretrained` does when it loads them.
 
-    The patterns are searched anywhere in the name (transformers 5.23, core_model_loading.build_glob_alternation).
+    One list holds under float16, the strict one under bfloat16 too (transformers 5.23, PreTrainedModel._get_dtype_plan);
+    the patterns are searched anywhere in the name (core_model_loading.build_glob_alternation).
     """
-    plan = model._get_dtype_plan(dtype)
-    if not plan:
+    kept = set(model._keep_in_fp32_modules or ()) if dtype is torch.float16 else set()
+    if dtype in (torch.float16, torch.bfloat16):
+        kept |= set(model._keep_in_fp32_modules_strict or ())
+    if not kept:
         return
-    pattern = re.compile("|".join(glob.replace("*", ".*") for glob in plan))
+    pattern = re.compile("|".join(glob.replace("*", ".*") for glob in sorted(kept)))
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and pattern.search(name):
             tensor.data = tensor.data.to(torch.float32)
 
 
-def _only_meta(model: PreTrainedModel) -> PreTrainedModel:
-    """Move what a class made on a real device all the same (wav2vec2's masked_spec_embed) to meta, and tie again."""
+def _only_meta(model: PreTrainedModel) -> None:
+    """Move what a class made on a real device all the same (wav2vec2's masked_spec_embed) to meta."""
     if any(tensor.device.type != "meta" for tensor in (*model.parameters(), *model.buffers())):
         nn.Module.to(model, device="meta")
-        model.tie_weights()
-    return model

@@ -1,0 +1,33 @@
+"""The whole catalogue is counted in one process within the memory that the issue allows for a single model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COUNT_ALL = """
+import resource, sys
+import inspector
+from inspector.source import catalogue
+
+adapter = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
+for name in catalogue.ids():
+    inspector.inspect(name, offline=True, count_only=True)
+    if name in ("moonshotai/Kimi-K2-Instruct", "meta-llama/Meta-Llama-3.1-405B", "deepseek-ai/DeepSeek-V3"):
+        inspector.inspect(name, peft=adapter, offline=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_every_catalogue_entry_is_counted_within_one_and_a_half_gib(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", COUNT_ALL],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HOME": str(tmp_path)},
+    )
+    # The peak of the process covers all models one after the other, so it bounds each of them.
+    assert int(run.stdout) < 1.5 * 2**30, f"{int(run.stdout):,} bytes"

@@ -178,7 +178,7 @@ def bounded_modules() -> Iterator[None]:
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Give the parts that the class keeps in float32 that dtype, as `from_pretrained` does when it loads them.
 
-    One list holds under float16, the strict one under bfloat16 too (PreTrainedModel._get_dtype_plan, 5.23); the patterns
+    One list holds under float16, the strict one under bfloat16 too (PreTrainedModel._get_dtype_plan, 5.23); patterns
     are searched anywhere in the name (core_model_loading.build_glob_alternation).
     """
     kept = set(model._keep_in_fp32_modules or ()) if dtype is torch.float16 else set()

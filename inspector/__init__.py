@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
-from inspector.records import LoraOptions, Report, Request
+from inspector.records import LoraOptions, Report
 
 __all__ = [
     "InspectorError",
@@ -57,6 +57,7 @@ def inspect(
         InspectorError: one of its subclasses, each with a message of one line and an `exit_code`.
     """
     from inspector.pipeline import run
+    from inspector.records import Request
 
     return run(
         Request(

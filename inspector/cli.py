@@ -10,6 +10,8 @@ interrupted would print an empty line more, and one whose reader leaves would ex
 from __future__ import annotations
 
 import contextlib
+import gc
+import io
 import os
 import shutil
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UsageError, one_line, quoted
@@ -34,6 +37,8 @@ __all__ = ["command", "main"]
 _FORMATS = ("text", "json", "markdown")
 _TEXT_WIDTH = 100
 _LONGEST_MESSAGE = 1000
+# What an encoding lacks, or JSON smuggled in as half a character, is spelt out: no report fails over a sign.
+_ERRORS = "backslashreplace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,11 @@ def _complete_model(_context: click.Context, _parameter: click.Parameter, incomp
     from inspector.source.catalogue import ids
 
     return [name for name in ids() if name.lower().startswith(incomplete.lower())]
+
+
+def _complete_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell offer names of files."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 @click.command(
@@ -86,6 +96,7 @@ def _complete_model(_context: click.Context, _parameter: click.Parameter, incomp
 )
 @click.option(
     "--peft",
+    shell_complete=_complete_file,
     metavar="FILE_OR_JSON",
     help="Any PEFT config: an adapter_config.json, a directory holding one, or inline JSON with peft_type.",
 )
@@ -95,7 +106,7 @@ def _complete_model(_context: click.Context, _parameter: click.Parameter, incomp
 )
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option("--format", "format_", type=click.Choice(_FORMATS), help="How to print the report; default: text.")
-@click.option("--output", metavar="FILE", help="Write the report there.")
+@click.option("--output", shell_complete=_complete_file, metavar="FILE", help="Write the report there.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 @click.option("--no-color", is_flag=True, help="No colour; NO_COLOR does the same.")
 @click.version_option(package_name="model-inspector", prog_name="inspect", message="%(prog)s %(version)s")
@@ -174,6 +185,8 @@ def _do(job: _Job) -> None:
         report = run(job.request, progress)
     with _standard_output() if job.output is None else _file(job.output) as stream:
         _render(report, job.format, stream, color=job.color)
+    # Python collects garbage once more while it shuts down, which takes a second over what is loaded by now.
+    gc.freeze()
 
 
 def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
@@ -196,7 +209,7 @@ def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None,
 @contextlib.contextmanager
 def _progress(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
     """Show the stage at hand on standard error while it lasts, on a terminal only."""
-    if not (shown and sys.stderr.isatty()):
+    if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         yield lambda _stage: None
         return
     from rich.console import Console
@@ -232,13 +245,13 @@ def _file(path: Path) -> Iterator[TextIO]:
     """Open the file that the report goes to; it appears whole or not at all."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe, which must stay what it is
-            with path.open("w", encoding="utf-8") as stream:
+            with path.open("w", encoding="utf-8", errors=_ERRORS) as stream:
                 yield stream
             return
         target = path.resolve()  # a link stays a link
         partial = target.with_name(f".inspect-{os.getpid()}.part")
         try:
-            with partial.open("x", encoding="utf-8") as stream:
+            with partial.open("x", encoding="utf-8", errors=_ERRORS) as stream:
                 yield stream
             partial.replace(target)
         finally:
@@ -253,6 +266,8 @@ def _standard_output() -> Iterator[TextIO]:
     """Yield standard output and see to it that what was written has arrived."""
     if sys.stdout is None:  # closed by whoever started the command
         raise UsageError("standard output is closed: write to a file with --output.")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ERRORS)
     try:
         yield sys.stdout
         sys.stdout.flush()

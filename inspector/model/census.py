@@ -17,6 +17,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
+from inspector.model.configuration import text_config
 from inspector.model.roles import expert_banks, role_of
 from inspector.model.tree import module_tree
 from inspector.records import Census, Published, Role
@@ -113,7 +114,7 @@ def _active_count(model: PreTrainedModel, roles: Mapping[nn.Parameter, Role]) ->
     All experts of a bank have the same size, so of a bank of E experts a token uses k/E. Embeddings count whole.
     """
     banks = expert_banks(model)
-    per_token = _first_field(model.config.get_text_config(), _EXPERTS_PER_TOKEN)
+    per_token = _first_field(text_config(model.config), _EXPERTS_PER_TOKEN)
     if not banks or per_token is None:
         return None
     unused = 0

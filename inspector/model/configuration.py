@@ -24,7 +24,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from inspector.errors import UnsupportedModelError, one_line, quoted
 from inspector.records import Notice, SourceFiles
 
-__all__ = ["architecture_names", "find_model_class", "read_configuration", "said"]
+__all__ = ["architecture_names", "find_model_class", "read_configuration", "said", "text_config"]
 
 # Field names that say how many modules are built, and the most that a sane model has: Llama-3.1-405B has 126 layers,
 # Kimi-K2 has 384 experts; the bounds leave room for two orders of magnitude.
@@ -103,6 +103,15 @@ def find_model_class(name: str) -> type[PreTrainedModel] | None:
 def said(error: Exception) -> str:
     """Return what a library said, its type first: the text of a KeyError alone says nothing."""
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+
+
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the part of a configuration that describes the text model; the whole when there is none, or several."""
+    try:
+        found = config.get_text_config()
+    except ValueError:  # MusicGen has a text encoder and a decoder, and neither stands for the whole
+        return config
+    return found if isinstance(found, PretrainedConfig) else config
 
 
 def _class_from_architectures(files: SourceFiles, model_type: str | None) -> type[PretrainedConfig]:

@@ -38,7 +38,8 @@ _COUNTS = ("depth", "encoder_num_layers", "n_skills", "n_splits")
 _MOST_OF_A_COUNT = 256
 # Fields for which PEFT loads weights from the Hub or imports a module by name while it attaches the adapter.
 _LOADERS = ("adapters", "megatron_config", "shadow_model")
-_LOADING_NOTHING = (None, {}, "mirror")  # "mirror" makes SHADOW's second backbone from the base's own configuration
+# "mirror" makes SHADOW's second backbone from the base's own configuration.
+_LOADING_NOTHING: tuple[Any, ...] = (None, {}, "mirror")
 
 
 def read_peft_config(

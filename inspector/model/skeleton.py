@@ -27,7 +27,7 @@ from torch.nn.modules.module import (
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
-from inspector.model.configuration import architecture_names, find_model_class, said
+from inspector.model.configuration import architecture_names, find_model_class, said, text_config
 from inspector.records import Notice, SourceFiles
 
 __all__ = ["bounded_modules", "build_skeleton", "choose_class", "choose_dtype"]
@@ -56,7 +56,7 @@ def build_skeleton(
     """
     try:
         with bounded_modules(), accelerate.init_empty_weights(include_buffers=True):
-            model = model_class._from_config(config, dtype=dtype)
+            model: PreTrainedModel = model_class._from_config(config, dtype=dtype)
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes over untrusted sizes can raise anything
@@ -102,7 +102,7 @@ def choose_dtype(
     """Return the dtype of the base weights as `from_pretrained(dtype=requested)` would choose it."""
     if requested != "auto":
         return getattr(torch, requested), []
-    declared = config.dtype or config.get_text_config().dtype
+    declared = config.dtype or text_config(config).dtype
     if isinstance(declared, torch.dtype):
         return declared, []
     if checkpoint_dtype is not None:
@@ -119,7 +119,9 @@ def _fallback_class(config: PretrainedConfig, names: list[str]) -> type[PreTrain
     wanted = [f"AutoModel{suffix}" for suffix in suffixes]
     for auto_name in (*wanted, *_FALLBACK_HEADS):
         mapping = getattr(getattr(transformers, auto_name, None), "_model_mapping", None)
-        found = mapping.get(type(config), None) if mapping is not None else None
+        found = None
+        with contextlib.suppress(ValueError):  # some mappings name classes that transformers does not have
+            found = mapping.get(type(config), None) if mapping is not None else None
         if found is not None:
             model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
             return model_class

@@ -69,19 +69,19 @@ def parse_object(
     if text.startswith("\ufeff"):
         raise error(f"{what} starts with a byte-order mark; save it as UTF-8 without one.")
     if not text.strip():
-        raise error(f"{what} is empty, not a JSON object.")
+        raise error(f"{what} is empty; write a JSON object.")
     try:
         value = json.loads(text, parse_constant=_constant, parse_int=_integer)
         _check_depth(value)
     except json.JSONDecodeError as failure:
         where = f"line {failure.lineno} column {failure.colno}"
-        raise error(f"{what} is not valid JSON: {one_line(failure.msg)} at {where}.") from failure
+        raise error(f"{what} is not valid JSON: {one_line(failure.msg)} at {where}; correct it.") from failure
     except _UnwantedNumberError as failure:
-        raise error(f"{what} {failure.why} at {_position(text, failure.literal)}.") from failure
+        raise error(f"{what} {failure.why} at {_position(text, failure.literal)}; correct it.") from failure
     except RecursionError as failure:
-        raise error(f"{what} nests deeper than {_DEEPEST} levels; no configuration does.") from failure
+        raise error(f"{what} nests deeper than {_DEEPEST} levels, as no configuration does; correct it.") from failure
     if not isinstance(value, dict):
-        raise error(f"{what} holds {_kind(value)}, not a JSON object.")
+        raise error(f"{what} holds {_kind(value)}; write a JSON object.")
     return value
 
 
@@ -89,7 +89,7 @@ def _check_size(size_bytes: int, what: str, error: type[InspectorError]) -> None
     if size_bytes > MOST_BYTES:
         raise error(
             f"{one_line(what)} has {format_bytes(size_bytes)}, more than the {format_bytes(MOST_BYTES)} "
-            "that are read of a configuration."
+            "that are read of a configuration; name another file."
         )
 
 

@@ -232,7 +232,7 @@ def _download(name: str, filename: str, revision: str | None) -> Path:
     if size is not None and size > MOST_BYTES:
         raise UnsupportedModelError(
             f"{filename} of {quoted(name)} has {format_bytes(size)}, more than the {format_bytes(MOST_BYTES)} "
-            "that are read of a configuration."
+            "that are read of a configuration; name another model."
         )
     return Path(hf_hub_download(name, filename, revision=revision, endpoint=endpoint()))
 

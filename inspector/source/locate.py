@@ -61,9 +61,9 @@ def _find_base(adapter: SourceFiles, offline: bool) -> SourceFiles:
     where = f"{local.ADAPTER_FILE} of {quoted(adapter.adapter_id)}"
     name, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     if not isinstance(name, str) or not name.strip():
-        raise UnsupportedModelError(f"{where} names no base model: base_model_name_or_path must be a string.")
+        raise UnsupportedModelError(f"{where} names no base model: write its id or path into base_model_name_or_path.")
     if revision is not None and not isinstance(revision, str):
-        raise UnsupportedModelError(f"{where}: revision must be a string, not {quoted(revision, 60)}.")
+        raise UnsupportedModelError(f"{where}: revision must be a string, not {quoted(revision, 60)}; correct it.")
     try:
         base = _find(name, revision or None, offline)
     except ModelUnavailableError as error:
@@ -134,7 +134,7 @@ def _no_id(name: str) -> str:
         return f"{quoted(name)} is an address; name the model by its Hub id: {quoted(url.group(1))}."
     return (
         f"{quoted(name)} is neither a path on this machine nor a Hub id; "
-        "an id is 'org/name', of letters, digits, '-', '_' and '.'."
+        "name one: 'org/name', of letters, digits, '-', '_' and '.'."
     )
 
 

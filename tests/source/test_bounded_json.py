@@ -25,17 +25,23 @@ def test_infinity_is_a_value() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is empty, not a JSON object."),
-        (b" \n", "it is empty, not a JSON object."),
-        (b"<html>", "it is not valid JSON: Expecting value at line 1 column 1."),
-        (b'{"a": 1,\n "b": [1, 2', "it is not valid JSON: Expecting ',' delimiter at line 2 column 12."),
-        (b"[1]", "it holds a list, not a JSON object."),
-        (b'"a"', "it holds a string, not a JSON object."),
-        (b"1", "it holds a number, not a JSON object."),
-        (b"null", "it holds null, not a JSON object."),
-        (b"true", "it holds true or false, not a JSON object."),
-        (b'{"NaN": "NaN",\n "b": NaN}', "it holds NaN, which is no value of a configuration, at line 2 column 7."),
-        (b'{"a": "\\"NaN", "b": NaN}', "it holds NaN, which is no value of a configuration, at line 1 column 21."),
+        (b"", "it is empty; write a JSON object."),
+        (b" \n", "it is empty; write a JSON object."),
+        (b"<html>", "it is not valid JSON: Expecting value at line 1 column 1; correct it."),
+        (b'{"a": 1,\n "b": [1, 2', "it is not valid JSON: Expecting ',' delimiter at line 2 column 12; correct it."),
+        (b"[1]", "it holds a list; write a JSON object."),
+        (b'"a"', "it holds a string; write a JSON object."),
+        (b"1", "it holds a number; write a JSON object."),
+        (b"null", "it holds null; write a JSON object."),
+        (b"true", "it holds true or false; write a JSON object."),
+        (
+            b'{"NaN": "NaN",\n "b": NaN}',
+            "it holds NaN, which is no value of a configuration, at line 2 column 7; correct it.",
+        ),
+        (
+            b'{"a": "\\"NaN", "b": NaN}',
+            "it holds NaN, which is no value of a configuration, at line 1 column 21; correct it.",
+        ),
         (
             b'{"a": -9223372036854775809}',
             "it holds the integer -9223372036854775809, which is beyond 64 bit, at line 1",
@@ -96,7 +102,7 @@ def test_what_is_named_reaches_the_message_clean() -> None:
     """A file name with control characters cannot write to the terminal."""
     with pytest.raises(UnsupportedModelError) as caught:
         parse_object("", "a\x1b[31m\nb")
-    assert str(caught.value) == "a\N{REPLACEMENT CHARACTER}[31m b is empty, not a JSON object."
+    assert str(caught.value) == "a\N{REPLACEMENT CHARACTER}[31m b is empty; write a JSON object."
 
 
 def test_a_file_is_named_in_its_error(tmp_path: Path) -> None:

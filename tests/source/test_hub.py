@@ -193,9 +193,9 @@ def test_a_revision_that_is_not_there_is_an_error(hub: LoopbackHub) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<html>", "config.json of 'org/model' is not valid JSON: Expecting value at line 1 column 1."),
+        (b"<html>", "config.json of 'org/model' is not valid JSON: Expecting value at line 1 column 1; correct it."),
         (b'{"a": 1', "config.json of 'org/model' is not valid JSON: "),
-        (b"[]", "config.json of 'org/model' holds a list, not a JSON object."),
+        (b"[]", "config.json of 'org/model' holds a list; write a JSON object."),
     ],
 )
 def test_a_malformed_configuration_cannot_be_inspected(content: bytes, message: str, hub: LoopbackHub) -> None:

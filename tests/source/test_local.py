@@ -109,5 +109,7 @@ def test_a_config_that_is_a_directory_is_unavailable(tmp_path: Path) -> None:
 def test_a_malformed_config_names_its_file(tmp_path: Path) -> None:
     """The file and the position are named; the exit code is that of a model that cannot be inspected."""
     (tmp_path / "config.json").write_text('{"a": }')
-    with pytest.raises(UnsupportedModelError, match=r"config\.json' is not valid JSON: .* at line 1 column 7\."):
+    with pytest.raises(
+        UnsupportedModelError, match=r"config\.json' is not valid JSON: .* at line 1 column 7; correct it\."
+    ):
         locate(str(tmp_path))

@@ -1,0 +1,7 @@
+"""Fixtures of the command's tests."""
+
+from __future__ import annotations
+
+from tests.source.conftest import hub
+
+__all__ = ["hub"]

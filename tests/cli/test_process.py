@@ -1,0 +1,124 @@
+"""What only a process of its own shows: scripts, signals, broken streams, locales, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .running import SMALL, assert_refused, run_process, script
+
+INSPECT = script("inspect")
+COUNT = (SMALL, "--offline", "--count-only", "--json")
+
+
+@pytest.mark.parametrize("command", [(INSPECT,), (script("model-inspect"),), (sys.executable, "-m", "inspector")])
+def test_the_command_has_three_names(command: tuple[str, ...]) -> None:
+    """All three report the same version and refuse the same way."""
+    ran = run_process(*command, "--version")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == run_process(INSPECT, "--version").out
+    assert_refused(run_process(*command, SMALL, "--depth", "x"), 2, "--depth")
+
+
+def test_the_installed_script_prints_the_report_alone() -> None:
+    """Away from the repository, without a terminal: one JSON object on standard output, nothing on standard error."""
+    assert run_process(INSPECT, *COUNT, environment={"HF_HUB_OFFLINE": "1"}).report["parameters"]["base"] == 494_032_768
+
+
+def test_an_interrupt_while_torch_is_imported_is_one_line() -> None:
+    """Ctrl-C during the seconds that the import takes ends with 130."""
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}  # each import is a line on standard error
+    command = subprocess.Popen(
+        [INSPECT, *COUNT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+    )
+    assert command.stderr is not None
+    for line in command.stderr:
+        if line.rstrip().endswith(" torch.torch_version"):  # torch has begun
+            command.send_signal(signal.SIGINT)
+            break
+    out, err = command.communicate(timeout=60)
+    ours = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert (command.returncode, out, ours) == (130, "", ["inspect: interrupted"])
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`inspect ... | head -1` prints its line and no complaint."""
+    command = f"set -o pipefail; '{INSPECT}' {SMALL} --offline --json --depth 64 | head -1"
+    ran = run_process("bash", "-c", command)
+    assert (ran.code, ran.out, ran.err) == (0, "{\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("format_", ["json", "text"])
+def test_a_full_disk_behind_standard_output_is_one_line(format_: str) -> None:
+    """What cannot be written is an error, and Python does not add its own."""
+    with Path("/dev/full").open("w") as full:
+        ran = run_process(INSPECT, SMALL, "--offline", "--format", format_, stdout=full.fileno())
+    assert_refused(ran, 2, "No space left")
+
+
+def test_a_closed_standard_output_is_one_line() -> None:
+    """Without a standard output there is --output."""
+    assert_refused(run_process("sh", "-c", 'exec "$@" >&-', "sh", INSPECT, *COUNT), 2, "--output")
+
+
+def test_a_closed_standard_error_changes_no_exit_code() -> None:
+    """Where nobody can be told, the code still says it."""
+    assert run_process("sh", "-c", 'exec "$@" 2>&-', "sh", INSPECT, "nobody/nothing", "--offline").code == 3
+
+
+@pytest.mark.parametrize("format_", ["text", "markdown"])
+def test_a_locale_without_unicode_gets_ascii(format_: str) -> None:
+    """No sign of the report is worth a crash."""
+    environment = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    options = (SMALL, "--offline", "--lora", "r=8", "--format", format_)
+    ran = run_process(INSPECT, *options, environment=environment)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.isascii()
+    assert "494,032,768" in ran.out
+    assert_refused(run_process(INSPECT, SMALL, "--lora", "r=\u0661\u0666", environment=environment), 2)
+
+
+def test_absurd_configurations_take_little_memory(tmp_path: Path) -> None:
+    """Over all of these, refused or counted, the process stays below 1.5 GiB."""
+    configs = [
+        {"model_type": "qwen2", "num_hidden_layers": 10**9},
+        {"model_type": "qwen2", "num_labels": 10**9},
+        {"model_type": "qwen2", "num_labels": 10**6},
+        {"model_type": "mixtral", "num_local_experts": 10**9},
+        {"model_type": "mixtral", "num_hidden_layers": 2000, "num_local_experts": 10_000},
+        {"model_type": "gpt2", "n_layer": 10**9, "vocab_size": 10**9},
+        {"model_type": "bart", "encoder_layers": 9999, "decoder_layers": 9999},
+        {"model_type": "swin", "depths": [10**9, 2, 2, 2]},
+        {"model_type": "canine", "num_hash_functions": 10**9},
+        {"model_type": "albert", "inner_group_num": 10**8},
+        {"model_type": "dac", "n_codebooks": 10**9},
+        {"model_type": "bark", "fine_acoustics_config": {"n_codes_total": 10**9}},
+        {"model_type": "whisper", "max_source_positions": 10**9, "d_model": 10**7},
+    ]
+    for number, config in enumerate(configs):
+        (tmp_path / f"{number}.json").write_text(json.dumps(config))
+    program = """
+import resource, sys
+from inspector.cli import main
+codes = []
+for path in sys.argv[1:]:
+    try:
+        main([path, "--count-only", "--depth", "0", "--output", "/dev/null"])
+        codes.append(0)
+    except SystemExit as stop:
+        codes.append(stop.code)
+print(codes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    paths = [str(tmp_path / f"{number}.json") for number in range(len(configs))]
+    ran = run_process(sys.executable, "-c", program, *paths)
+    assert ran.code == 0, ran.err
+    codes, most_kib = ran.out.rsplit(maxsplit=1)
+    assert set(json.loads(codes)) <= {0, 4}
+    assert int(most_kib) < 1.5 * 2**20

@@ -1,0 +1,133 @@
+"""Options that are wrong or contradict each other end with code 2 and one line, before any work is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .running import SMALL, assert_refused, run
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--lora", "r=8", "--peft", '{"peft_type": "LORA"}'], "exclude each other"),
+        (["--peft", '{"peft_type": "LORA"}', "--targets", "q_proj"], "go with --lora"),
+        (["--peft", '{"peft_type": "LORA"}', "--modules-to-save", "lm_head"], "go with --lora"),
+        (["--targets", "q_proj"], "add --lora"),
+        (["--modules-to-save", "lm_head"], "add --lora"),
+        (["--json", "--format", "text"], "contradicts"),
+        (["--json", "--format", "markdown"], "contradicts"),
+        (["--format", "yaml"], "--format"),
+        (["--depth", "abc"], "--depth"),
+        (["--depth", "-1"], "--depth"),
+        (["--depth", "1000"], "--depth"),
+        (["--dtype", "int8"], "--dtype"),
+        (["--lora"], "--lora"),
+        (["--offline=1"], "--offline"),
+        (["--tragets", "q_proj"], "--targets"),
+        (["another/model"], "another/model"),
+        (["--model-class", "NoSuchModel"], "--model-class"),
+        (["--model-class", "PreTrainedModel"], "--model-class"),
+        (["--model-class", "LlamaPreTrainedModel"], "--model-class"),
+        (["--model-class", "\x00"], "--model-class"),
+    ],
+)
+def test_a_wrong_option_is_refused(options: list[str], says: str) -> None:
+    """The option at fault is named."""
+    assert_refused(run(SMALL, "--offline", *options), 2, says)
+
+
+def test_a_model_has_to_be_named() -> None:
+    """Without arguments the command says what is missing."""
+    assert_refused(run(), 2, "MODEL")
+
+
+def test_a_class_that_does_not_fit_the_configuration_cannot_be_inspected() -> None:
+    """The class exists, so the model is what cannot be built."""
+    assert_refused(run(SMALL, "--offline", "--model-class", "GPT2LMHeadModel"), 4, "--model-class")
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("", "no file name"),
+        ("\x00", "no file name"),
+        (".", "is a directory"),
+        ("missing/report.json", "create it first"),
+        ("file/report.json", "create it first"),
+        ("x" * 300, "cannot be written"),
+        ("~nobody-of-that-name/report.json", "cannot be written"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    output: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a report that then has no place to go."""
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("inspector.pipeline.run", None)  # calling it would fail otherwise
+    assert_refused(run(SMALL, "--offline", "--output", output), 2, says)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_in_a_read_only_directory_is_refused(tmp_path: Path) -> None:
+    """Permissions are looked at before the work, too."""
+    tmp_path.chmod(0o500)
+    assert_refused(run(SMALL, "--offline", "--output", str(tmp_path / "report.json")), 2, "cannot be written")
+
+
+def test_an_output_that_turns_out_unwritable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the attempt shows is one line as well, and nothing is left behind."""
+    monkeypatch.setattr("os.access", lambda *_: True)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setattr("inspector.cli._render", lambda *_, **__: folder.joinpath("no", "such", "file").touch())
+    assert_refused(run(SMALL, "--offline", "--output", str(folder / "report.json")), 2, "No such file")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_report_that_fails_half_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is replaced whole or not at all."""
+
+    def fail(_report: object, _format: str, stream: object, **_: object) -> None:
+        stream.write("half")  # type: ignore[attr-defined]
+        raise RuntimeError("half-way")
+
+    monkeypatch.setattr("inspector.cli._render", fail)
+    file = tmp_path / "report.json"
+    file.write_text("old")
+    ran = run(SMALL, "--offline", "--output", str(file))
+    assert ran.code == 4
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_fault_of_the_inspector_is_one_line_that_says_how_to_see_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw shows no traceback unless INSPECTOR_DEBUG=1 asks for it."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("two\nlines\x1b[31m")
+
+    monkeypatch.setattr("inspector.pipeline.run", fail)
+    ran = run(SMALL, "--offline")
+    assert ran == (type(ran))(4, "", ran.err)
+    assert ran.err.count("\n") == 1
+    assert "unexpected RuntimeError: two lines" in ran.err
+    assert "INSPECTOR_DEBUG=1" in ran.err
+    assert "\x1b" not in ran.err
+    monkeypatch.setenv("INSPECTOR_DEBUG", "1")
+    assert "Traceback (most recent call last)" in run(SMALL, "--offline").err
+
+
+def test_debugging_shows_where_a_known_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INSPECTOR_DEBUG=1 adds the traceback, with its causes, and keeps line and code."""
+    monkeypatch.setenv("INSPECTOR_DEBUG", "1")
+    ran = run(SMALL, "--offline", "--peft", '{"peft_type": "LORA", "lora_dropout": "x"}')
+    assert ran.code == 2
+    assert "Traceback (most recent call last)" in ran.err
+    assert "The above exception was the direct cause" in ran.err
+    assert ran.err.splitlines()[-1].startswith("inspect: PEFT refuses LORA")

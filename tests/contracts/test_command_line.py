@@ -1,0 +1,56 @@
+"""The options of the command: what people have typed into scripts keeps its name."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import click
+
+from inspector.cli import command
+
+
+def test_the_options_stay() -> None:
+    """Removing or renaming an option breaks scripts; a new one is added here."""
+    options = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+    assert options == [
+        "model",
+        "--revision",
+        "--dtype",
+        "--model-class",
+        "--trust-remote-code",
+        "--offline",
+        "--lora",
+        "--targets",
+        "--modules-to-save",
+        "--peft",
+        "--count-only",
+        "--depth",
+        "--json",
+        "--format",
+        "--output",
+        "--quiet",
+        "--no-color",
+        "--version",
+    ]
+
+
+def test_the_choices_stay() -> None:
+    """Choices and defaults are as much of a promise as names."""
+    choices = {
+        parameter.name: (list(parameter.type.choices), parameter.default)
+        for parameter in command.params
+        if isinstance(parameter.type, click.Choice)
+    }
+    assert choices["dtype"] == (["auto", "float32", "bfloat16", "float16"], "auto")
+    assert choices["format_"][0] == ["text", "json", "markdown"]
+
+
+def test_every_option_has_a_line_of_help() -> None:
+    """`--help` leaves nothing unsaid."""
+    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+
+
+def test_the_commands_are_installed() -> None:
+    """`inspect`, and `model-inspect` for where another package has taken that name."""
+    scripts = {point.name: point.value for point in entry_points(group="console_scripts")}
+    assert scripts["inspect"] == scripts["model-inspect"] == "inspector.cli:main"

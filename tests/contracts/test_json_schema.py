@@ -1,0 +1,144 @@
+"""The JSON report follows docs/report.schema.json, and docs/json.md says the same in words."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]  # ships no types
+
+from tests.cli.running import SMALL, run
+
+from .json_table import DOCS, load_schema, table
+
+# The keys of the contract (its parts that exist so far), under which nothing may go missing. Others are extensions.
+CONTRACT = {
+    "": {"schema", "versions", "model", "parameters", "adapter", "textbook", "warnings"},
+    "versions": {"inspector", "torch", "transformers", "peft", "python"},
+    "model": {"id", "revision", "class", "model_type", "dtype", "source"},
+    "parameters": {"base", "total", "trainable", "frozen", "buffers", "active", "groups", "tied", "tree"},
+    "parameters.groups": {
+        *("embedding", "attention", "mlp", "experts", "norm", "lm_head", "vision", "other", "adapter", "saved_copies")
+    },
+    "parameters.tree[]": {"name", "type", "count", "trainable", "bytes"},
+    "adapter": {"type", "config", "targets", "modules_to_save", "file_bytes"},
+    "adapter.targets": {"matched", "matched_count", "unmatched"},
+    "adapter.modules_to_save": {"matched", "unmatched"},
+    "textbook.rules[]": {"name", "formula", "bytes", "source"},
+    "warnings[]": {"code", "message"},
+}
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema so that a key it does not describe is an error: readers must allow more, writers must not."""
+    strict = copy.deepcopy(schema)
+    stack = [strict]
+    while stack:
+        inner = stack.pop()
+        if "properties" in inner and "peft_type" not in inner["properties"]:
+            inner["additionalProperties"] = False
+        stack += list(inner.get("properties", {}).values())
+        stack += [inner["items"]] if "items" in inner else []
+    return strict
+
+
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    """Return a validator of the closed schema."""
+    Draft202012Validator.check_schema(load_schema())
+    return Draft202012Validator(closed(load_schema()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((SMALL,), id="full"),
+        pytest.param((SMALL, "--count-only"), id="count-only"),
+        pytest.param((SMALL, "--lora", "r=8", "--modules-to-save", "lm_head,embed_token"), id="saved"),
+        pytest.param((SMALL, "--peft", '{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8}'), id="prompt"),
+        pytest.param((SMALL, "--peft", '{"peft_type": "CPT"}'), id="no-file-size"),
+        pytest.param(("deepseek-ai/DeepSeek-V3", "--lora", "r=16", "--targets", "all-linear"), id="experts"),
+        pytest.param(
+            ("openai/gpt-oss-20b", "--lora", "r=16", "--targets", "q_proj", "--depth", "64"), id="fused-experts"
+        ),
+        pytest.param(("llava-hf/llava-1.5-7b-hf", "--lora", "r=4", "--targets", ".*q_proj"), id="vision"),
+        pytest.param(("openai/whisper-small",), id="audio"),
+        pytest.param(("google-t5/t5-small", "--depth", "0"), id="encoder-decoder"),
+        pytest.param(("state-spaces/mamba-130m-hf",), id="state-space"),
+    ],
+)
+def test_reports_follow_the_schema(arguments: tuple[str, ...], validator: Draft202012Validator) -> None:
+    """Every key is described, every required one is there, counts are integers and nothing is null."""
+    validator.validate(run("--offline", "--json", *arguments).report)
+
+
+def test_the_report_of_an_adapter_directory_follows_the_schema(tmp_path: Path, validator: Draft202012Validator) -> None:
+    """A named adapter adds its own id."""
+    fields = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": SMALL, "lora_dropout": 0.5, "newer_field": None}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(fields))
+    report = run(str(tmp_path), "--offline", "--json").report
+    validator.validate(report)
+    assert "adapter_id" in report["model"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("parameters", "base"), None),
+        (("parameters", "base"), 1.5),
+        (("parameters", "base"), -1),
+        (("parameters", "active"), None),
+        (("parameters", "groups", "mystery"), 1),
+        (("model", "source"), "elsewhere"),
+        (("schema",), "inspector/2"),
+        (("undocumented",), 1),
+        (("warnings",), [{"code": "No Kebab", "message": ""}]),
+    ],
+)
+def test_the_schema_can_fail(path: tuple[str, ...], value: object, validator: Draft202012Validator) -> None:
+    """Nulls, fractions, negative counts and unknown keys are not let through."""
+    report = run(SMALL, "--offline", "--json").report
+    inner = report
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(ValidationError):
+        validator.validate(report)
+
+
+def test_a_reader_allows_keys_of_later_versions() -> None:
+    """The published schema describes what is there and forbids nothing that may be added."""
+    report = {**run(SMALL, "--offline", "--json").report, "training": {"peak_allocated_bytes": 1}}
+    Draft202012Validator(load_schema()).validate(report)
+
+
+@pytest.mark.parametrize("path", CONTRACT)
+def test_the_keys_of_the_contract_are_in_the_schema(path: str) -> None:
+    """What the contract promises is described."""
+    inner = load_schema()
+    for part in filter(None, path.split(".")):
+        inner = inner["properties"][part.removesuffix("[]")]
+        inner = inner["items"] if part.endswith("[]") else inner
+    assert CONTRACT[path] <= set(inner["properties"])
+
+
+def test_the_documentation_describes_every_key() -> None:
+    """docs/json.md holds the table that the schema gives, word for word."""
+    assert table() in (DOCS / "json.md").read_text(encoding="utf-8")
+
+
+def test_the_documentation_names_every_warning() -> None:
+    """The table of docs/json.md has the codes that the sources give their notices, and no others."""
+    package = DOCS.parent / "inspector"
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    documented = (DOCS / "json.md").read_text(encoding="utf-8").partition("## Warnings")[2]
+    codes = {
+        code for row in re.findall(r"^\| (`.*`) \|", documented, re.MULTILINE) for code in row.strip("`").split("`, `")
+    }
+    assert [code for code in sorted(codes) if f'"{code}"' not in sources] == []
+    given = set(re.findall(r'code="([a-z-]+)"|_with_notice\(\w+, "([a-z-]+)"', sources))
+    assert {first or second for first, second in given} <= codes

@@ -1,0 +1,70 @@
+"""What `import inspector` offers, and the one table that has to agree with torch."""
+
+from __future__ import annotations
+
+import inspect
+import types
+
+import torch
+
+import inspector
+from inspector import dtypes
+
+
+def test_the_public_names_are_those_that_exist() -> None:
+    """`__all__` lists every name of the package that is neither private, a module nor typing's."""
+    visible = {
+        name
+        for name, value in vars(inspector).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name not in ("Any", "annotations")
+    }
+    assert visible == set(inspector.__all__)
+    assert list(inspector.__all__) == sorted(inspector.__all__)
+
+
+def test_the_public_names_stay() -> None:
+    """Removing one breaks whoever imports it; adding one belongs here too."""
+    assert inspector.__all__ == [
+        "InspectorError",
+        "LoraOptions",
+        "ModelUnavailableError",
+        "Report",
+        "UnsupportedModelError",
+        "UsageError",
+        "inspect",
+    ]
+
+
+def test_the_arguments_of_inspect_stay() -> None:
+    """The model by position, everything else by keyword, with these defaults."""
+    parameters = inspect.signature(inspector.inspect).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "model": inspect.Parameter.empty,
+        "peft": None,
+        "revision": None,
+        "dtype": "auto",
+        "model_class": None,
+        "trust_remote_code": False,
+        "offline": False,
+        "count_only": False,
+        "depth": 3,
+    }
+    kinds = [parameter.kind for parameter in parameters.values()]
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 8
+
+
+def test_every_error_has_the_exit_code_of_the_contract() -> None:
+    """Programs may tell the errors apart by class or by code."""
+    codes = {error.__name__: error.exit_code for error in inspector.InspectorError.__subclasses__()}
+    assert codes == {"UsageError": 2, "ModelUnavailableError": 3, "UnsupportedModelError": 4}
+
+
+def test_the_sizes_of_dtypes_are_those_of_torch() -> None:
+    """The table exists so that bytes can be computed without torch; it must not have an opinion of its own."""
+    sizes = dtypes._ITEM_BYTES
+    assert {name: dtypes.dtype_bytes(name) for name in sizes} == {name: getattr(torch, name).itemsize for name in sizes}
+
+
+def test_every_choice_of_dtype_is_one_of_torch() -> None:
+    """What --dtype accepts can be built."""
+    assert all(isinstance(getattr(torch, name), torch.dtype) for name in dtypes.DTYPE_CHOICES if name != "auto")

@@ -1,0 +1,348 @@
+"""The tape folded over the caching allocator: bytes over time, peaks, and what lives at the peak.
+
+Every figure counts blocks as the allocator hands them out, rounding and unsplit slack included, so that categories and
+modules add up to `torch.cuda.memory_allocated()` exactly. A stretch of events of one step and phase is treated as if
+`torch.cuda.reset_peak_memory_stats()` were called before it: its peak starts from what is held at that moment. Where a
+step has several stretches of a phase (gradient accumulation), the phase's peak is the largest and its end the last.
+The peak is the first event at which `allocated` is largest.
+
+A tape that frees or retags what is not alive is a defect of the tracer: it raises ValueError with the event's index.
+Where a limit is given and memory runs out, the timeline ends before the request that failed and says so.
+
+Does not cover: deciding what a block is for. A category is the one that the tape gave until then, and a block belongs
+to the module that was at work when it was allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from inspector.memory.allocator import Block, CachingAllocator, OutOfMemory
+from inspector.memory.allocator_settings import AllocatorSettings
+from inspector.records import Category, Event, EventKind, Phase
+
+__all__ = [
+    "MemoryPhase",
+    "MemoryRanOut",
+    "Peak",
+    "Timeline",
+    "TopModule",
+    "TrainingMemory",
+    "breakdown_at",
+    "fold",
+    "training_memory",
+]
+
+
+# --- records that cross a stage (to be moved to records.py) -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPhase:
+    """One phase of one step (step 0 is loading): what is held when it ends and at most during it.
+
+    `peak_allocated_bytes` is what `torch.cuda.max_memory_allocated()` returns at the phase's end when peaks were reset
+    at its start; likewise for reserved.
+    """
+
+    name: Phase
+    step: int
+    end_allocated_bytes: int
+    peak_allocated_bytes: int
+    end_reserved_bytes: int
+    peak_reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """The event after which the most bytes are allocated; `breakdown` names every category and sums to the peak."""
+
+    event_index: int
+    step: int
+    phase: Phase
+    module: str
+    op: str
+    breakdown: Mapping[Category, int]
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Return the sum of the parts: the peak itself."""
+        return sum(self.breakdown.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopModule:
+    """A module path (empty where no module was at work) and the bytes it allocated that are alive at the peak."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRanOut:
+    """The event whose request failed under the given limit, and the allocator's account of it."""
+
+    event_index: int
+    event: Event
+    failure: OutOfMemory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """A tape as bytes over time. `allocated_bytes` and `reserved_bytes` hold the state after each event.
+
+    `block_bytes` is what each block of the tape takes, by its index. `phases` are in order of their first event, each
+    (step, phase) once. `step_end_allocated_bytes` is what is allocated after a step's last event. `peak` is None where
+    nothing was allocated; `top_modules` adds up to it. `peak_reserved_bytes` may exceed every entry of
+    `reserved_bytes`, because a request that is retried can reserve memory in between.
+    """
+
+    allocated_bytes: Sequence[int]
+    reserved_bytes: Sequence[int]
+    peak_reserved_bytes: int
+    block_bytes: Mapping[int, int]
+    phases: Sequence[MemoryPhase]
+    step_end_allocated_bytes: Mapping[int, int]
+    peak: Peak | None
+    top_modules: Sequence[TopModule]
+    ran_out: MemoryRanOut | None = None
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Return the largest number of bytes allocated at a time."""
+        return 0 if self.peak is None else self.peak.allocated_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingMemory:
+    """The memory of the traced training steps, under the keys of the report's `training` section.
+
+    Peaks are over the whole tape, loading included. `phases` are loading and the phases of the last step;
+    `end_of_step_allocated_bytes` is of that step too. `overhead_bytes` is the CUDA context and libraries, outside the
+    allocator.
+    """
+
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    overhead_bytes: int
+    end_of_step_allocated_bytes: int
+    peak: Peak | None
+    phases: Sequence[MemoryPhase]
+    top_modules: Sequence[TopModule]
+
+    @property
+    def total_bytes(self) -> int:
+        """Return what nvidia-smi would show: reserved at its peak, and the overhead."""
+        return self.peak_reserved_bytes + self.overhead_bytes
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+def fold(
+    tape: Sequence[Event],
+    settings: AllocatorSettings | None = None,
+    *,
+    limit_bytes: int | None = None,
+    descending_addresses: bool = False,
+) -> Timeline:
+    """Run a tape through the allocator; raise ValueError with the event's index where the tape contradicts itself."""
+    allocator = CachingAllocator(settings, limit_bytes=limit_bytes, descending_addresses=descending_addresses)
+    blocks = _Blocks(allocator)
+    phases = _Phases(allocator)
+    allocated: list[int] = []
+    reserved: list[int] = []
+    step_ends: dict[int, int] = {}
+    peak_bytes, peak_index = 0, -1
+    ran_out = None
+    for index, event in enumerate(tape):
+        phases.enter(event.step, event.phase)
+        failure = blocks.apply(index, event)
+        if failure is not None:
+            ran_out = MemoryRanOut(event_index=index, event=event, failure=failure)
+            break
+        now = allocator.allocated_bytes
+        if now > peak_bytes:
+            peak_bytes, peak_index = now, index
+        allocated.append(now)
+        reserved.append(allocator.reserved_bytes)
+        step_ends[event.step] = now
+    phases.close()
+    alive = _alive_after(tape, peak_index)
+    return Timeline(
+        allocated_bytes=allocated,
+        reserved_bytes=reserved,
+        peak_reserved_bytes=phases.peak_reserved_bytes,
+        block_bytes=blocks.sizes,
+        phases=phases.records(),
+        step_end_allocated_bytes=step_ends,
+        peak=_peak(tape, peak_index, alive, blocks.sizes) if alive else None,
+        top_modules=_top_modules(alive, blocks.sizes),
+        ran_out=ran_out,
+    )
+
+
+def breakdown_at(tape: Sequence[Event], timeline: Timeline, event_index: int) -> dict[Category, int]:
+    """Return the bytes of every category after an event of the timeline; they sum to what is allocated then."""
+    if not 0 <= event_index < len(timeline.allocated_bytes):
+        raise IndexError(f"the timeline has {len(timeline.allocated_bytes)} events, not one at index {event_index}")
+    return _breakdown(_alive_after(tape, event_index), timeline.block_bytes)
+
+
+def training_memory(timeline: Timeline, *, overhead_bytes: int) -> TrainingMemory:
+    """Return the part of a timeline that a report shows."""
+    last = max(timeline.step_end_allocated_bytes, default=0)
+    return TrainingMemory(
+        peak_allocated_bytes=timeline.peak_allocated_bytes,
+        peak_reserved_bytes=timeline.peak_reserved_bytes,
+        overhead_bytes=overhead_bytes,
+        end_of_step_allocated_bytes=timeline.step_end_allocated_bytes.get(last, 0),
+        peak=timeline.peak,
+        phases=[phase for phase in timeline.phases if phase.step in (0, last)],
+        top_modules=timeline.top_modules,
+    )
+
+
+class _Blocks:
+    """The blocks of a tape in the allocator; a zero-size tensor takes none."""
+
+    def __init__(self, allocator: CachingAllocator) -> None:
+        self._allocator = allocator
+        self._alive: dict[int, Block | None] = {}
+        self.sizes: dict[int, int] = {}
+
+    def apply(self, index: int, event: Event) -> OutOfMemory | None:
+        """Carry out one event; return the failure if memory runs out."""
+        kind = event.kind
+        if kind is EventKind.ALLOCATE:
+            return self._allocate(index, event)
+        if kind is EventKind.EMPTY_CACHE:
+            self._allocator.empty_cache()
+        elif event.block not in self._alive:
+            state = "was freed before" if event.block in self.sizes else "was never allocated"
+            raise ValueError(f"event {index}: {kind.value} of block {event.block}, which {state}")
+        elif kind is EventKind.FREE:
+            block = self._alive.pop(event.block)
+            if block is not None:
+                self._allocator.free(block)
+        return None
+
+    def _allocate(self, index: int, event: Event) -> OutOfMemory | None:
+        if event.block in self.sizes:
+            raise ValueError(f"event {index}: block {event.block} is allocated a second time")
+        if event.bytes < 0:
+            raise ValueError(f"event {index}: block {event.block} of {event.bytes} bytes")
+        block = self._allocator.allocate(event.bytes) if event.bytes else None
+        if isinstance(block, OutOfMemory):
+            return block
+        self._alive[event.block] = block
+        self.sizes[event.block] = 0 if block is None else block.size
+        return None
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is known of one (step, phase) so far."""
+
+    peak_allocated: int = 0
+    peak_reserved: int = 0
+    end_allocated: int = 0
+    end_reserved: int = 0
+
+
+@dataclass(slots=True)
+class _Phases:
+    """Peaks and ends by (step, phase); the allocator's peaks start anew at every change."""
+
+    allocator: CachingAllocator
+    peak_reserved_bytes: int = 0
+    _held: dict[tuple[int, Phase], _Held] = field(default_factory=dict)
+    _current: tuple[int, Phase] | None = None
+
+    def enter(self, step: int, phase: Phase) -> None:
+        """Note which step and phase the next event belongs to."""
+        if self._current is not None and self._current[0] == step and self._current[1] is phase:
+            return
+        self.close()
+        self._current = (step, phase)
+        self.allocator.reset_peaks()
+
+    def close(self) -> None:
+        """Settle the stretch of events that ends here."""
+        if self._current is None:
+            return
+        allocator = self.allocator
+        held = self._held.setdefault(self._current, _Held())
+        held.peak_allocated = max(held.peak_allocated, allocator.max_allocated_bytes)
+        held.peak_reserved = max(held.peak_reserved, allocator.max_reserved_bytes)
+        held.end_allocated = allocator.allocated_bytes
+        held.end_reserved = allocator.reserved_bytes
+        self.peak_reserved_bytes = max(self.peak_reserved_bytes, allocator.max_reserved_bytes)
+
+    def records(self) -> list[MemoryPhase]:
+        """Return one record for each (step, phase), in order of first appearance."""
+        return [
+            MemoryPhase(
+                name=phase,
+                step=step,
+                end_allocated_bytes=held.end_allocated,
+                peak_allocated_bytes=held.peak_allocated,
+                end_reserved_bytes=held.end_reserved,
+                peak_reserved_bytes=held.peak_reserved,
+            )
+            for (step, phase), held in self._held.items()
+        ]
+
+
+@dataclass(slots=True)
+class _Alive:
+    """A live block: its index, the module that allocated it, and its category by now."""
+
+    block: int
+    module: str
+    category: Category
+
+
+def _alive_after(tape: Sequence[Event], event_index: int) -> list[_Alive]:
+    """Return the blocks that live after an event, in order of allocation; -1 is before the first."""
+    alive: dict[int, _Alive] = {}
+    for index in range(event_index + 1):
+        event = tape[index]
+        if event.kind is EventKind.ALLOCATE:
+            alive[event.block] = _Alive(event.block, event.module, event.category)
+        elif event.kind is EventKind.RETAG:
+            alive[event.block].category = event.category
+        elif event.kind is EventKind.FREE:
+            del alive[event.block]
+    return list(alive.values())
+
+
+def _breakdown(alive: Iterable[_Alive], sizes: Mapping[int, int]) -> dict[Category, int]:
+    """Return the bytes of every category, those that hold nothing included."""
+    result = dict.fromkeys(Category, 0)
+    for held in alive:
+        result[held.category] += sizes[held.block]
+    return result
+
+
+def _top_modules(alive: Iterable[_Alive], sizes: Mapping[int, int]) -> list[TopModule]:
+    """Return the modules whose blocks are alive, the largest first, equal ones by name."""
+    totals: dict[str, int] = {}
+    for held in alive:
+        totals[held.module] = totals.get(held.module, 0) + sizes[held.block]
+    ranked = sorted(((name, size) for name, size in totals.items() if size), key=lambda row: (-row[1], row[0]))
+    return [TopModule(name=name, bytes=size) for name, size in ranked]
+
+
+def _peak(tape: Sequence[Event], index: int, alive: Iterable[_Alive], sizes: Mapping[int, int]) -> Peak:
+    """Return the peak at an event with what lives then."""
+    event = tape[index]
+    return Peak(
+        event_index=index,
+        step=event.step,
+        phase=event.phase,
+        module=event.module,
+        op=event.op,
+        breakdown=_breakdown(alive, sizes),
+    )

@@ -1,0 +1,67 @@
+"""Memory that kernels take and no tensor shows: op -> bytes, as pure functions of shapes, each with its source.
+
+Temporaries live for the time of the op. What is not here and not known is listed in `NOT_ACCOUNTED`, which goes into
+the report. Duplicate rules for one op raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["LT_OPS", "NOT_ACCOUNTED", "WORKSPACE_OPS", "temporaries"]
+
+aten = torch.ops.aten
+
+_Rule = Callable[..., tuple[int, ...]]
+_RULES: dict[Any, _Rule] = {}
+
+# The first call of any of these in a thread makes its cuBLAS handle take a workspace (ATen/cuda/CublasHandlePool.cpp).
+WORKSPACE_OPS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
+# Of these, the ones with a bias epilogue go through cuBLASLt (ATen/native/cuda/Blas.cpp, addmm_out_cuda_impl).
+LT_OPS = frozenset({aten.addmm.default})
+
+NOT_ACCOUNTED = (
+    ("partial sums of reductions over long columns", "bias and norm-weight gradients take buffers for a moment"),
+    ("sorting in the backward pass of embeddings", "only where an embedding trains on more than 3,072 tokens"),
+    ("plans of cuDNN convolutions and attention", "their workspaces are chosen by cuDNN at run time"),
+)
+
+
+def temporaries(func: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the sizes in bytes of what the CUDA kernel of `func` takes beside its outputs, freed when it returns."""
+    rule = _RULES.get(func)
+    return rule(*args) if rule is not None else ()
+
+
+def _rule(*ops: Any) -> Callable[[_Rule], _Rule]:
+    """Register a rule for ops."""
+
+    def register(rule: _Rule) -> _Rule:
+        for op in ops:
+            if op in _RULES:
+                raise ValueError(f"two rules for {op}")
+            _RULES[op] = rule
+        return rule
+
+    return register
+
+
+@_rule(aten._softmax_backward_data.default)
+def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, *_: Any) -> tuple[int, ...]:
+    """Softmax backward makes grad * output in the wider of both dtypes (aten/src/ATen/native/cuda/SoftMax.cu)."""
+    return (grad.numel() * max(grad.element_size(), output.element_size()),)
+
+
+@_rule(aten._scaled_dot_product_efficient_attention_backward.default)
+def _efficient_attention_backward(
+    grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, *_: Any
+) -> tuple[int, ...]:
+    """Efficient attention backward makes delta, float32 of [batch, heads, queries] (cuda/attention_backward.cu).
+
+    Its workspace is 0 while the accumulators stay in registers (half types, head size up to the tile's 64 or 128).
+    """
+    batch, heads, queries = query.shape[:3]
+    return (4 * batch * heads * queries,)

@@ -1,0 +1,46 @@
+"""The GPU and the torch release whose memory is predicted: what decides which kernels run and what they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Platform", "installed_torch"]
+
+
+def installed_torch() -> tuple[int, int]:
+    """Return (major, minor) of the installed torch."""
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """A GPU architecture and a torch release.
+
+    `compute_capability` is (major, minor), `torch_version` (major, minor) of the torch that will run the step.
+    """
+
+    compute_capability: tuple[int, int] = (8, 0)
+    torch_version: tuple[int, int]
+
+    @property
+    def blas_workspace_bytes(self) -> int:
+        """Return the workspace that each cuBLAS handle takes from the allocator and keeps.
+
+        32 MiB on Hopper; on Blackwell too from torch 2.12 on, 2 x 4096 KiB + 8 x 16 KiB elsewhere
+        (aten/src/ATen/cuda/CublasHandlePool.cpp; for 2.12 see pytorch PR 175344).
+        """
+        major, minor = self.compute_capability
+        if (major, minor) == (9, 0) or (major >= 10 and self.torch_version >= (2, 12)):
+            return 32 * 2**20
+        return (2 * 4096 + 8 * 16) * 1024
+
+    @property
+    def blas_lt_workspace_bytes(self) -> int:
+        """Return the workspace that each handle takes for cuBLASLt apart from the one of cuBLAS.
+
+        1 MiB in 2.9 to 2.11; from 2.12 on cuBLASLt uses the workspace of cuBLAS (pytorch PR 156495, 175879).
+        """
+        return 2**20 if self.torch_version <= (2, 11) else 0

@@ -1,0 +1,42 @@
+"""The training step itself: plain PyTorch, the same code whether its tensors have data or not.
+
+`on_phase` is called before each phase, so that whoever watches (the tracer, or a measurement on a real GPU) can draw
+the line between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from inspector.records import Phase
+
+__all__ = ["plain_steps"]
+
+
+def plain_steps(
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    on_phase: Callable[[Phase, int], None],
+    *,
+    steps: int,
+    max_grad_norm: float = 0.0,
+) -> None:
+    """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
+
+    The outputs live until the next step replaces them, as a loop variable does; `max_grad_norm` 0 turns clipping off.
+    """
+    for step in range(1, steps + 1):
+        on_phase(Phase.FORWARD, step)
+        outputs = model(**batch)
+        on_phase(Phase.BACKWARD, step)
+        outputs.loss.backward()
+        on_phase(Phase.OPTIMIZER, step)
+        if max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        del outputs

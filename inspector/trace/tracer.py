@@ -1,0 +1,243 @@
+"""Watch every allocation and every free of a step that runs on meta tensors, and write them down.
+
+The tracer records, nothing else: what a block was for follows afterwards from who owned it and how long it lived
+(`Tracer.tape`). A block is a storage, since views share one; `weakref.finalize` on the storage is its end.
+
+A dispatch mode changes what runs: while one is active, composite code takes branches that work out of place
+(ATen/TensorSubclassLikeUtils.h). Two such changes are undone here. Autograd adds a second gradient of a tensor in place
+into the first when nobody else holds it (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two
+use counts decide here). The backward of indexing writes into the zeros that it has just made (`index_backward`).
+tests/trace shows that what is left equals a real step without any mode, allocation by allocation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from inspector.records import Category, Event, EventKind, Phase
+from inspector.trace.hidden_memory import LT_OPS, WORKSPACE_OPS, temporaries
+from inspector.trace.platform import Platform
+from inspector.trace.shadow import NO_VALUE, Shadows
+
+__all__ = ["Tracer"]
+
+aten = torch.ops.aten
+
+# Use counts of a gradient that only autograd's buffer holds, seen from inside a dispatch mode: of the tensor (the
+# buffer, the call and its Python wrapper) and of its storage (the tensor and the Python wrapper asked for the count).
+_SOLE_TENSOR_USES = 4
+_SOLE_STORAGE_USES = 2
+
+
+# What a C++ backward formula does in place unless a mode is active: node and op -> the op that runs without one.
+_IN_PLACE_WITHOUT_MODE = {
+    ("IndexBackward0", aten.index_put.default): aten.index_put_.default,
+    ("IndexSelectBackward0", aten.index_add.default): aten.index_add_.default,
+}
+
+
+class Tracer(TorchDispatchMode):
+    """Record the memory of everything that runs inside the `with` block under the rules of a platform."""
+
+    def __init__(self, platform: Platform, names: dict[nn.Module, str] | None = None, *, on_cuda: bool = True) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
+        self.shadows = Shadows()
+        self._platform = platform
+        self._on_cuda = on_cuda
+        self._names = names or {}
+        self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
+        self._categories: dict[int, Category] = {}
+        self._blocks: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
+        self._count = 0
+        self._phase = Phase.LOAD
+        self._step = 0
+        self._started = 0
+        self._modules: list[str] = [""]
+        self._workspaces: set[tuple[str, bool]] = set()
+
+    # --- what the step tells ------------------------------------------------------------------------------------------
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """Begin a phase; what the phase before made and left alive is kept by something."""
+        self._close_phase()
+        self._phase, self._step = phase, step
+        self._started = self._count
+
+    def hold(self, tensors: Iterable[Tensor], category: Category) -> None:
+        """Say what the blocks of these tensors are for; blocks that are not known yet are allocated now."""
+        for tensor in tensors:
+            self._categories[self._see(tensor, "load")] = category
+
+    def empty_cache(self) -> None:
+        """Record `torch.cuda.empty_cache()`."""
+        self._record(EventKind.EMPTY_CACHE, -1, 0, "empty_cache")
+
+    def tape(self) -> list[Event]:
+        """Return everything recorded, each block with the category that it had."""
+        self._close_phase()
+        return [
+            Event(
+                kind=kind,
+                block=block,
+                bytes=size,
+                category=self._categories.get(block, Category.TEMPORARIES),
+                phase=phase,
+                step=step,
+                module=module,
+                op=op,
+            )
+            for kind, block, size, phase, step, module, op in self._events
+        ]
+
+    # --- what runs ----------------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one op, on shadows too where it has values, and record what it allocates."""
+        kwargs = kwargs or {}
+        if func is aten.add.Tensor and not kwargs and self._accumulates_in_place(*args):
+            return aten.add_.Tensor(*args)
+        func = self._without_mode(func)
+        value = self.shadows.run(func, args, kwargs)
+        if func is aten._local_scalar_dense.default and value is not NO_VALUE:
+            return value
+        if func is aten.nonzero.default and value is not NO_VALUE:
+            result = args[0].new_empty(value.shape, dtype=torch.int64)
+        else:
+            result = func(*args, **kwargs)
+        if value is not NO_VALUE:
+            self.shadows.keep(result, value)
+        name = str(func)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.device.type == "meta":
+                self._see(leaf, name)
+        if self._on_cuda:
+            self._take_hidden(func, args, name)
+        return result
+
+    def __enter__(self) -> Tracer:
+        """Start watching ops and modules."""
+        self._hooks = contextlib.ExitStack()
+        for handle in (
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ):
+            self._hooks.callback(handle.remove)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Stop watching."""
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._hooks.close()
+
+    def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
+        """Note which module is at work."""
+        self._modules.append(self._names.get(module, self._modules[-1]))
+
+    def _leave_module(self, _module: nn.Module, _inputs: Any, _outputs: Any) -> None:
+        """Note that its caller is at work again."""
+        self._modules.pop()
+
+    def _accumulates_in_place(self, old: Any, new: Any) -> bool:
+        """Tell whether this is autograd adding a gradient to one that nobody else holds."""
+        return (
+            self._phase is Phase.BACKWARD
+            and not torch.is_grad_enabled()
+            and isinstance(new, Tensor)
+            and old.shape == new.shape
+            and old.dtype == new.dtype
+            and torch._C._current_autograd_node() is not None
+            and old._use_count() == _SOLE_TENSOR_USES
+            and torch._C._storage_Use_Count(old.untyped_storage()._cdata) == _SOLE_STORAGE_USES
+            and _is_dense(old)
+        )
+
+    def _without_mode(self, func: Any) -> Any:
+        """Return the op that would run if no mode were active."""
+        if self._phase is not Phase.BACKWARD or func not in (aten.index_put.default, aten.index_add.default):
+            return func
+        node = torch._C._current_autograd_node()
+        return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
+
+    # --- recording ----------------------------------------------------------------------------------------------------
+
+    def _record(self, kind: EventKind, block: int, size: int, op: str) -> None:
+        self._events.append((kind, block, size, self._phase, self._step, self._modules[-1], op))
+
+    def _see(self, tensor: Tensor, op: str) -> int:
+        """Return the block of a tensor, allocating it when it is seen for the first time."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._blocks[key] = self._allocate(storage.nbytes(), op)
+            if self._phase is Phase.BACKWARD and torch.is_grad_enabled():
+                self._categories[block] = Category.ACTIVATIONS
+            weakref.finalize(storage, self._forget, key).atexit = False
+        return block
+
+    def _allocate(self, size: int, op: str) -> int:
+        """Record a new block."""
+        block = self._count
+        self._count += 1
+        self._sizes[block] = size
+        self._record(EventKind.ALLOCATE, block, size, op)
+        return block
+
+    def _forget(self, key: int) -> None:
+        """Record the end of a storage."""
+        self._release(self._blocks.pop(key))
+
+    def _release(self, block: int) -> None:
+        """Record the end of a block."""
+        self._record(EventKind.FREE, block, self._sizes.pop(block), "")
+
+    def _take_hidden(self, func: Any, args: tuple[Any, ...], name: str) -> None:
+        """Record what the CUDA kernel takes that no tensor shows."""
+        if func in WORKSPACE_OPS:
+            self._take_workspace("cublas", self._platform.blas_workspace_bytes)
+            if func in LT_OPS and self._platform.blas_lt_workspace_bytes and args[0].dim() == 1:
+                self._take_workspace("cublaslt", self._platform.blas_lt_workspace_bytes)
+        blocks = [self._allocate(size, name) for size in temporaries(func, args)]
+        for block in blocks:
+            self._release(block)
+
+    def _take_workspace(self, library: str, size: int) -> None:
+        """Record the workspace of a handle when it is used first; autograd's thread has handles of its own."""
+        key = (library, self._phase is Phase.BACKWARD)
+        if key not in self._workspaces:
+            self._workspaces.add(key)
+            self._categories[self._allocate(size, f"{library} workspace")] = Category.OTHER
+
+    def _close_phase(self) -> None:
+        """Give what the phase made and left alive the category of what keeps it."""
+        kept = {Phase.FORWARD: Category.ACTIVATIONS, Phase.OPTIMIZER: Category.OPTIMIZER}.get(self._phase)
+        if kept is None:
+            return
+        for block in self._sizes:
+            if block >= self._started:
+                self._categories.setdefault(block, kept)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Tell whether a tensor covers its memory without gaps or overlaps, in whatever order of dimensions."""
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True

@@ -55,6 +55,12 @@ def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, *_: Any) -> tupl
     return (grad.numel() * max(grad.element_size(), output.element_size()),)
 
 
+@_rule(aten.embedding.default)
+def _embedding(_weight: torch.Tensor, indices: torch.Tensor, *_: Any) -> tuple[int, ...]:
+    """Embedding flattens its indices, which copies them when they are an expanded view (native/Embedding.cpp)."""
+    return () if indices.is_contiguous() else (indices.numel() * indices.element_size(),)
+
+
 @_rule(aten._scaled_dot_product_efficient_attention_backward.default)
 def _efficient_attention_backward(
     grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, *_: Any

@@ -36,7 +36,7 @@ def plain_steps(
         outputs.loss.backward()
         on_phase(Phase.OPTIMIZER, step)
         if max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, foreach=True)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         del outputs

@@ -61,6 +61,24 @@ def _embedding(_weight: torch.Tensor, indices: torch.Tensor, *_: Any) -> tuple[i
     return () if indices.is_contiguous() else (indices.numel() * indices.element_size(),)
 
 
+@_rule(aten._scaled_dot_product_flash_attention_backward.default)
+def _flash_attention_backward(
+    grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any
+) -> tuple[int, ...]:
+    """Flash attention backward accumulates dq in float32 and keeps row sums (flash_attn/flash_api.cpp, mha_bwd).
+
+    Rows are padded to 128, head sizes to 32 (256 from 224 on). Grouped queries get dk and dv for each query head first.
+    """
+    batch, heads, queries, size = query.shape
+    rows = -(-queries // 128) * 128
+    padded = -(-size // 32) * 32 if size < 224 else 256
+    sizes = (4 * batch * heads * rows, 4 * batch * rows * heads * padded)
+    if key.shape[1] == heads:
+        return sizes
+    expanded = batch * key.shape[2] * heads * size * key.element_size()
+    return (*sizes, expanded, expanded)
+
+
 @_rule(aten._scaled_dot_product_efficient_attention_backward.default)
 def _efficient_attention_backward(
     grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, *_: Any

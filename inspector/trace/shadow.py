@@ -3,13 +3,16 @@
 Control flow reads small tensors: a mask asks `.all()`, packed sequences compare position ids, a router calls `nonzero`.
 Meta tensors refuse. Each integer or boolean tensor therefore gets a shadow, a real tensor on the CPU, as long as its
 value follows from other shadows alone: the same op runs on the shadows. Views of shadows are views, in-place ops change
-them in place. What depends on floating-point data has no shadow.
+them in place. What depends on weights or activations has no shadow. Small floating-point tensors that follow from
+constants have one too: PEFT's prompt methods put a mask of float ones before the batch's.
 
-Not covered: tensors of more than `LARGEST_SHADOW` elements, whose values nothing in a step reads.
+Not covered: tensors of more than `LARGEST_SHADOW` elements (floating-point: `LARGEST_FLOAT_SHADOW`), whose values
+nothing in a step reads.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,10 +21,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["LARGEST_SHADOW", "NO_VALUE", "Shadows"]
+__all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows"]
 
 # A mask of 8,192 x 8,192; nothing in a step reads a larger tensor.
 LARGEST_SHADOW = 2**26
+# A padding mask of 16 rows of 4,096; larger floating-point tensors are data.
+LARGEST_FLOAT_SHADOW = 2**16
 
 
 class _NoValue:
@@ -29,7 +34,6 @@ class _NoValue:
 
 
 NO_VALUE = _NoValue()
-_FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 class Shadows:
@@ -43,10 +47,10 @@ class Shadows:
         self._values[tensor] = value
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result would be data."""
+        """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
         leaves = tree_leaves((args, dict(kwargs)))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "meta"]
-        if not tensors and not self._makes_integers(leaves, kwargs):
+        if not tensors and not _makes_small_tensor(args, leaves, kwargs):
             return NO_VALUE
         if any(tensor not in self._values or tensor.numel() > LARGEST_SHADOW for tensor in tensors):
             return NO_VALUE
@@ -54,23 +58,13 @@ class Shadows:
         return func(*shadow_args, **shadow_kwargs)
 
     def keep(self, result: Any, value: Any) -> None:
-        """Remember the values of what an op returned; floating-point results get none."""
+        """Remember the values of what an op returned, as far as they are small enough."""
         if isinstance(result, Tensor):
-            if isinstance(value, Tensor) and value.dtype not in _FLOATING and value.numel() <= LARGEST_SHADOW:
+            if isinstance(value, Tensor) and value.numel() <= _largest(value.dtype):
                 self._values[result] = value
         elif isinstance(result, (tuple, list)):
             for item, item_value in zip(result, value, strict=True):
                 self.keep(item, item_value)
-
-    def _makes_integers(self, leaves: list[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Tell whether an op without tensor arguments makes an integer or boolean tensor on meta."""
-        device, dtype = kwargs.get("device"), kwargs.get("dtype")
-        if device is None or torch.device(device).type != "meta" or dtype in _FLOATING:
-            return False
-        if dtype is None and any(isinstance(leaf, float) for leaf in leaves):
-            return False
-        sizes = [leaf for leaf in leaves if isinstance(leaf, int) and not isinstance(leaf, bool)]
-        return all(abs(size) <= LARGEST_SHADOW for size in sizes)
 
     def _shadow(self, leaf: Any) -> Any:
         """Return what stands for an argument: the shadow of a meta tensor, the CPU for the meta device."""
@@ -79,3 +73,26 @@ class Shadows:
         if isinstance(leaf, torch.device) and leaf.type == "meta":
             return torch.device("cpu")
         return leaf
+
+
+def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether an op without meta arguments makes a small tensor on meta: a factory, or a copy from the CPU."""
+    device, dtype = kwargs.get("device"), kwargs.get("dtype")
+    if device is None or torch.device(device).type != "meta":
+        return False
+    sources = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if sources:
+        return all(source.numel() <= _largest(source.dtype) for source in sources)
+    if args and isinstance(args[0], (list, tuple)):  # the size of ones, zeros, full, empty
+        return math.prod(args[0]) <= _largest(dtype or torch.get_default_dtype())
+    # The ends and the step of arange.
+    return all(
+        abs(leaf) <= (LARGEST_SHADOW if isinstance(leaf, int) else LARGEST_FLOAT_SHADOW)
+        for leaf in leaves
+        if isinstance(leaf, (int, float))
+    )
+
+
+def _largest(dtype: torch.dtype) -> int:
+    """Return how many elements of a dtype a shadow may have."""
+    return LARGEST_FLOAT_SHADOW if dtype.is_floating_point or dtype.is_complex else LARGEST_SHADOW

@@ -9,7 +9,6 @@ import peft
 import pytest
 import torch
 import transformers
-from torch import nn
 
 from tests.trace.cpu_truth import meta_step, real_step
 
@@ -57,7 +56,7 @@ def build(device: str, model_type: str, *, adapter: bool = False, checkpointing:
     auto: Any = transformers.AutoModelForMaskedLM if model_type == "bert" else transformers.AutoModelForCausalLM
     with torch.device(device):
         torch.manual_seed(0)
-        model: nn.Module = auto.from_config(config)
+        model = auto.from_config(config)
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()

@@ -1,6 +1,8 @@
 """PEFT configuration + skeleton -> the model with its adapter, attached by PEFT's own code on the meta device.
 
-The attachment runs under `torch.device("meta")`, so that nothing is allocated and no random number is drawn. A few
+The attachment runs under `torch.device("meta")`, so that nothing is allocated and no random number is drawn. PEFT's
+own `low_cpu_mem_usage` would do as much, but makes a new parameter of each one registered and so parts shared ones
+(`ensure_weight_tying`, `layer_replication`); it is left to those attempts that make tensors for real. A few
 methods read values while they attach (BOFT checks a permutation, Uni-LoRA counts indices): for those the adapter's
 own tensors are made for real, which costs what the adapter weighs. SHiRA draws a mask over each weight, of which only
 the shape counts: its base weights become zeros that take no memory. What depends on the values of the weights
@@ -13,14 +15,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import accelerate
 import peft
 import torch
 from peft import PeftConfig, PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners import AdaptionPromptModel
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -34,7 +37,7 @@ from inspector.model.peft_config import plain_config
 from inspector.model.skeleton import bounded_modules
 from inspector.records import AdapterFacts, MatchedNames
 
-__all__ = ["adapted_layers", "adapter_facts", "adapter_file_bytes", "attach", "saved_modules"]
+__all__ = ["adapted_layers", "adapter_facts", "adapter_file_bytes", "attach", "detached", "saved_modules"]
 
 # What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
 # Source: safetensors/src/tensor.rs (serialize), and the format's README.
@@ -67,7 +70,9 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
         base = count_base(model)
         try:
             with torch.random.fork_rng(devices=[]), bounded_modules(), context:
-                attached = peft.get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
+                attached = peft.get_peft_model(
+                    model, copy.deepcopy(config), low_cpu_mem_usage=prepare is not _all_on_meta
+                )
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
             return attached, base
         except InspectorError:
@@ -82,6 +87,31 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
         f"{method} computes with the values of the base weights while PEFT attaches it, and without a download "
         "there are none: it cannot be counted here."
     ) from cause
+
+
+def detached(model: PeftModel) -> PreTrainedModel:
+    """Return the base of a live PeftModel: the same parameters in a copy of the module tree, the adapter taken off.
+
+    Raises UnsupportedModelError for a method that PEFT cannot take off.
+    """
+    copied = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    # `unload` would put the trained copies in the place of the originals: a tied head would come back untied.
+    for module in list(copied.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ModulesToSaveWrapper):
+                module._modules[name] = child.original_module
+    if isinstance(copied.base_model, BaseTuner):
+        try:
+            base: PreTrainedModel = copied.unload()
+        except Exception as error:  # not every method of PEFT can be unloaded
+            method = _method_name(model.active_peft_config)
+            raise UnsupportedModelError(
+                f"PEFT cannot take {method} off again ({one_line(error)}): pass the base model and the PEFT config."
+            ) from error
+        return base
+    if isinstance(copied.base_model, AdaptionPromptModel):
+        copied.base_model.disable_adapter_layers()  # puts the attention modules that it wrapped back
+    return cast(PreTrainedModel, copied.get_base_model())
 
 
 def adapter_facts(model: PeftModel, asked: PeftConfig) -> AdapterFacts:
@@ -103,8 +133,8 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
     gaps.
     """
     try:
-        with _StayOnMeta():
-            state = peft.get_peft_model_state_dict(model)
+        with _StayOnMeta(), _nameless_base(model.active_peft_config):
+            state = peft.get_peft_model_state_dict(model, adapter_name=model.active_adapter)
     except (NotImplementedError, RuntimeError) as error:
         if "meta" not in str(error).lower():
             raise
@@ -145,6 +175,17 @@ def saved_modules(model: PeftModel) -> list[tuple[str, ModulesToSaveWrapper]]:
     return [
         (own_name(name), module) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)
     ]
+
+
+@contextlib.contextmanager
+def _nameless_base(config: PeftConfig) -> Iterator[None]:
+    """Hide the name of the base, for which PEFT would ask the Hub to compare vocabularies; attaching set it."""
+    name = config.base_model_name_or_path
+    config.base_model_name_or_path = None
+    try:
+        yield
+    finally:
+        config.base_model_name_or_path = name
 
 
 class _StayOnMeta(TorchFunctionMode):

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from inspector.errors import UnsupportedModelError, UsageError, one_line
-from inspector.model.adapter import adapter_facts, attach
+from inspector.errors import UsageError, one_line
+from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
 from inspector.model.census import bytes_by_dtype, count_base, take_census
 from inspector.model.configuration import read_configuration
@@ -128,20 +127,13 @@ def _from_object(request: Request) -> _Subject:
 
 
 def _count_attached(request: Request) -> Counted:
-    """Count a live PeftModel: its base is the same parameters in a copy of the module tree without the adapter."""
+    """Count a live PeftModel, which stays as it is, and its base."""
     attached: PeftModel = request.model
     if request.peft is not None:
         raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
     _check_meta(attached)
     config = attached.active_peft_config
-    if isinstance(attached.base_model, BaseTuner):
-        shared = {id(parameter): parameter for parameter in attached.parameters()}
-        try:
-            base_model = copy.deepcopy(attached, shared).unload()
-        except Exception as error:  # not every method of PEFT can be unloaded
-            raise UnsupportedModelError(f"PEFT cannot unload {config.peft_type}: {one_line(error)}") from error
-    else:
-        base_model = attached.get_base_model()
+    base_model = detached(attached)
     base = count_base(base_model)
     facts = adapter_facts(attached, config)
     return Counted(

@@ -60,7 +60,7 @@ def read_peft_config(
     # depend on them.
     if hasattr(config, "prompt_tuning_init"):
         config.prompt_tuning_init = "RANDOM"
-    # A base name would make PEFT ask the Hub for the base's vocabulary while the adapter file is sized.
+    # The base is the model at hand, whatever the configuration says.
     config.base_model_name_or_path = None
     config.inference_mode = False
     _check(config)

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from inspector.records import Phase
 
-__all__ = ["plain_steps"]
+__all__ = ["plain_steps", "trainer_steps"]
+
+
+# The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
+_IGNORED = -100
 
 
 def plain_steps(
@@ -40,3 +44,34 @@ def plain_steps(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         del outputs
+
+
+def trainer_steps(
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    on_phase: Callable[[Phase, int], None],
+    *,
+    steps: int,
+    max_grad_norm: float = 1.0,
+    gradient_accumulation: int = 1,
+) -> None:
+    """Run `steps` updates as `transformers.Trainer` runs them on one device without mixed precision.
+
+    What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
+    alone; the loss is a sum divided by the number of labels in all micro-batches; gradients are clipped by default.
+    Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23); tests/trace holds it
+    against a real Trainer.
+    """
+    for step in range(1, steps + 1):
+        items = sum((batch["labels"] != _IGNORED).sum() for _ in range(gradient_accumulation))
+        for _ in range(gradient_accumulation):
+            on_phase(Phase.FORWARD, step)
+            loss = model(**batch, num_items_in_batch=items)["loss"]
+            on_phase(Phase.BACKWARD, step)
+            loss.backward()
+        on_phase(Phase.OPTIMIZER, step)
+        if max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        optimizer.step()
+        model.zero_grad()

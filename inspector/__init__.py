@@ -14,11 +14,13 @@ from typing import Any
 
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
 from inspector.records import LoraOptions, Report
+from inspector.training_records import Recipe
 
 __all__ = [
     "InspectorError",
     "LoraOptions",
     "ModelUnavailableError",
+    "Recipe",
     "Report",
     "UnsupportedModelError",
     "UsageError",
@@ -30,6 +32,7 @@ def inspect(
     model: Any,
     *,
     peft: Any = None,
+    recipe: Recipe | None = None,
     revision: str | None = None,
     dtype: str = "auto",
     model_class: str | None = None,
@@ -45,6 +48,7 @@ def inspect(
             `transformers.PretrainedConfig`, or a transformers model or `peft.PeftModel` on the meta device.
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
+        recipe: how the traced training step runs; None is a batch of one row of 1,024 tokens in `transformers.Trainer`.
         revision: branch, tag or commit of a Hub repository.
         dtype: dtype of the base weights; "auto" is what the checkpoint declares.
         model_class: name of the transformers class to build; default: the one that the config names.
@@ -68,6 +72,7 @@ def inspect(
             trust_remote_code=trust_remote_code,
             offline=offline,
             peft=peft,
+            recipe=recipe if recipe is not None else Recipe(),
             count_only=count_only,
             depth=depth,
         )

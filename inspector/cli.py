@@ -28,12 +28,15 @@ from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UsageError, one_line, quoted
 from inspector.options import parse_lora, parse_names, parse_targets, read_peft
 from inspector.records import Request
+from inspector.training_records import Recipe
 
 if TYPE_CHECKING:
     from inspector.records import Report
 
 __all__ = ["command", "main"]
 
+# A batch or a row beyond this is a slip of the keyboard; the longest contexts are some 10^7 tokens.
+_COUNT = click.IntRange(1, 2**24)
 _FORMATS = ("text", "json", "markdown")
 _TEXT_WIDTH = 100
 _LONGEST_MESSAGE = 1000
@@ -100,7 +103,53 @@ def _complete_file(_context: click.Context, _parameter: click.Parameter, incompl
     metavar="FILE_OR_JSON",
     help="Any PEFT config: an adapter_config.json, a directory holding one, or inline JSON with peft_type.",
 )
-@click.option("--count-only", is_flag=True, help="Stop after the parameter counts.")
+@click.option("--batch-size", type=_COUNT, default=1, show_default=True, help="Rows of one micro-batch.")
+@click.option("--seq-len", type=_COUNT, default=1024, show_default=True, help="Tokens of a row.")
+@click.option(
+    "--gradient-accumulation", type=_COUNT, default=1, show_default=True, help="Micro-batches of one optimizer step."
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(("adamw_torch", "sgd")),
+    default="adamw_torch",
+    show_default=True,
+    help="As transformers names it.",
+)
+@click.option("--gradient-checkpointing", is_flag=True, help="Compute blocks again in the backward pass.")
+@click.option(
+    "--max-grad-norm",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Clip gradients to this norm; 0 turns it off.",
+)
+@click.option(
+    "--padding/--no-padding",
+    default=None,
+    help="Whether the batch has padded rows, and so a mask; default: padded when it has more than one row.",
+)
+@click.option(
+    "--loop",
+    type=click.Choice(("trainer", "plain")),
+    default="trainer",
+    show_default=True,
+    help="Whose step is traced: transformers.Trainer's or a bare PyTorch loop.",
+)
+@click.option(
+    "--attention",
+    type=click.Choice(("sdpa", "eager")),
+    default="sdpa",
+    show_default=True,
+    help="Attention implementation.",
+)
+@click.option(
+    "--sdpa-backend",
+    type=click.Choice(("auto", "flash", "efficient", "math")),
+    default="auto",
+    show_default=True,
+    help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
+)
+@click.option("--count-only", is_flag=True, help="Stop after the parameter counts: no bytes, no traced step.")
 @click.option(
     "--depth", type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth."
 )
@@ -121,6 +170,16 @@ def command(
     targets: str | None,
     modules_to_save: str | None,
     peft: str | None,
+    batch_size: int,
+    seq_len: int,
+    gradient_accumulation: int,
+    optimizer: str,
+    gradient_checkpointing: bool,
+    max_grad_norm: float,
+    padding: bool | None,
+    loop: str,
+    attention: str,
+    sdpa_backend: str,
     count_only: bool,
     depth: int,
     as_json: bool,
@@ -149,6 +208,18 @@ def command(
             trust_remote_code=trust_remote_code,
             offline=offline,
             peft=_adapter(lora, targets, modules_to_save, peft),
+            recipe=Recipe(
+                batch_size=batch_size,
+                seq_len=seq_len,
+                gradient_accumulation=gradient_accumulation,
+                optimizer=optimizer,
+                gradient_checkpointing=gradient_checkpointing,
+                max_grad_norm=max_grad_norm,
+                padding=padding,
+                loop=loop,
+                attention=attention,
+                sdpa_backend=sdpa_backend,
+            ),
             count_only=count_only,
             depth=depth,
         ),

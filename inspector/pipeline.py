@@ -15,16 +15,25 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from inspector.records import Report, Request, SourceFiles
+from inspector.quiet import quietly
+from inspector.records import Counted, Notice, Report, Request, SourceFiles
+from inspector.training_records import Recipe, TrainingMemory
 
 __all__ = ["run"]
 
 Progress = Callable[[str], None]
 
+# Building a model sets things of the whole process and puts them back: torch's default dtype and registration hooks,
+# loggers, warning filters, standard output. Two inspections at once would put back what the other one has set.
+_ONE_AT_A_TIME = threading.RLock()
+
 
 def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
-    """Inspect what `request` names and return everything that was found; raises InspectorError subclasses."""
-    with _no_collection():
+    """Inspect what `request` names and return everything that was found; raises InspectorError subclasses.
+
+    Threads may call it; they take turns.
+    """
+    with _ONE_AT_A_TIME, _no_collection():
         return _run(request, progress)
 
 
@@ -43,19 +52,53 @@ def _run(request: Request, progress: Progress) -> Report:
 
     progress("building the model without its weights")
     counted = count_model(request, files)
-    static = textbook = None
+    static = textbook = training = None
+    trace_notices: tuple[Notice, ...] = ()
     if not request.count_only:
-        static = static_bytes(counted.base_dtypes, counted.census, has_adapter=counted.adapter is not None)
+        static = static_bytes(
+            counted.base_dtypes,
+            counted.census,
+            base_buffer_bytes=counted.base_buffer_bytes,
+            has_adapter=counted.adapter is not None,
+        )
         textbook = textbook_rules(static, counted.census, counted.base_dtypes)
+        progress("tracing a training step")
+        training, trace_notices = _trace(counted, request.recipe)
     return Report(
         versions=_versions(),
         model=counted.model,
         parameters=counted.census,
         adapter=counted.adapter,
         static=static,
+        training=training,
         textbook=textbook,
-        warnings=counted.notices,
+        warnings=(*counted.notices, *trace_notices),
     )
+
+
+def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tuple[Notice, ...]]:
+    """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
+    from inspector.memory.timeline import fold, training_memory
+    from inspector.trace.training import (
+        NotTraceableError,
+        default_platform,
+        not_accounted,
+        step_notices,
+        trace_training,
+    )
+
+    if counted.trainable is None:
+        return None, ()
+    platform = default_platform()
+    notices = step_notices(counted.trainable, recipe)
+    try:
+        with quietly():
+            tape = trace_training(counted.trainable, recipe, platform)
+    except NotTraceableError as error:
+        message = f"The training step was not traced: {error}. The static bytes are what is known."
+        return None, (*notices, Notice(code="not-traced", message=message))
+    memory = training_memory(fold(tape), recipe=recipe, platform=str(platform), not_accounted=not_accounted())
+    return memory, notices
 
 
 @contextlib.contextmanager

@@ -13,19 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inspector.training_records import MemoryPhase, Peak, Recipe, TrainingMemory
+
 __all__ = [
     "SCHEMA",
     "AdapterFacts",
-    "Category",
     "Census",
     "Counted",
-    "Event",
-    "EventKind",
     "LoraOptions",
     "MatchedNames",
     "ModelFacts",
     "Notice",
-    "Phase",
     "Published",
     "Report",
     "Request",
@@ -126,6 +124,7 @@ class Request:
     trust_remote_code: bool = False
     offline: bool = False
     peft: Any = None
+    recipe: Recipe = field(default_factory=Recipe)
     count_only: bool = False
     depth: int = 3
 
@@ -269,13 +268,17 @@ class AdapterFacts:
 class Counted:
     """What the model stage hands on: everything that follows from the module tree alone.
 
-    `base_dtypes` is bytes by dtype of the base model before the adapter.
+    `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers.
+    `trainable` is the counted model itself on meta, for a step to be traced; it belongs to the inspection alone, and is
+    None where the model is the caller's.
     """
 
     model: ModelFacts
     census: Census
     base_dtypes: Mapping[str, int]
+    base_buffer_bytes: int
     adapter: AdapterFacts | None = None
+    trainable: Any = None
     notices: Sequence[Notice] = ()
 
 
@@ -338,71 +341,6 @@ class Textbook:
     rules: Sequence[TextbookRule]
 
 
-# --- trace: meta model + recipe -> tape -------------------------------------------------------------------------------
-
-
-class Category(str, enum.Enum):
-    """What a block of memory holds; every live block has exactly one category, which a retag may change.
-
-    WEIGHTS: parameters of the base model, saved copies included. ADAPTER: parameters that PEFT added.
-    BUFFERS: registered buffers. GRADIENTS: `.grad` of parameters. OPTIMIZER: optimizer state.
-    ACTIVATIONS: made in the forward pass and kept for the backward pass.
-    ATTENTION_MASK: masks and what they are expanded to. LOGITS_AND_LOSS: the output of the head and all that the
-    loss makes of it. TEMPORARIES: alive within a phase only, kernel workspaces included. INPUTS: the batch.
-    OTHER: persistent memory that no tensor of the model holds, such as cuBLAS workspaces.
-    """
-
-    WEIGHTS = "weights"
-    ADAPTER = "adapter"
-    BUFFERS = "buffers"
-    GRADIENTS = "gradients"
-    OPTIMIZER = "optimizer"
-    ACTIVATIONS = "activations"
-    ATTENTION_MASK = "attention_mask"
-    LOGITS_AND_LOSS = "logits_and_loss"
-    TEMPORARIES = "temporaries"
-    INPUTS = "inputs"
-    OTHER = "other"
-
-
-class Phase(str, enum.Enum):
-    """When an event happened: loading and attaching, then forward, backward and optimizer of each step."""
-
-    LOAD = "load"
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    OPTIMIZER = "optimizer"
-
-
-class EventKind(str, enum.Enum):
-    """ALLOCATE makes a block, FREE ends it, RETAG changes the category of a live block, EMPTY_CACHE acts on all."""
-
-    ALLOCATE = "allocate"
-    FREE = "free"
-    RETAG = "retag"
-    EMPTY_CACHE = "empty_cache"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One event on the tape.
-
-    `block` identifies the memory (an index that is never used again, -1 for EMPTY_CACHE), `bytes` is what was asked for
-    (0 for a zero-size tensor, which takes no block). `step` is 0 for loading, then counts steps from 1. `module` is the
-    path of the module at work and `op` the operation, both empty where there is none. `category` is that of the block
-    from this event on; for FREE it repeats the last one.
-    """
-
-    kind: EventKind
-    block: int
-    bytes: int = 0
-    category: Category = Category.TEMPORARIES
-    phase: Phase
-    step: int = 0
-    module: str = ""
-    op: str = ""
-
-
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -415,6 +353,7 @@ class Report:
     parameters: Census
     adapter: AdapterFacts | None = None
     static: StaticBytes | None = None
+    training: TrainingMemory | None = None
     textbook: Textbook | None = None
     warnings: Sequence[Notice] = ()
 
@@ -432,6 +371,11 @@ class Report:
 
 # Computed values that belong to the JSON beside a record's own fields.
 _COMPUTED: dict[type, tuple[str, ...]] = {Census: ("frozen", "bytes"), StaticRecipe: ("total_bytes",)}
+# Values that only say where on the tape something was found.
+_INTERNAL: dict[type, tuple[str, ...]] = {
+    Peak: ("event_index", "step"),
+    MemoryPhase: ("step", "end_reserved_bytes", "peak_reserved_bytes"),
+}
 
 
 def _plain(value: Any) -> Any:
@@ -441,7 +385,8 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         items = [(item.metadata.get("key", item.name), getattr(value, item.name)) for item in dataclasses.fields(value)]
         items += [(name, getattr(value, name)) for name in _COMPUTED.get(type(value), ())]
-        return {key: _plain(item) for key, item in items if item is not None}
+        internal = _INTERNAL.get(type(value), ())
+        return {key: _plain(item) for key, item in items if item is not None and key not in internal}
     if isinstance(value, Mapping):
         return {str(_plain(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

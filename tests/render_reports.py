@@ -24,6 +24,16 @@ from inspector.records import (
     TextbookRule,
     TreeRow,
 )
+from inspector.training_records import (
+    Category,
+    MemoryPhase,
+    Peak,
+    Phase,
+    Recipe,
+    TopModule,
+    TrainingMemory,
+    Unaccounted,
+)
 
 __all__ = ["COUNT_ONLY", "DEEPSEEK_FULL", "HOSTILE", "HOSTILE_TEXT", "QWQ_LORA", "REPORTS", "TIED_WITH_WARNINGS"]
 
@@ -60,6 +70,18 @@ def full_recipe(weight_bytes: int, buffers_bytes: int) -> StaticRecipe:
     )
 
 
+def phase(name: Phase, step: int, end_bytes: int, peak_bytes: int) -> MemoryPhase:
+    """Return a phase; what it reserves is shown nowhere."""
+    return MemoryPhase(
+        name=name,
+        step=step,
+        end_allocated_bytes=end_bytes,
+        peak_allocated_bytes=peak_bytes,
+        end_reserved_bytes=peak_bytes,
+        peak_reserved_bytes=peak_bytes,
+    )
+
+
 def rule(name: str, formula: str, size: int, *differences: tuple[str, int]) -> TextbookRule:
     """Return a rule whose exact bytes are the rule's and its differences."""
     return TextbookRule(
@@ -79,6 +101,67 @@ def rule(name: str, formula: str, size: int, *differences: tuple[str, int]) -> T
 QWQ_P = 32_763_876_352
 QWQ_PA = 134_217_728
 LAYERS = "model.layers.0-63"
+
+# The figures of a trace of one row of 1,024 tokens; the parts of attention and the norms of a layer as one.
+QWQ_BREAKDOWN = {
+    Category.WEIGHTS: 65_529_849_856,
+    Category.ADAPTER: 536_870_912,
+    Category.BUFFERS: 1_024,
+    Category.GRADIENTS: 0,
+    Category.OPTIMIZER: 1_074_397_696,
+    Category.ACTIVATIONS: 30_509_367_808,
+    Category.ATTENTION_MASK: 0,
+    Category.LOGITS_AND_LOSS: 1_868_562_944,
+    Category.TEMPORARIES: 0,
+    Category.INPUTS: 16_384,
+    Category.OTHER: 17_039_360,
+}
+QWQ_MODULES_OF_A_LAYER = {
+    "mlp.down_proj": 113_246_208,
+    "mlp.gate_proj": 77_594_624,
+    "mlp.up_proj": 77_594_624,
+    "mlp.act_fn": 56_623_104,
+    "self_attn": 151_314_368,
+}
+QWQ_MODULES = {
+    "": 69_018_219_008,
+    **{f"model.layers.{n}.{name}": size for name, size in QWQ_MODULES_OF_A_LAYER.items() for n in range(64)},
+    "model.norm": 20_975_616,
+    "model.layers.0.self_attn.q_proj.base_layer": 8_519_680,
+    "model.rotary_emb": 524_288,
+}
+
+QWQ_TRAINING = TrainingMemory(
+    recipe=Recipe(),
+    platform="CUDA compute capability 8.0, torch 2.13",
+    peak_allocated_bytes=99_536_105_984,
+    peak_reserved_bytes=100_969_480_192,
+    end_of_step_allocated_bytes=66_083_777_536,
+    peak=Peak(
+        event_index=20_000,
+        step=2,
+        phase=Phase.BACKWARD,
+        module="",
+        op="aten._log_softmax_backward_data.default",
+        breakdown=QWQ_BREAKDOWN,
+    ),
+    phases=(
+        phase(Phase.LOAD, 0, 66_066_738_688, 66_066_739_712),
+        phase(Phase.FORWARD, 2, 98_290_406_400, 99_235_174_400),
+        phase(Phase.BACKWARD, 2, 67_744_002_048, 99_536_105_984),
+        phase(Phase.OPTIMIZER, 2, 66_083_777_536, 68_282_445_824),
+    ),
+    top_modules=tuple(TopModule(name=name, bytes=size) for name, size in QWQ_MODULES.items()),
+    not_accounted=(
+        Unaccounted(
+            what="partial sums of reductions over long columns",
+            why="bias and norm-weight gradients take buffers for a moment",
+        ),
+        Unaccounted(
+            what="plans of cuDNN convolutions and attention", why="their workspaces are chosen by cuDNN at run time"
+        ),
+    ),
+)
 
 QWQ_LORA = Report(
     versions=VERSIONS,
@@ -146,6 +229,7 @@ QWQ_LORA = Report(
             buffers_bytes=512,
         ),
     ),
+    training=QWQ_TRAINING,
     textbook=Textbook(
         rules=(
             rule("full fine-tuning", "12·P", 12 * QWQ_P, (MOMENTS, -4 * QWQ_P), (BUFFERS, 512)),
@@ -390,6 +474,32 @@ HOSTILE = Report(
                 differences=(TextbookDifference(cause=HOSTILE_TEXT, bytes=1_500),),
             ),
         )
+    ),
+    training=TrainingMemory(
+        recipe=Recipe(
+            batch_size=3,
+            gradient_accumulation=4,
+            optimizer=HOSTILE_TEXT,
+            max_grad_norm=0,
+            loop=HOSTILE_TEXT,
+            attention=HOSTILE_TEXT,
+            sdpa_backend=HOSTILE_TEXT,
+        ),
+        platform=HOSTILE_TEXT,
+        peak_allocated_bytes=1_000,
+        peak_reserved_bytes=2_097_152,
+        end_of_step_allocated_bytes=700,
+        peak=Peak(
+            event_index=0,
+            step=1,
+            phase=Phase.FORWARD,
+            module=HOSTILE_TEXT,
+            op=HOSTILE_TEXT,
+            breakdown={**dict.fromkeys(Category, 0), Category.WEIGHTS: 1_000},
+        ),
+        phases=(phase(Phase.FORWARD, 1, 700, 1_000),),
+        top_modules=(TopModule(name=HOSTILE_TEXT, bytes=600), TopModule(name="a.#", bytes=400)),
+        not_accounted=(Unaccounted(what=HOSTILE_TEXT, why=HOSTILE_TEXT),),
     ),
     warnings=(Notice(code="hostile", message=HOSTILE_TEXT),),
 )

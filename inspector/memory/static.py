@@ -18,10 +18,13 @@ OPTIMIZER = "adamw_torch"
 MOMENTS = 2
 
 
-def static_bytes(base_dtypes: Mapping[str, int], census: Census, *, has_adapter: bool) -> StaticBytes:
+def static_bytes(
+    base_dtypes: Mapping[str, int], census: Census, *, base_buffer_bytes: int, has_adapter: bool
+) -> StaticBytes:
     """Return the static bytes of full fine-tuning and, with an adapter, of training that adapter.
 
-    `base_dtypes` is bytes by dtype of the base model before the adapter; `census` counts the model after it.
+    `base_dtypes` and `base_buffer_bytes` are those of the base model before the adapter; `census` counts the model
+    after it, whose buffers may be more (VeRA's projections are).
     """
     base = sum(base_dtypes.values())
     full = StaticRecipe(
@@ -29,7 +32,7 @@ def static_bytes(base_dtypes: Mapping[str, int], census: Census, *, has_adapter:
         trained_bytes=base,
         gradients_bytes=base,
         optimizer_bytes=MOMENTS * base,
-        buffers_bytes=census.buffer_bytes,
+        buffers_bytes=base_buffer_bytes,
     )
     if not has_adapter:
         return StaticBytes(optimizer=OPTIMIZER, full=full)

@@ -7,6 +7,7 @@ something that the rule does not count, and the differences add up to the last b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from inspector.memory.static import MOMENTS
@@ -30,7 +31,7 @@ def textbook_rules(static: StaticBytes, census: Census, base_dtypes: Mapping[str
     """Return the rules that apply, each with its exact counterpart and the differences between the two."""
     rules = [_full_rule(static.full, census.base, base_dtypes)]
     if static.adapter is not None:
-        rules.append(_adapter_rule(static.adapter, census, base_dtypes))
+        rules.append(_adapter_rule(static.adapter, census))
     return Textbook(rules=tuple(rules))
 
 
@@ -51,10 +52,13 @@ def _full_rule(exact: StaticRecipe, base: int, base_dtypes: Mapping[str, int]) -
     )
 
 
-def _adapter_rule(exact: StaticRecipe, census: Census, base_dtypes: Mapping[str, int]) -> TextbookRule:
+def _adapter_rule(exact: StaticRecipe, census: Census) -> TextbookRule:
     """Compare 12·P_a + 2P with training the adapter that PEFT attached."""
     trained = census.trainable
     kept = _kept_in(census.trainable_dtypes)
+    frozen = _kept_in(Counter(census.dtypes) - Counter(census.trainable_dtypes))
+    also_frozen = "Parts of the adapter are frozen; the rule leaves them out."
+    also_trained = "Parts of the base train; the rule counts their weights with the frozen ones as well."
     return TextbookRule(
         name="adapter",
         formula="12·P_a + 2·P",
@@ -63,9 +67,12 @@ def _adapter_rule(exact: StaticRecipe, census: Census, base_dtypes: Mapping[str,
         exact_bytes=exact.total_bytes,
         differences=_nonzero(
             (
-                f"Frozen weights are {_kept_in(base_dtypes)} in the base, and parts of an adapter can be frozen too; "
-                "the rule takes 2 bytes for each element of the base.",
-                exact.frozen_bytes - _HALF_BYTES * census.base,
+                f"Frozen weights are {frozen}; the rule takes 2 bytes an element.",
+                exact.frozen_bytes - _HALF_BYTES * census.frozen,
+            ),
+            (
+                also_frozen if census.frozen > census.base else also_trained,
+                _HALF_BYTES * (census.frozen - census.base),
             ),
             (
                 f"PEFT keeps the trained weights {kept}; the rule takes 2 bytes an element.",

@@ -20,63 +20,20 @@ from dataclasses import dataclass, field
 
 from inspector.memory.allocator import Block, CachingAllocator, OutOfMemory
 from inspector.memory.allocator_settings import AllocatorSettings
-from inspector.records import Category, Event, EventKind, Phase
+from inspector.training_records import (
+    Category,
+    Event,
+    EventKind,
+    MemoryPhase,
+    Peak,
+    Phase,
+    Recipe,
+    TopModule,
+    TrainingMemory,
+    Unaccounted,
+)
 
-__all__ = [
-    "MemoryPhase",
-    "MemoryRanOut",
-    "Peak",
-    "Timeline",
-    "TopModule",
-    "TrainingMemory",
-    "breakdown_at",
-    "fold",
-    "training_memory",
-]
-
-
-# --- records that cross a stage (to be moved to records.py) -----------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryPhase:
-    """One phase of one step (step 0 is loading): what is held when it ends and at most during it.
-
-    `peak_allocated_bytes` is what `torch.cuda.max_memory_allocated()` returns at the phase's end when peaks were reset
-    at its start; likewise for reserved.
-    """
-
-    name: Phase
-    step: int
-    end_allocated_bytes: int
-    peak_allocated_bytes: int
-    end_reserved_bytes: int
-    peak_reserved_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peak:
-    """The event after which the most bytes are allocated; `breakdown` names every category and sums to the peak."""
-
-    event_index: int
-    step: int
-    phase: Phase
-    module: str
-    op: str
-    breakdown: Mapping[Category, int]
-
-    @property
-    def allocated_bytes(self) -> int:
-        """Return the sum of the parts: the peak itself."""
-        return sum(self.breakdown.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopModule:
-    """A module path (empty where no module was at work) and the bytes it allocated that are alive at the peak."""
-
-    name: str
-    bytes: int
+__all__ = ["MemoryRanOut", "Timeline", "breakdown_at", "fold", "training_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,29 +69,6 @@ class Timeline:
     def peak_allocated_bytes(self) -> int:
         """Return the largest number of bytes allocated at a time."""
         return 0 if self.peak is None else self.peak.allocated_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingMemory:
-    """The memory of the traced training steps, under the keys of the report's `training` section.
-
-    Peaks are over the whole tape, loading included. `phases` are loading and the phases of the last step;
-    `end_of_step_allocated_bytes` is of that step too. `overhead_bytes` is the CUDA context and libraries, outside the
-    allocator.
-    """
-
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int
-    overhead_bytes: int
-    end_of_step_allocated_bytes: int
-    peak: Peak | None
-    phases: Sequence[MemoryPhase]
-    top_modules: Sequence[TopModule]
-
-    @property
-    def total_bytes(self) -> int:
-        """Return what nvidia-smi would show: reserved at its peak, and the overhead."""
-        return self.peak_reserved_bytes + self.overhead_bytes
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------
@@ -190,17 +124,23 @@ def breakdown_at(tape: Sequence[Event], timeline: Timeline, event_index: int) ->
     return _breakdown(_alive_after(tape, event_index), timeline.block_bytes)
 
 
-def training_memory(timeline: Timeline, *, overhead_bytes: int) -> TrainingMemory:
-    """Return the part of a timeline that a report shows."""
-    last = max(timeline.step_end_allocated_bytes, default=0)
+def training_memory(
+    timeline: Timeline, *, recipe: Recipe, platform: str, not_accounted: Sequence[Unaccounted]
+) -> TrainingMemory:
+    """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
+    if timeline.peak is None:
+        raise ValueError("the tape allocates nothing")
+    last = max(timeline.step_end_allocated_bytes)
     return TrainingMemory(
+        recipe=recipe,
+        platform=platform,
         peak_allocated_bytes=timeline.peak_allocated_bytes,
         peak_reserved_bytes=timeline.peak_reserved_bytes,
-        overhead_bytes=overhead_bytes,
-        end_of_step_allocated_bytes=timeline.step_end_allocated_bytes.get(last, 0),
+        end_of_step_allocated_bytes=timeline.step_end_allocated_bytes[last],
         peak=timeline.peak,
         phases=[phase for phase in timeline.phases if phase.step in (0, last)],
         top_modules=timeline.top_modules,
+        not_accounted=not_accounted,
     )
 
 

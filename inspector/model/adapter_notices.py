@@ -6,7 +6,7 @@ order in which a user should read them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from peft import PeftConfig, PeftModel
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from inspector.errors import quoted
 from inspector.model.adapter import adapted_layers, saved_modules
 from inspector.model.census import BaseCount
-from inspector.model.names import fold_indices, fold_names, near_names, own_name
+from inspector.model.names import fold_indices, fold_names, group_names, near_names, own_name
 from inspector.records import AdapterFacts, Notice, Role
 from inspector.units import format_count, format_share
 
@@ -54,12 +54,14 @@ def _unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
 
 
 def _saved_whole(model: PeftModel) -> Iterator[Notice]:
-    """Say what each module of modules_to_save adds, since PEFT trains a whole copy of it."""
+    """Say what each module of modules_to_save adds, those of equal layers together: PEFT trains a whole copy of it."""
     trainable = model.get_nb_trainable_parameters()[0]
-    for name, module in saved_modules(model):
-        size = sum(parameter.numel() for parameter in _copy_of(module).parameters())
+    saved = dict(saved_modules(model))
+    for folded, names in group_names(saved).items():
+        size = sum(parameter.numel() for name in names for parameter in _copies_of(saved[name]).parameters())
+        what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
         message = (
-            f"{name} is trained and saved whole: {format_count(size)} parameters, "
+            f"{what} trained and saved whole: {format_count(size)} parameters, "
             f"{format_share(size, trainable)} of what is trained."
         )
         yield Notice(code="saved-whole", message=message)
@@ -67,14 +69,21 @@ def _saved_whole(model: PeftModel) -> Iterator[Notice]:
 
 def _untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     """Say which weights are one tensor in the base and are adapted or copied on one side only."""
+    wrappers = dict(saved_modules(model))
     for group in base.tied:
         owners = {name.rpartition(".")[0] for name in group}
-        saved = sorted(owners & {name for name, _ in saved_modules(model)})
+        saved = sorted(owners & set(wrappers))
         adapted = sorted(owners & {name for name, _ in adapted_layers(model)})
         others = ", ".join(sorted(owners - {*saved, *adapted}))
         if saved and others:
             message = (
                 f"{', '.join(saved)} shares its weight with {others}; the saved copy does not: training parts them. "
+                "PEFT's ensure_weight_tying keeps them together."
+            )
+            yield Notice(code="saved-untied", message=message)
+        elif saved and _are_apart([name for name in group if name.rpartition(".")[0] in wrappers], wrappers):
+            message = (
+                f"{' and '.join(saved)} share their weight, their saved copies do not: training parts them. "
                 "PEFT's ensure_weight_tying keeps them together."
             )
             yield Notice(code="saved-untied", message=message)
@@ -166,10 +175,21 @@ def _base_layer(layer: BaseTunerLayer) -> nn.Module:
     return module
 
 
-def _copy_of(wrapper: ModulesToSaveWrapper) -> nn.Module:
+def _copies_of(wrapper: ModulesToSaveWrapper) -> nn.ModuleDict:
     """Return the copies that a wrapper trains, one for each adapter."""
-    copies: nn.Module = wrapper.modules_to_save
+    copies: nn.ModuleDict = wrapper.modules_to_save
     return copies
+
+
+def _are_apart(names: list[str], wrappers: Mapping[str, ModulesToSaveWrapper]) -> bool:
+    """Tell whether the saved copies of one shared parameter are several parameters."""
+    paths = [name.rpartition(".") for name in names]
+    copies = [
+        (adapter, copy.get_parameter(own))
+        for path, _, own in paths
+        for adapter, copy in _copies_of(wrappers[path]).items()
+    ]
+    return len({(adapter, id(parameter)) for adapter, parameter in copies}) > len({adapter for adapter, _ in copies})
 
 
 def _listed(names: list[str], most: int = 6) -> str:

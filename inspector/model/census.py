@@ -1,8 +1,8 @@
 """Counting: every parameter once, by identity of the tensor.
 
 On meta all data pointers are 0, so identity of the Parameter object is the only sound key: tied weights are one
-object under several names. Two routes lead to every total and must agree (`take_census` asserts it): the sum over
-roles and the sum over unique parameters.
+object under several names. Three routes lead to the total and must agree (`take_census` asserts it): the sum over
+roles, the sum over unique parameters and the root of the module tree.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class BaseCount:
     roles: Mapping[nn.Parameter, Role]
     tied: tuple[tuple[str, ...], ...]
     active: int | None
+    buffer_bytes: int
 
     @property
     def count(self) -> int:
@@ -65,7 +66,9 @@ def count_base(model: PreTrainedModel) -> BaseCount:
             if parameter not in roles:
                 roles[parameter] = role_of(name, module, model)
     tied = tuple(tuple(group) for group in names.values() if len(group) > 1)
-    return BaseCount(roles=roles, tied=tied, active=_active_count(model, roles))
+    return BaseCount(
+        roles=roles, tied=tied, active=_active_count(model, roles), buffer_bytes=_buffer_bytes(model.buffers())
+    )
 
 
 def take_census(model: nn.Module, base: BaseCount, *, published: Published | None, depth: int) -> Census:
@@ -81,7 +84,8 @@ def take_census(model: nn.Module, base: BaseCount, *, published: Published | Non
         added = Role.SAVED_COPIES if parameter in copies else Role.ADAPTER
         groups[base.roles.get(parameter, added)] += parameter.numel()
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert total == sum(groups.values()), "every parameter has one role"
+    tree = module_tree(model, depth)
+    assert total == sum(groups.values()) == tree[0].count, "every parameter has one role and one place in the tree"
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     buffers = list(model.buffers())
     return Census(
@@ -89,13 +93,13 @@ def take_census(model: nn.Module, base: BaseCount, *, published: Published | Non
         total=total,
         trainable=sum(parameter.numel() for parameter in trainable),
         buffers=sum(buffer.numel() for buffer in buffers),
-        buffer_bytes=sum(buffer.numel() * buffer.element_size() for buffer in buffers),
+        buffer_bytes=_buffer_bytes(buffers),
         active=base.active,
         groups={role: groups[role] for role in Role if role in groups},
         dtypes=bytes_by_dtype(model.parameters()),
         trainable_dtypes=bytes_by_dtype(trainable),
         tied=base.tied,
-        tree=module_tree(model, depth),
+        tree=tree,
         published=published,
     )
 
@@ -108,10 +112,16 @@ def bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
     return {str(dtype).removeprefix("torch."): size for dtype, size in sizes.most_common()}
 
 
+def _buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:
+    """Return the size of buffers."""
+    return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
+
+
 def _active_count(model: PreTrainedModel, roles: Mapping[nn.Parameter, Role]) -> int | None:
     """Return how many parameters one token uses, or None for a model without routed experts.
 
-    All experts of a bank have the same size, so of a bank of E experts a token uses k/E. Embeddings count whole.
+    All experts of a bank have the same size, so of a bank of E experts a token uses k/E. Embeddings count whole. None
+    as well where the configuration does not say k (Switch Transformers).
     """
     banks = expert_banks(model)
     per_token = _first_field(text_config(model.config), _EXPERTS_PER_TOKEN)
@@ -119,18 +129,21 @@ def _active_count(model: PreTrainedModel, roles: Mapping[nn.Parameter, Role]) ->
         return None
     unused = 0
     for _, bank in banks:
-        size = sum(parameter.numel() for parameter in bank.parameters())
-        experts = _expert_count(bank)
-        if experts:
-            unused += size - size * min(per_token, experts) // experts
+        for parameter in bank.parameters():
+            experts = _expert_count(bank, parameter)
+            if experts:  # a config can ask for none
+                unused += parameter.numel() - parameter.numel() * min(per_token, experts) // experts
     return sum(parameter.numel() for parameter in roles) - unused
 
 
-def _expert_count(bank: nn.Module) -> int:
-    """Return the number of experts in a bank: the length of a list, or the first dimension of fused parameters."""
+def _expert_count(bank: nn.Module, parameter: nn.Parameter) -> int:
+    """Return how many experts a parameter of a bank belongs to or holds: those of a list, or its first dimension.
+
+    Fused parameters of one bank may differ in it: LongCat's gate_up has slices for experts that compute nothing.
+    """
     if isinstance(bank, (nn.ModuleList, nn.ModuleDict)):
         return len(bank)
-    return next((parameter.shape[0] for parameter in bank.parameters() if parameter.dim() > 1), 0)
+    return parameter.shape[0] if parameter.dim() > 1 else 1
 
 
 def _first_field(config: Any, names: Iterable[str]) -> int | None:

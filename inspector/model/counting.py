@@ -5,11 +5,13 @@ This is the one door of `inspector.model`: the pipeline calls `count_model` and 
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub import constants as hub_constants
 from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -20,8 +22,8 @@ from inspector.model.adapter_notices import adapter_notices
 from inspector.model.census import bytes_by_dtype, count_base, take_census
 from inspector.model.configuration import read_configuration
 from inspector.model.peft_config import read_peft_config
-from inspector.model.quiet import quietly
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.quiet import quietly
 from inspector.records import Counted, ModelFacts, Notice, Published, Request, ServedFrom, SourceFiles
 
 __all__ = ["count_model"]
@@ -43,13 +45,24 @@ def count_model(request: Request, files: SourceFiles | None) -> Counted:
 
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """
-    with quietly():
+    with quietly(), _requests(allowed=not request.offline):
         if isinstance(request.model, PeftModel):
             return _count_attached(request)
         subject = _from_source(request, files) if files is not None else _from_object(request)
         if subject.peft is None:
             return _count_base(request, subject)
         return _count_with_adapter(request, subject)
+
+
+@contextlib.contextmanager
+def _requests(*, allowed: bool) -> Iterator[None]:
+    """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does: not all of their calls can be told not to."""
+    before = hub_constants.HF_HUB_OFFLINE
+    hub_constants.HF_HUB_OFFLINE = before or not allowed
+    try:
+        yield
+    finally:
+        hub_constants.HF_HUB_OFFLINE = before
 
 
 def _count_base(request: Request, subject: _Subject) -> Counted:
@@ -61,6 +74,8 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
         base_dtypes=bytes_by_dtype(base.roles),
+        base_buffer_bytes=base.buffer_bytes,
+        trainable=model,
         notices=subject.notices,
     )
 
@@ -75,7 +90,9 @@ def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
         base_dtypes=bytes_by_dtype(base.roles),
+        base_buffer_bytes=base.buffer_bytes,
         adapter=facts,
+        trainable=attached,
         notices=(*subject.notices, *config_notices, *notices),
     )
 
@@ -140,6 +157,7 @@ def _count_attached(request: Request) -> Counted:
         model=_live_facts(base_model),
         census=take_census(attached, base, published=None, depth=request.depth),
         base_dtypes=bytes_by_dtype(base.roles),
+        base_buffer_bytes=base.buffer_bytes,
         adapter=facts,
         notices=tuple(adapter_notices(attached, config, facts, base)),
     )

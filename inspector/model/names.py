@@ -11,19 +11,23 @@ import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 
-__all__ = ["fold_indices", "fold_names", "near_names", "own_name"]
+__all__ = ["fold_indices", "fold_names", "group_names", "near_names", "own_name"]
 
 _MOST_RUNS = 4
 
 
 def fold_names(names: Iterable[str]) -> list[str]:
     """Fold dotted names that differ only in their numbers, in order of first appearance."""
-    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    return list(group_names(names))
+
+
+def group_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return what each folded name stands for, in order of first appearance."""
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
-        parts = name.split(".")
-        pattern = tuple("#" if part.isdigit() else part for part in parts)
-        groups.setdefault(pattern, []).append(tuple(int(part) for part in parts if part.isdigit()))
-    return [_write(pattern, indices) for pattern, indices in groups.items()]
+        pattern = tuple("#" if part.isdigit() else part for part in name.split("."))
+        groups.setdefault(pattern, []).append(name)
+    return {_write(pattern, members): members for pattern, members in groups.items()}
 
 
 def fold_indices(indices: Sequence[int]) -> str:
@@ -56,7 +60,8 @@ def own_name(name: str) -> str:
     return name
 
 
-def _write(pattern: tuple[str, ...], indices: list[tuple[int, ...]]) -> str:
+def _write(pattern: tuple[str, ...], members: list[str]) -> str:
     """Put the folded indices of each numbered position back into the pattern."""
+    indices = [[int(part) for part in name.split(".") if part.isdigit()] for name in members]
     columns = iter(fold_indices(sorted(set(column))) for column in zip(*indices, strict=True))
     return ".".join(next(columns) if part == "#" else part for part in pattern)

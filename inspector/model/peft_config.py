@@ -51,10 +51,14 @@ def read_peft_config(
     """
     if isinstance(asked, PeftConfig):
         config, notices = copy.deepcopy(asked), list[Notice]()
+    elif not isinstance(asked, (LoraOptions, Mapping)):
+        raise UsageError(
+            f"peft must be a peft.PeftConfig, LoraOptions or a mapping of PEFT fields, not {quoted(asked, 60)}."
+        )
     else:
         fields = _lora_fields(asked) if isinstance(asked, LoraOptions) else dict(asked)
-        if fields.get("task_type") is None:
-            fields["task_type"] = _task_of(class_name)
+        # An adapter that was made without a task says null: PEFT then adds no classifier to what it saves.
+        fields.setdefault("task_type", _task_of(class_name))
         config, notices = _from_fields(fields)
     # Initial values from a text or a file would make PEFT load them, the tokenizer's own code included; sizes do not
     # depend on them.

@@ -22,7 +22,8 @@ __all__ = ["expert_banks", "role_of"]
 _VISION = re.compile(r"vision|visual|image|patch_merger|multi_modal_projector|mm_projector|mmproj")
 _AUDIO = re.compile(r"audio|speech|sound")
 _NORM = re.compile(r"norm|^ln(_|\d|$)|layernorm")
-_ATTENTION = re.compile(r"attn|attention|^sinks$|relative_attention_bias|^(q|k|v|o|qkv|out)_proj$")
+# Not out_proj: state-space mixers and classification heads have one too, and attention's says so above it.
+_ATTENTION = re.compile(r"attn|attention|^sinks$|^(q|k|v|o|qkv)_proj$")
 _MLP = re.compile(r"mlp|ffn|feed_?forward|dense_?relu|moe|^fc\d?$|^intermediate$|^output$|expert|router|^lin\d$")
 _EMBEDDING = re.compile(r"embed|^wte$|^wpe$|cls_token|mask_token|position|patch|^shared$")
 

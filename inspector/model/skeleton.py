@@ -26,6 +26,7 @@ from torch.nn.modules.module import (
 )
 from transformers import PretrainedConfig, PreTrainedModel
 
+from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import architecture_names, find_model_class, said, text_config
 from inspector.records import Notice, SourceFiles
@@ -100,6 +101,8 @@ def choose_dtype(
     config: PretrainedConfig, requested: str, checkpoint_dtype: str | None
 ) -> tuple[torch.dtype, list[Notice]]:
     """Return the dtype of the base weights as `from_pretrained(dtype=requested)` would choose it."""
+    if requested not in DTYPE_CHOICES:  # the command line has checked, the Python API has not
+        raise UsageError(f"dtype {quoted(requested, 60)} is not known; use one of {', '.join(DTYPE_CHOICES)}.")
     if requested != "auto":
         return getattr(torch, requested), []
     declared = config.dtype or text_config(config).dtype
@@ -115,7 +118,7 @@ def choose_dtype(
 
 def _fallback_class(config: PretrainedConfig, names: list[str]) -> type[PreTrainedModel]:
     """Return the class of the model type whose head is closest to the names that do not exist."""
-    suffixes = [name[name.index("For") :] for name in names if "For" in name]
+    suffixes = [name[name.rindex("For") :] for name in names if "For" in name]
     wanted = [f"AutoModel{suffix}" for suffix in suffixes]
     for auto_name in (*wanted, *_FALLBACK_HEADS):
         mapping = getattr(getattr(transformers, auto_name, None), "_model_mapping", None)

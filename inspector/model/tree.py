@@ -13,10 +13,11 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from peft import PeftModel
+from peft.tuners import AdaptionPromptModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-from inspector.model.names import fold_indices, own_name
+from inspector.model.names import fold_indices
 from inspector.records import TreeRow
 
 __all__ = ["module_tree"]
@@ -40,15 +41,16 @@ class _Node:
 
 def module_tree(model: nn.Module, depth: int) -> tuple[TreeRow, ...]:
     """Return the rows of the tree down to `depth` (0 is the model alone), identical layers folded."""
-    first_names: dict[nn.Parameter, str] = {}
-    root = _read(model, "", first_names)
-    if isinstance(model, PeftModel):
-        root = _without_wrappers(root, isinstance(model.base_model, BaseTuner))
-    return tuple(_rows(root, "", 0, depth, 1))
+    wrappers = _wrappers(model)
+    root = _read(model, "", {}, "".join(f"{name}." for name in wrappers))
+    return tuple(_rows(_without_wrappers(root, wrappers), "", 0, depth, 1))
 
 
-def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str]) -> _Node:
-    """Read a module and everything below it; a parameter counts where it is met first."""
+def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wrapped: str) -> _Node:
+    """Read a module and everything below it; a parameter counts where it is met first.
+
+    `wrapped` is what PEFT's wrappers put in front of the base model's own names.
+    """
     node = _Node(type=_type_name(module), is_list=isinstance(module, _LISTS))
     own: list[Hashable] = []
     for name, parameter in module._parameters.items():
@@ -61,12 +63,12 @@ def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str]) ->
             node.trainable += parameter.numel() * parameter.requires_grad
             node.bytes += parameter.numel() * parameter.element_size()
         else:
-            node.shared_with = own_name(owner)
+            node.shared_with = owner.removeprefix(wrapped)
         own.append((name, tuple(parameter.shape), parameter.dtype, parameter.requires_grad, counted or owner))
     for name, child in module._modules.items():
         if child is None:
             continue
-        below = _read(child, f"{path}.{name}" if path else name, first_names)
+        below = _read(child, f"{path}.{name}" if path else name, first_names, wrapped)
         node.children[name] = below
         node.count += below.count
         node.trainable += below.trainable
@@ -119,9 +121,17 @@ def _type_name(module: nn.Module) -> str:
     return f"{method}{type(module).__name__}"
 
 
-def _without_wrappers(node: _Node, has_tuner: bool) -> _Node:
+def _wrappers(model: nn.Module) -> tuple[str, ...]:
+    """Return the names that lead through PEFT's wrapping modules to the base model; prompt methods have one less."""
+    if not isinstance(model, PeftModel):
+        return ()
+    has_tuner = isinstance(model.base_model, (BaseTuner, AdaptionPromptModel))
+    return ("base_model", "model") if has_tuner else ("base_model",)
+
+
+def _without_wrappers(node: _Node, wrappers: tuple[str, ...]) -> _Node:
     """Return the base model's node with the totals of the wrappers and whatever else they hold as further children."""
-    for wrapper in ("base_model", "model") if has_tuner else ("base_model",):
+    for wrapper in wrappers:
         inner = node.children.pop(wrapper)
         inner.children.update(node.children)
         inner.count, inner.trainable, inner.bytes = node.count, node.trainable, node.bytes

@@ -13,6 +13,7 @@ from inspector.errors import one_line
 from inspector.records import AdapterFacts, Census, MatchedNames, Published, Report, ServedFrom, StaticBytes, Textbook
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import grouped_names, with_remainder
+from inspector.render.training import answer_row, training_section
 from inspector.render.tree import tree_section
 from inspector.units import format_bytes, format_count, format_share, format_short_count
 
@@ -48,6 +49,8 @@ def document(report: Report) -> Document:
     sections = [_answer(report), _groups(census), _dtypes(census), *_checks(census)]
     if report.adapter:
         sections.append(_adapter(report.adapter))
+    if report.training:
+        sections.append(training_section(report.training))
     if report.static:
         sections.append(_static(report.static))
     if report.textbook:
@@ -107,7 +110,9 @@ def _answer(report: Report) -> Section:
     if census.active is not None:
         words = f"{format_share(census.active, census.base)} of P: a token meets few experts"
         rows.append(_count("", "active per token", census.active, words))
-    if report.static:
+    if report.training:
+        rows.append(answer_row(report.training))
+    elif report.static:
         recipe = report.static.adapter or report.static.full
         words = "before any activation; parts below"
         cells = ("", "static bytes", format_count(recipe.total_bytes), format_bytes(recipe.total_bytes), words)

@@ -25,6 +25,11 @@ class Platform:
     compute_capability: tuple[int, int] = (8, 0)
     torch_version: tuple[int, int]
 
+    def __str__(self) -> str:
+        """Name the architecture and the torch release."""
+        major, minor = self.compute_capability
+        return f"CUDA compute capability {major}.{minor}, torch {self.torch_version[0]}.{self.torch_version[1]}"
+
     @property
     def blas_workspace_bytes(self) -> int:
         """Return the workspace that each cuBLAS handle takes from the allocator and keeps.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from inspector.records import Phase
+from inspector.training_records import Phase
 
 __all__ = ["plain_steps", "trainer_steps"]
 
@@ -28,16 +28,18 @@ def plain_steps(
     *,
     steps: int,
     max_grad_norm: float = 0.0,
+    gradient_accumulation: int = 1,
 ) -> None:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
-    The outputs live until the next step replaces them, as a loop variable does; `max_grad_norm` 0 turns clipping off.
+    The outputs live until the step is over; `max_grad_norm` 0 turns clipping off.
     """
     for step in range(1, steps + 1):
-        on_phase(Phase.FORWARD, step)
-        outputs = model(**batch)
-        on_phase(Phase.BACKWARD, step)
-        outputs.loss.backward()
+        for _ in range(gradient_accumulation):
+            on_phase(Phase.FORWARD, step)
+            outputs = model(**batch)
+            on_phase(Phase.BACKWARD, step)
+            outputs.loss.backward()
         on_phase(Phase.OPTIMIZER, step)
         if max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)

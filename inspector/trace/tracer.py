@@ -23,14 +23,17 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inspector.records import Category, Event, EventKind, Phase
 from inspector.trace.hidden_memory import LT_OPS, WORKSPACE_OPS, temporaries
 from inspector.trace.platform import Platform
 from inspector.trace.shadow import NO_VALUE, Shadows
+from inspector.training_records import Category, Event, EventKind, Phase
 
 __all__ = ["Tracer"]
 
 aten = torch.ops.aten
+
+# Two steps of Llama-3.1-405B are 130,000 events; a million take a minute, and no real model makes as many.
+_MOST_EVENTS = 1_000_000
 
 # Use counts of a gradient that only autograd's buffer holds, seen from inside a dispatch mode: of the tensor (the
 # buffer, the call and its Python wrapper) and of its storage (the tensor and the Python wrapper asked for the count).
@@ -63,13 +66,25 @@ class Tracer(TorchDispatchMode):
         self._step = 0
         self._started = 0
         self._modules: list[str] = [""]
+        self._trained: list[nn.Parameter] = []
+        self._head: nn.Module | None = None
+        self._past_head = False
+        self._head_sequence: int | None = None
         self._workspaces: set[tuple[str, bool]] = set()
 
     # --- what the step tells ------------------------------------------------------------------------------------------
 
+    def watch(self, model: nn.Module, head: nn.Module | None) -> None:
+        """Say whose gradients are gradients, and which module makes the logits."""
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._head = head
+
     def enter(self, phase: Phase, step: int) -> None:
         """Begin a phase; what the phase before made and left alive is kept by something."""
         self._close_phase()
+        self._past_head = False
+        if phase is Phase.FORWARD:
+            self._head_sequence = None
         self._phase, self._step = phase, step
         self._started = self._count
 
@@ -143,8 +158,12 @@ class Tracer(TorchDispatchMode):
         self._hooks.close()
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
-        """Note which module is at work."""
+        """Note which module is at work, and when it is the one that makes the logits."""
         self._modules.append(self._names.get(module, self._modules[-1]))
+        if module is self._head and self._phase is Phase.FORWARD:
+            self._past_head = True
+            # Nodes are numbered as they are made: those from here on belong to the head and the loss.
+            self._head_sequence = torch._C._autograd._get_sequence_nr()
 
     def _leave_module(self, _module: nn.Module, _inputs: Any, _outputs: Any) -> None:
         """Note that its caller is at work again."""
@@ -183,13 +202,32 @@ class Tracer(TorchDispatchMode):
         block = self._blocks.get(key)
         if block is None:
             block = self._blocks[key] = self._allocate(storage.nbytes(), op)
-            if self._phase is Phase.BACKWARD and torch.is_grad_enabled():
-                self._categories[block] = Category.ACTIVATIONS
+            category = self._category_now(tensor)
+            if category is not None:
+                self._categories[block] = category
             weakref.finalize(storage, self._forget, key).atexit = False
         return block
 
+    def _category_now(self, tensor: Tensor) -> Category | None:
+        """Return what a new block is for where that is clear at once; the rest follows from how long it lives."""
+        if self._phase is Phase.FORWARD:
+            if self._past_head:
+                return Category.LOGITS_AND_LOSS
+            in_layer = any(part.isdigit() for part in self._modules[-1].split("."))
+            is_mask = tensor.dim() == 4 and tensor.shape[1] == 1 and not in_layer
+            return Category.ATTENTION_MASK if is_mask else None
+        if self._phase is Phase.BACKWARD:
+            if torch.is_grad_enabled():
+                return Category.ACTIVATIONS  # a checkpointed block is computed again
+            node = torch._C._current_autograd_node()
+            if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
+                return Category.LOGITS_AND_LOSS
+        return None
+
     def _allocate(self, size: int, op: str) -> int:
         """Record a new block."""
+        if len(self._events) >= _MOST_EVENTS:
+            raise RuntimeError(f"the step makes more than {_MOST_EVENTS:,} allocations and frees")
         block = self._count
         self._count += 1
         self._sizes[block] = size
@@ -223,6 +261,10 @@ class Tracer(TorchDispatchMode):
 
     def _close_phase(self) -> None:
         """Give what the phase made and left alive the category of what keeps it."""
+        if self._phase is Phase.BACKWARD:
+            for parameter in self._trained:
+                if parameter.grad is not None:
+                    self._categories[self._see(parameter.grad, "gradient")] = Category.GRADIENTS
         kept = {Phase.FORWARD: Category.ACTIVATIONS, Phase.OPTIMIZER: Category.OPTIMIZER}.get(self._phase)
         if kept is None:
             return

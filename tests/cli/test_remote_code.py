@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from .running import Ran, assert_refused, run, run_process
 
@@ -38,7 +42,7 @@ class TinyForCausalLM(PreTrainedModel):
     def forward(self, x):
         return self.inner(x)
 """
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_type": "tiny_of_the_test",
     "architectures": ["TinyForCausalLM"],
     "auto_map": {
@@ -94,3 +98,17 @@ def test_trusted_code_that_fails_is_one_line(tmp_path: Path) -> None:
     folder, _ = repository(tmp_path, CONFIG)
     (folder / "configuration_tiny.py").write_text("print('noise')\nraise SystemError('broken\\n\\x1b[31mcode')\n")
     assert_refused(trusted(folder, tmp_path / "home"), 4, "broken")
+
+
+def test_trusted_code_is_not_fetched_offline(tmp_path: Path) -> None:
+    """The code may live in another repository; --offline asks for that one neither."""
+    auto_map = {name: f"org/code--{place}" for name, place in CONFIG["auto_map"].items()}
+    folder, _ = repository(tmp_path, {**CONFIG, "auto_map": auto_map})
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        hub.settimeout(0)
+        command = (sys.executable, "-m", "inspector", str(folder), "--offline", "--trust-remote-code")
+        address = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        ran = run_process(*command, environment={"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address})
+        assert_refused(ran, 4, "configuration code")
+        with pytest.raises(BlockingIOError):
+            hub.accept()

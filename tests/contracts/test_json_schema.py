@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]  # ships no types
 
+from inspector.training_records import Category
 from tests.cli.running import SMALL, run
 
 from .json_table import DOCS, load_schema, table
 
 # The keys of the contract (its parts that exist so far), under which nothing may go missing. Others are extensions.
 CONTRACT = {
-    "": {"schema", "versions", "model", "parameters", "adapter", "textbook", "warnings"},
+    "": {"schema", "versions", "model", "parameters", "adapter", "training", "textbook", "warnings"},
     "versions": {"inspector", "torch", "transformers", "peft", "python"},
     "model": {"id", "revision", "class", "model_type", "dtype", "source"},
     "parameters": {"base", "total", "trainable", "frozen", "buffers", "active", "groups", "tied", "tree"},
@@ -28,6 +29,19 @@ CONTRACT = {
     "adapter": {"type", "config", "targets", "modules_to_save", "file_bytes"},
     "adapter.targets": {"matched", "matched_count", "unmatched"},
     "adapter.modules_to_save": {"matched", "unmatched"},
+    "training": {
+        *("recipe", "peak_allocated_bytes", "peak_reserved_bytes", "end_of_step_allocated_bytes", "peak", "phases"),
+        *("top_modules", "not_accounted"),
+    },
+    "training.recipe": {
+        *("batch_size", "seq_len", "gradient_accumulation", "optimizer", "gradient_checkpointing", "max_grad_norm"),
+        *("padding", "loop", "attention", "sdpa_backend"),
+    },
+    "training.peak": {"phase", "module", "op", "breakdown"},
+    "training.peak.breakdown": {category.value for category in Category},
+    "training.phases[]": {"name", "end_allocated_bytes", "peak_allocated_bytes"},
+    "training.top_modules[]": {"name", "bytes"},
+    "training.not_accounted[]": {"what", "why"},
     "textbook.rules[]": {"name", "formula", "bytes", "source"},
     "warnings[]": {"code", "message"},
 }
@@ -95,6 +109,9 @@ def test_the_report_of_an_adapter_directory_follows_the_schema(tmp_path: Path, v
         (("parameters", "groups", "mystery"), 1),
         (("model", "source"), "elsewhere"),
         (("schema",), "inspector/2"),
+        (("training", "peak", "breakdown", "weights"), None),
+        (("training", "peak", "phase"), "sideways"),
+        (("training", "total_bytes"), 1),
         (("undocumented",), 1),
         (("warnings",), [{"code": "No Kebab", "message": ""}]),
     ],
@@ -112,7 +129,7 @@ def test_the_schema_can_fail(path: tuple[str, ...], value: object, validator: Dr
 
 def test_a_reader_allows_keys_of_later_versions() -> None:
     """The published schema describes what is there and forbids nothing that may be added."""
-    report = {**run(SMALL, "--offline", "--json").report, "training": {"peak_allocated_bytes": 1}}
+    report = {**run(SMALL, "--offline", "--json").report, "fit": [{"gpu": "H100"}]}
     Draft202012Validator(load_schema()).validate(report)
 
 

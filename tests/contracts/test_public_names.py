@@ -28,6 +28,7 @@ def test_the_public_names_stay() -> None:
         "InspectorError",
         "LoraOptions",
         "ModelUnavailableError",
+        "Recipe",
         "Report",
         "UnsupportedModelError",
         "UsageError",
@@ -41,6 +42,7 @@ def test_the_arguments_of_inspect_stay() -> None:
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "model": inspect.Parameter.empty,
         "peft": None,
+        "recipe": None,
         "revision": None,
         "dtype": "auto",
         "model_class": None,
@@ -50,7 +52,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "depth": 3,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 8
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 9
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.records import Report
+from inspector.render.names import folded_layers
 from inspector.render.text import render_text
 from tests.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
@@ -86,6 +88,44 @@ def test_printed_static_columns_add_up(name: str, width: int) -> None:
     assert all(len(parts) == 5 and [sum(parts)] == total for parts, total in columns)
 
 
+def tables(lines: list[str]) -> list[list[str]]:
+    """Return the lines of each block of a section: a table, and the sentence below it."""
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if line:
+            blocks[-1].append(line)
+        elif blocks[-1]:
+            blocks.append([])
+    return blocks
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("title", ["alive at the peak", "allocated by"])
+def test_printed_categories_and_modules_add_up_to_the_printed_peak(title: str, width: int) -> None:
+    """Whatever the peak is split by, the rows are all of it."""
+    training = QWQ_LORA.training
+    assert training is not None
+    found = tables(section(text_of(QWQ_LORA, width), "One training step"))
+    (answers, split) = (found[0], next(block for block in found if block[0].startswith(f"  {title} ")))
+    ((parts, (total,)),) = sums(split, "peak allocated")
+    assert sum(parts) == total == training.peak_allocated_bytes
+    assert len(parts) == (7 if title == "allocated by" else sum(size > 0 for size in training.peak.breakdown.values()))
+    assert f"{total:,}" in answers[0]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_phase_holds_no_more_at_its_end_than_at_most_and_one_of_them_has_the_peak(width: int) -> None:
+    """The phases are printed in order with both figures, exactly, at every width."""
+    training = QWQ_LORA.training
+    assert training is not None
+    found = tables(section(text_of(QWQ_LORA, width), "One training step"))
+    _, *rows = next(block for block in found if block[0].startswith("  phase "))
+    figures = [[number(match) for match in re.findall(r"\d[\d,]{4,}", line)] for line in rows[: len(training.phases)]]
+    assert figures == [[phase.peak_allocated_bytes, phase.end_allocated_bytes] for phase in training.phases]
+    assert all(most >= end for most, end in figures)
+    assert max(most for most, _ in figures) == training.peak_allocated_bytes
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["qwq-lora", "deepseek-full"])
 def test_printed_rules_and_their_differences_add_up_to_the_exact_bytes(name: str, width: int) -> None:
@@ -156,6 +196,26 @@ def test_sections_without_facts_are_absent() -> None:
     text = text_of(COUNT_ONLY)
     for title in ("Adapter", "Static bytes", "Rules of thumb", "Modules", "Checks", "Warnings", "static bytes"):
         assert title not in text
+    for title in ("One training step", "training peak"):
+        assert title not in text
+
+
+def test_the_first_screen_has_the_traced_peak_or_else_the_static_bytes() -> None:
+    """A figure without activations is no answer where the one with them is known."""
+    traced = text_of(QWQ_LORA).partition("Parameters by role")[0]
+    assert "training peak  100,969,480,192" in traced
+    assert "static bytes" not in traced
+    untraced = text_of(dataclasses.replace(QWQ_LORA, training=None)).partition("Parameters by role")[0]
+    assert "static bytes  67,675,236,864" in untraced
+    assert "training peak" not in untraced
+
+
+def test_layers_fold_only_where_no_number_is_missing() -> None:
+    """A range stands for every number in it, a star for some; nothing is lost to a name that looks folded."""
+    names = ["a.0.x", "a.1.x", "b.0.x", "b.2.x", "a.0-1.x", "c.7", "d.#", "d.3", "", "e.2.0", "e.2.1"]
+    folded = folded_layers(names)
+    assert [name for name, _ in folded] == ["a.0-1.x", "b.*.x", "a.0-1.x", "c.7", "d.#", "d.3", "", "e.2.0-1"]
+    assert [member for _, members in folded for member in members] == names
 
 
 def test_warnings_are_announced_and_marked() -> None:

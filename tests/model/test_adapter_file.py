@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ def test_every_method_of_peft_is_counted_and_sized_as_peft_does_it_with_real_wei
         {"init_lora_weights": "orthogonal"},
         {"init_lora_weights": "olora"},
         {"init_lora_weights": "pissa"},
+        {"target_modules": ["q_proj"], "layer_replication": [[0, 2], [1, 3]]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["mlp", "gate_proj"]},
     ],
     ids=lambda fields: " ".join(f"{name}={value}" for name, value in fields.items()),
 )
@@ -102,9 +105,33 @@ def test_variants_of_lora_are_counted_and_sized_as_with_real_weights(fields: dic
     assert_same_as_real({"peft_type": "LORA", "r": 4, **fields}, tmp_path)
 
 
-def test_saving_a_tied_embedding_is_sized_as_with_real_weights(tmp_path: Path) -> None:
-    fields = {"peft_type": "LORA", "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+@pytest.mark.parametrize("tying", [False, True], ids=["apart", "together"])
+@pytest.mark.parametrize("saved", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]], ids="+".join)
+def test_saving_a_tied_embedding_is_counted_and_sized_as_with_real_weights(
+    saved: list[str], tying: bool, tmp_path: Path
+) -> None:
+    fields = {"peft_type": "LORA", "target_modules": ["q_proj"], "modules_to_save": saved, "ensure_weight_tying": tying}
     assert_same_as_real(fields, tmp_path, tie_word_embeddings=True)
+
+
+def test_sizing_the_file_asks_the_hub_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config.json that was saved from a Hub model names it, and PEFT would ask for its vocabulary."""
+    asked: list[object] = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *names: asked.append(names))
+    fields = {**llama().to_dict(), "_name_or_path": "org/base"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    report = inspector.inspect(tmp_path, peft={"peft_type": "LORA", "target_modules": ["q_proj"]}, offline=True)
+    assert report.adapter is not None
+    assert report.adapter.file_bytes
+    assert asked == []
+
+
+def test_an_adapter_made_without_a_task_saves_no_classifier() -> None:
+    config = llama(architectures=["LlamaForSequenceClassification"])
+    fields = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
+    # r * (in + out) of q in 3 layers; the classifier has 2 labels of 16
+    assert inspector.inspect(config, peft={**fields, "task_type": None}).parameters.trainable == 3 * 4 * 32
+    assert inspector.inspect(config, peft=fields).parameters.trainable == 3 * 4 * 32 + 2 * 16
 
 
 @pytest.mark.parametrize("method", ["ADAMSS", "FROD"])

@@ -45,6 +45,24 @@ def test_saving_one_side_of_a_tied_weight_is_told() -> None:
     assert found["saved-untied"].startswith("lm_head shares its weight with model.embed_tokens")
 
 
+def test_saving_both_sides_of_a_tied_weight_is_told_unless_the_copies_are_tied_too() -> None:
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}
+    found = notices(llama(tie_word_embeddings=True), **fields)
+    assert found["saved-untied"].startswith("lm_head and model.embed_tokens share their weight, their saved copies do")
+    assert "saved-untied" not in notices(llama(tie_word_embeddings=True), **fields, ensure_weight_tying=True)
+    assert "saved-untied" not in notices(llama(), **fields)
+
+
+def test_equal_modules_saved_whole_are_told_once() -> None:
+    fields = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "modules_to_save": ["input_layernorm"]}
+    (notice,) = inspector.inspect(llama(), peft=fields).warnings
+    # 3 norms of 16 beside 3 layers of 4 * (16 + 16)
+    assert notice.message == (
+        "model.layers.0-2.input_layernorm (3 modules) are trained and saved whole: 48 parameters, "
+        "11.1 % of what is trained."
+    )
+
+
 def test_adapting_one_side_of_a_tied_weight_is_told() -> None:
     found = notices(llama(tie_word_embeddings=True), target_modules=["q_proj", "lm_head"])
     assert found["target-tied"].startswith("lm_head shares its weight with model.embed_tokens")
@@ -95,6 +113,12 @@ def test_a_bad_adapter_is_a_usage_error_of_one_line(fields: dict[str, Any], mess
     with pytest.raises(inspector.UsageError, match=message.replace("?", r"\?")) as caught:
         inspector.inspect(llama(), peft={"peft_type": "LORA", **fields})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["lora", 3, [1]], ids=str)
+def test_an_adapter_of_no_known_form_is_a_usage_error(asked: object) -> None:
+    with pytest.raises(inspector.UsageError, match="a mapping of PEFT fields"):
+        inspector.inspect(llama(), peft=asked)
 
 
 def test_fields_of_a_newer_peft_are_dropped_with_a_notice() -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+import sys
+import threading
+import time
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import peft
 import pytest
@@ -10,6 +17,7 @@ import torch
 import transformers
 
 import inspector
+from inspector.model.skeleton import build_skeleton
 from inspector.records import Census, Role, ServedFrom
 from tests.model.tiny import LLAMA_LAYER, LLAMA_TIED, LLAMA_UNTIED, llama, mixtral
 
@@ -68,6 +76,37 @@ def test_of_an_expert_model_one_token_uses_k_of_e_experts() -> None:
     assert census.active == census.base - experts // 2
 
 
+def test_slices_for_experts_that_compute_nothing_are_not_active() -> None:
+    # LongCat fuses gate and up for 4 experts and 2 that compute nothing, [6, 32, 16], and down for the 4, [4, 16, 16]:
+    # a token's 2 experts are 2 * (32*16 + 16*16)
+    config = transformers.LongcatFlashConfig(
+        architectures=["LongcatFlashForCausalLM"],
+        hidden_size=16,
+        num_layers=1,
+        num_attention_heads=4,
+        ffn_hidden_size=32,
+        expert_ffn_hidden_size=16,
+        vocab_size=64,
+        n_routed_experts=4,
+        zero_expert_num=2,
+        moe_topk=2,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        dtype="bfloat16",
+    )
+    census = inspector.inspect(config).parameters
+    assert census.groups[Role.EXPERTS] == 6 * 32 * 16 + 4 * 16 * 16
+    assert census.active == census.base - census.groups[Role.EXPERTS] + 2 * (32 * 16 + 16 * 16)
+
+
+def test_the_output_projection_of_a_state_space_mixer_is_no_attention() -> None:
+    config = transformers.MambaConfig(
+        architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=2, vocab_size=64, dtype="bfloat16"
+    )
+    groups = inspector.inspect(config).parameters.groups
+    assert set(groups) == {Role.EMBEDDING, Role.NORM, Role.OTHER}
+
+
 def test_a_dense_model_has_no_active_count() -> None:
     assert "active" not in inspector.inspect(llama()).to_dict()["parameters"]
 
@@ -117,6 +156,34 @@ def test_a_live_peft_model_is_counted_with_its_base() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]),
+        peft.AdaptionPromptConfig(adapter_len=2, adapter_layers=2),
+        peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+    ],
+    ids=["one saved", "both saved", "adaption prompt", "prompt"],
+)
+def test_a_live_peft_model_is_counted_as_its_parts_are(config: peft.PeftConfig) -> None:
+    base = llama(tie_word_embeddings=True)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = transformers.LlamaForCausalLM._from_config(base)
+        attached = peft.get_peft_model(model, copy.deepcopy(config), adapter_name="mine")
+    modules = [name for name, _ in attached.named_modules()]
+    live, parts = inspector.inspect(attached), inspector.inspect(base, peft=config)
+    assert live.parameters.base == LLAMA_TIED
+    assert live.parameters.groups == parts.parameters.groups
+    assert live.parameters.trainable == parts.parameters.trainable
+    assert live.adapter is not None
+    assert parts.adapter is not None
+    assert live.adapter.file_bytes == parts.adapter.file_bytes
+    assert [notice.code for notice in live.warnings] == [notice.code for notice in parts.warnings]
+    assert [name for name, _ in attached.named_modules()] == modules
+
+
 def test_a_base_that_was_left_unfrozen_is_told() -> None:
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(llama())
@@ -125,6 +192,45 @@ def test_a_base_that_was_left_unfrozen_is_told() -> None:
     report = inspector.inspect(attached)
     assert [notice.code for notice in report.warnings] == ["base-unfrozen"]
     assert "1,024 parameters" in report.warnings[0].message
+
+
+def test_full_fine_tuning_has_no_buffers_of_an_adapter() -> None:
+    vera = inspector.inspect(llama(), peft={"peft_type": "VERA", "r": 2, "target_modules": ["q_proj"]})
+    without = inspector.inspect(llama())
+    assert vera.static is not None
+    assert without.static is not None
+    assert vera.static.full == without.static.full
+    assert vera.static.adapter is not None
+    # the shared projections, in float32: 2*16 and 16*2
+    assert vera.static.adapter.buffers_bytes == without.static.full.buffers_bytes + 4 * 2 * 2 * 16
+
+
+def test_a_dtype_that_is_none_is_a_usage_error() -> None:
+    with pytest.raises(inspector.UsageError, match="dtype 'float' is not known; use one of auto, float32"):
+        inspector.inspect(llama(), dtype="float")
+
+
+def test_inspections_in_threads_leave_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each puts settings of the process back: one that came in between would keep what the other had set."""
+    inside: list[int] = []
+    met: list[int] = []
+
+    def build_slowly(*arguments: Any) -> transformers.PreTrainedModel:
+        inside.append(1)
+        met.append(len(inside))
+        time.sleep(0.1)
+        inside.pop()
+        return build_skeleton(*arguments)
+
+    monkeypatch.setattr("inspector.model.counting.build_skeleton", build_slowly)
+    before = (sys.stdout, sys.stderr, logging.getLogger("transformers").level, torch.get_default_dtype())
+    threads = [threading.Thread(target=inspector.inspect, args=(llama(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met == [1] * 4
+    assert (sys.stdout, sys.stderr, logging.getLogger("transformers").level, torch.get_default_dtype()) == before
 
 
 def test_a_model_with_data_is_refused() -> None:
@@ -190,6 +296,22 @@ def test_layers_that_differ_are_not_folded_together() -> None:
     fields = {**LORA, "layers_to_transform": [1], "target_modules": ["q_proj"]}
     tree = inspector.inspect(llama(), peft=fields, depth=2).parameters.tree
     assert [row.name for row in tree if ".layers." in row.name] == ["model.layers.0,2", "model.layers.1"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3},
+        {"peft_type": "ADAPTION_PROMPT", "adapter_len": 2, "adapter_layers": 2},
+        LORA,
+    ],
+    ids=lambda fields: fields["peft_type"],
+)
+def test_the_tree_names_modules_as_the_base_model_does(fields: dict[str, object]) -> None:
+    tree = inspector.inspect(llama(tie_word_embeddings=True), peft=fields, depth=2).parameters.tree
+    rows = {row.name: row for row in tree}
+    assert {"model.embed_tokens", "model.norm"} <= set(rows)
+    assert rows["lm_head"].shared_with == "model.embed_tokens.weight"
 
 
 def test_a_tied_weight_counts_at_its_first_owner_and_the_other_row_says_so() -> None:

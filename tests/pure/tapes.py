@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspector.records import Category, Event, EventKind, Phase
+from inspector.training_records import Category, Event, EventKind, Phase
 
 
 class Tape:

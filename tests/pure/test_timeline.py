@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.memory.allocator_settings import MIB, AllocatorSettings
-from inspector.memory.timeline import MemoryPhase, TopModule, breakdown_at, fold, training_memory
-from inspector.records import Category, Event, EventKind, Phase
+from inspector.memory.timeline import breakdown_at, fold, training_memory
+from inspector.training_records import Category, Event, EventKind, MemoryPhase, Phase, Recipe, TopModule
 from tests.pure.tapes import Tape
 
 # One layer, trained for two steps; every size is large enough for a segment of its own, so that reserved is easy.
@@ -102,8 +102,8 @@ def test_a_step_ends_with_what_it_leaves_behind() -> None:
 
 
 def test_training_memory_shows_loading_and_the_last_step() -> None:
-    """The peaks are over both steps, and the total is reserved plus what lies outside the allocator."""
-    memory = training_memory(fold(two_steps()), overhead_bytes=300 * MIB)
+    """The peaks are over both steps."""
+    memory = training_memory(fold(two_steps()), recipe=Recipe(), platform="any", not_accounted=())
     assert [(item.step, item.name) for item in memory.phases] == [
         (0, Phase.LOAD),
         (2, Phase.FORWARD),
@@ -112,7 +112,7 @@ def test_training_memory_shows_loading_and_the_last_step() -> None:
     ]
     assert memory.peak_allocated_bytes == 220 * MIB + 1024
     assert memory.end_of_step_allocated_bytes == 120 * MIB + 512
-    assert memory.total_bytes == memory.peak_reserved_bytes + 300 * MIB == 522 * MIB
+    assert memory.peak_reserved_bytes == 222 * MIB
 
 
 def test_unsplit_slack_counts_in_the_category_of_its_block() -> None:
@@ -155,7 +155,8 @@ def test_an_empty_tape_is_an_empty_timeline() -> None:
     """No phase, no peak, no bytes."""
     timeline = fold([])
     assert (timeline.peak, timeline.phases, timeline.peak_allocated_bytes) == (None, [], 0)
-    assert training_memory(timeline, overhead_bytes=7).total_bytes == 7
+    with pytest.raises(ValueError, match="allocates nothing"):
+        training_memory(timeline, recipe=Recipe(), platform="any", not_accounted=())
 
 
 def test_emptying_the_cache_lowers_reserved_but_not_its_peak() -> None:

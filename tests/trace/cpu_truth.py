@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from inspector.records import Category, EventKind
 from inspector.trace.platform import Platform, installed_torch
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
+from inspector.training_records import Category, EventKind
 
 # Scalars and step counters: some of them are CPU tensors on any device, and none of them matters for memory.
 SMALLEST_BYTES = 64

@@ -11,8 +11,8 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers.trainer_pt_utils import get_parameter_names
 
-from inspector.records import Phase
 from inspector.trace.step import trainer_steps
+from inspector.training_records import Phase
 from tests.trace.cpu_truth import relevant
 from tests.trace.test_cpu_truth import BATCH, build
 

@@ -19,12 +19,12 @@ from torch import nn
 from transformers.integrations import sdpa_attention
 
 from inspector.memory.timeline import fold
-from inspector.records import Category, Phase
 from inspector.source import catalogue
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.platform import Platform
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
+from inspector.training_records import Category, Phase
 
 RECORD = json.loads((Path(__file__).parent / "lora_steps_t4.json").read_text(encoding="utf-8"))
 T4 = Platform(compute_capability=(7, 5), torch_version=(2, 10))

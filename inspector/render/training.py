@@ -1,0 +1,196 @@
+"""The traced training step as a section: what it takes at most, where that is, and what holds the bytes then.
+
+Categories add up to the peak exactly, and so do modules; those that differ only in their layer share a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.errors import one_line
+from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.names import folded_layers
+from inspector.training_records import Peak, Phase, Recipe, TrainingMemory
+from inspector.units import format_bytes, format_count, format_share
+
+__all__ = ["answer_row", "training_section"]
+
+_MOST_MODULES = 6
+_NO_MODULE = "outside any module"
+_PHASES = {
+    Phase.LOAD: "loading",
+    Phase.FORWARD: "forward pass",
+    Phase.BACKWARD: "backward pass",
+    Phase.OPTIMIZER: "optimizer",
+}
+
+ON_TOP = (
+    "The CUDA context and the libraries come on top: some hundred MiB that are outside the allocator and its figures."
+)
+
+
+def answer_row(training: TrainingMemory) -> Row:
+    """Return the row of the first screen: what one training step reserves at its peak."""
+    peak = training.peak_reserved_bytes
+    words = f"reserved; batch {_batch(training.recipe)}; parts below"
+    return row(("", "training peak", format_count(peak), format_bytes(peak), words), tone=Tone.KEY)
+
+
+def training_section(training: TrainingMemory) -> Section:
+    """Return the answers, then the peak by category and by module, the phases, and what is not known."""
+    blocks = "Each tensor counts with the block that the allocator takes for it, which is rounded up."
+    outside = "Weights, optimizer state, the loss and what is made between modules stand outside any module."
+    steps = "Loading, and the phases of the second step: the first one has no optimizer state yet."
+    return Section(
+        title="One training step",
+        blocks=(
+            _answers(training),
+            _circumstances(training),
+            _categories(training.peak),
+            paragraph(blocks, Tone.QUIET),
+            _modules(training),
+            paragraph(outside, Tone.QUIET),
+            _phases(training),
+            paragraph(steps, Tone.QUIET),
+            *_not_accounted(training),
+            paragraph(ON_TOP),
+        ),
+    )
+
+
+def _answers(training: TrainingMemory) -> Table:
+    """Return the three figures that a run on a GPU would print."""
+    columns = (
+        column("", Kind.LABEL),
+        column("", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("", Kind.WORDS),
+    )
+    answers = (
+        ("peak allocated", training.peak_allocated_bytes, "what torch.cuda.max_memory_allocated() returns"),
+        ("peak reserved", training.peak_reserved_bytes, "what torch.cuda.max_memory_reserved() returns"),
+        ("end of step", training.end_of_step_allocated_bytes, "still allocated when the step is over"),
+    )
+    rows = (
+        row((what, format_count(size), format_bytes(size), words), tone=Tone.KEY if index < 2 else Tone.PLAIN)
+        for index, (what, size, words) in enumerate(answers)
+    )
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def _circumstances(training: TrainingMemory) -> Table:
+    """Return where the peak is, and what the figures hold for."""
+    peak = training.peak
+    place = (_PHASES[peak.phase], one_line(peak.module) or _NO_MODULE, _operation(peak.op))
+    rows = (
+        row(("peak is in", ", ".join(part for part in place if part))),
+        row(("recipe", ", ".join(_recipe(training.recipe)))),
+        row(("platform", training.platform)),
+    )
+    return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)
+
+
+def _batch(recipe: Recipe) -> str:
+    """Return the shape of a micro-batch."""
+    return f"{format_count(recipe.batch_size)} × {format_count(recipe.seq_len)} tokens"
+
+
+def _recipe(recipe: Recipe) -> Iterator[str]:
+    """Yield how the step runs, in a few words an option."""
+    padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
+    yield f"batch {_batch(recipe)} {'with' if padded else 'without'} padding"
+    if recipe.gradient_accumulation > 1:
+        yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
+    yield one_line(recipe.optimizer)
+    yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}"
+    yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"
+    is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
+    yield one_line(recipe.attention) + (f" ({one_line(recipe.sdpa_backend)})" if is_fused else "") + " attention"
+    yield f"{one_line(recipe.loop)} loop"
+
+
+def _operation(op: str) -> str:
+    """Return an operation without the namespace and the overload that every one has."""
+    return one_line(op.removeprefix("aten.").removesuffix(".default"))
+
+
+# --- tables that add up -----------------------------------------------------------------------------------------------
+
+
+def _categories(peak: Peak) -> Table:
+    """Return what the bytes at the peak are for; they add up to the peak."""
+    columns = (
+        column("alive at the peak", Kind.LABEL),
+        column("bytes", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("share", Kind.NUMBER, quiet=True),
+        column("", Kind.BAR),
+    )
+    total = peak.allocated_bytes
+    rows = [
+        row(
+            (category.value.replace("_", " "), format_count(size), format_bytes(size), format_share(size, total), ""),
+            share=size / total,
+        )
+        for category, size in peak.breakdown.items()
+        if size
+    ]
+    cells = ("peak allocated", format_count(total), format_bytes(total), format_share(total, total), "")
+    return Table(columns=columns, rows=(*rows, row(cells, tone=Tone.TOTAL)))
+
+
+def _modules(training: TrainingMemory) -> Table:
+    """Return which modules allocated the bytes at the peak, layers folded; the rows add up to the peak."""
+    columns = (
+        column("allocated by", Kind.NAME),
+        column("modules", Kind.NUMBER, quiet=True),
+        column("bytes", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+    )
+    sizes = {item.name: item.bytes for item in training.top_modules}
+    groups = [(name, len(members), sum(sizes[member] for member in members)) for name, members in folded_layers(sizes)]
+    groups.sort(key=lambda group: -group[2])
+    listed = groups if len(groups) <= _MOST_MODULES + 1 else groups[:_MOST_MODULES]
+    rows = [
+        row((name or _NO_MODULE, format_count(count) if name else "", format_count(size), format_bytes(size)))
+        for name, count, size in listed
+    ]
+    rest = groups[len(listed) :]
+    if rest:
+        size = sum(size for _, _, size in rest)
+        count = sum(count for _, count, _ in rest)
+        rows.append(row(("other modules", format_count(count), format_count(size), format_bytes(size))))
+    total = sum(sizes.values())
+    rows.append(row(("peak allocated", "", format_count(total), format_bytes(total)), tone=Tone.TOTAL))
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def _phases(training: TrainingMemory) -> Table:
+    """Return the most that each phase holds and what it leaves behind."""
+    columns = (
+        column("phase", Kind.LABEL),
+        column("at most", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("at its end", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+    )
+    rows = (
+        row((_PHASES[phase.name], *_figures(phase.peak_allocated_bytes), *_figures(phase.end_allocated_bytes)))
+        for phase in training.phases
+    )
+    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3),), ((0, 1), (0, 3))))
+
+
+def _figures(size_bytes: int) -> tuple[str, str]:
+    """Return bytes exactly and for people."""
+    return format_count(size_bytes), format_bytes(size_bytes)
+
+
+def _not_accounted(training: TrainingMemory) -> Iterator[Table]:
+    """Yield what a real step may take beyond the figures, where there is anything."""
+    rows = tuple(
+        row(("" if index else "not included", f"{one_line(item.what)}: {one_line(item.why)}"))
+        for index, item in enumerate(training.not_accounted)
+    )
+    if rows:
+        yield Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)

@@ -1,0 +1,130 @@
+"""The traced step of the report: laws that hold for every model and recipe, and what is refused."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import transformers
+
+import inspector
+from inspector.training_records import Category, TrainingMemory
+from tests.model.tiny import llama, mixtral
+
+LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
+RECIPES = {
+    "default": inspector.Recipe(),
+    "plain loop": inspector.Recipe(loop="plain"),
+    "checkpointing": inspector.Recipe(gradient_checkpointing=True),
+    "accumulation": inspector.Recipe(gradient_accumulation=3),
+    "padded": inspector.Recipe(batch_size=2),
+    "unpadded": inspector.Recipe(batch_size=2, padding=False),
+    "eager": inspector.Recipe(attention="eager"),
+    "math": inspector.Recipe(sdpa_backend="math"),
+    "sgd without clipping": inspector.Recipe(optimizer="sgd", max_grad_norm=0),
+}
+
+
+def traced(config: Any, recipe: inspector.Recipe, peft: Any = None) -> TrainingMemory:
+    """Return the training section of a small model."""
+    report = inspector.inspect(config, peft=peft, recipe=recipe)
+    assert report.training is not None, report.warnings
+    return report.training
+
+
+@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_step_ends_with_what_is_kept_and_its_peak_is_the_sum_of_its_parts(
+    recipe: inspector.Recipe, peft: dict[str, Any] | None
+) -> None:
+    config = llama(max_position_embeddings=2048)
+    training = traced(config, recipe, peft)
+    assert sum(training.peak.breakdown.values()) == training.peak_allocated_bytes
+    assert sum(module.bytes for module in training.top_modules) == training.peak_allocated_bytes
+    assert max(phase.peak_allocated_bytes for phase in training.phases) <= training.peak_allocated_bytes
+    assert training.peak_allocated_bytes <= training.peak_reserved_bytes
+    kept = sum(
+        training.peak.breakdown[category]
+        for category in (Category.WEIGHTS, Category.ADAPTER, Category.BUFFERS, Category.INPUTS, Category.OTHER)
+    )
+    # Weights, buffers, batch and workspaces stay; beside them only the optimizer's state does.
+    assert training.end_of_step_allocated_bytes >= kept
+    if recipe.optimizer == "sgd":
+        assert training.end_of_step_allocated_bytes == kept
+
+
+def test_the_state_of_adamw_is_two_moments_of_every_trained_weight() -> None:
+    report = inspector.inspect(llama(), peft=LORA)
+    training = report.training
+    assert training is not None
+    kept = (Category.WEIGHTS, Category.ADAPTER, Category.BUFFERS, Category.INPUTS, Category.OTHER)
+    state = training.end_of_step_allocated_bytes - sum(training.peak.breakdown[category] for category in kept)
+    # Each moment of each of 2 * 7 * 3 matrices is float32 and takes a block of its own, rounded to 512 bytes.
+    sizes = [
+        4 * 4 * side for sides in ((16, 16), (16, 8), (16, 8), (16, 16), (16, 32), (16, 32), (32, 16)) for side in sides
+    ]
+    assert state == 2 * 3 * sum(512 * -(-size // 512) for size in sizes)
+
+
+def test_two_traces_of_one_step_are_equal_with_and_without_garbage_collection() -> None:
+    gc.disable()
+    try:
+        first = traced(llama(), inspector.Recipe(gradient_checkpointing=True), LORA)
+    finally:
+        gc.enable()
+    assert traced(llama(), inspector.Recipe(gradient_checkpointing=True), LORA) == first
+
+
+def test_checkpointing_keeps_fewer_activations() -> None:
+    config = llama(num_hidden_layers=8, max_position_embeddings=2048)
+    kept = [
+        traced(config, inspector.Recipe(gradient_checkpointing=on)).peak.breakdown[Category.ACTIVATIONS]
+        for on in (False, True)
+    ]
+    assert kept[1] < kept[0] / 2
+
+
+def test_a_model_of_experts_is_traced() -> None:
+    assert traced(mixtral(), inspector.Recipe()).peak_allocated_bytes > 0
+
+
+def test_the_traced_process_is_left_as_it_was() -> None:
+    import torch
+
+    inspector.inspect(llama())
+    probe = torch.zeros(2, 3, device="meta")
+    assert torch.nn.functional.dropout(probe, 0.5).shape == (2, 3)
+    assert torch._C._len_torch_dispatch_stack() == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.MambaConfig(
+            architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=1, vocab_size=32
+        ),
+        transformers.ViTConfig(
+            architectures=["ViTForImageClassification"],
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+        ),
+    ],
+    ids=["mamba", "vit"],
+)
+def test_a_step_that_cannot_be_traced_is_told_and_the_counts_stay(config: Any) -> None:
+    report = inspector.inspect(config)
+    assert report.training is None
+    assert report.parameters.base > 0
+    assert [notice.code for notice in report.warnings if notice.code != "dtype-assumed"] == ["not-traced"]
+
+
+def test_rows_longer_than_the_models_positions_are_told() -> None:
+    report = inspector.inspect(llama(max_position_embeddings=512), recipe=inspector.Recipe(seq_len=513))
+    assert "beyond-positions" in {notice.code for notice in report.warnings}
+
+
+def test_counting_alone_traces_nothing() -> None:
+    assert inspector.inspect(llama(), count_only=True).training is None

@@ -83,13 +83,14 @@ def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tup
         NotTraceableError,
         default_platform,
         not_accounted,
+        resolved,
         step_notices,
         trace_training,
     )
 
     if counted.trainable is None:
         return None, ()
-    platform = default_platform()
+    platform, recipe = default_platform(), resolved(recipe)
     notices = step_notices(counted.trainable, recipe)
     try:
         with quietly():

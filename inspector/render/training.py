@@ -39,7 +39,7 @@ def answer_row(training: TrainingMemory) -> Row:
 def training_section(training: TrainingMemory) -> Section:
     """Return the answers, then the peak by category and by module, the phases, and what is not known."""
     blocks = "Each tensor counts with the block that the allocator takes for it, which is rounded up."
-    outside = "Weights, optimizer state, the loss and what is made between modules stand outside any module."
+    outside = "Optimizer state, the loss and what is made between modules stand outside any module."
     steps = "Loading, and the phases of the second step: the first one has no optimizer state yet."
     return Section(
         title="One training step",

@@ -26,6 +26,8 @@ LT_OPS = frozenset({aten.addmm.default})
 NOT_ACCOUNTED = (
     ("partial sums of reductions over long columns", "bias and norm-weight gradients take buffers for a moment"),
     ("sorting in the backward pass of embeddings", "only where an embedding trains on more than 3,072 tokens"),
+    ("splits of flash attention", "accumulators for a moment, where heads and rows are few"),
+    ("grouped matrix products of experts", "arguments and workspaces of their kernels"),
     ("plans of cuDNN convolutions and attention", "their workspaces are chosen by cuDNN at run time"),
 )
 

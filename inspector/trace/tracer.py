@@ -88,10 +88,12 @@ class Tracer(TorchDispatchMode):
         self._phase, self._step = phase, step
         self._started = self._count
 
-    def hold(self, tensors: Iterable[Tensor], category: Category) -> None:
-        """Say what the blocks of these tensors are for; blocks that are not known yet are allocated now."""
+    def hold(self, tensors: Iterable[Tensor], category: Category, module: str = "") -> None:
+        """Say what the blocks of these tensors are for and whose; blocks that are not known yet are allocated now."""
+        self._modules.append(module)
         for tensor in tensors:
             self._categories[self._see(tensor, "load")] = category
+        self._modules.pop()
 
     def empty_cache(self) -> None:
         """Record `torch.cuda.empty_cache()`."""

@@ -9,6 +9,7 @@ floating-point data, as expert routing does) raises `NotTraceableError` with the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +26,7 @@ from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import Category, Event, Recipe, Unaccounted
 
-__all__ = ["NotTraceableError", "default_platform", "not_accounted", "step_notices", "trace_training"]
+__all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved", "step_notices", "trace_training"]
 
 _STEPS = 2
 # Model classes that take a batch of token ids with labels of the same shape.
@@ -48,8 +49,14 @@ def not_accounted() -> tuple[Unaccounted, ...]:
     return tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
 
 
+def resolved(recipe: Recipe) -> Recipe:
+    """Return the recipe with what depends on the rest of it filled in."""
+    padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
+    return dataclasses.replace(recipe, padding=padding)
+
+
 def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event]:
-    """Return the tape of loading `model` and of two steps of `recipe` on `platform`.
+    """Return the tape of loading `model` and of two steps of a resolved `recipe` on `platform`.
 
     `model` is a transformers model or a PeftModel on meta, with `requires_grad` set on what trains; it is changed.
     """
@@ -106,10 +113,19 @@ def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
 def _load(tracer: Tracer, model: nn.Module) -> None:
     """Put the parameters and buffers on the tape in the order in which loading and attaching make them."""
     parameters = list(model.named_parameters())
-    is_adapter = {name: ".base_layer." not in name and _is_added(name) for name, _ in parameters}
-    tracer.hold((tensor for name, tensor in parameters if not is_adapter[name]), Category.WEIGHTS)
-    tracer.hold(model.buffers(), Category.BUFFERS)
-    tracer.hold((tensor for name, tensor in parameters if is_adapter[name]), Category.ADAPTER)
+    for added, category in ((False, Category.WEIGHTS), (True, Category.ADAPTER)):
+        for name, tensor in parameters:
+            if _is_added(name) is added:
+                tracer.hold([tensor], category, _owner(name))
+        if not added:
+            for name, buffer in model.named_buffers():
+                tracer.hold([buffer], Category.BUFFERS, _owner(name))
+
+
+def _owner(name: str) -> str:
+    """Return the path of the module that a parameter belongs to, without PEFT's wrappers."""
+    path = name.removeprefix("base_model.model.").removeprefix("base_model.").rpartition(".")[0]
+    return path.replace(".base_layer", "")
 
 
 def _is_added(name: str) -> bool:
@@ -122,7 +138,7 @@ def _batch(tracer: Tracer, recipe: Recipe) -> dict[str, Tensor]:
     shape = (recipe.batch_size, recipe.seq_len)
     meta = torch.device("meta")
     batch = {name: torch.zeros(shape, dtype=torch.int64, device=meta) for name in ("input_ids", "labels")}
-    if recipe.padding if recipe.padding is not None else recipe.batch_size > 1:
+    if recipe.padding:
         batch["attention_mask"] = torch.ones(shape, dtype=torch.int64, device=meta)
         mask = torch.ones(shape, dtype=torch.int64)
         mask[-1, -1] = 0  # one padded position is enough: what is allocated does not depend on how many there are

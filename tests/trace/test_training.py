@@ -85,8 +85,9 @@ def test_checkpointing_keeps_fewer_activations() -> None:
     assert kept[1] < kept[0] / 2
 
 
-def test_a_model_of_experts_is_traced() -> None:
-    assert traced(mixtral(), inspector.Recipe()).peak_allocated_bytes > 0
+@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
+def test_a_model_of_experts_is_traced(peft: dict[str, Any] | None) -> None:
+    assert traced(mixtral(), inspector.Recipe(), peft).peak_allocated_bytes > 0
 
 
 def test_the_traced_process_is_left_as_it_was() -> None:

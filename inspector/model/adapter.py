@@ -237,7 +237,13 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
     leaves = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)}
     linears = ", ".join(sorted(leaves)[:12])
     if names and "not found in the base model" in str(error):
-        near = near_names(names[0].rpartition(".")[2], leaves)
+        leaf = names[0].rpartition(".")[2]
+        if leaf in leaves:
+            return UsageError(
+                f"target {quoted(', '.join(names))} is in {type(model).__name__}, but layers_to_transform, "
+                "exclude_modules or the rest of its path leaves nothing of it: correct these."
+            )
+        near = near_names(leaf, leaves)
         hint = f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {linears}: name some."
         return UsageError(f"target {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
     if "specify `target_modules`" in str(error):

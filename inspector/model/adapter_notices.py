@@ -143,10 +143,14 @@ def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
 
 def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     """Say when routed experts stay untouched because they are fused parameters, which no module name can target."""
+    adapted = adapted_layers(model)
+    if not adapted:  # prompt methods adapt no module
+        return
     experts = {parameter for parameter, role in base.roles.items() if role is Role.EXPERTS}
-    reached = {
+    saved = {parameter for _, wrapper in saved_modules(model) for parameter in wrapper.original_module.parameters()}
+    reached = saved | {
         parameter
-        for _, layer in adapted_layers(model)
+        for _, layer in adapted
         for name, parameter in _base_layer(layer).named_parameters(recurse=False)
         # A wrapper of one parameter leaves the others of its module alone.
         if parameter in experts and getattr(layer, "parameter_name", name) == name

@@ -79,6 +79,15 @@ def test_fused_experts_that_no_target_reaches_are_told() -> None:
     assert message.startswith("12,288 parameters of routed experts")
 
 
+def test_experts_that_are_saved_whole_are_not_missed() -> None:
+    assert "experts-not-reached" not in notices(mixtral(), target_modules=["q_proj"], modules_to_save=["experts"])
+
+
+def test_a_prompt_method_is_not_told_about_experts() -> None:
+    report = inspector.inspect(mixtral(), peft={"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2})
+    assert "experts-not-reached" not in {notice.code for notice in report.warnings}
+
+
 def test_experts_reached_in_part_are_told_for_the_rest() -> None:
     message = notices(mixtral(), target_parameters=["mlp.experts.down_proj"])["experts-not-reached"]
     # the gate_up projections are left: 2 layers of 4 experts of 64*16
@@ -99,6 +108,7 @@ def test_experts_that_peft_reaches_are_listed_as_targets_by_parameter() -> None:
     [
         ({"target_modules": ["q_projj"]}, "Did you mean q_proj"),
         ({"target_modules": "nothing.*"}, "The linear layers are down_proj"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "leaves nothing of it"),
         ({"r": 0}, "rank r must be an integer of at least 1"),
         ({"r": "8"}, "rank r must be an integer of at least 1"),
         ({"lora_alpha": "x"}, "PEFT refuses LORA"),

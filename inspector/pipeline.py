@@ -59,9 +59,10 @@ def _run(request: Request, progress: Progress) -> Report:
             counted.base_dtypes,
             counted.census,
             base_buffer_bytes=counted.base_buffer_bytes,
+            base_frozen_bytes=sum(counted.base_frozen_dtypes.values()),
             has_adapter=counted.adapter is not None,
         )
-        textbook = textbook_rules(static, counted.census, counted.base_dtypes)
+        textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
         progress("tracing a training step")
         training, trace_notices = _trace(counted, request.recipe)
     return Report(

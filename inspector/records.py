@@ -268,7 +268,8 @@ class AdapterFacts:
 class Counted:
     """What the model stage hands on: everything that follows from the module tree alone.
 
-    `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers.
+    `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers,
+    `base_frozen_dtypes` bytes by dtype of what its class itself does not train.
     `trainable` is the counted model itself on meta, for a step to be traced; it belongs to the inspection alone, and is
     None where the model is the caller's.
     """
@@ -277,6 +278,7 @@ class Counted:
     census: Census
     base_dtypes: Mapping[str, int]
     base_buffer_bytes: int
+    base_frozen_dtypes: Mapping[str, int] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
     trainable: Any = None
     notices: Sequence[Notice] = ()

@@ -19,16 +19,22 @@ MOMENTS = 2
 
 
 def static_bytes(
-    base_dtypes: Mapping[str, int], census: Census, *, base_buffer_bytes: int, has_adapter: bool
+    base_dtypes: Mapping[str, int],
+    census: Census,
+    *,
+    base_buffer_bytes: int,
+    has_adapter: bool,
+    base_frozen_bytes: int = 0,
 ) -> StaticBytes:
     """Return the static bytes of full fine-tuning and, with an adapter, of training that adapter.
 
     `base_dtypes` and `base_buffer_bytes` are those of the base model before the adapter; `census` counts the model
-    after it, whose buffers may be more (VeRA's projections are).
+    after it, whose buffers may be more (VeRA's projections are). `base_frozen_bytes` are weights of the base that its
+    class itself does not train.
     """
-    base = sum(base_dtypes.values())
+    base = sum(base_dtypes.values()) - base_frozen_bytes
     full = StaticRecipe(
-        frozen_bytes=0,
+        frozen_bytes=base_frozen_bytes,
         trained_bytes=base,
         gradients_bytes=base,
         optimizer_bytes=MOMENTS * base,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from inspector.dtypes import dtype_bytes
 from inspector.memory.static import MOMENTS
 from inspector.records import Census, StaticBytes, StaticRecipe, Textbook, TextbookDifference, TextbookRule
 
@@ -27,17 +28,21 @@ _SOURCE = (
 )
 
 
-def textbook_rules(static: StaticBytes, census: Census, base_dtypes: Mapping[str, int]) -> Textbook:
+def textbook_rules(
+    static: StaticBytes, census: Census, base_dtypes: Mapping[str, int], base_frozen_dtypes: Mapping[str, int]
+) -> Textbook:
     """Return the rules that apply, each with its exact counterpart and the differences between the two."""
-    rules = [_full_rule(static.full, census.base, base_dtypes)]
+    frozen = sum(size // dtype_bytes(name) for name, size in base_frozen_dtypes.items())
+    rules = [_full_rule(static.full, census.base, frozen, base_dtypes)]
     if static.adapter is not None:
         rules.append(_adapter_rule(static.adapter, census))
     return Textbook(rules=tuple(rules))
 
 
-def _full_rule(exact: StaticRecipe, base: int, base_dtypes: Mapping[str, int]) -> TextbookRule:
-    """Compare 12P with full fine-tuning in the dtype of the checkpoint."""
+def _full_rule(exact: StaticRecipe, base: int, frozen: int, base_dtypes: Mapping[str, int]) -> TextbookRule:
+    """Compare 12P with full fine-tuning in the dtype of the checkpoint; `frozen` elements its class does not train."""
     kept = _kept_in(base_dtypes)
+    trained = base - frozen
     return TextbookRule(
         name="full fine-tuning",
         formula="12·P",
@@ -45,9 +50,20 @@ def _full_rule(exact: StaticRecipe, base: int, base_dtypes: Mapping[str, int]) -
         source=_SOURCE,
         exact_bytes=exact.total_bytes,
         differences=_nonzero(
-            (f"Weights are {kept}; the rule takes 2 bytes an element.", exact.trained_bytes - _HALF_BYTES * base),
-            (f"Gradients are {kept} like their weights; the rule takes 2.", exact.gradients_bytes - _HALF_BYTES * base),
-            *_moments_and_buffers(exact, base, kept),
+            (
+                f"Weights are {kept}; the rule takes 2 bytes an element.",
+                exact.frozen_bytes + exact.trained_bytes - _HALF_BYTES * base,
+            ),
+            (
+                f"Gradients are {kept} like their weights; the rule takes 2.",
+                exact.gradients_bytes - _HALF_BYTES * trained,
+            ),
+            *_moments_and_buffers(exact, trained, kept),
+            (
+                "The model's class itself freezes some weights, which get no gradient and no moments; the rule gives "
+                "them both.",
+                -(12 - _HALF_BYTES) * frozen,
+            ),
         ),
     )
 

@@ -64,6 +64,8 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
     Raises UsageError when PEFT refuses (an unknown target), UnsupportedModelError when the method needs real weights.
     """
     method = _method_name(config)
+    if method in _FOLLOWS_VALUES:
+        raise _needs_weights(method)
     for prepare in _PREPARATIONS.get(method, (_all_on_meta, _real_adapter)):
         model = build()
         context = prepare(model)
@@ -83,10 +85,7 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
             cause = error
         except Exception as error:  # 45 methods refuse in their own ways
             raise _refusal(model, config, error) from error
-    raise UnsupportedModelError(
-        f"{method} computes with the values of the base weights while PEFT attaches it, and without a download "
-        "there are none: it cannot be counted here."
-    ) from cause
+    raise _needs_weights(method) from cause
 
 
 def detached(model: PeftModel) -> PreTrainedModel:
@@ -219,6 +218,18 @@ def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[A
     return contextlib.nullcontext()
 
 
+# Methods whose shapes follow the values of the base weights: singular values, or a decomposition over all layers.
+_FOLLOWS_VALUES = frozenset({"ADAMSS", "FROD"})
+
+
+def _needs_weights(method: str) -> UnsupportedModelError:
+    """Say that a method cannot be counted without the weights."""
+    return UnsupportedModelError(
+        f"{method} computes with the values of the base weights while PEFT attaches it, and without a download "
+        "there are none: it cannot be counted here."
+    )
+
+
 # What the attempts are for methods that a run wholly on meta would miscount.
 _PREPARATIONS = {
     # PEFT moves the rank counters to the base's device, which makes new parameters of them that train, although the
@@ -243,10 +254,15 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
                 f"target {quoted(', '.join(names))} is in {type(model).__name__}, but layers_to_transform, "
                 "exclude_modules or the rest of its path leaves nothing of it: correct these."
             )
+        if isinstance(targets, str) and not targets.isidentifier():
+            return UsageError(
+                f"target {quoted(targets)} matches no module of {type(model).__name__}: a regular expression must "
+                f"match the whole path, as .*({'|'.join(sorted(leaves)[:2])}) does."
+            )
         near = near_names(leaf, leaves)
         hint = f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {linears}: name some."
         return UsageError(f"target {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
-    if "specify `target_modules`" in str(error):
+    if "specify `target_modules`" in str(error) or "No `target_modules` passed" in str(error):
         return UsageError(
             f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add --targets all-linear, "
             f"or name some of {linears}."

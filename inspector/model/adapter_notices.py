@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
 from inspector.model.adapter import adapted_layers, saved_modules
@@ -29,6 +30,7 @@ def adapter_notices(model: PeftModel, asked: PeftConfig, facts: AdapterFacts, ba
     """Return what the user should know about the adapter that PEFT attached without a word."""
     return [
         *_unmatched(model, facts),
+        *_nothing_trains(model),
         *_saved_whole(model),
         *_untied(model, base),
         *_left_out_linears(model, asked),
@@ -51,6 +53,12 @@ def _unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
             meant = f" Did you mean {quoted(near[0])}?" if near else ""
             message = f"{quoted(name)} is the name of no {what} in this model: nothing is trained for it.{meant}"
             yield Notice(code=code, message=message)
+
+
+def _nothing_trains(model: PeftModel) -> Iterator[Notice]:
+    """Say when the adapter has no parameter to train."""
+    if model.get_nb_trainable_parameters()[0] == 0:
+        yield Notice(code="nothing-trains", message="Nothing trains: the adapter's configuration names no parameter.")
 
 
 def _saved_whole(model: PeftModel) -> Iterator[Notice]:
@@ -100,12 +108,13 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     if getattr(asked, "target_modules", None) != "all-linear":
         return
     base_model = cast(PreTrainedModel, model.get_base_model())
-    inside = tuple(f"{name}." for name, _ in adapted_layers(model))
+    modules = list(base_model.named_modules())
+    inside = tuple(f"{name}." for name, module in modules if isinstance(module, BaseTunerLayer))
     saved = tuple(f"{name}." for name, _ in saved_modules(model))
     left = [
         (name, module)
-        for name, module in base_model.named_modules()
-        if isinstance(module, nn.Linear)
+        for name, module in modules
+        if isinstance(module, (nn.Linear, Conv1D))
         and not isinstance(module, BaseTunerLayer)
         and module is not base_model.get_output_embeddings()
         and not name.startswith((*inside, *saved))
@@ -126,7 +135,9 @@ def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     stacks = {
         own_name(name): len(module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and not name.endswith("experts")
+        # Layers are alike; a list of different modules holds the parts of one layer (T5's attention and feed-forward).
+        if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
+        if len(module) > 1 and not name.endswith("experts")
     }
     targets = getattr(asked, "target_modules", None)
     kinds = sorted(targets) if isinstance(targets, (list, tuple, set)) else [None]

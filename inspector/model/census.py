@@ -41,6 +41,8 @@ _EXPERTS_PER_TOKEN = (
 class BaseCount:
     """The base model before the adapter: its unique parameters with a role each, and what follows from them.
 
+    `frozen_dtypes` is bytes by dtype of what the class itself does not train (Whisper's sinusoidal positions).
+
     The parameters are held, not only their ids, so that an id cannot be taken by a new tensor while it is compared.
     """
 
@@ -48,6 +50,7 @@ class BaseCount:
     tied: tuple[tuple[str, ...], ...]
     active: int | None
     buffer_bytes: int
+    frozen_dtypes: Mapping[str, int]
 
     @property
     def count(self) -> int:
@@ -67,7 +70,11 @@ def count_base(model: PreTrainedModel) -> BaseCount:
                 roles[parameter] = role_of(name, module, model)
     tied = tuple(tuple(group) for group in names.values() if len(group) > 1)
     return BaseCount(
-        roles=roles, tied=tied, active=_active_count(model, roles), buffer_bytes=_buffer_bytes(model.buffers())
+        roles=roles,
+        tied=tied,
+        active=_active_count(model, roles),
+        buffer_bytes=_buffer_bytes(model.buffers()),
+        frozen_dtypes=bytes_by_dtype(parameter for parameter in roles if not parameter.requires_grad),
     )
 
 

@@ -66,15 +66,15 @@ def _requests(*, allowed: bool) -> Iterator[None]:
 
 
 def _count_base(request: Request, subject: _Subject) -> Counted:
-    """Count a model without an adapter: every parameter trains."""
+    """Count a model without an adapter: what its class does not freeze trains."""
     model = subject.build()
-    model.requires_grad_(True)
     base = count_base(model)
     return Counted(
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
         base_dtypes=bytes_by_dtype(base.roles),
         base_buffer_bytes=base.buffer_bytes,
+        base_frozen_dtypes=base.frozen_dtypes,
         trainable=model,
         notices=subject.notices,
     )
@@ -91,6 +91,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
         census=take_census(attached, base, published=subject.published, depth=request.depth),
         base_dtypes=bytes_by_dtype(base.roles),
         base_buffer_bytes=base.buffer_bytes,
+        base_frozen_dtypes=base.frozen_dtypes,
         adapter=facts,
         trainable=attached,
         notices=(*subject.notices, *config_notices, *notices),
@@ -158,6 +159,7 @@ def _count_attached(request: Request) -> Counted:
         census=take_census(attached, base, published=None, depth=request.depth),
         base_dtypes=bytes_by_dtype(base.roles),
         base_buffer_bytes=base.buffer_bytes,
+        base_frozen_dtypes=base.frozen_dtypes,
         adapter=facts,
         notices=tuple(adapter_notices(attached, config, facts, base)),
     )

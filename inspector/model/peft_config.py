@@ -77,7 +77,8 @@ def plain_config(config: PeftConfig) -> dict[str, Any]:
         field.name: field.default_factory() if callable(field.default_factory) else field.default
         for field in dataclasses.fields(config)
     }
-    changed = {name: value for name, value in config.to_dict().items() if value != defaults.get(name)}
+    # The rank is what people look for first, PEFT's default or not.
+    changed = {name: value for name, value in config.to_dict().items() if value != defaults.get(name) or name == "r"}
     changed.pop("peft_version", None)
     peft_type = PeftType(changed.pop("peft_type", config.peft_type)).value
     return {"peft_type": peft_type, **{name: _plain(value) for name, value in changed.items()}}
@@ -108,6 +109,8 @@ def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
         near = difflib.get_close_matches(name.upper(), known, n=1)
         meant = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(sorted(known))}."
         raise UsageError(f"peft_type {quoted(name, 60)} is unknown to PEFT {peft.__version__}. {meant}")
+    if name == "XLORA":
+        raise UsageError("XLORA mixes adapters that exist, which are never loaded here: inspect one of its adapters.")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
     accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
     unknown = sorted(set(fields) - accepted - {"runtime_config"})

@@ -37,12 +37,15 @@ __all__ = ["bounded_modules", "build_skeleton", "choose_class", "choose_dtype"]
 _MOST_MODULES = 250_000
 
 # Which head to build when the config names no class that exists: the first of these that has one for the model type.
+# Whole models come before parts of them: encoder-decoders before their decoders alone, two towers before one.
+_ENCODER_DECODER_HEADS = ("AutoModelForSpeechSeq2Seq", "AutoModelForSeq2SeqLM")
+_COMPOSITE_HEADS = ("AutoModelForImageTextToText", "AutoModel")
 _FALLBACK_HEADS = (
+    "AutoModelForMaskedLM",
     "AutoModelForCausalLM",
     "AutoModelForImageTextToText",
     "AutoModelForSeq2SeqLM",
     "AutoModelForSpeechSeq2Seq",
-    "AutoModelForMaskedLM",
     "AutoModelForImageClassification",
     "AutoModel",
 )
@@ -120,7 +123,9 @@ def _fallback_class(config: PretrainedConfig, names: list[str]) -> type[PreTrain
     """Return the class of the model type whose head is closest to the names that do not exist."""
     suffixes = [name[name.rindex("For") :] for name in names if "For" in name]
     wanted = [f"AutoModel{suffix}" for suffix in suffixes]
-    for auto_name in (*wanted, *_FALLBACK_HEADS):
+    whole = _ENCODER_DECODER_HEADS if getattr(config, "is_encoder_decoder", False) else ()
+    towers = _COMPOSITE_HEADS if len(config.sub_configs) > 1 else ()
+    for auto_name in (*wanted, *whole, *towers, *_FALLBACK_HEADS):
         mapping = getattr(getattr(transformers, auto_name, None), "_model_mapping", None)
         found = None
         with contextlib.suppress(ValueError):  # some mappings name classes that transformers does not have

@@ -140,7 +140,9 @@ def _no_id(name: str) -> str:
 
 def _nowhere_else(name: str, revision: str | None) -> str:
     if revision is None:
-        return f"{quoted(name)} is neither in the Hugging Face cache nor in the bundled catalogue"
+        near = catalogue.near(name)
+        meant = f" (which has {quoted(near[0])})" if near else ""
+        return f"{quoted(name)} is neither in the Hugging Face cache nor in the bundled catalogue{meant}"
     return (
         f"revision {quoted(revision)} of {quoted(name)} is not in the Hugging Face cache "
         "(the bundled catalogue has no revisions)"

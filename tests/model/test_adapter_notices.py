@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import transformers
 
 import inspector
 from inspector.records import Notice
@@ -79,6 +80,30 @@ def test_fused_experts_that_no_target_reaches_are_told() -> None:
     assert message.startswith("12,288 parameters of routed experts")
 
 
+@pytest.mark.parametrize("config", [mixtral(), llama()], ids=["experts", "dense"])
+def test_the_adapters_own_matrices_are_no_layers_left_out(config: Any) -> None:
+    assert "linear-left-out" not in notices(config, target_modules="all-linear")
+
+
+def test_the_parts_of_one_layer_are_no_stack_of_layers() -> None:
+    # T5 keeps attention and feed-forward of a block in one list, of which the default targets hit the attention alone.
+    config = transformers.T5Config(
+        architectures=["T5ForConditionalGeneration"],
+        d_model=8,
+        d_kv=4,
+        d_ff=16,
+        num_layers=2,
+        num_heads=2,
+        vocab_size=9,
+    )
+    assert "targets-partial" not in notices(config)
+
+
+def test_an_adapter_that_trains_nothing_is_told() -> None:
+    report = inspector.inspect(llama(), peft={"peft_type": "TRAINABLE_TOKENS"})
+    assert "nothing-trains" in {notice.code for notice in report.warnings}
+
+
 def test_experts_that_are_saved_whole_are_not_missed() -> None:
     assert "experts-not-reached" not in notices(mixtral(), target_modules=["q_proj"], modules_to_save=["experts"])
 
@@ -107,7 +132,7 @@ def test_experts_that_peft_reaches_are_listed_as_targets_by_parameter() -> None:
     ("fields", "message"),
     [
         ({"target_modules": ["q_projj"]}, "Did you mean q_proj"),
-        ({"target_modules": "nothing.*"}, "The linear layers are down_proj"),
+        ({"target_modules": "nothing.*"}, "must match the whole path"),
         ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "leaves nothing of it"),
         ({"r": 0}, "rank r must be an integer of at least 1"),
         ({"r": "8"}, "rank r must be an integer of at least 1"),

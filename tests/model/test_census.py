@@ -318,3 +318,38 @@ def test_a_tied_weight_counts_at_its_first_owner_and_the_other_row_says_so() -> 
     tree = inspector.inspect(llama(tie_word_embeddings=True), depth=1).parameters.tree
     head = next(row for row in tree if row.name == "lm_head")
     assert (head.count, head.shared_with) == (0, "model.embed_tokens.weight")
+
+
+def test_what_the_class_itself_freezes_does_not_train() -> None:
+    # Whisper's encoder does not train its sinusoidal positions: 1,500 of 16.
+    config = transformers.WhisperConfig(
+        architectures=["WhisperForConditionalGeneration"],
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        vocab_size=64,
+        pad_token_id=0,
+    )
+    report = inspector.inspect(config)
+    assert report.parameters.frozen == 1_500 * 16
+    assert report.static is not None
+    assert report.static.full.frozen_bytes == 4 * 1_500 * 16
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (transformers.WhisperConfig(), "WhisperForConditionalGeneration"),
+        (transformers.BartConfig(), "BartForConditionalGeneration"),
+        (transformers.CLIPConfig(), "CLIPModel"),
+        (transformers.BertConfig(), "BertForMaskedLM"),
+        (transformers.GPT2Config(), "GPT2LMHeadModel"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_config_that_names_no_class_builds_the_whole_model(config: transformers.PretrainedConfig, name: str) -> None:
+    assert inspector.inspect(config, count_only=True).model.model_class == name

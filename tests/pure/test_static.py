@@ -50,7 +50,7 @@ def test_an_adapter_in_float32_takes_sixteen_bytes_a_parameter_and_two_of_the_ba
 def test_the_rule_for_full_fine_tuning_differs_by_its_float32_moments() -> None:
     counted = census(100, 0, base_size=2, adapter_size=2)
     static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=False)
-    (rule,) = textbook_rules(static, counted, {"bfloat16": 200}).rules
+    (rule,) = textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
     assert (rule.formula, rule.bytes, rule.exact_bytes) == ("12·P", 1200, 800)
     (difference,) = rule.differences
     assert difference.bytes == -400
@@ -60,7 +60,7 @@ def test_the_rule_for_full_fine_tuning_differs_by_its_float32_moments() -> None:
 def test_the_rule_for_an_adapter_differs_by_weights_and_gradients_in_float32() -> None:
     counted = census(100, 10, base_size=2, adapter_size=4)
     static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
-    _, rule = textbook_rules(static, counted, {"bfloat16": 200}).rules
+    _, rule = textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
     assert rule.bytes == 12 * 10 + 2 * 100
     assert [difference.bytes for difference in rule.differences] == [20, 20]
 
@@ -71,7 +71,7 @@ def test_parts_of_the_base_that_train_are_named_as_what_the_rule_counts_twice() 
         census(100, 5, base_size=2, adapter_size=2), trainable=15, trainable_dtypes={"bfloat16": 30}
     )
     static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
-    _, rule = textbook_rules(static, counted, {"bfloat16": 200}).rules
+    _, rule = textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
     assert [(item.cause.partition(";")[0], item.bytes) for item in rule.differences] == [
         ("Parts of the base train", -20),
         ("AdamW's moments are in bfloat16 like the weights they belong to", -60),
@@ -85,5 +85,14 @@ def test_the_differences_always_add_up_to_exact_minus_rule(
     counted = census(base, adapter, base_size=base_size, adapter_size=adapter_size, buffer_bytes=buffer_bytes)
     base_dtypes = {{2: "bfloat16", 4: "float32"}[base_size]: base * base_size}
     static = static_bytes(base_dtypes, counted, base_buffer_bytes=buffer_bytes, has_adapter=True)
-    for rule in textbook_rules(static, counted, base_dtypes).rules:
+    for rule in textbook_rules(static, counted, base_dtypes, {}).rules:
         assert sum(difference.bytes for difference in rule.differences) == rule.exact_bytes - rule.bytes
+
+
+def test_what_the_class_freezes_has_no_gradient_and_no_moments() -> None:
+    counted = census(100, 0, base_size=2, adapter_size=2)
+    static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=False, base_frozen_bytes=20)
+    assert (static.full.frozen_bytes, static.full.trained_bytes) == (20, 180)
+    assert static.full.total_bytes == 200 + 180 + 2 * 180
+    (rule,) = textbook_rules(static, counted, {"bfloat16": 200}, {"bfloat16": 20}).rules
+    assert sum(difference.bytes for difference in rule.differences) == rule.exact_bytes - rule.bytes

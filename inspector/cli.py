@@ -14,6 +14,7 @@ import gc
 import io
 import os
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ _TEXT_WIDTH = 100
 _LONGEST_MESSAGE = 1000
 # What an encoding lacks, or JSON smuggled in as half a character, is spelt out: no report fails over a sign.
 _ERRORS = "backslashreplace"
+# What is being written, for an interrupt to take away.
+_PARTIAL_FILES: list[Path] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +191,7 @@ def command(
     quiet: bool,
     no_color: bool,
 ) -> _Job:
-    r"""Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
+    """Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
 
     MODEL is a Hub id (Qwen/QwQ-32B), a local directory, a path to a config.json, or an adapter (Hub id or directory
     holding adapter_config.json). No weights are downloaded and no GPU is needed.
@@ -196,7 +199,7 @@ def command(
     \b
     inspect Qwen/QwQ-32B --lora r=16 --targets all-linear
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
-    """
+    """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
     return _Job(
@@ -232,6 +235,8 @@ def command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; every error is one line."""
+    if arguments is None:  # this process is the command
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         job = command.main(arguments, prog_name=_program_name(), standalone_mode=False)
         if isinstance(job, _Job):  # not after --help or --version
@@ -246,6 +251,19 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(
             f"unexpected {type(error).__name__}: {one_line(error)}; INSPECTOR_DEBUG=1 shows where, please report it.", 4
         )
+
+
+def _interrupted(_signal: int, _frame: object) -> NoReturn:
+    """End at once on Ctrl-C.
+
+    A KeyboardInterrupt would surface inside whatever import is at work; importlib can swallow it and keep its lock, on
+    which the thread that imports beside it then waits for ever.
+    """
+    with contextlib.suppress(OSError):
+        for partial in _PARTIAL_FILES:
+            partial.unlink(missing_ok=True)
+        os.write(2, b"inspect: interrupted\n")
+    os._exit(130)
 
 
 def _do(job: _Job) -> None:
@@ -322,10 +340,12 @@ def _file(path: Path) -> Iterator[TextIO]:
         target = path.resolve()  # a link stays a link
         partial = target.with_name(f".inspect-{os.getpid()}.part")
         try:
+            _PARTIAL_FILES.append(partial)
             with partial.open("x", encoding="utf-8", errors=_ERRORS) as stream:
                 yield stream
             partial.replace(target)
         finally:
+            _PARTIAL_FILES.remove(partial)
             partial.unlink(missing_ok=True)
     except OSError as error:
         reason = one_line(error.strerror or error)

@@ -65,3 +65,11 @@ def test_the_commands_are_installed() -> None:
     """`inspect`, and `model-inspect` for where another package has taken that name."""
     scripts = {point.name: point.value for point in entry_points(group="console_scripts")}
     assert scripts["inspect"] == scripts["model-inspect"] == "inspector.cli:main"
+
+
+def test_the_examples_of_the_help_stand_on_lines_of_their_own() -> None:
+    """click joins lines unless a backspace says otherwise, and a raw docstring would show it."""
+    help_text = command.get_help(click.Context(command, info_name="inspect"))
+    assert "\\b" not in help_text
+    examples = [line for line in help_text.splitlines() if line.startswith("  inspect ")]
+    assert [line.split()[1] for line in examples] == ["Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B"]

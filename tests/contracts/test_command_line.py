@@ -68,7 +68,7 @@ def test_the_commands_are_installed() -> None:
 
 
 def test_the_examples_of_the_help_stand_on_lines_of_their_own() -> None:
-    """click joins lines unless a backspace says otherwise, and a raw docstring would show it."""
+    """Without a backspace click joins lines of the help, and a raw docstring would show the backspace."""
     help_text = command.get_help(click.Context(command, info_name="inspect"))
     assert "\\b" not in help_text
     examples = [line for line in help_text.splitlines() if line.startswith("  inspect ")]

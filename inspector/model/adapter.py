@@ -256,8 +256,8 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
             )
         if isinstance(targets, str) and not targets.isidentifier():
             return UsageError(
-                f"target {quoted(targets)} matches no module of {type(model).__name__}: a regular expression must "
-                f"match the whole path, as .*({'|'.join(sorted(leaves)[:2])}) does."
+                f"target {quoted(targets)} matches no module of {type(model).__name__}; write a regular expression "
+                f"that matches the whole path: .*({'|'.join(sorted(leaves)[:2])})."
             )
         near = near_names(leaf, leaves)
         hint = f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {linears}: name some."

@@ -110,7 +110,7 @@ def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
         meant = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(sorted(known))}."
         raise UsageError(f"peft_type {quoted(name, 60)} is unknown to PEFT {peft.__version__}. {meant}")
     if name == "XLORA":
-        raise UsageError("XLORA mixes adapters that exist, which are never loaded here: inspect one of its adapters.")
+        raise UsageError("XLORA mixes adapters that exist, which are never loaded here; drop it and name one of them.")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
     accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
     unknown = sorted(set(fields) - accepted - {"runtime_config"})

@@ -33,7 +33,7 @@ from inspector.records import Notice, SourceFiles
 
 __all__ = ["bounded_modules", "build_skeleton", "choose_class", "choose_dtype"]
 
-# A module costs about 4 KB and 20 µs on meta. The largest real models have some 10^5 modules with every expert apart.
+# A linear layer on meta costs 2.5 KB and 64 µs here (50,000 of them). Fused experts keep real models far below this.
 _MOST_MODULES = 250_000
 
 # Which head to build when the config names no class that exists: the first of these that has one for the model type.

@@ -1,7 +1,7 @@
 """Steps measured on a Tesla T4, held against the traced step: load, forward, backward and optimizer peaks to the byte.
 
 Reserved memory is exact too with the transformers release that was measured (5.0.0). `RESERVED_TOLERANCE` names the
-one row where a later release makes the step allocate in another order.
+one row that differs under a later release.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from inspector.training_records import Category, Phase
 
 RECORD = json.loads((Path(__file__).parent / "lora_steps_t4.json").read_text(encoding="utf-8"))
 T4 = Platform(compute_capability=(7, 5), torch_version=(2, 10))
-# With transformers 5.23 the decoder makes its position ids and masks in another order than 5.0.0 did, which moves where
-# blocks land in segments: 0.73 % of what is reserved.
+# Exact with transformers 5.0.0, the release that was measured; 5.23 reserves 0.73 % less in this row. Which of its changes
+# moves the blocks has not been found.
 RESERVED_TOLERANCE = {("HuggingFaceTB/SmolLM2-1.7B", "sdpa"): 0.01}
 
 

@@ -58,11 +58,15 @@ class _Job:
     color: bool
 
 
-def _complete_model(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Offer the ids of the bundled catalogue."""
+def _complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of the bundled catalogue, and files for what looks like a path or starts no id."""
     from inspector.source.catalogue import ids
 
-    return [name for name in ids() if name.lower().startswith(incomplete.lower())]
+    if not incomplete.startswith((".", "/", "~")):
+        names = [CompletionItem(name) for name in ids() if name.lower().startswith(incomplete.lower())]
+        if names:
+            return names
+    return _complete_file(context, parameter, incomplete)
 
 
 def _complete_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -235,7 +239,8 @@ def command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; every error is one line."""
-    if arguments is None:  # this process is the command
+    # This process is the command, and Ctrl-C is meant for it: not so under nohup or behind a script's `&`.
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
     try:
         job = command.main(arguments, prog_name=_program_name(), standalone_mode=False)
@@ -259,10 +264,13 @@ def _interrupted(_signal: int, _frame: object) -> NoReturn:
     A KeyboardInterrupt would surface inside whatever import is at work; importlib can swallow it and keep its lock, on
     which the thread that imports beside it then waits for ever.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one adds nothing
     with contextlib.suppress(OSError):
         for partial in _PARTIAL_FILES:
             partial.unlink(missing_ok=True)
-        os.write(2, b"inspect: interrupted\n")
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:  # else 2 may be the number of another file
+            os.write(2, b"inspect: interrupted\n")
     os._exit(130)
 
 

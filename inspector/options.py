@@ -32,6 +32,7 @@ def parse_lora(
     values: dict[str, Any] = {}
     for part in (piece.strip() for piece in spec.split(",")):
         key, separator, text = (piece.strip() for piece in part.partition("="))
+        _one_setting(part)
         if key in values:
             raise UsageError(f"--lora: {key} is given twice; drop one.")
         if key in _FLAGS and not separator:
@@ -49,9 +50,13 @@ def parse_targets(text: str | None) -> str | list[str] | None:
         return text
     if not text.strip():
         raise UsageError("--targets is empty: name modules, or say all-linear.")
+    names = [piece.strip() for piece in text.split(",")]
+    if len(names) > 1 and all(names) and _ALL_LINEAR in (name.lower().replace("_", "-") for name in names):
+        raise UsageError(
+            f"--targets {quoted(text)}: {_ALL_LINEAR} cannot stand in a list; give it alone, or name modules alone."
+        )
     if difflib.get_close_matches(text.strip().lower().replace("_", "-"), [_ALL_LINEAR], n=1, cutoff=0.8):
         raise UsageError(f"--targets {quoted(text)} is no target; did you mean {_ALL_LINEAR}?")
-    names = [piece.strip() for piece in text.split(",")]
     if not all(names):
         raise UsageError(f"--targets {quoted(text)} has an empty name; write q_proj,v_proj.")
     if all(_NAME.fullmatch(name) for name in names):
@@ -130,14 +135,28 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
+_EXAMPLES = {"r": "16", "alpha": "32", "dropout": "0.05", "bias": "none"}
+
+
+def _one_setting(part: str) -> None:
+    """Refuse settings that something else than a comma separates."""
+    pieces = [piece for piece in re.split(r"[;\s]+", re.sub(r"\s*=\s*", "=", part)) if piece]
+    known = all(piece.partition("=")[0] in (*_READERS, *_FLAGS) for piece in pieces)
+    if ";" in part or (len(pieces) > 1 and known):
+        example = one_line(",".join(pieces), 60) if pieces and known else "r=16,alpha=32"
+        raise UsageError(f"--lora: {quoted(part, 60)}: a comma separates settings; write {example}.")
+
+
 def _what_is_wrong(key: str, part: str) -> str:
     """Say what is wrong with a piece of the LoRA specification, and what to write instead."""
     if not part:
         return "there is nothing between two commas or at an end; write r=16, for one."
     if key in _READERS:
-        return f"{key} has no value; write {key}=..., such as r=16."
+        return f"{key} needs a value: {key}={_EXAMPLES[key]}, or drop it."
     if key in _FLAGS:
         return f"{key} takes no value; write {key} alone."
+    if re.fullmatch(r"[0-9]{1,10}", part):
+        return f"{part} is no setting; did you mean r={part if 1 <= int(part) <= _LARGEST_INTEGER else 16}?"
     known = (*_READERS, *_FLAGS)
     near = difflib.get_close_matches(key.removeprefix("lora_").removeprefix("use_"), known, n=1)
     meant = _SYNONYMS.get(key) or (near[0] if near else None)

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from .running import SMALL, assert_refused, run_process, script
+from .running import SMALL, assert_refused, run, run_process, script
 
 INSPECT = script("inspect")
 COUNT = (SMALL, "--offline", "--count-only", "--json")
@@ -45,6 +46,80 @@ def test_an_interrupt_while_torch_is_imported_is_one_line() -> None:
     out, err = command.communicate(timeout=60)
     ours = [line for line in err.splitlines() if not line.startswith("import time:")]
     assert (command.returncode, out, ours) == (130, "", ["inspect: interrupted"])
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("delay", [0.05, 0.1, 0.2, 0.5, 1.0])
+def test_an_interrupt_at_any_time_ends_the_command_with_one_line(delay: float, signals: int) -> None:
+    """Ctrl-C never hangs, and a second one adds nothing; only what comes before our code runs is Python's to answer."""
+    command = subprocess.Popen([INSPECT, SMALL, "--offline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    for _ in range(signals):
+        command.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    try:
+        out, err = command.communicate(timeout=20)
+    finally:
+        command.kill()
+    if command.returncode == -signal.SIGINT or "init_import_site" in err:
+        assert ", in main\n" not in err
+        assert "pipeline.py" not in err
+    else:
+        assert (command.returncode, out, err) == (130, "", "inspect: interrupted\n")
+
+
+INTERRUPTED = """
+import atexit, os, signal, sys
+import inspector.cli, inspector.pipeline
+
+def interrupt(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def write(report, format_, stream, **_):
+    stream.write("half")
+    stream.flush()
+    if when == "writing":
+        print([name for name in os.listdir() if name.endswith(".part")] != [], flush=True)
+        interrupt()
+
+when = sys.argv.pop(1)
+inspector.cli._render = write
+inspector.pipeline.run = interrupt if when == "ignored" else lambda *_: None
+if when == "shutdown":
+    atexit.register(interrupt)
+inspector.cli.main()
+"""
+
+
+def test_an_interrupt_while_the_report_is_written_leaves_the_old_file(tmp_path: Path) -> None:
+    """The half-written file goes."""
+    file = tmp_path / "report.txt"
+    file.write_text("old")
+    command = f"cd '{tmp_path}' && exec \"$@\""
+    ran = run_process(
+        *("sh", "-c", command, "sh", sys.executable, "-c", INTERRUPTED, "writing", SMALL, "--output", str(file))
+    )
+    assert (ran.code, ran.out, ran.err) == (130, "True\n", "inspect: interrupted\n")
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(file, "old")]
+
+
+def test_an_interrupt_during_the_shutdown_is_one_line() -> None:
+    """Python would print what it was doing."""
+    ran = run_process(sys.executable, "-c", INTERRUPTED, "shutdown", SMALL)
+    assert (ran.code, ran.err) == (130, "inspect: interrupted\n")
+
+
+def test_an_interrupt_that_was_ignored_from_the_start_stays_so() -> None:
+    """A script's `inspect ... &` is not for Ctrl-C to end."""
+    ran = run_process("sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", INTERRUPTED, "ignored", SMALL)
+    assert (ran.code, ran.out, ran.err) == (0, "half", "")
+
+
+def test_calling_main_with_arguments_leaves_the_signals_alone() -> None:
+    """Whoever calls it within a program keeps what that program does on Ctrl-C."""
+    before = signal.getsignal(signal.SIGINT)
+    run("--version")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

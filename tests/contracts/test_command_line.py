@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 import click
+from click.testing import CliRunner
 
 from inspector.cli import command
 
@@ -69,7 +70,7 @@ def test_the_commands_are_installed() -> None:
 
 def test_the_examples_of_the_help_stand_on_lines_of_their_own() -> None:
     """Without a backspace click joins lines of the help, and a raw docstring would show the backspace."""
-    help_text = command.get_help(click.Context(command, info_name="inspect"))
+    help_text = CliRunner().invoke(command, ["--help"]).output
     assert "\\b" not in help_text
     examples = [line for line in help_text.splitlines() if line.startswith("  inspect ")]
     assert [line.split()[1] for line in examples] == ["Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B"]

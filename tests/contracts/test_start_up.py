@@ -84,3 +84,12 @@ def test_names_of_files_are_completed(option: str) -> None:
     """The shell is told to offer files."""
     environment = {"_INSPECT_COMPLETE": "bash_complete", "COMP_WORDS": f"inspect x {option} fi", "COMP_CWORD": "3"}
     assert heavy_imports(script("inspect"), environment=environment)[0] == "file,fi\n"
+
+
+@pytest.mark.parametrize("typed", ["./", "/", "~/", "../mod", "no-id-starts-so"])
+def test_a_model_that_looks_like_a_path_is_completed_as_a_file(typed: str) -> None:
+    """MODEL may be a directory or a config.json."""
+    environment = {"_INSPECT_COMPLETE": "bash_complete", "COMP_WORDS": f"inspect {typed}", "COMP_CWORD": "1"}
+    out, heavy = heavy_imports(script("inspect"), environment=environment)
+    assert out.splitlines() == [f"file,{typed}"]
+    assert heavy == set()

@@ -28,8 +28,8 @@ from inspector.training_records import Category, Phase
 
 RECORD = json.loads((Path(__file__).parent / "lora_steps_t4.json").read_text(encoding="utf-8"))
 T4 = Platform(compute_capability=(7, 5), torch_version=(2, 10))
-# Exact with transformers 5.0.0, the release that was measured; 5.23 reserves 0.73 % less in this row. Which of its changes
-# moves the blocks has not been found.
+# Exact with transformers 5.0.0, the release that was measured; 5.23 reserves 0.73 % less in this row. Which of its
+# changes moves the blocks has not been found.
 RESERVED_TOLERANCE = {("HuggingFaceTB/SmolLM2-1.7B", "sdpa"): 0.01}
 
 

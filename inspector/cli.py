@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import math
 import os
 import shutil
 import signal
@@ -74,6 +75,13 @@ def _complete_file(_context: click.Context, _parameter: click.Parameter, incompl
     return [CompletionItem(incomplete, type="file")]
 
 
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    """Refuse NaN and infinity, which a range lets through."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
+
+
 @click.command(
     name="inspect",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -126,6 +134,7 @@ def _complete_file(_context: click.Context, _parameter: click.Parameter, incompl
 @click.option(
     "--max-grad-norm",
     type=click.FloatRange(min=0),
+    callback=_finite,
     default=1.0,
     show_default=True,
     help="Clip gradients to this norm; 0 turns it off.",

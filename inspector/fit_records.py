@@ -10,7 +10,10 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Gpu", "MemoryFigure", "Overhead", "Verdict"]
+__all__ = ["DEFAULT_CAPABILITY", "Gpu", "MemoryFigure", "Overhead", "Verdict"]
+
+# What a step is traced for where no GPU is named, or one without a compute capability: an A100.
+DEFAULT_CAPABILITY = (8, 0)
 
 
 class MemoryFigure(str, enum.Enum):
@@ -18,7 +21,7 @@ class MemoryFigure(str, enum.Enum):
 
     TORCH: `torch.cuda.get_device_properties(0).total_memory`, the lowest that was seen; all of it can be allocated.
     DRIVER: what nvidia-smi prints; the driver keeps some of it back from torch.
-    APPROXIMATION: neither exists for this device; the source says what it is.
+    APPROXIMATION: neither was seen for this device; the source says what it is.
     STATED: what the user said.
     """
 
@@ -60,7 +63,7 @@ class Gpu:
 class Overhead:
     """What a process takes of a GPU outside torch's allocator: the CUDA context and the code of libraries.
 
-    `source` says where it was measured, in words that can stand after "the CUDA context is ...".
+    `source` says where it was measured, in words that can follow "the CUDA context is".
     """
 
     bytes: int

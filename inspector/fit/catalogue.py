@@ -4,8 +4,8 @@ An installed package holds them in `inspector/fixtures/gpus`, a checkout at its 
 the keys. `architectures.toml` holds what follows from the compute capability alone.
 
 Names are compared as people write them: letter case, blanks and hyphens do not count, nor do vendors and product lines
-in front (`NVIDIA GeForce RTX 4090` is `4090`), and `80` or `80G` is `80GB`. A name that several cards have (`a100`) is the one
-with the least memory, because what fits there fits on the others, too; `Found.others` says which these are.
+in front (`NVIDIA GeForce RTX 4090` is `4090`), and `80` or `80G` is `80GB`. A name that several cards have (`a100`) is
+the one with the least memory, because what fits there fits on the others, too; `Found.others` says which these are.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def _key(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a file of the catalogue."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _gpus(content: Mapping[str, Any], threads: Mapping[str, int]) -> Iterator[Gpu]:

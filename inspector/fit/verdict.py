@@ -6,9 +6,9 @@ more memory first gives back what it only caches, and tries again. So the tape r
 limit, and the step fits if no request fails.
 
 Where the context was not measured on a card, the largest measured one of its compute capability stands in, and where
-none was, the largest measured on any card: it can only be too careful. Where only the driver's total is known, 640 MiB
-are left to the driver: of the catalogue's GDDR cards with both figures it keeps 378 to 613 MiB from torch, of Hopper
-cards below 100 GB 551 to 582. Each of these is told with the verdict.
+none was, the largest measured on any card: it can only be too careful. Where only the driver's total is known, 652 MiB
+are left to the driver: the most that it was seen to keep from torch on cards with GDDR memory (an A40 with ECC) or with
+less than 100 GB on a Hopper card. Each of these is told with the verdict.
 
 Does not cover: other processes on the card, the desktop among them, and the fragments of memory that CUDA itself
 leaves between segments.
@@ -25,7 +25,7 @@ from inspector.training_records import Event
 
 __all__ = ["DRIVER_RESERVE_BYTES", "overhead", "usable_bytes", "verdict"]
 
-DRIVER_RESERVE_BYTES = 640 * 2**20
+DRIVER_RESERVE_BYTES = 652 * 2**20
 
 
 def overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Overhead:
@@ -34,13 +34,13 @@ def overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Overhead
     `measured` are the GPUs whose context may stand in, by default those of the catalogue.
     """
     if gpu is not None and gpu.context_bytes is not None:
-        return Overhead(bytes=gpu.context_bytes, source=f"measured on this card ({gpu.context_source})")
+        return Overhead(bytes=gpu.context_bytes, source=f"measured on the {gpu.name} ({gpu.context_source})")
     known = [(other.context_bytes, other) for other in measured or catalogue() if other.context_bytes is not None]
     capability = None if gpu is None else gpu.compute_capability
     same = [(size, other) for size, other in known if capability and other.compute_capability == capability]
     size, other = max(same or known, key=lambda pair: pair[0])
     among = f"of compute capability {_version(capability)}" if same and capability else "on any card"
-    return Overhead(bytes=size, source=f"not measured on this card: the largest known {among}, {other.name}")
+    return Overhead(bytes=size, source=f"not measured here, the largest known {among} (that of the {other.name})")
 
 
 def usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
@@ -85,7 +85,7 @@ def _assumptions(gpu: Gpu, context: Overhead) -> Iterator[str]:
     if gpu.context_bytes is None:
         yield f"The CUDA context is {context.source}."
     if gpu.memory_figure is MemoryFigure.DRIVER:
-        yield "Its memory is the driver's total, of which 640 MiB are taken to be out of torch's reach."
+        yield "Its memory is the driver's total, of which 652 MiB are taken to be out of torch's reach."
     if gpu.approximates is not None:
         yield gpu.approximates
 

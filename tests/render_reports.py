@@ -145,7 +145,7 @@ QWQ_MODULES = {
     "model.rotary_emb": 524_288,
 }
 
-NOT_MEASURED = "The CUDA context is not measured here, the largest known on any card (that of the RTX PRO 6000)."
+NOT_MEASURED = "The CUDA context is not measured here: the largest known on any card is taken, the RTX PRO 6000's."
 
 QWQ_TRAINING = TrainingMemory(
     recipe=Recipe(),
@@ -153,7 +153,7 @@ QWQ_TRAINING = TrainingMemory(
     peak_allocated_bytes=99_536_105_984,
     peak_reserved_bytes=100_969_480_192,
     overhead_bytes=697_303_040,
-    overhead_source="not measured here, the largest known on any card (that of the RTX PRO 6000)",
+    overhead_source="not measured here: the largest known on any card is taken, the RTX PRO 6000's",
     end_of_step_allocated_bytes=66_083_777_536,
     peak=Peak(
         event_index=20_000,

@@ -40,7 +40,7 @@ def overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Overhead
     same = [(size, other) for size, other in known if capability and other.compute_capability == capability]
     size, other = max(same or known, key=lambda pair: pair[0])
     among = f"of compute capability {_version(capability)}" if same and capability else "on any card"
-    return Overhead(bytes=size, source=f"not measured here, the largest known {among} (that of the {other.name})")
+    return Overhead(bytes=size, source=f"not measured here: the largest known {among} is taken, the {other.name}'s")
 
 
 def usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:

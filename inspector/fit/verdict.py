@@ -6,9 +6,9 @@ more memory first gives back what it only caches, and tries again. So the tape r
 limit, and the step fits if no request fails.
 
 Where the context was not measured on a card, the largest measured one of its compute capability stands in, and where
-none was, the largest measured on any card: it can only be too careful. Where only the driver's total is known, 652 MiB
-are left to the driver: the most that it was seen to keep from torch on a card with GDDR memory (an A40 with ECC), as all
-but two of these cards have. Each of these is told with the verdict.
+none was, the largest measured on any card. Where only the driver's total is known, 652 MiB are left to the driver: the
+most that it was seen to keep from torch on a card with GDDR memory (an A40 with ECC), as all but two of these cards
+have. Each of these is told with the verdict.
 
 Does not cover: other processes on the card, the desktop among them, and the fragments of memory that CUDA itself
 leaves between segments.

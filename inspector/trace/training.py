@@ -20,7 +20,7 @@ from transformers.trainer_pt_utils import get_parameter_names
 from inspector.errors import one_line
 from inspector.records import Notice
 from inspector.trace.cuda_rules import cuda_rules
-from inspector.trace.hidden_memory import NOT_ACCOUNTED
+from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer

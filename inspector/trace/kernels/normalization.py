@@ -1,0 +1,44 @@
+"""Backward passes of layer norm and of fused RMS norm: gradients of the weight over very many rows are added in two steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.trace.kernels.reductions import reduce
+from inspector.trace.kernels.registry import Scratch, kernel
+
+__all__: list[str] = []
+
+aten = torch.ops.aten
+
+# Beyond this many rows, and where a row is too short to fill the GPU, blocks of rows are added up first.
+_MOST_ROWS_IN_ONE_STEP = 65_536
+
+
+def _partial_sums(scratch: Scratch, rows: int, columns: int, weights: Sequence[Tensor]) -> None:
+    """Take the partial gradients of the weights and what adding them up takes (cuda/layer_norm_kernel.cu)."""
+    if rows <= _MOST_ROWS_IN_ONE_STEP or columns // 32 >= scratch.platform.multiprocessors // 2:
+        return
+    blocks = min(32_768 // -(-columns // 32), -(-rows // 32))
+    parts = [torch.empty(blocks, columns, dtype=weight.dtype, device="meta") for weight in weights]
+    for part in parts:
+        scratch.take(part.numel() * part.element_size())
+    for part in parts:
+        total = scratch.take(columns * part.element_size())
+        reduce(scratch, part, [0], 4)
+        scratch.give(total)
+
+
+@kernel(aten.native_layer_norm_backward.default)
+def _layer_norm_backward(
+    scratch: Scratch, grad: Tensor, values: Tensor, shape: Sequence[int], _mean: Any, _scale: Any, *affine: Any
+) -> None:
+    """Gradients of weight and bias, where they train, are summed over rows."""
+    weights = [item for item in affine[:2] if isinstance(item, Tensor)]
+    columns = math.prod(shape)
+    _partial_sums(scratch, values.numel() // columns, columns, weights)

@@ -28,6 +28,8 @@ from click.shell_completion import CompletionItem
 
 from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UsageError, one_line, quoted
+from inspector.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
 from inspector.options import parse_lora, parse_names, parse_targets, read_peft
 from inspector.records import Request
 from inspector.training_records import Recipe
@@ -82,6 +84,16 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     return value
 
 
+def _known_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse the name of an optimizer that is not known, with what was probably meant."""
+    return checked_name(value)
+
+
+def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the optimizers."""
+    return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
+
+
 @click.command(
     name="inspect",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -125,10 +137,19 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(("adamw_torch", "sgd")),
-    default="adamw_torch",
+    metavar="NAME",
+    callback=_known_optimizer,
+    shell_complete=_complete_optimizer,
+    default=DEFAULT_OPTIMIZER,
     show_default=True,
-    help="As transformers names it.",
+    help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, and those "
+    "of bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
+)
+@click.option(
+    "--optim-args",
+    metavar="KEY=VALUE,...",
+    help="Arguments of the optimizer, as transformers' optim_args: momentum=0.9 for sgd; foreach=False for one tensor "
+    "after the other.",
 )
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute blocks again in the backward pass.")
 @click.option(
@@ -190,6 +211,7 @@ def command(
     seq_len: int,
     gradient_accumulation: int,
     optimizer: str,
+    optim_args: str | None,
     gradient_checkpointing: bool,
     max_grad_norm: float,
     padding: bool | None,
@@ -213,6 +235,7 @@ def command(
     inspect Qwen/QwQ-32B --lora r=16 --targets all-linear
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
+    parse_optim_args(optimizer, optim_args)
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
     return _Job(
@@ -229,6 +252,7 @@ def command(
                 seq_len=seq_len,
                 gradient_accumulation=gradient_accumulation,
                 optimizer=optimizer,
+                optim_args=optim_args,
                 gradient_checkpointing=gradient_checkpointing,
                 max_grad_norm=max_grad_norm,
                 padding=padding,

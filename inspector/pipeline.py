@@ -99,7 +99,8 @@ def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tup
     except NotTraceableError as error:
         message = f"The training step was not traced: {error}. The static bytes are what is known."
         return None, (*notices, Notice(code="not-traced", message=message))
-    memory = training_memory(fold(tape), recipe=recipe, platform=str(platform), not_accounted=not_accounted())
+    left_out = not_accounted(counted.trainable, recipe)
+    memory = training_memory(fold(tape), recipe=recipe, platform=str(platform), not_accounted=left_out)
     return memory, notices
 
 

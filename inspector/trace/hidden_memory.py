@@ -6,7 +6,7 @@ the report. Duplicate rules for one op raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -91,3 +91,14 @@ def _efficient_attention_backward(
     """
     batch, heads, queries = query.shape[:3]
     return (4 * batch * heads * queries,)
+
+
+@_rule(aten._foreach_norm.Scalar)
+def _foreach_norm(tensors: Sequence[torch.Tensor], *_: Any) -> tuple[int, ...]:
+    """Norms of many tensors keep a partial sum for each chunk, as many for each tensor as the longest has chunks.
+
+    The sums are float32, float64 for tensors of that dtype (ATen/native/cuda/ForeachReduceOp.cu; 65,536 elements a
+    chunk: MultiTensorApply.cuh, kChunkSize).
+    """
+    chunks = max(-(-tensor.numel() // 65_536) for tensor in tensors)
+    return (len(tensors) * chunks * max(4, tensors[0].element_size()),)

@@ -71,7 +71,10 @@ def class_and_arguments(name: str) -> _ClassAndArguments:
 
 
 def managed_bytes(model: nn.Module, recipe: Recipe) -> int:
-    """Return how much of the optimizer's state is managed memory, which torch's allocator does not see."""
+    """Return how much of the optimizer's state is managed memory, which torch's allocator does not see.
+
+    Parameters that train and get no gradient are counted too, though an update would pass them over.
+    """
     state = _STATES.get(recipe.optimizer)
     if state is None:
         return 0

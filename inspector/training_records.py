@@ -174,8 +174,15 @@ class TrainingMemory:
     platform: str
     peak_allocated_bytes: int
     peak_reserved_bytes: int
+    overhead_bytes: int
+    overhead_source: str
     end_of_step_allocated_bytes: int
     peak: Peak
     phases: Sequence[MemoryPhase]
     top_modules: Sequence[TopModule]
     not_accounted: Sequence[Unaccounted]
+
+    @property
+    def total_bytes(self) -> int:
+        """Return what nvidia-smi would show for the process at its peak."""
+        return self.peak_reserved_bytes + self.overhead_bytes

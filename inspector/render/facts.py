@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from inspector.errors import one_line
 from inspector.records import AdapterFacts, Census, MatchedNames, Published, Report, ServedFrom, StaticBytes, Textbook
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.fit import fit_row, fit_section
 from inspector.render.names import grouped_names, with_remainder
 from inspector.render.training import answer_row, training_section
 from inspector.render.tree import tree_section
@@ -51,6 +52,8 @@ def document(report: Report) -> Document:
         sections.append(_adapter(report.adapter))
     if report.training:
         sections.append(training_section(report.training))
+    if report.training and report.fit:
+        sections.append(fit_section(report.fit, report.training.platform))
     if report.static:
         sections.append(_static(report.static))
     if report.textbook:
@@ -112,6 +115,7 @@ def _answer(report: Report) -> Section:
         rows.append(_count("", "active per token", census.active, words))
     if report.training:
         rows.append(answer_row(report.training))
+        rows += [fit_row(report.fit)] if report.fit else []
     elif report.static:
         recipe = report.static.adapter or report.static.full
         words = "before any activation; parts below"

@@ -24,10 +24,6 @@ _PHASES = {
     Phase.OPTIMIZER: "optimizer",
 }
 
-ON_TOP = (
-    "The CUDA context and the libraries come on top: some hundred MiB that are outside the allocator and its figures."
-)
-
 
 def answer_row(training: TrainingMemory) -> Row:
     """Return the row of the first screen: what one training step reserves at its peak."""
@@ -53,13 +49,12 @@ def training_section(training: TrainingMemory) -> Section:
             _phases(training),
             paragraph(steps, Tone.QUIET),
             *_not_accounted(training),
-            paragraph(ON_TOP),
         ),
     )
 
 
 def _answers(training: TrainingMemory) -> Table:
-    """Return the three figures that a run on a GPU would print."""
+    """Return the figures that a run on a GPU would print."""
     columns = (
         column("", Kind.LABEL),
         column("", Kind.NUMBER),
@@ -69,6 +64,7 @@ def _answers(training: TrainingMemory) -> Table:
     answers = (
         ("peak allocated", training.peak_allocated_bytes, "what torch.cuda.max_memory_allocated() returns"),
         ("peak reserved", training.peak_reserved_bytes, "what torch.cuda.max_memory_reserved() returns"),
+        ("with the context", training.total_bytes, "what nvidia-smi would show for the process"),
         ("end of step", training.end_of_step_allocated_bytes, "still allocated when the step is over"),
     )
     rows = (
@@ -86,6 +82,7 @@ def _circumstances(training: TrainingMemory) -> Table:
         row(("peak is in", ", ".join(part for part in place if part))),
         row(("recipe", ", ".join(_recipe(training.recipe)))),
         row(("platform", training.platform)),
+        row(("context", f"{_exactly(training.overhead_bytes)}, outside the allocator: {training.overhead_source}")),
     )
     return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)
 
@@ -179,6 +176,11 @@ def _phases(training: TrainingMemory) -> Table:
         for phase in training.phases
     )
     return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3),), ((0, 1), (0, 3))))
+
+
+def _exactly(size_bytes: int) -> str:
+    """Return bytes exactly and for people, in a sentence."""
+    return f"{format_count(size_bytes)} bytes ({format_bytes(size_bytes)})"
 
 
 def _figures(size_bytes: int) -> tuple[str, str]:

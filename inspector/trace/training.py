@@ -21,12 +21,12 @@ from inspector.records import Notice
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.hidden_memory import NOT_ACCOUNTED
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
-from inspector.trace.platform import Platform, installed_torch
+from inspector.trace.platform import Platform, platform_of
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import Category, Event, Recipe, Unaccounted
 
-__all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved", "step_notices", "trace_training"]
+__all__ = ["NotTraceableError", "not_accounted", "platform_of", "resolved", "step_notices", "trace_training"]
 
 _STEPS = 2
 # Model classes that take a batch of token ids with labels of the same shape.
@@ -35,11 +35,6 @@ _TOKEN_CLASSES = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
 
 class NotTraceableError(Exception):
     """This model's training step cannot be traced; the message says why."""
-
-
-def default_platform() -> Platform:
-    """Return the platform where none is named: an Ampere GPU and the installed torch."""
-    return Platform(torch_version=installed_torch())
 
 
 def not_accounted(model: Any, recipe: Recipe) -> tuple[Unaccounted, ...]:

@@ -16,7 +16,7 @@ import inspector
 from inspector.errors import UsageError
 from inspector.optimizer_names import FAMILIES, OF_OTHER_PACKAGES, OPTIMIZERS, parse_optim_args
 from inspector.trace.optimizers import class_and_arguments
-from inspector.trace.training import default_platform, resolved, trace_training
+from inspector.trace.training import platform_of, resolved, trace_training
 from inspector.training_records import Category, Event, EventKind, Phase, TrainingMemory
 from tests.model.tiny import llama
 
@@ -149,7 +149,7 @@ def optimizer_phase(recipe: inspector.Recipe) -> list[int]:
     """Return the sizes of all that the optimizer phase of the second step allocates, in order."""
     with torch.device("meta"):
         model: Any = transformers.AutoModelForCausalLM.from_config(llama(**CONFIG), dtype=torch.bfloat16)
-    tape: list[Event] = trace_training(model, resolved(recipe), default_platform())
+    tape: list[Event] = trace_training(model, resolved(recipe), platform_of(None))
     return [
         event.bytes
         for event in tape

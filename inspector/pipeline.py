@@ -136,7 +136,7 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         recipe=recipe,
         platform=str(platform),
         overhead=overhead(selection.traced),
-        not_accounted=not_accounted(),
+        not_accounted=not_accounted(counted.trainable, recipe),
     )
     progress("holding the step against GPUs")
     fit = tuple(verdict(gpu, tape, timeline) for gpu in selection.gpus)

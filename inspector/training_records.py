@@ -29,7 +29,8 @@ class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
 
     `batch_size` rows of `seq_len` tokens are one micro-batch; `gradient_accumulation` of them make an update.
-    `optimizer` is adamw_torch or sgd. `max_grad_norm` 0 turns clipping off. `padding` says whether the batch has padded
+    `optimizer` is a name of transformers' `optim` that `inspector.optimizer_names` knows, `optim_args` its arguments as
+    `key=value,key=value`. `max_grad_norm` 0 turns clipping off. `padding` says whether the batch has padded
     rows (an attention mask then exists); None means padded when the batch is larger than 1. `loop` is whose step runs:
     "trainer" (transformers.Trainer) or "plain" (a bare PyTorch loop). `attention` is sdpa or eager, `sdpa_backend`
     which fused kernel: auto, flash, efficient or math.
@@ -39,6 +40,7 @@ class Recipe:
     seq_len: int = 1024
     gradient_accumulation: int = 1
     optimizer: str = "adamw_torch"
+    optim_args: str | None = None
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0
     padding: bool | None = None

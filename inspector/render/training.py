@@ -98,7 +98,7 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
     yield f"batch {_batch(recipe)} {'with' if padded else 'without'} padding"
     if recipe.gradient_accumulation > 1:
         yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
-    yield one_line(recipe.optimizer)
+    yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
     yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}"
     yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"

@@ -106,7 +106,7 @@ class Attention:
         return ("flash", "efficient", "cudnn") if self.backend == "cudnn" else ("flash", "efficient")
 
     def _takes_flash(self, call: _Call) -> bool:
-        """Half types, no mask, equal head sizes up to 256, sm_80 on; large heads with gradients need large shared memory."""
+        """Half types, no mask, equal head sizes up to 256, sm_80 on; large heads that train need shared memory."""
         capability = self.platform.compute_capability
         if capability < (8, 0) or call.mask is not None or call.query.dtype not in _HALF or len(call.sizes) != 1:
             return False
@@ -145,7 +145,7 @@ class Attention:
 
 
 def _flash(call: _Call) -> Tensor:
-    """Flash attention; head sizes are padded to eighths."""
+    """Run flash attention, with head sizes padded to multiples of 8."""
     size = call.query.shape[-1]
     scale = call.scale if call.scale is not None else 1 / math.sqrt(size)
     tensors = [call.query, call.key, call.value]
@@ -158,7 +158,7 @@ def _flash(call: _Call) -> Tensor:
 
 
 def _efficient(call: _Call) -> Tensor:
-    """Efficient attention, whose mask is additive in the query's dtype, padded to 8 columns, and expanded."""
+    """Run efficient attention, whose mask is additive in the query's dtype, padded to 8 columns, and expanded."""
     mask = _additive(call.mask, call.query.dtype)
     if mask is not None:
         last = mask.shape[-1]
@@ -171,7 +171,7 @@ def _efficient(call: _Call) -> Tensor:
 
 
 def _cudnn(call: _Call) -> Tensor:
-    """cuDNN's attention, whose mask is additive."""
+    """Run the attention of cuDNN, whose mask is additive."""
     mask = _additive(call.mask, call.query.dtype)
     return aten._scaled_dot_product_cudnn_attention.default(
         call.query,
@@ -197,9 +197,9 @@ def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _math(call: _Call) -> Tensor:
-    """The quadratic maths, half types in float32. Written out because a dispatch mode makes torch's own add a copy.
+    """Run the quadratic maths, half types in float32; what torch's function holds until it returns, this one does too.
 
-    What torch's function holds until it returns, this one holds too.
+    Written out because torch's own function adds the mask out of place while a dispatch mode is active.
     """
     mask = _additive(call.mask, call.query.dtype)
     query, key, value = (item.float() if item.dtype in _HALF else item for item in (call.query, call.key, call.value))

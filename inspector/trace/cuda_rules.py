@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inspector.trace.attention import Attention
+from inspector.trace.foreach import foreach_as_on_cuda
 from inspector.trace.platform import Platform
 
 __all__ = ["cuda_rules"]
@@ -35,7 +36,7 @@ def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]
     for name, rule in rules.items():
         library.impl(name, rule, "AutogradMeta")
     try:
-        with _autocast_for_meta():
+        with _autocast_for_meta(), foreach_as_on_cuda():
             yield
     finally:
         library._destroy()

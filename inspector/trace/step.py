@@ -6,6 +6,7 @@ the line between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -73,7 +74,7 @@ def trainer_steps(
             on_phase(Phase.BACKWARD, step)
             loss.backward()
         on_phase(Phase.OPTIMIZER, step)
-        if max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        # Trainer logs the norm of the gradients, and without clipping too takes it from there (`_get_grad_norm`).
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
         optimizer.step()
         model.zero_grad()

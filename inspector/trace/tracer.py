@@ -231,6 +231,8 @@ class Tracer(TorchDispatchMode):
             node = torch._C._current_autograd_node()
             if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
                 return Category.LOGITS_AND_LOSS
+        if self._phase is Phase.OPTIMIZER and tensor.dtype is torch.int64:
+            return Category.LOGITS_AND_LOSS  # the labels of the next batch, counted; no optimizer keeps such integers
         return None
 
     def _allocate(self, size: int, op: str) -> int:

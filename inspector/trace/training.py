@@ -10,17 +10,17 @@ floating-point data, as expert routing does) raises `NotTraceableError` with the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.trainer_pt_utils import get_parameter_names
 
-from inspector.errors import one_line
+from inspector.errors import InspectorError, one_line
+from inspector.optimizer_names import checked_name, parse_optim_args
 from inspector.records import Notice
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.kernels import NOT_ACCOUNTED
+from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
@@ -31,21 +31,25 @@ __all__ = ["NotTraceableError", "not_accounted", "platform_of", "resolved", "ste
 _STEPS = 2
 # Model classes that take a batch of token ids with labels of the same shape.
 _TOKEN_CLASSES = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
-# What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
-_WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 
 
 class NotTraceableError(Exception):
     """This model's training step cannot be traced; the message says why."""
 
 
-def not_accounted() -> tuple[Unaccounted, ...]:
-    """Return what a real step may take and a trace does not know."""
-    return tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
+def not_accounted(model: Any, recipe: Recipe) -> tuple[Unaccounted, ...]:
+    """Return what a real step of `recipe` on `model` may take and a trace does not know or does not count."""
+    items = tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
+    managed = managed_bytes(model, recipe)
+    if not managed:
+        return items
+    why = f"{managed:,} bytes that the driver moves between host and GPU, outside the allocator of torch"
+    return (Unaccounted(what="paged state of the optimizer", why=why), *items)
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """Return the recipe with what depends on the rest of it filled in."""
+    """Return the recipe with what depends on the rest of it filled in; UsageError where its optimizer is unknown."""
+    parse_optim_args(checked_name(recipe.optimizer), recipe.optim_args)
     padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
     return dataclasses.replace(recipe, padding=padding)
 
@@ -67,7 +71,9 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
         with cuda_rules(platform, recipe.sdpa_backend), tracer:
-            batch, optimizer = _batch(tracer, recipe), _optimizer(model, recipe)
+            optimizer = made_optimizer(model, recipe)
+            tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
+            batch = _batch(tracer, recipe)
             run(
                 model,
                 batch,
@@ -79,6 +85,8 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             )
             # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
             return tracer.tape()
+    except InspectorError:
+        raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
         cause = one_line(f"{type(error).__name__}: {error}")
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause})") from error
@@ -140,20 +148,3 @@ def _batch(tracer: Tracer, recipe: Recipe) -> dict[str, Tensor]:
         tracer.shadows.set(batch["attention_mask"], mask)
     tracer.hold(batch.values(), Category.INPUTS)
     return batch
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make the optimizer that transformers names; on CUDA torch's default is the foreach implementation."""
-    groups = [{"params": group} for group in _parameter_groups(model, recipe.loop) if group]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, foreach=True)
-    return torch.optim.AdamW(groups, foreach=True)
-
-
-def _parameter_groups(model: nn.Module, loop: str) -> Iterable[list[nn.Parameter]]:
-    """Return what trains, split into with and without weight decay where the Trainer does so."""
-    trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
-    if loop == "plain":
-        return [[tensor for _, tensor in trained]]
-    decayed = set(get_parameter_names(model, [nn.LayerNorm], _WITHOUT_DECAY))
-    return [[tensor for name, tensor in trained if (name in decayed) is decays] for decays in (True, False)]

@@ -34,15 +34,21 @@ CPU_KERNELS = (
 )
 
 Build = Callable[[str], tuple[nn.Module, dict[str, torch.Tensor]]]
+Optimize = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-def real_step(build: Build) -> tuple[list[int], list[bool]]:
+def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return AdamW as it runs on CUDA."""
+    return torch.optim.AdamW(parameters, foreach=True)
+
+
+def real_step(build: Build, optimize: Optimize = adamw) -> tuple[list[int], list[bool]]:
     """Return the signed sizes of all allocations and frees of a real step on the CPU, the second of two.
 
     Beside each stands whether it happened inside one of `CPU_KERNELS`.
     """
     model, batch = build("cpu")
-    optimizer = torch.optim.AdamW(trained(model), foreach=True)
+    optimizer = optimize(trained(model))
     plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -56,10 +62,10 @@ def real_step(build: Build) -> tuple[list[int], list[bool]]:
     return [size for _, size in events], inside
 
 
-def meta_step(build: Build) -> list[int]:
+def meta_step(build: Build, optimize: Optimize = adamw) -> list[int]:
     """Return the same of a step on meta, without CUDA's rules."""
     model, batch = build("meta")
-    optimizer = torch.optim.AdamW(trained(model), foreach=True)
+    optimizer = optimize(trained(model))
     tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     tracer.hold(batch.values(), Category.INPUTS)

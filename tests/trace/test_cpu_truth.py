@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from tests.trace.cpu_truth import meta_step, real_step
+from inspector.trace.foreach import foreach_as_on_cuda
+from tests.trace.cpu_truth import Optimize, adamw, meta_step, real_step
 
 BATCH, LENGTH, VOCABULARY = 2, 24, 160
 COMMON: dict[str, Any] = {
@@ -67,10 +68,10 @@ def build(device: str, model_type: str, *, adapter: bool = False, checkpointing:
     return model, {"input_ids": ids, "labels": ids}
 
 
-def assert_same_events(model_type: str, **options: bool) -> None:
+def assert_same_events(model_type: str, optimize: Optimize = adamw, **options: bool) -> None:
     """Compare both runs; only what the CPU's own kernels take for themselves may be missing on meta."""
-    real, inside = real_step(lambda device: build(device, model_type, **options))
-    meta = meta_step(lambda device: build(device, model_type, **options))
+    real, inside = real_step(lambda device: build(device, model_type, **options), optimize)
+    meta = meta_step(lambda device: build(device, model_type, **options), optimize)
     comparison = difflib.SequenceMatcher(None, real, meta, autojunk=False)
     for tag, start, end, meta_start, meta_end in comparison.get_opcodes():
         if tag == "equal":
@@ -90,3 +91,27 @@ def test_a_step_of_full_fine_tuning_allocates_and_frees_as_on_the_cpu(model_type
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_of_lora_allocates_and_frees_as_on_the_cpu(model_type: str, checkpointing: bool) -> None:
     assert_same_events(model_type, adapter=True, checkpointing=checkpointing)
+
+
+OPTIMIZERS: dict[str, Optimize] = {
+    "adamw, one tensor after the other": lambda parameters: torch.optim.AdamW(parameters, foreach=False),
+    "adamw, fused": lambda parameters: torch.optim.AdamW(parameters, fused=True),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, foreach=True),
+    "sgd with momentum": lambda parameters: torch.optim.SGD(parameters, momentum=0.9, nesterov=True, foreach=True),
+    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, foreach=True),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, foreach=True),
+    "rmsprop with momentum": lambda parameters: torch.optim.RMSprop(
+        parameters, momentum=0.9, centered=True, foreach=True
+    ),
+    "adafactor": lambda parameters: transformers.optimization.Adafactor(
+        parameters, lr=5e-5, scale_parameter=False, relative_step=False
+    ),
+}
+
+
+@pytest.mark.parametrize("optimize", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_of_every_optimizer_allocates_and_frees_as_on_the_cpu(optimize: Optimize, adapter: bool) -> None:
+    with foreach_as_on_cuda():  # fused kernels are refused on meta else
+        assert_same_events("llama", optimize, adapter=adapter)

@@ -1,8 +1,8 @@
 """Fused attention kernels: accumulators, row sums and workspaces, by kernel, head size and GPU.
 
-Sizes are [batch, heads, rows, head size]; rows of a query are padded to the tile of the kernel. Sources:
-aten/src/ATen/native/transformers/cuda/attention.cu and attention_backward.cu, flash_attn/flash_api.cpp (mha_fwd, mha_bwd,
-num_splits_heuristic), mem_eff_attention/kernel_backward.h and its generated list of tiles.
+Sizes are [batch, heads, rows, head size]; rows of a query are padded to the tile of the kernel. Sources, below
+aten/src/ATen/native/transformers/cuda: attention.cu and attention_backward.cu, flash_attn/flash_api.cpp (mha_fwd,
+mha_bwd, num_splits_heuristic), mem_eff_attention/kernel_backward.h and the list of tiles generated beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _up(number: int, multiple: int) -> int:
 def _flash_attention(
     scratch: Scratch, query: Tensor, key: Tensor, _value: Tensor, dropout_p: float = 0.0, *_: Any, **__: Any
 ) -> None:
-    """Few rows and heads are split along the keys, with an accumulator for each split; dropout has a state of its own."""
+    """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own."""
     batch, heads, rows, size = query.shape
     scratch.outputs(0, 1)
     splits = 1 if dropout_p else _splits(scratch.platform, batch * heads, rows, key.shape[2], size)
@@ -90,9 +90,9 @@ def _flash_attention_backward(scratch: Scratch, _grad: Tensor, query: Tensor, ke
 
 @kernel(aten._scaled_dot_product_efficient_attention.default, allocates_outputs=True)
 def _efficient_attention(scratch: Scratch, query: Tensor, _key: Tensor, value: Tensor, *_: Any, **__: Any) -> None:
-    """The random state lies on the CPU; half types beyond a head size of 128 accumulate outside the registers."""
+    """Keep the random state on the CPU; half types beyond a head size of 128 accumulate outside the registers."""
     scratch.outputs(0, 1)
-    batch, heads, rows, _ = query.shape
+    batch, heads, rows = query.shape[:3]
     if query.dtype in _HALF and value.shape[-1] > 128:
         scratch.take(_FLOAT_BYTES * batch * heads * rows * value.shape[-1])
 
@@ -114,7 +114,7 @@ def _efficient_attention_backward(
     **__: Any,
 ) -> None:
     """Delta is grad * out summed over a head, outside the kernel for float32; then the workspace of the tiles."""
-    batch, heads, rows, _ = query.shape
+    batch, heads, rows = query.shape[:3]
     delta = _FLOAT_BYTES * batch * heads * rows
     if query.dtype in _HALF:
         row_sums = scratch.take(delta)
@@ -129,7 +129,7 @@ def _efficient_attention_backward(
 
 
 def _backward_workspace(platform: Platform, query: Tensor, key: Tensor, value: Tensor, *, dropout: bool) -> int:
-    """Return the bytes that tiles of the backward kernel share: dq always, dk and dv where registers do not hold them."""
+    """Return the bytes that tiles of the backward kernel share: dq, and dk and dv unless registers hold them."""
     batch, heads, rows, size = query.shape
     keys, value_size = key.shape[2], value.shape[-1]
     queries_tile, keys_tile, in_registers = _tile(platform, query.dtype, max(size, value_size), dropout=dropout)
@@ -169,12 +169,12 @@ def _tile(platform: Platform, dtype: torch.dtype, size: int, *, dropout: bool) -
 
 @kernel(aten._scaled_dot_product_cudnn_attention.default, allocates_outputs=True)
 def _cudnn_attention(scratch: Scratch, *_: Any, **__: Any) -> None:
-    """The random state lies on the GPU and comes first (cudnn/MHA.cpp)."""
+    """Make the random state first, on the GPU (cudnn/MHA.cpp)."""
     scratch.outputs(6, 7, 0, 1)
 
 
 @kernel(aten._scaled_dot_product_cudnn_attention_backward.default)
 def _cudnn_attention_backward(scratch: Scratch, _grad: Tensor, query: Tensor, *_: Any, **__: Any) -> None:
-    """The frontend's workspace holds dq in float32 and row sums; what the engine itself wants is not known."""
+    """Take the frontend's workspace, dq in float32 and row sums; what the engine itself wants is not known."""
     batch, heads, rows, size = query.shape
     scratch.take(_FLOAT_BYTES * batch * heads * rows * (size + 1))

@@ -72,7 +72,7 @@ def _index_put(
         return
     count = math.prod(torch.broadcast_shapes(*(index.shape for index in given)))
     sizes = _INDEX_BYTES * count
-    for _ in given:
+    for _index in given:
         wrapped = scratch.take(sizes)  # negative indices count from the end
         scratch.take(sizes)  # times the stride
         scratch.give(wrapped)

@@ -1,4 +1,4 @@
-"""Backward passes of layer norm and of fused RMS norm: gradients of the weight over very many rows are added in two steps."""
+"""Backward pass of layer norm: gradients of the weights over very many rows are added in two steps."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def _softmax_backward(scratch: Scratch, grad: Tensor, output: Tensor, *_: Any) -
 
 @kernel(aten.native_dropout.default, allocates_outputs=True)
 def _dropout(scratch: Scratch, *_: Any) -> None:
-    """The mask is made before the output (aten/src/ATen/native/cuda/Dropout.cu)."""
+    """Make the mask before the output (aten/src/ATen/native/cuda/Dropout.cu)."""
     scratch.outputs(1, 0)
 
 

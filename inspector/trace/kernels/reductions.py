@@ -61,7 +61,7 @@ def global_reduce_bytes(
     reduced, kept = _iteration(values, dims)
     inputs, outputs = math.prod(d.size for d in reduced), math.prod(d.size for d in kept)
     along_input = not kept or (bool(reduced) and reduced[0].stride < kept[0].stride)
-    width, height, output_vector = _block(reduced, kept, along_input, values.storage_offset(), vector)
+    width, height, output_vector = _block(reduced, kept, along_input, int(values.storage_offset()), vector)
     per_step, outputs_per_block = (width, 1) if along_input else (1, width)
     across_warps = -(-inputs // per_step) >= min(height * _FEWEST_VALUES, _MOST_VALUES)
     if across_warps:
@@ -81,7 +81,7 @@ def global_reduce_bytes(
 
 
 def _iteration(values: Tensor, dims: Sequence[int]) -> tuple[list[_Dimension], list[_Dimension]]:
-    """Return the reduced and the kept dimensions, each from the fastest on, neighbours merged where they are one run."""
+    """Return the reduced and the kept dimensions, each from the fastest on, with those merged that are one run."""
     over = {dim % values.dim() for dim in dims} if dims else set(range(values.dim()))
     found = [
         _Dimension(size, stride, index in over)
@@ -155,7 +155,7 @@ def _dense(values: Tensor) -> tuple[int, ...]:
 
 @kernel(aten.amax.default, aten.amin.default)
 def _amax(scratch: Scratch, values: Tensor, dims: Any = (), *_: Any) -> None:
-    """The largest value is kept in the dtype of the input (ReduceMaxValuesKernel.cu)."""
+    """Keep the largest value in the dtype of the input (ReduceMaxValuesKernel.cu)."""
     reduce(scratch, values, [dims] if isinstance(dims, int) else dims, values.element_size())
 
 
@@ -179,7 +179,7 @@ def _any_dim(scratch: Scratch, values: Tensor, dim: int, *_: Any) -> None:
 
 @kernel(aten.argmax.default, aten.argmin.default)
 def _argmax(scratch: Scratch, values: Tensor, dim: int | None = None, *_: Any) -> None:
-    """A value and its place are kept as a pair, 16 bytes with padding (ReduceArgMaxKernel.cu)."""
+    """Keep a value and its place as a pair, 16 bytes with padding (ReduceArgMaxKernel.cu)."""
     reduce(scratch, values, () if dim is None else [dim], 16)
 
 
@@ -187,3 +187,14 @@ def _argmax(scratch: Scratch, values: Tensor, dim: int | None = None, *_: Any) -
 def _vector_norm(scratch: Scratch, values: Tensor, order: Any = 2, dims: Any = None, *_: Any, **__: Any) -> None:
     """Norms accumulate in float32 at least (ReduceNormKernel.cu)."""
     reduce(scratch, values, dims or (), _accumulator(values.dtype))
+
+
+@kernel(aten._foreach_norm.Scalar, allocates_outputs=True)
+def _foreach_norm(scratch: Scratch, tensors: Sequence[Tensor], *_: Any, **__: Any) -> None:
+    """Take a partial sum for each chunk of 65,536 elements, as many for each tensor as the longest has chunks.
+
+    The sums are float32, float64 for tensors of that dtype (cuda/ForeachReduceOp.cu, MultiTensorApply.cuh).
+    """
+    chunks = max(-(-tensor.numel() // 65_536) for tensor in tensors)
+    scratch.take(len(tensors) * chunks * max(4, tensors[0].element_size()))
+    scratch.outputs()

@@ -41,7 +41,7 @@ class Scratch(Protocol):
         """Free a block before the kernel ends."""
 
     def outputs(self, *order: int) -> None:
-        """Allocate the outputs, in this order of their places; those not named lie on the CPU. All in order if empty."""
+        """Allocate the outputs, in this order of their places; those not named lie on the CPU. Empty means all."""
 
 
 Rule = Callable[..., None]
@@ -49,7 +49,7 @@ Rule = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The rule of one op; `allocates_outputs` when the rule itself says when the outputs are made, else they are first."""
+    """The rule of one op; `allocates_outputs` when it says itself when the outputs are made, else they are first."""
 
     rule: Rule
     allocates_outputs: bool

@@ -91,10 +91,11 @@ def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tup
 
     if counted.trainable is None:
         return None, ()
-    platform, recipe = default_platform(), resolved(recipe)
-    notices = step_notices(counted.trainable, recipe)
+    platform, asked, notices = default_platform(), recipe, ()
     try:
         with quietly():
+            recipe = resolved(counted.trainable, asked)
+            notices = step_notices(counted.trainable, asked, recipe)
             tape = trace_training(counted.trainable, recipe, platform)
     except NotTraceableError as error:
         message = f"The training step was not traced: {error}. The static bytes are what is known."

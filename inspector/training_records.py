@@ -28,7 +28,8 @@ __all__ = [
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
 
-    `batch_size` rows of `seq_len` tokens are one micro-batch; `gradient_accumulation` of them make an update.
+    `batch_size` rows of `seq_len` tokens are one micro-batch; `gradient_accumulation` of them make an update. `seq_len`
+    is None in the recipe of a traced step whose model takes no tokens.
     `optimizer` is adamw_torch or sgd. `max_grad_norm` 0 turns clipping off. `padding` says whether the batch has padded
     rows (an attention mask then exists); None means padded when the batch is larger than 1. `loop` is whose step runs:
     "trainer" (transformers.Trainer) or "plain" (a bare PyTorch loop). `attention` is sdpa or eager, `sdpa_backend`
@@ -36,7 +37,7 @@ class Recipe:
     """
 
     batch_size: int = 1
-    seq_len: int = 1024
+    seq_len: int | None = 1024
     gradient_accumulation: int = 1
     optimizer: str = "adamw_torch"
     gradient_checkpointing: bool = False

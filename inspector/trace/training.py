@@ -3,12 +3,13 @@
 This is the one door of `inspector.trace`: the pipeline calls `trace_training`. Two steps, because the first has no
 optimizer state yet.
 
-Covers decoders and encoders that take token ids. What it cannot trace (other inputs, control flow that reads
-floating-point data, as expert routing does) raises `NotTraceableError` with the cause.
+Covers every kind of model that `trace/batch.py` has a batch for. What it cannot trace (no batch, control flow that
+reads floating-point data) raises `NotTraceableError` with the cause.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
@@ -19,8 +20,10 @@ from transformers.trainer_pt_utils import get_parameter_names
 
 from inspector.errors import one_line
 from inspector.records import Notice
+from inspector.trace.batch import BatchError, Input, batch_inputs, leaves_out_images, longest_row
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.hidden_memory import NOT_ACCOUNTED
+from inspector.trace.model_code import without_reading
 from inspector.trace.platform import Platform, installed_torch
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
@@ -29,8 +32,6 @@ from inspector.training_records import Category, Event, Recipe, Unaccounted
 __all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved", "step_notices", "trace_training"]
 
 _STEPS = 2
-# Model classes that take a batch of token ids with labels of the same shape.
-_TOKEN_CLASSES = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
 # What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
 _WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 
@@ -49,10 +50,23 @@ def not_accounted() -> tuple[Unaccounted, ...]:
     return tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
 
 
-def resolved(recipe: Recipe) -> Recipe:
-    """Return the recipe with what depends on the rest of it filled in."""
+def resolved(model: Any, recipe: Recipe) -> Recipe:
+    """Return the recipe as it runs on `model`: what depends on the rest filled in, rows no longer than can run.
+
+    `seq_len` is None where the model takes no tokens, and `padding` then False. Raises NotTraceableError where no batch
+    is known for the model.
+    """
+    try:
+        longest = longest_row(_base(model))
+    except BatchError as error:
+        raise NotTraceableError(str(error)) from error
+    if longest == 0:
+        return dataclasses.replace(recipe, seq_len=None, padding=False)
     padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
-    return dataclasses.replace(recipe, padding=padding)
+    seq_len = recipe.seq_len
+    if longest is not None and seq_len is not None:
+        seq_len = min(seq_len, max(longest - _virtual_tokens(model), 1))
+    return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
 
 
 def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event]:
@@ -60,9 +74,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
 
     `model` is a transformers model or a PeftModel on meta, with `requires_grad` set on what trains; it is changed.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not type(base).__name__.endswith(_TOKEN_CLASSES):
-        raise NotTraceableError(f"only models that take token ids alone are traced, not {type(base).__name__}")
+    base = _base(model)
     if any("Mamba" in type(module).__name__ for module in base.modules()):
         raise NotTraceableError("the kernels of state-space layers are not known here")
     _prepare(model, base, recipe)
@@ -71,8 +83,8 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     _load(tracer, model)
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
-        with cuda_rules(platform, recipe.sdpa_backend), tracer:
-            batch, optimizer = _batch(tracer, recipe), _optimizer(model, recipe)
+        with cuda_rules(platform, recipe.sdpa_backend), without_reading(), tracer:
+            batch, optimizer = _batch(tracer, base, recipe), _optimizer(model, recipe)
             run(
                 model,
                 batch,
@@ -89,15 +101,44 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause})") from error
 
 
-def step_notices(model: Any, recipe: Recipe) -> tuple[Notice, ...]:
-    """Return what the user should know about running `recipe` on `model`."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int) or recipe.seq_len <= positions:
-        return ()
-    message = (
-        f"Rows of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is made for."
-    )
-    return (Notice(code="beyond-positions", message=message),)
+def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...]:
+    """Return what the user should know about running `recipe`, which is `asked` as it runs on `model`."""
+    base = _base(model)
+    notices = []
+    positions = _positions(base)
+    if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
+        message = (
+            f"Rows of {asked.seq_len:,} tokens cannot run: {type(base).__name__} has learned {recipe.seq_len:,} positions. "
+            f"Rows of {recipe.seq_len:,} were traced."
+        )
+        notices.append(Notice(code="seq-len-clamped", message=message))
+    elif recipe.seq_len is not None and positions is not None and recipe.seq_len > positions:
+        message = (
+            f"Rows of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is made for."
+        )
+        notices.append(Notice(code="beyond-positions", message=message))
+    if leaves_out_images(base):
+        message = "The traced batch has text alone: images add what their tower keeps and the positions they take."
+        notices.append(Notice(code="no-image", message=message))
+    return tuple(notices)
+
+
+def _base(model: Any) -> Any:
+    """Return the transformers model itself, without PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _positions(base: Any) -> int | None:
+    """Return how many positions a model's text part says that it is made for."""
+    with contextlib.suppress(ValueError):  # MusicGen has two text parts, and neither stands for the whole
+        positions = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+        return positions if isinstance(positions, int) else None
+    return None
+
+
+def _virtual_tokens(model: Any) -> int:
+    """Return how many positions PEFT's prompt methods put before each row."""
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
 
 
 def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
@@ -133,17 +174,14 @@ def _is_added(name: str) -> bool:
     return "default" in name.split(".") or name.startswith("prompt_encoder.")
 
 
-def _batch(tracer: Tracer, recipe: Recipe) -> dict[str, Tensor]:
+def _batch(tracer: Tracer, base: Any, recipe: Recipe) -> dict[str, Any]:
     """Make the inputs of a micro-batch on meta, with values for whatever reads them."""
-    shape = (recipe.batch_size, recipe.seq_len)
-    meta = torch.device("meta")
-    batch = {name: torch.zeros(shape, dtype=torch.int64, device=meta) for name in ("input_ids", "labels")}
-    if recipe.padding:
-        batch["attention_mask"] = torch.ones(shape, dtype=torch.int64, device=meta)
-        mask = torch.ones(shape, dtype=torch.int64)
-        mask[-1, -1] = 0  # one padded position is enough: what is allocated does not depend on how many there are
-        tracer.shadows.set(batch["attention_mask"], mask)
-    tracer.hold(batch.values(), Category.INPUTS)
+    inputs = batch_inputs(base, recipe)
+    batch = {name: item.on("meta") if isinstance(item, Input) else item for name, item in inputs.items()}
+    for name, item in inputs.items():
+        if isinstance(item, Input) and item.is_read:
+            tracer.shadows.set(batch[name], item.on("cpu"))
+    tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch
 
 

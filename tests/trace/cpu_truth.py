@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from inspector.trace.model_code import without_reading
 from inspector.trace.platform import Platform, installed_torch
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
@@ -33,7 +34,7 @@ CPU_KERNELS = (
     "aten::native_layer_norm_backward",
 )
 
-Build = Callable[[str], tuple[nn.Module, dict[str, torch.Tensor]]]
+Build = Callable[[str], tuple[nn.Module, dict[str, torch.Tensor | bool]]]
 
 
 def real_step(build: Build) -> tuple[list[int], list[bool]]:
@@ -62,10 +63,8 @@ def meta_step(build: Build) -> list[int]:
     optimizer = torch.optim.AdamW(trained(model), foreach=True)
     tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
-    tracer.hold(batch.values(), Category.INPUTS)
-    for name, tensor in build("cpu")[1].items():
-        tracer.shadows.set(batch[name], tensor)
-    with tracer:
+    tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
+    with without_reading(), tracer:
         plain_steps(model, batch, optimizer, tracer.enter, steps=2)
     second = (event for event in tracer.tape() if event.step == 2)
     sizes = (event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in second)

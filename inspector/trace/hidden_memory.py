@@ -91,3 +91,20 @@ def _efficient_attention_backward(
     """
     batch, heads, queries = query.shape[:3]
     return (4 * batch * heads * queries,)
+
+
+@_rule(aten.native_layer_norm.default)
+def _layer_norm(values: torch.Tensor, *_: Any) -> tuple[int, ...]:
+    """Layer norm copies an input that is not contiguous (native/cuda/layer_norm_kernel.cu, layer_norm_cuda)."""
+    return _copies(values)
+
+
+@_rule(aten.native_layer_norm_backward.default)
+def _layer_norm_backward(grad: torch.Tensor, values: torch.Tensor, *_: Any) -> tuple[int, ...]:
+    """Its backward pass copies the gradient too (native/cuda/layer_norm_kernel.cu, layer_norm_backward_cuda)."""
+    return (*_copies(grad), *_copies(values))
+
+
+def _copies(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Return the size of a contiguous copy where a tensor is not contiguous."""
+    return () if tensor.is_contiguous() else (tensor.numel() * tensor.element_size(),)

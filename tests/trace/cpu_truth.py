@@ -26,21 +26,26 @@ SMALLEST_BYTES = 64
 RANDOM_STATE_BYTES = torch.get_rng_state().numel()
 # Kernels of the CPU that take memory of their own, as CUDA's do elsewhere: what they allocate beside their outputs is
 # theirs (ReduceOps.cpp casts the input of cumsum, Embedding.cpp copies indices that are not contiguous, forward and
-# backward, layer_norm_kernel.cpp keeps partial sums for each thread).
+# backward, layer_norm_kernel.cpp keeps partial sums for each thread and copies what is not contiguous, Sorting.cpp makes indices
+# to sort, and oneDNN brings images and weights into layouts of its own).
 CPU_KERNELS = (
     "aten::cumsum",
     "aten::embedding",
     "aten::embedding_dense_backward",
+    "aten::native_layer_norm",
     "aten::native_layer_norm_backward",
+    "aten::sort",
+    "aten::mkldnn_convolution",
+    "aten::convolution_backward",
 )
 
 Build = Callable[[str], tuple[nn.Module, dict[str, torch.Tensor | bool]]]
 
 
-def real_step(build: Build) -> tuple[list[int], list[bool]]:
+def real_step(build: Build, kernels: tuple[str, ...] = ()) -> tuple[list[int], list[bool]]:
     """Return the signed sizes of all allocations and frees of a real step on the CPU, the second of two.
 
-    Beside each stands whether it happened inside one of `CPU_KERNELS`.
+    Beside each stands whether it happened inside one of `CPU_KERNELS` or of `kernels`.
     """
     model, batch = build("cpu")
     optimizer = torch.optim.AdamW(trained(model), foreach=True)
@@ -50,10 +55,11 @@ def real_step(build: Build) -> tuple[list[int], list[bool]]:
         plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
     assert recorded.profiler is not None
     results: Any = recorded.profiler.kineto_results
-    kernels = [(event.start_ns(), event.end_ns()) for event in results.events() if event.name() in CPU_KERNELS]
+    names = (*CPU_KERNELS, *kernels)
+    calls = [(event.start_ns(), event.end_ns()) for event in results.events() if event.name() in names]
     events = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
     events = [(when, size) for when, size in sorted(events, key=lambda event: event[0]) if relevant(size)]
-    inside = [any(start <= when <= end for start, end in kernels) for when, _ in events]
+    inside = [any(start <= when <= end for start, end in calls) for when, _ in events]
     return [size for _, size in events], inside
 
 

@@ -126,7 +126,7 @@ SMALL: dict[str, Small] = {
         fields={**NO_DROPOUT, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
         head="MaskedLM",
         # Its buckets of positions mix integers and floats, which the CPU brings to one type first (TensorIterator.cpp).
-        kernels=("aten::add", "aten::mul"),
+        kernels=("aten::div", "aten::mul"),
     ),
     "electra": Small(fields=NO_DROPOUT, head="SequenceClassification"),
     "albert": Small(fields={**NO_DROPOUT, "classifier_dropout_prob": 0.0}, head="TokenClassification"),
@@ -152,6 +152,8 @@ SMALL: dict[str, Small] = {
         fields={**ENCODER_DECODER, "num_mel_bins": 8, "max_source_positions": 16, "max_target_positions": LENGTH},
         head="SpeechSeq2Seq",
         common=False,
+        # oneDNN's gradient of gelu takes contiguous tensors (mkldnn/Gelu.cpp).
+        kernels=("aten::gelu_backward",),
     ),
     # Images, and images with text.
     "vit": Small(fields={**IMAGES, **NO_DROPOUT}, head="ImageClassification"),

@@ -87,6 +87,7 @@ def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tup
         resolved,
         step_notices,
         trace_training,
+        traced_inputs,
     )
 
     if counted.trainable is None:
@@ -100,7 +101,13 @@ def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tup
     except NotTraceableError as error:
         message = f"The training step was not traced: {error}. The static bytes are what is known."
         return None, (*notices, Notice(code="not-traced", message=message))
-    memory = training_memory(fold(tape), recipe=recipe, platform=str(platform), not_accounted=not_accounted())
+    memory = training_memory(
+        fold(tape),
+        recipe=recipe,
+        platform=str(platform),
+        not_accounted=not_accounted(),
+        inputs=traced_inputs(counted.trainable, recipe),
+    )
     return memory, notices
 
 

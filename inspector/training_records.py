@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "BatchInput",
     "Category",
     "Event",
     "EventKind",
@@ -160,13 +161,23 @@ class Unaccounted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchInput:
+    """One tensor of the traced micro-batch."""
+
+    name: str
+    shape: Sequence[int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingMemory:
     """What two traced training steps take.
 
     `peak_allocated_bytes` and `peak_reserved_bytes` are what `torch.cuda.max_memory_allocated()` and
     `max_memory_reserved()` would return, over loading and both steps. `phases` are loading and the phases of the second
     step (the first has no optimizer state yet); `end_of_step_allocated_bytes` is of that step too. `platform` says for
-    which GPU architecture and torch the kernels were chosen. The CUDA context comes on top of all figures.
+    which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of. The CUDA context
+    comes on top of all figures.
     """
 
     recipe: Recipe
@@ -178,3 +189,4 @@ class TrainingMemory:
     phases: Sequence[MemoryPhase]
     top_modules: Sequence[TopModule]
     not_accounted: Sequence[Unaccounted]
+    inputs: Sequence[BatchInput] | None = None

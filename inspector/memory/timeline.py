@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from inspector.memory.allocator import Block, CachingAllocator, OutOfMemory
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.training_records import (
+    BatchInput,
     Category,
     Event,
     EventKind,
@@ -125,7 +126,12 @@ def breakdown_at(tape: Sequence[Event], timeline: Timeline, event_index: int) ->
 
 
 def training_memory(
-    timeline: Timeline, *, recipe: Recipe, platform: str, not_accounted: Sequence[Unaccounted]
+    timeline: Timeline,
+    *,
+    recipe: Recipe,
+    platform: str,
+    not_accounted: Sequence[Unaccounted],
+    inputs: Sequence[BatchInput] | None = None,
 ) -> TrainingMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
@@ -141,6 +147,7 @@ def training_memory(
         phases=[phase for phase in timeline.phases if phase.step in (0, last)],
         top_modules=timeline.top_modules,
         not_accounted=not_accounted,
+        inputs=inputs,
     )
 
 

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from inspector.trace.hidden_memory import LT_OPS, WORKSPACE_OPS, temporaries
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.platform import Platform
+from inspector.trace.routing import balanced_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 from inspector.training_records import Category, Event, EventKind, Phase
 
@@ -59,11 +60,19 @@ _OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform."""
 
-    def __init__(self, platform: Platform, names: dict[nn.Module, str] | None = None, *, on_cuda: bool = True) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        names: dict[nn.Module, str] | None = None,
+        *,
+        on_cuda: bool = True,
+        balances_experts: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
         self._platform = platform
         self._on_cuda = on_cuda
+        self._balances_experts = balances_experts
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories: dict[int, Category] = {}
@@ -143,6 +152,8 @@ class Tracer(TorchDispatchMode):
             result = META_KERNELS.get(func, func)(*args, **kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
+        elif self._balances_experts and (choice := balanced_choice(func, args, result)):
+            self.shadows.set(*choice)
         name = str(func)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.device.type == "meta":

@@ -23,13 +23,14 @@ from inspector.records import Notice
 from inspector.trace.batch import BatchError, Input, batch_inputs, leaves_out_images, longest_row
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.hidden_memory import NOT_ACCOUNTED
-from inspector.trace.model_code import without_reading
+from inspector.trace.devices import as_on_a_device
 from inspector.trace.platform import Platform, installed_torch
+from inspector.trace.routing import loops_over_experts
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
-from inspector.training_records import Category, Event, Recipe, Unaccounted
+from inspector.training_records import BatchInput, Category, Event, Recipe, Unaccounted
 
-__all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved", "step_notices", "trace_training"]
+__all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved", "step_notices", "trace_training", "traced_inputs"]
 
 _STEPS = 2
 # What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
@@ -78,12 +79,13 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     if any("Mamba" in type(module).__name__ for module in base.modules()):
         raise NotTraceableError("the kernels of state-space layers are not known here")
     _prepare(model, base, recipe)
-    tracer = Tracer(platform, {module: name for name, module in base.named_modules()})
+    names = {module: name for name, module in base.named_modules()}
+    tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
     tracer.watch(model, base.get_output_embeddings())
     _load(tracer, model)
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
-        with cuda_rules(platform, recipe.sdpa_backend), without_reading(), tracer:
+        with cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
             batch, optimizer = _batch(tracer, base, recipe), _optimizer(model, recipe)
             run(
                 model,
@@ -98,7 +100,16 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             return tracer.tape()
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
         cause = one_line(f"{type(error).__name__}: {error}")
-        raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause})") from error
+        raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause}){_advice(error)}") from error
+
+
+def traced_inputs(model: Any, recipe: Recipe) -> tuple[BatchInput, ...]:
+    """Return what a micro-batch of a resolved `recipe` for `model` consists of."""
+    return tuple(
+        BatchInput(name=name, shape=item.shape, dtype=str(item.dtype).removeprefix("torch."))
+        for name, item in batch_inputs(_base(model), recipe).items()
+        if isinstance(item, Input)
+    )
 
 
 def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...]:
@@ -120,7 +131,23 @@ def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...
     if leaves_out_images(base):
         message = "The traced batch has text alone: images add what their tower keeps and the positions they take."
         notices.append(Notice(code="no-image", message=message))
+    if loops_over_experts(base):
+        message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
+        notices.append(Notice(code="balanced-experts", message=message))
+    if any("GatedDeltaNet" in type(module).__name__ for module in base.modules()):
+        message = (
+            "Linear attention is traced as transformers' own torch code, which runs where flash-linear-attention is not "
+            "installed."
+        )
+        notices.append(Notice(code="torch-fallback", message=message))
     return tuple(notices)
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do where a real step stops in the same way: convolutions take no float32 input in half types."""
+    if "Input type (float) and bias type" not in str(error):
+        return ""
+    return ", as a real step does: its inputs are float32, and --dtype float32 makes its weights so too"
 
 
 def _base(model: Any) -> Any:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from inspector.trace.model_code import without_reading
+from inspector.trace.devices import as_on_a_device
 from inspector.trace.platform import Platform, installed_torch
+from inspector.trace.routing import loops_over_experts
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import Category, EventKind
@@ -67,10 +68,11 @@ def meta_step(build: Build) -> list[int]:
     """Return the same of a step on meta, without CUDA's rules."""
     model, batch = build("meta")
     optimizer = torch.optim.AdamW(trained(model), foreach=True)
-    tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False)
+    balances = loops_over_experts(model)
+    tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False, balances_experts=balances)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
-    with without_reading(), tracer:
+    with as_on_a_device(), tracer:
         plain_steps(model, batch, optimizer, tracer.enter, steps=2)
     second = (event for event in tracer.tape() if event.step == 2)
     sizes = (event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in second)

@@ -24,12 +24,15 @@ RECIPE = inspector.Recipe(batch_size=BATCH, seq_len=LENGTH, padding=False)
 class Small:
     """A small model: fields of its configuration beside the common ones, and the class that builds it.
 
-    `kernels` are further kernels of the CPU that take memory of their own in this model.
+    `model_type` is the row's name where it is not given, `options` go to `from_config`. `kernels` are further kernels of
+    the CPU that take memory of their own in this model.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
     head: str = "CausalLM"
     common: bool = True
+    model_type: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
     kernels: tuple[str, ...] = ()
 
 
@@ -115,6 +118,22 @@ SMALL: dict[str, Small] = {
         }
     ),
     "gpt_oss": Small(fields={**EXPERTS, "num_local_experts": 4, "sliding_window": 8}),
+    # A loop over experts, each with all tokens: no other routing is the same with data and without.
+    "mixtral in a loop": Small(
+        fields={**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 4},
+        model_type="mixtral",
+        options={"experts_implementation": "eager"},
+    ),
+    "dbrx": Small(
+        fields={
+            "d_model": 64,
+            "n_heads": 4,
+            "n_layers": 2,
+            "max_seq_len": 64,
+            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8},
+            "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 4},
+        }
+    ),
     # Encoders.
     "bert": Small(fields=NO_DROPOUT, head="MaskedLM"),
     "roberta": Small(fields={**NO_DROPOUT, "max_position_embeddings": 64}, head="MaskedLM"),
@@ -186,11 +205,11 @@ SMALL: dict[str, Small] = {
 def build(device: str, name: str, *, adapter: bool = False, checkpointing: bool = False) -> Any:
     """Return the small model `name` on a device, with a batch for it."""
     small = SMALL[name]
-    config = transformers.AutoConfig.for_model(name, **(COMMON if small.common else {}) | small.fields)
+    config = transformers.AutoConfig.for_model(small.model_type or name, **(COMMON if small.common else {}) | small.fields)
     auto: Any = getattr(transformers, f"AutoModelFor{small.head}" if small.head else "AutoModel")
     with torch.device(device):
         torch.manual_seed(0)
-        base = model = auto.from_config(config, attn_implementation="eager")
+        base = model = auto.from_config(config, attn_implementation="eager", **small.options)
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()

@@ -2,8 +2,8 @@
 
 A registry of small pure functions: the first kind that fits the class's name and its main input makes the inputs from
 the configuration and the recipe. An `Input` describes one tensor, so that the same batch can be made on meta for a
-trace and with data for a real step. Values are plausible (every token is token 1, one position of the last row is
-padded); what a step allocates does not depend on them, but control flow reads some (`is_read`).
+trace and with data for a real step. Values are plausible (every token is the first that is not special, one position of
+the last row is padded): what a step allocates does not depend on them, but control flow reads some.
 
 A row has at most as many tokens as the text part of the model has learned positions for: beyond its table a real run
 raises (`longest_row`). Models of text and images get text alone (`leaves_out_images`).
@@ -14,6 +14,7 @@ Not covered: multiple choice, detection, masked images, CTC, and sizes of images
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -50,16 +51,12 @@ class BatchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One tensor of a batch: `value` everywhere, but `last` at the end of the last row where it is not None.
-
-    `is_read` says that control flow of some model reads the values, so that a trace has to know them.
-    """
+    """One tensor of a batch: `value` everywhere, but `last` at the end of the last row where it is not None."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.int64
     value: int = 0
     last: int | None = None
-    is_read: bool = False
 
     def on(self, device: str) -> Tensor:
         """Return the tensor on a device."""
@@ -122,15 +119,14 @@ def _kind(*endings: str, main: str) -> Callable[[_Maker], _Maker]:
 
 
 @_kind("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForTokenClassification", "ForConditionalGeneration", main="input_ids")
-def _tokens(_model: Any, recipe: Recipe) -> Inputs:
+def _tokens(model: Any, recipe: Recipe) -> Inputs:
     """Make ids, and labels of the same length: language models, taggers, encoder-decoders.
 
     An encoder-decoder makes its decoder's inputs from the labels. Padded positions have a label that does not count.
     """
-    labels = Input(
-        shape=(recipe.batch_size, recipe.seq_len or 0), value=1, last=_IGNORED if recipe.padding else None
-    )
-    return {**_ids(recipe), "labels": labels, **_mask(recipe)}
+    ids = _ids(model, recipe)
+    labels = dataclasses.replace(ids, last=_IGNORED if recipe.padding else None)
+    return {"input_ids": ids, "labels": labels, **_mask(recipe)}
 
 
 @_kind("ForSequenceClassification", main="input_ids")
@@ -145,14 +141,14 @@ def _row_labels(model: Any, recipe: Recipe) -> Inputs:
     else:
         dtype = torch.float32 if problem == "regression" else torch.int64
         labels = Input(shape=(recipe.batch_size,), dtype=dtype)
-    return {**_ids(recipe), **_mask(recipe), "labels": labels}
+    return {"input_ids": _ids(model, recipe), **_mask(recipe), "labels": labels}
 
 
 @_kind("ForQuestionAnswering", main="input_ids")
-def _spans(_model: Any, recipe: Recipe) -> Inputs:
+def _spans(model: Any, recipe: Recipe) -> Inputs:
     """Make ids, and where each row's answer starts and ends."""
     position = Input(shape=(recipe.batch_size,))
-    return {**_ids(recipe), **_mask(recipe), "start_positions": position, "end_positions": position}
+    return {"input_ids": _ids(model, recipe), **_mask(recipe), "start_positions": position, "end_positions": position}
 
 
 @_kind("ForImageClassification", main="pixel_values")
@@ -176,13 +172,13 @@ def _speech(model: Any, recipe: Recipe) -> Inputs:
         raise BatchError(f"how long the features of {type(model).__name__} are is not known here")
     # The second convolution halves them (modeling_whisper.py, WhisperEncoder).
     features = Input(shape=(recipe.batch_size, bins, 2 * positions), dtype=torch.float32)
-    return {"input_features": features, "labels": Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=1)}
+    return {"input_features": features, "labels": _ids(model, recipe)}
 
 
 def _pairs(model: Any, recipe: Recipe) -> Inputs:
     """Make pairs of text and image; models such as CLIP return a loss when they are asked for it."""
     images = _images(getattr(model.config, "vision_config", model.config), recipe)
-    return {**_ids(recipe), **_mask(recipe), "pixel_values": images, "return_loss": True}
+    return {"input_ids": _ids(model, recipe), **_mask(recipe), "pixel_values": images, "return_loss": True}
 
 
 def _kind_of(model: Any) -> _Maker:
@@ -203,9 +199,11 @@ def _kind_of(model: Any) -> _Maker:
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _ids(recipe: Recipe) -> dict[str, Input]:
-    """Return token ids."""
-    return {"input_ids": Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=1)}
+def _ids(model: Any, recipe: Recipe) -> Input:
+    """Return ids of tokens, none of which is special to the model."""
+    special = {value for name, value in model.config.to_dict().items() if name.endswith("_token_id")}
+    token = next(number for number in range(len(special) + 1) if number not in special)
+    return Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=token)
 
 
 def _mask(recipe: Recipe) -> dict[str, Input]:
@@ -213,7 +211,7 @@ def _mask(recipe: Recipe) -> dict[str, Input]:
     if not recipe.padding:
         return {}
     shape = (recipe.batch_size, recipe.seq_len or 0)
-    return {"attention_mask": Input(shape=shape, value=1, last=0, is_read=True)}
+    return {"attention_mask": Input(shape=shape, value=1, last=0)}
 
 
 def _images(config: Any, recipe: Recipe) -> Input:

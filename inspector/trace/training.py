@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,15 @@ __all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved",
 _STEPS = 2
 # What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
 _WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+# What stops a real step in the same way, and what to do then.
+_ADVICE = {
+    "Input type (float) and bias type": "as a real step does: its inputs are float32, --dtype float32 makes its weights so",
+    "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
+    "name --targets without it",
+    "if no padding token is defined": "as a real step does: use --batch-size 1",
+}
+# Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
+_TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
 
 
 class NotTraceableError(Exception):
@@ -57,16 +67,24 @@ def resolved(model: Any, recipe: Recipe) -> Recipe:
     `seq_len` is None where the model takes no tokens, and `padding` then False. Raises NotTraceableError where no batch
     is known for the model.
     """
+    base = _base(model)
     try:
-        longest = longest_row(_base(model))
+        longest = longest_row(base)
+        recipe = _bounded(recipe, longest, _virtual_tokens(model))
+        batch_inputs(base, recipe)
     except BatchError as error:
         raise NotTraceableError(str(error)) from error
+    return recipe
+
+
+def _bounded(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe:
+    """Return the recipe with rows of at most `longest` tokens, those of PEFT's prompt methods included."""
     if longest == 0:
         return dataclasses.replace(recipe, seq_len=None, padding=False)
     padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
     seq_len = recipe.seq_len
     if longest is not None and seq_len is not None:
-        seq_len = min(seq_len, max(longest - _virtual_tokens(model), 1))
+        seq_len = min(seq_len, max(longest - virtual_tokens, 1))
     return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
 
 
@@ -76,17 +94,17 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     `model` is a transformers model or a PeftModel on meta, with `requires_grad` set on what trains; it is changed.
     """
     base = _base(model)
-    if any("Mamba" in type(module).__name__ for module in base.modules()):
-        raise NotTraceableError("the kernels of state-space layers are not known here")
+    _refuse_scans(base)
     _prepare(model, base, recipe)
     names = {module: name for name, module in base.named_modules()}
     tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
     tracer.watch(model, base.get_output_embeddings())
     _load(tracer, model)
+    batch = _batch(tracer, base, recipe)
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
         with cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
-            batch, optimizer = _batch(tracer, base, recipe), _optimizer(model, recipe)
+            optimizer = _optimizer(model, recipe)
             run(
                 model,
                 batch,
@@ -134,20 +152,19 @@ def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...
     if loops_over_experts(base):
         message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
         notices.append(Notice(code="balanced-experts", message=message))
-    if any("GatedDeltaNet" in type(module).__name__ for module in base.modules()):
+    scans = {type(module).__name__ for module in base.modules() if _TORCH_CODE.search(type(module).__name__)}
+    if scans:
         message = (
-            "Linear attention is traced as transformers' own torch code, which runs where flash-linear-attention is not "
-            "installed."
+            f"{', '.join(sorted(scans))}: traced as transformers' own torch code, which runs where no CUDA kernel is "
+            "installed for it (flash-linear-attention, mamba-ssm)."
         )
         notices.append(Notice(code="torch-fallback", message=message))
     return tuple(notices)
 
 
 def _advice(error: Exception) -> str:
-    """Return what to do where a real step stops in the same way: convolutions take no float32 input in half types."""
-    if "Input type (float) and bias type" not in str(error):
-        return ""
-    return ", as a real step does: its inputs are float32, and --dtype float32 makes its weights so too"
+    """Return what to do where a real step stops in the same way."""
+    return next((f", {advice}" for said, advice in _ADVICE.items() if said in str(error)), "")
 
 
 def _base(model: Any) -> Any:
@@ -166,6 +183,17 @@ def _positions(base: Any) -> int | None:
 def _virtual_tokens(model: Any) -> int:
     """Return how many positions PEFT's prompt methods put before each row."""
     return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+
+
+def _refuse_scans(base: nn.Module) -> None:
+    """Refuse layers whose torch code goes through a row position by position: such a step takes minutes to trace."""
+    for module in base.modules():
+        name = type(module).__name__
+        if (name.endswith("MambaMixer") and "2" not in name) or name == "RwkvSelfAttention":
+            raise NotTraceableError(
+                f"{name} goes through each row position by position where no CUDA kernel is installed for it, and what "
+                "that kernel keeps is not known here"
+            )
 
 
 def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
@@ -202,11 +230,11 @@ def _is_added(name: str) -> bool:
 
 
 def _batch(tracer: Tracer, base: Any, recipe: Recipe) -> dict[str, Any]:
-    """Make the inputs of a micro-batch on meta, with values for whatever reads them."""
-    inputs = batch_inputs(base, recipe)
-    batch = {name: item.on("meta") if isinstance(item, Input) else item for name, item in inputs.items()}
-    for name, item in inputs.items():
-        if isinstance(item, Input) and item.is_read:
+    """Make the inputs of a micro-batch on meta; integers have values for whatever reads them."""
+    batch: dict[str, Any] = {}
+    for name, item in batch_inputs(base, recipe).items():
+        batch[name] = item.on("meta") if isinstance(item, Input) else item
+        if isinstance(item, Input) and not item.dtype.is_floating_point:
             tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch

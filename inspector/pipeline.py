@@ -92,7 +92,8 @@ def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tup
 
     if counted.trainable is None:
         return None, ()
-    platform, asked, notices = default_platform(), recipe, ()
+    platform, asked = default_platform(), recipe
+    notices: tuple[Notice, ...] = ()
     try:
         with quietly():
             recipe = resolved(counted.trainable, asked)

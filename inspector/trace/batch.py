@@ -91,6 +91,8 @@ def longest_row(model: Any) -> int | None:
         module.num_embeddings - _first_position(module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and not _TOWERS.search(name)
+        # The encoder of speech counts frames, not tokens.
+        if not (kind is _speech and "encoder." in name)
     ]
     return min(tables, default=None)
 
@@ -118,14 +120,22 @@ def _kind(*endings: str, main: str) -> Callable[[_Maker], _Maker]:
     return register
 
 
-@_kind("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForTokenClassification", "ForConditionalGeneration", main="input_ids")
+@_kind("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", main="input_ids")
 def _tokens(model: Any, recipe: Recipe) -> Inputs:
-    """Make ids, and labels of the same length: language models, taggers, encoder-decoders.
+    """Make ids, and labels of the same length: language models, and encoder-decoders.
 
     An encoder-decoder makes its decoder's inputs from the labels. Padded positions have a label that does not count.
     """
     ids = _ids(model, recipe)
     labels = dataclasses.replace(ids, last=_IGNORED if recipe.padding else None)
+    return {"input_ids": ids, "labels": labels, **_mask(recipe)}
+
+
+@_kind("ForTokenClassification", main="input_ids")
+def _token_labels(model: Any, recipe: Recipe) -> Inputs:
+    """Make ids, and a class of each token; padded positions have one that does not count."""
+    ids = _ids(model, recipe)
+    labels = dataclasses.replace(ids, value=0, last=_IGNORED if recipe.padding else None)
     return {"input_ids": ids, "labels": labels, **_mask(recipe)}
 
 

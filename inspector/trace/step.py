@@ -69,13 +69,16 @@ def trainer_steps(
     Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23); tests/trace holds it
     against a real Trainer.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    is_counted = "labels" in batch and _takes_count(base)
+    wrapped: Any = model
+    base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
+    labels: Any = batch.get("labels")
+    is_counted = labels is not None and _takes_count(base)
     for step in range(1, steps + 1):
         count = {}
         if is_counted:
-            labels = batch["labels"][..., 1:] if _shifts_labels(base) else batch["labels"]
-            count = {"num_items_in_batch": sum(labels.ne(_IGNORED).sum() for _ in range(gradient_accumulation))}
+            counted = labels[..., 1:] if _shifts_labels(base) else labels
+            count = {"num_items_in_batch": sum(counted.ne(_IGNORED).sum() for _ in range(gradient_accumulation))}
+            del counted
         for _ in range(gradient_accumulation):
             on_phase(Phase.FORWARD, step)
             loss = model(**batch, **count)["loss"]
@@ -100,5 +103,5 @@ def _takes_count(base: Any) -> bool:
 
 def _shifts_labels(base: Any) -> bool:
     """Tell whether the loss compares each position with the next label, so that the first one does not count."""
-    shifts = LOSS_MAPPING.get(getattr(base, "loss_type", None)) is ForCausalLMLoss
+    shifts = LOSS_MAPPING.get(getattr(base, "loss_type", None) or "") is ForCausalLMLoss
     return shifts and not getattr(base.config, "is_encoder_decoder", False)

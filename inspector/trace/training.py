@@ -23,24 +23,32 @@ from inspector.errors import one_line
 from inspector.records import Notice
 from inspector.trace.batch import BatchError, Input, batch_inputs, leaves_out_images, longest_row
 from inspector.trace.cuda_rules import cuda_rules
-from inspector.trace.hidden_memory import NOT_ACCOUNTED
 from inspector.trace.devices import as_on_a_device
+from inspector.trace.hidden_memory import NOT_ACCOUNTED
 from inspector.trace.platform import Platform, installed_torch
 from inspector.trace.routing import loops_over_experts
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import BatchInput, Category, Event, Recipe, Unaccounted
 
-__all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved", "step_notices", "trace_training", "traced_inputs"]
+__all__ = [
+    "NotTraceableError",
+    "default_platform",
+    "not_accounted",
+    "resolved",
+    "step_notices",
+    "trace_training",
+    "traced_inputs",
+]
 
 _STEPS = 2
 # What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
 _WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
-    "Input type (float) and bias type": "as a real step does: its inputs are float32, --dtype float32 makes its weights so",
+    "Input type (float) and bias type": "as a real step does: its inputs are float32; use --dtype float32",
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
-    "name --targets without it",
+    "name --targets that leave it out",
     "if no padding token is defined": "as a real step does: use --batch-size 1",
 }
 # Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
@@ -137,8 +145,8 @@ def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...
     positions = _positions(base)
     if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
         message = (
-            f"Rows of {asked.seq_len:,} tokens cannot run: {type(base).__name__} has learned {recipe.seq_len:,} positions. "
-            f"Rows of {recipe.seq_len:,} were traced."
+            f"Rows of {asked.seq_len:,} tokens cannot run on {type(base).__name__}, which has learned "
+            f"{recipe.seq_len:,} positions: rows of {recipe.seq_len:,} were traced."
         )
         notices.append(Notice(code="seq-len-clamped", message=message))
     elif recipe.seq_len is not None and positions is not None and recipe.seq_len > positions:

@@ -27,8 +27,8 @@ SMALLEST_BYTES = 64
 RANDOM_STATE_BYTES = torch.get_rng_state().numel()
 # Kernels of the CPU that take memory of their own, as CUDA's do elsewhere: what they allocate beside their outputs is
 # theirs (ReduceOps.cpp casts the input of cumsum, Embedding.cpp copies indices that are not contiguous, forward and
-# backward, layer_norm_kernel.cpp keeps partial sums for each thread and copies what is not contiguous, Sorting.cpp makes indices
-# to sort, and oneDNN brings images and weights into layouts of its own).
+# backward, layer_norm_kernel.cpp keeps partial sums for each thread and copies what is not contiguous, Sorting.cpp
+# makes indices to sort, and oneDNN brings images and weights into layouts of its own).
 CPU_KERNELS = (
     "aten::cumsum",
     "aten::embedding",

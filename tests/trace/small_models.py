@@ -24,8 +24,8 @@ RECIPE = inspector.Recipe(batch_size=BATCH, seq_len=LENGTH, padding=False)
 class Small:
     """A small model: fields of its configuration beside the common ones, and the class that builds it.
 
-    `model_type` is the row's name where it is not given, `options` go to `from_config`. `kernels` are further kernels of
-    the CPU that take memory of their own in this model.
+    `model_type` is the row's name where it is not given, `options` go to `from_config`. `kernels` are further kernels
+    of the CPU that take memory of their own in this model.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -142,7 +142,13 @@ SMALL: dict[str, Small] = {
         head="MaskedLM",
     ),
     "deberta-v2": Small(
-        fields={**NO_DROPOUT, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
+        fields={
+            **NO_DROPOUT,
+            "relative_attention": True,
+            "position_buckets": 8,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+        },
         head="MaskedLM",
         # Its buckets of positions mix integers and floats, which the CPU brings to one type first (TensorIterator.cpp).
         kernels=("aten::div", "aten::mul"),
@@ -205,7 +211,9 @@ SMALL: dict[str, Small] = {
 def build(device: str, name: str, *, adapter: bool = False, checkpointing: bool = False) -> Any:
     """Return the small model `name` on a device, with a batch for it."""
     small = SMALL[name]
-    config = transformers.AutoConfig.for_model(small.model_type or name, **(COMMON if small.common else {}) | small.fields)
+    config = transformers.AutoConfig.for_model(
+        small.model_type or name, **(COMMON if small.common else {}) | small.fields
+    )
     auto: Any = getattr(transformers, f"AutoModelFor{small.head}" if small.head else "AutoModel")
     with torch.device(device):
         torch.manual_seed(0)

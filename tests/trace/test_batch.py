@@ -24,12 +24,6 @@ ENCODER: dict[str, Any] = {
 
 def bert(head: str, **changes: Any) -> Any:
     """Return a small encoder with a head, on meta."""
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
     with torch.device("meta"):
         return getattr(transformers, f"BertFor{head}")(transformers.BertConfig(**ENCODER, **changes))
 

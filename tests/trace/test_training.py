@@ -151,12 +151,6 @@ def test_a_step_that_cannot_be_traced_is_told_with_the_reason_and_the_counts_sta
 
 
 def test_the_class_that_is_named_for_a_model_without_a_loss_is_traced() -> None:
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
     config = transformers.BertConfig(architectures=["BertModel"], **ENCODER)
     assert inspector.inspect(config, model_class="BertForMaskedLM").training is not None
 
@@ -177,12 +171,6 @@ def test_rows_beyond_learned_positions_are_cut_and_told() -> None:
 
 
 def test_images_have_no_row_length_and_no_padding() -> None:
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
     config = transformers.ViTConfig(architectures=["ViTForImageClassification"], image_size=32, **ENCODER)
     training = inspector.inspect(config, recipe=inspector.Recipe(batch_size=3)).to_dict()["training"]
     assert "seq_len" not in training["recipe"]

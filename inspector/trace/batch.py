@@ -211,7 +211,8 @@ def _kind_of(model: Any) -> _Maker:
 
 def _ids(model: Any, recipe: Recipe) -> Input:
     """Return ids of tokens, none of which is special to the model."""
-    special = {value for name, value in model.config.to_dict().items() if name.endswith("_token_id")}
+    named = (value for name, value in model.config.to_dict().items() if name.endswith("_token_id"))
+    special = {number for value in named for number in (value if isinstance(value, list) else [value])}
     token = next(number for number in range(len(special) + 1) if number not in special)
     return Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=token)
 

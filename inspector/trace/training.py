@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -27,6 +28,7 @@ from inspector.trace.devices import as_on_a_device
 from inspector.trace.hidden_memory import NOT_ACCOUNTED
 from inspector.trace.platform import Platform, installed_torch
 from inspector.trace.routing import loops_over_experts
+from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import BatchInput, Category, Event, Recipe, Unaccounted
@@ -82,6 +84,8 @@ def resolved(model: Any, recipe: Recipe) -> Recipe:
         batch_inputs(base, recipe)
     except BatchError as error:
         raise NotTraceableError(str(error)) from error
+    except Exception as error:  # configurations hold values of any kind
+        raise NotTraceableError(f"no batch for {type(base).__name__} ({_said(error)})") from error
     return recipe
 
 
@@ -108,9 +112,9 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
     tracer.watch(model, base.get_output_embeddings())
     _load(tracer, model)
-    batch = _batch(tracer, base, recipe)
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
+        batch = _batch(tracer, base, recipe)
         with cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
             optimizer = _optimizer(model, recipe)
             run(
@@ -125,8 +129,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
             return tracer.tape()
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
-        cause = one_line(f"{type(error).__name__}: {error}")
-        raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause}){_advice(error)}") from error
+        raise NotTraceableError(f"{type(base).__name__} stopped the trace ({_said(error)}){_advice(error)}") from error
 
 
 def traced_inputs(model: Any, recipe: Recipe) -> tuple[BatchInput, ...]:
@@ -168,6 +171,11 @@ def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...
         )
         notices.append(Notice(code="torch-fallback", message=message))
     return tuple(notices)
+
+
+def _said(error: Exception) -> str:
+    """Return what a library said, its type first."""
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _advice(error: Exception) -> str:
@@ -242,7 +250,7 @@ def _batch(tracer: Tracer, base: Any, recipe: Recipe) -> dict[str, Any]:
     batch: dict[str, Any] = {}
     for name, item in batch_inputs(base, recipe).items():
         batch[name] = item.on("meta") if isinstance(item, Input) else item
-        if isinstance(item, Input) and not item.dtype.is_floating_point:
+        if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
             tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch

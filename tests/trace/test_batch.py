@@ -89,9 +89,9 @@ def test_a_padded_batch_has_a_mask_and_a_label_that_does_not_count() -> None:
 
 
 def test_no_token_of_a_batch_is_special() -> None:
-    ids = inputs(bert("MaskedLM", pad_token_id=0, bos_token_id=1, eos_token_id=3))["input_ids"]
+    ids = inputs(bert("MaskedLM", pad_token_id=0, bos_token_id=1, eos_token_id=[2, 4]))["input_ids"]
     assert isinstance(ids, Input)
-    assert ids.value == 2
+    assert ids.value == 3
 
 
 def test_a_row_of_an_encoder_decoder_is_not_classified() -> None:
@@ -100,3 +100,10 @@ def test_a_row_of_an_encoder_decoder_is_not_classified() -> None:
         model = transformers.BartForSequenceClassification(config)
     with pytest.raises(BatchError, match="ends of its rows"):
         batch_inputs(model, RECIPE)
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 10**6, "seq_len": 512}, {"batch_size": 2**62}])
+def test_a_batch_beyond_all_memory_is_described_or_refused_without_making_it(changes: dict[str, Any]) -> None:
+    config = transformers.BertConfig(architectures=["BertForMaskedLM"], **ENCODER)
+    report = inspector.inspect(config, recipe=inspector.Recipe(padding=False, **changes))
+    assert report.training is not None or "not-traced" in {notice.code for notice in report.warnings}

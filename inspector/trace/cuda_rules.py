@@ -33,6 +33,8 @@ def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]
         "log_softmax.int": _log_softmax,
         "dropout": _dropout,
     }
+    if platform.compute_capability < (8, 0) and hasattr(torch.ops.transformers, "grouped_mm_fallback"):
+        rules["_grouped_mm"] = _grouped_mm
     for name, rule in rules.items():
         library.impl(name, rule, "AutogradMeta")
     try:
@@ -86,3 +88,8 @@ def _dropout(values: Tensor, p: float, train: bool) -> Tensor:
     if p == 1:
         return values * torch.zeros_like(values)
     return aten.native_dropout.default(values, p, train)[0]
+
+
+def _grouped_mm(first: Tensor, second: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """Before Ampere transformers multiplies the rows of experts by an op of its own (integrations/moe.py)."""
+    return torch.ops.transformers.grouped_mm_fallback(first, second, offs)

@@ -6,7 +6,7 @@ The tracer records, nothing else: what a block was for follows afterwards from w
 A dispatch mode changes what runs: while one is active, composite code takes branches that work out of place
 (ATen/TensorSubclassLikeUtils.h). Two such changes are undone here. Autograd adds a second gradient of a tensor in place
 into the first when nobody else holds it (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two
-use counts decide here). The backward of indexing writes into the zeros that it has just made (`index_backward`).
+use counts decide here). The backward of whatever selects values writes into the zeros that it has just made.
 tests/trace shows that what is left equals a real step without any mode, allocation by allocation.
 """
 
@@ -24,7 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
+from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.platform import Platform
+from inspector.trace.routing import balanced_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 from inspector.training_records import Category, Event, EventKind, Phase
 
@@ -45,22 +47,32 @@ _SOLE_STORAGE_USES = 2
 _IN_PLACE_WITHOUT_MODE = {
     ("IndexBackward0", aten.index_put.default): aten.index_put_.default,
     ("IndexSelectBackward0", aten.index_add.default): aten.index_add_.default,
+    ("GatherBackward0", aten.scatter_add.default): aten.scatter_add_.default,
+    # What selects values (FunctionsManual.cpp, value_selecting_reduction_backward).
     **{
-        (node, aten.scatter.src): aten.scatter_.src
-        for node in ("TopkBackward0", "SortBackward0", "SortBackward1", "MaxBackward0", "MinBackward0")
+        (f"{name}Backward0", aten.scatter.src): aten.scatter_.src
+        for name in ("Topk", "Sort", "Max", "Min", "Median", "Mode", "Kthvalue")
     },
 }
-_ALSO_IN_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
+_OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
 class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform."""
 
-    def __init__(self, platform: Platform, names: dict[nn.Module, str] | None = None, *, on_cuda: bool = True) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        names: dict[nn.Module, str] | None = None,
+        *,
+        on_cuda: bool = True,
+        balances_experts: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
         self._platform = platform
         self._on_cuda = on_cuda
+        self._balances_experts = balances_experts
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories: dict[int, Category] = {}
@@ -137,9 +149,11 @@ class Tracer(TorchDispatchMode):
         if func is aten.nonzero.default and value is not NO_VALUE:
             result = args[0].new_empty(value.shape, dtype=torch.int64)
         else:
-            result = func(*args, **kwargs)
+            result = META_KERNELS.get(func, func)(*args, **kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
+        elif self._balances_experts and (choice := balanced_choice(func, args, result)):
+            self.shadows.set(*choice)
         name = str(func)
         kernel = KERNELS.get(func) if self._on_cuda else None
         if kernel is not None:
@@ -194,7 +208,7 @@ class Tracer(TorchDispatchMode):
 
     def _without_mode(self, func: Any) -> Any:
         """Return the op that would run if no mode were active."""
-        if self._phase is not Phase.BACKWARD or func not in _ALSO_IN_PLACE:
+        if self._phase is not Phase.BACKWARD or func not in _OUT_OF_PLACE:
             return func
         node = torch._C._current_autograd_node()
         return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)

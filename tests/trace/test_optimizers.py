@@ -149,7 +149,7 @@ def optimizer_phase(recipe: inspector.Recipe) -> list[int]:
     """Return the sizes of all that the optimizer phase of the second step allocates, in order."""
     with torch.device("meta"):
         model: Any = transformers.AutoModelForCausalLM.from_config(llama(**CONFIG), dtype=torch.bfloat16)
-    tape: list[Event] = trace_training(model, resolved(recipe), platform_of(None))
+    tape: list[Event] = trace_training(model, resolved(model, recipe), platform_of(None))
     return [
         event.bytes
         for event in tape

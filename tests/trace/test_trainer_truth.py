@@ -14,7 +14,7 @@ from inspector.trace.optimizers import made_optimizer
 from inspector.trace.step import trainer_steps
 from inspector.training_records import Phase, Recipe
 from tests.trace.cpu_truth import relevant
-from tests.trace.test_cpu_truth import BATCH, build
+from tests.trace.small_models import BATCH, build
 
 
 class Recorder(transformers.TrainerCallback):
@@ -41,12 +41,12 @@ def memory_events(recorded: Any) -> list[int]:
     return [event.nbytes() for event in ordered if relevant(event.nbytes())]
 
 
-def trainer_events(model_type: str, recipe: Recipe, folder: Path) -> list[int]:
+def trainer_events(name: str, recipe: Recipe, folder: Path) -> list[int]:
     """Return what a real Trainer allocates and frees in its second update."""
-    model, batch = build("cpu", model_type)
-    rows = [{name: tensor[row] for name, tensor in batch.items()} for row in range(BATCH)] * (
-        4 * recipe.gradient_accumulation
-    )
+    model, batch = build("cpu", name)
+    tensors = {key: item for key, item in batch.items() if isinstance(item, torch.Tensor)}
+    flags = {key: item for key, item in batch.items() if key not in tensors}
+    rows = [{key: tensor[row] for key, tensor in tensors.items()} for row in range(BATCH)]
     recorder = Recorder()
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
@@ -67,14 +67,14 @@ def trainer_events(model_type: str, recipe: Recipe, folder: Path) -> list[int]:
         args=arguments,
         train_dataset=rows * (4 * recipe.gradient_accumulation),
         callbacks=[recorder],
-        data_collator=lambda items: {name: torch.stack([item[name] for item in items]) for name in items[0]},
+        data_collator=lambda items: {key: torch.stack([item[key] for item in items]) for key in items[0]} | flags,
     ).train()
     return memory_events(recorder.profile)
 
 
-def our_events(model_type: str, recipe: Recipe) -> list[int]:
+def our_events(name: str, recipe: Recipe) -> list[int]:
     """Return what `trainer_steps` allocates and frees in its second update."""
-    model, batch = build("cpu", model_type)
+    model, batch = build("cpu", name)
     optimizer = made_optimizer(model, recipe)
     recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     started = False
@@ -98,14 +98,20 @@ def our_events(model_type: str, recipe: Recipe) -> list[int]:
     return memory_events(recorded)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+# Decoders, experts, encoders with each head, encoder-decoders, images, speech, and models that take no count of labels
+# (gemma3, clip): one of each way in which the step differs.
+@pytest.mark.parametrize(
+    ("name", "accumulation"),
+    [
+        *((name, 1) for name in ("qwen2", "gemma2", "gpt_neox", "gpt2", "opt", "mixtral", "bert", "electra", "mpnet")),
+        *((name, 1) for name in ("bart", "vit", "llava", "whisper", "gemma3")),
+        *((name, steps) for name in ("llama", "t5", "clip") for steps in (1, 2)),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
-def test_a_trainers_update_allocates_and_frees_what_ours_does(
-    model_type: str, accumulation: int, tmp_path: Path
-) -> None:
+def test_a_trainers_update_allocates_and_frees_what_ours_does(name: str, accumulation: int, tmp_path: Path) -> None:
     recipe = Recipe(gradient_accumulation=accumulation)
-    assert our_events(model_type, recipe) == trainer_events(model_type, recipe, tmp_path)
+    assert our_events(name, recipe) == trainer_events(name, recipe, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,27 @@ def _partial_sums(scratch: Scratch, rows: int, columns: int, weights: Sequence[T
         scratch.give(total)
 
 
-@kernel(aten.native_layer_norm_backward.default)
+@kernel(aten.native_layer_norm.default, allocates_outputs=True)
+def _layer_norm(scratch: Scratch, values: Tensor, *_: Any) -> None:
+    """Copy an input that is not contiguous (layer_norm_kernel.cu, layer_norm_cuda)."""
+    _copy(scratch, values)
+    scratch.outputs()
+
+
+def _copy(scratch: Scratch, tensor: Tensor) -> None:
+    """Take a contiguous copy where a tensor is not contiguous."""
+    if not tensor.is_contiguous():
+        scratch.take(tensor.numel() * tensor.element_size())
+
+
+@kernel(aten.native_layer_norm_backward.default, allocates_outputs=True)
 def _layer_norm_backward(
     scratch: Scratch, grad: Tensor, values: Tensor, shape: Sequence[int], _mean: Any, _scale: Any, *affine: Any
 ) -> None:
-    """Gradients of weight and bias, where they train, are summed over rows."""
+    """Copy what is not contiguous; gradients of weight and bias, where they train, are summed over rows."""
+    _copy(scratch, grad)
+    _copy(scratch, values)
+    scratch.outputs()
     weights = [item for item in affine[:2] if isinstance(item, Tensor)]
     columns = math.prod(shape)
     _partial_sums(scratch, values.numel() // columns, columns, weights)

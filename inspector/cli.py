@@ -135,6 +135,13 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     "--gradient-accumulation", type=_COUNT, default=1, show_default=True, help="Micro-batches of one optimizer step."
 )
 @click.option(
+    "--mixed-precision",
+    type=click.Choice(("no", "bf16", "fp16")),
+    default="no",
+    show_default=True,
+    help="Autocast, as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss.",
+)
+@click.option(
     "--optimizer",
     type=click.Choice(("adamw_torch", "sgd")),
     default="adamw_torch",
@@ -215,6 +222,7 @@ def command(
     batch_size: int,
     seq_len: int,
     gradient_accumulation: int,
+    mixed_precision: str,
     optimizer: str,
     gradient_checkpointing: bool,
     max_grad_norm: float,
@@ -259,6 +267,7 @@ def command(
                 batch_size=batch_size,
                 seq_len=seq_len,
                 gradient_accumulation=gradient_accumulation,
+                mixed_precision=mixed_precision,
                 optimizer=optimizer,
                 gradient_checkpointing=gradient_checkpointing,
                 max_grad_norm=max_grad_norm,

@@ -9,6 +9,7 @@ floating-point data, as expert routing does) raises `NotTraceableError` with the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
@@ -17,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import get_parameter_names
 
-from inspector.errors import one_line
+from inspector.errors import InspectorError, UsageError, one_line, quoted
 from inspector.records import Notice
+from inspector.trace.autocast import autocast_rules
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.hidden_memory import NOT_ACCOUNTED
+from inspector.trace.mixed_precision import PRECISIONS
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
@@ -45,7 +48,10 @@ def not_accounted() -> tuple[Unaccounted, ...]:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """Return the recipe with what depends on the rest of it filled in."""
+    """Return the recipe with what depends on the rest of it filled in; UsageError for a value that is none."""
+    if recipe.mixed_precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UsageError(f"mixed precision {quoted(str(recipe.mixed_precision))} is not known: use one of {known}.")
     padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
     return dataclasses.replace(recipe, padding=padding)
 
@@ -66,7 +72,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     _load(tracer, model)
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
-        with cuda_rules(platform, recipe.sdpa_backend), tracer:
+        with cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), tracer:
             batch, optimizer = _batch(tracer, recipe), _optimizer(model, recipe)
             run(
                 model,
@@ -76,9 +82,12 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
                 steps=_STEPS,
                 max_grad_norm=recipe.max_grad_norm,
                 gradient_accumulation=recipe.gradient_accumulation,
+                mixed_precision=recipe.mixed_precision,
             )
             # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
             return tracer.tape()
+    except InspectorError:
+        raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
         cause = one_line(f"{type(error).__name__}: {error}")
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause})") from error
@@ -93,6 +102,11 @@ def step_notices(model: Any, recipe: Recipe) -> tuple[Notice, ...]:
         f"Rows of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is made for."
     )
     return (Notice(code="beyond-positions", message=message),)
+
+
+def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Return the rules that mixed precision needs: without it no op goes through them."""
+    return contextlib.nullcontext() if recipe.mixed_precision == "no" else autocast_rules()
 
 
 def _prepare(model: Any, base: Any, recipe: Recipe) -> None:

@@ -28,6 +28,8 @@ from .running import SMALL, assert_refused, run
         (["--max-grad-norm", "nan"], "--max-grad-norm"),
         (["--max-grad-norm", "inf"], "--max-grad-norm"),
         (["--batch-size", "0"], "--batch-size"),
+        (["--mixed-precision", "fp8"], "--mixed-precision"),
+        (["--mixed-precision", "fp16", "--dtype", "float16"], "--dtype float32"),
         (["--lora"], "--lora"),
         (["--offline=1"], "--offline"),
         (["--tragets", "q_proj"], "--targets"),

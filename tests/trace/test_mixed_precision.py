@@ -10,22 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
-from transformers.trainer_pt_utils import get_parameter_names
 
 import inspector
 from inspector.errors import UsageError
 from inspector.trace import autocast
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.platform import Platform, installed_torch
-from inspector.trace.step import plain_steps, trainer_steps
+from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import Category, EventKind, Phase
 from tests.model.tiny import llama
-from tests.trace.test_cpu_truth import BATCH, build
-from tests.trace.test_trainer_truth import WITHOUT_DECAY, Recorder, memory_events
+from tests.trace.test_trainer_truth import our_events, trainer_events
 
 A100 = Platform(torch_version=installed_torch())
 LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
@@ -163,60 +159,15 @@ def test_a_trainers_update_in_bf16_allocates_and_frees_what_ours_does(
     model_type: str, accumulation: int, tmp_path: Path
 ) -> None:
     """On the CPU, whose autocast has lists of its own; fp16 a Trainer refuses there."""
-    model, batch = build("cpu", model_type)
-    recorder = Recorder()
-    rows = [{name: tensor[row] for name, tensor in batch.items()} for row in range(BATCH)] * (4 * accumulation)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
-        use_cpu=True,
-        bf16=True,
-        per_device_train_batch_size=BATCH,
-        gradient_accumulation_steps=accumulation,
-        optim="adamw_torch",
-        max_steps=3,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-    )
-    transformers.Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        callbacks=[recorder],
-        data_collator=lambda items: {name: torch.stack([item[name] for item in items]) for name in items[0]},
-    ).train()
-    assert in_any_order_of_frees(our_update(model_type, accumulation)) == in_any_order_of_frees(
-        memory_events(recorder.profile)
-    )
+    ours = our_events(model_type, accumulation, mixed_precision="bf16")
+    theirs = trainer_events(model_type, accumulation, tmp_path, bf16=True)
+    assert in_any_order_of_frees(ours) == in_any_order_of_frees(theirs)
 
 
 def in_any_order_of_frees(events: list[int]) -> list[int]:
     """Return events with each run of frees sorted: a table by address holds the casts."""
     runs = [list(run) for _, run in itertools.groupby(events, key=lambda size: size < 0)]
     return [size for run in runs for size in (sorted(run) if run[0] < 0 else run)]
-
-
-def our_update(model_type: str, accumulation: int) -> list[int]:
-    """Return what `trainer_steps` allocates and frees in its second update under bf16, with a Trainer's groups."""
-    model, batch = build("cpu", model_type)
-    decayed = set(get_parameter_names(model, [nn.LayerNorm], WITHOUT_DECAY))
-    named = list(model.named_parameters())
-    groups = [[tensor for name, tensor in named if (name in decayed) is decays] for decays in (True, False)]
-    optimizer = torch.optim.AdamW([{"params": group} for group in groups])
-    recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-    started: list[Phase] = []
-
-    def on_phase(phase: Phase, step: int) -> None:
-        if step == 2 and not started:
-            recorded.__enter__()
-            started.append(phase)
-
-    trainer_steps(
-        model, batch, optimizer, on_phase, steps=2, gradient_accumulation=accumulation, mixed_precision="bf16"
-    )
-    recorded.__exit__(None, None, None)
-    return memory_events(recorded)
 
 
 class Regression(nn.Module):

@@ -44,7 +44,7 @@ def memory_events(recorded: Any) -> list[int]:
     return [event.nbytes() for event in ordered if relevant(event.nbytes())]
 
 
-def trainer_events(model_type: str, accumulation: int, folder: Path) -> list[int]:
+def trainer_events(model_type: str, accumulation: int, folder: Path, **more: Any) -> list[int]:
     """Return what a real Trainer allocates and frees in its second update."""
     model, batch = build("cpu", model_type)
     rows = [{name: tensor[row] for name, tensor in batch.items()} for row in range(BATCH)] * (4 * accumulation)
@@ -60,6 +60,7 @@ def trainer_events(model_type: str, accumulation: int, folder: Path) -> list[int
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        **more,
     )
     transformers.Trainer(
         model=model,
@@ -71,7 +72,7 @@ def trainer_events(model_type: str, accumulation: int, folder: Path) -> list[int
     return memory_events(recorder.profile)
 
 
-def our_events(model_type: str, accumulation: int) -> list[int]:
+def our_events(model_type: str, accumulation: int, **more: Any) -> list[int]:
     """Return what `trainer_steps` allocates and frees in its second update, with the Trainer's parameter groups."""
     model, batch = build("cpu", model_type)
     decayed = set(get_parameter_names(model, [torch.nn.LayerNorm], WITHOUT_DECAY))
@@ -87,7 +88,7 @@ def our_events(model_type: str, accumulation: int) -> list[int]:
             started = True
             recorded.__enter__()
 
-    trainer_steps(model, batch, optimizer, on_phase, steps=2, gradient_accumulation=accumulation)
+    trainer_steps(model, batch, optimizer, on_phase, steps=2, gradient_accumulation=accumulation, **more)
     recorded.__exit__(None, None, None)
     return memory_events(recorded)
 

@@ -116,15 +116,18 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         resolved,
         step_notices,
         trace_training,
+        traced_inputs,
     )
 
     if counted.trainable is None:
         _needs_a_trace(selection, "the step of a live model is not traced")
         return _Traced()
-    platform, recipe = platform_of(selection.traced), resolved(recipe)
-    notices = step_notices(counted.trainable, recipe)
+    platform, asked = platform_of(selection.traced), recipe
+    notices: tuple[Notice, ...] = ()
     try:
         with quietly():
+            recipe = resolved(counted.trainable, asked)
+            notices = step_notices(counted.trainable, asked, recipe)
             tape = trace_training(counted.trainable, recipe, platform)
     except NotTraceableError as error:
         _needs_a_trace(selection, str(error))
@@ -136,7 +139,8 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         recipe=recipe,
         platform=str(platform),
         overhead=overhead(selection.traced),
-        not_accounted=not_accounted(),
+        not_accounted=not_accounted(counted.trainable, recipe),
+        inputs=traced_inputs(counted.trainable, recipe),
     )
     progress("holding the step against GPUs")
     fit = tuple(verdict(gpu, tape, timeline) for gpu in selection.gpus)

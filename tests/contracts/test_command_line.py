@@ -29,6 +29,7 @@ def test_the_options_stay() -> None:
         "--gradient-accumulation",
         "--mixed-precision",
         "--optimizer",
+        "--optim-args",
         "--gradient-checkpointing",
         "--max-grad-norm",
         "--padding",

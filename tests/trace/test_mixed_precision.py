@@ -159,9 +159,9 @@ def test_a_trainers_update_in_bf16_allocates_and_frees_what_ours_does(
     model_type: str, accumulation: int, tmp_path: Path
 ) -> None:
     """On the CPU, whose autocast has lists of its own; fp16 a Trainer refuses there."""
-    ours = our_events(model_type, accumulation, mixed_precision="bf16")
-    theirs = trainer_events(model_type, accumulation, tmp_path, bf16=True)
-    assert in_any_order_of_frees(ours) == in_any_order_of_frees(theirs)
+    recipe = inspector.Recipe(gradient_accumulation=accumulation, mixed_precision="bf16")
+    theirs = trainer_events(model_type, recipe, tmp_path)
+    assert in_any_order_of_frees(our_events(model_type, recipe)) == in_any_order_of_frees(theirs)
 
 
 def in_any_order_of_frees(events: list[int]) -> list[int]:

@@ -66,8 +66,9 @@ def test_every_peak_under_autocast_is_predicted_to_the_byte(run: dict[str, Any],
         threads_per_multiprocessor=platform["threads_per_multiprocessor"],
         torch_version=(major, minor),
     )
-    recipe = resolved(Recipe(**run["recipe"]))
-    timeline = fold(trace_training(build(run, recipe), recipe, traced_for))
+    recipe = Recipe(**run["recipe"])
+    model = build(run, recipe)
+    timeline = fold(trace_training(model, resolved(model, recipe), traced_for))
     phases = {(phase.step, phase.name): phase for phase in timeline.phases}
     for step, name, peak_allocated, peak_reserved, end_allocated in run["measured"][platform["gpu"]]["phases"]:
         phase = phases[step, Phase(name)]

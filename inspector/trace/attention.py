@@ -222,7 +222,7 @@ def _math(call: _Call) -> Tensor:
     # torch returns the weights too, in the dtype of the query, before the caller drops them.
     returned = weights.to(call.query.dtype)
     output = torch.matmul(weights, values).to(call.query.dtype)
-    del scaled, mask, keys, values, weights, returned
+    del returned, weights, values, keys, mask, scaled
     return output
 
 

@@ -157,9 +157,9 @@ def optimizer_phase(recipe: inspector.Recipe) -> list[int]:
     ]
 
 
-# Norms of 21 bfloat16 gradients; for each of them as many float32 sums as the longest, of 131,072 elements, has chunks
-# of 65,536; the norms stacked, their norm, and the coefficient: norm + 1e-6, reciprocal, times the maximum, clamped.
-CLIPPING = [*[2] * 21, 21 * 2 * 4, 21 * 2, *[2] * 5]
+# For each of 21 bfloat16 gradients as many float32 sums as the longest, of 131,072 elements, has chunks of 65,536; their
+# norms; the norms stacked, their norm, and the coefficient: norm + 1e-6, reciprocal, times the maximum, clamped.
+CLIPPING = [21 * 2 * 4, *[2] * 21, 21 * 2, *[2] * 5]
 GRADIENTS = sorted(2 * count(shape) for shape in SHAPES)
 
 

@@ -30,12 +30,12 @@ def build(run: dict[str, Any], recipe: Recipe) -> Any:
     files = catalogue.load(run["model"])
     assert files is not None
     config = transformers.AutoConfig.for_model(**files.config)
-    text = config.get_text_config()
-    text.num_hidden_layers = run["layers"]
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[: run["layers"]]
-    masked = text.model_type == "bert"
-    auto: Any = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
+    if "layers" in run:
+        text = config.get_text_config()
+        text.num_hidden_layers = run["layers"]
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[: run["layers"]]
+    auto: Any = getattr(transformers, run.get("class", "AutoModelForCausalLM"))
     with accelerate.init_empty_weights(include_buffers=True):
         model = auto.from_config(config, dtype=getattr(torch, run["dtype"]), attn_implementation=recipe.attention)
         model.tie_weights()

@@ -34,7 +34,7 @@ def traced(case: Case, platform: Platform) -> list[int]:
     with cuda_rules(platform), tracer:
         running = case("meta")
         next(running)
-            tracer.enter(Phase.BACKWARD, 1)
+        tracer.enter(Phase.BACKWARD, 1)
         next(running)
         tape = [event for event in tracer.tape() if event.step == 1 and event.bytes and event.op not in WORKSPACES]
     kinds = {EventKind.ALLOCATE: 1, EventKind.FREE: -1}

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.fit_records import Verdict
+from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
+from inspector.recipes import allocator_settings, checked
 from inspector.records import Counted, Notice, Report, Request, SourceFiles
 from inspector.training_records import Recipe, TrainingMemory
 
@@ -47,6 +49,7 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 def _run(request: Request, progress: Progress) -> Report:
     """Go through the stages."""
     selection = _selection(request)
+    settings, recipe = allocator_settings(checked(request.recipe), os.environ)
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
@@ -72,7 +75,7 @@ def _run(request: Request, progress: Progress) -> Report:
         )
         textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
         progress("tracing a training step")
-        traced = _trace(counted, request.recipe, selection, progress)
+        traced = _trace(counted, recipe, settings, selection, progress)
     return Report(
         versions=_versions(),
         model=counted.model,
@@ -105,7 +108,9 @@ def _selection(request: Request) -> Selection:
     return selection
 
 
-def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Progress) -> _Traced:
+def _trace(
+    counted: Counted, recipe: Recipe, settings: AllocatorSettings, selection: Selection, progress: Progress
+) -> _Traced:
     """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
     from inspector.fit.verdict import overhead, verdict
     from inspector.memory.timeline import fold, training_memory
@@ -130,7 +135,8 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         _needs_a_trace(selection, str(error))
         message = f"The training step was not traced: {error}. The static bytes are what is known."
         return _Traced(notices=(*notices, Notice(code="not-traced", message=message)))
-    timeline = fold(tape)
+    descending = platform.takes_lowest_address
+    timeline = fold(tape, settings, descending_addresses=descending)
     memory = training_memory(
         timeline,
         recipe=recipe,
@@ -139,7 +145,7 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         not_accounted=not_accounted(),
     )
     progress("holding the step against GPUs")
-    fit = tuple(verdict(gpu, tape, timeline) for gpu in selection.gpus)
+    fit = tuple(verdict(gpu, tape, timeline, settings, descending_addresses=descending) for gpu in selection.gpus)
     return _Traced(memory=memory, fit=fit, notices=notices)
 
 

@@ -31,8 +31,12 @@ class Recipe:
     `batch_size` rows of `seq_len` tokens are one micro-batch; `gradient_accumulation` of them make an update.
     `optimizer` is adamw_torch or sgd. `max_grad_norm` 0 turns clipping off. `padding` says whether the batch has padded
     rows (an attention mask then exists); None means padded when the batch is larger than 1. `loop` is whose step runs:
-    "trainer" (transformers.Trainer) or "plain" (a bare PyTorch loop). `attention` is sdpa or eager, `sdpa_backend`
-    which fused kernel: auto, flash, efficient or math.
+    "trainer" (transformers.Trainer) or "plain" (a bare PyTorch loop). `attention` is sdpa, eager or flash_attention_2,
+    `sdpa_backend` which fused kernel: auto, flash, efficient or math.
+
+    `use_reentrant` is the key of gradient_checkpointing_kwargs. `use_cache` says whether the forward pass fills a KV
+    cache; None is what Trainer does, which is off. `alloc_conf` holds settings of the caching allocator as
+    PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
     """
 
     batch_size: int = 1
@@ -40,11 +44,14 @@ class Recipe:
     gradient_accumulation: int = 1
     optimizer: str = "adamw_torch"
     gradient_checkpointing: bool = False
+    use_reentrant: bool = False
     max_grad_norm: float = 1.0
     padding: bool | None = None
     loop: str = "trainer"
     attention: str = "sdpa"
     sdpa_backend: str = "auto"
+    use_cache: bool | None = None
+    alloc_conf: str | None = None
 
 
 class Category(str, enum.Enum):

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import get_parameter_names
 
-from inspector.errors import one_line
+from inspector.errors import InspectorError, UsageError, one_line
 from inspector.records import Notice
 from inspector.trace.cuda_rules import cuda_rules
+from inspector.trace.flash_attention import flash_attention_package, use_attention
 from inspector.trace.hidden_memory import NOT_ACCOUNTED
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.step import plain_steps, trainer_steps
@@ -29,6 +30,11 @@ from inspector.training_records import Category, Event, Recipe, Unaccounted
 __all__ = ["NotTraceableError", "not_accounted", "platform_of", "resolved", "step_notices", "trace_training"]
 
 _STEPS = 2
+# torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
+_NO_INPUT_REQUIRES_GRAD = (
+    "reentrant checkpointing needs an input of the first block that requires gradients, and none does, so that nothing "
+    "would train; drop --use-reentrant."
+)
 # Model classes that take a batch of token ids with labels of the same shape.
 _TOKEN_CLASSES = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
 # What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
@@ -60,6 +66,12 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
         raise NotTraceableError(f"only models that take token ids alone are traced, not {type(base).__name__}")
     if any("Mamba" in type(module).__name__ for module in base.modules()):
         raise NotTraceableError("the kernels of state-space layers are not known here")
+    with flash_attention_package(platform, recipe.attention):
+        return _traced(model, base, recipe, platform)
+
+
+def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[Event]:
+    """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     _prepare(model, base, recipe)
     tracer = Tracer(platform, {module: name for name, module in base.named_modules()})
     tracer.watch(model, base.get_output_embeddings())
@@ -79,7 +91,11 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             )
             # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
             return tracer.tape()
+    except InspectorError:
+        raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
+        if recipe.use_reentrant and "does not require grad" in str(error):
+            raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
         cause = one_line(f"{type(error).__name__}: {error}")
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause})") from error
 
@@ -96,13 +112,13 @@ def step_notices(model: Any, recipe: Recipe) -> tuple[Notice, ...]:
 
 
 def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
-    """Set the model up for training as Trainer does: no cache, checkpointing and attention as asked for."""
+    """Set the model up for training as Trainer does: cache, checkpointing and attention as asked for."""
     model.train()
-    base.config.use_cache = False
+    base.config.use_cache = bool(recipe.use_cache)
     if recipe.attention != "sdpa":
-        base.set_attn_implementation(recipe.attention)
+        use_attention(base, recipe.attention)
     if recipe.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": recipe.use_reentrant})
 
 
 def _load(tracer: Tracer, model: nn.Module) -> None:

@@ -7,6 +7,7 @@ which can mean waiting for the network, a thread already imports what builds the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import os
@@ -22,7 +23,7 @@ from inspector.fit_records import Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
 from inspector.recipes import allocator_settings, checked
-from inspector.records import Counted, Notice, Report, Request, SourceFiles
+from inspector.records import Counted, Notice, Report, Request, SourceFiles, TextbookRule
 from inspector.training_records import Recipe, TrainingMemory
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 def _run(request: Request, progress: Progress) -> Report:
     """Go through the stages."""
     selection = _selection(request)
-    settings, recipe = allocator_settings(checked(request.recipe), os.environ)
+    settings, recipe = allocator_settings(checked(request.recipe), {} if request.count_only else os.environ)
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
@@ -76,6 +77,7 @@ def _run(request: Request, progress: Progress) -> Report:
         textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
         progress("tracing a training step")
         traced = _trace(counted, recipe, settings, selection, progress)
+        textbook = dataclasses.replace(textbook, rules=(*textbook.rules, *traced.rules))
     return Report(
         versions=_versions(),
         model=counted.model,
@@ -95,6 +97,7 @@ class _Traced:
 
     memory: TrainingMemory | None = None
     fit: tuple[Verdict, ...] | None = None
+    rules: tuple[TextbookRule, ...] = ()
     notices: tuple[Notice, ...] = ()
 
 
@@ -113,9 +116,11 @@ def _trace(
 ) -> _Traced:
     """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
     from inspector.fit.verdict import overhead, verdict
-    from inspector.memory.timeline import fold, training_memory
+    from inspector.memory.textbook import activation_rules
+    from inspector.memory.timeline import fold, kept_activations, training_memory
     from inspector.trace.training import (
         NotTraceableError,
+        block_shape,
         not_accounted,
         platform_of,
         resolved,
@@ -144,9 +149,11 @@ def _trace(
         overhead=overhead(selection.traced),
         not_accounted=not_accounted(),
     )
+    shape = block_shape(counted.trainable)
+    rules = () if shape is None else activation_rules(recipe, shape, kept_activations(tape, timeline))
     progress("holding the step against GPUs")
     fit = tuple(verdict(gpu, tape, timeline, settings, descending_addresses=descending) for gpu in selection.gpus)
-    return _Traced(memory=memory, fit=fit, notices=notices)
+    return _Traced(memory=memory, fit=fit, rules=rules, notices=notices)
 
 
 def _needs_a_trace(selection: Selection, why: str) -> None:

@@ -44,6 +44,6 @@ def allocator_settings(recipe: Recipe, environment: Mapping[str, str]) -> tuple[
     try:
         settings = AllocatorSettings.parse(text or "")
     except UsageError as error:
-        raise UsageError(f"{source}: {error}.") from error
+        raise UsageError(f"{source}: {error}; correct it.") from error
     text = text if settings != AllocatorSettings() else None
     return settings, dataclasses.replace(recipe, alloc_conf=text)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "BlockShape",
     "Category",
     "Event",
     "EventKind",
@@ -155,6 +156,15 @@ class TopModule:
 
     name: str
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockShape:
+    """What rules of thumb know of a model: the sizes of its equal blocks, by the names of its configuration."""
+
+    hidden_size: int
+    layer_count: int
+    head_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

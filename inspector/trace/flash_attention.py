@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import modeling_flash_attention_utils, modeling_utils
 
@@ -66,6 +65,8 @@ def use_attention(model: Any, attention: str) -> None:
         model.set_attn_implementation(attention)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{name} does not support {attention} ({one_line(error, 80)}); {_INSTEAD}.") from error
+    if model.config._attn_implementation != attention:  # transformers only warns where it cannot be changed
+        raise UsageError(f"{name} does not support {attention}; {_INSTEAD}.")
 
 
 def _replaced(platform: Platform) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
@@ -138,7 +139,7 @@ def _attend(platform: Platform, q: Tensor, k: Tensor, v: Tensor, starts: Tensor 
         raise UsageError(
             f"flash_attention_2 takes heads of at most {_LARGEST_HEAD}, and these have {q.shape[-1]}; {_INSTEAD}."
         )
-    result: Tensor = _FlashAttention.apply(q, k, v, starts, dropout, platform.multiprocessors)
+    result: Tensor = _FlashAttention.apply(q, k, v, starts, dropout, platform.multiprocessors)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -164,6 +165,7 @@ class _FlashAttention(torch.autograd.Function):
         else:
             sums = q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
         random_state = q.new_empty((2,), dtype=torch.int64)
+        _release(held)
         ctx.save_for_backward(q, k, v, out, sums, starts, random_state)
         return out[..., :size]
 
@@ -173,9 +175,9 @@ class _FlashAttention(torch.autograd.Function):
         (gradient,) = gradients
         q, k, v, out, _sums, starts, _random_state = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        padded = _padded(gradient)
-        _dense = [_dense_rows(item) for item in (padded, q, k, v, out)]
+        dense = [_dense_rows(item) for item in (_padded(gradient), q, k, v, out)]
         _backward_kernel(q, k, (dk, dv), starts)
+        _release(dense)
         size = gradient.shape[-1]
         return dq[..., :size], dk[..., :size], dv[..., :size], None, None, None
 
@@ -183,6 +185,7 @@ class _FlashAttention(torch.autograd.Function):
 def _backward_kernel(q: Tensor, k: Tensor, results: tuple[Tensor, Tensor], starts: Tensor | None) -> None:
     """Allocate what `mha_bwd` and `mha_varlen_bwd` hold until they return."""
     heads, size = q.shape[-2:]
+    shapes: tuple[tuple[int, ...], ...]
     if starts is None:
         batch, rows = q.shape[:2]
         rows = -(-rows // 128) * 128
@@ -190,13 +193,20 @@ def _backward_kernel(q: Tensor, k: Tensor, results: tuple[Tensor, Tensor], start
     else:
         rows = q.shape[0] + 128 * (starts.shape[0] - 1)
         shapes = (heads, rows), (rows, heads, _rounded_head(size))
-    _held = [q.new_empty(shape, dtype=torch.float32) for shape in shapes]
+    held = [q.new_empty(shape, dtype=torch.float32) for shape in shapes]
     own_heads = k.shape[-2]
     if own_heads != heads:
-        expanded = [k.new_empty((*k.shape[:-2], heads, size)) for _ in results]
-        for source, result in zip(expanded, results, strict=True):
-            grouped = source.reshape((*k.shape[:-2], own_heads, heads // own_heads, size))
-            torch.sum(grouped, dim=(-2,), out=result)
+        held += [k.new_empty((*k.shape[:-2], heads, size)) for _ in results]
+        for index, result in enumerate(results):
+            grouped = (*k.shape[:-2], own_heads, heads // own_heads, size)
+            torch.sum(held[2 + index].reshape(grouped), dim=(-2,), out=result)
+    _release(held)
+
+
+def _release(held: list[Tensor]) -> None:
+    """Let go of the last tensor first, as C++ does at the end of a function."""
+    while held:
+        held.pop()
 
 
 def flash_splits(batch_heads: int, rows: int, keys: int, size: int, multiprocessors: int) -> int:
@@ -224,7 +234,7 @@ def _rounded_head(size: int) -> int:
 def _padded(tensor: Tensor) -> Tensor:
     """Pad heads to a multiple of 8."""
     rest = tensor.shape[-1] % 8
-    return F.pad(tensor, [0, 8 - rest]) if rest else tensor
+    return torch.nn.functional.pad(tensor, [0, 8 - rest]) if rest else tensor
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:
@@ -252,5 +262,5 @@ class _IndexPutFirstAxis(torch.autograd.Function):
 
 def _pad_input(hidden_states: Tensor, indices: Tensor, batch: int, seqlen: int) -> Tensor:
     """Return [batch, seqlen, ...] of the rows of all sequences."""
-    output: Tensor = _IndexPutFirstAxis.apply(hidden_states, indices, batch * seqlen)
+    output: Tensor = _IndexPutFirstAxis.apply(hidden_states, indices, batch * seqlen)  # type: ignore[no-untyped-call]
     return output.view(batch, seqlen, *hidden_states.shape[1:])

@@ -25,9 +25,17 @@ from inspector.trace.hidden_memory import NOT_ACCOUNTED
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
-from inspector.training_records import Category, Event, Recipe, Unaccounted
+from inspector.training_records import BlockShape, Category, Event, Recipe, Unaccounted
 
-__all__ = ["NotTraceableError", "not_accounted", "platform_of", "resolved", "step_notices", "trace_training"]
+__all__ = [
+    "NotTraceableError",
+    "block_shape",
+    "not_accounted",
+    "platform_of",
+    "resolved",
+    "step_notices",
+    "trace_training",
+]
 
 _STEPS = 2
 # torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
@@ -98,6 +106,17 @@ def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[E
             raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
         cause = one_line(f"{type(error).__name__}: {error}")
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause})") from error
+
+
+def block_shape(model: Any) -> BlockShape | None:
+    """Return what rules of thumb know of the text model, None where its configuration has no such sizes."""
+    config = model.config.get_text_config()
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    sizes = [size for size in (getattr(config, name, None) for name in names) if isinstance(size, int)]
+    if len(sizes) != len(names):
+        return None
+    hidden, layers, heads = sizes
+    return BlockShape(hidden_size=hidden, layer_count=layers, head_count=heads)
 
 
 def step_notices(model: Any, recipe: Recipe) -> tuple[Notice, ...]:

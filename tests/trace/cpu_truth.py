@@ -25,12 +25,13 @@ SMALLEST_BYTES = 64
 RANDOM_STATE_BYTES = torch.get_rng_state().numel()
 # Kernels of the CPU that take memory of their own, as CUDA's do elsewhere: what they allocate beside their outputs is
 # theirs (ReduceOps.cpp casts the input of cumsum, Embedding.cpp copies indices that are not contiguous, forward and
-# backward, layer_norm_kernel.cpp keeps partial sums for each thread).
+# backward, layer_norm_kernel.cpp keeps partial sums for each thread, TensorAdvancedIndexing.cpp counts for nonzero).
 CPU_KERNELS = (
     "aten::cumsum",
     "aten::embedding",
     "aten::embedding_dense_backward",
     "aten::native_layer_norm_backward",
+    "aten::nonzero",
 )
 
 Build = Callable[[str], tuple[nn.Module, dict[str, torch.Tensor]]]

@@ -50,7 +50,15 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def build(device: str, model_type: str, *, adapter: bool = False, checkpointing: bool = False) -> Any:
+def build(
+    device: str,
+    model_type: str,
+    *,
+    adapter: bool = False,
+    checkpointing: bool = False,
+    reentrant: bool = False,
+    cache: bool = False,
+) -> Any:
     """Return a small model on a device with a batch for it."""
     config = transformers.AutoConfig.for_model(model_type, **{**COMMON, **ARCHITECTURES[model_type]})
     auto: Any = transformers.AutoModelForMaskedLM if model_type == "bert" else transformers.AutoModelForCausalLM
@@ -58,10 +66,11 @@ def build(device: str, model_type: str, *, adapter: bool = False, checkpointing:
         torch.manual_seed(0)
         model = auto.from_config(config)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
             model.enable_input_require_grads()
         if adapter:
             model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules="all-linear"))
+    model.config.use_cache = cache
     model.train()
     ids = (torch.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) % VOCABULARY).to(device)
     return model, {"input_ids": ids, "labels": ids}
@@ -90,3 +99,17 @@ def test_a_step_of_full_fine_tuning_allocates_and_frees_as_on_the_cpu(model_type
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_of_lora_allocates_and_frees_as_on_the_cpu(model_type: str, checkpointing: bool) -> None:
     assert_same_events(model_type, adapter=True, checkpointing=checkpointing)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+@pytest.mark.filterwarnings("ignore")
+def test_reentrant_checkpointing_allocates_and_frees_as_on_the_cpu(model_type: str, adapter: bool) -> None:
+    assert_same_events(model_type, adapter=adapter, checkpointing=True, reentrant=True)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_forward_pass_that_fills_a_cache_allocates_and_frees_as_on_the_cpu(model_type: str) -> None:
+    """The outputs of a plain loop hold the cache until the step is over."""
+    assert_same_events(model_type, cache=True)

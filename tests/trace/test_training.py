@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+import peft
 import pytest
+import torch
 import transformers
 
 import inspector
+from inspector.trace.training import platform_of, trace_training
 from inspector.training_records import Category, TrainingMemory
 from tests.model.tiny import llama, mixtral
 
@@ -22,6 +25,9 @@ RECIPES = {
     "unpadded": inspector.Recipe(batch_size=2, padding=False),
     "eager": inspector.Recipe(attention="eager"),
     "math": inspector.Recipe(sdpa_backend="math"),
+    "reentrant": inspector.Recipe(gradient_checkpointing=True, use_reentrant=True),
+    "cache": inspector.Recipe(use_cache=True),
+    "cache in a plain loop": inspector.Recipe(use_cache=True, loop="plain"),
     "sgd without clipping": inspector.Recipe(optimizer="sgd", max_grad_norm=0),
 }
 
@@ -76,6 +82,35 @@ def test_two_traces_of_one_step_are_equal_with_and_without_garbage_collection() 
     assert traced(llama(), inspector.Recipe(gradient_checkpointing=True), LORA) == first
 
 
+class LlamaOfFeaturesForCausalLM(transformers.LlamaForCausalLM):
+    """A model whose main input is not token ids: transformers does not make its embeddings require gradients then."""
+
+    main_input_name = "features"
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient.checkpointing.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_a_reentrant_checkpoint_without_an_input_that_requires_gradients_is_refused() -> None:
+    with torch.device("meta"):
+        model = LlamaOfFeaturesForCausalLM(llama())
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules="all-linear"))
+    recipe = inspector.Recipe(gradient_checkpointing=True, use_reentrant=True)
+    with pytest.raises(inspector.UsageError, match="drop --use-reentrant"):
+        trace_training(adapted, recipe, platform_of(None))
+    # The way out that the line names.
+    assert trace_training(adapted, inspector.Recipe(gradient_checkpointing=True), platform_of(None))
+
+
+def test_a_plain_loop_that_fills_a_cache_holds_keys_and_values_of_all_layers_to_the_end() -> None:
+    config = llama(num_hidden_layers=4, max_position_embeddings=2048)
+    held = [
+        traced(config, inspector.Recipe(loop="plain", use_cache=cache)).phases[2].end_allocated_bytes
+        for cache in (False, True)
+    ]
+    # Of each of 4 layers keys and values of 1,024 tokens, 8 wide (two heads of 4), in bfloat16.
+    assert held[1] - held[0] == 4 * 2 * 1024 * 8 * 2
+
+
 def test_checkpointing_keeps_fewer_activations() -> None:
     config = llama(num_hidden_layers=8, max_position_embeddings=2048)
     kept = [
@@ -91,8 +126,6 @@ def test_a_model_of_experts_is_traced(peft: dict[str, Any] | None) -> None:
 
 
 def test_the_traced_process_is_left_as_it_was() -> None:
-    import torch
-
     inspector.inspect(llama())
     probe = torch.zeros(2, 3, device="meta")
     assert torch.nn.functional.dropout(probe, 0.5).shape == (2, 3)

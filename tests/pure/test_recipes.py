@@ -60,9 +60,9 @@ def test_defaults_are_not_told(text: str | None) -> None:
 
 
 def test_a_bad_value_names_where_it_stands() -> None:
-    with pytest.raises(UsageError, match="^PYTORCH_ALLOC_CONF: unknown allocator setting 'x'"):
+    with pytest.raises(UsageError, match=r"^PYTORCH_ALLOC_CONF: unknown allocator setting 'x'"):
         allocator_settings(Recipe(), {"PYTORCH_ALLOC_CONF": "x:1"})
-    with pytest.raises(UsageError, match="^--alloc-conf: .* at least 20, not 1"):
+    with pytest.raises(UsageError, match=r"^--alloc-conf: .* at least 20, not 1"):
         allocator_settings(Recipe(alloc_conf="max_split_size_mb:1"), {"PYTORCH_ALLOC_CONF": "x:1"})
 
 

@@ -1,5 +1,7 @@
-"""flash-attn without flash-attn: what its functions allocate, that transformers' code around them runs as with data,
-and that nothing of it stays."""
+"""What the functions of flash-attn allocate, that transformers' code around them runs as with data, and that all ends.
+
+No flash-attn is installed: the arithmetic is that of its source.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,7 @@ def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: boo
         return model, {"input_ids": ids, "labels": ids, **({"attention_mask": mask.to(device)} if padded else {})}
 
     # oneDNN's products of bfloat16 take memory of their own.
-    with flash_attention_package(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+    with flash_attention_package(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):
         real, inside = real_step(build)
         meta = meta_step(build)
     # Summing the boolean mask of 48 positions copies it into int32 (ReduceOpsUtils.h), once a layer.

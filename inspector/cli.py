@@ -29,6 +29,8 @@ from click.shell_completion import CompletionItem
 
 from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UsageError, one_line
+from inspector.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
 from inspector.options import parse_lora, parse_names, parse_targets, read_peft
 from inspector.output import opened, remove_partial_files, writable
 from inspector.records import Request
@@ -92,6 +94,16 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     return value
 
 
+def _known_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse the name of an optimizer that is not known, with what was probably meant."""
+    return checked_name(value)
+
+
+def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the optimizers."""
+    return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
+
+
 @click.command(
     name="inspect",
     cls=WithSubcommands,
@@ -136,10 +148,19 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(("adamw_torch", "sgd")),
-    default="adamw_torch",
+    metavar="NAME",
+    callback=_known_optimizer,
+    shell_complete=_complete_optimizer,
+    default=DEFAULT_OPTIMIZER,
     show_default=True,
-    help="As transformers names it.",
+    help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, and those "
+    "of bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
+)
+@click.option(
+    "--optim-args",
+    metavar="KEY=VALUE,...",
+    help="Arguments of the optimizer, as transformers' optim_args: momentum=0.9 for sgd; foreach=False for one tensor "
+    "after the other.",
 )
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute blocks again in the backward pass.")
 @click.option(
@@ -232,6 +253,7 @@ def command(
     seq_len: int,
     gradient_accumulation: int,
     optimizer: str,
+    optim_args: str | None,
     gradient_checkpointing: bool,
     use_reentrant: bool,
     max_grad_norm: float,
@@ -265,6 +287,7 @@ def command(
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in command.subcommands:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
+    parse_optim_args(optimizer, optim_args)
     job = _Job(
         request=Request(
             model=model,
@@ -279,6 +302,7 @@ def command(
                 seq_len=seq_len,
                 gradient_accumulation=gradient_accumulation,
                 optimizer=optimizer,
+                optim_args=optim_args,
                 gradient_checkpointing=gradient_checkpointing,
                 use_reentrant=use_reentrant,
                 max_grad_norm=max_grad_norm,

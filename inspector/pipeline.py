@@ -126,15 +126,18 @@ def _trace(
         resolved,
         step_notices,
         trace_training,
+        traced_inputs,
     )
 
     if counted.trainable is None:
         _needs_a_trace(selection, "the step of a live model is not traced")
         return _Traced()
-    platform, recipe = platform_of(selection.traced), resolved(recipe)
-    notices = step_notices(counted.trainable, recipe)
+    platform, asked = platform_of(selection.traced), recipe
+    notices: tuple[Notice, ...] = ()
     try:
         with quietly():
+            recipe = resolved(counted.trainable, asked)
+            notices = step_notices(counted.trainable, asked, recipe)
             tape = trace_training(counted.trainable, recipe, platform)
     except NotTraceableError as error:
         _needs_a_trace(selection, str(error))
@@ -147,7 +150,8 @@ def _trace(
         recipe=recipe,
         platform=str(platform),
         overhead=overhead(selection.traced),
-        not_accounted=not_accounted(),
+        not_accounted=not_accounted(counted.trainable, recipe),
+        inputs=traced_inputs(counted.trainable, recipe),
     )
     shape = block_shape(counted.trainable)
     rules = () if shape is None else activation_rules(recipe, shape, kept_activations(tape, timeline))

@@ -23,8 +23,8 @@ _COUNTS = ("batch_size", "seq_len", "gradient_accumulation")
 def checked(recipe: Recipe) -> Recipe:
     """Return the recipe with the KV cache settled; raise UsageError where no step could run as it says."""
     for name in _COUNTS:
-        if getattr(recipe, name) < 1:
-            raise UsageError(f"{name} is {getattr(recipe, name)}: a step needs at least one; give 1 or more.")
+        if (count := getattr(recipe, name)) is not None and count < 1:
+            raise UsageError(f"{name} is {count}: a step needs at least one; give 1 or more.")
     if recipe.use_reentrant and not recipe.gradient_checkpointing:
         raise UsageError("--use-reentrant says how to checkpoint: add --gradient-checkpointing, or drop it.")
     # Trainer sets config.use_cache to TrainingArguments.use_cache, which is off; blocks that are computed again fill no

@@ -51,7 +51,7 @@ _TRACED = "Traced is what this model, its adapter and its dtypes keep when the f
 
 def activation_rules(recipe: Recipe, shape: BlockShape, traced_bytes: int) -> tuple[TextbookRule, ...]:
     """Return the rules for activations beside what a traced forward pass keeps of them; none with checkpointing."""
-    if recipe.gradient_checkpointing:
+    if recipe.gradient_checkpointing or recipe.seq_len is None:
         return ()
     tokens, layers = recipe.batch_size * recipe.seq_len, shape.layer_count
     korthikanti, quoted = 34 * tokens * shape.hidden_size * layers, 22 * tokens * shape.hidden_size * layers

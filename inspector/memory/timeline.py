@@ -22,6 +22,7 @@ from inspector.fit_records import Overhead
 from inspector.memory.allocator import Block, CachingAllocator, OutOfMemory
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.training_records import (
+    BatchInput,
     Category,
     Event,
     EventKind,
@@ -132,7 +133,13 @@ def kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
 
 
 def training_memory(
-    timeline: Timeline, *, recipe: Recipe, platform: str, overhead: Overhead, not_accounted: Sequence[Unaccounted]
+    timeline: Timeline,
+    *,
+    recipe: Recipe,
+    platform: str,
+    overhead: Overhead,
+    not_accounted: Sequence[Unaccounted],
+    inputs: Sequence[BatchInput] | None = None,
 ) -> TrainingMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
@@ -150,6 +157,7 @@ def training_memory(
         phases=[phase for phase in timeline.phases if phase.step in (0, last)],
         top_modules=timeline.top_modules,
         not_accounted=not_accounted,
+        inputs=inputs,
     )
 
 

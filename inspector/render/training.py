@@ -11,7 +11,7 @@ from inspector.errors import one_line
 from inspector.records import ACTIVATION_RULES, Textbook, TextbookRule
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import folded_layers
-from inspector.training_records import Peak, Phase, Recipe, TrainingMemory
+from inspector.training_records import Peak, Phase, TrainingMemory
 from inspector.units import format_bytes, format_count, format_share
 
 __all__ = ["answer_row", "training_section"]
@@ -19,6 +19,8 @@ __all__ = ["answer_row", "training_section"]
 _MOST_MODULES = 6
 # The head of the section names what takes at least a two-hundredth of the peak.
 _SMALL_SHARE = 200
+# What a batch of text alone consists of; other inputs are named.
+_TOKENS = {"input_ids", "labels", "attention_mask"}
 _NO_MODULE = "outside any module"
 _PHASES = {
     Phase.LOAD: "loading",
@@ -31,7 +33,7 @@ _PHASES = {
 def answer_row(training: TrainingMemory) -> Row:
     """Return the row of the first screen: what one training step reserves at its peak."""
     peak = training.peak_reserved_bytes
-    words = f"reserved; batch {_batch(training.recipe)}; parts below"
+    words = f"reserved; batch {_batch(training)}; parts below"
     return row(("", "training peak", format_count(peak), format_bytes(peak), words), tone=Tone.KEY)
 
 
@@ -85,15 +87,19 @@ def _circumstances(training: TrainingMemory, textbook: Textbook | None) -> Table
     peak = training.peak
     place = (_PHASES[peak.phase], one_line(peak.module) or _NO_MODULE, _operation(peak.op))
     rules = () if textbook is None else (row(("rules of thumb", _rules_say(textbook.rules))),)
-    rows = (
+    rows = [
         row(("peak is in", ", ".join(part for part in place if part))),
         row(("made of", ", ".join(_made_of(peak)))),
         *rules,
-        row(("recipe", ", ".join(_recipe(training.recipe)))),
+        row(("recipe", ", ".join(_recipe(training)))),
         row(("platform", training.platform)),
         row(("context", f"{_exactly(training.overhead_bytes)}, outside the allocator: {training.overhead_source}")),
-    )
-    return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)
+    ]
+    inputs = training.inputs or ()
+    if not {item.name for item in inputs} <= _TOKENS:
+        described = (f"{one_line(item.name)} {_sizes(item.shape)} {one_line(item.dtype)}" for item in inputs)
+        rows.insert(3 + len(rules), row(("inputs", ", ".join(described))))
+    return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=tuple(rows))
 
 
 def _made_of(peak: Peak) -> Iterator[str]:
@@ -117,18 +123,29 @@ def _rules_say(rules: Sequence[TextbookRule]) -> str:
     return f"{format_bytes(held.bytes + kept[0].bytes)} = {terms}"
 
 
-def _batch(recipe: Recipe) -> str:
-    """Return the shape of a micro-batch."""
-    return f"{format_count(recipe.batch_size)} × {format_count(recipe.seq_len)} tokens"
+def _batch(training: TrainingMemory) -> str:
+    """Return the shape of a micro-batch: rows of tokens, or images where there are none."""
+    recipe = training.recipe
+    if recipe.seq_len is None:
+        images = [item.shape for item in training.inputs or () if item.name == "pixel_values"]
+        return f"{_sizes(images[0])} pixels" if images else f"of {format_count(recipe.batch_size)}"
+    return f"{_sizes((recipe.batch_size, recipe.seq_len))} tokens"
 
 
-def _recipe(recipe: Recipe) -> Iterator[str]:
+def _sizes(shape: Sequence[int]) -> str:
+    """Return a shape as people write it."""
+    return " × ".join(format_count(size) for size in shape)
+
+
+def _recipe(training: TrainingMemory) -> Iterator[str]:
     """Yield how the step runs, in a few words an option."""
+    recipe = training.recipe
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
-    yield f"batch {_batch(recipe)} {'with' if padded else 'without'} padding"
+    padding = "" if recipe.seq_len is None else " with padding" if padded else " without padding"
+    yield f"batch {_batch(training)}{padding}"
     if recipe.gradient_accumulation > 1:
         yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
-    yield one_line(recipe.optimizer)
+    yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
     reentrant = " (reentrant)" if recipe.use_reentrant else ""
     yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
     yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"

@@ -14,7 +14,6 @@ Does not cover: rows of one token with grouped queries, deterministic backward p
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,9 +22,10 @@ from torch import Tensor
 from transformers import modeling_flash_attention_utils, modeling_utils
 
 from inspector.errors import UsageError, one_line
+from inspector.trace.kernels.attention import flash_splits
 from inspector.trace.platform import Platform
 
-__all__ = ["FLASH_ATTENTION_2", "flash_attention_package", "flash_splits", "use_attention"]
+__all__ = ["FLASH_ATTENTION_2", "flash_attention_package", "use_attention"]
 
 FLASH_ATTENTION_2 = "flash_attention_2"
 _INSTEAD = "use --attention sdpa, or eager"
@@ -139,7 +139,7 @@ def _attend(platform: Platform, q: Tensor, k: Tensor, v: Tensor, starts: Tensor 
         raise UsageError(
             f"flash_attention_2 takes heads of at most {_LARGEST_HEAD}, and these have {q.shape[-1]}; {_INSTEAD}."
         )
-    result: Tensor = _FlashAttention.apply(q, k, v, starts, dropout, platform.multiprocessors)  # type: ignore[no-untyped-call]
+    result: Tensor = _FlashAttention.apply(q, k, v, starts, dropout, platform)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -148,7 +148,7 @@ class _FlashAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, dropout: float, multiprocessors: int
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, dropout: float, platform: Platform
     ) -> Tensor:
         """Make the output, the row sums and the state of the random numbers, which the backward pass reads."""
         size = q.shape[-1]
@@ -158,7 +158,7 @@ class _FlashAttention(torch.autograd.Function):
         if starts is None:
             batch, rows, heads, padded = q.shape
             sums = q.new_empty((batch, heads, rows), dtype=torch.float32)
-            splits = 1 if dropout else flash_splits(batch * heads, rows, k.shape[1], padded, multiprocessors)
+            splits = 1 if dropout else flash_splits(platform, batch * heads, rows, k.shape[1], padded)
             if splits > 1:  # what the parts add up in, until the kernel is done
                 shape = (splits, batch, heads, rows)
                 held += [q.new_empty(item, dtype=torch.float32) for item in (shape, (*shape, _rounded_head(padded)))]
@@ -207,22 +207,6 @@ def _release(held: list[Tensor]) -> None:
     """Let go of the last tensor first, as C++ does at the end of a function."""
     while held:
         held.pop()
-
-
-def flash_splits(batch_heads: int, rows: int, keys: int, size: int, multiprocessors: int) -> int:
-    """Return in how many parts the forward kernel splits the keys to keep the GPU busy (`num_splits_heuristic`)."""
-    blocks = batch_heads * -(-rows // 64)
-    slots = 2 * multiprocessors
-    if blocks >= 0.8 * slots:
-        return 1
-    key_blocks = -(-keys // (256 if size <= 64 else 128 if size <= 128 else 64))
-    efficiencies = {}
-    for splits in range(1, min(128, slots, key_blocks) + 1):
-        if splits == 1 or -(-key_blocks // splits) != -(-key_blocks // (splits - 1)):
-            waves = blocks * splits / slots
-            efficiencies[splits] = waves / math.ceil(waves)
-    enough = 0.85 * max(efficiencies.values())
-    return next(splits for splits, efficiency in efficiencies.items() if efficiency >= enough)
 
 
 def _rounded_head(size: int) -> int:

@@ -28,6 +28,7 @@ def test_the_options_stay() -> None:
         "--seq-len",
         "--gradient-accumulation",
         "--optimizer",
+        "--optim-args",
         "--gradient-checkpointing",
         "--use-reentrant",
         "--no-use-reentrant",

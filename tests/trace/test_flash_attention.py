@@ -14,7 +14,8 @@ import transformers
 from transformers import modeling_flash_attention_utils, modeling_utils
 
 import inspector
-from inspector.trace.flash_attention import flash_attention_package, flash_splits, use_attention
+from inspector.trace.flash_attention import flash_attention_package, use_attention
+from inspector.trace.kernels.attention import flash_splits
 from inspector.trace.platform import Platform, installed_torch
 from inspector.trace.tracer import Tracer
 from inspector.training_records import Category, EventKind, Phase
@@ -102,7 +103,7 @@ def test_packed_rows_take_what_mha_varlen_fwd_and_mha_varlen_bwd_do() -> None:
     ],
 )
 def test_few_blocks_are_split_over_the_keys(batch_heads: int, rows: int, keys: int, size: int, splits: int) -> None:
-    assert flash_splits(batch_heads, rows, keys, size, 108) == splits
+    assert flash_splits(A100, batch_heads, rows, keys, size) == splits
 
 
 def test_splits_accumulate_in_float32_while_the_kernel_runs() -> None:
@@ -116,7 +117,7 @@ def test_splits_accumulate_in_float32_while_the_kernel_runs() -> None:
 def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: bool) -> None:
     """The functions run on the CPU as well, where transformers reads real masks and real positions."""
 
-    def build(device: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    def build(device: str) -> tuple[Any, dict[str, torch.Tensor | bool]]:
         config = transformers.LlamaConfig(
             hidden_size=64,
             num_attention_heads=4,
@@ -138,7 +139,7 @@ def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: boo
     # oneDNN's products of bfloat16 take memory of their own.
     with flash_attention_package(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):
         real, inside = real_step(build)
-        meta = meta_step(build)
+        meta = meta_step(build, values=build("cpu")[1])
     # Summing the boolean mask of 48 positions copies it into int32 (ReduceOpsUtils.h), once a layer.
     mask_copy = [48 * 4, -48 * 4]
     comparison = difflib.SequenceMatcher(None, real, meta, autojunk=False)

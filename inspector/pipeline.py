@@ -7,6 +7,7 @@ which can mean waiting for the network, a thread already imports what builds the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import os
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.fit_records import Verdict
+from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
-from inspector.records import Counted, Notice, Report, Request, SourceFiles
+from inspector.recipes import allocator_settings, checked
+from inspector.records import Counted, Notice, Report, Request, SourceFiles, TextbookRule
 from inspector.training_records import Recipe, TrainingMemory
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 def _run(request: Request, progress: Progress) -> Report:
     """Go through the stages."""
     selection = _selection(request)
+    settings, recipe = allocator_settings(checked(request.recipe), {} if request.count_only else os.environ)
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
@@ -72,7 +76,8 @@ def _run(request: Request, progress: Progress) -> Report:
         )
         textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
         progress("tracing a training step")
-        traced = _trace(counted, request.recipe, selection, progress)
+        traced = _trace(counted, recipe, settings, selection, progress)
+        textbook = dataclasses.replace(textbook, rules=(*textbook.rules, *traced.rules))
     return Report(
         versions=_versions(),
         model=counted.model,
@@ -92,6 +97,7 @@ class _Traced:
 
     memory: TrainingMemory | None = None
     fit: tuple[Verdict, ...] | None = None
+    rules: tuple[TextbookRule, ...] = ()
     notices: tuple[Notice, ...] = ()
 
 
@@ -105,12 +111,16 @@ def _selection(request: Request) -> Selection:
     return selection
 
 
-def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Progress) -> _Traced:
+def _trace(
+    counted: Counted, recipe: Recipe, settings: AllocatorSettings, selection: Selection, progress: Progress
+) -> _Traced:
     """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
     from inspector.fit.verdict import overhead, verdict
-    from inspector.memory.timeline import fold, training_memory
+    from inspector.memory.textbook import activation_rules
+    from inspector.memory.timeline import fold, kept_activations, training_memory
     from inspector.trace.training import (
         NotTraceableError,
+        block_shape,
         not_accounted,
         platform_of,
         resolved,
@@ -133,7 +143,8 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         _needs_a_trace(selection, str(error))
         message = f"The training step was not traced: {error}. The static bytes are what is known."
         return _Traced(notices=(*notices, Notice(code="not-traced", message=message)))
-    timeline = fold(tape)
+    descending = platform.takes_lowest_address
+    timeline = fold(tape, settings, descending_addresses=descending)
     memory = training_memory(
         timeline,
         recipe=recipe,
@@ -142,9 +153,11 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         not_accounted=not_accounted(counted.trainable, recipe),
         inputs=traced_inputs(counted.trainable, recipe),
     )
+    shape = block_shape(counted.trainable)
+    rules = () if shape is None else activation_rules(recipe, shape, kept_activations(tape, timeline))
     progress("holding the step against GPUs")
-    fit = tuple(verdict(gpu, tape, timeline) for gpu in selection.gpus)
-    return _Traced(memory=memory, fit=fit, notices=notices)
+    fit = tuple(verdict(gpu, tape, timeline, settings, descending_addresses=descending) for gpu in selection.gpus)
+    return _Traced(memory=memory, fit=fit, rules=rules, notices=notices)
 
 
 def _needs_a_trace(selection: Selection, why: str) -> None:

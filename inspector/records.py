@@ -17,6 +17,7 @@ from inspector.fit_records import Verdict
 from inspector.training_records import MemoryPhase, Peak, Recipe, TrainingMemory
 
 __all__ = [
+    "ACTIVATION_RULES",
     "SCHEMA",
     "AdapterFacts",
     "Census",
@@ -327,6 +328,10 @@ class TextbookDifference:
 
     cause: str
     bytes: int
+
+
+# Names of the rules that say something of activations alone; the others are of what is held throughout.
+ACTIVATION_RULES = ("activations", "activations, as quoted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

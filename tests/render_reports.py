@@ -9,6 +9,7 @@ import dataclasses
 
 from inspector.fit_records import Verdict
 from inspector.records import (
+    ACTIVATION_RULES,
     AdapterFacts,
     Census,
     MatchedNames,
@@ -279,6 +280,12 @@ QWQ_LORA = Report(
                 ("PEFT keeps the trained weights in float32; the rule takes 2 bytes an element.", 2 * QWQ_PA),
                 ("Their gradients are in float32 too; the rule takes 2 bytes an element.", 2 * QWQ_PA),
                 (BUFFERS, 512),
+            ),
+            rule(
+                ACTIVATION_RULES[0],
+                "34·B·S·H·L",
+                34 * 1_024 * 5_120 * 64,
+                ("The rule knows GPT's block in 16 bit.", 30_509_367_296 - 34 * 1_024 * 5_120 * 64),
             ),
         )
     ),

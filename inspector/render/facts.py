@@ -51,7 +51,7 @@ def document(report: Report) -> Document:
     if report.adapter:
         sections.append(_adapter(report.adapter))
     if report.training:
-        sections.append(training_section(report.training))
+        sections.append(training_section(report.training, report.textbook))
     if report.training and report.fit:
         sections.append(fit_section(report.fit, report.training.platform))
     if report.static:

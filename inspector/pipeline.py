@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
+from inspector.checkpoint_records import CheckpointFacts
 from inspector.quiet import quietly
 from inspector.records import Counted, Notice, Report, Request, SourceFiles
 from inspector.training_records import Recipe, TrainingMemory
@@ -42,7 +43,7 @@ def _run(request: Request, progress: Progress) -> Report:
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
-    files = _files(request)
+    files = _files(request, progress)
     progress("loading transformers and PEFT")
     preload.join()
 
@@ -51,7 +52,7 @@ def _run(request: Request, progress: Progress) -> Report:
     from inspector.model.counting import count_model
 
     progress("building the model without its weights")
-    counted = count_model(request, files)
+    counted = count_model(request, files, progress)
     static = textbook = training = None
     trace_notices: tuple[Notice, ...] = ()
     if not request.count_only:
@@ -70,11 +71,21 @@ def _run(request: Request, progress: Progress) -> Report:
         model=counted.model,
         parameters=counted.census,
         adapter=counted.adapter,
+        checkpoint=_checkpoint(files, counted),
         static=static,
         training=training,
         textbook=textbook,
         warnings=(*counted.notices, *trace_notices),
     )
+
+
+def _checkpoint(files: SourceFiles | None, counted: Counted) -> CheckpointFacts | None:
+    """Return what the source stores of the counted model; an object of the Python API is stored nowhere."""
+    from inspector.memory.loading import checkpoint_facts
+
+    if files is None or files.checkpoint is None:
+        return None
+    return checkpoint_facts(files.checkpoint, counted, quantized="quantization_config" in files.config)
 
 
 def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tuple[Notice, ...]]:
@@ -118,13 +129,14 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _files(request: Request) -> SourceFiles | None:
+def _files(request: Request, progress: Progress) -> SourceFiles | None:
     """Return what the source holds for a named model; a live object of the Python API needs no source."""
     if not isinstance(request.model, (str, os.PathLike)):
         return None
     from inspector.source.locate import locate
 
-    return locate(os.fspath(request.model), revision=request.revision, offline=request.offline)
+    name = os.fspath(request.model)
+    return locate(name, revision=request.revision, offline=request.offline, progress=progress)
 
 
 def _preload() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from inspector.errors import one_line
 from inspector.records import AdapterFacts, Census, MatchedNames, Published, Report, ServedFrom, StaticBytes, Textbook
+from inspector.render.checkpoint import checkpoint_section
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import grouped_names, with_remainder
 from inspector.render.training import answer_row, training_section
@@ -49,6 +50,8 @@ def document(report: Report) -> Document:
     sections = [_answer(report), _groups(census), _dtypes(census), *_checks(census)]
     if report.adapter:
         sections.append(_adapter(report.adapter))
+    if report.checkpoint:
+        sections.append(checkpoint_section(report.checkpoint))
     if report.training:
         sections.append(training_section(report.training))
     if report.static:

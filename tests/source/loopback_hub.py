@@ -116,7 +116,8 @@ def _handler_for(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             if found is None:
                 return
             repository, commit = found
-            siblings = [{"rfilename": filename} for filename in repository.files[commit]]
+            files = repository.files[commit]
+            siblings = [{"rfilename": filename, "size": len(content)} for filename, content in files.items()]
             info = {"id": name, "sha": commit, "siblings": siblings, **repository.info}
             self._answer(200, json.dumps(info).encode())
 

@@ -13,6 +13,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
+from inspector.checkpoint_records import LeftOut, StoredCheckpoint, StoredFile
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError
 from inspector.records import Published, ServedFrom, SourceFiles
 from inspector.source import catalogue
@@ -50,6 +51,12 @@ def test_a_hub_id_is_resolved_to_a_commit(hub: LoopbackHub) -> None:
         checkpoint_dtype="bfloat16",
         published=Published(
             parameters=100, kind="Hub safetensors total", source=f"{hub.endpoint}/api/models/org/model"
+        ),
+        checkpoint=StoredCheckpoint(
+            companions=(StoredFile(name="config.json", bytes=len(LLAMA)),),
+            left_out=(LeftOut(kind="other files", files=1, bytes=0),),
+            repository_bytes=len(LLAMA),
+            repository_files=2,
         ),
     )
 
@@ -125,7 +132,7 @@ def test_a_token_opens_private_and_gated_repositories(hub: LoopbackHub, monkeypa
         ({"parameters": {"BF16": "many"}, "total": "many"}, None, None),
         ({"parameters": {"BF16": True}, "total": True}, None, None),
         ({"parameters": {"BF16": -5}, "total": -5}, None, None),
-        ({"parameters": ["BF16"], "total": 2**64}, None, None),
+        ({"parameters": ["BF16"], "total": 2**64 - 1}, None, None),
     ],
 )
 def test_what_is_said_of_the_weights_is_checked(
@@ -164,7 +171,7 @@ def test_a_password_in_the_endpoint_is_not_printed(hub: LoopbackHub, monkeypatch
     """A mirror's address may hold credentials; the source of a count shows the address without them."""
     hub.host("org/model", {"config.json": LLAMA}, info={"safetensors": {"parameters": {}, "total": 7}})
     secret = hub.endpoint.replace("//", "//user:secret@")
-    monkeypatch.setattr("inspector.source.hub.endpoint", lambda: secret)
+    monkeypatch.setattr("inspector.source.hub_client.endpoint", lambda: secret)
     published = locate("org/model").published
     assert published is not None
     assert published.source == f"{hub.endpoint}/api/models/org/model"

@@ -6,8 +6,9 @@ parameters that are stored in parts (experts) are put together from their parts,
 memory holds the weights in the dtype they are loaded in, each once, and at most one assembled parameter twice. With a
 `device_map` the tensors go to the GPU as they are read, by four threads, and are assembled there.
 
-Measured on Linux beside it (tests/model/test_load_cost.py): anonymous memory equals these figures to 1 %. On top come
-pages of the mapped files, which the kernel drops when memory is short, and what glibc keeps of freed copies.
+tests/model/test_load_cost.py holds that against the anonymous memory of a process that really loads. On top come pages
+of the mapped files, which the kernel drops when memory is short, and what glibc keeps of freed copies: casting a
+Mixtral of 655 MiB to float32 (1,310 MiB) held 2,190 MiB, and 1,441 MiB with MALLOC_MMAP_THRESHOLD_=1000000.
 """
 
 from __future__ import annotations

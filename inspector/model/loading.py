@@ -75,6 +75,7 @@ def compare(
         mismatched=tuple(
             ShapeDifference(name=str(name), stored=tuple(shape), model=tuple(own)) for name, shape, own in mismatched
         ),
+        refusal=report.get("refusal"),
         fused_bytes=sum(fused),
         largest_fused_bytes=max(fused, default=0),
     )
@@ -92,6 +93,9 @@ def comparison_notices(comparison: Comparison) -> list[Notice]:
             f"random ({names}{more})."
         )
         notices.append(Notice(code="initialised-at-random", message=message))
+    if comparison.refusal:
+        message = f"from_pretrained refuses this checkpoint: {comparison.refusal}."
+        notices.append(Notice(code="does-not-load", message=message))
     if comparison.mismatched:
         first = comparison.mismatched[0]
         message = (
@@ -131,7 +135,11 @@ def _load(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping
             )
     except Exception as error:  # 400 classes over untrusted names can raise anything
         reason = f"{type(error).__name__}: {one_line(error, 100)}"
-        raise NotComparableError(f"transformers could not load tensors of these names and shapes ({reason})") from error
+        if "missing_keys" not in found:
+            raise NotComparableError(
+                f"transformers cannot load tensors of these names and shapes ({reason})"
+            ) from error
+        found["refusal"] = reason  # raised when all had been placed, over parts that do not make a whole
     return found
 
 

@@ -78,15 +78,15 @@ def _checkpoint(fields: Mapping[str, Any]) -> StoredCheckpoint:
     repository_bytes, repository_files = fields["repository"]
     return StoredCheckpoint(
         format=None if fields["format"] is None else _text(fields["format"]),
-        weights=[_file(each) for each in fields["weights"]],
-        companions=[_file(each) for each in fields["companions"]],
+        weights=tuple(_file(each) for each in fields["weights"]),
+        companions=tuple(_file(each) for each in fields["companions"]),
         tensors=None
         if tensors is None
         else {
             name: StoredTensor(dtype=_text(dtype), shape=tuple(map(_count, shape)), bytes=_count(size))
             for name, (dtype, shape, size) in tensors.items()
         },
-        variants=[
+        variants=tuple(
             StoredVariant(
                 name=_text(name),
                 files=_count(files),
@@ -94,11 +94,11 @@ def _checkpoint(fields: Mapping[str, Any]) -> StoredCheckpoint:
                 dtypes={_text(dtype): _count(count) for dtype, count in dtypes.items()},
             )
             for name, files, size, dtypes in fields["variants"]
-        ],
-        left_out=[
+        ),
+        left_out=tuple(
             LeftOut(kind=_text(kind), files=_count(files), bytes=_count(size))
             for kind, files, size in fields["left_out"]
-        ],
+        ),
         repository_bytes=None if repository_bytes is None else _count(repository_bytes),
         repository_files=_count(repository_files),
     )

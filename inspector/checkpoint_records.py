@@ -119,8 +119,8 @@ class Comparison:
     """Names and shapes of the checkpoint beside the module tree, after transformers' own renaming and fusing.
 
     `not_in_model` is stored and not loaded, `not_in_checkpoint` is drawn at random when the model is loaded.
-    `refusal` is why `from_pretrained` refuses the whole. `fused_bytes` is the size of parameters that loading puts together from several stored tensors, as it fuses experts,
-    `largest_fused_bytes` that of the largest one.
+    `refusal` is why `from_pretrained` refuses the whole. `fused_bytes` is the size of parameters that loading puts
+    together from several stored tensors, as it fuses experts, `largest_fused_bytes` that of the largest one.
     """
 
     not_in_model: NamedTensors

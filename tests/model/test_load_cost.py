@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
@@ -14,9 +15,14 @@ from inspector.records import Request
 from tests.cli.running import run_process
 
 # Experts of 4 x (8 x 3 x 512 x 2048), 192 MiB in bfloat16; one fused gate and up has 32 MiB.
-MIXTRAL = {
-    **{"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4, "num_attention_heads": 8},
-    **{"num_key_value_heads": 8, "vocab_size": 1_000, "num_local_experts": 8},
+MIXTRAL: dict[str, Any] = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "vocab_size": 1_000,
+    "num_local_experts": 8,
 }
 MIB = 2**20
 

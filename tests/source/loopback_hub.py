@@ -5,10 +5,10 @@
         ...  # HF_ENDPOINT=hub.endpoint
         assert hub.requests == ["GET /api/models/org/model", ...]
 
-It answers `GET /api/models/<id>[/revision/<revision>]`, `/api/models/<id>/refs` and
-`.../tree/<revision>`, `/api/datasets/<id>`, `/api/spaces/<id>` and `HEAD` or `GET /<id>/resolve/<revision>/<file>` as huggingface.co does: sizes of files, a commit in
-X-Repo-Commit, an ETag, ranges, X-Error-Code with 401, 403 and 404, redirects of renamed repositories and, for weights,
-to a store of its own (`stores_apart`). Everything else about the Hub is left out.
+It answers `GET /api/models/<id>[/revision/<revision>]`, `/api/models/<id>/refs` and `.../tree/<revision>`,
+`/api/datasets/<id>`, `/api/spaces/<id>` and `HEAD` or `GET /<id>/resolve/<revision>/<file>` as huggingface.co does:
+sizes of files, a commit in X-Repo-Commit, an ETag, ranges, X-Error-Code with 401, 403 and 404, redirects of renamed
+repositories and, for weights, to a store of its own (`stores_apart`). Everything else about the Hub is left out.
 """
 
 from __future__ import annotations

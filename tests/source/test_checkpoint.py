@@ -165,7 +165,7 @@ def test_variants_are_told_with_their_dtypes(hub: LoopbackHub) -> None:
 
 
 def test_the_file_that_the_config_names_is_the_one_that_is_loaded(hub: LoopbackHub) -> None:
-    """transformers reads `transformers_weights` first."""
+    """The library reads `transformers_weights` first."""
     files = {
         "config.json": config_bytes(transformers_weights="other.safetensors"),
         "other.safetensors": weight_file({"a": ("F32", (1,))}),

@@ -1,4 +1,4 @@
-"""Headers and indexes: what is sound is read exactly, everything else is one line, and nothing is read without bound."""
+"""Headers and indexes: what is sound is read exactly, everything else is one line, and nothing is unbounded."""
 
 from __future__ import annotations
 

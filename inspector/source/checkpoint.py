@@ -158,6 +158,8 @@ def _headers(
 def _header(file: StoredFile, reader: PartReader) -> tuple[dict[str, StoredTensor], int]:
     """Return the tensors of one file and the length of its header."""
     what = quoted(file.name)
+    if file.bytes is not None and file.bytes < LENGTH_BYTES:  # no server has a range of nothing
+        header_length(bytes(file.bytes), file.bytes, what)
     start, file_bytes = reader.part(file.name, 0, _FIRST_BYTES)
     file_bytes = file.bytes if file_bytes is None else file_bytes
     length = header_length(start, file_bytes, what)

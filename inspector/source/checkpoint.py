@@ -183,7 +183,8 @@ def _variant_dtypes(
     if len(files) > _MOST_VARIANT_FILES or not all(file.name.endswith(".safetensors") for file in files):
         return {}
     counts: dict[str, int] = {}
-    with _told(notices):
+    # Nobody asked for the variant: one that is malformed has no dtypes, and that is all.
+    with _told(notices), contextlib.suppress(MalformedError):
         for tensor in _merged(_headers(files, reader, progress)).values():
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements
     return counts

@@ -1,9 +1,8 @@
 """A Hub id -> its config.json or adapter_config.json and what it stores, from the Hub or from the local cache.
 
 The huggingface_hub client does all talking. One request resolves the revision to a commit and lists the files; when
-the cache has that commit, nothing more is asked for. Otherwise one HEAD request first tells the size and fails at
-once, where the download alone would retry for half a minute; then the file is downloaded into the cache, and the
-headers of the weights are read by range requests. Not covered: weights; they are never downloaded.
+the cache has that commit, nothing more is asked for. Otherwise the file is downloaded into the cache, and the headers
+of the weights are read by range requests. Not covered: weights; they are never downloaded.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from inspector.source.folder import FolderReader, list_files
 from inspector.source.hub_client import HubError, quiet_client, translated_errors
 from inspector.source.listing import Repository, describe
 from inspector.source.local import ADAPTER_FILE, CONFIG_FILE
-from inspector.source.transport import TIMEOUT_SECONDS, fetch, within
+from inspector.source.transport import fetch, within
 from inspector.units import format_bytes
 
 __all__ = ["ask", "from_cache"]
 
 _DEFAULT_BRANCH = "main"
-# The client resumes a download as long as something comes; a configuration is there in less than a second.
+# A configuration is there in less than a second.
 _DOWNLOAD_SECONDS = 60
 
 Progress = Callable[[str], None]
@@ -46,7 +45,7 @@ def ask(name: str, revision: str | None, progress: Progress) -> SourceFiles:
         if path is None or path.parent.name != repository.commit:
             try:
                 with translated_errors():
-                    path = within(_DOWNLOAD_SECONDS, lambda: _download(name, filename, revision))
+                    path = _download(name, filename, revision, repository)
             except HubError as failure:
                 # Who may not read the files is told their sizes all the same.
                 failure.stored, _ = read_checkpoint(repository.files, {}, _Sealed(), progress)
@@ -157,19 +156,27 @@ def _cached_file(name: str, filename: str, revision: str | None) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def _download(name: str, filename: str, revision: str | None) -> Path:
-    """Download one file into the cache, by branch name: the client then also notes there what the branch points to."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+def _download(name: str, filename: str, revision: str | None, repository: Repository) -> Path:
+    """Download one file into the cache, by branch name: the client then also notes there what the branch points to.
+
+    The client would resume a broken download for long, wait as a server tells it to, and hold a lock meanwhile. So the
+    file is fetched within bounds first, which says at once what is wrong; the client's own download follows where
+    nothing is.
+    """
+    from huggingface_hub import hf_hub_download, hf_hub_url
 
     revision = revision or _DEFAULT_BRANCH
-    url = hf_hub_url(name, filename, revision=revision, endpoint=hub_client.endpoint())
-    size = get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS).size
+    size = next((file.bytes for file in repository.files if file.name == filename), None)
     if size is not None and size > MOST_BYTES:
         raise UnsupportedModelError(
             f"{filename} of {quoted(name)} has {format_bytes(size)}, more than the {format_bytes(MOST_BYTES)} "
             "that are read of a configuration; name another model."
         )
-    return Path(hf_hub_download(name, filename, revision=revision, endpoint=hub_client.endpoint()))
+    fetch(hf_hub_url(name, filename, revision=revision, endpoint=hub_client.endpoint()), most_bytes=MOST_BYTES)
+    return within(
+        _DOWNLOAD_SECONDS,
+        lambda: Path(hf_hub_download(name, filename, revision=revision, endpoint=hub_client.endpoint())),
+    )
 
 
 def _source_files(name: str, path: Path, served_from: ServedFrom, repository: Repository | None) -> SourceFiles:

@@ -10,6 +10,7 @@ An attempt is repeated after a status that passes (429, 5xx) and after a connect
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -85,8 +86,15 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     if errors:
         raise errors[0]
     if not results:
+        _silence(thread)
         raise EndlessAnswerError(f"went on for {seconds:g} seconds")
     return results[0]
+
+
+def _silence(thread: threading.Thread) -> None:
+    """Keep what the client logs in a thread that nobody waits for any more from being shown."""
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(lambda record: record.thread != thread.ident)
 
 
 def _attempt(url: str, most_bytes: int, start: int | None) -> Answer:

@@ -41,7 +41,6 @@ def model(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
     """Return a Hub that has one model; deadlines are tenths of seconds."""
     monkeypatch.setattr(transport, "_MOST_SECONDS", 0.3)
     monkeypatch.setattr(transport, "TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(hub_source, "TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(hub_source, "_DOWNLOAD_SECONDS", 0.6)
     hub.host("org/model", {"config.json": config_bytes(), "model.safetensors": weight_file(TINY_TENSORS)})
     return hub
@@ -99,8 +98,14 @@ def test_a_listing_that_is_none(fault: str, body: bytes, model: LoopbackHub, tol
     [
         ("answers 500", Broken(status=500, where=FILES)),
         ("closes the connection", Broken(body=None, where=FILES)),
-        ("sends nothing", Broken(body=b"  ", pause=2, where=FILES)),
-        ("sends less than it announced", Broken(body=b"{}", headers={"Content-Length": "1000"}, where=FILES)),
+        ("is none of the Hub's", Broken(body=b"{}", where=FILES)),
+        ("breaks off the download each time", Broken(body=None, where=FILES, command="GET")),
+        ("sends a byte of the download now and then", Broken(body=b" " * 1000, pause=0.02, where=FILES, command="GET")),
+        ("answers 429 to the download", Broken(status=429, where=FILES, command="GET")),
+        (
+            "answers 429 to the download and asks to wait an hour",
+            Broken(status=429, where=FILES, command="GET", headers={"Retry-After": "3600"}),
+        ),
     ],
 )
 def test_a_server_that_fails_the_configuration(fault: str, broken: Broken, model: LoopbackHub, told: Told) -> None:

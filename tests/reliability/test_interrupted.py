@@ -158,7 +158,7 @@ def test_a_full_disk(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     arguments = (sys.executable, "-B", "-c", LIMITED)
     ran = finished(start(*arguments, "100", *COMMAND[3:], environment=environment))
     assert_refused(ran, 3, "set HF_HOME")
-    told(SECTION, "The disk is full: config.json cannot be kept", ran)
+    told(SECTION, "The disk is full (no file may grow beyond 100 bytes): config.json cannot be kept", ran)
     assert_sound(tmp_path / "home", server)
 
 

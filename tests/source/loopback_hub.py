@@ -59,7 +59,8 @@ class HostedRepository:
 class Broken:
     """How every request whose path contains `where` is answered: with a status, with a text, or cut off by None.
 
-    The text drips, a byte every `pause` seconds, where that is set. After `times` requests the Hub works again.
+    The text drips, a byte every `pause` seconds, where that is set. After `times` requests the Hub works again. Where
+    `command` is set, only that kind of request fails, GET or HEAD.
     """
 
     status: int = 200
@@ -68,6 +69,7 @@ class Broken:
     where: str = "/"
     pause: float = 0
     times: int | None = None
+    command: str = ""
 
 
 class LoopbackHub:
@@ -126,7 +128,9 @@ def _handler_for(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             hub.requests.append(f"{self.command} {path}")
             broken = hub.broken
             failed = sum(broken.where in request for request in hub.requests) if broken else 0
-            if broken is not None and broken.where in path and (broken.times is None or failed <= broken.times):
+            if broken is None or not self.command.startswith(broken.command) or broken.where not in path:
+                broken = None
+            if broken is not None and (broken.times is None or failed <= broken.times):
                 self._break(broken)
             elif match := _TREE.fullmatch(path):
                 self._tree(match["id"], unquote(match["revision"]))

@@ -79,7 +79,7 @@ def test_a_sharded_checkpoint_of_160_files_costs_one_small_request_each(hub: Loo
     found = stored("org/model", progress=told.append)
     assert hub.requests[:4] == [
         "GET /api/models/org/model",
-        "HEAD /org/model/resolve/main/config.json",
+        "GET /org/model/resolve/main/config.json",
         "HEAD /org/model/resolve/main/config.json",
         "GET /org/model/resolve/main/config.json",
     ]

@@ -214,10 +214,10 @@ def test_a_malformed_configuration_cannot_be_inspected(content: bytes, message: 
 
 
 def test_a_huge_configuration_is_not_downloaded(hub: LoopbackHub) -> None:
-    """The size is asked for first, and a file beyond 16 MiB stays where it is."""
+    """The listing tells the size, and a file beyond 16 MiB stays where it is."""
     hub.host("org/model", {"config.json": b" " * (16 * 2**20 + 1)})
     assert isinstance(failure("org/model"), UnsupportedModelError)
-    assert hub.requests == ["GET /api/models/org/model", "HEAD /org/model/resolve/main/config.json"]
+    assert hub.requests == ["GET /api/models/org/model"]
 
 
 def test_a_cache_that_cannot_be_written_says_how_to_move_it(

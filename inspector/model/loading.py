@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from inspector.checkpoint_records import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.errors import one_line
@@ -45,6 +43,9 @@ _TORCH_DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+# Stored tensors for one of the model's. 384 experts in three matrices with scales are fused into two parameters, of
+# some fifteen that a layer has: Kimi-K2 stores 72 for one. Far beyond that, renaming them only takes time.
+_MOST_FOR_ONE = 1_000
 # What FP8 stores beside a weight of the same name and shape: the scale of each block.
 _FP8_METHODS = ("fp8",)
 _FP8_SCALES = (".weight_scale_inv", ".weight_scale", ".input_scale", ".activation_scale")
@@ -63,8 +64,10 @@ def compare(
         raise NotComparableError(f"it is stored quantized ({method}), in other tensors than the model's")
     scales = {name for name in stored if method and name.endswith(_FP8_SCALES)}
     model = build()
-    report = _load(model, {name: tensor for name, tensor in stored.items() if name not in scales})
     expected: dict[str, torch.Tensor] = model.state_dict()
+    if len(stored) > _MOST_FOR_ONE * len(expected):
+        raise NotComparableError(f"it holds {len(stored):,} tensors, and the model has {len(expected):,}")
+    report = _load(model, {name: tensor for name, tensor in stored.items() if name not in scales})
     missing = {name for name in report["missing_keys"] if name in expected}
     unexpected = _stored_names(set(report["unexpected_keys"]), stored, model)
     mismatched = sorted(report["mismatched_keys"], key=str)
@@ -134,7 +137,7 @@ def _load(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping
                 ignore_mismatched_sizes=True,
             )
     except Exception as error:  # 400 classes over untrusted names can raise anything
-        reason = f"{type(error).__name__}: {one_line(error, 100)}"
+        reason = f"{type(error).__name__}: {one_line(error).rstrip('.!')}"
         if "missing_keys" not in found:
             raise NotComparableError(
                 f"transformers cannot load tensors of these names and shapes ({reason})"
@@ -187,14 +190,18 @@ def _stored_names(unexpected: set[str], stored: Mapping[str, StoredTensor], mode
     renamed = unexpected - stored.keys()
     if not renamed:
         return unexpected
-    mapping = get_model_conversion_mapping(model)
-    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-    expected = model.state_dict()
-    for name in stored:
-        target, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, expected)
-        if target in renamed:
-            unexpected.add(name)
+    with contextlib.suppress(ImportError, TypeError):  # no public names: other releases may have others
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+        mapping = get_model_conversion_mapping(model)
+        renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+        converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+        expected = model.state_dict()
+        for name in stored:
+            target, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, expected)
+            if target in renamed:
+                unexpected.add(name)
     return unexpected & stored.keys()
 
 

@@ -8,6 +8,7 @@ reading one means executing it. What cannot be read or is malformed leaves the s
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
@@ -29,10 +30,10 @@ from inspector.units import format_bytes
 
 __all__ = ["PartReader", "UnreadError", "read_checkpoint"]
 
-# Nearly all headers fit: those of DeepSeek-V3's 163 files have 66,000 bytes on average.
+# Nearly all headers fit: 1,000 tensors take some 110,000 bytes, and shards of large models hold fewer.
 _FIRST_BYTES = 128 * 2**10
 _AT_ONCE = 8
-# Over all files of a checkpoint; the largest known (Kimi-K2, 140,000 tensors) has 16 MiB.
+# Over all files of a checkpoint; 140,000 tensors (Kimi-K2) take some 16 MB.
 _MOST_HEADER_BYTES = 32 * 2**20
 _MOST_VARIANT_FILES = 8
 
@@ -54,16 +55,22 @@ class PartReader(Protocol):
 
 
 class _Budget:
-    """What is left of the bounds over all headers of a checkpoint."""
+    """What is left of the bounds over all headers of a checkpoint; `parsing` lets one be parsed at a time.
+
+    Parsed, 8 MiB of JSON can take 300 MiB.
+    """
 
     def __init__(self) -> None:
         self.header_bytes = _MOST_HEADER_BYTES
         self.tensors = MOST_TENSORS
+        self.parsing = threading.Lock()
+        self._counting = threading.Lock()
 
-    def take(self, header_bytes: int, tensors: int) -> None:
-        """Count one header; MalformedError when there are too many."""
-        self.header_bytes -= header_bytes
-        self.tensors -= tensors
+    def take(self, *, header_bytes: int = 0, tensors: int = 0) -> None:
+        """Count what a header takes; MalformedError when all take too much."""
+        with self._counting:
+            self.header_bytes -= header_bytes
+            self.tensors -= tensors
         if self.header_bytes < 0 or self.tensors < 0:
             raise MalformedError(
                 f"its headers have more than {format_bytes(_MOST_HEADER_BYTES)} or describe more than "
@@ -144,31 +151,33 @@ def _headers(
     done: dict[str, Mapping[str, StoredTensor]] = {}
     pool = ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(files)), thread_name_prefix="headers")
     try:
-        pending = {pool.submit(_header, file, reader): file for file in files}
+        pending = {pool.submit(_header, file, reader, budget): file for file in files}
         for future in as_completed(pending):
-            header, header_bytes = future.result()
-            budget.take(header_bytes, len(header))
-            done[pending[future].name] = header
+            done[pending[future].name] = future.result()
             progress(f"reading the headers of the checkpoint: {len(done)} of {len(files)} files")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return {file.name: done[file.name] for file in files}
 
 
-def _header(file: StoredFile, reader: PartReader) -> tuple[dict[str, StoredTensor], int]:
-    """Return the tensors of one file and the length of its header."""
+def _header(file: StoredFile, reader: PartReader, budget: _Budget) -> dict[str, StoredTensor]:
+    """Return the tensors of one file."""
     what = quoted(file.name)
     if file.bytes is not None and file.bytes < LENGTH_BYTES:  # no server has a range of nothing
         header_length(bytes(file.bytes), file.bytes, what)
     start, file_bytes = reader.part(file.name, 0, _FIRST_BYTES)
     file_bytes = file.bytes if file_bytes is None else file_bytes
     length = header_length(start, file_bytes, what)
+    budget.take(header_bytes=length)
     header = start[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(header) < length:
         header += reader.part(file.name, LENGTH_BYTES + len(header), length - len(header))[0]
     if len(header) < length:
         raise UnreadError(f"{file.name} ended after {len(header):,} of {length:,} bytes of its header")
-    return parse_header(header, file_bytes, what), length
+    with budget.parsing:
+        tensors = parse_header(header, file_bytes, what)
+        budget.take(tensors=len(tensors))
+    return tensors
 
 
 def _merged(headers: Mapping[str, Mapping[str, StoredTensor]]) -> dict[str, StoredTensor]:

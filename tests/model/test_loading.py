@@ -206,6 +206,14 @@ def test_packed_formats_are_not_compared(method: object) -> None:
         compare(lambda: pytest.fail("built"), {}, {"quantization_config": {"quant_method": method}})
 
 
+def test_far_too_many_tensors_are_not_compared(tmp_path: Path) -> None:
+    """A model of 21 tensors is not set beside 30,000."""
+    config = configuration("LlamaForCausalLM", SMALL)
+    stored = {f"x{number}": StoredTensor(dtype="U8", shape=(), bytes=1) for number in range(30_000)}
+    with pytest.raises(NotComparableError, match="it holds 30,000 tensors, and the model has 21"):
+        compare(lambda: build_skeleton(config, transformers.LlamaForCausalLM, torch.float32, "it"), stored, {})
+
+
 @pytest.mark.parametrize(
     "stored",
     [

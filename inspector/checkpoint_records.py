@@ -119,7 +119,8 @@ class Comparison:
     """Names and shapes of the checkpoint beside the module tree, after transformers' own renaming and fusing.
 
     `not_in_model` is stored and not loaded, `not_in_checkpoint` is drawn at random when the model is loaded.
-    `refusal` is why `from_pretrained` refuses the whole. `fused_bytes` is the size of parameters that loading puts
+    `refusal` is why `from_pretrained` refuses the whole. `beyond_parameters` are stored elements beside the model's
+    unique parameters, by reason; missing ones are negative. `fused_bytes` is the size of parameters that loading puts
     together from several stored tensors, as it fuses experts, `largest_fused_bytes` that of the largest one.
     """
 
@@ -127,6 +128,7 @@ class Comparison:
     not_in_checkpoint: NamedTensors
     mismatched: Sequence[ShapeDifference] = ()
     refusal: str | None = None
+    beyond_parameters: Mapping[str, int] = field(default_factory=dict)
     fused_bytes: int = 0
     largest_fused_bytes: int = 0
 
@@ -154,7 +156,8 @@ class CheckpointFacts:
 
     `bytes`, `files` and `largest_file_bytes` are of the weight files that `from_pretrained` downloads by default,
     `download_bytes` adds the small files that come with them. `tensors`, `tensor_bytes`, `dtypes` (elements by
-    safetensors dtype) and `parameters` (their sum) come from the headers. `weights` are the files themselves.
+    safetensors dtype) and `parameters` (their sum) come from the headers. `beyond_parameters` adds up to `parameters`
+    minus P; what is left over is `unexplained`. `weights` are the files themselves.
     """
 
     format: str | None = None
@@ -171,6 +174,7 @@ class CheckpointFacts:
     tensor_bytes: int | None = None
     dtypes: Mapping[str, int] | None = None
     parameters: int | None = None
+    beyond_parameters: Mapping[str, int] | None = None
     not_in_model: NamedTensors | None = None
     not_in_checkpoint: NamedTensors | None = None
     mismatched: Sequence[ShapeDifference] | None = None

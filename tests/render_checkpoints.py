@@ -45,6 +45,7 @@ DOWNLOAD = CheckpointFacts(
     tensor_bytes=2_469_606_195,
     dtypes={"BF16": 1_234_000_000, "F32": 401_548},
     parameters=1_234_401_548,
+    beyond_parameters={"not_in_model": 31_457_280, "not_in_checkpoint": -1_536, "other_shape": -6_144},
     not_in_model=NamedTensors(
         tensors=9, parameters=31_457_280, names=("model.layers.28.mlp.gate_proj.weight", "model.layers.28.embed.weight")
     ),
@@ -86,6 +87,7 @@ def hostile_checkpoint(text: str) -> CheckpointFacts:
         tensor_bytes=2,
         dtypes={text: 1},
         parameters=1,
+        beyond_parameters={"unexplained": -99},
         not_in_model=names,
         not_in_checkpoint=names,
         mismatched=(ShapeDifference(name=text, stored=(1,), model=(2,)),),

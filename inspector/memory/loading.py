@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inspector.checkpoint_records import CheckpointFacts, LoadCost, StoredCheckpoint, StoredTensor
+from inspector.checkpoint_records import CheckpointFacts, Comparison, LoadCost, StoredCheckpoint, StoredTensor
 from inspector.dtypes import dtype_bytes
 from inspector.records import Counted
 
@@ -51,11 +51,21 @@ def checkpoint_facts(stored: StoredCheckpoint, counted: Counted, *, quantized: b
         tensor_bytes=None if tensors is None else sum(tensor.bytes for tensor in tensors.values()),
         dtypes=dtypes,
         parameters=stored.parameters if dtypes is None else sum(dtypes.values()),
+        beyond_parameters=_beyond_parameters(comparison, sum(dtypes.values()) - counted.census.base)
+        if comparison and dtypes
+        else None,
         not_in_model=comparison.not_in_model if comparison else None,
         not_in_checkpoint=comparison.not_in_checkpoint if comparison else None,
         mismatched=comparison.mismatched if comparison else None,
         loading=None if quantized else _loading(counted, tensors),
     )
+
+
+def _beyond_parameters(comparison: Comparison, difference: int) -> dict[str, int]:
+    """Return what leads from P to the number of stored elements; the rest, which should be none, is unexplained."""
+    parts = {reason: count for reason, count in comparison.beyond_parameters.items() if count}
+    rest = difference - sum(parts.values())
+    return {**parts, "unexplained": rest} if rest else parts
 
 
 def _elements_by_dtype(tensors: Mapping[str, StoredTensor]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from inspector.checkpoint_records import StoredTensor
+from inspector.checkpoint_records import Comparison, StoredTensor
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
@@ -27,7 +27,7 @@ from inspector.model.loading import NotComparableError, compare, comparison_noti
 from inspector.model.peft_config import read_peft_config
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.quiet import quietly
-from inspector.records import Counted, ModelFacts, Notice, Published, Request, ServedFrom, SourceFiles
+from inspector.records import Census, Counted, ModelFacts, Notice, Published, Request, ServedFrom, SourceFiles
 
 __all__ = ["count_model"]
 
@@ -74,8 +74,25 @@ def _with_comparison(
         return dataclasses.replace(
             counted, notices=(*counted.notices, Notice(code="checkpoint-not-compared", message=message))
         )
-    notices = (*counted.notices, *comparison_notices(comparison))
-    return dataclasses.replace(counted, comparison=comparison, notices=notices)
+    elements = sum(tensor.elements for tensor in stored.values())
+    return dataclasses.replace(
+        counted,
+        census=_explained(counted.census, comparison, elements),
+        comparison=comparison,
+        notices=(*counted.notices, *comparison_notices(comparison)),
+    )
+
+
+def _explained(census: Census, comparison: Comparison, stored_elements: int) -> Census:
+    """Say why the published count differs, where it is that of the stored elements and these are all accounted for."""
+    published, beyond = census.published, comparison.beyond_parameters
+    if published is None or published.explanation is not None or published.parameters != stored_elements:
+        return census
+    if not sum(beyond.values()) or census.base + sum(beyond.values()) != stored_elements:
+        return census
+    parts = ", ".join(f"{count:+,} {reason.replace('_', ' ')}" for reason, count in beyond.items() if count)
+    explained = dataclasses.replace(published, explanation=f"What is stored beside the parameters: {parts}.")
+    return dataclasses.replace(census, published=explained)
 
 
 @contextlib.contextmanager

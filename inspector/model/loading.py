@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -71,14 +72,19 @@ def compare(
     missing = {name for name in report["missing_keys"] if name in expected}
     unexpected = _stored_names(set(report["unexpected_keys"]), stored, model)
     mismatched = sorted(report["mismatched_keys"], key=str)
+    shapes = [(name, tuple(shape), tuple(own)) for name, shape, own in mismatched]
     fused = _fused_bytes(expected, stored, missing | {name for name, _, _ in mismatched})
     return Comparison(
         not_in_model=_named(unexpected, {name: stored[name].elements for name in unexpected if name in stored}),
         not_in_checkpoint=_named(missing, {name: expected[name].numel() for name in missing}),
-        mismatched=tuple(
-            ShapeDifference(name=str(name), stored=tuple(shape), model=tuple(own)) for name, shape, own in mismatched
-        ),
+        mismatched=tuple(ShapeDifference(name=str(name), stored=shape, model=own) for name, shape, own in shapes),
         refusal=report.get("refusal"),
+        beyond_parameters={
+            "not_in_model": sum(stored[name].elements for name in unexpected),
+            "scales": sum(stored[name].elements for name in scales),
+            **_stored_beside_parameters(model, stored, missing),
+            "other_shape": sum(math.prod(shape) - math.prod(own) for _, shape, own in shapes),
+        },
         fused_bytes=sum(fused),
         largest_fused_bytes=max(fused, default=0),
     )
@@ -203,6 +209,29 @@ def _stored_names(unexpected: set[str], stored: Mapping[str, StoredTensor], mode
             if target in renamed:
                 unexpected.add(name)
     return unexpected & stored.keys()
+
+
+def _stored_beside_parameters(
+    model: PreTrainedModel, stored: Mapping[str, StoredTensor], missing: set[str]
+) -> dict[str, int]:
+    """Return the stored elements of buffers and of tied parameters under a second name, and, negative, what is missing.
+
+    With what the model does not have, these lead from the number of unique parameters to that of stored elements.
+    """
+    names: dict[int, list[str]] = {}
+    sizes: dict[int, int] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+        sizes[id(parameter)] = parameter.numel()
+    parameters = {name for shared in names.values() for name in shared}
+    buffers = [tensor for name, tensor in model.state_dict().items() if name not in parameters | missing]
+    copies = {key: sum(name in stored for name in shared) - 1 for key, shared in names.items()}
+    absent = [sizes[key] for key, shared in names.items() if missing.issuperset(shared)]
+    return {
+        "buffers": sum(buffer.numel() for buffer in buffers),
+        "tied": sum(count * sizes[key] for key, count in copies.items() if count > 0),
+        "not_in_checkpoint": -sum(absent),
+    }
 
 
 def _named(names: set[str], elements: Mapping[str, int]) -> NamedTensors:

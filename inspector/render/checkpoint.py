@@ -6,7 +6,7 @@ somebody would look for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from inspector.checkpoint_records import CheckpointFacts, NamedTensors
 from inspector.errors import one_line
@@ -21,6 +21,16 @@ _WAYS = {
     "default": "default, then moved to the GPU",
     "low_memory": "low_cpu_mem_usage=True",
     "device_map": "device_map on one GPU",
+}
+
+_REASONS = {
+    "not_in_model": "not in the model",
+    "scales": "scales of FP8 blocks",
+    "buffers": "buffers",
+    "tied": "of tied parameters, stored again",
+    "not_in_checkpoint": "not stored",
+    "other_shape": "by another shape",
+    "unexplained": "not explained",
 }
 
 UNKNOWN_SIZES = "File sizes are not known: this source has the configuration only."
@@ -86,6 +96,8 @@ def _content(facts: CheckpointFacts) -> Iterator[Row]:
     if facts.parameters is not None:
         tensors = f" in {format_count(facts.tensors)} tensors" if facts.tensors is not None else ""
         yield row(("stored", f"{format_count(facts.parameters)} elements{tensors}"))
+    if facts.beyond_parameters is not None:
+        yield _against_parameters(facts.beyond_parameters)
     if facts.dtypes:
         total = sum(facts.dtypes.values())
         parts = (f"{one_line(name)} {format_share(count, total)}" for name, count in facts.dtypes.items())
@@ -105,6 +117,15 @@ def _content(facts: CheckpointFacts) -> Iterator[Row]:
     if len(facts.mismatched or ()) > _LONGEST_LIST:
         more = len(facts.mismatched or ()) - _LONGEST_LIST
         yield row(("", f"and {format_count(more)} more (JSON lists them all)"))
+
+
+def _against_parameters(beyond: Mapping[str, int]) -> Row:
+    """Set the stored elements beside P: equal, or different by so many and why."""
+    if not beyond:
+        return row(("", "✓ as many as P"))
+    parts = ", ".join(f"{format_count(count, signed=True)} {_REASONS[reason]}" for reason, count in beyond.items())
+    tone = Tone.WARN if "unexplained" in beyond else Tone.PLAIN
+    return row(("", f"{format_count(sum(beyond.values()), signed=True)} beside P: {parts}"), tone=tone)
 
 
 def _side(label: str, names: NamedTensors, words: str, tone: Tone) -> Iterator[Row]:

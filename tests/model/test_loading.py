@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from inspector.checkpoint_records import NamedTensors, ShapeDifference, StoredTensor
+from inspector.checkpoint_records import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.model.loading import NotComparableError, compare
 from inspector.model.skeleton import build_skeleton
 from inspector.pipeline import run
@@ -87,6 +87,12 @@ def really_loaded(path: Path, model_class: Any) -> dict[str, Any]:
     return found
 
 
+def accounted(found: Comparison, path: Path, model_class: type[PreTrainedModel]) -> int:
+    """Return what of the stored elements neither P nor the reasons beside it explain."""
+    base = sum(parameter.numel() for parameter in builder(path, model_class)().parameters())
+    return sum(tensor.elements for tensor in stored_in(path).values()) - base - sum(found.beyond_parameters.values())
+
+
 def changed(path: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
     """Return a copy of a checkpoint with other tensors."""
     tensors = load_file(path / "model.safetensors")
@@ -101,6 +107,7 @@ def test_what_transformers_saved_fits(saved: tuple[Path, Any]) -> None:
     path, model_class = saved
     found = compare(builder(path, model_class), stored_in(path), {})
     empty = NamedTensors(tensors=0, parameters=0, names=())
+    assert accounted(found, path, model_class) == 0
     assert (found.not_in_model, found.not_in_checkpoint, found.mismatched) == (empty, empty, ())
 
 
@@ -117,6 +124,7 @@ def test_what_is_missing_is_what_a_real_load_misses(saved: tuple[Path, Any], tmp
     missing = real["missing_keys"] | {name for name, _, _ in real["mismatched_keys"]}
     found = compare(builder(path, model_class), stored_in(folder), {})
     assert found.not_in_checkpoint.tensors + len(found.mismatched) == len(missing) > 0
+    assert accounted(found, folder, model_class) == 0
 
 
 def test_another_shape_is_what_a_real_load_refuses(saved: tuple[Path, Any], tmp_path: Path) -> None:
@@ -135,6 +143,7 @@ def test_another_shape_is_what_a_real_load_refuses(saved: tuple[Path, Any], tmp_
     expected = {(name, tuple(stored), tuple(own)) for name, stored, own in real["mismatched_keys"]}
     assert {(item.name, item.stored, item.model) for item in found.mismatched} == expected != set()
     assert found.not_in_model == NamedTensors(tensors=1, parameters=15, names=("surplus.weight",))
+    assert accounted(found, folder, model_class) == 0
 
 
 def test_layers_that_the_report_of_transformers_passes_over_are_told(tmp_path: Path) -> None:
@@ -183,6 +192,7 @@ def test_block_scales_of_fp8_are_no_difference(tmp_path: Path) -> None:
     declared = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
     found = compare(builder(tmp_path, transformers.LlamaForCausalLM), stored, declared)
     assert (found.not_in_model.tensors, found.not_in_checkpoint.tensors, found.mismatched) == (0, 0, ())
+    assert found.beyond_parameters["scales"] == 2 * 7, "one block in each of seven projections of two layers"
 
 
 def test_experts_that_are_not_complete_are_what_a_real_load_refuses(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,6 +256,20 @@ def test_a_renamed_repository(hub: LoopbackHub, told: Told) -> None:
     assert [warning["code"] for warning in ran.report["warnings"]] == ["renamed"]
     assert ran.report["checkpoint"]["tensors"] == len(TINY_TENSORS)
     told(ACCESS, "The repository was renamed", ran)
+
+
+def test_a_published_count_is_explained_by_what_is_stored(hub: LoopbackHub) -> None:
+    """A layer too many, and a tied head stored again: the difference to P is told to the last element."""
+    tensors = {**TINY_TENSORS, "model.layers.1.mlp.up_proj.weight": ("BF16", (6, 4))}
+    total = sum(math.prod(shape) for _, shape in tensors.values())
+    files = {"config.json": config_bytes(tie_word_embeddings=True), "model.safetensors": weight_file(tensors)}
+    hub.host("org/model", files, info={"safetensors": {"parameters": {"BF16": total}, "total": total}})
+    report = run("org/model", *OPTIONS).report
+    assert report["parameters"]["published"]["explanation"] == (
+        "What is stored beside the parameters: +24 not in model, +40 tied."
+    )
+    assert report["checkpoint"]["beyond_parameters"] == {"not_in_model": 24, "tied": 40}
+    assert report["parameters"]["base"] + 24 + 40 == total
 
 
 def test_a_revision_that_is_not_there(hub: LoopbackHub, told: Told) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from inspector.checkpoint_records import StoredCheckpoint
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, quoted
 from inspector.records import Notice, ServedFrom, SourceFiles
 from inspector.source import catalogue, hub, hub_client, listing, local
@@ -108,7 +109,11 @@ def _from_hub(name: str, revision: str | None, offline: bool, progress: Progress
 def _without_hub(name: str, revision: str | None) -> SourceFiles | None:
     """Return what the cache or, when no revision was asked for, the catalogue has."""
     found = hub.from_cache(name, revision)
-    return catalogue.load(name) if found is None and revision is None else found
+    if found is None:
+        return catalogue.load(name) if revision is None else None
+    if found.checkpoint is None and found.adapter_config is None:  # the cache has the configuration alone
+        return dataclasses.replace(found, checkpoint=StoredCheckpoint())
+    return found
 
 
 def _with_catalogue_facts(files: SourceFiles) -> SourceFiles:

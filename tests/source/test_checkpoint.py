@@ -255,6 +255,17 @@ def test_weights_in_the_cache_are_read_there(hub: LoopbackHub) -> None:
     assert found.checkpoint.repository_bytes is None, "what else there is, nobody knows here"
 
 
+def test_a_cache_that_has_the_configuration_alone_says_so(hub: LoopbackHub) -> None:
+    """Offline, sizes are unknown; online, a pinned commit is then asked for once, and never again."""
+    hub.host("org/model", {"config.json": CONFIG, **sharded(2)})
+    snapshot_download("org/model", endpoint=hub.endpoint, allow_patterns="config.json")
+    assert locate("org/model", offline=True).checkpoint == StoredCheckpoint()
+    assert elements(stored("org/model", revision=commit_of("first"))) == ELEMENTS
+    hub.requests.clear()
+    assert elements(stored("org/model", revision=commit_of("first"))) == ELEMENTS
+    assert hub.requests == []
+
+
 def test_an_unreachable_header_leaves_the_sizes(hub: LoopbackHub) -> None:
     """The model is inspected all the same, with a notice; nothing is kept of what was not read."""
     hub.host("org/model", {"config.json": CONFIG, **sharded(3)})

@@ -10,6 +10,7 @@ Importing this module loads neither torch nor transformers; `inspect` does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
@@ -33,6 +34,8 @@ def inspect(
     *,
     peft: Any = None,
     recipe: Recipe | None = None,
+    gpu: str | Sequence[str] = (),
+    gpu_memory: str | Sequence[str] = (),
     revision: str | None = None,
     dtype: str = "auto",
     model_class: str | None = None,
@@ -49,6 +52,9 @@ def inspect(
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
         recipe: how the traced training step runs; None is a batch of one row of 1,024 tokens in `transformers.Trainer`.
+        gpu: the GPU, or several, that `report.fit` is about, by names as in `--gpu`: "a100-80gb", ["4090", "H100"]. The
+            step is traced with the kernels of the first. None named: a few common ones, and an A100's kernels.
+        gpu_memory: the same for GPUs of which only the memory is known, as text with a unit: "24GiB".
         revision: branch, tag or commit of a Hub repository.
         dtype: dtype of the base weights; "auto" is what the checkpoint declares.
         model_class: name of the transformers class to build; default: the one that the config names.
@@ -73,6 +79,8 @@ def inspect(
             offline=offline,
             peft=peft,
             recipe=recipe if recipe is not None else Recipe(),
+            gpus=(gpu,) if isinstance(gpu, str) else tuple(gpu),
+            gpu_memory=(gpu_memory,) if isinstance(gpu_memory, str) else tuple(gpu_memory),
             count_only=count_only,
             depth=depth,
         )

@@ -1,17 +1,18 @@
 """The command line: arguments -> Request, a renderer, an exit code. No arithmetic, and no torch before it is needed.
 
-Exit codes: 0 done, 2 wrong usage, 3 the model could not be had, 4 the model cannot be inspected, 130 interrupted. An
-error is one line on standard error; a traceback only with INSPECTOR_DEBUG=1.
+Exit codes: 0 done, 1 the step does not fit a GPU that was named, 2 wrong usage, 3 the model could not be had, 4 the
+model cannot be inspected, 130 interrupted. An error is one line on standard error; a traceback only with
+INSPECTOR_DEBUG=1.
 
-click only reads the arguments: `command` returns a `_Job`, which `main` then does. Done inside click, a job that is
+click only reads the arguments: a command returns its work, which `main` then does. Done inside click, work that is
 interrupted would print an empty line more, and one whose reader leaves would exit with 1, which means something else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
-import io
 import math
 import os
 import shutil
@@ -27,13 +28,18 @@ import click
 from click.shell_completion import CompletionItem
 
 from inspector.dtypes import DTYPE_CHOICES
-from inspector.errors import InspectorError, UsageError, one_line, quoted
+from inspector.errors import InspectorError, UsageError, one_line
+from inspector.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
 from inspector.options import parse_lora, parse_names, parse_targets, read_peft
+from inspector.output import opened, remove_partial_files, writable
 from inspector.records import Request
+from inspector.subcommands import WithSubcommands, Work, subcommand
 from inspector.training_records import Recipe
 
 if TYPE_CHECKING:
     from inspector.records import Report
+    from inspector.render.document import Document
 
 __all__ = ["command", "main"]
 
@@ -42,10 +48,7 @@ _COUNT = click.IntRange(1, 2**24)
 _FORMATS = ("text", "json", "markdown")
 _TEXT_WIDTH = 100
 _LONGEST_MESSAGE = 1000
-# What an encoding lacks, or JSON smuggled in as half a character, is spelt out: no report fails over a sign.
-_ERRORS = "backslashreplace"
-# What is being written, for an interrupt to take away.
-_PARTIAL_FILES: list[Path] = []
+_DOES_NOT_FIT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +63,23 @@ class _Job:
 
 
 def _complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the ids of the bundled catalogue, and files for what looks like a path or starts no id."""
+    """Offer subcommands and the ids of the bundled catalogue, and files for what looks like a path or starts no id."""
     from inspector.source.catalogue import ids
 
     if not incomplete.startswith((".", "/", "~")):
-        names = [CompletionItem(name) for name in ids() if name.lower().startswith(incomplete.lower())]
+        known = (*command.subcommands, *ids())
+        names = [CompletionItem(name) for name in known if name.lower().startswith(incomplete.lower())]
         if names:
             return names
     return _complete_file(context, parameter, incomplete)
+
+
+def _complete_gpu(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the catalogue as one word each."""
+    from inspector.fit.catalogue import catalogue
+
+    names = [gpu.name.lower().replace(" ", "-") for gpu in catalogue()]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
 
 
 def _complete_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -82,8 +94,19 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     return value
 
 
+def _known_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse the name of an optimizer that is not known, with what was probably meant."""
+    return checked_name(value)
+
+
+def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the optimizers."""
+    return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
+
+
 @click.command(
     name="inspect",
+    cls=WithSubcommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Shell completion: _INSPECT_COMPLETE=bash_source inspect (or zsh_source, fish_source) prints the script.",
 )
@@ -125,10 +148,19 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(("adamw_torch", "sgd")),
-    default="adamw_torch",
+    metavar="NAME",
+    callback=_known_optimizer,
+    shell_complete=_complete_optimizer,
+    default=DEFAULT_OPTIMIZER,
     show_default=True,
-    help="As transformers names it.",
+    help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, and those "
+    "of bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
+)
+@click.option(
+    "--optim-args",
+    metavar="KEY=VALUE,...",
+    help="Arguments of the optimizer, as transformers' optim_args: momentum=0.9 for sgd; foreach=False for one tensor "
+    "after the other.",
 )
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute blocks again in the backward pass.")
 @click.option(
@@ -165,6 +197,21 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     show_default=True,
     help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
 )
+@click.option(
+    "--gpu",
+    "gpus_",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=_complete_gpu,
+    help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable. The trace follows the "
+    "kernels of the first. Default: common cards. `inspect gpus` lists all.",
+)
+@click.option(
+    "--gpu-memory",
+    multiple=True,
+    metavar="SIZE",
+    help="The same for a GPU of this memory, as torch reports it, with a unit: 24GiB, 24GB or 24576MiB.",
+)
 @click.option("--count-only", is_flag=True, help="Stop after the parameter counts: no bytes, no traced step.")
 @click.option(
     "--depth", type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth."
@@ -190,12 +237,15 @@ def command(
     seq_len: int,
     gradient_accumulation: int,
     optimizer: str,
+    optim_args: str | None,
     gradient_checkpointing: bool,
     max_grad_norm: float,
     padding: bool | None,
     loop: str,
     attention: str,
     sdpa_backend: str,
+    gpus_: tuple[str, ...],
+    gpu_memory: tuple[str, ...],
     count_only: bool,
     depth: int,
     as_json: bool,
@@ -203,7 +253,7 @@ def command(
     output: str | None,
     quiet: bool,
     no_color: bool,
-) -> _Job:
+) -> Work:
     """Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
 
     MODEL is a Hub id (Qwen/QwQ-32B), a local directory, a path to a config.json, or an adapter (Hub id or directory
@@ -212,10 +262,14 @@ def command(
     \b
     inspect Qwen/QwQ-32B --lora r=16 --targets all-linear
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
+    inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
+
+    Another command, `inspect gpus`, lists the GPUs that --gpu knows. A directory called gpus is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
-    if as_json and format_ not in (None, "json"):
-        raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
-    return _Job(
+    if model in command.subcommands:
+        raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
+    parse_optim_args(optimizer, optim_args)
+    job = _Job(
         request=Request(
             model=model,
             revision=revision,
@@ -229,6 +283,7 @@ def command(
                 seq_len=seq_len,
                 gradient_accumulation=gradient_accumulation,
                 optimizer=optimizer,
+                optim_args=optim_args,
                 gradient_checkpointing=gradient_checkpointing,
                 max_grad_norm=max_grad_norm,
                 padding=padding,
@@ -236,14 +291,30 @@ def command(
                 attention=attention,
                 sdpa_backend=sdpa_backend,
             ),
+            gpus=gpus_,
+            gpu_memory=gpu_memory,
             count_only=count_only,
             depth=depth,
         ),
-        format="json" if as_json else format_ or "text",
-        output=_writable(output),
+        format=_format(as_json, format_),
+        output=writable(output),
         progress=not quiet,
         color=not no_color,
     )
+    return functools.partial(_inspect, job)
+
+
+@subcommand(command)
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
+@click.option("--format", "format_", type=click.Choice(_FORMATS), help="How to print the list; default: text.")
+@click.option("--output", shell_complete=_complete_file, metavar="FILE", help="Write the list there.")
+@click.option("--no-color", is_flag=True, help="No colour; NO_COLOR does the same.")
+def gpus(as_json: bool, format_: str | None, output: str | None, no_color: bool) -> Work:
+    """List the GPUs that --gpu knows: their memory, and what decides which kernels run on them.
+
+    The names of the list are matched in any case, with and without blanks and hyphens: a100-80gb, rtx4090, 4090.
+    """
+    return functools.partial(_list_gpus, _format(as_json, format_), writable(output), color=not no_color)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -252,9 +323,8 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
     try:
-        job = command.main(arguments, prog_name=_program_name(), standalone_mode=False)
-        if isinstance(job, _Job):  # not after --help or --version
-            _do(job)
+        work = command.main(arguments, prog_name=_program_name(), standalone_mode=False)
+        code = work() if callable(work) else 0  # there is none after --help or --version
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     except click.ClickException as error:
@@ -265,6 +335,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(
             f"unexpected {type(error).__name__}: {one_line(error)}; INSPECTOR_DEBUG=1 shows where, please report it.", 4
         )
+    if code:
+        sys.exit(code)
 
 
 def _interrupted(_signal: int, _frame: object) -> NoReturn:
@@ -274,25 +346,45 @@ def _interrupted(_signal: int, _frame: object) -> NoReturn:
     which the thread that imports beside it then waits for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one adds nothing
-    with contextlib.suppress(OSError):
-        for partial in _PARTIAL_FILES:
-            partial.unlink(missing_ok=True)
+    remove_partial_files()
     with contextlib.suppress(OSError):
         if sys.stderr is not None:  # else 2 may be the number of another file
             os.write(2, b"inspect: interrupted\n")
     os._exit(130)
 
 
-def _do(job: _Job) -> None:
-    """Inspect, and print or write the report."""
+def _inspect(job: _Job) -> int:
+    """Inspect, print or write the report, and return the exit code."""
     from inspector.pipeline import run
 
     with _progress(shown=job.progress, color=job.color) as progress:
         report = run(job.request, progress)
-    with _standard_output() if job.output is None else _file(job.output) as stream:
+    with opened(job.output) as stream:
         _render(report, job.format, stream, color=job.color)
     # Python collects garbage once more while it shuts down, which takes a second over what is loaded by now.
     gc.freeze()
+    named = bool(job.request.gpus or job.request.gpu_memory)
+    return _DOES_NOT_FIT if named and not all(verdict.fits for verdict in report.fit or ()) else 0
+
+
+def _format(as_json: bool, format_: str | None) -> str:
+    """Return the format that the options ask for, or raise UsageError where they contradict each other."""
+    if as_json and format_ not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
+    return "json" if as_json else format_ or "text"
+
+
+def _list_gpus(format_: str, output: Path | None, *, color: bool) -> int:
+    """Print or write the catalogue of GPUs, and return the exit code."""
+    from inspector.fit.catalogue import catalogue
+    from inspector.render.gpus import render_gpus_json, shown_gpus
+
+    with opened(output) as stream:
+        if format_ == "json":
+            render_gpus_json(catalogue(), stream)
+        else:
+            _render_document(shown_gpus(catalogue()), format_, stream, color=color)
+    return 0
 
 
 def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
@@ -325,85 +417,30 @@ def _progress(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
         yield lambda stage: status.update(stage)
 
 
-def _writable(output: str | None) -> Path | None:
-    """Return the file to write, or raise UsageError where that cannot be: better now than after the work."""
-    if output is None:
-        return None
-    what = f"--output {quoted(output)}"
-    if not output or "\0" in output:
-        raise UsageError(f"{what} is no file name: name the file to write.")
-    try:
-        path = Path(output).expanduser()
-        if path.is_dir():
-            raise UsageError(f"{what} is a directory: name a file in it.")
-        if not path.parent.is_dir():
-            raise UsageError(f"{what}: there is no directory {quoted(path.parent)}; create it first.")
-        allowed = os.access(path if path.exists() else path.parent, os.W_OK)
-    except (OSError, RuntimeError):  # a name that is too long; no home directory
-        allowed = False
-    if not allowed:
-        raise UsageError(f"{what} cannot be written: name a file elsewhere.")
-    return path
-
-
-@contextlib.contextmanager
-def _file(path: Path) -> Iterator[TextIO]:
-    """Open the file that the report goes to; it appears whole or not at all."""
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe, which must stay what it is
-            with path.open("w", encoding="utf-8", errors=_ERRORS) as stream:
-                yield stream
-            return
-        target = path.resolve()  # a link stays a link
-        partial = target.with_name(f".inspect-{os.getpid()}.part")
-        try:
-            _PARTIAL_FILES.append(partial)
-            with partial.open("x", encoding="utf-8", errors=_ERRORS) as stream:
-                yield stream
-            partial.replace(target)
-        finally:
-            _PARTIAL_FILES.remove(partial)
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        reason = one_line(error.strerror or error)
-        raise UsageError(f"--output {quoted(path)} cannot be written ({reason}): name a file elsewhere.") from error
-
-
-@contextlib.contextmanager
-def _standard_output() -> Iterator[TextIO]:
-    """Yield standard output and see to it that what was written has arrived."""
-    if sys.stdout is None:  # closed by whoever started the command
-        raise UsageError("standard output is closed: write to a file with --output.")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=_ERRORS)
-    try:
-        yield sys.stdout
-        sys.stdout.flush()
-    except OSError as error:
-        # Python flushes once more while it shuts down, and would complain; what is left goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # whoever reads has seen enough, as `head` does
-            return
-        reason = one_line(error.strerror or error)
-        raise UsageError(f"standard output cannot be written ({reason}): write to a file with --output.") from error
-
-
 def _render(report: Report, format_: str, stream: TextIO, *, color: bool) -> None:
     """Write the report in the format asked for."""
     if format_ == "json":
         from inspector.render.json_report import render_json
 
         render_json(report, stream)
-    elif format_ == "markdown":
-        from inspector.render.markdown import render_markdown
-
-        render_markdown(report, stream)
     else:
-        from inspector.render.text import render_text
+        from inspector.render.facts import document
+
+        _render_document(document(report), format_, stream, color=color)
+
+
+def _render_document(shown: Document, format_: str, stream: TextIO, *, color: bool) -> None:
+    """Write a document as Markdown, or as text as wide as the terminal."""
+    if format_ == "markdown":
+        from inspector.render.markdown import write_markdown
+
+        write_markdown(shown, stream)
+    else:
+        from inspector.render.text import write_text
 
         terminal = stream.isatty()
-        render_text(
-            report,
+        write_text(
+            shown,
             width=shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns if terminal else _TEXT_WIDTH,
             color=color and terminal and not os.environ.get("NO_COLOR"),
             stream=stream,

@@ -13,12 +13,19 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from inspector.checkpoint_records import CheckpointFacts
+from inspector.errors import UnsupportedModelError, UsageError, one_line
+from inspector.fit_records import Verdict
 from inspector.quiet import quietly
 from inspector.records import Counted, Notice, Report, Request, SourceFiles
 from inspector.training_records import Recipe, TrainingMemory
+
+if TYPE_CHECKING:
+    from inspector.fit.selection import Selection
 
 __all__ = ["run"]
 
@@ -40,6 +47,7 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 
 def _run(request: Request, progress: Progress) -> Report:
     """Go through the stages."""
+    selection = _selection(request)
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
@@ -53,8 +61,8 @@ def _run(request: Request, progress: Progress) -> Report:
 
     progress("building the model without its weights")
     counted = count_model(request, files, progress)
-    static = textbook = training = None
-    trace_notices: tuple[Notice, ...] = ()
+    static = textbook = None
+    traced = _Traced()
     if not request.count_only:
         static = static_bytes(
             counted.base_dtypes,
@@ -65,7 +73,7 @@ def _run(request: Request, progress: Progress) -> Report:
         )
         textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
         progress("tracing a training step")
-        training, trace_notices = _trace(counted, request.recipe)
+        traced = _trace(counted, request.recipe, selection, progress)
     return Report(
         versions=_versions(),
         model=counted.model,
@@ -73,9 +81,10 @@ def _run(request: Request, progress: Progress) -> Report:
         adapter=counted.adapter,
         checkpoint=_checkpoint(files, counted),
         static=static,
-        training=training,
+        training=traced.memory,
         textbook=textbook,
-        warnings=(*counted.notices, *trace_notices),
+        fit=traced.fit,
+        warnings=(*counted.notices, *selection.notices, *traced.notices),
     )
 
 
@@ -88,30 +97,73 @@ def _checkpoint(files: SourceFiles | None, counted: Counted) -> CheckpointFacts 
     return checkpoint_facts(files.checkpoint, counted, quantized="quantization_config" in files.config)
 
 
-def _trace(counted: Counted, recipe: Recipe) -> tuple[TrainingMemory | None, tuple[Notice, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Traced:
+    """What the trace of a step gave: nothing but notices where the step could not be traced."""
+
+    memory: TrainingMemory | None = None
+    fit: tuple[Verdict, ...] | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+def _selection(request: Request) -> Selection:
+    """Return the GPUs that the request is about; wrong names and sizes are said before any work."""
+    from inspector.fit.selection import select
+
+    selection = select(request.gpus, request.gpu_memory)
+    if selection.named and request.count_only:
+        raise UsageError("whether a step fits a GPU is traced: drop --count-only, or --gpu and --gpu-memory.")
+    return selection
+
+
+def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Progress) -> _Traced:
     """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
+    from inspector.fit.verdict import overhead, verdict
     from inspector.memory.timeline import fold, training_memory
     from inspector.trace.training import (
         NotTraceableError,
-        default_platform,
         not_accounted,
+        platform_of,
         resolved,
         step_notices,
         trace_training,
+        traced_inputs,
     )
 
     if counted.trainable is None:
-        return None, ()
-    platform, recipe = default_platform(), resolved(recipe)
-    notices = step_notices(counted.trainable, recipe)
+        _needs_a_trace(selection, "the step of a live model is not traced")
+        return _Traced()
+    platform, asked = platform_of(selection.traced), recipe
+    notices: tuple[Notice, ...] = ()
     try:
         with quietly():
+            recipe = resolved(counted.trainable, asked)
+            notices = step_notices(counted.trainable, asked, recipe)
             tape = trace_training(counted.trainable, recipe, platform)
     except NotTraceableError as error:
+        _needs_a_trace(selection, str(error))
         message = f"The training step was not traced: {error}. The static bytes are what is known."
-        return None, (*notices, Notice(code="not-traced", message=message))
-    memory = training_memory(fold(tape), recipe=recipe, platform=str(platform), not_accounted=not_accounted())
-    return memory, notices
+        return _Traced(notices=(*notices, Notice(code="not-traced", message=message)))
+    timeline = fold(tape)
+    memory = training_memory(
+        timeline,
+        recipe=recipe,
+        platform=str(platform),
+        overhead=overhead(selection.traced),
+        not_accounted=not_accounted(counted.trainable, recipe),
+        inputs=traced_inputs(counted.trainable, recipe),
+    )
+    progress("holding the step against GPUs")
+    fit = tuple(verdict(gpu, tape, timeline) for gpu in selection.gpus)
+    return _Traced(memory=memory, fit=fit, notices=notices)
+
+
+def _needs_a_trace(selection: Selection, why: str) -> None:
+    """Refuse to go on where the user named a GPU and nothing can be said of it: silence would read as a yes."""
+    if selection.named:
+        raise UnsupportedModelError(
+            f"nothing says whether the step fits: {one_line(why, 300)}; drop --gpu and --gpu-memory for the counts."
+        )
 
 
 @contextlib.contextmanager

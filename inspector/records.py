@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.checkpoint_records import CheckpointFacts, Comparison, StoredCheckpoint
+from inspector.fit_records import Verdict
 from inspector.training_records import MemoryPhase, Peak, Recipe, TrainingMemory
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "TextbookDifference",
     "TextbookRule",
     "TreeRow",
+    "plain",
 ]
 
 SCHEMA = "inspector/1"
@@ -115,7 +117,8 @@ class Request:
     """One inspection. `model` is what the user named, or a live object of the Python API.
 
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
-    `peft.PeftConfig`.
+    `peft.PeftConfig`. `gpus` are names as people write them, `gpu_memory` sizes with a unit; the first of them decides
+    for which GPU the step is traced.
     """
 
     model: Any
@@ -126,6 +129,8 @@ class Request:
     offline: bool = False
     peft: Any = None
     recipe: Recipe = field(default_factory=Recipe)
+    gpus: Sequence[str] = ()
+    gpu_memory: Sequence[str] = ()
     count_only: bool = False
     depth: int = 3
 
@@ -361,11 +366,12 @@ class Report:
     static: StaticBytes | None = None
     training: TrainingMemory | None = None
     textbook: Textbook | None = None
+    fit: Sequence[Verdict] | None = None
     warnings: Sequence[Notice] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as the JSON object of schema `inspector/1`: plain values, keys that do not apply absent."""
-        return {"schema": SCHEMA, **_plain(self)}
+        return {"schema": SCHEMA, **plain(self)}
 
     def _repr_html_(self) -> str:
         """Show the report as a table in a notebook."""
@@ -376,7 +382,11 @@ class Report:
 
 
 # Computed values that belong to the JSON beside a record's own fields.
-_COMPUTED: dict[type, tuple[str, ...]] = {Census: ("frozen", "bytes"), StaticRecipe: ("total_bytes",)}
+_COMPUTED: dict[type, tuple[str, ...]] = {
+    Census: ("frozen", "bytes"),
+    StaticRecipe: ("total_bytes",),
+    TrainingMemory: ("total_bytes",),
+}
 # Values that only say where on the tape something was found.
 _INTERNAL: dict[type, tuple[str, ...]] = {
     Peak: ("event_index", "step"),
@@ -384,7 +394,7 @@ _INTERNAL: dict[type, tuple[str, ...]] = {
 }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn records, enums, mappings and sequences into dicts, strings and lists, leaving out fields that are None."""
     if isinstance(value, enum.Enum):
         return value.value
@@ -392,9 +402,9 @@ def _plain(value: Any) -> Any:
         items = [(item.metadata.get("key", item.name), getattr(value, item.name)) for item in dataclasses.fields(value)]
         items += [(name, getattr(value, name)) for name in _COMPUTED.get(type(value), ())]
         internal = _INTERNAL.get(type(value), ())
-        return {key: _plain(item) for key, item in items if item is not None and key not in internal}
+        return {key: plain(item) for key, item in items if item is not None and key not in internal}
     if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "BatchInput",
     "Category",
     "Event",
     "EventKind",
@@ -28,17 +29,20 @@ __all__ = [
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
 
-    `batch_size` rows of `seq_len` tokens are one micro-batch; `gradient_accumulation` of them make an update.
-    `optimizer` is adamw_torch or sgd. `max_grad_norm` 0 turns clipping off. `padding` says whether the batch has padded
+    `batch_size` rows of `seq_len` tokens are one micro-batch; `gradient_accumulation` of them make an update. `seq_len`
+    is None in the recipe of a traced step whose model takes no tokens.
+    `optimizer` is a name of transformers' `optim` that `inspector.optimizer_names` knows, `optim_args` its arguments as
+    `key=value,key=value`. `max_grad_norm` 0 turns clipping off. `padding` says whether the batch has padded
     rows (an attention mask then exists); None means padded when the batch is larger than 1. `loop` is whose step runs:
     "trainer" (transformers.Trainer) or "plain" (a bare PyTorch loop). `attention` is sdpa or eager, `sdpa_backend`
     which fused kernel: auto, flash, efficient or math.
     """
 
     batch_size: int = 1
-    seq_len: int = 1024
+    seq_len: int | None = 1024
     gradient_accumulation: int = 1
     optimizer: str = "adamw_torch"
+    optim_args: str | None = None
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0
     padding: bool | None = None
@@ -159,21 +163,39 @@ class Unaccounted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchInput:
+    """One tensor of the traced micro-batch."""
+
+    name: str
+    shape: Sequence[int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingMemory:
     """What two traced training steps take.
 
     `peak_allocated_bytes` and `peak_reserved_bytes` are what `torch.cuda.max_memory_allocated()` and
     `max_memory_reserved()` would return, over loading and both steps. `phases` are loading and the phases of the second
     step (the first has no optimizer state yet); `end_of_step_allocated_bytes` is of that step too. `platform` says for
-    which GPU architecture and torch the kernels were chosen. The CUDA context comes on top of all figures.
+    which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of. The CUDA context
+    comes on top of all figures.
     """
 
     recipe: Recipe
     platform: str
     peak_allocated_bytes: int
     peak_reserved_bytes: int
+    overhead_bytes: int
+    overhead_source: str
     end_of_step_allocated_bytes: int
     peak: Peak
     phases: Sequence[MemoryPhase]
     top_modules: Sequence[TopModule]
     not_accounted: Sequence[Unaccounted]
+    inputs: Sequence[BatchInput] | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """Return what nvidia-smi would show for the process at its peak."""
+        return self.peak_reserved_bytes + self.overhead_bytes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from inspector.fit_records import Verdict
 from inspector.records import (
     AdapterFacts,
     Census,
@@ -92,6 +93,19 @@ def phase(name: Phase, step: int, end_bytes: int, peak_bytes: int) -> MemoryPhas
     )
 
 
+def verdict(gpu: str, usable_bytes: int, headroom_bytes: int, *assumptions: str) -> Verdict:
+    """Return the verdict on a GPU of 1,000 bytes more."""
+    return Verdict(
+        gpu=gpu,
+        memory_bytes=usable_bytes + 1_000,
+        overhead_bytes=1_000,
+        usable_bytes=usable_bytes,
+        fits=headroom_bytes >= 0,
+        headroom_bytes=headroom_bytes,
+        assumptions=assumptions,
+    )
+
+
 def rule(name: str, formula: str, size: int, *differences: tuple[str, int]) -> TextbookRule:
     """Return a rule whose exact bytes are the rule's and its differences."""
     return TextbookRule(
@@ -141,11 +155,15 @@ QWQ_MODULES = {
     "model.rotary_emb": 524_288,
 }
 
+NOT_MEASURED = "The CUDA context is not measured here: the largest known on any card is taken, the RTX PRO 6000's."
+
 QWQ_TRAINING = TrainingMemory(
     recipe=Recipe(),
     platform="CUDA compute capability 8.0, torch 2.13",
     peak_allocated_bytes=99_536_105_984,
     peak_reserved_bytes=100_969_480_192,
+    overhead_bytes=697_303_040,
+    overhead_source="not measured here: the largest known on any card is taken, the RTX PRO 6000's",
     end_of_step_allocated_bytes=66_083_777_536,
     peak=Peak(
         event_index=20_000,
@@ -240,6 +258,27 @@ QWQ_LORA = Report(
         ),
     ),
     training=QWQ_TRAINING,
+    # H100: 84,929,413,120 bytes less the context; missing is the peak of 99,536,105,984 beyond that. H200 likewise.
+    fit=(
+        Verdict(
+            gpu="H100 SXM",
+            memory_bytes=84_929_413_120,
+            overhead_bytes=697_303_040,
+            usable_bytes=84_232_110_080,
+            fits=False,
+            headroom_bytes=-15_303_995_904,
+            assumptions=(NOT_MEASURED,),
+        ),
+        Verdict(
+            gpu="H200",
+            memory_bytes=150_000_893_952,
+            overhead_bytes=697_303_040,
+            usable_bytes=149_303_590_912,
+            fits=True,
+            headroom_bytes=48_334_110_720,
+            assumptions=(NOT_MEASURED,),
+        ),
+    ),
     textbook=Textbook(
         rules=(
             rule("full fine-tuning", "12·P", 12 * QWQ_P, (MOMENTS, -4 * QWQ_P), (BUFFERS, 512)),
@@ -501,6 +540,8 @@ HOSTILE = Report(
         platform=HOSTILE_TEXT,
         peak_allocated_bytes=1_000,
         peak_reserved_bytes=2_097_152,
+        overhead_bytes=1_000,
+        overhead_source=HOSTILE_TEXT,
         end_of_step_allocated_bytes=700,
         peak=Peak(
             event_index=0,
@@ -514,6 +555,7 @@ HOSTILE = Report(
         top_modules=(TopModule(name=HOSTILE_TEXT, bytes=600), TopModule(name="a.#", bytes=400)),
         not_accounted=(Unaccounted(what=HOSTILE_TEXT, why=HOSTILE_TEXT),),
     ),
+    fit=(verdict(HOSTILE_TEXT, 4_000, -7, HOSTILE_TEXT), verdict("a", 4_000, 0)),
     warnings=(Notice(code="hostile", message=HOSTILE_TEXT),),
 )
 

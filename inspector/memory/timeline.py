@@ -18,9 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from inspector.fit_records import Overhead
 from inspector.memory.allocator import Block, CachingAllocator, OutOfMemory
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.training_records import (
+    BatchInput,
     Category,
     Event,
     EventKind,
@@ -125,7 +127,13 @@ def breakdown_at(tape: Sequence[Event], timeline: Timeline, event_index: int) ->
 
 
 def training_memory(
-    timeline: Timeline, *, recipe: Recipe, platform: str, not_accounted: Sequence[Unaccounted]
+    timeline: Timeline,
+    *,
+    recipe: Recipe,
+    platform: str,
+    overhead: Overhead,
+    not_accounted: Sequence[Unaccounted],
+    inputs: Sequence[BatchInput] | None = None,
 ) -> TrainingMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
@@ -136,11 +144,14 @@ def training_memory(
         platform=platform,
         peak_allocated_bytes=timeline.peak_allocated_bytes,
         peak_reserved_bytes=timeline.peak_reserved_bytes,
+        overhead_bytes=overhead.bytes,
+        overhead_source=overhead.source,
         end_of_step_allocated_bytes=timeline.step_end_allocated_bytes[last],
         peak=timeline.peak,
         phases=[phase for phase in timeline.phases if phase.step in (0, last)],
         top_modules=timeline.top_modules,
         not_accounted=not_accounted,
+        inputs=inputs,
     )
 
 

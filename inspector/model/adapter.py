@@ -134,11 +134,9 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
     try:
         with _StayOnMeta(), _nameless_base(model.active_peft_config):
             state = peft.get_peft_model_state_dict(model, adapter_name=model.active_adapter)
-    except (NotImplementedError, RuntimeError) as error:
-        if "meta" not in str(error).lower():
-            raise
-        return None
     except Exception as error:  # some methods look into their configuration only now
+        if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
+            return None
         raise UsageError(
             f"PEFT cannot save this adapter ({one_line(error)}); correct the adapter's configuration."
         ) from error

@@ -28,7 +28,10 @@ __all__ = ["architecture_names", "find_model_class", "read_configuration", "said
 
 # Field names that say how many modules are built, and the most that a sane model has: Llama-3.1-405B has 126 layers,
 # Kimi-K2 has 384 experts; the bounds leave room for two orders of magnitude.
-_MODULE_COUNT = re.compile(r"(^|_)(layers?|blocks?|depths?|stages?|experts?|groups|codes)(?!_(size|dim)s?$)($|_)")
+# A vocabulary or a size for each layer is none (gemma3n's vocab_size_per_layer_input).
+_MODULE_COUNT = re.compile(
+    r"^(?!vocab_size_)(?:.*_)?(layers?|blocks?|depths?|stages?|experts?|groups|codes)(?!_(size|dim)s?$)($|_)"
+)
 # Those of them that are counts for sure; others may be positions, where -1 is the last layer (vision_feature_layer).
 _SURE_COUNT = re.compile(r"^(num|n)_|^depths?$")
 _MOST_MODULES = 10_000

@@ -13,6 +13,7 @@ from inspector.errors import one_line
 from inspector.records import AdapterFacts, Census, MatchedNames, Published, Report, ServedFrom, StaticBytes, Textbook
 from inspector.render.checkpoint import checkpoint_section
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.fit import fit_row, fit_section
 from inspector.render.names import grouped_names, with_remainder
 from inspector.render.training import answer_row, training_section
 from inspector.render.tree import tree_section
@@ -54,6 +55,8 @@ def document(report: Report) -> Document:
         sections.append(checkpoint_section(report.checkpoint))
     if report.training:
         sections.append(training_section(report.training))
+    if report.training and report.fit:
+        sections.append(fit_section(report.fit, report.training.platform))
     if report.static:
         sections.append(_static(report.static))
     if report.textbook:
@@ -115,6 +118,7 @@ def _answer(report: Report) -> Section:
         rows.append(_count("", "active per token", census.active, words))
     if report.training:
         rows.append(answer_row(report.training))
+        rows += [fit_row(report.fit)] if report.fit else []
     elif report.static:
         recipe = report.static.adapter or report.static.full
         words = "before any activation; parts below"

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from inspector.records import Report
-from inspector.render.document import Column, Kind, Paragraph, Row, Section, Table, Tone
+from inspector.render.document import Column, Document, Kind, Paragraph, Row, Section, Table, Tone
 from inspector.render.facts import document
 
-__all__ = ["escaped", "render_markdown"]
+__all__ = ["escaped", "render_markdown", "write_markdown"]
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -25,7 +25,11 @@ _EMPHASISED = (Tone.KEY, Tone.TOTAL)
 
 def render_markdown(report: Report, stream: TextIO) -> None:
     """Write the report to `stream` as GitHub Markdown."""
-    shown = document(report)
+    write_markdown(document(report), stream)
+
+
+def write_markdown(shown: Document, stream: TextIO) -> None:
+    """Write a document likewise."""
     lines = [f"# {escaped(shown.title)}", ""]
     lines += [f"{escaped(line)}  " for line in shown.subtitle]
     for section in shown.sections:

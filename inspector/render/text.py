@@ -18,7 +18,7 @@ from inspector.render.glyphs import Charset
 if TYPE_CHECKING:
     from inspector.render.layout import Line
 
-__all__ = ["render_text"]
+__all__ = ["render_text", "write_text"]
 
 _STYLES = {
     "plain": "",
@@ -37,6 +37,11 @@ _LONGEST_SENTENCE = 110
 
 def render_text(report: Report, *, width: int, color: bool, stream: TextIO) -> None:
     """Write the report to `stream` for a terminal of `width` columns, with escape sequences only if `color`."""
+    write_text(document(report), width=width, color=color, stream=stream)
+
+
+def write_text(shown: Document, *, width: int, color: bool, stream: TextIO) -> None:
+    """Write a document likewise."""
     # Imported here: the command's other formats have no use for rich.
     from rich.console import Console
     from rich.text import Text
@@ -52,7 +57,7 @@ def render_text(report: Report, *, width: int, color: bool, stream: TextIO) -> N
         legacy_windows=None if color else False,
     )
     charset = Charset(getattr(stream, "encoding", None))
-    for line in _lines(_fitted(document(report), charset), max(width, _NARROWEST), charset):
+    for line in _lines(_fitted(shown, charset), max(width, _NARROWEST), charset):
         text = Text.assemble(*((charset.fit(span.text), _STYLES[span.style]) for span in line))
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 

@@ -5,17 +5,19 @@ Categories add up to the peak exactly, and so do modules; those that differ only
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import folded_layers
-from inspector.training_records import Peak, Phase, Recipe, TrainingMemory
+from inspector.training_records import Peak, Phase, TrainingMemory
 from inspector.units import format_bytes, format_count, format_share
 
 __all__ = ["answer_row", "training_section"]
 
 _MOST_MODULES = 6
+# What a batch of text alone consists of; other inputs are named.
+_TOKENS = {"input_ids", "labels", "attention_mask"}
 _NO_MODULE = "outside any module"
 _PHASES = {
     Phase.LOAD: "loading",
@@ -24,15 +26,11 @@ _PHASES = {
     Phase.OPTIMIZER: "optimizer",
 }
 
-ON_TOP = (
-    "The CUDA context and the libraries come on top: some hundred MiB that are outside the allocator and its figures."
-)
-
 
 def answer_row(training: TrainingMemory) -> Row:
     """Return the row of the first screen: what one training step reserves at its peak."""
     peak = training.peak_reserved_bytes
-    words = f"reserved; batch {_batch(training.recipe)}; parts below"
+    words = f"reserved; batch {_batch(training)}; parts below"
     return row(("", "training peak", format_count(peak), format_bytes(peak), words), tone=Tone.KEY)
 
 
@@ -53,13 +51,12 @@ def training_section(training: TrainingMemory) -> Section:
             _phases(training),
             paragraph(steps, Tone.QUIET),
             *_not_accounted(training),
-            paragraph(ON_TOP),
         ),
     )
 
 
 def _answers(training: TrainingMemory) -> Table:
-    """Return the three figures that a run on a GPU would print."""
+    """Return the figures that a run on a GPU would print."""
     columns = (
         column("", Kind.LABEL),
         column("", Kind.NUMBER),
@@ -69,6 +66,7 @@ def _answers(training: TrainingMemory) -> Table:
     answers = (
         ("peak allocated", training.peak_allocated_bytes, "what torch.cuda.max_memory_allocated() returns"),
         ("peak reserved", training.peak_reserved_bytes, "what torch.cuda.max_memory_reserved() returns"),
+        ("with the context", training.total_bytes, "what nvidia-smi would show for the process"),
         ("end of step", training.end_of_step_allocated_bytes, "still allocated when the step is over"),
     )
     rows = (
@@ -82,26 +80,42 @@ def _circumstances(training: TrainingMemory) -> Table:
     """Return where the peak is, and what the figures hold for."""
     peak = training.peak
     place = (_PHASES[peak.phase], one_line(peak.module) or _NO_MODULE, _operation(peak.op))
-    rows = (
+    rows = [
         row(("peak is in", ", ".join(part for part in place if part))),
-        row(("recipe", ", ".join(_recipe(training.recipe)))),
+        row(("recipe", ", ".join(_recipe(training)))),
         row(("platform", training.platform)),
-    )
-    return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)
+        row(("context", f"{_exactly(training.overhead_bytes)}, outside the allocator: {training.overhead_source}")),
+    ]
+    inputs = training.inputs or ()
+    if not {item.name for item in inputs} <= _TOKENS:
+        described = (f"{one_line(item.name)} {_sizes(item.shape)} {one_line(item.dtype)}" for item in inputs)
+        rows.insert(2, row(("inputs", ", ".join(described))))
+    return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=tuple(rows))
 
 
-def _batch(recipe: Recipe) -> str:
-    """Return the shape of a micro-batch."""
-    return f"{format_count(recipe.batch_size)} × {format_count(recipe.seq_len)} tokens"
+def _batch(training: TrainingMemory) -> str:
+    """Return the shape of a micro-batch: rows of tokens, or images where there are none."""
+    recipe = training.recipe
+    if recipe.seq_len is None:
+        images = [item.shape for item in training.inputs or () if item.name == "pixel_values"]
+        return f"{_sizes(images[0])} pixels" if images else f"of {format_count(recipe.batch_size)}"
+    return f"{_sizes((recipe.batch_size, recipe.seq_len))} tokens"
 
 
-def _recipe(recipe: Recipe) -> Iterator[str]:
+def _sizes(shape: Sequence[int]) -> str:
+    """Return a shape as people write it."""
+    return " × ".join(format_count(size) for size in shape)
+
+
+def _recipe(training: TrainingMemory) -> Iterator[str]:
     """Yield how the step runs, in a few words an option."""
+    recipe = training.recipe
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
-    yield f"batch {_batch(recipe)} {'with' if padded else 'without'} padding"
+    padding = "" if recipe.seq_len is None else " with padding" if padded else " without padding"
+    yield f"batch {_batch(training)}{padding}"
     if recipe.gradient_accumulation > 1:
         yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
-    yield one_line(recipe.optimizer)
+    yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
     yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}"
     yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
@@ -179,6 +193,11 @@ def _phases(training: TrainingMemory) -> Table:
         for phase in training.phases
     )
     return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3),), ((0, 1), (0, 3))))
+
+
+def _exactly(size_bytes: int) -> str:
+    """Return bytes exactly and for people, in a sentence."""
+    return f"{format_count(size_bytes)} bytes ({format_bytes(size_bytes)})"
 
 
 def _figures(size_bytes: int) -> tuple[str, str]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Platform", "installed_torch"]
+from inspector.fit_records import DEFAULT_CAPABILITY, Gpu
+
+__all__ = ["Platform", "installed_torch", "platform_of"]
 
 
 def installed_torch() -> tuple[int, int]:
@@ -20,9 +22,12 @@ class Platform:
     """A GPU architecture and a torch release.
 
     `compute_capability` is (major, minor), `torch_version` (major, minor) of the torch that will run the step.
+    `multiprocessors` and `threads_per_multiprocessor` decide how kernels split their work; the defaults are an A100's.
     """
 
-    compute_capability: tuple[int, int] = (8, 0)
+    compute_capability: tuple[int, int] = DEFAULT_CAPABILITY
+    multiprocessors: int = 108
+    threads_per_multiprocessor: int = 2048
     torch_version: tuple[int, int]
 
     def __str__(self) -> str:
@@ -49,3 +54,17 @@ class Platform:
         1 MiB in 2.9 to 2.11; from 2.12 on cuBLASLt uses the workspace of cuBLAS (pytorch PR 156495, 175879).
         """
         return 2**20 if self.torch_version <= (2, 11) else 0
+
+
+def platform_of(gpu: Gpu | None) -> Platform:
+    """Return the platform of `gpu` with the installed torch; what is not known of it, and of None, is an A100's."""
+    torch_version = installed_torch()
+    if gpu is None or gpu.compute_capability is None:
+        return Platform(torch_version=torch_version)
+    default = Platform(torch_version=torch_version)
+    return Platform(
+        compute_capability=gpu.compute_capability,
+        multiprocessors=gpu.multiprocessors or default.multiprocessors,
+        threads_per_multiprocessor=gpu.threads_per_multiprocessor or default.threads_per_multiprocessor,
+        torch_version=torch_version,
+    )

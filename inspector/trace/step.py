@@ -6,10 +6,14 @@ the line between them.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.training_records import Phase
 
@@ -22,7 +26,7 @@ _IGNORED = -100
 
 def plain_steps(
     model: nn.Module,
-    batch: Mapping[str, Tensor],
+    batch: Mapping[str, Tensor | bool],
     optimizer: torch.optim.Optimizer,
     on_phase: Callable[[Phase, int], None],
     *,
@@ -50,7 +54,7 @@ def plain_steps(
 
 def trainer_steps(
     model: nn.Module,
-    batch: Mapping[str, Tensor],
+    batch: Mapping[str, Tensor | bool],
     optimizer: torch.optim.Optimizer,
     on_phase: Callable[[Phase, int], None],
     *,
@@ -61,19 +65,44 @@ def trainer_steps(
     """Run `steps` updates as `transformers.Trainer` runs them on one device without mixed precision.
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
-    alone; the loss is a sum divided by the number of labels in all micro-batches; gradients are clipped by default.
+    alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
+    where the model takes no such count; gradients are clipped by default.
     Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23); tests/trace holds it
     against a real Trainer.
     """
+    wrapped: Any = model
+    base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
+    labels: Any = batch.get("labels")
+    is_counted = labels is not None and _takes_count(base)
     for step in range(1, steps + 1):
-        items = sum((batch["labels"] != _IGNORED).sum() for _ in range(gradient_accumulation))
+        count = {}
+        if is_counted:
+            counted = labels[..., 1:] if _shifts_labels(base) else labels
+            count = {"num_items_in_batch": sum(counted.ne(_IGNORED).sum() for _ in range(gradient_accumulation))}
+            del counted
         for _ in range(gradient_accumulation):
             on_phase(Phase.FORWARD, step)
-            loss = model(**batch, num_items_in_batch=items)["loss"]
+            loss = model(**batch, **count)["loss"]
+            if not is_counted:
+                loss = loss / gradient_accumulation
             on_phase(Phase.BACKWARD, step)
             loss.backward()
         on_phase(Phase.OPTIMIZER, step)
-        if max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        # Trainer logs the norm of the gradients, and without clipping too takes it from there (`_get_grad_norm`).
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
         optimizer.step()
         model.zero_grad()
+
+
+def _takes_count(base: Any) -> bool:
+    """Tell whether the Trainer hands a model the number of labels: it says so, or takes any keyword."""
+    if hasattr(base, "accepts_loss_kwargs"):
+        return bool(base.accepts_loss_kwargs)
+    parameters = inspect.signature(base.forward).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _shifts_labels(base: Any) -> bool:
+    """Tell whether the loss compares each position with the next label, so that the first one does not count."""
+    shifts = LOSS_MAPPING.get(getattr(base, "loss_type", None) or "") is ForCausalLMLoss
+    return shifts and not getattr(base.config, "is_encoder_decoder", False)

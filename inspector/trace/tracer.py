@@ -6,7 +6,7 @@ The tracer records, nothing else: what a block was for follows afterwards from w
 A dispatch mode changes what runs: while one is active, composite code takes branches that work out of place
 (ATen/TensorSubclassLikeUtils.h). Two such changes are undone here. Autograd adds a second gradient of a tensor in place
 into the first when nobody else holds it (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two
-use counts decide here). The backward of indexing writes into the zeros that it has just made (`index_backward`).
+use counts decide here). The backward of whatever selects values writes into the zeros that it has just made.
 tests/trace shows that what is left equals a real step without any mode, allocation by allocation.
 """
 
@@ -23,8 +23,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inspector.trace.hidden_memory import LT_OPS, WORKSPACE_OPS, temporaries
+from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
+from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.platform import Platform
+from inspector.trace.routing import balanced_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 from inspector.training_records import Category, Event, EventKind, Phase
 
@@ -45,17 +47,33 @@ _SOLE_STORAGE_USES = 2
 _IN_PLACE_WITHOUT_MODE = {
     ("IndexBackward0", aten.index_put.default): aten.index_put_.default,
     ("IndexSelectBackward0", aten.index_add.default): aten.index_add_.default,
+    ("GatherBackward0", aten.scatter_add.default): aten.scatter_add_.default,
+    # What selects values (FunctionsManual.cpp, value_selecting_reduction_backward).
+    **{
+        (f"{name}Backward0", aten.scatter.src): aten.scatter_.src
+        for name in ("Topk", "Sort", "Max", "Min", "Median", "Mode", "Kthvalue")
+    },
 }
+_INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default, aten.index_put.default})
+_OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
 class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform."""
 
-    def __init__(self, platform: Platform, names: dict[nn.Module, str] | None = None, *, on_cuda: bool = True) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        names: dict[nn.Module, str] | None = None,
+        *,
+        on_cuda: bool = True,
+        balances_experts: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
         self._platform = platform
         self._on_cuda = on_cuda
+        self._balances_experts = balances_experts
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories: dict[int, Category] = {}
@@ -132,15 +150,22 @@ class Tracer(TorchDispatchMode):
         if func is aten.nonzero.default and value is not NO_VALUE:
             result = args[0].new_empty(value.shape, dtype=torch.int64)
         else:
-            result = func(*args, **kwargs)
+            result = META_KERNELS.get(func, func)(*args, **kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
+        elif self._balances_experts and (choice := balanced_choice(func, args, result)):
+            self.shadows.set(*choice)
         name = str(func)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.device.type == "meta":
-                self._see(leaf, name)
-        if self._on_cuda:
-            self._take_hidden(func, args, name)
+        if func in _INDEXING:
+            # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
+            self._see_outputs(args[1], name)
+        kernel = KERNELS.get(func) if self._on_cuda else None
+        if kernel is not None:
+            self._run_kernel(kernel, args, kwargs, result, name)
+        else:
+            self._see_outputs(result, name)
+        if self._on_cuda and func in WORKSPACE_OPS:
+            self._take_workspaces(func, args)
         return result
 
     def __enter__(self) -> Tracer:
@@ -187,7 +212,7 @@ class Tracer(TorchDispatchMode):
 
     def _without_mode(self, func: Any) -> Any:
         """Return the op that would run if no mode were active."""
-        if self._phase is not Phase.BACKWARD or func not in (aten.index_put.default, aten.index_add.default):
+        if self._phase is not Phase.BACKWARD or func not in _OUT_OF_PLACE:
             return func
         node = torch._C._current_autograd_node()
         return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
@@ -224,6 +249,8 @@ class Tracer(TorchDispatchMode):
             node = torch._C._current_autograd_node()
             if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
                 return Category.LOGITS_AND_LOSS
+        if self._phase is Phase.OPTIMIZER and tensor.dtype is torch.int64:
+            return Category.LOGITS_AND_LOSS  # the labels of the next batch, counted; no optimizer keeps such integers
         return None
 
     def _allocate(self, size: int, op: str) -> int:
@@ -244,15 +271,25 @@ class Tracer(TorchDispatchMode):
         """Record the end of a block."""
         self._record(EventKind.FREE, block, self._sizes.pop(block), "")
 
-    def _take_hidden(self, func: Any, args: tuple[Any, ...], name: str) -> None:
-        """Record what the CUDA kernel takes that no tensor shows."""
-        if func in WORKSPACE_OPS:
-            self._take_workspace("cublas", self._platform.blas_workspace_bytes)
-            if func in LT_OPS and self._platform.blas_lt_workspace_bytes and args[0].dim() == 1:
-                self._take_workspace("cublaslt", self._platform.blas_lt_workspace_bytes)
-        blocks = [self._allocate(size, name) for size in temporaries(func, args)]
-        for block in blocks:
-            self._release(block)
+    def _see_outputs(self, result: Any, op: str) -> None:
+        """Record the outputs of an op that are new."""
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.device.type == "meta":
+                self._see(leaf, op)
+
+    def _run_kernel(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, op: str) -> None:
+        """Record the outputs of an op with what its CUDA kernel takes beside them."""
+        if not kernel.allocates_outputs:
+            self._see_outputs(result, op)
+        scratch = _KernelScratch(self, result, op)
+        kernel.rule(scratch, *args, **kwargs)
+        scratch.close()
+
+    def _take_workspaces(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Record the workspaces of the libraries that an op uses, where this is the first time."""
+        self._take_workspace("cublas", self._platform.blas_workspace_bytes)
+        if func in LT_OPS and self._platform.blas_lt_workspace_bytes and args[0].dim() == 1:
+            self._take_workspace("cublaslt", self._platform.blas_lt_workspace_bytes)
 
     def _take_workspace(self, library: str, size: int) -> None:
         """Record the workspace of a handle when it is used first; autograd's thread has handles of its own."""
@@ -273,6 +310,37 @@ class Tracer(TorchDispatchMode):
         for block in self._sizes:
             if block >= self._started:
                 self._categories.setdefault(block, kept)
+
+
+class _KernelScratch:
+    """What one kernel takes, on the tape of a tracer (`inspector.trace.kernels.Scratch`)."""
+
+    def __init__(self, tracer: Tracer, result: Any, op: str) -> None:
+        self.platform = tracer._platform
+        self._tracer = tracer
+        self._result = result
+        self._op = op
+        self._held: list[int] = []
+
+    def take(self, size_bytes: int) -> int:
+        """Record a block."""
+        block = self._tracer._allocate(size_bytes, self._op)
+        self._held.append(block)
+        return block
+
+    def give(self, block: int) -> None:
+        """Record its end."""
+        self._held.remove(block)
+        self._tracer._release(block)
+
+    def outputs(self, *order: int) -> None:
+        """Record outputs; those that are left out lie on the CPU."""
+        self._tracer._see_outputs([self._result[place] for place in order] if order else self._result, self._op)
+
+    def close(self) -> None:
+        """Record the end of all that is still held, the last one first."""
+        for block in reversed(self._held):
+            self._tracer._release(block)
 
 
 def _is_dense(tensor: Tensor) -> bool:

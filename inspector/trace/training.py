@@ -3,56 +3,99 @@
 This is the one door of `inspector.trace`: the pipeline calls `trace_training`. Two steps, because the first has no
 optimizer state yet.
 
-Covers decoders and encoders that take token ids. What it cannot trace (other inputs, control flow that reads
-floating-point data, as expert routing does) raises `NotTraceableError` with the cause.
+Covers every kind of model that `trace/batch.py` has a batch for. What it cannot trace (no batch, control flow that
+reads floating-point data) raises `NotTraceableError` with the cause.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+import math
+import re
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers.trainer_pt_utils import get_parameter_names
 
-from inspector.errors import one_line
+from inspector.errors import InspectorError, one_line
+from inspector.optimizer_names import checked_name, parse_optim_args
 from inspector.records import Notice
+from inspector.trace.batch import BatchError, Input, batch_inputs, leaves_out_images, longest_row
 from inspector.trace.cuda_rules import cuda_rules
-from inspector.trace.hidden_memory import NOT_ACCOUNTED
-from inspector.trace.platform import Platform, installed_torch
+from inspector.trace.devices import as_on_a_device
+from inspector.trace.kernels import NOT_ACCOUNTED
+from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
+from inspector.trace.platform import Platform, platform_of
+from inspector.trace.routing import loops_over_experts
+from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
-from inspector.training_records import Category, Event, Recipe, Unaccounted
+from inspector.training_records import BatchInput, Category, Event, Recipe, Unaccounted
 
-__all__ = ["NotTraceableError", "default_platform", "not_accounted", "resolved", "step_notices", "trace_training"]
+__all__ = [
+    "NotTraceableError",
+    "not_accounted",
+    "platform_of",
+    "resolved",
+    "step_notices",
+    "trace_training",
+    "traced_inputs",
+]
 
 _STEPS = 2
-# Model classes that take a batch of token ids with labels of the same shape.
-_TOKEN_CLASSES = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
-# What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
-_WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+# What stops a real step in the same way, and what to do then.
+_ADVICE = {
+    "Input type (float) and bias type": "as a real step does: its inputs are float32; use --dtype float32",
+    "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
+    "name --targets that leave it out",
+    "if no padding token is defined": "as a real step does: use --batch-size 1",
+}
+# Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
+_TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
 
 
 class NotTraceableError(Exception):
     """This model's training step cannot be traced; the message says why."""
 
 
-def default_platform() -> Platform:
-    """Return the platform where none is named: an Ampere GPU and the installed torch."""
-    return Platform(torch_version=installed_torch())
+def not_accounted(model: Any, recipe: Recipe) -> tuple[Unaccounted, ...]:
+    """Return what a real step of `recipe` on `model` may take and a trace does not know or does not count."""
+    items = tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
+    managed = managed_bytes(model, recipe)
+    if not managed:
+        return items
+    why = f"{managed:,} bytes that the driver moves between host and GPU, outside the allocator of torch"
+    return (Unaccounted(what="paged state of the optimizer", why=why), *items)
 
 
-def not_accounted() -> tuple[Unaccounted, ...]:
-    """Return what a real step may take and a trace does not know."""
-    return tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
+def resolved(model: Any, recipe: Recipe) -> Recipe:
+    """Return the recipe as it runs on `model`: what depends on the rest filled in, rows no longer than can run.
+
+    `seq_len` is None where the model takes no tokens, and `padding` then False. Raises UsageError where the optimizer
+    is unknown, NotTraceableError where no batch is known for the model.
+    """
+    parse_optim_args(checked_name(recipe.optimizer), recipe.optim_args)
+    base = _base(model)
+    try:
+        longest = longest_row(base)
+        recipe = _bounded(recipe, longest, _virtual_tokens(model))
+        batch_inputs(base, recipe)
+    except BatchError as error:
+        raise NotTraceableError(str(error)) from error
+    except Exception as error:  # configurations hold values of any kind
+        raise NotTraceableError(f"no batch for {type(base).__name__} ({_said(error)})") from error
+    return recipe
 
 
-def resolved(recipe: Recipe) -> Recipe:
-    """Return the recipe with what depends on the rest of it filled in."""
+def _bounded(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe:
+    """Return the recipe with rows of at most `longest` tokens, those of PEFT's prompt methods included."""
+    if longest == 0:
+        return dataclasses.replace(recipe, seq_len=None, padding=False)
     padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
-    return dataclasses.replace(recipe, padding=padding)
+    seq_len = recipe.seq_len
+    if longest is not None and seq_len is not None:
+        seq_len = min(seq_len, max(longest - virtual_tokens, 1))
+    return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
 
 
 def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event]:
@@ -60,19 +103,19 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
 
     `model` is a transformers model or a PeftModel on meta, with `requires_grad` set on what trains; it is changed.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not type(base).__name__.endswith(_TOKEN_CLASSES):
-        raise NotTraceableError(f"only models that take token ids alone are traced, not {type(base).__name__}")
-    if any("Mamba" in type(module).__name__ for module in base.modules()):
-        raise NotTraceableError("the kernels of state-space layers are not known here")
+    base = _base(model)
+    _refuse_scans(base)
     _prepare(model, base, recipe)
-    tracer = Tracer(platform, {module: name for name, module in base.named_modules()})
+    names = {module: name for name, module in base.named_modules()}
+    tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
     tracer.watch(model, base.get_output_embeddings())
     _load(tracer, model)
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
-        with cuda_rules(platform, recipe.sdpa_backend), tracer:
-            batch, optimizer = _batch(tracer, recipe), _optimizer(model, recipe)
+        batch = _batch(tracer, base, recipe)
+        with cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
+            optimizer = made_optimizer(model, recipe)
+            tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
             run(
                 model,
                 batch,
@@ -84,20 +127,90 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             )
             # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
             return tracer.tape()
+    except InspectorError:
+        raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
-        cause = one_line(f"{type(error).__name__}: {error}")
-        raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause})") from error
+        raise NotTraceableError(f"{type(base).__name__} stopped the trace ({_said(error)}){_advice(error)}") from error
 
 
-def step_notices(model: Any, recipe: Recipe) -> tuple[Notice, ...]:
-    """Return what the user should know about running `recipe` on `model`."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int) or recipe.seq_len <= positions:
-        return ()
-    message = (
-        f"Rows of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is made for."
+def traced_inputs(model: Any, recipe: Recipe) -> tuple[BatchInput, ...]:
+    """Return what a micro-batch of a resolved `recipe` for `model` consists of."""
+    return tuple(
+        BatchInput(name=name, shape=item.shape, dtype=str(item.dtype).removeprefix("torch."))
+        for name, item in batch_inputs(_base(model), recipe).items()
+        if isinstance(item, Input)
     )
-    return (Notice(code="beyond-positions", message=message),)
+
+
+def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...]:
+    """Return what the user should know about running `recipe`, which is `asked` as it runs on `model`."""
+    base = _base(model)
+    notices = []
+    positions = _positions(base)
+    if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
+        message = (
+            f"Rows of {asked.seq_len:,} tokens cannot run on {type(base).__name__}, which has learned "
+            f"{recipe.seq_len:,} positions: rows of {recipe.seq_len:,} were traced."
+        )
+        notices.append(Notice(code="seq-len-clamped", message=message))
+    elif recipe.seq_len is not None and positions is not None and recipe.seq_len > positions:
+        message = (
+            f"Rows of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is made for."
+        )
+        notices.append(Notice(code="beyond-positions", message=message))
+    if leaves_out_images(base):
+        message = "The traced batch has text alone: images add what their tower keeps and the positions they take."
+        notices.append(Notice(code="no-image", message=message))
+    if loops_over_experts(base):
+        message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
+        notices.append(Notice(code="balanced-experts", message=message))
+    scans = {type(module).__name__ for module in base.modules() if _TORCH_CODE.search(type(module).__name__)}
+    if scans:
+        message = (
+            f"{', '.join(sorted(scans))}: traced as transformers' own torch code, which runs where no CUDA kernel is "
+            "installed for it (flash-linear-attention, mamba-ssm)."
+        )
+        notices.append(Notice(code="torch-fallback", message=message))
+    return tuple(notices)
+
+
+def _said(error: Exception) -> str:
+    """Return what a library said, its type first."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do where a real step stops in the same way."""
+    return next((f", {advice}" for said, advice in _ADVICE.items() if said in str(error)), "")
+
+
+def _base(model: Any) -> Any:
+    """Return the transformers model itself, without PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _positions(base: Any) -> int | None:
+    """Return how many positions a model's text part says that it is made for."""
+    with contextlib.suppress(ValueError):  # MusicGen has two text parts, and neither stands for the whole
+        positions = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+        return positions if isinstance(positions, int) else None
+    return None
+
+
+def _virtual_tokens(model: Any) -> int:
+    """Return how many positions PEFT's prompt methods put before each row."""
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+
+
+def _refuse_scans(base: nn.Module) -> None:
+    """Refuse layers whose torch code goes through a row position by position: such a step takes minutes to trace."""
+    for module in base.modules():
+        name = type(module).__name__
+        if (name.endswith("MambaMixer") and "2" not in name) or name == "RwkvSelfAttention":
+            raise NotTraceableError(
+                f"{name} goes through each row position by position where no CUDA kernel is installed for it, and what "
+                "that kernel keeps is not known here"
+            )
 
 
 def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
@@ -133,32 +246,12 @@ def _is_added(name: str) -> bool:
     return "default" in name.split(".") or name.startswith("prompt_encoder.")
 
 
-def _batch(tracer: Tracer, recipe: Recipe) -> dict[str, Tensor]:
-    """Make the inputs of a micro-batch on meta, with values for whatever reads them."""
-    shape = (recipe.batch_size, recipe.seq_len)
-    meta = torch.device("meta")
-    batch = {name: torch.zeros(shape, dtype=torch.int64, device=meta) for name in ("input_ids", "labels")}
-    if recipe.padding:
-        batch["attention_mask"] = torch.ones(shape, dtype=torch.int64, device=meta)
-        mask = torch.ones(shape, dtype=torch.int64)
-        mask[-1, -1] = 0  # one padded position is enough: what is allocated does not depend on how many there are
-        tracer.shadows.set(batch["attention_mask"], mask)
-    tracer.hold(batch.values(), Category.INPUTS)
+def _batch(tracer: Tracer, base: Any, recipe: Recipe) -> dict[str, Any]:
+    """Make the inputs of a micro-batch on meta; integers have values for whatever reads them."""
+    batch: dict[str, Any] = {}
+    for name, item in batch_inputs(base, recipe).items():
+        batch[name] = item.on("meta") if isinstance(item, Input) else item
+        if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
+            tracer.shadows.set(batch[name], item.on("cpu"))
+    tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make the optimizer that transformers names; on CUDA torch's default is the foreach implementation."""
-    groups = [{"params": group} for group in _parameter_groups(model, recipe.loop) if group]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, foreach=True)
-    return torch.optim.AdamW(groups, foreach=True)
-
-
-def _parameter_groups(model: nn.Module, loop: str) -> Iterable[list[nn.Parameter]]:
-    """Return what trains, split into with and without weight decay where the Trainer does so."""
-    trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
-    if loop == "plain":
-        return [[tensor for _, tensor in trained]]
-    decayed = set(get_parameter_names(model, [nn.LayerNorm], _WITHOUT_DECAY))
-    return [[tensor for name, tensor in trained if (name in decayed) is decays] for decays in (True, False)]

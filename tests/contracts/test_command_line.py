@@ -28,6 +28,7 @@ def test_the_options_stay() -> None:
         "--seq-len",
         "--gradient-accumulation",
         "--optimizer",
+        "--optim-args",
         "--gradient-checkpointing",
         "--max-grad-norm",
         "--padding",
@@ -35,6 +36,8 @@ def test_the_options_stay() -> None:
         "--loop",
         "--attention",
         "--sdpa-backend",
+        "--gpu",
+        "--gpu-memory",
         "--count-only",
         "--depth",
         "--json",
@@ -73,4 +76,4 @@ def test_the_examples_of_the_help_stand_on_lines_of_their_own() -> None:
     help_text = CliRunner().invoke(command, ["--help"]).output
     assert "\\b" not in help_text
     examples = [line for line in help_text.splitlines() if line.startswith("  inspect ")]
-    assert [line.split()[1] for line in examples] == ["Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B"]
+    assert [line.split()[1] for line in examples] == ["Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B", "Qwen/Qwen2.5-7B"]

@@ -19,7 +19,10 @@ from .json_table import DOCS, load_schema, table
 
 # The keys of the contract (its parts that exist so far), under which nothing may go missing. Others are extensions.
 CONTRACT = {
-    "": {"schema", "versions", "model", "parameters", "adapter", "checkpoint", "training", "textbook", "warnings"},
+    "": {
+        *("schema", "versions", "model", "parameters", "adapter", "checkpoint", "training", "textbook", "fit"),
+        "warnings",
+    },
     "versions": {"inspector", "torch", "transformers", "peft", "python"},
     "model": {"id", "revision", "class", "model_type", "dtype", "source"},
     "parameters": {"base", "total", "trainable", "frozen", "buffers", "active", "groups", "tied", "tree"},
@@ -33,7 +36,7 @@ CONTRACT = {
     "checkpoint": {"bytes", "files", "dtypes", "largest_file_bytes", "parameters"},
     "training": {
         *("recipe", "peak_allocated_bytes", "peak_reserved_bytes", "end_of_step_allocated_bytes", "peak", "phases"),
-        *("top_modules", "not_accounted"),
+        *("top_modules", "not_accounted", "overhead_bytes", "total_bytes"),
     },
     "training.recipe": {
         *("batch_size", "seq_len", "gradient_accumulation", "optimizer", "gradient_checkpointing", "max_grad_norm"),
@@ -44,6 +47,7 @@ CONTRACT = {
     "training.phases[]": {"name", "end_allocated_bytes", "peak_allocated_bytes"},
     "training.top_modules[]": {"name", "bytes"},
     "training.not_accounted[]": {"what", "why"},
+    "fit[]": {"gpu", "memory_bytes", "usable_bytes", "fits", "headroom_bytes"},
     "textbook.rules[]": {"name", "formula", "bytes", "source"},
     "warnings[]": {"code", "message"},
 }
@@ -74,6 +78,7 @@ def validator() -> Draft202012Validator:
     [
         pytest.param((SMALL,), id="full"),
         pytest.param((SMALL, "--count-only"), id="count-only"),
+        pytest.param((SMALL, "--gpu", "a100", "--gpu", "mi300x", "--gpu-memory", "24GiB"), id="gpus"),
         pytest.param((SMALL, "--lora", "r=8", "--modules-to-save", "lm_head,embed_token"), id="saved"),
         pytest.param((SMALL, "--peft", '{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8}'), id="prompt"),
         pytest.param((SMALL, "--peft", '{"peft_type": "CPT"}'), id="no-file-size"),
@@ -130,15 +135,17 @@ def test_the_report_of_a_checkpoint_follows_the_schema(tmp_path: Path, validator
         (("schema",), "inspector/2"),
         (("training", "peak", "breakdown", "weights"), None),
         (("training", "peak", "phase"), "sideways"),
-        (("training", "total_bytes"), 1),
+        (("training", "total_bytes"), -1),
+        (("fit", 0, "fits"), 1),
+        (("fit", 0, "advice"), None),
         (("undocumented",), 1),
         (("warnings",), [{"code": "No Kebab", "message": ""}]),
     ],
 )
-def test_the_schema_can_fail(path: tuple[str, ...], value: object, validator: Draft202012Validator) -> None:
+def test_the_schema_can_fail(path: tuple[str | int, ...], value: object, validator: Draft202012Validator) -> None:
     """Nulls, fractions, negative counts and unknown keys are not let through."""
     report = run(SMALL, "--offline", "--json").report
-    inner = report
+    inner: Any = report
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
@@ -148,7 +155,7 @@ def test_the_schema_can_fail(path: tuple[str, ...], value: object, validator: Dr
 
 def test_a_reader_allows_keys_of_later_versions() -> None:
     """The published schema describes what is there and forbids nothing that may be added."""
-    report = {**run(SMALL, "--offline", "--json").report, "fit": [{"gpu": "H100"}]}
+    report = {**run(SMALL, "--offline", "--json").report, "plan": [{"gpu": "H100"}]}
     Draft202012Validator(load_schema()).validate(report)
 
 

@@ -16,7 +16,9 @@ def test_the_public_names_are_those_that_exist() -> None:
     visible = {
         name
         for name, value in vars(inspector).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name not in ("Any", "annotations")
+        if not name.startswith("_")
+        and not isinstance(value, types.ModuleType)
+        and name not in ("Any", "Sequence", "annotations")
     }
     assert visible == set(inspector.__all__)
     assert list(inspector.__all__) == sorted(inspector.__all__)
@@ -43,6 +45,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "model": inspect.Parameter.empty,
         "peft": None,
         "recipe": None,
+        "gpu": (),
+        "gpu_memory": (),
         "revision": None,
         "dtype": "auto",
         "model_class": None,
@@ -52,7 +56,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "depth": 3,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 9
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 11
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

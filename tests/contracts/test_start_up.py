@@ -27,7 +27,9 @@ def completed(words: str, count: int) -> tuple[list[str], set[str]]:
     return [line.partition(",")[2] for line in out.splitlines()], heavy
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("x", "--depth", "y"), ("x", "--lora", "r=0")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("x", "--depth", "y"), ("x", "--lora", "r=0"), ("x", "--gpu", "y")]
+)
 def test_what_needs_no_model_loads_no_library(arguments: tuple[str, ...]) -> None:
     """Seconds of importing would be for nothing."""
     assert heavy_imports(script("inspect"), *arguments)[1] == set()
@@ -66,6 +68,13 @@ def test_ids_of_the_catalogue_are_completed() -> None:
     assert {"Qwen/QwQ-32B", "Qwen/Qwen2.5-0.5B"} <= set(found)
     assert all(name.startswith("Qwen/Qw") for name in found)
     assert heavy == set()
+
+
+def test_subcommands_and_gpus_are_completed() -> None:
+    """A subcommand stands beside the models, with options of its own; names of GPUs are one word each."""
+    assert completed("inspect gp", 1)[0][0] == "gpus"
+    assert completed("inspect gpus --f", 2)[0] == ["--format"]
+    assert completed("inspect x --gpu a100", 3) == (["a100-40gb", "a100-80gb"], set())
 
 
 def test_ids_are_completed_in_any_case() -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from inspector.fit.catalogue import catalogue
 from inspector.records import Report
+from inspector.render.gpus import shown_gpus
 from inspector.render.json_report import render_json
-from inspector.render.markdown import render_markdown
-from inspector.render.text import render_text
+from inspector.render.markdown import render_markdown, write_markdown
+from inspector.render.text import render_text, write_text
 from tests.render_reports import REPORTS
 
 FILES = Path(__file__).parent / "files"
@@ -47,7 +49,22 @@ def test_output_is_the_golden_file(name: str, suffix: str) -> None:
     assert text.splitlines() == path.read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.parametrize("suffix", ["txt", "60.txt", "md"])
+def test_the_list_of_gpus_is_the_golden_file(suffix: str) -> None:
+    """A figure of the catalogue that changes is seen in review; its JSON is the TOML in other words."""
+    stream = io.StringIO()
+    if suffix == "md":
+        write_markdown(shown_gpus(catalogue()), stream)
+    else:
+        write_text(shown_gpus(catalogue()), width=60 if suffix == "60.txt" else WIDTH, color=False, stream=stream)
+    path = FILES / f"gpus.{suffix}"
+    if os.environ.get("UPDATE_GOLDENS") == "1":
+        path.write_text(stream.getvalue(), encoding="utf-8", newline="\n")
+    assert stream.getvalue().splitlines() == path.read_text(encoding="utf-8").splitlines()
+
+
 def test_no_golden_file_is_left_over() -> None:
     """Each file belongs to a report that still exists."""
     expected = {f"{name}.{suffix}" for name in REPORTS for suffix in ("txt", "60.txt", "md", "json")}
-    assert {path.name for path in FILES.iterdir()} == expected
+    lists = {"gpus.txt", "gpus.60.txt", "gpus.md"}
+    assert {path.name for path in FILES.iterdir()} == expected | lists

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inspector.fit_records import Overhead
 from inspector.memory.allocator_settings import MIB, AllocatorSettings
 from inspector.memory.timeline import breakdown_at, fold, training_memory
 from inspector.training_records import Category, Event, EventKind, MemoryPhase, Phase, Recipe, TopModule
@@ -13,6 +14,7 @@ from tests.pure.tapes import Tape
 
 # One layer, trained for two steps; every size is large enough for a segment of its own, so that reserved is easy.
 WEIGHTS, ACTIVATION, GRADIENT, MOMENTS, WORKSPACE, LOSS = 40 * MIB, 60 * MIB, 40 * MIB, 80 * MIB, 512, 512
+CONTEXT = Overhead(bytes=100 * MIB, source="not measured")
 
 
 def two_steps() -> list[Event]:
@@ -103,7 +105,7 @@ def test_a_step_ends_with_what_it_leaves_behind() -> None:
 
 def test_training_memory_shows_loading_and_the_last_step() -> None:
     """The peaks are over both steps."""
-    memory = training_memory(fold(two_steps()), recipe=Recipe(), platform="any", not_accounted=())
+    memory = training_memory(fold(two_steps()), recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=())
     assert [(item.step, item.name) for item in memory.phases] == [
         (0, Phase.LOAD),
         (2, Phase.FORWARD),
@@ -113,6 +115,7 @@ def test_training_memory_shows_loading_and_the_last_step() -> None:
     assert memory.peak_allocated_bytes == 220 * MIB + 1024
     assert memory.end_of_step_allocated_bytes == 120 * MIB + 512
     assert memory.peak_reserved_bytes == 222 * MIB
+    assert (memory.overhead_bytes, memory.total_bytes) == (100 * MIB, 322 * MIB)
 
 
 def test_unsplit_slack_counts_in_the_category_of_its_block() -> None:
@@ -156,7 +159,7 @@ def test_an_empty_tape_is_an_empty_timeline() -> None:
     timeline = fold([])
     assert (timeline.peak, timeline.phases, timeline.peak_allocated_bytes) == (None, [], 0)
     with pytest.raises(ValueError, match="allocates nothing"):
-        training_memory(timeline, recipe=Recipe(), platform="any", not_accounted=())
+        training_memory(timeline, recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=())
 
 
 def test_emptying_the_cache_lowers_reserved_but_not_its_peak() -> None:

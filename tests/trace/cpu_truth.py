@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from inspector.trace.devices import as_on_a_device
 from inspector.trace.platform import Platform, installed_torch
+from inspector.trace.routing import loops_over_experts
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import Category, EventKind
@@ -25,47 +27,58 @@ SMALLEST_BYTES = 64
 RANDOM_STATE_BYTES = torch.get_rng_state().numel()
 # Kernels of the CPU that take memory of their own, as CUDA's do elsewhere: what they allocate beside their outputs is
 # theirs (ReduceOps.cpp casts the input of cumsum, Embedding.cpp copies indices that are not contiguous, forward and
-# backward, layer_norm_kernel.cpp keeps partial sums for each thread).
+# backward, layer_norm_kernel.cpp keeps partial sums for each thread and copies what is not contiguous, Sorting.cpp
+# makes indices to sort, and oneDNN brings images and weights into layouts of its own).
 CPU_KERNELS = (
     "aten::cumsum",
     "aten::embedding",
     "aten::embedding_dense_backward",
+    "aten::native_layer_norm",
     "aten::native_layer_norm_backward",
+    "aten::sort",
+    "aten::mkldnn_convolution",
+    "aten::convolution_backward",
 )
 
-Build = Callable[[str], tuple[nn.Module, dict[str, torch.Tensor]]]
+Build = Callable[[str], tuple[nn.Module, dict[str, torch.Tensor | bool]]]
+Optimize = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-def real_step(build: Build) -> tuple[list[int], list[bool]]:
+def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return AdamW as it runs on CUDA."""
+    return torch.optim.AdamW(parameters, foreach=True)
+
+
+def real_step(build: Build, optimize: Optimize = adamw, kernels: tuple[str, ...] = ()) -> tuple[list[int], list[bool]]:
     """Return the signed sizes of all allocations and frees of a real step on the CPU, the second of two.
 
-    Beside each stands whether it happened inside one of `CPU_KERNELS`.
+    Beside each stands whether it happened inside one of `CPU_KERNELS` or of `kernels`.
     """
     model, batch = build("cpu")
-    optimizer = torch.optim.AdamW(trained(model), foreach=True)
+    optimizer = optimize(trained(model))
     plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
     assert recorded.profiler is not None
     results: Any = recorded.profiler.kineto_results
-    kernels = [(event.start_ns(), event.end_ns()) for event in results.events() if event.name() in CPU_KERNELS]
+    names = (*CPU_KERNELS, *kernels)
+    calls = [(event.start_ns(), event.end_ns()) for event in results.events() if event.name() in names]
     events = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
     events = [(when, size) for when, size in sorted(events, key=lambda event: event[0]) if relevant(size)]
-    inside = [any(start <= when <= end for start, end in kernels) for when, _ in events]
+    inside = [any(start <= when <= end for start, end in calls) for when, _ in events]
     return [size for _, size in events], inside
 
 
-def meta_step(build: Build) -> list[int]:
+def meta_step(build: Build, optimize: Optimize = adamw) -> list[int]:
     """Return the same of a step on meta, without CUDA's rules."""
     model, batch = build("meta")
-    optimizer = torch.optim.AdamW(trained(model), foreach=True)
-    tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False)
+    optimizer = optimize(trained(model))
+    balances = loops_over_experts(model)
+    tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False, balances_experts=balances)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
-    tracer.hold(batch.values(), Category.INPUTS)
-    for name, tensor in build("cpu")[1].items():
-        tracer.shadows.set(batch[name], tensor)
-    with tracer:
+    tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
+    with as_on_a_device(), tracer:
         plain_steps(model, batch, optimizer, tracer.enter, steps=2)
     second = (event for event in tracer.tape() if event.step == 2)
     sizes = (event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in second)

@@ -13,6 +13,12 @@ from inspector.training_records import Category, TrainingMemory
 from tests.model.tiny import llama, mixtral
 
 LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
+ENCODER: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 RECIPES = {
     "default": inspector.Recipe(),
     "plain loop": inspector.Recipe(loop="plain"),
@@ -85,9 +91,25 @@ def test_checkpointing_keeps_fewer_activations() -> None:
     assert kept[1] < kept[0] / 2
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
-def test_a_model_of_experts_is_traced(peft: dict[str, Any] | None) -> None:
-    assert traced(mixtral(), inspector.Recipe(), peft).peak_allocated_bytes > 0
+def test_a_model_of_experts_is_traced_in_every_dtype(peft: dict[str, Any] | None, dtype: str) -> None:
+    report = inspector.inspect(mixtral(), peft=peft, dtype=dtype)
+    assert report.training is not None, report.warnings
+    # All experts' rows are multiplied at once: the routing does not matter, and nothing is assumed of it.
+    assert "balanced-experts" not in {notice.code for notice in report.warnings}
+
+
+def test_experts_in_a_loop_are_assumed_to_be_balanced_and_told() -> None:
+    attention: dict[str, Any] = {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8}
+    experts: dict[str, Any] = {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2}
+    sizes: dict[str, Any] = {"d_model": 64, "n_heads": 4, "n_layers": 2, "vocab_size": 160, "max_seq_len": 64}
+    config = transformers.DbrxConfig(
+        architectures=["DbrxForCausalLM"], attn_config=attention, ffn_config=experts, **sizes
+    )
+    report = inspector.inspect(config, recipe=inspector.Recipe(seq_len=64))
+    assert report.training is not None, report.warnings
+    assert "balanced-experts" in {notice.code for notice in report.warnings}
 
 
 def test_the_traced_process_is_left_as_it_was() -> None:
@@ -100,26 +122,82 @@ def test_the_traced_process_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "reason"),
     [
-        transformers.MambaConfig(
-            architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=1, vocab_size=32
+        (
+            transformers.MambaConfig(
+                architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=1, vocab_size=32
+            ),
+            "MambaMixer goes through each row position by position",
         ),
-        transformers.ViTConfig(
-            architectures=["ViTForImageClassification"],
+        (transformers.ResNetConfig(architectures=["ResNetForImageClassification"]), "how large its images are"),
+        (
+            transformers.BertConfig(architectures=["BertForMultipleChoice"]),
+            "which batch BertForMultipleChoice trains on",
+        ),
+        (transformers.BertConfig(architectures=["BertModel"]), "--model-class BertForMaskedLM"),
+        (
+            transformers.WhisperConfig(architectures=["WhisperForConditionalGeneration"], dtype="float16"),
+            "--dtype float32",
+        ),
+    ],
+    ids=["scan", "image size", "multiple choice", "no loss", "float32 input"],
+)
+def test_a_step_that_cannot_be_traced_is_told_with_the_reason_and_the_counts_stay(config: Any, reason: str) -> None:
+    report = inspector.inspect(config)
+    assert report.training is None
+    assert report.parameters.base > 0
+    assert [notice.message for notice in report.warnings if notice.code == "not-traced" and reason in notice.message]
+
+
+def test_the_class_that_is_named_for_a_model_without_a_loss_is_traced() -> None:
+    config = transformers.BertConfig(architectures=["BertModel"], **ENCODER)
+    assert inspector.inspect(config, model_class="BertForMaskedLM").training is not None
+
+
+def test_rows_beyond_learned_positions_are_cut_and_told() -> None:
+    sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 48}
+    config = transformers.GPT2Config(architectures=["GPT2LMHeadModel"], **sizes)
+    report = inspector.inspect(config, recipe=inspector.Recipe(seq_len=49))
+    assert report.training is not None
+    assert report.to_dict()["training"]["recipe"]["seq_len"] == 48
+    assert [tuple(item.shape) for item in report.training.inputs or ()] == [(1, 48), (1, 48)]
+    codes = {notice.code for notice in report.warnings}
+    assert "seq-len-clamped" in codes
+    assert "beyond-positions" not in codes
+    exact = inspector.inspect(config, recipe=inspector.Recipe(seq_len=48))
+    assert exact.training == report.training
+    assert "seq-len-clamped" not in {notice.code for notice in exact.warnings}
+
+
+def test_images_have_no_row_length_and_no_padding() -> None:
+    config = transformers.ViTConfig(architectures=["ViTForImageClassification"], image_size=32, **ENCODER)
+    training = inspector.inspect(config, recipe=inspector.Recipe(batch_size=3)).to_dict()["training"]
+    assert "seq_len" not in training["recipe"]
+    assert training["recipe"]["padding"] is False
+    assert training["inputs"] == [
+        {"name": "pixel_values", "shape": [3, 3, 32, 32], "dtype": "float32"},
+        {"name": "labels", "shape": [3], "dtype": "int64"},
+    ]
+
+
+def test_a_model_of_images_and_text_is_traced_with_text_and_told() -> None:
+    config = transformers.LlavaConfig(
+        architectures=["LlavaForConditionalGeneration"],
+        text_config=llama(),
+        vision_config=transformers.CLIPVisionConfig(
             hidden_size=16,
             num_hidden_layers=1,
             num_attention_heads=2,
             intermediate_size=32,
+            image_size=16,
+            patch_size=8,
         ),
-    ],
-    ids=["mamba", "vit"],
-)
-def test_a_step_that_cannot_be_traced_is_told_and_the_counts_stay(config: Any) -> None:
-    report = inspector.inspect(config)
-    assert report.training is None
-    assert report.parameters.base > 0
-    assert [notice.code for notice in report.warnings if notice.code != "dtype-assumed"] == ["not-traced"]
+    )
+    report = inspector.inspect(config, peft=LORA)
+    assert report.training is not None
+    assert "no-image" in {notice.code for notice in report.warnings}
+    assert "no-image" not in {notice.code for notice in inspector.inspect(llama()).warnings}
 
 
 def test_rows_longer_than_the_models_positions_are_told() -> None:

@@ -1,0 +1,80 @@
+"""The verdicts as a section: on which GPUs the traced step runs, with what to spare, and what was assumed.
+
+The row of the first screen names what fits and what does not; for a single GPU it says by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inspector.errors import one_line
+from inspector.fit_records import Verdict
+from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.units import format_bytes, format_count
+
+__all__ = ["fit_row", "fit_section"]
+
+USABLE = (
+    "Usable is the memory that torch reports less the CUDA context. Headroom is what stays unreserved of it; below "
+    "zero, what is missing at least. A step fits when the allocator has room for all requests, cached blocks released."
+)
+
+
+def fit_row(verdicts: Sequence[Verdict]) -> Row:
+    """Return the row of the first screen."""
+    fitting = [one_line(verdict.gpu) for verdict in verdicts if verdict.fits]
+    others = [one_line(verdict.gpu) for verdict in verdicts if not verdict.fits]
+    if len(verdicts) == 1:
+        size = format_bytes(abs(verdicts[0].headroom_bytes))
+        words = f"{(fitting or others)[0]}: {f'yes, {size} to spare' if fitting else f'no, {size} are missing'}"
+    else:
+        words = ", ".join(fitting) or "none of these"
+        words += f"; not {', '.join(others)}" if others else ""
+    return row(("", "fits", "", "", words), tone=Tone.KEY)
+
+
+def fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
+    """Return one row for each GPU, what its figures mean, and what was assumed for which of them."""
+    columns = (
+        column("GPU", Kind.NAME),
+        column("fits", Kind.LABEL),
+        column("usable", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("headroom", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+    )
+    views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 2, 4),), ((0, 1, 4), (0, 2, 3)))
+    table = Table(columns=columns, rows=tuple(map(_row, verdicts)), views=views)
+    traced = f"The step is the one above, traced for {one_line(platform)}; the first --gpu decides that."
+    return Section(
+        title="Does it fit",
+        blocks=(table, paragraph(f"{USABLE} {traced}", Tone.QUIET), *_assumptions(verdicts)),
+    )
+
+
+def _row(verdict: Verdict) -> Row:
+    """Return the row of one GPU."""
+    cells = (
+        verdict.gpu,
+        "yes" if verdict.fits else "no",
+        format_count(verdict.usable_bytes),
+        format_bytes(verdict.usable_bytes),
+        format_count(verdict.headroom_bytes, signed=True),
+        format_bytes(verdict.headroom_bytes, signed=True),
+    )
+    return row(cells, tone=Tone.KEY if verdict.fits else Tone.PLAIN)
+
+
+def _assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
+    """Return each assumption once, with the GPUs that it was made for."""
+    gpus: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        for assumption in verdict.assumptions:
+            gpus.setdefault(assumption, []).append(verdict.gpu)
+    if not gpus:
+        return []
+    rows = tuple(
+        row(("" if index else "assumed", f"{', '.join(names)}: {assumption}"))
+        for index, (assumption, names) in enumerate(gpus.items())
+    )
+    return [Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)]

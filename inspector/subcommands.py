@@ -1,0 +1,51 @@
+"""`inspect MODEL` and the words that are no model: how one command has subcommands.
+
+click's own groups want a subcommand always. Here the first word decides: a subcommand's name starts that command, and
+anything else is what `inspect MODEL` reads, options in front included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+__all__ = ["WithSubcommands", "Work", "subcommand"]
+
+# What a command returns: the work that its arguments ask for, which returns the exit code.
+Work = Callable[[], int]
+
+
+class WithSubcommands(click.Command):
+    """A command with subcommands beside it; each is told by the first word alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.subcommands: dict[str, click.Command] = {}
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the context of the command that the first word names; completion asks for it, too."""
+        chosen = self.subcommands.get(args[0]) if args else None
+        if chosen is None:
+            return super().make_context(info_name, args, parent, **extra)
+        return chosen.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that the context was made for."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+
+def subcommand(command: WithSubcommands) -> Callable[[Callable[..., Work]], click.Command]:
+    """Return a decorator that makes a function a subcommand of `command`, called like the function."""
+
+    def register(function: Callable[..., Work]) -> click.Command:
+        made = click.command(context_settings=command.context_settings)(function)
+        if made.name is None or made.name in command.subcommands:
+            raise ValueError(f"two subcommands called {made.name}")
+        command.subcommands[made.name] = made
+        return made
+
+    return register

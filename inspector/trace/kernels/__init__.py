@@ -1,0 +1,25 @@
+"""Memory that CUDA kernels take and no tensor of a meta run shows: op -> what its kernel allocates, and in which order.
+
+A rule is a function of shapes, strides and the platform. It says on a `Scratch` what the kernel takes and gives back;
+what it still holds at its end is freed in reverse order, as the destructors of C++ do. Rules come with their source,
+and tests/trace/test_kernels.py holds them against torch's own CUDA code. Duplicate rules for one op raise. What is not
+here and not known is listed in `NOT_ACCOUNTED`, which goes into the report.
+"""
+
+from inspector.trace.kernels import attention, indexing, normalization, pointwise, reductions, sorting
+from inspector.trace.kernels.registry import KERNELS, LT_OPS, NOT_ACCOUNTED, WORKSPACE_OPS, Kernel, Scratch
+
+__all__ = [
+    "KERNELS",
+    "LT_OPS",
+    "NOT_ACCOUNTED",
+    "WORKSPACE_OPS",
+    "Kernel",
+    "Scratch",
+    "attention",
+    "indexing",
+    "normalization",
+    "pointwise",
+    "reductions",
+    "sorting",
+]

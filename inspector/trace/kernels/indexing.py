@@ -1,0 +1,86 @@
+"""Backward passes of indexing and of embeddings, which sort the indices so that each row is added up by one block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.trace.kernels.registry import Scratch, kernel
+from inspector.trace.kernels.sorting import radix_sort_bytes, scan_bytes, unique_bytes
+
+__all__: list[str] = []
+
+aten = torch.ops.aten
+
+_INDEX_BYTES = 8
+# Up to this many indices one kernel adds the rows without sorting (aten/src/ATen/native/cuda/Embedding.cu).
+_UNSORTED_INDICES = 3072
+# Rows that one thread adds up in the backward pass of an embedding (cuda/EmbeddingBackwardKernel.cu).
+_ROWS_PER_THREAD = 10
+
+
+@kernel(aten.embedding.default)
+def _embedding(scratch: Scratch, _weight: Tensor, indices: Tensor, *_: Any) -> None:
+    """Embedding flattens its indices, which copies them when they are an expanded view (native/Embedding.cpp)."""
+    if not indices.is_contiguous():
+        scratch.take(indices.numel() * indices.element_size())
+
+
+@kernel(aten.embedding_dense_backward.default, allocates_outputs=True)
+def _embedding_backward(scratch: Scratch, grad: Tensor, indices: Tensor, rows: int, *_: Any) -> None:
+    """More than 3,072 indices are sorted, cut into segments of equal index and added up in float32 (Embedding.cu).
+
+    The buffers have the sizes that are possible at most, not those that the indices turn out to need.
+    """
+    count = indices.numel()
+    if count <= _UNSORTED_INDICES:
+        scratch.outputs()
+        return
+    sizes = _INDEX_BYTES * count
+    scratch.take(sizes)  # sorted indices
+    scratch.take(sizes)  # where they stood
+    numbers = scratch.take(sizes)
+    scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count)))
+    scratch.give(numbers)
+    scratch.outputs()
+    scratch.take(sizes)  # where each segment begins
+    scratch.take(_INDEX_BYTES)  # how many there are
+    keys = scratch.take(sizes)
+    scratch.give(scratch.take(unique_bytes(scratch.platform, count)))
+    scratch.give(keys)
+    segments = min(count, rows)
+    scratch.take(_INDEX_BYTES * segments)  # parts of each segment
+    scratch.take(_INDEX_BYTES * segments)  # and where they begin
+    scratch.give(scratch.take(scan_bytes(scratch.platform, segments)))
+    scratch.take(_INDEX_BYTES)  # how many parts there are
+    parts = count // _ROWS_PER_THREAD + segments
+    scratch.take(_INDEX_BYTES * parts)  # where each part begins
+    scratch.take(parts * grad.shape[-1] * max(grad.element_size(), 4))  # its sum
+
+
+@kernel(aten._index_put_impl_.default, aten.index_put_.default, aten.index_put.default)
+def _index_put(
+    scratch: Scratch, values: Tensor, indices: Sequence[Tensor | None], new: Tensor, accumulate: bool = False, *_: Any
+) -> None:
+    """Adding at indices sorts them: linear indices, their sorted copy, where they stood, numbers (cuda/Indexing.cu)."""
+    given = [index for index in indices if index is not None]
+    if not accumulate or not given:
+        return
+    count = math.prod(torch.broadcast_shapes(*(index.shape for index in given)))
+    sizes = _INDEX_BYTES * count
+    for _index in given:
+        wrapped = scratch.take(sizes)  # negative indices count from the end
+        scratch.take(sizes)  # times the stride
+        scratch.give(wrapped)
+    if new.numel() != count * math.prod(values.shape[len(indices) :]) or not new.is_contiguous():
+        scratch.take(count * math.prod(values.shape[len(indices) :]) * new.element_size())
+    scratch.take(sizes)
+    scratch.take(sizes)
+    numbers = scratch.take(sizes)
+    last = max(math.prod(values.shape[: len(indices)]) - 1, 1)
+    scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count, last.bit_length())))
+    scratch.give(numbers)

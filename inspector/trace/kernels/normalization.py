@@ -1,0 +1,60 @@
+"""Backward pass of layer norm: gradients of the weights over very many rows are added in two steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.trace.kernels.reductions import reduce
+from inspector.trace.kernels.registry import Scratch, kernel
+
+__all__: list[str] = []
+
+aten = torch.ops.aten
+
+# Beyond this many rows, and where a row is too short to fill the GPU, blocks of rows are added up first.
+_MOST_ROWS_IN_ONE_STEP = 65_536
+
+
+def _partial_sums(scratch: Scratch, rows: int, columns: int, weights: Sequence[Tensor]) -> None:
+    """Take the partial gradients of the weights and what adding them up takes (cuda/layer_norm_kernel.cu)."""
+    if rows <= _MOST_ROWS_IN_ONE_STEP or columns // 32 >= scratch.platform.multiprocessors // 2:
+        return
+    blocks = min(32_768 // -(-columns // 32), -(-rows // 32))
+    parts = [torch.empty(blocks, columns, dtype=weight.dtype, device="meta") for weight in weights]
+    for part in parts:
+        scratch.take(part.numel() * part.element_size())
+    for part in parts:
+        total = scratch.take(columns * part.element_size())
+        reduce(scratch, part, [0], 4)
+        scratch.give(total)
+
+
+@kernel(aten.native_layer_norm.default, allocates_outputs=True)
+def _layer_norm(scratch: Scratch, values: Tensor, *_: Any) -> None:
+    """Copy an input that is not contiguous (layer_norm_kernel.cu, layer_norm_cuda)."""
+    _copy(scratch, values)
+    scratch.outputs()
+
+
+def _copy(scratch: Scratch, tensor: Tensor) -> None:
+    """Take a contiguous copy where a tensor is not contiguous."""
+    if not tensor.is_contiguous():
+        scratch.take(tensor.numel() * tensor.element_size())
+
+
+@kernel(aten.native_layer_norm_backward.default, allocates_outputs=True)
+def _layer_norm_backward(
+    scratch: Scratch, grad: Tensor, values: Tensor, shape: Sequence[int], _mean: Any, _scale: Any, *affine: Any
+) -> None:
+    """Copy what is not contiguous; gradients of weight and bias, where they train, are summed over rows."""
+    _copy(scratch, grad)
+    _copy(scratch, values)
+    scratch.outputs()
+    weights = [item for item in affine[:2] if isinstance(item, Tensor)]
+    columns = math.prod(shape)
+    _partial_sums(scratch, values.numel() // columns, columns, weights)

@@ -1,0 +1,34 @@
+"""Kernels of softmax and dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.trace.kernels.registry import Scratch, kernel
+
+__all__: list[str] = []
+
+aten = torch.ops.aten
+
+
+@kernel(aten._softmax_backward_data.default)
+def _softmax_backward(scratch: Scratch, grad: Tensor, output: Tensor, *_: Any) -> None:
+    """Softmax backward makes grad * output in the wider of both dtypes (aten/src/ATen/native/cuda/SoftMax.cu)."""
+    scratch.take(grad.numel() * max(grad.element_size(), output.element_size()))
+
+
+@kernel(aten.native_dropout.default, allocates_outputs=True)
+def _dropout(scratch: Scratch, *_: Any) -> None:
+    """Make the mask before the output (aten/src/ATen/native/cuda/Dropout.cu)."""
+    scratch.outputs(1, 0)
+
+
+@kernel(aten._safe_softmax.default)
+def _safe_softmax(scratch: Scratch, values: Tensor, dim: int, dtype: torch.dtype | None = None) -> None:
+    """Rows that are masked whole become 0: a truth value for each element, for each row, and a zero (SoftMax.cpp)."""
+    scratch.take(values.numel())
+    scratch.take(values.numel() // values.shape[dim])
+    scratch.take((dtype or values.dtype).itemsize)

@@ -1,0 +1,71 @@
+"""The registry of kernel rules, and what a rule talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from inspector.trace.platform import Platform
+
+__all__ = ["KERNELS", "LT_OPS", "NOT_ACCOUNTED", "WORKSPACE_OPS", "Kernel", "Scratch", "kernel"]
+
+aten = torch.ops.aten
+
+# The first call of any of these in a thread makes its cuBLAS handle take a workspace (ATen/cuda/CublasHandlePool.cpp).
+WORKSPACE_OPS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
+# Of these, the ones with a bias epilogue go through cuBLASLt (ATen/native/cuda/Blas.cpp, addmm_out_cuda_impl).
+LT_OPS = frozenset({aten.addmm.default})
+
+NOT_ACCOUNTED = (
+    ("torch's own RMSNorm module, which few models use", "CUDA runs it as one kernel, the trace as its parts"),
+    ("grouped matrix products of experts", "arguments and workspaces of their kernels, a few MiB at most"),
+    (
+        "plans of cuDNN convolutions and attention",
+        "what cuDNN's own engines add to the workspace is chosen at run time",
+    ),
+)
+
+
+class Scratch(Protocol):
+    """What the kernel of one op takes beside its outputs, while a rule tells it."""
+
+    platform: Platform
+
+    def take(self, size_bytes: int) -> int:
+        """Allocate a block and return it; 0 bytes take none."""
+
+    def give(self, block: int) -> None:
+        """Free a block before the kernel ends."""
+
+    def outputs(self, *order: int) -> None:
+        """Allocate the outputs, in this order of their places; those not named lie on the CPU. Empty means all."""
+
+
+Rule = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The rule of one op; `allocates_outputs` when it says itself when the outputs are made, else they are first."""
+
+    rule: Rule
+    allocates_outputs: bool
+
+
+KERNELS: dict[Any, Kernel] = {}
+
+
+def kernel(*ops: Any, allocates_outputs: bool = False) -> Callable[[Rule], Rule]:
+    """Register a rule for ops; a second one for the same op raises ValueError."""
+
+    def register(rule: Rule) -> Rule:
+        for op in ops:
+            if op in KERNELS:
+                raise ValueError(f"two rules for {op}")
+            KERNELS[op] = Kernel(rule, allocates_outputs)
+        return rule
+
+    return register

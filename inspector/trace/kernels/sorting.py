@@ -1,0 +1,83 @@
+"""What CUB's device-wide algorithms take for the time of a call: scans, radix sorts, selections.
+
+CUB answers how many bytes it wants; the figures here were read off the host code of torch 2.10 (CUDA 12.8), 2.11 and
+2.13 (CUDA 13.0) over a grid of sizes (tests/trace/test_kernels.py). Each is a rounded sum: parts are aligned to 256
+bytes, and 255 more let CUB align the block itself.
+
+Not covered: sorts along one of several dimensions of more than 4,096 elements.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.trace.kernels.registry import Scratch, kernel
+from inspector.trace.platform import Platform
+
+__all__ = ["radix_sort_bytes", "scan_bytes", "unique_bytes"]
+
+aten = torch.ops.aten
+
+_ALIGNMENT = 256
+_INDEX_BYTES = 8
+# Elements that a thread block scans, and the descriptor it leaves for the next one; 32 more are padding.
+_SCAN_TILE, _SCAN_DESCRIPTOR_BYTES, _SCAN_PADDING = 896, 16, 32
+# Up to here one thread block sorts alone, without any memory (DeviceRadixSort, 8-byte keys and values).
+_SINGLE_TILE = 2304
+# A pass sorts 8 bits; it keeps two histograms of 256 counters, and one for each tile.
+_BITS_PER_PASS, _HISTOGRAM_BYTES = 8, 1024
+# torch.sort sorts rows up to this length in place (aten/src/ATen/native/cuda/Sort.cpp).
+_LONGEST_ROW_IN_PLACE = 4096
+
+
+def _aligned(size_bytes: int) -> int:
+    """Round up to CUB's alignment."""
+    return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def scan_bytes(platform: Platform, count: int, tile: int = _SCAN_TILE) -> int:
+    """Return what a scan of `count` elements takes; with CUDA 13 (torch 2.11 on) an allocation more is aligned."""
+    tiles = -(-count // tile)
+    extra = 1 if platform.torch_version >= (2, 11) else 0
+    return _aligned(_SCAN_DESCRIPTOR_BYTES * (tiles + _SCAN_PADDING)) + (1 + extra) * _ALIGNMENT - 1
+
+
+def unique_bytes(platform: Platform, count: int) -> int:
+    """Return what selecting the first of each run of equal 8-byte keys takes, which is a scan with other tiles."""
+    capability = platform.compute_capability
+    return scan_bytes(platform, count, 1792 if capability == (8, 0) else 4608 if capability >= (9, 0) else 320)
+
+
+def radix_sort_bytes(platform: Platform, count: int, bits: int = 64) -> int:
+    """Return what sorting `count` pairs of 8-byte keys and values takes, of which `bits` of the key are looked at."""
+    if count <= _SINGLE_TILE:
+        return 1
+    capability = platform.compute_capability
+    tile = 2816 if capability < (8, 0) else 3840 if capability < (9, 0) else 4608
+    passes = -(-bits // _BITS_PER_PASS)
+    lookback = _HISTOGRAM_BYTES * -(-count // tile)
+    counters = 2 * passes * _HISTOGRAM_BYTES + _ALIGNMENT
+    return 2 * _aligned(_INDEX_BYTES * count) + counters + lookback + _ALIGNMENT - 1
+
+
+@kernel(aten.cumsum.default)
+def _cumsum(scratch: Scratch, values: Tensor, dim: int, *_: Any, dtype: torch.dtype | None = None) -> None:
+    """Only a scan over everything is CUB's (ScanUtils.cuh); integers are cast to int64 first (ReduceOps.cpp)."""
+    wanted = dtype or (values.dtype if values.is_floating_point() else torch.int64)
+    if wanted is not values.dtype:
+        scratch.take(values.numel() * wanted.itemsize)
+    if values.dim() and values.numel() == values.shape[dim]:
+        scratch.take(scan_bytes(scratch.platform, values.numel()))
+
+
+@kernel(aten.sort.default, aten.sort.stable)
+def _sort(scratch: Scratch, values: Tensor, *arguments: Any, **keywords: Any) -> None:
+    """Short rows are sorted in place, with one buffer of indices for the order; long ones by CUB (SortStable.cu)."""
+    if values.dim() != 1:
+        return
+    scratch.take(values.numel() * _INDEX_BYTES)
+    if values.numel() > _LONGEST_ROW_IN_PLACE:
+        scratch.take(radix_sort_bytes(scratch.platform, values.numel(), 8 * values.element_size()))

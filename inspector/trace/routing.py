@@ -1,0 +1,49 @@
+"""Which expert takes which token, where a step asks: routing follows floating-point data, which a trace has none of.
+
+Most expert models multiply all experts' rows at once, and what is allocated does not depend on the routing. A loop over
+experts reads it. Experts are then assumed to be balanced: tokens take them in turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["balanced_choice", "loops_over_experts"]
+
+aten = torch.ops.aten
+
+
+def loops_over_experts(model: nn.Module) -> bool:
+    """Tell whether a model runs its experts one after the other, each with the rows that are routed to it.
+
+    transformers' classes do, unless a decorator gives them another way that the configuration then names
+    (transformers/integrations/moe.py).
+    """
+    for module in model.modules():
+        if "Experts" not in type(module).__name__:
+            continue
+        is_decorated = hasattr(module, "is_transposed") and hasattr(module, "has_gate")
+        if is_decorated:
+            if getattr(module.config, "_experts_implementation", None) == "eager":
+                return True
+        elif "nonzero" in type(module).forward.__code__.co_names:
+            return True
+    return False
+
+
+def balanced_choice(func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
+    """Return the indices that an op chose along the last dimension, and the choice that takes all in turn.
+
+    None for other ops: routers choose with topk or argmax.
+    """
+    if func is aten.topk.default:
+        indices = result[1]
+    elif func is aten.argmax.default:
+        indices = result
+    else:
+        return None
+    count = args[0].shape[-1]
+    return indices, torch.arange(indices.numel()).remainder(count).reshape(indices.shape)

@@ -29,6 +29,7 @@ __all__ = [
     "quiet_client",
     "shown_endpoint",
     "translated_errors",
+    "without_password",
 ]
 
 _PROGRESS_BARS = ("huggingface_hub.http_get", "huggingface_hub.xet_get")
@@ -60,7 +61,7 @@ class HubError(Exception):
     def __init__(self, cause: Cause, detail: str) -> None:
         super().__init__(detail)
         self.cause = cause
-        self.detail = detail
+        self.detail = without_password(detail)
         self.stored: StoredCheckpoint | None = None
 
 
@@ -84,7 +85,12 @@ def endpoint() -> str:
 
 def shown_endpoint() -> str:
     """Return the address of the Hub as it may be printed: a mirror's may hold a password."""
-    return re.sub(r"//[^/@]*@", "//", one_line(endpoint()))
+    return without_password(one_line(endpoint()))
+
+
+def without_password(text: str) -> str:
+    """Return `text` without what stands before the @ of an address."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def is_offline() -> bool:

@@ -101,7 +101,7 @@ def _from_hub(name: str, revision: str | None, offline: bool, progress: Progress
         found = _without_hub(name, revision) if failure.cause is not Cause.REVISION else None
         if found is None:
             raise ModelUnavailableError(_unavailable(name, revision, failure)) from failure
-        if failure.stored is not None:
+        if failure.stored is not None and (found.checkpoint is None or found.checkpoint.tensors is None):
             found = dataclasses.replace(found, checkpoint=failure.stored)
         return _with_notice(found, failure.cause.value, _stand_in(name, revision, found, failure))
 

@@ -299,6 +299,18 @@ def test_of_a_gated_repository_the_sizes_are_told(hub: LoopbackHub) -> None:
     assert files.checkpoint.tensors is None
 
 
+def test_what_the_cache_knows_is_kept_when_the_hub_fails(hub: LoopbackHub) -> None:
+    """A new commit whose configuration cannot be downloaded: the old one is served whole, headers included."""
+    hub.host("org/model", {"config.json": CONFIG, **sharded(2)})
+    stored("org/model")
+    hub.host("org/model", {"config.json": config_bytes(vocab_size=11), **sharded(3)}, commit="second")
+    hub.broken = Broken(status=503, where="/resolve/main/config.json")
+    files = locate("org/model")
+    assert (files.served_from, files.revision) == (ServedFrom.CACHE, commit_of("first"))
+    assert files.checkpoint is not None
+    assert elements(files.checkpoint) == ELEMENTS
+
+
 def test_the_catalogue_knows_the_published_total_only() -> None:
     """Sizes of files are not in it."""
     assert locate("Qwen/QwQ-32B", offline=True).checkpoint == StoredCheckpoint(parameters=32_763_876_352)

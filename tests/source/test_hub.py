@@ -176,6 +176,11 @@ def test_a_password_in_the_endpoint_is_not_printed(hub: LoopbackHub, monkeypatch
     assert published is not None
     assert published.source == f"{hub.endpoint}/api/models/org/model"
     assert "secret" not in str(failure("org/absent"))
+    hub.broken = Broken(body=b"{}", where="/resolve/")  # the client's own message has the whole address
+    hub.host("org/model2", {"config.json": LLAMA})
+    message = str(failure("org/model2"))
+    assert "is missing the 'X-Repo-Commit' header" in message
+    assert "secret" not in message
 
 
 def test_a_repository_without_a_configuration_says_what_it_holds(hub: LoopbackHub) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from inspector.checkpoint_records import CheckpointFacts
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.fit_records import Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
@@ -54,7 +55,7 @@ def _run(request: Request, progress: Progress) -> Report:
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
-    files = _files(request)
+    files = _files(request, progress)
     progress("loading transformers and PEFT")
     preload.join()
 
@@ -63,7 +64,7 @@ def _run(request: Request, progress: Progress) -> Report:
     from inspector.model.counting import count_model
 
     progress("building the model without its weights")
-    counted = count_model(request, files)
+    counted = count_model(request, files, progress)
     static = textbook = None
     traced = _Traced()
     if not request.count_only:
@@ -83,12 +84,22 @@ def _run(request: Request, progress: Progress) -> Report:
         model=counted.model,
         parameters=counted.census,
         adapter=counted.adapter,
+        checkpoint=_checkpoint(files, counted),
         static=static,
         training=traced.memory,
         textbook=textbook,
         fit=traced.fit,
         warnings=(*counted.notices, *selection.notices, *traced.notices),
     )
+
+
+def _checkpoint(files: SourceFiles | None, counted: Counted) -> CheckpointFacts | None:
+    """Return what the source stores of the counted model; an object of the Python API is stored nowhere."""
+    from inspector.memory.loading import checkpoint_facts
+
+    if files is None or files.checkpoint is None:
+        return None
+    return checkpoint_facts(files.checkpoint, counted, quantized="quantization_config" in files.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,13 +194,14 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _files(request: Request) -> SourceFiles | None:
+def _files(request: Request, progress: Progress) -> SourceFiles | None:
     """Return what the source holds for a named model; a live object of the Python API needs no source."""
     if not isinstance(request.model, (str, os.PathLike)):
         return None
     from inspector.source.locate import locate
 
-    return locate(os.fspath(request.model), revision=request.revision, offline=request.offline)
+    name = os.fspath(request.model)
+    return locate(name, revision=request.revision, offline=request.offline, progress=progress)
 
 
 def _preload() -> None:

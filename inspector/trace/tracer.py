@@ -256,8 +256,8 @@ class Tracer(TorchDispatchMode):
             return Category.LOGITS_AND_LOSS
         if (
             self._phase is Phase.LOAD
-        ):  # what a loop makes before its first step: further micro-batches, sums for the log
-            return Category.LOGITS_AND_LOSS if tensor.is_floating_point() and tensor.dim() == 0 else Category.INPUTS
+        ):  # what a loop makes before its first step: further micro-batches, scalars for the log
+            return Category.INPUTS if tensor.dim() else Category.LOGITS_AND_LOSS
         return None
 
     def _allocate(self, size: int, op: str) -> int:

@@ -25,8 +25,9 @@ from inspector.training_records import Recipe, TrainingMemory
 
 if TYPE_CHECKING:
     from inspector.fit.selection import Selection
+    from inspector.measurement_records import Measurement
 
-__all__ = ["run"]
+__all__ = ["measure", "run"]
 
 Progress = Callable[[str], None]
 
@@ -42,6 +43,32 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
     """
     with _ONE_AT_A_TIME, _no_collection():
         return _run(request, progress)
+
+
+def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
+    """Run the step of `request` on the CUDA device at hand and return it beside its prediction."""
+    with _ONE_AT_A_TIME, _no_collection():
+        progress("loading torch")
+
+        from inspector.measure.measuring import check, measured
+
+        check(request.recipe)
+        progress("reading the configuration")
+        files = _files(request)
+        progress("loading transformers and PEFT")
+
+        from inspector.model.counting import count_model
+        from inspector.source import catalogue
+
+        bundled = None if files is None else catalogue.load(files.id)
+        is_bundled = files is None or (bundled is not None and bundled.config == files.config)
+        return measured(
+            lambda: count_model(request, files),
+            request.recipe,
+            _versions(),
+            None if files is None or is_bundled else files.config,
+            progress,
+        )
 
 
 def _run(request: Request, progress: Progress) -> Report:

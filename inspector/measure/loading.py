@@ -38,12 +38,12 @@ def load_on(model: nn.Module, device: torch.device) -> None:
         storage = (tensor.untyped_storage()._cdata, tensor.shape, tensor.dtype)
         if storage not in storages:
             storages[storage] = _placed(name, tensor, values.get(id(tensor)), device)
-        placed[id(tensor)] = storages[storage]
+        placed[id(tensor)] = _as(tensor, storages[storage])
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for key, old in held.items():
                 if old is not None:
-                    held[key] = _as(old, placed[id(old)])
+                    held[key] = placed[id(old)]
 
 
 def _placed(name: str, tensor: Tensor, value: Tensor | None, device: torch.device) -> Tensor:
@@ -61,12 +61,8 @@ def _placed(name: str, tensor: Tensor, value: Tensor | None, device: torch.devic
 
 
 def _as(old: Tensor, new: Tensor) -> Any:
-    """Return `new` as what `old` is to its module."""
-    if not isinstance(old, nn.Parameter):
-        return new
-    if not isinstance(new, nn.Parameter):
-        new = nn.Parameter(new, requires_grad=old.requires_grad)
-    return new
+    """Return `new` as what `old` is to the modules that share it."""
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 def _buffer_values(base: Any) -> dict[int, Tensor]:

@@ -40,6 +40,7 @@ def load_on(model: nn.Module, device: torch.device) -> None:
             storages[storage] = _placed(name, tensor, values.get(id(tensor)), device)
         placed[id(tensor)] = _as(tensor, storages[storage])
     for module in model.modules():
+        held: dict[str, Any]
         for held in (module._parameters, module._buffers):
             for key, old in held.items():
                 if old is not None:

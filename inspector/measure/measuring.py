@@ -29,10 +29,10 @@ from inspector.quiet import quietly
 from inspector.records import Counted, plain
 from inspector.trace.platform import Platform
 from inspector.trace.training import NotTraceableError, resolved, step_notices, trace_training
-from inspector.training_records import Event, MemoryPhase, Recipe
+from inspector.training_records import Event, Recipe
 from inspector.units import format_bytes
 
-__all__ = ["check", "compared_figures", "figures_of", "folded", "measured"]
+__all__ = ["check", "figures_of", "folded", "measured"]
 
 # Until then torch takes, of free blocks of one size, that of the lowest address (docs/training.md).
 _COMPARES_ADDRESSES = (2, 10)
@@ -103,16 +103,6 @@ def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
     return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + overhead(gpu).bytes)
 
 
-def compared_figures(phase: MemoryPhase) -> dict[str, int]:
-    """Return the figures of a phase that are predicted to the byte, by their keys."""
-    return {
-        "peak_allocated_bytes": phase.peak_allocated_bytes,
-        "end_allocated_bytes": phase.end_allocated_bytes,
-        "peak_reserved_bytes": phase.peak_reserved_bytes,
-        "end_reserved_bytes": phase.end_reserved_bytes,
-    }
-
-
 def _that_fits(tape: list[Event], gpu: Device) -> Timeline:
     """Return the timeline of a tape, or raise DoesNotFitError where the free memory will not do."""
     platform = platform_at_hand(gpu)
@@ -131,7 +121,7 @@ def _run(
     model: Any, recipe: Recipe, device: torch.device, timeline: Timeline, tape: list[Event]
 ) -> tuple[Figures, list[Differing]]:
     """Run the step; return what the allocator said and, where that differs from the timeline, where it does."""
-    watch = Watch(device)
+    watch = Watch(device, timeline.phases)
     memory: Any = torch.cuda.memory
     memory._record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
     try:
@@ -143,10 +133,7 @@ def _run(
             process_bytes=process_bytes(str(torch.cuda.get_device_properties(device).uuid)),
             device_used_bytes=total - free,
         )
-        if list(map(compared_figures, figures.phases)) == list(map(compared_figures, timeline.phases)):
-            return figures, []
-        history = memory._snapshot(device)["device_traces"][device.index or 0]
-        return figures, differing(_sizes(history), tape)
+        return figures, differing(watch.history, tape) if watch.history else []
     except torch.OutOfMemoryError as error:
         _release(error)
         raise DoesNotFitError(
@@ -168,19 +155,6 @@ def _run(
 def _release(error: BaseException) -> None:
     """Let go of what the frames of an error hold: the tensors of the step that stopped."""
     traceback.clear_frames(error.__traceback__)
-
-
-def _sizes(history: list[dict[str, Any]]) -> list[int]:
-    """Return the signed sizes of the allocator's history: a free has the size of what was allocated at its address."""
-    sizes: list[int] = []
-    alive: dict[int, int] = {}
-    for entry in history:
-        if entry["action"] == "alloc":
-            alive[entry["addr"]] = entry["size"]
-            sizes.append(entry["size"])
-        elif entry["action"] == "free_completed":
-            sizes.append(-alive.pop(entry["addr"], entry["size"]))
-    return sizes
 
 
 def _shortened(found: Differing) -> Differing:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -53,20 +54,29 @@ class Watch:
     """What torch.cuda says of each phase: peaks since its start, and what is held at its end.
 
     A phase that comes several times in a step (gradient accumulation) has the largest peak and the last end, as in the
-    prediction.
+    prediction. Where the phases are not as `expected`, `history` is what the allocator recorded of itself until the
+    steps were over: the signed sizes of allocations and frees.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, expected: Sequence[MemoryPhase]) -> None:
+        self.history: Sequence[int] = ()
         self._device = device
+        self._expected = tuple(expected)
         self._current: tuple[Phase, int] | None = None
         self._phases: dict[tuple[Phase, int], MemoryPhase] = {}
 
     def enter(self, phase: Phase, step: int) -> None:
         """Note what the phase before took and let the peaks start anew."""
-        self.close()
+        self._note()
         self._current = (phase, step)
 
     def close(self) -> None:
+        """Note what the last phase took, and read the history where a figure differs."""
+        self._note()
+        if self.phases != self._expected:
+            self.history = _recorded_sizes(self._device)
+
+    def _note(self) -> None:
         """Note what the phase at hand took."""
         cuda = torch.cuda
         if self._current is not None:
@@ -103,6 +113,21 @@ def run_on(model: nn.Module, recipe: Recipe, device: torch.device, watcher: Watc
     with _attention(recipe):
         run_steps(model, batch, optimizer, watcher.enter, recipe)
         watcher.close()
+
+
+def _recorded_sizes(device: torch.device) -> list[int]:
+    """Return the signed sizes that the allocator recorded: a free has that of what was allocated at its address."""
+    memory: Any = torch.cuda.memory
+    history = memory._snapshot(device)["device_traces"][device.index or 0]
+    sizes: list[int] = []
+    alive: dict[int, int] = {}
+    for entry in history:
+        if entry["action"] == "alloc":
+            alive[entry["addr"]] = entry["size"]
+            sizes.append(entry["size"])
+        elif entry["action"] == "free_completed":
+            sizes.append(-alive.pop(entry["addr"], entry["size"]))
+    return sizes
 
 
 def _batch(model: nn.Module, recipe: Recipe, device: torch.device) -> dict[str, Any]:

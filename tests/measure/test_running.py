@@ -1,4 +1,4 @@
-"""What `inspect measure` runs, on the CPU with real tensors: it allocates and frees what the tape under CPU's rules says.
+"""What `inspect measure` runs, on the CPU: it allocates and frees what the tape under CPU's rules says.
 
 The same `run_on` runs on a GPU; only the device differs, and who watches.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def traced(model: nn.Module, recipe: Recipe) -> list[Event]:
     )
     for _, tensor, category in load_order(model):
         tracer.hold([tensor], category)
-    batch = {}
+    batch: dict[str, Any] = {}
     for name, item in batch_inputs(base_model(model), recipe).items():
         batch[name] = item.on("meta") if isinstance(item, Input) else item
         if isinstance(item, Input) and not item.dtype.is_floating_point:
@@ -56,9 +57,11 @@ class Noted:
         self.phases: list[tuple[int, Phase] | None] = []
 
     def enter(self, phase: Phase, step: int) -> None:
+        """Note the phase."""
         self.phases.append((step, phase))
 
     def close(self) -> None:
+        """Note the end."""
         self.phases.append(None)
 
 
@@ -69,6 +72,7 @@ class StopsAtTheEnd(Unwatched):
         self._recorded = recorded
 
     def close(self) -> None:
+        """End the profile."""
         self._recorded.stop()
 
 

@@ -153,6 +153,13 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     "--gradient-accumulation", type=_COUNT, default=1, show_default=True, help="Micro-batches of one optimizer step."
 )
 @click.option(
+    "--mixed-precision",
+    type=click.Choice(("no", "bf16", "fp16")),
+    default="no",
+    show_default=True,
+    help="Autocast, as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss.",
+)
+@click.option(
     "--optimizer",
     metavar="NAME",
     callback=_known_optimizer,
@@ -242,6 +249,7 @@ def command(
     batch_size: int,
     seq_len: int,
     gradient_accumulation: int,
+    mixed_precision: str,
     optimizer: str,
     optim_args: str | None,
     gradient_checkpointing: bool,
@@ -289,6 +297,7 @@ def command(
                 batch_size=batch_size,
                 seq_len=seq_len,
                 gradient_accumulation=gradient_accumulation,
+                mixed_precision=mixed_precision,
                 optimizer=optimizer,
                 optim_args=optim_args,
                 gradient_checkpointing=gradient_checkpointing,

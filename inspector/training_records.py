@@ -36,11 +36,13 @@ class Recipe:
     rows (an attention mask then exists); None means padded when the batch is larger than 1. `loop` is whose step runs:
     "trainer" (transformers.Trainer) or "plain" (a bare PyTorch loop). `attention` is sdpa or eager, `sdpa_backend`
     which fused kernel: auto, flash, efficient or math.
+    `mixed_precision` is no, bf16 or fp16: autocast, and for fp16 a scaled loss, as TrainingArguments(bf16=, fp16=).
     """
 
     batch_size: int = 1
     seq_len: int | None = 1024
     gradient_accumulation: int = 1
+    mixed_precision: str = "no"
     optimizer: str = "adamw_torch"
     optim_args: str | None = None
     gradient_checkpointing: bool = False

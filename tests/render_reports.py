@@ -518,6 +518,7 @@ HOSTILE = Report(
         recipe=Recipe(
             batch_size=3,
             gradient_accumulation=4,
+            mixed_precision=HOSTILE_TEXT,
             optimizer=HOSTILE_TEXT,
             max_grad_norm=0,
             loop=HOSTILE_TEXT,

@@ -115,6 +115,8 @@ def _recipe(training: TrainingMemory) -> Iterator[str]:
     yield f"batch {_batch(training)}{padding}"
     if recipe.gradient_accumulation > 1:
         yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
+    if recipe.mixed_precision != "no":
+        yield f"{one_line(recipe.mixed_precision)} mixed precision"
     yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
     yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}"
     yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"

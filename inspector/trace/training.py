@@ -19,13 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.errors import InspectorError, one_line
+from inspector.errors import InspectorError, UsageError, one_line, quoted
 from inspector.optimizer_names import checked_name, parse_optim_args
 from inspector.records import Notice
+from inspector.trace.autocast import autocast_rules
 from inspector.trace.batch import BatchError, Input, batch_inputs, leaves_out_images, longest_row
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.devices import as_on_a_device
 from inspector.trace.kernels import NOT_ACCOUNTED
+from inspector.trace.mixed_precision import PRECISIONS
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.routing import loops_over_experts
@@ -79,9 +81,12 @@ def resolved(model: Any, recipe: Recipe) -> Recipe:
     """Return the recipe as it runs on `model`: what depends on the rest filled in, rows no longer than can run.
 
     `seq_len` is None where the model takes no tokens, and `padding` then False. Raises UsageError where the optimizer
-    is unknown, NotTraceableError where no batch is known for the model.
+    or the precision is unknown, NotTraceableError where no batch is known for the model.
     """
     parse_optim_args(checked_name(recipe.optimizer), recipe.optim_args)
+    if recipe.mixed_precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UsageError(f"mixed precision {quoted(str(recipe.mixed_precision))} is not known: use one of {known}.")
     base = base_model(model)
     try:
         longest = longest_row(base)
@@ -120,7 +125,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
         tracer.hold([tensor], category, _owner(name))
     try:
         batch = _batch(tracer, base, recipe)
-        with cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
+        with cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
             optimizer = made_optimizer(model, recipe)
             tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
             run_steps(model, batch, optimizer, tracer.enter, recipe)
@@ -149,6 +154,7 @@ def run_steps(
         steps=STEPS,
         max_grad_norm=recipe.max_grad_norm,
         gradient_accumulation=recipe.gradient_accumulation,
+        mixed_precision=recipe.mixed_precision,
     )
 
 
@@ -230,6 +236,11 @@ def _refuse_scans(base: nn.Module) -> None:
                 f"{name} goes through each row position by position where no CUDA kernel is installed for it, and what "
                 "that kernel keeps is not known here"
             )
+
+
+def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Return the rules that mixed precision needs: without it no op goes through them."""
+    return contextlib.nullcontext() if recipe.mixed_precision == "no" else autocast_rules()
 
 
 def prepare(model: Any, recipe: Recipe) -> None:

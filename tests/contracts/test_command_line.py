@@ -27,6 +27,7 @@ def test_the_options_stay() -> None:
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
+        "--mixed-precision",
         "--optimizer",
         "--optim-args",
         "--gradient-checkpointing",

@@ -35,7 +35,7 @@ CONTRACT = {
     },
     "training.recipe": {
         *("batch_size", "seq_len", "gradient_accumulation", "optimizer", "gradient_checkpointing", "max_grad_norm"),
-        *("padding", "loop", "attention", "sdpa_backend"),
+        *("padding", "loop", "attention", "sdpa_backend", "mixed_precision"),
     },
     "training.peak": {"phase", "module", "op", "breakdown"},
     "training.peak.breakdown": {category.value for category in Category},

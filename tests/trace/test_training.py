@@ -27,6 +27,7 @@ RECIPES = {
     "padded": inspector.Recipe(batch_size=2),
     "unpadded": inspector.Recipe(batch_size=2, padding=False),
     "eager": inspector.Recipe(attention="eager"),
+    "bf16": inspector.Recipe(mixed_precision="bf16"),
     "math": inspector.Recipe(sdpa_backend="math"),
     "sgd without clipping": inspector.Recipe(optimizer="sgd", max_grad_norm=0),
 }

@@ -72,9 +72,19 @@ def _splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> 
     return next(splits for splits, efficiency in efficiencies.items() if efficiency >= 0.85 * best)
 
 
-@kernel(aten._scaled_dot_product_flash_attention_backward.default)
-def _flash_attention_backward(scratch: Scratch, _grad: Tensor, query: Tensor, key: Tensor, *_: Any, **__: Any) -> None:
-    """Row sums, and dq in float32; grouped queries get dk and dv for each query head first."""
+@kernel(aten._scaled_dot_product_flash_attention_backward.default, allocates_outputs=True)
+def _flash_attention_backward(
+    scratch: Scratch, grad: Tensor, query: Tensor, key: Tensor, _value: Tensor, out: Tensor, *_: Any, **__: Any
+) -> None:
+    """Row sums, and dq in float32; grouped queries get dk and dv for each query head first.
+
+    The gradient and the output are copied where their rows of heads do not lie one after the other, as when the query
+    did not (transformers/cuda/attention_backward.cu, `_flash_attention_backward`).
+    """
+    for tensor in (grad, out):
+        if not tensor.transpose(1, 2).is_contiguous():
+            scratch.take(tensor.numel() * tensor.element_size())
+    scratch.outputs(0, 1, 2)
     batch, heads, queries, size = query.shape
     rows = _up(queries, 128)
     scratch.take(_FLOAT_BYTES * batch * heads * rows)

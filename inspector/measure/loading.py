@@ -40,8 +40,8 @@ def load_on(model: nn.Module, device: torch.device) -> None:
             storages[storage] = _placed(name, tensor, values.get(id(tensor)), device)
         placed[id(tensor)] = _as(tensor, storages[storage])
     for module in model.modules():
-        held: dict[str, Any]
-        for held in (module._parameters, module._buffers):
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in tables:
             for key, old in held.items():
                 if old is not None:
                     held[key] = placed[id(old)]

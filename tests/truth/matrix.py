@@ -77,6 +77,15 @@ ROWS = (
     _row("lora-float16", _SMALL, 3, f"--lora r=16 {_ALL} --dtype float16"),
     _row("prompt-tuning", _SMALL, 3, '--peft \'{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 20}\''),
     _row("ln-tuning", "meta-llama/Llama-3.2-1B", 3, '--peft \'{"peft_type": "LN_TUNING"}\''),
+    # Mixed precision.
+    _row("full-bf16", _SMALL, 3, "--dtype float32 --mixed-precision bf16"),
+    _row("full-bf16-plain", _SMALL, 3, "--dtype float32 --mixed-precision bf16 --loop plain"),
+    _row("full-fp16", _SMALL, 3, "--dtype float32 --mixed-precision fp16"),
+    _row("full-bf16-checkpointing", _SMALL, 3, "--dtype float32 --mixed-precision bf16 --gradient-checkpointing"),
+    _row("lora-bf16", _SMALL, 3, f"--lora r=16,dropout=0.05 {_ALL} --mixed-precision bf16"),
+    _row("lora-fp16", _SMALL, 3, f"--lora r=16,dropout=0.05 {_ALL} --dtype float16 --mixed-precision fp16"),
+    _row("lora-bf16-padded", _SMALL, 3, f"--lora r=16 {_ALL} --mixed-precision bf16 --batch-size 4 --seq-len 512"),
+    _row("bert-bf16", "google-bert/bert-base-uncased", 3, "--dtype float32 --mixed-precision bf16 --seq-len 512"),
     # Kinds of models.
     _row("gpt2", "openai-community/gpt2", 3),
     _row("gpt2-lora", "openai-community/gpt2", 3, f"--lora r=16,dropout=0.05 {_ALL}"),

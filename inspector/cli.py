@@ -177,6 +177,11 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
 )
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute blocks again in the backward pass.")
 @click.option(
+    "--use-reentrant/--no-use-reentrant",
+    default=False,
+    help="The key of gradient_checkpointing_kwargs; default: not reentrant, as in transformers.",
+)
+@click.option(
     "--max-grad-norm",
     type=click.FloatRange(min=0),
     callback=_finite,
@@ -198,10 +203,10 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
 )
 @click.option(
     "--attention",
-    type=click.Choice(("sdpa", "eager")),
+    type=click.Choice(("sdpa", "eager", "flash_attention_2")),
     default="sdpa",
     show_default=True,
-    help="Attention implementation.",
+    help="Attention implementation; flash_attention_2 is the flash-attn package, which need not be installed.",
 )
 @click.option(
     "--sdpa-backend",
@@ -209,6 +214,17 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     default="auto",
     show_default=True,
     help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
+)
+@click.option(
+    "--use-cache/--no-use-cache",
+    default=None,
+    help="Whether the forward pass fills a KV cache; default: no, as transformers.Trainer sets it.",
+)
+@click.option(
+    "--alloc-conf",
+    metavar="SETTINGS",
+    help="The allocator's settings, such as expandable_segments:True; default: PYTORCH_CUDA_ALLOC_CONF, else "
+    "PYTORCH_ALLOC_CONF.",
 )
 @click.option(
     "--gpu",
@@ -253,11 +269,14 @@ def command(
     optimizer: str,
     optim_args: str | None,
     gradient_checkpointing: bool,
+    use_reentrant: bool,
     max_grad_norm: float,
     padding: bool | None,
     loop: str,
     attention: str,
     sdpa_backend: str,
+    use_cache: bool | None,
+    alloc_conf: str | None,
     gpus_: tuple[str, ...],
     gpu_memory: tuple[str, ...],
     count_only: bool,
@@ -301,11 +320,14 @@ def command(
                 optimizer=optimizer,
                 optim_args=optim_args,
                 gradient_checkpointing=gradient_checkpointing,
+                use_reentrant=use_reentrant,
                 max_grad_norm=max_grad_norm,
                 padding=padding,
                 loop=loop,
                 attention=attention,
                 sdpa_backend=sdpa_backend,
+                use_cache=use_cache,
+                alloc_conf=alloc_conf,
             ),
             gpus=gpus_,
             gpu_memory=gpu_memory,

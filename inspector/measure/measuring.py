@@ -24,6 +24,7 @@ from inspector.measure.devices import check_packages, cuda_device, described, em
 from inspector.measure.driver import process_bytes
 from inspector.measure.running import Watch, run_on
 from inspector.measurement_records import Device, Differing, Figures, Measurement
+from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.memory.timeline import Timeline, fold
 from inspector.quiet import quietly
 from inspector.records import Counted, plain
@@ -50,6 +51,7 @@ def check(recipe: Recipe) -> None:
 def measured(
     build: Callable[[], Counted],
     recipe: Recipe,
+    settings: AllocatorSettings,
     versions: Mapping[str, str],
     config: Mapping[str, Any] | None,
     progress: Callable[[str], None],
@@ -72,7 +74,7 @@ def measured(
         except NotTraceableError as error:
             message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
             raise UnsupportedModelError(message) from error
-        timeline = _that_fits(tape, gpu)
+        timeline = _that_fits(tape, settings, gpu)
         progress("building the model again")
         model = build().trainable
         progress("running the step on the GPU")
@@ -92,10 +94,17 @@ def measured(
     )
 
 
-def folded(tape: list[Event], platform: Platform, *, descending: bool, limit_bytes: int | None = None) -> Timeline:
+def folded(
+    tape: list[Event],
+    settings: AllocatorSettings,
+    platform: Platform,
+    *,
+    descending: bool,
+    limit_bytes: int | None = None,
+) -> Timeline:
     """Run a tape through the allocator of the torch of `platform`, over a driver with such addresses."""
     is_descending = descending and platform.torch_version <= _COMPARES_ADDRESSES
-    return fold(tape, limit_bytes=limit_bytes, descending_addresses=is_descending)
+    return fold(tape, settings, limit_bytes=limit_bytes, descending_addresses=is_descending)
 
 
 def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
@@ -103,17 +112,20 @@ def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
     return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + overhead(gpu).bytes)
 
 
-def _that_fits(tape: list[Event], gpu: Device) -> Timeline:
+def _that_fits(tape: list[Event], settings: AllocatorSettings, gpu: Device) -> Timeline:
     """Return the timeline of a tape, or raise DoesNotFitError where the free memory will not do."""
-    platform = platform_at_hand(gpu)
-    timeline = folded(tape, platform, descending=gpu.descending_addresses, limit_bytes=gpu.free_bytes)
+
+    def under(limit_bytes: int | None) -> Timeline:
+        descending = gpu.descending_addresses
+        return folded(tape, settings, platform_at_hand(gpu), descending=descending, limit_bytes=limit_bytes)
+
+    timeline = under(gpu.free_bytes)
     if timeline.ran_out is None:
         return timeline
-    needed = folded(tape, platform, descending=gpu.descending_addresses).peak_reserved_bytes
     raise DoesNotFitError(
-        f"the step will not fit: it needs {format_bytes(needed)} by prediction, and {gpu.name} has "
-        f"{format_bytes(gpu.free_bytes)} free; nothing was run; try a smaller --batch-size or --seq-len, or "
-        "--gradient-checkpointing."
+        f"the step will not fit: by prediction it needs {format_bytes(under(None).peak_reserved_bytes)}, and "
+        f"{gpu.name} has {format_bytes(gpu.free_bytes)} free, so nothing was run; try a smaller --batch-size or "
+        "--seq-len, or --gradient-checkpointing."
     )
 
 

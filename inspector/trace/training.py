@@ -26,6 +26,7 @@ from inspector.trace.autocast import autocast_rules
 from inspector.trace.batch import BatchError, Input, batch_inputs, leaves_out_images, longest_row
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.devices import as_on_a_device
+from inspector.trace.flash_attention import flash_attention_package, use_attention
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.trace.mixed_precision import PRECISIONS
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
@@ -34,12 +35,13 @@ from inspector.trace.routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
-from inspector.training_records import BatchInput, Category, Event, Phase, Recipe, Unaccounted
+from inspector.training_records import BatchInput, BlockShape, Category, Event, Phase, Recipe, Unaccounted
 
 __all__ = [
     "STEPS",
     "NotTraceableError",
     "base_model",
+    "block_shape",
     "load_order",
     "not_accounted",
     "platform_of",
@@ -52,6 +54,11 @@ __all__ = [
 ]
 
 STEPS = 2
+# torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
+_NO_INPUT_REQUIRES_GRAD = (
+    "reentrant checkpointing needs an input of the first block that requires gradients, and none does, so that nothing "
+    "would train; drop --use-reentrant."
+)
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
     "Input type (float) and bias type": "as a real step does: its inputs are float32; use --dtype float32",
@@ -117,6 +124,12 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     """
     base = base_model(model)
     _refuse_scans(base)
+    with flash_attention_package(platform, recipe.attention):
+        return _traced(model, base, recipe, platform)
+
+
+def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[Event]:
+    """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     prepare(model, recipe)
     names = {module: name for name, module in base.named_modules()}
     tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
@@ -134,6 +147,8 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
+        if recipe.use_reentrant and "does not require grad" in str(error):
+            raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({_said(error)}){_advice(error)}") from error
 
 
@@ -156,6 +171,20 @@ def run_steps(
         gradient_accumulation=recipe.gradient_accumulation,
         mixed_precision=recipe.mixed_precision,
     )
+
+
+def block_shape(model: Any) -> BlockShape | None:
+    """Return what rules of thumb know of the text model, None where its configuration has no such sizes."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    try:
+        config = base_model(model).config.get_text_config()
+    except ValueError:  # MusicGen has two text parts, and neither stands for the whole
+        return None
+    sizes = [size for size in (getattr(config, name, None) for name in names) if isinstance(size, int)]
+    if len(sizes) != len(names):
+        return None
+    hidden, layers, heads = sizes
+    return BlockShape(hidden_size=hidden, layer_count=layers, head_count=heads)
 
 
 def traced_inputs(model: Any, recipe: Recipe) -> tuple[BatchInput, ...]:
@@ -244,14 +273,14 @@ def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
 
 
 def prepare(model: Any, recipe: Recipe) -> None:
-    """Set the model up for training as Trainer does: no cache, checkpointing and attention as asked for."""
+    """Set the model up for training as Trainer does: cache, checkpointing and attention as asked for."""
     base = base_model(model)
     model.train()
-    base.config.use_cache = False
+    base.config.use_cache = bool(recipe.use_cache)
     if recipe.attention != "sdpa":
-        base.set_attn_implementation(recipe.attention)
+        use_attention(base, recipe.attention)
     if recipe.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": recipe.use_reentrant})
 
 
 def load_order(model: nn.Module) -> Iterator[tuple[str, Tensor, Category]]:

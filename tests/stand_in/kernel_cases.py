@@ -1,6 +1,6 @@
 """Ops whose allocations are recorded on torch's CUDA build and held against the trace: name -> what runs.
 
-A case is a generator: up to its first yield it makes its inputs, between the first and the second runs what is recorded.
+A case is a generator: up to its first yield it makes its inputs, between the first and the second runs what counts.
 """
 
 from __future__ import annotations

@@ -77,6 +77,15 @@ ROWS = (
     _row("lora-float16", _SMALL, 3, f"--lora r=16 {_ALL} --dtype float16"),
     _row("prompt-tuning", _SMALL, 3, '--peft \'{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 20}\''),
     _row("ln-tuning", "meta-llama/Llama-3.2-1B", 3, '--peft \'{"peft_type": "LN_TUNING"}\''),
+    _row(
+        "lora-reentrant",
+        _SMALL,
+        3,
+        f"--lora r=16 {_ALL} --modules-to-save embed_tokens --gradient-checkpointing --use-reentrant",
+    ),
+    _row("full-cache", _SMALL, 3, "--use-cache"),
+    _row("lora-expandable", _SMALL, 3, f"--lora r=16 {_ALL} --alloc-conf expandable_segments:True"),
+    _row("lora-max-split", _SMALL, 3, f"--lora r=16 {_ALL} --alloc-conf max_split_size_mb:64"),
     # Mixed precision.
     _row("full-bf16", _SMALL, 3, "--dtype float32 --mixed-precision bf16"),
     _row("full-bf16-plain", _SMALL, 3, "--dtype float32 --mixed-precision bf16 --loop plain"),

@@ -17,6 +17,7 @@ from transformers.integrations import sdpa_attention
 from inspector.measure.measuring import folded
 from inspector.memory.timeline import Timeline
 from inspector.model.counting import count_model
+from inspector.recipes import allocator_settings
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
@@ -32,7 +33,8 @@ def predicted(name: str, group: str) -> Timeline:
     """Return the timeline that is predicted for a row."""
     row = next(row for row in load() if (row.name, row.group) == (name, group))
     tape = _HARNESSES[row.harness](row)
-    return folded(tape, row.platform, descending=row.descends)
+    settings, _ = allocator_settings(row.recipe, {})
+    return folded(tape, settings, row.platform, descending=row.descends)
 
 
 def _inspect_measure(row: Measured) -> list[Event]:

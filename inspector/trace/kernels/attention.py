@@ -15,7 +15,7 @@ from torch import Tensor
 from inspector.trace.kernels.registry import Scratch, kernel
 from inspector.trace.platform import Platform
 
-__all__: list[str] = []
+__all__ = ["flash_splits"]
 
 aten = torch.ops.aten
 
@@ -39,7 +39,7 @@ def _flash_attention(
     """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own."""
     batch, heads, rows, size = query.shape
     scratch.outputs(0, 1)
-    splits = 1 if dropout_p else _splits(scratch.platform, batch * heads, rows, key.shape[2], size)
+    splits = 1 if dropout_p else flash_splits(scratch.platform, batch * heads, rows, key.shape[2], size)
     held = []
     if splits > 1:
         held.append(scratch.take(_FLOAT_BYTES * splits * batch * heads * rows))
@@ -56,7 +56,7 @@ def _padded_size(size: int) -> int:
     return _up(size, 32) if size < 224 else 256
 
 
-def _splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
+def flash_splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
     """Return in how many parts flash attention cuts the keys so that its blocks fill the GPU: two a multiprocessor."""
     blocks = heads * -(-rows // 64)
     places = 2 * platform.multiprocessors

@@ -44,7 +44,9 @@ def _embedding_backward(scratch: Scratch, grad: Tensor, indices: Tensor, rows: i
     scratch.take(sizes)  # sorted indices
     scratch.take(sizes)  # where they stood
     numbers = scratch.take(sizes)
-    scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count)))
+    # torch 2.13 sorts by the bits that an index can have, 2.11 and before by all 64; 2.12 was not looked at.
+    bits = rows.bit_length() if scratch.platform.torch_version >= (2, 12) else 64
+    scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count, bits)))
     scratch.give(numbers)
     scratch.outputs()
     scratch.take(sizes)  # where each segment begins

@@ -7,6 +7,7 @@ which can mean waiting for the network, a thread already imports what builds the
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import gc
 import importlib
@@ -69,12 +70,14 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
 
         bundled = None if files is None else catalogue.load(files.id)
         is_bundled = files is None or (bundled is not None and bundled.config == files.config)
+        # Kept as it is: transformers writes into what is nested in a configuration.
+        config = None if files is None or is_bundled else copy.deepcopy(dict(files.config))
         return measured(
             lambda: count_model(request, files),
             recipe,
             settings,
             _versions(),
-            None if files is None or is_bundled else files.config,
+            config,
             progress,
         )
 

@@ -2,11 +2,14 @@
 
 `python -m tests.truth.matrix FOLDER` runs `inspect measure` for each row on the GPU at hand, one process each, and
 writes the records into the folder; tests/truth takes them as they are. Names of rows after the folder run these alone.
+`python -m tests.truth.matrix pack FOLDER FILE` puts the records of a folder into one file, a row on a line, without
+what they share and without the predictions, which are made anew wherever they are needed.
 A model is cut to a few layers where its kind matters and its size does not, so that a row takes seconds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -18,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from inspector.source import catalogue
+from inspector.training_records import Recipe
 
-__all__ = ["ROWS", "MatrixRow", "run_row"]
+__all__ = ["ROWS", "MatrixRow", "cut", "pack", "run_row"]
 
 _ALL = "--targets all-linear"
 _QV = "--targets q_proj,v_proj"
@@ -40,6 +44,9 @@ def _row(name: str, model: str, layers: int | None, options: str = "") -> Matrix
 
 
 _SMALL = "Qwen/Qwen2.5-0.5B"
+# What the stand-in calls itself; how much memory it has is said to it.
+_STAND_IN = "Stand-in GPU"
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 ROWS = (
     # Every way to train, on one dense model with grouped queries and biases.
@@ -192,9 +199,40 @@ def run_row(each: MatrixRow, folder: Path) -> str:
     )
 
 
+def pack(folder: Path, path: Path) -> None:
+    """Write the records of a folder into one file."""
+    shared: dict[str, Any] = {}
+    lines = []
+    for each in ROWS:
+        if not (folder / f"{each.name}.json").exists():
+            continue
+        record = json.loads((folder / f"{each.name}.json").read_text(encoding="utf-8"))
+        common = {key: record.pop(key) for key in ("schema", "source", "gpu", "versions")}
+        for key in ("free_bytes", "memory_bytes") if common["gpu"]["name"] == _STAND_IN else ("free_bytes",):
+            common["gpu"].pop(key)
+        if (shared or common) != common:
+            raise ValueError(f"{each.name} was measured on another machine, or with other versions")
+        shared = common
+        if each.layers is not None:
+            if record.pop("config") != cut(each.model, each.layers):
+                raise ValueError(f"{each.name} was measured with another configuration")
+            record["model"] = {**record["model"], "id": each.model}
+            record["layers"] = each.layers
+        for key in ("predicted", "differing", "differing_count", "notices"):
+            record.pop(key, None)
+        record["recipe"] = {key: value for key, value in record["recipe"].items() if value != _DEFAULTS.get(key)}
+        lines.append(json.dumps({"row": each.name, **record}))
+    head = json.dumps(shared, indent=1).rstrip("}\n")
+    rows = ",\n  ".join(lines)
+    path.write_text(f'{head},\n "rows": [\n  {rows}\n ]\n}}\n', encoding="utf-8")
+
+
 def main() -> None:
-    """Measure the rows that the command line names, or all."""
+    """Measure the rows that the command line names, or all; or pack records."""
     folder, *names = sys.argv[1:]
+    if folder == "pack":
+        pack(Path(names[0]), Path(names[1]))
+        return
     Path(folder).mkdir(parents=True, exist_ok=True)
     for each in ROWS:
         if not names or each.name in names:

@@ -1,9 +1,9 @@
 """Every measured record in one form: files of `inspector-measurement/1` here and in stand_in/, one row or several.
 
 A file holds one record as `inspect measure --json` writes it, or what several share with a list of `rows`, each of
-which adds to it. `harness` says whose step was measured, "inspect measure" where it is not given. Records of stand_in/
-come from torch's own CUDA build over a CUDA runtime that computes nothing: all host code is real, the GPU is not
-(stand_in/README.md).
+which adds to it. `layers` says that a model of the catalogue was cut to its first layers (`matrix.cut`). `harness` says
+whose step was measured, "inspect measure" where it is not given. Records of stand_in/ come from torch's own CUDA build
+over a CUDA runtime that computes nothing: all host code is real, the GPU is not (stand_in/README.md).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from inspector.records import Request, ServedFrom, SourceFiles
 from inspector.source import catalogue
 from inspector.trace.platform import Platform
 from inspector.training_records import Recipe
+from tests.truth.matrix import cut
 
 __all__ = ["FOLDER", "Measured", "load"]
 
@@ -29,7 +30,7 @@ _DEFAULT_HARNESS = "inspect measure"
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured row. `group` is the name of its file or folder, `record` what it says."""
+    """One measured row. `group` is the name of its file, `record` what it says."""
 
     name: str
     group: str
@@ -86,8 +87,11 @@ class Measured:
     def files(self) -> SourceFiles:
         """Return the configuration of the row's model: its own, or that of the bundled catalogue."""
         name = self.record["model"]["id"]
-        if "config" in self.record:
-            return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=self.record["config"])
+        config = self.record.get("config")
+        if "layers" in self.record:
+            config = cut(name, self.record["layers"])
+        if config is not None:
+            return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=config)
         files = catalogue.load(name)
         assert files is not None, f"{name} is not in the catalogue, and its record has no config"
         return files
@@ -109,8 +113,7 @@ def _rows(path: Path) -> Iterator[Measured]:
     shared = {key: value for key, value in content.items() if key != "rows"}
     for row in content.get("rows", [{}]):
         record = _merged(shared, row)
-        group = path.parent.name if is_stand_in else path.stem
-        yield Measured(name=record.get("row", path.stem), group=group, is_stand_in=is_stand_in, record=record)
+        yield Measured(name=record.get("row", path.stem), group=path.stem, is_stand_in=is_stand_in, record=record)
 
 
 def _merged(shared: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
+
 from inspector.measurement_records import Differing
 from inspector.render.measurement import record, render_measurement_json, shown_measurement
 from inspector.render.text import write_text
 from inspector.training_records import Phase
+from tests.contracts.json_table import DOCS
 from tests.measure.measurements import GIB, measurement
 
 
@@ -45,6 +48,17 @@ def test_equal_sizes_in_other_blocks_are_told_apart() -> None:
 def test_what_the_driver_does_not_say_is_a_dash() -> None:
     (line,) = (line for line in text().splitlines() if "nvidia-smi" in line)
     assert line.split()[-2:] == ["–", "–"]
+
+
+def test_the_record_follows_its_schema() -> None:
+    schema = json.loads((DOCS / "measurement.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    place = Differing(step=1, phase=Phase.FORWARD, module="", op="aten.mm.default", measured=(4096,), predicted=())
+    for found in (measurement(), measurement(extra=1, process_bytes=5, differing=[place])):
+        written = json.loads(json.dumps(record(found)))
+        Draft202012Validator(schema).validate(written)
+        assert written.keys() <= schema["properties"].keys()
+        assert written["gpu"].keys() <= schema["properties"]["gpu"]["properties"].keys()
 
 
 def test_the_record_has_every_figure_and_no_nulls() -> None:

@@ -222,7 +222,7 @@ def pack(folder: Path, path: Path) -> None:
             record.pop(key, None)
         record["recipe"] = {key: value for key, value in record["recipe"].items() if value != _DEFAULTS.get(key)}
         lines.append(json.dumps({"row": each.name, **record}))
-    head = json.dumps(shared, indent=1).rstrip("}\n")
+    head = json.dumps(shared, indent=1)[: -len("\n}")]
     rows = ",\n  ".join(lines)
     path.write_text(f'{head},\n "rows": [\n  {rows}\n ]\n}}\n', encoding="utf-8")
 

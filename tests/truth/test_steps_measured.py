@@ -9,6 +9,7 @@ import os
 
 import pytest
 
+from tests.truth.accuracy import PAGE, line
 from tests.truth.comparison import KNOWN, compared
 from tests.truth.records import Measured, load
 
@@ -63,3 +64,22 @@ def test_every_known_difference_is_of_a_row_that_exists() -> None:
 def test_names_of_rows_are_unique_in_their_group() -> None:
     names = [(row.group, row.name) for row in load()]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("row", [row for row in load() if IS_ALL or not row.is_stand_in or is_quick(row)], ids=identity)
+@FILTER
+def test_the_page_on_accuracy_has_the_line_of_a_row_as_it_is_now(row: Measured) -> None:
+    assert line(row) in PAGE.read_text(encoding="utf-8"), "run python -m tests.truth.accuracy"
+
+
+def test_the_page_on_accuracy_has_every_row_in_order_and_no_other() -> None:
+    lines = [found for found in PAGE.read_text(encoding="utf-8").splitlines() if found.startswith("| ")]
+    named = [found.split(" | ")[0].removeprefix("| ") for found in lines]
+    assert [name for name in named if name not in ("row", "---")] == [row.name for row in load()]
+
+
+def test_stand_in_rows_stand_under_a_heading_that_says_so() -> None:
+    on_gpus, heading, stand_in = PAGE.read_text(encoding="utf-8").partition("## Not measured on a GPU")
+    assert heading
+    assert "Stand-in GPU" not in on_gpus
+    assert all(f"| {row.name} |" in (stand_in if row.is_stand_in else on_gpus) for row in load())

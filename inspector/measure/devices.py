@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import traceback
 from collections.abc import Iterator
 
 import torch
@@ -85,11 +86,18 @@ def platform_at_hand(gpu: Device) -> Platform:
 def emptied(device: torch.device) -> Iterator[None]:
     """Begin a block with nothing allocated, and leave nothing behind on the device, whatever happens inside.
 
-    cuBLAS keeps a workspace for each handle in torch's allocator until it is told to give them back.
+    cuBLAS keeps a workspace for each handle in torch's allocator until it is told to give them back. An error keeps the
+    frames that it passed through, and these the tensors of the step that stopped.
     """
     _empty(device)
     try:
         yield
+    except BaseException as error:
+        passed: BaseException | None = error
+        while passed is not None:
+            traceback.clear_frames(passed.__traceback__)
+            passed = passed.__cause__ or passed.__context__
+        raise
     finally:
         _empty(device)
 

@@ -9,7 +9,6 @@ read only where a figure differs.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,22 +62,35 @@ def measured(
     """
     device = cuda_device()
     with emptied(device):
-        gpu = described(device)
-        counted = build()
-        try:
-            with quietly():
-                asked, recipe = recipe, resolved(counted.trainable, recipe)
-                notices = step_notices(counted.trainable, asked, recipe)
-                progress("tracing a training step")
-                tape = trace_training(counted.trainable, recipe, platform_at_hand(gpu))
-        except NotTraceableError as error:
-            message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
-            raise UnsupportedModelError(message) from error
-        timeline = _that_fits(tape, settings, gpu)
-        progress("building the model again")
-        model = build().trainable
-        progress("running the step on the GPU")
-        figures, found = _run(model, recipe, device, timeline, tape)
+        return _measured(build, recipe, settings, device, versions, config, progress)
+
+
+def _measured(
+    build: Callable[[], Counted],
+    recipe: Recipe,
+    settings: AllocatorSettings,
+    device: torch.device,
+    versions: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+    progress: Callable[[str], None],
+) -> Measurement:
+    """Do it; what is on the GPU hangs on the names of this function and of those that it calls."""
+    gpu = described(device)
+    counted = build()
+    try:
+        with quietly():
+            asked, recipe = recipe, resolved(counted.trainable, recipe)
+            notices = step_notices(counted.trainable, asked, recipe)
+            progress("tracing a training step")
+            tape = trace_training(counted.trainable, recipe, platform_at_hand(gpu))
+    except NotTraceableError as error:
+        message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
+        raise UnsupportedModelError(message) from error
+    timeline = _that_fits(tape, settings, gpu)
+    progress("building the model again")
+    model = build().trainable
+    progress("running the step on the GPU")
+    figures, found = _run(model, recipe, device, timeline, tape)
     return Measurement(
         versions={**versions, "torch": torch.__version__},
         gpu=gpu,
@@ -147,7 +159,6 @@ def _run(
         )
         return figures, differing(watch.history, tape) if watch.history else []
     except torch.OutOfMemoryError as error:
-        _release(error)
         raise DoesNotFitError(
             f"the GPU ran out of memory although the prediction is {format_bytes(timeline.peak_reserved_bytes)}; "
             "see that no other process uses it, and please report it if none does."
@@ -155,18 +166,12 @@ def _run(
     except (UsageError, UnsupportedModelError):
         raise
     except Exception as error:  # kernels, drivers and 400 model classes stop in their own ways
-        _release(error)
         raise UnsupportedModelError(
             f"the step stopped on the GPU ({one_line(f'{type(error).__name__}: {error}')}); INSPECTOR_DEBUG=1 shows "
             "where, please report it."
         ) from error
     finally:
         memory._record_memory_history(enabled=None)
-
-
-def _release(error: BaseException) -> None:
-    """Let go of what the frames of an error hold: the tensors of the step that stopped."""
-    traceback.clear_frames(error.__traceback__)
 
 
 def _shortened(found: Differing) -> Differing:

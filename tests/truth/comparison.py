@@ -18,12 +18,29 @@ __all__ = ["KNOWN", "Compared", "Known", "compared"]
 _L40S = "the longest batch is not published: one length for all rows (664 tokens) leaves 1.72 to 1.99 %"
 
 
+# Seen and not yet explained: it follows what the process traced before, so that no single figure can be held.
+_UNSTEADY = (
+    "open: after other traces in one process the prediction has one segment of 2 MiB more or less than in a process of "
+    "its own; what carries over has not been found"
+)
+_RESERVED = tuple(
+    f"step {step} {phase}, {figure} reserved"
+    for step in (1, 2)
+    for phase in ("forward", "backward", "optimizer")
+    for figure in ("peak", "end")
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A difference whose cause is known: how large it may be, as a share of what was measured, and the cause."""
+    """A difference whose cause is known: how large it may be, as a share of what was measured, and the cause.
+
+    One that is not steady is not the same in every process.
+    """
 
     share: float
     cause: str
+    is_steady: bool = True
 
 
 # (row, quantity, "" for every one) -> what may differ.
@@ -32,6 +49,10 @@ KNOWN: Mapping[tuple[str, str], Known] = {
         share=0.01,
         cause="transformers 5.23 reserves 0.73 % less than the 5.0.0 that was measured, with which it is 0 bytes",
     ),
+    **{
+        ("gemma-3", quantity): Known(share=0.0005, cause=_UNSTEADY, is_steady=False)
+        for quantity in ("peak reserved", *_RESERVED)
+    },
     **{(row.name, "peak reserved"): Known(share=0.02, cause=_L40S) for row in load() if row.name.startswith("l40s ")},
 }
 

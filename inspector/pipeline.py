@@ -77,6 +77,7 @@ def _run(request: Request, progress: Progress) -> Report:
         versions=_versions(),
         model=counted.model,
         parameters=counted.census,
+        quantization=counted.quantization,
         adapter=counted.adapter,
         static=static,
         training=traced.memory,

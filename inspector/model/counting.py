@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,22 +20,38 @@ from transformers import PretrainedConfig, PreTrainedModel
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
-from inspector.model.census import bytes_by_dtype, count_base, take_census
+from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
 from inspector.model.configuration import read_configuration
 from inspector.model.peft_config import read_peft_config
+from inspector.model.quantize import BnbPlan, bnb_plan, prepared, quantization_facts, quantized
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.quiet import quietly
-from inspector.records import Counted, ModelFacts, Notice, Published, Request, ServedFrom, SourceFiles
+from inspector.records import (
+    Counted,
+    ModelFacts,
+    Notice,
+    Published,
+    QuantizationFacts,
+    Request,
+    ServedFrom,
+    SourceFiles,
+)
 
 __all__ = ["count_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subject:
-    """What is counted: how to build it (anew each time), what it is, and the adapter that goes on it."""
+    """What is counted: how to build it in float (anew each time), what it is, and what then happens to it.
+
+    `plan` says how bitsandbytes quantizes it, `quantization` what else is known of a quantized checkpoint.
+    """
 
     build: Callable[[], PreTrainedModel]
     facts: ModelFacts
+    plan: BnbPlan | None = None
+    quantization: QuantizationFacts | None = None
     peft: Any = None
     published: Published | None = None
     notices: tuple[Notice, ...] = ()
@@ -46,6 +63,8 @@ def count_model(request: Request, files: SourceFiles | None) -> Counted:
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """
     with quietly(), _requests(allowed=not request.offline):
+        if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
+            raise UsageError("quantization is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
             return _count_attached(request)
         subject = _from_source(request, files) if files is not None else _from_object(request)
@@ -69,12 +88,17 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
     """Count a model without an adapter: what its class does not freeze trains."""
     model = subject.build()
     base = count_base(model)
+    in_float = _in_float(base)
+    facts = subject.quantization
+    if subject.plan is not None:
+        model = quantized(model, subject.plan)
+        facts = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
+        base = count_base(model)
     return Counted(
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
-        base_dtypes=bytes_by_dtype(base.roles),
-        base_buffer_bytes=base.buffer_bytes,
-        base_frozen_dtypes=base.frozen_dtypes,
+        **in_float,
+        quantization=facts,
         trainable=model,
         notices=subject.notices,
     )
@@ -83,19 +107,42 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
 def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
     """Count a model before and after PEFT attaches the adapter that was asked for."""
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
-    attached, base = attach(subject.build, config)
-    facts = adapter_facts(attached, config)
-    notices = adapter_notices(attached, config, facts, base)
+    build, in_float, quantization = subject.build, None, subject.quantization
+    with contextlib.ExitStack() as stack:
+        if subject.plan is not None:
+            stack.enter_context(bitsandbytes_stand_in())
+            model = subject.build()
+            in_float = _in_float(count_base(model))
+            quantization = quantization_facts(
+                quantized(model, subject.plan), subject.plan, sum(in_float["base_dtypes"].values())
+            )
+            build = functools.partial(_build_prepared, subject.build, subject.plan)
+        attached, base = attach(build, config)
+        facts = adapter_facts(attached, config)
+        notices = adapter_notices(attached, config, facts, base)
     return Counted(
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
-        base_dtypes=bytes_by_dtype(base.roles),
-        base_buffer_bytes=base.buffer_bytes,
-        base_frozen_dtypes=base.frozen_dtypes,
+        **(in_float or _in_float(base)),
         adapter=facts,
+        quantization=quantization,
         trainable=attached,
         notices=(*subject.notices, *config_notices, *notices),
     )
+
+
+def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
+    """Build a model whose weights are quantized, prepared for an adapter."""
+    return prepared(quantized(build(), plan))
+
+
+def _in_float(base: BaseCount) -> dict[str, Any]:
+    """Return what full fine-tuning is reckoned with: the base model in the dtype of its checkpoint."""
+    return {
+        "base_dtypes": bytes_by_dtype(base.roles),
+        "base_buffer_bytes": base.buffer_bytes,
+        "base_frozen_dtypes": base.frozen_dtypes,
+    }
 
 
 def _from_source(request: Request, files: SourceFiles) -> _Subject:
@@ -109,6 +156,7 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
         config, files, request.model_class, trust_remote_code=request.trust_remote_code
     )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
+    plan = bnb_plan(files.config, request.quantization, request.double_quant, dtype)
     facts = ModelFacts(
         id=files.id,
         revision=files.revision,
@@ -122,6 +170,7 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
         # The class may write into its configuration, so each build gets one of its own.
         build=lambda: build_skeleton(copy.deepcopy(config), model_class, dtype, files.id),
         facts=facts,
+        plan=plan,
         peft=files.adapter_config if files.adapter_config is not None else request.peft,
         published=files.published,
         notices=(*files.notices, *notices, *class_notices, *dtype_notices, *_quantized(files.config, facts.dtype)),

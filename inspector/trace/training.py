@@ -25,6 +25,7 @@ from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.devices import as_on_a_device
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
+from inspector.trace.quantized import is_quantized, load_quantized, quantized_rules
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW
@@ -105,15 +106,25 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     """
     base = _base(model)
     _refuse_scans(base)
+    if is_quantized(base) and base is model:
+        raise NotTraceableError(
+            "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on them: "
+            "add --lora r=16"
+        )
     _prepare(model, base, recipe)
     names = {module: name for name, module in base.named_modules()}
     tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
     tracer.watch(model, base.get_output_embeddings())
-    _load(tracer, model)
+    undo = contextlib.ExitStack()
+    if is_quantized(base):
+        undo.enter_context(quantized_rules(platform))
+        load_quantized(tracer, model, _is_added, _owner)
+    else:
+        _load(tracer, model)
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
         batch = _batch(tracer, base, recipe)
-        with cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
+        with undo, cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
             optimizer = made_optimizer(model, recipe)
             tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
             run(

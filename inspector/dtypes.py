@@ -1,4 +1,4 @@
-"""The dtypes and quantizations of base weights a user may ask for, and the size of one element of each torch dtype by name.
+"""The dtypes and quantizations of base weights a user may ask for, and the size of an element of torch's dtypes.
 
 Sizes are in bytes; source: `torch.dtype.itemsize`, asserted in tests/contracts.
 """

@@ -118,8 +118,8 @@ class Request:
 
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
     `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the checkpoint declares, and `double_quant`
-    packs the scales of 4-bit weights too. `gpus` are names as people write them, `gpu_memory` sizes with a unit; the first of them decides
-    for which GPU the step is traced.
+    packs the scales of 4-bit weights too. `gpus` are names as people write them, `gpu_memory` sizes with a unit; the
+    first of them decides for which GPU the step is traced.
     """
 
     model: Any

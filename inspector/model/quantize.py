@@ -1,4 +1,4 @@
-"""The base weights quantized as bitsandbytes does on loading: transformers' own rules say which, PEFT prepares the rest.
+"""The base weights quantized as bitsandbytes does on loading: transformers' rules say which, PEFT prepares the rest.
 
 transformers replaces the modules itself (`replace_with_bnb_linear`), with the stand-in of `inspector.quantization` in
 the place of the library; then every replaced weight is packed. An adapter goes on a model that PEFT's
@@ -139,7 +139,10 @@ def prepared(model: PreTrainedModel) -> PreTrainedModel:
 
 def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:
     """Describe a model that `quantized` has made, before an adapter is on it."""
-    converted, kept, packed, rest = [], [], [], []
+    converted: list[str] = []
+    kept: list[str] = []
+    packed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             (converted if isinstance(module.weight, (Params4bit, Int8Params)) else kept).append(name)

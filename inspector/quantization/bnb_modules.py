@@ -14,6 +14,7 @@ Not covered: weights saved by bitsandbytes with another block size than the defa
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -137,6 +138,13 @@ class Params4bit(nn.Parameter):
         """Return the tensors that belong to the packed weight."""
         return self.quant_state.tensors() if self.quant_state is not None else []
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Params4bit:
+        """Copy the weight with its state, which PEFT does to look at a layer apart."""
+        copied = Params4bit(copy.deepcopy(self.data, memo), self.requires_grad)
+        copied.__dict__.update(self.__dict__)
+        copied.quant_state = copy.deepcopy(self.quant_state, memo)
+        return copied
+
     def quantize_from(self, weight: Tensor) -> None:
         """Pack a weight that is on the device (`Params4bit._quantize`)."""
         self.data, self.quant_state = _quantize_4bit(
@@ -165,11 +173,18 @@ class Int8Params(nn.Parameter):
     @property
     def logical_count(self) -> int:
         """Return how many weights there are."""
-        return self.data.numel()
+        return self.numel()
 
     def state_tensors(self) -> list[Tensor]:
         """Return the scales of the rows."""
         return [self.SCB] if self.SCB is not None else []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Int8Params:
+        """Copy the weight with its scales."""
+        copied = Int8Params(copy.deepcopy(self.data, memo), self.requires_grad)
+        copied.__dict__.update(self.__dict__)
+        copied.SCB = copy.deepcopy(self.SCB, memo)
+        return copied
 
     def quantize_from(self, weight: Tensor) -> None:
         """Quantize a weight that is on the device: transformers moves it to the CPU and a copy back, in float16."""
@@ -182,7 +197,7 @@ class Int8Params(nn.Parameter):
 class Linear4bit(nn.Linear):
     """A linear layer whose weight is dequantized for each product."""
 
-    weight: Params4bit  # type: ignore[assignment]
+    weight: Params4bit
 
     def __init__(
         self,
@@ -212,7 +227,7 @@ class Linear4bit(nn.Linear):
         if bias is not None:
             if bias.dtype != x.dtype:
                 bias.data = bias.data.to(x.dtype)
-            bias = bias.to(self.compute_dtype)
+            bias = bias.to(self.compute_dtype)  # type: ignore[assignment]  # the cast of a parameter is a tensor
         state = self.weight.quant_state
         assert state is not None, "weights are quantized before a step runs"
         return _matmul_4bit(x, self.weight, state, bias).to(asked)
@@ -221,7 +236,7 @@ class Linear4bit(nn.Linear):
 class Linear8bitLt(nn.Linear):
     """A linear layer whose inputs are quantized for each product, as LLM.int8() does."""
 
-    weight: Int8Params  # type: ignore[assignment]
+    weight: Int8Params
 
     def __init__(
         self,
@@ -241,7 +256,7 @@ class Linear8bitLt(nn.Linear):
         """Multiply in int8, and return the dtype of the input."""
         if self.bias is not None and self.bias.dtype != x.dtype:
             self.bias.data = self.bias.data.to(x.dtype)
-        product: Tensor = _MatMul8bit.apply(x, self.weight, self.bias, self.state.threshold)
+        product: Tensor = _MatMul8bit.apply(x, self.weight, self.bias, self.state.threshold)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -287,7 +302,7 @@ def _matmul_4bit(x: Tensor, weight: Tensor, state: QuantState, bias: Tensor | No
     """Multiply by a packed weight (autograd/_functions.py, matmul_4bit)."""
     packed = weight.view(-1, 1)
     if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
-        product: Tensor = _MatMul4Bit.apply(x, packed, state, bias)
+        product: Tensor = _MatMul4Bit.apply(x, packed, state, bias)  # type: ignore[no-untyped-call]  # so is torch's
         return product
     return _gemm_4bit(x, packed, state, bias)
 
@@ -295,21 +310,31 @@ def _matmul_4bit(x: Tensor, weight: Tensor, state: QuantState, bias: Tensor | No
 def _gemm_4bit(x: Tensor, packed: Tensor, state: QuantState, bias: Tensor | None) -> Tensor:
     """Multiply in one fused kernel, or by the weight dequantized into the dtype of the input (backends/cuda/ops.py)."""
     rows, columns = state.shape
+    if columns % state.blocksize == 0 and _is_fused(x, rows, columns):
+        return torch.empty((*x.shape[:-1], rows), dtype=x.dtype, device=x.device)
+    scales = [state.absmax]
+    if state.nested:
+        assert state.offset is not None
+        absmax = torch.empty_like(state.absmax, dtype=torch.float32)
+        scales += [absmax, absmax + state.offset]
+        del absmax
+    weight = torch.empty(tuple(state.shape), dtype=x.dtype, device=packed.device)
+    product = torch.nn.functional.linear(x, weight, bias)
+    del scales  # they live as long as the product takes
+    return product
+
+
+def _is_fused(x: Tensor, rows: int, columns: int) -> bool:
+    """Tell whether the GPU multiplies without a dequantized weight."""
     capability, multiprocessors = _GPU[-1]
-    if columns % state.blocksize == 0 and is_fused(
+    return is_fused(
         x.numel() // columns,
         rows,
         columns,
         dtype=str(x.dtype).removeprefix("torch."),
         capability=capability,
         multiprocessors=multiprocessors,
-    ):
-        return torch.empty((*x.shape[:-1], rows), dtype=x.dtype, device=x.device)
-    if state.nested:
-        assert state.offset is not None
-        absmax = torch.empty_like(state.absmax, dtype=torch.float32) + state.offset  # lives beside the weight
-    weight = torch.empty(tuple(state.shape), dtype=x.dtype, device=packed.device)
-    return torch.nn.functional.linear(x, weight, bias)
+    )
 
 
 class _MatMul4Bit(torch.autograd.Function):
@@ -362,12 +387,15 @@ class _MatMul8bit(torch.autograd.Function):
         ctx.shape, ctx.dtype, ctx.weight = x.shape, x.dtype, weight
         ctx.bias_dtype = None if bias is None else bias.dtype
         rows = x.reshape(-1, x.shape[-1])
-        quantized, scales, ctx.columns = _quantize_rows(rows.to(torch.float16), threshold)
+        half = rows.to(torch.float16)
+        quantized, scales, ctx.columns = _quantize_rows(half, threshold)
+        del half
         sums = torch.empty((quantized.shape[0], weight.shape[0]), dtype=torch.int32, device=x.device)
         product = torch.empty_like(sums, dtype=torch.float16)
         if bias is not None and bias.dtype != torch.float16:
             product.add_(bias)
         product = product.to(x.dtype)
+        del sums, quantized, scales
         ctx.kept = rows if ctx.needs_input_grad[0] else None
         return product.reshape(*x.shape[:-1], weight.shape[0])
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.quantization.bnb_modules import Int8Params, Params4bit, products_on, shared_tables
+from inspector.quantization.bnb_modules import Int8Params, Linear4bit, Params4bit, products_on, shared_tables
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.trace.platform import Platform
 from inspector.trace.tracer import Tracer
@@ -65,11 +65,38 @@ def load_quantized(
         for parameter in cast:
             parameter.data = parameter.data.to(torch.float32)
             tracer.hold([parameter], Category.WEIGHTS)
-        if cast:
-            tracer.empty_cache()
-    for name, parameter in model.named_parameters():
-        if is_added(name):
+        tracer.empty_cache()
+    _attach(tracer, model, is_added, owner)
+
+
+def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]) -> None:
+    """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
+
+    (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer` and `cast_adapter_dtype`.)
+    """
+    added = [(name, parameter) for name, parameter in model.named_parameters() if is_added(name)]
+    first = {name: _first_dtype(model, name) for name, _ in added}
+    with tracer:
+        for name, parameter in added:
+            dtype = first[name]
+            if dtype is not None and dtype is not parameter.dtype:
+                parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
             tracer.hold([parameter], Category.ADAPTER, owner(name))
+        for name, parameter in added:
+            if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
+                parameter.data = parameter.data.to(torch.float32)
+                tracer.hold([parameter], Category.ADAPTER, owner(name))
+
+
+def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
+    """Return the dtype in which PEFT makes a parameter of an adapter on a layer of 4 bits."""
+    path = name
+    while path:
+        path = path.rpartition(".")[0]
+        layer = getattr(model.get_submodule(path), "base_layer", None)
+        if isinstance(layer, Linear4bit):
+            return layer.compute_dtype
+    return None
 
 
 def _loaded(parameter: nn.Parameter) -> list[Tensor]:

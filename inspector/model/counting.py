@@ -25,6 +25,7 @@ from inspector.model.configuration import read_configuration
 from inspector.model.peft_config import read_peft_config
 from inspector.model.quantize import BnbPlan, bnb_plan, prepared, quantization_facts, quantized
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.model.stored import stored_facts, stored_notices
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.quiet import quietly
 from inspector.records import (
@@ -45,13 +46,13 @@ __all__ = ["count_model"]
 class _Subject:
     """What is counted: how to build it in float (anew each time), what it is, and what then happens to it.
 
-    `plan` says how bitsandbytes quantizes it, `quantization` what else is known of a quantized checkpoint.
+    `plan` says how bitsandbytes quantizes it, `stored` what its checkpoint declares of another format.
     """
 
     build: Callable[[], PreTrainedModel]
     facts: ModelFacts
     plan: BnbPlan | None = None
-    quantization: QuantizationFacts | None = None
+    stored: Mapping[str, Any] | None = None
     peft: Any = None
     published: Published | None = None
     notices: tuple[Notice, ...] = ()
@@ -89,25 +90,29 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
     model = subject.build()
     base = count_base(model)
     in_float = _in_float(base)
-    facts = subject.quantization
+    facts = None
     if subject.plan is not None:
         model = quantized(model, subject.plan)
         facts = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
         base = count_base(model)
+    elif subject.stored is not None:
+        facts = stored_facts(model, subject.stored)
     return Counted(
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
         **in_float,
         quantization=facts,
         trainable=model,
-        notices=subject.notices,
+        notices=(*subject.notices, *_stored_notices(subject, facts)),
     )
 
 
 def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
     """Count a model before and after PEFT attaches the adapter that was asked for."""
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
-    build, in_float, quantization = subject.build, None, subject.quantization
+    build, in_float, quantization = subject.build, None, None
+    if subject.stored is not None:
+        quantization = stored_facts(subject.build(), subject.stored)
     with contextlib.ExitStack() as stack:
         if subject.plan is not None:
             stack.enter_context(bitsandbytes_stand_in())
@@ -127,8 +132,13 @@ def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
         adapter=facts,
         quantization=quantization,
         trainable=attached,
-        notices=(*subject.notices, *config_notices, *notices),
+        notices=(*subject.notices, *_stored_notices(subject, quantization), *config_notices, *notices),
     )
+
+
+def _stored_notices(subject: _Subject, facts: QuantizationFacts | None) -> list[Notice]:
+    """Say what the figures of a model with a quantized checkpoint are about."""
+    return stored_notices(facts) if subject.stored is not None and facts is not None else []
 
 
 def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
@@ -156,6 +166,7 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
         config, files, request.model_class, trust_remote_code=request.trust_remote_code
     )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
+    declared = files.config.get("quantization_config")
     plan = bnb_plan(files.config, request.quantization, request.double_quant, dtype)
     facts = ModelFacts(
         id=files.id,
@@ -171,9 +182,10 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
         build=lambda: build_skeleton(copy.deepcopy(config), model_class, dtype, files.id),
         facts=facts,
         plan=plan,
+        stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=files.adapter_config if files.adapter_config is not None else request.peft,
         published=files.published,
-        notices=(*files.notices, *notices, *class_notices, *dtype_notices, *_quantized(files.config, facts.dtype)),
+        notices=(*files.notices, *notices, *class_notices, *dtype_notices),
     )
 
 
@@ -232,16 +244,3 @@ def _check_meta(model: nn.Module) -> None:
         raise UsageError(
             f"the model holds tensors on {', '.join(devices)}: build it under torch.device('meta'), or pass its config."
         )
-
-
-def _quantized(config: Mapping[str, Any], dtype: str) -> list[Notice]:
-    """Say that a checkpoint is stored quantized, which the counts and bytes here do not follow."""
-    declared = config.get("quantization_config")
-    if not isinstance(declared, Mapping):
-        return []
-    method = one_line(declared.get("quant_method", "an unnamed method"), 40)
-    message = (
-        f"The checkpoint is stored quantized ({method}): parameters are counted as the model uses them, "
-        f"and their bytes here are those of {dtype}."
-    )
-    return [Notice(code="quantized-checkpoint", message=message)]

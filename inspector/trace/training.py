@@ -25,8 +25,8 @@ from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.devices import as_on_a_device
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
-from inspector.trace.quantized import is_quantized, load_quantized, quantized_rules
 from inspector.trace.platform import Platform, platform_of
+from inspector.trace.quantized import is_quantized, load_quantized, quantized_rules
 from inspector.trace.routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps

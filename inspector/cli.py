@@ -157,6 +157,13 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     "--gradient-accumulation", type=_COUNT, default=1, show_default=True, help="Micro-batches of one optimizer step."
 )
 @click.option(
+    "--mixed-precision",
+    type=click.Choice(("no", "bf16", "fp16")),
+    default="no",
+    show_default=True,
+    help="Autocast, as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss.",
+)
+@click.option(
     "--optimizer",
     metavar="NAME",
     callback=_known_optimizer,
@@ -173,6 +180,11 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     "after the other.",
 )
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute blocks again in the backward pass.")
+@click.option(
+    "--use-reentrant/--no-use-reentrant",
+    default=False,
+    help="The key of gradient_checkpointing_kwargs; default: not reentrant, as in transformers.",
+)
 @click.option(
     "--max-grad-norm",
     type=click.FloatRange(min=0),
@@ -195,10 +207,10 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
 )
 @click.option(
     "--attention",
-    type=click.Choice(("sdpa", "eager")),
+    type=click.Choice(("sdpa", "eager", "flash_attention_2")),
     default="sdpa",
     show_default=True,
-    help="Attention implementation.",
+    help="Attention implementation; flash_attention_2 is the flash-attn package, which need not be installed.",
 )
 @click.option(
     "--sdpa-backend",
@@ -206,6 +218,17 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     default="auto",
     show_default=True,
     help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
+)
+@click.option(
+    "--use-cache/--no-use-cache",
+    default=None,
+    help="Whether the forward pass fills a KV cache; default: no, as transformers.Trainer sets it.",
+)
+@click.option(
+    "--alloc-conf",
+    metavar="SETTINGS",
+    help="The allocator's settings, such as expandable_segments:True; default: PYTORCH_CUDA_ALLOC_CONF, else "
+    "PYTORCH_ALLOC_CONF.",
 )
 @click.option(
     "--gpu",
@@ -248,14 +271,18 @@ def command(
     batch_size: int,
     seq_len: int,
     gradient_accumulation: int,
+    mixed_precision: str,
     optimizer: str,
     optim_args: str | None,
     gradient_checkpointing: bool,
+    use_reentrant: bool,
     max_grad_norm: float,
     padding: bool | None,
     loop: str,
     attention: str,
     sdpa_backend: str,
+    use_cache: bool | None,
+    alloc_conf: str | None,
     gpus_: tuple[str, ...],
     gpu_memory: tuple[str, ...],
     count_only: bool,
@@ -296,14 +323,18 @@ def command(
                 batch_size=batch_size,
                 seq_len=seq_len,
                 gradient_accumulation=gradient_accumulation,
+                mixed_precision=mixed_precision,
                 optimizer=optimizer,
                 optim_args=optim_args,
                 gradient_checkpointing=gradient_checkpointing,
+                use_reentrant=use_reentrant,
                 max_grad_norm=max_grad_norm,
                 padding=padding,
                 loop=loop,
                 attention=attention,
                 sdpa_backend=sdpa_backend,
+                use_cache=use_cache,
+                alloc_conf=alloc_conf,
             ),
             gpus=gpus_,
             gpu_memory=gpu_memory,

@@ -7,6 +7,7 @@ which can mean waiting for the network, a thread already imports what builds the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import os
@@ -17,10 +18,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from inspector.checkpoint_records import CheckpointFacts
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.fit_records import Verdict
+from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
-from inspector.records import Counted, Notice, Report, Request, SourceFiles
+from inspector.recipes import allocator_settings, checked
+from inspector.records import Counted, Notice, Report, Request, SourceFiles, TextbookRule
 from inspector.training_records import Recipe, TrainingMemory
 
 if TYPE_CHECKING:
@@ -47,10 +51,11 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 def _run(request: Request, progress: Progress) -> Report:
     """Go through the stages."""
     selection = _selection(request)
+    settings, recipe = allocator_settings(checked(request.recipe), {} if request.count_only else os.environ)
     progress("reading the configuration")
     preload = threading.Thread(target=_preload, daemon=True)
     preload.start()
-    files = _files(request)
+    files = _files(request, progress)
     progress("loading transformers and PEFT")
     preload.join()
 
@@ -59,7 +64,7 @@ def _run(request: Request, progress: Progress) -> Report:
     from inspector.model.counting import count_model
 
     progress("building the model without its weights")
-    counted = count_model(request, files)
+    counted = count_model(request, files, progress)
     static = textbook = None
     traced = _Traced()
     if not request.count_only:
@@ -72,13 +77,15 @@ def _run(request: Request, progress: Progress) -> Report:
         )
         textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
         progress("tracing a training step")
-        traced = _trace(counted, request.recipe, selection, progress)
+        traced = _trace(counted, recipe, settings, selection, progress)
+        textbook = dataclasses.replace(textbook, rules=(*textbook.rules, *traced.rules))
     return Report(
         versions=_versions(),
         model=counted.model,
         parameters=counted.census,
         quantization=counted.quantization,
         adapter=counted.adapter,
+        checkpoint=_checkpoint(files, counted),
         static=static,
         training=traced.memory,
         textbook=textbook,
@@ -87,12 +94,22 @@ def _run(request: Request, progress: Progress) -> Report:
     )
 
 
+def _checkpoint(files: SourceFiles | None, counted: Counted) -> CheckpointFacts | None:
+    """Return what the source stores of the counted model; an object of the Python API is stored nowhere."""
+    from inspector.memory.loading import checkpoint_facts
+
+    if files is None or files.checkpoint is None:
+        return None
+    return checkpoint_facts(files.checkpoint, counted, quantized="quantization_config" in files.config)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Traced:
     """What the trace of a step gave: nothing but notices where the step could not be traced."""
 
     memory: TrainingMemory | None = None
     fit: tuple[Verdict, ...] | None = None
+    rules: tuple[TextbookRule, ...] = ()
     notices: tuple[Notice, ...] = ()
 
 
@@ -106,12 +123,16 @@ def _selection(request: Request) -> Selection:
     return selection
 
 
-def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Progress) -> _Traced:
+def _trace(
+    counted: Counted, recipe: Recipe, settings: AllocatorSettings, selection: Selection, progress: Progress
+) -> _Traced:
     """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
     from inspector.fit.verdict import overhead, verdict
-    from inspector.memory.timeline import fold, training_memory
+    from inspector.memory.textbook import activation_rules
+    from inspector.memory.timeline import fold, kept_activations, training_memory
     from inspector.trace.training import (
         NotTraceableError,
+        block_shape,
         not_accounted,
         platform_of,
         resolved,
@@ -134,7 +155,8 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         _needs_a_trace(selection, str(error))
         message = f"The training step was not traced: {error}. The static bytes are what is known."
         return _Traced(notices=(*notices, Notice(code="not-traced", message=message)))
-    timeline = fold(tape)
+    descending = platform.takes_lowest_address
+    timeline = fold(tape, settings, descending_addresses=descending)
     memory = training_memory(
         timeline,
         recipe=recipe,
@@ -143,9 +165,11 @@ def _trace(counted: Counted, recipe: Recipe, selection: Selection, progress: Pro
         not_accounted=not_accounted(counted.trainable, recipe),
         inputs=traced_inputs(counted.trainable, recipe),
     )
+    shape = block_shape(counted.trainable)
+    rules = () if shape is None else activation_rules(recipe, shape, kept_activations(tape, timeline))
     progress("holding the step against GPUs")
-    fit = tuple(verdict(gpu, tape, timeline) for gpu in selection.gpus)
-    return _Traced(memory=memory, fit=fit, notices=notices)
+    fit = tuple(verdict(gpu, tape, timeline, settings, descending_addresses=descending) for gpu in selection.gpus)
+    return _Traced(memory=memory, fit=fit, rules=rules, notices=notices)
 
 
 def _needs_a_trace(selection: Selection, why: str) -> None:
@@ -171,13 +195,14 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _files(request: Request) -> SourceFiles | None:
+def _files(request: Request, progress: Progress) -> SourceFiles | None:
     """Return what the source holds for a named model; a live object of the Python API needs no source."""
     if not isinstance(request.model, (str, os.PathLike)):
         return None
     from inspector.source.locate import locate
 
-    return locate(os.fspath(request.model), revision=request.revision, offline=request.offline)
+    name = os.fspath(request.model)
+    return locate(name, revision=request.revision, offline=request.offline, progress=progress)
 
 
 def _preload() -> None:

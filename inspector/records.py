@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inspector.checkpoint_records import CheckpointFacts, Comparison, StoredCheckpoint
 from inspector.fit_records import Verdict
 from inspector.training_records import MemoryPhase, Peak, Recipe, TrainingMemory
 
 __all__ = [
+    "ACTIVATION_RULES",
     "SCHEMA",
     "AdapterFacts",
     "Census",
@@ -160,8 +162,8 @@ class SourceFiles:
     """What a source delivered for one model.
 
     `config` is the parsed config.json. `code_location` is the Hub id or directory that remote code would come from.
-    `checkpoint_dtype` is the dtype of the stored weights where the config does not say it. `adapter_config` and
-    `adapter_id` are set when the user named an adapter; `config` is then that of its base model.
+    `checkpoint_dtype` is the dtype of the stored weights where the config does not say it, `checkpoint` what is stored.
+    `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model.
     """
 
     id: str
@@ -173,6 +175,7 @@ class SourceFiles:
     published: Published | None = None
     adapter_config: Mapping[str, Any] | None = None
     adapter_id: str | None = None
+    checkpoint: StoredCheckpoint | None = None
     notices: Sequence[Notice] = ()
 
 
@@ -316,7 +319,7 @@ class Counted:
     `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers,
     `base_frozen_dtypes` bytes by dtype of what its class itself does not train.
     `trainable` is the counted model itself on meta, for a step to be traced; it belongs to the inspection alone, and is
-    None where the model is the caller's.
+    None where the model is the caller's. `comparison` sets the stored tensors beside the model, where both are known.
     """
 
     model: ModelFacts
@@ -327,6 +330,7 @@ class Counted:
     adapter: AdapterFacts | None = None
     quantization: QuantizationFacts | None = None
     trainable: Any = None
+    comparison: Comparison | None = None
     notices: Sequence[Notice] = ()
 
 
@@ -370,6 +374,10 @@ class TextbookDifference:
     bytes: int
 
 
+# Names of the rules that say something of activations alone; the others are of what is held throughout.
+ACTIVATION_RULES = ("activations", "activations, as quoted")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextbookRule:
     """A rule of thumb beside the exact figure; `differences` add up to `exact_bytes - bytes`."""
@@ -401,6 +409,7 @@ class Report:
     parameters: Census
     quantization: QuantizationFacts | None = None
     adapter: AdapterFacts | None = None
+    checkpoint: CheckpointFacts | None = None
     static: StaticBytes | None = None
     training: TrainingMemory | None = None
     textbook: Textbook | None = None

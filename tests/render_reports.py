@@ -9,6 +9,7 @@ import dataclasses
 
 from inspector.fit_records import Verdict
 from inspector.records import (
+    ACTIVATION_RULES,
     AdapterFacts,
     Census,
     MatchedNames,
@@ -35,8 +36,18 @@ from inspector.training_records import (
     TrainingMemory,
     Unaccounted,
 )
+from tests.render_checkpoints import DOWNLOAD, hostile_checkpoint
 
-__all__ = ["COUNT_ONLY", "DEEPSEEK_FULL", "HOSTILE", "HOSTILE_TEXT", "QWQ_LORA", "REPORTS", "TIED_WITH_WARNINGS"]
+__all__ = [
+    "COUNT_ONLY",
+    "DEEPSEEK_FULL",
+    "HOSTILE",
+    "HOSTILE_TEXT",
+    "QWQ_LORA",
+    "REPORTS",
+    "TIED_WITH_WARNINGS",
+    "WITH_DOWNLOAD",
+]
 
 VERSIONS = {"inspector": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "python": "3.11.7"}
 SOURCE = "2 + 2 + 8 bytes an element: https://huggingface.co/docs/transformers/model_memory_anatomy"
@@ -280,6 +291,12 @@ QWQ_LORA = Report(
                 ("Their gradients are in float32 too; the rule takes 2 bytes an element.", 2 * QWQ_PA),
                 (BUFFERS, 512),
             ),
+            rule(
+                ACTIVATION_RULES[0],
+                "34·B·S·H·L",
+                34 * 1_024 * 5_120 * 64,
+                ("The rule knows GPT's block in 16 bit.", 30_509_367_296 - 34 * 1_024 * 5_120 * 64),
+            ),
         )
     ),
 )
@@ -451,6 +468,8 @@ COUNT_ONLY = dataclasses.replace(
     warnings=(),
 )
 
+WITH_DOWNLOAD = dataclasses.replace(COUNT_ONLY, checkpoint=DOWNLOAD)
+
 # --- hostile text in every field that comes from outside --------------------------------------------------------------
 
 HOSTILE_TEXT = (
@@ -495,6 +514,7 @@ HOSTILE = Report(
         modules_to_save=_HOSTILE_NAMES,
         file_bytes=1_024,
     ),
+    checkpoint=hostile_checkpoint(HOSTILE_TEXT),
     static=StaticBytes(
         optimizer=HOSTILE_TEXT,
         full=full_recipe(400, 0),
@@ -518,6 +538,7 @@ HOSTILE = Report(
         recipe=Recipe(
             batch_size=3,
             gradient_accumulation=4,
+            mixed_precision=HOSTILE_TEXT,
             optimizer=HOSTILE_TEXT,
             max_grad_norm=0,
             loop=HOSTILE_TEXT,
@@ -551,5 +572,6 @@ REPORTS = {
     "deepseek-full": DEEPSEEK_FULL,
     "tied-with-warnings": TIED_WITH_WARNINGS,
     "count-only": COUNT_ONLY,
+    "with-download": WITH_DOWNLOAD,
     "hostile": HOSTILE,
 }

@@ -16,10 +16,12 @@ leaves between segments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 from inspector.fit.catalogue import catalogue
 from inspector.fit_records import Gpu, MemoryFigure, Overhead, Verdict
+from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.memory.timeline import Timeline, fold
 from inspector.training_records import Event
 
@@ -49,11 +51,22 @@ def usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
     return max(gpu.memory_bytes - reserve - overhead_bytes, 0)
 
 
-def verdict(gpu: Gpu, tape: Sequence[Event], unlimited: Timeline) -> Verdict:
-    """Decide whether the step of `tape` runs on `gpu`; `unlimited` is the tape folded without a limit."""
+def verdict(
+    gpu: Gpu,
+    tape: Sequence[Event],
+    unlimited: Timeline,
+    settings: AllocatorSettings | None = None,
+    *,
+    descending_addresses: bool = False,
+) -> Verdict:
+    """Decide whether the step of `tape` runs on `gpu`; `unlimited` is the tape folded without a limit.
+
+    `settings` and `descending_addresses` are those that it was folded with.
+    """
     context = overhead(gpu)
     usable = usable_bytes(gpu, context.bytes)
-    headroom = _headroom(tape, unlimited, usable)
+    replay = functools.partial(fold, tape, settings, descending_addresses=descending_addresses)
+    headroom = _headroom(replay, unlimited, usable)
     return Verdict(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
@@ -65,7 +78,7 @@ def verdict(gpu: Gpu, tape: Sequence[Event], unlimited: Timeline) -> Verdict:
     )
 
 
-def _headroom(tape: Sequence[Event], unlimited: Timeline, usable: int) -> int:
+def _headroom(replay: Callable[..., Timeline], unlimited: Timeline, usable: int) -> int:
     """Return what stays unreserved of the usable bytes or, below 0, how many are missing at least.
 
     Missing is what the peak of allocated memory exceeds them by. Where it does not, the blocks that are alive leave no
@@ -73,7 +86,7 @@ def _headroom(tape: Sequence[Event], unlimited: Timeline, usable: int) -> int:
     """
     if unlimited.peak_reserved_bytes <= usable:
         return usable - unlimited.peak_reserved_bytes
-    limited = fold(tape, limit_bytes=usable)
+    limited = replay(limit_bytes=usable)
     if limited.ran_out is None:
         return usable - limited.peak_reserved_bytes
     failure = limited.ran_out.failure

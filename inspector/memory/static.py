@@ -2,7 +2,8 @@
 
 A gradient has the dtype of its parameter, and `torch.optim.AdamW` keeps both moments in the dtype of the parameter
 (`torch.zeros_like(p)`, torch/optim/adam.py); its step counters live on the CPU and weigh nothing here. That holds for a
-model trained in the dtype it is loaded in, without autocast and without float32 master weights.
+model trained in the dtype it is loaded in, without float32 master weights. Autocast, which casts
+copies, changes none of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """The rules of thumb that everybody quotes, beside the exact figure, with each difference as a sentence.
 
-Both rules assume half-precision weights and gradients (2 bytes an element each) and two float32 moments of Adam
-(8 bytes an element). The exact figure is that of `inspector.memory.static`; what the two disagree on is a dtype, or
-something that the rule does not count, and the differences add up to the last byte.
+The rules for weights and optimizer assume half-precision weights and gradients (2 bytes an element each) and two
+float32 moments of Adam (8 bytes an element). The exact figure is that of `inspector.memory.static`; what the two
+disagree on is a dtype, or something that the rule does not count, and the differences add up to the last byte.
+
+The rules for activations know a block's hidden size and number of heads, no more. Beside them stands what the traced
+forward pass leaves alive for the backward pass. They are not given for checkpointing, which they do not describe.
 """
 
 from __future__ import annotations
@@ -12,9 +15,18 @@ from collections.abc import Mapping
 
 from inspector.dtypes import dtype_bytes
 from inspector.memory.static import MOMENTS
-from inspector.records import Census, StaticBytes, StaticRecipe, Textbook, TextbookDifference, TextbookRule
+from inspector.records import (
+    ACTIVATION_RULES,
+    Census,
+    StaticBytes,
+    StaticRecipe,
+    Textbook,
+    TextbookDifference,
+    TextbookRule,
+)
+from inspector.training_records import BlockShape, Recipe
 
-__all__ = ["textbook_rules"]
+__all__ = ["activation_rules", "textbook_rules"]
 
 _HALF_BYTES = 2
 _FLOAT32_BYTES = 4
@@ -26,6 +38,43 @@ _SOURCE = (
     "2 + 2 + 8 bytes an element: https://huggingface.co/docs/transformers/model_memory_anatomy; "
     "with a float32 copy of the weights it would be 16 (ZeRO, arXiv:1910.02054, section 3.1)"
 )
+
+
+# Per block, with 16-bit activations: 34·S·B·H and, where the attention matrix is kept, 5·a·S²·B (equation 1). Kernels
+# that do not keep it are what selective recomputation leaves, 34·S·B·H (section 5).
+_KORTHIKANTI = "Korthikanti et al., arXiv:2205.05198, equation 1 (without the attention matrix: section 5)"
+_KORTHIKANTI_KNOWS = "The rule knows GPT's block in 16 bit: an MLP of 4·H, no gate, three dropout masks."
+_QUOTED = "commonly quoted for half precision with flash attention; no published derivation is known"
+_QUOTED_KNOWS = "The rule knows hidden size and layers alone."
+_TRACED = "Traced is what this model, its adapter and its dtypes keep when the forward pass ends, the loss left out."
+
+
+def activation_rules(recipe: Recipe, shape: BlockShape, traced_bytes: int) -> tuple[TextbookRule, ...]:
+    """Return the rules for activations beside what a traced forward pass keeps of them; none with checkpointing."""
+    if recipe.gradient_checkpointing or recipe.seq_len is None:
+        return ()
+    tokens, layers = recipe.batch_size * recipe.seq_len, shape.layer_count
+    korthikanti, quoted = 34 * tokens * shape.hidden_size * layers, 22 * tokens * shape.hidden_size * layers
+    korthikanti_formula, quoted_formula = "34·B·S·H·L", "22·B·S·H·L"
+    if recipe.attention == "eager" or recipe.sdpa_backend == "math":  # the attention matrix is kept
+        korthikanti += 5 * shape.head_count * tokens * recipe.seq_len * layers
+        quoted += 2 * tokens * recipe.seq_len * layers * _HALF_BYTES
+        korthikanti_formula += " + 5·a·B·S²·L"
+        quoted_formula += " + 2·B·S²·L·2"
+    published, as_quoted = ACTIVATION_RULES
+    return (
+        _activation_rule(published, korthikanti_formula, korthikanti, traced_bytes, (_KORTHIKANTI, _KORTHIKANTI_KNOWS)),
+        _activation_rule(as_quoted, quoted_formula, quoted, traced_bytes, (_QUOTED, _QUOTED_KNOWS)),
+    )
+
+
+def _activation_rule(name: str, formula: str, rule: int, traced: int, of: tuple[str, str]) -> TextbookRule:
+    """Return one rule with its source and what it knows of a model."""
+    source, knows = of
+    differences = _nonzero((f"{knows} {_TRACED}", traced - rule))
+    return TextbookRule(
+        name=name, formula=formula, bytes=rule, source=source, exact_bytes=traced, differences=differences
+    )
 
 
 def textbook_rules(

@@ -35,7 +35,7 @@ from inspector.training_records import (
     Unaccounted,
 )
 
-__all__ = ["MemoryRanOut", "Timeline", "breakdown_at", "fold", "training_memory"]
+__all__ = ["MemoryRanOut", "Timeline", "breakdown_at", "fold", "kept_activations", "training_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,12 @@ def breakdown_at(tape: Sequence[Event], timeline: Timeline, event_index: int) ->
     if not 0 <= event_index < len(timeline.allocated_bytes):
         raise IndexError(f"the timeline has {len(timeline.allocated_bytes)} events, not one at index {event_index}")
     return _breakdown(_alive_after(tape, event_index), timeline.block_bytes)
+
+
+def kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
+    """Return the activations that live when the last forward pass ends, 0 where the tape has none."""
+    ends = [index for index, event in enumerate(tape) if event.phase is Phase.FORWARD]
+    return breakdown_at(tape, timeline, ends[-1])[Category.ACTIVATIONS] if ends else 0
 
 
 def training_memory(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from inspector.checkpoint_records import Comparison, StoredTensor
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
 from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
 from inspector.model.configuration import read_configuration
+from inspector.model.loading import NotComparableError, compare, comparison_notices
 from inspector.model.peft_config import read_peft_config
 from inspector.model.quantize import BnbPlan, bnb_plan, prepared, quantization_facts, quantized
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
@@ -29,6 +32,7 @@ from inspector.model.stored import stored_facts, stored_notices
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.quiet import quietly
 from inspector.records import (
+    Census,
     Counted,
     ModelFacts,
     Notice,
@@ -58,8 +62,12 @@ class _Subject:
     notices: tuple[Notice, ...] = ()
 
 
-def count_model(request: Request, files: SourceFiles | None) -> Counted:
+def count_model(
+    request: Request, files: SourceFiles | None, progress: Callable[[str], None] = lambda _stage: None
+) -> Counted:
     """Return the counts of what `request` names: `files` of a source, or a live object when there are none.
+
+    Where the source knows the stored tensors, they are set beside the model.
 
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """
@@ -69,9 +77,43 @@ def count_model(request: Request, files: SourceFiles | None) -> Counted:
         if isinstance(request.model, PeftModel):
             return _count_attached(request)
         subject = _from_source(request, files) if files is not None else _from_object(request)
-        if subject.peft is None:
-            return _count_base(request, subject)
-        return _count_with_adapter(request, subject)
+        counted = _count_base(request, subject) if subject.peft is None else _count_with_adapter(request, subject)
+        if files is None or files.checkpoint is None or files.checkpoint.tensors is None:
+            return counted
+        progress("comparing the checkpoint with the model")
+        return _with_comparison(counted, subject, files.checkpoint.tensors, files.config)
+
+
+def _with_comparison(
+    counted: Counted, subject: _Subject, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
+) -> Counted:
+    """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
+    try:
+        comparison = compare(subject.build, stored, config)
+    except NotComparableError as error:
+        message = f"The stored tensors were not set beside the model's: {error}."
+        return dataclasses.replace(
+            counted, notices=(*counted.notices, Notice(code="checkpoint-not-compared", message=message))
+        )
+    elements = sum(tensor.elements for tensor in stored.values())
+    return dataclasses.replace(
+        counted,
+        census=_explained(counted.census, comparison, elements),
+        comparison=comparison,
+        notices=(*counted.notices, *comparison_notices(comparison)),
+    )
+
+
+def _explained(census: Census, comparison: Comparison, stored_elements: int) -> Census:
+    """Say why the published count differs, where it is that of the stored elements and these are all accounted for."""
+    published, beyond = census.published, comparison.beyond_parameters
+    if published is None or published.explanation is not None or published.parameters != stored_elements:
+        return census
+    if not sum(beyond.values()) or census.base + sum(beyond.values()) != stored_elements:
+        return census
+    parts = ", ".join(f"{count:+,} {reason.replace('_', ' ')}" for reason, count in beyond.items() if count)
+    explained = dataclasses.replace(published, explanation=f"What is stored beside the parameters: {parts}.")
+    return dataclasses.replace(census, published=explained)
 
 
 @contextlib.contextmanager

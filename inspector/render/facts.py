@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from inspector.errors import one_line
 from inspector.records import AdapterFacts, Census, MatchedNames, Published, Report, ServedFrom, StaticBytes, Textbook
+from inspector.render.checkpoint import checkpoint_section
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.fit import fit_row, fit_section
 from inspector.render.names import grouped_names, with_remainder
@@ -53,8 +54,10 @@ def document(report: Report) -> Document:
         sections.append(quantization_section(report.quantization))
     if report.adapter:
         sections.append(_adapter(report.adapter))
+    if report.checkpoint:
+        sections.append(checkpoint_section(report.checkpoint))
     if report.training:
-        sections.append(training_section(report.training))
+        sections.append(training_section(report.training, report.textbook))
     if report.training and report.fit:
         sections.append(fit_section(report.fit, report.training.platform))
     if report.static:

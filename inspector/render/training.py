@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
+from inspector.records import ACTIVATION_RULES, Textbook, TextbookRule
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import folded_layers
 from inspector.training_records import Peak, Phase, TrainingMemory
@@ -16,6 +17,8 @@ from inspector.units import format_bytes, format_count, format_share
 __all__ = ["answer_row", "training_section"]
 
 _MOST_MODULES = 6
+# The head of the section names what takes at least a two-hundredth of the peak.
+_SMALL_SHARE = 200
 # What a batch of text alone consists of; other inputs are named.
 _TOKENS = {"input_ids", "labels", "attention_mask"}
 _NO_MODULE = "outside any module"
@@ -34,8 +37,11 @@ def answer_row(training: TrainingMemory) -> Row:
     return row(("", "training peak", format_count(peak), format_bytes(peak), words), tone=Tone.KEY)
 
 
-def training_section(training: TrainingMemory) -> Section:
-    """Return the answers, then the peak by category and by module, the phases, and what is not known."""
+def training_section(training: TrainingMemory, textbook: Textbook | None = None) -> Section:
+    """Return the answers, the peak by category and by module, the phases, and what is not known.
+
+    `textbook` is what rules of thumb would have said.
+    """
     blocks = "Each tensor counts with the block that the allocator takes for it, which is rounded up."
     outside = "Optimizer state, the loss and what is made between modules stand outside any module."
     steps = "Loading, and the phases of the second step: the first one has no optimizer state yet."
@@ -43,7 +49,7 @@ def training_section(training: TrainingMemory) -> Section:
         title="One training step",
         blocks=(
             _answers(training),
-            _circumstances(training),
+            _circumstances(training, textbook),
             _categories(training.peak),
             paragraph(blocks, Tone.QUIET),
             _modules(training),
@@ -76,12 +82,15 @@ def _answers(training: TrainingMemory) -> Table:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _circumstances(training: TrainingMemory) -> Table:
-    """Return where the peak is, and what the figures hold for."""
+def _circumstances(training: TrainingMemory, textbook: Textbook | None) -> Table:
+    """Return where the peak is and what it is made of, what rules of thumb say, and what the figures hold for."""
     peak = training.peak
     place = (_PHASES[peak.phase], one_line(peak.module) or _NO_MODULE, _operation(peak.op))
+    rules = () if textbook is None else (row(("rules of thumb", _rules_say(textbook.rules))),)
     rows = [
         row(("peak is in", ", ".join(part for part in place if part))),
+        row(("made of", ", ".join(_made_of(peak)))),
+        *rules,
         row(("recipe", ", ".join(_recipe(training)))),
         row(("platform", training.platform)),
         row(("context", f"{_exactly(training.overhead_bytes)}, outside the allocator: {training.overhead_source}")),
@@ -89,8 +98,29 @@ def _circumstances(training: TrainingMemory) -> Table:
     inputs = training.inputs or ()
     if not {item.name for item in inputs} <= _TOKENS:
         described = (f"{one_line(item.name)} {_sizes(item.shape)} {one_line(item.dtype)}" for item in inputs)
-        rows.insert(2, row(("inputs", ", ".join(described))))
+        rows.insert(3 + len(rules), row(("inputs", ", ".join(described))))
     return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=tuple(rows))
+
+
+def _made_of(peak: Peak) -> Iterator[str]:
+    """Yield what lives at the peak, the largest first, and the sum of what is small."""
+    parts = sorted(peak.breakdown.items(), key=lambda part: -part[1])
+    shown = [(category, size) for category, size in parts if size * _SMALL_SHARE >= peak.allocated_bytes]
+    for category, size in shown:
+        yield f"{category.value.replace('_', ' ')} {format_bytes(size)}"
+    rest = peak.allocated_bytes - sum(size for _, size in shown)
+    if rest:
+        yield f"other things {format_bytes(rest)}"
+
+
+def _rules_say(rules: Sequence[TextbookRule]) -> str:
+    """Return what rules of thumb say of the peak: one for what is held throughout, one for activations if there is."""
+    held = [rule for rule in rules if rule.name not in ACTIVATION_RULES][-1]  # that of the adapter comes last
+    kept = [rule for rule in rules if rule.name in ACTIVATION_RULES][:1]
+    terms = " + ".join(f"{format_bytes(rule.bytes)} ({one_line(rule.formula)})" for rule in (held, *kept))
+    if not kept:
+        return f"{terms} before activations"
+    return f"{format_bytes(held.bytes + kept[0].bytes)} = {terms}"
 
 
 def _batch(training: TrainingMemory) -> str:
@@ -115,12 +145,19 @@ def _recipe(training: TrainingMemory) -> Iterator[str]:
     yield f"batch {_batch(training)}{padding}"
     if recipe.gradient_accumulation > 1:
         yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
+    if recipe.mixed_precision != "no":
+        yield f"{one_line(recipe.mixed_precision)} mixed precision"
     yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
-    yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}"
+    reentrant = " (reentrant)" if recipe.use_reentrant else ""
+    yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
     yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
     yield one_line(recipe.attention) + (f" ({one_line(recipe.sdpa_backend)})" if is_fused else "") + " attention"
+    if recipe.use_cache:
+        yield "KV cache filled"
     yield f"{one_line(recipe.loop)} loop"
+    if recipe.alloc_conf is not None:
+        yield f"allocator {one_line(recipe.alloc_conf)}"
 
 
 def _operation(op: str) -> str:

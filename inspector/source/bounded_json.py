@@ -36,7 +36,11 @@ class _UnwantedNumberError(Exception):
 
 
 def read_object(
-    path: str | Path, what: str | None = None, *, error: type[InspectorError] = UnsupportedModelError
+    path: str | Path,
+    what: str | None = None,
+    *,
+    error: type[InspectorError] = UnsupportedModelError,
+    most_bytes: int = MOST_BYTES,
 ) -> dict[str, Any]:
     """Return the JSON object in the file at `path`, which messages call `what`.
 
@@ -48,23 +52,27 @@ def read_object(
         if not stat.S_ISREG(facts.st_mode):
             kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "no regular file"
             raise ModelUnavailableError(f"{one_line(what)} is {kind}; name a JSON file.")
-        _check_size(facts.st_size, what, error)
+        _check_size(facts.st_size, what, error, most_bytes)
         with Path(path).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(most_bytes + 1)
     except (OSError, ValueError) as failure:  # ValueError: a NUL in the path
         reason = getattr(failure, "strerror", None) or failure
         raise ModelUnavailableError(
             f"{one_line(what)} cannot be read ({one_line(reason)}); check that it exists and who may read it."
         ) from failure
-    return parse_object(content, what, error=error)
+    return parse_object(content, what, error=error, most_bytes=most_bytes)
 
 
 def parse_object(
-    content: str | bytes, what: str, *, error: type[InspectorError] = UnsupportedModelError
+    content: str | bytes,
+    what: str,
+    *,
+    error: type[InspectorError] = UnsupportedModelError,
+    most_bytes: int = MOST_BYTES,
 ) -> dict[str, Any]:
     """Return the JSON object in `content`, which messages call `what`; raises `error` for anything else."""
     what = one_line(what)
-    _check_size(len(content), what, error)
+    _check_size(len(content), what, error, most_bytes)
     text = content if isinstance(content, str) else _decoded(content, what, error)
     if text.startswith("\ufeff"):
         raise error(f"{what} starts with a byte-order mark; save it as UTF-8 without one.")
@@ -85,10 +93,10 @@ def parse_object(
     return value
 
 
-def _check_size(size_bytes: int, what: str, error: type[InspectorError]) -> None:
-    if size_bytes > MOST_BYTES:
+def _check_size(size_bytes: int, what: str, error: type[InspectorError], most_bytes: int) -> None:
+    if size_bytes > most_bytes:
         raise error(
-            f"{one_line(what)} has {format_bytes(size_bytes)}, more than the {format_bytes(MOST_BYTES)} "
+            f"{one_line(what)} has {format_bytes(size_bytes)}, more than the {format_bytes(most_bytes)} "
             "that are read of a configuration; name another file."
         )
 

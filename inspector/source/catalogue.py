@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inspector.checkpoint_records import StoredCheckpoint
 from inspector.records import Published, ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
 
 __all__ = ["ids", "load", "near"]
 
+# The kind of published count that is what the files hold.
+_STORED = "hub safetensors total"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOCATIONS = (_PACKAGE / "fixtures" / "models", _PACKAGE.parent / "fixtures" / "models")
 
@@ -65,12 +68,14 @@ def _names(entry: Mapping[str, Any]) -> list[str]:
 
 def _source_files(entry: Mapping[str, Any]) -> SourceFiles:
     published = entry["published"]
+    is_stored = published["kind"] == _STORED
     return SourceFiles(
         id=entry["id"],
         served_from=ServedFrom.BUNDLED,
         config=entry["config"],
         code_location=entry["id"],
         checkpoint_dtype=entry["checkpoint_dtype"],
+        checkpoint=StoredCheckpoint(parameters=published["parameters"] if is_stored else None),
         published=Published(
             parameters=published["parameters"],
             kind=published["kind"],

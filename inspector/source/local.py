@@ -5,14 +5,18 @@ Not covered: which commit or checkpoint the files came from; they are taken as t
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from inspector.errors import ModelUnavailableError, one_line, quoted
 from inspector.records import ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
+from inspector.source.checkpoint import read_checkpoint
+from inspector.source.folder import FolderReader, list_files
 
-__all__ = ["ADAPTER_FILE", "CONFIG_FILE", "find", "is_path_like"]
+__all__ = ["ADAPTER_FILE", "CONFIG_FILE", "find", "is_path_like", "with_checkpoint"]
 
 CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
@@ -40,6 +44,15 @@ def find(name: str) -> SourceFiles | None:
             f"{quoted(name)} is a file but no config.json; name a JSON file or the directory that holds it."
         )
     return _source_files(path, name, read_object(path))
+
+
+def with_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> SourceFiles:
+    """Add what is stored beside the config.json of a local model."""
+    if files.code_location is None or files.adapter_config is not None:
+        return files
+    folder = Path(files.code_location)
+    stored, notices = read_checkpoint(list_files(folder), files.config, FolderReader(folder), progress)
+    return dataclasses.replace(files, checkpoint=stored, notices=(*files.notices, *notices))
 
 
 def is_path_like(name: str) -> bool:

@@ -9,27 +9,34 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 
+from inspector.checkpoint_records import StoredCheckpoint
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, quoted
 from inspector.records import Notice, ServedFrom, SourceFiles
-from inspector.source import catalogue, hub, local
-from inspector.source.hub import Cause, HubError
+from inspector.source import catalogue, hub, hub_client, listing, local
+from inspector.source.hub_client import Cause, HubError
 
 __all__ = ["locate"]
 
 _LOG_IN = "set HF_TOKEN or run 'hf auth login'"
 
+Progress = Callable[[str], None]
 
-def locate(name: str, *, revision: str | None = None, offline: bool = False) -> SourceFiles:
+
+def locate(
+    name: str, *, revision: str | None = None, offline: bool = False, progress: Progress = lambda _stage: None
+) -> SourceFiles:
     """Return the files of the model or adapter that `name` stands for: a path, a directory or a Hub id.
 
-    `revision` is a branch, tag or commit on the Hub. With `offline`, or HF_HUB_OFFLINE, no request is made. Raises
-    ModelUnavailableError when the model cannot be had and UnsupportedModelError when its files are malformed.
+    `revision` is a branch, tag or commit on the Hub. With `offline`, or HF_HUB_OFFLINE, no request is made. `progress`
+    is told what takes time. Raises ModelUnavailableError when the model cannot be had and UnsupportedModelError when
+    its files are malformed.
     """
-    found = _find(name, revision, offline)
+    found = _find(name, revision, offline, progress)
     if found.adapter_config is None:
         return found
-    base = _find_base(found, offline)
+    base = _find_base(found, offline, progress)
     return dataclasses.replace(
         base,
         adapter_config=found.adapter_config,
@@ -38,24 +45,25 @@ def locate(name: str, *, revision: str | None = None, offline: bool = False) -> 
     )
 
 
-def _find(name: str, revision: str | None, offline: bool) -> SourceFiles:
+def _find(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:
     """Return the files by that name; of an adapter, those of the adapter alone."""
     if not name.strip():
         raise ModelUnavailableError("No model was named; name a Hub id, a directory or a config.json.")
     here = local.find(name)
     if here is not None:
+        here = local.with_checkpoint(here, progress)
         return here if revision is None else _with_notice(here, "revision-ignored", _no_revision(name, revision))
     if local.is_path_like(name):
         raise ModelUnavailableError(
             f"The path {quoted(name)} is not here; name a directory, a config.json or a Hub id (org/name)."
         )
-    hub.load_client()
-    if not hub.is_valid_id(name):
+    hub_client.load_client()
+    if not hub_client.is_valid_id(name):
         raise ModelUnavailableError(_no_id(name))
-    return _with_catalogue_facts(_from_hub(name, revision or None, offline))
+    return _with_catalogue_facts(_from_hub(name, revision or None, offline, progress))
 
 
-def _find_base(adapter: SourceFiles, offline: bool) -> SourceFiles:
+def _find_base(adapter: SourceFiles, offline: bool, progress: Progress) -> SourceFiles:
     """Return the files of the base model that an adapter names."""
     fields = adapter.adapter_config or {}
     where = f"{local.ADAPTER_FILE} of {quoted(adapter.adapter_id)}"
@@ -65,7 +73,7 @@ def _find_base(adapter: SourceFiles, offline: bool) -> SourceFiles:
     if revision is not None and not isinstance(revision, str):
         raise UnsupportedModelError(f"{where}: revision must be a string, not {quoted(revision, 60)}; correct it.")
     try:
-        base = _find(name, revision or None, offline)
+        base = _find(name, revision or None, offline, progress)
     except ModelUnavailableError as error:
         raise ModelUnavailableError(f"The base model that {where} names: {error}") from error
     if base.adapter_config is not None:
@@ -75,31 +83,37 @@ def _find_base(adapter: SourceFiles, offline: bool) -> SourceFiles:
     return base
 
 
-def _from_hub(name: str, revision: str | None, offline: bool) -> SourceFiles:
-    if offline or hub.is_offline():
+def _from_hub(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:
+    if offline or hub_client.is_offline():
         found = _without_hub(name, revision)
         if found is None:
             raise ModelUnavailableError(
                 f"Offline, and {_nowhere_else(name, revision)}; drop --offline or unset HF_HUB_OFFLINE to ask the Hub."
             )
         return found
-    if hub.is_commit(revision):
+    if hub_client.is_commit(revision):
         found = hub.from_cache(name, revision)
-        if found is not None:
+        if found is not None and (found.checkpoint is not None or found.adapter_config is not None):
             return found
     try:
-        return hub.ask(name, revision)
+        return hub.ask(name, revision, progress)
     except HubError as failure:
         found = _without_hub(name, revision) if failure.cause is not Cause.REVISION else None
         if found is None:
             raise ModelUnavailableError(_unavailable(name, revision, failure)) from failure
+        if failure.stored is not None and (found.checkpoint is None or found.checkpoint.tensors is None):
+            found = dataclasses.replace(found, checkpoint=failure.stored)
         return _with_notice(found, failure.cause.value, _stand_in(name, revision, found, failure))
 
 
 def _without_hub(name: str, revision: str | None) -> SourceFiles | None:
     """Return what the cache or, when no revision was asked for, the catalogue has."""
     found = hub.from_cache(name, revision)
-    return catalogue.load(name) if found is None and revision is None else found
+    if found is None:
+        return catalogue.load(name) if revision is None else None
+    if found.checkpoint is None and found.adapter_config is None:  # the cache has the configuration alone
+        return dataclasses.replace(found, checkpoint=StoredCheckpoint())
+    return found
 
 
 def _with_catalogue_facts(files: SourceFiles) -> SourceFiles:
@@ -129,6 +143,9 @@ def _no_revision(name: str, revision: str) -> str:
 
 
 def _no_id(name: str) -> str:
+    other = re.match(r"(?:https?://[^/]+/)?(dataset|space)s/[\w.-]+/[\w.-]+", name)
+    if other:
+        return f"{quoted(name)} is a {other[1]}, not a model; name a model by its Hub id: 'org/name'."
     url = re.match(r"https?://[^/]+/([\w.-]+/[\w.-]+)", name)
     if url:
         return f"{quoted(name)} is an address; name the model by its Hub id: {quoted(url.group(1))}."
@@ -150,7 +167,7 @@ def _nowhere_else(name: str, revision: str | None) -> str:
 
 
 def _cause(name: str, revision: str | None, failure: HubError) -> str:
-    address = hub.shown_endpoint()
+    address = hub_client.shown_endpoint()
     return {
         Cause.NETWORK: f"No network or no usable answer ({failure.detail})",
         Cause.REFUSED: f"The Hub refused {quoted(name)} ({failure.detail}); check the token: {_LOG_IN}",
@@ -168,10 +185,14 @@ def _stand_in(name: str, revision: str | None, found: SourceFiles, failure: HubE
 def _unavailable(name: str, revision: str | None, failure: HubError) -> str:
     cause = _cause(name, revision, failure)
     if failure.cause is Cause.REVISION:
-        return f"{cause}; name a branch, a tag or a commit that it has."
+        near = " or ".join(quoted(known, 60) for known in listing.near_revisions(name, str(revision)))
+        return f"{cause}{f' (it has {near})' if near else ''}; name a branch, a tag or a commit that it has."
     if failure.cause is Cause.GATED:
         return f"{cause}."
     if failure.cause is Cause.NOT_FOUND:
+        other = listing.other_kind(name)
+        if other is not None:
+            return f"{quoted(name)} is a {other} on the Hub, not a model; name the model that you mean."
         near = " or ".join(quoted(known) for known in catalogue.near(name))
         meant = f" Did you mean {near}?" if near else ""
         return f"{cause}.{meant} A private repository needs a token: {_LOG_IN}."

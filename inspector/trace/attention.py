@@ -201,13 +201,12 @@ def _math(call: _Call) -> Tensor:
 
     Written out because torch's own function adds the mask out of place while a dispatch mode is active.
     """
-    mask = _additive(call.mask, call.query.dtype)
+    given = _additive(call.mask, call.query.dtype)
     query, key, value = (item.float() if item.dtype in _HALF else item for item in (call.query, call.key, call.value))
     scale = call.scale if call.scale is not None else 1 / math.sqrt(query.shape[-1])
     root = math.sqrt(abs(scale))
     scaled = query * math.copysign(root, scale)
-    if call.is_causal:
-        mask = _additive(_lower_triangle(query, key), query.dtype)
+    mask = _additive(_lower_triangle(query, key), query.dtype) if call.is_causal else given
     if call.enable_gqa and query.shape[-3] != key.shape[-3]:
         repeats = query.shape[-3] // key.shape[-3]
         keys, values = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
@@ -222,7 +221,7 @@ def _math(call: _Call) -> Tensor:
     # torch returns the weights too, in the dtype of the query, before the caller drops them.
     returned = weights.to(call.query.dtype)
     output = torch.matmul(weights, values).to(call.query.dtype)
-    del returned, weights, values, keys, mask, scaled
+    del scaled, keys, mask, values, key, value, query, returned
     return output
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inspector.trace.attention import Attention
+from inspector.trace.autocast import autocast_for_meta
 from inspector.trace.foreach import foreach_as_on_cuda
 from inspector.trace.platform import Platform
 
@@ -38,33 +39,10 @@ def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]
     for name, rule in rules.items():
         library.impl(name, rule, "AutogradMeta")
     try:
-        with _autocast_for_meta(), foreach_as_on_cuda():
+        with autocast_for_meta(), foreach_as_on_cuda():
             yield
     finally:
         library._destroy()
-
-
-@contextlib.contextmanager
-def _autocast_for_meta() -> Iterator[None]:
-    """Let model code ask for the autocast state of the meta device, which torch has none of: it is that of CUDA.
-
-    PEFT turns autocast off around the experts that it adapts, and early releases of transformers 5 ask if it is on.
-    """
-    make, is_enabled = torch.autocast.__init__, torch.is_autocast_enabled
-
-    def make_for_cuda(self: torch.autocast, device_type: str, *args: Any, **kwargs: Any) -> None:
-        make(self, "cuda" if device_type == "meta" else device_type, *args, **kwargs)
-
-    def is_enabled_for_cuda(*device_type: str) -> bool:
-        return is_enabled(*("cuda" if name == "meta" else name for name in device_type))
-
-    torch.autocast.__init__ = make_for_cuda  # type: ignore[method-assign]
-    torch.is_autocast_enabled = is_enabled_for_cuda  # type: ignore[assignment]  # the original is overloaded
-    try:
-        yield
-    finally:
-        torch.autocast.__init__ = make  # type: ignore[method-assign]
-        torch.is_autocast_enabled = is_enabled
 
 
 def _softmax(values: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -55,6 +55,15 @@ class Platform:
         """
         return 2**20 if self.torch_version <= (2, 11) else 0
 
+    @property
+    def takes_lowest_address(self) -> bool:
+        """Tell whether the allocator takes the lowest address among free blocks of equal size, not the oldest segment.
+
+        So in 2.10 and 2.11, seen with both libraries over a stand-in for the driver; 2.13 goes by age. A T4's driver
+        hands out descending addresses, which makes the two differ; other cards are taken to do the same.
+        """
+        return self.torch_version <= (2, 11)
+
 
 def platform_of(gpu: Gpu | None) -> Platform:
     """Return the platform of `gpu` with the installed torch; what is not known of it, and of None, is an A100's."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
+from inspector.trace.mixed_precision import MixedPrecision
 from inspector.training_records import Phase
 
 __all__ = ["plain_steps", "trainer_steps"]
@@ -33,21 +34,26 @@ def plain_steps(
     steps: int,
     max_grad_norm: float = 0.0,
     gradient_accumulation: int = 1,
+    mixed_precision: str = "no",
 ) -> None:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
-    The outputs live until the step is over; `max_grad_norm` 0 turns clipping off.
+    The outputs live until the step is over; `max_grad_norm` 0 turns clipping off. Mixed precision is autocast around
+    the forward pass, and for fp16 a GradScaler.
     """
+    precision = MixedPrecision(mixed_precision, _device_of(batch))
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):
             on_phase(Phase.FORWARD, step)
-            outputs = model(**batch)
+            with precision.autocast():
+                outputs = model(**batch)
             on_phase(Phase.BACKWARD, step)
-            outputs.loss.backward()
+            precision.backward(outputs.loss)
         on_phase(Phase.OPTIMIZER, step)
         if max_grad_norm > 0:
+            precision.unscale(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-        optimizer.step()
+        precision.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
         del outputs
 
@@ -61,15 +67,18 @@ def trainer_steps(
     steps: int,
     max_grad_norm: float = 1.0,
     gradient_accumulation: int = 1,
+    mixed_precision: str = "no",
 ) -> None:
-    """Run `steps` updates as `transformers.Trainer` runs them on one device without mixed precision.
+    """Run `steps` updates as `transformers.Trainer` runs them on one device.
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
     alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
     where the model takes no such count; gradients are clipped by default.
     Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23); tests/trace holds it
-    against a real Trainer.
+    against a real Trainer. Mixed precision is accelerate's (accelerate/accelerator.py and optimizer.py).
     """
+    precision = MixedPrecision(mixed_precision, _device_of(batch))
+    prepared = precision.prepared(model)
     wrapped: Any = model
     base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
     labels: Any = batch.get("labels")
@@ -82,16 +91,22 @@ def trainer_steps(
             del counted
         for _ in range(gradient_accumulation):
             on_phase(Phase.FORWARD, step)
-            loss = model(**batch, **count)["loss"]
+            loss = prepared(**batch, **count)["loss"]
             if not is_counted:
                 loss = loss / gradient_accumulation
             on_phase(Phase.BACKWARD, step)
-            loss.backward()
+            precision.backward(loss)
         on_phase(Phase.OPTIMIZER, step)
         # Trainer logs the norm of the gradients, and without clipping too takes it from there (`_get_grad_norm`).
+        precision.unscale(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
-        optimizer.step()
+        precision.step(optimizer)
         model.zero_grad()
+
+
+def _device_of(batch: Mapping[str, Tensor | bool]) -> torch.device:
+    """Return where the tensors of a batch are."""
+    return next(item.device for item in batch.values() if isinstance(item, Tensor))
 
 
 def _takes_count(base: Any) -> bool:

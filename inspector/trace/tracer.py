@@ -54,7 +54,7 @@ _IN_PLACE_WITHOUT_MODE = {
         for name in ("Topk", "Sort", "Max", "Min", "Median", "Mode", "Kthvalue")
     },
 }
-_INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default, aten.index_put.default})
+_INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
 _OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
@@ -156,7 +156,7 @@ class Tracer(TorchDispatchMode):
         elif self._balances_experts and (choice := balanced_choice(func, args, result)):
             self.shadows.set(*choice)
         name = str(func)
-        if func in _INDEXING:
+        if func in _INDEXING and torch._C._current_autograd_node() is None:
             # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
             self._see_outputs(args[1], name)
         kernel = KERNELS.get(func) if self._on_cuda else None

@@ -17,13 +17,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inspector.errors import InspectorError, one_line
+from inspector.errors import InspectorError, UsageError, one_line, quoted
 from inspector.optimizer_names import checked_name, parse_optim_args
 from inspector.records import Notice
+from inspector.trace.autocast import autocast_rules
 from inspector.trace.batch import BatchError, Input, batch_inputs, leaves_out_images, longest_row
 from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.devices import as_on_a_device
+from inspector.trace.flash_attention import flash_attention_package, use_attention
 from inspector.trace.kernels import NOT_ACCOUNTED
+from inspector.trace.mixed_precision import PRECISIONS
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.quantized import is_quantized, load_quantized, quantized_rules
@@ -31,10 +34,11 @@ from inspector.trace.routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
-from inspector.training_records import BatchInput, Category, Event, Recipe, Unaccounted
+from inspector.training_records import BatchInput, BlockShape, Category, Event, Recipe, Unaccounted
 
 __all__ = [
     "NotTraceableError",
+    "block_shape",
     "not_accounted",
     "platform_of",
     "resolved",
@@ -44,6 +48,11 @@ __all__ = [
 ]
 
 _STEPS = 2
+# torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
+_NO_INPUT_REQUIRES_GRAD = (
+    "reentrant checkpointing needs an input of the first block that requires gradients, and none does, so that nothing "
+    "would train; drop --use-reentrant."
+)
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
     "Input type (float) and bias type": "as a real step does: its inputs are float32; use --dtype float32",
@@ -73,9 +82,12 @@ def resolved(model: Any, recipe: Recipe) -> Recipe:
     """Return the recipe as it runs on `model`: what depends on the rest filled in, rows no longer than can run.
 
     `seq_len` is None where the model takes no tokens, and `padding` then False. Raises UsageError where the optimizer
-    is unknown, NotTraceableError where no batch is known for the model.
+    or the precision is unknown, NotTraceableError where no batch is known for the model.
     """
     parse_optim_args(checked_name(recipe.optimizer), recipe.optim_args)
+    if recipe.mixed_precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UsageError(f"mixed precision {quoted(str(recipe.mixed_precision))} is not known: use one of {known}.")
     base = _base(model)
     try:
         longest = longest_row(base)
@@ -111,6 +123,12 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on them: "
             "add --lora r=16"
         )
+    with flash_attention_package(platform, recipe.attention):
+        return _traced(model, base, recipe, platform)
+
+
+def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[Event]:
+    """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     _prepare(model, base, recipe)
     names = {module: name for name, module in base.named_modules()}
     tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
@@ -124,7 +142,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     run = trainer_steps if recipe.loop == "trainer" else plain_steps
     try:
         batch = _batch(tracer, base, recipe)
-        with undo, cuda_rules(platform, recipe.sdpa_backend), as_on_a_device(), tracer:
+        with undo, cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
             optimizer = made_optimizer(model, recipe)
             tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
             run(
@@ -135,13 +153,30 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
                 steps=_STEPS,
                 max_grad_norm=recipe.max_grad_norm,
                 gradient_accumulation=recipe.gradient_accumulation,
+                mixed_precision=recipe.mixed_precision,
             )
             # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
             return tracer.tape()
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
+        if recipe.use_reentrant and "does not require grad" in str(error):
+            raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({_said(error)}){_advice(error)}") from error
+
+
+def block_shape(model: Any) -> BlockShape | None:
+    """Return what rules of thumb know of the text model, None where its configuration has no such sizes."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    try:
+        config = _base(model).config.get_text_config()
+    except ValueError:  # MusicGen has two text parts, and neither stands for the whole
+        return None
+    sizes = [size for size in (getattr(config, name, None) for name in names) if isinstance(size, int)]
+    if len(sizes) != len(names):
+        return None
+    hidden, layers, heads = sizes
+    return BlockShape(hidden_size=hidden, layer_count=layers, head_count=heads)
 
 
 def traced_inputs(model: Any, recipe: Recipe) -> tuple[BatchInput, ...]:
@@ -224,14 +259,19 @@ def _refuse_scans(base: nn.Module) -> None:
             )
 
 
+def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Return the rules that mixed precision needs: without it no op goes through them."""
+    return contextlib.nullcontext() if recipe.mixed_precision == "no" else autocast_rules()
+
+
 def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
-    """Set the model up for training as Trainer does: no cache, checkpointing and attention as asked for."""
+    """Set the model up for training as Trainer does: cache, checkpointing and attention as asked for."""
     model.train()
-    base.config.use_cache = False
+    base.config.use_cache = bool(recipe.use_cache)
     if recipe.attention != "sdpa":
-        base.set_attn_implementation(recipe.attention)
+        use_attention(base, recipe.attention)
     if recipe.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": recipe.use_reentrant})
 
 
 def _load(tracer: Tracer, model: nn.Module) -> None:

@@ -39,6 +39,8 @@ from .running import SMALL, assert_refused, run
         (["--optimizer", "lion_8bit", "--optim-args", "momentum=0.9"], "lion_8bit has no argument"),
         (["--optimizer", "rmsprop_bnb"], "bfloat16"),
         (["--batch-size", "0"], "--batch-size"),
+        (["--mixed-precision", "fp8"], "--mixed-precision"),
+        (["--mixed-precision", "fp16", "--dtype", "float16"], "--dtype float32"),
         (["--lora"], "--lora"),
         (["--offline=1"], "--offline"),
         (["--tragets", "q_proj"], "--targets"),

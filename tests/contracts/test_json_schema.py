@@ -13,12 +13,16 @@ from jsonschema import Draft202012Validator, ValidationError  # type: ignore[imp
 
 from inspector.training_records import Category
 from tests.cli.running import SMALL, run
+from tests.source.weight_files import TINY_TENSORS, config_bytes, sharded, weight_file
 
 from .json_table import DOCS, load_schema, table
 
 # The keys of the contract (its parts that exist so far), under which nothing may go missing. Others are extensions.
 CONTRACT = {
-    "": {"schema", "versions", "model", "parameters", "adapter", "training", "textbook", "fit", "warnings"},
+    "": {
+        *("schema", "versions", "model", "parameters", "adapter", "checkpoint", "training", "textbook", "fit"),
+        "warnings",
+    },
     "versions": {"inspector", "torch", "transformers", "peft", "python"},
     "model": {"id", "revision", "class", "model_type", "dtype", "source"},
     "parameters": {"base", "total", "trainable", "frozen", "buffers", "active", "groups", "tied", "tree"},
@@ -29,13 +33,15 @@ CONTRACT = {
     "adapter": {"type", "config", "targets", "modules_to_save", "file_bytes"},
     "adapter.targets": {"matched", "matched_count", "unmatched"},
     "adapter.modules_to_save": {"matched", "unmatched"},
+    "checkpoint": {"bytes", "files", "dtypes", "largest_file_bytes", "parameters"},
     "training": {
         *("recipe", "peak_allocated_bytes", "peak_reserved_bytes", "end_of_step_allocated_bytes", "peak", "phases"),
         *("top_modules", "not_accounted", "overhead_bytes", "total_bytes"),
     },
     "training.recipe": {
         *("batch_size", "seq_len", "gradient_accumulation", "optimizer", "gradient_checkpointing", "max_grad_norm"),
-        *("padding", "loop", "attention", "sdpa_backend"),
+        *("padding", "loop", "attention", "sdpa_backend", "mixed_precision"),
+        *("use_reentrant", "use_cache", "alloc_conf"),
     },
     "training.peak": {"phase", "module", "op", "breakdown"},
     "training.peak.breakdown": {category.value for category in Category},
@@ -99,6 +105,23 @@ def test_the_report_of_an_adapter_directory_follows_the_schema(tmp_path: Path, v
     report = run(str(tmp_path), "--offline", "--json").report
     validator.validate(report)
     assert "adapter_id" in report["model"]
+
+
+def test_the_report_of_a_checkpoint_follows_the_schema(tmp_path: Path, validator: Draft202012Validator) -> None:
+    """Sharded, with a variant, duplicates, a tensor too many, one too few and one of another shape."""
+    tensors = {**TINY_TENSORS, "extra.weight": ("F32", (3,)), "model.norm.weight": ("BF16", (5,))}
+    del tensors["lm_head.weight"]
+    files = {"config.json": config_bytes(), "pytorch_model.bin": b"x", **sharded(2, tensors)}
+    files["model.fp16.safetensors"] = weight_file({"a": ("F16", (2,))})
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    report = run(str(tmp_path), "--offline", "--json").report
+    validator.validate(report)
+    described = load_schema()["properties"]["checkpoint"]["properties"]
+    assert set(report["checkpoint"]) == set(described), "every key that is described was seen"
+    assert [item["name"] for item in report["checkpoint"]["mismatched"]] == ["model.norm.weight"]
+    assert report["checkpoint"]["not_in_checkpoint"]["names"] == ["lm_head.weight"]
+    assert report["checkpoint"]["not_in_model"] == {"tensors": 1, "parameters": 3, "names": ["extra.weight"]}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from inspector.fit.catalogue import find
 from inspector.fit.verdict import DRIVER_RESERVE_BYTES, overhead, usable_bytes, verdict
 from inspector.fit_records import MemoryFigure, Verdict
-from inspector.memory.allocator_settings import MIB
+from inspector.memory.allocator_settings import MIB, AllocatorSettings
 from inspector.memory.timeline import fold
 from tests.pure.gpus import made_gpu
 from tests.pure.tapes import Tape
@@ -104,3 +104,15 @@ def test_what_is_assumed_of_a_card_is_said() -> None:
     assert "not measured" in context
     assert "no CUDA" in cuda
     assert t4.usable_bytes == 14_912 * MIB - 147_718_144
+
+
+def test_the_replay_runs_under_the_allocators_settings() -> None:
+    """Expandable segments join what is free: the 12 MiB take 6 + 8 free MiB of two pages and need no third one."""
+    settings = AllocatorSettings.parse("expandable_segments:True")
+    tape = fragmented()
+    plain = verdict(made_gpu(31 * MIB), tape.events, fold(tape.events))
+    joined = verdict(made_gpu(40 * MIB), tape.events, fold(tape.events, settings), settings)
+    # Three blocks of 6 take one page of 20 MiB. Of it 2 are free at its end, behind which 12 MiB need one page more.
+    assert plain.headroom_bytes == -1 * MIB
+    assert joined.headroom_bytes == 0
+    assert verdict(made_gpu(39 * MIB), tape.events, fold(tape.events, settings), settings).headroom_bytes < 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants
 
-from inspector.source import hub as hub_source
+from inspector.source import hub_client, transport
 
 from .loopback_hub import LoopbackHub
 
@@ -21,8 +21,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
     is read at each call. tests/source/test_environment.py sets the variables themselves, in processes of their own.
     """
     with LoopbackHub() as running:
-        monkeypatch.setattr(hub_source, "endpoint", lambda: running.endpoint)
+        monkeypatch.setattr(hub_client, "endpoint", lambda: running.endpoint)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+        monkeypatch.setattr(transport, "_PAUSES", (0, 0))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.delenv("HF_TOKEN", raising=False)

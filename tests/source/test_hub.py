@@ -13,6 +13,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
+from inspector.checkpoint_records import LeftOut, StoredCheckpoint, StoredFile
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError
 from inspector.records import Published, ServedFrom, SourceFiles
 from inspector.source import catalogue
@@ -50,6 +51,12 @@ def test_a_hub_id_is_resolved_to_a_commit(hub: LoopbackHub) -> None:
         checkpoint_dtype="bfloat16",
         published=Published(
             parameters=100, kind="Hub safetensors total", source=f"{hub.endpoint}/api/models/org/model"
+        ),
+        checkpoint=StoredCheckpoint(
+            companions=(StoredFile(name="config.json", bytes=len(LLAMA)),),
+            left_out=(LeftOut(kind="other files", files=1, bytes=0),),
+            repository_bytes=len(LLAMA),
+            repository_files=2,
         ),
     )
 
@@ -125,7 +132,7 @@ def test_a_token_opens_private_and_gated_repositories(hub: LoopbackHub, monkeypa
         ({"parameters": {"BF16": "many"}, "total": "many"}, None, None),
         ({"parameters": {"BF16": True}, "total": True}, None, None),
         ({"parameters": {"BF16": -5}, "total": -5}, None, None),
-        ({"parameters": ["BF16"], "total": 2**64}, None, None),
+        ({"parameters": ["BF16"], "total": 2**64 - 1}, None, None),
     ],
 )
 def test_what_is_said_of_the_weights_is_checked(
@@ -164,11 +171,16 @@ def test_a_password_in_the_endpoint_is_not_printed(hub: LoopbackHub, monkeypatch
     """A mirror's address may hold credentials; the source of a count shows the address without them."""
     hub.host("org/model", {"config.json": LLAMA}, info={"safetensors": {"parameters": {}, "total": 7}})
     secret = hub.endpoint.replace("//", "//user:secret@")
-    monkeypatch.setattr("inspector.source.hub.endpoint", lambda: secret)
+    monkeypatch.setattr("inspector.source.hub_client.endpoint", lambda: secret)
     published = locate("org/model").published
     assert published is not None
     assert published.source == f"{hub.endpoint}/api/models/org/model"
     assert "secret" not in str(failure("org/absent"))
+    hub.broken = Broken(body=b"{}", where="/resolve/")  # the client's own message has the whole address
+    hub.host("org/model2", {"config.json": LLAMA})
+    message = str(failure("org/model2"))
+    assert "is missing the 'X-Repo-Commit' header" in message
+    assert "secret" not in message
 
 
 def test_a_repository_without_a_configuration_says_what_it_holds(hub: LoopbackHub) -> None:
@@ -207,10 +219,10 @@ def test_a_malformed_configuration_cannot_be_inspected(content: bytes, message: 
 
 
 def test_a_huge_configuration_is_not_downloaded(hub: LoopbackHub) -> None:
-    """The size is asked for first, and a file beyond 16 MiB stays where it is."""
+    """The listing tells the size, and a file beyond 16 MiB stays where it is."""
     hub.host("org/model", {"config.json": b" " * (16 * 2**20 + 1)})
     assert isinstance(failure("org/model"), UnsupportedModelError)
-    assert hub.requests == ["GET /api/models/org/model", "HEAD /org/model/resolve/main/config.json"]
+    assert hub.requests == ["GET /api/models/org/model"]
 
 
 def test_a_cache_that_cannot_be_written_says_how_to_move_it(

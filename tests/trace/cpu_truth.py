@@ -7,7 +7,7 @@ meta tape is held against, event by event, where CUDA's rules are not in force.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,13 +28,15 @@ RANDOM_STATE_BYTES = torch.get_rng_state().numel()
 # Kernels of the CPU that take memory of their own, as CUDA's do elsewhere: what they allocate beside their outputs is
 # theirs (ReduceOps.cpp casts the input of cumsum, Embedding.cpp copies indices that are not contiguous, forward and
 # backward, layer_norm_kernel.cpp keeps partial sums for each thread and copies what is not contiguous, Sorting.cpp
-# makes indices to sort, and oneDNN brings images and weights into layouts of its own).
+# makes indices to sort, TensorAdvancedIndexing.cpp counts for nonzero, and oneDNN brings images and weights into
+# layouts of its own).
 CPU_KERNELS = (
     "aten::cumsum",
     "aten::embedding",
     "aten::embedding_dense_backward",
     "aten::native_layer_norm",
     "aten::native_layer_norm_backward",
+    "aten::nonzero",
     "aten::sort",
     "aten::mkldnn_convolution",
     "aten::convolution_backward",
@@ -70,14 +72,20 @@ def real_step(build: Build, optimize: Optimize = adamw, kernels: tuple[str, ...]
     return [size for _, size in events], inside
 
 
-def meta_step(build: Build, optimize: Optimize = adamw) -> list[int]:
-    """Return the same of a step on meta, without CUDA's rules."""
+def meta_step(
+    build: Build, optimize: Optimize = adamw, values: Mapping[str, torch.Tensor | bool] | None = None
+) -> list[int]:
+    """Return the same of a step on meta, without CUDA's rules; `values` are those of inputs that control flow reads."""
     model, batch = build("meta")
     optimizer = optimize(trained(model))
     balances = loops_over_experts(model)
     tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False, balances_experts=balances)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
+    for name, value in (values or {}).items():
+        key = batch[name]
+        if isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor):
+            tracer.shadows.set(key, value)
     with as_on_a_device(), tracer:
         plain_steps(model, batch, optimizer, tracer.enter, steps=2)
     second = (event for event in tracer.tape() if event.step == 2)

@@ -208,7 +208,15 @@ SMALL: dict[str, Small] = {
 }
 
 
-def build(device: str, name: str, *, adapter: bool = False, checkpointing: bool = False) -> Any:
+def build(
+    device: str,
+    name: str,
+    *,
+    adapter: bool = False,
+    checkpointing: bool = False,
+    reentrant: bool = False,
+    cache: bool = False,
+) -> Any:
     """Return the small model `name` on a device, with a batch for it."""
     small = SMALL[name]
     config = transformers.AutoConfig.for_model(
@@ -219,10 +227,12 @@ def build(device: str, name: str, *, adapter: bool = False, checkpointing: bool 
         torch.manual_seed(0)
         base = model = auto.from_config(config, attn_implementation="eager", **small.options)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
             model.enable_input_require_grads()
         if adapter:
             model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules="all-linear"))
+    if cache:
+        base.config.use_cache = True
     model.train()
     batch = {key: _filled(key, item, device) for key, item in batch_inputs(base, RECIPE).items()}
     return model, batch

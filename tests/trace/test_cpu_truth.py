@@ -64,3 +64,17 @@ OPTIMIZERS: dict[str, Optimize] = {
 def test_a_step_of_every_optimizer_allocates_and_frees_as_on_the_cpu(optimize: Optimize, adapter: bool) -> None:
     with foreach_as_on_cuda():  # fused kernels are refused on meta else
         assert_same_events("llama", optimize, adapter=adapter)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+@pytest.mark.filterwarnings("ignore")
+def test_reentrant_checkpointing_allocates_and_frees_as_on_the_cpu(name: str, adapter: bool) -> None:
+    assert_same_events(name, adapter=adapter, checkpointing=True, reentrant=True)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt2"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_forward_pass_that_fills_a_cache_allocates_and_frees_as_on_the_cpu(name: str) -> None:
+    """The outputs of a plain loop hold the cache until the step is over."""
+    assert_same_events(name, cache=True)

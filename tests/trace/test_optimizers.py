@@ -157,8 +157,8 @@ def optimizer_phase(recipe: inspector.Recipe) -> list[int]:
     ]
 
 
-# For each of 21 bfloat16 gradients as many float32 sums as the longest, of 131,072 elements, has chunks of 65,536; their
-# norms; the norms stacked, their norm, and the coefficient: norm + 1e-6, reciprocal, times the maximum, clamped.
+# For each of 21 bfloat16 gradients as many float32 sums as the longest, of 131,072 elements, has chunks of 65,536;
+# their norms; the norms stacked, their norm, and the coefficient: norm + 1e-6, reciprocal, times maximum, clamped.
 CLIPPING = [21 * 2 * 4, *[2] * 21, 21 * 2, *[2] * 5]
 GRADIENTS = sorted(2 * count(shape) for shape in SHAPES)
 

@@ -61,6 +61,7 @@ def trainer_events(name: str, recipe: Recipe, folder: Path) -> list[int]:
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        bf16=recipe.mixed_precision == "bf16",
     )
     transformers.Trainer(
         model=model,
@@ -93,6 +94,7 @@ def our_events(name: str, recipe: Recipe) -> list[int]:
         steps=2,
         max_grad_norm=recipe.max_grad_norm,
         gradient_accumulation=recipe.gradient_accumulation,
+        mixed_precision=recipe.mixed_precision,
     )
     recorded.__exit__(None, None, None)
     return memory_events(recorded)

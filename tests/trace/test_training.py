@@ -6,6 +6,7 @@ import gc
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 import inspector
@@ -27,7 +28,11 @@ RECIPES = {
     "padded": inspector.Recipe(batch_size=2),
     "unpadded": inspector.Recipe(batch_size=2, padding=False),
     "eager": inspector.Recipe(attention="eager"),
+    "bf16": inspector.Recipe(mixed_precision="bf16"),
     "math": inspector.Recipe(sdpa_backend="math"),
+    "reentrant": inspector.Recipe(gradient_checkpointing=True, use_reentrant=True),
+    "cache": inspector.Recipe(use_cache=True),
+    "cache in a plain loop": inspector.Recipe(use_cache=True, loop="plain"),
     "sgd without clipping": inspector.Recipe(optimizer="sgd", max_grad_norm=0),
 }
 
@@ -82,6 +87,33 @@ def test_two_traces_of_one_step_are_equal_with_and_without_garbage_collection() 
     assert traced(llama(), inspector.Recipe(gradient_checkpointing=True), LORA) == first
 
 
+def test_a_reentrant_checkpoint_without_an_input_that_requires_gradients_is_refused() -> None:
+    """Embeddings of tokens are let require gradients by transformers, those of images are not."""
+    config = transformers.ViTConfig(
+        architectures=["ViTForImageClassification"],
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    recipe = inspector.Recipe(gradient_checkpointing=True, use_reentrant=True)
+    in_blocks = {**LORA, "target_modules": ["q_proj", "v_proj"]}
+    with pytest.raises(inspector.UsageError, match="drop --use-reentrant"):
+        inspector.inspect(config, peft=in_blocks, recipe=recipe)
+    # The way out that the line names.
+    traced(config, inspector.Recipe(gradient_checkpointing=True), in_blocks)
+
+
+def test_a_plain_loop_that_fills_a_cache_holds_keys_and_values_of_all_layers_to_the_end() -> None:
+    config = llama(num_hidden_layers=4, max_position_embeddings=2048)
+    held = [
+        traced(config, inspector.Recipe(loop="plain", use_cache=cache)).phases[2].end_allocated_bytes
+        for cache in (False, True)
+    ]
+    # Of each of 4 layers keys and values of 1,024 tokens, 8 wide (two heads of 4), in bfloat16.
+    assert held[1] - held[0] == 4 * 2 * 1024 * 8 * 2
+
+
 def test_checkpointing_keeps_fewer_activations() -> None:
     config = llama(num_hidden_layers=8, max_position_embeddings=2048)
     kept = [
@@ -113,8 +145,6 @@ def test_experts_in_a_loop_are_assumed_to_be_balanced_and_told() -> None:
 
 
 def test_the_traced_process_is_left_as_it_was() -> None:
-    import torch
-
     inspector.inspect(llama())
     probe = torch.zeros(2, 3, device="meta")
     assert torch.nn.functional.dropout(probe, 0.5).shape == (2, 3)

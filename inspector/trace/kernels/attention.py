@@ -15,7 +15,7 @@ from torch import Tensor
 from inspector.trace.kernels.registry import Scratch, kernel
 from inspector.trace.platform import Platform
 
-__all__: list[str] = []
+__all__ = ["flash_splits"]
 
 aten = torch.ops.aten
 
@@ -39,7 +39,7 @@ def _flash_attention(
     """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own."""
     batch, heads, rows, size = query.shape
     scratch.outputs(0, 1)
-    splits = 1 if dropout_p else _splits(scratch.platform, batch * heads, rows, key.shape[2], size)
+    splits = 1 if dropout_p else flash_splits(scratch.platform, batch * heads, rows, key.shape[2], size)
     held = []
     if splits > 1:
         held.append(scratch.take(_FLOAT_BYTES * splits * batch * heads * rows))
@@ -56,7 +56,7 @@ def _padded_size(size: int) -> int:
     return _up(size, 32) if size < 224 else 256
 
 
-def _splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
+def flash_splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
     """Return in how many parts flash attention cuts the keys so that its blocks fill the GPU: two a multiprocessor."""
     blocks = heads * -(-rows // 64)
     places = 2 * platform.multiprocessors
@@ -72,9 +72,19 @@ def _splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> 
     return next(splits for splits, efficiency in efficiencies.items() if efficiency >= 0.85 * best)
 
 
-@kernel(aten._scaled_dot_product_flash_attention_backward.default)
-def _flash_attention_backward(scratch: Scratch, _grad: Tensor, query: Tensor, key: Tensor, *_: Any, **__: Any) -> None:
-    """Row sums, and dq in float32; grouped queries get dk and dv for each query head first."""
+@kernel(aten._scaled_dot_product_flash_attention_backward.default, allocates_outputs=True)
+def _flash_attention_backward(
+    scratch: Scratch, grad: Tensor, query: Tensor, key: Tensor, _value: Tensor, out: Tensor, *_: Any, **__: Any
+) -> None:
+    """Row sums, and dq in float32; grouped queries get dk and dv for each query head first.
+
+    The gradient and the output are copied where their rows of heads do not lie one after the other, as when the query
+    did not (transformers/cuda/attention_backward.cu, `_flash_attention_backward`).
+    """
+    for tensor in (grad, out):
+        if not tensor.transpose(1, 2).is_contiguous():
+            scratch.take(tensor.numel() * tensor.element_size())
+    scratch.outputs(0, 1, 2)
     batch, heads, queries, size = query.shape
     rows = _up(queries, 128)
     scratch.take(_FLOAT_BYTES * batch * heads * rows)

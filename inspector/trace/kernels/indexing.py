@@ -44,7 +44,9 @@ def _embedding_backward(scratch: Scratch, grad: Tensor, indices: Tensor, rows: i
     scratch.take(sizes)  # sorted indices
     scratch.take(sizes)  # where they stood
     numbers = scratch.take(sizes)
-    scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count)))
+    # torch 2.13 sorts by the bits that an index can have, 2.11 and before by all 64; 2.12 was not looked at.
+    bits = rows.bit_length() if scratch.platform.torch_version >= (2, 12) else 64
+    scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count, bits)))
     scratch.give(numbers)
     scratch.outputs()
     scratch.take(sizes)  # where each segment begins
@@ -76,11 +78,13 @@ def _index_put(
         wrapped = scratch.take(sizes)  # negative indices count from the end
         scratch.take(sizes)  # times the stride
         scratch.give(wrapped)
-    if new.numel() != count * math.prod(values.shape[len(indices) :]) or not new.is_contiguous():
-        scratch.take(count * math.prod(values.shape[len(indices) :]) * new.element_size())
+    indexed = {place for place, index in enumerate(indices) if index is not None}
+    added = count * math.prod(size for place, size in enumerate(values.shape) if place not in indexed)
+    if new.numel() != added or not new.is_contiguous():
+        scratch.take(added * new.element_size())  # the new values, written out
     scratch.take(sizes)
     scratch.take(sizes)
     numbers = scratch.take(sizes)
-    last = max(math.prod(values.shape[: len(indices)]) - 1, 1)
+    last = max(math.prod(values.shape[place] for place in indexed) - 1, 1)
     scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count, last.bit_length())))
     scratch.give(numbers)

@@ -1,4 +1,4 @@
-"""Backward pass of layer norm: gradients of the weights over very many rows are added in two steps."""
+"""Layer norm and group norm: copies, partial sums of the weights' gradients over very many rows, sums of channels."""
 
 from __future__ import annotations
 
@@ -58,3 +58,43 @@ def _layer_norm_backward(
     weights = [item for item in affine[:2] if isinstance(item, Tensor)]
     columns = math.prod(shape)
     _partial_sums(scratch, values.numel() // columns, columns, weights)
+
+
+@kernel(aten.native_group_norm_backward.default)
+def _group_norm_backward(
+    scratch: Scratch,
+    _grad: Tensor,
+    _values: Tensor,
+    _mean: Tensor,
+    _scale: Tensor,
+    weight: Tensor | None,
+    batch: int,
+    channels: int,
+    _positions: int,
+    groups: int,
+    *_: Any,
+) -> None:
+    """Take sums of each channel and coefficients of each group in float32 (cuda/group_norm_kernel.cu)."""
+    for count in (channels, channels):
+        scratch.take(4 * batch * count)
+    coefficients = [scratch.take(4 * batch * count) for count in (groups, groups)]
+    if weight is not None:
+        scratch.take(4 * batch * channels)
+    for block in coefficients:
+        scratch.give(block)
+
+
+@kernel(aten.native_group_norm.default)
+def _group_norm(
+    scratch: Scratch,
+    _values: Tensor,
+    weight: Tensor | None,
+    _bias: Any,
+    batch: int,
+    channels: int,
+    *_: Any,
+) -> None:
+    """Take a factor and a summand for each channel in float32 where there are weights."""
+    if weight is not None:
+        scratch.take(4 * batch * channels)
+        scratch.take(4 * batch * channels)

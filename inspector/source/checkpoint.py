@@ -1,0 +1,199 @@
+"""The files of a repository or directory -> what is stored there, from safetensors headers; data is never read.
+
+A `Reader` brings parts of files, from the Hub by HTTP range requests or from a directory. One part of each weight file
+is asked for, and a second only where the header is longer; eight are under way at once. Pickles are not opened:
+reading one means executing it. What cannot be read or is malformed leaves the sizes and a notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, Protocol
+
+from inspector.checkpoint_records import StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
+from inspector.errors import one_line, quoted
+from inspector.records import Notice
+from inspector.source.bounded_json import MOST_BYTES
+from inspector.source.repository import Choice, choose, companions, left_out, shards, variants
+from inspector.source.safetensors_header import (
+    LENGTH_BYTES,
+    MOST_TENSORS,
+    MalformedError,
+    header_length,
+    parse_header,
+    parse_index,
+)
+from inspector.units import format_bytes
+
+__all__ = ["PartReader", "UnreadError", "read_checkpoint"]
+
+# Nearly all headers fit: 1,000 tensors take some 110,000 bytes, and shards of large models hold fewer.
+_FIRST_BYTES = 128 * 2**10
+_AT_ONCE = 8
+# Over all files of a checkpoint; 140,000 tensors (Kimi-K2) take some 16 MB.
+_MOST_HEADER_BYTES = 32 * 2**20
+_MOST_VARIANT_FILES = 8
+
+Progress = Callable[[str], None]
+
+
+class UnreadError(Exception):
+    """A file could not be read; `str()` is one line."""
+
+
+class PartReader(Protocol):
+    """Reads files of one repository or directory."""
+
+    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+        """Return up to `length` bytes from `start` on and the size of the file, where known; UnreadError if not."""
+
+    def whole(self, name: str, most_bytes: int) -> bytes:
+        """Return a whole file of up to `most_bytes`; UnreadError if that cannot be."""
+
+
+class _Budget:
+    """What is left of the bounds over all headers of a checkpoint; `parsing` lets one be parsed at a time.
+
+    Parsed, 8 MiB of JSON can take 300 MiB.
+    """
+
+    def __init__(self) -> None:
+        self.header_bytes = _MOST_HEADER_BYTES
+        self.tensors = MOST_TENSORS
+        self.parsing = threading.Lock()
+        self._counting = threading.Lock()
+
+    def take(self, *, header_bytes: int = 0, tensors: int = 0) -> None:
+        """Count what a header takes; MalformedError when all take too much."""
+        with self._counting:
+            self.header_bytes -= header_bytes
+            self.tensors -= tensors
+        if self.header_bytes < 0 or self.tensors < 0:
+            raise MalformedError(
+                f"its headers have more than {format_bytes(_MOST_HEADER_BYTES)} or describe more than "
+                f"{MOST_TENSORS:,} tensors, as no real ones do; look into the repository."
+            )
+
+
+def read_checkpoint(
+    files: Sequence[StoredFile], config: Mapping[str, Any], reader: PartReader, progress: Progress
+) -> tuple[StoredCheckpoint, tuple[Notice, ...]]:
+    """Return what is stored in `files` and what could not be read of it."""
+    notices: list[Notice] = []
+    choice = choose((file.name for file in files), config)
+    by_name = {file.name: file for file in files}
+    weights: tuple[StoredFile, ...] = ()
+    tensors: dict[str, StoredTensor] | None = None
+    if choice is not None:
+        with _told(notices):
+            # Should the index not be read, the names still tell which files are its shards.
+            weights = tuple(by_name[name] for name in shards(by_name, choice.index or ""))
+            weights = _weights(choice, by_name, reader)
+            if choice.format == "safetensors":
+                tensors = _merged(_headers(weights, reader, progress))
+    found = [
+        StoredVariant(
+            name=name,
+            files=len(held),
+            bytes=sum(file.bytes or 0 for file in held),
+            dtypes=_variant_dtypes(held, reader, progress, notices),
+        )
+        for name, held in variants(files, (file.name for file in weights)).items()
+    ]
+    small = companions(files, choice.index if choice else None)
+    stored = StoredCheckpoint(
+        format=choice.format if choice else None,
+        weights=weights,
+        companions=small,
+        tensors=tensors,
+        variants=tuple(found),
+        left_out=left_out(files, (*weights, *small)),
+        repository_bytes=None if any(file.bytes is None for file in files) else sum(file.bytes or 0 for file in files),
+        repository_files=len(files),
+    )
+    return stored, tuple(notices)
+
+
+@contextlib.contextmanager
+def _told(notices: list[Notice]) -> Iterator[None]:
+    """Turn what stops the reading into a notice."""
+    try:
+        yield
+    except MalformedError as error:
+        notices.append(Notice(code="checkpoint-malformed", message=f"The checkpoint was not read: {error}"))
+    except UnreadError as error:
+        message = f"The headers of the checkpoint were not read ({one_line(error)}); what is stored is known in part."
+        notices.append(Notice(code="checkpoint-unread", message=message))
+
+
+def _weights(choice: Choice, by_name: Mapping[str, StoredFile], reader: PartReader) -> tuple[StoredFile, ...]:
+    """Return the weight files, in the order of their names."""
+    index = choice.index
+    if index is None:
+        return tuple(by_name[name] for name in (choice.file,) if name)
+    names = sorted(set(parse_index(reader.whole(index, MOST_BYTES), quoted(index)).values()))
+    folder = index.rpartition("/")[0]
+    names = [f"{folder}/{name}" if folder else name for name in names]
+    missing = next((name for name in names if name not in by_name), None)
+    if missing is not None:
+        raise MalformedError(f"{quoted(index)} names {quoted(missing, 80)}, which is not there; look for a mirror.")
+    return tuple(by_name[name] for name in names)
+
+
+def _headers(
+    files: Sequence[StoredFile], reader: PartReader, progress: Progress
+) -> dict[str, Mapping[str, StoredTensor]]:
+    """Return the header of each file, several read at once."""
+    budget = _Budget()
+    done: dict[str, Mapping[str, StoredTensor]] = {}
+    pool = ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(files)), thread_name_prefix="headers")
+    try:
+        pending = {pool.submit(_header, file, reader, budget): file for file in files}
+        for future in as_completed(pending):
+            done[pending[future].name] = future.result()
+            progress(f"reading the headers of the checkpoint: {len(done)} of {len(files)} files")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return {file.name: done[file.name] for file in files}
+
+
+def _header(file: StoredFile, reader: PartReader, budget: _Budget) -> dict[str, StoredTensor]:
+    """Return the tensors of one file."""
+    what = quoted(file.name)
+    if file.bytes is not None and file.bytes < LENGTH_BYTES:  # no server has a range of nothing
+        header_length(bytes(file.bytes), file.bytes, what)
+    start, file_bytes = reader.part(file.name, 0, _FIRST_BYTES)
+    file_bytes = file.bytes if file_bytes is None else file_bytes
+    length = header_length(start, file_bytes, what)
+    budget.take(header_bytes=length)
+    header = start[LENGTH_BYTES : LENGTH_BYTES + length]
+    if len(header) < length:
+        header += reader.part(file.name, LENGTH_BYTES + len(header), length - len(header))[0]
+    if len(header) < length:
+        raise UnreadError(f"{file.name} ended after {len(header):,} of {length:,} bytes of its header")
+    with budget.parsing:
+        tensors = parse_header(header, file_bytes, what)
+        budget.take(tensors=len(tensors))
+    return tensors
+
+
+def _merged(headers: Mapping[str, Mapping[str, StoredTensor]]) -> dict[str, StoredTensor]:
+    """Return the tensors of all files; a later file replaces a name, as it does when they are loaded."""
+    return {name: tensor for header in headers.values() for name, tensor in header.items()}
+
+
+def _variant_dtypes(
+    files: Sequence[StoredFile], reader: PartReader, progress: Progress, notices: list[Notice]
+) -> dict[str, int]:
+    """Return the elements by dtype of a variant, or nothing where its headers are not read."""
+    if len(files) > _MOST_VARIANT_FILES or not all(file.name.endswith(".safetensors") for file in files):
+        return {}
+    counts: dict[str, int] = {}
+    # Nobody asked for the variant: one that is malformed has no dtypes, and that is all.
+    with _told(notices), contextlib.suppress(MalformedError):
+        for tensor in _merged(_headers(files, reader, progress)).values():
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements
+    return counts

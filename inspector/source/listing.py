@@ -1,0 +1,120 @@
+"""What the Hub says of a repository without reading its files: commit, names and sizes, and what else is near.
+
+One request, `/api/models/<id>?blobs=true`, answers for a repository of any size. It is parsed here and not by the
+client's `ModelInfo`, which also interprets the model card that anybody may write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from inspector.checkpoint_records import StoredFile
+from inspector.errors import ModelUnavailableError
+from inspector.records import Published
+from inspector.source import hub_client
+from inspector.source.bounded_json import MOST_BYTES, parse_object
+from inspector.source.safetensors_header import is_plain_name
+from inspector.source.transport import fetch
+
+__all__ = ["Repository", "describe", "near_revisions", "other_kind"]
+
+_LARGEST_COUNT = 2**63 - 1
+_MOST_FILES = 100_000
+# Safetensors' names of floating dtypes and torch's; others (I32, U8, F8_E4M3) hold packed or scaled weights, which say
+# nothing about the dtype that the model is loaded in.
+_TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_OTHER_KINDS = {"datasets": "dataset", "spaces": "Space"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """What the Hub said of a repository, checked. `id` is its present name; files with odd names are left out."""
+
+    id: str
+    commit: str
+    files: tuple[StoredFile, ...]
+    published: Published | None
+    checkpoint_dtype: str | None
+
+
+def describe(name: str, revision: str | None) -> Repository:
+    """Return what the Hub says of `name`; raises what the client raises, ValueError for an answer of another form."""
+    at = f"/revision/{quote(revision, safe='')}" if revision else ""
+    info = _asked(f"/api/models/{name}{at}?blobs=true")
+    commit, siblings = info.get("sha"), info.get("siblings")
+    if not hub_client.is_commit(commit) or not isinstance(siblings, list) or len(siblings) > _MOST_FILES:
+        raise ValueError("no commit or no list of files")
+    total, dtypes = _stored_parameters(info.get("safetensors"))
+    published = None
+    if total is not None:
+        source = f"{hub_client.shown_endpoint()}/api/models/{name}"
+        published = Published(parameters=total, kind="Hub safetensors total", source=source)
+    present = info.get("id")
+    return Repository(
+        id=present if isinstance(present, str) and hub_client.is_valid_id(present) else name,
+        commit=str(commit),
+        files=_files(siblings),
+        published=published,
+        # What transformers' dtype="auto" finds is the dtype of the first weight; the most frequent one is that.
+        checkpoint_dtype=max(dtypes, key=lambda dtype: dtypes[dtype]) if dtypes else None,
+    )
+
+
+def near_revisions(name: str, revision: str) -> list[str]:
+    """Return up to three branches and tags of a repository, those like `revision` first; none when it does not say."""
+    try:
+        refs = _asked(f"/api/models/{name}/refs")
+        found = [item["name"] for kind in ("branches", "tags") for item in refs.get(kind) or ()]
+    except Exception:  # a hint that cannot be had is none
+        return []
+    names = [each for each in found[:10_000] if isinstance(each, str)]
+    like = difflib.get_close_matches(revision, names, n=3, cutoff=0.5)
+    return list(dict.fromkeys([*like, *names]))[:3]
+
+
+def other_kind(name: str) -> str | None:
+    """Return "dataset" or "Space" when the Hub has one by that name, else None."""
+    for path, kind in _OTHER_KINDS.items():
+        with contextlib.suppress(Exception):  # a hint that cannot be had is none
+            _asked(f"/api/{path}/{name}")
+            return kind
+    return None
+
+
+def _asked(path: str) -> dict[str, Any]:
+    answer = fetch(hub_client.endpoint() + path, most_bytes=MOST_BYTES)
+    try:
+        return parse_object(answer.content, "it", error=ModelUnavailableError)
+    except ModelUnavailableError as error:
+        raise ValueError(str(error)) from error
+
+
+def _files(siblings: list[Any]) -> tuple[StoredFile, ...]:
+    """Return the files of a repository; nothing by a name that leads elsewhere is ever asked for or opened."""
+    files = []
+    for sibling in siblings:
+        name, size = sibling["rfilename"], sibling.get("size")
+        if isinstance(name, str) and is_plain_name(name):
+            files.append(StoredFile(name=name, bytes=size if size == 0 or _is_count(size) else None))
+    return tuple(files)
+
+
+def _stored_parameters(stored: Any) -> tuple[int | None, dict[str, int]]:
+    """Return the total of stored elements and the counts by floating torch dtype, as far as they are sane."""
+    if not isinstance(stored, Mapping):
+        return None, {}
+    total = stored.get("total")
+    by_dtype = stored.get("parameters")
+    counts = by_dtype if isinstance(by_dtype, Mapping) else {}
+    return total if _is_count(total) else None, {
+        _TORCH_DTYPES[dtype]: count for dtype, count in counts.items() if dtype in _TORCH_DTYPES and _is_count(count)
+    }
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value <= _LARGEST_COUNT

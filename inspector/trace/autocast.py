@@ -1,0 +1,304 @@
+"""Autocast for meta tensors after the lists of CUDA (ATen/autocast_mode.h), for the time of a trace.
+
+torch casts in kernels of a dispatch key above autograd, AutocastCUDA, which meta tensors do not have. They get one
+here: a key that no backend of these builds uses is switched on for this thread, and the ops of the lists get kernels
+for it. A kernel does what `ATen/autocast_mode.cpp` does: switch the key off, cast, call the op again; everything below
+(autograd's formulas, the rules of `cuda_rules`) then sees what it sees on CUDA. Whether autocast is on, its dtype and
+its cache are torch's own state for CUDA, which `torch.autocast`, checkpointing and model code set as in a real run.
+
+Not covered: recurrent layers of cuDNN, whose weights autocast casts as one flat buffer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+__all__ = ["FLOAT32", "FLOAT32_RESULT", "LOWER_PRECISION", "WIDEST", "autocast_for_meta", "autocast_rules"]
+
+_KEY = "AutocastIPU"
+_OFF_BELOW = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _KEY))
+
+# The lists of ATen/autocast_mode.h. An op that the installed torch does not list for CUDA gets no kernel.
+LOWER_PRECISION = (
+    "_convolution", "_convolution.deprecated", "conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d",
+    "conv_transpose2d.input", "conv_transpose3d.input", "convolution", "prelu", "addmm", "addmv", "addr", "matmul",
+    "einsum", "mm", "mv", "linalg_vecdot", "linear", "addbmm", "baddbmm", "bmm", "chain_matmul", "linalg_multi_dot",
+    "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
+    "_scaled_dot_product_flash_attention", "scaled_dot_product_attention", "cudnn_convolution",
+    "cudnn_convolution_transpose",
+)  # fmt: skip
+FLOAT32 = (
+    "acos", "asin", "cosh", "erfinv", "exp", "expm1", "log", "log10", "log2", "log1p", "reciprocal", "rsqrt", "sinh",
+    "tan", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "softplus", "layer_norm", "native_layer_norm",
+    "rms_norm", "group_norm", "frobenius_norm.dim", "nuclear_norm", "nuclear_norm.dim", "cosine_similarity",
+    "poisson_nll_loss", "cosine_embedding_loss", "nll_loss", "nll_loss2d", "hinge_embedding_loss", "kl_div", "l1_loss",
+    "smooth_l1_loss", "huber_loss", "mse_loss", "margin_ranking_loss", "multilabel_margin_loss", "soft_margin_loss",
+    "triplet_margin_loss", "multi_margin_loss", "binary_cross_entropy_with_logits", "dist", "pdist", "cdist", "renorm",
+    "logsumexp", "upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_nearest2d", "_upsample_nearest_exact2d",
+    "upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d",
+    "_upsample_bilinear2d_aa", "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bicubic2d_aa",
+)  # fmt: skip
+# Asked for a float32 result, unless the caller asked for a dtype; the kernel reads its input as it is.
+FLOAT32_RESULT = (
+    "prod", "prod.dim_int", "softmax.int", "log_softmax.int", "cumprod", "cumsum", "linalg_vector_norm",
+    "linalg_matrix_norm", "linalg_matrix_norm.str_ord", "sum", "sum.dim_IntList",
+)  # fmt: skip
+_UNSCALE = "_amp_foreach_non_finite_check_and_unscale_"
+# The same with an overload that takes the dtype.
+_WITH_DTYPE = {"norm.Scalar": "ScalarOpt_dtype", "norm.ScalarOpt_dim": "ScalarOpt_dim_dtype"}
+WIDEST = (
+    "addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "vdot", "grid_sampler", "index_put", "tensordot",
+    "scatter_add",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def autocast_rules() -> Iterator[None]:
+    """Make meta tensors follow CUDA's autocast inside the block, wherever autocast is on."""
+    library = torch.library.Library("aten", "IMPL")
+    others = torch.library.Library("_", "IMPL")
+    others.fallback(torch.library.fallthrough_kernel, _KEY)
+    casts = _Casts()
+    for policy, names in ((_lower, LOWER_PRECISION), (_float32, FLOAT32), (_widest, WIDEST)):
+        for name in filter(_is_listed, names):
+            library.impl(name, _Casting(_overload(name), policy, casts), _KEY)
+    for name in filter(_is_listed, FLOAT32_RESULT):
+        library.impl(name, _asking_float32(_overload(name)), _KEY)
+    for name in filter(_is_listed, _WITH_DTYPE):
+        library.impl(name, _appending_float32(_overload(name), _overload(f"norm.{_WITH_DTYPE[name]}")), _KEY)
+    library.impl(_UNSCALE, _unscale, _KEY)
+    try:
+        with _switched_on(), _cleared_by_torch(casts):
+            yield
+    finally:
+        library._destroy()
+        others._destroy()
+
+
+@contextlib.contextmanager
+def autocast_for_meta() -> Iterator[None]:
+    """Let code ask for autocast on the meta device, which torch has none of: it is that of CUDA, with or without a GPU.
+
+    PEFT turns autocast off around the experts that it adapts, early releases of transformers 5 ask if it is on, and
+    checkpointing enters it again when it computes a block the second time.
+    """
+    make = torch.autocast.__init__
+
+    def make_for_cuda(
+        self: torch.autocast,
+        device_type: str,
+        dtype: torch.dtype | None = None,
+        enabled: bool = True,
+        cache_enabled: bool | None = None,
+    ) -> None:
+        if device_type not in ("meta", "cuda"):
+            make(self, device_type, dtype, enabled, cache_enabled)
+            return
+        # Where there is no GPU torch turns autocast off: asked for as off it does not look for one.
+        make(self, "cuda", dtype, False, cache_enabled)
+        self._enabled = enabled
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(torch.autocast, "__init__", make_for_cuda))
+        for module, name in (
+            (torch, "is_autocast_enabled"),
+            (torch, "get_autocast_dtype"),
+            (torch.amp, "is_autocast_available"),
+        ):
+            stack.enter_context(_replaced(module, name, _of_cuda(getattr(module, name))))
+        yield
+
+
+def _of_cuda(query: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a query of a device type's autocast that answers for CUDA where it is asked about meta."""
+    return lambda *device_type: query(*("cuda" if name == "meta" else name for name in device_type))
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute inside the block."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Casts:
+    """Casts of weights, which live until the outermost autocast context ends (`cached_cast`, autocast_mode.cpp)."""
+
+    _by_weight: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+    _alive: list[Tensor] = field(default_factory=list)
+
+    def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return `tensor` in `dtype`; the cast of a float32 leaf that trains to the lower precision is kept."""
+        if not _is_eligible(tensor) or tensor.dtype is dtype:
+            return tensor
+        is_kept = (
+            dtype is torch.get_autocast_dtype("cuda")
+            and tensor.dtype is torch.float32
+            and tensor.requires_grad
+            and tensor.is_leaf
+            and not tensor._is_view()
+            and torch.is_autocast_cache_enabled()
+        )
+        if not is_kept:
+            return tensor.to(dtype)
+        if tensor not in self._by_weight:
+            self._by_weight[tensor] = tensor.to(dtype)
+            self._alive.append(self._by_weight[tensor])
+        result: Tensor = self._by_weight[tensor]
+        return result
+
+    def clear(self) -> None:
+        """Drop the casts."""
+        self._by_weight.clear()
+        self._alive.clear()
+
+
+@contextlib.contextmanager
+def _cleared_by_torch(casts: _Casts) -> Iterator[None]:
+    """Drop the casts when torch drops its own, as the outermost `torch.autocast` does when it ends."""
+    clear = torch.clear_autocast_cache
+
+    def clear_both() -> None:
+        clear()
+        casts.clear()
+
+    with _replaced(torch, "clear_autocast_cache", clear_both):
+        yield
+
+
+# --- the kernels ------------------------------------------------------------------------------------------------------
+
+_Policy = Callable[[list[Tensor]], "torch.dtype"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Casting:
+    """The kernel of an op whose arguments are cast to the dtype that a policy names."""
+
+    op: Any
+    policy: _Policy
+    casts: _Casts
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Cast and call the op; arguments are cast from the last to the first, as gcc evaluates them."""
+        with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+            if torch.is_autocast_enabled("cuda"):
+                dtype = self.policy([tensor for argument in args for tensor in _eligible(argument)])
+                args = tuple(self._cast(argument, dtype) for argument in reversed(args))[::-1]
+            return self.op(*args, **kwargs)
+
+    def _cast(self, argument: Any, dtype: torch.dtype) -> Any:
+        """Cast a tensor or the tensors of a list."""
+        if isinstance(argument, Tensor):
+            return self.casts.cast(argument, dtype)
+        if isinstance(argument, (list, tuple)) and any(isinstance(item, Tensor) for item in argument):
+            return [self._cast(item, dtype) for item in argument]
+        return argument
+
+
+def _lower(_tensors: list[Tensor]) -> torch.dtype:
+    """Return the lower precision that autocast is on for."""
+    return torch.get_autocast_dtype("cuda")
+
+
+def _float32(_tensors: list[Tensor]) -> torch.dtype:
+    """Return float32, whatever comes in."""
+    return torch.float32
+
+
+def _widest(tensors: list[Tensor]) -> torch.dtype:
+    """Return float32 where one of the tensors has it, else the lower precision (`prioritize`, autocast_mode.h)."""
+    is_wide = any(tensor.dtype is torch.float32 for tensor in tensors)
+    return torch.float32 if is_wide else torch.get_autocast_dtype("cuda")
+
+
+def _asking_float32(op: Any) -> Callable[..., Any]:
+    """Return the kernel of an op that is asked for a float32 result unless the caller asked for a dtype."""
+    names = [argument.name for argument in op._schema.arguments]
+    by_name = next(argument.kwarg_only for argument in op._schema.arguments if argument.name == "dtype")
+    position = names.index("dtype")
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+            if torch.is_autocast_enabled("cuda") and _is_eligible(args[0]):
+                if by_name:
+                    kwargs = {**kwargs, "dtype": kwargs.get("dtype") or torch.float32}
+                elif len(args) <= position or args[position] is None:
+                    args = (*args[:position], torch.float32)
+            return op(*args, **kwargs)
+
+    return run
+
+
+def _appending_float32(op: Any, with_dtype: Any) -> Callable[..., Any]:
+    """Return the kernel of a norm whose overload with a dtype is asked for float32 instead."""
+    count = len(op._schema.arguments)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+            if not (torch.is_autocast_enabled("cuda") and _is_eligible(args[0])):
+                return op(*args, **kwargs)
+            defaults = tuple(argument.default_value for argument in op._schema.arguments[len(args) : count])
+            return with_dtype(*args, *defaults, dtype=torch.float32)
+
+    return run
+
+
+def _unscale(gradients: list[Tensor], found_inf: Tensor, inverse_scale: Tensor) -> None:
+    """Unscale gradients in place; CUDA has a kernel for float16 and float32 only (native/cuda/AmpKernels.cu)."""
+    with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+        if any(gradient.dtype is torch.bfloat16 for gradient in gradients):
+            raise NotImplementedError(f"\"{_UNSCALE}cuda\" not implemented for 'BFloat16'")
+        _overload(_UNSCALE)(gradients, found_inf, inverse_scale)
+
+
+def _eligible(argument: Any) -> Iterator[Tensor]:
+    """Yield the tensors of an argument that autocast casts."""
+    for item in argument if isinstance(argument, (list, tuple)) else (argument,):
+        if isinstance(item, Tensor) and _is_eligible(item):
+            yield item
+
+
+def _is_eligible(tensor: Tensor) -> bool:
+    """Tell whether autocast casts a tensor: floating-point, but not float64, on the device that stands for CUDA."""
+    return tensor.is_floating_point() and tensor.dtype is not torch.float64 and tensor.device.type == "meta"
+
+
+def _is_listed(name: str) -> bool:
+    """Tell whether the installed torch lists an op for CUDA."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCUDA")
+
+
+def _overload(name: str) -> Any:
+    """Return the op of a name with or without an overload."""
+    base, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, base), overload or "default")
+
+
+@contextlib.contextmanager
+def _switched_on() -> Iterator[None]:
+    """Send every op of this thread, and of the backward passes that it starts, through the key."""
+    was_included = torch._C._dispatch_tls_is_dispatch_key_included(_KEY)
+    was_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_KEY)
+    torch._C._dispatch_tls_set_dispatch_key_included(_KEY, True)
+    torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, False)
+    try:
+        yield
+    finally:
+        torch._C._dispatch_tls_set_dispatch_key_included(_KEY, was_included)
+        torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, was_excluded)

@@ -1,0 +1,168 @@
+// A stand-in for the CUDA runtime: torch's own CUDA build runs on it without a GPU. Kernels are launched into nothing, but
+// all host code is real, and so is every request to the caching allocator. Device memory is an address range that is
+// reserved and mostly never touched; copies of up to 1 MiB are carried out, larger ones are not. A single byte that is
+// read back is a truth value a kernel would have computed: FAKE_BOOL says which (1).
+// FAKE_SM, FAKE_SMS, FAKE_THREADS, FAKE_OPTIN and FAKE_TOTAL describe the GPU, FAKE_ADDRESSES=descending turns the order of
+// segments around.
+#define _GNU_SOURCE
+#include <cuda.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "cuda_runtime_api.h"
+#undef cudaGetDeviceProperties
+#undef cudaStreamGetCaptureInfo
+#undef cudaGraphGetNodes
+
+#define STEP 0x200000ull
+#define MOST 1000000
+#define DATA (1u << 20)
+static size_t total = 80ull << 30, used = 0, count = 0;
+static uintptr_t base, next_address;
+static int sm = 90, sms = 132, threads = 2048, optin = 232448, descending = 0, trace = 0;
+static size_t persm = 233472;
+static struct { uintptr_t address; size_t size; } segments[MOST];
+#define RANGE (1ull << 44)
+static int truth;
+
+static long number(const char *name, long other) { const char *t = getenv(name); return t ? atol(t) : other; }
+__attribute__((constructor)) static void start(void) {
+  total = number("FAKE_TOTAL", total); sm = number("FAKE_SM", sm); sms = number("FAKE_SMS", sms);
+  threads = number("FAKE_THREADS", threads); optin = number("FAKE_OPTIN", optin); trace = number("FAKE_TRACE", 0); truth = number("FAKE_BOOL", 1);
+  const char *order = getenv("FAKE_ADDRESSES"); descending = order && !strcmp(order, "descending");
+  base = (uintptr_t)mmap((void *)0x200000000000ull, RANGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  base = (base + STEP - 1) / STEP * STEP;
+  next_address = descending ? base + RANGE - STEP * 4 : base;
+}
+static int on_device(const void *p) { return (uintptr_t)p >= base && (uintptr_t)p < base + RANGE; }
+static uintptr_t place(size_t size) {
+  size_t whole = (size + STEP - 1) / STEP * STEP;
+  uintptr_t address = descending ? next_address - whole : next_address;
+  next_address = descending ? address : address + whole;
+  return address;
+}
+cudaError_t cudaMalloc(void **pointer, size_t size) {
+  *pointer = 0;
+  if (used + size > total || count == MOST) return cudaErrorMemoryAllocation;
+  used += size;
+  segments[count].address = place(size); segments[count].size = size;
+  *pointer = (void *)segments[count++].address;
+  if (trace) fprintf(stderr, "cudaMalloc %zu\n", size);
+  return 0;
+}
+cudaError_t cudaFree(void *pointer) {
+  for (size_t i = 0; i < count; i++)
+    if (segments[i].address == (uintptr_t)pointer) {
+      used -= segments[i].size; segments[i] = segments[--count]; return 0;
+    }
+  return pointer ? cudaErrorInvalidValue : 0;
+}
+cudaError_t cudaMallocAsync(void **p, size_t n, cudaStream_t s) { return cudaMalloc(p, n); }
+cudaError_t cudaFreeAsync(void *p, cudaStream_t s) { return cudaFree(p); }
+cudaError_t cudaMemGetInfo(size_t *available, size_t *all) { *available = total - used; *all = total; return 0; }
+cudaError_t cudaGetDeviceCount(int *devices) { *devices = 1; return 0; }
+cudaError_t cudaGetDevice(int *device) { *device = 0; return 0; }
+cudaError_t cudaSetDevice(int d) { return 0; }
+cudaError_t cudaDriverGetVersion(int *version) { *version = CUDART_VERSION; return 0; }
+cudaError_t cudaRuntimeGetVersion(int *version) { *version = CUDART_VERSION; return 0; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) { *event = (cudaEvent_t)1; return 0; }
+cudaError_t cudaEventCreate(cudaEvent_t *event) { *event = (cudaEvent_t)1; return 0; }
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) { *ms = 1; return 0; }
+cudaError_t cudaStreamCreate(cudaStream_t *s) { static uintptr_t n = 0x100; *s = (cudaStream_t)(n += 16); return 0; }
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned f, int p) { return cudaStreamCreate(s); }
+cudaError_t cudaStreamGetPriority(cudaStream_t s, int *p) { *p = 0; return 0; }
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return 0; }
+const char *cudaGetErrorString(cudaError_t error) { return "stand-in error"; }
+const char *cudaGetErrorName(cudaError_t error) { return "stand-in"; }
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) { *status = cudaStreamCaptureStatusNone; return 0; }
+#if CUDART_VERSION >= 13000
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, enum cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *g, const cudaGraphNode_t **d, const cudaGraphEdgeData **e, size_t *n) { *status = cudaStreamCaptureStatusNone; if (id) *id = 0; return 0; }
+#else
+cudaError_t cudaStreamGetCaptureInfo_v2(cudaStream_t s, enum cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *g, const cudaGraphNode_t **d, size_t *n) { *status = cudaStreamCaptureStatusNone; if (id) *id = 0; return 0; }
+#endif
+cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *m) { return 0; }
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) { *p = malloc(n); return 0; }
+cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
+cudaError_t cudaDeviceGetPCIBusId(char *s, int n, int d) { strncpy(s, "0000:00:00.0", n); return 0; }
+cudaError_t cudaDeviceCanAccessPeer(int *can, int a, int b) { *can = 0; return 0; }
+
+static void fill(struct cudaDeviceProp *p) {
+  memset(p, 0, sizeof *p);
+  strcpy(p->name, "Stand-in GPU");
+  p->totalGlobalMem = total; p->major = sm / 10; p->minor = sm % 10; p->multiProcessorCount = sms;
+  p->maxThreadsPerMultiProcessor = threads; p->maxThreadsPerBlock = 1024; p->warpSize = 32;
+  p->sharedMemPerBlock = 49152; p->sharedMemPerBlockOptin = optin; p->sharedMemPerMultiprocessor = optin + 1024;
+  p->regsPerBlock = 65536; p->regsPerMultiprocessor = 65536;
+  p->maxThreadsDim[0] = 1024; p->maxThreadsDim[1] = 1024; p->maxThreadsDim[2] = 64;
+  p->maxGridSize[0] = 2147483647; p->maxGridSize[1] = 65535; p->maxGridSize[2] = 65535;
+  p->maxBlocksPerMultiProcessor = threads == 2048 ? 32 : threads == 1024 ? 16 : 24; p->l2CacheSize = 50 << 20; p->textureAlignment = 512;
+  p->memoryBusWidth = 5120; p->canMapHostMemory = 1; p->concurrentKernels = 1; p->unifiedAddressing = 1;
+}
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int d) { fill(p); return 0; }
+#if CUDART_VERSION < 13000
+cudaError_t cudaGetDeviceProperties_v2(struct cudaDeviceProp *p, int d) { fill(p); return 0; }
+#endif
+cudaError_t cudaDeviceGetAttribute(int *v, enum cudaDeviceAttr a, int d) {
+  switch (a) {
+    case cudaDevAttrMaxThreadsPerBlock: *v = 1024; break;
+    case cudaDevAttrMaxBlockDimX: case cudaDevAttrMaxBlockDimY: *v = 1024; break;
+    case cudaDevAttrMaxGridDimX: *v = 2147483647; break;
+    case cudaDevAttrMaxGridDimY: case cudaDevAttrMaxGridDimZ: *v = 65535; break;
+    case cudaDevAttrMaxSharedMemoryPerBlock: *v = 49152; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = optin; break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *v = optin + 1024; break;
+    case cudaDevAttrWarpSize: *v = 32; break;
+    case cudaDevAttrMultiProcessorCount: *v = sms; break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor: *v = threads; break;
+    case cudaDevAttrComputeCapabilityMajor: *v = sm / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *v = sm % 10; break;
+    case cudaDevAttrMaxRegistersPerBlock: case cudaDevAttrMaxRegistersPerMultiprocessor: *v = 65536; break;
+    case cudaDevAttrL2CacheSize: *v = 50 << 20; break;
+    case cudaDevAttrUnifiedAddressing: *v = 1; break;
+    default: *v = 0;
+  }
+  return 0;
+}
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *f) {
+  memset(a, 0, sizeof *a);
+  a->maxThreadsPerBlock = 1024; a->numRegs = 32; a->ptxVersion = sm == 89 ? 86 : sm; a->binaryVersion = a->ptxVersion; a->maxDynamicSharedSizeBytes = 49152;
+  return 0;
+}
+cudaError_t cudaFuncSetAttribute(const void *f, enum cudaFuncAttribute a, int v) { return 0; }
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, const void *f, int block, size_t dyn, unsigned flags) {
+  int m = threads == 2048 ? 32 : threads == 1024 ? 16 : 24; *n = threads / block; if (*n > m) *n = m; if (*n < 1) *n = 1; return 0;
+}
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, const void *f, int block, size_t dyn) { return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(n, f, block, dyn, 0); }
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) {
+  memset(a, 0, sizeof *a);
+  if (on_device(p)) { a->type = cudaMemoryTypeDevice; a->devicePointer = (void *)p; } else { a->type = cudaMemoryTypeUnregistered; a->hostPointer = (void *)p; }
+  return 0;
+}
+/* a single byte read from the device is a truth value that a kernel would have computed */
+static void copy(void *to, const void *from, size_t n) { if (n == 1 && on_device(from) && !on_device(to)) { *(char *)to = truth; return; } if (n <= DATA) memcpy(to, from, n); else if (!on_device(to)) memset(to, 0, n); }
+cudaError_t cudaMemcpy(void *d, const void *s, size_t n, enum cudaMemcpyKind k) { copy(d, s, n); return 0; }
+cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, enum cudaMemcpyKind k, cudaStream_t st) { copy(d, s, n); return 0; }
+cudaError_t cudaMemcpyPeerAsync(void *d, int dd, const void *s, int sd, size_t n, cudaStream_t st) { copy(d, s, n); return 0; }
+cudaError_t cudaMemset(void *d, int v, size_t n) { if (n <= DATA) memset(d, v, n); return 0; }
+cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t s) { if (n <= DATA) memset(d, v, n); return 0; }
+cudaError_t cudaGetSymbolAddress(void **p, const void *s) { static char room[65536]; *p = room; return 0; }
+
+/* kernels: registered and launched into nothing */
+static struct { dim3 grid, block; size_t shared; void *stream; } pushed;
+void **__cudaRegisterFatBinary(void *f) { static void *h[2]; return h; }
+void __cudaRegisterFatBinaryEnd(void **h) {}
+void __cudaUnregisterFatBinary(void **h) {}
+void __cudaRegisterFunction(void **h, const char *a, char *b, const char *c, int t, void *x, void *y, void *z, void *w, int *s) {}
+void __cudaRegisterVar(void **h, char *a, char *b, const char *c, int e, size_t s, int k, int g) {}
+char __cudaInitModule(void **h) { return 1; }
+unsigned __cudaPushCallConfiguration(dim3 g, dim3 b, size_t s, struct CUstream_st *st) { pushed.grid = g; pushed.block = b; pushed.shared = s; pushed.stream = st; return 0; }
+cudaError_t __cudaPopCallConfiguration(dim3 *g, dim3 *b, size_t *s, void *st) { *g = pushed.grid; *b = pushed.block; *s = pushed.shared; *(void **)st = pushed.stream; return 0; }
+cudaError_t __cudaGetKernel(cudaKernel_t *k, const void *f) { *k = (cudaKernel_t)f; return 0; }
+cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { return 0; }
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **p, unsigned v, unsigned long long f, enum cudaDriverEntryPointQueryResult *r) {
+  extern int fake_driver(void); *p = (void *)fake_driver; if (r) *r = cudaDriverEntryPointSuccess; return 0; }
+cudaError_t cudaGetDriverEntryPoint(const char *name, void **p, unsigned long long f, enum cudaDriverEntryPointQueryResult *r) {
+  extern int fake_driver(void); *p = (void *)fake_driver; if (r) *r = cudaDriverEntryPointSuccess; return 0; }
+int fake_driver(void) { return 0; }

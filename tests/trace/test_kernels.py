@@ -1,0 +1,73 @@
+"""What the trace says an op takes equals what torch's own CUDA code asks the allocator for, event by event.
+
+The recordings come from torch's CUDA builds over a stand-in runtime (tests/stand_in/README.md): three releases, four
+GPUs. They show what the host code requests, which is all that the allocator ever sees.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspector.trace import shadow
+from inspector.trace.cuda_rules import cuda_rules
+from inspector.trace.kernels import KERNELS
+from inspector.trace.kernels.registry import kernel
+from inspector.trace.platform import Platform
+from inspector.trace.tracer import Tracer
+from inspector.training_records import EventKind, Phase
+from tests.stand_in.kernel_cases import CASES, Case
+
+RECORDED = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(__file__).parents[1] / "stand_in" / "recorded").glob("*.json"))
+}
+WORKSPACES = {"cublas workspace", "cublaslt workspace"}
+
+
+def traced(case: Case, platform: Platform) -> list[int]:
+    """Return the events of a case on meta under CUDA's rules, without the workspaces that handles take once."""
+    tracer = Tracer(platform)
+    with cuda_rules(platform), tracer:
+        running = case("meta")
+        next(running)
+        tracer.enter(Phase.BACKWARD, 1)
+        next(running)
+        tape = [event for event in tracer.tape() if event.step == 1 and event.bytes and event.op not in WORKSPACES]
+    kinds = {EventKind.ALLOCATE: 1, EventKind.FREE: -1}
+    return [kinds[event.kind] * event.bytes for event in tape if event.kind in kinds]
+
+
+def platform_of_record(record: dict[str, Any]) -> Platform:
+    """Return the platform of a recording."""
+    major, minor = record["torch"].split(".")[:2]
+    return Platform(
+        compute_capability=tuple(record["compute_capability"]),
+        multiprocessors=record["multiprocessors"],
+        threads_per_multiprocessor=record["threads_per_multiprocessor"],
+        torch_version=(int(major), int(minor)),
+    )
+
+
+@pytest.mark.parametrize("recording", RECORDED)
+@pytest.mark.filterwarnings("ignore")
+def test_every_op_takes_what_torchs_cuda_code_asks_for(recording: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow, "LARGEST_SHADOW", 2**10)  # no case reads a value, and large ones take time
+    record = RECORDED[recording]
+    platform = platform_of_record(record)
+    assert list(record["cases"]) == list(CASES)
+    differing = {
+        name: (events, ours)
+        for name, events in record["cases"].items()
+        if (ours := traced(CASES[name], platform)) != events
+    }
+    assert not differing, "\n".join(f"{name}\n  {events}\n  {ours}" for name, (events, ours) in differing.items())
+
+
+def test_a_second_rule_for_an_op_is_refused() -> None:
+    op = next(iter(KERNELS))
+    with pytest.raises(ValueError, match="two rules"):
+        kernel(op)(lambda *_: None)

@@ -26,7 +26,7 @@ from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_c
 from inspector.model.configuration import read_configuration
 from inspector.model.loading import NotComparableError, compare, comparison_notices
 from inspector.model.peft_config import read_peft_config
-from inspector.model.quantize import BnbPlan, bnb_plan, prepared, quantization_facts, quantized
+from inspector.model.quantize import BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.stored import stored_facts, stored_notices
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
@@ -37,7 +37,6 @@ from inspector.records import (
     ModelFacts,
     Notice,
     Published,
-    QuantizationFacts,
     Request,
     ServedFrom,
     SourceFiles,
@@ -132,37 +131,40 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
     model = subject.build()
     base = count_base(model)
     in_float = _in_float(base)
-    facts = None
+    facts, of_weights = None, []
     if subject.plan is not None:
         model = quantized(model, subject.plan)
+        of_weights = experts_notices(model, subject.plan)
         facts = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
         base = count_base(model)
     elif subject.stored is not None:
         facts = stored_facts(model, subject.stored)
+        of_weights = stored_notices(facts)
     return Counted(
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
         **in_float,
         quantization=facts,
         trainable=model,
-        notices=(*subject.notices, *_stored_notices(subject, facts)),
+        notices=(*subject.notices, *of_weights),
     )
 
 
 def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
     """Count a model before and after PEFT attaches the adapter that was asked for."""
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
-    build, in_float, quantization = subject.build, None, None
+    build, in_float, quantization, of_weights = subject.build, None, None, []
     if subject.stored is not None:
         quantization = stored_facts(subject.build(), subject.stored)
+        of_weights = stored_notices(quantization)
     with contextlib.ExitStack() as stack:
         if subject.plan is not None:
             stack.enter_context(bitsandbytes_stand_in())
             model = subject.build()
             in_float = _in_float(count_base(model))
-            quantization = quantization_facts(
-                quantized(model, subject.plan), subject.plan, sum(in_float["base_dtypes"].values())
-            )
+            model = quantized(model, subject.plan)
+            quantization = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
+            of_weights = experts_notices(model, subject.plan)
             build = functools.partial(_build_prepared, subject.build, subject.plan)
         attached, base = attach(build, config)
         facts = adapter_facts(attached, config)
@@ -174,13 +176,8 @@ def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
         adapter=facts,
         quantization=quantization,
         trainable=attached,
-        notices=(*subject.notices, *_stored_notices(subject, quantization), *config_notices, *notices),
+        notices=(*subject.notices, *of_weights, *config_notices, *notices),
     )
-
-
-def _stored_notices(subject: _Subject, facts: QuantizationFacts | None) -> list[Notice]:
-    """Say what the figures of a model with a quantized checkpoint are about."""
-    return stored_notices(facts) if subject.stored is not None and facts is not None else []
 
 
 def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:

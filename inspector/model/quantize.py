@@ -23,12 +23,14 @@ from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 from inspector.dtypes import QUANTIZATIONS
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.names import fold_names
+from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
 from inspector.quantization.bnb_modules import Int8Params, Params4bit
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
-from inspector.records import QuantizationFacts
+from inspector.records import Notice, QuantizationFacts
+from inspector.units import format_count
 
-__all__ = ["BnbPlan", "bnb_plan", "prepared", "quantization_facts", "quantized"]
+__all__ = ["BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +115,9 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
         # Replaced modules are made in the default dtype; the checkpoint's comes with the weights.
         dtype = dtypes[name]
         if isinstance(parameter, (Params4bit, Int8Params)):
-            parameter.loaded_dtype = dtype  # type: ignore[union-attr]
             shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
             parameter.quantize_from(torch.empty(shape, dtype=dtype, device="meta"))
+            parameter.loaded_dtype = parameter.dtype if plan.from_checkpoint else dtype  # type: ignore[union-attr]
             found = True
         elif parameter.dtype is not dtype:
             parameter.data = parameter.data.to(dtype)
@@ -135,6 +137,24 @@ def prepared(model: PreTrainedModel) -> PreTrainedModel:
             parameter.loaded_dtype = parameter.dtype  # type: ignore[attr-defined]
     peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return model
+
+
+def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
+    """Say how many weights of routed experts stay in float: transformers converts linear layers alone."""
+    left = {
+        parameter
+        for _, bank in expert_banks(model)
+        for parameter in bank.parameters()
+        if not isinstance(parameter, (Params4bit, Int8Params))
+    }
+    size = sum(parameter.numel() for parameter in left)
+    if not size:
+        return []
+    message = (
+        f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: transformers converts "
+        "linear layers, and these are fused parameters."
+    )
+    return [Notice(code="experts-in-float", message=message)]
 
 
 def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:

@@ -31,8 +31,8 @@ def _words(facts: QuantizationFacts) -> Iterator[Row]:
     if facts.compute_dtype:
         yield row(("products", f"in {facts.compute_dtype}, of weights that are unpacked for each"))
     if facts.parameters is not None and facts.modules is not None:
-        count = f"{format_count(facts.parameters)} weights of {format_count(facts.modules_count or 0)} modules"
-        yield row(("quantized", count))
+        modules = f"{format_count(facts.modules_count or 0)} module{'' if facts.modules_count == 1 else 's'}"
+        yield row(("quantized", f"{format_count(facts.parameters)} weights of {modules}"))
         yield from (row(("", name)) for name in with_remainder(grouped_names(facts.modules)))
     for index, name in enumerate(with_remainder(grouped_names(facts.kept or ()))):
         yield row(("kept in float" if index == 0 else "", name))

@@ -4,7 +4,8 @@ The allocator is warmed up with one block as large as the model; then one weight
 float, in the order of the names in the checkpoint, is quantized there and dies (transformers/modeling_utils.py,
 `caching_allocator_warmup`; core_model_loading.py, which does not use threads then). PEFT's
 `prepare_model_for_kbit_training` follows: it makes whatever else is in half precision float32 and empties the cache. A
-release of transformers before 5.23 uses threads here, and where blocks come to lie is chance.
+release of transformers before 5.23 uses threads here, and where blocks come to lie is chance. Weights that were stored
+packed come as they are.
 """
 
 from __future__ import annotations
@@ -22,11 +23,23 @@ from inspector.trace.platform import Platform
 from inspector.trace.tracer import Tracer
 from inspector.training_records import Category
 
-__all__ = ["is_quantized", "load_quantized", "quantized_rules"]
+__all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
 
 _PACKED = (Params4bit, Int8Params)
 # What transformers reckons an element of a quantized weight as (quantizers/quantizer_bnb_*.py): half a byte, or one.
 _HALVES = {Params4bit: 1, Int8Params: 2}
+
+
+# What a step of LLM.int8() takes beyond the trace.
+OUTLIERS = (
+    "columns of inputs with outliers, under int8",
+    "bitsandbytes multiplies them apart, in half precision; which they are depends on data, and none is assumed",
+)
+
+
+def has_int8_weights(base: nn.Module) -> bool:
+    """Tell whether a model has 8-bit weights of bitsandbytes."""
+    return any(isinstance(parameter, Int8Params) for parameter in base.parameters())
 
 
 def is_quantized(base: nn.Module) -> bool:
@@ -104,6 +117,8 @@ def _loaded(parameter: nn.Parameter) -> list[Tensor]:
     if not isinstance(parameter, _PACKED):
         parameter.data = torch.empty(parameter.shape, dtype=_loaded_dtype(parameter), device="meta")
         return [parameter]
+    if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
+        return [parameter, *parameter.state_tensors()]
     shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
     weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
     parameter.quantize_from(weight)

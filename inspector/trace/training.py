@@ -29,7 +29,7 @@ from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.trace.mixed_precision import PRECISIONS
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
 from inspector.trace.platform import Platform, platform_of
-from inspector.trace.quantized import is_quantized, load_quantized, quantized_rules
+from inspector.trace.quantized import OUTLIERS, has_int8_weights, is_quantized, load_quantized, quantized_rules
 from inspector.trace.routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps
@@ -70,7 +70,8 @@ class NotTraceableError(Exception):
 
 def not_accounted(model: Any, recipe: Recipe) -> tuple[Unaccounted, ...]:
     """Return what a real step of `recipe` on `model` may take and a trace does not know or does not count."""
-    items = tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
+    known = (*((OUTLIERS,) if has_int8_weights(_base(model)) else ()), *NOT_ACCOUNTED)
+    items = tuple(Unaccounted(what=what, why=why) for what, why in known)
     managed = managed_bytes(model, recipe)
     if not managed:
         return items

@@ -143,8 +143,13 @@ def test_nothing_of_the_stand_in_is_left_behind() -> None:
 def test_routed_experts_stay_in_float() -> None:
     # transformers replaces linear layers; routed experts are fused parameters. Mixtral: 32 layers, 8 experts, and the
     # router is no linear layer either.
-    facts = quantized("mistralai/Mixtral-8x7B-v0.1", quantization="nf4").quantization
+    report = quantized("mistralai/Mixtral-8x7B-v0.1", quantization="nf4")
+    facts = report.quantization
     assert facts is not None
+    experts = 32 * 8 * 3 * 4096 * 14_336
+    told = [notice.message for notice in report.warnings if notice.code == "experts-in-float"]
+    assert len(told) == 1
+    assert f"{experts:,}" in told[0]
     attention = 32 * (2 * 4096 * 4096 + 2 * 1024 * 4096)
     assert facts.parameters == attention
     assert facts.kept_bytes == 2 * (46_702_792_704 - attention)

@@ -146,7 +146,7 @@ def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[E
         with undo, cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
             optimizer = made_optimizer(model, recipe)
             tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
-            run(
+            held = run(
                 model,
                 batch,
                 optimizer,
@@ -156,8 +156,10 @@ def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[E
                 gradient_accumulation=recipe.gradient_accumulation,
                 mixed_precision=recipe.mixed_precision,
             )
-            # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
-            return tracer.tape()
+            # Taken while the batch, the optimizer and what the loop holds are alive, as they are between two steps.
+            tape = tracer.tape()
+            del held
+            return tape
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind

@@ -49,6 +49,8 @@ _FORMATS = ("text", "json", "markdown")
 _TEXT_WIDTH = 100
 _LONGEST_MESSAGE = 1000
 _DOES_NOT_FIT = 1
+# Options of a report that a run on the GPU at hand has no use for.
+_NOT_OF_A_RUN = ("gpus_", "gpu_memory", "count_only", "depth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,10 @@ class _Job:
     output: Path | None
     progress: bool
     color: bool
+
+    def __call__(self) -> int:
+        """Inspect, print or write the report, and return the exit code."""
+        return _inspect(self)
 
 
 def _complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -303,12 +309,13 @@ def command(
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
 
-    Another command, `inspect gpus`, lists the GPUs that --gpu knows. A directory called gpus is given as ./gpus.
+    Other commands: `inspect gpus` lists the GPUs that --gpu knows, `inspect measure MODEL` runs the step on the GPU at
+    hand and prints predicted beside measured. A directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in command.subcommands:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
     parse_optim_args(optimizer, optim_args)
-    job = _Job(
+    return _Job(
         request=Request(
             model=model,
             revision=revision,
@@ -346,7 +353,6 @@ def command(
         progress=not quiet,
         color=not no_color,
     )
-    return functools.partial(_inspect, job)
 
 
 @subcommand(command)
@@ -360,6 +366,24 @@ def gpus(as_json: bool, format_: str | None, output: str | None, no_color: bool)
     The names of the list are matched in any case, with and without blanks and hyphens: a100-80gb, rtx4090, 4090.
     """
     return functools.partial(_list_gpus, _format(as_json, format_), writable(output), color=not no_color)
+
+
+@subcommand(command, parameters=[each for each in command.params if each.name not in _NOT_OF_A_RUN])
+def measure(**options: Any) -> Work:
+    """Run the step of MODEL for real on the CUDA GPU at hand, and print predicted beside measured.
+
+    The weights are random and made on the GPU, the batch and the step are those that `inspect MODEL` traces, and the
+    options are its options. It refuses before anything is allocated where the prediction says that the step will not
+    fit, and leaves nothing on the GPU. --json writes the record that tests/truth keeps.
+
+    \b
+    inspect measure Qwen/Qwen2.5-0.5B --lora r=16 --targets all-linear
+    inspect measure Qwen/Qwen2.5-7B --lora r=16 --gradient-checkpointing --json --output row.json
+
+    Exit code 1: it does not fit what the GPU has free. A difference is no failure: the exit code is 0.
+    """  # noqa: D301  # as above
+    assert command.callback is not None
+    return functools.partial(_measure, command.callback(gpus_=(), gpu_memory=(), count_only=False, depth=0, **options))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -410,6 +434,21 @@ def _inspect(job: _Job) -> int:
     gc.freeze()
     named = bool(job.request.gpus or job.request.gpu_memory)
     return _DOES_NOT_FIT if named and not all(verdict.fits for verdict in report.fit or ()) else 0
+
+
+def _measure(job: _Job) -> int:
+    """Measure, print or write predicted beside measured, and return the exit code."""
+    from inspector.pipeline import measure as measured
+    from inspector.render.measurement import render_measurement_json, shown_measurement
+
+    with _progress(shown=job.progress, color=job.color) as progress:
+        measurement = measured(job.request, progress)
+    with opened(job.output) as stream:
+        if job.format == "json":
+            render_measurement_json(measurement, stream)
+        else:
+            _render_document(shown_measurement(measurement), job.format, stream, color=job.color)
+    return 0
 
 
 def _format(as_json: bool, format_: str | None) -> str:

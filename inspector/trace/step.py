@@ -88,7 +88,7 @@ def trainer_steps(
     labels: Any = batch.get("labels")
     is_counted = labels is not None and _takes_count(base)
     batches = [batch, *(_copy(batch) for _ in range(gradient_accumulation - 1))]
-    total = torch.tensor(0.0, device=device)
+    total = torch.zeros((), device=device)
     count: dict[str, Any] = {}
     for step in range(1, steps + 1):
         if is_counted:

@@ -38,6 +38,8 @@ def inspect(
     gpu_memory: str | Sequence[str] = (),
     revision: str | None = None,
     dtype: str = "auto",
+    quantization: str | None = None,
+    double_quant: bool | None = None,
     model_class: str | None = None,
     trust_remote_code: bool = False,
     offline: bool = False,
@@ -57,6 +59,9 @@ def inspect(
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit: "24GiB".
         revision: branch, tag or commit of a Hub repository.
         dtype: dtype of the base weights; "auto" is what the checkpoint declares.
+        quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;
+            None is what the checkpoint declares.
+        double_quant: whether the scales of 4-bit weights are packed too; None is bitsandbytes' default, no.
         model_class: name of the transformers class to build; default: the one that the config names.
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
         offline: make no request: the local cache, then the bundled catalogue.
@@ -74,6 +79,8 @@ def inspect(
             model=model,
             revision=revision,
             dtype=dtype,
+            quantization=quantization,
+            double_quant=double_quant,
             model_class=model_class,
             trust_remote_code=trust_remote_code,
             offline=offline,

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from inspector.dtypes import DTYPE_CHOICES
+from inspector.dtypes import DTYPE_CHOICES, QUANTIZATIONS
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
@@ -124,6 +124,16 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     default="auto",
     show_default=True,
     help="Dtype of the base weights; auto is what the checkpoint declares.",
+)
+@click.option(
+    "--quantization",
+    type=click.Choice(QUANTIZATIONS),
+    help="Load the base weights quantized as bitsandbytes does; default: what the checkpoint declares.",
+)
+@click.option(
+    "--double-quant/--no-double-quant",
+    default=None,
+    help="Whether the scales of 4-bit weights are packed too; default: no, as bitsandbytes.",
 )
 @click.option("--model-class", metavar="NAME", help="transformers class to build; default: the config's architectures.")
 @click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository. Never done without it.")
@@ -255,6 +265,8 @@ def command(
     model: str,
     revision: str | None,
     dtype: str,
+    quantization: str | None,
+    double_quant: bool | None,
     model_class: str | None,
     trust_remote_code: bool,
     offline: bool,
@@ -308,6 +320,8 @@ def command(
             model=model,
             revision=revision,
             dtype=dtype,
+            quantization=quantization,
+            double_quant=double_quant,
             model_class=model_class,
             trust_remote_code=trust_remote_code,
             offline=offline,

@@ -1,13 +1,15 @@
-"""The dtypes of base weights a user may ask for, and the size of one element of each torch dtype by name.
+"""The dtypes and quantizations of base weights a user may ask for, and the size of an element of torch's dtypes.
 
 Sizes are in bytes; source: `torch.dtype.itemsize`, asserted in tests/contracts.
 """
 
 from __future__ import annotations
 
-__all__ = ["DTYPE_CHOICES", "dtype_bytes"]
+__all__ = ["DTYPE_CHOICES", "QUANTIZATIONS", "dtype_bytes"]
 
 DTYPE_CHOICES = ("auto", "float32", "bfloat16", "float16")
+# How the base weights may be quantized while they are loaded: as bitsandbytes does, or not.
+QUANTIZATIONS = ("none", "nf4", "fp4", "int8")
 
 _ITEM_BYTES = {
     "float64": 8,

@@ -117,6 +117,7 @@ def _run(request: Request, progress: Progress) -> Report:
         versions=_versions(),
         model=counted.model,
         parameters=counted.census,
+        quantization=counted.quantization,
         adapter=counted.adapter,
         checkpoint=_checkpoint(files, counted),
         static=static,

@@ -28,6 +28,7 @@ __all__ = [
     "ModelFacts",
     "Notice",
     "Published",
+    "QuantizationFacts",
     "Report",
     "Request",
     "Role",
@@ -118,8 +119,9 @@ class Request:
     """One inspection. `model` is what the user named, or a live object of the Python API.
 
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
-    `peft.PeftConfig`. `gpus` are names as people write them, `gpu_memory` sizes with a unit; the first of them decides
-    for which GPU the step is traced.
+    `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the checkpoint declares, and `double_quant`
+    packs the scales of 4-bit weights too. `gpus` are names as people write them, `gpu_memory` sizes with a unit; the
+    first of them decides for which GPU the step is traced.
     """
 
     model: Any
@@ -128,6 +130,8 @@ class Request:
     model_class: str | None = None
     trust_remote_code: bool = False
     offline: bool = False
+    quantization: str | None = None
+    double_quant: bool | None = None
     peft: Any = None
     recipe: Recipe = field(default_factory=Recipe)
     gpus: Sequence[str] = ()
@@ -273,6 +277,42 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationFacts:
+    """The base weights in quantized form: which they are, and what they weigh.
+
+    `method` is nf4, fp4 or int8 of bitsandbytes, or the method that the checkpoint declares; `source` says who asked
+    for it: "request" or "checkpoint". `modules` are the converted layers, folded, `kept` the linear layers that stay in
+    float. `parameters` is the number of quantized weights, `weight_bytes` their packed size and `scale_bytes` all that
+    is kept to unpack them; `kept_bytes` are the remaining parameters as they are loaded. None where no rule is known
+    for the format. `dequantized_bytes` is the size of all parameters in the dtype of the model. `compute_dtype` is the
+    dtype of products. `trains` says whether an adapter can be trained on the quantized weights as they are, `note` what
+    else there is to know.
+    """
+
+    method: str
+    source: str
+    compute_dtype: str | None = None
+    double_quant: bool | None = None
+    modules: Sequence[str] | None = None
+    modules_count: int | None = None
+    kept: Sequence[str] | None = None
+    parameters: int | None = None
+    weight_bytes: int | None = None
+    scale_bytes: int | None = None
+    kept_bytes: int | None = None
+    dequantized_bytes: int
+    trains: bool | None = None
+    note: str | None = None
+
+    @property
+    def loaded_bytes(self) -> int | None:
+        """Return the size of all parameters as they are loaded, where the format is known."""
+        if self.weight_bytes is None or self.scale_bytes is None or self.kept_bytes is None:
+            return None
+        return self.weight_bytes + self.scale_bytes + self.kept_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """What the model stage hands on: everything that follows from the module tree alone.
 
@@ -288,6 +328,7 @@ class Counted:
     base_buffer_bytes: int
     base_frozen_dtypes: Mapping[str, int] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
+    quantization: QuantizationFacts | None = None
     trainable: Any = None
     comparison: Comparison | None = None
     notices: Sequence[Notice] = ()
@@ -366,6 +407,7 @@ class Report:
     versions: Mapping[str, str]
     model: ModelFacts
     parameters: Census
+    quantization: QuantizationFacts | None = None
     adapter: AdapterFacts | None = None
     checkpoint: CheckpointFacts | None = None
     static: StaticBytes | None = None
@@ -389,6 +431,7 @@ class Report:
 # Computed values that belong to the JSON beside a record's own fields.
 _COMPUTED: dict[type, tuple[str, ...]] = {
     Census: ("frozen", "bytes"),
+    QuantizationFacts: ("loaded_bytes",),
     StaticRecipe: ("total_bytes",),
     TrainingMemory: ("total_bytes",),
 }

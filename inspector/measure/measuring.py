@@ -28,6 +28,7 @@ from inspector.memory.timeline import Timeline, fold
 from inspector.quiet import quietly
 from inspector.records import Counted, plain
 from inspector.trace.platform import Platform
+from inspector.trace.quantized import is_quantized
 from inspector.trace.training import NotTraceableError, resolved, step_notices, trace_training
 from inspector.training_records import Event, Recipe
 from inspector.units import format_bytes
@@ -77,6 +78,11 @@ def _measured(
     """Do it; what is on the GPU hangs on the names of this function and of those that it calls."""
     gpu = described(device)
     counted = build()
+    if is_quantized(counted.trainable):
+        raise UnsupportedModelError(
+            "inspect measure does not load quantized weights: drop --quantization, or use inspect without measure for "
+            "the prediction alone."
+        )
     try:
         with quietly():
             asked, recipe = recipe, resolved(counted.trainable, recipe)

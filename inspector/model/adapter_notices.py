@@ -20,6 +20,7 @@ from inspector.errors import quoted
 from inspector.model.adapter import adapted_layers, saved_modules
 from inspector.model.census import BaseCount
 from inspector.model.names import fold_indices, fold_names, group_names, near_names, own_name
+from inspector.model.sizes import count_of
 from inspector.records import AdapterFacts, Notice, Role
 from inspector.units import format_count, format_share
 
@@ -66,7 +67,7 @@ def _saved_whole(model: PeftModel) -> Iterator[Notice]:
     trainable = model.get_nb_trainable_parameters()[0]
     saved = dict(saved_modules(model))
     for folded, names in group_names(saved).items():
-        size = sum(parameter.numel() for name in names for parameter in _copies_of(saved[name]).parameters())
+        size = sum(count_of(parameter) for name in names for parameter in _copies_of(saved[name]).parameters())
         what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
         message = (
             f"{what} trained and saved whole: {format_count(size)} parameters, "
@@ -121,7 +122,7 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     ]
     if not left:
         return
-    size = sum(parameter.numel() for _, module in left for parameter in module.parameters())
+    size = sum(count_of(parameter) for _, module in left for parameter in module.parameters())
     message = (
         f"all-linear left {len(left)} linear layers of {format_count(size)} parameters without an adapter: "
         f"{_listed(fold_names(name for name, _ in left))}. Name them in --targets to train them."
@@ -166,7 +167,7 @@ def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
         # A wrapper of one parameter leaves the others of its module alone.
         if parameter in experts and getattr(layer, "parameter_name", name) == name
     }
-    left = sum(parameter.numel() for parameter in experts - reached)
+    left = sum(count_of(parameter) for parameter in experts - reached)
     if not left:
         return
     message = (
@@ -178,7 +179,7 @@ def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
 
 def _unfrozen_base(base: BaseCount) -> Iterator[Notice]:
     """Say when parameters of the base model train beside the adapter."""
-    size = sum(parameter.numel() for parameter in base.roles if parameter.requires_grad)
+    size = sum(count_of(parameter) for parameter in base.roles if parameter.requires_grad)
     if size:
         message = f"{format_count(size)} parameters of the base model are not frozen and train beside the adapter."
         yield Notice(code="base-unfrozen", message=message)

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from inspector.model.configuration import text_config
 from inspector.model.roles import expert_banks, role_of
+from inspector.model.sizes import count_of, tensors_of
 from inspector.model.tree import module_tree
 from inspector.records import Census, Published, Role
 
@@ -55,7 +56,7 @@ class BaseCount:
     @property
     def count(self) -> int:
         """Return P."""
-        return sum(parameter.numel() for parameter in self.roles)
+        return sum(count_of(parameter) for parameter in self.roles)
 
 
 def count_base(model: PreTrainedModel) -> BaseCount:
@@ -89,8 +90,8 @@ def take_census(model: nn.Module, base: BaseCount, *, published: Published | Non
     groups: Counter[Role] = Counter()
     for parameter in model.parameters():
         added = Role.SAVED_COPIES if parameter in copies else Role.ADAPTER
-        groups[base.roles.get(parameter, added)] += parameter.numel()
-    total = sum(parameter.numel() for parameter in model.parameters())
+        groups[base.roles.get(parameter, added)] += count_of(parameter)
+    total = sum(count_of(parameter) for parameter in model.parameters())
     tree = module_tree(model, depth)
     assert total == sum(groups.values()) == tree[0].count, "every parameter has one role and one place in the tree"
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -98,7 +99,7 @@ def take_census(model: nn.Module, base: BaseCount, *, published: Published | Non
     return Census(
         base=base.count,
         total=total,
-        trainable=sum(parameter.numel() for parameter in trainable),
+        trainable=sum(count_of(parameter) for parameter in trainable),
         buffers=sum(buffer.numel() for buffer in buffers),
         buffer_bytes=_buffer_bytes(buffers),
         active=base.active,
@@ -115,7 +116,8 @@ def bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
     """Return bytes by dtype name, largest first."""
     sizes: Counter[torch.dtype] = Counter()
     for parameter in parameters:
-        sizes[parameter.dtype] += parameter.numel() * parameter.element_size()
+        for tensor in tensors_of(parameter):
+            sizes[tensor.dtype] += tensor.numel() * tensor.element_size()
     return {str(dtype).removeprefix("torch."): size for dtype, size in sizes.most_common()}
 
 
@@ -139,8 +141,8 @@ def _active_count(model: PreTrainedModel, roles: Mapping[nn.Parameter, Role]) ->
         for parameter in bank.parameters():
             experts = _expert_count(bank, parameter)
             if experts:  # a config can ask for none
-                unused += parameter.numel() - parameter.numel() * min(per_token, experts) // experts
-    return sum(parameter.numel() for parameter in roles) - unused
+                unused += count_of(parameter) - count_of(parameter) * min(per_token, experts) // experts
+    return sum(count_of(parameter) for parameter in roles) - unused
 
 
 def _expert_count(bank: nn.Module, parameter: nn.Parameter) -> int:

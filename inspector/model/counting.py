@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,23 +22,40 @@ from inspector.checkpoint_records import Comparison, StoredTensor
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
-from inspector.model.census import bytes_by_dtype, count_base, take_census
+from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
 from inspector.model.configuration import read_configuration
 from inspector.model.loading import NotComparableError, compare, comparison_notices
 from inspector.model.peft_config import read_peft_config
+from inspector.model.quantize import BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.model.stored import stored_facts, stored_notices
+from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.quiet import quietly
-from inspector.records import Census, Counted, ModelFacts, Notice, Published, Request, ServedFrom, SourceFiles
+from inspector.records import (
+    Census,
+    Counted,
+    ModelFacts,
+    Notice,
+    Published,
+    Request,
+    ServedFrom,
+    SourceFiles,
+)
 
 __all__ = ["count_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subject:
-    """What is counted: how to build it (anew each time), what it is, and the adapter that goes on it."""
+    """What is counted: how to build it in float (anew each time), what it is, and what then happens to it.
+
+    `plan` says how bitsandbytes quantizes it, `stored` what its checkpoint declares of another format.
+    """
 
     build: Callable[[], PreTrainedModel]
     facts: ModelFacts
+    plan: BnbPlan | None = None
+    stored: Mapping[str, Any] | None = None
     peft: Any = None
     published: Published | None = None
     notices: tuple[Notice, ...] = ()
@@ -53,6 +71,8 @@ def count_model(
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """
     with quietly(), _requests(allowed=not request.offline):
+        if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
+            raise UsageError("quantization is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
             return _count_attached(request)
         subject = _from_source(request, files) if files is not None else _from_object(request)
@@ -110,33 +130,68 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
     """Count a model without an adapter: what its class does not freeze trains."""
     model = subject.build()
     base = count_base(model)
+    in_float = _in_float(base)
+    facts, of_weights = None, []
+    if subject.plan is not None:
+        model = quantized(model, subject.plan)
+        of_weights = experts_notices(model, subject.plan)
+        facts = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
+        base = count_base(model)
+    elif subject.stored is not None:
+        facts = stored_facts(model, subject.stored)
+        of_weights = stored_notices(facts)
     return Counted(
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
-        base_dtypes=bytes_by_dtype(base.roles),
-        base_buffer_bytes=base.buffer_bytes,
-        base_frozen_dtypes=base.frozen_dtypes,
+        **in_float,
+        quantization=facts,
         trainable=model,
-        notices=subject.notices,
+        notices=(*subject.notices, *of_weights),
     )
 
 
 def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
     """Count a model before and after PEFT attaches the adapter that was asked for."""
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
-    attached, base = attach(subject.build, config)
-    facts = adapter_facts(attached, config)
-    notices = adapter_notices(attached, config, facts, base)
+    build, in_float, quantization, of_weights = subject.build, None, None, []
+    if subject.stored is not None:
+        quantization = stored_facts(subject.build(), subject.stored)
+        of_weights = stored_notices(quantization)
+    with contextlib.ExitStack() as stack:
+        if subject.plan is not None:
+            stack.enter_context(bitsandbytes_stand_in())
+            model = subject.build()
+            in_float = _in_float(count_base(model))
+            model = quantized(model, subject.plan)
+            quantization = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
+            of_weights = experts_notices(model, subject.plan)
+            build = functools.partial(_build_prepared, subject.build, subject.plan)
+        attached, base = attach(build, config)
+        facts = adapter_facts(attached, config)
+        notices = adapter_notices(attached, config, facts, base)
     return Counted(
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
-        base_dtypes=bytes_by_dtype(base.roles),
-        base_buffer_bytes=base.buffer_bytes,
-        base_frozen_dtypes=base.frozen_dtypes,
+        **(in_float or _in_float(base)),
         adapter=facts,
+        quantization=quantization,
         trainable=attached,
-        notices=(*subject.notices, *config_notices, *notices),
+        notices=(*subject.notices, *of_weights, *config_notices, *notices),
     )
+
+
+def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
+    """Build a model whose weights are quantized, prepared for an adapter."""
+    return prepared(quantized(build(), plan))
+
+
+def _in_float(base: BaseCount) -> dict[str, Any]:
+    """Return what full fine-tuning is reckoned with: the base model in the dtype of its checkpoint."""
+    return {
+        "base_dtypes": bytes_by_dtype(base.roles),
+        "base_buffer_bytes": base.buffer_bytes,
+        "base_frozen_dtypes": base.frozen_dtypes,
+    }
 
 
 def _from_source(request: Request, files: SourceFiles) -> _Subject:
@@ -150,6 +205,8 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
         config, files, request.model_class, trust_remote_code=request.trust_remote_code
     )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
+    declared = files.config.get("quantization_config")
+    plan = bnb_plan(files.config, request.quantization, request.double_quant, dtype)
     facts = ModelFacts(
         id=files.id,
         revision=files.revision,
@@ -163,9 +220,11 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
         # The class may write into its configuration, so each build gets one of its own.
         build=lambda: build_skeleton(copy.deepcopy(config), model_class, dtype, files.id),
         facts=facts,
+        plan=plan,
+        stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=files.adapter_config if files.adapter_config is not None else request.peft,
         published=files.published,
-        notices=(*files.notices, *notices, *class_notices, *dtype_notices, *_quantized(files.config, facts.dtype)),
+        notices=(*files.notices, *notices, *class_notices, *dtype_notices),
     )
 
 
@@ -224,16 +283,3 @@ def _check_meta(model: nn.Module) -> None:
         raise UsageError(
             f"the model holds tensors on {', '.join(devices)}: build it under torch.device('meta'), or pass its config."
         )
-
-
-def _quantized(config: Mapping[str, Any], dtype: str) -> list[Notice]:
-    """Say that a checkpoint is stored quantized, which the counts and bytes here do not follow."""
-    declared = config.get("quantization_config")
-    if not isinstance(declared, Mapping):
-        return []
-    method = one_line(declared.get("quant_method", "an unnamed method"), 40)
-    message = (
-        f"The checkpoint is stored quantized ({method}): parameters are counted as the model uses them, "
-        f"and their bytes here are those of {dtype}."
-    )
-    return [Notice(code="quantized-checkpoint", message=message)]

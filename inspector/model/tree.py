@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from inspector.model.names import fold_indices
+from inspector.model.sizes import count_of, size_of
 from inspector.records import TreeRow
 
 __all__ = ["module_tree"]
@@ -59,9 +60,9 @@ def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wr
         counted = parameter not in first_names
         owner = first_names.setdefault(parameter, f"{path}.{name}" if path else name)
         if counted:
-            node.count += parameter.numel()
-            node.trainable += parameter.numel() * parameter.requires_grad
-            node.bytes += parameter.numel() * parameter.element_size()
+            node.count += count_of(parameter)
+            node.trainable += count_of(parameter) * parameter.requires_grad
+            node.bytes += size_of(parameter)
         else:
             node.shared_with = owner.removeprefix(wrapped)
         own.append((name, tuple(parameter.shape), parameter.dtype, parameter.requires_grad, counted or owner))

@@ -15,6 +15,7 @@ from inspector.render.checkpoint import checkpoint_section
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.fit import fit_row, fit_section
 from inspector.render.names import grouped_names, with_remainder
+from inspector.render.quantization import quantization_section
 from inspector.render.training import answer_row, training_section
 from inspector.render.tree import tree_section
 from inspector.units import format_bytes, format_count, format_share, format_short_count
@@ -49,6 +50,8 @@ def document(report: Report) -> Document:
     """Return everything that the report says, in the order in which people read it."""
     census = report.parameters
     sections = [_answer(report), _groups(census), _dtypes(census), *_checks(census)]
+    if report.quantization:
+        sections.append(quantization_section(report.quantization))
     if report.adapter:
         sections.append(_adapter(report.adapter))
     if report.checkpoint:

@@ -31,6 +31,7 @@ from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.trace.mixed_precision import PRECISIONS
 from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tensors
 from inspector.trace.platform import Platform, platform_of
+from inspector.trace.quantized import OUTLIERS, has_int8_weights, is_quantized, load_quantized, quantized_rules
 from inspector.trace.routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps
@@ -76,7 +77,8 @@ class NotTraceableError(Exception):
 
 def not_accounted(model: Any, recipe: Recipe) -> tuple[Unaccounted, ...]:
     """Return what a real step of `recipe` on `model` may take and a trace does not know or does not count."""
-    items = tuple(Unaccounted(what=what, why=why) for what, why in NOT_ACCOUNTED)
+    known = (*((OUTLIERS,) if has_int8_weights(base_model(model)) else ()), *NOT_ACCOUNTED)
+    items = tuple(Unaccounted(what=what, why=why) for what, why in known)
     managed = managed_bytes(model, recipe)
     if not managed:
         return items
@@ -124,6 +126,11 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     """
     base = base_model(model)
     _refuse_scans(base)
+    if is_quantized(base) and base is model:
+        raise NotTraceableError(
+            "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on them: "
+            "add --lora r=16"
+        )
     with flash_attention_package(platform, recipe.attention):
         return _traced(model, base, recipe, platform)
 
@@ -134,11 +141,16 @@ def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[E
     names = {module: name for name, module in base.named_modules()}
     tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
     tracer.watch(model, base.get_output_embeddings())
-    for name, tensor, category in load_order(model):
-        tracer.hold([tensor], category, _owner(name))
+    undo = contextlib.ExitStack()
+    if is_quantized(base):
+        undo.enter_context(quantized_rules(platform))
+        load_quantized(tracer, model, _is_added, _owner)
+    else:
+        for name, tensor, category in load_order(model):
+            tracer.hold([tensor], category, _owner(name))
     try:
         batch = _batch(tracer, base, recipe)
-        with cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
+        with undo, cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
             optimizer = made_optimizer(model, recipe)
             tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
             held = run_steps(model, batch, optimizer, tracer.enter, recipe)

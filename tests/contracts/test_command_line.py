@@ -17,6 +17,9 @@ def test_the_options_stay() -> None:
         "model",
         "--revision",
         "--dtype",
+        "--quantization",
+        "--double-quant",
+        "--no-double-quant",
         "--model-class",
         "--trust-remote-code",
         "--offline",
@@ -63,6 +66,7 @@ def test_the_choices_stay() -> None:
         if isinstance(parameter.type, click.Choice)
     }
     assert choices["dtype"] == (["auto", "float32", "bfloat16", "float16"], "auto")
+    assert choices["quantization"][0] == ["none", "nf4", "fp4", "int8"]
     assert choices["format_"][0] == ["text", "json", "markdown"]
 
 

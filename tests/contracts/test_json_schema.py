@@ -87,6 +87,8 @@ def validator() -> Draft202012Validator:
         pytest.param(
             ("openai/gpt-oss-20b", "--lora", "r=16", "--targets", "q_proj", "--depth", "64"), id="fused-experts"
         ),
+        pytest.param((SMALL, "--quantization", "nf4", "--double-quant", "--lora", "r=8"), id="quantized"),
+        pytest.param((SMALL, "--quantization", "int8"), id="quantized-alone"),
         pytest.param(("llava-hf/llava-1.5-7b-hf", "--lora", "r=4", "--targets", ".*q_proj"), id="vision"),
         pytest.param(("openai/whisper-small",), id="audio"),
         pytest.param(("google-t5/t5-small", "--depth", "0"), id="encoder-decoder"),

@@ -49,6 +49,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "gpu_memory": (),
         "revision": None,
         "dtype": "auto",
+        "quantization": None,
+        "double_quant": None,
         "model_class": None,
         "trust_remote_code": False,
         "offline": False,
@@ -56,7 +58,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "depth": 3,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 11
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 13
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

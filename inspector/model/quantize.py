@@ -1,0 +1,188 @@
+"""The base weights quantized as bitsandbytes does on loading: transformers' rules say which, PEFT prepares the rest.
+
+transformers replaces the modules itself (`replace_with_bnb_linear`), with the stand-in of `inspector.quantization` in
+the place of the library; then every replaced weight is packed. An adapter goes on a model that PEFT's
+`prepare_model_for_kbit_training` has prepared, as its documentation says: what is left in half precision becomes
+float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import peft
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
+
+from inspector.dtypes import QUANTIZATIONS
+from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
+from inspector.model.names import fold_names
+from inspector.model.roles import expert_banks
+from inspector.model.sizes import count_of, size_of
+from inspector.quantization.bnb_modules import Int8Params, Params4bit
+from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
+from inspector.records import Notice, QuantizationFacts
+from inspector.units import format_count
+
+__all__ = ["BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BnbPlan:
+    """How weights are quantized: the method, and for 4 bits whether scales are packed too and the dtype of products."""
+
+    method: str
+    compute_dtype: torch.dtype
+    double_quant: bool = False
+    skip: tuple[str, ...] | None = None
+    from_checkpoint: bool = False
+
+    def config(self) -> BitsAndBytesConfig:
+        """Return transformers' configuration of it."""
+        skip = list(self.skip) if self.skip is not None else None
+        if self.method == "int8":
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.method,
+            bnb_4bit_compute_dtype=self.compute_dtype,
+            bnb_4bit_use_double_quant=self.double_quant,
+            llm_int8_skip_modules=skip,
+        )
+
+
+def bnb_plan(
+    fields: Mapping[str, Any], requested: str | None, double_quant: bool | None, dtype: torch.dtype
+) -> BnbPlan | None:
+    """Return how bitsandbytes quantizes the weights, as it was asked for or as the checkpoint declares it.
+
+    None where it does not. Raises UsageError for what contradicts itself or the checkpoint.
+    """
+    if requested is not None and requested not in QUANTIZATIONS:
+        raise UsageError(f"quantization {quoted(requested, 60)} is not known; use one of {', '.join(QUANTIZATIONS)}.")
+    declared = fields.get("quantization_config")
+    if isinstance(declared, Mapping):
+        return _declared_plan(declared, requested, double_quant)
+    if requested in (None, "none", "int8") and double_quant is not None:
+        raise UsageError("--double-quant packs the scales of 4-bit weights: add --quantization nf4 or fp4, or drop it.")
+    if requested in (None, "none"):
+        return None
+    return BnbPlan(method=requested, compute_dtype=dtype, double_quant=bool(double_quant))
+
+
+def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_quant: bool | None) -> BnbPlan | None:
+    """Read what a checkpoint of bitsandbytes declares; it cannot be quantized a second time."""
+    method = str(declared.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in declared else ""))
+    if requested not in (None, "none") or double_quant is not None:
+        raise UsageError(
+            f"the checkpoint is quantized already ({one_line(method or 'an unnamed method', 40)}), and transformers "
+            "does not quantize it again: drop --quantization, or name the checkpoint that it was made from."
+        )
+    if method != "bitsandbytes" or requested == "none":
+        return None
+    try:
+        config = BitsAndBytesConfig.from_dict(dict(declared))
+    except Exception as error:  # the fields are untrusted
+        raise UnsupportedModelError(
+            f"quantization_config of config.json is malformed ({one_line(error)}); correct it."
+        ) from error
+    skip = config.llm_int8_skip_modules
+    return BnbPlan(
+        method="int8" if config.load_in_8bit else config.bnb_4bit_quant_type,
+        compute_dtype=config.bnb_4bit_compute_dtype,
+        double_quant=config.bnb_4bit_use_double_quant,
+        skip=None if skip is None else tuple(skip),
+        from_checkpoint=True,
+    )
+
+
+def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
+    """Quantize a skeleton in place, by transformers' rules; raises UsageError where there is nothing to quantize."""
+    config = plan.config()
+    is_int8 = plan.method == "int8"
+    quantizer: HfQuantizer = (Bnb8BitHfQuantizer if is_int8 else Bnb4BitHfQuantizer)(config, pre_quantized=False)
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    with bitsandbytes_stand_in():
+        quantizer.preprocess_model(model, device_map=None)
+    found = False
+    for name, parameter in model.named_parameters():
+        # Replaced modules are made in the default dtype; the checkpoint's comes with the weights.
+        dtype = dtypes[name]
+        if isinstance(parameter, (Params4bit, Int8Params)):
+            shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
+            parameter.quantize_from(torch.empty(shape, dtype=dtype, device="meta"))
+            parameter.loaded_dtype = parameter.dtype if plan.from_checkpoint else dtype  # type: ignore[union-attr]
+            found = True
+        elif parameter.dtype is not dtype:
+            parameter.data = parameter.data.to(dtype)
+    if not found:
+        raise UsageError(
+            f"--quantization {plan.method}: {type(model).__name__} has no linear layer that transformers would "
+            "convert; drop the option."
+        )
+    setattr(model, "is_loaded_in_8bit" if is_int8 else "is_loaded_in_4bit", True)
+    return model
+
+
+def prepared(model: PreTrainedModel) -> PreTrainedModel:
+    """Prepare a quantized model for an adapter with PEFT's own function, and note what each parameter was before."""
+    for parameter in model.parameters():
+        if not hasattr(parameter, "loaded_dtype"):
+            parameter.loaded_dtype = parameter.dtype  # type: ignore[attr-defined]
+    peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return model
+
+
+def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
+    """Say how many weights of routed experts stay in float: transformers converts linear layers alone."""
+    left = {
+        parameter
+        for _, bank in expert_banks(model)
+        for parameter in bank.parameters()
+        if not isinstance(parameter, (Params4bit, Int8Params))
+    }
+    size = sum(parameter.numel() for parameter in left)
+    if not size:
+        return []
+    message = (
+        f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: transformers converts "
+        "linear layers, and these are fused parameters."
+    )
+    return [Notice(code="experts-in-float", message=message)]
+
+
+def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:
+    """Describe a model that `quantized` has made, before an adapter is on it."""
+    converted: list[str] = []
+    kept: list[str] = []
+    packed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            (converted if isinstance(module.weight, (Params4bit, Int8Params)) else kept).append(name)
+    for parameter in model.parameters():
+        (packed if isinstance(parameter, (Params4bit, Int8Params)) else rest).append(parameter)
+    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in packed)
+    return QuantizationFacts(
+        method=plan.method,
+        source="checkpoint" if plan.from_checkpoint else "request",
+        compute_dtype=None if plan.method == "int8" else str(plan.compute_dtype).removeprefix("torch."),
+        double_quant=None if plan.method == "int8" else plan.double_quant,
+        modules=fold_names(converted),
+        modules_count=len(converted),
+        kept=fold_names(kept),
+        parameters=sum(count_of(parameter) for parameter in packed),
+        weight_bytes=weight_bytes,
+        scale_bytes=sum(size_of(parameter) for parameter in packed) - weight_bytes,
+        kept_bytes=sum(
+            parameter.numel() * getattr(parameter, "loaded_dtype", parameter.dtype).itemsize for parameter in rest
+        ),
+        dequantized_bytes=dequantized_bytes,
+        trains=True,
+    )

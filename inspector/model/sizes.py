@@ -1,0 +1,32 @@
+"""How many weights a parameter stands for, and what it and all that belongs to it weigh.
+
+A packed parameter (bitsandbytes' 4 bits) holds two weights in a byte, with scales beside it; any other parameter is
+what it looks like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+__all__ = ["count_of", "size_of", "tensors_of"]
+
+
+def count_of(parameter: Tensor) -> int:
+    """Return the number of weights, not of the elements that they are packed into."""
+    packed: int | None = getattr(parameter, "logical_count", None)
+    return parameter.numel() if packed is None else packed
+
+
+def size_of(parameter: Tensor) -> int:
+    """Return the size in bytes, scales included."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(parameter))
+
+
+def tensors_of(parameter: Tensor) -> Iterator[Tensor]:
+    """Yield the parameter's own tensor and those that belong to it."""
+    yield parameter.data if isinstance(parameter, nn.Parameter) else parameter
+    state = getattr(parameter, "state_tensors", None)
+    if state is not None:
+        yield from state()

@@ -1,0 +1,151 @@
+"""Loading a model whose weights are quantized on the way, as transformers' `from_pretrained` does it on the GPU.
+
+The allocator is warmed up with one block as large as the model; then one weight after the other comes to the GPU in
+float, in the order of the names in the checkpoint, is quantized there and dies (transformers/modeling_utils.py,
+`caching_allocator_warmup`; core_model_loading.py, which does not use threads then). PEFT's
+`prepare_model_for_kbit_training` follows: it makes whatever else is in half precision float32 and empties the cache. A
+release of transformers before 5.23 uses threads here, and where blocks come to lie is chance. Weights that were stored
+packed come as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.quantization.bnb_modules import Int8Params, Linear4bit, Params4bit, products_on, shared_tables
+from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
+from inspector.trace.platform import Platform
+from inspector.trace.tracer import Tracer
+from inspector.training_records import Category
+
+__all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
+
+_PACKED = (Params4bit, Int8Params)
+# What transformers reckons an element of a quantized weight as (quantizers/quantizer_bnb_*.py): half a byte, or one.
+_HALVES = {Params4bit: 1, Int8Params: 2}
+
+
+# What a step of LLM.int8() takes beyond the trace.
+OUTLIERS = (
+    "columns of inputs with outliers, under int8",
+    "bitsandbytes multiplies them apart, in half precision; which they are depends on data, and none is assumed",
+)
+
+
+def has_int8_weights(base: nn.Module) -> bool:
+    """Tell whether a model has 8-bit weights of bitsandbytes."""
+    return any(isinstance(parameter, Int8Params) for parameter in base.parameters())
+
+
+def is_quantized(base: nn.Module) -> bool:
+    """Tell whether a model has weights of bitsandbytes."""
+    return any(isinstance(parameter, _PACKED) for parameter in base.parameters())
+
+
+@contextlib.contextmanager
+def quantized_rules(platform: Platform) -> Iterator[None]:
+    """Let PEFT find its layers and products follow the GPU inside the block."""
+    with (
+        bitsandbytes_stand_in(),
+        shared_tables(),
+        products_on(platform.compute_capability, platform.multiprocessors),
+    ):
+        yield
+
+
+def load_quantized(
+    tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]
+) -> None:
+    """Put loading, preparing and attaching on the tape; the weights of `model` are quantized anew for it."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if not is_added(name)}
+    cast = [
+        parameter
+        for parameter in parameters.values()
+        if not isinstance(parameter, _PACKED) and _loaded_dtype(parameter) is not parameter.dtype
+    ]
+    with tracer:
+        warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
+        del warm_up
+        for name in sorted(parameters, key=_natural):
+            tracer.hold(_loaded(parameters[name]), Category.WEIGHTS, owner(name))
+        for name, buffer in model.named_buffers():
+            tracer.hold([buffer], Category.BUFFERS, owner(name))
+        for parameter in cast:
+            parameter.data = parameter.data.to(torch.float32)
+            tracer.hold([parameter], Category.WEIGHTS)
+        tracer.empty_cache()
+    _attach(tracer, model, is_added, owner)
+
+
+def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]) -> None:
+    """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
+
+    (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer` and `cast_adapter_dtype`.)
+    """
+    added = [(name, parameter) for name, parameter in model.named_parameters() if is_added(name)]
+    first = {name: _first_dtype(model, name) for name, _ in added}
+    with tracer:
+        for name, parameter in added:
+            dtype = first[name]
+            if dtype is not None and dtype is not parameter.dtype:
+                parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
+            tracer.hold([parameter], Category.ADAPTER, owner(name))
+        for name, parameter in added:
+            if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
+                parameter.data = parameter.data.to(torch.float32)
+                tracer.hold([parameter], Category.ADAPTER, owner(name))
+
+
+def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
+    """Return the dtype in which PEFT makes a parameter of an adapter on a layer of 4 bits."""
+    path = name
+    while path:
+        path = path.rpartition(".")[0]
+        layer = getattr(model.get_submodule(path), "base_layer", None)
+        if isinstance(layer, Linear4bit):
+            return layer.compute_dtype
+    return None
+
+
+def _loaded(parameter: nn.Parameter) -> list[Tensor]:
+    """Make a parameter as it is loaded, and return what stays of it."""
+    if not isinstance(parameter, _PACKED):
+        parameter.data = torch.empty(parameter.shape, dtype=_loaded_dtype(parameter), device="meta")
+        return [parameter]
+    if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
+        return [parameter, *parameter.state_tensors()]
+    shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
+    weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
+    parameter.quantize_from(weight)
+    return [parameter, *parameter.state_tensors()]
+
+
+def _loaded_dtype(parameter: nn.Parameter) -> torch.dtype:
+    """Return the dtype in which a parameter comes from the checkpoint."""
+    dtype: torch.dtype = getattr(parameter, "loaded_dtype", parameter.dtype)
+    return dtype
+
+
+def _reckoned_bytes(parameters: Any) -> int:
+    """Return the size for which the allocator is warmed up."""
+    total = 0
+    for parameter in parameters:
+        if isinstance(parameter, _PACKED):
+            total += parameter.logical_count * _HALVES[type(parameter)] // 2
+        else:
+            total += parameter.numel() * _loaded_dtype(parameter).itemsize
+    return total
+
+
+def _natural(name: str) -> list[tuple[int, int | str, int]]:
+    """Sort names as transformers does, layer 2 before layer 10 (core_model_loading.py, dot_natural_key)."""
+    key: list[tuple[int, int | str, int]] = []
+    for part in name.removeprefix("base_model.model.").replace(".base_layer", "").split("."):
+        text = part.rstrip("0123456789")
+        key.append((1 if text else 0, text or int(part), int(part[len(text) :] or -1) if text else -1))
+    return key

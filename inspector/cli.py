@@ -29,6 +29,7 @@ from click.shell_completion import CompletionItem
 
 from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UsageError, one_line
+from inspector.fit_records import QUANTITIES
 from inspector.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
 from inspector.options import parse_lora, parse_names, parse_targets, read_peft
@@ -235,6 +236,16 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     metavar="SIZE",
     help="The same for a GPU of this memory, as torch reports it, with a unit: 24GiB, 24GB or 24576MiB.",
 )
+@click.option(
+    "--fit",
+    type=click.Choice(QUANTITIES),
+    help="Search the largest value that fits the first GPU, and report on the step with it.",
+)
+@click.option(
+    "--advice/--no-advice",
+    default=True,
+    help="Whether to look for changes that make the step fit a named GPU, up to 8 traces more; default: yes.",
+)
 @click.option("--count-only", is_flag=True, help="Stop after the parameter counts: no bytes, no traced step.")
 @click.option(
     "--depth", type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth."
@@ -273,6 +284,8 @@ def command(
     alloc_conf: str | None,
     gpus_: tuple[str, ...],
     gpu_memory: tuple[str, ...],
+    fit: str | None,
+    advice: bool,
     count_only: bool,
     depth: int,
     as_json: bool,
@@ -324,6 +337,8 @@ def command(
             ),
             gpus=gpus_,
             gpu_memory=gpu_memory,
+            fit=fit,
+            advice=advice,
             count_only=count_only,
             depth=depth,
         ),

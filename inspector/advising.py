@@ -17,7 +17,7 @@ from inspector.records import LoraOptions, Request
 from inspector.trace.training import NotTraceableError
 from inspector.trials import Progress, Trials
 
-__all__ = ["LORA", "changed", "find_advice", "options_text"]
+__all__ = ["LORA", "Change", "changed", "find_advice", "options_text"]
 
 LORA = LoraOptions(r=16, targets="all-linear")
 # Fields of the recipe, and `peft`, with their new values.
@@ -80,7 +80,7 @@ def changed(request: Request, change: Change) -> Request:
 
 def options_text(change: Change) -> str:
     """Return a change as options of the command."""
-    return " ".join(_option(name, value) for name, value in change.items())
+    return " ".join(_option(name, value) for name, value in change.items() if value not in (None, False))
 
 
 def _option(name: str, value: object) -> str:

@@ -7,7 +7,7 @@ of bytes, what is not known is None.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "Gpu",
     "MemoryFigure",
     "Overhead",
+    "Plan",
+    "PlanRow",
     "Search",
     "Tried",
     "Verdict",
@@ -139,3 +141,39 @@ class Search:
     most: int
     traces: int
     tried: Sequence[Tried]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """One way to train a model on a GPU.
+
+    `method` is full or adapter, `options` what the command needs for it. `largest` is the largest value of the plan's
+    quantity that fits, 0 where none does. `refused` says why the step could not be traced; all figures are then None.
+    """
+
+    method: str
+    options: str
+    fits: bool | None = None
+    peak_allocated_bytes: int | None = None
+    total_bytes: int | None = None
+    headroom_bytes: int | None = None
+    largest: int | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Ways to train one model on one GPU. `recipe` says in words what all rows have in common.
+
+    `quantity` is what was turned up in each row, None for nothing. `warnings` are sentences.
+    """
+
+    versions: Mapping[str, str]
+    model: str
+    gpu: str
+    memory_bytes: int
+    usable_bytes: int
+    recipe: str
+    quantity: str | None = None
+    rows: Sequence[PlanRow]
+    warnings: Sequence[str] = ()

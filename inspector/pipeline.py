@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from inspector.checkpoint_records import CheckpointFacts
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
-from inspector.fit_records import QUANTITIES, Search, Verdict
+from inspector.fit_records import QUANTITIES, Plan, Search, Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
 from inspector.recipes import allocator_settings, checked
@@ -31,7 +31,7 @@ from inspector.units import format_bytes
 if TYPE_CHECKING:
     from inspector.fit.selection import Selection
 
-__all__ = ["run"]
+__all__ = ["plan", "run"]
 
 Progress = Callable[[str], None]
 
@@ -47,6 +47,42 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
     """
     with _ONE_AT_A_TIME, _no_collection():
         return _run(request, progress)
+
+
+def plan(request: Request, progress: Progress = lambda _stage: None) -> Plan:
+    """Return ways to train the model of `request` on its GPU; `request.fit` is what to turn up in each of them."""
+    with _ONE_AT_A_TIME, _no_collection():
+        return _plan(request, progress)
+
+
+def _plan(request: Request, progress: Progress) -> Plan:
+    """Read the files once and trace each way."""
+    selection = _selection(dataclasses.replace(request, fit=None))
+    if len(selection.gpus) != 1 or not selection.named:
+        raise UsageError("a plan is for one GPU: give one --gpu NAME or one --gpu-memory 24GiB.")
+    allocator_settings(checked(request.recipe), os.environ)
+    progress("reading the configuration")
+    files = _files(request, progress)
+    progress("loading transformers and PEFT")
+
+    from inspector.fit.verdict import overhead, usable_bytes
+    from inspector.planning import plan_rows
+
+    gpu, recipe = selection.gpus[0], request.recipe
+    rows = plan_rows(request, files, gpu, request.fit, progress)
+    notices = (*(() if files is None else files.notices), *selection.notices)
+    return Plan(
+        versions=_versions(),
+        model=str(request.model) if files is None else files.id,
+        gpu=gpu.name,
+        memory_bytes=gpu.memory_bytes,
+        usable_bytes=usable_bytes(gpu, overhead(gpu).bytes),
+        recipe=f"batch {recipe.batch_size:,} × {recipe.seq_len:,} tokens, mixed precision {recipe.mixed_precision}, "
+        f"attention {recipe.attention}, loop {recipe.loop}",
+        quantity=request.fit,
+        rows=rows,
+        warnings=tuple(notice.message for notice in notices),
+    )
 
 
 def _run(request: Request, progress: Progress) -> Report:

@@ -6,7 +6,7 @@ anything else is what `inspect MODEL` reads, options in front included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -38,11 +38,17 @@ class WithSubcommands(click.Command):
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
-def subcommand(command: WithSubcommands) -> Callable[[Callable[..., Work]], click.Command]:
-    """Return a decorator that makes a function a subcommand of `command`, called like the function."""
+def subcommand(
+    command: WithSubcommands, parameters: Sequence[click.Parameter] = ()
+) -> Callable[[Callable[..., Work]], click.Command]:
+    """Return a decorator that makes a function a subcommand of `command`, called like the function.
+
+    `parameters` are those that it shares with other commands.
+    """
 
     def register(function: Callable[..., Work]) -> click.Command:
         made = click.command(context_settings=command.context_settings)(function)
+        made.params = [*parameters, *made.params]
         if made.name is None or made.name in command.subcommands:
             raise ValueError(f"two subcommands called {made.name}")
         command.subcommands[made.name] = made

@@ -47,6 +47,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "recipe": None,
         "gpu": (),
         "gpu_memory": (),
+        "fit": None,
+        "advice": True,
         "revision": None,
         "dtype": "auto",
         "model_class": None,
@@ -56,7 +58,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "depth": 3,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 11
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 13
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

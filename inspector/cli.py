@@ -56,6 +56,8 @@ _NOT_OF_A_PLAN = (
     *("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant"),
     *("fit", "advice", "count_only", "depth", "format_"),
 )
+# Options of a report that a run on the GPU at hand has no use for.
+_NOT_OF_A_RUN = ("gpus_", "gpu_memory", "fit", "advice", "count_only", "depth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +317,8 @@ def command(
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
 
     Other commands: `inspect gpus` lists the GPUs that --gpu knows, `inspect plan MODEL --gpu NAME` compares ways to
-    train on one. A directory of such a name is given as ./gpus.
+    train on one, `inspect measure MODEL` runs the step on the GPU at hand and prints predicted beside measured. A
+    directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in command.subcommands:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
@@ -411,6 +414,25 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     return functools.partial(_plan, dataclasses.replace(job, format="csv") if csv else job, sort)
 
 
+@subcommand(command, parameters=[each for each in command.params if each.name not in _NOT_OF_A_RUN])
+def measure(**options: Any) -> Work:
+    """Run the step of MODEL for real on the CUDA GPU at hand, and print predicted beside measured.
+
+    The weights are random and made on the GPU, the batch and the step are those that `inspect MODEL` traces, and the
+    options are its options. It refuses before anything is allocated where the prediction says that the step will not
+    fit, and leaves nothing on the GPU. --json writes the record that tests/truth keeps.
+
+    \b
+    inspect measure Qwen/Qwen2.5-0.5B --lora r=16 --targets all-linear
+    inspect measure Qwen/Qwen2.5-7B --lora r=16 --gradient-checkpointing --json --output row.json
+
+    Exit code 1: it does not fit what the GPU has free. A difference is no failure: the exit code is 0.
+    """  # noqa: D301  # as above
+    assert command.callback is not None
+    unused: dict[str, Any] = {"gpus_": (), "gpu_memory": (), "fit": None, "advice": False, "count_only": False}
+    return functools.partial(_measure, command.callback(**unused, depth=0, **options))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; every error is one line."""
     # This process is the command, and Ctrl-C is meant for it: not so under nohup or behind a script's `&`.
@@ -477,6 +499,21 @@ def _plan(job: _Job, order: str) -> int:
             _render_document(shown_plan(made, order), job.format, stream, color=job.color)
     gc.freeze()  # as in `_inspect`
     return 0 if any(row.fits or row.largest for row in made.rows) else _DOES_NOT_FIT
+
+
+def _measure(job: _Job) -> int:
+    """Measure, print or write predicted beside measured, and return the exit code."""
+    from inspector.pipeline import measure as measured
+    from inspector.render.measurement import render_measurement_json, shown_measurement
+
+    with _progress(shown=job.progress, color=job.color) as progress:
+        measurement = measured(job.request, progress)
+    with opened(job.output) as stream:
+        if job.format == "json":
+            render_measurement_json(measurement, stream)
+        else:
+            _render_document(shown_measurement(measurement), job.format, stream, color=job.color)
+    return 0
 
 
 def _format(as_json: bool, format_: str | None) -> str:

@@ -3,6 +3,7 @@
 ::
 
     InspectorError                   anything below; catch this one
+    ├── DoesNotFitError          1   the step that was to be measured needs more memory than the GPU has free
     ├── UsageError               2   a bad option or value, a target that names no module
     ├── ModelUnavailableError    3   not found, gated, no network, no config
     └── UnsupportedModelError    4   unknown architecture, untrusted remote code, malformed config
@@ -13,7 +14,15 @@ quoted with `quoted`, so that no control character reaches a terminal.
 
 from __future__ import annotations
 
-__all__ = ["InspectorError", "ModelUnavailableError", "UnsupportedModelError", "UsageError", "one_line", "quoted"]
+__all__ = [
+    "DoesNotFitError",
+    "InspectorError",
+    "ModelUnavailableError",
+    "UnsupportedModelError",
+    "UsageError",
+    "one_line",
+    "quoted",
+]
 
 _LONGEST_QUOTE = 200
 
@@ -22,6 +31,12 @@ class InspectorError(Exception):
     """Base of the errors raised on purpose; `exit_code` is what the command returns for it."""
 
     exit_code = 4
+
+
+class DoesNotFitError(InspectorError):
+    """The step that was to be measured needs more memory than the GPU has free."""
+
+    exit_code = 1
 
 
 class UsageError(InspectorError):

@@ -7,6 +7,7 @@ which can mean waiting for the network, a thread already imports what builds the
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import gc
 import importlib
@@ -23,15 +24,16 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.fit_records import QUANTITIES, Plan, Search, Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
-from inspector.recipes import allocator_settings, checked
+from inspector.recipes import ALLOCATOR_VARIABLE, allocator_settings, checked
 from inspector.records import Counted, Notice, Report, Request, SourceFiles, TextbookRule
 from inspector.training_records import Recipe, TrainingMemory
 from inspector.units import format_bytes
 
 if TYPE_CHECKING:
     from inspector.fit.selection import Selection
+    from inspector.measurement_records import Measurement
 
-__all__ = ["plan", "run"]
+__all__ = ["measure", "plan", "run"]
 
 Progress = Callable[[str], None]
 
@@ -83,6 +85,38 @@ def _plan(request: Request, progress: Progress) -> Plan:
         rows=rows,
         warnings=tuple(notice.message for notice in notices),
     )
+
+
+def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
+    """Run the step of `request` on the CUDA device at hand and return it beside its prediction."""
+    with _ONE_AT_A_TIME, _no_collection():
+        settings, recipe = allocator_settings(checked(request.recipe), os.environ)
+        if recipe.alloc_conf is not None:
+            os.environ[ALLOCATOR_VARIABLE] = recipe.alloc_conf  # torch reads it when it makes its allocator
+        progress("loading torch")
+
+        from inspector.measure.measuring import check, measured
+
+        check(recipe)
+        progress("reading the configuration")
+        files = _files(request, progress)
+        progress("loading transformers and PEFT")
+
+        from inspector.model.counting import count_model
+        from inspector.source import catalogue
+
+        bundled = None if files is None else catalogue.load(files.id)
+        is_bundled = files is None or (bundled is not None and bundled.config == files.config)
+        # Kept as it is: transformers writes into what is nested in a configuration.
+        config = None if files is None or is_bundled else copy.deepcopy(dict(files.config))
+        return measured(
+            lambda: count_model(request, files),
+            recipe,
+            settings,
+            _versions(),
+            config,
+            progress,
+        )
 
 
 def _run(request: Request, progress: Progress) -> Report:

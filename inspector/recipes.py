@@ -13,10 +13,11 @@ from inspector.errors import UsageError
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.training_records import Recipe
 
-__all__ = ["allocator_settings", "checked"]
+__all__ = ["ALLOCATOR_VARIABLE", "allocator_settings", "checked"]
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
-_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
+_VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 _COUNTS = ("batch_size", "seq_len", "gradient_accumulation")
 
 

@@ -76,6 +76,7 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
                     model, copy.deepcopy(config), low_cpu_mem_usage=prepare is not _all_on_meta
                 )
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
+            _count_prompt_tokens(attached)
             return attached, base
         except InspectorError:
             raise
@@ -86,6 +87,13 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
         except Exception as error:  # 45 methods refuse in their own ways
             raise _refusal(model, config, error) from error
     raise _needs_weights(method) from cause
+
+
+def _count_prompt_tokens(model: PeftModel) -> None:
+    """Give the numbers of virtual tokens, which PEFT keeps on the CPU outside buffers, their values (peft_model.py)."""
+    numbers: dict[str, torch.Tensor] = getattr(model, "prompt_tokens", {})
+    for name, tokens in numbers.items():
+        numbers[name] = torch.arange(tokens.numel())
 
 
 def detached(model: PeftModel) -> PreTrainedModel:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inspector.errors import UsageError
 from inspector.trace.platform import Platform
 
 __all__ = ["Attention"]
@@ -93,6 +94,11 @@ class Attention:
             takes, run = kernels[name]
             if self.backend in ("auto", name) and call.is_batched and call.has_fitting_heads and takes(call):
                 return run(call)
+        if self.backend not in ("auto", "math"):
+            raise UsageError(
+                f"--sdpa-backend {self.backend}: torch refuses, because that kernel does not take the heads, mask or "
+                "dtype of this attention on this GPU; use --sdpa-backend auto."
+            )
         return _math(call)
 
     def _order(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ __all__ = ["META_KERNELS"]
 
 aten = torch.ops.aten
 
-_Kernel = Callable[..., Tensor]
+_Kernel = Callable[..., Any]
 META_KERNELS: dict[Any, _Kernel] = {}
 
 
@@ -50,3 +50,26 @@ if hasattr(aten, "_grouped_mm"):
         row = -(-size[-1] // alignment) * alignment
         strides = (row, 1) if len(size) == 2 else (size[1] * row, row, 1)
         return torch.empty_strided(size, strides, dtype=first.dtype, device=first.device)
+
+
+@_kernel(aten.convolution_backward.default)
+def _convolution_backward(
+    _grad: Tensor, values: Tensor, weight: Tensor, bias_sizes: list[int] | None, *arguments: Any
+) -> tuple[Tensor | None, ...]:
+    """Return gradients in the memory format of input and weight, whatever that of the gradient that comes in is.
+
+    Torch's own meta kernel follows the latter (_meta_registrations.py); CUDA does not (cudnn/ConvShared.cpp).
+    """
+    *_, (wants_input, wants_weight, wants_bias) = arguments
+    is_last = any(_is_channels_last(tensor) for tensor in (values, weight))
+    layout = torch.channels_last if is_last and values.dim() == 4 else torch.contiguous_format
+    return (
+        torch.empty_like(values, memory_format=layout) if wants_input else None,
+        torch.empty_like(weight, memory_format=layout) if wants_weight else None,
+        weight.new_empty(bias_sizes or weight.shape[:1]) if wants_bias else None,
+    )
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Tell whether a tensor is stored with its channels innermost."""
+    return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)

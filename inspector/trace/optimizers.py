@@ -19,7 +19,7 @@ from inspector.optimizer_names import parse_optim_args
 from inspector.trace.bnb_optimizers import BnbOptimizer, State
 from inspector.training_records import Recipe
 
-__all__ = ["class_and_arguments", "made_optimizer", "managed_bytes", "state_tensors"]
+__all__ = ["class_and_arguments", "made_optimizer", "managed_bytes", "parameter_groups", "state_tensors"]
 
 # What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
 _WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -54,7 +54,7 @@ _STATES: Mapping[str, State] = {
 
 def made_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Make the optimizer of a recipe for what trains in a model, as the loop of the recipe makes it."""
-    groups = list(_groups(model, recipe.loop))
+    groups = list(parameter_groups(model, recipe.loop))
     state = _STATES.get(recipe.optimizer)
     if state is not None:
         return BnbOptimizer(groups, state, _wide(model, recipe, state))
@@ -133,7 +133,7 @@ def _adafactor() -> _ClassAndArguments:
     return Adafactor, {"lr": _LEARNING_RATE, "scale_parameter": False, "relative_step": False}
 
 
-def _groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:
+def parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:
     """Yield the parameter groups: what trains, split into with and without weight decay where the Trainer does so.
 
     The Trainer gives each group the decay of `TrainingArguments.weight_decay`, by default 0 for both.

@@ -35,11 +35,11 @@ def plain_steps(
     max_grad_norm: float = 0.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
-) -> None:
+) -> tuple[Any, ...]:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
     The outputs live until the step is over; `max_grad_norm` 0 turns clipping off. Mixed precision is autocast around
-    the forward pass, and for fp16 a GradScaler.
+    the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
     """
     precision = MixedPrecision(mixed_precision, _device_of(batch))
     for step in range(1, steps + 1):
@@ -56,6 +56,7 @@ def plain_steps(
         precision.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
         del outputs
+    return ()
 
 
 def trainer_steps(
@@ -68,40 +69,60 @@ def trainer_steps(
     max_grad_norm: float = 1.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
-) -> None:
+) -> tuple[Any, ...]:
     """Run `steps` updates as `transformers.Trainer` runs them on one device.
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
     alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
-    where the model takes no such count; gradients are clipped by default.
-    Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23); tests/trace holds it
-    against a real Trainer. Mixed precision is accelerate's (accelerate/accelerator.py and optimizer.py).
+    where the model takes no such count; all micro-batches of an update are on the device before the first one runs;
+    gradients are clipped by default; the sum of losses, the last loss and the last norm of the gradients stay for the
+    log. Returns what the loop still holds, for whoever reads the allocator when the last step is over.
+    Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23), and `backward` of
+    accelerate/accelerator.py; tests/trace holds it against a real Trainer.
     """
-    precision = MixedPrecision(mixed_precision, _device_of(batch))
+    device = _device_of(batch)
+    precision = MixedPrecision(mixed_precision, device)
     prepared = precision.prepared(model)
     wrapped: Any = model
     base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
     labels: Any = batch.get("labels")
     is_counted = labels is not None and _takes_count(base)
+    batches = [batch, *(_copy(batch) for _ in range(gradient_accumulation - 1))]
+    total = torch.zeros((), device=device)
+    count: dict[str, Any] = {}
     for step in range(1, steps + 1):
-        count = {}
         if is_counted:
-            counted = labels[..., 1:] if _shifts_labels(base) else labels
-            count = {"num_items_in_batch": sum(counted.ne(_IGNORED).sum() for _ in range(gradient_accumulation))}
-            del counted
-        for _ in range(gradient_accumulation):
+            rows: list[Any] = [item["labels"] for item in batches]
+            counted = [item[..., 1:] for item in rows] if _shifts_labels(base) else rows
+            count["num_items_in_batch"] = sum(item.ne(_IGNORED).sum() for item in counted)
+        for micro_batch in batches:
             on_phase(Phase.FORWARD, step)
-            loss = prepared(**batch, **count)["loss"]
+            loss = prepared(**micro_batch, **count)["loss"]
             if not is_counted:
                 loss = loss / gradient_accumulation
             on_phase(Phase.BACKWARD, step)
-            precision.backward(loss)
+            precision.backward(
+                loss / 1
+            )  # accelerate divides by its own number of micro-batches, which Trainer leaves 1
+            reported = loss.detach()
+            del loss
+            # What the log's filter asks for; the answers are not read here, since no value is known on meta.
+            torch.isnan(reported)
+            torch.isinf(reported)
+            total += reported
         on_phase(Phase.OPTIMIZER, step)
         # Trainer logs the norm of the gradients, and without clipping too takes it from there (`_get_grad_norm`).
+        norm = None
         precision.unscale(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
         precision.step(optimizer)
         model.zero_grad()
+    return total, reported, norm, count, batches, precision
+
+
+def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
+    """Return another micro-batch of the same shapes."""
+    return {name: item.clone() if isinstance(item, Tensor) else item for name, item in batch.items()}
 
 
 def _device_of(batch: Mapping[str, Tensor | bool]) -> torch.device:

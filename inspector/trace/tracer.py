@@ -55,6 +55,8 @@ _IN_PLACE_WITHOUT_MODE = {
     },
 }
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
+# What the norm of all gradients comes from; the norms it is made of die with the call.
+_NORMS = frozenset({"aten.linalg_vector_norm.default"})
 _OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
@@ -229,13 +231,13 @@ class Tracer(TorchDispatchMode):
         block = self._blocks.get(key)
         if block is None:
             block = self._blocks[key] = self._allocate(storage.nbytes(), op)
-            category = self._category_now(tensor)
+            category = self._category_now(tensor, op)
             if category is not None:
                 self._categories[block] = category
             weakref.finalize(storage, self._forget, key).atexit = False
         return block
 
-    def _category_now(self, tensor: Tensor) -> Category | None:
+    def _category_now(self, tensor: Tensor, op: str) -> Category | None:
         """Return what a new block is for where that is clear at once; the rest follows from how long it lives."""
         if self._phase is Phase.FORWARD:
             if self._past_head:
@@ -249,8 +251,13 @@ class Tracer(TorchDispatchMode):
             node = torch._C._current_autograd_node()
             if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
                 return Category.LOGITS_AND_LOSS
-        if self._phase is Phase.OPTIMIZER and tensor.dtype is torch.int64:
-            return Category.LOGITS_AND_LOSS  # the labels of the next batch, counted; no optimizer keeps such integers
+        if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op in _NORMS):
+            # The labels of the next batch, counted, and the norm that is logged: no optimizer keeps such integers.
+            return Category.LOGITS_AND_LOSS
+        if (
+            self._phase is Phase.LOAD
+        ):  # what a loop makes before its first step: further micro-batches, scalars for the log
+            return Category.INPUTS if tensor.dim() else Category.LOGITS_AND_LOSS
         return None
 
     def _allocate(self, size: int, op: str) -> int:

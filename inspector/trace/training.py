@@ -13,8 +13,10 @@ import contextlib
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from inspector.errors import InspectorError, UsageError, one_line, quoted
@@ -33,20 +35,25 @@ from inspector.trace.routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
-from inspector.training_records import BatchInput, BlockShape, Category, Event, Recipe, Unaccounted
+from inspector.training_records import BatchInput, BlockShape, Category, Event, Phase, Recipe, Unaccounted
 
 __all__ = [
+    "STEPS",
     "NotTraceableError",
+    "base_model",
     "block_shape",
+    "load_order",
     "not_accounted",
     "platform_of",
+    "prepare",
     "resolved",
+    "run_steps",
     "step_notices",
     "trace_training",
     "traced_inputs",
 ]
 
-_STEPS = 2
+STEPS = 2
 # torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
 _NO_INPUT_REQUIRES_GRAD = (
     "reentrant checkpointing needs an input of the first block that requires gradients, and none does, so that nothing "
@@ -87,7 +94,7 @@ def resolved(model: Any, recipe: Recipe) -> Recipe:
     if recipe.mixed_precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise UsageError(f"mixed precision {quoted(str(recipe.mixed_precision))} is not known: use one of {known}.")
-    base = _base(model)
+    base = base_model(model)
     try:
         longest = longest_row(base)
         recipe = _bounded(recipe, longest, _virtual_tokens(model))
@@ -115,7 +122,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
 
     `model` is a transformers model or a PeftModel on meta, with `requires_grad` set on what trains; it is changed.
     """
-    base = _base(model)
+    base = base_model(model)
     _refuse_scans(base)
     with flash_attention_package(platform, recipe.attention):
         return _traced(model, base, recipe, platform)
@@ -123,29 +130,22 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
 
 def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
-    _prepare(model, base, recipe)
+    prepare(model, recipe)
     names = {module: name for name, module in base.named_modules()}
     tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
     tracer.watch(model, base.get_output_embeddings())
-    _load(tracer, model)
-    run = trainer_steps if recipe.loop == "trainer" else plain_steps
+    for name, tensor, category in load_order(model):
+        tracer.hold([tensor], category, _owner(name))
     try:
         batch = _batch(tracer, base, recipe)
         with cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
             optimizer = made_optimizer(model, recipe)
             tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
-            run(
-                model,
-                batch,
-                optimizer,
-                tracer.enter,
-                steps=_STEPS,
-                max_grad_norm=recipe.max_grad_norm,
-                gradient_accumulation=recipe.gradient_accumulation,
-                mixed_precision=recipe.mixed_precision,
-            )
-            # Taken while the batch and the optimizer are alive, as they are between two steps of a loop.
-            return tracer.tape()
+            held = run_steps(model, batch, optimizer, tracer.enter, recipe)
+            # Taken while the batch, the optimizer and what the loop holds are alive, as they are between two steps.
+            tape = tracer.tape()
+            del held
+            return tape
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
@@ -154,11 +154,35 @@ def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[E
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({_said(error)}){_advice(error)}") from error
 
 
+def run_steps(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    on_phase: Callable[[Phase, int], None],
+    recipe: Recipe,
+) -> tuple[Any, ...]:
+    """Run the steps of a resolved `recipe`, on tensors with or without data; `on_phase` is told of every phase.
+
+    Returns what the loop still holds when the last step is over.
+    """
+    run = trainer_steps if recipe.loop == "trainer" else plain_steps
+    return run(
+        model,
+        batch,
+        optimizer,
+        on_phase,
+        steps=STEPS,
+        max_grad_norm=recipe.max_grad_norm,
+        gradient_accumulation=recipe.gradient_accumulation,
+        mixed_precision=recipe.mixed_precision,
+    )
+
+
 def block_shape(model: Any) -> BlockShape | None:
     """Return what rules of thumb know of the text model, None where its configuration has no such sizes."""
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
     try:
-        config = _base(model).config.get_text_config()
+        config = base_model(model).config.get_text_config()
     except ValueError:  # MusicGen has two text parts, and neither stands for the whole
         return None
     sizes = [size for size in (getattr(config, name, None) for name in names) if isinstance(size, int)]
@@ -172,14 +196,14 @@ def traced_inputs(model: Any, recipe: Recipe) -> tuple[BatchInput, ...]:
     """Return what a micro-batch of a resolved `recipe` for `model` consists of."""
     return tuple(
         BatchInput(name=name, shape=item.shape, dtype=str(item.dtype).removeprefix("torch."))
-        for name, item in batch_inputs(_base(model), recipe).items()
+        for name, item in batch_inputs(base_model(model), recipe).items()
         if isinstance(item, Input)
     )
 
 
 def step_notices(model: Any, asked: Recipe, recipe: Recipe) -> tuple[Notice, ...]:
     """Return what the user should know about running `recipe`, which is `asked` as it runs on `model`."""
-    base = _base(model)
+    base = base_model(model)
     notices = []
     positions = _positions(base)
     if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
@@ -219,7 +243,7 @@ def _advice(error: Exception) -> str:
     return next((f", {advice}" for said, advice in _ADVICE.items() if said in str(error)), "")
 
 
-def _base(model: Any) -> Any:
+def base_model(model: Any) -> Any:
     """Return the transformers model itself, without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -253,8 +277,9 @@ def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if recipe.mixed_precision == "no" else autocast_rules()
 
 
-def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
+def prepare(model: Any, recipe: Recipe) -> None:
     """Set the model up for training as Trainer does: cache, checkpointing and attention as asked for."""
+    base = base_model(model)
     model.train()
     base.config.use_cache = bool(recipe.use_cache)
     if recipe.attention != "sdpa":
@@ -263,16 +288,12 @@ def _prepare(model: Any, base: Any, recipe: Recipe) -> None:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": recipe.use_reentrant})
 
 
-def _load(tracer: Tracer, model: nn.Module) -> None:
-    """Put the parameters and buffers on the tape in the order in which loading and attaching make them."""
+def load_order(model: nn.Module) -> Iterator[tuple[str, Tensor, Category]]:
+    """Yield the parameters and buffers with their names in the order in which loading and attaching make them."""
     parameters = list(model.named_parameters())
-    for added, category in ((False, Category.WEIGHTS), (True, Category.ADAPTER)):
-        for name, tensor in parameters:
-            if _is_added(name) is added:
-                tracer.hold([tensor], category, _owner(name))
-        if not added:
-            for name, buffer in model.named_buffers():
-                tracer.hold([buffer], Category.BUFFERS, _owner(name))
+    yield from ((name, tensor, Category.WEIGHTS) for name, tensor in parameters if not _is_added(name))
+    yield from ((name, tensor, Category.BUFFERS) for name, tensor in model.named_buffers())
+    yield from ((name, tensor, Category.ADAPTER) for name, tensor in parameters if _is_added(name))
 
 
 def _owner(name: str) -> str:

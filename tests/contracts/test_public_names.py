@@ -64,7 +64,12 @@ def test_the_arguments_of_inspect_stay() -> None:
 def test_every_error_has_the_exit_code_of_the_contract() -> None:
     """Programs may tell the errors apart by class or by code."""
     codes = {error.__name__: error.exit_code for error in inspector.InspectorError.__subclasses__()}
-    assert codes == {"UsageError": 2, "ModelUnavailableError": 3, "UnsupportedModelError": 4}
+    assert codes == {
+        "DoesNotFitError": 1,
+        "UsageError": 2,
+        "ModelUnavailableError": 3,
+        "UnsupportedModelError": 4,
+    }
 
 
 def test_the_sizes_of_dtypes_are_those_of_torch() -> None:

@@ -19,7 +19,7 @@ from inspector.trace.platform import Platform, installed_torch
 from inspector.trace.routing import loops_over_experts
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
-from inspector.training_records import Category, EventKind
+from inspector.training_records import Category, Event, EventKind
 
 # Scalars and step counters: some of them are CPU tensors on any device, and none of them matters for memory.
 SMALLEST_BYTES = 64
@@ -62,6 +62,11 @@ def real_step(build: Build, optimize: Optimize = adamw, kernels: tuple[str, ...]
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
+    return profiled_events(recorded, kernels)
+
+
+def profiled_events(recorded: profile, kernels: tuple[str, ...] = ()) -> tuple[list[int], list[bool]]:
+    """Return the signed sizes of all allocations and frees of a profile, and which were inside kernels."""
     assert recorded.profiler is not None
     results: Any = recorded.profiler.kineto_results
     names = (*CPU_KERNELS, *kernels)
@@ -70,6 +75,22 @@ def real_step(build: Build, optimize: Optimize = adamw, kernels: tuple[str, ...]
     events = [(when, size) for when, size in sorted(events, key=lambda event: event[0]) if relevant(size)]
     inside = [any(start <= when <= end for start, end in calls) for when, _ in events]
     return [size for _, size in events], inside
+
+
+def assert_aligned(real: list[int], inside: list[bool], meta: list[int]) -> None:
+    """Compare both event by event; only what the CPU's own kernels take may be missing on meta."""
+    skipped = {0}  # how many events of the kernels may have been passed over so far: every way to align both
+    for index, size in enumerate(real):
+        taken = {count for count in skipped if meta[index - count : index - count + 1] == [size]}
+        passed = {count + 1 for count in skipped} if inside[index] else set()
+        assert taken | passed, f"the CPU has {size} at event {index}, meta has {_around(meta, index, skipped)}"
+        skipped = taken | passed
+    assert len(real) - len(meta) in skipped, f"only on meta: {meta[len(real) - max(skipped) :]}"
+
+
+def _around(meta: list[int], index: int, skipped: set[int]) -> list[int]:
+    """Return the events of meta that could be the one at `index`."""
+    return meta[index - max(skipped) : index - min(skipped) + 1]
 
 
 def meta_step(
@@ -88,8 +109,12 @@ def meta_step(
             tracer.shadows.set(key, value)
     with as_on_a_device(), tracer:
         plain_steps(model, batch, optimizer, tracer.enter, steps=2)
-    second = (event for event in tracer.tape() if event.step == 2)
-    sizes = (event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in second)
+    return tape_events(event for event in tracer.tape() if event.step == 2)
+
+
+def tape_events(tape: Iterable[Event]) -> list[int]:
+    """Return the signed sizes of the events of a tape that matter."""
+    sizes = (event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in tape)
     return [size for size in sizes if relevant(size)]
 
 

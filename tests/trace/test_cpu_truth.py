@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from inspector.trace.foreach import foreach_as_on_cuda
-from tests.trace.cpu_truth import Optimize, adamw, meta_step, real_step
+from tests.trace.cpu_truth import Optimize, adamw, assert_aligned, meta_step, real_step
 from tests.trace.small_models import SMALL, build
 
 
@@ -15,18 +15,7 @@ def assert_same_events(name: str, optimize: Optimize = adamw, **options: bool) -
     """Compare both runs event by event; only what the CPU's own kernels take may be missing on meta."""
     real, inside = real_step(lambda device: build(device, name, **options), optimize, SMALL[name].kernels)
     meta = meta_step(lambda device: build(device, name, **options), optimize)
-    skipped = {0}  # how many events of the kernels may have been passed over so far: every way to align both
-    for index, size in enumerate(real):
-        taken = {count for count in skipped if meta[index - count : index - count + 1] == [size]}
-        passed = {count + 1 for count in skipped} if inside[index] else set()
-        assert taken | passed, f"the CPU has {size} at event {index}, meta has {_around(meta, index, skipped)}"
-        skipped = taken | passed
-    assert len(real) - len(meta) in skipped, f"only on meta: {meta[len(real) - max(skipped) :]}"
-
-
-def _around(meta: list[int], index: int, skipped: set[int]) -> list[int]:
-    """Return the events of meta that could be the one at `index`."""
-    return meta[index - max(skipped) : index - min(skipped) + 1]
+    assert_aligned(real, inside, meta)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -108,7 +108,9 @@ def test_the_state_of_every_optimizer_is_exact(asked: tuple[str, str, str | None
     assert training.peak.breakdown[Category.OPTIMIZER] == expected_bytes
     others = (Category.WEIGHTS, Category.BUFFERS, Category.INPUTS, Category.OTHER)
     rest = sum(training.peak.breakdown[category] for category in others)
-    assert training.end_of_step_allocated_bytes == rest + expected_bytes
+    # The Trainer keeps the sum of losses, the last loss, the last norm and the count of labels: a block for each.
+    scalars = 4 * 512 if loop == "trainer" else 0
+    assert training.end_of_step_allocated_bytes == rest + expected_bytes + scalars
 
 
 @pytest.mark.parametrize("bits", [8, 32])

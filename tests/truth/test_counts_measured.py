@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 import inspector
+from tests.truth.records import Measured, load
 
-RECORD = json.loads((Path(__file__).parent / "llama_3_2_3b_l40s.json").read_text(encoding="utf-8"))
+COUNTED = [row for row in load() if "counts" in row.record]
 
 
-@pytest.mark.parametrize("run", RECORD["runs"], ids=lambda run: run["name"])
-def test_a_measured_run_has_our_counts_and_our_adapter_file(run: dict[str, Any]) -> None:
-    report = inspector.inspect(RECORD["model"], peft=run["peft"], offline=True)
-    assert report.parameters.trainable == run["trainable"]
-    assert report.parameters.total == run["total"]
-    assert (report.adapter.file_bytes if report.adapter else None) == run.get("adapter_file_bytes")
+def test_rows_with_counts_are_there() -> None:
+    assert len(COUNTED) == 5
+
+
+@pytest.mark.parametrize("row", COUNTED, ids=lambda row: row.name)
+def test_a_measured_run_has_our_counts_and_our_adapter_file(row: Measured) -> None:
+    report = inspector.inspect(row.request.model, peft=row.request.peft, offline=True)
+    counts = row.record["counts"]
+    assert report.parameters.trainable == counts["trainable"]
+    assert report.parameters.total == counts["total"]
+    assert (report.adapter.file_bytes if report.adapter else None) == counts.get("adapter_file_bytes")
 
 
 def test_qwq_32b_has_the_published_count_and_the_known_lora_counts() -> None:

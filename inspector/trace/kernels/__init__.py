@@ -6,7 +6,7 @@ and tests/trace/test_kernels.py holds them against torch's own CUDA code. Duplic
 here and not known is listed in `NOT_ACCOUNTED`, which goes into the report.
 """
 
-from inspector.trace.kernels import attention, indexing, normalization, pointwise, reductions, sorting
+from inspector.trace.kernels import attention, convolutions, indexing, normalization, pointwise, reductions, sorting
 from inspector.trace.kernels.registry import KERNELS, LT_OPS, NOT_ACCOUNTED, WORKSPACE_OPS, Kernel, Scratch
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Kernel",
     "Scratch",
     "attention",
+    "convolutions",
     "indexing",
     "normalization",
     "pointwise",

@@ -14,6 +14,13 @@ __all__: list[str] = []
 aten = torch.ops.aten
 
 
+@kernel(aten._softmax.default, aten._log_softmax.default)
+def _softmax(scratch: Scratch, values: Tensor, *_: Any) -> None:
+    """Copy an input that is not contiguous (cuda/SoftMax.cu, host_softmax)."""
+    if not values.is_contiguous():
+        scratch.take(values.numel() * values.element_size())
+
+
 @kernel(aten._softmax_backward_data.default)
 def _softmax_backward(scratch: Scratch, grad: Tensor, output: Tensor, *_: Any) -> None:
     """Softmax backward makes grad * output in the wider of both dtypes (aten/src/ATen/native/cuda/SoftMax.cu)."""

@@ -1,0 +1,121 @@
+"""The CUDA device at hand: whether there is one, what it is, which platform the prediction is for, and how to leave it.
+
+The first question that needs the device makes torch's context on it; its allocator stays empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import traceback
+from collections.abc import Iterator
+
+import torch
+
+from inspector.errors import UsageError
+from inspector.measure.driver import driver_version
+from inspector.measurement_records import Device
+from inspector.optimizer_names import FAMILIES
+from inspector.trace.platform import Platform, installed_torch
+from inspector.training_records import Recipe
+
+__all__ = ["check_packages", "cuda_device", "described", "emptied", "platform_at_hand"]
+
+# Two segments of this size show where the driver puts the second one; more than the allocator keeps together.
+_PROBE_BYTES = 32 * 2**20
+
+
+def cuda_device() -> torch.device:
+    """Return the current CUDA device; raises UsageError where there is none."""
+    if torch.version.cuda is None:
+        raise UsageError(
+            f"measure runs the step on a CUDA GPU, and the installed torch {torch.__version__} is built without CUDA: "
+            "use a CUDA build of torch, or drop `measure` for the prediction alone."
+        )
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "measure runs the step on a CUDA GPU, and torch finds none here; check nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES, or drop `measure` for the prediction alone."
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def check_packages(recipe: Recipe) -> None:
+    """Raise UsageError where a package that the recipe runs on is not installed."""
+    if recipe.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise UsageError(
+            "--attention flash_attention_2 runs on the package flash-attn, which is not installed here: add it with "
+            "pip install flash-attn, or use --attention sdpa."
+        )
+    if recipe.optimizer in FAMILIES["bitsandbytes"] and importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            f"--optimizer {recipe.optimizer} runs on the package bitsandbytes, which is not installed here: add it "
+            "with pip install bitsandbytes, or use --optimizer adamw_torch."
+        )
+
+
+def described(device: torch.device) -> Device:
+    """Return what torch and the driver say of a device."""
+    facts = torch.cuda.get_device_properties(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    return Device(
+        name=facts.name,
+        compute_capability=(facts.major, facts.minor),
+        multiprocessors=facts.multi_processor_count,
+        threads_per_multiprocessor=facts.max_threads_per_multi_processor,
+        memory_bytes=facts.total_memory,
+        free_bytes=free,
+        descending_addresses=_descending(device, free),
+        driver=driver_version(),
+        cuda=torch.version.cuda,
+    )
+
+
+def platform_at_hand(gpu: Device) -> Platform:
+    """Return the platform of a device with the installed torch."""
+    return Platform(
+        compute_capability=gpu.compute_capability,
+        multiprocessors=gpu.multiprocessors,
+        threads_per_multiprocessor=gpu.threads_per_multiprocessor,
+        torch_version=installed_torch(),
+    )
+
+
+@contextlib.contextmanager
+def emptied(device: torch.device) -> Iterator[None]:
+    """Begin a block with nothing allocated, and leave nothing behind on the device, whatever happens inside.
+
+    cuBLAS keeps a workspace for each handle in torch's allocator until it is told to give them back. An error keeps the
+    frames that it passed through, and these the tensors of the step that stopped.
+    """
+    _empty(device)
+    try:
+        yield
+    except BaseException as error:
+        passed: BaseException | None = error
+        while passed is not None:
+            traceback.clear_frames(passed.__traceback__)
+            passed = passed.__cause__ or passed.__context__
+        raise
+    finally:
+        _empty(device)
+
+
+def _empty(device: torch.device) -> None:
+    """Give back to the driver all that nothing holds any more."""
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
+    with torch.cuda.device(device):
+        torch.cuda.empty_cache()
+
+
+def _descending(device: torch.device, free_bytes: int) -> bool:
+    """Tell whether the driver puts a new segment below the one before it."""
+    if free_bytes < 4 * _PROBE_BYTES:
+        return False
+    first, second = (torch.empty(_PROBE_BYTES, dtype=torch.uint8, device=device) for _ in range(2))
+    is_below = second.data_ptr() < first.data_ptr()
+    del first, second
+    torch.cuda.empty_cache()
+    return is_below

@@ -1,0 +1,107 @@
+"""A model on meta -> the same model on a device, with random weights, tensor by tensor in the order of the tape.
+
+The modules, hooks and PEFT's wrappers stay as they are; each parameter and buffer is replaced by one with data. Nothing
+is drawn or computed on the way that would take memory of its own there, so that the allocator sees what the tape says
+and nothing else.
+
+Weights are drawn from a narrow normal distribution, vectors are ones (norms) or zeros (biases). Buffers have the values
+that the model's class gives them, computed on the CPU: positions and rotary frequencies are right, and an integer for
+which the class has no rule is 0, which every table has a row for.
+
+Not covered: tensors that a class keeps outside parameters and buffers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.trace.training import base_model, load_order
+
+__all__ = ["load_on"]
+
+# The standard deviation that most configurations name (initializer_range).
+_DEVIATION = 0.02
+
+
+@torch.no_grad()
+def load_on(model: nn.Module, device: torch.device) -> None:
+    """Put every parameter and buffer of a model on meta onto `device`."""
+    values = _buffer_values(base_model(model))
+    placed: dict[int, Tensor] = {}
+    storages: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
+    for name, tensor, _ in load_order(model):
+        storage = (tensor.untyped_storage()._cdata, tensor.shape, tensor.dtype)
+        if storage not in storages:
+            storages[storage] = _placed(name, tensor, values.get(id(tensor)), device)
+        placed[id(tensor)] = _as(tensor, storages[storage])
+    for module in model.modules():
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in tables:
+            for key, old in held.items():
+                if old is not None:
+                    held[key] = placed[id(old)]
+
+
+def _placed(name: str, tensor: Tensor, value: Tensor | None, device: torch.device) -> Tensor:
+    """Return a tensor like `tensor` on `device`, with `value` where it has one."""
+    made = torch.empty_like(tensor, device=device)
+    if tensor.device.type != "meta":  # PEFT computes indices of some methods
+        return made.copy_(tensor)
+    if value is not None:
+        return made.copy_(value)
+    if not made.is_floating_point():
+        return made.zero_()
+    if made.dim() > 1:
+        return made.normal_(0.0, _DEVIATION)
+    return made.fill_(1.0 if name.endswith("weight") else 0.0)
+
+
+def _as(old: Tensor, new: Tensor) -> Any:
+    """Return `new` as what `old` is to the modules that share it."""
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def _buffer_values(base: Any) -> dict[int, Tensor]:
+    """Return, by the identity of each buffer on meta, the value that the model's class gives it."""
+    buffers = [
+        (module, name, buffer)
+        for module in base.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.device.type == "meta"
+    ]
+    if not buffers or not hasattr(base, "initialize_weights"):
+        return {}
+    real = {id(buffer): torch.zeros_like(buffer, device="cpu") for _, _, buffer in buffers}
+    with _only_buffers(base):
+        try:
+            for module, name, buffer in buffers:
+                module._buffers[name] = real[id(buffer)]
+            with contextlib.suppress(NotImplementedError, AttributeError):  # a layer that its class cannot initialise
+                base.initialize_weights()
+            return {id(buffer): module._buffers[name] for module, name, buffer in buffers}
+        finally:
+            for module, name, buffer in buffers:
+                module._buffers[name] = buffer
+
+
+@contextlib.contextmanager
+def _only_buffers(base: nn.Module) -> Iterator[None]:
+    """Let transformers take parameters for initialised and modules for not yet, inside the block."""
+    flagged: list[tuple[Any, Any]] = []
+    wanted = [*((parameter, True) for parameter in base.parameters()), *((module, False) for module in base.modules())]
+    for holder, flag in wanted:
+        flagged.append((holder, holder.__dict__.get("_is_hf_initialized")))
+        holder.__dict__["_is_hf_initialized"] = flag
+    try:
+        yield
+    finally:
+        for holder, before in flagged:
+            if before is None:
+                holder.__dict__.pop("_is_hf_initialized", None)
+            else:
+                holder.__dict__["_is_hf_initialized"] = before

@@ -1,0 +1,196 @@
+"""measured(...) -> Measurement: predict a step for the GPU at hand, refuse what will not fit, run it, compare.
+
+The prediction and the run share everything but the tensors: how the model is prepared, the order in which it is
+loaded, the batch, the optimizer, the step. Two models are built, because a trace leaves its marks on the one it ran.
+
+The allocator's history is recorded meanwhile (torch.cuda.memory._record_memory_history, sizes and addresses alone) and
+read only where a figure differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from inspector.errors import DoesNotFitError, UnsupportedModelError, UsageError, one_line
+from inspector.fit.catalogue import find
+from inspector.fit.verdict import overhead
+from inspector.fit_records import Gpu
+from inspector.measure.aligning import differing
+from inspector.measure.devices import check_packages, cuda_device, described, emptied, platform_at_hand
+from inspector.measure.driver import process_bytes
+from inspector.measure.running import Watch, run_on
+from inspector.measurement_records import Device, Differing, Figures, Measurement
+from inspector.memory.allocator_settings import AllocatorSettings
+from inspector.memory.timeline import Timeline, fold
+from inspector.quiet import quietly
+from inspector.records import Counted, plain
+from inspector.trace.platform import Platform
+from inspector.trace.training import NotTraceableError, resolved, step_notices, trace_training
+from inspector.training_records import Event, Recipe
+from inspector.units import format_bytes
+
+__all__ = ["check", "figures_of", "folded", "measured"]
+
+# Until then torch takes, of free blocks of one size, that of the lowest address (docs/training.md).
+_COMPARES_ADDRESSES = (2, 10)
+_LONGEST_HISTORY = 4_000_000
+_MOST_SHOWN = 20
+_LONGEST_DIFFERENCE = 12
+
+
+def check(recipe: Recipe) -> None:
+    """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
+    cuda_device()
+    check_packages(recipe)
+
+
+def measured(
+    build: Callable[[], Counted],
+    recipe: Recipe,
+    settings: AllocatorSettings,
+    versions: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+    progress: Callable[[str], None],
+) -> Measurement:
+    """Predict and run the step of `recipe` on a model that `build` makes on meta, and put both side by side.
+
+    Raises DoesNotFitError where the prediction says that memory will not do, or where it does not all the same;
+    UnsupportedModelError where the step cannot be traced or stops on the GPU.
+    """
+    device = cuda_device()
+    with emptied(device):
+        return _measured(build, recipe, settings, device, versions, config, progress)
+
+
+def _measured(
+    build: Callable[[], Counted],
+    recipe: Recipe,
+    settings: AllocatorSettings,
+    device: torch.device,
+    versions: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+    progress: Callable[[str], None],
+) -> Measurement:
+    """Do it; what is on the GPU hangs on the names of this function and of those that it calls."""
+    gpu = described(device)
+    counted = build()
+    try:
+        with quietly():
+            asked, recipe = recipe, resolved(counted.trainable, recipe)
+            notices = step_notices(counted.trainable, asked, recipe)
+            progress("tracing a training step")
+            tape = trace_training(counted.trainable, recipe, platform_at_hand(gpu))
+    except NotTraceableError as error:
+        message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
+        raise UnsupportedModelError(message) from error
+    timeline = _that_fits(tape, settings, gpu)
+    progress("building the model again")
+    model = build().trainable
+    progress("running the step on the GPU")
+    figures, found = _run(model, recipe, device, timeline, tape)
+    return Measurement(
+        versions={**versions, "torch": torch.__version__},
+        gpu=gpu,
+        model=plain(counted.model),
+        config=config,
+        adapter=None if counted.adapter is None else plain(counted.adapter.config),
+        recipe=recipe,
+        measured=figures,
+        predicted=figures_of(timeline, _in_catalogue(gpu)),
+        differing=[_shortened(each) for each in found[:_MOST_SHOWN]],
+        differing_count=len(found),
+        notices=[notice.message for notice in notices],
+    )
+
+
+def folded(
+    tape: list[Event],
+    settings: AllocatorSettings,
+    platform: Platform,
+    *,
+    descending: bool,
+    limit_bytes: int | None = None,
+) -> Timeline:
+    """Run a tape through the allocator of the torch of `platform`, over a driver with such addresses."""
+    is_descending = descending and platform.torch_version <= _COMPARES_ADDRESSES
+    return fold(tape, settings, limit_bytes=limit_bytes, descending_addresses=is_descending)
+
+
+def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
+    """Return the figures that a timeline predicts, with the context that is known of a GPU."""
+    return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + overhead(gpu).bytes)
+
+
+def _that_fits(tape: list[Event], settings: AllocatorSettings, gpu: Device) -> Timeline:
+    """Return the timeline of a tape, or raise DoesNotFitError where the free memory will not do."""
+
+    def under(limit_bytes: int | None) -> Timeline:
+        descending = gpu.descending_addresses
+        return folded(tape, settings, platform_at_hand(gpu), descending=descending, limit_bytes=limit_bytes)
+
+    timeline = under(gpu.free_bytes)
+    if timeline.ran_out is None:
+        return timeline
+    raise DoesNotFitError(
+        f"the step will not fit: by prediction it needs {format_bytes(under(None).peak_reserved_bytes)}, and "
+        f"{gpu.name} has {format_bytes(gpu.free_bytes)} free, so nothing was run; try a smaller --batch-size or "
+        "--seq-len, or --gradient-checkpointing."
+    )
+
+
+def _run(
+    model: Any, recipe: Recipe, device: torch.device, timeline: Timeline, tape: list[Event]
+) -> tuple[Figures, list[Differing]]:
+    """Run the step; return what the allocator said and, where that differs from the timeline, where it does."""
+    watch = Watch(device, timeline.phases)
+    memory: Any = torch.cuda.memory
+    memory._record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
+    try:
+        with quietly():
+            run_on(model, recipe, device, watch)
+        free, total = torch.cuda.mem_get_info(device)
+        figures = Figures(
+            phases=watch.phases,
+            process_bytes=process_bytes(str(torch.cuda.get_device_properties(device).uuid)),
+            device_used_bytes=total - free,
+        )
+        return figures, differing(watch.history, tape) if watch.history else []
+    except torch.OutOfMemoryError as error:
+        raise DoesNotFitError(
+            f"the GPU ran out of memory although the prediction is {format_bytes(timeline.peak_reserved_bytes)}; "
+            "see that no other process uses it, and please report it if none does."
+        ) from error
+    except (UsageError, UnsupportedModelError):
+        raise
+    except Exception as error:  # kernels, drivers and 400 model classes stop in their own ways
+        raise UnsupportedModelError(
+            f"the step stopped on the GPU ({one_line(f'{type(error).__name__}: {error}')}); INSPECTOR_DEBUG=1 shows "
+            "where, please report it."
+        ) from error
+    finally:
+        memory._record_memory_history(enabled=None)
+
+
+def _shortened(found: Differing) -> Differing:
+    """Return a difference with the first of its sizes alone."""
+    return Differing(
+        step=found.step,
+        phase=found.phase,
+        module=found.module,
+        op=found.op,
+        measured=found.measured[:_LONGEST_DIFFERENCE],
+        predicted=found.predicted[:_LONGEST_DIFFERENCE],
+    )
+
+
+def _in_catalogue(gpu: Device) -> Gpu | None:
+    """Return the catalogue's entry for a device, None where it has none."""
+    try:
+        found = find(gpu.name)
+    except UsageError:
+        return None
+    same = [each for each in (found.gpu,) if each.compute_capability == gpu.compute_capability]
+    return same[0] if same else None

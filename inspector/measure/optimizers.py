@@ -1,0 +1,38 @@
+"""The optimizer of a recipe as it runs on a GPU: that of the trace, but real classes for bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from inspector.optimizer_names import FAMILIES
+from inspector.trace.optimizers import made_optimizer, parameter_groups
+from inspector.training_records import Recipe
+
+__all__ = ["real_optimizer"]
+
+
+def real_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Make the optimizer of a recipe for what trains in a model on a device."""
+    if recipe.optimizer not in FAMILIES["bitsandbytes"]:
+        return made_optimizer(model, recipe)
+    arguments = TrainingArguments(optim=recipe.optimizer, optim_args=recipe.optim_args, report_to=[])
+    wrapped: Any = model
+    make, options = Trainer.get_optimizer_cls_and_kwargs(arguments, wrapped)
+    optimizer: torch.optim.Optimizer = make(list(parameter_groups(model, recipe.loop)), **options)
+    if recipe.loop == "trainer" and options.get("optim_bits") == 8:
+        _keep_embeddings_wide(model)
+    return optimizer
+
+
+def _keep_embeddings_wide(model: nn.Module) -> None:
+    """Give embeddings 32-bit state, as the Trainer does (transformers 5.23, Trainer.create_optimizer)."""
+    import bitsandbytes  # type: ignore[import-not-found]  # only where such an optimizer was asked for
+
+    manager = bitsandbytes.optim.GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})

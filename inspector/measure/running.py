@@ -1,0 +1,147 @@
+"""Run the steps of a recipe for real: the model of the trace, its batch, its optimizer and its step, on any device.
+
+`run_on` knows nothing of CUDA, so that the CPU can run it too; what a CUDA allocator says meanwhile is the business of
+`Watch`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from inspector.measure.loading import load_on
+from inspector.measure.optimizers import real_optimizer
+from inspector.trace.batch import Input, batch_inputs
+from inspector.trace.training import base_model, prepare, run_steps
+from inspector.training_records import MemoryPhase, Phase, Recipe
+
+__all__ = ["Unwatched", "Watch", "Watcher", "run_on"]
+
+_BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+class Watcher(Protocol):
+    """Who is told when a phase begins, and when the steps are over while batch and optimizer are still there."""
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """Take note that a phase begins."""
+
+    def close(self) -> None:
+        """Take note that the last phase is over."""
+
+
+class Unwatched:
+    """Take note of nothing."""
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Watch:
+    """What torch.cuda says of each phase: peaks since its start, and what is held at its end.
+
+    A phase that comes several times in a step (gradient accumulation) has the largest peak and the last end, as in the
+    prediction. Where the phases are not as `expected`, `history` is what the allocator recorded of itself until the
+    steps were over: the signed sizes of allocations and frees.
+    """
+
+    def __init__(self, device: torch.device, expected: Sequence[MemoryPhase]) -> None:
+        self.history: Sequence[int] = ()
+        self._device = device
+        self._expected = tuple(expected)
+        self._current: tuple[Phase, int] | None = None
+        self._phases: dict[tuple[Phase, int], MemoryPhase] = {}
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """Note what the phase before took and let the peaks start anew."""
+        self._note()
+        self._current = (phase, step)
+
+    def close(self) -> None:
+        """Note what the last phase took, and read the history where a figure differs."""
+        self._note()
+        if self.phases != self._expected:
+            self.history = _recorded_sizes(self._device)
+
+    def _note(self) -> None:
+        """Note what the phase at hand took."""
+        cuda = torch.cuda
+        if self._current is not None:
+            phase, step = self._current
+            before = self._phases.get(self._current)
+            self._phases[self._current] = MemoryPhase(
+                name=phase,
+                step=step,
+                end_allocated_bytes=cuda.memory_allocated(self._device),
+                peak_allocated_bytes=max(
+                    cuda.max_memory_allocated(self._device), before.peak_allocated_bytes if before else 0
+                ),
+                end_reserved_bytes=cuda.memory_reserved(self._device),
+                peak_reserved_bytes=max(
+                    cuda.max_memory_reserved(self._device), before.peak_reserved_bytes if before else 0
+                ),
+            )
+        self._current = None
+        cuda.reset_peak_memory_stats(self._device)
+
+    @property
+    def phases(self) -> tuple[MemoryPhase, ...]:
+        """Return the phases in the order in which they began first."""
+        return tuple(self._phases.values())
+
+
+def run_on(model: nn.Module, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
+    """Load a model on meta onto `device` and run the steps of a resolved `recipe`; the model stays there."""
+    watcher.enter(Phase.LOAD, 0)
+    prepare(model, recipe)
+    load_on(model, device)
+    batch = _batch(model, recipe, device)
+    optimizer = real_optimizer(model, recipe)
+    with _attention(recipe):
+        held = run_steps(model, batch, optimizer, watcher.enter, recipe)
+        watcher.close()
+        del held
+
+
+def _recorded_sizes(device: torch.device) -> list[int]:
+    """Return the signed sizes that the allocator recorded: a free has that of what was allocated at its address."""
+    memory: Any = torch.cuda.memory
+    history = memory._snapshot(device)["device_traces"][device.index or 0]
+    sizes: list[int] = []
+    alive: dict[int, int] = {}
+    for entry in history:
+        if entry["action"] == "alloc":
+            alive[entry["addr"]] = entry["size"]
+            sizes.append(entry["size"])
+        elif entry["action"] == "free_completed":
+            sizes.append(-alive.pop(entry["addr"], entry["size"]))
+    return sizes
+
+
+def _batch(model: nn.Module, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """Make the batch on the CPU, as a collator does, and move it tensor by tensor."""
+    made = {
+        name: item.on("cpu") if isinstance(item, Input) else item
+        for name, item in batch_inputs(base_model(model), recipe).items()
+    }
+    return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in made.items()}
+
+
+def _attention(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Return what keeps sdpa to the kernel of the recipe; `auto` leaves torch its choice."""
+    if recipe.attention != "sdpa" or recipe.sdpa_backend == "auto":
+        return contextlib.nullcontext()
+    return sdpa_kernel(_BACKENDS[recipe.sdpa_backend])

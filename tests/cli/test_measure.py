@@ -1,0 +1,99 @@
+"""`inspect measure`: what is refused before anything is allocated, each in one line with its exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import click
+import pytest
+import torch
+
+from inspector.cli import command
+from inspector.errors import DoesNotFitError, UsageError
+from inspector.measure.devices import check_packages
+from inspector.measure.measuring import _that_fits
+from inspector.measurement_records import Device
+from inspector.memory.allocator_settings import AllocatorSettings
+from inspector.training_records import Event, EventKind, Phase, Recipe
+
+from .running import SMALL, assert_refused, run
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+GIB = 2**30
+
+
+@NO_CUDA
+def test_without_cuda_it_is_refused_before_the_model_is_looked_for() -> None:
+    """A machine without a GPU can predict and not measure; no model of that name exists."""
+    assert_refused(run("measure", "no/such-model-anywhere", "--offline"), 2, "CUDA")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--gpu", "a100"], "--gpu"),
+        (["--gpu-memory", "24GiB"], "--gpu-memory"),
+        (["--count-only"], "--count-only"),
+        (["--depth", "2"], "--depth"),
+        (["--optimizer", "adamw_tork"], "adamw_torch"),
+        (["--lora", "r=0"], "r"),
+        (["--use-reentrant"], "--gradient-checkpointing"),
+    ],
+)
+def test_options_are_those_of_inspect_without_what_a_run_has_no_use_for(arguments: list[str], says: str) -> None:
+    """The GPU is the one at hand."""
+    assert_refused(run("measure", SMALL, "--offline", *arguments), 2, says)
+
+
+def test_every_option_of_inspect_is_an_option_of_measure() -> None:
+    """A recipe that was predicted can be measured as it was typed."""
+    measure = command.subcommands["measure"]
+    own = {parameter.name for parameter in command.params} - {"gpus_", "gpu_memory", "count_only", "depth"}
+    assert {parameter.name for parameter in measure.params} == own
+    assert all(option.help for option in measure.params if isinstance(option, click.Option))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "package"),
+    [
+        (Recipe(attention="flash_attention_2"), "flash_attn"),
+        (Recipe(optimizer="adamw_8bit"), "bitsandbytes"),
+        (Recipe(optimizer="paged_lion_32bit"), "bitsandbytes"),
+    ],
+)
+def test_a_package_that_the_recipe_runs_on_and_that_is_missing_is_named(recipe: Recipe, package: str) -> None:
+    """The trace needs neither of them; the step does."""
+    if importlib.util.find_spec(package) is not None:
+        check_packages(recipe)
+        return
+    with pytest.raises(UsageError, match=f"{package.replace('_', '-')}, which is not installed here: add it"):
+        check_packages(recipe)
+
+
+def test_other_recipes_need_no_package() -> None:
+    """Torch and transformers are there."""
+    check_packages(Recipe())
+
+
+def gpu(free_bytes: int) -> Device:
+    """Return a GPU with so much free memory."""
+    return Device(
+        name="NVIDIA Test",
+        compute_capability=(8, 0),
+        multiprocessors=108,
+        threads_per_multiprocessor=2048,
+        memory_bytes=8 * GIB,
+        free_bytes=free_bytes,
+    )
+
+
+def test_what_will_not_fit_is_refused_with_both_sizes() -> None:
+    """Two blocks of 1 GiB are alive together: 2 GiB fit exactly, one byte less does not."""
+    tape = [
+        Event(kind=EventKind.ALLOCATE, block=block, bytes=GIB, phase=Phase.FORWARD, step=1, op="aten.mm.default")
+        for block in range(2)
+    ]
+    assert _that_fits(tape, AllocatorSettings(), gpu(2 * GIB)).peak_reserved_bytes == 2 * GIB
+    with pytest.raises(DoesNotFitError, match=r"needs 2\.00 GiB, and NVIDIA Test has 2\.00 GiB free") as refused:
+        _that_fits(tape, AllocatorSettings(), gpu(2 * GIB - 1))
+    assert refused.value.exit_code == 1

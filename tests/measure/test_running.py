@@ -1,0 +1,115 @@
+"""What `inspect measure` runs, on the CPU: it allocates and frees what the tape under CPU's rules says.
+
+The same `run_on` runs on a GPU; only the device differs, and who watches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from inspector.measure.running import Unwatched, run_on
+from inspector.trace.batch import Input, batch_inputs
+from inspector.trace.devices import as_on_a_device
+from inspector.trace.optimizers import made_optimizer
+from inspector.trace.platform import Platform, installed_torch
+from inspector.trace.routing import loops_over_experts
+from inspector.trace.tracer import Tracer
+from inspector.trace.training import base_model, load_order, prepare, run_steps
+from inspector.training_records import Category, Event, Phase, Recipe
+from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
+from tests.trace.small_models import RECIPE, SMALL, build
+
+# Kernels of the CPU that take memory of their own here: drawing weights, and counting labels (sum casts its input).
+_KERNELS = ("aten::normal_", "aten::sum")
+
+
+def traced(model: nn.Module, recipe: Recipe) -> list[Event]:
+    """Return the tape of loading a model and of two steps under CPU's rules."""
+    prepare(model, recipe)
+    tracer = Tracer(
+        Platform(torch_version=installed_torch()), on_cuda=False, balances_experts=loops_over_experts(base_model(model))
+    )
+    for _, tensor, category in load_order(model):
+        tracer.hold([tensor], category)
+    batch: dict[str, Any] = {}
+    for name, item in batch_inputs(base_model(model), recipe).items():
+        batch[name] = item.on("meta") if isinstance(item, Input) else item
+        if isinstance(item, Input) and not item.dtype.is_floating_point:
+            tracer.shadows.set(batch[name], item.on("cpu"))
+    tracer.hold((item for item in batch.values() if isinstance(item, Tensor)), Category.INPUTS)
+    with as_on_a_device(), tracer:
+        optimizer = made_optimizer(model, recipe)
+        held = run_steps(model, batch, optimizer, tracer.enter, recipe)
+        tape = tracer.tape()
+        del held
+        return tape
+
+
+class Noted:
+    """Whoever watches is told of these phases."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[int, Phase] | None] = []
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """Note the phase."""
+        self.phases.append((step, phase))
+
+    def close(self) -> None:
+        """Note the end."""
+        self.phases.append(None)
+
+
+class StopsAtTheEnd(Unwatched):
+    """A profile ends when the steps are over, while batch and optimizer are still there, as the tape does."""
+
+    def __init__(self, recorded: profile) -> None:
+        self._recorded = recorded
+
+    def close(self) -> None:
+        """End the profile."""
+        self._recorded.stop()
+
+
+# Models whose buffers are small: their values are made on the CPU first, where a GPU would not see them.
+CASES = (
+    ("llama", False, "trainer"),
+    ("llama", False, "plain"),
+    ("llama", True, "trainer"),
+    ("qwen2", True, "plain"),
+    ("gpt2", False, "trainer"),
+    ("t5", False, "trainer"),
+    ("vit", False, "plain"),
+)
+
+
+@pytest.mark.parametrize(("name", "adapter", "loop"), CASES)
+@pytest.mark.filterwarnings("ignore")
+def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adapter: bool, loop: str) -> None:
+    recipe = dataclasses.replace(RECIPE, loop=loop, seq_len=None if name == "vit" else RECIPE.seq_len)
+    model = build("meta", name, adapter=adapter)[0]
+    gc.collect()
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    recorded.start()
+    run_on(model, recipe, torch.device("cpu"), StopsAtTheEnd(recorded))
+    real, inside = profiled_events(recorded, (*SMALL[name].kernels, *_KERNELS))
+    tape = traced(build("meta", name, adapter=adapter)[0], recipe)
+    assert {event.step for event in tape} == {0, 1, 2}
+    assert_aligned(real, inside, tape_events(tape))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whoever_watches_is_told_of_every_phase() -> None:
+    watcher = Noted()
+    recipe = dataclasses.replace(RECIPE, gradient_accumulation=2)
+    run_on(build("meta", "llama")[0], recipe, torch.device("cpu"), watcher)
+    micro = [Phase.FORWARD, Phase.BACKWARD]
+    step = [*micro, *micro, Phase.OPTIMIZER]
+    assert watcher.phases == [(0, Phase.LOAD), *((number, phase) for number in (1, 2) for phase in step), None]

@@ -18,10 +18,10 @@ __all__ = ["KNOWN", "Compared", "Known", "compared"]
 _L40S = "the longest batch is not published: one length for all rows (664 tokens) leaves 1.72 to 1.99 %"
 
 
-# Seen and not yet explained: it follows what the process traced before, so that no single figure can be held.
+# Both the measured process and the predicting one are free to choose, so that no single figure can be held.
 _UNSTEADY = (
-    "open: after other traces in one process the prediction has one segment of 2 MiB more or less than in a process of "
-    "its own; what carries over has not been found"
+    "transformers goes through a set of layer types (modeling_gemma3.py, masking_utils.py), whose order Python's hash "
+    "seed decides: of the same step, some processes reserve one segment of 2 MiB more than others"
 )
 _RESERVED = tuple(
     f"step {step} {phase}, {figure} reserved"
@@ -47,7 +47,8 @@ class Known:
 KNOWN: Mapping[tuple[str, str], Known] = {
     ("t4-smollm2-1.7b-sdpa", "peak reserved"): Known(
         share=0.01,
-        cause="transformers 5.23 reserves 0.73 % less than the 5.0.0 that was measured, with which it is 0 bytes",
+        cause="transformers 5.23 reserves 54,525,952 bytes less than the 5.0.0 that was measured, with which it is 0 "
+        "bytes; torch 2.10's own code on the stand-in does the same",
     ),
     **{
         ("gemma-3", quantity): Known(share=0.0005, cause=_UNSTEADY, is_steady=False)

@@ -217,7 +217,7 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
 )
 @click.option(
     "--sdpa-backend",
-    type=click.Choice(("auto", "flash", "efficient", "math")),
+    type=click.Choice(("auto", "flash", "efficient", "cudnn", "math")),
     default="auto",
     show_default=True,
     help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",

@@ -36,6 +36,8 @@ def inspect(
     recipe: Recipe | None = None,
     gpu: str | Sequence[str] = (),
     gpu_memory: str | Sequence[str] = (),
+    fit: str | None = None,
+    advice: bool = True,
     revision: str | None = None,
     dtype: str = "auto",
     quantization: str | None = None,
@@ -57,6 +59,9 @@ def inspect(
         gpu: the GPU, or several, that `report.fit` is about, by names as in `--gpu`: "a100-80gb", ["4090", "H100"]. The
             step is traced with the kernels of the first. None named: a few common ones, and an A100's kernels.
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit: "24GiB".
+        fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
+            of the step with it; `report.search` says how it was found.
+        advice: look for changes that make the step fit a named GPU, up to eight traces more; `report.fit` has them.
         revision: branch, tag or commit of a Hub repository.
         dtype: dtype of the base weights; "auto" is what the checkpoint declares.
         quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;
@@ -88,6 +93,8 @@ def inspect(
             recipe=recipe if recipe is not None else Recipe(),
             gpus=(gpu,) if isinstance(gpu, str) else tuple(gpu),
             gpu_memory=(gpu_memory,) if isinstance(gpu_memory, str) else tuple(gpu_memory),
+            fit=fit,
+            advice=advice,
             count_only=count_only,
             depth=depth,
         )

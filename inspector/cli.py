@@ -11,6 +11,7 @@ interrupted would print an empty line more, and one whose reader leaves would ex
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import math
@@ -29,6 +30,7 @@ from click.shell_completion import CompletionItem
 
 from inspector.dtypes import DTYPE_CHOICES, QUANTIZATIONS
 from inspector.errors import InspectorError, UsageError, one_line
+from inspector.fit_records import QUANTITIES
 from inspector.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
 from inspector.options import parse_lora, parse_names, parse_targets, read_peft
@@ -49,8 +51,13 @@ _FORMATS = ("text", "json", "markdown")
 _TEXT_WIDTH = 100
 _LONGEST_MESSAGE = 1000
 _DOES_NOT_FIT = 1
+# Options of a report that a plan decides itself or has no use for.
+_NOT_OF_A_PLAN = (
+    *("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant"),
+    *("fit", "advice", "count_only", "depth", "format_"),
+)
 # Options of a report that a run on the GPU at hand has no use for.
-_NOT_OF_A_RUN = ("gpus_", "gpu_memory", "count_only", "depth")
+_NOT_OF_A_RUN = ("gpus_", "gpu_memory", "fit", "advice", "count_only", "depth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +258,16 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     metavar="SIZE",
     help="The same for a GPU of this memory, as torch reports it, with a unit: 24GiB, 24GB or 24576MiB.",
 )
+@click.option(
+    "--fit",
+    type=click.Choice(QUANTITIES),
+    help="Search the largest value that fits the first GPU, and report on the step with it.",
+)
+@click.option(
+    "--advice/--no-advice",
+    default=True,
+    help="Whether to look for changes that make the step fit a named GPU, up to 8 traces more; default: yes.",
+)
 @click.option("--count-only", is_flag=True, help="Stop after the parameter counts: no bytes, no traced step.")
 @click.option(
     "--depth", type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth."
@@ -291,6 +308,8 @@ def command(
     alloc_conf: str | None,
     gpus_: tuple[str, ...],
     gpu_memory: tuple[str, ...],
+    fit: str | None,
+    advice: bool,
     count_only: bool,
     depth: int,
     as_json: bool,
@@ -309,8 +328,9 @@ def command(
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
 
-    Other commands: `inspect gpus` lists the GPUs that --gpu knows, `inspect measure MODEL` runs the step on the GPU at
-    hand and prints predicted beside measured. A directory of such a name is given as ./gpus.
+    Other commands: `inspect gpus` lists the GPUs that --gpu knows, `inspect plan MODEL --gpu NAME` compares ways to
+    train on one, `inspect measure MODEL` runs the step on the GPU at hand and prints predicted beside measured. A
+    directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in command.subcommands:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
@@ -345,6 +365,8 @@ def command(
             ),
             gpus=gpus_,
             gpu_memory=gpu_memory,
+            fit=fit,
+            advice=advice,
             count_only=count_only,
             depth=depth,
         ),
@@ -368,6 +390,44 @@ def gpus(as_json: bool, format_: str | None, output: str | None, no_color: bool)
     return functools.partial(_list_gpus, _format(as_json, format_), writable(output), color=not no_color)
 
 
+@subcommand(command, parameters=[each for each in command.params if each.name not in _NOT_OF_A_PLAN])
+@click.option("--format", "format_", type=click.Choice((*_FORMATS, "csv")), help="How to print it; default: text.")
+@click.option(
+    "--fit",
+    type=click.Choice(("batch-size", "seq-len", "none")),
+    default="batch-size",
+    show_default=True,
+    help="Of what to search the largest value that fits, in each row; none is quick.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(("recipe", "total", "largest")),
+    default="recipe",
+    show_default=True,
+    help="Order of the rows: as the recipes come, the smallest total first, the largest value first.",
+)
+def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
+    """Say in which ways MODEL can be trained on a GPU, what each takes, and the largest batch that fits.
+
+    Ways are full fine-tuning and an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), with and
+    without gradient checkpointing, with several optimizers. Each is traced, and each value that is searched, too.
+
+    \b
+    inspect plan Qwen/Qwen2.5-7B --gpu 4090
+    inspect plan Qwen/Qwen2.5-7B --gpu a100-80gb --seq-len 4096 --sort largest --format csv
+
+    Exit code 1: none of them fits.
+    """  # noqa: D301  # as above
+    assert command.callback is not None
+    csv = format_ == "csv"
+    if csv and options["as_json"]:
+        raise UsageError("--json contradicts --format csv: drop one of them.")
+    shared: dict[str, Any] = {"format_": None if csv else format_, "optimizer": DEFAULT_OPTIMIZER, "optim_args": None}
+    shared |= {"gradient_checkpointing": False, "use_reentrant": False, "advice": False, "count_only": False}
+    job = command.callback(depth=0, fit=None if fit == "none" else fit, **shared, **options)
+    return functools.partial(_plan, dataclasses.replace(job, format="csv") if csv else job, sort)
+
+
 @subcommand(command, parameters=[each for each in command.params if each.name not in _NOT_OF_A_RUN])
 def measure(**options: Any) -> Work:
     """Run the step of MODEL for real on the CUDA GPU at hand, and print predicted beside measured.
@@ -383,7 +443,8 @@ def measure(**options: Any) -> Work:
     Exit code 1: it does not fit what the GPU has free. A difference is no failure: the exit code is 0.
     """  # noqa: D301  # as above
     assert command.callback is not None
-    return functools.partial(_measure, command.callback(gpus_=(), gpu_memory=(), count_only=False, depth=0, **options))
+    unused: dict[str, Any] = {"gpus_": (), "gpu_memory": (), "fit": None, "advice": False, "count_only": False}
+    return functools.partial(_measure, command.callback(**unused, depth=0, **options))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -434,6 +495,24 @@ def _inspect(job: _Job) -> int:
     gc.freeze()
     named = bool(job.request.gpus or job.request.gpu_memory)
     return _DOES_NOT_FIT if named and not all(verdict.fits for verdict in report.fit or ()) else 0
+
+
+def _plan(job: _Job, order: str) -> int:
+    """Trace the ways to train, print or write them, and return the exit code."""
+    from inspector.pipeline import plan as planned
+    from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
+
+    with _progress(shown=job.progress, color=job.color) as progress:
+        made = planned(job.request, progress)
+    with opened(job.output) as stream:
+        if job.format == "json":
+            render_plan_json(made, order, stream)
+        elif job.format == "csv":
+            render_plan_csv(made, order, stream)
+        else:
+            _render_document(shown_plan(made, order), job.format, stream, color=job.color)
+    gc.freeze()  # as in `_inspect`
+    return 0 if any(row.fits or row.largest for row in made.rows) else _DOES_NOT_FIT
 
 
 def _measure(job: _Job) -> int:

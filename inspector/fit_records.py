@@ -7,13 +7,27 @@ of bytes, what is not known is None.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_CAPABILITY", "Gpu", "MemoryFigure", "Overhead", "Verdict"]
+__all__ = [
+    "DEFAULT_CAPABILITY",
+    "QUANTITIES",
+    "Advice",
+    "Gpu",
+    "MemoryFigure",
+    "Overhead",
+    "Plan",
+    "PlanRow",
+    "Search",
+    "Tried",
+    "Verdict",
+]
 
 # What a step is traced for where no GPU is named, or one without a compute capability: an A100.
 DEFAULT_CAPABILITY = (8, 0)
+# What a search can turn up until the GPU is full.
+QUANTITIES = ("batch-size", "seq-len", "rank")
 
 
 class MemoryFigure(str, enum.Enum):
@@ -71,12 +85,25 @@ class Overhead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """A change of the recipe with which the step fits, as options of the command, and what it then takes.
+
+    `total_bytes` is what nvidia-smi would show at the peak.
+    """
+
+    change: str
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Whether the traced step runs on a GPU.
 
     `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes` and less what the driver keeps.
     Where the step fits, `headroom_bytes` is what stays unreserved of it; where it does not, a negative number: at least
-    so many bytes are missing. `assumptions` are sentences on what was not measured on this very GPU.
+    so many bytes are missing. `assumptions` are sentences on what was not measured on this very GPU. `advice` are
+    changes with which it fits, the least harm first: None where none were looked for, empty where none that was tried
+    fits.
     """
 
     gpu: str
@@ -86,3 +113,67 @@ class Verdict:
     fits: bool
     headroom_bytes: int
     assumptions: Sequence[str] = ()
+    advice: Sequence[Advice] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A value that was traced; `total_bytes` is what nvidia-smi would show at the peak."""
+
+    value: int
+    fits: bool
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """The largest value of a quantity that fits a GPU.
+
+    `value` is None where the smallest value does not fit. `fails` is the smallest value above it that does not: the
+    next one, where the search was not cut short, and None where the whole range up to `most` fits. `tried` are the
+    traced values in ascending order, `traces` how many.
+    """
+
+    quantity: str
+    gpu: str
+    value: int | None
+    fails: int | None
+    most: int
+    traces: int
+    tried: Sequence[Tried]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """One way to train a model on a GPU.
+
+    `method` is full or adapter, `options` what the command needs for it. `largest` is the largest value of the plan's
+    quantity that fits, 0 where none does. `refused` says why the step could not be traced; all figures are then None.
+    """
+
+    method: str
+    options: str
+    fits: bool | None = None
+    peak_allocated_bytes: int | None = None
+    total_bytes: int | None = None
+    headroom_bytes: int | None = None
+    largest: int | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Ways to train one model on one GPU. `recipe` says in words what all rows have in common.
+
+    `quantity` is what was turned up in each row, None for nothing. `warnings` are sentences.
+    """
+
+    versions: Mapping[str, str]
+    model: str
+    gpu: str
+    memory_bytes: int
+    usable_bytes: int
+    recipe: str
+    quantity: str | None = None
+    rows: Sequence[PlanRow]
+    warnings: Sequence[str] = ()

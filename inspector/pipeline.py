@@ -20,19 +20,20 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from inspector.checkpoint_records import CheckpointFacts
-from inspector.errors import UnsupportedModelError, UsageError, one_line
-from inspector.fit_records import Verdict
+from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
+from inspector.fit_records import QUANTITIES, Plan, Search, Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
 from inspector.recipes import ALLOCATOR_VARIABLE, allocator_settings, checked
 from inspector.records import Counted, Notice, Report, Request, SourceFiles, TextbookRule
 from inspector.training_records import Recipe, TrainingMemory
+from inspector.units import format_bytes
 
 if TYPE_CHECKING:
     from inspector.fit.selection import Selection
     from inspector.measurement_records import Measurement
 
-__all__ = ["measure", "run"]
+__all__ = ["measure", "plan", "run"]
 
 Progress = Callable[[str], None]
 
@@ -48,6 +49,42 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
     """
     with _ONE_AT_A_TIME, _no_collection():
         return _run(request, progress)
+
+
+def plan(request: Request, progress: Progress = lambda _stage: None) -> Plan:
+    """Return ways to train the model of `request` on its GPU; `request.fit` is what to turn up in each of them."""
+    with _ONE_AT_A_TIME, _no_collection():
+        return _plan(request, progress)
+
+
+def _plan(request: Request, progress: Progress) -> Plan:
+    """Read the files once and trace each way."""
+    selection = _selection(dataclasses.replace(request, fit=None))
+    if len(selection.gpus) != 1 or not selection.named:
+        raise UsageError("a plan is for one GPU: give one --gpu NAME or one --gpu-memory 24GiB.")
+    allocator_settings(checked(request.recipe), os.environ)
+    progress("reading the configuration")
+    files = _files(request, progress)
+    progress("loading transformers and PEFT")
+
+    from inspector.fit.verdict import overhead, usable_bytes
+    from inspector.planning import plan_rows
+
+    gpu, recipe = selection.gpus[0], request.recipe
+    rows = plan_rows(request, files, gpu, request.fit, progress)
+    notices = (*(() if files is None else files.notices), *selection.notices)
+    return Plan(
+        versions=_versions(),
+        model=str(request.model) if files is None else files.id,
+        gpu=gpu.name,
+        memory_bytes=gpu.memory_bytes,
+        usable_bytes=usable_bytes(gpu, overhead(gpu).bytes),
+        recipe=f"batch {recipe.batch_size:,} × {recipe.seq_len:,} tokens, mixed precision {recipe.mixed_precision}, "
+        f"attention {recipe.attention}, loop {recipe.loop}",
+        quantity=request.fit,
+        rows=rows,
+        warnings=tuple(notice.message for notice in notices),
+    )
 
 
 def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
@@ -92,6 +129,8 @@ def _run(request: Request, progress: Progress) -> Report:
     files = _files(request, progress)
     progress("loading transformers and PEFT")
     preload.join()
+    search, request = _searched(request, files, selection, progress)
+    settings, recipe = allocator_settings(checked(request.recipe), {} if request.count_only else os.environ)
 
     from inspector.memory.static import static_bytes
     from inspector.memory.textbook import textbook_rules
@@ -112,6 +151,7 @@ def _run(request: Request, progress: Progress) -> Report:
         textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
         progress("tracing a training step")
         traced = _trace(counted, recipe, settings, selection, progress)
+        traced = _advised(traced, request, files, selection, progress)
         textbook = dataclasses.replace(textbook, rules=(*textbook.rules, *traced.rules))
     return Report(
         versions=_versions(),
@@ -124,6 +164,7 @@ def _run(request: Request, progress: Progress) -> Report:
         training=traced.memory,
         textbook=textbook,
         fit=traced.fit,
+        search=search,
         warnings=(*counted.notices, *selection.notices, *traced.notices),
     )
 
@@ -152,6 +193,12 @@ def _selection(request: Request) -> Selection:
     from inspector.fit.selection import select
 
     selection = select(request.gpus, request.gpu_memory)
+    if request.fit is not None:
+        if request.fit not in QUANTITIES:
+            known = ", ".join(QUANTITIES)
+            raise UsageError(f"--fit {quoted(request.fit, 60)} is nothing that can be searched; use one of {known}.")
+        if not selection.named:
+            raise UsageError(f"--fit {request.fit} says what fits a GPU: add --gpu NAME or --gpu-memory 24GiB.")
     if selection.named and request.count_only:
         raise UsageError("whether a step fits a GPU is traced: drop --count-only, or --gpu and --gpu-memory.")
     return selection
@@ -204,6 +251,49 @@ def _trace(
     progress("holding the step against GPUs")
     fit = tuple(verdict(gpu, tape, timeline, settings, descending_addresses=descending) for gpu in selection.gpus)
     return _Traced(memory=memory, fit=fit, rules=rules, notices=notices)
+
+
+def _searched(
+    request: Request, files: SourceFiles | None, selection: Selection, progress: Progress
+) -> tuple[Search | None, Request]:
+    """Turn up what the request asks for until the first GPU is full; return what was found, and the request with it.
+
+    Where nothing fits, the request is that of the smallest value.
+    """
+    if request.fit is None:
+        return None, request
+    from inspector.searching import find_largest, with_value
+    from inspector.trials import Trials
+
+    trials = Trials(files, selection.traced)
+    search = find_largest(request, request.fit, selection.gpus[0], trials, progress)
+    return search, with_value(request, request.fit, search.value or search.tried[0].value)
+
+
+def _advised(
+    traced: _Traced, request: Request, files: SourceFiles | None, selection: Selection, progress: Progress
+) -> _Traced:
+    """Add what would make the step fit to the verdicts on named GPUs that it does not fit."""
+    verdicts = traced.fit or ()
+    if traced.memory is None or not (selection.named and request.advice) or all(each.fits for each in verdicts):
+        return traced
+    from inspector.advising import find_advice
+    from inspector.trials import Trials
+
+    trials = Trials(files, selection.traced)
+    fit, notices = [], []
+    for gpu, each in zip(selection.gpus, verdicts, strict=True):
+        if not each.fits:
+            advice, least_bytes = find_advice(request, gpu, traced.memory.total_bytes, trials, progress)
+            each = dataclasses.replace(each, advice=advice)
+            if not advice:
+                message = (
+                    f"None of the known changes makes the step fit the {gpu.name}: the least total that was traced is "
+                    f"{format_bytes(least_bytes)}."
+                )
+                notices.append(Notice(code="nothing-fits", message=message))
+        fit.append(each)
+    return dataclasses.replace(traced, fit=tuple(fit), notices=(*traced.notices, *notices))
 
 
 def _needs_a_trace(selection: Selection, why: str) -> None:

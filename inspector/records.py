@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.checkpoint_records import CheckpointFacts, Comparison, StoredCheckpoint
-from inspector.fit_records import Verdict
+from inspector.fit_records import Search, Verdict
 from inspector.training_records import MemoryPhase, Peak, Recipe, TrainingMemory
 
 __all__ = [
@@ -121,7 +121,8 @@ class Request:
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
     `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the checkpoint declares, and `double_quant`
     packs the scales of 4-bit weights too. `gpus` are names as people write them, `gpu_memory` sizes with a unit; the
-    first of them decides for which GPU the step is traced.
+    first of them decides for which GPU the step is traced. `fit` is the quantity to turn up until that GPU is full,
+    `advice` whether to look for what would make the step fit a named GPU that it does not fit.
     """
 
     model: Any
@@ -136,6 +137,8 @@ class Request:
     recipe: Recipe = field(default_factory=Recipe)
     gpus: Sequence[str] = ()
     gpu_memory: Sequence[str] = ()
+    fit: str | None = None
+    advice: bool = True
     count_only: bool = False
     depth: int = 3
 
@@ -414,6 +417,7 @@ class Report:
     training: TrainingMemory | None = None
     textbook: Textbook | None = None
     fit: Sequence[Verdict] | None = None
+    search: Search | None = None
     warnings: Sequence[Notice] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from inspector.fit_records import Verdict
+from inspector.fit_records import Advice, Search, Tried, Verdict
 from inspector.records import (
     ACTIVATION_RULES,
     AdapterFacts,
@@ -563,7 +563,21 @@ HOSTILE = Report(
         top_modules=(TopModule(name=HOSTILE_TEXT, bytes=600), TopModule(name="a.#", bytes=400)),
         not_accounted=(Unaccounted(what=HOSTILE_TEXT, why=HOSTILE_TEXT),),
     ),
-    fit=(verdict(HOSTILE_TEXT, 4_000, -7, HOSTILE_TEXT), verdict("a", 4_000, 0)),
+    fit=(
+        dataclasses.replace(
+            verdict(HOSTILE_TEXT, 4_000, -7, HOSTILE_TEXT), advice=(Advice(change=HOSTILE_TEXT, total_bytes=4_900),)
+        ),
+        verdict("a", 4_000, 0),
+    ),
+    search=Search(
+        quantity="batch-size",
+        gpu=HOSTILE_TEXT,
+        value=2,
+        fails=3,
+        most=16_777_216,
+        traces=2,
+        tried=(Tried(value=2, fits=True, total_bytes=4_900), Tried(value=3, fits=False, total_bytes=5_100)),
+    ),
     warnings=(Notice(code="hostile", message=HOSTILE_TEXT),),
 )
 

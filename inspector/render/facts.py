@@ -13,7 +13,7 @@ from inspector.errors import one_line
 from inspector.records import AdapterFacts, Census, MatchedNames, Published, Report, ServedFrom, StaticBytes, Textbook
 from inspector.render.checkpoint import checkpoint_section
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.fit import fit_row, fit_section
+from inspector.render.fit import fit_row, fit_section, search_section
 from inspector.render.names import grouped_names, with_remainder
 from inspector.render.quantization import quantization_section
 from inspector.render.training import answer_row, training_section
@@ -60,6 +60,8 @@ def document(report: Report) -> Document:
         sections.append(training_section(report.training, report.textbook))
     if report.training and report.fit:
         sections.append(fit_section(report.fit, report.training.platform))
+    if report.search:
+        sections.append(search_section(report.search))
     if report.static:
         sections.append(_static(report.static))
     if report.textbook:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inspector.errors import one_line
-from inspector.fit_records import Verdict
+from inspector.fit_records import Search, Verdict
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
-__all__ = ["fit_row", "fit_section"]
+__all__ = ["fit_row", "fit_section", "search_section"]
 
 USABLE = (
     "Usable is the memory that torch reports less the CUDA context. Headroom is what stays unreserved of it; below "
@@ -48,8 +48,51 @@ def fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
     traced = f"The step is the one above, traced for {one_line(platform)}; the first --gpu decides that."
     return Section(
         title="Does it fit",
-        blocks=(table, paragraph(f"{USABLE} {traced}", Tone.QUIET), *_assumptions(verdicts)),
+        blocks=(table, paragraph(f"{USABLE} {traced}", Tone.QUIET), *_assumptions(verdicts), *_advice(verdicts)),
     )
+
+
+def search_section(search: Search) -> Section:
+    """Return the largest value that fits, and every value that was traced on the way."""
+    columns = (
+        column(search.quantity, Kind.NUMBER),
+        column("fits", Kind.LABEL),
+        column("total", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+    )
+    rows = tuple(
+        row(
+            (
+                format_count(each.value),
+                "yes" if each.fits else "no",
+                format_count(each.total_bytes),
+                format_bytes(each.total_bytes),
+            ),
+            tone=Tone.KEY if each.value == search.value else Tone.PLAIN,
+        )
+        for each in search.tried
+    )
+    words = f"{_found(search)} Total is what nvidia-smi would show. The report is of the step with that value."
+    return Section(
+        title=f"Largest {search.quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words))
+    )
+
+
+def _found(search: Search) -> str:
+    """Say in a sentence or two what a search found."""
+    gpu, traces = one_line(search.gpu), f"found in {search.traces} {'trace' if search.traces == 1 else 'traces'}"
+    if search.value is None:
+        least = search.tried[0]
+        return (
+            f"Nothing fits the {gpu}: {search.quantity} {format_count(least.value)}, the smallest tried, takes "
+            f"{format_bytes(least.total_bytes)}."
+        )
+    value = f"{search.quantity} {format_count(search.value)} fits the {gpu}"
+    if search.fails is None:
+        return f"{value}, and so does all below; no larger one can run. {traces.capitalize()}."
+    if search.fails == search.value + 1:
+        return f"{value}, {format_count(search.fails)} does not; {traces}."
+    return f"{value}, {format_count(search.fails)} does not; what lies between was not tried: {traces}, the most."
 
 
 def _row(verdict: Verdict) -> Row:
@@ -78,3 +121,21 @@ def _assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
         for index, (assumption, names) in enumerate(gpus.items())
     )
     return [Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)]
+
+
+def _advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
+    """Return for each GPU the changes with which the step fits it."""
+    blocks: list[Table | Paragraph] = []
+    for verdict in verdicts:
+        if verdict.advice:
+            columns = (
+                column("total", Kind.NUMBER),
+                column("", Kind.NUMBER, quiet=True),
+                column(f"fits the {verdict.gpu} with", Kind.WORDS),
+            )
+            rows = tuple(
+                row((format_count(each.total_bytes), format_bytes(each.total_bytes), each.change), tone=Tone.KEY)
+                for each in verdict.advice
+            )
+            blocks.append(Table(columns=columns, rows=rows))
+    return blocks

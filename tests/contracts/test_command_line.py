@@ -47,6 +47,9 @@ def test_the_options_stay() -> None:
         "--alloc-conf",
         "--gpu",
         "--gpu-memory",
+        "--fit",
+        "--advice",
+        "--no-advice",
         "--count-only",
         "--depth",
         "--json",
@@ -68,6 +71,15 @@ def test_the_choices_stay() -> None:
     assert choices["dtype"] == (["auto", "float32", "bfloat16", "float16"], "auto")
     assert choices["quantization"][0] == ["none", "nf4", "fp4", "int8"]
     assert choices["format_"][0] == ["text", "json", "markdown"]
+
+
+def test_the_options_of_a_plan_stay() -> None:
+    """Those of a report, without what the plan varies and what it does not show, and its own."""
+    plan = command.subcommands["plan"]
+    ours = {parameter.opts[0] for parameter in command.params}
+    theirs = {parameter.opts[0] for parameter in plan.params}
+    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant"}
+    assert (ours - theirs, theirs - ours) == ({*varied, "--advice", "--count-only", "--depth"}, {"--sort"})
 
 
 def test_every_option_has_a_line_of_help() -> None:

@@ -48,7 +48,8 @@ CONTRACT = {
     "training.phases[]": {"name", "end_allocated_bytes", "peak_allocated_bytes"},
     "training.top_modules[]": {"name", "bytes"},
     "training.not_accounted[]": {"what", "why"},
-    "fit[]": {"gpu", "memory_bytes", "usable_bytes", "fits", "headroom_bytes"},
+    "fit[]": {"gpu", "memory_bytes", "usable_bytes", "fits", "headroom_bytes", "advice"},
+    "fit[].advice[]": {"change", "total_bytes"},
     "textbook.rules[]": {"name", "formula", "bytes", "source"},
     "warnings[]": {"code", "message"},
 }
@@ -80,6 +81,7 @@ def validator() -> Draft202012Validator:
         pytest.param((SMALL,), id="full"),
         pytest.param((SMALL, "--count-only"), id="count-only"),
         pytest.param((SMALL, "--gpu", "a100", "--gpu", "mi300x", "--gpu-memory", "24GiB"), id="gpus"),
+        pytest.param((SMALL, "--gpu", "h200", "--lora", "r=8", "--fit", "rank"), id="search"),
         pytest.param((SMALL, "--lora", "r=8", "--modules-to-save", "lm_head,embed_token"), id="saved"),
         pytest.param((SMALL, "--peft", '{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8}'), id="prompt"),
         pytest.param((SMALL, "--peft", '{"peft_type": "CPT"}'), id="no-file-size"),

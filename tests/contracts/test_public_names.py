@@ -47,6 +47,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "recipe": None,
         "gpu": (),
         "gpu_memory": (),
+        "fit": None,
+        "advice": True,
         "revision": None,
         "dtype": "auto",
         "quantization": None,

@@ -1,0 +1,203 @@
+"""`--fit`, advice and `inspect plan`: what was searched is what trying every value finds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import SMALL, Ran, assert_refused, run, written
+from tests.source.weight_files import TINY_CONFIG
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    """Return the path of a model of two small layers, traced in a moment."""
+    return written(tmp_path, {**TINY_CONFIG, "vocab_size": 4_000, "max_position_embeddings": 4_096})
+
+
+# A GPU without a known context keeps 665 MiB for one.
+ROOM = "--gpu-memory=1GiB"
+
+
+def fits(model: str, *options: str) -> bool:
+    """Tell whether a step fits, by the exit code alone."""
+    ran = run(model, "--offline", "--json", ROOM, "--no-advice", *options)
+    assert ran.code in (0, 1), ran.err
+    return ran.code == 0
+
+
+@pytest.mark.parametrize(
+    ("quantity", "options"),
+    [
+        ("batch-size", ("--seq-len", "256")),
+        ("batch-size", ("--seq-len", "256", "--batch-size", "200", "--attention", "eager")),
+        ("seq-len", ("--batch-size", "4")),
+        ("seq-len", ("--batch-size", "2", "--attention", "eager", "--lora", "r=4", "--targets", "all-linear")),
+    ],
+)
+def test_the_value_that_is_found_fits_and_the_next_one_does_not(
+    quantity: str, options: tuple[str, ...], tiny: str
+) -> None:
+    """So does brute force around it, in at most 12 traces; the report is of the step with the value."""
+    report = run(tiny, "--offline", "--json", ROOM, *options, "--fit", quantity).report
+    search = report["search"]
+    value = search["value"]
+    assert (search["quantity"], search["gpu"], search["fails"]) == (quantity, "1 GiB", value + 1)
+    assert search["traces"] == len(search["tried"]) <= 12
+    assert [each["value"] for each in search["tried"] if each["fits"]][-1] == value
+    around = [
+        each for each in (value // 2, value - 1, value, value + 1, value + 2, 2 * value) if each <= search["most"]
+    ]
+    tried = {each: fits(tiny, *options, f"--{quantity}", str(each)) for each in around}
+    assert tried == {each: each <= value for each in around}
+    assert report["training"]["recipe"][quantity.replace("-", "_")] == value
+    assert report["training"]["total_bytes"] == {each["value"]: each["total_bytes"] for each in search["tried"]}[value]
+
+
+def test_the_largest_rank_is_that_of_the_adapter_in_the_report(tiny: str) -> None:
+    """Every form in which an adapter is given can be turned up."""
+    lora = run(tiny, "--offline", "--json", ROOM, "--lora", "r=8", "--targets", "q_proj", "--fit", "rank").report
+    config = json.dumps({"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"]})
+    peft = run(tiny, "--offline", "--json", ROOM, "--peft", config, "--fit", "rank").report
+    rank = lora["search"]["value"]
+    assert lora["adapter"]["config"]["r"] == peft["adapter"]["config"]["r"] == rank == peft["search"]["value"]
+    assert lora["search"]["fails"] in (None, rank + 1)
+
+
+def test_a_range_that_fits_as_a_whole_ends_where_the_model_does(tmp_path: Path) -> None:
+    """A model with learned positions runs no longer rows."""
+    fields = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1}
+    model = written(tmp_path, {**fields, "n_positions": 96, "vocab_size": 50})
+    search = run(model, "--offline", "--json", "--gpu", "h200", "--fit", "seq-len", "--seq-len", "64").report["search"]
+    assert (search["value"], search["most"], search["traces"]) == (96, 96, 2)  # 64 and 96
+    assert "fails" not in search
+
+
+def test_where_nothing_fits_the_smallest_tried_is_said(tiny: str) -> None:
+    """Exit code 1, and the report is of that step."""
+    ran = run(tiny, "--offline", "--json", "--gpu-memory", "666MiB", "--fit", "batch-size", "--batch-size", "4")
+    report = json.loads(ran.out)
+    assert (ran.code, ran.err) == (1, "")
+    assert "value" not in report["search"]
+    assert report["search"]["tried"][0]["value"] == report["training"]["recipe"]["batch_size"] == 1
+    text = run(tiny, "--offline", "--gpu-memory", "666MiB", "--fit", "batch-size", "--batch-size", "4")
+    assert "Nothing fits the 666 MiB: batch-size 1, the smallest tried, takes" in " ".join(text.out.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--fit", "batch-size"), "add --gpu"),
+        (("--fit", "width", "--gpu", "t4"), "batch-size"),
+        (("--fit", "batch-size", "--gpu", "t4", "--count-only"), "--count-only"),
+        (("--fit", "rank", "--gpu", "t4"), "add --lora"),
+        (("--fit", "rank", "--gpu", "t4", "--peft", '{"peft_type": "LN_TUNING"}'), "add --lora"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(options: tuple[str, ...], says: str) -> None:
+    """One line, code 2."""
+    ran = run(SMALL, "--offline", *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert says in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_rows_without_a_length_cannot_be_searched() -> None:
+    """An image classifier takes no tokens."""
+    assert_refused(run("google/vit-base-patch16-224", "--offline", "--gpu", "t4", "--fit", "seq-len"), 2, "use --fit")
+
+
+def advice(ran: Ran) -> list[dict[str, Any]]:
+    """Return the advice for the only GPU."""
+    found: list[dict[str, Any]] = json.loads(ran.out)["fit"][0]["advice"]
+    return found
+
+
+def test_advice_is_options_with_which_the_step_fits(tiny: str) -> None:
+    """Each piece given to the command makes it end with 0, at the total that was said."""
+    options = (tiny, "--offline", "--json", ROOM, "--batch-size", "64")
+    ran = run(*options)
+    assert ran.code == 1
+    assert advice(ran)
+    for each in advice(ran):
+        better = run(tiny, "--offline", "--json", ROOM, *("--batch-size", "64"), *each["change"].split())
+        assert better.report["training"]["total_bytes"] == each["total_bytes"]
+
+
+def test_no_advice_where_it_fits_where_no_gpu_is_named_and_where_none_is_wanted(tiny: str) -> None:
+    """Nor does it cost a trace then."""
+    large = ("--batch-size", "64")
+    for options in ((ROOM,), (ROOM, *large, "--no-advice"), ()):
+        report = json.loads(run(tiny, "--offline", "--json", *options).out)
+        assert [verdict for verdict in report["fit"] if "advice" in verdict] == []
+
+
+def test_where_no_change_is_enough_a_warning_says_so(tiny: str) -> None:
+    """With the least that was reached."""
+    report = json.loads(run(tiny, "--offline", "--json", "--gpu-memory", "666MiB").out)
+    assert report["fit"][0]["advice"] == []
+    assert "nothing-fits" in [warning["code"] for warning in report["warnings"]]
+
+
+def test_a_plan_says_of_each_way_what_the_command_says_of_it(tiny: str) -> None:
+    """Totals and largest batches are those of `inspect MODEL` with the options of the row."""
+    shared = (tiny, "--offline", "--json", ROOM, "--seq-len", "256")
+    plan = run("plan", *shared).report
+    assert plan["schema"] == "inspector-plan/1"
+    assert len(plan["rows"]) == 10
+    assert {each["method"] for each in plan["rows"]} == {"full", "adapter"}
+    for each in plan["rows"][::4]:
+        report = run(*shared, *each["options"].split()).report
+        assert each["total_bytes"] == report["training"]["total_bytes"]
+        assert each["headroom_bytes"] == report["fit"][0]["headroom_bytes"]
+        search = run(*shared, *each["options"].split(), "--fit", "batch-size").report["search"]
+        assert each["largest"] == search["value"]
+
+
+def test_a_plan_has_its_forms_and_orders(tiny: str) -> None:
+    """Text of 100 columns, Markdown, CSV with bytes; rows as they come or sorted."""
+    quick = ("plan", tiny, "--offline", ROOM, "--fit", "none")
+    text, markdown, table = run(*quick), run(*quick, "--format", "markdown"), run(*quick, "--format", "csv")
+    assert (text.code, markdown.code, table.code) == (0, 0, 0)
+    assert max(map(len, text.out.splitlines())) <= 100
+    assert "| method |" in markdown.out
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    assert [each["fits"] for each in rows] == ["true"] * 10
+    by_total = list(csv.DictReader(io.StringIO(run(*quick, "--format", "csv", "--sort", "total").out)))
+    totals = [int(each["total_bytes"]) for each in by_total]
+    assert totals == sorted(totals)
+    assert sorted(each["options"] for each in by_total) == sorted(each["options"] for each in rows)
+
+
+def test_a_plan_of_which_nothing_fits_ends_with_1(tiny: str) -> None:
+    """It is printed all the same."""
+    ran = run("plan", tiny, "--offline", "--gpu-memory", "666MiB", "--fit", "none", "--json")
+    assert (ran.code, ran.err) == (1, "")
+    assert {each["fits"] for each in json.loads(ran.out)["rows"]} == {False}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        ((), 2, "one GPU"),
+        (("--gpu", "t4", "--gpu", "l4"), 2, "one GPU"),
+        (("--gpu", "4900"), 2, "RTX 4090"),
+        (("--gpu", "t4", "--json", "--format", "csv"), 2, "drop one"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(options: tuple[str, ...], code: int, says: str) -> None:
+    """Before any work."""
+    assert_refused(run("plan", SMALL, "--offline", *options), code, says)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--optimizer", "sgd"), ("--sort", "size"), ("--fit", "rank")])
+def test_what_a_plan_does_not_take_is_refused(option: str, value: str) -> None:
+    """What it varies itself, and what it does not know."""
+    ran = run("plan", SMALL, "--offline", "--gpu", "t4", option, value)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert option in ran.err

@@ -54,6 +54,8 @@ class Shadows:
             return NO_VALUE
         if any(tensor not in self._values or tensor.numel() > LARGEST_SHADOW for tensor in tensors):
             return NO_VALUE
+        if len(tensors) > 1 and _broadcast_count(tensors) > LARGEST_SHADOW:
+            return NO_VALUE
         shadow_args, shadow_kwargs = tree_map(self._shadow, (args, dict(kwargs)))
         return func(*shadow_args, **shadow_kwargs)
 
@@ -73,6 +75,14 @@ class Shadows:
         if isinstance(leaf, torch.device) and leaf.type == "meta":
             return torch.device("cpu")
         return leaf
+
+
+def _broadcast_count(tensors: list[Tensor]) -> int:
+    """Return how many elements tensors have when they are broadcast together, 0 where they cannot be."""
+    try:
+        return math.prod(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+    except RuntimeError:
+        return 0
 
 
 def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -66,6 +66,8 @@ _ADVICE = {
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
     "name --targets that leave it out",
     "if no padding token is defined": "as a real step does: use --batch-size 1",
+    "allocations and frees": "trace fewer micro-batches: with --gradient-accumulation 4 the peak lacks only the inputs "
+    "of the others",
 }
 # Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
 _TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")

@@ -56,7 +56,7 @@ _IN_PLACE_WITHOUT_MODE = {
 }
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
 # What the norm of all gradients comes from; the norms it is made of die with the call.
-_NORMS = frozenset({"aten.linalg_vector_norm.default"})
+_NORM = "aten.linalg_vector_norm.default"
 _OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
@@ -251,12 +251,11 @@ class Tracer(TorchDispatchMode):
             node = torch._C._current_autograd_node()
             if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
                 return Category.LOGITS_AND_LOSS
-        if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op in _NORMS):
+        if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op == _NORM):
             # The labels of the next batch, counted, and the norm that is logged: no optimizer keeps such integers.
             return Category.LOGITS_AND_LOSS
-        if (
-            self._phase is Phase.LOAD
-        ):  # what a loop makes before its first step: further micro-batches, scalars for the log
+        if self._phase is Phase.LOAD:
+            # What a loop makes before its first step: further micro-batches, and scalars for the log.
             return Category.INPUTS if tensor.dim() else Category.LOGITS_AND_LOSS
         return None
 

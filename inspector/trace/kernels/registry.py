@@ -21,7 +21,7 @@ LT_OPS = frozenset({aten.addmm.default})
 
 NOT_ACCOUNTED = (
     ("torch's own RMSNorm module, which few models use", "CUDA runs it as one kernel, the trace as its parts"),
-    ("grouped matrix products of experts", "arguments and workspaces of their kernels, a few MiB at most"),
+    ("grouped matrix products of experts", "arguments and workspaces of their kernels, whose size was not measured"),
     (
         "plans of cuDNN convolutions and attention",
         "what cuDNN's own engines add to the workspace is chosen at run time",

@@ -12,8 +12,9 @@ nothing in a step reads.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,12 +22,26 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows"]
+__all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "one_thread"]
 
 # A mask of 8,192 x 8,192; nothing in a step reads a larger tensor.
 LARGEST_SHADOW = 2**26
 # A padding mask of 16 rows of 4,096; larger floating-point tensors are data.
 LARGEST_FLOAT_SHADOW = 2**16
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch's CPU ops run in one thread inside the block: shadows are too small to share out.
+
+    On a machine whose cores were busy the threads of one such op waited 4.5 ms for each other, thousands of times.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _NoValue:
@@ -48,8 +63,11 @@ class Shadows:
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
+        # Most ops take a tensor without a shadow first: that needs no look at the rest.
+        if args and isinstance(args[0], Tensor) and args[0].is_meta and args[0] not in self._values:
+            return NO_VALUE
         leaves = tree_leaves((args, dict(kwargs)))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "meta"]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_meta]
         if not tensors and not _makes_small_tensor(args, leaves, kwargs):
             return NO_VALUE
         if any(tensor not in self._values or tensor.numel() > LARGEST_SHADOW for tensor in tensors):

@@ -27,7 +27,6 @@ __all__ = ["Results", "changes_lists_alone", "makes_its_results"]
 # Shape, strides, dtype.
 _Layout = tuple[Sequence[int], Sequence[int], torch.dtype]
 _PLAIN_TYPES = (int, float, bool, str, type(None), torch.dtype, torch.layout, torch.device, torch.memory_format)
-_UNKNOWN = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +56,13 @@ class Results:
         key = _key((func, args, *kwargs.items()))
         if key is None:
             return kernel(*args, **kwargs)
-        made = self._made.get(key, _UNKNOWN)
-        if made is _UNKNOWN:
-            result = kernel(*args, **kwargs)
+        made = self._made.get(key)
+        if made is not None:
+            return made()
+        result = kernel(*args, **kwargs)
+        if key not in self._made:
             self._made[key] = _made(result, tree_leaves((args, kwargs)))
-            return result
-        return kernel(*args, **kwargs) if made is None else made()
+        return result
 
 
 def makes_its_results(func: Any) -> bool:

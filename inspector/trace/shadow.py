@@ -29,6 +29,11 @@ LARGEST_SHADOW = 2**26
 # A padding mask of 16 rows of 4,096; larger floating-point tensors are data.
 LARGEST_FLOAT_SHADOW = 2**16
 
+# What is made of nothing and larger is a square of queries and keys, from which a mask is made that nothing reads.
+_LARGEST_MADE = 2**20
+# Bytes hold what quantization packs: weights, and the state of 8-bit optimizers, whose zeros are as many as weights.
+_PACKED = (torch.uint8, torch.int8)
+
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
@@ -112,7 +117,7 @@ def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mappin
     if sources:
         return all(source.numel() <= _largest(source.dtype) for source in sources)
     if args and isinstance(args[0], (list, tuple)):  # the size of ones, zeros, full, empty
-        return math.prod(args[0]) <= _largest(dtype or torch.get_default_dtype())
+        return math.prod(args[0]) <= min(_largest(dtype or torch.get_default_dtype()), _LARGEST_MADE)
     # The ends and the step of arange.
     return all(
         abs(leaf) <= (LARGEST_SHADOW if isinstance(leaf, int) else LARGEST_FLOAT_SHADOW)
@@ -123,4 +128,5 @@ def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mappin
 
 def _largest(dtype: torch.dtype) -> int:
     """Return how many elements of a dtype a shadow may have."""
-    return LARGEST_FLOAT_SHADOW if dtype.is_floating_point or dtype.is_complex else LARGEST_SHADOW
+    is_data = dtype.is_floating_point or dtype.is_complex or dtype in _PACKED
+    return LARGEST_FLOAT_SHADOW if is_data else LARGEST_SHADOW

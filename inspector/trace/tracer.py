@@ -276,7 +276,8 @@ class Tracer(TorchDispatchMode):
             category = self._category_now(tensor, op)
             if category is not None:
                 self._categories[block] = category
-            self._watched[key] = _Watched(storage, self._forget, key)
+            watched = self._watched[key] = _Watched(storage, self._forget)
+            watched.key = key
         return block
 
     def _category_now(self, tensor: Tensor, op: str) -> Category | None:
@@ -369,16 +370,6 @@ class _Watched(weakref.ref[Any]):
 
     __slots__ = ("key",)
     key: int
-
-    def __new__(cls, storage: Any, callback: Callable[[Any], None], key: int) -> _Watched:
-        """Watch a storage."""
-        watched = super().__new__(cls, storage, callback)
-        watched.key = key
-        return watched
-
-    def __init__(self, storage: Any, callback: Callable[[Any], None], _key: int) -> None:
-        """Take what a weak reference takes."""
-        super().__init__(storage, callback)
 
 
 class _KernelScratch:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inspector.checkpoint_records import CheckpointFacts, Comparison, StoredCheckpoint
+from inspector.checkpoint_records import CheckpointFacts, Comparison, FormatComparison, StoredCheckpoint
 from inspector.fit_records import Search, Verdict
 from inspector.training_records import MemoryPhase, Peak, Recipe, TrainingMemory
 
@@ -322,7 +322,8 @@ class Counted:
     `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers,
     `base_frozen_dtypes` bytes by dtype of what its class itself does not train.
     `trainable` is the counted model itself on meta, for a step to be traced; it belongs to the inspection alone, and is
-    None where the model is the caller's. `comparison` sets the stored tensors beside the model, where both are known.
+    None where the model is the caller's. `comparison` sets the stored tensors beside the model, where both are known,
+    `by_format` those of a quantized checkpoint beside its format.
     """
 
     model: ModelFacts
@@ -334,6 +335,7 @@ class Counted:
     quantization: QuantizationFacts | None = None
     trainable: Any = None
     comparison: Comparison | None = None
+    by_format: FormatComparison | None = None
     notices: Sequence[Notice] = ()
 
 

@@ -57,6 +57,7 @@ def checkpoint_facts(stored: StoredCheckpoint, counted: Counted, *, quantized: b
         not_in_model=comparison.not_in_model if comparison else None,
         not_in_checkpoint=comparison.not_in_checkpoint if comparison else None,
         mismatched=comparison.mismatched if comparison else None,
+        by_format=counted.by_format,
         loading=None if quantized else _loading(counted, tensors),
     )
 

@@ -30,7 +30,9 @@ from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.records import Notice, QuantizationFacts
 from inspector.units import format_count
 
-__all__ = ["BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
+__all__ = ["PACKED", "BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
+
+PACKED = (Params4bit, Int8Params)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     for name, parameter in model.named_parameters():
         # Replaced modules are made in the default dtype; the checkpoint's comes with the weights.
         dtype = dtypes[name]
-        if isinstance(parameter, (Params4bit, Int8Params)):
+        if isinstance(parameter, PACKED):
             shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
             parameter.quantize_from(torch.empty(shape, dtype=dtype, device="meta"))
             parameter.loaded_dtype = parameter.dtype if plan.from_checkpoint else dtype  # type: ignore[union-attr]
@@ -145,7 +147,7 @@ def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
         parameter
         for _, bank in expert_banks(model)
         for parameter in bank.parameters()
-        if not isinstance(parameter, (Params4bit, Int8Params))
+        if not isinstance(parameter, PACKED)
     }
     size = sum(parameter.numel() for parameter in left)
     if not size:
@@ -165,9 +167,9 @@ def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes:
     rest: list[nn.Parameter] = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            (converted if isinstance(module.weight, (Params4bit, Int8Params)) else kept).append(name)
+            (converted if isinstance(module.weight, PACKED) else kept).append(name)
     for parameter in model.parameters():
-        (packed if isinstance(parameter, (Params4bit, Int8Params)) else rest).append(parameter)
+        (packed if isinstance(parameter, PACKED) else rest).append(parameter)
     weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in packed)
     return QuantizationFacts(
         method=plan.method,

@@ -210,12 +210,12 @@ def names_of(paths: Sequence[str]) -> set[str]:
 
 
 def test_a_format_without_a_rule_says_what_is_known() -> None:
-    facts = stored({"quant_method": "quanto", "weights": "int4"})
+    facts = stored({"quant_method": "aqlm"})
     assert facts.loaded_bytes is None
     assert facts.modules is None
-    assert "stores no checkpoint" in facts.note
+    assert "codebooks of several sizes" in facts.note
     assert stored({"quant_method": "newest"}).note == "No rule for this format: it is not known here."
-    assert "3 bits" in stored({"quant_method": "gptq", "bits": 3, "group_size": 128}).note
+    assert "5 bits" in stored({"quant_method": "gptq", "bits": 5, "group_size": 128}).note
 
 
 def test_layers_that_a_configuration_leaves_out_are_not_counted_as_packed() -> None:

@@ -131,6 +131,30 @@ def hqq(bits: int) -> dict[str, Any]:
     return written(plain, state, {"quant_method": "hqq", "quant_config": settings, "skip_modules": ["lm_head"]})
 
 
+# The linear layers of Qwen2.5-7B: outputs, inputs, whether there is a bias (its configuration in the catalogue).
+QWEN = {
+    "q_proj": (3584, 3584, True),
+    "k_proj": (512, 3584, True),
+    "v_proj": (512, 3584, True),
+    "o_proj": (3584, 3584, False),
+    "gate_proj": (18944, 3584, False),
+    "up_proj": (18944, 3584, False),
+    "down_proj": (3584, 18944, False),
+}
+
+
+def qwen(config: dict[str, Any]) -> dict[str, Any]:
+    """Let transformers put in the layers of one block of Qwen2.5-7B in their full size."""
+    layers = {name: torch.nn.Linear(columns, rows, bias=bias) for name, (rows, columns, bias) in QWEN.items()}
+    small = model()
+    small.model.layers[0].self_attn = torch.nn.ModuleDict({name: layers[name] for name in list(QWEN)[:4]})
+    small.model.layers[0].mlp = torch.nn.ModuleDict({name: layers[name] for name in list(QWEN)[4:]})
+    quantizer = AutoHfQuantizer.from_config(dict(config), pre_quantized=True)
+    quantizer.preprocess_model(small, device_map={"": "cpu"})
+    state = small.model.layers[0].state_dict()
+    return {name: [_name(tensor.dtype), list(tensor.shape)] for name, tensor in state.items() if "_proj" in name}
+
+
 def runs() -> dict[str, Any]:
     """Return every recorded format by name."""
     from torchao.quantization import Float8WeightOnlyConfig, Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
@@ -216,9 +240,16 @@ def main() -> None:
         "torchao",
         "hqq",
     )
+    blocks = {
+        method: qwen({"quant_method": method, "bits": 4, "group_size": 128, **fields})
+        for method, fields in (("gptq", {"sym": True, "desc_act": False}), ("awq", {"zero_point": True}))
+    }
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in recorded.items())
     versions = json.dumps({name: metadata.version(name) for name in libraries})
-    OUTPUT.write_text(f'{{"versions": {versions}, "formats": {{\n{lines}\n}}}}\n', encoding="utf-8")
+    OUTPUT.write_text(
+        f'{{"versions": {versions}, "qwen2.5-7b": {json.dumps(blocks)}, "formats": {{\n{lines}\n}}}}\n',
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -74,6 +74,39 @@ def test_what_is_loaded_is_what_is_stored_less_its_descriptions(name: str, tmp_p
     assert facts.parameters == 256 * (2 * 256 + 2 * 64 + 3 * 640)
 
 
+# Qwen2.5-7B: 28 layers, each of q and o (3584 × 3584), k and v (512 × 3584), gate, up (18944 × 3584), down (3584 × 18944).
+QWEN_WEIGHTS = 28 * (2 * 3584 * 3584 + 2 * 512 * 3584 + 3 * 18_944 * 3584)
+QWEN_INPUTS = 28 * (6 * 3584 + 18_944)
+# Embedding and head, two norms a layer and one at the end, in float16; biases of q, k and v come with the layers.
+QWEN_REST = 2 * (2 * 152_064 * 3584 + (2 * 28 + 1) * 3584)
+QWEN_BIASES = 2 * 28 * (3584 + 2 * 512)
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "loaded"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct-AWQ", "awq", 5_570_747_392),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "gptq", 5_575_277_568),
+    ],
+)
+def test_awq_and_gptq_models_of_the_catalogue(model: str, method: str, loaded: int) -> None:
+    """By the rule, by the layers that transformers makes of gptqmodel in these sizes, and by hand."""
+    report = inspector.inspect(model, offline=True, count_only=True)
+    facts = report.quantization
+    assert facts is not None
+    assert facts.loaded_bytes == loaded
+    layers = sum(size_of(each) for each in RECORD["qwen2.5-7b"][method].values())
+    assert 28 * layers + QWEN_REST == loaded
+    # Half a byte a weight; in groups of 128 a float16 scale and half a byte of zero point; GPTQ's int32 an input.
+    scales = QWEN_WEIGHTS // 128 * 2 + QWEN_WEIGHTS // 128 // 2 + (4 * QWEN_INPUTS if method == "gptq" else 0)
+    assert (facts.weight_bytes, facts.scale_bytes) == (QWEN_WEIGHTS // 2, scales)
+    assert facts.kept_bytes == QWEN_REST + QWEN_BIASES
+    assert report.parameters.base == QWEN_WEIGHTS + facts.kept_bytes // 2 == 7_615_616_512
+    assert facts.dequantized_bytes == 2 * 7_615_616_512
+    assert facts.kept == ["lm_head"]
+    assert facts.trains is True
+
+
 def size_of(each: list[Any]) -> int:
     """Return the bytes of a recorded tensor."""
     return int(math.prod(each[1])) * ITEM_BYTES[each[0]]

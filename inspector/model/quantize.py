@@ -25,8 +25,11 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
+from inspector.model.stored import FLOATS, stored_size
 from inspector.quantization.bnb_modules import Int8Params, Params4bit
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
+from inspector.quantization.formats import FORMATS
+from inspector.quantization.layout import Matrix
 from inspector.records import Notice, QuantizationFacts
 from inspector.units import format_count
 
@@ -185,6 +188,23 @@ def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes:
         kept_bytes=sum(
             parameter.numel() * getattr(parameter, "loaded_dtype", parameter.dtype).itemsize for parameter in rest
         ),
+        stored_bytes=_stored_bytes(model, plan) if plan.from_checkpoint else None,
         dequantized_bytes=dequantized_bytes,
         trains=True,
     )
+
+
+def _stored_bytes(model: PreTrainedModel, plan: BnbPlan) -> int | None:
+    """Return the size of all tensors of a checkpoint that bitsandbytes has written, where it is known."""
+    config = {
+        "load_in_8bit": plan.method == "int8",
+        "bnb_4bit_quant_type": plan.method,
+        "bnb_4bit_use_double_quant": plan.double_quant,
+    }
+    rule = FORMATS["bitsandbytes"].rule
+    packed = {}
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, PACKED):
+            rows, columns = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
+            packed[name] = rule(config, Matrix(rows=rows, columns=columns, dtype=FLOATS.get(model.dtype, "F32")))
+    return stored_size(model, packed, packed.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.quantization.compressed_tensors import is_ignored
 from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_on
-from inspector.quantization.layout import Format, Matrix, NoRuleError, Skips
+from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, Skips
 from inspector.records import Notice, QuantizationFacts
 
-__all__ = ["FLOATS", "packed_weights", "stored_facts", "stored_notices"]
+__all__ = ["FLOATS", "packed_weights", "stored_facts", "stored_notices", "stored_size"]
 
 FLOATS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
 # Lists of names are regular expressions from a stranger. Those of real checkpoints have one or two quantifiers.
@@ -68,7 +68,20 @@ def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> Quantizat
         weight_bytes=sum(part.weight_bytes for part in packed),
         scale_bytes=sum(part.scale_bytes for part in packed),
         kept_bytes=facts.dequantized_bytes - sum(_size(parameter) for parameter, _ in weights.values()),
+        stored_bytes=stored_size(model, () if format_.on_loading else weights, () if format_.on_loading else packed),
     )
+
+
+def stored_size(model: PreTrainedModel, weights: Container[str], packed: Iterable[Packed]) -> int | None:
+    """Return the size of all tensors in a checkpoint of the model where `packed` stand for `weights`, where known."""
+    sizes = [each.stored_bytes for each in packed]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return None
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = sum(_size(tensor) for name, tensor in model.state_dict().items() if name not in every)
+    kept = sum(_size(parameter) for name, parameter in model.named_parameters() if name not in weights)
+    return sum(known) + kept + buffers
 
 
 def _size(parameter: Tensor) -> int:

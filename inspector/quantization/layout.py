@@ -100,6 +100,13 @@ class Packed:
         """Return the size of what unpacks it in memory."""
         return self._bytes(Purpose.SCALE) + self.copies * self.extra_bytes
 
+    @property
+    def stored_bytes(self) -> int | None:
+        """Return the size of all tensors, where that does not depend on data."""
+        sizes = [part.bytes for part in self.parts]
+        known = [size for size in sizes if size is not None]
+        return self.copies * sum(known) if len(known) == len(sizes) else None
+
     def _bytes(self, purpose: Purpose) -> int:
         return self.copies * sum(part.bytes or 0 for part in self.parts if part.purpose is purpose)
 

@@ -25,7 +25,7 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
-from inspector.model.stored import FLOATS, stored_size
+from inspector.model.stored import FLOATS, check_patterns, stored_size
 from inspector.quantization.bnb_modules import Int8Params, Params4bit
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.quantization.formats import FORMATS
@@ -93,11 +93,13 @@ def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_qu
         return None
     try:
         config = BitsAndBytesConfig.from_dict(dict(declared))
+        skip = config.llm_int8_skip_modules
+        check_patterns(skip or [])
+        _check_values(config)
     except Exception as error:  # the fields are untrusted
         raise UnsupportedModelError(
             f"quantization_config of config.json is malformed ({one_line(error)}); correct it."
         ) from error
-    skip = config.llm_int8_skip_modules
     return BnbPlan(
         method="int8" if config.load_in_8bit else config.bnb_4bit_quant_type,
         compute_dtype=config.bnb_4bit_compute_dtype,
@@ -105,6 +107,16 @@ def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_qu
         skip=None if skip is None else tuple(skip),
         from_checkpoint=True,
     )
+
+
+def _check_values(config: BitsAndBytesConfig) -> None:
+    """Raise ValueError for what transformers takes and bitsandbytes does not."""
+    if not config.load_in_4bit and not config.load_in_8bit:
+        raise ValueError("neither load_in_4bit nor load_in_8bit is true")
+    if config.load_in_4bit and config.bnb_4bit_quant_type not in ("nf4", "fp4"):
+        raise ValueError(f"bnb_4bit_quant_type is {quoted(config.bnb_4bit_quant_type, 40)}, not nf4 or fp4")
+    if config.bnb_4bit_compute_dtype not in FLOATS:
+        raise ValueError(f"bnb_4bit_compute_dtype is {config.bnb_4bit_compute_dtype}, in which nothing is multiplied")
 
 
 def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:

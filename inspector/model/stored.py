@@ -27,7 +27,7 @@ from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_o
 from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, Skips
 from inspector.records import Notice, QuantizationFacts
 
-__all__ = ["FLOATS", "packed_weights", "stored_facts", "stored_notices", "stored_size"]
+__all__ = ["FLOATS", "check_patterns", "packed_weights", "stored_facts", "stored_notices", "stored_size"]
 
 FLOATS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
 # Lists of names are regular expressions from a stranger. Those of real checkpoints have one or two quantifiers.
@@ -57,6 +57,9 @@ def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> Quantizat
         packed = [format_.rule(config, matrix) for _, matrices in weights.values() for matrix in matrices]
     except NoRuleError as error:
         return dataclasses.replace(facts, note=f"No rule for this configuration: {one_line(error)}.")
+    if not weights:
+        nothing = "No weight of this model is one that the format packs."
+        facts = dataclasses.replace(facts, note=nothing)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     modules = [name.removesuffix(".weight") for name in weights]
     return dataclasses.replace(
@@ -139,9 +142,10 @@ def _expert_matrices(bank: nn.Module, name: str, parameter: Tensor, format_: For
 
 def _selection(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> Callable[[str], bool]:
     """Return what tells by its name whether a module is converted."""
-    names = config.get(format_.skip_key, config.get("ignored_layers"))
-    listed = [str(name) for name in names] if isinstance(names, (list, tuple)) else None
-    _check_patterns(listed or [])
+    listed: Any = config.get(format_.skip_key, config.get("ignored_layers"))
+    if listed is not None and not _are_names(listed):
+        raise NoRuleError(f"{format_.skip_key} is no list of names")
+    check_patterns(listed or [])
     if format_.skip_key == "ignore":
         return lambda name: not is_ignored(name, "Linear", listed)
     if format_.skip_key == "skip_modules":
@@ -154,7 +158,9 @@ def _selection(model: PreTrainedModel, config: Mapping[str, Any], format_: Forma
     # One pattern for all: a module that is held against hundreds of names compiles each of them anew.
     pattern = "|".join(f"(?:{name})" for name in skipped)
     only: Any = config.get("modules_in_block_to_quantize") if format_.in_blocks else None
-    chosen = tuple(f".{name}" for group in only for name in group) if _is_nested_list(only) else None
+    if only and not (isinstance(only, list) and all(_are_names(group) for group in only)):
+        raise NoRuleError("modules_in_block_to_quantize is no list of lists of names")
+    chosen = tuple(f".{name}" for group in only for name in group) if only else None
 
     def is_converted(name: str) -> bool:
         if format_.in_blocks and not any(part.isdigit() for part in name.split(".")):
@@ -168,11 +174,11 @@ def _selection(model: PreTrainedModel, config: Mapping[str, Any], format_: Forma
     return is_converted
 
 
-def _is_nested_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, list) for each in value)
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
 
 
-def _check_patterns(names: Sequence[str]) -> None:
+def check_patterns(names: Sequence[str]) -> None:
     """Refuse what is no regular expression, and what could take for ever to match."""
     if len(names) > _MOST_NAMES:
         raise NoRuleError(f"it lists {len(names):,} modules to leave out")

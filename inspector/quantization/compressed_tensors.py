@@ -135,5 +135,5 @@ def _bits(weights: Mapping[str, Any], known: tuple[int, ...]) -> int:
     """Return the bits of a value, which must be among those whose packing is known."""
     bits = weights.get("num_bits")
     if not is_size(bits) or bits not in known:
-        raise NoRuleError(f"values of {bits} bits are packed in a way that is not known here")
+        raise NoRuleError(f"how values of num_bits = {bits!r:.40} are packed is not known here")
     return int(bits)

@@ -68,10 +68,10 @@ def _awq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
 
     Source: AutoAWQ's WQLinear_GEMM; gptqmodel/nn_modules/qlinear, AWQuantLinear.
     """
-    version = str(config.get("version", "gemm")).lower()
+    version = str(config.get("version") or config.get("format") or "gemm").lower()
     if version != "gemm":
         raise NoRuleError(f"AWQ stores its {version} layout with padding that is not known here")
-    bits = _bits(config, "bits" if "bits" in config else "w_bit", (4,))
+    bits = _bits({"bits": 4, **config}, "w_bit" if "w_bit" in config else "bits", (4,))
     size = config.get("group_size", config.get("q_group_size", 128))
     groups = _groups(matrix.columns, size)
     if size != -1 and matrix.columns % size:
@@ -95,16 +95,19 @@ def _fp8(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     size = config.get("weight_block_size", (128, 128))
     if size is not None and not is_shape(size):
         raise NoRuleError("weight_block_size is not a pair of sizes")
+    scheme, scale = config.get("activation_scheme", "dynamic"), config.get("scale_fmt", "float")
+    if scheme not in ("dynamic", "static") or scale not in ("float", "ue8m0"):
+        raise NoRuleError(f"transformers has no FP8 of activation_scheme {scheme!r:.40} and scale_fmt {scale!r:.40}")
     if config.get("expert_dtype", "fp8") != "fp8" or config.get("modules_to_convert"):
         raise NoRuleError("it packs experts or embeddings in another way, which is not known here")
     blocks = None if size is None else (-(-matrix.rows // size[0]), -(-matrix.columns // size[1]))
-    exponents = blocks is not None and config.get("scale_fmt", "float") == "ue8m0"
+    exponents = blocks is not None and scale == "ue8m0"
     shape = (matrix.rows, matrix.columns)
     parts = [
         Part(suffix=".weight", dtype="F8_E4M3", shape=shape, purpose=Purpose.WEIGHT),
         Part(suffix=".weight_scale_inv", dtype="F8_E8M0" if exponents else "F32", shape=blocks or ()),
     ]
-    if config.get("activation_scheme") == "static":
+    if scheme == "static":
         parts.append(Part(suffix=".activation_scale", dtype="F32", shape=()))
     return Packed(copies=matrix.copies, parts=tuple(parts))
 
@@ -356,7 +359,7 @@ def _bits(config: Mapping[str, Any], key: str, known: tuple[int, ...]) -> int:
     if bits is None:
         raise NoRuleError(f"it does not say how many bits a value has ({key})")
     if not is_size(bits) or bits not in known:
-        raise NoRuleError(f"values of {bits} bits are packed in a way that is not known here")
+        raise NoRuleError(f"how values of {key} = {bits!r:.40} are packed is not known here")
     return int(bits)
 
 

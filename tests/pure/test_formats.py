@@ -133,7 +133,7 @@ def test_hqq_keeps_a_scale_and_a_zero_in_float16_a_group() -> None:
         ("awq", {"bits": 4, "group_size": 10**30}),
         ("gptq", {"bits": "4", "group_size": 128}),
         ("gptq", {"bits": 4, "group_size": 0}),
-        ("awq", {}),
+        ("awq", {"bits": 3}),
         ("fp8", {"weight_block_size": [128]}),
         ("fp8", {"weight_block_size": [0, 128]}),
         ("compressed-tensors", {}),

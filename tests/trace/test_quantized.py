@@ -225,7 +225,7 @@ def test_a_format_without_a_rule_says_what_is_known() -> None:
     assert facts.modules is None
     assert "codebooks of several sizes" in facts.note
     assert stored({"quant_method": "newest"}).note == "No rule for this format: it is not known here."
-    assert "5 bits" in stored({"quant_method": "gptq", "bits": 5, "group_size": 128}).note
+    assert "bits = 5" in stored({"quant_method": "gptq", "bits": 5, "group_size": 128}).note
 
 
 def test_layers_that_a_configuration_leaves_out_are_not_counted_as_packed() -> None:

@@ -305,14 +305,17 @@ KNOWN = {
 }
 
 # Whether transformers 5.23 and PEFT 0.21 train an adapter on the weights as they are (`is_trainable` of transformers'
-# quantizers, PEFT's `is_..._available`), and on what that depends. What is not here is not known.
+# quantizers, PEFT's `is_..._available`), and on what that depends. What is not here is not known. A LoRA was attached and
+# a gradient taken on the CPU with GPTQ, AWQ, torchao's int8 and quanto. compressed-tensors calls itself trainable too: but
+# it unpacks for good in the first forward pass, PEFT finds no weight before that, and where inputs are quantized no
+# gradient passes.
 _TRAINS = {
     "bitsandbytes": (True, None),
     "gptq": (True, "with GPTQModel 7.0 and optimum 1.24 or newer installed"),
     "awq": (True, "with GPTQModel 7.0 and optimum 1.24 or newer installed"),
     "fp8": (True, "on a GPU whose kernels take FP8, compute capability 8.9 or newer; older ones load it dequantized"),
     "mxfp4": (False, "transformers trains it dequantized only: Mxfp4Config(dequantize=True)"),
-    "compressed-tensors": (True, "not through its FP8 kernels: load those dequantized"),
+    "compressed-tensors": (False, "load it dequantized, with CompressedTensorsConfig(dequantize=True)"),
     "hqq": (None, "PEFT has layers for it, but transformers 5.23 does not load it"),
     "quanto": (True, "with optimum-quanto installed"),
     "eetq": (True, "with eetq installed"),

@@ -85,7 +85,7 @@ INPUTS = 2 * (6 * 256 + 640)
         # Blocks of 128 × 128: 2 × 2 of q and o, 1 × 2 of k and v, 5 × 2 of gate, up and down.
         ({"quant_method": "fp8"}, WEIGHTS, 2 * (2 * 4 + 2 * 2 + 3 * 10) * 4, True),
         # 14 shapes of two int64.
-        (COMPRESSED, WEIGHTS // 2, WEIGHTS // 128 * 2 + 14 * 16, True),
+        (COMPRESSED, WEIGHTS // 2, WEIGHTS // 128 * 2 + 14 * 16, False),
         (TORCHAO, WEIGHTS, OUTPUTS * 5, True),
         (HQQ, WEIGHTS // 2, WEIGHTS // 64 * 2 * 2, None),
         ({"quant_method": "quanto", "weights": "int8"}, WEIGHTS, OUTPUTS * 2 + 14 * 8, True),

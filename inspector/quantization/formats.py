@@ -305,10 +305,10 @@ KNOWN = {
 }
 
 # Whether transformers 5.23 and PEFT 0.21 train an adapter on the weights as they are (`is_trainable` of transformers'
-# quantizers, PEFT's `is_..._available`), and on what that depends. What is not here is not known. On the CPU a LoRA was
-# attached and a gradient taken with GPTQ, AWQ, torchao's int8 and quanto. compressed-tensors calls itself trainable too,
-# but PEFT finds no weight on its packed layers, which unpack for good in the first forward pass, and no gradient passes
-# inputs that are quantized.
+# quantizers, PEFT's `is_..._available`), and on what that depends. What is not here is not known. On the CPU a LoRA
+# was attached and a gradient taken with GPTQ, AWQ, torchao's int8 and quanto. compressed-tensors calls itself
+# trainable, but PEFT finds no weight on its packed layers, which unpack for good in the first forward pass, and no
+# gradient passes inputs that are quantized.
 _TRAINS = {
     "bitsandbytes": (True, None),
     "gptq": (True, "with GPTQModel 7.0 and optimum 1.24 or newer installed"),

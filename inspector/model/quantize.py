@@ -16,6 +16,7 @@ import peft
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
@@ -125,6 +126,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     is_int8 = plan.method == "int8"
     quantizer: HfQuantizer = (Bnb8BitHfQuantizer if is_int8 else Bnb4BitHfQuantizer)(config, pre_quantized=False)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    turned = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
     with bitsandbytes_stand_in():
         quantizer.preprocess_model(model, device_map=None)
     found = False
@@ -135,6 +137,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
             shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
             parameter.quantize_from(torch.empty(shape, dtype=dtype, device="meta"))
             parameter.loaded_dtype = parameter.dtype if plan.from_checkpoint else dtype  # type: ignore[union-attr]
+            parameter.inputs_first = name in turned  # type: ignore[union-attr]
             found = True
         elif parameter.dtype is not dtype:
             parameter.data = parameter.data.to(dtype)

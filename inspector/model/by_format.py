@@ -114,6 +114,8 @@ def _expected(model: PreTrainedModel, packed: set[str], config: Mapping[str, Any
         if tensor.dtype is not _MARK:
             tensors[name] = _stored(tensor)
             continue
+        if tensor.dim() != (3 if format_.experts_only else 2):
+            raise NoRuleError("how its experts are stored, which the model holds as one parameter, is not known here")
         for part in format_.rule(config, _matrix(tensor, dtype, is_turned=name in turned)).parts:
             own = name.removesuffix(".weight") + part.suffix
             if part.shape is None:
@@ -134,8 +136,6 @@ def _inputs_first(model: PreTrainedModel) -> set[str]:
 
 def _matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
     """Return the weight as the format sees it."""
-    if tensor.dim() not in (2, 3):
-        raise NoRuleError("transformers stores a packed weight in a form that is not known here")
     rows, columns = tensor.shape[-2:]
     if is_turned:
         rows, columns = columns, rows

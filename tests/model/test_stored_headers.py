@@ -267,6 +267,42 @@ def test_experts_are_expected_one_by_one_as_they_are_stored(
     assert report.quantization.loaded_bytes == found.stored_bytes
 
 
+def test_layers_of_gpt2_are_packed_the_other_way_round(tmp_path: Path) -> None:
+    """`Conv1D` holds inputs before outputs; its bias stays, as do embeddings, norms and the tied head."""
+    config = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "dtype": "float16",
+        "n_embd": 32,
+        "n_layer": 1,
+    }
+    config |= {"n_head": 2, "vocab_size": 30, "n_positions": 8}
+    config |= {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}}
+    tensors: dict[str, Any] = {"transformer.wte.weight": ["F16", [30, 32]], "transformer.wpe.weight": ["F16", [8, 32]]}
+    for name in ("transformer.h.0.ln_1", "transformer.h.0.ln_2", "transformer.ln_f"):
+        tensors |= {f"{name}.weight": ["F16", [32]], f"{name}.bias": ["F16", [32]]}
+    layers = (("attn.c_attn", 96, 32), ("attn.c_proj", 32, 32), ("mlp.c_fc", 128, 32), ("mlp.c_proj", 32, 128))
+    for name, rows, columns in layers:
+        own = f"transformer.h.0.{name}"
+        tensors |= {**in_gptq(own, rows, columns), f"{own}.bias": ["F16", [rows]]}
+    found = by_format(inspected(tmp_path, config, tensors))
+    assert found.differences == ()
+    assert found.expected_bytes == found.stored_bytes
+
+
+def test_experts_that_stay_one_parameter_are_sized_and_not_compared(tmp_path: Path) -> None:
+    """Nothing says under which names gpt-oss' experts would be stored in another format than MXFP4."""
+    declared = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    config = {**GPT_OSS, "quantization_config": declared}
+    report = inspected(tmp_path, config, {"lm_head.weight": ["BF16", [30, 64]]})
+    assert report.checkpoint is not None
+    assert report.checkpoint.by_format is None
+    assert any(notice.code == "checkpoint-not-compared" for notice in report.warnings)
+    assert report.quantization is not None
+    # 3 experts of gate, up and down, and q (64 × 64), k, v (32 × 64), o.
+    assert report.quantization.parameters == 3 * 3 * 96 * 64 + 2 * 64 * 64 + 2 * 32 * 64
+
+
 # --- differences ------------------------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,8 @@ __all__ = [
 # Weights of one absmax, and absmax values of one second-level absmax (functional.py, quantize_4bit).
 _BLOCK = 64
 _NESTED_BLOCK = 256
+# The name by which a layer holds the state of its weight.
+_HELD = "quant_state"
 # Values of a 4-bit type, and of the table that says what an 8-bit absmax means.
 _CODE = 16
 _TABLE = 256
@@ -228,11 +230,12 @@ class Linear4bit(nn.Linear):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Linear4bit:
         """Copy the layer: the state of its weight twice, since the layer holds it too and the copies are not shared."""
-        copied = copy.copy(self)
-        parameters = {name: copy.deepcopy(parameter, memo) for name, parameter in self._parameters.items()}
-        copied.__dict__["_parameters"] = parameters
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        own = {name: value for name, value in self.__dict__.items() if name != _HELD}
+        copied.__dict__.update(copy.deepcopy(own, memo))
         if self.weight.quant_state is not None:
-            copied.__dict__["quant_state"] = self.weight.quant_state.copied()
+            copied.__dict__[_HELD] = self.weight.quant_state.copied()
         return copied
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inspector.quantization.compressed_tensors import is_ignored
 from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_on
@@ -203,3 +205,29 @@ def test_quanto_keeps_a_scale_an_output_or_a_scale_and_a_shift_a_group() -> None
 )
 def test_compressed_tensors_leaves_out_whole_names_patterns_and_classes(entry: str, left_out: bool) -> None:
     assert is_ignored("model.fc", "Linear", [entry]) is left_out
+
+
+KEYS = (
+    *("bits", "group_size", "dynamic", "checkpoint_format", "version", "format", "weight_block_size", "scale_fmt"),
+    *("activation_scheme", "config_groups", "targets", "weights", "input_activations", "num_bits", "strategy", "type"),
+    *("symmetric", "block_structure", "quant_config", "weight_quant_params", "nbits", "axis", "quant_type", "default"),
+    *("_type", "_version", "_data", "granularity", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage"),
+)
+WORDS = ("Linear", "pack-quantized", "float-quantized", "nvfp4-pack-quantized", "group", "channel", "block", "int4")
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-9, 200), st.just(2**63), st.sampled_from(WORDS))
+VALUES = LEAVES
+for _ in range(3):
+    VALUES = st.one_of(LEAVES, st.lists(LEAVES, max_size=2), st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
+
+
+@given(method=st.sampled_from(sorted(FORMATS)), config=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8))
+def test_whatever_a_repository_declares_has_sizes_or_no_rule(method: str, config: dict[str, Any]) -> None:
+    """A rule answers with sizes that are not negative, or says that it has none; nothing else is raised."""
+    training_on({**config, "quant_method": method})
+    try:
+        found = FORMATS[method].rule(config, Matrix(rows=96, columns=64, copies=2))
+    except NoRuleError:
+        return
+    assert found.weight_bytes > 0
+    assert found.scale_bytes >= 0
+    assert found.stored_bytes is None or found.stored_bytes >= found.weight_bytes

@@ -15,9 +15,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
-from inspector.quantization.bnb_modules import Int8Params, Linear4bit, Params4bit, products_on, shared_tables
+from inspector.quantization.bnb_modules import (
+    Int8Params,
+    Linear4bit,
+    Linear8bitLt,
+    Params4bit,
+    products_on,
+    shared_tables,
+)
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.trace.platform import Platform
 from inspector.trace.tracer import Tracer
@@ -74,6 +82,9 @@ def load_quantized(
         for name in sorted(parameters, key=_natural):
             with tracer.at(owner(name)):
                 tracer.hold(_loaded(parameters[name]), Category.WEIGHTS, owner(name))
+        for module in model.modules():
+            if isinstance(module, Linear8bitLt):
+                module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
         for name, buffer in model.named_buffers():
             tracer.hold([buffer], Category.BUFFERS, owner(name))
         for name, parameter in cast:
@@ -87,7 +98,9 @@ def load_quantized(
 def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]) -> None:
     """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
 
-    (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer` and `cast_adapter_dtype`.)
+    DoRA's magnitudes are the norms of the unpacked weights; on a GPU that is the first product, which takes the
+    workspace of cuBLAS. (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`;
+    peft/tuners/lora/dora.py, `update_layer`.)
     """
     added = [(name, parameter) for name, parameter in model.named_parameters() if is_added(name)]
     first = {name: _first_dtype(model, name) for name, _ in added}
@@ -95,7 +108,10 @@ def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], o
         for name, parameter in added:
             dtype = first[name]
             with tracer.at(owner(name)):
-                if dtype is not None and dtype is not parameter.dtype:
+                magnitudes = model.get_submodule(name.rpartition(".")[0])
+                if isinstance(magnitudes, DoraLinearLayer):
+                    _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
+                elif dtype is not None and dtype is not parameter.dtype:
                     parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
                 tracer.hold([parameter], Category.ADAPTER, owner(name))
         for name, parameter in added:
@@ -103,6 +119,20 @@ def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], o
                 with tracer.at(owner(name)):
                     parameter.data = parameter.data.to(torch.float32)
                     tracer.hold([parameter], Category.ADAPTER, owner(name))
+
+
+def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:
+    """Let PEFT compute the magnitudes of a layer again, into the parameter that is trained."""
+    parameter = magnitudes.weight
+    adapter = next(name for name, each in layer.lora_magnitude_vector.items() if each is magnitudes)
+    magnitudes.update_layer(
+        base_layer=layer.get_base_layer(),
+        lora_A=layer.lora_A[adapter].weight,
+        lora_B=layer.lora_B[adapter].weight,
+        scaling=layer.scaling[adapter],
+    )
+    parameter.data = magnitudes.weight.data
+    magnitudes.weight = parameter
 
 
 def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
@@ -124,7 +154,9 @@ def _loaded(parameter: nn.Parameter) -> list[Tensor]:
     if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
         return [parameter, *parameter.state_tensors()]
     shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
-    weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
+    stored = weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
+    if isinstance(parameter, Params4bit) and getattr(parameter, "inputs_first", False):
+        weight = torch.empty_like(stored)  # GPT-2 stores inputs before outputs; what is packed lies the other way
     parameter.quantize_from(weight)
     return [parameter, *parameter.state_tensors()]
 

@@ -33,6 +33,7 @@ def inspect(
     model: Any,
     *,
     peft: Any = None,
+    autocast_adapter_dtype: bool = True,
     recipe: Recipe | None = None,
     gpu: str | Sequence[str] = (),
     gpu_memory: str | Sequence[str] = (),
@@ -55,6 +56,7 @@ def inspect(
             `transformers.PretrainedConfig`, or a transformers model or `peft.PeftModel` on the meta device.
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
+        autocast_adapter_dtype: as in PEFT's `get_peft_model`: whether an adapter in half precision becomes float32.
         recipe: how the traced training step runs; None is a batch of one row of 1,024 tokens in `transformers.Trainer`.
         gpu: the GPU, or several, that `report.fit` is about, by names as in `--gpu`: "a100-80gb", ["4090", "H100"]. The
             step is traced with the kernels of the first. None named: a few common ones, and an A100's kernels.
@@ -90,6 +92,7 @@ def inspect(
             trust_remote_code=trust_remote_code,
             offline=offline,
             peft=peft,
+            autocast_adapter_dtype=autocast_adapter_dtype,
             recipe=recipe if recipe is not None else Recipe(),
             gpus=(gpu,) if isinstance(gpu, str) else tuple(gpu),
             gpu_memory=(gpu_memory,) if isinstance(gpu_memory, str) else tuple(gpu_memory),

@@ -164,6 +164,11 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     metavar="FILE_OR_JSON",
     help="Any PEFT config: an adapter_config.json, a directory holding one, or inline JSON with peft_type.",
 )
+@click.option(
+    "--autocast-adapter-dtype/--no-autocast-adapter-dtype",
+    default=True,
+    help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
+)
 @click.option("--batch-size", type=_COUNT, default=1, show_default=True, help="Rows of one micro-batch.")
 @click.option("--seq-len", type=_COUNT, default=1024, show_default=True, help="Tokens of a row.")
 @click.option(
@@ -291,6 +296,7 @@ def command(
     targets: str | None,
     modules_to_save: str | None,
     peft: str | None,
+    autocast_adapter_dtype: bool,
     batch_size: int,
     seq_len: int,
     gradient_accumulation: int,
@@ -346,6 +352,7 @@ def command(
             trust_remote_code=trust_remote_code,
             offline=offline,
             peft=_adapter(lora, targets, modules_to_save, peft),
+            autocast_adapter_dtype=autocast_adapter_dtype,
             recipe=Recipe(
                 batch_size=batch_size,
                 seq_len=seq_len,

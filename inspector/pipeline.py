@@ -284,7 +284,7 @@ def _advised(
     fit, notices = [], []
     for gpu, each in zip(selection.gpus, verdicts, strict=True):
         if not each.fits:
-            advice, least_bytes = find_advice(request, gpu, traced.memory.total_bytes, trials, progress)
+            advice, least_bytes = find_advice(request, files, gpu, traced.memory.total_bytes, trials, progress)
             each = dataclasses.replace(each, advice=advice)
             if not advice:
                 message = (

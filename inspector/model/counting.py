@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.checkpoint_records import Comparison, StoredTensor
+from inspector.dtypes import PACKED
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
@@ -43,6 +44,10 @@ from inspector.records import (
 )
 
 __all__ = ["count_model"]
+
+_NO_ADAPTER_TO_CAST = (
+    "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or drop it."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +133,8 @@ def _requests(*, allowed: bool) -> Iterator[None]:
 
 def _count_base(request: Request, subject: _Subject) -> Counted:
     """Count a model without an adapter: what its class does not freeze trains."""
+    if not request.autocast_adapter_dtype:
+        raise UsageError(_NO_ADAPTER_TO_CAST)
     model = subject.build()
     base = count_base(model)
     in_float = _in_float(base)
@@ -152,6 +159,10 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
 
 def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
     """Count a model before and after PEFT attaches the adapter that was asked for."""
+    if not request.autocast_adapter_dtype and subject.plan is not None and subject.plan.method in PACKED:
+        raise UsageError(
+            "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
+        )
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
     build, in_float, quantization, of_weights = subject.build, None, None, []
     if subject.stored is not None:
@@ -166,8 +177,10 @@ def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
             quantization = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
             of_weights = experts_notices(model, subject.plan)
             build = functools.partial(_build_prepared, subject.build, subject.plan)
-        attached, base = attach(build, config)
-        facts = adapter_facts(attached, config)
+        attached, base = attach(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+        facts = dataclasses.replace(
+            adapter_facts(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
+        )
         notices = adapter_notices(attached, config, facts, base)
     return Counted(
         model=subject.facts,
@@ -247,6 +260,8 @@ def _from_object(request: Request) -> _Subject:
 def _count_attached(request: Request) -> Counted:
     """Count a live PeftModel, which stays as it is, and its base."""
     attached: PeftModel = request.model
+    if not request.autocast_adapter_dtype:
+        raise UsageError("the adapter of a PeftModel has its dtype already: drop autocast_adapter_dtype=False.")
     if request.peft is not None:
         raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
     _check_meta(attached)

@@ -129,6 +129,20 @@ def test_advice_is_options_with_which_the_step_fits(tiny: str) -> None:
         assert better.report["training"]["total_bytes"] == each["total_bytes"]
 
 
+def test_advice_for_an_adapter_goes_as_far_as_a_base_of_4_bits(tmp_path: Path) -> None:
+    """A wide model of which the weights are most: nothing else saves as much, and what is said holds."""
+    fields = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 8, "vocab_size": 1_000}
+    model = written(tmp_path, {**TINY_CONFIG, **fields, "num_hidden_layers": 12})
+    shared = (model, "--offline", "--json", "--lora", "r=1", "--targets", "all-linear", "--seq-len", "16")
+    # 12 layers of 4 x 1,024^2 + 3 x 1,024 x 4,096 weights of 2 bytes are 384 MiB, of half a byte 96 MiB; 665 MiB are
+    # kept for the context.
+    tight = (*shared, "--gpu-memory", "960MiB")
+    found = advice(run(*tight))
+    assert [each["change"] for each in found] == ["--quantization nf4 --double-quant"]
+    report = run(*tight, *found[0]["change"].split()).report
+    assert report["training"]["total_bytes"] == found[0]["total_bytes"]
+
+
 def test_no_advice_where_it_fits_where_no_gpu_is_named_and_where_none_is_wanted(tiny: str) -> None:
     """Nor does it cost a trace then."""
     large = ("--batch-size", "64")

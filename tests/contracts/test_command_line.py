@@ -27,6 +27,8 @@ def test_the_options_stay() -> None:
         "--targets",
         "--modules-to-save",
         "--peft",
+        "--autocast-adapter-dtype",
+        "--no-autocast-adapter-dtype",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",

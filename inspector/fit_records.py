@@ -16,6 +16,7 @@ __all__ = [
     "Advice",
     "Gpu",
     "MemoryFigure",
+    "Method",
     "Overhead",
     "Plan",
     "PlanRow",
@@ -143,21 +144,36 @@ class Search:
     tried: Sequence[Tried]
 
 
+class Method(str, enum.Enum):
+    """What is trained.
+
+    FULL: every weight. ADAPTER: an adapter on weights in float. QUANTIZED_ADAPTER: an adapter on packed weights.
+    """
+
+    FULL = "full"
+    ADAPTER = "adapter"
+    QUANTIZED_ADAPTER = "quantized-adapter"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
     """One way to train a model on a GPU.
 
-    `method` is full or adapter, `options` what the command needs for it. `largest` is the largest value of the plan's
-    quantity that fits, 0 where none does. `refused` says why the step could not be traced; all figures are then None.
+    `options` are those that the command needs for it, beside the ones that the whole plan was made with; `levers` says
+    the same in a few words without what all rows of the method have. `largest_batch_size` and `largest_seq_len` are the
+    largest values that fit with all else as it is, 0 where none does, None where none was searched. `refused` says why
+    the step could not be traced; all figures are then None.
     """
 
-    method: str
+    method: Method
     options: str
+    levers: Sequence[str]
     fits: bool | None = None
     peak_allocated_bytes: int | None = None
     total_bytes: int | None = None
     headroom_bytes: int | None = None
-    largest: int | None = None
+    largest_batch_size: int | None = None
+    largest_seq_len: int | None = None
     refused: str | None = None
 
 
@@ -165,7 +181,8 @@ class PlanRow:
 class Plan:
     """Ways to train one model on one GPU. `recipe` says in words what all rows have in common.
 
-    `quantity` is what was turned up in each row, None for nothing. `warnings` are sentences.
+    `adapter` is PEFT's name of the method of all adapters, `quantities` what was turned up in each row. `warnings` are
+    sentences. Rows stand in the order of the harm that they do, method by method.
     """
 
     versions: Mapping[str, str]
@@ -174,6 +191,7 @@ class Plan:
     memory_bytes: int
     usable_bytes: int
     recipe: str
-    quantity: str | None = None
+    adapter: str
+    quantities: Sequence[str] = ()
     rows: Sequence[PlanRow]
     warnings: Sequence[str] = ()

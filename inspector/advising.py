@@ -13,7 +13,7 @@ from typing import Any
 from inspector.dtypes import PACKED
 from inspector.errors import InspectorError
 from inspector.fit.changes import MOST_TRIALS, Chosen, Outcome, fitting_changes
-from inspector.fit_records import Advice, Gpu
+from inspector.fit_records import Advice, Gpu, Purpose
 from inspector.records import LoraOptions, Request, SourceFiles
 from inspector.trace.training import NotTraceableError
 from inspector.training_records import Recipe
@@ -185,7 +185,9 @@ def find_advice(
     found = fitting_changes(len(changes), total_bytes, tried)
     advice = tuple(
         Advice(
-            change=options_text(merged(chosen)), total_bytes=trials.run(changed(request, merged(chosen))).total_bytes
+            purpose=Purpose.FIT,
+            change=options_text(merged(chosen)),
+            total_bytes=trials.run(changed(request, merged(chosen))).total_bytes,
         )
         for chosen in found
     )

@@ -254,8 +254,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--advice/--no-advice"],
-        default=True,
-        help="Whether to look for changes that make the step fit a named GPU, up to 8 traces more; default: yes.",
+        default=None,
+        help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) and, where it fits, "
+        "for what could be turned up (up to 6); default: only where it does not fit.",
     ),
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
     click.Option(

@@ -20,6 +20,7 @@ __all__ = [
     "Overhead",
     "Plan",
     "PlanRow",
+    "Purpose",
     "Search",
     "Tried",
     "Verdict",
@@ -85,6 +86,16 @@ class Overhead:
     source: str
 
 
+class Purpose(str, enum.Enum):
+    """What a piece of advice is for.
+
+    FIT: to make a step fit that does not. TURN_UP: to use the room that a step leaves, which still fits with it.
+    """
+
+    FIT = "fit"
+    TURN_UP = "turn-up"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
     """A change of the recipe with which the step fits, as options of the command, and what it then takes.
@@ -92,6 +103,7 @@ class Advice:
     `total_bytes` is what nvidia-smi would show at the peak.
     """
 
+    purpose: Purpose
     change: str
     total_bytes: int
 
@@ -103,8 +115,8 @@ class Verdict:
     `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes` and less what the driver keeps.
     Where the step fits, `headroom_bytes` is what stays unreserved of it; where it does not, a negative number: at least
     so many bytes are missing. `assumptions` are sentences on what was not measured on this very GPU. `advice` are
-    changes with which it fits, the least harm first: None where none were looked for, empty where none that was tried
-    fits.
+    changes with which it fits, the least harm first, or with which it still fits: None where none were looked for,
+    empty where none that was tried fits.
     """
 
     gpu: str

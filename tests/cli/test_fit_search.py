@@ -124,21 +124,21 @@ def advice(ran: Ran) -> list[dict[str, Any]]:
 
 def test_advice_is_options_with_which_the_step_fits(tiny: str) -> None:
     """Each piece given to the command makes it end with 0, at the total that was said."""
-    options = (tiny, "--offline", "--json", ROOM, "--batch-size", "64")
+    options = (tiny, "--offline", "--json", ROOM, "--batch-size", "16")
     ran = run(*options)
     assert ran.code == 1
-    assert advice(ran)
+    assert {each["purpose"] for each in advice(ran)} == {"fit"}
     for each in advice(ran):
-        better = run(tiny, "--offline", "--json", ROOM, *("--batch-size", "64"), *each["change"].split())
+        better = run(tiny, "--offline", "--json", ROOM, *("--batch-size", "16"), *each["change"].split())
         assert better.report["training"]["total_bytes"] == each["total_bytes"]
 
 
 def test_advice_for_an_adapter_goes_as_far_as_a_base_of_4_bits(tmp_path: Path) -> None:
     """A wide model of which the weights are most: nothing else saves as much, and what is said holds."""
-    fields = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 8, "vocab_size": 1_000}
-    model = written(tmp_path, {**TINY_CONFIG, **fields, "num_hidden_layers": 12})
+    fields = {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "vocab_size": 1_000}
+    model = written(tmp_path, {**TINY_CONFIG, **fields, "num_hidden_layers": 3})
     shared = (model, "--offline", "--json", "--lora", "r=1", "--targets", "all-linear", "--seq-len", "16")
-    # 12 layers of 4 x 1,024^2 + 3 x 1,024 x 4,096 weights of 2 bytes are 384 MiB, of half a byte 96 MiB; 665 MiB are
+    # 3 layers of 4 x 2,048^2 + 3 x 2,048 x 8,192 weights of 2 bytes are 384 MiB, of half a byte 96 MiB; 665 MiB are
     # kept for the context.
     tight = (*shared, "--gpu-memory", "960MiB")
     found = advice(run(*tight))
@@ -153,6 +153,39 @@ def test_no_advice_where_it_fits_where_no_gpu_is_named_and_where_none_is_wanted(
     for options in ((ROOM,), (ROOM, *large, "--no-advice"), ()):
         report = json.loads(run(tiny, "--offline", "--json", *options).out)
         assert [verdict for verdict in report["fit"] if "advice" in verdict] == []
+
+
+def test_what_could_be_turned_up_is_said_where_it_is_asked_for(tiny: str) -> None:
+    """Each change alone, at the total that the command gives for it; without --advice there is none."""
+    shared = (tiny, "--offline", "--json", ROOM, "--seq-len", "2048")
+    adapter = ("--lora", "r=4,dropout=0.1", "--targets", "all-linear", "--gradient-checkpointing")
+    assert "advice" not in run(*shared, *adapter).report["fit"][0]
+    found = {each["change"]: each for each in run(*shared, *adapter, "--advice").report["fit"][0]["advice"]}
+    assert {each["purpose"] for each in found.values()} == {"turn-up"}
+    plain = ("--lora", "r=4,dropout=0.1", "--targets", "all-linear")
+    instead = {
+        "--batch-size 2": (*adapter, "--batch-size", "2"),
+        "--seq-len 4096": (*adapter, "--seq-len", "4096"),
+        "without --gradient-checkpointing": plain,
+        "--lora r=8,dropout=0.1": ("--lora", "r=8,dropout=0.1", "--targets", "all-linear", "--gradient-checkpointing"),
+        "without --lora": ("--gradient-checkpointing",),
+    }
+    assert list(found) == list(instead)
+    for change, options in instead.items():
+        assert found[change]["total_bytes"] == run(*shared, *options).report["training"]["total_bytes"]
+
+
+def test_what_does_not_fit_any_more_or_cannot_run_is_not_offered(tmp_path: Path) -> None:
+    """Rows end where the positions of the model do; a batch of twice as many rows does not fit; text says so."""
+    fields = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 1}
+    model = written(tmp_path, {**fields, "n_positions": 96, "vocab_size": 50_000})
+    search = ("--offline", "--seq-len", "96", "--gpu-memory", "1GiB")
+    most = run(model, *search, "--fit", "batch-size", "--json").report["search"]["value"]
+    ran = run(model, *search, "--batch-size", str(most), "--advice")
+    assert (ran.code, ran.err) == (0, "")
+    assert "Nothing of what was tried could be turned up on the 1 GiB." in ran.out
+    some = run(model, *search, "--advice", "--json").report["fit"][0]["advice"]
+    assert [each["change"] for each in some] == ["--batch-size 2"]
 
 
 def test_where_no_change_is_enough_a_warning_says_so(tiny: str) -> None:
@@ -185,8 +218,8 @@ def packed(folder: Path) -> str:
 
 def test_the_largest_batch_and_row_of_a_way_are_what_fit_finds(tmp_path: Path) -> None:
     """A checkpoint of bitsandbytes has the packed ways; with flash attention for all of them they are four."""
-    shared = (packed(tmp_path), "--offline", "--json", "--gpu-memory", "700MiB", "--attention", "flash_attention_2")
-    shared = (*shared, "--seq-len", "128", "--mixed-precision", "bf16")
+    flash = ("--attention", "flash_attention_2", "--mixed-precision", "bf16")
+    shared = (packed(tmp_path), "--offline", "--json", "--gpu-memory", "700MiB", *flash, "--seq-len", "128")
     rows = run("plan", *shared).report["rows"]
     assert [each["method"] for each in rows] == ["quantized-adapter"] * 4
     for quantity in ("batch-size", "seq-len"):

@@ -24,10 +24,10 @@ import click
 
 from inspector.arguments import PARAMETERS, Job, job_of
 from inspector.commands import SUBCOMMANDS
-from inspector.errors import InspectorError, UsageError, one_line
+from inspector.errors import InspectorError, ModelUnavailableError, UsageError, one_line
 from inspector.output import opened, remove_partial_files
 from inspector.printing import progress_shown, render_document
-from inspector.subcommands import CONTEXT_SETTINGS, WithSubcommands, Work
+from inspector.subcommands import CONTEXT_SETTINGS, WithSubcommands, Work, near_subcommand
 
 if TYPE_CHECKING:
     from inspector.records import Report
@@ -76,7 +76,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     except click.ClickException as error:
-        _fail(f"{one_line(error.format_message(), 400).rstrip('.')}; see --help.", 2)
+        meant = _meant_command(arguments)
+        _fail(f"{one_line(error.format_message(), 400).rstrip('.')}; {meant or 'see --help.'}", 2)
+    except ModelUnavailableError as error:
+        meant = _meant_command(arguments)
+        _fail(f"{str(error).rstrip('.')}; {meant}" if meant else str(error), error.exit_code)
     except InspectorError as error:
         _fail(str(error), error.exit_code)
     except Exception as error:
@@ -85,6 +89,12 @@ def main(arguments: list[str] | None = None) -> None:
         )
     if code:
         sys.exit(code)
+
+
+def _meant_command(arguments: list[str] | None) -> str | None:
+    """Ask whether a subcommand was meant, where the first word is nearly one."""
+    near = near_subcommand(sys.argv[1:] if arguments is None else arguments)
+    return None if near is None else f"did you mean the command inspect {near}?"
 
 
 def _interrupted(_signal: int, _frame: object) -> NoReturn:

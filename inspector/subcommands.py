@@ -6,12 +6,15 @@ anything else is what `inspect MODEL` reads, options in front included.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["CONTEXT_SETTINGS", "SUBCOMMANDS", "WithSubcommands", "Work", "subcommand"]
+__all__ = ["CONTEXT_SETTINGS", "SUBCOMMANDS", "WithSubcommands", "Work", "near_subcommand", "subcommand"]
 
 # What a command returns: the work that its arguments ask for, which returns the exit code.
 Work = Callable[[], int]
@@ -36,6 +39,14 @@ class WithSubcommands(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that the context was made for."""
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+
+def near_subcommand(words: Sequence[str]) -> str | None:
+    """Return the subcommand that the first of the words was probably meant for; None for what is a file or an id."""
+    word = words[0] if words else ""
+    if not re.fullmatch("[A-Za-z]{3,12}", word) or word in SUBCOMMANDS or Path(word).exists():
+        return None
+    return next(iter(difflib.get_close_matches(word.lower(), SUBCOMMANDS, n=1)), None)
 
 
 def subcommand(parameters: Sequence[click.Parameter] = ()) -> Callable[[Callable[..., Work]], click.Command]:

@@ -155,7 +155,7 @@ def _row(
         options=way.options,
         levers=way.levers,
         fits=verdict.fits,
-        peak_allocated_bytes=trial.timeline.peak_allocated_bytes,
+        peak_allocated_bytes=trial.peak_allocated_bytes,
         total_bytes=trial.total_bytes,
         headroom_bytes=verdict.headroom_bytes,
         largest_batch_size=largest.get("batch-size"),

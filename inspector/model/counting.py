@@ -46,10 +46,6 @@ from inspector.records import (
 
 __all__ = ["build_shallow", "build_trainable", "count_model"]
 
-_NO_ADAPTER_TO_CAST = (
-    "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or drop it."
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subject:
@@ -82,6 +78,7 @@ def count_model(
         if isinstance(request.model, PeftModel):
             return _count_attached(request)
         subject = _from_source(request, files) if files is not None else _from_object(request)
+        _check_adapter_dtype(request, subject)
         counted = _count_base(request, subject) if subject.peft is None else _count_with_adapter(request, subject)
         if files is None or files.checkpoint is None or files.checkpoint.tensors is None:
             return counted
@@ -118,6 +115,7 @@ def _trainable(
         raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
     with quietly(), _requests(allowed=not request.offline), contextlib.ExitStack() as stack:
         subject = _from_source(request, files) if files is not None else _from_object(request)
+        _check_adapter_dtype(request, subject)
         config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
         is_alike = config is None or not names_layers(config)
 
@@ -131,9 +129,24 @@ def _trainable(
         if config is None:
             return build() if plan is None else quantized(build(), plan)
         if plan is None:
-            return attach(build, config)[0]
+            return attach(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)[0]
         stack.enter_context(bitsandbytes_stand_in())
         return attach(functools.partial(_build_prepared, build, plan), config)[0]
+
+
+def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
+    """Refuse an adapter in the dtype of its base where there is none, and where the base is in 4 bits."""
+    if request.autocast_adapter_dtype:
+        return
+    if subject.peft is None:
+        raise UsageError(
+            "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or "
+            "drop it."
+        )
+    if subject.plan is not None and subject.plan.method in PACKED:
+        raise UsageError(
+            "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
+        )
 
 
 def _with_comparison(
@@ -181,8 +194,6 @@ def _requests(*, allowed: bool) -> Iterator[None]:
 
 def _count_base(request: Request, subject: _Subject) -> Counted:
     """Count a model without an adapter: what its class does not freeze trains."""
-    if not request.autocast_adapter_dtype:
-        raise UsageError(_NO_ADAPTER_TO_CAST)
     model = subject.build()
     base = count_base(model)
     in_float = _in_float(base)
@@ -207,10 +218,6 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
 
 def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
     """Count a model before and after PEFT attaches the adapter that was asked for."""
-    if not request.autocast_adapter_dtype and subject.plan is not None and subject.plan.method in PACKED:
-        raise UsageError(
-            "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
-        )
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
     build, in_float, quantization, of_weights = subject.build, None, None, []
     if subject.stored is not None:

@@ -203,7 +203,8 @@ def test_a_plan_says_of_each_way_what_the_command_says_of_it(tiny: str) -> None:
     methods = [each["method"] for each in plan["rows"]]
     # Full fine-tuning with three optimizers, with checkpointing with five, and with flash attention; and so on.
     assert methods == ["full"] * 9 + ["adapter"] * 8 + ["quantized-adapter"] * 7
-    for each in plan["rows"][2::8]:
+    # 8-bit AdamW alone, an adapter in the dtype of its base, and packed weights with flash attention.
+    for each in (plan["rows"][index] for index in (2, 12, 18)):
         report = run(*shared, *each["options"].split()).report
         assert each["peak_allocated_bytes"] == report["training"]["peak_allocated_bytes"]
         assert each["total_bytes"] == report["training"]["total_bytes"]

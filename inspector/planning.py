@@ -7,6 +7,7 @@ of them has 24. The files are read once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 
 from inspector.advising import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
 from inspector.dtypes import PACKED
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line
+from inspector.errors import InspectorError, UnsupportedModelError, one_line
 from inspector.fit_records import Gpu, Method, PlanRow
 from inspector.model.quantize import bnb_plan
 from inspector.records import LoraOptions, Request, SourceFiles
@@ -77,6 +78,7 @@ def plan_rows(
     """
     trials = Trials(files, gpu)
     ways = _ways(request, files)
+    _check_adapter(request, ways, trials)
     rows = []
     for index, way in enumerate(ways):
         said = f"recipe {index + 1} of {len(ways)}, {way.method.value}: {', '.join(way.levers)}"
@@ -84,6 +86,14 @@ def plan_rows(
     if all(row.total_bytes is None for row in rows):
         raise UnsupportedModelError(f"no step could be traced: {rows[0].refused}; use --count-only for the counts.")
     return tuple(rows)
+
+
+def _check_adapter(request: Request, ways: Sequence[_Way], trials: Trials) -> None:
+    """Raise UsageError where the adapter that was asked for cannot be, before any way is traced."""
+    way = next((each for each in ways if each.method is not Method.FULL), None)
+    if request.peft is not None and way is not None:
+        with contextlib.suppress(NotTraceableError):
+            trials.resolved(changed(request, way.change))
 
 
 def _continued(progress: Progress, said: str, stage: str) -> None:
@@ -145,8 +155,6 @@ def _row(
     try:
         trial = trials.run(asked)
     except (NotTraceableError, InspectorError) as error:
-        if isinstance(error, UsageError) and request.peft is not None and way.method is Method.ADAPTER:
-            raise  # a target that hits nothing, for one
         return PlanRow(method=way.method, options=way.options, levers=way.levers, refused=one_line(error, 300))
     verdict = trial.on(gpu)
     largest = {each: _largest(asked, each, trial, gpu, trials, progress) for each in quantities}

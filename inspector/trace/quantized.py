@@ -64,20 +64,22 @@ def load_quantized(
     """Put loading, preparing and attaching on the tape; the weights of `model` are quantized anew for it."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if not is_added(name)}
     cast = [
-        parameter
-        for parameter in parameters.values()
+        (name, parameter)
+        for name, parameter in parameters.items()
         if not isinstance(parameter, _PACKED) and _loaded_dtype(parameter) is not parameter.dtype
     ]
     with tracer:
         warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
         del warm_up
         for name in sorted(parameters, key=_natural):
-            tracer.hold(_loaded(parameters[name]), Category.WEIGHTS, owner(name))
+            with tracer.at(owner(name)):
+                tracer.hold(_loaded(parameters[name]), Category.WEIGHTS, owner(name))
         for name, buffer in model.named_buffers():
             tracer.hold([buffer], Category.BUFFERS, owner(name))
-        for parameter in cast:
-            parameter.data = parameter.data.to(torch.float32)
-            tracer.hold([parameter], Category.WEIGHTS)
+        for name, parameter in cast:
+            with tracer.at(owner(name)):
+                parameter.data = parameter.data.to(torch.float32)
+                tracer.hold([parameter], Category.WEIGHTS, owner(name))
         tracer.empty_cache()
     _attach(tracer, model, is_added, owner)
 
@@ -92,13 +94,15 @@ def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], o
     with tracer:
         for name, parameter in added:
             dtype = first[name]
-            if dtype is not None and dtype is not parameter.dtype:
-                parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
-            tracer.hold([parameter], Category.ADAPTER, owner(name))
+            with tracer.at(owner(name)):
+                if dtype is not None and dtype is not parameter.dtype:
+                    parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
+                tracer.hold([parameter], Category.ADAPTER, owner(name))
         for name, parameter in added:
             if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
-                parameter.data = parameter.data.to(torch.float32)
-                tracer.hold([parameter], Category.ADAPTER, owner(name))
+                with tracer.at(owner(name)):
+                    parameter.data = parameter.data.to(torch.float32)
+                    tracer.hold([parameter], Category.ADAPTER, owner(name))
 
 
 def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:

@@ -2,18 +2,20 @@
 
 A method is full fine-tuning, an adapter, or an adapter on packed weights. Each has a ladder of recipes: the optimizers
 and switches that people turn to when memory is short, in the order of the harm that they do. A model that can have all
-of them has 24. The files are read once.
+of them has 24. The files are read once, and ways that are much alike are traced in a process of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from inspector import processes
 from inspector.advising import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
 from inspector.dtypes import PACKED
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
@@ -24,7 +26,10 @@ from inspector.searching import find_largest
 from inspector.trace.training import NotTraceableError
 from inspector.trials import Progress, Trial, Trials
 
-__all__ = ["adapter_name", "plan_rows"]
+__all__ = ["ROW_UNIT", "adapter_name", "plan_rows"]
+
+# The longest rows are found to a multiple of so many tokens: nobody acts on less.
+ROW_UNIT = 64
 
 _PLAIN: Change = {"optimizer": "adamw_torch"}
 _FUSED: Change = {"optimizer": "adamw_torch_fused"}
@@ -76,16 +81,33 @@ def plan_rows(
 
     Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no way can be traced.
     """
-    trials = Trials(files, gpu)
     ways = _ways(request, files)
-    _check_adapter(request, ways, trials)
-    rows = []
-    for index, way in enumerate(ways):
-        said = f"recipe {index + 1} of {len(ways)}, {way.method.value}: {', '.join(way.levers)}"
-        rows.append(_row(request, way, gpu, quantities, trials, functools.partial(_continued, progress, said)))
-    if all(row.total_bytes is None for row in rows):
-        raise UnsupportedModelError(f"no step could be traced: {rows[0].refused}; use --count-only for the counts.")
-    return tuple(rows)
+    _check_adapter(request, ways, Trials(files, gpu))
+    # Ways of one method that keep the same for the backward pass follow each other: what one found helps the next.
+    alike = [list(each) for _, each in itertools.groupby(ways, key=_keeps)]
+    found: dict[int, list[PlanRow]] = {}
+    progress(f"tracing {len(ways)} recipes")
+    for index, rows in processes.each(functools.partial(_rows, request, files, gpu, quantities), alike):
+        found[index] = rows
+        progress(f"tracing {len(ways)} recipes, {sum(map(len, found.values()))} done")
+    ordered = [row for index in sorted(found) for row in found[index]]
+    if all(row.total_bytes is None for row in ordered):
+        raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; use --count-only for the counts.")
+    return tuple(ordered)
+
+
+def _keeps(way: _Way) -> tuple[Method, bool]:
+    """Return what decides most of what a way keeps for the backward pass."""
+    return way.method, "gradient_checkpointing" in way.change
+
+
+def _rows(
+    request: Request, files: SourceFiles | None, gpu: Gpu, quantities: Sequence[str], ways: Sequence[_Way]
+) -> list[PlanRow]:
+    """Return the rows of ways that are much alike."""
+    trials = Trials(files, gpu)
+    guesses: dict[str, int] = {}
+    return [_row(request, way, gpu, quantities, trials, guesses) for way in ways]
 
 
 def _check_adapter(request: Request, ways: Sequence[_Way], trials: Trials) -> None:
@@ -94,11 +116,6 @@ def _check_adapter(request: Request, ways: Sequence[_Way], trials: Trials) -> No
     if request.peft is not None and way is not None:
         with contextlib.suppress(NotTraceableError):
             trials.resolved(changed(request, way.change))
-
-
-def _continued(progress: Progress, said: str, stage: str) -> None:
-    """Say a stage after what is said of its row."""
-    progress(f"{said}{stage}")
 
 
 def adapter_name(request: Request, files: SourceFiles | None) -> str:
@@ -147,17 +164,17 @@ def _methods(request: Request, files: SourceFiles | None) -> Mapping[Method, Cha
 
 
 def _row(
-    request: Request, way: _Way, gpu: Gpu, quantities: Sequence[str], trials: Trials, progress: Progress
+    request: Request, way: _Way, gpu: Gpu, quantities: Sequence[str], trials: Trials, guesses: dict[str, int]
 ) -> PlanRow:
-    """Trace one way, and turn up the quantities."""
+    """Trace one way, and turn up the quantities; `guesses` are what the way before came to."""
     asked = changed(request, way.change)
-    progress("")
     try:
         trial = trials.run(asked)
     except (NotTraceableError, InspectorError) as error:
         return PlanRow(method=way.method, options=way.options, levers=way.levers, refused=one_line(error, 300))
     verdict = trial.on(gpu)
-    largest = {each: _largest(asked, each, trial, gpu, trials, progress) for each in quantities}
+    largest = {each: _largest(asked, each, trial, gpu, trials, guesses.get(each)) for each in quantities}
+    guesses.update({quantity: value for quantity, value in largest.items() if value})
     return PlanRow(
         method=way.method,
         options=way.options,
@@ -171,15 +188,20 @@ def _row(
     )
 
 
-def _largest(request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Trials, progress: Progress) -> int | None:
+def _largest(request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Trials, guess: int | None) -> int | None:
     """Return the largest value of a quantity that fits, 0 where none does, None where that cannot be traced.
 
     A model without tokens has no length of rows.
     """
     if quantity == "seq-len" and trial.recipe.seq_len is None:
         return None
+    unit = ROW_UNIT if quantity == "seq-len" else 1
     try:
-        search = find_largest(request, quantity, gpu, trials, lambda stage: progress(f": {stage}"))
+        search = find_largest(request, quantity, gpu, trials, _silent, unit=unit, guess=guess, confirms=False)
     except (NotTraceableError, InspectorError):
         return None
     return search.value or 0
+
+
+def _silent(_stage: str) -> None:
+    """Say nothing: a search in a process of its own has no terminal."""

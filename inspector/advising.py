@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inspector.dtypes import PACKED
+from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
 from inspector.fit.changes import MOST_TRIALS, Chosen, Outcome, fitting_changes
 from inspector.fit_records import Advice, Gpu, Purpose
@@ -79,7 +79,7 @@ def _eight_bit_optimizer(request: Request, _files: _Files) -> Change | None:
 
 def _adapter_dtype(request: Request, files: _Files) -> Change | None:
     """Leave the adapter in the half precision of its base."""
-    applies = has_adapter(request, files) and request.autocast_adapter_dtype and request.quantization not in PACKED
+    applies = has_adapter(request, files) and request.autocast_adapter_dtype and request.quantization not in FOUR_BIT
     return {"autocast_adapter_dtype": False} if applies else None
 
 
@@ -87,7 +87,7 @@ def _packed_base(request: Request, files: _Files) -> Change | None:
     """Keep the frozen base in 4 bits, scales packed too."""
     if not has_adapter(request, files) or is_stored_quantized(files):
         return None
-    if request.quantization not in PACKED:
+    if request.quantization not in FOUR_BIT:
         return NF4
     return None if request.double_quant else {"double_quant": True}
 

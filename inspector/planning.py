@@ -17,7 +17,7 @@ import torch
 
 from inspector import processes
 from inspector.advising import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
-from inspector.dtypes import PACKED
+from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
 from inspector.fit_records import Gpu, Method, PlanRow
 from inspector.model.quantize import bnb_plan
@@ -156,7 +156,7 @@ def _methods(request: Request, files: SourceFiles | None) -> Mapping[Method, Cha
     in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
     methods = {Method.FULL: {"peft": None, **in_float}, Method.ADAPTER: {**adapter, **in_float}}
     if packing is not None:
-        double = None if packing.method not in PACKED else request.double_quant is not False
+        double = None if packing.method not in FOUR_BIT else request.double_quant is not False
         methods[Method.QUANTIZED_ADAPTER] = {**adapter, "quantization": packing.method, "double_quant": double}
     if files is not None and files.adapter_config is not None:
         del methods[Method.FULL]

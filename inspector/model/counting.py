@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.checkpoint_records import Comparison, FormatComparison, StoredTensor
-from inspector.dtypes import PACKED
+from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
@@ -144,7 +144,7 @@ def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
             "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or "
             "drop it."
         )
-    if subject.plan is not None and subject.plan.method in PACKED:
+    if subject.plan is not None and subject.plan.method in FOUR_BIT:
         raise UsageError(
             "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
         )

@@ -10,6 +10,7 @@ read only where a figure differs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -19,7 +20,14 @@ from inspector.fit.catalogue import find
 from inspector.fit.verdict import overhead
 from inspector.fit_records import Gpu
 from inspector.measure.aligning import differing
-from inspector.measure.devices import check_packages, cuda_device, described, emptied, platform_at_hand
+from inspector.measure.devices import (
+    check_bitsandbytes,
+    check_packages,
+    cuda_device,
+    described,
+    emptied,
+    platform_at_hand,
+)
 from inspector.measure.driver import process_bytes
 from inspector.measure.running import Watch, run_on
 from inspector.measurement_records import Device, Differing, Figures, Measurement
@@ -79,10 +87,7 @@ def _measured(
     gpu = described(device)
     counted = build()
     if is_quantized(counted.trainable):
-        raise UnsupportedModelError(
-            "inspect measure does not load quantized weights: drop --quantization, or use inspect without measure for "
-            "the prediction alone."
-        )
+        check_bitsandbytes("measure makes quantized weights", "drop `measure` for the prediction alone")
     try:
         with quietly():
             asked, recipe = recipe, resolved(counted.trainable, recipe)
@@ -98,11 +103,12 @@ def _measured(
     progress("running the step on the GPU")
     figures, found = _run(model, recipe, device, timeline, tape)
     return Measurement(
-        versions={**versions, "torch": torch.__version__},
+        versions={**versions, "torch": torch.__version__, **_installed("bitsandbytes")},
         gpu=gpu,
         model=plain(counted.model),
         config=config,
         adapter=None if counted.adapter is None else plain(counted.adapter.config),
+        quantization=_quantization(counted),
         recipe=recipe,
         measured=figures,
         predicted=figures_of(timeline, _in_catalogue(gpu)),
@@ -178,6 +184,23 @@ def _run(
         ) from error
     finally:
         memory._record_memory_history(enabled=None)
+
+
+def _installed(name: str) -> dict[str, str]:
+    """Return the version of a package, nothing where it is not installed."""
+    try:
+        return {name: metadata.version(name)}
+    except metadata.PackageNotFoundError:
+        return {}
+
+
+def _quantization(counted: Counted) -> Mapping[str, Any] | None:
+    """Return how the base weights are quantized, where bitsandbytes does it."""
+    facts = counted.quantization
+    if facts is None or not is_quantized(counted.trainable):
+        return None
+    found = {"method": facts.method, "source": facts.source, "double_quant": facts.double_quant}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _shortened(found: Differing) -> Differing:

@@ -127,6 +127,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
             "convert; drop the option."
         )
     setattr(model, "is_loaded_in_8bit" if is_int8 else "is_loaded_in_4bit", True)
+    setattr(model, "hf_quantizer", quantizer)  # noqa: B010  # as from_pretrained leaves it; no tensor, no module
     return model
 
 

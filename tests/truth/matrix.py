@@ -27,6 +27,9 @@ __all__ = ["ROWS", "MatrixRow", "cut", "pack", "run_row"]
 
 _ALL = "--targets all-linear"
 _QV = "--targets q_proj,v_proj"
+_INT8 = "--quantization int8 --lora r=16"
+_BF16 = "--mixed-precision bf16 --gradient-checkpointing"
+_NF4 = f"--quantization nf4 --double-quant --lora r=16 {_ALL}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,40 @@ ROWS = (
     _row("vit", "google/vit-base-patch16-224", None, "--batch-size 8"),
     _row("clip", "openai/clip-vit-base-patch32", None, "--batch-size 8 --seq-len 32 --no-padding"),
     _row("llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--lora r=8 {_QV}"),
+    # Quantized bases.
+    _row("nf4", _SMALL, 3, _NF4),
+    _row("nf4-checkpointing", _SMALL, 3, f"{_NF4} {_BF16} --seq-len 2048"),
+    _row("nf4-plain", _SMALL, 3, f"--quantization nf4 --lora r=16,dropout=0.05 {_ALL} --loop plain"),
+    _row("nf4-float16", _SMALL, 3, f"{_NF4} --dtype float16 --mixed-precision fp16"),
+    _row("nf4-float32", _SMALL, 3, f"{_NF4} --dtype float32"),
+    _row("nf4-padded", _SMALL, 3, f"{_NF4} --mixed-precision bf16 --batch-size 4 --seq-len 512"),
+    _row("nf4-few-tokens", _SMALL, 3, f"{_NF4} --seq-len 16"),
+    _row("nf4-accumulation", _SMALL, 3, f"{_NF4} --gradient-accumulation 2 --gradient-checkpointing"),
+    _row("nf4-saved", _SMALL, 3, f"{_NF4} --modules-to-save lm_head"),
+    _row("nf4-8bit", _SMALL, 3, f"{_NF4} --optimizer adamw_8bit"),
+    _row("nf4-paged-8bit", _SMALL, 3, f"{_NF4} --optimizer paged_adamw_8bit --gradient-checkpointing"),
+    _row("nf4-paged-32bit", _SMALL, 3, f"{_NF4} --optimizer paged_adamw_32bit"),
+    _row("fp4", _SMALL, 3, f"--quantization fp4 --lora r=16 {_ALL} --mixed-precision bf16"),
+    _row("int8", _SMALL, 3, f"{_INT8} {_ALL} --dtype float16"),
+    _row("int8-checkpointing", _SMALL, 3, f"{_INT8},dropout=0.05 {_ALL} --gradient-checkpointing"),
+    _row("full-8bit", _SMALL, 3, "--optimizer adamw_8bit"),
+    _row("full-paged-32bit", _SMALL, 3, "--optimizer paged_adamw_32bit"),
+    _row("full-lion-8bit", _SMALL, 3, "--optimizer lion_8bit"),
+    _row("nf4-tinyllama", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", 2, _NF4),
+    _row("nf4-llama-3.1", "meta-llama/Meta-Llama-3.1-8B", 2, f"{_NF4} {_BF16}"),
+    _row("nf4-mistral", "mistralai/Mistral-7B-v0.1", 2, f"{_NF4} --seq-len 512"),
+    _row("nf4-gemma-2", "google/gemma-2-2b", 2, f"{_NF4} --attention eager --seq-len 512"),
+    _row("nf4-phi-3", "microsoft/Phi-3-mini-4k-instruct", 2, _NF4),
+    _row("nf4-qwen3", "Qwen/Qwen3-0.6B", 3, _NF4),
+    _row("nf4-gpt2", "openai-community/gpt2", 3, f"{_NF4} --dtype bfloat16"),
+    _row("nf4-opt", "facebook/opt-1.3b", 3, f"{_NF4} --dtype bfloat16"),
+    _row("nf4-falcon", "tiiuae/falcon-7b", 2, _NF4),
+    _row("nf4-mixtral", "mistralai/Mixtral-8x7B-v0.1", 1, f"--quantization nf4 --lora r=8 {_QV} --seq-len 512"),
+    _row("int8-mistral", "mistralai/Mistral-7B-v0.1", 2, f"{_INT8} {_ALL} --seq-len 512"),
+    _row("int8-gpt2", "openai-community/gpt2", 3, f"{_INT8} {_ALL} --dtype bfloat16"),
+    _row("nf4-t5", "google-t5/t5-small", None, "--quantization nf4 --lora r=8 --targets q,v --seq-len 256"),
+    _row("nf4-whisper", "openai/whisper-small", None, f"--quantization nf4 --lora r=8 {_QV} --seq-len 64"),
+    _row("nf4-llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--quantization nf4 --lora r=8 {_QV}"),
     # Whole models, up to 32 B.
     _row("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", None, "--batch-size 2 --seq-len 512"),
     _row("qwen2.5-0.5b", _SMALL, None),
@@ -143,6 +180,9 @@ ROWS = (
     _row("llama-3.2-3b", "meta-llama/Llama-3.2-3B", None, f"--lora r=32 {_QV} --batch-size 2"),
     _row("qwen2.5-7b", "Qwen/Qwen2.5-7B", None, f"--lora r=16 {_ALL} --gradient-checkpointing"),
     _row("qwen2.5-14b", "Qwen/Qwen2.5-14B", None, f"--lora r=16 {_ALL} --gradient-checkpointing --seq-len 512"),
+    _row("nf4-llama-3.2-1b", "meta-llama/Llama-3.2-1B", None, f"{_NF4} {_BF16}"),
+    _row("int8-llama-3.2-1b", "meta-llama/Llama-3.2-1B", None, f"{_INT8} {_ALL}"),
+    _row("nf4-qwq-32b", "Qwen/QwQ-32B", None, f"{_NF4} {_BF16} --seq-len 2048"),
     _row("qwq-32b", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL}"),
     _row("qwq-32b-checkpointing", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL} --gradient-checkpointing"),
 )
@@ -170,7 +210,9 @@ def run_row(each: MatrixRow, folder: Path) -> str:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # The stand-in for a GPU computes nothing: this says how a mask that asks for its values is answered there.
     padded = "--batch-size" in options and "--no-padding" not in options
-    environment = {**os.environ, "PYTHONPATH": path, "FAKE_BOOL": "0" if padded else "1"}
+    # bitsandbytes asks whether there are any outliers under int8: there are none.
+    answers = {"FAKE_BOOL": "0" if padded else "1", **({"FAKE_ANY": "0"} if "int8" in options else {})}
+    environment = {**os.environ, "PYTHONPATH": path, **answers}
     with tempfile.TemporaryDirectory() as work:
         model = each.model
         if each.layers is not None:

@@ -74,10 +74,15 @@ class Measured:
     def request(self) -> Request:
         """Return the request for the model of the row."""
         model = self.record["model"]
+        quantization = self.record.get("quantization", {})
+        # What a checkpoint declares is in its configuration.
+        asked = quantization if quantization.get("source") == "request" else {}
         return Request(
             model=model["id"],
             dtype=model["dtype"],
             model_class=model["class"],
+            quantization=asked.get("method"),
+            double_quant=asked.get("double_quant"),
             peft=self.record.get("adapter"),
             recipe=self.recipe,
             offline=True,

@@ -16,6 +16,7 @@ import peft
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
@@ -25,7 +26,7 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
-from inspector.quantization.bnb_modules import Int8Params, Params4bit
+from inspector.quantization.bnb_modules import Int8Params, Linear4bit, Params4bit
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.records import Notice, QuantizationFacts
 from inspector.units import format_count
@@ -110,6 +111,9 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     with bitsandbytes_stand_in():
         quantizer.preprocess_model(model, device_map=None)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):  # of a Conv1D, the weight comes the other way round
+            module.weight.is_transposed = issubclass(getattr(module, "source_cls", nn.Linear), Conv1D)
     found = False
     for name, parameter in model.named_parameters():
         # Replaced modules are made in the default dtype; the checkpoint's comes with the weights.
@@ -127,6 +131,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
             "convert; drop the option."
         )
     setattr(model, "is_loaded_in_8bit" if is_int8 else "is_loaded_in_4bit", True)
+    quantizer.pre_quantized = plan.from_checkpoint
     setattr(model, "hf_quantizer", quantizer)  # noqa: B010  # as from_pretrained leaves it; no tensor, no module
     return model
 

@@ -108,6 +108,7 @@ class Params4bit(nn.Parameter):
     bnb_quantized: bool
     module: nn.Module | None
     logical_shape: torch.Size
+    is_transposed: bool
 
     def __new__(
         cls,
@@ -127,6 +128,7 @@ class Params4bit(nn.Parameter):
         self.quant_state = None
         self.bnb_quantized = False
         self.logical_shape = data.shape
+        self.is_transposed = False
         return self
 
     @property
@@ -146,7 +148,9 @@ class Params4bit(nn.Parameter):
         return copied
 
     def quantize_from(self, weight: Tensor) -> None:
-        """Pack a weight that is on the device (`Params4bit._quantize`)."""
+        """Pack a weight that is on the device (`Params4bit._quantize`); one that is transposed is copied before."""
+        if self.is_transposed:
+            weight = torch.empty_like(weight)
         self.data, self.quant_state = _quantize_4bit(
             weight, self.quant_type, self.quant_storage, nested=self.compress_statistics
         )

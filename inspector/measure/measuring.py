@@ -21,6 +21,7 @@ from inspector.fit.verdict import overhead
 from inspector.fit_records import Gpu
 from inspector.measure.aligning import differing
 from inspector.measure.devices import (
+    PREDICT_ALONE,
     check_bitsandbytes,
     check_packages,
     cuda_device,
@@ -50,10 +51,10 @@ _MOST_SHOWN = 20
 _LONGEST_DIFFERENCE = 12
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
     cuda_device()
-    check_packages(recipe)
+    check_packages(recipe, quantization)
 
 
 def measured(
@@ -87,7 +88,7 @@ def _measured(
     gpu = described(device)
     counted = build()
     if is_quantized(counted.trainable):
-        check_bitsandbytes("measure makes quantized weights", "drop `measure` for the prediction alone")
+        check_bitsandbytes("the quantized base runs", PREDICT_ALONE)
     try:
         with quietly():
             asked, recipe = recipe, resolved(counted.trainable, recipe)

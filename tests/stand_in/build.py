@@ -28,6 +28,7 @@ LIBRARIES = {
     "cusolver": "cusolver",
     "cuFile": "cufile",
     "cupti": "cupti",
+    "nvJitLink": "nvJitLink",
     "nvrtc": "nvrtc",
     r"nvshmem\w*": "nvshmem_host",
     "__cuda": "cudart",

@@ -210,6 +210,7 @@ def _trace(
 ) -> _Traced:
     """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
     from inspector.fit.verdict import overhead, verdict
+    from inspector.memory.replay import Replays
     from inspector.memory.textbook import activation_rules
     from inspector.memory.timeline import fold, kept_activations, training_memory
     from inspector.trace.training import (
@@ -250,7 +251,8 @@ def _trace(
     shape = block_shape(counted.trainable)
     rules = () if shape is None else activation_rules(recipe, shape, kept_activations(tape, timeline))
     progress("holding the step against GPUs")
-    fit = tuple(verdict(gpu, tape, timeline, settings, descending_addresses=descending) for gpu in selection.gpus)
+    replays = Replays.of(tape, settings, descending_addresses=descending)
+    fit = tuple(verdict(gpu, replays) for gpu in selection.gpus)
     return _Traced(memory=memory, fit=fit, rules=rules, notices=notices)
 
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line
-from inspector.fit.interpolation import TapesBySize
+from inspector.fit.interpolation import DEGREE, TapesBySize, curve
 from inspector.fit.search import largest
-from inspector.fit_records import QUANTITIES, Gpu, Search, Tried
-from inspector.memory.timeline import fold
+from inspector.fit_records import QUANTITIES, Gpu, Search, Tried, Verdict
 from inspector.records import LoraOptions, Request
 from inspector.trace.training import NotTraceableError
 from inspector.trials import Progress, Trial, Trials
@@ -25,6 +24,8 @@ __all__ = ["find_largest", "with_value"]
 _MOST = 2**24
 _MOST_RANK = 2**16
 _MOST_FORETOLD = 48
+# How many times the largest value traced a curve is followed.
+_FARTHEST = 8
 
 
 def _with_batch_size(request: Request, value: int) -> Request:
@@ -73,54 +74,114 @@ def with_value(request: Request, quantity: str, value: int) -> Request:
     return _WITH[quantity](request, value)
 
 
-def find_largest(request: Request, quantity: str, gpu: Gpu, trials: Trials, progress: Progress) -> Search:
-    """Return the largest value of `quantity` with which the step of `request` runs on `gpu`."""
+def find_largest(
+    request: Request,
+    quantity: str,
+    gpu: Gpu,
+    trials: Trials,
+    progress: Progress,
+    *,
+    unit: int = 1,
+    guess: int | None = None,
+    confirms: bool = True,
+) -> Search:
+    """Return the largest multiple of `unit` with which the step of `request` runs on `gpu`, probably near `guess`.
+
+    It was traced. That the next one does not fit was traced, too, or, where `confirms` is false, foretold.
+    """
     start, most = _range(request, quantity, trials)
-    tapes = TapesBySize()
-    tried: dict[int, Tried] = {}
-    trial: Trial | None = None
-
-    def fits(value: int) -> bool:
-        nonlocal trial
-        progress(f"trace {len(tried) + 1}: {quantity} {value:,}{_said(tried)}")
-        try:
-            trial = trials.run(with_value(request, quantity, value))
-        except NotTraceableError as error:
-            raise UnsupportedModelError(
-                f"nothing says whether {quantity} {value:,} fits: {one_line(error, 300)}; drop --fit."
-            ) from error
-        tapes.add(value, trial.tape)
-        result = trial.on(gpu)
-        tried[value] = Tried(value=value, fits=result.fits, total_bytes=trial.total_bytes)
-        usable.append(result.usable_bytes)
-        return result.fits
-
-    usable: list[int] = []
-
-    def foretold(value: int) -> bool:
-        assert trial is not None
-        tape = tapes.at(value)
-        assert tape is not None
-        order = trial.descending
-        return fold(tape, trial.settings, limit_bytes=usable[-1], descending_addresses=order).ran_out is None
-
-    def hint(low: int, high: int) -> int | None:
-        if tapes.at(high) is None:
-            return None
-        near = min(max(_crossing(tried, usable[-1] + trial.overhead_bytes if trial else 0), low + 1), high - 1)
-        found = largest(foretold, start=near, most=high - 1, hint=lambda _low, _high: near, most_trials=_MOST_FORETOLD)
-        return found.fits
-
-    bounds = largest(fits, start=start, most=most, hint=hint)
+    search = _Searched(request, quantity, unit, guess, gpu, trials, progress)
+    bounds = largest(
+        search.fits, start=-(-start // unit), most=max(most // unit, 1), hint=search.hint, trusts_hint=not confirms
+    )
     return Search(
         quantity=quantity,
         gpu=gpu.name,
-        value=bounds.fits or None,
-        fails=bounds.fails if bounds.fails <= most else None,
+        value=unit * bounds.fits or None,
+        fails=unit * bounds.fails if unit * bounds.fails <= most else None,
         most=most,
         traces=bounds.trials,
-        tried=tuple(tried[value] for value in sorted(tried)),
+        tried=tuple(search.tried[value] for value in sorted(search.tried)),
     )
+
+
+class _Searched:
+    """What a search has traced so far, and what that foretells."""
+
+    def __init__(
+        self,
+        request: Request,
+        quantity: str,
+        unit: int,
+        guess: int | None,
+        gpu: Gpu,
+        trials: Trials,
+        progress: Progress,
+    ) -> None:
+        self._request = request
+        self._quantity = quantity
+        self._unit = unit
+        self._guess = guess
+        self._gpu = gpu
+        self._trials = trials
+        self._progress = progress
+        self._tapes = TapesBySize()
+        self._traced: dict[int, tuple[Trial, Verdict]] = {}
+        self.tried: dict[int, Tried] = {}
+
+    def fits(self, units: int) -> bool:
+        """Trace a value."""
+        value = self._unit * units
+        self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_said(self.tried)}")
+        try:
+            trial = self._trials.run(with_value(self._request, self._quantity, value))
+        except NotTraceableError as error:
+            raise UnsupportedModelError(
+                f"nothing says whether {self._quantity} {value:,} fits: {one_line(error, 300)}; drop --fit."
+            ) from error
+        verdict = trial.on(self._gpu)
+        self._tapes.add(value, trial.traced)
+        self._traced[value] = trial, verdict
+        self.tried[value] = Tried(value=value, fits=verdict.fits, total_bytes=trial.total_bytes)
+        return verdict.fits
+
+    def hint(self, low: int, high: int) -> int | None:
+        """Return the value that is probably the largest that fits, None where too little was traced to say."""
+        if len(self.tried) < 2:
+            if self._guess is not None:
+                return min(max(self._guess // self._unit, low + 1), high - 1)
+            return 1 if low == 0 else None  # where the least does not fit either, nothing does
+        near = self._crossing(low, high)
+        if self._tapes.at(self._unit * near) is None:
+            return near
+        found = largest(
+            self._foretells, start=near, most=high - 1, hint=lambda _low, _high: near, most_trials=_MOST_FORETOLD
+        )
+        return found.fits
+
+    def _foretells(self, units: int) -> bool:
+        """Tell whether the tape that is foretold for a value runs; what was traced is known."""
+        value = self._unit * units
+        if value in self.tried:
+            return self.tried[value].fits
+        tape = self._tapes.at(value)
+        assert tape is not None
+        trial, verdict = self._traced[self._tapes.like(value)]
+        return trial.replays_of(tape).under(verdict.usable_bytes).failure is None
+
+    def _crossing(self, low: int, high: int) -> int:
+        """Return the last multiple between two where a curve through the totals traced stays below what is usable."""
+        trial, verdict = next(iter(self._traced.values()))
+        usable = verdict.usable_bytes + trial.overhead_bytes
+        totals = {value: tried.total_bytes for value, tried in self.tried.items()}
+        nearest = sorted(totals, key=lambda value: abs(totals[value] - usable))[: DEGREE + 1]
+        # Far from what was traced the curve says nothing: as long as another phase has the peak, totals do not grow.
+        below, above = low + 1, min(high, max(_FARTHEST * max(totals) // self._unit, low + 2))
+        while above - below > 1:
+            middle = (below + above) // 2
+            total = curve(nearest, [totals[value] for value in nearest], self._unit * middle)
+            below, above = (middle, above) if total <= usable else (below, middle)
+        return below
 
 
 def _range(request: Request, quantity: str, trials: Trials) -> tuple[int, int]:
@@ -138,13 +199,6 @@ def _range(request: Request, quantity: str, trials: Trials) -> tuple[int, int]:
             "--fit seq-len: the model takes no tokens, so that its rows have no length; use --fit batch-size."
         )
     return request.recipe.seq_len or 1, longest
-
-
-def _crossing(tried: Mapping[int, Tried], total_bytes: int) -> int:
-    """Return where a straight line through the two largest values tried reaches a total; 1 where it does not rise."""
-    (low, high) = (tried[value] for value in sorted(tried)[-2:])
-    slope = (high.total_bytes - low.total_bytes) / (high.value - low.value)
-    return max(int(low.value + (total_bytes - low.total_bytes) / slope), 1) if slope > 0 else high.value
 
 
 def _said(tried: Mapping[int, Tried]) -> str:

@@ -1,24 +1,32 @@
 """One model, many recipes: each traced on a model that is built anew from the files that were read once.
 
-A trace changes its model, and building one on meta is quick beside it. A trial that was made before is not made again.
+A trace changes its model, so each has a copy. Of a deep model two shallow ones are traced, whose tapes give that of the
+deep one (`fit.layers`); the second one only where something in the tape of the first was not seen before. Models whose
+layers do not repeat are traced whole. A trial that was made before is not made again.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
+from inspector.fit.layers import Deepening, Layers
 from inspector.fit.verdict import overhead, verdict
 from inspector.fit_records import Gpu, Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
+from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
-from inspector.model.counting import count_model
+from inspector.model.counting import build_shallow, build_trainable
 from inspector.quiet import quietly
 from inspector.recipes import allocator_settings, checked
 from inspector.records import Request, SourceFiles
+from inspector.trace.platform import Platform
 from inspector.trace.training import NotTraceableError, platform_of, resolved, trace_training
 from inspector.training_records import Event, Recipe
 
@@ -27,25 +35,60 @@ __all__ = ["Progress", "Trial", "Trials"]
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A traced recipe: what it takes, and what it means for GPUs. `descending` is the order of addresses to replay."""
+    """A traced recipe: what it takes, and what it means for GPUs.
 
-    recipe: Recipe
-    tape: Sequence[Event]
-    timeline: Timeline
-    settings: AllocatorSettings
-    descending: bool
-    overhead_bytes: int
+    `traced` is the tape of the model that ran, `deepening` how it becomes that of the whole model, None where that ran.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        traced: Sequence[Event],
+        deepening: Deepening | None,
+        settings: AllocatorSettings,
+        descending: bool,
+        overhead_bytes: int,
+    ) -> None:
+        self.recipe = recipe
+        self.traced = traced
+        self.deepening = deepening
+        self.settings = settings
+        self.descending = descending
+        self.overhead_bytes = overhead_bytes
+        self.replays = self.replays_of(traced)
+
+    def replays_of(self, traced: Sequence[Event]) -> Replays:
+        """Return the replays of a tape like the one that was traced, as it is on the whole model."""
+        rules = self.settings, self.descending
+        if self.deepening is None:
+            return Replays.of(traced, rules[0], descending_addresses=rules[1])
+        return Replays(functools.partial(self.deepening.requests, traced), rules[0], descending_addresses=rules[1])
+
+    @functools.cached_property
+    def tape(self) -> Sequence[Event]:
+        """Return the tape of the whole model; module paths hold the numbers of the layers that ran."""
+        return self.traced if self.deepening is None else self.deepening.tape(self.traced)
+
+    @functools.cached_property
+    def timeline(self) -> Timeline:
+        """Return the tape as bytes over time."""
+        return fold(self.tape, self.settings, descending_addresses=self.descending)
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Return the largest number of bytes allocated at a time."""
+        return self.replays.unlimited.peak_allocated_bytes
 
     @property
     def total_bytes(self) -> int:
         """Return what nvidia-smi would show at the peak."""
-        return self.timeline.peak_reserved_bytes + self.overhead_bytes
+        return self.replays.unlimited.peak_reserved_bytes + self.overhead_bytes
 
     def on(self, gpu: Gpu) -> Verdict:
         """Decide whether the step runs on a GPU."""
-        return verdict(gpu, self.tape, self.timeline, self.settings, descending_addresses=self.descending)
+        return verdict(gpu, self.replays)
 
 
 class Trials:
@@ -55,11 +98,14 @@ class Trials:
         # What is stored is compared with the model once, by the report, not with every model that is built here.
         self._files = None if files is None else dataclasses.replace(files, checkpoint=None)
         self._gpu = gpu
+        self._platform = platform_of(gpu)
         self._made: dict[str, Trial] = {}
+        self._models: dict[tuple[str, int], tuple[nn.Module, int]] = {}
+        self._layers = Layers()
 
     @property
     def count(self) -> int:
-        """Return how many traces were made."""
+        """Return how many trials were made."""
         return len(self._made)
 
     def knows(self, request: Request) -> bool:
@@ -69,7 +115,7 @@ class Trials:
     def resolved(self, request: Request) -> Recipe:
         """Return the recipe as it runs on the model, without a trace."""
         with quietly():
-            return resolved(self._model(request), checked(request.recipe))
+            return resolved(self._model(request)[0], checked(request.recipe))
 
     def run(self, request: Request) -> Trial:
         """Trace a request; raise what the model stage and the trace stage raise."""
@@ -79,28 +125,51 @@ class Trials:
         return self._made[key]
 
     def _traced(self, request: Request) -> Trial:
-        """Build the model and trace its step."""
+        """Trace the step on a shallow model where that says what the whole one does."""
         settings, recipe = allocator_settings(checked(request.recipe), os.environ)
-        platform = platform_of(self._gpu)
-        model = self._model(request)
-        with quietly():
-            recipe = resolved(model, recipe)
-            tape = trace_training(model, recipe, platform)
+        found = self._foretold(request, recipe)
+        if found is None:
+            found = (*_tape(build_trainable(request, self._files), recipe, self._platform), None)
+        recipe, tape, deepening = found
         return Trial(
             recipe=recipe,
-            tape=tape,
-            timeline=fold(tape, settings, descending_addresses=platform.takes_lowest_address),
+            traced=tape,
+            deepening=deepening,
             settings=settings,
-            descending=platform.takes_lowest_address,
+            descending=self._platform.takes_lowest_address,
             overhead_bytes=overhead(self._gpu).bytes,
         )
 
-    def _model(self, request: Request) -> Any:
-        """Return the model of a request as nobody has used it yet."""
-        model = count_model(request, self._files).trainable
-        if model is None:
-            raise NotTraceableError("the step of a live model is not traced")
-        return model
+    def _foretold(self, request: Request, recipe: Recipe) -> tuple[Recipe, list[Event], Deepening | None] | None:
+        """Return the resolved recipe, the tape of a shallow model and what deepens it, None where nothing does."""
+        try:
+            model, missing = self._model(request)
+            if not missing:
+                return None
+            resolved_recipe, shallow = _tape(model, recipe, self._platform)
+            deepening = self._layers.deepening(shallow, missing)
+            if deepening is None:
+                deeper = _tape(self._model(request, more=1)[0], recipe, self._platform)[1]
+                if self._layers.learn(shallow, deeper):
+                    deepening = self._layers.deepening(shallow, missing)
+        except NotTraceableError:
+            return None  # what the whole model says is the one to tell
+        return None if deepening is None else (resolved_recipe, shallow, deepening)
+
+    def _model(self, request: Request, more: int = 0) -> tuple[nn.Module, int]:
+        """Return the shallow model of a request as nobody has used it yet, and how many periods of layers it lacks."""
+        key = _key(dataclasses.replace(request, recipe=Recipe())), more
+        if key not in self._models:
+            self._models[key] = build_shallow(request, self._files, more)
+        model, missing = self._models[key]
+        return copy.deepcopy(model), missing
+
+
+def _tape(model: Any, recipe: Recipe, platform: Platform) -> tuple[Recipe, list[Event]]:
+    """Trace the step of a model that nobody has used yet."""
+    with quietly():
+        recipe = resolved(model, recipe)
+        return recipe, trace_training(model, recipe, platform)
 
 
 def _key(request: Request) -> str:

@@ -14,9 +14,19 @@ from collections.abc import Sequence
 
 from inspector.training_records import Event
 
-__all__ = ["TapesBySize"]
+__all__ = ["DEGREE", "TapesBySize", "curve"]
 
-_DEGREE = 2
+DEGREE = 2
+
+
+def curve(values: Sequence[int], sizes: Sequence[int], value: int) -> float:
+    """Return where the polynomial through `sizes` at `values` is at `value` (Lagrange)."""
+    return sum(weight * size for weight, size in zip(_weights(values, value), sizes, strict=True))
+
+
+def _weights(values: Sequence[int], value: int) -> list[float]:
+    """Return what each of `values` counts for at `value`."""
+    return [math.prod((value - b) / (a - b) for b in values if b != a) for a in values]
 
 
 class TapesBySize:
@@ -33,16 +43,25 @@ class TapesBySize:
 
     def at(self, value: int) -> list[Event] | None:
         """Return the tape of `value` as the nearest tapes foretell it, None where no two of them agree."""
+        alike = self._alike(value)
+        return self._foretold(alike, value) if alike else None
+
+    def like(self, value: int) -> int:
+        """Return the value whose tape has the events of the one that is foretold for `value`."""
+        return self._alike(value)[0]
+
+    def _alike(self, value: int) -> list[int]:
+        """Return the values next to `value` whose tapes differ in nothing but sizes; empty where no two do."""
         nearest = sorted(self._tapes, key=lambda known: abs(math.log(known / value)))
         for reference in nearest:
-            alike = [known for known in nearest if self._shapes[known] == self._shapes[reference]][: _DEGREE + 1]
+            alike = [known for known in nearest if self._shapes[known] == self._shapes[reference]][: DEGREE + 1]
             if len(alike) > 1:
-                return self._foretold(alike, value)
-        return None
+                return alike
+        return []
 
     def _foretold(self, known: Sequence[int], value: int) -> list[Event]:
         """Lay a polynomial through the sizes of each event."""
-        weights = [math.prod((value - b) / (a - b) for b in known if b != a) for a in known]
+        weights = _weights(known, value)
         first, *others = (self._tapes[each] for each in known)
         sizes: dict[tuple[int, ...], int] = {}
         tape = []

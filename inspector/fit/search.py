@@ -42,10 +42,12 @@ def largest(
     most: int,
     hint: Callable[[int, int], int | None] = lambda _fits, _fails: None,
     most_trials: int = MOST_TRIALS,
+    trusts_hint: bool = False,
 ) -> Bounds:
     """Return the border between the values from 1 to `most` that fit and those that do not, `start` tried first.
 
-    `hint` gets the bounds so far and returns the value that it takes for the largest that fits, None for no idea.
+    `hint` gets the bounds so far and returns the value that it takes for the largest that fits, None for no idea. Where
+    it is trusted, the search ends when that value was tried and fits.
     """
     low, high, step = 0, most + 1, 1
     candidate = min(max(start, 1), most)
@@ -57,6 +59,8 @@ def largest(
         else:
             high = candidate
         hinted = hint(low, high) if high - low > 1 else None
+        if trusts_hint and hinted == low > 0:
+            break
         if hinted is None:
             candidate, step = _unguided(low, high, most), 1
         elif low < hinted < high:

@@ -16,14 +16,11 @@ leaves between segments.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from inspector.fit.catalogue import catalogue
 from inspector.fit_records import Gpu, MemoryFigure, Overhead, Verdict
-from inspector.memory.allocator_settings import AllocatorSettings
-from inspector.memory.timeline import Timeline, fold
-from inspector.training_records import Event
+from inspector.memory.replay import Replays
 
 __all__ = ["DRIVER_RESERVE_BYTES", "overhead", "usable_bytes", "verdict"]
 
@@ -51,22 +48,11 @@ def usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
     return max(gpu.memory_bytes - reserve - overhead_bytes, 0)
 
 
-def verdict(
-    gpu: Gpu,
-    tape: Sequence[Event],
-    unlimited: Timeline,
-    settings: AllocatorSettings | None = None,
-    *,
-    descending_addresses: bool = False,
-) -> Verdict:
-    """Decide whether the step of `tape` runs on `gpu`; `unlimited` is the tape folded without a limit.
-
-    `settings` and `descending_addresses` are those that it was folded with.
-    """
+def verdict(gpu: Gpu, replays: Replays) -> Verdict:
+    """Decide whether the step of `replays` runs on `gpu`."""
     context = overhead(gpu)
     usable = usable_bytes(gpu, context.bytes)
-    replay = functools.partial(fold, tape, settings, descending_addresses=descending_addresses)
-    headroom = _headroom(replay, unlimited, usable)
+    headroom = _headroom(replays, usable)
     return Verdict(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
@@ -78,18 +64,19 @@ def verdict(
     )
 
 
-def _headroom(replay: Callable[..., Timeline], unlimited: Timeline, usable: int) -> int:
+def _headroom(replays: Replays, usable: int) -> int:
     """Return what stays unreserved of the usable bytes or, below 0, how many are missing at least.
 
     Missing is what the peak of allocated memory exceeds them by. Where it does not, the blocks that are alive leave no
     stretch that is long enough, and missing is what the request that failed wanted beyond them.
     """
+    unlimited = replays.unlimited
     if unlimited.peak_reserved_bytes <= usable:
         return usable - unlimited.peak_reserved_bytes
-    limited = replay(limit_bytes=usable)
-    if limited.ran_out is None:
+    limited = replays.under(usable)
+    if limited.failure is None:
         return usable - limited.peak_reserved_bytes
-    failure = limited.ran_out.failure
+    failure = limited.failure
     return min(usable - unlimited.peak_allocated_bytes, usable - failure.reserved_bytes - failure.needed_bytes)
 
 

@@ -25,8 +25,9 @@ from inspector.model.adapter_notices import adapter_notices
 from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
 from inspector.model.configuration import read_configuration
 from inspector.model.loading import NotComparableError, compare, comparison_notices
-from inspector.model.peft_config import read_peft_config
+from inspector.model.peft_config import names_layers, read_peft_config
 from inspector.model.quantize import BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
+from inspector.model.shallow import missing_periods, shorten
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.stored import stored_facts, stored_notices
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
@@ -42,7 +43,7 @@ from inspector.records import (
     SourceFiles,
 )
 
-__all__ = ["count_model"]
+__all__ = ["build_shallow", "build_trainable", "count_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,53 @@ def count_model(
             return counted
         progress("comparing the checkpoint with the model")
         return _with_comparison(counted, subject, files.checkpoint.tensors, files.config)
+
+
+def build_trainable(request: Request, files: SourceFiles | None) -> nn.Module:
+    """Return the model that `count_model` counts, without counting; raises what `count_model` raises."""
+    return _trainable(request, files, lambda _model: None)
+
+
+def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) -> tuple[nn.Module, int]:
+    """Return the model with few of its repeated layers, and how many periods of them are missing (`model.shallow`).
+
+    `more` periods more than need be stay. Nothing is missing where the adapter tells single layers apart.
+    """
+    missing = 0
+
+    def change(model: PreTrainedModel) -> None:
+        nonlocal missing
+        missing = missing_periods(model)
+        if missing:
+            shorten(model, more)
+
+    return _trainable(request, files, change), missing
+
+
+def _trainable(
+    request: Request, files: SourceFiles | None, change: Callable[[PreTrainedModel], None]
+) -> PreTrainedModel | PeftModel:
+    """Build the model of a request and attach its adapter; `change` treats all layers alike."""
+    if isinstance(request.model, PeftModel):
+        raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
+    with quietly(), _requests(allowed=not request.offline), contextlib.ExitStack() as stack:
+        subject = _from_source(request, files) if files is not None else _from_object(request)
+        config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
+        is_alike = config is None or not names_layers(config)
+
+        def build() -> PreTrainedModel:
+            model = subject.build()
+            if is_alike:
+                change(model)
+            return model
+
+        plan = subject.plan
+        if config is None:
+            return build() if plan is None else quantized(build(), plan)
+        if plan is None:
+            return attach(build, config)[0]
+        stack.enter_context(bitsandbytes_stand_in())
+        return attach(functools.partial(_build_prepared, build, plan), config)[0]
 
 
 def _with_comparison(

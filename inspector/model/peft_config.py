@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import peft
@@ -21,7 +22,7 @@ from peft.utils import PeftType
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records import LoraOptions, Notice
 
-__all__ = ["plain_config", "read_peft_config"]
+__all__ = ["names_layers", "plain_config", "read_peft_config"]
 
 # Which PEFT task goes with a model class; PEFT's task decides what it saves beside the adapter (a classifier, say).
 _TASKS = {
@@ -40,6 +41,9 @@ _MOST_OF_A_COUNT = 256
 _LOADERS = ("adapters", "megatron_config", "shadow_model")
 # "mirror" makes SHADOW's second backbone from the base's own configuration.
 _LOADING_NOTHING: tuple[Any, ...] = (None, {}, "mirror")
+
+# How fields end that name modules or parameters of the base.
+_NAMING = ("modules", "parameters", "pattern", "to_save", "indices")
 
 
 def read_peft_config(
@@ -69,6 +73,25 @@ def read_peft_config(
     config.inference_mode = False
     _check(config)
     return config, notices
+
+
+def names_layers(config: PeftConfig) -> bool:
+    """Tell whether an adapter may treat layers of one kind differently: its fields name some by their number."""
+    if any(getattr(config, name, None) for name in ("layers_to_transform", "layers_pattern", "layer_replication")):
+        return True
+    texts = [text for name, value in vars(config).items() if name.endswith(_NAMING) for text in _texts(value)]
+    # A path or a regular expression with a digit in it; names such as fc1 are in every layer.
+    return any(re.search(r"[.\\\[]", text) and re.search(r"\d|\\d", text) for text in texts)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a field, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (str(key) for key in value)
+    elif isinstance(value, (list, tuple, set)):
+        yield from (text for item in value for text in _texts(item))
 
 
 def plain_config(config: PeftConfig) -> dict[str, Any]:

@@ -12,8 +12,9 @@ nothing in a step reads.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,12 +22,31 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows"]
+__all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "one_thread"]
 
 # A mask of 8,192 x 8,192; nothing in a step reads a larger tensor.
 LARGEST_SHADOW = 2**26
 # A padding mask of 16 rows of 4,096; larger floating-point tensors are data.
 LARGEST_FLOAT_SHADOW = 2**16
+
+# What is made of nothing and larger is a square of queries and keys, from which a mask is made that nothing reads.
+_LARGEST_MADE = 2**20
+# Bytes hold what quantization packs: weights, and the state of 8-bit optimizers, whose zeros are as many as weights.
+_PACKED = (torch.uint8, torch.int8)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch's CPU ops run in one thread inside the block: shadows are too small to share out.
+
+    On a machine whose cores were busy the threads of one such op waited 4.5 ms for each other, thousands of times.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _NoValue:
@@ -48,8 +68,11 @@ class Shadows:
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
+        # Most ops take a tensor without a shadow first: that needs no look at the rest.
+        if args and isinstance(args[0], Tensor) and args[0].is_meta and args[0] not in self._values:
+            return NO_VALUE
         leaves = tree_leaves((args, dict(kwargs)))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "meta"]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_meta]
         if not tensors and not _makes_small_tensor(args, leaves, kwargs):
             return NO_VALUE
         if any(tensor not in self._values or tensor.numel() > LARGEST_SHADOW for tensor in tensors):
@@ -94,7 +117,7 @@ def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mappin
     if sources:
         return all(source.numel() <= _largest(source.dtype) for source in sources)
     if args and isinstance(args[0], (list, tuple)):  # the size of ones, zeros, full, empty
-        return math.prod(args[0]) <= _largest(dtype or torch.get_default_dtype())
+        return math.prod(args[0]) <= min(_largest(dtype or torch.get_default_dtype()), _LARGEST_MADE)
     # The ends and the step of arange.
     return all(
         abs(leaf) <= (LARGEST_SHADOW if isinstance(leaf, int) else LARGEST_FLOAT_SHADOW)
@@ -105,4 +128,5 @@ def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mappin
 
 def _largest(dtype: torch.dtype) -> int:
     """Return how many elements of a dtype a shadow may have."""
-    return LARGEST_FLOAT_SHADOW if dtype.is_floating_point or dtype.is_complex else LARGEST_SHADOW
+    is_data = dtype.is_floating_point or dtype.is_complex or dtype in _PACKED
+    return LARGEST_FLOAT_SHADOW if is_data else LARGEST_SHADOW

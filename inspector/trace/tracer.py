@@ -1,7 +1,7 @@
 """Watch every allocation and every free of a step that runs on meta tensors, and write them down.
 
 The tracer records, nothing else: what a block was for follows afterwards from who owned it and how long it lived
-(`Tracer.tape`). A block is a storage, since views share one; `weakref.finalize` on the storage is its end.
+(`Tracer.tape`). A block is a storage, since views share one; a weak reference on the storage tells of its end.
 
 A dispatch mode changes what runs: while one is active, composite code takes branches that work out of place
 (ATen/TensorSubclassLikeUtils.h). Two such changes are undone here. Autograd adds a second gradient of a tensor in place
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.platform import Platform
+from inspector.trace.results import Results, changes_lists_alone, makes_its_results
 from inspector.trace.routing import balanced_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 from inspector.training_records import Category, Event, EventKind, Phase
@@ -60,6 +62,36 @@ _NORM = "aten.linalg_vector_norm.default"
 _OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Op:
+    """What the tracer knows of an op, looked up once: how its results come about and what its kernel takes."""
+
+    name: str
+    result: Callable[..., Any]
+    makes_its_results: bool
+    changes_lists_alone: bool
+    kernel: Kernel | None
+    takes_workspace: bool
+
+
+_OPS: dict[Any, _Op] = {}
+
+
+def _known(func: Any) -> _Op:
+    """Look an op up in the registries."""
+    return _OPS.setdefault(
+        func,
+        _Op(
+            name=str(func),
+            result=META_KERNELS.get(func, func),
+            makes_its_results=makes_its_results(func),
+            changes_lists_alone=changes_lists_alone(func),
+            kernel=KERNELS.get(func),
+            takes_workspace=func in WORKSPACE_OPS,
+        ),
+    )
+
+
 class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform."""
 
@@ -73,6 +105,7 @@ class Tracer(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
+        self._results = Results()
         self._platform = platform
         self._on_cuda = on_cuda
         self._balances_experts = balances_experts
@@ -80,6 +113,7 @@ class Tracer(TorchDispatchMode):
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories: dict[int, Category] = {}
         self._blocks: dict[int, int] = {}
+        self._watched: dict[int, _Watched] = {}
         self._sizes: dict[int, int] = {}
         self._count = 0
         self._phase = Phase.LOAD
@@ -146,29 +180,37 @@ class Tracer(TorchDispatchMode):
         if func is aten.add.Tensor and not kwargs and self._accumulates_in_place(*args):
             return aten.add_.Tensor(*args)
         func = self._without_mode(func)
+        op = _OPS.get(func) or _known(func)
         value = self.shadows.run(func, args, kwargs)
         if func is aten._local_scalar_dense.default and value is not NO_VALUE:
             return value
         if func is aten.nonzero.default and value is not NO_VALUE:
             result = args[0].new_empty(value.shape, dtype=torch.int64)
         else:
-            result = META_KERNELS.get(func, func)(*args, **kwargs)
+            result = self._result(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
         elif self._balances_experts and (choice := balanced_choice(func, args, result)):
             self.shadows.set(*choice)
-        name = str(func)
+        name = op.name
         if func in _INDEXING and torch._C._current_autograd_node() is None:
             # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
             self._see_outputs(args[1], name)
-        kernel = KERNELS.get(func) if self._on_cuda else None
-        if kernel is not None:
-            self._run_kernel(kernel, args, kwargs, result, name)
+        if self._on_cuda and op.kernel is not None:
+            self._run_kernel(op.kernel, args, kwargs, result, name)
         else:
             self._see_outputs(result, name)
-        if self._on_cuda and func in WORKSPACE_OPS:
+        if self._on_cuda and op.takes_workspace:
             self._take_workspaces(func, args)
         return result
+
+    def _result(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what an op returns."""
+        if op.changes_lists_alone and args[0] and args[0][0].is_meta:
+            return None
+        if op.makes_its_results:
+            return self._results.run(func, op.result, args, kwargs)
+        return op.result(*args, **kwargs)
 
     def __enter__(self) -> Tracer:
         """Start watching ops and modules."""
@@ -234,7 +276,8 @@ class Tracer(TorchDispatchMode):
             category = self._category_now(tensor, op)
             if category is not None:
                 self._categories[block] = category
-            weakref.finalize(storage, self._forget, key).atexit = False
+            watched = self._watched[key] = _Watched(storage, self._forget)
+            watched.key = key
         return block
 
     def _category_now(self, tensor: Tensor, op: str) -> Category | None:
@@ -269,9 +312,10 @@ class Tracer(TorchDispatchMode):
         self._record(EventKind.ALLOCATE, block, size, op)
         return block
 
-    def _forget(self, key: int) -> None:
+    def _forget(self, watched: _Watched) -> None:
         """Record the end of a storage."""
-        self._release(self._blocks.pop(key))
+        del self._watched[watched.key]
+        self._release(self._blocks.pop(watched.key))
 
     def _release(self, block: int) -> None:
         """Record the end of a block."""
@@ -279,8 +323,8 @@ class Tracer(TorchDispatchMode):
 
     def _see_outputs(self, result: Any, op: str) -> None:
         """Record the outputs of an op that are new."""
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.device.type == "meta":
+        for leaf in (result,) if isinstance(result, Tensor) else tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.is_meta:
                 self._see(leaf, op)
 
     def _run_kernel(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, op: str) -> None:
@@ -316,6 +360,16 @@ class Tracer(TorchDispatchMode):
         for block in self._sizes:
             if block >= self._started:
                 self._categories.setdefault(block, kept)
+
+
+class _Watched(weakref.ref[Any]):
+    """A storage that is watched until it ends, and the key that the tracer knows it by.
+
+    What `weakref.finalize` does, without its registry and its atexit hook, which cost more than some ops.
+    """
+
+    __slots__ = ("key",)
+    key: int
 
 
 class _KernelScratch:

@@ -33,7 +33,7 @@ from inspector.trace.optimizers import made_optimizer, managed_bytes, state_tens
 from inspector.trace.platform import Platform, platform_of
 from inspector.trace.quantized import OUTLIERS, has_int8_weights, is_quantized, load_quantized, quantized_rules
 from inspector.trace.routing import loops_over_experts
-from inspector.trace.shadow import LARGEST_SHADOW
+from inspector.trace.shadow import LARGEST_SHADOW, one_thread
 from inspector.trace.step import plain_steps, trainer_steps
 from inspector.trace.tracer import Tracer
 from inspector.training_records import BatchInput, BlockShape, Category, Event, Phase, Recipe, Unaccounted
@@ -133,7 +133,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on them: "
             "add --lora r=16"
         )
-    with flash_attention_package(platform, recipe.attention):
+    with flash_attention_package(platform, recipe.attention), one_thread():
         return _traced(model, base, recipe, platform)
 
 

@@ -8,6 +8,7 @@ from inspector.fit.catalogue import find
 from inspector.fit.verdict import DRIVER_RESERVE_BYTES, overhead, usable_bytes, verdict
 from inspector.fit_records import MemoryFigure, Verdict
 from inspector.memory.allocator_settings import MIB, AllocatorSettings
+from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
 from tests.pure.gpus import made_gpu
 from tests.pure.tapes import Tape
@@ -15,7 +16,7 @@ from tests.pure.tapes import Tape
 
 def judged(tape: Tape, usable: int) -> Verdict:
     """Return the verdict on a GPU that has exactly so much for the allocator."""
-    return verdict(made_gpu(usable), tape.events, fold(tape.events))
+    return verdict(made_gpu(usable), Replays.of(tape.events))
 
 
 def cached() -> Tape:
@@ -62,7 +63,7 @@ def test_memory_in_pieces_does_not_fit_though_the_allocated_peak_would(usable: i
 
 def test_the_context_is_not_usable() -> None:
     """100 MiB with a context of 30 leave 70."""
-    result = verdict(made_gpu(100 * MIB, context_bytes=30 * MIB), cached().events, fold(cached().events))
+    result = verdict(made_gpu(100 * MIB, context_bytes=30 * MIB), Replays.of(cached().events))
     assert (result.overhead_bytes, result.usable_bytes, result.headroom_bytes) == (30 * MIB, 70 * MIB, 10 * MIB)
     assert result.assumptions == ()
 
@@ -76,7 +77,7 @@ def test_of_a_total_of_the_driver_some_is_out_of_reach() -> None:
     """Torch sees less than nvidia-smi prints, and the verdict says what was taken for it."""
     gpu = made_gpu(1000 * MIB, context_bytes=48 * MIB, figure=MemoryFigure.DRIVER)
     assert DRIVER_RESERVE_BYTES == 652 * MIB
-    result = verdict(gpu, cached().events, fold(cached().events))
+    result = verdict(gpu, Replays.of(cached().events))
     assert result.usable_bytes == 300 * MIB
     assert [text for text in result.assumptions if "652 MiB" in text] == list(result.assumptions)
 
@@ -98,7 +99,7 @@ def test_a_context_that_was_not_measured_is_the_largest_known_of_the_architectur
 def test_what_is_assumed_of_a_card_is_said() -> None:
     """An MI300X has no CUDA and no measured context; a T4 has both."""
     tape = cached()
-    t4, mi300x = (verdict(find(name).gpu, tape.events, fold(tape.events)) for name in ("t4", "mi300x"))
+    t4, mi300x = (verdict(find(name).gpu, Replays.of(tape.events)) for name in ("t4", "mi300x"))
     assert t4.assumptions == ()
     context, cuda = mi300x.assumptions
     assert "not measured" in context
@@ -110,9 +111,9 @@ def test_the_replay_runs_under_the_allocators_settings() -> None:
     """Expandable segments join what is free: the 12 MiB take 6 + 8 free MiB of two pages and need no third one."""
     settings = AllocatorSettings.parse("expandable_segments:True")
     tape = fragmented()
-    plain = verdict(made_gpu(31 * MIB), tape.events, fold(tape.events))
-    joined = verdict(made_gpu(40 * MIB), tape.events, fold(tape.events, settings), settings)
+    plain = verdict(made_gpu(31 * MIB), Replays.of(tape.events))
+    joined = verdict(made_gpu(40 * MIB), Replays.of(tape.events, settings))
     # Three blocks of 6 take one page of 20 MiB. Of it 2 are free at its end, behind which 12 MiB need one page more.
     assert plain.headroom_bytes == -1 * MIB
     assert joined.headroom_bytes == 0
-    assert verdict(made_gpu(39 * MIB), tape.events, fold(tape.events, settings), settings).headroom_bytes < 0
+    assert verdict(made_gpu(39 * MIB), Replays.of(tape.events, settings)).headroom_bytes < 0

@@ -1,0 +1,178 @@
+"""A model with fewer of its repeated layers, and how many are missing: what it does for three it does for eighty.
+
+A stack is a list of layers. Layers are of one kind where they hold the same modules, shapes and settings, what their
+configuration says of each layer included; kinds may alternate (sliding and full attention), which makes a period of
+several layers. What is left are the layers before the longest periodic run, some of its periods, and all that follows.
+Stacks that lack equally many periods (an encoder and its decoder) are shortened together, others stay as they are.
+
+Does not cover: layers that share parameters, and settings that depend on the depth otherwise than by counting. Such
+models are left whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+__all__ = ["missing_periods", "shorten"]
+
+_SETTINGS = (bool, int, float, str, tuple, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """A list of layers in its model, with the longest run of `periods` of `period` layers in it, from `start` on."""
+
+    parent: nn.Module
+    name: str
+    start: int
+    period: int
+    periods: int
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Return the list."""
+        layers = self.parent._modules[self.name]
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    @property
+    def missing(self) -> int:
+        """Return how many periods the shallow stack lacks.
+
+        Enough stay that at least one lies neither first nor last: what those two do differs.
+        """
+        return self.periods - (3 if self.period == 1 else 2)
+
+
+def missing_periods(model: PreTrainedModel) -> int:
+    """Return how many periods `shorten` takes out of a model; 0 where it leaves too much to be worth it."""
+    stacks = _shortened_stacks(model)
+    if not stacks:
+        return 0
+    whole = sum(len(stack.layers) for stack in stacks)
+    left = whole - sum(stack.missing * stack.period for stack in stacks)
+    more = sum(stack.period for stack in stacks)
+    # Two shallow models are run in place of the whole one.
+    return stacks[0].missing if left + (left + more) < whole else 0
+
+
+def shorten(model: PreTrainedModel, more: int = 0) -> None:
+    """Take the periods that are missing but for `more` of them out of a model, in place."""
+    for stack in _shortened_stacks(model):
+        count = (stack.missing - more) * stack.period
+        end = stack.start + stack.periods * stack.period
+        layers = list(stack.layers)
+        counters = _counters(layers)
+        stack.parent._modules[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
+        for layer in layers[end:]:
+            for name, module in layer.named_modules():
+                for attribute in counters.get(name, ()):
+                    setattr(module, attribute, getattr(module, attribute) - count)
+        config = getattr(stack.parent, "config", None)
+        if isinstance(config, PretrainedConfig):
+            _shorten_config(config, len(layers), end - count, end)
+
+
+def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) -> None:
+    """Let a configuration say of a stack of `count` layers what it says of those outside `first` to `end`."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == count:
+            setattr(config, name, value[:first] + value[end:])
+        elif type(value) is int and value == count and "layer" in name:
+            setattr(config, name, count - (end - first))
+
+
+def _shortened_stacks(model: PreTrainedModel) -> list[_Stack]:
+    """Return the stack that lacks the most layers, with those that lack as many periods."""
+    stacks = [stack for stack in _stacks(model) if stack.missing > 0]
+    if not stacks:
+        return []
+    largest = max(stacks, key=lambda stack: stack.period * stack.missing)
+    return [stack for stack in stacks if stack.missing == largest.missing]
+
+
+def _stacks(model: PreTrainedModel) -> Iterator[_Stack]:
+    """Yield the lists of layers that are in no other list, with the longest periodic run in each."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        if any(path.startswith(f"{outer}.") for outer in found):
+            continue
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) > 1 and _holds_its_own(child):
+                found.append(f"{path}.{name}" if path else name)
+                start, period, periods = _longest_run(_kinds(child, getattr(module, "config", None)))
+                if periods > 1:
+                    yield _Stack(module, name, start, period, periods)
+
+
+def _holds_its_own(layers: nn.ModuleList) -> bool:
+    """Tell whether layers have parameters and share none."""
+    counts = [len(list(layer.parameters())) for layer in layers]
+    return all(counts) and sum(counts) == len({id(parameter) for parameter in layers.parameters()})
+
+
+def _kinds(layers: nn.ModuleList, config: Any) -> list[int]:
+    """Return the kind of each layer as a number."""
+    counters = _counters(list(layers))
+    by_layer = [
+        value for value in vars(config or object).values() if isinstance(value, list) and len(value) == len(layers)
+    ]
+    numbers: dict[tuple[Any, ...], int] = {}
+    kinds = []
+    for index, layer in enumerate(layers):
+        kind = (_kind(layer, counters), *(repr(values[index]) for values in by_layer))
+        kinds.append(numbers.setdefault(kind, len(numbers)))
+    return kinds
+
+
+def _kind(layer: nn.Module, counters: dict[str, set[str]]) -> tuple[Any, ...]:
+    """Return what two layers of one kind have in common."""
+    parts: list[Any] = []
+    for name, module in layer.named_modules():
+        skipped = counters.get(name, set())
+        parts.append((name, type(module)))
+        parts += (
+            (key, repr(value))
+            for key, value in sorted(vars(module).items())
+            if isinstance(value, _SETTINGS) and key not in skipped
+        )
+    parts += ((name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in layer.named_parameters())
+    parts += ((name, tensor.shape, tensor.dtype) for name, tensor in layer.named_buffers())
+    return tuple(parts)
+
+
+def _counters(layers: list[nn.Module]) -> dict[str, set[str]]:
+    """Return the settings, by the path of their module in a layer, that count the layers."""
+    values: dict[tuple[str, str], list[int]] = {}
+    for index, layer in enumerate(layers):
+        for name, module in layer.named_modules():
+            for key, value in vars(module).items():
+                if type(value) is int:
+                    values.setdefault((name, key), []).append(value - index)
+    counters: dict[str, set[str]] = {}
+    for (name, key), offsets in values.items():
+        # What is the same everywhere counts nothing; what is in one layer alone tells nothing.
+        if len(offsets) > 1 and len(set(offsets)) == 1:
+            counters.setdefault(name, set()).add(key)
+    return counters
+
+
+def _longest_run(kinds: list[int]) -> tuple[int, int, int]:
+    """Return where the longest periodic run starts, how long its period is, and how often it is there."""
+    best = (0, 1, 1)
+    for period in range(1, len(kinds) // 2 + 1):
+        start = 0
+        while start + period <= len(kinds):
+            end = start + period
+            while end < len(kinds) and kinds[end] == kinds[end - period]:
+                end += 1
+            periods = (end - start) // period
+            if periods * period > best[1] * best[2] and periods > 1:
+                best = (start, period, periods)
+            start = max(end - period, start) + 1
+    return best

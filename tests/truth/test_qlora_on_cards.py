@@ -13,6 +13,7 @@ import pytest
 
 from inspector.fit.catalogue import find
 from inspector.fit.verdict import overhead, usable_bytes, verdict
+from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
 from inspector.model.counting import count_model
 from inspector.trace.training import resolved, trace_training
@@ -65,8 +66,8 @@ def test_it_stops_where_the_real_allocator_stops_and_runs_where_that_runs(tape: 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_card_of_48_gb_has_12_gb_to_spare_and_one_of_24_gb_does_not_load_it(tape: Sequence[Event]) -> None:
-    timeline = fold(tape)
-    large, small = (verdict(find(name).gpu, tape, timeline) for name in ("l40s", "rtx 4090"))
+    replays = Replays.of(tape)
+    large, small = (verdict(find(name).gpu, replays) for name in ("l40s", "rtx 4090"))
     assert (large.fits, large.headroom_bytes) == (True, large.usable_bytes - PEAK_RESERVED)
     assert large.headroom_bytes == 12_860_784_640
     assert (small.fits, small.headroom_bytes) == (False, small.usable_bytes - PEAK_ALLOCATED)

@@ -45,7 +45,7 @@ from inspector.units import format_bytes
 __all__ = ["check", "figures_of", "folded", "measured"]
 
 # Until then torch takes, of free blocks of one size, that of the lowest address (docs/training.md).
-_COMPARES_ADDRESSES = (2, 10)
+_COMPARES_ADDRESSES = (2, 11)
 _LONGEST_HISTORY = 4_000_000
 _MOST_SHOWN = 20
 _LONGEST_DIFFERENCE = 12

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 __all__ = [
     "CheckpointFacts",
     "Comparison",
+    "FormatComparison",
+    "FormatDifference",
     "LeftOut",
     "LoadCost",
     "NamedTensors",
@@ -133,6 +135,39 @@ class Comparison:
     largest_fused_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatDifference:
+    """Tensors that the headers of a quantized checkpoint have and its format does not, or otherwise, or only expects.
+
+    `names` are folded over layers, `tensors` is how many they are; all have the same dtypes and shapes. A side that
+    does not have them has no dtype and no shape, and no bytes. The bytes are of all tensors.
+    """
+
+    names: Sequence[str]
+    tensors: int
+    expected_dtype: str | None = None
+    expected_shape: Sequence[int] | None = None
+    expected_bytes: int = 0
+    stored_dtype: str | None = None
+    stored_shape: Sequence[int] | None = None
+    stored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatComparison:
+    """The headers of a quantized checkpoint beside the tensors that its format makes of the model.
+
+    `stored_bytes` is `expected_bytes` and `varying_bytes`, the size of texts whose length depends on data, and what the
+    `differences` say.
+    """
+
+    method: str
+    expected_bytes: int
+    stored_bytes: int
+    varying_bytes: int = 0
+    differences: Sequence[FormatDifference] = ()
+
+
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +192,8 @@ class CheckpointFacts:
     `bytes`, `files` and `largest_file_bytes` are of the weight files that `from_pretrained` downloads by default,
     `download_bytes` adds the small files that come with them. `tensors`, `tensor_bytes`, `dtypes` (elements by
     safetensors dtype) and `parameters` (their sum) come from the headers. `beyond_parameters` adds up to `parameters`
-    minus P; what is left over is `unexplained`. `weights` are the files themselves.
+    minus P; what is left over is `unexplained`. `weights` are the files themselves. `by_format` sets the headers of a
+    quantized checkpoint beside its format.
     """
 
     format: str | None = None
@@ -178,4 +214,5 @@ class CheckpointFacts:
     not_in_model: NamedTensors | None = None
     not_in_checkpoint: NamedTensors | None = None
     mismatched: Sequence[ShapeDifference] | None = None
+    by_format: FormatComparison | None = None
     loading: Sequence[LoadCost] | None = None

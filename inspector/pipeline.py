@@ -176,7 +176,7 @@ def _checkpoint(files: SourceFiles | None, counted: Counted) -> CheckpointFacts 
 
     if files is None or files.checkpoint is None:
         return None
-    return checkpoint_facts(files.checkpoint, counted, quantized="quantization_config" in files.config)
+    return checkpoint_facts(files.checkpoint, counted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inspector.checkpoint_records import CheckpointFacts, Comparison, StoredCheckpoint
+from inspector.checkpoint_records import CheckpointFacts, Comparison, FormatComparison, StoredCheckpoint
 from inspector.fit_records import Search, Verdict
 from inspector.training_records import MemoryPhase, Peak, Recipe, TrainingMemory
 
@@ -286,10 +286,11 @@ class QuantizationFacts:
     `method` is nf4, fp4 or int8 of bitsandbytes, or the method that the checkpoint declares; `source` says who asked
     for it: "request" or "checkpoint". `modules` are the converted layers, folded, `kept` the linear layers that stay in
     float. `parameters` is the number of quantized weights, `weight_bytes` their packed size and `scale_bytes` all that
-    is kept to unpack them; `kept_bytes` are the remaining parameters as they are loaded. None where no rule is known
-    for the format. `dequantized_bytes` is the size of all parameters in the dtype of the model. `compute_dtype` is the
-    dtype of products. `trains` says whether an adapter can be trained on the quantized weights as they are, `note` what
-    else there is to know.
+    is kept to unpack them; `kept_bytes` are the remaining parameters as they are loaded. `stored_bytes` is the size of
+    all tensors of a checkpoint in this format, which nobody stores where it was asked for on loading; None also where
+    it depends on data. None where no rule is known for the format. `dequantized_bytes` is the size of all parameters in
+    the dtype of the model. `compute_dtype` is the dtype of products. `trains` says whether an adapter can be trained on
+    the quantized weights as they are, `note` what else there is to know.
     """
 
     method: str
@@ -303,6 +304,7 @@ class QuantizationFacts:
     weight_bytes: int | None = None
     scale_bytes: int | None = None
     kept_bytes: int | None = None
+    stored_bytes: int | None = None
     dequantized_bytes: int
     trains: bool | None = None
     note: str | None = None
@@ -322,7 +324,8 @@ class Counted:
     `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers,
     `base_frozen_dtypes` bytes by dtype of what its class itself does not train.
     `trainable` is the counted model itself on meta, for a step to be traced; it belongs to the inspection alone, and is
-    None where the model is the caller's. `comparison` sets the stored tensors beside the model, where both are known.
+    None where the model is the caller's. `comparison` sets the stored tensors beside the model, where both are known,
+    `by_format` those of a quantized checkpoint beside its format.
     """
 
     model: ModelFacts
@@ -334,6 +337,7 @@ class Counted:
     quantization: QuantizationFacts | None = None
     trainable: Any = None
     comparison: Comparison | None = None
+    by_format: FormatComparison | None = None
     notices: Sequence[Notice] = ()
 
 

@@ -34,6 +34,9 @@ __all__ = ["Progress", "Trial", "Trials"]
 
 Progress = Callable[[str], None]
 
+# How many depths are tried: in some models what two layers show is not yet what all do.
+_DEPTHS = 2
+
 
 class Trial:
     """A traced recipe: what it takes, and what it means for GPUs.
@@ -143,18 +146,21 @@ class Trials:
     def _foretold(self, request: Request, recipe: Recipe) -> tuple[Recipe, list[Event], Deepening | None] | None:
         """Return the resolved recipe, the tape of a shallow model and what deepens it, None where nothing does."""
         try:
-            model, missing = self._model(request)
-            if not missing:
-                return None
-            resolved_recipe, shallow = _tape(model, recipe, self._platform)
-            deepening = self._layers.deepening(shallow, missing)
-            if deepening is None:
-                deeper = _tape(self._model(request, more=1)[0], recipe, self._platform)[1]
-                if self._layers.learn(shallow, deeper):
-                    deepening = self._layers.deepening(shallow, missing)
+            for more in range(_DEPTHS):
+                model, missing = self._model(request, more)
+                if missing <= more:
+                    return None
+                resolved_recipe, shallow = _tape(model, recipe, self._platform)
+                deepening = self._layers.deepening(shallow, missing - more)
+                if deepening is None:
+                    deeper = _tape(self._model(request, more + 1)[0], recipe, self._platform)[1]
+                    if self._layers.learn(shallow, deeper):
+                        deepening = self._layers.deepening(shallow, missing - more)
+                if deepening is not None:
+                    return resolved_recipe, shallow, deepening
         except NotTraceableError:
-            return None  # what the whole model says is the one to tell
-        return None if deepening is None else (resolved_recipe, shallow, deepening)
+            pass  # what the whole model says is the one to tell
+        return None
 
     def _model(self, request: Request, more: int = 0) -> tuple[nn.Module, int]:
         """Return the shallow model of a request as nobody has used it yet, and how many periods of layers it lacks."""
@@ -162,7 +168,17 @@ class Trials:
         if key not in self._models:
             self._models[key] = build_shallow(request, self._files, more)
         model, missing = self._models[key]
-        return copy.deepcopy(model), missing
+        return _copied(model), missing
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a model; torch copies parameters without what was written onto them."""
+    copied = copy.deepcopy(model)
+    for original, parameter in zip(model.parameters(), copied.parameters(), strict=True):
+        for name, value in vars(original).items():
+            if not hasattr(parameter, name):
+                setattr(parameter, name, value)
+    return copied
 
 
 def _tape(model: Any, recipe: Recipe, platform: Platform) -> tuple[Recipe, list[Event]]:

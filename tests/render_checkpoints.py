@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from inspector.checkpoint_records import (
     CheckpointFacts,
+    FormatComparison,
+    FormatDifference,
     LeftOut,
     LoadCost,
     NamedTensors,
@@ -91,4 +93,10 @@ def hostile_checkpoint(text: str) -> CheckpointFacts:
         not_in_model=names,
         not_in_checkpoint=names,
         mismatched=(ShapeDifference(name=text, stored=(1,), model=(2,)),),
+        by_format=FormatComparison(
+            method=text,
+            expected_bytes=1,
+            stored_bytes=2,
+            differences=(FormatDifference(names=(text,), tensors=1, stored_dtype=text, stored_shape=(1,)),),
+        ),
     )

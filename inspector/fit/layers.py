@@ -6,9 +6,9 @@ beside each other. Where they part, the deeper one holds a run of events that th
 stands before it: that is what a layer adds there, and the deep model has it once for each of its layers. A size that
 grows with the layers (the norms of all gradients in one tensor) grows by the same step each time.
 
-Which block a free ends follows, too: among the live blocks that were made alike it is the n-th newest, or the n-th
-oldest, in both tapes. Two tapes that do not go together like that foretell nothing, and the deep model is traced whole.
-tests/trace holds tapes that were foretold against those of whole models, event by event.
+Which block a free ends follows, too: among the live blocks of one size that were made alike it is the n-th newest, or
+the n-th oldest, in both tapes. Two tapes that do not go together like that foretell nothing, and the deep model is
+traced whole. tests/trace holds tapes that were foretold against those of whole models, event by event.
 
 Does not cover: the numbers of layers in module paths, which stay those of the shallow model.
 """
@@ -31,7 +31,7 @@ __all__ = ["Deepening", "Layers"]
 _LOOKAHEADS = (16, 8, 4, 2, 1)
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
-# How an event came about, without its block and its size.
+# How an event came about, without its block; with the size at its end where it is that of a block.
 _Making = tuple[object, ...]
 # How many live blocks that were made alike are newer and older; None where an event ends or retags none.
 _Ranks = tuple["int | None", "int | None"]
@@ -75,21 +75,25 @@ class Deepening:
 
     def tape(self, shallow: Sequence[Event]) -> list[Event]:
         """Return the deep tape of a shallow one."""
-        return [
-            Event(
-                kind=event.kind,
-                block=block,
-                bytes=event.bytes + added,
-                category=event.category,
-                phase=event.phase,
-                step=event.step,
-                module=event.module,
-                op=event.op,
+        sizes: dict[int, int] = {}
+        tape = []
+        for source, block, added in zip(self.sources, self.blocks, self.added_bytes, strict=True):
+            event = shallow[source]
+            # A free tells the size of its block, which need not be that of the block that the source frees.
+            size = sizes.setdefault(block, event.bytes + added)
+            tape.append(
+                Event(
+                    kind=event.kind,
+                    block=block,
+                    bytes=size,
+                    category=event.category,
+                    phase=event.phase,
+                    step=event.step,
+                    module=event.module,
+                    op=event.op,
+                )
             )
-            for event, block, added in zip(
-                map(shallow.__getitem__, self.sources), self.blocks, self.added_bytes, strict=True
-            )
-        ]
+        return tape
 
     def requests(self, shallow: Sequence[Event]) -> Requests:
         """Return the requests of the deep tape."""
@@ -192,13 +196,14 @@ class _Tape:
         live: defaultdict[_Making, list[int]] = defaultdict(list)
         made: dict[int, _Making] = {}
         for index, event in enumerate(tape):
-            making = of_block = _making(event)
+            making = _making(event)
+            of_block: _Making = ()
             if event.kind is EventKind.ALLOCATE:
-                made[event.block] = making
-                live[making].append(event.block)
+                of_block = made[event.block] = (*making, event.bytes)
+                live[of_block].append(event.block)
             elif event.block in made:
                 of_block = made[event.block]
-                making = (*making, of_block)
+                making = (*making, *of_block[:-1])
                 alike = live[of_block]
                 place = alike.index(event.block)
                 self.oldest[index], self.newest[index] = place, len(alike) - 1 - place
@@ -275,12 +280,13 @@ class _Aligned:
         return [*runs, _Run(once, False), _Run(more, True)]
 
     def _alike(self, here: int, there: int) -> bool:
-        """Tell whether two events are the same but for their blocks."""
+        """Tell whether two events are the same, on blocks of one rank."""
         return (
             here < self._end
             and there < self._deeper_end
             and self._shallow.tape[here].bytes == self._deeper.tape[there].bytes
             and self._shallow.makings[here] == self._deeper.makings[there]
+            and _step(here, 0, self._shallow.ranks(here), self._deeper.ranks(there)) is not None
         )
 
     def _inserted(self, here: int, there: int) -> int:
@@ -304,7 +310,7 @@ class _Aligned:
     def _repeats(self, there: int, length: int) -> bool:
         """Tell whether the events from `there` on repeat as many before them, sizes included."""
         tape, makings = self._deeper.tape, self._deeper.makings
-        return there >= length and all(
+        return there - length >= self._deeper_start and all(
             tape[index].bytes == tape[index - length].bytes and makings[index] == makings[index - length]
             for index in range(there, there + length)
         )
@@ -315,6 +321,8 @@ class _Aligned:
         if here == self._end or there == self._deeper_end or shallow.makings[here] != deeper.makings[there]:
             return None
         gain = deeper.tape[there].bytes - shallow.tape[here].bytes
+        if gain < 0:
+            return None
         ranks = (
             (shallow.newest.get(here), shallow.oldest.get(here)),
             (deeper.newest.get(there), deeper.oldest.get(there)),

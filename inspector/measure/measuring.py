@@ -44,8 +44,6 @@ from inspector.units import format_bytes
 
 __all__ = ["check", "figures_of", "folded", "measured"]
 
-# Until then torch takes, of free blocks of one size, that of the lowest address (docs/training.md).
-_COMPARES_ADDRESSES = (2, 11)
 _LONGEST_HISTORY = 4_000_000
 _MOST_SHOWN = 20
 _LONGEST_DIFFERENCE = 12
@@ -128,7 +126,7 @@ def folded(
     limit_bytes: int | None = None,
 ) -> Timeline:
     """Run a tape through the allocator of the torch of `platform`, over a driver with such addresses."""
-    is_descending = descending and platform.torch_version <= _COMPARES_ADDRESSES
+    is_descending = descending and platform.takes_lowest_address
     return fold(tape, settings, limit_bytes=limit_bytes, descending_addresses=is_descending)
 
 

@@ -78,6 +78,7 @@ class CachingAllocator:
         self.max_allocated_bytes = 0
         self.max_requested_bytes = 0
         self.retry_count = 0
+        self._rounded: dict[int, tuple[int, Pool]] = {}
 
     @property
     def reserved_bytes(self) -> int:
@@ -91,10 +92,7 @@ class CachingAllocator:
 
     def allocate(self, requested_bytes: int) -> Block | OutOfMemory:
         """Hand out a block for a request of at least one byte, or say that memory ran out."""
-        if requested_bytes <= 0:
-            raise ValueError(f"a block needs at least one byte, not {requested_bytes}")
-        size = self.settings.round_size(requested_bytes)
-        pool = self._small if size <= SMALL_BYTES else self._large
+        size, pool = self._rounded.get(requested_bytes) or self._round(requested_bytes)
         block = pool.take(size) or self._grow(pool, size)
         if block is None:
             return OutOfMemory(
@@ -110,8 +108,10 @@ class CachingAllocator:
         block.requested_bytes = requested_bytes
         self.allocated_bytes += block.size
         self.requested_bytes += requested_bytes
-        self.max_allocated_bytes = max(self.max_allocated_bytes, self.allocated_bytes)
-        self.max_requested_bytes = max(self.max_requested_bytes, self.requested_bytes)
+        if self.allocated_bytes > self.max_allocated_bytes:
+            self.max_allocated_bytes = self.allocated_bytes
+        if self.requested_bytes > self.max_requested_bytes:
+            self.max_requested_bytes = self.requested_bytes
         return block
 
     def free(self, block: Block) -> None:
@@ -134,6 +134,14 @@ class CachingAllocator:
         self.max_allocated_bytes = self.allocated_bytes
         self.max_requested_bytes = self.requested_bytes
         self._device.max_reserved_bytes = self._device.reserved_bytes
+
+    def _round(self, requested_bytes: int) -> tuple[int, Pool]:
+        """Return the size that a request is rounded to, and its pool; a step asks for few sizes, each many times."""
+        if requested_bytes <= 0:
+            raise ValueError(f"a block needs at least one byte, not {requested_bytes}")
+        size = self.settings.round_size(requested_bytes)
+        rounded = self._rounded[requested_bytes] = size, self._small if size <= SMALL_BYTES else self._large
+        return rounded
 
     def _grow(self, pool: Pool, size: int) -> Block | None:
         """Get memory from the device, after releasing what is cached if need be [:1193-1242]."""

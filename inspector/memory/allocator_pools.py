@@ -88,12 +88,13 @@ class Device:
 class Pool:
     """Blocks of one size class in segments of their own [CUDACachingAllocator.cpp:2512-2740]."""
 
-    __slots__ = ("device", "free_blocks", "settings", "small")
+    __slots__ = ("device", "free_blocks", "max_split_bytes", "settings", "small")
 
     def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
         self.device = device
         self.settings = settings
         self.small = small
+        self.max_split_bytes = settings.max_split_bytes
         # Sorted by size, then address, as torch's std::set is; no two blocks share an address.
         self.free_blocks: list[tuple[int, int, Block]] = []
 
@@ -107,17 +108,18 @@ class Pool:
 
     def take(self, size: int) -> Block | None:
         """Take the best free block for `size` out of the set; only one candidate is looked at [:2560]."""
+        free_blocks = self.free_blocks
         index = self.candidate(size)
-        if index == len(self.free_blocks):
+        if index == len(free_blocks):
             return None
-        found, _, block = self.free_blocks[index]
-        settings = self.settings
-        if size < settings.max_split_bytes:
-            if found >= settings.max_split_bytes:
+        found, _, block = free_blocks[index]
+        limit = self.max_split_bytes
+        if size < limit:
+            if found >= limit:
                 return None
-        elif found >= size + settings.max_non_split_rounding_bytes:
+        elif found >= size + self.settings.max_non_split_rounding_bytes:
             return None
-        del self.free_blocks[index]
+        del free_blocks[index]
         return block
 
     def candidate(self, size: int) -> int:
@@ -136,7 +138,7 @@ class Pool:
         rest = block.size - size
         if self.small:
             return rest >= MIN_BLOCK_BYTES
-        return size < self.settings.max_split_bytes and rest > SMALL_BYTES
+        return rest > SMALL_BYTES and size < self.max_split_bytes
 
     def cut(self, block: Block, size: int, *, mapped: bool = True) -> Block:
         """Shorten a block that is in no set to `size` and return the rest as its right neighbour."""

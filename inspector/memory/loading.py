@@ -25,10 +25,11 @@ __all__ = ["checkpoint_facts"]
 _LOADING_THREADS = 4
 
 
-def checkpoint_facts(stored: StoredCheckpoint, counted: Counted, *, quantized: bool) -> CheckpointFacts:
+def checkpoint_facts(stored: StoredCheckpoint, counted: Counted) -> CheckpointFacts:
     """Return what is known of the stored weights and what loading them as the counted model takes.
 
-    Weights that are stored `quantized` stay so when they are loaded, in memory that is not known here.
+    That is for weights in float. Quantized ones, in the checkpoint or on loading, take another way: to the GPU one by
+    one, which the trace shows where it knows the format.
     """
     sizes = [file.bytes for file in stored.weights]
     known = [size for size in sizes if size is not None]
@@ -57,7 +58,8 @@ def checkpoint_facts(stored: StoredCheckpoint, counted: Counted, *, quantized: b
         not_in_model=comparison.not_in_model if comparison else None,
         not_in_checkpoint=comparison.not_in_checkpoint if comparison else None,
         mismatched=comparison.mismatched if comparison else None,
-        loading=None if quantized else _loading(counted, tensors),
+        by_format=counted.by_format,
+        loading=None if counted.quantization is not None else _loading(counted, tensors),
     )
 
 

@@ -53,6 +53,7 @@ def read_configuration(files: SourceFiles, *, trust_remote_code: bool = False) -
     """
     fields = dict(files.config)
     _check_sizes(fields)
+    _check_quantization(fields.get("quantization_config"))
     model_type = fields.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         raise UnsupportedModelError(
@@ -80,6 +81,23 @@ def read_configuration(files: SourceFiles, *, trust_remote_code: bool = False) -
             )
         )
     return _from_fields(config_class, fields, files.id), notices
+
+
+def _check_quantization(declared: Any) -> None:
+    """Refuse a quantization_config that is no object, and one of two methods at once."""
+    if declared is None:
+        return
+    if not isinstance(declared, Mapping):
+        raise UnsupportedModelError(
+            f"config.json: quantization_config must be an object, not {quoted(declared, 60)}; correct it."
+        )
+    method = declared.get("quant_method")
+    loads = next((key for key in ("load_in_4bit", "load_in_8bit") if declared.get(key)), None)
+    if loads and isinstance(method, str) and method.lower() != "bitsandbytes":
+        raise UnsupportedModelError(
+            f"config.json: quantization_config names {quoted(method, 40)} and sets {loads}, which is bitsandbytes'; "
+            "correct it."
+        )
 
 
 def architecture_names(fields: Mapping[str, Any]) -> list[str]:

@@ -18,15 +18,16 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from inspector.checkpoint_records import Comparison, StoredTensor
+from inspector.checkpoint_records import Comparison, FormatComparison, StoredTensor
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
+from inspector.model.by_format import by_format_notices, compare_with_format
 from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
 from inspector.model.configuration import read_configuration
 from inspector.model.loading import NotComparableError, compare, comparison_notices
 from inspector.model.peft_config import names_layers, read_peft_config
-from inspector.model.quantize import BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
+from inspector.model.quantize import PACKED, BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
 from inspector.model.shallow import missing_periods, shorten
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.stored import stored_facts, stored_notices
@@ -135,9 +136,15 @@ def _with_comparison(
     counted: Counted, subject: _Subject, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
 ) -> Counted:
     """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
+    by_format = _by_format(subject, stored, config.get("quantization_config"))
+    if by_format is not None:
+        notices = (*counted.notices, *by_format_notices(by_format))
+        counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
     try:
         comparison = compare(subject.build, stored, config)
     except NotComparableError as error:
+        if by_format is not None:  # which is the comparison then
+            return counted
         message = f"The stored tensors were not set beside the model's: {error}."
         return dataclasses.replace(
             counted, notices=(*counted.notices, Notice(code="checkpoint-not-compared", message=message))
@@ -149,6 +156,17 @@ def _with_comparison(
         comparison=comparison,
         notices=(*counted.notices, *comparison_notices(comparison)),
     )
+
+
+def _by_format(subject: _Subject, stored: Mapping[str, StoredTensor], declared: Any) -> FormatComparison | None:
+    """Return the stored tensors of a quantized checkpoint beside its format, where that has a rule."""
+    if not isinstance(declared, Mapping):
+        return None
+    packed = None
+    if subject.plan is not None:
+        model = quantized(subject.build(), subject.plan)
+        packed = [name for name, parameter in model.named_parameters() if isinstance(parameter, PACKED)]
+    return compare_with_format(subject.build, stored, declared, packed)
 
 
 def _explained(census: Census, comparison: Comparison, stored_elements: int) -> Census:

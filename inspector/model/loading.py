@@ -6,7 +6,8 @@ keys to ignore. None of it is repeated here. `from_pretrained` itself loads a st
 shapes and dtypes into a model on meta, and its own loading report is the answer. It moves no data and asks no server.
 
 Not covered: packed formats (GPTQ, AWQ, bitsandbytes, MXFP4), whose names and shapes are those of a quantizer that needs
-its libraries; block-scaled FP8 is compared, its scales set aside.
+its libraries: `inspector.model.by_format` holds them against their format. Block-scaled FP8 is compared, its scales
+set aside.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from inspector.model.names import fold_names
 from inspector.model.skeleton import bounded_modules
 from inspector.records import Notice
 
-__all__ = ["NotComparableError", "compare", "comparison_notices"]
+__all__ = ["TORCH_DTYPES", "NotComparableError", "compare", "comparison_notices"]
 
-_TORCH_DTYPES = {
+TORCH_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -173,7 +174,7 @@ def _outspoken(model_class: type[PreTrainedModel], found: dict[str, Any]) -> typ
 
 def _meta(tensor: StoredTensor) -> torch.Tensor:
     """Return a tensor without data of this shape and dtype; other dtypes stand in as bytes of the same shape."""
-    return torch.empty(tensor.shape, dtype=_TORCH_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
+    return torch.empty(tensor.shape, dtype=TORCH_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
 
 
 @contextlib.contextmanager

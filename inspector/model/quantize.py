@@ -26,12 +26,17 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
-from inspector.quantization.bnb_modules import Int8Params, Linear4bit, Params4bit
+from inspector.model.stored import FLOATS, check_patterns, stored_size
+from inspector.quantization.bnb_modules import Int8Params, Params4bit
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
+from inspector.quantization.formats import FORMATS
+from inspector.quantization.layout import Matrix
 from inspector.records import Notice, QuantizationFacts
 from inspector.units import format_count
 
-__all__ = ["BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
+__all__ = ["PACKED", "BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
+
+PACKED = (Params4bit, Int8Params)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +94,13 @@ def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_qu
         return None
     try:
         config = BitsAndBytesConfig.from_dict(dict(declared))
+        skip = config.llm_int8_skip_modules
+        check_patterns(skip or [])
+        _check_values(config)
     except Exception as error:  # the fields are untrusted
         raise UnsupportedModelError(
             f"quantization_config of config.json is malformed ({one_line(error)}); correct it."
         ) from error
-    skip = config.llm_int8_skip_modules
     return BnbPlan(
         method="int8" if config.load_in_8bit else config.bnb_4bit_quant_type,
         compute_dtype=config.bnb_4bit_compute_dtype,
@@ -103,25 +110,34 @@ def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_qu
     )
 
 
+def _check_values(config: BitsAndBytesConfig) -> None:
+    """Raise ValueError for what transformers takes and bitsandbytes does not."""
+    if not config.load_in_4bit and not config.load_in_8bit:
+        raise ValueError("neither load_in_4bit nor load_in_8bit is true")
+    if config.load_in_4bit and config.bnb_4bit_quant_type not in ("nf4", "fp4"):
+        raise ValueError(f"bnb_4bit_quant_type is {quoted(config.bnb_4bit_quant_type, 40)}, not nf4 or fp4")
+    if config.bnb_4bit_compute_dtype not in FLOATS:
+        raise ValueError(f"bnb_4bit_compute_dtype is {config.bnb_4bit_compute_dtype}, in which nothing is multiplied")
+
+
 def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     """Quantize a skeleton in place, by transformers' rules; raises UsageError where there is nothing to quantize."""
     config = plan.config()
     is_int8 = plan.method == "int8"
     quantizer: HfQuantizer = (Bnb8BitHfQuantizer if is_int8 else Bnb4BitHfQuantizer)(config, pre_quantized=False)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    turned = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
     with bitsandbytes_stand_in():
         quantizer.preprocess_model(model, device_map=None)
-    for module in model.modules():
-        if isinstance(module, Linear4bit):  # of a Conv1D, the weight comes the other way round
-            module.weight.is_transposed = issubclass(getattr(module, "source_cls", nn.Linear), Conv1D)
     found = False
     for name, parameter in model.named_parameters():
         # Replaced modules are made in the default dtype; the checkpoint's comes with the weights.
         dtype = dtypes[name]
-        if isinstance(parameter, (Params4bit, Int8Params)):
+        if isinstance(parameter, PACKED):
             shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
             parameter.quantize_from(torch.empty(shape, dtype=dtype, device="meta"))
             parameter.loaded_dtype = parameter.dtype if plan.from_checkpoint else dtype  # type: ignore[union-attr]
+            parameter.inputs_first = name in turned  # type: ignore[union-attr]
             found = True
         elif parameter.dtype is not dtype:
             parameter.data = parameter.data.to(dtype)
@@ -151,7 +167,7 @@ def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
         parameter
         for _, bank in expert_banks(model)
         for parameter in bank.parameters()
-        if not isinstance(parameter, (Params4bit, Int8Params))
+        if not isinstance(parameter, PACKED)
     }
     size = sum(parameter.numel() for parameter in left)
     if not size:
@@ -171,9 +187,9 @@ def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes:
     rest: list[nn.Parameter] = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            (converted if isinstance(module.weight, (Params4bit, Int8Params)) else kept).append(name)
+            (converted if isinstance(module.weight, PACKED) else kept).append(name)
     for parameter in model.parameters():
-        (packed if isinstance(parameter, (Params4bit, Int8Params)) else rest).append(parameter)
+        (packed if isinstance(parameter, PACKED) else rest).append(parameter)
     weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in packed)
     return QuantizationFacts(
         method=plan.method,
@@ -189,6 +205,23 @@ def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes:
         kept_bytes=sum(
             parameter.numel() * getattr(parameter, "loaded_dtype", parameter.dtype).itemsize for parameter in rest
         ),
+        stored_bytes=_stored_bytes(model, plan) if plan.from_checkpoint else None,
         dequantized_bytes=dequantized_bytes,
         trains=True,
     )
+
+
+def _stored_bytes(model: PreTrainedModel, plan: BnbPlan) -> int | None:
+    """Return the size of all tensors of a checkpoint that bitsandbytes has written, where it is known."""
+    config = {
+        "load_in_8bit": plan.method == "int8",
+        "bnb_4bit_quant_type": plan.method,
+        "bnb_4bit_use_double_quant": plan.double_quant,
+    }
+    rule = FORMATS["bitsandbytes"].rule
+    packed = {}
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, PACKED):
+            rows, columns = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
+            packed[name] = rule(config, Matrix(rows=rows, columns=columns, dtype=FLOATS.get(model.dtype, "F32")))
+    return stored_size(model, packed, packed.values())

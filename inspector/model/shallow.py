@@ -2,8 +2,9 @@
 
 A stack is a list of layers. Layers are of one kind where they hold the same modules, shapes and settings, what their
 configuration says of each layer included; kinds may alternate (sliding and full attention), which makes a period of
-several layers. What is left are the layers before the longest periodic run, some of its periods, and all that follows.
-Stacks that lack equally many periods (an encoder and its decoder) are shortened together, others stay as they are.
+several layers. What is left of the stack with the longest periodic run are the layers before that run, two of its
+periods, and all that follows. Other stacks stay as they are: where two grow at once (an encoder and its decoder), what
+a layer of one adds to a tape may read as what one of the other adds.
 
 Does not cover: layers that share parameters, and settings that depend on the depth otherwise than by counting. Such
 models are left whole.
@@ -20,6 +21,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["missing_periods", "shorten"]
 
+# How many periods stay: the first layer of a model may do what others do not, and the last one, too.
+_KEPT = 2
 _SETTINGS = (bool, int, float, str, tuple, type(None))
 
 
@@ -42,40 +45,38 @@ class _Stack:
 
     @property
     def missing(self) -> int:
-        """Return how many periods the shallow stack lacks.
-
-        Enough stay that at least one lies neither first nor last: what those two do differs.
-        """
-        return self.periods - (3 if self.period == 1 else 2)
+        """Return how many periods the shallow stack lacks."""
+        return self.periods - _KEPT
 
 
 def missing_periods(model: PreTrainedModel) -> int:
     """Return how many periods `shorten` takes out of a model; 0 where it leaves too much to be worth it."""
-    stacks = _shortened_stacks(model)
-    if not stacks:
+    stack = _longest_stack(model)
+    if stack is None:
         return 0
-    whole = sum(len(stack.layers) for stack in stacks)
-    left = whole - sum(stack.missing * stack.period for stack in stacks)
-    more = sum(stack.period for stack in stacks)
-    # Two shallow models are run in place of the whole one.
-    return stacks[0].missing if left + (left + more) < whole else 0
+    whole = len(stack.layers)
+    left = whole - stack.missing * stack.period
+    # Two shallow models are run in place of the whole one, and what they say is worked out, which costs half as much.
+    return stack.missing if 3 * (left + left + stack.period) < 2 * whole else 0
 
 
 def shorten(model: PreTrainedModel, more: int = 0) -> None:
     """Take the periods that are missing but for `more` of them out of a model, in place."""
-    for stack in _shortened_stacks(model):
-        count = (stack.missing - more) * stack.period
-        end = stack.start + stack.periods * stack.period
-        layers = list(stack.layers)
-        counters = _counters(layers)
-        stack.parent._modules[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
-        for layer in layers[end:]:
-            for name, module in layer.named_modules():
-                for attribute in counters.get(name, ()):
-                    setattr(module, attribute, getattr(module, attribute) - count)
-        config = getattr(stack.parent, "config", None)
-        if isinstance(config, PretrainedConfig):
-            _shorten_config(config, len(layers), end - count, end)
+    stack = _longest_stack(model)
+    if stack is None:
+        return
+    count = (stack.missing - more) * stack.period
+    end = stack.start + stack.periods * stack.period
+    layers = list(stack.layers)
+    counters = _counters(layers)
+    stack.parent._modules[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
+    for layer in layers[end:]:
+        for name, module in layer.named_modules():
+            for attribute in counters.get(name, ()):
+                setattr(module, attribute, getattr(module, attribute) - count)
+    config = getattr(stack.parent, "config", None)
+    if isinstance(config, PretrainedConfig):
+        _shorten_config(config, len(layers), end - count, end)
 
 
 def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) -> None:
@@ -87,13 +88,10 @@ def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) 
             setattr(config, name, count - (end - first))
 
 
-def _shortened_stacks(model: PreTrainedModel) -> list[_Stack]:
-    """Return the stack that lacks the most layers, with those that lack as many periods."""
+def _longest_stack(model: PreTrainedModel) -> _Stack | None:
+    """Return the stack that lacks the most layers, None where none lacks any."""
     stacks = [stack for stack in _stacks(model) if stack.missing > 0]
-    if not stacks:
-        return []
-    largest = max(stacks, key=lambda stack: stack.period * stack.missing)
-    return [stack for stack in stacks if stack.missing == largest.missing]
+    return max(stacks, key=lambda stack: stack.period * stack.missing, default=None)
 
 
 def _stacks(model: PreTrainedModel) -> Iterator[_Stack]:
@@ -106,8 +104,7 @@ def _stacks(model: PreTrainedModel) -> Iterator[_Stack]:
             if isinstance(child, nn.ModuleList) and len(child) > 1 and _holds_its_own(child):
                 found.append(f"{path}.{name}" if path else name)
                 start, period, periods = _longest_run(_kinds(child, getattr(module, "config", None)))
-                if periods > 1:
-                    yield _Stack(module, name, start, period, periods)
+                yield _Stack(module, name, start, period, periods)
 
 
 def _holds_its_own(layers: nn.ModuleList) -> bool:

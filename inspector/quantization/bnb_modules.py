@@ -17,7 +17,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +41,8 @@ __all__ = [
 # Weights of one absmax, and absmax values of one second-level absmax (functional.py, quantize_4bit).
 _BLOCK = 64
 _NESTED_BLOCK = 256
+# The name by which a layer holds the state of its weight.
+_HELD = "quant_state"
 # Values of a 4-bit type, and of the table that says what an 8-bit absmax means.
 _CODE = 16
 _TABLE = 256
@@ -91,6 +93,13 @@ class QuantState:
         """Tell whether the scales are packed too."""
         return self.state2 is not None
 
+    def copied(self) -> QuantState:
+        """Copy the state with its tensors, in the order of the library's attributes."""
+        absmax, code = _copied(self.absmax), _copied(self.code)
+        offset = None if self.offset is None else _copied(self.offset)
+        state2 = None if self.state2 is None else self.state2.copied()
+        return replace(self, absmax=absmax, code=code, offset=offset, state2=state2)
+
     def tensors(self) -> list[Tensor]:
         """Return every tensor of the state."""
         mine = [self.absmax, self.code, *([self.offset] if self.offset is not None else [])]
@@ -108,7 +117,6 @@ class Params4bit(nn.Parameter):
     bnb_quantized: bool
     module: nn.Module | None
     logical_shape: torch.Size
-    is_transposed: bool
 
     def __new__(
         cls,
@@ -128,7 +136,6 @@ class Params4bit(nn.Parameter):
         self.quant_state = None
         self.bnb_quantized = False
         self.logical_shape = data.shape
-        self.is_transposed = False
         return self
 
     @property
@@ -141,16 +148,15 @@ class Params4bit(nn.Parameter):
         return self.quant_state.tensors() if self.quant_state is not None else []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Params4bit:
-        """Copy the weight with its state, which PEFT does to look at a layer apart."""
-        copied = Params4bit(copy.deepcopy(self.data, memo), self.requires_grad)
+        """Copy the state and then the weight, which PEFT does to look at a layer apart."""
+        state = None if self.quant_state is None else self.quant_state.copied()
+        copied = Params4bit(_copied(self.data), self.requires_grad)
         copied.__dict__.update(self.__dict__)
-        copied.quant_state = copy.deepcopy(self.quant_state, memo)
+        copied.quant_state = state
         return copied
 
     def quantize_from(self, weight: Tensor) -> None:
-        """Pack a weight that is on the device (`Params4bit._quantize`); one that is transposed is copied before."""
-        if self.is_transposed:
-            weight = torch.empty_like(weight)
+        """Pack a weight that is on the device (`Params4bit._quantize`)."""
         self.data, self.quant_state = _quantize_4bit(
             weight, self.quant_type, self.quant_storage, nested=self.compress_statistics
         )
@@ -222,6 +228,16 @@ class Linear4bit(nn.Linear):
         )
         self.compute_dtype = compute_dtype
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Linear4bit:
+        """Copy the layer: the state of its weight twice, since the layer holds it too and the copies are not shared."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        own = {name: value for name, value in self.__dict__.items() if name != _HELD}
+        copied.__dict__.update(copy.deepcopy(own, memo))
+        if self.weight.quant_state is not None:
+            copied.__dict__[_HELD] = self.weight.quant_state.copied()
+        return copied
+
     def forward(self, x: Tensor) -> Tensor:
         """Multiply in the compute dtype, and return the dtype of the input."""
         asked = x.dtype
@@ -262,6 +278,14 @@ class Linear8bitLt(nn.Linear):
             self.bias.data = self.bias.data.to(x.dtype)
         product: Tensor = _MatMul8bit.apply(x, self.weight, self.bias, self.state.threshold)  # type: ignore[no-untyped-call]
         return product
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """Make what `copy.deepcopy` makes of a tensor: its storage, and one element that dies (torch/_tensor.py)."""
+    copied = torch.empty_like(tensor)
+    element = torch.empty((), dtype=tensor.dtype, device=tensor.device)
+    del element
+    return copied
 
 
 # --- 4 bits -----------------------------------------------------------------------------------------------------------

@@ -1,74 +1,35 @@
-"""What weights weigh that a checkpoint stores quantized: integer arithmetic of blocks, a rule for each format.
+"""What weights are that a checkpoint stores quantized: a rule for each format, and what is known of the others.
 
-A format is a rule in a registry, from a `quantization_config` and the shape of a weight to the bytes of the packed
-weight and of all that is kept to unpack it (scales, zero points, permutations). Blocks are integer pairs, block bytes
-and block elements; nothing is bits per weight. A format without a rule is named in `KNOWN`, with what is known of it.
-Pure: no torch.
+A format is a rule in a registry, from a `quantization_config` and the shape of a weight to the tensors that stand for
+it: the packed weight and all that is kept to unpack it (scales, zero points, permutations). Their names, dtypes and
+shapes are those that the libraries write (tests/model/recorded_stored.json). A format without a rule is named in
+`KNOWN`, with what is known of it. Pure: no torch.
 
 Not covered: groups of a configuration that treat layers differently, and files beside the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FORMATS", "KNOWN", "TRAINS", "Block", "Format", "Matrix", "NoRuleError", "Packed", "format_of"]
+from inspector.quantization.compressed_tensors import compressed_tensors_rule
+from inspector.quantization.layout import (
+    Format,
+    Matrix,
+    NoRuleError,
+    Packed,
+    Part,
+    Purpose,
+    Skips,
+    is_shape,
+    is_size,
+    packed_int32,
+)
 
-_INT32 = 4
-_INT64 = 8
-_FLOAT32 = 4
-_HALF = 2
-
-
-class NoRuleError(Exception):
-    """No rule covers this configuration; the message says what is known of it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matrix:
-    """A weight of `rows` outputs and `columns` inputs; `copies` of it, one for each expert."""
-
-    rows: int
-    columns: int
-    copies: int = 1
-
-    @property
-    def count(self) -> int:
-        """Return the number of weights."""
-        return self.rows * self.columns * self.copies
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """The bytes of one matrix: the packed weight, and what unpacks it."""
-
-    weight_bytes: int
-    scale_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A block of `elements` values that takes `bytes` bytes; a last block that is not full takes as many."""
-
-    bytes: int
-    elements: int
-
-    def of(self, count: int) -> int:
-        """Return the bytes of `count` values."""
-        return -(-count // self.elements) * self.bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """A stored format: which weights it packs, and what one of them weighs.
-
-    `experts_only` leaves linear layers as they are. `rule` raises NoRuleError for what it does not cover.
-    """
-
-    rule: Callable[[Mapping[str, Any], Matrix], Packed]
-    experts_only: bool = False
+__all__ = ["FORMATS", "KNOWN", "format_of", "training_on"]
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------
@@ -77,92 +38,157 @@ class Format:
 def _gptq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Integers packed into int32 along the inputs, a float16 scale and a packed zero point a group, one index an input.
 
-    Source: AutoGPTQ's qlinear layers, whose layout GPTQModel keeps: qweight, qzeros, scales, g_idx.
+    Source: gptqmodel/nn_modules/qlinear, `_register_gptq_buffers`; AutoGPTQ's layers are the same.
     """
-    bits = _bits(config, "bits", (2, 4, 8))
+    if config.get("dynamic"):
+        raise NoRuleError("it quantizes layers in different ways (`dynamic`), which is not known here")
+    layout = config.get("checkpoint_format", "gptq")
+    if layout not in ("gptq", "gptq_v2"):
+        raise NoRuleError(f"the layout {layout} is not known here")
+    bits = _bits(config, "bits", (2, 3, 4, 8))
     groups = _groups(matrix.columns, config.get("group_size", 128))
     return Packed(
-        weight_bytes=matrix.copies * _packed_int32(matrix.columns, bits) * matrix.rows,
-        scale_bytes=matrix.copies
-        * (groups * matrix.rows * _HALF + groups * _packed_int32(matrix.rows, bits) + matrix.columns * _INT32),
+        copies=matrix.copies,
+        parts=(
+            Part(
+                suffix=".qweight",
+                dtype="I32",
+                shape=(packed_int32(matrix.columns, bits), matrix.rows),
+                purpose=Purpose.WEIGHT,
+            ),
+            Part(suffix=".qzeros", dtype="I32", shape=(groups, packed_int32(matrix.rows, bits))),
+            Part(suffix=".scales", dtype="F16", shape=(groups, matrix.rows)),
+            Part(suffix=".g_idx", dtype="I32", shape=(matrix.columns,)),
+        ),
     )
 
 
 def _awq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Integers packed into int32 along the outputs, a float16 scale and a packed zero point a group.
 
-    Source: AutoAWQ's WQLinear_GEMM: qweight, qzeros, scales.
+    Source: AutoAWQ's WQLinear_GEMM; gptqmodel/nn_modules/qlinear, AWQuantLinear.
     """
-    version = str(config.get("version", "gemm")).lower()
+    version = str(config.get("version") or config.get("format") or "gemm").lower()
     if version != "gemm":
         raise NoRuleError(f"AWQ stores its {version} layout with padding that is not known here")
-    bits = _bits(config, "bits", (4,), "w_bit")
-    groups = _groups(matrix.columns, config.get("group_size", config.get("q_group_size", 128)))
+    bits = _bits({"bits": 4, **config}, "w_bit" if "w_bit" in config else "bits", (4,))
+    size = config.get("group_size", config.get("q_group_size", 128))
+    groups = _groups(matrix.columns, size)
+    if size != -1 and matrix.columns % size:
+        raise NoRuleError(f"AWQ has no group that is not full, and groups of {size} do not divide {matrix.columns}")
+    rows = packed_int32(matrix.rows, bits)
     return Packed(
-        weight_bytes=matrix.copies * matrix.columns * _packed_int32(matrix.rows, bits),
-        scale_bytes=matrix.copies * groups * (matrix.rows * _HALF + _packed_int32(matrix.rows, bits)),
+        copies=matrix.copies,
+        parts=(
+            Part(suffix=".qweight", dtype="I32", shape=(matrix.columns, rows), purpose=Purpose.WEIGHT),
+            Part(suffix=".qzeros", dtype="I32", shape=(groups, rows)),
+            Part(suffix=".scales", dtype="F16", shape=(groups, matrix.rows)),
+        ),
     )
 
 
 def _fp8(config: Mapping[str, Any], matrix: Matrix) -> Packed:
-    """One byte a weight, a float32 scale for each block, or for the whole weight.
+    """One byte a weight, a float32 scale for each block (of 128 × 128 where no size is given), or one for the weight.
 
-    Source: DeepSeek-V3's weight_scale_inv; transformers/integrations/finegrained_fp8.py, FP8Linear.
+    Source: transformers/integrations/finegrained_fp8.py, FP8Linear; DeepSeek-V3's weight_scale_inv.
     """
-    size = config.get("weight_block_size")
-    scales = 1
-    if size is not None:
-        if not _is_shape(size):
-            raise NoRuleError("weight_block_size is not a pair of sizes")
-        scales = -(-matrix.rows // size[0]) * -(-matrix.columns // size[1])
-    return Packed(weight_bytes=matrix.count, scale_bytes=matrix.copies * scales * _FLOAT32)
+    size = config.get("weight_block_size", (128, 128))
+    if size is not None and not is_shape(size):
+        raise NoRuleError("weight_block_size is not a pair of sizes")
+    scheme, scale = config.get("activation_scheme", "dynamic"), config.get("scale_fmt", "float")
+    if scheme not in ("dynamic", "static") or scale not in ("float", "ue8m0"):
+        raise NoRuleError(f"transformers has no FP8 of activation_scheme {scheme!r:.40} and scale_fmt {scale!r:.40}")
+    if config.get("expert_dtype", "fp8") != "fp8" or config.get("modules_to_convert"):
+        raise NoRuleError("it packs experts or embeddings in another way, which is not known here")
+    blocks = None if size is None else (-(-matrix.rows // size[0]), -(-matrix.columns // size[1]))
+    exponents = blocks is not None and scale == "ue8m0"
+    shape = (matrix.rows, matrix.columns)
+    parts = [
+        Part(suffix=".weight", dtype="F8_E4M3", shape=shape, purpose=Purpose.WEIGHT),
+        Part(suffix=".weight_scale_inv", dtype="F8_E8M0" if exponents else "F32", shape=blocks or ()),
+    ]
+    if scheme == "static":
+        parts.append(Part(suffix=".activation_scale", dtype="F32", shape=()))
+    return Packed(copies=matrix.copies, parts=tuple(parts))
 
 
 def _mxfp4(_config: Mapping[str, Any], matrix: Matrix) -> Packed:
-    """Blocks of 32 values along the inputs: 16 bytes of values, one byte of exponent.
+    """Blocks of 32 values along the inputs: 16 bytes of values, one byte of exponent; all experts in one tensor.
 
-    Source: OCP Microscaling Formats 1.0, section 5.3; openai/gpt-oss stores them as blocks and scales.
+    Source: OCP Microscaling Formats 1.0, section 5.3; transformers/integrations/mxfp4.py, Mxfp4GptOssExperts.
     """
-    lines = matrix.rows * matrix.copies
-    values, exponent = Block(bytes=16, elements=32), Block(bytes=1, elements=32)
-    return Packed(weight_bytes=lines * values.of(matrix.columns), scale_bytes=lines * exponent.of(matrix.columns))
+    blocks = -(-matrix.columns // 32)
+    lines = (matrix.copies, matrix.rows, blocks)
+    return Packed(
+        parts=(
+            Part(suffix="_blocks", dtype="U8", shape=(*lines, 16), purpose=Purpose.WEIGHT),
+            Part(suffix="_scales", dtype="U8", shape=lines),
+        )
+    )
 
 
-def _compressed_tensors(config: Mapping[str, Any], matrix: Matrix) -> Packed:
-    """Packed integers, bytes, or NVFP4, of one group of layers that all linear ones belong to.
+# Bytes of an element in which bitsandbytes packs 4-bit weights (bnb_4bit_quant_storage).
+_STORAGES = {"uint8": ("U8", 1), "float16": ("F16", 2), "bfloat16": ("BF16", 2), "float32": ("F32", 4)}
+_TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
-    Source: compressed-tensors, compressors/quantized_compressors: pack_quantized, naive_quantized, nvfp4_quantized.
+
+def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+    """Two values in a byte and a scale for 64 of them, which may be packed too; or a byte and a scale an output.
+
+    Source: bitsandbytes 0.50, functional.py (QuantState.as_dict) and nn/modules.py (`_save_to_state_dict`).
     """
-    groups = config.get("config_groups")
-    group = next(iter(groups.values()), None) if isinstance(groups, Mapping) and len(groups) == 1 else None
-    weights = group.get("weights") if isinstance(group, Mapping) else None
-    if not isinstance(group, Mapping) or not isinstance(weights, Mapping) or group.get("targets") != ["Linear"]:
-        raise NoRuleError("its configuration groups layers in a way that is not known here")
-    layout = str(group.get("format") or config.get("format"))
-    if layout == "nvfp4-pack-quantized":
-        half, scale = Block(bytes=1, elements=2), Block(bytes=1, elements=16)
-        lines = matrix.rows * matrix.copies
+    if config.get("load_in_8bit"):
         return Packed(
-            weight_bytes=lines * half.of(matrix.columns),
-            scale_bytes=lines * scale.of(matrix.columns) + matrix.copies * _FLOAT32,
+            copies=matrix.copies,
+            parts=(
+                Part(suffix=".weight", dtype="I8", shape=(matrix.rows, matrix.columns), purpose=Purpose.WEIGHT),
+                Part(suffix=".SCB", dtype="F32", shape=(matrix.rows,)),
+                Part(suffix=".weight_format", dtype="U8", shape=(), purpose=Purpose.DESCRIPTION),
+            ),
         )
-    scales = _scale_count(weights, matrix)
-    if layout in ("float-quantized", "int-quantized", "naive-quantized"):
-        _bits(weights, "num_bits", (8,))
-        return Packed(weight_bytes=matrix.count, scale_bytes=matrix.copies * scales * _HALF)
-    if layout == "pack-quantized":
-        bits = _bits(weights, "num_bits", (4, 8))
-        zeros = 0 if weights.get("symmetric", True) else _packed_int32(matrix.rows, bits) * scales // matrix.rows
-        shape = 2 * _INT64
-        return Packed(
-            weight_bytes=matrix.copies * matrix.rows * _packed_int32(matrix.columns, bits),
-            scale_bytes=matrix.copies * (scales * _HALF + zeros + shape),
+    kind = str(config.get("bnb_4bit_quant_type", "fp4"))
+    nested = bool(config.get("bnb_4bit_use_double_quant"))
+    count = matrix.rows * matrix.columns
+    storage, item = _STORAGES.get(str(config.get("bnb_4bit_quant_storage", "uint8")), ("U8", 1))
+    scales = -(-count // 64)
+    parts = [
+        Part(suffix=".weight", dtype=storage, shape=((count + 1) // (2 * item), 1), purpose=Purpose.WEIGHT),
+        Part(suffix=".weight.absmax", dtype="U8" if nested else "F32", shape=(scales,)),
+        Part(suffix=".weight.quant_map", dtype="F32", shape=(16,)),
+    ]
+    if nested:
+        parts.append(Part(suffix=".weight.nested_absmax", dtype="F32", shape=(-(-scales // 256),)))
+        parts.append(Part(suffix=".weight.nested_quant_map", dtype="F32", shape=(256,)))
+    # Written as JSON text. With packed scales it holds their mean, in as many digits as it has.
+    said = {"quant_type": kind, "blocksize": 64, "dtype": _TORCH_NAMES.get(matrix.dtype, "bfloat16")}
+    text = json.dumps({**said, "shape": [matrix.rows, matrix.columns]})
+    parts.append(
+        Part(
+            suffix=f".weight.quant_state.bitsandbytes__{kind}",
+            dtype="U8",
+            shape=None if nested else (len(text),),
+            purpose=Purpose.DESCRIPTION,
         )
-    raise NoRuleError(f"the layout {layout} is not known here")
+    )
+    return Packed(copies=matrix.copies, parts=tuple(parts), extra_bytes=4 if nested else 0)
+
+
+# What HQQ writes beside each weight: settings, each a tensor of its own (hqq/core/quantize.py, `state_dict`).
+_HQQ_FLAGS = (
+    "channel_wise",
+    "encoded_state_dict",
+    "offload_meta",
+    "optimize",
+    "quant_scale",
+    "quant_zero",
+    "round_zero",
+    "stores_quant_config",
+    "view_as_float",
+)
 
 
 def _hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
-    """Integers packed into bytes, a float16 scale and zero point a group.
+    """Integers packed into bytes, a scale and a zero point a group in the dtype of the products.
 
     Source: hqq/core/quantize.py, Quantizer.bit_to_packing; scales that are quantized themselves are not covered.
     """
@@ -171,43 +197,142 @@ def _hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     if not isinstance(settings, Mapping) or not isinstance(weights, Mapping) or settings.get("scale_quant_params"):
         raise NoRuleError("its settings differ by layer or pack the scales too, which is not known here")
     bits = _bits(weights, "nbits", (1, 2, 4, 8))
-    groups = _groups(matrix.count, weights.get("group_size", 64))
-    return Packed(weight_bytes=Block(bytes=bits, elements=8).of(matrix.count), scale_bytes=2 * groups * _HALF)
+    size = weights.get("group_size", 64)
+    size = matrix.columns if size is None else size
+    if not is_size(size) or matrix.rows * matrix.columns % size or weights.get("axis", 1) != 1:
+        raise NoRuleError("its groups do not lie along the inputs, or do not divide the weight")
+    groups = matrix.rows * matrix.columns // size
+    text = {"compute_dtype": f"torch.{_TORCH_NAMES.get(matrix.dtype, 'bfloat16')}", "packing": f"{bits}bit_u8"}
+    text["unpack_view_dtype"] = "torch.uint8"
+    described = [("shape", "I64", (2,)), *((name, "I32", ()) for name in ("axis", "group_size", "nbits"))]
+    described += [(name, "U8", (len(value),)) for name, value in text.items()]
+    described += [(name, "U8", ()) for name in _HQQ_FLAGS]
+    return Packed(
+        copies=matrix.copies,
+        parts=(
+            Part(suffix=".W_q", dtype="U8", shape=(-(-groups * bits // 8), size), purpose=Purpose.WEIGHT),
+            Part(suffix=".scale", dtype=matrix.dtype, shape=(groups, 1)),
+            Part(suffix=".zero", dtype=matrix.dtype, shape=(groups, 1)),
+            *(
+                Part(suffix=f".{name}", dtype=dtype, shape=shape, purpose=Purpose.DESCRIPTION)
+                for name, dtype, shape in described
+            ),
+        ),
+    )
+
+
+# torchao's configurations whose tensors are known: dtype of the values, and whether there are zero points.
+_TORCHAO = {
+    "Int8WeightOnlyConfig": ("I8", True),
+    "Int8DynamicActivationInt8WeightConfig": ("I8", True),
+    "Float8WeightOnlyConfig": ("F8_E4M3", False),
+}
+
+
+def _torchao(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+    """Bytes of weights, and for each output a float32 scale and, of integers, a zero point of one byte.
+
+    Source: torchao/quantization, Int8Tensor and Float8Tensor (version 2 of these configurations), as transformers saves
+    them.
+    """
+    name, fields = _torchao_type(config)
+    known = _TORCHAO.get(name)
+    if known is None or config.get("include_input_output_embeddings"):
+        raise NoRuleError(f"{name or 'its type'} is laid out for the kernels of the GPU that stored it")
+    settings = fields.get("_data")
+    settings = settings if isinstance(settings, Mapping) else {}
+    granularity = settings.get("granularity")
+    by_row = granularity is None or (isinstance(granularity, Mapping) and granularity.get("_type") == "PerRow")
+    if fields.get("_version") != 2 or settings.get("group_size") is not None or not by_row:
+        raise NoRuleError(f"{name} with these settings, or of an earlier release of torchao, is not known here")
+    dtype, has_zeros = known
+    shape, a_row = (matrix.rows, matrix.columns), (matrix.rows, 1)
+    parts = [
+        Part(suffix="._weight_qdata", dtype=dtype, shape=shape, purpose=Purpose.WEIGHT),
+        Part(suffix="._weight_scale", dtype="F32", shape=a_row),
+    ]
+    if has_zeros:
+        parts.append(Part(suffix="._weight_zero_point", dtype="I8", shape=a_row))
+    return Packed(copies=matrix.copies, parts=tuple(parts))
+
+
+_QUANTO_BITS = {"int8": 8, "float8": 8, "int4": 4, "int2": 2}
+
+
+def _quanto(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+    """Bytes of weights and a scale an output; 4 and 2 bits packed into bytes, with a scale and a shift a group.
+
+    Source: optimum-quanto 0.2.7, nn/qmodule.py (groups of 128 inputs, or of the next multiple of 32 that divides them)
+    and tensor/weights; scales are in the dtype of the model, and a layer has two float32 for its activations.
+    """
+    bits = _QUANTO_BITS.get(str(config.get("weights", "int8")))
+    if bits is None or config.get("activations") is not None:
+        raise NoRuleError("these types of weights or activations are not known here")
+    groups, shifts = matrix.rows, 0
+    if bits < 8:
+        size = next((size for size in (128, 96, 64, 32) if matrix.columns % size == 0), matrix.columns)
+        groups = matrix.rows * matrix.columns // (size if matrix.columns > 128 else matrix.columns)
+        shifts = 1
+    count = matrix.rows * matrix.columns
+    scale = Part(suffix=".weight._scale", dtype=matrix.dtype, shape=(groups, 1))
+    return Packed(
+        copies=matrix.copies,
+        parts=(
+            Part(suffix=".weight._data", dtype="U8", shape=(-(-count * bits // 8),), purpose=Purpose.WEIGHT),
+            *([scale] * (1 + shifts)),
+            *(Part(suffix=f".{name}_scale", dtype="F32", shape=()) for name in ("input", "output")),
+        ),
+    )
 
 
 FORMATS: dict[str, Format] = {
-    "gptq": Format(rule=_gptq),
+    "bitsandbytes": Format(rule=_bitsandbytes, conv1d=True),
+    "gptq": Format(rule=_gptq, conv1d=True, in_blocks=True),
     "awq": Format(rule=_awq),
-    "fp8": Format(rule=_fp8),
-    "mxfp4": Format(rule=_mxfp4, experts_only=True),
-    "compressed-tensors": Format(rule=_compressed_tensors),
-    "hqq": Format(rule=_hqq),
+    "fp8": Format(rule=_fp8, skips=Skips.UNLISTED),
+    "mxfp4": Format(rule=_mxfp4, skips=Skips.UNLISTED, experts_only=True),
+    "compressed-tensors": Format(rule=compressed_tensors_rule, skips=Skips.NEVER, skip_key="ignore"),
+    "hqq": Format(rule=_hqq, skips=Skips.NEVER, skip_key="skip_modules"),
+    "torchao": Format(rule=_torchao, skips=Skips.UNLISTED),
+    "quanto": Format(rule=_quanto, skips=Skips.UNLISTED, on_loading=True),
 }
 
 # Formats that have no rule, and why.
 KNOWN = {
-    "torchao": "its tensors are laid out for the kernels of the GPU that stored them",
-    "quanto": "transformers quantizes with it on loading only and stores no checkpoint",
     "aqlm": "codebooks of several sizes, which the configuration alone does not fix",
     "eetq": "int8 weights in the layout of its kernels, with a float16 scale for each output",
     "fbgemm_fp8": "one byte a weight, with a float32 scale for each output",
 }
 
-# Whether transformers and PEFT train an adapter on the weights as they are (`is_trainable` of transformers' quantizers,
-# 5.23), and on what that depends. What is not here is not known.
-TRAINS = {
+# Whether transformers 5.23 and PEFT 0.21 train an adapter on the weights as they are (`is_trainable` of transformers'
+# quantizers, PEFT's `is_..._available`), and on what that depends. What is not here is not known. On the CPU a LoRA
+# was attached and a gradient taken with GPTQ, AWQ, torchao's int8 and quanto. compressed-tensors calls itself
+# trainable, but PEFT finds no weight on its packed layers, which unpack for good in the first forward pass, and no
+# gradient passes inputs that are quantized.
+_TRAINS = {
     "bitsandbytes": (True, None),
-    "gptq": (True, "with GPTQModel installed"),
-    "awq": (True, "with GPTQModel 5.0 or newer installed"),
-    "fp8": (True, "on a GPU whose kernels take FP8, compute capability 8.9 or newer"),
+    "gptq": (True, "with GPTQModel 7.0 and optimum 1.24 or newer installed"),
+    "awq": (True, "with GPTQModel 7.0 and optimum 1.24 or newer installed"),
+    "fp8": (True, "on a GPU whose kernels take FP8, compute capability 8.9 or newer; older ones load it dequantized"),
     "mxfp4": (False, "transformers trains it dequantized only: Mxfp4Config(dequantize=True)"),
-    "compressed-tensors": (True, "not through its FP8 kernels: load those dequantized"),
-    "hqq": (True, "with hqq installed"),
-    "torchao": (None, "8-bit weights alone"),
+    "compressed-tensors": (False, "load it dequantized, with CompressedTensorsConfig(dequantize=True)"),
+    "hqq": (None, "PEFT has layers for it, but transformers 5.23 does not load it"),
     "quanto": (True, "with optimum-quanto installed"),
     "eetq": (True, "with eetq installed"),
     "fbgemm_fp8": (False, None),
 }
+
+
+def training_on(config: Mapping[str, Any]) -> tuple[bool | None, str | None]:
+    """Return whether an adapter trains on weights of this configuration as they are, and on what that depends."""
+    method = format_of(config)
+    if method != "torchao":
+        return _TRAINS.get(method, (None, None))
+    name, _ = _torchao_type(config)
+    if not name:
+        return None, "8-bit weights alone"
+    # transformers' `_fuzzy_match_size`, and PEFT's TorchaoLoraLinear.
+    return re.search(r"8weight", name.lower()) is not None, "8-bit weights alone, with torchao 0.16 or newer installed"
 
 
 def format_of(config: Mapping[str, Any]) -> str:
@@ -221,46 +346,28 @@ def format_of(config: Mapping[str, Any]) -> str:
 # --- parts of rules ---------------------------------------------------------------------------------------------------
 
 
-def _bits(config: Mapping[str, Any], key: str, known: tuple[int, ...], other_key: str = "") -> int:
+def _torchao_type(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of torchao's configuration and its fields; an empty name where there is not one for all."""
+    types = config.get("quant_type")
+    if isinstance(types, str):
+        return types, {}
+    default = types.get("default") if isinstance(types, Mapping) and len(types) == 1 else None
+    name = default.get("_type") if isinstance(default, Mapping) else None
+    return (name, default) if isinstance(name, str) and isinstance(default, Mapping) else ("", {})
+
+
+def _bits(config: Mapping[str, Any], key: str, known: tuple[int, ...]) -> int:
     """Return the bits of a value, which must be among those whose packing is known."""
-    bits = config.get(key, config.get(other_key))
-    if not isinstance(bits, int) or bits not in known:
-        raise NoRuleError(f"values of {bits} bits are packed in a way that is not known here")
-    return bits
+    bits = config.get(key)
+    if bits is None:
+        raise NoRuleError(f"it does not say how many bits a value has ({key})")
+    if not is_size(bits) or bits not in known:
+        raise NoRuleError(f"how values of {key} = {bits!r:.40} are packed is not known here")
+    return int(bits)
 
 
 def _groups(count: int, size: Any) -> int:
     """Return how many groups of a size there are; -1 is one of all."""
-    if not isinstance(size, int) or (size <= 0 and size != -1):
+    if size != -1 and not is_size(size):
         raise NoRuleError("its group size is not a size")
-    return 1 if size == -1 else -(-count // size)
-
-
-def _packed_int32(count: int, bits: int) -> int:
-    """Return the bytes of values that are packed into int32, none of them over the border of two."""
-    return Block(bytes=_INT32, elements=32 // bits).of(count)
-
-
-def _scale_count(weights: Mapping[str, Any], matrix: Matrix) -> int:
-    """Return how many scales compressed-tensors keeps for a weight."""
-    strategy = weights.get("strategy")
-    if strategy == "tensor":
-        return 1
-    if strategy == "channel":
-        return matrix.rows
-    if strategy == "group":
-        return matrix.rows * _groups(matrix.columns, weights.get("group_size"))
-    shape: Any = weights.get("block_structure")
-    if strategy == "block" and _is_shape(shape):
-        rows, columns = map(int, shape)
-        return -(-matrix.rows // rows) * -(-matrix.columns // columns)
-    raise NoRuleError(f"scales by {strategy} are not known here")
-
-
-def _is_shape(value: Any) -> bool:
-    """Tell whether a value is a pair of sizes."""
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == 2
-        and all(isinstance(size, int) and size > 0 for size in value)
-    )
+    return 1 if size == -1 else -(-count // int(size))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from inspector.checkpoint_records import CheckpointFacts, NamedTensors
+from inspector.checkpoint_records import CheckpointFacts, FormatComparison, FormatDifference, NamedTensors
 from inspector.errors import one_line
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import grouped_names, with_remainder
@@ -106,6 +106,8 @@ def _content(facts: CheckpointFacts) -> Iterator[Row]:
         dtypes = f" of {', '.join(one_line(name) for name in item.dtypes)}" if item.dtypes else ""
         words = f"{one_line(item.name, 60)}: {format_count(item.bytes)} bytes in {_files_of(item.files)}{dtypes}"
         yield row(("variant", words))
+    if facts.by_format is not None:
+        yield from _by_format(facts.by_format)
     if facts.not_in_checkpoint is not None and facts.not_in_model is not None:
         yield from _side("not in the model", facts.not_in_model, "not loaded", Tone.PLAIN)
         yield from _side("not stored", facts.not_in_checkpoint, "drawn at random", Tone.WARN)
@@ -126,6 +128,42 @@ def _against_parameters(beyond: Mapping[str, int]) -> Row:
     parts = ", ".join(f"{format_count(count, signed=True)} {_REASONS[reason]}" for reason, count in beyond.items())
     tone = Tone.WARN if "unexplained" in beyond else Tone.PLAIN
     return row(("", f"{format_count(sum(beyond.values()), signed=True)} beside P: {parts}"), tone=tone)
+
+
+def _by_format(comparison: FormatComparison) -> Iterator[Row]:
+    """Yield the bytes in the headers beside those of the format, and the tensors that are stored otherwise."""
+    stored = format_count(comparison.stored_bytes)
+    beyond = comparison.stored_bytes - comparison.expected_bytes - comparison.varying_bytes
+    text = ""
+    if comparison.varying_bytes:
+        text = f", {format_count(comparison.varying_bytes)} of them text whose length depends on data"
+    method = one_line(comparison.method)
+    if not comparison.differences:
+        yield row(("by format", f"✓ {stored} bytes in tensors{text}: every one as {method} makes it"))
+        return
+    said = f"{stored} bytes in tensors{text}, {format_count(beyond, signed=True)} beside what {method} makes"
+    yield row(("by format", said), tone=Tone.WARN)
+    for difference in comparison.differences[:_LONGEST_LIST]:
+        yield row(("", _difference(difference)), tone=Tone.WARN)
+    hidden = len(comparison.differences) - _LONGEST_LIST
+    if hidden > 0:
+        yield row(("", f"and {format_count(hidden)} more (JSON lists them all)"))
+
+
+def _difference(difference: FormatDifference) -> str:
+    """Say which tensors are stored otherwise, and how."""
+    names = [one_line(name, 200) for name in difference.names]
+    name = names[0] if len(names) == 1 else f"{names[0]} and {format_count(len(names) - 1)} more"
+    count = "" if difference.tensors == 1 else f" ({format_count(difference.tensors)} tensors)"
+    sides = [
+        "not " + word if shape is None else f"{one_line(dtype or '')} {list(shape)} {word}"
+        for word, dtype, shape in (
+            ("stored", difference.stored_dtype, difference.stored_shape),
+            ("expected", difference.expected_dtype, difference.expected_shape),
+        )
+    ]
+    beyond = difference.stored_bytes - difference.expected_bytes
+    return f"{name}{count}: {', '.join(sides)}, {format_count(beyond, signed=True)} bytes"
 
 
 def _side(label: str, names: NamedTensors, words: str, tone: Tone) -> Iterator[Row]:

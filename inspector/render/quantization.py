@@ -53,13 +53,15 @@ def _sizes(facts: QuantizationFacts) -> Table:
     assert facts.scale_bytes is not None
     assert facts.kept_bytes is not None
     assert facts.loaded_bytes is not None
-    parts = (
+    parts = [
         ("packed weights", facts.weight_bytes),
         ("scales and what else unpacks them", facts.scale_bytes),
         ("kept in float", facts.kept_bytes),
         ("loaded as they are", facts.loaded_bytes),
         ("loaded dequantized", facts.dequantized_bytes),
-    )
+    ]
+    if facts.stored_bytes is not None:
+        parts.append(("stored in the checkpoint", facts.stored_bytes))
     columns = (column("", Kind.NAME), column("bytes", Kind.NUMBER), column("", Kind.NUMBER, quiet=True))
     rows = [
         row(

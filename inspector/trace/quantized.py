@@ -15,9 +15,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
-from inspector.quantization.bnb_modules import Int8Params, Linear4bit, Params4bit, products_on, shared_tables
+from inspector.quantization.bnb_modules import (
+    Int8Params,
+    Linear4bit,
+    Linear8bitLt,
+    Params4bit,
+    products_on,
+    shared_tables,
+)
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
 from inspector.trace.platform import Platform
 from inspector.trace.tracer import Tracer
@@ -66,20 +74,25 @@ def load_quantized(
     """Put loading, preparing and attaching on the tape; the weights of `model` are quantized anew for it."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if not is_added(name)}
     cast = [
-        parameter
-        for parameter in parameters.values()
+        (name, parameter)
+        for name, parameter in parameters.items()
         if not isinstance(parameter, _PACKED) and _loaded_dtype(parameter) is not parameter.dtype
     ]
     with tracer:
         warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
         del warm_up
         for name in sorted(parameters, key=_natural):
-            _load(tracer, parameters[name], owner(name))
+            with tracer.at(owner(name)):
+                _load(tracer, parameters[name], owner(name))
+        for module in model.modules():
+            if isinstance(module, Linear8bitLt):
+                module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
         for name, buffer in model.named_buffers():
             tracer.hold([buffer], Category.BUFFERS, owner(name))
-        for parameter in cast:
-            parameter.data = parameter.data.to(torch.float32)
-            tracer.hold([parameter], Category.WEIGHTS)
+        for name, parameter in cast:
+            with tracer.at(owner(name)):
+                parameter.data = parameter.data.to(torch.float32)
+                tracer.hold([parameter], Category.WEIGHTS, owner(name))
         tracer.empty_cache()
     _attach(tracer, model, is_added, owner)
 
@@ -87,20 +100,41 @@ def load_quantized(
 def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]) -> None:
     """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
 
-    (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer` and `cast_adapter_dtype`.)
+    DoRA's magnitudes are the norms of the unpacked weights; on a GPU that is the first product, which takes the
+    workspace of cuBLAS. (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`;
+    peft/tuners/lora/dora.py, `update_layer`.)
     """
     added = [(name, parameter) for name, parameter in model.named_parameters() if is_added(name)]
     first = {name: _first_dtype(model, name) for name, _ in added}
     with tracer:
         for name, parameter in added:
             dtype = first[name]
-            if dtype is not None and dtype is not parameter.dtype:
-                parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
-            tracer.hold([parameter], Category.ADAPTER, owner(name))
+            with tracer.at(owner(name)):
+                magnitudes = model.get_submodule(name.rpartition(".")[0])
+                if isinstance(magnitudes, DoraLinearLayer):
+                    _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
+                elif dtype is not None and dtype is not parameter.dtype:
+                    parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
+                tracer.hold([parameter], Category.ADAPTER, owner(name))
         for name, parameter in added:
             if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
-                parameter.data = parameter.data.to(torch.float32)
-                tracer.hold([parameter], Category.ADAPTER, owner(name))
+                with tracer.at(owner(name)):
+                    parameter.data = parameter.data.to(torch.float32)
+                    tracer.hold([parameter], Category.ADAPTER, owner(name))
+
+
+def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:
+    """Let PEFT compute the magnitudes of a layer again, into the parameter that is trained."""
+    parameter = magnitudes.weight
+    adapter = next(name for name, each in layer.lora_magnitude_vector.items() if each is magnitudes)
+    magnitudes.update_layer(
+        base_layer=layer.get_base_layer(),
+        lora_A=layer.lora_A[adapter].weight,
+        lora_B=layer.lora_B[adapter].weight,
+        scaling=layer.scaling[adapter],
+    )
+    parameter.data = magnitudes.weight.data
+    magnitudes.weight = parameter
 
 
 def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
@@ -121,14 +155,16 @@ def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
         tracer.hold([parameter], Category.WEIGHTS, owner)
         return
     if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
-        stored, read = _stored(parameter)
-        tracer.hold(stored, Category.WEIGHTS, owner)
+        tensors, read = _stored(parameter)
+        tracer.hold(tensors, Category.WEIGHTS, owner)
         fields = torch.empty(_FIELDS_BYTES[type(parameter)], dtype=torch.uint8, device="meta")
         tracer.hold(read, Category.WEIGHTS, owner)
         del fields
         return
     shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
-    weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
+    stored = weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
+    if isinstance(parameter, Params4bit) and getattr(parameter, "inputs_first", False):
+        weight = torch.empty_like(stored)  # GPT-2 stores inputs before outputs; what is packed lies the other way
     parameter.quantize_from(weight)
     tracer.hold([parameter, *parameter.state_tensors()], Category.WEIGHTS, owner)
 

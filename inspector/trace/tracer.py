@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,9 +144,15 @@ class Tracer(TorchDispatchMode):
 
     def hold(self, tensors: Iterable[Tensor], category: Category, module: str = "") -> None:
         """Say what the blocks of these tensors are for and whose; blocks that are not known yet are allocated now."""
+        with self.at(module):
+            for tensor in tensors:
+                self._categories[self._see(tensor, "load")] = category
+
+    @contextlib.contextmanager
+    def at(self, module: str) -> Iterator[None]:
+        """Say whose blocks are made inside the block."""
         self._modules.append(module)
-        for tensor in tensors:
-            self._categories[self._see(tensor, "load")] = category
+        yield
         self._modules.pop()
 
     def empty_cache(self) -> None:

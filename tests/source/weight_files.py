@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["TINY_CONFIG", "TINY_TENSORS", "config_bytes", "framed", "index_of", "shard_names", "sharded", "weight_file"]
 
-ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "U8": 1}
+ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "F8_E4M3": 1, "I8": 1, "I32": 4, "I64": 8, "U8": 1}
 
 # A Llama of one layer: 10 x 4 embedded twice, 4 x 4 four times, 6 x 4 three times, three norms of 4.
 TINY_CONFIG: dict[str, Any] = {

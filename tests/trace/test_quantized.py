@@ -168,7 +168,8 @@ def test_gpt_oss_is_stored_in_13_761_264_768_bytes() -> None:
     assert facts.weight_bytes == weights // 2
     assert facts.scale_bytes == weights // 32 == 597_196_800  # the Hub's older total counted as many scales
     assert facts.kept_bytes == 2 * (report.parameters.base - weights)
-    assert facts.loaded_bytes == 13_761_264_768
+    assert facts.loaded_bytes == facts.stored_bytes == 13_761_264_768
+    assert facts.dequantized_bytes == 2 * report.parameters.base == 41_829_514_368
     assert facts.trains is False
 
 
@@ -184,6 +185,15 @@ def test_deepseek_v3_has_the_fp8_weights_and_scales_of_its_checkpoint_less_the_p
     assert facts.weight_bytes == 680_571_043_840 - predicted
     scales = 257 * 3 * 896 + 12 * 56 + 192 * 12 + 5 * 56 + 256 * 4 + 56 * 128
     assert facts.scale_bytes == 4 * (41_540_496 - scales)
+    # In bytes: 680,571,043,840 of FP8, 3,918,786,560 in bfloat16, 41,555,600 in float32. The layer has beside these
+    # its float weights, second copies of embedding and head (129,280 × 7,168) and a bias of 256 in its router.
+    checkpoint = 680_571_043_840 + 2 * 3_918_786_560 + 4 * 41_555_600
+    assert checkpoint == 688_574_839_360
+    in_bfloat16 = 7168 * 14_336 + 256 * 7168 + 37_888 + 2 * 129_280 * 7168
+    assert facts.stored_bytes == checkpoint - predicted - 4 * (scales + 256) - 2 * in_bfloat16
+    assert facts.loaded_bytes == 673_150_552_416
+    assert facts.stored_bytes == facts.loaded_bytes + 58 * 256 * 4  # the biases of the routers are buffers
+    assert facts.dequantized_bytes == 1_342_052_808_704
 
 
 def stored(config: dict[str, Any], model: str = "mistralai/Mistral-7B-v0.1") -> Any:
@@ -210,12 +220,12 @@ def names_of(paths: Sequence[str]) -> set[str]:
 
 
 def test_a_format_without_a_rule_says_what_is_known() -> None:
-    facts = stored({"quant_method": "quanto", "weights": "int4"})
+    facts = stored({"quant_method": "aqlm"})
     assert facts.loaded_bytes is None
     assert facts.modules is None
-    assert "stores no checkpoint" in facts.note
+    assert "codebooks of several sizes" in facts.note
     assert stored({"quant_method": "newest"}).note == "No rule for this format: it is not known here."
-    assert "3 bits" in stored({"quant_method": "gptq", "bits": 3, "group_size": 128}).note
+    assert "bits = 5" in stored({"quant_method": "gptq", "bits": 5, "group_size": 128}).note
 
 
 def test_layers_that_a_configuration_leaves_out_are_not_counted_as_packed() -> None:

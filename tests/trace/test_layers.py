@@ -1,0 +1,140 @@
+"""Tapes that shallow models foretell, against those of the whole models: event by event, blocks and sizes included."""
+
+from __future__ import annotations
+
+import gc
+import re
+from typing import Any
+
+import pytest
+
+from inspector.fit.selection import select
+from inspector.model.counting import build_shallow, build_trainable
+from inspector.quiet import quietly
+from inspector.records import LoraOptions, Request
+from inspector.source.locate import locate
+from inspector.trace.training import platform_of, resolved, trace_training
+from inspector.training_records import Event, Recipe
+from inspector.trials import Trials
+
+GPU = select(("RTX 4090",), ()).gpus[0]
+LORA = LoraOptions(r=16, targets="all-linear")
+# What differs in how a step's lists grow with the layers; the optimizers and forms of weights come with one model.
+FULL = Recipe(seq_len=128)
+CHECKPOINTED = Recipe(seq_len=128, gradient_checkpointing=True, batch_size=2)
+RECIPES = {
+    "plain loop, eager, SGD": Recipe(seq_len=128, attention="eager", optimizer="sgd", loop="plain"),
+    "fp16, two micro-batches, fused": Recipe(
+        seq_len=128, mixed_precision="fp16", gradient_accumulation=2, optimizer="adamw_torch_fused"
+    ),
+    "8-bit": Recipe(seq_len=128, mixed_precision="bf16", optimizer="adamw_8bit"),
+    "Adafactor": Recipe(seq_len=128, optimizer="adafactor"),
+    "Lion, reentrant": Recipe(seq_len=128, optimizer="lion_32bit", gradient_checkpointing=True),
+    "cache": Recipe(seq_len=128, use_cache=True),
+}
+# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of three that is another.
+MODELS = (
+    "meta-llama/Llama-3.2-1B",
+    "openai-community/gpt2",
+    "google/gemma-2-2b",
+    "openai/gpt-oss-20b",
+    "deepseek-ai/DeepSeek-V2-Lite",
+    "Qwen/Qwen3-30B-A3B",
+    "FacebookAI/roberta-large",
+    "google/vit-base-patch16-224",
+    "bigscience/bloom-7b1",
+)
+
+
+def request(model: str, recipe: Recipe, *, peft: Any = None, quantization: str | None = None) -> Request:
+    """Return a request for a bundled model."""
+    return Request(model=model, peft=peft, quantization=quantization, recipe=recipe, offline=True)
+
+
+def whole_tape(asked: Request, trials_gpu: Any = GPU) -> list[Event]:
+    """Return the tape of the whole model."""
+    model = build_trainable(asked, locate(str(asked.model), revision=None, offline=True))
+    with quietly():
+        return trace_training(model, resolved(model, asked.recipe), platform_of(trials_gpu))
+
+
+def essence(tape: Any) -> list[tuple[Any, ...]]:
+    """Return all of a tape but for the numbers of layers in paths."""
+    return [
+        (
+            event.kind,
+            event.block,
+            event.bytes,
+            event.category,
+            event.phase,
+            event.step,
+            re.sub(r"(?<=\.)\d+(?=\.|$)", "*", event.module),
+            event.op,
+        )
+        for event in tape
+    ]
+
+
+def check(asked: Request, trials: Trials | None = None) -> None:
+    """Hold the foretold tape and its replay against the whole model's."""
+    trials = trials or Trials(locate(str(asked.model), revision=None, offline=True), GPU)
+    trial = trials.run(asked)
+    assert trial.deepening is not None, "the model was traced whole"
+    tape = whole_tape(asked)
+    assert len(trial.traced) < len(tape)
+    assert essence(trial.tape) == essence(tape)
+    assert trial.replays.unlimited.peak_allocated_bytes == trial.timeline.peak_allocated_bytes
+    assert trial.replays.unlimited.peak_reserved_bytes == trial.timeline.peak_reserved_bytes
+    gc.collect()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_full_fine_tuning_of_the_whole_model_follows_from_shallow_ones(model: str) -> None:
+    """Weights, gradients and foreach lists of all layers."""
+    check(request(model, FULL))
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.2-1B", "google/gemma-2-2b", "openai-community/gpt2"])
+def test_adapters_and_checkpointing_follow_too(model: str) -> None:
+    """Recomputed blocks, padded rows, and the first block's input, which needs no gradient."""
+    check(request(model, CHECKPOINTED, peft=LORA))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_so_do_other_recipes(name: str) -> None:
+    """Each optimizer goes through its lists in its own way."""
+    check(request("meta-llama/Llama-3.2-1B", RECIPES[name], peft=LORA))
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-0.5B", "EleutherAI/pythia-1.4b"])
+def test_so_do_quantized_weights(model: str) -> None:
+    """They are loaded one after the other; a bias changes its dtype when it is first used."""
+    check(request(model, FULL, peft=LORA, quantization="nf4"))
+
+
+def test_what_one_recipe_showed_is_known_in_the_next() -> None:
+    """The second recipe differs in its batch, the third in its optimizer; what layers add is known by then."""
+    model = "meta-llama/Llama-3.2-1B"
+    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    for recipe in (
+        Recipe(seq_len=128, batch_size=2),
+        Recipe(seq_len=128, batch_size=5),
+        Recipe(seq_len=256, batch_size=3, optimizer="adamw_torch_fused"),
+    ):
+        check(request(model, recipe, peft=LORA), trials)
+
+
+def test_an_adapter_that_names_layers_is_attached_to_the_whole_model() -> None:
+    """Layer 7 alone has weights to train, so that no other layer says what it does."""
+    peft = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "layers_to_transform": [7]}
+    asked = request("meta-llama/Llama-3.2-1B", FULL, peft=peft)
+    files = locate(str(asked.model), revision=None, offline=True)
+    assert build_shallow(asked, files)[1] == 0
+    trial = Trials(files, GPU).run(asked)
+    assert trial.deepening is None
+    assert essence(trial.tape) == essence(whole_tape(asked))
+
+
+def test_of_an_encoder_and_its_decoder_only_one_grows() -> None:
+    """Were both to grow, the decoder's layers in a list would read as the encoder's that follow."""
+    check(request("google/flan-t5-base", FULL))

@@ -33,11 +33,12 @@ def inspect(
     model: Any,
     *,
     peft: Any = None,
+    autocast_adapter_dtype: bool = True,
     recipe: Recipe | None = None,
     gpu: str | Sequence[str] = (),
     gpu_memory: str | Sequence[str] = (),
     fit: str | None = None,
-    advice: bool = True,
+    advice: bool | None = None,
     revision: str | None = None,
     dtype: str = "auto",
     quantization: str | None = None,
@@ -55,13 +56,15 @@ def inspect(
             `transformers.PretrainedConfig`, or a transformers model or `peft.PeftModel` on the meta device.
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
+        autocast_adapter_dtype: as in PEFT's `get_peft_model`: whether an adapter in half precision becomes float32.
         recipe: how the traced training step runs; None is a batch of one row of 1,024 tokens in `transformers.Trainer`.
         gpu: the GPU, or several, that `report.fit` is about, by names as in `--gpu`: "a100-80gb", ["4090", "H100"]. The
             step is traced with the kernels of the first. None named: a few common ones, and an A100's kernels.
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit: "24GiB".
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
             of the step with it; `report.search` says how it was found.
-        advice: look for changes that make the step fit a named GPU, up to eight traces more; `report.fit` has them.
+        advice: None looks for changes that make the step fit a named GPU that it does not fit, up to eight traces more;
+            True also for what could be turned up where it fits, up to six; False for neither. `report.fit` has them.
         revision: branch, tag or commit of a Hub repository.
         dtype: dtype of the base weights; "auto" is what the checkpoint declares.
         quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;
@@ -90,6 +93,7 @@ def inspect(
             trust_remote_code=trust_remote_code,
             offline=offline,
             peft=peft,
+            autocast_adapter_dtype=autocast_adapter_dtype,
             recipe=recipe if recipe is not None else Recipe(),
             gpus=(gpu,) if isinstance(gpu, str) else tuple(gpu),
             gpu_memory=(gpu_memory,) if isinstance(gpu_memory, str) else tuple(gpu_memory),

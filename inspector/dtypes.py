@@ -5,11 +5,13 @@ Sizes are in bytes; source: `torch.dtype.itemsize`, asserted in tests/contracts.
 
 from __future__ import annotations
 
-__all__ = ["DTYPE_CHOICES", "QUANTIZATIONS", "dtype_bytes"]
+__all__ = ["DTYPE_CHOICES", "PACKED", "QUANTIZATIONS", "dtype_bytes"]
 
 DTYPE_CHOICES = ("auto", "float32", "bfloat16", "float16")
 # How the base weights may be quantized while they are loaded: as bitsandbytes does, or not.
 QUANTIZATIONS = ("none", "nf4", "fp4", "int8")
+# Those of 4 bits, whose scales can be packed too.
+PACKED = ("nf4", "fp4")
 
 _ITEM_BYTES = {
     "float64": 8,

@@ -16,9 +16,11 @@ __all__ = [
     "Advice",
     "Gpu",
     "MemoryFigure",
+    "Method",
     "Overhead",
     "Plan",
     "PlanRow",
+    "Purpose",
     "Search",
     "Tried",
     "Verdict",
@@ -84,6 +86,16 @@ class Overhead:
     source: str
 
 
+class Purpose(str, enum.Enum):
+    """What a piece of advice is for.
+
+    FIT: to make a step fit that does not. TURN_UP: to use the room that a step leaves, which still fits with it.
+    """
+
+    FIT = "fit"
+    TURN_UP = "turn-up"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
     """A change of the recipe with which the step fits, as options of the command, and what it then takes.
@@ -91,6 +103,7 @@ class Advice:
     `total_bytes` is what nvidia-smi would show at the peak.
     """
 
+    purpose: Purpose
     change: str
     total_bytes: int
 
@@ -102,8 +115,8 @@ class Verdict:
     `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes` and less what the driver keeps.
     Where the step fits, `headroom_bytes` is what stays unreserved of it; where it does not, a negative number: at least
     so many bytes are missing. `assumptions` are sentences on what was not measured on this very GPU. `advice` are
-    changes with which it fits, the least harm first: None where none were looked for, empty where none that was tried
-    fits.
+    changes with which it fits, the least harm first, or with which it still fits: None where none were looked for,
+    empty where none that was tried fits.
     """
 
     gpu: str
@@ -143,21 +156,36 @@ class Search:
     tried: Sequence[Tried]
 
 
+class Method(str, enum.Enum):
+    """What is trained.
+
+    FULL: every weight. ADAPTER: an adapter on weights in float. QUANTIZED_ADAPTER: an adapter on packed weights.
+    """
+
+    FULL = "full"
+    ADAPTER = "adapter"
+    QUANTIZED_ADAPTER = "quantized-adapter"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
     """One way to train a model on a GPU.
 
-    `method` is full or adapter, `options` what the command needs for it. `largest` is the largest value of the plan's
-    quantity that fits, 0 where none does. `refused` says why the step could not be traced; all figures are then None.
+    `options` are those that the command needs for it, beside the ones that the whole plan was made with; `levers` says
+    the same in a few words without what all rows of the method have. `largest_batch_size` and `largest_seq_len` are the
+    largest values that fit with all else as it is, 0 where none does, None where none was searched. `refused` says why
+    the step could not be traced; all figures are then None.
     """
 
-    method: str
+    method: Method
     options: str
+    levers: Sequence[str]
     fits: bool | None = None
     peak_allocated_bytes: int | None = None
     total_bytes: int | None = None
     headroom_bytes: int | None = None
-    largest: int | None = None
+    largest_batch_size: int | None = None
+    largest_seq_len: int | None = None
     refused: str | None = None
 
 
@@ -165,7 +193,8 @@ class PlanRow:
 class Plan:
     """Ways to train one model on one GPU. `recipe` says in words what all rows have in common.
 
-    `quantity` is what was turned up in each row, None for nothing. `warnings` are sentences.
+    `adapter` is PEFT's name of the method of all adapters, `quantities` what was turned up in each row. `warnings` are
+    sentences. Rows stand in the order of the harm that they do, method by method.
     """
 
     versions: Mapping[str, str]
@@ -174,6 +203,7 @@ class Plan:
     memory_bytes: int
     usable_bytes: int
     recipe: str
-    quantity: str | None = None
+    adapter: str
+    quantities: Sequence[str] = ()
     rows: Sequence[PlanRow]
     warnings: Sequence[str] = ()

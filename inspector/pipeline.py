@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import gc
 import importlib
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inspector.checkpoint_records import CheckpointFacts
-from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.fit_records import QUANTITIES, Plan, Search, Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
@@ -30,10 +31,11 @@ from inspector.training_records import Recipe, TrainingMemory
 from inspector.units import format_bytes
 
 if TYPE_CHECKING:
+    from inspector.comparison_records import Comparison
     from inspector.fit.selection import Selection
     from inspector.measurement_records import Measurement
 
-__all__ = ["measure", "plan", "run"]
+__all__ = ["compare", "measure", "plan", "run"]
 
 Progress = Callable[[str], None]
 
@@ -51,15 +53,15 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
         return _run(request, progress)
 
 
-def plan(request: Request, progress: Progress = lambda _stage: None) -> Plan:
-    """Return ways to train the model of `request` on its GPU; `request.fit` is what to turn up in each of them."""
+def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
+    """Return ways to train the model of `request` on its GPU; `quantities` are what to turn up in each of them."""
     with _ONE_AT_A_TIME, _no_collection():
-        return _plan(request, progress)
+        return _plan(request, quantities, progress)
 
 
-def _plan(request: Request, progress: Progress) -> Plan:
+def _plan(request: Request, quantities: Sequence[str], progress: Progress) -> Plan:
     """Read the files once and trace each way."""
-    selection = _selection(dataclasses.replace(request, fit=None))
+    selection = _selection(request)
     if len(selection.gpus) != 1 or not selection.named:
         raise UsageError("a plan is for one GPU: give one --gpu NAME or one --gpu-memory 24GiB.")
     allocator_settings(checked(request.recipe), os.environ)
@@ -68,10 +70,10 @@ def _plan(request: Request, progress: Progress) -> Plan:
     progress("loading transformers and PEFT")
 
     from inspector.fit.verdict import overhead, usable_bytes
-    from inspector.planning import plan_rows
+    from inspector.planning import adapter_name, plan_rows
 
     gpu, recipe = selection.gpus[0], request.recipe
-    rows = plan_rows(request, files, gpu, request.fit, progress)
+    rows = plan_rows(request, files, gpu, quantities, progress)
     notices = (*(() if files is None else files.notices), *selection.notices)
     return Plan(
         versions=_versions(),
@@ -81,10 +83,44 @@ def _plan(request: Request, progress: Progress) -> Plan:
         usable_bytes=usable_bytes(gpu, overhead(gpu).bytes),
         recipe=f"batch {recipe.batch_size:,} × {recipe.seq_len:,} tokens, mixed precision {recipe.mixed_precision}, "
         f"attention {recipe.attention}, loop {recipe.loop}",
-        quantity=request.fit,
+        adapter=adapter_name(request, files),
+        quantities=tuple(quantities),
         rows=rows,
         warnings=tuple(notice.message for notice in notices),
     )
+
+
+def compare(
+    recipes: Sequence[tuple[str, Request | Mapping[str, Any]]], progress: Progress = lambda _stage: None
+) -> tuple[Comparison, bool]:
+    """Return what differs between recipes, each given with its name as a request or as the JSON of a report.
+
+    Second is whether one of them fits all GPUs that were named, or none was. Raises what the inspection of one raises,
+    with its name in front.
+    """
+    from inspector.comparing import compared
+
+    reports: list[tuple[str, Mapping[str, Any]]] = []
+    fits = []
+    with _ONE_AT_A_TIME, _no_collection():
+        for name, recipe in recipes:
+            if isinstance(recipe, Mapping):
+                reports.append((name, recipe))
+                continue
+            said = f"recipe {len(reports) + 1} of {len(recipes)}"
+            try:
+                report = _run(recipe, functools.partial(_prefixed, progress, said))
+            except InspectorError as error:
+                raise type(error)(f"{one_line(name, 100)}: {error}") from error
+            reports.append((name, report.to_dict()))
+            if recipe.gpus or recipe.gpu_memory:
+                fits.append(all(verdict.fits for verdict in report.fit or ()))
+    return compared(reports, _versions()), not fits or any(fits)
+
+
+def _prefixed(progress: Progress, said: str, stage: str) -> None:
+    """Say a stage of one of several inspections."""
+    progress(f"{said}: {stage}")
 
 
 def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
@@ -276,18 +312,26 @@ def _searched(
 def _advised(
     traced: _Traced, request: Request, files: SourceFiles | None, selection: Selection, progress: Progress
 ) -> _Traced:
-    """Add what would make the step fit to the verdicts on named GPUs that it does not fit."""
+    """Add to the verdicts on named GPUs what would make the step fit, or what could be turned up where it does.
+
+    `request.advice` says which: the first by default, both where it is True.
+    """
     verdicts = traced.fit or ()
-    if traced.memory is None or not (selection.named and request.advice) or all(each.fits for each in verdicts):
+    if traced.memory is None or not selection.named or request.advice is False:
+        return traced
+    if request.advice is None and all(each.fits for each in verdicts):
         return traced
     from inspector.advising import find_advice
     from inspector.trials import Trials
+    from inspector.turning_up import find_room
 
     trials = Trials(files, selection.traced)
     fit, notices = [], []
     for gpu, each in zip(selection.gpus, verdicts, strict=True):
-        if not each.fits:
-            advice, least_bytes = find_advice(request, gpu, traced.memory.total_bytes, trials, progress)
+        if each.fits and request.advice:
+            each = dataclasses.replace(each, advice=find_room(request, files, gpu, trials, progress))
+        elif not each.fits:
+            advice, least_bytes = find_advice(request, files, gpu, traced.memory.total_bytes, trials, progress)
             each = dataclasses.replace(each, advice=advice)
             if not advice:
                 message = (

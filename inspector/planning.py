@@ -1,88 +1,185 @@
-"""`inspect plan`: ways to train one model on one card, each traced, with the largest batch or row that each allows.
+"""`inspect plan`: ways to train one model on one card, each traced, with the largest batch and row that each allows.
 
-Rows are full fine-tuning and an adapter, each with and without checkpointing, and with the optimizers that change
-their memory. The files are read once; each row's model is built anew, because a trace changes it.
+A method is full fine-tuning, an adapter, or an adapter on packed weights. Each has a ladder of recipes: the optimizers
+and switches that people turn to when memory is short, in the order of the harm that they do. A model that can have all
+of them has 24. The files are read once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from inspector.advising import LORA, Change, changed, options_text
+import torch
+
+from inspector.advising import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
+from inspector.dtypes import PACKED
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
-from inspector.fit_records import Gpu, PlanRow
-from inspector.records import Request, SourceFiles
+from inspector.fit_records import Gpu, Method, PlanRow
+from inspector.model.quantize import bnb_plan
+from inspector.records import LoraOptions, Request, SourceFiles
 from inspector.searching import find_largest
 from inspector.trace.training import NotTraceableError
-from inspector.trials import Progress, Trials
+from inspector.trials import Progress, Trial, Trials
 
-__all__ = ["plan_rows"]
+__all__ = ["adapter_name", "plan_rows"]
 
-_FULL_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_8bit")
-# An adapter has little optimizer state, whose form hardly matters.
-_ADAPTER_OPTIMIZERS = ("adamw_torch", "adamw_8bit")
+_PLAIN: Change = {"optimizer": "adamw_torch"}
+_FUSED: Change = {"optimizer": "adamw_torch_fused"}
+_EIGHT_BIT: Change = {"optimizer": "adamw_8bit"}
+_PAGED: Change = {"optimizer": "paged_adamw_8bit"}
+_ADAFACTOR: Change = {"optimizer": "adafactor"}
+_CHECKPOINTING: Change = {"gradient_checkpointing": True}
+_FLASH: Change = {"attention": "flash_attention_2"}
+_ADAPTER_DTYPE: Change = {"autocast_adapter_dtype": False}
+# An adapter has little optimizer state, so that its optimizer matters less than what it keeps for the backward pass.
+_LADDERS: Mapping[Method, Sequence[Sequence[Change]]] = {
+    Method.FULL: (
+        *((_PLAIN,), (_FUSED,), (_EIGHT_BIT,)),
+        *((_CHECKPOINTING, each) for each in (_PLAIN, _FUSED, _EIGHT_BIT, _PAGED, _ADAFACTOR)),
+        (_CHECKPOINTING, _EIGHT_BIT, _FLASH),
+    ),
+    Method.ADAPTER: (
+        *((_PLAIN,), (_PLAIN, _FLASH), (_EIGHT_BIT,), (_PLAIN, _ADAPTER_DTYPE)),
+        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _PLAIN, _FLASH), (_CHECKPOINTING, _EIGHT_BIT)),
+        (_CHECKPOINTING, _PLAIN, _ADAPTER_DTYPE),
+    ),
+    Method.QUANTIZED_ADAPTER: (
+        *((_PLAIN,), (_PLAIN, _FLASH), (_PAGED,)),
+        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _PLAIN, _FLASH), (_CHECKPOINTING, _PAGED)),
+        (_CHECKPOINTING, _PAGED, _FLASH),
+    ),
+}
+_WORDS = {
+    "gradient_checkpointing": "checkpointing",
+    "attention": "flash_attention_2",
+    "autocast_adapter_dtype": "adapter in the base's dtype",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """One row to be: what it changes in the request (of which `options` are said), and its levers in a few words."""
+
+    method: Method
+    change: Change
+    options: str
+    levers: tuple[str, ...]
 
 
 def plan_rows(
-    request: Request, files: SourceFiles | None, gpu: Gpu, quantity: str | None, progress: Progress
+    request: Request, files: SourceFiles | None, gpu: Gpu, quantities: Sequence[str], progress: Progress
 ) -> tuple[PlanRow, ...]:
-    """Return a row for each way to train; `quantity` is what to turn up, None for nothing.
+    """Return a row for each way to train; `quantities` are what to turn up in each of them.
 
-    Raises UnsupportedModelError where no way could be traced.
+    Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no way can be traced.
     """
     trials = Trials(files, gpu)
-    is_adapter = files is not None and files.adapter_config is not None
-    ways = list(_ways(request, is_adapter=is_adapter))
+    ways = _ways(request, files)
+    _check_adapter(request, ways, trials)
     rows = []
-    for index, (method, change) in enumerate(ways):
-        said = f"{method} {options_text(change)}".strip()
-        prefix = f"recipe {index + 1} of {len(ways)}, {said}"
-        rows.append(
-            _row(changed(request, change), method, options_text(change), gpu, quantity, trials, prefix, progress)
-        )
+    for index, way in enumerate(ways):
+        said = f"recipe {index + 1} of {len(ways)}, {way.method.value}: {', '.join(way.levers)}"
+        rows.append(_row(request, way, gpu, quantities, trials, functools.partial(_continued, progress, said)))
     if all(row.total_bytes is None for row in rows):
         raise UnsupportedModelError(f"no step could be traced: {rows[0].refused}; use --count-only for the counts.")
     return tuple(rows)
 
 
-def _ways(request: Request, *, is_adapter: bool) -> Iterator[tuple[str, Change]]:
-    """Yield each way to train: its name and what it changes in the request, without the adapter."""
-    adapter: Change = {} if is_adapter or request.peft is not None else {"peft": LORA}
-    methods: list[tuple[str, Change, Sequence[str]]] = [("adapter", adapter, _ADAPTER_OPTIMIZERS)]
-    if not is_adapter:
-        methods.insert(0, ("full", {"peft": None}, _FULL_OPTIMIZERS))
-    for method, base, optimizers in methods:
-        for checkpointing in (False, True):
-            for optimizer in optimizers:
-                yield method, {**base, "gradient_checkpointing": checkpointing, "optimizer": optimizer}
+def _check_adapter(request: Request, ways: Sequence[_Way], trials: Trials) -> None:
+    """Raise UsageError where the adapter that was asked for cannot be, before any way is traced."""
+    way = next((each for each in ways if each.method is not Method.FULL), None)
+    if request.peft is not None and way is not None:
+        with contextlib.suppress(NotTraceableError):
+            trials.resolved(changed(request, way.change))
+
+
+def _continued(progress: Progress, said: str, stage: str) -> None:
+    """Say a stage after what is said of its row."""
+    progress(f"{said}{stage}")
+
+
+def adapter_name(request: Request, files: SourceFiles | None) -> str:
+    """Return PEFT's name of the method of the adapters in a plan."""
+    config = request.peft if request.peft is not None or files is None else files.adapter_config
+    if isinstance(config, Mapping):
+        return str(config.get("peft_type", "LORA"))
+    kind = "LORA" if config is None or isinstance(config, LoraOptions) else config.peft_type
+    return str(getattr(kind, "value", kind))
+
+
+def _ways(request: Request, files: SourceFiles | None) -> list[_Way]:
+    """Return the ways to train that this model has, each once: what a request has already makes two of them equal."""
+    ways: dict[str, _Way] = {}
+    for method, base in _methods(request, files).items():
+        for rung in _LADDERS[method]:
+            levers = {name: value for each in rung for name, value in each.items()}
+            change = {**base, **levers}
+            words = tuple(str(value) if name == "optimizer" else _WORDS[name] for name, value in levers.items())
+            way = _Way(method=method, change=change, options=options_text(change), levers=words)
+            ways.setdefault(repr(changed(request, change)), way)
+    return list(ways.values())
+
+
+def _methods(request: Request, files: SourceFiles | None) -> Mapping[Method, Change]:
+    """Return the methods that the model can have, each with what it changes before any rung of its ladder.
+
+    `request.quantization` says how the weights under an adapter are packed, none that they are not; by default in NF4.
+    Weights that are stored in a form of bitsandbytes stay in it; those in another form are traced dequantized.
+    """
+    adapter: Change = {} if has_adapter(request, files) else {"peft": LORA}
+    is_stored = is_stored_quantized(files)
+    asked = request.quantization or (None if is_stored else "nf4")
+    # The dtype of products plays no part in whether the options go together.
+    packing = bnb_plan({} if files is None else files.config, asked, request.double_quant, torch.float32)
+    if packing is not None and packing.from_checkpoint:
+        return {Method.QUANTIZED_ADAPTER: adapter}
+    in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
+    methods = {Method.FULL: {"peft": None, **in_float}, Method.ADAPTER: {**adapter, **in_float}}
+    if packing is not None:
+        double = None if packing.method not in PACKED else request.double_quant is not False
+        methods[Method.QUANTIZED_ADAPTER] = {**adapter, "quantization": packing.method, "double_quant": double}
+    if files is not None and files.adapter_config is not None:
+        del methods[Method.FULL]
+    return methods
 
 
 def _row(
-    request: Request,
-    method: str,
-    options: str,
-    gpu: Gpu,
-    quantity: str | None,
-    trials: Trials,
-    prefix: str,
-    progress: Progress,
+    request: Request, way: _Way, gpu: Gpu, quantities: Sequence[str], trials: Trials, progress: Progress
 ) -> PlanRow:
-    """Trace one way, and turn up the quantity where that is asked for."""
-    progress(prefix)
+    """Trace one way, and turn up the quantities."""
+    asked = changed(request, way.change)
+    progress("")
     try:
-        trial = trials.run(request)
-        search = None
-        if quantity is not None:
-            search = find_largest(request, quantity, gpu, trials, lambda stage: progress(f"{prefix}: {stage}"))
+        trial = trials.run(asked)
     except (NotTraceableError, InspectorError) as error:
-        return PlanRow(method=method, options=options, refused=one_line(error, 300))
+        return PlanRow(method=way.method, options=way.options, levers=way.levers, refused=one_line(error, 300))
     verdict = trial.on(gpu)
+    largest = {each: _largest(asked, each, trial, gpu, trials, progress) for each in quantities}
     return PlanRow(
-        method=method,
-        options=options,
+        method=way.method,
+        options=way.options,
+        levers=way.levers,
         fits=verdict.fits,
-        peak_allocated_bytes=trial.timeline.peak_allocated_bytes,
+        peak_allocated_bytes=trial.peak_allocated_bytes,
         total_bytes=trial.total_bytes,
         headroom_bytes=verdict.headroom_bytes,
-        largest=None if search is None else search.value or 0,
+        largest_batch_size=largest.get("batch-size"),
+        largest_seq_len=largest.get("seq-len"),
     )
+
+
+def _largest(request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Trials, progress: Progress) -> int | None:
+    """Return the largest value of a quantity that fits, 0 where none does, None where that cannot be traced.
+
+    A model without tokens has no length of rows.
+    """
+    if quantity == "seq-len" and trial.recipe.seq_len is None:
+        return None
+    try:
+        search = find_largest(request, quantity, gpu, trials, lambda stage: progress(f": {stage}"))
+    except (NotTraceableError, InspectorError):
+        return None
+    return search.value or 0

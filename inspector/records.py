@@ -120,9 +120,11 @@ class Request:
 
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
     `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the checkpoint declares, and `double_quant`
-    packs the scales of 4-bit weights too. `gpus` are names as people write them, `gpu_memory` sizes with a unit; the
-    first of them decides for which GPU the step is traced. `fit` is the quantity to turn up until that GPU is full,
-    `advice` whether to look for what would make the step fit a named GPU that it does not fit.
+    packs the scales of 4-bit weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an
+    adapter in half precision becomes float32. `gpus` are names as people write them, `gpu_memory` sizes with a unit;
+    the first of them decides for which GPU the step is traced. `fit` is the quantity to turn up until that GPU is full,
+    `advice` whether to look for what would make the step fit a named GPU that it does not fit (None, the default), for
+    what could be turned up where it fits as well (True), or for neither.
     """
 
     model: Any
@@ -134,11 +136,12 @@ class Request:
     quantization: str | None = None
     double_quant: bool | None = None
     peft: Any = None
+    autocast_adapter_dtype: bool = True
     recipe: Recipe = field(default_factory=Recipe)
     gpus: Sequence[str] = ()
     gpu_memory: Sequence[str] = ()
     fit: str | None = None
-    advice: bool = True
+    advice: bool | None = None
     count_only: bool = False
     depth: int = 3
 
@@ -270,6 +273,7 @@ class AdapterFacts:
     """The adapter as PEFT attached it.
 
     `file_bytes` is the size of adapter_model.safetensors as PEFT would save it, None where that depends on values.
+    `autocast_adapter_dtype` is what `get_peft_model` was asked for, None where the adapter was attached elsewhere.
     """
 
     type: str
@@ -277,6 +281,7 @@ class AdapterFacts:
     targets: MatchedNames | None = None
     modules_to_save: MatchedNames | None = None
     file_bytes: int | None = None
+    autocast_adapter_dtype: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,23 +6,26 @@ anything else is what `inspect MODEL` reads, options in front included.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["WithSubcommands", "Work", "subcommand"]
+__all__ = ["CONTEXT_SETTINGS", "SUBCOMMANDS", "WithSubcommands", "Work", "near_subcommand", "subcommand"]
 
 # What a command returns: the work that its arguments ask for, which returns the exit code.
 Work = Callable[[], int]
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+SUBCOMMANDS: dict[str, click.Command] = {}
 
 
 class WithSubcommands(click.Command):
-    """A command with subcommands beside it; each is told by the first word alone."""
+    """A command with the subcommands beside it; each is told by the first word alone."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.subcommands: dict[str, click.Command] = {}
+    subcommands = SUBCOMMANDS
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -38,20 +41,26 @@ class WithSubcommands(click.Command):
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
-def subcommand(
-    command: WithSubcommands, parameters: Sequence[click.Parameter] = ()
-) -> Callable[[Callable[..., Work]], click.Command]:
-    """Return a decorator that makes a function a subcommand of `command`, called like the function.
+def near_subcommand(words: Sequence[str]) -> str | None:
+    """Return the subcommand that the first of the words was probably meant for; None for what is a file or an id."""
+    word = words[0] if words else ""
+    if not re.fullmatch("[A-Za-z]{3,12}", word) or word in SUBCOMMANDS or Path(word).exists():
+        return None
+    return next(iter(difflib.get_close_matches(word.lower(), SUBCOMMANDS, n=1)), None)
+
+
+def subcommand(parameters: Sequence[click.Parameter] = ()) -> Callable[[Callable[..., Work]], click.Command]:
+    """Return a decorator that makes a function a subcommand, called like the function.
 
     `parameters` are those that it shares with other commands.
     """
 
     def register(function: Callable[..., Work]) -> click.Command:
-        made = click.command(context_settings=command.context_settings)(function)
+        made = click.command(context_settings=CONTEXT_SETTINGS)(function)
         made.params = [*parameters, *made.params]
-        if made.name is None or made.name in command.subcommands:
+        if made.name is None or made.name in SUBCOMMANDS:
             raise ValueError(f"two subcommands called {made.name}")
-        command.subcommands[made.name] = made
+        SUBCOMMANDS[made.name] = made
         return made
 
     return register

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from inspector.fit_records import Advice, Search, Tried, Verdict
+from inspector.fit_records import Advice, Purpose, Search, Tried, Verdict
 from inspector.records import (
     ACTIVATION_RULES,
     AdapterFacts,
@@ -479,6 +479,7 @@ HOSTILE_TEXT = (
 
 _HOSTILE_NAMES = MatchedNames(matched=(HOSTILE_TEXT, "a.b"), matched_count=2, unmatched=(HOSTILE_TEXT,))
 
+_HOSTILE_ADVICE = (Advice(purpose=Purpose.FIT, change=HOSTILE_TEXT, total_bytes=4_900),)
 HOSTILE = Report(
     versions={**VERSIONS, "torch": HOSTILE_TEXT},
     model=ModelFacts(
@@ -565,7 +566,8 @@ HOSTILE = Report(
     ),
     fit=(
         dataclasses.replace(
-            verdict(HOSTILE_TEXT, 4_000, -7, HOSTILE_TEXT), advice=(Advice(change=HOSTILE_TEXT, total_bytes=4_900),)
+            verdict(HOSTILE_TEXT, 4_000, -7, HOSTILE_TEXT),
+            advice=_HOSTILE_ADVICE,
         ),
         verdict("a", 4_000, 0),
     ),

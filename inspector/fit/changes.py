@@ -3,8 +3,8 @@
 The changes stand in the order of the harm that they do. All together are tried first: where even they do not fit,
 nothing does. The shortest chain from the first one on that fits is then bisected; where the step refuses one of them,
 the chain is built change by change instead. What fits contains its last change, since the chain without it does not:
-first that one is tried alone and with one other, then the others are taken out one by one, the most harmful first,
-where the step fits without. Then the changes that do more harm are tried alone.
+first that one is tried alone and with one other. Then the changes that do more harm are tried alone. Where no pair did,
+the others of the chain are then taken out one by one, the most harmful first, where the step fits without.
 
 Does not cover: sets that differ by more than that; a smaller sum of harms may exist.
 """
@@ -31,12 +31,9 @@ def fitting_changes(count: int, total_bytes: int, tried: Callable[[Chosen], Outc
     chain = _chain(count, total_bytes, tried)
     if chain is None:
         return []
-    fitting = [_pared(chain, tried)]
-    for change in range(chain[-1] + 1, count):
-        outcome = tried((change,))
-        if outcome is not None and outcome[0]:
-            fitting.append((change,))
-    return fitting
+    pair = _pair(chain, tried)
+    alone = [(change,) for change in range(chain[-1] + 1, count) if _fits((change,), tried)]
+    return [_pared(chain, tried) if pair is None else pair, *alone]
 
 
 def _chain(count: int, total_bytes: int, tried: Callable[[Chosen], Outcome]) -> Chosen | None:
@@ -69,13 +66,16 @@ def _chain_of_what_runs(count: int, total_bytes: int, tried: Callable[[Chosen], 
     return None
 
 
-def _pared(chain: Chosen, tried: Callable[[Chosen], Outcome]) -> Chosen:
-    """Return the part of a chain that is needed: its last change alone, with one other, or with all but some."""
+def _pair(chain: Chosen, tried: Callable[[Chosen], Outcome]) -> Chosen | None:
+    """Return the last change of a chain alone or with one other where that fits."""
     *others, last = chain
-    for few in ((last,), *((other, last) for other in others)):
-        if few == chain or _fits(few, tried):
-            return few
-    for change in reversed(others):
+    pairs = [(last,), *((each, last) for each in others)]
+    return next((few for few in pairs if few == chain or _fits(few, tried)), None)
+
+
+def _pared(chain: Chosen, tried: Callable[[Chosen], Outcome]) -> Chosen:
+    """Return a chain without those of its changes that are not needed; the last one is."""
+    for change in reversed(chain[:-1]):
         shorter = tuple(each for each in chain if each != change)
         if _fits(shorter, tried):
             chain = shorter

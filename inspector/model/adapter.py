@@ -23,6 +23,7 @@ import peft
 import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners import AdaptionPromptModel
+from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
@@ -57,10 +58,13 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[PeftModel, BaseCount]:
+def attach(
+    build: Callable[[], PreTrainedModel], config: PeftConfig, *, autocast_adapter_dtype: bool = True
+) -> tuple[PeftModel, BaseCount]:
     """Return the model that `build` makes with the adapter attached, and the count of that same model before it.
 
     `build` is called again when the first attempt failed half-way, since PEFT changes the model in place.
+    `autocast_adapter_dtype` is that of `get_peft_model`.
     Raises UsageError when PEFT refuses (an unknown target), UnsupportedModelError when the method needs real weights.
     """
     method = _method_name(config)
@@ -73,9 +77,14 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
         try:
             with torch.random.fork_rng(devices=[]), bounded_modules(), context:
                 attached = peft.get_peft_model(
-                    model, copy.deepcopy(config), low_cpu_mem_usage=prepare is not _all_on_meta
+                    model,
+                    copy.deepcopy(config),
+                    autocast_adapter_dtype=autocast_adapter_dtype,
+                    low_cpu_mem_usage=prepare is not _all_on_meta,
                 )
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
+            if not autocast_adapter_dtype:
+                _follow_base_dtypes(attached)
             _count_prompt_tokens(attached)
             return attached, base
         except InspectorError:
@@ -87,6 +96,32 @@ def attach(build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[Pe
         except Exception as error:  # 45 methods refuse in their own ways
             raise _refusal(model, config, error) from error
     raise _needs_weights(method) from cause
+
+
+def _follow_base_dtypes(model: PeftModel) -> None:
+    """Give the adapter of each layer the dtype of its base, which PEFT does not do on meta.
+
+    Elsewhere it moves an adapter to the device and the floating-point dtype of its layer, and then makes half precision
+    float32 unless told not to (tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`).
+    """
+    for _, layer in adapted_layers(model):
+        base = layer.get_base_layer()
+        base = base.out_proj if isinstance(base, nn.MultiheadAttention) else base
+        weight = getattr(base, getattr(layer, "parameter_name", None) or "weight", None)
+        dtype = getattr(base, "compute_dtype", None if weight is None else weight.dtype)
+        if dtype is None or not dtype.is_floating_point:
+            continue
+        for name in (*layer.adapter_layer_names, *layer.other_param_names):
+            held = getattr(layer, name, None)
+            if isinstance(held, (nn.ModuleDict, nn.ParameterDict, BufferDict)) and model.active_adapter in held:
+                _cast(held[model.active_adapter], dtype)
+
+
+def _cast(held: nn.Module | torch.Tensor, dtype: torch.dtype) -> None:
+    """Cast what an adapter holds for one layer in place; integers stay what they are."""
+    for tensor in [held] if isinstance(held, torch.Tensor) else [*held.parameters(), *held.buffers()]:
+        if tensor.dtype.is_floating_point:
+            tensor.data = tensor.data.to(dtype)
 
 
 def _count_prompt_tokens(model: PeftModel) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.checkpoint_records import Comparison, FormatComparison, StoredTensor
+from inspector.dtypes import PACKED
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter import adapter_facts, attach, detached
 from inspector.model.adapter_notices import adapter_notices
@@ -78,6 +79,7 @@ def count_model(
         if isinstance(request.model, PeftModel):
             return _count_attached(request)
         subject = _from_source(request, files) if files is not None else _from_object(request)
+        _check_adapter_dtype(request, subject)
         counted = _count_base(request, subject) if subject.peft is None else _count_with_adapter(request, subject)
         if files is None or files.checkpoint is None or files.checkpoint.tensors is None:
             return counted
@@ -114,6 +116,7 @@ def _trainable(
         raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
     with quietly(), _requests(allowed=not request.offline), contextlib.ExitStack() as stack:
         subject = _from_source(request, files) if files is not None else _from_object(request)
+        _check_adapter_dtype(request, subject)
         config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
         is_alike = config is None or not names_layers(config)
 
@@ -127,9 +130,24 @@ def _trainable(
         if config is None:
             return build() if plan is None else quantized(build(), plan)
         if plan is None:
-            return attach(build, config)[0]
+            return attach(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)[0]
         stack.enter_context(bitsandbytes_stand_in())
         return attach(functools.partial(_build_prepared, build, plan), config)[0]
+
+
+def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
+    """Refuse an adapter in the dtype of its base where there is none, and where the base is in 4 bits."""
+    if request.autocast_adapter_dtype:
+        return
+    if subject.peft is None:
+        raise UsageError(
+            "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or "
+            "drop it."
+        )
+    if subject.plan is not None and subject.plan.method in PACKED:
+        raise UsageError(
+            "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
+        )
 
 
 def _with_comparison(
@@ -232,8 +250,10 @@ def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
             quantization = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
             of_weights = experts_notices(model, subject.plan)
             build = functools.partial(_build_prepared, subject.build, subject.plan)
-        attached, base = attach(build, config)
-        facts = adapter_facts(attached, config)
+        attached, base = attach(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+        facts = dataclasses.replace(
+            adapter_facts(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
+        )
         notices = adapter_notices(attached, config, facts, base)
     return Counted(
         model=subject.facts,
@@ -313,6 +333,8 @@ def _from_object(request: Request) -> _Subject:
 def _count_attached(request: Request) -> Counted:
     """Count a live PeftModel, which stays as it is, and its base."""
     attached: PeftModel = request.model
+    if not request.autocast_adapter_dtype:
+        raise UsageError("the adapter of a PeftModel has its dtype already: drop autocast_adapter_dtype=False.")
     if request.peft is not None:
         raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
     _check_meta(attached)

@@ -19,6 +19,10 @@ USABLE = (
     "zero, what is missing at least. A step fits when the allocator has room for all requests, cached blocks released."
 )
 
+TURNED_UP = (
+    "Each of these was traced alone. Sizes were doubled once: --fit batch-size, seq-len or rank finds the largest."
+)
+
 
 def fit_row(verdicts: Sequence[Verdict]) -> Row:
     """Return the row of the first screen."""
@@ -124,18 +128,23 @@ def _assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
 
 
 def _advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
-    """Return for each GPU the changes with which the step fits it."""
+    """Return for each GPU the changes with which the step fits it, or with which it still does."""
     blocks: list[Table | Paragraph] = []
     for verdict in verdicts:
         if verdict.advice:
+            still = "still " if verdict.fits else ""
             columns = (
                 column("total", Kind.NUMBER),
                 column("", Kind.NUMBER, quiet=True),
-                column(f"fits the {verdict.gpu} with", Kind.WORDS),
+                column(f"{still}fits the {verdict.gpu} with", Kind.WORDS),
             )
             rows = tuple(
                 row((format_count(each.total_bytes), format_bytes(each.total_bytes), each.change), tone=Tone.KEY)
                 for each in verdict.advice
             )
             blocks.append(Table(columns=columns, rows=rows))
+        elif verdict.advice is not None and verdict.fits:
+            blocks.append(paragraph(f"Nothing of what was tried could be turned up on the {verdict.gpu}.", Tone.QUIET))
+    if any(verdict.fits and verdict.advice for verdict in verdicts):
+        blocks.append(paragraph(TURNED_UP, Tone.QUIET))
     return blocks

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
 
 from tests.cli.running import SMALL, Ran, assert_refused, run, written
+from tests.contracts.json_table import closed, load_schema
 from tests.source.weight_files import TINY_CONFIG
+
+PLAN_SCHEMA = Draft202012Validator(closed(load_schema("plan")))
 
 
 @pytest.fixture
@@ -120,13 +124,27 @@ def advice(ran: Ran) -> list[dict[str, Any]]:
 
 def test_advice_is_options_with_which_the_step_fits(tiny: str) -> None:
     """Each piece given to the command makes it end with 0, at the total that was said."""
-    options = (tiny, "--offline", "--json", ROOM, "--batch-size", "64")
+    options = (tiny, "--offline", "--json", ROOM, "--batch-size", "16")
     ran = run(*options)
     assert ran.code == 1
-    assert advice(ran)
+    assert {each["purpose"] for each in advice(ran)} == {"fit"}
     for each in advice(ran):
-        better = run(tiny, "--offline", "--json", ROOM, *("--batch-size", "64"), *each["change"].split())
+        better = run(tiny, "--offline", "--json", ROOM, *("--batch-size", "16"), *each["change"].split())
         assert better.report["training"]["total_bytes"] == each["total_bytes"]
+
+
+def test_advice_for_an_adapter_goes_as_far_as_a_base_of_4_bits(tmp_path: Path) -> None:
+    """A wide model of which the weights are most: nothing else saves as much, and what is said holds."""
+    fields = {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "vocab_size": 1_000}
+    model = written(tmp_path, {**TINY_CONFIG, **fields, "num_hidden_layers": 3})
+    shared = (model, "--offline", "--json", "--lora", "r=1", "--targets", "all-linear", "--seq-len", "16")
+    # 3 layers of 4 x 2,048^2 + 3 x 2,048 x 8,192 weights of 2 bytes are 384 MiB, of half a byte 96 MiB; 665 MiB are
+    # kept for the context.
+    tight = (*shared, "--gpu-memory", "960MiB")
+    found = advice(run(*tight))
+    assert [each["change"] for each in found] == ["--quantization nf4 --double-quant"]
+    report = run(*tight, *found[0]["change"].split()).report
+    assert report["training"]["total_bytes"] == found[0]["total_bytes"]
 
 
 def test_no_advice_where_it_fits_where_no_gpu_is_named_and_where_none_is_wanted(tiny: str) -> None:
@@ -137,6 +155,39 @@ def test_no_advice_where_it_fits_where_no_gpu_is_named_and_where_none_is_wanted(
         assert [verdict for verdict in report["fit"] if "advice" in verdict] == []
 
 
+def test_what_could_be_turned_up_is_said_where_it_is_asked_for(tiny: str) -> None:
+    """Each change alone, at the total that the command gives for it; without --advice there is none."""
+    shared = (tiny, "--offline", "--json", ROOM, "--seq-len", "2048")
+    adapter = ("--lora", "r=4,dropout=0.1", "--targets", "all-linear", "--gradient-checkpointing")
+    assert "advice" not in run(*shared, *adapter).report["fit"][0]
+    found = {each["change"]: each for each in run(*shared, *adapter, "--advice").report["fit"][0]["advice"]}
+    assert {each["purpose"] for each in found.values()} == {"turn-up"}
+    plain = ("--lora", "r=4,dropout=0.1", "--targets", "all-linear")
+    instead = {
+        "--batch-size 2": (*adapter, "--batch-size", "2"),
+        "--seq-len 4096": (*adapter, "--seq-len", "4096"),
+        "without --gradient-checkpointing": plain,
+        "--lora r=8,dropout=0.1": ("--lora", "r=8,dropout=0.1", "--targets", "all-linear", "--gradient-checkpointing"),
+        "without --lora": ("--gradient-checkpointing",),
+    }
+    assert list(found) == list(instead)
+    for change, options in instead.items():
+        assert found[change]["total_bytes"] == run(*shared, *options).report["training"]["total_bytes"]
+
+
+def test_what_does_not_fit_any_more_or_cannot_run_is_not_offered(tmp_path: Path) -> None:
+    """Rows end where the positions of the model do; a batch of twice as many rows does not fit; text says so."""
+    fields = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 1}
+    model = written(tmp_path, {**fields, "n_positions": 96, "vocab_size": 50_000})
+    search = ("--offline", "--seq-len", "96", "--gpu-memory", "1GiB")
+    most = run(model, *search, "--fit", "batch-size", "--json").report["search"]["value"]
+    ran = run(model, *search, "--batch-size", str(most), "--advice")
+    assert (ran.code, ran.err) == (0, "")
+    assert "Nothing of what was tried could be turned up on the 1 GiB." in ran.out
+    some = run(model, *search, "--advice", "--json").report["fit"][0]["advice"]
+    assert [each["change"] for each in some] == ["--batch-size 2"]
+
+
 def test_where_no_change_is_enough_a_warning_says_so(tiny: str) -> None:
     """With the least that was reached."""
     report = json.loads(run(tiny, "--offline", "--json", "--gpu-memory", "666MiB").out)
@@ -145,29 +196,48 @@ def test_where_no_change_is_enough_a_warning_says_so(tiny: str) -> None:
 
 
 def test_a_plan_says_of_each_way_what_the_command_says_of_it(tiny: str) -> None:
-    """Totals and largest batches are those of `inspect MODEL` with the options of the row."""
-    shared = (tiny, "--offline", "--json", ROOM, "--seq-len", "256")
-    plan = run("plan", *shared).report
-    assert plan["schema"] == "inspector-plan/1"
-    assert len(plan["rows"]) == 10
-    assert {each["method"] for each in plan["rows"]} == {"full", "adapter"}
-    for each in plan["rows"][::4]:
+    """Peaks and totals are those of `inspect MODEL` with the options of the row."""
+    shared = (tiny, "--offline", "--json", ROOM, "--seq-len", "64")
+    plan = run("plan", *shared, "--fit", "none").report
+    PLAN_SCHEMA.validate(plan)
+    methods = [each["method"] for each in plan["rows"]]
+    # Full fine-tuning with three optimizers, with checkpointing with five, and with flash attention; and so on.
+    assert methods == ["full"] * 9 + ["adapter"] * 8 + ["quantized-adapter"] * 7
+    # 8-bit AdamW alone, an adapter in the dtype of its base, and packed weights with flash attention.
+    for each in (plan["rows"][index] for index in (2, 12, 18)):
         report = run(*shared, *each["options"].split()).report
+        assert each["peak_allocated_bytes"] == report["training"]["peak_allocated_bytes"]
         assert each["total_bytes"] == report["training"]["total_bytes"]
         assert each["headroom_bytes"] == report["fit"][0]["headroom_bytes"]
-        search = run(*shared, *each["options"].split(), "--fit", "batch-size").report["search"]
-        assert each["largest"] == search["value"]
+
+
+def packed(folder: Path) -> str:
+    """Return the path of a tiny model that is stored in 4 bits."""
+    declared = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}
+    return written(folder, {**TINY_CONFIG, "vocab_size": 2_000, "quantization_config": declared})
+
+
+def test_the_largest_batch_and_row_of_a_way_are_what_fit_finds(tmp_path: Path) -> None:
+    """A checkpoint of bitsandbytes has the packed ways; with flash attention for all of them they are four."""
+    flash = ("--attention", "flash_attention_2", "--mixed-precision", "bf16")
+    shared = (packed(tmp_path), "--offline", "--json", "--gpu-memory", "700MiB", *flash, "--seq-len", "128")
+    rows = run("plan", *shared).report["rows"]
+    assert [each["method"] for each in rows] == ["quantized-adapter"] * 4
+    for quantity in ("batch-size", "seq-len"):
+        search = run(*shared, *rows[-1]["options"].split(), "--fit", quantity).report["search"]
+        assert rows[-1][f"largest_{quantity.replace('-', '_')}"] == search["value"]
+    assert all(each["largest_batch_size"] >= 1 and each["largest_seq_len"] >= 128 for each in rows)
 
 
 def test_a_plan_has_its_forms_and_orders(tiny: str) -> None:
     """Text of 100 columns, Markdown, CSV with bytes; rows as they come or sorted."""
-    quick = ("plan", tiny, "--offline", ROOM, "--fit", "none")
+    quick = ("plan", tiny, "--offline", ROOM, "--fit", "none", "--seq-len", "64")
     text, markdown, table = run(*quick), run(*quick, "--format", "markdown"), run(*quick, "--format", "csv")
     assert (text.code, markdown.code, table.code) == (0, 0, 0)
     assert max(map(len, text.out.splitlines())) <= 100
-    assert "| method |" in markdown.out
+    assert "| fits | peak |" in " ".join(markdown.out.split())
     rows = list(csv.DictReader(io.StringIO(table.out)))
-    assert [each["fits"] for each in rows] == ["true"] * 10
+    assert [each["fits"] for each in rows] == ["true"] * 24
     by_total = list(csv.DictReader(io.StringIO(run(*quick, "--format", "csv", "--sort", "total").out)))
     totals = [int(each["total_bytes"]) for each in by_total]
     assert totals == sorted(totals)
@@ -188,11 +258,56 @@ def test_a_plan_of_which_nothing_fits_ends_with_1(tiny: str) -> None:
         (("--gpu", "t4", "--gpu", "l4"), 2, "one GPU"),
         (("--gpu", "4900"), 2, "RTX 4090"),
         (("--gpu", "t4", "--json", "--format", "csv"), 2, "drop one"),
+        (("--gpu-memory", "24"), 2, "no unit"),
+        (("--gpu-memory", "0GiB"), 2, "more than 0"),
+        (("--gpu", "t4", "--quantization", "int8", "--double-quant"), 2, "4-bit weights"),
+        (("--gpu", "t4", "--lora", "r=8", "--targets", "nope"), 2, "nope"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(options: tuple[str, ...], code: int, says: str) -> None:
     """Before any work."""
     assert_refused(run("plan", SMALL, "--offline", *options), code, says)
+
+
+def methods_of(*arguments: str) -> list[str]:
+    """Return the method of each row of a plan."""
+    ran = run("plan", *arguments, "--offline", "--json", "--gpu", "h200", "--fit", "none", "--seq-len", "32")
+    return [each["method"] for each in ran.report["rows"]]
+
+
+def test_a_plan_has_the_ways_that_the_model_can_have(tmp_path: Path, tiny: str) -> None:
+    """An adapter trains as it is or on packed weights; what is stored packed by bitsandbytes stays so."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    fields = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "base_model_name_or_path": tiny}
+    (adapter / "adapter_config.json").write_text(json.dumps(fields))
+    assert methods_of(str(adapter)) == ["adapter"] * 8 + ["quantized-adapter"] * 7
+    assert methods_of(tiny, "--quantization", "none") == ["full"] * 9 + ["adapter"] * 8
+    # Each way once: with flash attention for all rows those that differ by it are one.
+    assert methods_of(tiny, "--attention", "flash_attention_2", "--quantization", "fp4") == (
+        ["full"] * 8 + ["adapter"] * 6 + ["quantized-adapter"] * 4
+    )
+    stored = tmp_path / "packed"
+    stored.mkdir()
+    assert methods_of(packed(stored)) == ["quantized-adapter"] * 7
+
+
+def test_a_plan_says_why_a_way_cannot_be_traced(tiny: str) -> None:
+    """A T4 has no flash attention; the other rows are there."""
+    rows = run("plan", tiny, "--offline", "--json", "--gpu", "t4", "--fit", "none", "--seq-len", "32").report["rows"]
+    refused = {each["options"]: each["refused"] for each in rows if "refused" in each}
+    assert len(refused) == 6
+    assert all("flash_attention_2" in options and "8.0" in why for options, why in refused.items())
+
+
+def test_a_plan_of_a_model_without_tokens_has_no_longest_row(tmp_path: Path) -> None:
+    """Images have no length."""
+    fields = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 32}
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32}
+    model = written(tmp_path, {**fields, **sizes, "patch_size": 16, "dtype": "bfloat16"})
+    rows = run("plan", model, "--offline", "--json", "--gpu-memory", "700MiB", "--quantization", "none").report["rows"]
+    assert [each for each in rows if "largest_seq_len" in each] == []
+    assert all(each["largest_batch_size"] > 0 for each in rows if "refused" not in each)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--optimizer", "sgd"), ("--sort", "size"), ("--fit", "rank")])

@@ -18,6 +18,8 @@ from .running import SMALL, assert_refused, run
         (["--double-quant"], "add --quantization nf4"),
         (["--quantization", "int8", "--double-quant"], "4-bit weights"),
         (["--quantization", "none", "--no-double-quant"], "4-bit weights"),
+        (["--no-autocast-adapter-dtype"], "add --lora r=16"),
+        (["--quantization", "nf4", "--lora", "r=8", "--no-autocast-adapter-dtype"], "drop --no-autocast-adapter-dtype"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: list[str], says: str) -> None:
@@ -196,3 +198,11 @@ def test_the_report_says_what_is_packed_and_what_it_takes() -> None:
     assert result.code == 0
     for words in ("Quantized weights", "scales packed too", "packed weights", "loaded as they are"):
         assert words in result.out
+
+
+def test_flash_attention_on_quantized_weights_runs_in_the_dtype_of_the_model() -> None:
+    """Hidden states are float32 then, and transformers casts to what the checkpoint declares, not to packed bytes."""
+    shared = (SMALL, "--offline", "--json", "--quantization", "nf4", "--lora", "r=4", "--seq-len", "256")
+    flash = run(*shared, "--attention", "flash_attention_2").report["training"]["peak_allocated_bytes"]
+    sdpa = run(*shared).report["training"]["peak_allocated_bytes"]
+    assert flash < sdpa

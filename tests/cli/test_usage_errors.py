@@ -61,6 +61,32 @@ def test_a_model_has_to_be_named() -> None:
     assert_refused(run(), 2, "MODEL")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("gpu", "--offline"), 3, "did you mean the command inspect gpus?"),
+        (("mesure", SMALL, "--offline"), 2, "did you mean the command inspect measure?"),
+        (("Plan", SMALL, "--sort", "total"), 2, "did you mean the command inspect plan?"),
+        (("compere", "--offline"), 3, "did you mean the command inspect compare?"),
+    ],
+)
+def test_a_mistyped_command_is_told(arguments: tuple[str, ...], code: int, says: str) -> None:
+    """It was taken for a model that is nowhere, or for one with options that it does not have."""
+    assert_refused(run(*arguments), code, says)
+
+
+def test_a_directory_that_is_called_nearly_like_a_command_is_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is an id that is near none."""
+    (tmp_path / "plans").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for word in ("plans", "nothing"):
+        ran = run(word, "--offline")
+        assert_refused(ran, 3)
+        assert "did you mean the command" not in ran.err
+
+
 def test_a_class_that_does_not_fit_the_configuration_cannot_be_inspected() -> None:
     """The class exists, so the model is what cannot be built."""
     assert_refused(run(SMALL, "--offline", "--model-class", "GPT2LMHeadModel"), 4, "--model-class")

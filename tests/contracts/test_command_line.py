@@ -27,6 +27,8 @@ def test_the_options_stay() -> None:
         "--targets",
         "--modules-to-save",
         "--peft",
+        "--autocast-adapter-dtype",
+        "--no-autocast-adapter-dtype",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
@@ -78,13 +80,26 @@ def test_the_options_of_a_plan_stay() -> None:
     plan = command.subcommands["plan"]
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in plan.params}
-    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant"}
+    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
     assert (ours - theirs, theirs - ours) == ({*varied, "--advice", "--count-only", "--depth"}, {"--sort"})
+
+
+def test_the_options_of_a_comparison_stay() -> None:
+    """Those of a report, without what it does not show, and the recipes."""
+    ours = {parameter.opts[0] for parameter in command.params}
+    theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
+    assert (ours - theirs, theirs - ours) == ({"model", "--fit", "--advice", "--depth"}, {"models", "--with"})
+
+
+def test_the_commands_stay() -> None:
+    """A word that starts a command keeps doing so."""
+    assert sorted(command.subcommands) == ["compare", "gpus", "measure", "plan"]
 
 
 def test_every_option_has_a_line_of_help() -> None:
     """`--help` leaves nothing unsaid."""
-    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+    for each in (command, *command.subcommands.values()):
+        assert [option.name for option in each.params if isinstance(option, click.Option) and not option.help] == []
 
 
 def test_the_commands_are_installed() -> None:

@@ -44,11 +44,12 @@ def test_the_arguments_of_inspect_stay() -> None:
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "model": inspect.Parameter.empty,
         "peft": None,
+        "autocast_adapter_dtype": True,
         "recipe": None,
         "gpu": (),
         "gpu_memory": (),
         "fit": None,
-        "advice": True,
+        "advice": None,
         "revision": None,
         "dtype": "auto",
         "quantization": None,
@@ -60,7 +61,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "depth": 3,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 15
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 16
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

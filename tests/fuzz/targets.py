@@ -6,6 +6,7 @@ A target raises nothing but AssertionError: an input is read, or refused in one 
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from typing import Any
 from unittest import mock
 
 from inspector.checkpoint_records import StoredCheckpoint, StoredFile
-from inspector.errors import InspectorError
+from inspector.comparing import compared
+from inspector.errors import InspectorError, UsageError
+from inspector.records import SCHEMA
+from inspector.render.comparison import render_comparison_csv, render_comparison_json
 from inspector.source import header_cache, listing
 from inspector.source.bounded_json import parse_object
 from inspector.source.checkpoint import UnreadError, read_checkpoint
@@ -91,8 +95,20 @@ def note(data: bytes) -> None:
                 assert header_cache.load("org/model", "0" * 40) == found
 
 
+def report(data: bytes) -> None:
+    """Read a report that somebody hands over, set it beside itself and beside an empty one, and print that."""
+    with _refused(InspectorError):
+        fields = parse_object(data, "'report.json'", error=UsageError)
+        assert compared([("a", fields), ("b", fields)], {}).figures == []
+        comparison = compared([("a", fields), ("b", {"schema": SCHEMA})], {"inspector": "0.1.0"})
+        for write in (render_comparison_csv, render_comparison_json):
+            stream = io.StringIO()
+            write(comparison, stream)
+            assert all(character == "\n" or character.isprintable() for character in stream.getvalue())
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (config, header, index, checkpoint, hub_listing, note)
+    target.__name__: target for target in (config, header, index, checkpoint, hub_listing, note, report)
 }
 
 

@@ -90,3 +90,24 @@ def fuzz_command(tensors: dict[str, tuple[str, list[int]]], edits: list[tuple[in
             if ran.code:
                 assert_refused(ran, 4)
             assert all(character == "\n" or character.isprintable() for character in ran.out)
+
+
+PIECES = st.sampled_from(
+    [
+        *("--lora r=4", "--lora r=0", "--peft {}", "--targets q_proj", "--gpu t4", "--gpu 4900", "--gpu-memory 0GiB"),
+        *("--gpu-memory 24", "--batch-size 2", "--batch-size -1", "--quantization nf4", "--double-quant", "--with x"),
+        *("--no-autocast-adapter-dtype", "--optimizer sgd", "--", "'", '"', "\\", "\0", "#", "x"),
+    ]
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(PIECES | st.text(max_size=6), max_size=3).map(" ".join))
+def test_any_options_of_a_comparison_are_taken_or_refused(text: str) -> None:
+    """What stands in a --with is options of a recipe, or one line says why not."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_bytes(config_bytes())
+        ran = run("compare", folder, "--offline", "--seq-len", "8", "--json", "--with", text)
+        if ran.code not in (0, 1):
+            assert ran.code in (2, 4)
+            assert_refused(ran, ran.code)

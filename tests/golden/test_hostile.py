@@ -9,10 +9,17 @@ from html.parser import HTMLParser
 
 import pytest
 
+from inspector.render.comparison import (
+    render_comparison_csv,
+    render_comparison_json,
+    shown_comparison,
+)
 from inspector.render.html import render_html
 from inspector.render.json_report import render_json
-from inspector.render.markdown import escaped, render_markdown
-from inspector.render.text import render_text
+from inspector.render.markdown import escaped, render_markdown, write_markdown
+from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
+from inspector.render.text import render_text, write_text
+from tests.render_plans import HOSTILE_COMPARISON, HOSTILE_PLAN
 from tests.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
 
 
@@ -49,6 +56,24 @@ def test_no_element_is_started(name: str) -> None:
 def test_rich_markup_and_emoji_codes_are_printed_as_they_are() -> None:
     """The terminal shows the brackets instead of obeying them."""
     assert "[red]loud[/red] :skull: |" in outputs()["text"]
+
+
+@pytest.mark.parametrize("what", ["plan", "comparison"])
+def test_a_plan_and_a_comparison_write_no_control_character_and_start_no_element(what: str) -> None:
+    """In any of their formats."""
+    text, markdown, as_json, table = (io.StringIO() for _ in range(4))
+    shown = shown_plan(HOSTILE_PLAN, "recipe") if what == "plan" else shown_comparison(HOSTILE_COMPARISON)
+    write_text(shown, width=200, color=False, stream=text)
+    write_markdown(shown, markdown)
+    if what == "plan":
+        render_plan_json(HOSTILE_PLAN, "recipe", as_json)
+        render_plan_csv(HOSTILE_PLAN, "recipe", table)
+    else:
+        render_comparison_json(HOSTILE_COMPARISON, as_json)
+        render_comparison_csv(HOSTILE_COMPARISON, table)
+    for stream in (text, markdown, as_json, table):
+        assert all(character == "\n" or character.isprintable() for character in stream.getvalue())
+    assert "<script" not in markdown.getvalue()
 
 
 def test_json_carries_the_text_unchanged() -> None:

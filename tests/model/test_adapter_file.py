@@ -45,7 +45,7 @@ NOT_BY_SHAPE = {"ADAMSS", "FROD", "XLORA", "CPT"}
 METHODS = sorted({method.value for method in PEFT_TYPE_TO_CONFIG_MAPPING} - NOT_BY_SHAPE)
 
 
-def attach_for_real(fields: dict[str, Any], **changes: Any) -> peft.PeftModel:
+def attach_for_real(fields: dict[str, Any], *, autocast: bool = True, **changes: Any) -> peft.PeftModel:
     """Attach an adapter to a tiny model with real weights, the way a user does."""
     config = llama(**changes)
     torch.manual_seed(0)
@@ -53,18 +53,21 @@ def attach_for_real(fields: dict[str, Any], **changes: Any) -> peft.PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peft_config = peft.PeftConfig.from_peft_type(**{"task_type": "CAUSAL_LM", **fields})
-        attached = peft.get_peft_model(model, peft_config)
+        attached = peft.get_peft_model(model, peft_config, autocast_adapter_dtype=autocast)
     assert isinstance(attached, peft.PeftModel)
     return attached
 
 
-def assert_same_as_real(fields: dict[str, Any], folder: Path, **changes: Any) -> None:
+def assert_same_as_real(fields: dict[str, Any], folder: Path, *, autocast: bool = True, **changes: Any) -> None:
     """Compare every count of an adapter on meta with the adapter attached to real weights and saved to disk."""
-    real = attach_for_real(fields, **changes)
-    report = inspector.inspect(llama(**changes), peft=fields)
+    real = attach_for_real(fields, autocast=autocast, **changes)
+    report = inspector.inspect(llama(**changes), peft=fields, autocast_adapter_dtype=autocast)
     assert (report.parameters.trainable, report.parameters.total) == real.get_nb_trainable_parameters()
-    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in real.parameters() if parameter.requires_grad}
-    assert set(report.parameters.trainable_dtypes) == dtypes
+    sizes: dict[str, int] = {}
+    for parameter in filter(lambda each: each.requires_grad, real.parameters()):
+        name = str(parameter.dtype).removeprefix("torch.")
+        sizes[name] = sizes.get(name, 0) + parameter.numel() * parameter.element_size()
+    assert report.parameters.trainable_dtypes == sizes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         real.save_pretrained(str(folder))
@@ -77,6 +80,26 @@ def test_every_method_of_peft_is_counted_and_sized_as_peft_does_it_with_real_wei
     method: str, tmp_path: Path
 ) -> None:
     assert_same_as_real({"peft_type": method, **FIELDS.get(method, {})}, tmp_path)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_sized_in_the_dtype_of_its_base_where_peft_is_told_so(method: str, tmp_path: Path) -> None:
+    """`autocast_adapter_dtype=False` of `get_peft_model`."""
+    assert_same_as_real({"peft_type": method, **FIELDS.get(method, {})}, tmp_path, autocast=False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use_dora": True},
+        {"target_modules": ["embed_tokens", "q_proj"], "modules_to_save": ["lm_head"]},
+        {"bias": "all", "target_modules": "all-linear"},
+        {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]},
+    ],
+    ids=lambda fields: " ".join(fields),
+)
+def test_variants_of_lora_are_sized_in_the_dtype_of_their_base(fields: dict[str, Any], tmp_path: Path) -> None:
+    assert_same_as_real({"peft_type": "LORA", "r": 4, **fields}, tmp_path, autocast=False)
 
 
 @pytest.mark.parametrize(

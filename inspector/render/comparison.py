@@ -1,0 +1,205 @@
+"""A comparison as a document, as JSON of schema `inspector-comparison/1` and as CSV: a row for all that differs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from inspector.comparison_records import Comparison, Figure
+from inspector.errors import one_line
+from inspector.records import plain
+from inspector.render.document import (
+    Column,
+    Document,
+    Kind,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    Tone,
+    column,
+    paragraph,
+    row,
+)
+from inspector.units import format_bytes, format_count
+
+__all__ = ["SCHEMA", "render_comparison_csv", "render_comparison_json", "shown_comparison"]
+
+SCHEMA = "inspector-comparison/1"
+_ABSENT = "–"
+_LONGEST_CELL = 4000
+# Headroom is shown for GPUs that somebody chose; a report without any has half a dozen common ones.
+_MOST_GPUS = 3
+# Recipes side by side in one table of narrow output.
+_FEW = 2
+_NAMES = {
+    "parameters.base": "parameters",
+    "parameters.total": "with the adapter",
+    "parameters.trainable": "trained",
+    "parameters.active": "active for a token",
+    "quantization.loaded_bytes": "weights as loaded",
+    "adapter.file_bytes": "adapter file",
+    "training.peak_allocated_bytes": "peak allocated",
+    "training.peak_reserved_bytes": "peak reserved",
+    "training.overhead_bytes": "CUDA context",
+    "training.total_bytes": "total",
+    "training.end_of_step_allocated_bytes": "end of step",
+}
+_KEYS = ("parameters.trainable", "training.peak_allocated_bytes", "training.total_bytes")
+_BREAKDOWN = "training.peak.breakdown."
+_PHASES = "training.phases."
+
+
+def shown_comparison(comparison: Comparison) -> Document:
+    """Return what the recipes are, what differs in words and in figures, and what is equal."""
+    letters = [recipe.letter for recipe in comparison.recipes]
+    sections = [Section(title="", blocks=(_recipes(comparison),))]
+    if comparison.settings:
+        sections.append(Section(title="Settings that differ", blocks=(_settings(comparison, letters),)))
+    figures = [each for each in comparison.figures if not _is_of_a_common_gpu(comparison, each.path)]
+    if figures:
+        sections.append(Section(title="Figures that differ", blocks=(_table(figures, letters),)))
+    sections.append(Section(title="What is equal", blocks=tuple(_equal(comparison))))
+    return Document(
+        title=f"{len(letters)} recipes side by side",
+        subtitle=(),
+        sections=tuple(sections),
+        warnings=tuple(paragraph(f"{', '.join(said.recipes)}: {said.message}").text for said in comparison.warnings),
+        footer=one_line(", ".join(f"{name} {version}" for name, version in comparison.versions.items())),
+    )
+
+
+def render_comparison_json(comparison: Comparison, stream: TextIO) -> None:
+    """Write the comparison to `stream` as one JSON object."""
+    json.dump({"schema": SCHEMA, **plain(comparison)}, stream, indent=2, ensure_ascii=True, allow_nan=False)
+    stream.write("\n")
+
+
+def render_comparison_csv(comparison: Comparison, stream: TextIO) -> None:
+    """Write a line for each setting and figure below a line of titles; what a recipe does not have is empty."""
+    letters = [recipe.letter for recipe in comparison.recipes]
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["path", *letters, *(f"{letter}-A" for letter in letters[1:])])
+    for setting in comparison.settings:
+        cells = [setting.values.get(letter, "") for letter in letters]
+        writer.writerow([one_line(setting.path), *(_cell(each) for each in cells), *[""] * (len(letters) - 1)])
+    for figure in comparison.figures:
+        values = [figure.values.get(letter, "") for letter in letters]
+        writer.writerow([one_line(figure.path), *values, *(figure.differences.get(each, "") for each in letters[1:])])
+
+
+def _cell(value: str | bool | int | float) -> str:
+    """Return a setting as a cell."""
+    return str(value).lower() if isinstance(value, bool) else one_line(value, _LONGEST_CELL)
+
+
+def _recipes(comparison: Comparison) -> Table:
+    """Return a row for each recipe: its letter, what the step takes in all, how that differs, and what it is."""
+    total = next((each for each in comparison.figures if each.path == "training.total_bytes"), None)
+    columns = [column("", Kind.LABEL), column("recipe", Kind.WORDS)]
+    if total is None:
+        return Table(columns=tuple(columns), rows=tuple(row((each.letter, each.name)) for each in comparison.recipes))
+    columns[1:1] = [column("total", Kind.NUMBER), column("to A", Kind.NUMBER)]
+    rows = []
+    for each in comparison.recipes:
+        size, more = total.values.get(each.letter), total.differences.get(each.letter)
+        cells = (
+            each.letter,
+            _ABSENT if size is None else format_bytes(size),
+            "" if more is None else format_bytes(more, signed=True),
+            each.name,
+        )
+        rows.append(row(cells, tone=Tone.KEY))
+    return Table(columns=tuple(columns), rows=tuple(rows))
+
+
+def _settings(comparison: Comparison, letters: Sequence[str]) -> Table:
+    """Return a row for each setting that differs."""
+    columns = (column("", Kind.NAME), *(column(letter, Kind.NAME) for letter in letters))
+    rows = tuple(
+        row(
+            (
+                _setting_name(each.path),
+                *(_ABSENT if letter not in each.values else _cell(each.values[letter]) for letter in letters),
+            )
+        )
+        for each in comparison.settings
+        if not _is_of_a_common_gpu(comparison, each.path) or each.path.endswith(".fits")
+    )
+    return Table(columns=columns, rows=rows, views=_views(len(columns), len(letters)))
+
+
+def _table(figures: Sequence[Figure], letters: Sequence[str]) -> Table:
+    """Return a row for each figure that differs, with its differences to the first recipe."""
+    columns: list[Column] = [column("", Kind.LABEL), *(column(letter, Kind.NUMBER) for letter in letters)]
+    for letter in letters[1:]:
+        columns += [column(f"{letter} - A", Kind.NUMBER), column("", Kind.NUMBER, quiet=True)]
+    return Table(
+        columns=tuple(columns),
+        rows=tuple(_figure_row(each, letters) for each in figures),
+        views=_views(len(columns), len(letters)),
+    )
+
+
+def _views(column_count: int, recipe_count: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Return the ways to print a table: whole, values and differences apart, and few recipes at a time."""
+    values, differences = range(1, recipe_count + 1), range(recipe_count + 1, column_count)
+    pieces = [(0, *part[start : start + _FEW]) for part in (values, differences) for start in range(0, len(part), _FEW)]
+    apart = [(0, *part) for part in (values, differences) if part]
+    return ((tuple(range(column_count)),), tuple(apart), tuple(pieces))
+
+
+def _figure_row(figure: Figure, letters: Sequence[str]) -> Row:
+    """Return the row of a figure; parameters are counts, all else is bytes."""
+    values = [figure.values.get(letter) for letter in letters]
+    cells = [_figure_name(figure.path), *(_ABSENT if each is None else format_count(each) for each in values)]
+    is_count = figure.path.startswith("parameters.")
+    for letter in letters[1:]:
+        more = figure.differences.get(letter)
+        cells.append(_ABSENT if more is None else format_count(more, signed=True))
+        cells.append("" if not more or is_count else format_bytes(more, signed=True))
+    depth = 1 if figure.path.startswith(_BREAKDOWN) else 0
+    return row(cells, tone=Tone.KEY if figure.path in _KEYS else Tone.PLAIN, depth=depth)
+
+
+def _setting_name(path: str) -> str:
+    """Return what people call a setting: the option that makes it, where there is one."""
+    for prefix in ("training.recipe.", "adapter.config.", "training."):
+        path = path.removeprefix(prefix)
+    if path.startswith("fit.") and path.endswith(".fits"):
+        return f"fits {path[len('fit.') : -len('.fits')]}"
+    return path.replace(".", " ")
+
+
+def _figure_name(path: str) -> str:
+    """Return what people call a figure."""
+    if path in _NAMES:
+        return _NAMES[path]
+    if path.startswith(_BREAKDOWN):
+        return path.removeprefix(_BREAKDOWN).replace("_", " ")
+    if path.startswith(_PHASES):
+        phase, _, key = path.removeprefix(_PHASES).partition(".")
+        return f"{phase} {'peak' if key.startswith('peak') else 'end'}"
+    if path.startswith("fit."):
+        return f"headroom {path[len('fit.') : -len('.headroom_bytes')]}"
+    return path
+
+
+def _is_of_a_common_gpu(comparison: Comparison, path: str) -> bool:
+    """Tell whether a path is of one of many GPUs, which nobody asked about."""
+    gpus = [each.path for each in comparison.figures if each.path.startswith("fit.")]
+    gpus += [each for each in comparison.equal if each.startswith("fit.")]
+    return path.startswith("fit.") and len(gpus) > _MOST_GPUS
+
+
+def _equal(comparison: Comparison) -> Iterator[Paragraph]:
+    """Yield one sentence on the figures that do not differ."""
+    names = [_figure_name(path) for path in comparison.equal if not _is_of_a_common_gpu(comparison, path)]
+    if not comparison.figures:
+        yield paragraph("All figures.")
+    elif names:
+        yield paragraph(f"{', '.join(names)}.", Tone.QUIET)
+    else:
+        yield paragraph("No figure.", Tone.QUIET)

@@ -85,8 +85,9 @@ class Differing:
 class Measurement:
     """One run on a GPU beside its prediction.
 
-    `model` and `adapter` are as in a report; `config` is that of the model where the bundled catalogue does not have
-    it. `differing` are the first places where history and tape part, `differing_count` how many there are.
+    `model` and `adapter` are as in a report, `quantization` has its method, source and double_quant where bitsandbytes
+    quantizes the base; `config` is that of the model where the bundled catalogue does not have it. `differing` are the
+    first places where history and tape part, `differing_count` how many there are.
     """
 
     versions: Mapping[str, str]
@@ -94,6 +95,7 @@ class Measurement:
     model: Mapping[str, Any]
     config: Mapping[str, Any] | None = None
     adapter: Mapping[str, Any] | None = None
+    quantization: Mapping[str, Any] | None = None
     recipe: Recipe
     measured: Figures
     predicted: Figures

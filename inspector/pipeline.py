@@ -131,9 +131,10 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
             os.environ[ALLOCATOR_VARIABLE] = recipe.alloc_conf  # torch reads it when it makes its allocator
         progress("loading torch")
 
-        from inspector.measure.measuring import check, measured
+        with quietly():  # a bitsandbytes that does not load says so at length; `check` says it where it matters
+            from inspector.measure.measuring import check, measured
 
-        check(recipe)
+        check(recipe, request.quantization)
         progress("reading the configuration")
         files = _files(request, progress)
         progress("loading transformers and PEFT")

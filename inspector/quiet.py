@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 __all__ = ["quietly"]
 
-_LOGGERS = ("transformers", "peft", "accelerate", "huggingface_hub", "torch")
+_LOGGERS = ("transformers", "peft", "accelerate", "huggingface_hub", "torch", "bitsandbytes")
 
 
 @contextlib.contextmanager

@@ -15,13 +15,25 @@ import torch
 
 from inspector.errors import UsageError
 from inspector.measure.driver import driver_version
+from inspector.measure.quantized import forget_tables
 from inspector.measurement_records import Device
 from inspector.optimizer_names import FAMILIES
+from inspector.quiet import quietly
 from inspector.trace.platform import Platform, installed_torch
 from inspector.training_records import Recipe
 
-__all__ = ["check_packages", "cuda_device", "described", "emptied", "platform_at_hand"]
+__all__ = [
+    "PREDICT_ALONE",
+    "check_bitsandbytes",
+    "check_packages",
+    "cuda_device",
+    "described",
+    "emptied",
+    "platform_at_hand",
+]
 
+# What can be done where something that the step needs is not here.
+PREDICT_ALONE = "drop `measure` for the prediction alone"
 # Two segments of this size show where the driver puts the second one; more than the allocator keeps together.
 _PROBE_BYTES = 32 * 2**20
 
@@ -31,27 +43,42 @@ def cuda_device() -> torch.device:
     if torch.version.cuda is None:
         raise UsageError(
             f"measure runs the step on a CUDA GPU, and the installed torch {torch.__version__} is built without CUDA: "
-            "use a CUDA build of torch, or drop `measure` for the prediction alone."
+            f"use a CUDA build of torch, or {PREDICT_ALONE}."
         )
     if not torch.cuda.is_available():
         raise UsageError(
             "measure runs the step on a CUDA GPU, and torch finds none here; check nvidia-smi and "
-            "CUDA_VISIBLE_DEVICES, or drop `measure` for the prediction alone."
+            f"CUDA_VISIBLE_DEVICES, or {PREDICT_ALONE}."
         )
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def check_packages(recipe: Recipe) -> None:
-    """Raise UsageError where a package that the recipe runs on is not installed."""
+def check_packages(recipe: Recipe, quantization: str | None = None) -> None:
+    """Raise UsageError where a package that recipe or quantization run on is not installed, or not for CUDA."""
     if recipe.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise UsageError(
             "--attention flash_attention_2 runs on the package flash-attn, which is not installed here: add it with "
             "pip install flash-attn, or use --attention sdpa."
         )
-    if recipe.optimizer in FAMILIES["bitsandbytes"] and importlib.util.find_spec("bitsandbytes") is None:
+    if recipe.optimizer in FAMILIES["bitsandbytes"]:
+        check_bitsandbytes(f"--optimizer {recipe.optimizer} runs", "use --optimizer adamw_torch")
+    if quantization not in (None, "none"):
+        check_bitsandbytes(f"--quantization {quantization} runs", PREDICT_ALONE)
+
+
+def check_bitsandbytes(runs: str, otherwise: str) -> None:
+    """Raise UsageError where bitsandbytes is not installed or has no library for the CUDA of torch."""
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(
-            f"--optimizer {recipe.optimizer} runs on the package bitsandbytes, which is not installed here: add it "
-            "with pip install bitsandbytes, or use --optimizer adamw_torch."
+            f"{runs} on the package bitsandbytes, which is not installed here: add it with pip install bitsandbytes, "
+            f"or {otherwise}."
+        )
+    with quietly():
+        import bitsandbytes  # type: ignore[import-not-found]  # only where it is asked for
+    if not bitsandbytes.cextension.lib.compiled_with_cuda:
+        raise UsageError(
+            f"{runs} on the package bitsandbytes, and the library of the installed {bitsandbytes.__version__} for CUDA "
+            f"{torch.version.cuda} does not load: see what python -m bitsandbytes says of it, or {otherwise}."
         )
 
 
@@ -99,6 +126,7 @@ def emptied(device: torch.device) -> Iterator[None]:
             passed = passed.__cause__ or passed.__context__
         raise
     finally:
+        forget_tables()
         _empty(device)
 
 

@@ -10,6 +10,7 @@ read only where a figure differs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -19,7 +20,15 @@ from inspector.fit.catalogue import find
 from inspector.fit.verdict import overhead
 from inspector.fit_records import Gpu
 from inspector.measure.aligning import differing
-from inspector.measure.devices import check_packages, cuda_device, described, emptied, platform_at_hand
+from inspector.measure.devices import (
+    PREDICT_ALONE,
+    check_bitsandbytes,
+    check_packages,
+    cuda_device,
+    described,
+    emptied,
+    platform_at_hand,
+)
 from inspector.measure.driver import process_bytes
 from inspector.measure.running import Watch, run_on
 from inspector.measurement_records import Device, Differing, Figures, Measurement
@@ -35,17 +44,15 @@ from inspector.units import format_bytes
 
 __all__ = ["check", "figures_of", "folded", "measured"]
 
-# Until then torch takes, of free blocks of one size, that of the lowest address (docs/training.md).
-_COMPARES_ADDRESSES = (2, 10)
 _LONGEST_HISTORY = 4_000_000
 _MOST_SHOWN = 20
 _LONGEST_DIFFERENCE = 12
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
     cuda_device()
-    check_packages(recipe)
+    check_packages(recipe, quantization)
 
 
 def measured(
@@ -79,10 +86,7 @@ def _measured(
     gpu = described(device)
     counted = build()
     if is_quantized(counted.trainable):
-        raise UnsupportedModelError(
-            "inspect measure does not load quantized weights: drop --quantization, or use inspect without measure for "
-            "the prediction alone."
-        )
+        check_bitsandbytes("the quantized base runs", PREDICT_ALONE)
     try:
         with quietly():
             asked, recipe = recipe, resolved(counted.trainable, recipe)
@@ -98,11 +102,12 @@ def _measured(
     progress("running the step on the GPU")
     figures, found = _run(model, recipe, device, timeline, tape)
     return Measurement(
-        versions={**versions, "torch": torch.__version__},
+        versions={**versions, "torch": torch.__version__, **_installed("bitsandbytes")},
         gpu=gpu,
         model=plain(counted.model),
         config=config,
         adapter=None if counted.adapter is None else plain(counted.adapter.config),
+        quantization=_quantization(counted),
         recipe=recipe,
         measured=figures,
         predicted=figures_of(timeline, _in_catalogue(gpu)),
@@ -121,7 +126,7 @@ def folded(
     limit_bytes: int | None = None,
 ) -> Timeline:
     """Run a tape through the allocator of the torch of `platform`, over a driver with such addresses."""
-    is_descending = descending and platform.torch_version <= _COMPARES_ADDRESSES
+    is_descending = descending and platform.takes_lowest_address
     return fold(tape, settings, limit_bytes=limit_bytes, descending_addresses=is_descending)
 
 
@@ -178,6 +183,23 @@ def _run(
         ) from error
     finally:
         memory._record_memory_history(enabled=None)
+
+
+def _installed(name: str) -> dict[str, str]:
+    """Return the version of a package, nothing where it is not installed."""
+    try:
+        return {name: metadata.version(name)}
+    except metadata.PackageNotFoundError:
+        return {}
+
+
+def _quantization(counted: Counted) -> Mapping[str, Any] | None:
+    """Return how the base weights are quantized, where bitsandbytes does it."""
+    facts = counted.quantization
+    if facts is None or not is_quantized(counted.trainable):
+        return None
+    found = {"method": facts.method, "source": facts.source, "double_quant": facts.double_quant}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _shortened(found: Differing) -> Differing:

@@ -16,7 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inspector.measure.loading import load_on
 from inspector.measure.optimizers import real_optimizer
+from inspector.measure.quantized import load_quantized_on
 from inspector.trace.batch import Input, batch_inputs
+from inspector.trace.quantized import is_quantized
 from inspector.trace.training import base_model, prepare, run_steps
 from inspector.training_records import MemoryPhase, Phase, Recipe
 
@@ -104,10 +106,17 @@ class Watch:
 
 
 def run_on(model: nn.Module, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
-    """Load a model on meta onto `device` and run the steps of a resolved `recipe`; the model stays there."""
+    """Load a model on meta onto `device` and run the steps of a resolved `recipe`.
+
+    The model stays there; a quantized one is made anew, by the libraries themselves.
+    """
     watcher.enter(Phase.LOAD, 0)
-    prepare(model, recipe)
-    load_on(model, device)
+    if is_quantized(base_model(model)):
+        model = load_quantized_on(model, device)
+        prepare(model, recipe)
+    else:
+        prepare(model, recipe)
+        load_on(model, device)
     batch = _batch(model, recipe, device)
     optimizer = real_optimizer(model, recipe)
     with _attention(recipe):

@@ -147,6 +147,8 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
             "convert; drop the option."
         )
     setattr(model, "is_loaded_in_8bit" if is_int8 else "is_loaded_in_4bit", True)
+    quantizer.pre_quantized = plan.from_checkpoint
+    setattr(model, "hf_quantizer", quantizer)  # noqa: B010  # as from_pretrained leaves it; no tensor, no module
     # As `postprocess_model` marks a loaded model (quantizers/base.py, `_assign_is_quantized`): attention asks for the
     # dtype of the model then, and not for that of a weight.
     for module in model.modules():

@@ -31,7 +31,8 @@ def shown_measurement(measurement: Measurement) -> Document:
         title=f"{measurement.model['id']} on {gpu.name}",
         subtitle=(
             f"{measurement.model['class']}, {measurement.model['dtype']}, "
-            f"{measurement.adapter['peft_type'] if measurement.adapter else 'full fine-tuning'}; random weights",
+            f"{measurement.adapter['peft_type'] if measurement.adapter else 'full fine-tuning'}{_packed(measurement)}; "
+            "random weights",
             _recipe(measurement.recipe),
             f"compute capability {capability}, {format_bytes(gpu.memory_bytes)}{driver}",
         ),
@@ -80,6 +81,14 @@ def _sections(measurement: Measurement) -> Iterator[Section]:
         yield Section(title=f"{title} by phase", blocks=(_table(rows),))
     if measurement.differing:
         yield Section(title="Where the allocator's history and the tape part", blocks=_places(measurement))
+
+
+def _packed(measurement: Measurement) -> str:
+    """Return how the base is quantized, nothing where it is not."""
+    if measurement.quantization is None:
+        return ""
+    twice = ", double quantization" if measurement.quantization.get("double_quant") else ""
+    return f" on {measurement.quantization['method']}{twice}"
 
 
 def _recipe(recipe: Recipe) -> str:

@@ -195,12 +195,19 @@ class _Casting:
     casts: _Casts
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Cast and call the op; arguments are cast from the last to the first, as gcc evaluates them."""
+        """Cast and call the op; arguments are cast from the last to the first, as gcc evaluates them.
+
+        Copies that nothing keeps die in the opposite order, as C++ ends temporaries: the first one first.
+        """
         with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
-            if torch.is_autocast_enabled("cuda"):
-                dtype = self.policy([tensor for argument in args for tensor in _eligible(argument)])
-                args = tuple(self._cast(argument, dtype) for argument in reversed(args))[::-1]
-            return self.op(*args, **kwargs)
+            if not torch.is_autocast_enabled("cuda"):
+                return self.op(*args, **kwargs)
+            dtype = self.policy([tensor for argument in args for tensor in _eligible(argument)])
+            cast = [self._cast(argument, dtype) for argument in reversed(args)]
+            result = self.op(*reversed(cast), **kwargs)
+            while cast:
+                cast.pop()
+            return result
 
     def _cast(self, argument: Any, dtype: torch.dtype) -> Any:
         """Cast a tensor or the tensors of a list."""

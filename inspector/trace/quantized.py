@@ -34,6 +34,8 @@ from inspector.training_records import Category
 __all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
 
 _PACKED = (Params4bit, Int8Params)
+# What is stored beside packed tensors, comes to the GPU and is read there: fields as JSON text, the name of a layout.
+_FIELDS_BYTES = {Params4bit: 160, Int8Params: 1}
 # What transformers reckons an element of a quantized weight as (quantizers/quantizer_bnb_*.py): half a byte, or one.
 _HALVES = {Params4bit: 1, Int8Params: 2}
 
@@ -81,7 +83,7 @@ def load_quantized(
         del warm_up
         for name in sorted(parameters, key=_natural):
             with tracer.at(owner(name)):
-                tracer.hold(_loaded(parameters[name]), Category.WEIGHTS, owner(name))
+                _load(tracer, parameters[name], owner(name))
         for module in model.modules():
             if isinstance(module, Linear8bitLt):
                 module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
@@ -146,19 +148,35 @@ def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
     return None
 
 
-def _loaded(parameter: nn.Parameter) -> list[Tensor]:
-    """Make a parameter as it is loaded, and return what stays of it."""
+def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
+    """Make a parameter as it is loaded."""
     if not isinstance(parameter, _PACKED):
         parameter.data = torch.empty(parameter.shape, dtype=_loaded_dtype(parameter), device="meta")
-        return [parameter]
+        tracer.hold([parameter], Category.WEIGHTS, owner)
+        return
     if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
-        return [parameter, *parameter.state_tensors()]
+        tensors, read = _stored(parameter)
+        tracer.hold(tensors, Category.WEIGHTS, owner)
+        fields = torch.empty(_FIELDS_BYTES[type(parameter)], dtype=torch.uint8, device="meta")
+        tracer.hold(read, Category.WEIGHTS, owner)
+        del fields
+        return
     shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
     stored = weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
     if isinstance(parameter, Params4bit) and getattr(parameter, "inputs_first", False):
         weight = torch.empty_like(stored)  # GPT-2 stores inputs before outputs; what is packed lies the other way
     parameter.quantize_from(weight)
-    return [parameter, *parameter.state_tensors()]
+    tracer.hold([parameter, *parameter.state_tensors()], Category.WEIGHTS, owner)
+
+
+def _stored(parameter: Params4bit | Int8Params) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the tensors of a packed weight in the order of their names in a checkpoint, and what its fields hold."""
+    if isinstance(parameter, Int8Params):
+        return [*parameter.state_tensors(), parameter], []
+    state = parameter.quant_state
+    assert state is not None, "what is stored packed has a state"
+    nested = [state.state2.absmax, state.state2.code] if state.state2 is not None else []
+    return [parameter, state.absmax, *nested, state.code], [state.offset] if state.offset is not None else []
 
 
 def _loaded_dtype(parameter: nn.Parameter) -> torch.dtype:

@@ -71,6 +71,17 @@ def test_a_package_that_the_recipe_runs_on_and_that_is_missing_is_named(recipe: 
         check_packages(recipe)
 
 
+@pytest.mark.parametrize("method", ["nf4", "fp4", "int8"])
+def test_a_quantized_base_needs_bitsandbytes_and_an_unquantized_one_does_not(method: str) -> None:
+    """The trace has stand-ins for its layers; the step runs on the layers themselves."""
+    check_packages(Recipe(), "none")
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        check_packages(Recipe(), method)
+        return
+    with pytest.raises(UsageError, match=f"--quantization {method} runs on the package bitsandbytes, which is not"):
+        check_packages(Recipe(), method)
+
+
 def test_other_recipes_need_no_package() -> None:
     """Torch and transformers are there."""
     check_packages(Recipe())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from inspector.measurement_records import Device, Differing, Figures, Measurement
 from inspector.training_records import MemoryPhase, Phase, Recipe
@@ -29,7 +30,11 @@ def figures(extra: int = 0, process_bytes: int | None = None) -> Figures:
 
 
 def measurement(
-    *, extra: int = 0, process_bytes: int | None = None, differing: Sequence[Differing] = ()
+    *,
+    extra: int = 0,
+    process_bytes: int | None = None,
+    differing: Sequence[Differing] = (),
+    quantization: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Return a measurement of which the forward pass took `extra` bytes more than predicted."""
     return Measurement(
@@ -44,6 +49,7 @@ def measurement(
             driver="580.1",
         ),
         model={"id": "a/model", "class": "LlamaForCausalLM", "dtype": "bfloat16"},
+        quantization=quantization,
         recipe=Recipe(batch_size=2, padding=True),
         measured=figures(extra, process_bytes),
         predicted=figures(process_bytes=3 * GIB + 100),

@@ -45,6 +45,14 @@ def test_equal_sizes_in_other_blocks_are_told_apart() -> None:
     assert "the blocks that the allocator took for them are not" in text(extra=512)
 
 
+def test_a_quantized_base_is_named() -> None:
+    packed = {"method": "nf4", "source": "request", "double_quant": True}
+    assert "LlamaForCausalLM, bfloat16, full fine-tuning on nf4, double quantization; random weights" in text(
+        quantization=packed
+    )
+    assert " on " not in text().splitlines()[1]
+
+
 def test_what_the_driver_does_not_say_is_a_dash() -> None:
     (line,) = (line for line in text().splitlines() if "nvidia-smi" in line)
     assert line.split()[-2:] == ["–", "–"]
@@ -54,7 +62,12 @@ def test_the_record_follows_its_schema() -> None:
     schema = json.loads((DOCS / "measurement.schema.json").read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
     place = Differing(step=1, phase=Phase.FORWARD, module="", op="aten.mm.default", measured=(4096,), predicted=())
-    for found in (measurement(), measurement(extra=1, process_bytes=5, differing=[place])):
+    packed = {"method": "nf4", "source": "request", "double_quant": True}
+    for found in (
+        measurement(),
+        measurement(extra=1, process_bytes=5, differing=[place]),
+        measurement(quantization=packed),
+    ):
         written = json.loads(json.dumps(record(found)))
         Draft202012Validator(schema).validate(written)
         assert written.keys() <= schema["properties"].keys()

@@ -2,8 +2,9 @@
 
     python build.py SITE CUDA_INCLUDE CUDNN_INCLUDE OUTPUT
 
-SITE is a directory with an unpacked wheel of torch. Every function that torch's libraries import and that is not
-written out in the C files beside this script does nothing and returns 0, which is success.
+SITE is a directory with an unpacked wheel of torch, and one of bitsandbytes where that is to run too. Every function
+that their libraries import and that is not written out in the C files beside this script does nothing and returns 0,
+which is success.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ LIBRARIES = {
     "cusolver": "cusolver",
     "cuFile": "cufile",
     "cupti": "cupti",
+    "nvJitLink": "nvJitLink",
     "nvrtc": "nvrtc",
-    "nvshmem": "nvshmem_host",
+    r"nvshmem\w*": "nvshmem_host",
     "__cuda": "cudart",
     "cuda": "cudart",
     "cu": "cuda",
@@ -63,6 +65,14 @@ def imports(libraries: list[Path]) -> tuple[set[str], dict[str, str]]:
     return needed - {library.name for library in libraries}, symbols
 
 
+def libraries_of(site: Path) -> list[Path]:
+    """Return torch's libraries, and those of bitsandbytes for the same release of CUDA."""
+    torch = sorted((site / "torch" / "lib").glob("*.so*"))
+    runtimes = {name for name in imports(torch)[0] if name.startswith("libcudart.")}
+    found = sorted((site / "bitsandbytes").glob("libbitsandbytes_cuda*.so"))
+    return [*torch, *(library for library in found if runtimes & imports([library])[0])]
+
+
 def owner(symbol: str) -> str | None:
     """Return the library that a symbol is from, if it is one of CUDA's."""
     return next((library for start, library in LIBRARIES.items() if re.match(rf"{start}(?![a-z])", symbol)), None)
@@ -90,7 +100,7 @@ def main() -> None:
     site, *includes, folder = sys.argv[1:]
     output = Path(folder)
     output.mkdir(parents=True, exist_ok=True)
-    needed, symbols = imports(sorted(Path(site, "torch", "lib").glob("*.so*")))
+    needed, symbols = imports(libraries_of(Path(site)))
     for name in sorted(needed):
         stem = name.removeprefix("lib").partition(".so")[0]
         if stem in LIBRARIES.values():

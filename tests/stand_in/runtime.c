@@ -1,7 +1,8 @@
 // A stand-in for the CUDA runtime: torch's own CUDA build runs on it without a GPU. Kernels are launched into nothing, but
 // all host code is real, and so is every request to the caching allocator. Device memory is an address range that is
 // reserved and mostly never touched; copies of up to 1 MiB are carried out, larger ones are not. A single byte that is
-// read back is a truth value a kernel would have computed: FAKE_BOOL says which (1).
+// read back is a truth value a kernel would have computed: FAKE_BOOL says which (1), and FAKE_ANY what any() says (as
+// FAKE_BOOL).
 // FAKE_SM, FAKE_SMS, FAKE_THREADS, FAKE_OPTIN and FAKE_TOTAL describe the GPU, FAKE_ADDRESSES=descending turns the order of
 // segments around.
 #define _GNU_SOURCE
@@ -25,12 +26,12 @@ static int sm = 90, sms = 132, threads = 2048, optin = 232448, descending = 0, t
 static size_t persm = 233472;
 static struct { uintptr_t address; size_t size; } segments[MOST];
 #define RANGE (1ull << 44)
-static int truth;
+static int truth, truth_of_any, asked_any;
 
 static long number(const char *name, long other) { const char *t = getenv(name); return t ? atol(t) : other; }
 __attribute__((constructor)) static void start(void) {
   total = number("FAKE_TOTAL", total); sm = number("FAKE_SM", sm); sms = number("FAKE_SMS", sms);
-  threads = number("FAKE_THREADS", threads); optin = number("FAKE_OPTIN", optin); trace = number("FAKE_TRACE", 0); truth = number("FAKE_BOOL", 1);
+  threads = number("FAKE_THREADS", threads); optin = number("FAKE_OPTIN", optin); trace = number("FAKE_TRACE", 0); truth = number("FAKE_BOOL", 1); truth_of_any = number("FAKE_ANY", truth);
   const char *order = getenv("FAKE_ADDRESSES"); descending = order && !strcmp(order, "descending");
   base = (uintptr_t)mmap((void *)0x200000000000ull, RANGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   base = (base + STEP - 1) / STEP * STEP;
@@ -84,6 +85,7 @@ cudaError_t cudaStreamGetCaptureInfo_v2(cudaStream_t s, enum cudaStreamCaptureSt
 #endif
 cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *m) { return 0; }
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) { *p = malloc(n); return 0; }
+cudaError_t cudaMallocManaged(void **p, size_t n, unsigned f) { *p = mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); return 0; }
 cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
 cudaError_t cudaDeviceGetPCIBusId(char *s, int n, int d) { strncpy(s, "0000:00:00.0", n); return 0; }
 cudaError_t cudaDeviceCanAccessPeer(int *can, int a, int b) { *can = 0; return 0; }
@@ -141,7 +143,7 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void
   return 0;
 }
 /* a single byte read from the device is a truth value that a kernel would have computed */
-static void copy(void *to, const void *from, size_t n) { if (n == 1 && on_device(from) && !on_device(to)) { *(char *)to = truth; return; } if (n <= DATA) memcpy(to, from, n); else if (!on_device(to)) memset(to, 0, n); }
+static void copy(void *to, const void *from, size_t n) { if (n == 1 && on_device(from) && !on_device(to)) { *(char *)to = asked_any ? truth_of_any : truth; return; } if (n <= DATA) memcpy(to, from, n); else if (!on_device(to)) memset(to, 0, n); }
 cudaError_t cudaMemcpy(void *d, const void *s, size_t n, enum cudaMemcpyKind k) { copy(d, s, n); return 0; }
 cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, enum cudaMemcpyKind k, cudaStream_t st) { copy(d, s, n); return 0; }
 cudaError_t cudaMemcpyPeerAsync(void *d, int dd, const void *s, int sd, size_t n, cudaStream_t st) { copy(d, s, n); return 0; }
@@ -154,13 +156,23 @@ static struct { dim3 grid, block; size_t shared; void *stream; } pushed;
 void **__cudaRegisterFatBinary(void *f) { static void *h[2]; return h; }
 void __cudaRegisterFatBinaryEnd(void **h) {}
 void __cudaUnregisterFatBinary(void **h) {}
-void __cudaRegisterFunction(void **h, const char *a, char *b, const char *c, int t, void *x, void *y, void *z, void *w, int *s) {}
+/* any() is a reduction with torch's or_kernel_cuda */
+static const void *any_kernels[4096];
+static int any_count;
+void __cudaRegisterFunction(void **h, const char *a, char *b, const char *c, int t, void *x, void *y, void *z, void *w, int *s) {
+  if (any_count < 4096 && strstr(c, "14or_kernel_cuda")) any_kernels[any_count++] = a;
+}
+static void launched(const void *f) {
+  asked_any = 0;
+  for (int i = 0; i < any_count; i++) if (any_kernels[i] == f) asked_any = 1;
+}
 void __cudaRegisterVar(void **h, char *a, char *b, const char *c, int e, size_t s, int k, int g) {}
 char __cudaInitModule(void **h) { return 1; }
 unsigned __cudaPushCallConfiguration(dim3 g, dim3 b, size_t s, struct CUstream_st *st) { pushed.grid = g; pushed.block = b; pushed.shared = s; pushed.stream = st; return 0; }
 cudaError_t __cudaPopCallConfiguration(dim3 *g, dim3 *b, size_t *s, void *st) { *g = pushed.grid; *b = pushed.block; *s = pushed.shared; *(void **)st = pushed.stream; return 0; }
 cudaError_t __cudaGetKernel(cudaKernel_t *k, const void *f) { *k = (cudaKernel_t)f; return 0; }
-cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { return 0; }
+cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { launched((const void *)k); return 0; }
+cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { launched(f); return 0; }
 cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **p, unsigned v, unsigned long long f, enum cudaDriverEntryPointQueryResult *r) {
   extern int fake_driver(void); *p = (void *)fake_driver; if (r) *r = cudaDriverEntryPointSuccess; return 0; }
 cudaError_t cudaGetDriverEntryPoint(const char *name, void **p, unsigned long long f, enum cudaDriverEntryPointQueryResult *r) {

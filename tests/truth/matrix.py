@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,38 @@ __all__ = ["ROWS", "MatrixRow", "cut", "pack", "run_row"]
 
 _ALL = "--targets all-linear"
 _QV = "--targets q_proj,v_proj"
+_TINY = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+_INT8 = "--quantization int8 --lora r=16"
+_BF16 = "--mixed-precision bf16 --gradient-checkpointing"
+_NF4 = f"--quantization nf4 --double-quant --lora r=16 {_ALL}"
+
+_STORED_NF4 = {
+    "quant_method": "bitsandbytes",
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRow:
-    """One row: a model of the catalogue, how many layers of it (None: all), and options of the command."""
+    """One row: a model of the catalogue, how many layers of it (None: all), and options of the command.
+
+    `stored` is the quantization_config that its checkpoint declares.
+    """
 
     name: str
     model: str
     layers: int | None = None
     options: str = ""
+    stored: Mapping[str, Any] | None = None
 
 
-def _row(name: str, model: str, layers: int | None, options: str = "") -> MatrixRow:
-    return MatrixRow(name=name, model=model, layers=layers, options=options)
+def _row(
+    name: str, model: str, layers: int | None, options: str = "", stored: Mapping[str, Any] | None = None
+) -> MatrixRow:
+    return MatrixRow(name=name, model=model, layers=layers, options=options, stored=stored)
 
 
 _SMALL = "Qwen/Qwen2.5-0.5B"
@@ -135,6 +154,43 @@ ROWS = (
     _row("vit", "google/vit-base-patch16-224", None, "--batch-size 8"),
     _row("clip", "openai/clip-vit-base-patch32", None, "--batch-size 8 --seq-len 32 --no-padding"),
     _row("llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--lora r=8 {_QV}"),
+    # Quantized bases.
+    _row("nf4", _SMALL, 3, _NF4),
+    _row("nf4-checkpointing", _SMALL, 3, f"{_NF4} {_BF16} --seq-len 2048"),
+    _row("nf4-plain", _SMALL, 3, f"--quantization nf4 --lora r=16,dropout=0.05 {_ALL} --loop plain"),
+    _row("nf4-float16", _SMALL, 3, f"{_NF4} --dtype float16 --mixed-precision fp16"),
+    _row("nf4-float32", _SMALL, 3, f"{_NF4} --dtype float32"),
+    _row("nf4-padded", _SMALL, 3, f"{_NF4} --mixed-precision bf16 --batch-size 4 --seq-len 512"),
+    _row("nf4-few-tokens", _SMALL, 3, f"{_NF4} --seq-len 16"),
+    _row("nf4-accumulation", _SMALL, 3, f"{_NF4} --gradient-accumulation 2 --gradient-checkpointing"),
+    _row("nf4-saved", _SMALL, 3, f"{_NF4} --modules-to-save lm_head"),
+    _row("nf4-8bit", _SMALL, 3, f"{_NF4} --optimizer adamw_8bit"),
+    _row("nf4-paged-8bit", _SMALL, 3, f"{_NF4} --optimizer paged_adamw_8bit --gradient-checkpointing"),
+    _row("nf4-paged-32bit", _SMALL, 3, f"{_NF4} --optimizer paged_adamw_32bit"),
+    _row("fp4", _SMALL, 3, f"--quantization fp4 --lora r=16 {_ALL} --mixed-precision bf16"),
+    _row("int8", _SMALL, 3, f"{_INT8} {_ALL} --dtype float16"),
+    _row("int8-checkpointing", _SMALL, 3, f"{_INT8},dropout=0.05 {_ALL} --gradient-checkpointing"),
+    _row("full-8bit", _SMALL, 3, "--optimizer adamw_8bit"),
+    _row("full-paged-32bit", _SMALL, 3, "--optimizer paged_adamw_32bit"),
+    _row("full-lion-8bit", _SMALL, 3, "--optimizer lion_8bit"),
+    _row("nf4-tinyllama", _TINY, 2, _NF4),
+    _row("nf4-llama-3.1", "meta-llama/Meta-Llama-3.1-8B", 2, f"{_NF4} {_BF16}"),
+    _row("nf4-mistral", "mistralai/Mistral-7B-v0.1", 2, f"{_NF4} --seq-len 512"),
+    _row("nf4-gemma-2", "google/gemma-2-2b", 2, f"{_NF4} --attention eager --seq-len 512"),
+    _row("nf4-phi-3", "microsoft/Phi-3-mini-4k-instruct", 2, _NF4),
+    _row("nf4-qwen3", "Qwen/Qwen3-0.6B", 3, _NF4),
+    _row("nf4-gpt2", "openai-community/gpt2", 3, f"{_NF4} --dtype bfloat16"),
+    _row("nf4-opt", "facebook/opt-1.3b", 3, f"{_NF4} --dtype bfloat16"),
+    _row("nf4-mixtral", "mistralai/Mixtral-8x7B-v0.1", 1, f"--quantization nf4 --lora r=8 {_QV} --seq-len 512"),
+    _row("int8-mistral", "mistralai/Mistral-7B-v0.1", 2, f"{_INT8} {_ALL} --seq-len 512"),
+    _row("int8-gpt2", "openai-community/gpt2", 3, f"{_INT8} {_ALL} --dtype bfloat16"),
+    _row("nf4-t5", "google-t5/t5-small", None, "--quantization nf4 --lora r=8 --targets q,v --seq-len 256"),
+    _row("nf4-whisper", "openai/whisper-small", None, f"--quantization nf4 --lora r=8 {_QV} --seq-len 64"),
+    _row("nf4-llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--quantization nf4 --lora r=8 {_QV}"),
+    _row("stored-nf4", _TINY, 2, f"--lora r=16 {_ALL} {_BF16}", _STORED_NF4),
+    _row("stored-nf4-single", _SMALL, 3, f"--lora r=16 {_ALL}", {**_STORED_NF4, "bnb_4bit_use_double_quant": False}),
+    _row("stored-fp4", _SMALL, 3, f"--lora r=16 {_ALL}", {**_STORED_NF4, "bnb_4bit_quant_type": "fp4"}),
+    _row("stored-int8", _TINY, 2, f"--lora r=16 {_ALL}", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
     # Whole models, up to 32 B.
     _row("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", None, "--batch-size 2 --seq-len 512"),
     _row("qwen2.5-0.5b", _SMALL, None),
@@ -143,13 +199,16 @@ ROWS = (
     _row("llama-3.2-3b", "meta-llama/Llama-3.2-3B", None, f"--lora r=32 {_QV} --batch-size 2"),
     _row("qwen2.5-7b", "Qwen/Qwen2.5-7B", None, f"--lora r=16 {_ALL} --gradient-checkpointing"),
     _row("qwen2.5-14b", "Qwen/Qwen2.5-14B", None, f"--lora r=16 {_ALL} --gradient-checkpointing --seq-len 512"),
+    _row("nf4-llama-3.2-1b", "meta-llama/Llama-3.2-1B", None, f"{_NF4} {_BF16}"),
+    _row("int8-llama-3.2-1b", "meta-llama/Llama-3.2-1B", None, f"{_INT8} {_ALL}"),
+    _row("nf4-qwq-32b", "Qwen/QwQ-32B", None, f"{_NF4} {_BF16} --seq-len 2048"),
     _row("qwq-32b", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL}"),
     _row("qwq-32b-checkpointing", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL} --gradient-checkpointing"),
 )
 
 
-def cut(model: str, layers: int) -> dict[str, Any]:
-    """Return the configuration of a catalogue model with its first layers alone."""
+def cut(model: str, layers: int, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the configuration of a catalogue model with its first layers alone, `stored` in quantized form."""
     files = catalogue.load(model)
     assert files is not None, model
     config: dict[str, Any] = json.loads(json.dumps(dict(files.config)))
@@ -159,7 +218,7 @@ def cut(model: str, layers: int) -> dict[str, Any]:
             inner[key] = layers
     if isinstance(inner.get("layer_types"), list):
         inner["layer_types"] = inner["layer_types"][:layers]
-    return config
+    return config if stored is None else {**config, "quantization_config": dict(stored)}
 
 
 def run_row(each: MatrixRow, folder: Path) -> str:
@@ -170,13 +229,15 @@ def run_row(each: MatrixRow, folder: Path) -> str:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # The stand-in for a GPU computes nothing: this says how a mask that asks for its values is answered there.
     padded = "--batch-size" in options and "--no-padding" not in options
-    environment = {**os.environ, "PYTHONPATH": path, "FAKE_BOOL": "0" if padded else "1"}
+    # bitsandbytes asks whether there are any outliers under int8: there are none.
+    answers = {"FAKE_BOOL": "0" if padded else "1", **({"FAKE_ANY": "0"} if "int8" in each.name else {})}
+    environment = {**os.environ, "PYTHONPATH": path, **answers}
     with tempfile.TemporaryDirectory() as work:
         model = each.model
         if each.layers is not None:
             model = f"./{each.model.rpartition('/')[2]}-{each.layers}-layers"
             (Path(work) / model).mkdir()
-            config = cut(each.model, each.layers)
+            config = cut(each.model, each.layers, each.stored)
             (Path(work) / model / "config.json").write_text(json.dumps(config), encoding="utf-8")
         command = [sys.executable, "-W", "ignore", "-m", "inspector", "measure", model, "--offline", *options]
         command += ["--json", "--output", str(output)]
@@ -214,10 +275,11 @@ def pack(folder: Path, path: Path) -> None:
             raise ValueError(f"{each.name} was measured on another machine, or with other versions")
         shared = common
         if each.layers is not None:
-            if record.pop("config") != cut(each.model, each.layers):
+            if record.pop("config") != cut(each.model, each.layers, each.stored):
                 raise ValueError(f"{each.name} was measured with another configuration")
             record["model"] = {**record["model"], "id": each.model}
             record["layers"] = each.layers
+            record |= {"stored": dict(each.stored)} if each.stored is not None else {}
         for key in ("predicted", "differing", "differing_count", "notices"):
             record.pop(key, None)
         record["recipe"] = {key: value for key, value in record["recipe"].items() if value != _DEFAULTS.get(key)}

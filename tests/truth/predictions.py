@@ -20,6 +20,7 @@ from inspector.memory.timeline import Timeline
 from inspector.model.counting import count_model
 from inspector.recipes import allocator_settings
 from inspector.trace.cuda_rules import cuda_rules
+from inspector.trace.quantized import is_quantized, load_quantized, quantized_rules
 from inspector.trace.step import plain_steps
 from inspector.trace.tracer import Tracer
 from inspector.trace.training import base_model, load_order, prepare, resolved, trace_training
@@ -55,12 +56,14 @@ def _fitcheck(row: Measured) -> list[Event]:
     with _keys_repeated():
         model = count_model(row.request, row.files).trainable
         base_model(model).enable_input_require_grads()
-        tracer, ids = _loaded(row, model)
-        optimizer = torch.optim.AdamW(_trained(model), foreach=True)
-        with cuda_rules(row.platform, row.recipe.sdpa_backend), tracer:
-            tracer.hold([ids], Category.INPUTS)
-            plain_steps(model, {"input_ids": ids, "labels": ids}, optimizer, tracer.enter, steps=2)
-            return tracer.tape()
+        rules = quantized_rules(row.platform) if is_quantized(model) else contextlib.nullcontext()
+        with rules:
+            tracer, ids = _loaded(row, model)
+            optimizer = torch.optim.AdamW(_trained(model), foreach=True)
+            with cuda_rules(row.platform, row.recipe.sdpa_backend), tracer:
+                tracer.hold([ids], Category.INPUTS)
+                plain_steps(model, {"input_ids": ids, "labels": ids}, optimizer, tracer.enter, steps=2)
+                return tracer.tape()
 
 
 def _method_comparison(row: Measured) -> list[Event]:
@@ -106,8 +109,11 @@ def _loaded(row: Measured, model: Any) -> tuple[Tracer, Tensor]:
     prepare(model, row.recipe)
     tracer = Tracer(row.platform)
     tracer.watch(model, base_model(model).get_output_embeddings())
-    for _, tensor, category in load_order(model):
-        tracer.hold([tensor], category)
+    if is_quantized(model):
+        load_quantized(tracer, model, lambda name: "default" in name.split("."), lambda _name: "")
+    else:
+        for _, tensor, category in load_order(model):
+            tracer.hold([tensor], category)
     ids = torch.zeros(row.recipe.batch_size, row.recipe.seq_len or 0, dtype=torch.int64, device=torch.device("meta"))
     return tracer, ids
 

@@ -1,7 +1,8 @@
 """Every measured record in one form: files of `inspector-measurement/1` here and in stand_in/, one row or several.
 
 A file holds one record as `inspect measure --json` writes it, or what several share with a list of `rows`, each of
-which adds to it. `layers` says that a model of the catalogue was cut to its first layers (`matrix.cut`). `harness` says
+which adds to it. `layers` says that a model of the catalogue was cut to its first layers (`matrix.cut`),
+`stored` that its checkpoint declares a quantization. `harness` says
 whose step was measured, "inspect measure" where it is not given. Records of stand_in/ come from torch's own CUDA build
 over a CUDA runtime that computes nothing: all host code is real, the GPU is not (stand_in/README.md).
 """
@@ -74,10 +75,15 @@ class Measured:
     def request(self) -> Request:
         """Return the request for the model of the row."""
         model = self.record["model"]
+        quantization = self.record.get("quantization", {})
+        # What a checkpoint declares is in its configuration.
+        asked = quantization if quantization.get("source") == "request" else {}
         return Request(
             model=model["id"],
             dtype=model["dtype"],
             model_class=model["class"],
+            quantization=asked.get("method"),
+            double_quant=asked.get("double_quant"),
             peft=self.record.get("adapter"),
             recipe=self.recipe,
             offline=True,
@@ -89,7 +95,7 @@ class Measured:
         name = self.record["model"]["id"]
         config = self.record.get("config")
         if "layers" in self.record:
-            config = cut(name, self.record["layers"])
+            config = cut(name, self.record["layers"], self.record.get("stored"))
         if config is not None:
             return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=config)
         files = catalogue.load(name)

@@ -16,12 +16,15 @@ from tests.truth.records import Measured, load
 IS_ALL = os.environ.get("INSPECTOR_TRUTH") == "all"
 GPU_ROWS = [row for row in load() if not row.is_stand_in]
 STAND_IN_ROWS = [row for row in load() if row.is_stand_in]
+# Of the quantized rows, one of each kind.
+QUICK = {"nf4", "nf4-checkpointing", "nf4-paged-8bit", "fp4", "int8", "nf4-gpt2", "stored-nf4", "stored-int8"}
+QUICK |= {"nf4-float16", "lora-fp16"}  # on a T4, whose driver hands out descending addresses
 FILTER = pytest.mark.filterwarnings("ignore")
 
 
 def is_quick(row: Measured) -> bool:
-    """Tell whether a row is traced in about half a second: a model of few layers, on one of the stand-ins."""
-    return "layers" in row.record and row.group == "a100"
+    """Tell whether a row is traced in about half a second, and is not one of many of its kind: see QUICK."""
+    return "layers" in row.record and (row.group == "a100" or (row.group in ("quantized", "t4") and row.name in QUICK))
 
 
 def identity(row: Measured) -> str:

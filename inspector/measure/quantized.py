@@ -1,0 +1,142 @@
+"""A quantized model on meta -> the same model on a GPU, made by transformers, bitsandbytes and PEFT themselves.
+
+The trace follows what `from_pretrained` with a `BitsAndBytesConfig`, `prepare_model_for_kbit_training` and
+`get_peft_model` do, so these run here as they are, over a checkpoint that does not exist: every matrix in it is a piece
+of one block of random numbers, as large as the largest of them, so that the host holds no copy of the model. On the
+GPU one float weight after the other is packed, as from files. A checkpoint that is stored packed has packed weights;
+transformers loads these with threads, which is switched off, because what they leave between blocks is chance.
+
+Not covered: weights that a checkpoint stores in another form than the model's class has them (routed experts one by
+one, which transformers puts together while it loads).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+
+from inspector.model.skeleton import build_skeleton
+from inspector.quantization.bnb_modules import Int8Params, Params4bit
+from inspector.trace.training import base_model
+
+__all__ = ["forget_tables", "load_quantized_on"]
+
+# The standard deviation that most configurations name (initializer_range), and the scale of packed weights.
+_DEVIATION = 0.02
+_SCALE = 0.05
+# What transformers loads without threads for (core_model_loading.py).
+_NO_THREADS = "HF_DEACTIVATE_ASYNC_LOAD"
+
+
+def load_quantized_on(model: Any, device: torch.device) -> nn.Module:
+    """Return the model that `model`, a PeftModel on meta with bitsandbytes' stand-ins, stands for, on `device`."""
+    base = base_model(model)
+    config, quantizer = copy.deepcopy(base.config), base.hf_quantizer
+    config.__dict__.pop("quantization_config", None)
+    skeleton = build_skeleton(copy.deepcopy(config), type(base), config.dtype, "the model")
+    checkpoint = dict(_checkpoint(skeleton, _packed(base) if quantizer.pre_quantized else {}))
+    if quantizer.pre_quantized:
+        config.quantization_config = quantizer.quantization_config.to_dict()
+    forget_tables()
+    with _without_threads():
+        loaded = type(base).from_pretrained(
+            None,
+            config=config,
+            state_dict=checkpoint,
+            dtype=config.dtype,
+            quantization_config=None if quantizer.pre_quantized else quantizer.quantization_config,
+            device_map={"": device},
+        )
+    loaded = peft.prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=False)
+    attached: nn.Module = peft.get_peft_model(loaded, copy.deepcopy(model.active_peft_config))
+    gc.collect()  # what loading leaves in cycles
+    return attached
+
+
+def forget_tables() -> None:
+    """Drop what bitsandbytes keeps on the GPU for the whole process: the tables of 8-bit types, and whom they serve."""
+    library: Any = sys.modules.get("bitsandbytes")
+    if library is not None:
+        library.functional.name2qmap.clear()
+        library.functional.GlobalPageManager.get_instance().paged_tensors.clear()
+        library.optim.GlobalOptimManager.get_instance().initialize()
+
+
+@contextlib.contextmanager
+def _without_threads() -> Iterator[None]:
+    """Let transformers load one weight after the other inside the block."""
+    before = os.environ.get(_NO_THREADS)
+    os.environ[_NO_THREADS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_THREADS]
+        else:
+            os.environ[_NO_THREADS] = before
+
+
+def _packed(base: nn.Module) -> dict[str, Params4bit | Int8Params]:
+    """Return the packed weights of a model by their names without PEFT's wrappers."""
+    return {
+        name.replace(".base_layer", ""): parameter
+        for name, parameter in base.named_parameters()
+        if isinstance(parameter, (Params4bit, Int8Params))
+    }
+
+
+def _checkpoint(skeleton: nn.Module, packed: Mapping[str, Params4bit | Int8Params]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the entries of a checkpoint: matrices are random, scales of norms ones, biases zeros, tied weights once."""
+    parameters = dict(skeleton.named_parameters())
+    largest = max(parameters.values(), key=nn.Parameter.numel)
+    block = torch.empty(largest.numel(), dtype=largest.dtype).normal_(0.0, _DEVIATION)
+    for name, parameter in parameters.items():
+        if name in packed:
+            yield from _stored(name, packed[name], block)
+        elif parameter.dim() > 1:
+            yield name, block[: parameter.numel()].view(parameter.shape)
+        else:
+            yield name, torch.full(parameter.shape, float(name.endswith("weight")), dtype=parameter.dtype)
+
+
+def _stored(name: str, parameter: Params4bit | Int8Params, block: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield what bitsandbytes stores of a packed weight: any bytes, with scales that keep the weights small."""
+    weight = block.view(parameter.dtype)[: parameter.numel()].view(parameter.shape)
+    yield name, weight
+    if isinstance(parameter, Int8Params):
+        module = name.removesuffix(".weight")
+        yield f"{module}.SCB", torch.full(parameter.shape[:1], _SCALE)
+        yield f"{module}.weight_format", torch.zeros((), dtype=torch.uint8)
+        return
+    from bitsandbytes import functional  # type: ignore[import-not-found]  # only where it was asked for
+
+    ours = parameter.quant_state
+    assert ours is not None, "a skeleton's weights are quantized"
+    state = functional.QuantState(
+        absmax=torch.full(ours.absmax.shape, _SCALE).to(ours.absmax.dtype),
+        shape=ours.shape,
+        code=functional.get_4bit_type(ours.quant_type, device="cpu"),
+        blocksize=ours.blocksize,
+        quant_type=ours.quant_type,
+        dtype=ours.dtype,
+    )
+    if ours.state2 is not None:
+        state.offset = torch.tensor(_SCALE)
+        state.state2 = functional.QuantState(
+            absmax=torch.zeros(ours.state2.absmax.shape),
+            code=functional.create_dynamic_map(),
+            blocksize=ours.state2.blocksize,
+            dtype=torch.float32,
+        )
+        state.nested = True
+    for key, value in state.as_dict(packed=True).items():
+        yield f"{name}.{key}", value

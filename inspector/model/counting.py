@@ -129,10 +129,10 @@ def _trainable(
         plan = subject.plan
         if config is None:
             return build() if plan is None else quantized(build(), plan)
-        if plan is None:
-            return attach(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)[0]
-        stack.enter_context(bitsandbytes_stand_in())
-        return attach(functools.partial(_build_prepared, build, plan), config)[0]
+        if plan is not None:
+            stack.enter_context(bitsandbytes_stand_in())
+        prepared_build = build if plan is None else functools.partial(_build_prepared, build, plan)
+        return attach(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)[0]
 
 
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:

@@ -218,14 +218,20 @@ def packed(folder: Path) -> str:
 
 
 def test_the_largest_batch_and_row_of_a_way_are_what_fit_finds(tmp_path: Path) -> None:
-    """A checkpoint of bitsandbytes has the packed ways; with flash attention for all of them they are four."""
+    """A checkpoint of bitsandbytes has the packed ways; with flash attention for all of them they are four.
+
+    Rows are found to a multiple of 64: that one fits, and the next does not, as the command itself says.
+    """
     flash = ("--attention", "flash_attention_2", "--mixed-precision", "bf16")
-    shared = (packed(tmp_path), "--offline", "--json", "--gpu-memory", "700MiB", *flash, "--seq-len", "128")
-    rows = run("plan", *shared).report["rows"]
+    where = (packed(tmp_path), "--offline", "--json", "--gpu-memory", "700MiB", *flash)
+    rows = run("plan", *where, "--seq-len", "128").report["rows"]
     assert [each["method"] for each in rows] == ["quantized-adapter"] * 4
-    for quantity in ("batch-size", "seq-len"):
-        search = run(*shared, *rows[-1]["options"].split(), "--fit", quantity).report["search"]
-        assert rows[-1][f"largest_{quantity.replace('-', '_')}"] == search["value"]
+    options = rows[-1]["options"].split()
+    search = run(*where, "--seq-len", "128", *options, "--fit", "batch-size").report["search"]
+    assert rows[-1]["largest_batch_size"] == search["value"]
+    longest = rows[-1]["largest_seq_len"]
+    assert longest % 64 == 0
+    assert [run(*where, *options, "--seq-len", str(length)).code for length in (longest, longest + 64)] == [0, 1]
     assert all(each["largest_batch_size"] >= 1 and each["largest_seq_len"] >= 128 for each in rows)
 
 

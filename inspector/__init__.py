@@ -38,7 +38,7 @@ def inspect(
     gpu: str | Sequence[str] = (),
     gpu_memory: str | Sequence[str] = (),
     fit: str | None = None,
-    advice: bool | None = None,
+    advice: bool = True,
     revision: str | None = None,
     dtype: str = "auto",
     quantization: str | None = None,
@@ -63,8 +63,8 @@ def inspect(
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit: "24GiB".
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
             of the step with it; `report.search` says how it was found.
-        advice: None looks for changes that make the step fit a named GPU that it does not fit, up to eight traces more;
-            True also for what could be turned up where it fits, up to six; False for neither. `report.fit` has them.
+        advice: whether to look for changes that make the step fit a named GPU, up to eight traces more, or, where it
+            fits, for what could be turned up, up to six. `report.fit` has them.
         revision: branch, tag or commit of a Hub repository.
         dtype: dtype of the base weights; "auto" is what the checkpoint declares.
         quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;

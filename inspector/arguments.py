@@ -254,9 +254,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--advice/--no-advice"],
-        default=None,
-        help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) and, where it fits, "
-        "for what could be turned up (up to 6); default: only where it does not fit.",
+        default=True,
+        show_default=True,
+        help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
+        "for what could be turned up (up to 6).",
     ),
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
     click.Option(

@@ -312,14 +312,9 @@ def _searched(
 def _advised(
     traced: _Traced, request: Request, files: SourceFiles | None, selection: Selection, progress: Progress
 ) -> _Traced:
-    """Add to the verdicts on named GPUs what would make the step fit, or what could be turned up where it does.
-
-    `request.advice` says which: the first by default, both where it is True.
-    """
+    """Add to the verdicts on named GPUs what would make the step fit, or what could be turned up where it does."""
     verdicts = traced.fit or ()
-    if traced.memory is None or not selection.named or request.advice is False:
-        return traced
-    if request.advice is None and all(each.fits for each in verdicts):
+    if traced.memory is None or not selection.named or not request.advice:
         return traced
     from inspector.advising import find_advice
     from inspector.trials import Trials
@@ -328,9 +323,9 @@ def _advised(
     trials = Trials(files, selection.traced)
     fit, notices = [], []
     for gpu, each in zip(selection.gpus, verdicts, strict=True):
-        if each.fits and request.advice:
+        if each.fits:
             each = dataclasses.replace(each, advice=find_room(request, files, gpu, trials, progress))
-        elif not each.fits:
+        else:
             advice, least_bytes = find_advice(request, files, gpu, traced.memory.total_bytes, trials, progress)
             each = dataclasses.replace(each, advice=advice)
             if not advice:

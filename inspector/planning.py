@@ -84,13 +84,14 @@ def plan_rows(
     ways = _ways(request, files)
     _check_adapter(request, ways, Trials(files, gpu))
     # Ways of one method that keep the same for the backward pass follow each other: what one found helps the next.
-    alike = [list(each) for _, each in itertools.groupby(ways, key=_keeps)]
+    # The last ones fit most and take longest: they go first, so that no process is left alone with them at the end.
+    alike = [list(each) for _, each in itertools.groupby(ways, key=_keeps)][::-1]
     found: dict[int, list[PlanRow]] = {}
     progress(f"tracing {len(ways)} recipes")
     for index, rows in processes.each(functools.partial(_rows, request, files, gpu, quantities), alike):
         found[index] = rows
         progress(f"tracing {len(ways)} recipes, {sum(map(len, found.values()))} done")
-    ordered = [row for index in sorted(found) for row in found[index]]
+    ordered = [row for index in sorted(found, reverse=True) for row in found[index]]
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; use --count-only for the counts.")
     return tuple(ordered)

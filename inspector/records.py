@@ -123,8 +123,7 @@ class Request:
     packs the scales of 4-bit weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an
     adapter in half precision becomes float32. `gpus` are names as people write them, `gpu_memory` sizes with a unit;
     the first of them decides for which GPU the step is traced. `fit` is the quantity to turn up until that GPU is full,
-    `advice` whether to look for what would make the step fit a named GPU that it does not fit (None, the default), for
-    what could be turned up where it fits as well (True), or for neither.
+    `advice` whether to look for what makes the step fit a named GPU or, where it fits, for what could be turned up.
     """
 
     model: Any
@@ -141,7 +140,7 @@ class Request:
     gpus: Sequence[str] = ()
     gpu_memory: Sequence[str] = ()
     fit: str | None = None
-    advice: bool | None = None
+    advice: bool = True
     count_only: bool = False
     depth: int = 3
 

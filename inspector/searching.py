@@ -90,6 +90,7 @@ def find_largest(
     It was traced. That the next one does not fit was traced, too, or, where `confirms` is false, foretold.
     """
     start, most = _range(request, quantity, trials)
+    unit = min(unit, most)
     search = _Searched(request, quantity, unit, guess, gpu, trials, progress)
     bounds = largest(
         search.fits, start=-(-start // unit), most=max(most // unit, 1), hint=search.hint, trusts_hint=not confirms
@@ -152,7 +153,7 @@ class _Searched:
                 return min(max(self._guess // self._unit, low + 1), high - 1)
             return 1 if low == 0 else None  # where the least does not fit either, nothing does
         near = self._crossing(low, high)
-        if self._tapes.at(self._unit * near) is None:
+        if (self._guess is None and len(self.tried) < 3) or self._tapes.at(self._unit * near) is None:
             return near
         found = largest(
             self._foretells, start=near, most=high - 1, hint=lambda _low, _high: near, most_trials=_MOST_FORETOLD
@@ -170,17 +171,23 @@ class _Searched:
         return trial.replays_of(tape).under(verdict.usable_bytes).failure is None
 
     def _crossing(self, low: int, high: int) -> int:
-        """Return the last multiple between two where a curve through the totals traced stays below what is usable."""
-        trial, verdict = next(iter(self._traced.values()))
-        usable = verdict.usable_bytes + trial.overhead_bytes
-        totals = {value: tried.total_bytes for value, tried in self.tried.items()}
-        nearest = sorted(totals, key=lambda value: abs(totals[value] - usable))[: DEGREE + 1]
-        # Far from what was traced the curve says nothing: as long as another phase has the peak, totals do not grow.
-        below, above = low + 1, min(high, max(_FARTHEST * max(totals) // self._unit, low + 2))
+        """Return the last multiple between two where a curve through the peaks traced stays below what is usable.
+
+        The border lies between the peaks of reserved and of allocated memory: what is cached is given back when memory
+        runs out, all but what lies between blocks that live.
+        """
+        usable = next(iter(self._traced.values()))[1].usable_bytes
+        peaks = {
+            value: (trial.replays.unlimited.peak_reserved_bytes + trial.replays.unlimited.peak_allocated_bytes) // 2
+            for value, (trial, _) in self._traced.items()
+        }
+        nearest = sorted(peaks, key=lambda value: abs(peaks[value] - usable))[: DEGREE + 1]
+        # Far from what was traced the curve says nothing: as long as another phase has the peak, peaks do not grow.
+        below, above = low + 1, min(high, max(_FARTHEST * max(peaks) // self._unit, low + 2))
         while above - below > 1:
             middle = (below + above) // 2
-            total = curve(nearest, [totals[value] for value in nearest], self._unit * middle)
-            below, above = (middle, above) if total <= usable else (below, middle)
+            peak = curve(nearest, [peaks[value] for value in nearest], self._unit * middle)
+            below, above = (middle, above) if peak <= usable else (below, middle)
         return below
 
 

@@ -7,7 +7,6 @@ what is cached.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +41,7 @@ class Replays:
         self._wanted = wanted
         self._settings = settings
         self._descending = descending_addresses
+        self._made: dict[int | None, Replay] = {}
 
     @classmethod
     def of(
@@ -50,13 +50,19 @@ class Replays:
         """Return the replays of a tape."""
         return cls(lambda: _requests(tape), settings, descending_addresses=descending_addresses)
 
-    @functools.cached_property
+    @property
     def unlimited(self) -> Replay:
         """Return the replay on a device without an end."""
         return self.under(None)
 
     def under(self, limit_bytes: int | None) -> Replay:
-        """Replay until the requests end or memory runs out."""
+        """Return the replay under a limit, which ends where memory runs out; each is made once."""
+        if limit_bytes not in self._made:
+            self._made[limit_bytes] = self._replay(limit_bytes)
+        return self._made[limit_bytes]
+
+    def _replay(self, limit_bytes: int | None) -> Replay:
+        """Run the requests through the allocator."""
         allocator = CachingAllocator(self._settings, limit_bytes=limit_bytes, descending_addresses=self._descending)
         allocate, free = allocator.allocate, allocator.free
         live: dict[int, Block] = {}

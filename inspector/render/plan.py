@@ -191,8 +191,8 @@ def _row(plan: Plan, name: str, each: PlanRow) -> Row:
 def _meanings(plan: Plan) -> Iterator[Paragraph]:
     """Yield what the figures are, and the options behind the words."""
     largest = (
-        " Batch is the most rows of a micro-batch that fit, row the most tokens of a row, each with all else as it is; "
-        "0 where not even one fits."
+        " Batch is the most rows of a micro-batch that fit, row the most tokens of a row in steps of 64, each with all "
+        "else as it is; 0 where not even the least fits."
         if plan.quantities
         else ""
     )

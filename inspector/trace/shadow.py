@@ -77,7 +77,8 @@ class Shadows:
             return NO_VALUE
         if any(tensor not in self._values or tensor.numel() > LARGEST_SHADOW for tensor in tensors):
             return NO_VALUE
-        if len(tensors) > 1 and _broadcast_count(tensors) > LARGEST_SHADOW:
+        # The rows and columns of Adafactor's state are small, and what they broadcast to is a matrix.
+        if len(tensors) > 1 and _broadcast_count(tensors) > min(_largest(tensor.dtype) for tensor in tensors):
             return NO_VALUE
         shadow_args, shadow_kwargs = tree_map(self._shadow, (args, dict(kwargs)))
         return func(*shadow_args, **shadow_kwargs)

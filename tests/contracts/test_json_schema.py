@@ -68,7 +68,7 @@ def validator() -> Draft202012Validator:
         pytest.param((SMALL, "--count-only"), id="count-only"),
         pytest.param((SMALL, "--gpu", "a100", "--gpu", "mi300x", "--gpu-memory", "24GiB"), id="gpus"),
         pytest.param((SMALL, "--gpu", "h200", "--lora", "r=8", "--fit", "rank"), id="search"),
-        pytest.param((SMALL, "--gpu", "h200", "--lora", "r=8", "--advice", "--seq-len", "64"), id="turned-up"),
+        pytest.param((SMALL, "--gpu", "h200", "--lora", "r=8", "--seq-len", "64"), id="turned-up"),
         pytest.param((SMALL, "--lora", "r=8", "--modules-to-save", "lm_head,embed_token"), id="saved"),
         pytest.param((SMALL, "--peft", '{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8}'), id="prompt"),
         pytest.param((SMALL, "--peft", '{"peft_type": "CPT"}'), id="no-file-size"),

@@ -49,7 +49,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "gpu": (),
         "gpu_memory": (),
         "fit": None,
-        "advice": None,
+        "advice": True,
         "revision": None,
         "dtype": "auto",
         "quantization": None,

@@ -7,28 +7,35 @@ process that uses CUDA, which a fork loses, the work is done one after the other
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from concurrent import futures
+from typing import Any, TypeVar
 
 import torch
+
+from inspector.errors import InspectorError
 
 __all__ = ["each"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# The work of this process's children, which they have from the fork: functions of functions cannot be sent to them.
-_work: Callable[[int], object] | None = None
+# The work of this process's children, which they have from the fork: closures cannot be sent to them.
+_work: Callable[[int], Any] | None = None
 
 
 def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
     """Yield the index and the result of each task as they are done; an error of one ends all.
 
-    Results travel between processes and have to be picklable; what `work` changes elsewhere is lost.
+    Results travel between processes and have to be picklable; what `work` changes elsewhere is lost. Raises
+    InspectorError where a process is killed.
     """
     count = min(len(tasks), _cores())
     if count < 2 or sys.platform != "linux" or torch.cuda.is_initialized():
@@ -36,13 +43,22 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tupl
             yield index, work(task)
         return
     global _work
-    _work = lambda index: (index, work(tasks[index]))  # noqa: E731  # named for the children alone
+    _work = lambda index: work(tasks[index])  # noqa: E731  # named for the children alone
+    pool = futures.ProcessPoolExecutor(
+        count, multiprocessing.get_context("fork"), initializer=_begin, initargs=(os.getpid(),)
+    )
     try:
-        # Leaving the block, by an error or an interrupt too, ends the processes.
-        with multiprocessing.get_context("fork").Pool(count, _leave_interrupts_to_the_parent) as pool:
-            yield from pool.imap_unordered(_done, range(len(tasks)))
+        with _without_interrupts():
+            indices = {pool.submit(_done, index): index for index in range(len(tasks))}
+        for future in futures.as_completed(indices):
+            yield indices[future], future.result()
+    except futures.process.BrokenProcessPool as error:
+        raise InspectorError(
+            "a process of this command was killed, as a system short of memory does; try again with less else running."
+        ) from error
     finally:
         _work = None
+        pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:
@@ -50,12 +66,31 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Let Ctrl-C reach the parent alone, which then ends this process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C waiting while processes are forked: a child would answer it with this process's handler."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _done(index: int) -> object:
+def _begin(parent: int) -> None:
+    """Let an interrupt end this child in silence, and let it end with its parent, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Wait until the parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _done(index: int) -> Any:
     """Do one task in a child."""
     assert _work is not None
     return _work(index)

@@ -68,6 +68,33 @@ def test_an_interrupt_at_any_time_ends_the_command_with_one_line(delay: float, s
         assert (command.returncode, out, err) == (130, "", "inspect: interrupted\n")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_an_interrupt_ends_a_plan_and_its_processes_with_one_line(whole_group: bool) -> None:
+    """Ctrl-C reaches all of them at once, as a terminal sends it, or the first alone; none is left behind."""
+    command = subprocess.Popen(
+        [INSPECT, "plan", SMALL, "--offline", "--gpu", "h100"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and command.poll() is None and not children.read_text():
+        time.sleep(0.05)
+    (os.killpg if whole_group else os.kill)(command.pid, signal.SIGINT)
+    out, err = command.communicate(timeout=20)
+    assert (command.returncode, out, err) == (130, "", "inspect: interrupted\n")
+    for _ in range(100):  # children look for their parent five times a second
+        try:
+            os.killpg(command.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a process was left behind")
+
+
 INTERRUPTED = """
 import atexit, os, signal, sys
 import inspector.cli, inspector.pipeline

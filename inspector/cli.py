@@ -27,7 +27,14 @@ from inspector.commands import SUBCOMMANDS
 from inspector.errors import InspectorError, ModelUnavailableError, UsageError, one_line
 from inspector.output import opened, remove_partial_files
 from inspector.printing import progress_shown, render_document
-from inspector.subcommands import CONTEXT_SETTINGS, WithSubcommands, Work, near_subcommand
+from inspector.subcommands import (
+    CONTEXT_SETTINGS,
+    WithSubcommands,
+    Work,
+    near_subcommand,
+    said_by_click,
+    with_hint,
+)
 
 if TYPE_CHECKING:
     from inspector.records import Report
@@ -77,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("interrupted", 130)
     except click.ClickException as error:
         meant = _meant_command(arguments)
-        _fail(f"{one_line(error.format_message(), 400).rstrip('.')}; {meant or 'see --help.'}", 2)
+        _fail(with_hint(said_by_click(error, PARAMETERS, 400), meant or "see --help."), 2)
     except ModelUnavailableError as error:
         meant = _meant_command(arguments)
         _fail(f"{str(error).rstrip('.')}; {meant}" if meant else str(error), error.exit_code)

@@ -14,10 +14,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from inspector.arguments import Job, job_of, parameters_without
-from inspector.errors import UsageError, one_line, quoted
+from inspector.arguments import PARAMETERS, Job, job_of, parameters_without
+from inspector.errors import InspectorError, UsageError, quoted
 from inspector.records import Request
 from inspector.source.bounded_json import read_object
+from inspector.subcommands import said_by_click, with_hint
 
 __all__ = ["Recipes", "read_recipes"]
 
@@ -72,8 +73,8 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         context = parser.make_context("--with", words)
     except click.ClickException as error:
-        message = one_line(error.format_message(), 300).rstrip(".")
-        raise UsageError(f"{what}: {message}; give options of a recipe as in inspect --help.") from error
+        message = f"{what}: {said_by_click(error, PARAMETERS, 300)}"
+        raise UsageError(with_hint(message, "give options of a recipe as in inspect --help.")) from error
     return {
         name: value
         for name, value in context.params.items()
@@ -95,7 +96,7 @@ def _replaced(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _report(model: str) -> Mapping[str, Any] | None:
     """Return the report that a file holds, None for what is to be inspected: an id, a folder, a config.json."""
-    if not model.lower().endswith(".json") or "\0" in model:
+    if "\0" in model:
         return None
     path = Path(model)
     try:
@@ -103,7 +104,12 @@ def _report(model: str) -> Mapping[str, Any] | None:
             return None
     except OSError:  # a name that is too long
         return None
-    content = read_object(path)
+    try:
+        content = read_object(path)
+    except InspectorError:
+        if model.lower().endswith(".json"):
+            raise
+        return None  # no JSON, and not called so: what is wrong with it as a model is said elsewhere
     schema = content.get("schema")
     return content if isinstance(schema, str) and schema.startswith("inspector") else None
 

@@ -55,6 +55,8 @@ def compared(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: Mapping
     for name, report in reports:
         if report.get("schema") != SCHEMA:
             raise UsageError(f"{quoted(name)} is no report of schema {SCHEMA}; write one with inspect MODEL --json.")
+        if _at(report, "parameters.base") is None:
+            raise UsageError(f"{quoted(name)} is no sound report: it counts no parameters; make it anew with --json.")
     settings = _side_by_side(recipes, [dict(_settings(report)) for _, report in reports])
     figures = _side_by_side(recipes, [dict(_figures(name, report)) for name, report in reports])
     return Comparison(

@@ -97,7 +97,10 @@ def checked_name(name: str) -> str:
     known = f"use one of {', '.join(OPTIMIZERS)}"
     if name in OF_OTHER_PACKAGES:
         raise UsageError(f"--optimizer {name} is of the package {OF_OTHER_PACKAGES[name]}, not known here; {known}.")
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), OPTIMIZERS, n=1)
+    meant_name = name.lower().replace("-", "_")
+    # `adamw` is the start of several: the first of them is the usual one.
+    longer = [known_name for known_name in OPTIMIZERS if meant_name and known_name.startswith(f"{meant_name}_")]
+    near = longer or difflib.get_close_matches(meant_name, OPTIMIZERS, n=1)
     meant = f"did you mean {near[0]}? If not, " if near else ""
     raise UsageError(f"--optimizer {quoted(name)} is not known; {meant}{known}.")
 

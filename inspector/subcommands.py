@@ -14,7 +14,18 @@ from typing import Any
 
 import click
 
-__all__ = ["CONTEXT_SETTINGS", "SUBCOMMANDS", "WithSubcommands", "Work", "near_subcommand", "subcommand"]
+from inspector.errors import one_line
+
+__all__ = [
+    "CONTEXT_SETTINGS",
+    "SUBCOMMANDS",
+    "WithSubcommands",
+    "Work",
+    "near_subcommand",
+    "said_by_click",
+    "subcommand",
+    "with_hint",
+]
 
 # What a command returns: the work that its arguments ask for, which returns the exit code.
 Work = Callable[[], int]
@@ -47,6 +58,25 @@ def near_subcommand(words: Sequence[str]) -> str | None:
     if not re.fullmatch("[A-Za-z]{3,12}", word) or word in SUBCOMMANDS or Path(word).exists():
         return None
     return next(iter(difflib.get_close_matches(word.lower(), SUBCOMMANDS, n=1)), None)
+
+
+def said_by_click(error: click.ClickException, known: Sequence[click.Parameter], length: int) -> str:
+    """Return what click says of arguments that it refuses, in one line without a full stop.
+
+    `known` are the parameters of `inspect MODEL`: for one that another command does not have, click would propose
+    whatever is spelt alike.
+    """
+    if isinstance(error, click.NoSuchOption) and any(error.option_name in each.opts for each in known):
+        return f"{error.option_name} is an option of inspect MODEL and has no place here"
+    message = one_line(error.format_message(), length).rstrip(".")
+    for type_, meant in (("integer range", "an integer"), ("float range", "a number")):
+        message = message.replace(f" is not a valid {type_}", f" is not {meant}")
+    return message
+
+
+def with_hint(message: str, hint: str) -> str:
+    """Return a message with what to do about it behind it; one that asks ends there."""
+    return f"{message} {hint[0].upper()}{hint[1:]}" if message.endswith("?") else f"{message}; {hint}"
 
 
 def subcommand(parameters: Sequence[click.Parameter] = ()) -> Callable[[Callable[..., Work]], click.Command]:

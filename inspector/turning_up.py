@@ -99,7 +99,9 @@ def find_room(
             trial = trials.run(asked)
         except (NotTraceableError, InspectorError):
             continue
-        was_cut = trial.recipe.seq_len is not None and trial.recipe.seq_len != asked.recipe.seq_len
+        # Rows grow no further than the model's positions, and have no length where it takes no tokens.
+        is_longer = asked.recipe.seq_len != request.recipe.seq_len
+        was_cut = is_longer and trial.recipe.seq_len != asked.recipe.seq_len
         if trial.on(gpu).fits and not was_cut:
             advice.append(Advice(purpose=Purpose.TURN_UP, change=text, total_bytes=trial.total_bytes))
     return tuple(advice)

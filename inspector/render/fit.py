@@ -19,6 +19,8 @@ USABLE = (
     "zero, what is missing at least. A step fits when the allocator has room for all requests, cached blocks released."
 )
 
+TOTAL = "Total is peak reserved and the CUDA context: what nvidia-smi would show."
+
 TURNED_UP = (
     "Each of these was traced alone. Sizes were doubled once: --fit batch-size, seq-len or rank finds the largest."
 )
@@ -145,6 +147,8 @@ def _advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
             blocks.append(Table(columns=columns, rows=rows))
         elif verdict.advice is not None and verdict.fits:
             blocks.append(paragraph(f"Nothing of what was tried could be turned up on the {verdict.gpu}.", Tone.QUIET))
+    if any(verdict.advice for verdict in verdicts):
+        blocks.append(paragraph(TOTAL, Tone.QUIET))
     if any(verdict.fits and verdict.advice for verdict in verdicts):
         blocks.append(paragraph(TURNED_UP, Tone.QUIET))
     return blocks

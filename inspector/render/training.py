@@ -45,6 +45,8 @@ def training_section(training: TrainingMemory, textbook: Textbook | None = None)
     blocks = "Each tensor counts with the block that the allocator takes for it, which is rounded up."
     outside = "Optimizer state, the loss and what is made between modules stand outside any module."
     steps = "Loading, and the phases of the second step: the first one has no optimizer state yet."
+    if all(phase.peak_allocated_bytes < training.peak_allocated_bytes for phase in training.phases):
+        steps += " The peak itself is in the first step."
     return Section(
         title="One training step",
         blocks=(
@@ -110,7 +112,7 @@ def _made_of(peak: Peak) -> Iterator[str]:
         yield f"{category.value.replace('_', ' ')} {format_bytes(size)}"
     rest = peak.allocated_bytes - sum(size for _, size in shown)
     if rest:
-        yield f"other things {format_bytes(rest)}"
+        yield f"the rest {format_bytes(rest)}"
 
 
 def _rules_say(rules: Sequence[TextbookRule]) -> str:

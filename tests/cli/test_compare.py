@@ -164,8 +164,19 @@ def test_files_that_are_no_reports_are_refused(tiny: str, tmp_path: Path) -> Non
 
     assert_refused(run("compare", report, other('{"schema": "inspector/1",'), "--offline"), 4, "other.json")
     assert_refused(run("compare", report, other('{"schema": "inspector-plan/1"}')), 2, "is no report")
+    assert_refused(run("compare", report, other('{"schema": "inspector/1"}')), 2, "counts no parameters")
     odd = json.dumps({"schema": "inspector/1", "parameters": {"base": "many"}})
     assert_refused(run("compare", report, other(odd)), 2, "parameters.base is no integer")
     assert_refused(run("compare", report, report, "--gpu", "t4"), 2, "drop --gpu t4")
     assert_refused(run("compare", report, "--with", "--gpu t4"), 2, "name its model")
     assert_refused(run("compare", report, str(tmp_path / "none.json"), "--offline"), 3, "none.json")
+
+
+def test_a_report_is_known_by_what_it_holds(tiny: str, tmp_path: Path) -> None:
+    """The file that --output names need not end in .json; one that is no JSON is still refused as a model is."""
+    report, text = tmp_path / "before", tmp_path / "notes.txt"
+    assert run(tiny, *QUICK, "--json", "--output", str(report)).code == 0
+    text.write_text("no report")
+    made = run("compare", str(report), str(report), "--json").report
+    assert made["figures"] == []
+    assert_refused(run("compare", str(report), str(text), "--offline"), 3, "notes.txt' is a file but no config.json")

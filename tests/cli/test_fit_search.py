@@ -185,6 +185,14 @@ def test_what_does_not_fit_any_more_or_cannot_run_is_not_offered(tmp_path: Path)
     assert "Nothing of what was tried could be turned up on the 1 GiB." in ran.out
     some = run(model, *search, "--json").report["fit"][0]["advice"]
     assert [each["change"] for each in some] == ["--batch-size 2"]
+    cut = run(model, "--offline", "--gpu-memory", "1GiB", "--json").report["fit"][0]["advice"]
+    assert cut == some  # rows of 1,024 tokens are cut to 96, and so are those of a larger batch
+
+
+def test_rows_without_tokens_cannot_be_longer() -> None:
+    """A model of images has none: a length that changes nothing is no advice."""
+    report = run("google/vit-base-patch16-224", "--offline", "--gpu", "t4", "--json").report
+    assert [each["change"] for each in report["fit"][0]["advice"]] == ["--batch-size 2"]
 
 
 def test_where_no_change_is_enough_a_warning_says_so(tiny: str) -> None:

@@ -29,6 +29,8 @@ from .running import SMALL, assert_refused, run
         (["--max-grad-norm", "inf"], "--max-grad-norm"),
         (["--optimizer", "adamw_tourch"], "did you mean adamw_torch?"),
         (["--optimizer", "paged-adamw"], "did you mean paged_adamw"),
+        (["--optimizer", "adamw"], "did you mean adamw_torch?"),
+        (["--optimizer", "lion"], "did you mean lion_32bit?"),
         (["--optimizer", "zzz"], "adamw_torch_fused"),
         (["--optimizer", "galore_adamw"], "galore_torch"),
         (["--optimizer", ""], "--optimizer"),
@@ -39,11 +41,13 @@ from .running import SMALL, assert_refused, run
         (["--optimizer", "lion_8bit", "--optim-args", "momentum=0.9"], "lion_8bit has no argument"),
         (["--optimizer", "rmsprop_bnb"], "bfloat16"),
         (["--batch-size", "0"], "--batch-size"),
+        (["--seq-len", "1k"], "'1k' is not an integer; see --help"),
+        (["--max-grad-norm", "much"], "'much' is not a number; see --help"),
+        (["--tragets", "q_proj"], "'--targets'? See --help"),
         (["--mixed-precision", "fp8"], "--mixed-precision"),
         (["--mixed-precision", "fp16", "--dtype", "float16"], "--dtype float32"),
         (["--lora"], "--lora"),
         (["--offline=1"], "--offline"),
-        (["--tragets", "q_proj"], "--targets"),
         (["another/model"], "another/model"),
         (["--model-class", "NoSuchModel"], "--model-class"),
         (["--model-class", "PreTrainedModel"], "--model-class"),
@@ -59,6 +63,24 @@ def test_a_wrong_option_is_refused(options: list[str], says: str) -> None:
 def test_a_model_has_to_be_named() -> None:
     """Without arguments the command says what is missing."""
     assert_refused(run(), 2, "MODEL")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("measure", SMALL, "--gpu", "4090"), "--gpu is an option of inspect MODEL and has no place here; see --help."),
+        (("plan", SMALL, "--optimizer", "sgd"), "--optimizer is an option of inspect MODEL and has no place here"),
+        (
+            ("compare", SMALL, "--with", "--json"),
+            "--json is an option of inspect MODEL and has no place here; give options",
+        ),
+    ],
+)
+def test_an_option_of_the_report_is_told_where_a_command_does_not_have_it(
+    arguments: tuple[str, ...], says: str
+) -> None:
+    """Nothing that happens to be spelt alike is proposed in its place."""
+    assert_refused(run(*arguments), 2, says)
 
 
 @pytest.mark.parametrize(

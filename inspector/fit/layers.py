@@ -116,6 +116,7 @@ class Layers:
     def __init__(self) -> None:
         # By the form of the stretch, then by the sizes of those of its events whose size a layer adds to.
         self._known: dict[int, dict[tuple[int, ...], Sequence[_Run]]] = {}
+        self._deepened: dict[tuple[object, ...], Deepening | None] = {}
 
     def learn(self, shallow: Sequence[Event], deeper: Sequence[Event]) -> bool:
         """Learn from two tapes of which `deeper` has one layer more; return whether they go together."""
@@ -127,19 +128,27 @@ class Layers:
             runs = _Aligned(*pair, here, there).runs()
             if runs is None:
                 return False
-            self._known.setdefault(pair[0].form(here), {})[_grown(shallow, here, runs)] = runs
+            self._known.setdefault(pair[0].form(here), {}).setdefault(_grown(shallow, here, runs), runs)
         return True
 
     def deepening(self, shallow: Sequence[Event], layers: int) -> Deepening | None:
         """Return how a tape gets `layers` more layers, None where something in it was not seen yet."""
         tape = _Tape(shallow)
-        deep = _Deep(tape, layers)
+        found: list[tuple[int, Sequence[_Run]]] = []
         for stretch in tape.stretches():
             known = self._known.get(tape.form(stretch), {}).items()
             runs = next((runs for sizes, runs in known if _grown(shallow, stretch, runs) == sizes), None)
-            if runs is None or not deep.add(stretch.start, runs):
+            if runs is None:
                 return None
-        return Deepening(deep.sources, deep.blocks, deep.added_bytes)
+            found.append((stretch.start, runs))
+        # What is known is kept, so that it has its place in memory for a name. Two tapes of one form whose blocks fall
+        # into the same kinds become deep in the same way.
+        key = (layers, tape.kinds(), *((start, id(runs)) for start, runs in found))
+        if key not in self._deepened:
+            deep = _Deep(tape, layers)
+            is_whole = all(deep.add(start, runs) for start, runs in found)
+            self._deepened[key] = Deepening(deep.sources, deep.blocks, deep.added_bytes) if is_whole else None
+        return self._deepened[key]
 
 
 class _Deep:
@@ -219,6 +228,11 @@ class _Tape:
             end = start + sum(1 for _ in events)
             yield range(start, end)
             start = end
+
+    def kinds(self) -> int:
+        """Return what tells which blocks are of one size and were made alike, whatever that size is."""
+        numbers: dict[_Making, int] = {}
+        return hash(tuple(numbers.setdefault(making, len(numbers)) for making in self.block_makings))
 
     def ranks(self, index: int) -> _Ranks:
         """Return the ranks of the block of an event."""

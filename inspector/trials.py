@@ -14,7 +14,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, UntypedStorage, nn
 
 from inspector.fit.layers import Deepening, Layers
 from inspector.fit.verdict import overhead, verdict
@@ -166,14 +167,35 @@ class Trials:
         """Return the shallow model of a request as nobody has used it yet, and how many periods of layers it lacks."""
         key = _key(dataclasses.replace(request, recipe=Recipe())), more
         if key not in self._models:
-            self._models[key] = build_shallow(request, self._files, more)
+            made = build_shallow(request, self._files, more)
+            if _has_hooks(made[0]):
+                return made
+            self._models[key] = made
         model, missing = self._models[key]
         return _copied(model), missing
 
 
+def _has_hooks(model: nn.Module) -> bool:
+    """Tell whether gradients go through hooks, which no copy has: OSF projects them."""
+    return any(each._backward_hooks or each._post_accumulate_grad_hooks for each in model.parameters())
+
+
 def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy of a model; torch copies parameters without what was written onto them."""
-    copied = copy.deepcopy(model)
+    """Return a copy of a model, with the memory that its tensors share or leave unused, and what was written onto them.
+
+    torch copies a tensor of the meta device alone, without what else its memory holds (OFT's rows and columns are two
+    views of one tensor), and parameters without their attributes. Packed weights copy themselves.
+    """
+    memo: dict[int, Any] = {}
+    storages: dict[int, UntypedStorage] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if type(tensor) in (Tensor, nn.Parameter) and tensor.is_meta:
+            old = tensor.untyped_storage()
+            new = storages.setdefault(old._cdata, UntypedStorage(old.nbytes(), device="meta"))
+            made = torch.empty(0, dtype=tensor.dtype, device="meta")
+            made.set_(new, tensor.storage_offset(), tensor.shape, tensor.stride())
+            memo[id(tensor)] = made if type(tensor) is Tensor else nn.Parameter(made, tensor.requires_grad)
+    copied = copy.deepcopy(model, memo)
     for original, parameter in zip(model.parameters(), copied.parameters(), strict=True):
         for name, value in vars(original).items():
             if not hasattr(parameter, name):

@@ -42,7 +42,8 @@ _LOADERS = ("adapters", "megatron_config", "shadow_model")
 # "mirror" makes SHADOW's second backbone from the base's own configuration.
 _LOADING_NOTHING: tuple[Any, ...] = (None, {}, "mirror")
 
-# How fields end that name modules or parameters of the base.
+# Fields that choose among layers, and how fields end that name modules or parameters of the base.
+_OF_LAYERS = ("layers_to_transform", "layers_pattern", "layer_replication", "adapter_layers")
 _NAMING = ("modules", "parameters", "pattern", "to_save", "indices")
 
 
@@ -76,8 +77,8 @@ def read_peft_config(
 
 
 def names_layers(config: PeftConfig) -> bool:
-    """Tell whether an adapter may treat layers of one kind differently: its fields name some by their number."""
-    if any(getattr(config, name, None) for name in ("layers_to_transform", "layers_pattern", "layer_replication")):
+    """Tell whether an adapter may treat layers of one kind differently: its fields name some, or how many."""
+    if any(getattr(config, name, None) for name in _OF_LAYERS):
         return True
     texts = [text for name, value in vars(config).items() if name.endswith(_NAMING) for text in _texts(value)]
     # A path or a regular expression with a digit in it; names such as fc1 are in every layer.

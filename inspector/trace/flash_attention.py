@@ -57,6 +57,7 @@ def flash_attention_package(platform: Platform, attention: str) -> Iterator[None
 def use_attention(model: Any, attention: str) -> None:
     """Give a model an attention implementation; raise UsageError where its class has no such one."""
     name = type(model).__name__
+    instead = _INSTEAD if attention == FLASH_ATTENTION_2 else "use --attention sdpa"
     compatible = getattr(model, "_compatible_flash_implementations", None)
     if attention == FLASH_ATTENTION_2 and compatible and attention not in compatible:
         # transformers would take another one, and ask the Hub for its kernels.
@@ -64,9 +65,9 @@ def use_attention(model: Any, attention: str) -> None:
     try:
         model.set_attn_implementation(attention)
     except (ValueError, ImportError) as error:
-        raise UsageError(f"{name} does not support {attention} ({one_line(error, 80)}); {_INSTEAD}.") from error
+        raise UsageError(f"{name} does not support {attention} ({one_line(error, 80)}); {instead}.") from error
     if model.config._attn_implementation != attention:  # transformers only warns where it cannot be changed
-        raise UsageError(f"{name} does not support {attention}; {_INSTEAD}.")
+        raise UsageError(f"{name} does not support {attention}; {instead}.")
 
 
 def _replaced(platform: Platform) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:

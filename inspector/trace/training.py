@@ -299,7 +299,18 @@ def prepare(model: Any, recipe: Recipe) -> None:
     if recipe.attention != "sdpa":
         use_attention(base, recipe.attention)
     if recipe.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": recipe.use_reentrant})
+        _checkpoint(base, use_reentrant=recipe.use_reentrant)
+
+
+def _checkpoint(base: Any, *, use_reentrant: bool) -> None:
+    """Let blocks be computed again in the backward pass; raise UsageError where the class has no such thing."""
+    try:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    except ValueError as error:
+        raise UsageError(
+            f"{type(base).__name__} runs without checkpointing alone ({one_line(error, 120)}); drop "
+            "--gradient-checkpointing."
+        ) from error
 
 
 def load_order(model: nn.Module) -> Iterator[tuple[str, Tensor, Category]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from .running import SMALL, assert_refused, run
+from .running import SMALL, assert_refused, run, written
 
 
 @pytest.mark.parametrize(
@@ -61,3 +64,32 @@ def test_the_allocators_settings_show_in_the_report(monkeypatch: pytest.MonkeyPa
     headroom = [item["fit"][0]["headroom_bytes"] for item in (plain, report)]
     assert headroom[1] - headroom[0] == reserved[0] - reserved[1]
     assert "allocator expandable_segments:True" in " ".join(run(SMALL, "--offline").out.split())
+
+
+WITHOUT_CHECKPOINTING = {
+    "architectures": ["AlbertForMaskedLM"],
+    "model_type": "albert",
+    "vocab_size": 160,
+    "embedding_size": 16,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+}
+
+
+def test_a_model_without_checkpointing_is_refused_it(tmp_path: Path) -> None:
+    """ALBERT has none in transformers, which raises a ValueError; its plan has the other ways."""
+    model = written(tmp_path, WITHOUT_CHECKPOINTING)
+    short = ("--seq-len", "64", "--offline")
+    says = "AlbertForMaskedLM runs without checkpointing alone"
+    assert_refused(run(model, "--gradient-checkpointing", *short), 2, says)
+    rows = json.loads(run("plan", model, "--gpu", "4090", "--fit", "none", "--json", *short).out)["rows"]
+    assert {("--gradient-checkpointing" in row["options"], says in row.get("refused", "")) for row in rows} == {
+        (True, True),
+        (False, False),
+    }
+
+
+def test_falcon_whose_attention_cannot_be_changed_keeps_its_own() -> None:
+    assert_refused(run("tiiuae/falcon-7b", "--attention", "eager", "--offline"), 2, "eager; use --attention sdpa.")

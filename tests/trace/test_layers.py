@@ -112,6 +112,15 @@ def test_so_do_quantized_weights(model: str) -> None:
     check(request(model, FULL, peft=LORA, quantization="nf4"))
 
 
+@pytest.mark.parametrize("method", ["OFT", "OSF"])
+def test_so_do_adapters_whose_tensors_share_memory_or_have_hooks(method: str) -> None:
+    """OFT's buffers are views of one tensor, OSF's parameters parts of larger ones, with a hook on each gradient.
+
+    A copy of the model that gave each tensor memory of its own, or that lost the hooks, would be another model.
+    """
+    check(request("HuggingFaceTB/SmolLM2-135M", FULL, peft={"peft_type": method, "task_type": "CAUSAL_LM"}))
+
+
 def test_what_one_recipe_showed_is_known_in_the_next() -> None:
     """The second recipe differs in its batch, the third in its optimizer; what layers add is known by then."""
     model = "meta-llama/Llama-3.2-1B"
@@ -132,6 +141,14 @@ def test_an_adapter_that_names_layers_is_attached_to_the_whole_model() -> None:
     assert build_shallow(asked, files)[1] == 0
     trial = Trials(files, GPU).run(asked)
     assert trial.deepening is None
+    assert essence(trial.tape) == essence(whole_tape(asked))
+
+
+def test_so_is_one_that_counts_them() -> None:
+    """PEFT refuses more layers than there are: the shallow model has three."""
+    peft = {"peft_type": "ADAPTION_PROMPT", "task_type": "CAUSAL_LM", "adapter_layers": 16, "adapter_len": 4}
+    asked = request("meta-llama/Llama-3.2-1B", FULL, peft=peft)
+    trial = Trials(locate(str(asked.model), revision=None, offline=True), GPU).run(asked)
     assert essence(trial.tape) == essence(whole_tape(asked))
 
 

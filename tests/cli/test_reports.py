@@ -143,6 +143,15 @@ def test_every_setting_of_lora_reaches_peft() -> None:
     }
 
 
+def test_a_peak_in_the_first_step_is_told_from_the_phases_of_the_second() -> None:
+    """BERT's is there: no phase that is listed reaches it, which would read as a mistake."""
+    model = ("google-bert/bert-base-uncased", "--offline")
+    training = run(*model, "--json").report["training"]
+    assert max(phase["peak_allocated_bytes"] for phase in training["phases"]) < training["peak_allocated_bytes"]
+    assert "The peak itself is in the first step." in " ".join(run(*model).out.split())
+    assert "The peak itself" not in run(SMALL, "--offline").out
+
+
 def test_the_environment_can_forbid_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """HF_HUB_OFFLINE, which the client has read when it was imported, stands for --offline."""
     from huggingface_hub import constants

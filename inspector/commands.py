@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,8 @@ def _list_gpus(format_: str, output: Path | None, *, color: bool) -> int:
 
 def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
     """Trace the ways to train, print or write them, and return the exit code."""
+    # The ways are traced in forked processes, which a driver that was woken up does not survive. No GPU is used here.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from inspector.pipeline import plan as planned
     from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
 
@@ -164,8 +167,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
         else:
             render_document(shown_plan(made, order), job.format, stream, color=job.color)
     gc.freeze()  # as in `_inspect`
-    fits = any(row.fits or row.largest_batch_size or row.largest_seq_len for row in made.rows)
-    return 0 if fits else _DOES_NOT_FIT
+    return 0 if any(row.fits for row in made.rows) else _DOES_NOT_FIT
 
 
 def _compare(recipes: Recipes, job: Job) -> int:

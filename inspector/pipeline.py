@@ -70,23 +70,23 @@ def _plan(request: Request, quantities: Sequence[str], progress: Progress) -> Pl
     progress("loading transformers and PEFT")
 
     from inspector.fit.verdict import overhead, usable_bytes
-    from inspector.planning import adapter_name, plan_rows
+    from inspector.planning import adapter_name, plan_rows, shared_facts
 
-    gpu, recipe = selection.gpus[0], request.recipe
+    gpu = selection.gpus[0]
+    recipe, notices = shared_facts(request, files)
     rows = plan_rows(request, files, gpu, quantities, progress)
-    notices = (*(() if files is None else files.notices), *selection.notices)
     return Plan(
         versions=_versions(),
         model=str(request.model) if files is None else files.id,
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
         usable_bytes=usable_bytes(gpu, overhead(gpu).bytes),
-        recipe=f"batch {recipe.batch_size:,} × {recipe.seq_len:,} tokens, mixed precision {recipe.mixed_precision}, "
-        f"attention {recipe.attention}, loop {recipe.loop}",
+        recipe=f"batch {recipe.batch_size:,}{'' if recipe.seq_len is None else f' × {recipe.seq_len:,} tokens'}, "
+        f"mixed precision {recipe.mixed_precision}, attention {recipe.attention}, loop {recipe.loop}",
         adapter=adapter_name(request, files),
         quantities=tuple(quantities),
         rows=rows,
-        warnings=tuple(notice.message for notice in notices),
+        warnings=tuple(notice.message for notice in (*notices, *selection.notices)),
     )
 
 

@@ -7,7 +7,7 @@ of them has 24. The files are read once, and ways that are much alike are traced
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,17 @@ from inspector.advising import LORA, Change, changed, has_adapter, is_stored_qua
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
 from inspector.fit_records import Gpu, Method, PlanRow
+from inspector.model.counting import count_model
 from inspector.model.quantize import bnb_plan
-from inspector.records import LoraOptions, Request, SourceFiles
-from inspector.searching import find_largest
-from inspector.trace.training import NotTraceableError
+from inspector.quiet import quietly
+from inspector.recipes import checked
+from inspector.records import LoraOptions, Notice, Request, SourceFiles
+from inspector.searching import find_largest, with_value
+from inspector.trace.training import NotTraceableError, resolved, step_notices
+from inspector.training_records import Recipe
 from inspector.trials import Progress, Trial, Trials
 
-__all__ = ["ROW_UNIT", "adapter_name", "plan_rows"]
+__all__ = ["ROW_UNIT", "adapter_name", "plan_rows", "shared_facts"]
 
 # The longest rows are found to a multiple of so many tokens: nobody acts on less.
 ROW_UNIT = 64
@@ -82,7 +86,6 @@ def plan_rows(
     Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no way can be traced.
     """
     ways = _ways(request, files)
-    _check_adapter(request, ways, Trials(files, gpu))
     # Ways of one method that keep the same for the backward pass follow each other: what one found helps the next.
     # The last ones fit most and take longest: they go first, so that no process is left alone with them at the end.
     alike = [list(each) for _, each in itertools.groupby(ways, key=_keeps)][::-1]
@@ -93,7 +96,9 @@ def plan_rows(
         progress(f"tracing {len(ways)} recipes, {sum(map(len, found.values()))} done")
     ordered = [row for index in sorted(found, reverse=True) for row in found[index]]
     if all(row.total_bytes is None for row in ordered):
-        raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; use --count-only for the counts.")
+        raise UnsupportedModelError(
+            f"no step could be traced: {ordered[0].refused}; `inspect MODEL --count-only` has the counts."
+        )
     return tuple(ordered)
 
 
@@ -111,12 +116,31 @@ def _rows(
     return [_row(request, way, gpu, quantities, trials, guesses) for way in ways]
 
 
-def _check_adapter(request: Request, ways: Sequence[_Way], trials: Trials) -> None:
-    """Raise UsageError where the adapter that was asked for cannot be, before any way is traced."""
-    way = next((each for each in ways if each.method is not Method.FULL), None)
-    if request.peft is not None and way is not None:
-        with contextlib.suppress(NotTraceableError):
-            trials.resolved(changed(request, way.change))
+def shared_facts(request: Request, files: SourceFiles | None) -> tuple[Recipe, tuple[Notice, ...]]:
+    """Return the recipe that all ways share as it runs on the model, and what the user should know of the two.
+
+    Raises UsageError where the adapter that was asked for cannot be: before any way is traced.
+    """
+    ways = _ways(request, files)
+    with_adapter = [way for way in ways if way.method is not Method.FULL]
+    bare = None if files is None else dataclasses.replace(files, checkpoint=None)
+    counted = None
+    for way in (*with_adapter[:1], *ways[:1]):
+        try:
+            counted = count_model(changed(request, way.change), bare)
+            break
+        except InspectorError:
+            if request.peft is not None:
+                raise
+    recipe = checked(request.recipe)
+    if counted is None or counted.trainable is None:
+        return recipe, ()
+    with quietly():
+        try:
+            shared = resolved(counted.trainable, recipe)
+        except NotTraceableError:
+            return recipe, tuple(counted.notices)
+        return shared, (*counted.notices, *step_notices(counted.trainable, recipe, shared))
 
 
 def adapter_name(request: Request, files: SourceFiles | None) -> str:
@@ -171,7 +195,7 @@ def _row(
     asked = changed(request, way.change)
     try:
         trial = trials.run(asked)
-    except (NotTraceableError, InspectorError) as error:
+    except Exception as error:  # whatever stops one way, the others are worth knowing
         return PlanRow(method=way.method, options=way.options, levers=way.levers, refused=one_line(error, 300))
     verdict = trial.on(gpu)
     largest = {each: _largest(asked, each, trial, gpu, trials, guesses.get(each)) for each in quantities}
@@ -199,9 +223,15 @@ def _largest(request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Tr
     unit = ROW_UNIT if quantity == "seq-len" else 1
     try:
         search = find_largest(request, quantity, gpu, trials, _silent, unit=unit, guess=guess, confirms=False)
+        found = search.value or 0
+        # Steps pass over the end of what the model can run, and over the row that was asked for.
+        is_last = found < search.most < found + unit
+        if is_last and trials.run(with_value(request, quantity, search.most)).on(gpu).fits:
+            return search.most
     except (NotTraceableError, InspectorError):
         return None
-    return search.value or 0
+    asked = trial.recipe.seq_len if quantity == "seq-len" else trial.recipe.batch_size
+    return max(found, asked or 0) if trial.on(gpu).fits else found
 
 
 def _silent(_stage: str) -> None:

@@ -1,8 +1,8 @@
 """Independent work in one process for each core, where processes can be forked.
 
 A forked process has all that was loaded and read already, so that each costs milliseconds; one that starts anew would
-import torch again. On systems without fork (and on macOS, whose libraries do not bear it), on one core, and in a
-process that uses CUDA, which a fork loses, the work is done one after the other in this process.
+import torch again. On systems without fork (and on macOS, whose libraries do not bear it), on one core, and where torch
+sees a GPU, whose driver a fork loses, the work is done one after the other in this process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tupl
     InspectorError where a process is killed.
     """
     count = min(len(tasks), _cores())
-    if count < 2 or sys.platform != "linux" or torch.cuda.is_initialized():
+    if count < 2 or sys.platform != "linux" or torch.cuda.device_count():
         for index, task in enumerate(tasks):
             yield index, work(task)
         return
@@ -80,6 +80,7 @@ def _begin(parent: int) -> None:
     """Let an interrupt end this child in silence, and let it end with its parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    torch.set_num_threads(1)  # the threads of the parent's OpenMP did not come along: waiting for them has no end
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

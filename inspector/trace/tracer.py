@@ -152,8 +152,10 @@ class Tracer(TorchDispatchMode):
     def at(self, module: str) -> Iterator[None]:
         """Say whose blocks are made inside the block."""
         self._modules.append(module)
-        yield
-        self._modules.pop()
+        try:
+            yield
+        finally:
+            self._modules.pop()
 
     def empty_cache(self) -> None:
         """Record `torch.cuda.empty_cache()`."""

@@ -128,6 +128,10 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
     """
     base = base_model(model)
     _refuse_scans(base)
+    if recipe.batch_size * (recipe.seq_len or 1) > LARGEST_SHADOW:
+        raise NotTraceableError(
+            f"micro-batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller --batch-size"
+        )
     if is_quantized(base) and base is model:
         raise NotTraceableError(
             "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on them: "

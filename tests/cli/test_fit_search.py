@@ -218,6 +218,31 @@ def test_a_plan_says_of_each_way_what_the_command_says_of_it(tiny: str) -> None:
         assert each["headroom_bytes"] == report["fit"][0]["headroom_bytes"]
 
 
+def test_a_plan_says_what_its_ways_run_on() -> None:
+    """Rows end where BERT's positions do, its search too; weights that are stored packed are traced in float."""
+    bert = run("plan", "google-bert/bert-base-uncased", "--offline", "--json", "--gpu", "t4", "--fit", "seq-len").report
+    assert "batch 1 × 512 tokens" in bert["recipe"]
+    assert any("512" in warning for warning in bert["warnings"])
+    assert {each["largest_seq_len"] for each in bert["rows"] if "refused" not in each} == {512}
+    packed_base = ("plan", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--offline", "--json", "--gpu", "h200", "--fit", "none")
+    assert any("dequantized" in warning for warning in run(*packed_base).report["warnings"])
+
+
+def test_a_plan_of_which_only_shorter_rows_would_fit_ends_with_1(tiny: str) -> None:
+    """Its exit code is about the recipe that was asked for, searched or not."""
+    tight = ("plan", tiny, "--offline", "--json", "--gpu-memory", "720MiB", "--quantization", "none")
+    ran = run(*tight, "--seq-len", "65536", "--fit", "seq-len")
+    rows = json.loads(ran.out)["rows"]
+    assert (ran.code, {each["fits"] for each in rows if "refused" not in each}) == (1, {False})
+    assert any(each["largest_seq_len"] for each in rows if "refused" not in each)
+
+
+def test_a_batch_beyond_what_is_traced_is_one_line(tiny: str) -> None:
+    """More tokens than values are kept for."""
+    ran = run(tiny, "--offline", "--gpu", "4090", "--batch-size", "100000")
+    assert_refused(ran, 4, "more than 67,108,864 tokens")
+
+
 def packed(folder: Path) -> str:
     """Return the path of a tiny model that is stored in 4 bits."""
     declared = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}

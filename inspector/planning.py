@@ -25,15 +25,15 @@ from inspector.model.quantize import bnb_plan
 from inspector.quiet import quietly
 from inspector.recipes import checked
 from inspector.records import LoraOptions, Notice, Request, SourceFiles
-from inspector.searching import find_largest, with_value
+from inspector.searching import find_largest
 from inspector.trace.training import NotTraceableError, resolved, step_notices
 from inspector.training_records import Recipe
 from inspector.trials import Progress, Trial, Trials
 
-__all__ = ["ROW_UNIT", "adapter_name", "plan_rows", "shared_facts"]
+__all__ = ["adapter_name", "plan_rows", "shared_facts"]
 
 # The longest rows are found to a multiple of so many tokens: nobody acts on less.
-ROW_UNIT = 64
+_ROW_UNIT = 64
 
 _PLAIN: Change = {"optimizer": "adamw_torch"}
 _FUSED: Change = {"optimizer": "adamw_torch_fused"}
@@ -220,18 +220,14 @@ def _largest(request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Tr
     """
     if quantity == "seq-len" and trial.recipe.seq_len is None:
         return None
-    unit = ROW_UNIT if quantity == "seq-len" else 1
+    unit = _ROW_UNIT if quantity == "seq-len" else 1
     try:
         search = find_largest(request, quantity, gpu, trials, _silent, unit=unit, guess=guess, confirms=False)
-        found = search.value or 0
-        # Steps pass over the end of what the model can run, and over the row that was asked for.
-        is_last = found < search.most < found + unit
-        if is_last and trials.run(with_value(request, quantity, search.most)).on(gpu).fits:
-            return search.most
     except (NotTraceableError, InspectorError):
         return None
-    asked = trial.recipe.seq_len if quantity == "seq-len" else trial.recipe.batch_size
-    return max(found, asked or 0) if trial.on(gpu).fits else found
+    found = search.value or 0
+    traced = trial.recipe.seq_len if quantity == "seq-len" and trial.on(gpu).fits else None
+    return max(found, traced or 0)  # steps may pass over the row that was asked for
 
 
 def _silent(_stage: str) -> None:

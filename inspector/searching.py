@@ -87,19 +87,19 @@ def find_largest(
 ) -> Search:
     """Return the largest multiple of `unit` with which the step of `request` runs on `gpu`, probably near `guess`.
 
+    The end of the range counts as one.
+
     It was traced. That the next one does not fit was traced, too, or, where `confirms` is false, foretold.
     """
     start, most = _range(request, quantity, trials)
-    unit = min(unit, most)
-    search = _Searched(request, quantity, unit, guess, gpu, trials, progress)
-    bounds = largest(
-        search.fits, start=-(-start // unit), most=max(most // unit, 1), hint=search.hint, trusts_hint=not confirms
-    )
+    search = _Searched(request, quantity, unit, most, guess, gpu, trials, progress)
+    last = -(-most // unit)
+    bounds = largest(search.fits, start=-(-start // unit), most=last, hint=search.hint, trusts_hint=not confirms)
     return Search(
         quantity=quantity,
         gpu=gpu.name,
-        value=unit * bounds.fits or None,
-        fails=unit * bounds.fails if unit * bounds.fails <= most else None,
+        value=search.value(bounds.fits) or None,
+        fails=search.value(bounds.fails) if bounds.fails <= last else None,
         most=most,
         traces=bounds.trials,
         tried=tuple(search.tried[value] for value in sorted(search.tried)),
@@ -114,6 +114,7 @@ class _Searched:
         request: Request,
         quantity: str,
         unit: int,
+        most: int,
         guess: int | None,
         gpu: Gpu,
         trials: Trials,
@@ -122,6 +123,7 @@ class _Searched:
         self._request = request
         self._quantity = quantity
         self._unit = unit
+        self._most = most
         self._guess = guess
         self._gpu = gpu
         self._trials = trials
@@ -130,9 +132,13 @@ class _Searched:
         self._traced: dict[int, tuple[Trial, Verdict]] = {}
         self.tried: dict[int, Tried] = {}
 
+    def value(self, units: int) -> int:
+        """Return a multiple of the unit; the last one is the end of the range."""
+        return min(self._unit * units, self._most)
+
     def fits(self, units: int) -> bool:
         """Trace a value."""
-        value = self._unit * units
+        value = self.value(units)
         self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_said(self.tried)}")
         try:
             trial = self._trials.run(with_value(self._request, self._quantity, value))
@@ -153,7 +159,7 @@ class _Searched:
                 return min(max(self._guess // self._unit, low + 1), high - 1)
             return 1 if low == 0 else None  # where the least does not fit either, nothing does
         near = self._crossing(low, high)
-        if (self._guess is None and len(self.tried) < 3) or self._tapes.at(self._unit * near) is None:
+        if (self._guess is None and len(self.tried) < 3) or self._tapes.at(self.value(near)) is None:
             return near
         found = largest(
             self._foretells, start=near, most=high - 1, hint=lambda _low, _high: near, most_trials=_MOST_FORETOLD
@@ -162,7 +168,7 @@ class _Searched:
 
     def _foretells(self, units: int) -> bool:
         """Tell whether the tape that is foretold for a value runs; what was traced is known."""
-        value = self._unit * units
+        value = self.value(units)
         if value in self.tried:
             return self.tried[value].fits
         tape = self._tapes.at(value)

@@ -58,17 +58,17 @@ class Trial:
         self.recipe = recipe
         self.traced = traced
         self.deepening = deepening
-        self.settings = settings
-        self.descending = descending
+        self._settings = settings
+        self._descending = descending
         self.overhead_bytes = overhead_bytes
         self.replays = self.replays_of(traced)
 
     def replays_of(self, traced: Sequence[Event]) -> Replays:
         """Return the replays of a tape like the one that was traced, as it is on the whole model."""
-        rules = self.settings, self.descending
         if self.deepening is None:
-            return Replays.of(traced, rules[0], descending_addresses=rules[1])
-        return Replays(functools.partial(self.deepening.requests, traced), rules[0], descending_addresses=rules[1])
+            return Replays.of(traced, self._settings, descending_addresses=self._descending)
+        wanted = functools.partial(self.deepening.requests, traced)
+        return Replays(wanted, self._settings, descending_addresses=self._descending)
 
     @functools.cached_property
     def tape(self) -> Sequence[Event]:
@@ -78,7 +78,7 @@ class Trial:
     @functools.cached_property
     def timeline(self) -> Timeline:
         """Return the tape as bytes over time."""
-        return fold(self.tape, self.settings, descending_addresses=self.descending)
+        return fold(self.tape, self._settings, descending_addresses=self._descending)
 
     @property
     def peak_allocated_bytes(self) -> int:
@@ -106,11 +106,6 @@ class Trials:
         self._made: dict[str, Trial] = {}
         self._models: dict[tuple[str, int], tuple[nn.Module, int]] = {}
         self._layers = Layers()
-
-    @property
-    def count(self) -> int:
-        """Return how many trials were made."""
-        return len(self._made)
 
     def knows(self, request: Request) -> bool:
         """Tell whether a trial of this request was made before."""

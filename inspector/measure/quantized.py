@@ -12,10 +12,8 @@ one, which transformers puts together while it loads).
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,6 +22,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
+from inspector.model.loading import loading_one_by_one
 from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bnb_modules import Int8Params, Params4bit
 from inspector.trace.training import base_model
@@ -33,8 +32,6 @@ __all__ = ["forget_tables", "load_quantized_on"]
 # The standard deviation that most configurations name (initializer_range), and the scale of packed weights.
 _DEVIATION = 0.02
 _SCALE = 0.05
-# What transformers loads without threads for (core_model_loading.py).
-_NO_THREADS = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
 def load_quantized_on(model: Any, device: torch.device) -> nn.Module:
@@ -47,7 +44,7 @@ def load_quantized_on(model: Any, device: torch.device) -> nn.Module:
     if quantizer.pre_quantized:
         config.quantization_config = quantizer.quantization_config.to_dict()
     forget_tables()
-    with _without_threads():
+    with loading_one_by_one():
         loaded = type(base).from_pretrained(
             None,
             config=config,
@@ -69,20 +66,6 @@ def forget_tables() -> None:
         library.functional.name2qmap.clear()
         library.functional.GlobalPageManager.get_instance().paged_tensors.clear()
         library.optim.GlobalOptimManager.get_instance().initialize()
-
-
-@contextlib.contextmanager
-def _without_threads() -> Iterator[None]:
-    """Let transformers load one weight after the other inside the block."""
-    before = os.environ.get(_NO_THREADS)
-    os.environ[_NO_THREADS] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_NO_THREADS]
-        else:
-            os.environ[_NO_THREADS] = before
 
 
 def _packed(base: nn.Module) -> dict[str, Params4bit | Int8Params]:

@@ -29,7 +29,7 @@ from inspector.model.configuration import read_configuration
 from inspector.model.loading import NotComparableError, compare, comparison_notices
 from inspector.model.peft_config import names_layers, read_peft_config
 from inspector.model.quantize import PACKED, BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
-from inspector.model.shallow import missing_periods, shorten
+from inspector.model.shallow import shorten
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.stored import stored_facts, stored_notices
 from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
@@ -101,9 +101,7 @@ def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) ->
 
     def change(model: PreTrainedModel) -> None:
         nonlocal missing
-        missing = missing_periods(model)
-        if missing:
-            shorten(model, more)
+        missing = shorten(model, more)
 
     return _trainable(request, files, change), missing
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["missing_periods", "shorten"]
+__all__ = ["shorten"]
 
 # How many periods stay: the first layer of a model may do what others do not, and the last one, too.
 _KEPT = 2
@@ -49,22 +49,19 @@ class _Stack:
         return self.periods - _KEPT
 
 
-def missing_periods(model: PreTrainedModel) -> int:
-    """Return how many periods `shorten` takes out of a model; 0 where it leaves too much to be worth it."""
+def shorten(model: PreTrainedModel, more: int = 0) -> int:
+    """Take periods of layers out of a model, in place, and return how many are missing where `more` is 0.
+
+    `more` of these stay all the same. None is taken out, and 0 returned, where too much would be left to be worth it.
+    """
     stack = _longest_stack(model)
     if stack is None:
         return 0
     whole = len(stack.layers)
     left = whole - stack.missing * stack.period
-    # Two shallow models are run in place of the whole one, and what they say is worked out, which costs half as much.
-    return stack.missing if 3 * (left + left + stack.period) < 2 * whole else 0
-
-
-def shorten(model: PreTrainedModel, more: int = 0) -> None:
-    """Take the periods that are missing but for `more` of them out of a model, in place."""
-    stack = _longest_stack(model)
-    if stack is None:
-        return
+    # Two shallow models are run in place of the whole one, and what they say is worked out.
+    if 3 * (left + left + stack.period) >= 2 * whole:
+        return 0
     count = (stack.missing - more) * stack.period
     end = stack.start + stack.periods * stack.period
     layers = list(stack.layers)
@@ -77,6 +74,7 @@ def shorten(model: PreTrainedModel, more: int = 0) -> None:
     config = getattr(stack.parent, "config", None)
     if isinstance(config, PretrainedConfig):
         _shorten_config(config, len(layers), end - count, end)
+    return stack.missing
 
 
 def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) -> None:
@@ -117,7 +115,9 @@ def _kinds(layers: nn.ModuleList, config: Any) -> list[int]:
     """Return the kind of each layer as a number."""
     counters = _counters(list(layers))
     by_layer = [
-        value for value in vars(config or object).values() if isinstance(value, list) and len(value) == len(layers)
+        value
+        for value in (vars(config).values() if config is not None else ())
+        if isinstance(value, list) and len(value) == len(layers)
     ]
     numbers: dict[tuple[Any, ...], int] = {}
     kinds = []

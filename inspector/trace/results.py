@@ -1,15 +1,14 @@
 """What ops return on meta, worked out once for each combination of shapes.
 
 A layer runs the same ops on the same shapes as the layer before it, and torch's own meta kernels are slow: those of
-elementwise ops are Python and take 60 to 200 µs, three quarters of a trace before there was this. What an op returns
+elementwise ops are Python and take 60 to 200 µs, two thirds of a trace before there was this. What an op returns
 on meta follows from the shapes, strides and dtypes of its arguments and from its other arguments, so the second call
 makes an empty tensor of what the first one returned. In-place ops on lists change values alone, and meta has none:
 they do nothing.
 
-Does not cover: ops that return or change one of their arguments or a view of it (`_unsafe_view` does, though its
-schema does not say so), tensors on other devices (a number
-that was made a tensor promotes otherwise than one), and results that are more than their shape: views, subclasses.
-Those run each time.
+Does not cover: ops that return or change one of their arguments or a view of it (`_unsafe_view` does, though its schema
+does not say so), tensors on other devices (a number that was made a tensor promotes otherwise than one), and results
+that are more than their shape: views, subclasses. Those run each time.
 """
 
 from __future__ import annotations

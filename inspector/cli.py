@@ -10,6 +10,7 @@ interrupted would print an empty line more, and one whose reader leaves would ex
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -75,8 +76,12 @@ def command(model: str, **options: Any) -> Work:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; every error is one line."""
     # This process is the command, and Ctrl-C is meant for it: not so under nohup or behind a script's `&`.
-    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupted)
+    if arguments is None:
+        # Nor is there garbage worth a walk over all that is loaded by now; the last one is when Python shuts down.
+        gc.disable()
+        atexit.register(gc.freeze)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupted)
     try:
         work = command.main(arguments, prog_name=_program_name(), standalone_mode=False)
         code = work() if callable(work) else 0  # there is none after --help or --version
@@ -126,8 +131,6 @@ def _inspect(job: Job) -> int:
         report = run(job.request, progress)
     with opened(job.output) as stream:
         _render(report, job.format, stream, color=job.color)
-    # Python collects garbage once more while it shuts down, which takes a second over what is loaded by now.
-    gc.freeze()
     named = bool(job.request.gpus or job.request.gpu_memory)
     return _DOES_NOT_FIT if named and not all(verdict.fits for verdict in report.fit or ()) else 0
 

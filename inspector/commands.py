@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -166,7 +165,6 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
             render_plan_csv(made, order, stream)
         else:
             render_document(shown_plan(made, order), job.format, stream, color=job.color)
-    gc.freeze()  # as in `_inspect`
     return 0 if any(row.fits for row in made.rows) else _DOES_NOT_FIT
 
 
@@ -184,7 +182,6 @@ def _compare(recipes: Recipes, job: Job) -> int:
             render_comparison_csv(comparison, stream)
         else:
             render_document(shown_comparison(comparison), job.format, stream, color=job.color)
-    gc.freeze()
     return 0 if fits else _DOES_NOT_FIT
 
 

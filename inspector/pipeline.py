@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.checkpoint_records import CheckpointFacts
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.fit_records import QUANTITIES, Plan, Search, Verdict
+from inspector.frames import with_room
 from inspector.memory.allocator_settings import AllocatorSettings
 from inspector.quiet import quietly
 from inspector.recipes import ALLOCATOR_VARIABLE, allocator_settings, checked
@@ -50,13 +51,13 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
     Threads may call it; they take turns.
     """
     with _ONE_AT_A_TIME, _no_collection():
-        return _run(request, progress)
+        return with_room(_run, request, progress)
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
     """Return ways to train the model of `request` on its GPU; `quantities` are what to turn up in each of them."""
     with _ONE_AT_A_TIME, _no_collection():
-        return _plan(request, quantities, progress)
+        return with_room(_plan, request, quantities, progress)
 
 
 def _plan(request: Request, quantities: Sequence[str], progress: Progress) -> Plan:
@@ -109,7 +110,7 @@ def compare(
                 continue
             said = f"recipe {len(reports) + 1} of {len(recipes)}"
             try:
-                report = _run(recipe, functools.partial(_prefixed, progress, said))
+                report = with_room(_run, recipe, functools.partial(_prefixed, progress, said))
             except InspectorError as error:
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))

@@ -25,7 +25,7 @@ from inspector.model.quantize import bnb_plan
 from inspector.quiet import quietly
 from inspector.recipes import checked
 from inspector.records import LoraOptions, Notice, Request, SourceFiles
-from inspector.searching import find_largest
+from inspector.searching import Experience, nearly_largest
 from inspector.trace.training import NotTraceableError, resolved, step_notices
 from inspector.training_records import Recipe
 from inspector.trials import Progress, Trial, Trials
@@ -47,8 +47,8 @@ _ADAPTER_DTYPE: Change = {"autocast_adapter_dtype": False}
 _LADDERS: Mapping[Method, Sequence[Sequence[Change]]] = {
     Method.FULL: (
         *((_PLAIN,), (_FUSED,), (_EIGHT_BIT,)),
-        *((_CHECKPOINTING, each) for each in (_PLAIN, _FUSED, _EIGHT_BIT, _PAGED, _ADAFACTOR)),
-        (_CHECKPOINTING, _EIGHT_BIT, _FLASH),
+        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _FUSED), (_CHECKPOINTING, _EIGHT_BIT)),
+        *((_CHECKPOINTING, _EIGHT_BIT, _FLASH), (_CHECKPOINTING, _PAGED), (_CHECKPOINTING, _ADAFACTOR)),
     ),
     Method.ADAPTER: (
         *((_PLAIN,), (_PLAIN, _FLASH), (_EIGHT_BIT,), (_PLAIN, _ADAPTER_DTYPE)),
@@ -56,8 +56,8 @@ _LADDERS: Mapping[Method, Sequence[Sequence[Change]]] = {
         (_CHECKPOINTING, _PLAIN, _ADAPTER_DTYPE),
     ),
     Method.QUANTIZED_ADAPTER: (
-        *((_PLAIN,), (_PLAIN, _FLASH), (_PAGED,)),
-        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _PLAIN, _FLASH), (_CHECKPOINTING, _PAGED)),
+        *((_PLAIN,), (_PAGED,), (_PLAIN, _FLASH)),
+        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _PAGED), (_CHECKPOINTING, _PLAIN, _FLASH)),
         (_CHECKPOINTING, _PAGED, _FLASH),
     ),
 }
@@ -87,14 +87,16 @@ def plan_rows(
     """
     ways = _ways(request, files)
     # Ways of one method that keep the same for the backward pass follow each other: what one found helps the next.
-    # The last ones fit most and take longest: they go first, so that no process is left alone with them at the end.
-    alike = [list(each) for _, each in itertools.groupby(ways, key=_keeps)][::-1]
-    found: dict[int, list[PlanRow]] = {}
+    alike = {key: list(each) for key, each in itertools.groupby(ways, key=_keeps)}
+    # Checkpointed ones fit most and take longest: they go first, so that no process is left alone with them at the end.
+    longest_first = [key for is_checkpointed in (True, False) for key in reversed(alike) if key[1] is is_checkpointed]
+    found: dict[tuple[Method, bool], list[PlanRow]] = {}
     progress(f"tracing {len(ways)} recipes")
-    for index, rows in processes.each(functools.partial(_rows, request, files, gpu, quantities), alike):
-        found[index] = rows
+    tasks = [alike[key] for key in longest_first]
+    for index, rows in processes.each(functools.partial(_rows, request, files, gpu, quantities), tasks):
+        found[longest_first[index]] = rows
         progress(f"tracing {len(ways)} recipes, {sum(map(len, found.values()))} done")
-    ordered = [row for index in sorted(found, reverse=True) for row in found[index]]
+    ordered = [row for key in alike for row in found[key]]
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(
             f"no step could be traced: {ordered[0].refused}; `inspect MODEL --count-only` has the counts."
@@ -112,8 +114,8 @@ def _rows(
 ) -> list[PlanRow]:
     """Return the rows of ways that are much alike."""
     trials = Trials(files, gpu)
-    guesses: dict[str, int] = {}
-    return [_row(request, way, gpu, quantities, trials, guesses) for way in ways]
+    experience = Experience()
+    return [_row(request, way, gpu, quantities, trials, experience) for way in ways]
 
 
 def shared_facts(request: Request, files: SourceFiles | None) -> tuple[Recipe, tuple[Notice, ...]]:
@@ -189,17 +191,16 @@ def _methods(request: Request, files: SourceFiles | None) -> Mapping[Method, Cha
 
 
 def _row(
-    request: Request, way: _Way, gpu: Gpu, quantities: Sequence[str], trials: Trials, guesses: dict[str, int]
+    request: Request, way: _Way, gpu: Gpu, quantities: Sequence[str], trials: Trials, experience: Experience
 ) -> PlanRow:
-    """Trace one way, and turn up the quantities; `guesses` are what the way before came to."""
+    """Trace one way, and turn up the quantities; `experience` is what the ways before came to."""
     asked = changed(request, way.change)
     try:
         trial = trials.run(asked)
     except Exception as error:  # whatever stops one way, the others are worth knowing
         return PlanRow(method=way.method, options=way.options, levers=way.levers, refused=one_line(error, 300))
     verdict = trial.on(gpu)
-    largest = {each: _largest(asked, each, trial, gpu, trials, guesses.get(each)) for each in quantities}
-    guesses.update({quantity: value for quantity, value in largest.items() if value})
+    largest = {each: _largest(asked, each, trial, gpu, trials, experience) for each in quantities}
     return PlanRow(
         method=way.method,
         options=way.options,
@@ -213,7 +214,9 @@ def _row(
     )
 
 
-def _largest(request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Trials, guess: int | None) -> int | None:
+def _largest(
+    request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Trials, experience: Experience
+) -> int | None:
     """Return the largest value of a quantity that fits, 0 where none does, None where that cannot be traced.
 
     A model without tokens has no length of rows.
@@ -222,13 +225,8 @@ def _largest(request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Tr
         return None
     unit = _ROW_UNIT if quantity == "seq-len" else 1
     try:
-        search = find_largest(request, quantity, gpu, trials, _silent, unit=unit, guess=guess, confirms=False)
+        found = nearly_largest(request, quantity, gpu, trials, experience, unit=unit)
     except (NotTraceableError, InspectorError):
         return None
-    found = search.value or 0
     traced = trial.recipe.seq_len if quantity == "seq-len" and trial.on(gpu).fits else None
     return max(found, traced or 0)  # steps may pass over the row that was asked for
-
-
-def _silent(_stage: str) -> None:
-    """Say nothing: a search in a process of its own has no terminal."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "BatchInput",
@@ -103,21 +104,20 @@ class EventKind(str, enum.Enum):
     EMPTY_CACHE = "empty_cache"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(NamedTuple):
     """One event on the tape.
 
     `block` identifies the memory (an index that is never used again, -1 for EMPTY_CACHE), `bytes` is what was asked for
     (0 for a zero-size tensor, which takes no block). `step` is 0 for loading, then counts steps from 1. `module` is the
     path of the module at work and `op` the operation, both empty where there is none. `category` is that of the block
-    from this event on; for FREE it repeats the last one.
+    from this event on; for FREE it repeats the last one. A tuple, because a tape has tens of thousands.
     """
 
     kind: EventKind
     block: int
+    phase: Phase
     bytes: int = 0
     category: Category = Category.TEMPORARIES
-    phase: Phase
     step: int = 0
     module: str = ""
     op: str = ""

@@ -2,7 +2,8 @@
 
 A trace changes its model, so each has a copy. Of a deep model two shallow ones are traced, whose tapes give that of the
 deep one (`fit.layers`); the second one only where something in the tape of the first was not seen before. Models whose
-layers do not repeat are traced whole. A trial that was made before is not made again.
+layers do not repeat are traced whole. Of a step that was traced with another batch or row only the passes of the first
+update are traced again (`fit.course`), once for all optimizers. A trial that was made before is not made again.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import copy
 import dataclasses
 import functools
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage, nn
 
-from inspector.fit.layers import Deepening, Layers
+from inspector.fit.course import Course, Sizes
+from inspector.fit.layers import Layers
 from inspector.fit.verdict import overhead, verdict
 from inspector.fit_records import Gpu, Verdict
 from inspector.memory.allocator_settings import AllocatorSettings
@@ -40,40 +43,35 @@ _DEPTHS = 2
 
 
 class Trial:
-    """A traced recipe: what it takes, and what it means for GPUs.
-
-    `traced` is the tape of the model that ran, `deepening` how it becomes that of the whole model, None where that ran.
-    """
+    """A traced recipe: what it takes, and what it means for GPUs. `sizes` are those of the blocks of its `course`."""
 
     def __init__(
         self,
         *,
         recipe: Recipe,
-        traced: Sequence[Event],
-        deepening: Deepening | None,
+        course: Course,
+        sizes: Sizes,
         settings: AllocatorSettings,
         descending: bool,
         overhead_bytes: int,
     ) -> None:
         self.recipe = recipe
-        self.traced = traced
-        self.deepening = deepening
+        self.course = course
+        self.sizes = sizes
+        self.overhead_bytes = overhead_bytes
         self._settings = settings
         self._descending = descending
-        self.overhead_bytes = overhead_bytes
-        self.replays = self.replays_of(traced)
+        self.replays = self.replays_of(course, sizes)
 
-    def replays_of(self, traced: Sequence[Event]) -> Replays:
-        """Return the replays of a tape like the one that was traced, as it is on the whole model."""
-        if self.deepening is None:
-            return Replays.of(traced, self._settings, descending_addresses=self._descending)
-        wanted = functools.partial(self.deepening.requests, traced)
+    def replays_of(self, course: Course, sizes: Sizes) -> Replays:
+        """Return the replays of another step under the same allocator."""
+        wanted = functools.partial(course.requests, sizes)
         return Replays(wanted, self._settings, descending_addresses=self._descending)
 
     @functools.cached_property
     def tape(self) -> Sequence[Event]:
         """Return the tape of the whole model; module paths hold the numbers of the layers that ran."""
-        return self.traced if self.deepening is None else self.deepening.tape(self.traced)
+        return self.course.tape(self.sizes)
 
     @functools.cached_property
     def timeline(self) -> Timeline:
@@ -105,6 +103,9 @@ class Trials:
         self._platform = platform_of(gpu)
         self._made: dict[str, Trial] = {}
         self._models: dict[tuple[str, int], tuple[nn.Module, int]] = {}
+        # The steps that were traced to their end, by all but batch and row, each with the depth of its model.
+        self._courses: dict[str, list[tuple[int | None, Course]]] = {}
+        self._passes: dict[tuple[str, int | None], tuple[Recipe, list[Event]]] = {}
         self._layers = Layers()
 
     def knows(self, request: Request) -> bool:
@@ -114,60 +115,95 @@ class Trials:
     def resolved(self, request: Request) -> Recipe:
         """Return the recipe as it runs on the model, without a trace."""
         with quietly():
-            return resolved(self._model(request)[0], checked(request.recipe))
+            return resolved(self._original(request)[0], checked(request.recipe))
 
     def run(self, request: Request) -> Trial:
         """Trace a request; raise what the model stage and the trace stage raise."""
         key = _key(request)
         if key not in self._made:
-            self._made[key] = self._traced(request)
+            settings, recipe = allocator_settings(checked(request.recipe), os.environ)
+            resolved_recipe, course, sizes = self._resized(request, recipe) or self._traced(request, recipe)
+            self._made[key] = Trial(
+                recipe=resolved_recipe,
+                course=course,
+                sizes=sizes,
+                settings=settings,
+                descending=self._platform.takes_lowest_address,
+                overhead_bytes=overhead(self._gpu).bytes,
+            )
         return self._made[key]
 
-    def _traced(self, request: Request) -> Trial:
-        """Trace the step on a shallow model where that says what the whole one does."""
-        settings, recipe = allocator_settings(checked(request.recipe), os.environ)
+    def known(self, request: Request) -> Trial | None:
+        """Return the trial of a request where nothing has to be traced for it."""
+        courses = self._courses.get(_without_size(request), ())
+        is_known = any((_without_optimizer(request), more) in self._passes for more, _ in courses)
+        return self.run(request) if is_known or self.knows(request) else None
+
+    def _resized(self, request: Request, recipe: Recipe) -> tuple[Recipe, Course, Sizes] | None:
+        """Trace the passes alone of a step that was traced at another batch or row, None where it runs another way."""
+        for more, course in self._courses.get(_without_size(request), ()):
+            try:
+                resolved_recipe, passes = self._first_passes(request, recipe, more)
+            except NotTraceableError:
+                continue  # what the whole step says is the one to tell
+            sizes = course.sizes_after(passes)
+            if sizes is not None:
+                resolved_recipe = dataclasses.replace(
+                    resolved_recipe, optimizer=recipe.optimizer, optim_args=recipe.optim_args
+                )
+                return resolved_recipe, course, sizes
+        return None
+
+    def _first_passes(self, request: Request, recipe: Recipe, more: int | None) -> tuple[Recipe, list[Event]]:
+        """Return the tape of the first passes, which are the same before any optimizer, on the model of a depth."""
+        key = _without_optimizer(request), more
+        if key not in self._passes:
+            self._passes[key] = _tape(self._model(request, more), recipe, self._platform, passes_alone=True)
+        return self._passes[key]
+
+    def _traced(self, request: Request, recipe: Recipe) -> tuple[Recipe, Course, Sizes]:
+        """Trace the step to its end, on a shallow model where that says what the whole one does."""
         found = self._foretold(request, recipe)
         if found is None:
-            found = (*_tape(build_trainable(request, self._files), recipe, self._platform), None)
-        recipe, tape, deepening = found
-        return Trial(
-            recipe=recipe,
-            traced=tape,
-            deepening=deepening,
-            settings=settings,
-            descending=self._platform.takes_lowest_address,
-            overhead_bytes=overhead(self._gpu).bytes,
-        )
+            resolved_recipe, tape = _tape(self._model(request, None), recipe, self._platform)
+            more, course = None, Course(tape, None)
+        else:
+            resolved_recipe, more, course = found
+        self._courses.setdefault(_without_size(request), []).append((more, course))
+        return resolved_recipe, course, course.sizes
 
-    def _foretold(self, request: Request, recipe: Recipe) -> tuple[Recipe, list[Event], Deepening | None] | None:
-        """Return the resolved recipe, the tape of a shallow model and what deepens it, None where nothing does."""
+    def _foretold(self, request: Request, recipe: Recipe) -> tuple[Recipe, int, Course] | None:
+        """Return the resolved recipe, the depth of a model that says what the whole one does, and its step's course."""
         try:
             for more in range(_DEPTHS):
-                model, missing = self._model(request, more)
+                missing = self._original(request, more)[1]
                 if missing <= more:
                     return None
-                resolved_recipe, shallow = _tape(model, recipe, self._platform)
+                resolved_recipe, shallow = _tape(self._model(request, more), recipe, self._platform)
                 deepening = self._layers.deepening(shallow, missing - more)
                 if deepening is None:
-                    deeper = _tape(self._model(request, more + 1)[0], recipe, self._platform)[1]
+                    deeper = _tape(self._model(request, more + 1), recipe, self._platform)[1]
                     if self._layers.learn(shallow, deeper):
                         deepening = self._layers.deepening(shallow, missing - more)
                 if deepening is not None:
-                    return resolved_recipe, shallow, deepening
+                    return resolved_recipe, more, Course(shallow, deepening)
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
         return None
 
-    def _model(self, request: Request, more: int = 0) -> tuple[nn.Module, int]:
-        """Return the shallow model of a request as nobody has used it yet, and how many periods of layers it lacks."""
+    def _model(self, request: Request, more: int | None) -> nn.Module:
+        """Return the model of a request as nobody has used it yet: shallow, with `more` periods of layers, or whole."""
+        if more is None:
+            return build_trainable(request, self._files)
+        model = self._original(request, more)[0]
+        return build_shallow(request, self._files, more)[0] if _has_hooks(model) else _copied(model)
+
+    def _original(self, request: Request, more: int = 0) -> tuple[nn.Module, int]:
+        """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
         key = _key(dataclasses.replace(request, recipe=Recipe())), more
         if key not in self._models:
-            made = build_shallow(request, self._files, more)
-            if _has_hooks(made[0]):
-                return made
-            self._models[key] = made
-        model, missing = self._models[key]
-        return _copied(model), missing
+            self._models[key] = build_shallow(request, self._files, more)
+        return self._models[key]
 
 
 def _has_hooks(model: nn.Module) -> bool:
@@ -181,7 +217,9 @@ def _copied(model: nn.Module) -> nn.Module:
     torch copies a tensor of the meta device alone, without what else its memory holds (OFT's rows and columns are two
     views of one tensor), and parameters without their attributes. Packed weights copy themselves.
     """
-    memo: dict[int, Any] = {}
+    # Each module has eleven dicts of hooks, empty mostly, which take half of the time where they are copied one by one.
+    hooks = (value for module in model.modules() for value in vars(module).values() if type(value) is OrderedDict)
+    memo: dict[int, Any] = {id(each): OrderedDict() for each in hooks if not each}
     storages: dict[int, UntypedStorage] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         if type(tensor) in (Tensor, nn.Parameter) and tensor.is_meta:
@@ -198,13 +236,28 @@ def _copied(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _tape(model: Any, recipe: Recipe, platform: Platform) -> tuple[Recipe, list[Event]]:
-    """Trace the step of a model that nobody has used yet."""
+def _tape(model: Any, recipe: Recipe, platform: Platform, *, passes_alone: bool = False) -> tuple[Recipe, list[Event]]:
+    """Trace the step of a model that nobody has used yet, or its first passes."""
     with quietly():
         recipe = resolved(model, recipe)
-        return recipe, trace_training(model, recipe, platform)
+        return recipe, trace_training(model, recipe, platform, passes_alone=passes_alone)
 
 
 def _key(request: Request) -> str:
     """Return what two requests of one inspection are equal by; an adapter of the Python API has no equality."""
     return repr(dataclasses.replace(request, model=None))
+
+
+def _without_size(request: Request) -> str:
+    """Return what requests are equal by that differ in batch and row alone."""
+    return _key(_with(request, batch_size=1, seq_len=None))
+
+
+def _without_optimizer(request: Request) -> str:
+    """Return what requests are equal by that differ in the optimizer alone."""
+    return _key(_with(request, optimizer=Recipe().optimizer, optim_args=None))
+
+
+def _with(request: Request, **changes: Any) -> Request:
+    """Return a request with another recipe."""
+    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **changes))

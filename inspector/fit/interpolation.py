@@ -8,11 +8,12 @@ where to look, never what is true.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
-from inspector.training_records import Event
+import numpy as np
+
+from inspector.fit.course import Course, Sizes
 
 __all__ = ["DEGREE", "TapesBySize", "curve"]
 
@@ -30,47 +31,28 @@ def _weights(values: Sequence[int], value: int) -> list[float]:
 
 
 class TapesBySize:
-    """Traced tapes by the value that they differ in."""
+    """The sizes of traced tapes, by the value that they differ in."""
 
     def __init__(self) -> None:
-        self._tapes: dict[int, Sequence[Event]] = {}
-        self._shapes: dict[int, int] = {}
+        self._known: dict[int, tuple[Course, Sizes]] = {}
 
-    def add(self, value: int, tape: Sequence[Event]) -> None:
+    def add(self, value: int, course: Course, sizes: Sizes) -> None:
         """Keep the tape of a value."""
-        self._tapes[value] = tape
-        self._shapes[value] = hash(tuple((event.kind, event.block) for event in tape))
+        self._known[value] = course, sizes
 
-    def at(self, value: int) -> list[Event] | None:
+    def at(self, value: int) -> tuple[Course, Sizes] | None:
         """Return the tape of `value` as the nearest tapes foretell it, None where no two of them agree."""
-        alike = self._alike(value)
-        return self._foretold(alike, value) if alike else None
-
-    def like(self, value: int) -> int:
-        """Return the value whose tape has the events of the one that is foretold for `value`."""
-        return self._alike(value)[0]
-
-    def _alike(self, value: int) -> list[int]:
-        """Return the values next to `value` whose tapes differ in nothing but sizes; empty where no two do."""
-        nearest = sorted(self._tapes, key=lambda known: abs(math.log(known / value)))
+        nearest = sorted(self._known, key=lambda known: abs(math.log(known / value)))
         for reference in nearest:
-            alike = [known for known in nearest if self._shapes[known] == self._shapes[reference]][: DEGREE + 1]
+            shape = self._known[reference][0].shape
+            alike = [known for known in nearest if self._known[known][0].shape == shape][: DEGREE + 1]
             if len(alike) > 1:
-                return alike
-        return []
+                return self._known[reference][0], self._foretold(alike, value)
+        return None
 
-    def _foretold(self, known: Sequence[int], value: int) -> list[Event]:
-        """Lay a polynomial through the sizes of each event."""
-        weights = _weights(known, value)
-        first, *others = (self._tapes[each] for each in known)
-        sizes: dict[tuple[int, ...], int] = {}
-        tape = []
-        for index, event in enumerate(first):
-            traced = (event.bytes, *(other[index].bytes for other in others))
-            if traced not in sizes:
-                foretold = sum(weight * size for weight, size in zip(weights, traced, strict=True))
-                # A size of 0 takes no block, which would be another shape.
-                sizes[traced] = event.bytes if len(set(traced)) == 1 else max(round(foretold), 1)
-            size = sizes[traced]
-            tape.append(event if size == event.bytes else dataclasses.replace(event, bytes=size))
-        return tape
+    def _foretold(self, alike: Sequence[int], value: int) -> Sizes:
+        """Lay a polynomial through the sizes of each block."""
+        sizes = np.stack([self._known[each][1] for each in alike])
+        foretold = np.rint(np.array(_weights(alike, value)) @ sizes).astype(np.int64)
+        # A size of 0 takes no block, which would be another shape.
+        return np.where((sizes == sizes[0]).all(axis=0), sizes[0], np.maximum(foretold, 1))

@@ -22,7 +22,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from inspector.memory.replay import Requests
 from inspector.training_records import Event, EventKind
 
 __all__ = ["Deepening", "Layers"]
@@ -67,43 +66,14 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class Deepening:
-    """How a shallow tape becomes a deep one: for each event its source, its block and what is added to its size."""
+    """How a shallow tape becomes a deep one: for each event its source, its block and what is added to its size.
+
+    `inspector.fit.course` makes the deep tape of it.
+    """
 
     sources: Sequence[int]
     blocks: Sequence[int]
     added_bytes: Sequence[int]
-
-    def tape(self, shallow: Sequence[Event]) -> list[Event]:
-        """Return the deep tape of a shallow one."""
-        sizes: dict[int, int] = {}
-        tape = []
-        for source, block, added in zip(self.sources, self.blocks, self.added_bytes, strict=True):
-            event = shallow[source]
-            # A free tells the size of its block, which need not be that of the block that the source frees.
-            size = sizes.setdefault(block, event.bytes + added)
-            tape.append(
-                Event(
-                    kind=event.kind,
-                    block=block,
-                    bytes=size,
-                    category=event.category,
-                    phase=event.phase,
-                    step=event.step,
-                    module=event.module,
-                    op=event.op,
-                )
-            )
-        return tape
-
-    def requests(self, shallow: Sequence[Event]) -> Requests:
-        """Return the requests of the deep tape."""
-        sizes = [event.bytes if event.kind is EventKind.ALLOCATE else 0 for event in shallow]
-        passed_over = {index for index, event in enumerate(shallow) if event.kind is EventKind.RETAG}
-        return [
-            (block, sizes[source] + added if sizes[source] else 0)
-            for source, block, added in zip(self.sources, self.blocks, self.added_bytes, strict=True)
-            if source not in passed_over
-        ]
 
 
 class Layers:
@@ -117,10 +87,11 @@ class Layers:
         # By the form of the stretch, then by the sizes of those of its events whose size a layer adds to.
         self._known: dict[int, dict[tuple[int, ...], Sequence[_Run]]] = {}
         self._deepened: dict[tuple[object, ...], Deepening | None] = {}
+        self._prepared: _Tape | None = None
 
     def learn(self, shallow: Sequence[Event], deeper: Sequence[Event]) -> bool:
         """Learn from two tapes of which `deeper` has one layer more; return whether they go together."""
-        pair = _Tape(shallow), _Tape(deeper)
+        pair = self._tape(shallow), _Tape(deeper)
         stretches = [list(tape.stretches()) for tape in pair]
         if len(stretches[0]) != len(stretches[1]):
             return False
@@ -133,7 +104,7 @@ class Layers:
 
     def deepening(self, shallow: Sequence[Event], layers: int) -> Deepening | None:
         """Return how a tape gets `layers` more layers, None where something in it was not seen yet."""
-        tape = _Tape(shallow)
+        tape = self._tape(shallow)
         found: list[tuple[int, Sequence[_Run]]] = []
         for stretch in tape.stretches():
             known = self._known.get(tape.form(stretch), {}).items()
@@ -143,12 +114,18 @@ class Layers:
             found.append((stretch.start, runs))
         # What is known is kept, so that it has its place in memory for a name. Two tapes of one form whose blocks fall
         # into the same kinds become deep in the same way.
-        key = (layers, tape.kinds(), *((start, id(runs)) for start, runs in found))
+        key = (layers, hash(tuple(tape.block_kinds)), *((start, id(runs)) for start, runs in found))
         if key not in self._deepened:
             deep = _Deep(tape, layers)
             is_whole = all(deep.add(start, runs) for start, runs in found)
             self._deepened[key] = Deepening(deep.sources, deep.blocks, deep.added_bytes) if is_whole else None
         return self._deepened[key]
+
+    def _tape(self, shallow: Sequence[Event]) -> _Tape:
+        """Return a tape prepared for comparing; the last one is kept, which mostly is the next one, too."""
+        if self._prepared is None or self._prepared.tape is not shallow:
+            self._prepared = _Tape(shallow)
+        return self._prepared
 
 
 class _Deep:
@@ -157,7 +134,7 @@ class _Deep:
     def __init__(self, shallow: _Tape, layers: int) -> None:
         self._shallow = shallow
         self._layers = layers
-        self._live: defaultdict[_Making, list[int]] = defaultdict(list)
+        self._live: defaultdict[int, list[int]] = defaultdict(list)
         self._count = 0
         self.sources: list[int] = []
         self.blocks: list[int] = []
@@ -179,14 +156,14 @@ class _Deep:
     def _block(self, source: int, rank: _Rank | None) -> int | None:
         """Return the block of an event: a new one, or the one of that rank, None where it does not live."""
         event = self._shallow.tape[source]
-        making = self._shallow.block_makings[source]
+        kind = self._shallow.block_kinds[source]
         if event.kind is EventKind.ALLOCATE:
-            self._live[making].append(self._count)
+            self._live[kind].append(self._count)
             self._count += 1
             return self._count - 1
         if rank is None:  # an event without a block
             return event.block
-        alike = self._live[making]
+        alike = self._live[kind]
         place = len(alike) - 1 - rank.place if rank.from_newest else rank.place
         if not 0 <= place < len(alike):
             return None
@@ -201,25 +178,28 @@ class _Tape:
         self.newest: dict[int, int] = {}
         self.oldest: dict[int, int] = {}
         self.makings: list[_Making] = []
-        self.block_makings: list[_Making] = []
-        live: defaultdict[_Making, list[int]] = defaultdict(list)
-        made: dict[int, _Making] = {}
+        # Which blocks are of one size and were made alike, as numbers in the order in which they are first made.
+        self.block_kinds: list[int] = []
+        kinds: dict[_Making, int] = {}
+        live: defaultdict[int, list[int]] = defaultdict(list)
+        made: dict[int, tuple[_Making, int]] = {}
         for index, event in enumerate(tape):
             making = _making(event)
-            of_block: _Making = ()
+            kind = -1
             if event.kind is EventKind.ALLOCATE:
-                of_block = made[event.block] = (*making, event.bytes)
-                live[of_block].append(event.block)
+                kind = kinds.setdefault((*making, event.bytes), len(kinds))
+                made[event.block] = making, kind
+                live[kind].append(event.block)
             elif event.block in made:
-                of_block = made[event.block]
-                making = (*making, *of_block[:-1])
-                alike = live[of_block]
+                of_block, kind = made[event.block]
+                making = (*making, *of_block)
+                alike = live[kind]
                 place = alike.index(event.block)
                 self.oldest[index], self.newest[index] = place, len(alike) - 1 - place
                 if event.kind is EventKind.FREE:
                     del alike[place]
             self.makings.append(making)
-            self.block_makings.append(of_block)
+            self.block_kinds.append(kind)
 
     def stretches(self) -> Iterator[range]:
         """Yield the indices of each run of events of one step and phase."""
@@ -228,11 +208,6 @@ class _Tape:
             end = start + sum(1 for _ in events)
             yield range(start, end)
             start = end
-
-    def kinds(self) -> int:
-        """Return what tells which blocks are of one size and were made alike, whatever that size is."""
-        numbers: dict[_Making, int] = {}
-        return hash(tuple(numbers.setdefault(making, len(numbers)) for making in self.block_makings))
 
     def ranks(self, index: int) -> _Ranks:
         """Return the ranks of the block of an event."""

@@ -55,6 +55,13 @@ class Replays:
         """Return the replay on a device without an end."""
         return self.under(None)
 
+    def run_under(self, limit_bytes: int) -> bool:
+        """Tell whether the step runs under a limit: it does where it reserves no more without one."""
+        unlimited = self._made.get(None)
+        if unlimited is not None and unlimited.peak_reserved_bytes <= limit_bytes:
+            return True
+        return self.under(limit_bytes).failure is None
+
     def under(self, limit_bytes: int | None) -> Replay:
         """Return the replay under a limit, which ends where memory runs out; each is made once."""
         if limit_bytes not in self._made:

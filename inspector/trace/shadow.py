@@ -29,8 +29,11 @@ LARGEST_SHADOW = 2**26
 # A padding mask of 16 rows of 4,096; larger floating-point tensors are data.
 LARGEST_FLOAT_SHADOW = 2**16
 
-# What is made of nothing and larger is a square of queries and keys, from which a mask is made that nothing reads.
+# A square of queries and keys that is made of nothing becomes a mask, which nothing reads; the mask has a dimension for
+# the batch and one for the heads besides. What else is made of nothing and larger is data.
+_LARGEST_SQUARE = 2**16
 _LARGEST_MADE = 2**20
+_MASK_DIMENSIONS = 4
 # Bytes hold what quantization packs: weights, and the state of 8-bit optimizers, whose zeros are as many as weights.
 _PACKED = (torch.uint8, torch.int8)
 
@@ -61,33 +64,47 @@ class Shadows:
 
     def __init__(self) -> None:
         self._values: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        # Of all that ever had a value; a tensor may have got the place of another.
+        self._ids: set[int] = set()
 
     def set(self, tensor: Tensor, value: Tensor) -> None:
         """Give `tensor` a value."""
         self._values[tensor] = value
+        self._ids.add(id(tensor))
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
-        # Most ops take a tensor without a shadow first: that needs no look at the rest.
-        if args and isinstance(args[0], Tensor) and args[0].is_meta and args[0] not in self._values:
+        # Most ops take a tensor without a shadow, or make a large one: that needs no look at the rest.
+        for arg in args:
+            first = arg[0] if isinstance(arg, (list, tuple)) and arg else arg
+            if isinstance(first, Tensor) and self._lacks_value(first):
+                return NO_VALUE
+        if args and _is_large_size(args[0]):
             return NO_VALUE
         leaves = tree_leaves((args, dict(kwargs)))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_meta]
         if not tensors and not _makes_small_tensor(args, leaves, kwargs):
             return NO_VALUE
-        if any(tensor not in self._values or tensor.numel() > LARGEST_SHADOW for tensor in tensors):
+        largest = [_largest_shape(tensor) for tensor in tensors]
+        if any(
+            tensor not in self._values or tensor.numel() > most for tensor, most in zip(tensors, largest, strict=True)
+        ):
             return NO_VALUE
         # The rows and columns of Adafactor's state are small, and what they broadcast to is a matrix.
-        if len(tensors) > 1 and _broadcast_count(tensors) > min(_largest(tensor.dtype) for tensor in tensors):
+        if len(tensors) > 1 and _broadcast_count(tensors) > min(*largest, *(_largest(each.dtype) for each in tensors)):
             return NO_VALUE
         shadow_args, shadow_kwargs = tree_map(self._shadow, (args, dict(kwargs)))
         return func(*shadow_args, **shadow_kwargs)
 
+    def _lacks_value(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor has neither data nor a shadow."""
+        return tensor.is_meta and (id(tensor) not in self._ids or tensor not in self._values)
+
     def keep(self, result: Any, value: Any) -> None:
         """Remember the values of what an op returned, as far as they are small enough."""
         if isinstance(result, Tensor):
-            if isinstance(value, Tensor) and value.numel() <= _largest(value.dtype):
-                self._values[result] = value
+            if isinstance(value, Tensor) and value.numel() <= min(_largest(value.dtype), _largest_shape(value)):
+                self.set(result, value)
         elif isinstance(result, (tuple, list)):
             for item, item_value in zip(result, value, strict=True):
                 self.keep(item, item_value)
@@ -109,6 +126,14 @@ def _broadcast_count(tensors: list[Tensor]) -> int:
         return 0
 
 
+def _is_large_size(arg: Any) -> bool:
+    """Tell whether an argument is the size of a tensor to make, and a large one."""
+    if not isinstance(arg, (list, tuple)) or not all(type(item) is int for item in arg):
+        return False
+    is_square = len(arg) > 1 and arg[-1] == arg[-2]
+    return math.prod(arg) > (_LARGEST_SQUARE if is_square else _LARGEST_MADE)
+
+
 def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mapping[str, Any]) -> bool:
     """Tell whether an op without meta arguments makes a small tensor on meta: a factory, or a copy from the CPU."""
     device, dtype = kwargs.get("device"), kwargs.get("dtype")
@@ -118,7 +143,7 @@ def _makes_small_tensor(args: tuple[Any, ...], leaves: list[Any], kwargs: Mappin
     if sources:
         return all(source.numel() <= _largest(source.dtype) for source in sources)
     if args and isinstance(args[0], (list, tuple)):  # the size of ones, zeros, full, empty
-        return math.prod(args[0]) <= min(_largest(dtype or torch.get_default_dtype()), _LARGEST_MADE)
+        return math.prod(args[0]) <= _largest(dtype or torch.get_default_dtype())
     # The ends and the step of arange.
     return all(
         abs(leaf) <= (LARGEST_SHADOW if isinstance(leaf, int) else LARGEST_FLOAT_SHADOW)
@@ -131,3 +156,8 @@ def _largest(dtype: torch.dtype) -> int:
     """Return how many elements of a dtype a shadow may have."""
     is_data = dtype.is_floating_point or dtype.is_complex or dtype in _PACKED
     return LARGEST_FLOAT_SHADOW if is_data else LARGEST_SHADOW
+
+
+def _largest_shape(tensor: Tensor) -> int:
+    """Return how many elements a shadow of as many dimensions may have: with four it is a mask."""
+    return _LARGEST_MADE if tensor.dim() >= _MASK_DIMENSIONS else LARGEST_SHADOW

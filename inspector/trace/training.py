@@ -121,10 +121,11 @@ def _bounded(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe
     return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
 
 
-def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event]:
+def trace_training(model: Any, recipe: Recipe, platform: Platform, *, passes_alone: bool = False) -> list[Event]:
     """Return the tape of loading `model` and of two steps of a resolved `recipe` on `platform`.
 
-    `model` is a transformers model or a PeftModel on meta, with `requires_grad` set on what trains; it is changed.
+    With `passes_alone` it ends where the optimizer of the first step begins. `model` is a transformers model or a
+    PeftModel on meta, with `requires_grad` set on what trains; it is changed.
     """
     base = base_model(model)
     _refuse_scans(base)
@@ -138,10 +139,18 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform) -> list[Event
             "add --lora r=16"
         )
     with flash_attention_package(platform, recipe.attention), one_thread():
-        return _traced(model, base, recipe, platform)
+        return _traced(model, base, recipe, platform, passes_alone)
 
 
-def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[Event]:
+class _PassesDoneError(Exception):
+    """The first update has done its passes, whose tape this holds."""
+
+    def __init__(self, tape: list[Event]) -> None:
+        super().__init__()
+        self.tape = tape
+
+
+def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform, passes_alone: bool) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     prepare(model, recipe)
     names = {module: name for name, module in base.named_modules()}
@@ -159,17 +168,32 @@ def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform) -> list[E
         with undo, cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
             optimizer = made_optimizer(model, recipe)
             tracer.hold(state_tensors(optimizer), Category.OPTIMIZER)
-            held = run_steps(model, batch, optimizer, tracer.enter, recipe)
+            held = run_steps(
+                model, batch, optimizer, _until_optimizer(tracer) if passes_alone else tracer.enter, recipe
+            )
             # Taken while the batch, the optimizer and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()
             del held
             return tape
+    except _PassesDoneError as done:
+        return done.tape
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes run their forward over configurations of any kind
         if recipe.use_reentrant and "does not require grad" in str(error):
             raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
         raise NotTraceableError(f"{type(base).__name__} stopped the trace ({_said(error)}){_advice(error)}") from error
+
+
+def _until_optimizer(tracer: Tracer) -> Callable[[Phase, int], None]:
+    """Return what enters a phase and ends the trace before the optimizer's first step."""
+
+    def enter(phase: Phase, step: int) -> None:
+        tracer.enter(phase, step)
+        if phase is Phase.OPTIMIZER:
+            raise _PassesDoneError(tracer.tape())
+
+    return enter
 
 
 def run_steps(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from inspector.fit.layers import Layers
-from inspector.training_records import Event, EventKind, Phase
+from inspector.fit.course import Course
+from inspector.fit.layers import Deepening, Layers
+from inspector.training_records import Event, Phase
 from tests.pure.tapes import Tape
 
 
 def with_sizes(tape: Tape) -> list[Event]:
     """Return the events of a tape whose frees tell the size of their block, as the tracer's do."""
     sizes: dict[int, int] = {}
-    return [dataclasses.replace(event, bytes=sizes.setdefault(event.block, event.bytes)) for event in tape.events]
+    return [event._replace(bytes=sizes.setdefault(event.block, event.bytes)) for event in tape.events]
 
 
 def step(layers: int, rows: int = 1) -> list[Event]:
@@ -36,7 +35,13 @@ def step(layers: int, rows: int = 1) -> list[Event]:
 def numberless(tape: list[Event] | None) -> list[Event] | None:
     """Return a tape without the numbers of layers in its paths, which are not foretold."""
     numbers = str.maketrans("", "", "0123456789")
-    return tape and [dataclasses.replace(event, module=event.module.translate(numbers)) for event in tape]
+    return tape and [event._replace(module=event.module.translate(numbers)) for event in tape]
+
+
+def deepened(shallow: list[Event], deepening: Deepening) -> list[Event]:
+    """Return the deep tape of a shallow one."""
+    course = Course(shallow, deepening)
+    return course.tape(course.sizes)
 
 
 def foretold(layers: int, rows: int = 1) -> list[Event] | None:
@@ -44,7 +49,7 @@ def foretold(layers: int, rows: int = 1) -> list[Event] | None:
     known = Layers()
     assert known.learn(step(2), step(3))
     deepening = known.deepening(step(2, rows), layers - 2)
-    return None if deepening is None else deepening.tape(step(2, rows))
+    return None if deepening is None else deepened(step(2, rows), deepening)
 
 
 def test_layers_are_added_where_they_were_seen_to_be() -> None:
@@ -60,17 +65,6 @@ def test_what_was_learned_holds_for_other_sizes() -> None:
     assert numberless(foretold(7, rows=5)) == numberless(step(7, rows=5))
 
 
-def test_requests_are_those_of_the_tape() -> None:
-    """A free asks for 0 bytes."""
-    known = Layers()
-    assert known.learn(step(2), step(3))
-    deepening = known.deepening(step(2), 1)
-    assert deepening is not None
-    assert list(deepening.requests(step(2))) == [
-        (event.block, event.bytes if event.kind is EventKind.ALLOCATE else 0) for event in step(3)
-    ]
-
-
 def test_a_list_that_ends_in_its_own_order_is_told_from_one_that_ends_in_reverse() -> None:
     """Temporaries of a foreach op: the first one made is the first one freed."""
 
@@ -84,7 +78,7 @@ def test_a_list_that_ends_in_its_own_order_is_told_from_one_that_ends_in_reverse
     assert known.learn(temporaries(2), temporaries(3))
     deepening = known.deepening(temporaries(2), 4)
     assert deepening is not None
-    assert deepening.tape(temporaries(2)) == temporaries(6)
+    assert deepened(temporaries(2), deepening) == temporaries(6)
 
 
 def test_tapes_that_do_not_go_together_teach_nothing() -> None:

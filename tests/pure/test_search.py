@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspector.fit.course import Course
 from inspector.fit.interpolation import TapesBySize
 from inspector.fit.search import MOST_TRIALS, Bounds, largest
 from tests.pure.tapes import Tape
@@ -66,29 +67,35 @@ def sized(rows: int) -> Tape:
     return Tape().allocate(0, 1_000).allocate(1, 40 * rows + 8).allocate(2, 3 * rows * rows).free(1, 2)
 
 
+def add(tapes: TapesBySize, value: int, tape: Tape) -> None:
+    """Keep the sizes of a tape."""
+    course = Course(tape.events, None)
+    tapes.add(value, course, course.sizes)
+
+
 def sizes(tapes: TapesBySize, value: int) -> list[int] | None:
     """Return the sizes of the foretold events."""
-    tape = tapes.at(value)
-    return None if tape is None else [event.bytes for event in tape]
+    foretold = tapes.at(value)
+    return None if foretold is None else foretold[1].tolist()
 
 
 def test_two_tapes_foretell_straight_lines_and_three_parabolas() -> None:
     """Through 2 and 4: 3 x 4 and 3 x 16 on a line of slope 18 give 12 + 6 x 18 = 120 at 8; with 6, it is 3 x 64."""
     tapes = TapesBySize()
-    tapes.add(2, sized(2).events)
+    add(tapes, 2, sized(2))
     assert sizes(tapes, 8) is None
-    tapes.add(4, sized(4).events)
+    add(tapes, 4, sized(4))
     assert sizes(tapes, 8) == [1_000, 328, 120, 0, 0]
-    tapes.add(6, sized(6).events)
-    assert tapes.at(8) == sized(8).events
-    assert tapes.at(1_000) == sized(1_000).events
+    add(tapes, 6, sized(6))
+    assert sizes(tapes, 8) == [1_000, 328, 192, 0, 0]
+    assert sizes(tapes, 1_000) == [1_000, 40_008, 3_000_000, 0, 0]
 
 
 def test_tapes_of_other_operations_are_left_out() -> None:
     """One row has no mask: its tape says nothing of two and more."""
     tapes = TapesBySize()
-    tapes.add(1, Tape().allocate(0, 1_000).allocate(1, 48).events)
-    tapes.add(2, sized(2).events)
+    add(tapes, 1, Tape().allocate(0, 1_000).allocate(1, 48))
+    add(tapes, 2, sized(2))
     assert sizes(tapes, 3) is None
-    tapes.add(4, sized(4).events)
+    add(tapes, 4, sized(4))
     assert sizes(tapes, 3) == [1_000, 128, 30, 0, 0]  # the line through 12 and 48

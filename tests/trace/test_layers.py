@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import itertools
 import re
 from typing import Any
 
 import pytest
 
 from inspector.fit.selection import select
+from inspector.memory.replay import Replays
 from inspector.model.counting import build_shallow, build_trainable
 from inspector.quiet import quietly
 from inspector.records import LoraOptions, Request
 from inspector.source.locate import locate
 from inspector.trace.training import platform_of, resolved, trace_training
-from inspector.training_records import Event, Recipe
+from inspector.training_records import Event, EventKind, Recipe
 from inspector.trials import Trials
 
 GPU = select(("RTX 4090",), ()).gpus[0]
@@ -79,9 +82,8 @@ def check(asked: Request, trials: Trials | None = None) -> None:
     """Hold the foretold tape and its replay against the whole model's."""
     trials = trials or Trials(locate(str(asked.model), revision=None, offline=True), GPU)
     trial = trials.run(asked)
-    assert trial.deepening is not None, "the model was traced whole"
     tape = whole_tape(asked)
-    assert len(trial.traced) < len(tape)
+    assert len(trial.course.traced) < len(tape), "the model was traced whole"
     assert essence(trial.tape) == essence(tape)
     assert trial.replays.unlimited.peak_allocated_bytes == trial.timeline.peak_allocated_bytes
     assert trial.replays.unlimited.peak_reserved_bytes == trial.timeline.peak_reserved_bytes
@@ -112,6 +114,23 @@ def test_so_do_quantized_weights(model: str) -> None:
     check(request(model, FULL, peft=LORA, quantization="nf4"))
 
 
+def with_sorted_frees(tape: list[Event]) -> list[tuple[Any, ...]]:
+    """Return all of a tape with frees that follow each other in the order of their blocks: it changes no figure."""
+    runs = itertools.groupby(essence(tape), key=lambda event: event[0] is EventKind.FREE)
+    return [event for are_frees, run in runs for event in (sorted(run, key=lambda free: free[1]) if are_frees else run)]
+
+
+def test_so_do_checkpointed_ones_but_for_the_order_of_neighbouring_frees() -> None:
+    """Two blocks of one size die together, one of them made again in the backward pass."""
+    asked = request("Qwen/Qwen2.5-0.5B", CHECKPOINTED, peft=LORA, quantization="nf4")
+    trial = Trials(locate(str(asked.model), revision=None, offline=True), GPU).run(asked)
+    tape = whole_tape(asked)
+    assert len(trial.course.traced) < len(tape)
+    assert with_sorted_frees(list(trial.tape)) == with_sorted_frees(tape)
+    whole = Replays.of(tape).unlimited
+    assert trial.replays.unlimited == whole
+
+
 @pytest.mark.parametrize("method", ["OFT", "OSF"])
 def test_so_do_adapters_whose_tensors_share_memory_or_have_hooks(method: str) -> None:
     """OFT's buffers are views of one tensor, OSF's parameters parts of larger ones, with a hook on each gradient.
@@ -140,7 +159,7 @@ def test_an_adapter_that_names_layers_is_attached_to_the_whole_model() -> None:
     files = locate(str(asked.model), revision=None, offline=True)
     assert build_shallow(asked, files)[1] == 0
     trial = Trials(files, GPU).run(asked)
-    assert trial.deepening is None
+    assert len(trial.course.traced) == len(trial.tape)
     assert essence(trial.tape) == essence(whole_tape(asked))
 
 
@@ -155,3 +174,57 @@ def test_so_is_one_that_counts_them() -> None:
 def test_of_an_encoder_and_its_decoder_only_one_grows() -> None:
     """Were both to grow, the decoder's layers in a list would read as the encoder's that follow."""
     check(request("google/flan-t5-base", FULL))
+
+
+# What differs in what a later update makes: optimizers, loops, micro-batches, scaled losses, masks, packed weights.
+RESIZED = {
+    "full, Adafactor": request("meta-llama/Llama-3.2-1B", Recipe(seq_len=128, batch_size=2, optimizer="adafactor")),
+    "plain loop, two micro-batches": request(
+        "openai-community/gpt2", Recipe(seq_len=128, batch_size=2, gradient_accumulation=2, loop="plain")
+    ),
+    "fp16, padded": request("google/gemma-2-2b", Recipe(seq_len=96, batch_size=3, mixed_precision="fp16"), peft=LORA),
+    "checkpointed": request("meta-llama/Llama-3.2-1B", CHECKPOINTED, peft=LORA),
+    "nf4": request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=128, batch_size=2), peft=LORA, quantization="nf4"),
+    "no tokens": request("google/vit-base-patch16-224", Recipe(batch_size=2)),
+}
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_of_another_batch_and_row_the_first_passes_are_enough(name: str) -> None:
+    """The optimizer's stretch and the second update follow from a step of another size."""
+    asked = RESIZED[name]
+    trials = Trials(locate(str(asked.model), revision=None, offline=True), GPU)
+    before = trials.run(asked)
+    larger = dataclasses.replace(asked, recipe=dataclasses.replace(asked.recipe, batch_size=5, seq_len=160))
+    trial = trials.run(larger)
+    assert trial.course is before.course
+    tape = whole_tape(larger)
+    assert essence(trial.tape) == essence(tape)
+    assert trial.recipe.batch_size == 5
+
+
+def test_passes_are_traced_once_for_all_optimizers() -> None:
+    """The second optimizer's step at the new size costs no trace."""
+    model = "meta-llama/Llama-3.2-1B"
+    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    adamw, fused = (Recipe(seq_len=128, batch_size=2, optimizer=name) for name in ("adamw_torch", "adamw_torch_fused"))
+    for recipe in (adamw, fused):
+        trials.run(request(model, recipe, peft=LORA))
+    others = [request(model, dataclasses.replace(recipe, batch_size=6), peft=LORA) for recipe in (adamw, fused)]
+    assert trials.known(others[1]) is None
+    trials.run(others[0])
+    trial = trials.known(others[1])
+    assert trial is not None
+    assert trial.recipe.optimizer == "adamw_torch_fused"
+    assert essence(trial.tape) == essence(whole_tape(others[1]))
+
+
+def test_a_step_that_runs_another_way_is_traced_to_its_end() -> None:
+    """Two rows are padded and need a mask, which one row has not."""
+    model = "meta-llama/Llama-3.2-1B"
+    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    before = trials.run(request(model, FULL))
+    padded = request(model, dataclasses.replace(FULL, batch_size=2))
+    trial = trials.run(padded)
+    assert trial.course is not before.course
+    assert essence(trial.tape) == essence(whole_tape(padded))

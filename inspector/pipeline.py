@@ -71,11 +71,10 @@ def _plan(request: Request, quantities: Sequence[str], progress: Progress) -> Pl
     progress("loading transformers and PEFT")
 
     from inspector.fit.verdict import overhead, usable_bytes
-    from inspector.planning import adapter_name, plan_rows, shared_facts
+    from inspector.planning import adapter_name, planned
 
     gpu = selection.gpus[0]
-    recipe, notices = shared_facts(request, files)
-    rows = plan_rows(request, files, gpu, quantities, progress)
+    (recipe, notices), rows = planned(request, files, gpu, quantities, progress)
     return Plan(
         versions=_versions(),
         model=str(request.model) if files is None else files.id,

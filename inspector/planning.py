@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 
@@ -30,7 +31,10 @@ from inspector.trace.training import NotTraceableError, resolved, step_notices
 from inspector.training_records import Recipe
 from inspector.trials import Progress, Trial, Trials
 
-__all__ = ["adapter_name", "plan_rows", "shared_facts"]
+__all__ = ["adapter_name", "planned"]
+
+# The recipe that all ways share as it runs on the model, and what the user should know of the two.
+Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 
 # The longest rows are found to a multiple of so many tokens: nobody acts on less.
 _ROW_UNIT = 64
@@ -78,10 +82,10 @@ class _Way:
     levers: tuple[str, ...]
 
 
-def plan_rows(
+def planned(
     request: Request, files: SourceFiles | None, gpu: Gpu, quantities: Sequence[str], progress: Progress
-) -> tuple[PlanRow, ...]:
-    """Return a row for each way to train; `quantities` are what to turn up in each of them.
+) -> tuple[Facts, tuple[PlanRow, ...]]:
+    """Return what all ways to train share, and a row for each; `quantities` are what to turn up in each of them.
 
     Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no way can be traced.
     """
@@ -90,18 +94,22 @@ def plan_rows(
     alike = {key: list(each) for key, each in itertools.groupby(ways, key=_keeps)}
     # Checkpointed ones fit most and take longest: they go first, so that no process is left alone with them at the end.
     longest_first = [key for is_checkpointed in (True, False) for key in reversed(alike) if key[1] is is_checkpointed]
-    found: dict[tuple[Method, bool], list[PlanRow]] = {}
+    trials = Trials(files, gpu)
+    tasks: list[Callable[[], Any]] = [functools.partial(_shared_facts, request, files, ways)]
+    tasks += [functools.partial(_rows, request, gpu, quantities, trials, alike[key]) for key in longest_first]
+    done: dict[int, Any] = {}
     progress(f"tracing {len(ways)} recipes")
-    tasks = [alike[key] for key in longest_first]
-    for index, rows in processes.each(functools.partial(_rows, request, files, gpu, quantities), tasks):
-        found[longest_first[index]] = rows
-        progress(f"tracing {len(ways)} recipes, {sum(map(len, found.values()))} done")
-    ordered = [row for key in alike for row in found[key]]
+    for index, result in processes.each(lambda task: task(), tasks):
+        done[index] = result
+        count = sum(len(rows) for task, rows in done.items() if task)
+        progress(f"tracing {len(ways)} recipes, {count} done")
+    rows = {key: done[index] for index, key in enumerate(longest_first, 1)}
+    ordered = [row for key in alike for row in rows[key]]
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(
             f"no step could be traced: {ordered[0].refused}; `inspect MODEL --count-only` has the counts."
         )
-    return tuple(ordered)
+    return done[0], tuple(ordered)
 
 
 def _keeps(way: _Way) -> tuple[Method, bool]:
@@ -109,21 +117,18 @@ def _keeps(way: _Way) -> tuple[Method, bool]:
     return way.method, "gradient_checkpointing" in way.change
 
 
-def _rows(
-    request: Request, files: SourceFiles | None, gpu: Gpu, quantities: Sequence[str], ways: Sequence[_Way]
-) -> list[PlanRow]:
-    """Return the rows of ways that are much alike."""
-    trials = Trials(files, gpu)
+def _rows(request: Request, gpu: Gpu, quantities: Sequence[str], trials: Trials, ways: Sequence[_Way]) -> list[PlanRow]:
+    """Return the rows of ways that are much alike; `trials` has the models that this process has built before."""
+    trials = trials.anew()
     experience = Experience()
     return [_row(request, way, gpu, quantities, trials, experience) for way in ways]
 
 
-def shared_facts(request: Request, files: SourceFiles | None) -> tuple[Recipe, tuple[Notice, ...]]:
+def _shared_facts(request: Request, files: SourceFiles | None, ways: Sequence[_Way]) -> Facts:
     """Return the recipe that all ways share as it runs on the model, and what the user should know of the two.
 
-    Raises UsageError where the adapter that was asked for cannot be: before any way is traced.
+    Raises UsageError where the adapter that was asked for cannot be.
     """
-    ways = _ways(request, files)
     with_adapter = [way for way in ways if way.method is not Method.FULL]
     bare = None if files is None else dataclasses.replace(files, checkpoint=None)
     counted = None

@@ -44,6 +44,7 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tupl
         return
     global _work
     _work = lambda index: work(tasks[index])  # noqa: E731  # named for the children alone
+    others = multiprocessing.active_children()
     pool = futures.ProcessPoolExecutor(
         count, multiprocessing.get_context("fork"), initializer=_begin, initargs=(os.getpid(),)
     )
@@ -56,6 +57,11 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tupl
         raise InspectorError(
             "a process of this command was killed, as a system short of memory does; try again with less else running."
         ) from error
+    except BaseException:
+        for child in multiprocessing.active_children():  # nobody waits for what they are at
+            if child not in others:
+                child.terminate()
+        raise
     finally:
         _work = None
         pool.shutdown(cancel_futures=True)

@@ -108,6 +108,12 @@ class Trials:
         self._passes: dict[tuple[str, int | None], tuple[Recipe, list[Event]]] = {}
         self._layers = Layers()
 
+    def anew(self) -> Trials:
+        """Return trials that have traced nothing yet, of the same models."""
+        trials = Trials(self._files, self._gpu)
+        trials._models = self._models
+        return trials
+
     def knows(self, request: Request) -> bool:
         """Tell whether a trial of this request was made before."""
         return _key(request) in self._made

@@ -144,30 +144,31 @@ class _Deep:
         """Add a stretch that starts at `start` in the shallow tape; return whether its frees find their blocks."""
         for run in runs:
             times = self._layers if run.repeats else 1
-            for step in itertools.chain.from_iterable(itertools.repeat(run.steps, times)):
-                block = self._block(start + step.source, step.rank)
-                if block is None:
-                    return False
-                self.sources.append(start + step.source)
-                self.blocks.append(block)
-                self.added_bytes.append(step.gain_bytes * self._layers)
+            self.sources += [start + step.source for step in run.steps] * times
+            self.added_bytes += [step.gain_bytes * self._layers for step in run.steps] * times
+            if not self._add_blocks(start, run.steps, times):
+                return False
         return True
 
-    def _block(self, source: int, rank: _Rank | None) -> int | None:
-        """Return the block of an event: a new one, or the one of that rank, None where it does not live."""
-        event = self._shallow.tape[source]
-        kind = self._shallow.block_kinds[source]
-        if event.kind is EventKind.ALLOCATE:
-            self._live[kind].append(self._count)
-            self._count += 1
-            return self._count - 1
-        if rank is None:  # an event without a block
-            return event.block
-        alike = self._live[kind]
-        place = len(alike) - 1 - rank.place if rank.from_newest else rank.place
-        if not 0 <= place < len(alike):
-            return None
-        return alike[place] if event.kind is EventKind.RETAG else alike.pop(place)
+    def _add_blocks(self, start: int, steps: Sequence[_Step], times: int) -> bool:
+        """Add the block of each event: a new one, or the one of its rank; return whether that lives."""
+        tape, kinds = self._shallow.tape, self._shallow.block_kinds
+        wanted = [(tape[start + step.source], kinds[start + step.source], step.rank) for step in steps]
+        live, blocks = self._live, self.blocks
+        for event, kind, rank in itertools.chain.from_iterable(itertools.repeat(wanted, times)):
+            if event.kind is EventKind.ALLOCATE:
+                live[kind].append(self._count)
+                blocks.append(self._count)
+                self._count += 1
+            elif rank is None:  # an event without a block
+                blocks.append(event.block)
+            else:
+                alike = live[kind]
+                place = len(alike) - 1 - rank.place if rank.from_newest else rank.place
+                if not 0 <= place < len(alike):
+                    return False
+                blocks.append(alike[place] if event.kind is EventKind.RETAG else alike.pop(place))
+        return True
 
 
 class _Tape:

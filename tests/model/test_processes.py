@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 
@@ -45,3 +47,18 @@ def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
     with pytest.raises(InspectorError, match="was killed"):
         list(processes.each(work, [1, 2, 3]))
+
+
+def test_an_error_does_not_wait_for_what_others_are_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task sleeps for an hour, the other is refused."""
+    monkeypatch.setattr(processes, "_cores", lambda: 2)
+
+    def work(task: int) -> int:
+        if task == 2:
+            raise UsageError("two is refused.")
+        time.sleep(3_600)
+        return task
+
+    with pytest.raises(UsageError, match="two is refused"):
+        list(processes.each(work, [1, 2]))
+    assert not multiprocessing.active_children()

@@ -12,7 +12,7 @@ import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -90,10 +90,12 @@ def planned(
     Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no way can be traced.
     """
     ways = _ways(request, files)
-    # Ways of one method that keep the same for the backward pass follow each other: what one found helps the next.
+    # Ways that keep the same for the backward pass follow each other: what one found helps the next.
     alike = {key: list(each) for key, each in itertools.groupby(ways, key=_keeps)}
-    # Checkpointed ones fit most and take longest: they go first, so that no process is left alone with them at the end.
-    longest_first = [key for is_checkpointed in (True, False) for key in reversed(alike) if key[1] is is_checkpointed]
+    # What takes longest goes first, so that no process is left alone with it at the end: checkpointed ways fit most,
+    # and those on packed weights have the longest tapes.
+    longest_first = list(reversed(alike))
+    longest_first.sort(key=lambda key: (not key.is_checkpointed, -len(alike[key])))
     trials = Trials(files, gpu)
     tasks: list[Callable[[], Any]] = [functools.partial(_shared_facts, request, files, ways)]
     tasks += [functools.partial(_rows, request, gpu, quantities, trials, alike[key]) for key in longest_first]
@@ -112,9 +114,17 @@ def planned(
     return done[0], tuple(ordered)
 
 
-def _keeps(way: _Way) -> tuple[Method, bool]:
-    """Return what decides most of what a way keeps for the backward pass."""
-    return way.method, "gradient_checkpointing" in way.change
+class _Keeps(NamedTuple):
+    """What decides most of what a way keeps for the backward pass, and which model it has."""
+
+    method: Method
+    is_checkpointed: bool
+    has_adapter_in_base_dtype: bool
+
+
+def _keeps(way: _Way) -> _Keeps:
+    """Return what ways that are traced one after the other have in common."""
+    return _Keeps(way.method, "gradient_checkpointing" in way.change, "autocast_adapter_dtype" in way.change)
 
 
 def _rows(request: Request, gpu: Gpu, quantities: Sequence[str], trials: Trials, ways: Sequence[_Way]) -> list[PlanRow]:

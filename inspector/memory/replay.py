@@ -81,8 +81,10 @@ class Replays:
                     failure = made
                     break
                 live[block] = made
-            elif block in live:
-                free(live.pop(block))
+                continue
+            ended = live.pop(block, None)
+            if ended is not None:
+                free(ended)
             elif block == -1:
                 allocator.empty_cache()
         return Replay(

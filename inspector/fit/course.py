@@ -25,7 +25,7 @@ from inspector.memory.allocator_settings import MIN_BLOCK_BYTES
 from inspector.memory.replay import Requests
 from inspector.training_records import Category, Event, EventKind, Phase
 
-__all__ = ["Course", "Sizes", "is_pass", "sizes_of"]
+__all__ = ["Course", "Sizes", "sizes_of"]
 
 Sizes: TypeAlias = NDArray[np.int64]
 
@@ -35,7 +35,7 @@ def sizes_of(tape: Iterable[Event]) -> Sizes:
     return np.array([event.bytes if event.kind is EventKind.ALLOCATE else 0 for event in tape], dtype=np.int64)
 
 
-def is_pass(event: Event) -> bool:
+def _is_pass(event: Event) -> bool:
     """Tell whether an event comes before the optimizer's first step."""
     return event.step == 0 or (event.step == 1 and event.phase is not Phase.OPTIMIZER)
 
@@ -53,7 +53,7 @@ class Course:
         )
         self.shape = hash(tuple((event.kind, event.block) for event in traced))
         self.sizes = sizes_of(traced)
-        self._passes = sum(1 for _ in itertools.takewhile(is_pass, traced))
+        self._passes = sum(1 for _ in itertools.takewhile(_is_pass, traced))
         self._set_requests()
 
     def _set_requests(self) -> None:

@@ -6,8 +6,8 @@ value follows from other shadows alone: the same op runs on the shadows. Views o
 them in place. What depends on weights or activations has no shadow. Small floating-point tensors that follow from
 constants have one too: PEFT's prompt methods put a mask of float ones before the batch's.
 
-Not covered: tensors of more than `LARGEST_SHADOW` elements (floating-point: `LARGEST_FLOAT_SHADOW`), whose values
-nothing in a step reads.
+Not covered: tensors of more than `LARGEST_SHADOW` elements (floating-point: `LARGEST_FLOAT_SHADOW`) and large masks of
+queries and keys, whose values nothing in a step reads.
 """
 
 from __future__ import annotations

@@ -20,21 +20,25 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from inspector.checkpoint_records import CheckpointFacts
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
-from inspector.fit_records import QUANTITIES, Plan, Search, Verdict
-from inspector.frames import with_room
-from inspector.memory.allocator_settings import AllocatorSettings
-from inspector.quiet import quietly
-from inspector.recipes import ALLOCATOR_VARIABLE, allocator_settings, checked
-from inspector.records import Counted, Notice, Report, Request, SourceFiles, TextbookRule
-from inspector.training_records import Recipe, TrainingMemory
+from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.records.checkpoint import CheckpointFacts
+from inspector.records.fit import QUANTITIES, Plan, Search, Verdict
+from inspector.records.memory import TextbookRule, TrainingMemory
+from inspector.records.model import Counted
+from inspector.records.notice import Notice
+from inspector.records.recipe import Recipe
+from inspector.records.report import Report
+from inspector.records.request import Request
+from inspector.records.source import SourceFiles
+from inspector.runtime.quiet import quietly
 from inspector.units import format_bytes
+from inspector.workloads.checks import ALLOCATOR_VARIABLE, allocator_settings, checked
 
 if TYPE_CHECKING:
-    from inspector.comparison_records import Comparison
-    from inspector.fit.selection import Selection
-    from inspector.measurement_records import Measurement
+    from inspector.hardware.selection import Selection
+    from inspector.records.comparison import Comparison
+    from inspector.records.measurement import Measurement
 
 __all__ = ["compare", "measure", "plan", "run"]
 
@@ -51,13 +55,13 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
     Threads may call it; they take turns.
     """
     with _ONE_AT_A_TIME, _no_collection():
-        return with_room(_run, request, progress)
+        return _run(request, progress)
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
     """Return ways to train the model of `request` on its GPU; `quantities` are what to turn up in each of them."""
     with _ONE_AT_A_TIME, _no_collection():
-        return with_room(_plan, request, quantities, progress)
+        return _plan(request, quantities, progress)
 
 
 def _plan(request: Request, quantities: Sequence[str], progress: Progress) -> Plan:
@@ -70,8 +74,8 @@ def _plan(request: Request, quantities: Sequence[str], progress: Progress) -> Pl
     files = _files(request, progress)
     progress("loading transformers and PEFT")
 
-    from inspector.fit.verdict import overhead, usable_bytes
-    from inspector.planning import adapter_name, planned
+    from inspector.memory.verdict import overhead, usable_bytes
+    from inspector.planning.plan import adapter_name, planned
 
     gpu = selection.gpus[0]
     (recipe, notices), rows = planned(request, files, gpu, quantities, progress)
@@ -98,7 +102,7 @@ def compare(
     Second is whether one of them fits all GPUs that were named, or none was. Raises what the inspection of one raises,
     with its name in front.
     """
-    from inspector.comparing import compared
+    from inspector.planning.compare import compared
 
     reports: list[tuple[str, Mapping[str, Any]]] = []
     fits = []
@@ -109,7 +113,7 @@ def compare(
                 continue
             said = f"recipe {len(reports) + 1} of {len(recipes)}"
             try:
-                report = with_room(_run, recipe, functools.partial(_prefixed, progress, said))
+                report = _run(recipe, functools.partial(_prefixed, progress, said))
             except InspectorError as error:
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
@@ -139,7 +143,7 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         files = _files(request, progress)
         progress("loading transformers and PEFT")
 
-        from inspector.model.counting import count_model
+        from inspector.model.build import count_model
         from inspector.source import catalogue
 
         bundled = None if files is None else catalogue.load(files.id)
@@ -171,7 +175,7 @@ def _run(request: Request, progress: Progress) -> Report:
 
     from inspector.memory.static import static_bytes
     from inspector.memory.textbook import textbook_rules
-    from inspector.model.counting import count_model
+    from inspector.model.build import count_model
 
     progress("building the model without its weights")
     counted = count_model(request, files, progress)
@@ -208,7 +212,7 @@ def _run(request: Request, progress: Progress) -> Report:
 
 def _checkpoint(files: SourceFiles | None, counted: Counted) -> CheckpointFacts | None:
     """Return what the source stores of the counted model; an object of the Python API is stored nowhere."""
-    from inspector.memory.loading import checkpoint_facts
+    from inspector.memory.checkpoint_cost import checkpoint_facts
 
     if files is None or files.checkpoint is None:
         return None
@@ -227,7 +231,7 @@ class _Traced:
 
 def _selection(request: Request) -> Selection:
     """Return the GPUs that the request is about; wrong names and sizes are said before any work."""
-    from inspector.fit.selection import select
+    from inspector.hardware.selection import select
 
     selection = select(request.gpus, request.gpu_memory)
     if request.fit is not None:
@@ -245,11 +249,11 @@ def _trace(
     counted: Counted, recipe: Recipe, settings: AllocatorSettings, selection: Selection, progress: Progress
 ) -> _Traced:
     """Trace a training step of the counted model, or say in a notice why this model's step cannot be traced."""
-    from inspector.fit.verdict import overhead, verdict
     from inspector.memory.replay import Replays
     from inspector.memory.textbook import activation_rules
     from inspector.memory.timeline import fold, kept_activations, training_memory
-    from inspector.trace.training import (
+    from inspector.memory.verdict import overhead, verdict
+    from inspector.workloads.training.trace_ import (
         NotTraceableError,
         block_shape,
         not_accounted,
@@ -301,8 +305,8 @@ def _searched(
     """
     if request.fit is None:
         return None, request
-    from inspector.searching import find_largest, with_value
-    from inspector.trials import Trials
+    from inspector.planning.largest import find_largest, with_value
+    from inspector.planning.predictor import Trials
 
     trials = Trials(files, selection.traced)
     search = find_largest(request, request.fit, selection.gpus[0], trials, progress)
@@ -316,9 +320,9 @@ def _advised(
     verdicts = traced.fit or ()
     if traced.memory is None or not selection.named or not request.advice:
         return traced
-    from inspector.advising import find_advice
-    from inspector.trials import Trials
-    from inspector.turning_up import find_room
+    from inspector.planning.advice import find_advice
+    from inspector.planning.headroom import find_room
+    from inspector.planning.predictor import Trials
 
     trials = Trials(files, selection.traced)
     fit, notices = [], []
@@ -374,7 +378,7 @@ def _files(request: Request, progress: Progress) -> SourceFiles | None:
 def _preload() -> None:
     """Import the model stage; an import error shows when the main thread imports it again."""
     with contextlib.suppress(Exception):
-        importlib.import_module("inspector.model.counting")
+        importlib.import_module("inspector.model.build")
 
 
 def _versions() -> dict[str, str]:

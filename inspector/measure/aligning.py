@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inspector.measurement_records import Differing
-from inspector.training_records import Event, EventKind
+from inspector.records.measurement import Differing
+from inspector.records.tape import Event, EventKind
 
 __all__ = ["differing", "sizes_of"]
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 import torch
 
 from inspector.errors import UsageError
+from inspector.hardware.platform import Platform, installed_torch
 from inspector.measure.driver import driver_version
 from inspector.measure.quantized import forget_tables
-from inspector.measurement_records import Device
-from inspector.optimizer_names import FAMILIES
-from inspector.quiet import quietly
-from inspector.trace.platform import Platform, installed_torch
-from inspector.training_records import Recipe
+from inspector.records.measurement import Device
+from inspector.records.optimizer_names import FAMILIES
+from inspector.records.recipe import Recipe
+from inspector.runtime.quiet import quietly
 
 __all__ = [
     "PREDICT_ALONE",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.trace.training import base_model, load_order
+from inspector.workloads.training.trace_ import base_model, load_order
 
 __all__ = ["load_on"]
 

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from inspector.errors import DoesNotFitError, UnsupportedModelError, UsageError, one_line
-from inspector.fit.catalogue import find
-from inspector.fit.verdict import overhead
-from inspector.fit_records import Gpu
+from inspector.hardware.catalogue import find
+from inspector.hardware.platform import Platform
 from inspector.measure.aligning import differing
 from inspector.measure.devices import (
     PREDICT_ALONE,
@@ -31,16 +30,19 @@ from inspector.measure.devices import (
 )
 from inspector.measure.driver import process_bytes
 from inspector.measure.running import Watch, run_on
-from inspector.measurement_records import Device, Differing, Figures, Measurement
-from inspector.memory.allocator_settings import AllocatorSettings
+from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.timeline import Timeline, fold
-from inspector.quiet import quietly
-from inspector.records import Counted, plain
-from inspector.trace.platform import Platform
-from inspector.trace.quantized import is_quantized
-from inspector.trace.training import NotTraceableError, resolved, step_notices, trace_training
-from inspector.training_records import Event, Recipe
+from inspector.memory.verdict import overhead
+from inspector.records.hardware import Gpu
+from inspector.records.measurement import Device, Differing, Figures, Measurement
+from inspector.records.model import Counted
+from inspector.records.recipe import Recipe
+from inspector.records.serialize import plain
+from inspector.records.tape import Event
+from inspector.runtime.quiet import quietly
 from inspector.units import format_bytes
+from inspector.workloads.training.quantized_load import is_quantized
+from inspector.workloads.training.trace_ import NotTraceableError, resolved, step_notices, trace_training
 
 __all__ = ["check", "figures_of", "folded", "measured"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from inspector.optimizer_names import FAMILIES
-from inspector.trace.optimizers import made_optimizer, parameter_groups
-from inspector.training_records import Recipe
+from inspector.records.optimizer_names import FAMILIES
+from inspector.records.recipe import Recipe
+from inspector.workloads.training.optimizers import made_optimizer, parameter_groups
 
 __all__ = ["real_optimizer"]
 

@@ -17,10 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from inspector.measure.loading import load_on
 from inspector.measure.optimizers import real_optimizer
 from inspector.measure.quantized import load_quantized_on
-from inspector.trace.batch import Input, batch_inputs
-from inspector.trace.quantized import is_quantized
-from inspector.trace.training import base_model, prepare, run_steps
-from inspector.training_records import MemoryPhase, Phase, Recipe
+from inspector.records.memory import MemoryPhase
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Phase
+from inspector.workloads.training.batch import Input, batch_inputs
+from inspector.workloads.training.quantized_load import is_quantized
+from inspector.workloads.training.trace_ import base_model, prepare, run_steps
 
 __all__ = ["Unwatched", "Watch", "Watcher", "run_on"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from inspector.memory.allocator import Block, CachingAllocator, OutOfMemory
-from inspector.memory.allocator_settings import AllocatorSettings
-from inspector.training_records import Event, EventKind
+from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
+from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.records.tape import Event, EventKind
 
 __all__ = ["Replay", "Replays", "Requests"]
 

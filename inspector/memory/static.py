@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inspector.records import Census, StaticBytes, StaticRecipe
+from inspector.records.memory import StaticBytes, StaticRecipe
+from inspector.records.model import Census
 
 __all__ = ["MOMENTS", "OPTIMIZER", "static_bytes"]
 

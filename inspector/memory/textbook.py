@@ -15,16 +15,17 @@ from collections.abc import Mapping
 
 from inspector.dtypes import dtype_bytes
 from inspector.memory.static import MOMENTS
-from inspector.records import (
+from inspector.records.memory import (
     ACTIVATION_RULES,
-    Census,
+    BlockShape,
     StaticBytes,
     StaticRecipe,
     Textbook,
     TextbookDifference,
     TextbookRule,
 )
-from inspector.training_records import BlockShape, Recipe
+from inspector.records.model import Census
+from inspector.records.recipe import Recipe
 
 __all__ = ["activation_rules", "textbook_rules"]
 

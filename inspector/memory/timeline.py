@@ -18,22 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from inspector.fit_records import Overhead
-from inspector.memory.allocator import Block, CachingAllocator, OutOfMemory
-from inspector.memory.allocator_settings import AllocatorSettings
-from inspector.training_records import (
-    BatchInput,
-    Category,
-    Event,
-    EventKind,
-    MemoryPhase,
-    Peak,
-    Phase,
-    Recipe,
-    TopModule,
-    TrainingMemory,
-    Unaccounted,
-)
+from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
+from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.records.hardware import Overhead
+from inspector.records.memory import BatchInput, MemoryPhase, Peak, TopModule, TrainingMemory, Unaccounted
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Category, Event, EventKind, Phase
 
 __all__ = ["MemoryRanOut", "Timeline", "breakdown_at", "fold", "kept_activations", "training_memory"]
 

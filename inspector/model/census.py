@@ -21,7 +21,8 @@ from inspector.model.configuration import text_config
 from inspector.model.roles import expert_banks, role_of
 from inspector.model.sizes import count_of, tensors_of
 from inspector.model.tree import module_tree
-from inspector.records import Census, Published, Role
+from inspector.records.model import Census, Role
+from inspector.records.source import Published
 
 __all__ = ["BaseCount", "bytes_by_dtype", "count_base", "take_census"]
 

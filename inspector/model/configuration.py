@@ -22,7 +22,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from inspector.errors import UnsupportedModelError, one_line, quoted
-from inspector.records import Notice, SourceFiles
+from inspector.records.notice import Notice
+from inspector.records.source import SourceFiles
 
 __all__ = ["architecture_names", "find_model_class", "read_configuration", "said", "text_config"]
 

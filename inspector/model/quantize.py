@@ -23,15 +23,16 @@ from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from inspector.dtypes import QUANTIZATIONS
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
+from inspector.model.checkpoint.quantized import FLOATS, check_patterns, stored_size
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
-from inspector.model.stored import FLOATS, check_patterns, stored_size
-from inspector.quantization.bnb_modules import Int8Params, Params4bit
-from inspector.quantization.bnb_stand_in import bitsandbytes_stand_in
+from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
+from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.quantization.formats import FORMATS
 from inspector.quantization.layout import Matrix
-from inspector.records import Notice, QuantizationFacts
+from inspector.records.model import QuantizationFacts
+from inspector.records.notice import Notice
 from inspector.units import format_count
 
 __all__ = ["PACKED", "BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from inspector.records import Role
+from inspector.records.model import Role
 
 __all__ = ["expert_banks", "role_of"]
 

@@ -29,7 +29,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import architecture_names, find_model_class, said, text_config
-from inspector.records import Notice, SourceFiles
+from inspector.records.notice import Notice
+from inspector.records.source import SourceFiles
 
 __all__ = ["bounded_modules", "build_skeleton", "choose_class", "choose_dtype"]
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from inspector.model.names import fold_indices
 from inspector.model.sizes import count_of, size_of
-from inspector.records import TreeRow
+from inspector.records.model import TreeRow
 
 __all__ = ["module_tree"]
 

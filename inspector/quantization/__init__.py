@@ -1,4 +1,5 @@
 """Quantized weights: what bitsandbytes allocates, without the library, and what stored formats weigh.
 
-`formats` and `bnb_products` are pure arithmetic; the rest is torch modules that stand in for those of bitsandbytes.
+`formats` and `bitsandbytes.products` are pure arithmetic; the rest is torch modules that stand in for those of
+bitsandbytes.
 """

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from inspector.comparison_records import Comparison, Figure
 from inspector.errors import one_line
-from inspector.records import plain
+from inspector.records.comparison import Comparison, Figure
+from inspector.records.serialize import plain
 from inspector.render.document import (
     Column,
     Document,

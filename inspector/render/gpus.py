@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TextIO
 
-from inspector.fit_records import Gpu, MemoryFigure
-from inspector.records import plain
+from inspector.records.hardware import Gpu, MemoryFigure
+from inspector.records.serialize import plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 

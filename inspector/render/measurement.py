@@ -1,4 +1,4 @@
-"""A measurement for people: predicted beside measured; and as the record that tests/truth takes as it is.
+"""A measurement for people: predicted beside measured; and as the record that tests/evidence/truth takes as it is.
 
 The record is JSON of schema `inspector-measurement/1` (docs/measure.md).
 """
@@ -10,10 +10,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from inspector.measurement_records import Figures, Measurement
-from inspector.records import plain
+from inspector.records.measurement import Figures, Measurement
+from inspector.records.memory import MemoryPhase
+from inspector.records.recipe import Recipe
+from inspector.records.serialize import plain
+from inspector.records.tape import Phase
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.training_records import MemoryPhase, Phase, Recipe
 from inspector.units import format_bytes, format_count
 
 __all__ = ["SCHEMA", "record", "render_measurement_json", "shown_measurement"]

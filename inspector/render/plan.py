@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from inspector.errors import one_line
-from inspector.fit_records import Method, Plan, PlanRow
-from inspector.records import plain
+from inspector.records.fit import Method, Plan, PlanRow
+from inspector.records.serialize import plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 

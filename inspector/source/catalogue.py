@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inspector.checkpoint_records import StoredCheckpoint
-from inspector.records import Published, ServedFrom, SourceFiles
+from inspector.records.checkpoint import StoredCheckpoint
+from inspector.records.source import Published, ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
 
 __all__ = ["ids", "load", "near"]

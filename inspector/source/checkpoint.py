@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
-from inspector.checkpoint_records import StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
 from inspector.errors import one_line, quoted
-from inspector.records import Notice
+from inspector.records.checkpoint import StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
+from inspector.records.notice import Notice
 from inspector.source.bounded_json import MOST_BYTES
 from inspector.source.repository import Choice, choose, companions, left_out, shards, variants
 from inspector.source.safetensors_header import (

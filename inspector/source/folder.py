@@ -11,8 +11,8 @@ import os
 import stat
 from pathlib import Path
 
-from inspector.checkpoint_records import StoredFile
 from inspector.errors import one_line
+from inspector.records.checkpoint import StoredFile
 from inspector.source.checkpoint import UnreadError
 
 __all__ = ["FolderReader", "list_files"]

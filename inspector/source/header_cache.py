@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inspector.checkpoint_records import LeftOut, StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
+from inspector.records.checkpoint import LeftOut, StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
 from inspector.source.bounded_json import read_object
 
 __all__ = ["load", "save"]

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
-from inspector.records import Notice, ServedFrom, SourceFiles
+from inspector.records.notice import Notice
+from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import header_cache, hub_client
 from inspector.source.bounded_json import MOST_BYTES, read_object
 from inspector.source.checkpoint import UnreadError, read_checkpoint

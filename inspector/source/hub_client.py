@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from inspector.checkpoint_records import StoredCheckpoint
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line
+from inspector.records.checkpoint import StoredCheckpoint
 from inspector.source.transport import EndlessAnswerError
 
 __all__ = [

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from inspector.checkpoint_records import StoredFile
 from inspector.errors import ModelUnavailableError
-from inspector.records import Published
+from inspector.records.checkpoint import StoredFile
+from inspector.records.source import Published
 from inspector.source import hub_client
 from inspector.source.bounded_json import MOST_BYTES, parse_object
 from inspector.source.safetensors_header import is_plain_name

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import ModelUnavailableError, one_line, quoted
-from inspector.records import ServedFrom, SourceFiles
+from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import read_checkpoint
 from inspector.source.folder import FolderReader, list_files

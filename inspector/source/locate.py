@@ -11,9 +11,10 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from inspector.checkpoint_records import StoredCheckpoint
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, quoted
-from inspector.records import Notice, ServedFrom, SourceFiles
+from inspector.records.checkpoint import StoredCheckpoint
+from inspector.records.notice import Notice
+from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import catalogue, hub, hub_client, listing, local
 from inspector.source.hub_client import Cause, HubError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inspector.checkpoint_records import LeftOut, StoredFile
+from inspector.records.checkpoint import LeftOut, StoredFile
 from inspector.source.safetensors_header import is_plain_name
 
 __all__ = ["Choice", "choose", "companions", "left_out", "shards", "variants"]

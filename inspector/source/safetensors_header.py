@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from inspector.checkpoint_records import StoredTensor
 from inspector.errors import UnsupportedModelError, one_line, quoted
+from inspector.records.checkpoint import StoredTensor
 from inspector.source.bounded_json import parse_object
 from inspector.units import format_bytes
 

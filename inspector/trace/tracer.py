@@ -24,13 +24,13 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from inspector.hardware.platform import Platform
+from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
+from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
 from inspector.trace.meta_kernels import META_KERNELS
-from inspector.trace.platform import Platform
-from inspector.trace.results import Results, changes_lists_alone, makes_its_results
-from inspector.trace.routing import balanced_choice
+from inspector.trace.rules.moe_routing import balanced_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
-from inspector.training_records import Category, Event, EventKind, Phase
 
 __all__ = ["Tracer"]
 

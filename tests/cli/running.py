@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inspector.cli import main
-from tests.zoo.catalogue import FOLDER
+from inspector.cli.main import main
+from tests.evidence.zoo.catalogue import FOLDER
 
 __all__ = ["SMALL", "Ran", "assert_refused", "bundled_config", "run", "run_process", "script", "written"]
 

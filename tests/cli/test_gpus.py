@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.fit.catalogue import catalogue
+from inspector.hardware.catalogue import catalogue
 
 from .running import SMALL, assert_refused, bundled_config, run, written
 

@@ -8,13 +8,14 @@ import click
 import pytest
 import torch
 
-from inspector.cli import command
+from inspector.cli.main import command
 from inspector.errors import DoesNotFitError, UsageError
 from inspector.measure.devices import check_packages
 from inspector.measure.measuring import _that_fits
-from inspector.measurement_records import Device
-from inspector.memory.allocator_settings import AllocatorSettings
-from inspector.training_records import Event, EventKind, Phase, Recipe
+from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.records.measurement import Device
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Event, EventKind, Phase
 
 from .running import SMALL, assert_refused, run
 

@@ -97,7 +97,7 @@ def test_an_interrupt_ends_a_plan_and_its_processes_with_one_line(whole_group: b
 
 INTERRUPTED = """
 import atexit, os, signal, sys
-import inspector.cli, inspector.pipeline
+import inspector.cli.main, inspector.cli.commands.inspect, inspector.pipeline
 
 def interrupt(*_, **__):
     os.kill(os.getpid(), signal.SIGINT)
@@ -110,11 +110,11 @@ def write(report, format_, stream, **_):
         interrupt()
 
 when = sys.argv.pop(1)
-inspector.cli._render = write
+inspector.cli.commands.inspect._render = write
 inspector.pipeline.run = interrupt if when == "ignored" else lambda *_: None
 if when == "shutdown":
     atexit.register(interrupt)
-inspector.cli.main()
+inspector.cli.main.main()
 """
 
 
@@ -208,7 +208,7 @@ def test_absurd_configurations_take_little_memory(tmp_path: Path) -> None:
         (tmp_path / f"{number}.json").write_text(json.dumps(config))
     program = """
 import resource, sys
-from inspector.cli import main
+from inspector.cli.main import main
 codes = []
 for path in sys.argv[1:]:
     try:

@@ -149,7 +149,9 @@ def test_an_output_that_turns_out_unwritable_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr("os.access", lambda *_: True)
     folder = tmp_path / "folder"
     folder.mkdir()
-    monkeypatch.setattr("inspector.cli._render", lambda *_, **__: folder.joinpath("no", "such", "file").touch())
+    monkeypatch.setattr(
+        "inspector.cli.commands.inspect._render", lambda *_, **__: folder.joinpath("no", "such", "file").touch()
+    )
     assert_refused(run(SMALL, "--offline", "--output", str(folder / "report.json")), 2, "No such file")
     assert list(folder.iterdir()) == []
 
@@ -161,11 +163,11 @@ def test_a_report_that_fails_half_way_leaves_the_old_file(tmp_path: Path, monkey
         stream.write("half")  # type: ignore[attr-defined]
         raise RuntimeError("half-way")
 
-    monkeypatch.setattr("inspector.cli._render", fail)
+    monkeypatch.setattr("inspector.cli.commands.inspect._render", fail)
     file = tmp_path / "report.json"
     file.write_text("old")
     ran = run(SMALL, "--offline", "--output", str(file))
-    assert ran.code == 4
+    assert ran.code == 70
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -178,9 +180,9 @@ def test_a_fault_of_the_inspector_is_one_line_that_says_how_to_see_more(monkeypa
 
     monkeypatch.setattr("inspector.pipeline.run", fail)
     ran = run(SMALL, "--offline")
-    assert ran == (type(ran))(4, "", ran.err)
+    assert ran == (type(ran))(70, "", ran.err)
     assert ran.err.count("\n") == 1
-    assert "unexpected RuntimeError: two lines" in ran.err
+    assert "internal error, RuntimeError: two lines" in ran.err
     assert "INSPECTOR_DEBUG=1" in ran.err
     assert "\x1b" not in ran.err
     monkeypatch.setenv("INSPECTOR_DEBUG", "1")

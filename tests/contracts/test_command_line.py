@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 import click
 from click.testing import CliRunner
 
-from inspector.cli import command
+from inspector.cli.main import command
 
 
 def test_the_options_stay() -> None:
@@ -105,7 +105,7 @@ def test_every_option_has_a_line_of_help() -> None:
 def test_the_commands_are_installed() -> None:
     """`inspect`, and `model-inspect` for where another package has taken that name."""
     scripts = {point.name: point.value for point in entry_points(group="console_scripts")}
-    assert scripts["inspect"] == scripts["model-inspect"] == "inspector.cli:main"
+    assert scripts["inspect"] == scripts["model-inspect"] == "inspector.cli.main:main"
 
 
 def test_the_examples_of_the_help_stand_on_lines_of_their_own() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]  # ships no types
 
-from inspector.training_records import Category
+from inspector.records.tape import Category
 from tests.cli.running import SMALL, run
 from tests.source.weight_files import TINY_TENSORS, config_bytes, sharded, weight_file
 

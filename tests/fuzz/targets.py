@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from inspector.checkpoint_records import StoredCheckpoint, StoredFile
-from inspector.comparing import compared
 from inspector.errors import InspectorError, UsageError
-from inspector.records import SCHEMA
+from inspector.planning.compare import compared
+from inspector.records.checkpoint import StoredCheckpoint, StoredFile
+from inspector.records.report import SCHEMA
 from inspector.render.comparison import render_comparison_csv, render_comparison_json
 from inspector.source import header_cache, listing
 from inspector.source.bounded_json import parse_object

@@ -13,20 +13,20 @@ from typing import TextIO
 
 import pytest
 
-from inspector.fit.catalogue import catalogue
-from inspector.records import Report
+from inspector.hardware.catalogue import catalogue
+from inspector.records.report import Report
 from inspector.render.comparison import (
     render_comparison_csv,
     render_comparison_json,
     shown_comparison,
 )
 from inspector.render.gpus import shown_gpus
-from inspector.render.json_report import render_json
-from inspector.render.markdown import render_markdown, write_markdown
 from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
-from inspector.render.text import render_text, write_text
-from tests.render_plans import PLAN, THREE, TWO
-from tests.render_reports import REPORTS
+from inspector.render.writers.json import render_json
+from inspector.render.writers.markdown import render_markdown, write_markdown
+from inspector.render.writers.text import render_text, write_text
+from tests.golden.render_plans import PLAN, THREE, TWO
+from tests.golden.render_reports import REPORTS
 
 FILES = Path(__file__).parent / "files"
 WIDTH = 100

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,13 @@ from inspector.render.comparison import (
     render_comparison_json,
     shown_comparison,
 )
-from inspector.render.html import render_html
-from inspector.render.json_report import render_json
-from inspector.render.markdown import escaped, render_markdown, write_markdown
 from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
-from inspector.render.text import render_text, write_text
-from tests.render_plans import HOSTILE_COMPARISON, HOSTILE_PLAN
-from tests.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
+from inspector.render.writers.html import render_html
+from inspector.render.writers.json import render_json
+from inspector.render.writers.markdown import escaped, render_markdown, write_markdown
+from inspector.render.writers.text import render_text, write_text
+from tests.golden.render_plans import HOSTILE_COMPARISON, HOSTILE_PLAN
+from tests.golden.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
 
 
 def outputs() -> dict[str, str]:
@@ -153,5 +154,6 @@ def test_html_is_a_closed_fragment_that_loads_nothing(name: str) -> None:
 
 def test_a_notebook_shows_the_html() -> None:
     """`Report._repr_html_` is the fragment."""
-    assert REPORTS["qwq-lora"]._repr_html_() == render_html(REPORTS["qwq-lora"])
-    assert "134,217,728" in REPORTS["qwq-lora"]._repr_html_()
+    report: Any = REPORTS["qwq-lora"]
+    assert report._repr_html_() == render_html(report)
+    assert "134,217,728" in report._repr_html_()

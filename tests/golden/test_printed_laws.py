@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspector.records import Report
-from inspector.render.names import folded_layers
-from inspector.render.text import render_text
-from tests.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
+from inspector.records.report import Report
+from inspector.render.sections.names import folded_layers
+from inspector.render.writers.text import render_text
+from tests.golden.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
 WIDTHS = (60, 80, 100, 160, 200)
 HONEST = [name for name in REPORTS if name != "hostile"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inspector.measurement_records import Device, Differing, Figures, Measurement
-from inspector.training_records import MemoryPhase, Phase, Recipe
+from inspector.records.measurement import Device, Differing, Figures, Measurement
+from inspector.records.memory import MemoryPhase
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Phase
 
 __all__ = ["figures", "measurement"]
 

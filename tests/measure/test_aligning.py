@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inspector.measure.aligning import differing, sizes_of
-from inspector.measurement_records import Differing
-from inspector.training_records import Event, EventKind, Phase
+from inspector.records.measurement import Differing
+from inspector.records.tape import Event, EventKind, Phase
 from tests.measure.measurements import measurement
 
 

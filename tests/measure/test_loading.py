@@ -8,8 +8,8 @@ import transformers
 from torch import nn
 
 from inspector.measure.loading import load_on
-from inspector.model.adapter import attach
-from inspector.model.peft_config import read_peft_config
+from inspector.model.adapter.attach import attach
+from inspector.model.adapter.config import read_peft_config
 from inspector.model.skeleton import build_skeleton
 from tests.trace.small_models import SMALL, build
 

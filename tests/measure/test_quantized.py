@@ -1,6 +1,6 @@
 """The checkpoint that does not exist, from which `inspect measure` loads a quantized model.
 
-What the libraries make of it on a GPU is in tests/truth/stand_in/quantized.json.
+What the libraries make of it on a GPU is in tests/evidence/truth/stand_in/quantized.json.
 """
 
 from __future__ import annotations

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from inspector.hardware.platform import Platform, installed_torch
 from inspector.measure.running import Unwatched, run_on
-from inspector.trace.batch import Input, batch_inputs
-from inspector.trace.devices import as_on_a_device
-from inspector.trace.optimizers import made_optimizer
-from inspector.trace.platform import Platform, installed_torch
-from inspector.trace.routing import loops_over_experts
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Category, Event, Phase
+from inspector.trace.rules.any_device import as_on_a_device
+from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.tracer import Tracer
-from inspector.trace.training import base_model, load_order, prepare, run_steps
-from inspector.training_records import Category, Event, Phase, Recipe
+from inspector.workloads.training.batch import Input, batch_inputs
+from inspector.workloads.training.optimizers import made_optimizer
+from inspector.workloads.training.trace_ import base_model, load_order, prepare, run_steps
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
 from tests.trace.small_models import RECIPE, SMALL, build
 

@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 import inspector
-from inspector.records import Notice
+from inspector.records.notice import Notice
 from tests.model.tiny import llama, mixtral
 
 

@@ -18,7 +18,8 @@ import transformers
 
 import inspector
 from inspector.model.skeleton import build_skeleton
-from inspector.records import Census, Role, ServedFrom
+from inspector.records.model import Census, Role
+from inspector.records.source import ServedFrom
 from tests.model.tiny import LLAMA_LAYER, LLAMA_TIED, LLAMA_UNTIED, llama, mixtral
 
 LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
@@ -222,7 +223,7 @@ def test_inspections_in_threads_leave_the_process_as_it_was(monkeypatch: pytest.
         inside.pop()
         return build_skeleton(*arguments)
 
-    monkeypatch.setattr("inspector.model.counting.build_skeleton", build_slowly)
+    monkeypatch.setattr("inspector.model.build.build_skeleton", build_slowly)
     before = (sys.stdout, sys.stderr, logging.getLogger("transformers").level, torch.get_default_dtype())
     threads = [threading.Thread(target=inspector.inspect, args=(llama(),)) for _ in range(4)]
     for thread in threads:

@@ -10,8 +10,8 @@ import pytest
 import transformers
 
 from inspector.pipeline import run
-from inspector.quiet import quietly
-from inspector.records import Request
+from inspector.records.request import Request
+from inspector.runtime.quiet import quietly
 from tests.cli.running import run_process
 
 # Experts of 4 x (8 x 3 x 512 x 2048), 384 MiB in float32; one fused gate and up has 64 MiB.

@@ -15,12 +15,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from inspector.checkpoint_records import Comparison, NamedTensors, ShapeDifference, StoredTensor
-from inspector.model.loading import NotComparableError, compare
+from inspector.model.checkpoint.diff import NotComparableError, compare
 from inspector.model.skeleton import build_skeleton
 from inspector.pipeline import run
-from inspector.quiet import quietly
-from inspector.records import Request
+from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
+from inspector.records.request import Request
+from inspector.runtime.quiet import quietly
 from inspector.source.safetensors_header import header_length, parse_header
 
 SMALL: dict[str, Any] = {

@@ -21,8 +21,8 @@ from transformers.integrations.mxfp4 import Mxfp4GptOssExperts
 from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
 
 import inspector
-from inspector.checkpoint_records import FormatComparison, FormatDifference
-from inspector.records import Report
+from inspector.records.checkpoint import FormatComparison, FormatDifference
+from inspector.records.report import Report
 from tests.source.weight_files import ITEM_BYTES, weight_file
 
 RECORD = json.loads((Path(__file__).parent / "recorded_stored.json").read_text(encoding="utf-8"))

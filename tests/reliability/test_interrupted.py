@@ -147,7 +147,7 @@ LIMITED = """
 import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
 sys.argv[0] = "inspect"
-from inspector.cli import main
+from inspector.cli.main import main
 main()
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.records import ServedFrom
+from inspector.records.source import ServedFrom
 from inspector.source import catalogue
 
 

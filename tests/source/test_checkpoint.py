@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from huggingface_hub import constants, snapshot_download
 
-from inspector.checkpoint_records import LeftOut, StoredCheckpoint, StoredFile
-from inspector.records import ServedFrom, SourceFiles
+from inspector.records.checkpoint import LeftOut, StoredCheckpoint, StoredFile
+from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import checkpoint as checkpoint_source
 from inspector.source.locate import locate
 

@@ -13,9 +13,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
-from inspector.checkpoint_records import LeftOut, StoredCheckpoint, StoredFile
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError
-from inspector.records import Published, ServedFrom, SourceFiles
+from inspector.records.checkpoint import LeftOut, StoredCheckpoint, StoredFile
+from inspector.records.source import Published, ServedFrom, SourceFiles
 from inspector.source import catalogue
 from inspector.source.locate import locate
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inspector.errors import ModelUnavailableError, UnsupportedModelError
-from inspector.records import ServedFrom
+from inspector.records.source import ServedFrom
 from inspector.source.locate import locate
 
 from .loopback_hub import LoopbackHub

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspector.checkpoint_records import StoredTensor
+from inspector.records.checkpoint import StoredTensor
 from inspector.source.safetensors_header import (
     MOST_HEADER_BYTES,
     MalformedError,

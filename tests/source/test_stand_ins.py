@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from inspector.errors import ModelUnavailableError
-from inspector.records import ServedFrom, SourceFiles
+from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source.locate import locate
 
 from .loopback_hub import Broken, LoopbackHub, commit_of

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from inspector.trace.devices import as_on_a_device
-from inspector.trace.platform import Platform, installed_torch
-from inspector.trace.routing import loops_over_experts
-from inspector.trace.step import plain_steps
+from inspector.hardware.platform import Platform, installed_torch
+from inspector.records.tape import Category, Event, EventKind
+from inspector.trace.rules.any_device import as_on_a_device
+from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.tracer import Tracer
-from inspector.training_records import Category, Event, EventKind
+from inspector.workloads.training.loops import plain_steps
 
 # Scalars and step counters: some of them are CPU tensors on any device, and none of them matters for memory.
 SMALLEST_BYTES = 64

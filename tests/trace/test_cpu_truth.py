@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from inspector.trace.foreach import foreach_as_on_cuda
+from inspector.trace.rules.foreach import foreach_as_on_cuda
 from tests.trace.cpu_truth import Optimize, adamw, assert_aligned, meta_step, real_step
 from tests.trace.small_models import SMALL, build
 

@@ -14,11 +14,11 @@ import transformers
 from transformers import modeling_flash_attention_utils, modeling_utils
 
 import inspector
-from inspector.trace.flash_attention import flash_attention_package, use_attention
+from inspector.hardware.platform import Platform, installed_torch
+from inspector.records.tape import Category, EventKind, Phase
 from inspector.trace.kernels.attention import flash_splits
-from inspector.trace.platform import Platform, installed_torch
+from inspector.trace.rules.flash_attn import flash_attention_package, use_attention
 from inspector.trace.tracer import Tracer
-from inspector.training_records import Category, EventKind, Phase
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import meta_step, real_step
 

@@ -1,7 +1,7 @@
 """What the trace says an op takes equals what torch's own CUDA code asks the allocator for, event by event.
 
-The recordings come from torch's CUDA builds over a stand-in runtime (tests/stand_in/README.md): three releases, four
-GPUs. They show what the host code requests, which is all that the allocator ever sees.
+The recordings come from torch's CUDA builds over a stand-in runtime (tests/evidence/stand_in/README.md): three
+releases, four GPUs. They show what the host code requests, which is all that the allocator ever sees.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
+from inspector.hardware.platform import Platform
+from inspector.records.tape import EventKind, Phase
 from inspector.trace import shadow
-from inspector.trace.cuda_rules import cuda_rules
 from inspector.trace.kernels import KERNELS
 from inspector.trace.kernels.registry import kernel
-from inspector.trace.platform import Platform
+from inspector.trace.rules.cuda import cuda_rules
 from inspector.trace.tracer import Tracer
-from inspector.training_records import EventKind, Phase
-from tests.stand_in.kernel_cases import CASES, Case
+from tests.evidence.stand_in.kernel_cases import CASES, Case
 
 RECORDED = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
-    for path in sorted((Path(__file__).parents[1] / "stand_in" / "recorded").glob("*.json"))
+    for path in sorted((Path(__file__).parents[1] / "evidence" / "stand_in" / "recorded").glob("*.json"))
 }
 WORKSPACES = {"cublas workspace", "cublaslt workspace"}
 

@@ -7,9 +7,9 @@ import torch
 import transformers
 
 import inspector
+from inspector.hardware.platform import Platform, installed_torch
 from inspector.trace.meta_kernels import META_KERNELS
-from inspector.trace.platform import Platform, installed_torch
-from inspector.trace.training import resolved, trace_training
+from inspector.workloads.training.trace_ import resolved, trace_training
 from tests.model.tiny import mixtral
 
 OP = torch.ops.aten._grouped_mm.default

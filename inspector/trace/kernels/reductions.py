@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.hardware.platform import Platform
 from inspector.trace.kernels.registry import Scratch, kernel
-from inspector.trace.platform import Platform
 
 __all__ = ["global_reduce_bytes", "reduce"]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from inspector.trace.platform import Platform
+from inspector.hardware.platform import Platform
 
 __all__ = ["KERNELS", "LT_OPS", "NOT_ACCOUNTED", "WORKSPACE_OPS", "Kernel", "Scratch", "kernel"]
 

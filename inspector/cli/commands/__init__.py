@@ -1,0 +1,1 @@
+"""The commands, one file each: what a command takes, and the work that it then does."""

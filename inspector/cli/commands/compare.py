@@ -1,0 +1,69 @@
+"""`inspect compare`: recipes, models or reports side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import click
+
+from inspector.cli.compared_requests import Recipes, read_recipes
+from inspector.cli.console import progress_shown, render_document
+from inspector.cli.exit_codes import ExitCode
+from inspector.cli.group import Work, subcommand
+from inspector.cli.options import FORMATS, Job, complete_model, parameters_without
+from inspector.cli.output import opened
+from inspector.errors import UsageError
+
+__all__ = ["compare"]
+
+# Options of a report that a comparison has no use for, or has in another form.
+_NOT_OF_A_COMPARISON = ("model", "fit", "advice", "depth", "format_")
+
+
+@subcommand(parameters_without(*_NOT_OF_A_COMPARISON))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model)
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="OPTIONS",
+    help="One more recipe of MODEL: the options that it has beside, or instead of, those of the command; repeatable.",
+)
+@click.option("--format", "format_", type=click.Choice((*FORMATS, "csv")), help="How to print it; default: text.")
+def compare(models: tuple[str, ...], others: tuple[str, ...], format_: str | None, **options: Any) -> Work:
+    """Set two or more recipes side by side, where they differ: settings, parameters, bytes, verdicts.
+
+    Either one MODEL and, with each --with, options that change something of it; or several MODELs under the same
+    options. A MODEL may also be a report that `inspect MODEL --json --output FILE` wrote before.
+
+    \b
+    inspect compare Qwen/Qwen2.5-7B --lora r=16 --with "--gradient-checkpointing" --with "--quantization nf4"
+    inspect compare Qwen/Qwen2.5-7B Qwen/Qwen3-8B --lora r=16 --targets all-linear --gpu 4090
+    inspect compare before.json after.json
+
+    Exit code 1: none of the recipes fits a GPU that was named.
+    """  # noqa: D301  # as above
+    csv = format_ == "csv"
+    if csv and options["as_json"]:
+        raise UsageError("--json contradicts --format csv: drop one of them.")
+    recipes, job = read_recipes(models, others, {**options, "format_": None if csv else format_})
+    return functools.partial(_compare, recipes, dataclasses.replace(job, format="csv") if csv else job)
+
+
+def _compare(recipes: Recipes, job: Job) -> int:
+    """Inspect the recipes, print or write what differs, and return the exit code."""
+    from inspector.pipeline import compare as made_of
+    from inspector.render.comparison import render_comparison_csv, render_comparison_json, shown_comparison
+
+    with progress_shown(shown=job.progress, color=job.color) as progress:
+        comparison, fits = made_of(recipes, progress)
+    with opened(job.output) as stream:
+        if job.format == "json":
+            render_comparison_json(comparison, stream)
+        elif job.format == "csv":
+            render_comparison_csv(comparison, stream)
+        else:
+            render_document(shown_comparison(comparison), job.format, stream, color=job.color)
+    return ExitCode.DONE if fits else ExitCode.DOES_NOT_FIT

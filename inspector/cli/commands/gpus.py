@@ -1,0 +1,42 @@
+"""`inspect gpus`: the catalogue of GPUs."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import click
+
+from inspector.cli.console import render_document
+from inspector.cli.exit_codes import ExitCode
+from inspector.cli.group import Work, subcommand
+from inspector.cli.options import FORMATS, complete_file, format_of
+from inspector.cli.output import opened, writable
+
+__all__ = ["gpus"]
+
+
+@subcommand()
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
+@click.option("--format", "format_", type=click.Choice(FORMATS), help="How to print the list; default: text.")
+@click.option("--output", shell_complete=complete_file, metavar="FILE", help="Write the list there.")
+@click.option("--no-color", is_flag=True, help="No colour; NO_COLOR does the same.")
+def gpus(as_json: bool, format_: str | None, output: str | None, no_color: bool) -> Work:
+    """List the GPUs that --gpu knows: their memory, and what decides which kernels run on them.
+
+    The names of the list are matched in any case, with and without blanks and hyphens: a100-80gb, rtx4090, 4090.
+    """
+    return functools.partial(_list_gpus, format_of(as_json, format_), writable(output), color=not no_color)
+
+
+def _list_gpus(format_: str, output: Path | None, *, color: bool) -> int:
+    """Print or write the catalogue of GPUs, and return the exit code."""
+    from inspector.hardware.catalogue import catalogue
+    from inspector.render.gpus import render_gpus_json, shown_gpus
+
+    with opened(output) as stream:
+        if format_ == "json":
+            render_gpus_json(catalogue(), stream)
+        else:
+            render_document(shown_gpus(catalogue()), format_, stream, color=color)
+    return ExitCode.DONE

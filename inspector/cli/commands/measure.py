@@ -1,0 +1,50 @@
+"""`inspect measure`: the step for real on the GPU at hand, beside its prediction."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from inspector.cli.console import progress_shown, render_document
+from inspector.cli.exit_codes import ExitCode
+from inspector.cli.group import Work, subcommand
+from inspector.cli.options import Job, job_of, parameters_without
+from inspector.cli.output import opened
+
+__all__ = ["measure"]
+
+# Options of a report that a run on the GPU at hand has no use for.
+_NOT_OF_A_RUN = ("gpus_", "gpu_memory", "fit", "advice", "count_only", "depth")
+
+
+@subcommand(parameters_without(*_NOT_OF_A_RUN))
+def measure(**options: Any) -> Work:
+    """Run the step of MODEL for real on the CUDA GPU at hand, and print predicted beside measured.
+
+    The weights are random and made on the GPU, the batch and the step are those that `inspect MODEL` traces, and the
+    options are its options. It refuses before anything is allocated where the prediction says that the step will not
+    fit, and leaves nothing on the GPU. --json writes the record that tests/evidence/truth keeps.
+
+    \b
+    inspect measure Qwen/Qwen2.5-0.5B --lora r=16 --targets all-linear
+    inspect measure Qwen/Qwen2.5-7B --lora r=16 --gradient-checkpointing --json --output row.json
+
+    Exit code 1: it does not fit what the GPU has free. A difference is no failure: the exit code is 0.
+    """  # noqa: D301  # as above
+    unused: dict[str, Any] = {"gpus_": (), "gpu_memory": (), "fit": None, "advice": False, "count_only": False}
+    return functools.partial(_measure, job_of(**unused, depth=0, **options))
+
+
+def _measure(job: Job) -> int:
+    """Measure, print or write predicted beside measured, and return the exit code."""
+    from inspector.pipeline import measure as measured
+    from inspector.render.measurement import render_measurement_json, shown_measurement
+
+    with progress_shown(shown=job.progress, color=job.color) as progress:
+        measurement = measured(job.request, progress)
+    with opened(job.output) as stream:
+        if job.format == "json":
+            render_measurement_json(measurement, stream)
+        else:
+            render_document(shown_measurement(measurement), job.format, stream, color=job.color)
+    return ExitCode.DONE

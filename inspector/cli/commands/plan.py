@@ -1,0 +1,85 @@
+"""`inspect plan`: ways to train a model on one card."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import Any
+
+import click
+
+from inspector.cli.console import progress_shown, render_document
+from inspector.cli.exit_codes import exit_code_if_any_fits
+from inspector.cli.group import Work, subcommand
+from inspector.cli.options import FORMATS, Job, job_of, parameters_without
+from inspector.cli.output import opened
+from inspector.errors import UsageError
+from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
+
+__all__ = ["plan"]
+
+# Options of a report that a plan decides itself or has no use for.
+_NOT_OF_A_PLAN = (
+    *("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant", "autocast_adapter_dtype"),
+    *("fit", "advice", "count_only", "depth", "format_"),
+)
+# What the rows of a plan can be searched for.
+_SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "seq-len": ("seq-len",), "none": ()}
+
+
+@subcommand(parameters_without(*_NOT_OF_A_PLAN))
+@click.option("--format", "format_", type=click.Choice((*FORMATS, "csv")), help="How to print it; default: text.")
+@click.option(
+    "--fit",
+    type=click.Choice(tuple(_SEARCHED)),
+    default="both",
+    show_default=True,
+    help="Of what to search the largest value that fits, in each row; none is quick.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(("recipe", "peak", "total", "headroom", "batch-size", "seq-len")),
+    default="recipe",
+    show_default=True,
+    help="Order of the rows: as the recipes come, the smallest peak or total first, or the most of the others.",
+)
+def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
+    """Say in which ways MODEL can be trained on a GPU, what each takes, and the largest batch and row that fit.
+
+    Ways are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that adapter
+    on weights in 4 bits (--quantization says in which form; none leaves them out), with the optimizers and switches
+    that save memory: 24, where the model can have all of them. Each is traced, and each value that is searched, too.
+
+    \b
+    inspect plan Qwen/Qwen2.5-7B --gpu 4090
+    inspect plan Qwen/Qwen2.5-7B --gpu a100-80gb --seq-len 4096 --sort batch-size --format csv
+
+    Exit code 1: none of them fits.
+    """  # noqa: D301  # as above
+    csv = format_ == "csv"
+    if csv and options["as_json"]:
+        raise UsageError("--json contradicts --format csv: drop one of them.")
+    shared: dict[str, Any] = {"format_": None if csv else format_, "optimizer": DEFAULT_OPTIMIZER, "optim_args": None}
+    shared |= {"gradient_checkpointing": False, "use_reentrant": False, "autocast_adapter_dtype": True}
+    job = job_of(depth=0, fit=None, advice=False, count_only=False, **shared, **options)
+    return functools.partial(_plan, dataclasses.replace(job, format="csv") if csv else job, _SEARCHED[fit], sort)
+
+
+def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
+    """Trace the ways to train, print or write them, and return the exit code."""
+    # The ways are traced in forked processes, which a driver that was woken up does not survive. No GPU is used here.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    from inspector.pipeline import plan as planned
+    from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
+
+    with progress_shown(shown=job.progress, color=job.color) as progress:
+        made = planned(job.request, quantities, progress)
+    with opened(job.output) as stream:
+        if job.format == "json":
+            render_plan_json(made, order, stream)
+        elif job.format == "csv":
+            render_plan_csv(made, order, stream)
+        else:
+            render_document(shown_plan(made, order), job.format, stream, color=job.color)
+    return exit_code_if_any_fits(row.fits for row in made.rows)

@@ -1,0 +1,132 @@
+"""What `inspect compare` is given: models, reports and the options of `--with` -> recipes with their names.
+
+`--with` takes options as one argument, split as a shell does. What they say replaces what the command says, and
+`--lora` replaces `--peft`, since an adapter is one or the other.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from inspector.cli.group import said_by_click, with_hint
+from inspector.cli.options import PARAMETERS, Job, job_of, parameters_without
+from inspector.errors import InspectorError, UsageError, quoted
+from inspector.records.request import Request
+from inspector.source.bounded_json import read_object
+
+__all__ = ["Recipes", "read_recipes"]
+
+Recipes = Sequence[tuple[str, Request | Mapping[str, Any]]]
+# What a recipe of its own has no say in: where and how the whole is written, and what a comparison does not show.
+_NOT_OF_A_RECIPE = (
+    *("model", "fit", "advice", "depth", "as_json", "format_", "output", "quiet", "no_color", "version"),
+    *("count_only", "offline"),
+)
+_UNUSED: Mapping[str, Any] = {"fit": None, "advice": False, "depth": 0}
+# An adapter is described by these or by --peft.
+_OF_LORA = ("lora", "targets", "modules_to_save")
+
+
+def read_recipes(models: Sequence[str], others: Sequence[str], options: Mapping[str, Any]) -> tuple[Recipes, Job]:
+    """Return the recipes with their names, and a job that says where the comparison goes.
+
+    `options` are those of the command. Raises UsageError for a comparison of one thing and for what --with cannot take.
+    """
+    typed = _typed_options()
+    reports = {model: report for model in models if (report := _report(model)) is not None}
+    if others and len(models) > 1:
+        raise UsageError("--with changes options of one MODEL: name one, or compare several without --with.")
+    if others and reports:
+        raise UsageError(f"{quoted(models[0])} is a report, which --with cannot change: name its model instead.")
+    if len(models) + len(others) < 2:
+        raise UsageError('one recipe cannot be compared: add --with "--gradient-checkpointing", or another MODEL.')
+    if typed and all(model in reports for model in models):
+        raise UsageError(f"reports are compared as they are: drop {typed[0]}, or name a model instead.")
+    recipes: list[tuple[str, Request | Mapping[str, Any]]] = []
+    for model in models:
+        if model in reports:
+            recipes.append((model, reports[model]))
+        else:
+            recipes.append((" ".join((model, *typed)), job_of(model=model, **options, **_UNUSED).request))
+    for text in others:
+        changed = {**options, **_replaced(_parsed(text))}
+        recipes.append((f"with {text}", job_of(model=models[0], **changed, **_UNUSED).request))
+    return recipes, job_of(model=models[0], **options, **_UNUSED)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the values of the options in the text of a `--with`."""
+    what = f"--with {quoted(text, 80)}"
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{what}: a quotation does not end; correct it.") from error
+    if not words:
+        raise UsageError("--with is empty: give options, as in --with '--gradient-checkpointing'.")
+    parser = click.Command("--with", params=parameters_without(*_NOT_OF_A_RECIPE), add_help_option=False)
+    try:
+        context = parser.make_context("--with", words)
+    except click.ClickException as error:
+        message = f"{what}: {said_by_click(error, PARAMETERS, 300)}"
+        raise UsageError(with_hint(message, "give options of a recipe as in inspect --help.")) from error
+    return {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+
+
+def _replaced(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the options of a recipe put in the place of the command's."""
+    replaced = dict(given)
+    if given.get("peft") is not None and not any(given.get(name) for name in _OF_LORA):
+        replaced |= dict.fromkeys(_OF_LORA)
+    elif given.get("lora") is not None and given.get("peft") is None:
+        replaced["peft"] = None
+    if given.get("gpus_") or given.get("gpu_memory"):
+        replaced = {"gpus_": (), "gpu_memory": (), **replaced}
+    return replaced
+
+
+def _report(model: str) -> Mapping[str, Any] | None:
+    """Return the report that a file holds, None for what is to be inspected: an id, a folder, a config.json."""
+    if "\0" in model:
+        return None
+    path = Path(model)
+    try:
+        if not path.is_file():
+            return None
+    except OSError:  # a name that is too long
+        return None
+    try:
+        content = read_object(path)
+    except InspectorError:
+        if model.lower().endswith(".json"):
+            raise
+        return None  # no JSON, and not called so: what is wrong with it as a model is said elsewhere
+    schema = content.get("schema")
+    return content if isinstance(schema, str) and schema.startswith("inspector") else None
+
+
+def _typed_options() -> list[str]:
+    """Return the options of recipes that the command at hand was given, as they are typed."""
+    context = click.get_current_context()
+    names = {each.name for each in parameters_without(*_NOT_OF_A_RECIPE)}
+    words = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in names or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if value is True or value is False:
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            given = value if isinstance(value, tuple) else (value,)
+            words += [f"{parameter.opts[0]} {shlex.quote(str(each))}" for each in given]
+    return words

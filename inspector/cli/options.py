@@ -1,0 +1,336 @@
+"""What the commands take: the options of a training step, their completion, and the job that they ask for.
+
+Standard library and click only: `inspect --help` loads nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from inspector.cli.output import writable
+from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
+from inspector.dtypes import DTYPE_CHOICES, QUANTIZATIONS
+from inspector.errors import UsageError
+from inspector.records.fit import QUANTITIES
+from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.records.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
+from inspector.records.recipe import Recipe
+from inspector.records.request import Request
+
+__all__ = [
+    "FORMATS",
+    "PARAMETERS",
+    "Job",
+    "complete_file",
+    "complete_model",
+    "format_of",
+    "job_of",
+    "parameters_without",
+]
+
+# A batch or a row beyond this is a slip of the keyboard; the longest contexts are some 10^7 tokens.
+_COUNT = click.IntRange(1, 2**24)
+FORMATS = ("text", "json", "markdown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the arguments ask for. `output` is the file to write, None standard output."""
+
+    request: Request
+    format: str
+    output: Path | None
+    progress: bool
+    color: bool
+
+
+def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer subcommands and the ids of the bundled catalogue, and files for what looks like a path or starts no id."""
+    from inspector.source.catalogue import ids
+
+    if not incomplete.startswith((".", "/", "~")):
+        known = (*getattr(context.command, "subcommands", ()), *ids())
+        names = [CompletionItem(name) for name in known if name.lower().startswith(incomplete.lower())]
+        if names:
+            return names
+    return complete_file(context, parameter, incomplete)
+
+
+def _complete_gpu(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the catalogue as one word each."""
+    from inspector.hardware.catalogue import catalogue
+
+    names = [gpu.name.lower().replace(" ", "-") for gpu in catalogue()]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
+
+
+def complete_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell offer names of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    """Refuse NaN and infinity, which a range lets through."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def _known_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse the name of an optimizer that is not known, with what was probably meant."""
+    return checked_name(value)
+
+
+def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the optimizers."""
+    return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
+
+
+_VERSION = click.version_option(package_name="model-inspector", prog_name="inspect", message="%(prog)s %(version)s")(
+    click.Command("inspect")
+).params[-1]
+# The parameters of `inspect MODEL`, in the order of its help.
+PARAMETERS: tuple[click.Parameter, ...] = (
+    click.Argument(["model"], shell_complete=complete_model),
+    click.Option(["--revision"], metavar="TEXT", help="Branch, tag or commit of the Hub repository; default: main."),
+    click.Option(
+        ["--dtype"],
+        type=click.Choice(DTYPE_CHOICES),
+        default="auto",
+        show_default=True,
+        help="Dtype of the base weights; auto is what the checkpoint declares.",
+    ),
+    click.Option(
+        ["--quantization"],
+        type=click.Choice(QUANTIZATIONS),
+        help="Load the base weights quantized as bitsandbytes does; default: what the checkpoint declares.",
+    ),
+    click.Option(
+        ["--double-quant/--no-double-quant"],
+        default=None,
+        help="Whether the scales of 4-bit weights are packed too; default: no, as bitsandbytes.",
+    ),
+    click.Option(
+        ["--model-class"], metavar="NAME", help="transformers class to build; default: the config's architectures."
+    ),
+    click.Option(
+        ["--trust-remote-code"], is_flag=True, help="Run model code from the repository. Never done without it."
+    ),
+    click.Option(
+        ["--offline"], is_flag=True, help="No network: the cache, then the bundled catalogue. As HF_HUB_OFFLINE=1."
+    ),
+    click.Option(
+        ["--lora"],
+        metavar="SPEC",
+        help="A LoRA adapter: r=16[,alpha=32][,dropout=0.05][,bias=none|all|lora_only][,dora][,rslora].",
+    ),
+    click.Option(
+        ["--targets"],
+        metavar="NAMES",
+        help="PEFT's target_modules: all-linear, a comma list or a regular expression; default: PEFT's for the model.",
+    ),
+    click.Option(
+        ["--modules-to-save"], metavar="NAMES", help="PEFT's modules_to_save: a comma list, trained and saved whole."
+    ),
+    click.Option(
+        ["--peft"],
+        shell_complete=complete_file,
+        metavar="FILE_OR_JSON",
+        help="Any PEFT config: an adapter_config.json, a directory holding one, or inline JSON with peft_type.",
+    ),
+    click.Option(
+        ["--autocast-adapter-dtype/--no-autocast-adapter-dtype"],
+        default=True,
+        help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
+    ),
+    click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Rows of one micro-batch."),
+    click.Option(["--seq-len"], type=_COUNT, default=1024, show_default=True, help="Tokens of a row."),
+    click.Option(
+        ["--gradient-accumulation"],
+        type=_COUNT,
+        default=1,
+        show_default=True,
+        help="Micro-batches of one optimizer step.",
+    ),
+    click.Option(
+        ["--mixed-precision"],
+        type=click.Choice(("no", "bf16", "fp16")),
+        default="no",
+        show_default=True,
+        help="Autocast, as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss.",
+    ),
+    click.Option(
+        ["--optimizer"],
+        metavar="NAME",
+        callback=_known_optimizer,
+        shell_complete=_complete_optimizer,
+        default=DEFAULT_OPTIMIZER,
+        show_default=True,
+        help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, and "
+        "those of bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
+    ),
+    click.Option(
+        ["--optim-args"],
+        metavar="KEY=VALUE,...",
+        help="Arguments of the optimizer, as transformers' optim_args: momentum=0.9 for sgd; foreach=False for one "
+        "tensor after the other.",
+    ),
+    click.Option(["--gradient-checkpointing"], is_flag=True, help="Compute blocks again in the backward pass."),
+    click.Option(
+        ["--use-reentrant/--no-use-reentrant"],
+        default=False,
+        help="The key of gradient_checkpointing_kwargs; default: not reentrant, as in transformers.",
+    ),
+    click.Option(
+        ["--max-grad-norm"],
+        type=click.FloatRange(min=0),
+        callback=_finite,
+        default=1.0,
+        show_default=True,
+        help="Clip gradients to this norm; 0 turns it off.",
+    ),
+    click.Option(
+        ["--padding/--no-padding"],
+        default=None,
+        help="Whether the batch has padded rows, and so a mask; default: padded when it has more than one row.",
+    ),
+    click.Option(
+        ["--loop"],
+        type=click.Choice(("trainer", "plain")),
+        default="trainer",
+        show_default=True,
+        help="Whose step is traced: transformers.Trainer's or a bare PyTorch loop.",
+    ),
+    click.Option(
+        ["--attention"],
+        type=click.Choice(("sdpa", "eager", "flash_attention_2")),
+        default="sdpa",
+        show_default=True,
+        help="Attention implementation; flash_attention_2 is the flash-attn package, which need not be installed.",
+    ),
+    click.Option(
+        ["--sdpa-backend"],
+        type=click.Choice(("auto", "flash", "efficient", "cudnn", "math")),
+        default="auto",
+        show_default=True,
+        help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
+    ),
+    click.Option(
+        ["--use-cache/--no-use-cache"],
+        default=None,
+        help="Whether the forward pass fills a KV cache; default: no, as transformers.Trainer sets it.",
+    ),
+    click.Option(
+        ["--alloc-conf"],
+        metavar="SETTINGS",
+        help="The allocator's settings, such as expandable_segments:True; default: PYTORCH_CUDA_ALLOC_CONF, else "
+        "PYTORCH_ALLOC_CONF.",
+    ),
+    click.Option(
+        ["--gpu", "gpus_"],
+        multiple=True,
+        metavar="NAME",
+        shell_complete=_complete_gpu,
+        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable. The trace follows the "
+        "kernels of the first. Default: common cards. `inspect gpus` lists all.",
+    ),
+    click.Option(
+        ["--gpu-memory"],
+        multiple=True,
+        metavar="SIZE",
+        help="The same for a GPU of this memory, as torch reports it, with a unit: 24GiB, 24GB or 24576MiB.",
+    ),
+    click.Option(
+        ["--fit"],
+        type=click.Choice(QUANTITIES),
+        help="Search the largest value that fits the first GPU, and report on the step with it.",
+    ),
+    click.Option(
+        ["--advice/--no-advice"],
+        default=True,
+        show_default=True,
+        help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
+        "for what could be turned up (up to 6).",
+    ),
+    click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
+    click.Option(
+        ["--depth"], type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth."
+    ),
+    click.Option(["--json", "as_json"], is_flag=True, help="Same as --format json."),
+    click.Option(["--format", "format_"], type=click.Choice(FORMATS), help="How to print the report; default: text."),
+    click.Option(["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there."),
+    click.Option(["--quiet"], is_flag=True, help="No progress on standard error."),
+    click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
+    _VERSION,
+)
+_OF_A_RECIPE = frozenset(each.name for each in dataclasses.fields(Recipe))
+
+
+def job_of(
+    *,
+    model: str,
+    lora: str | None,
+    targets: str | None,
+    modules_to_save: str | None,
+    peft: str | None,
+    gpus_: tuple[str, ...],
+    as_json: bool,
+    format_: str | None,
+    output: str | None,
+    quiet: bool,
+    no_color: bool,
+    **values: Any,
+) -> Job:
+    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other."""
+    parse_optim_args(values["optimizer"], values["optim_args"])
+    recipe = Recipe(**{name: value for name, value in values.items() if name in _OF_A_RECIPE})
+    others = {name: value for name, value in values.items() if name not in _OF_A_RECIPE}
+    return Job(
+        request=Request(
+            model=model,
+            peft=_adapter(lora, targets, modules_to_save, peft),
+            recipe=recipe,
+            gpus=gpus_,
+            **others,
+        ),
+        format=format_of(as_json, format_),
+        output=writable(output),
+        progress=not quiet,
+        color=not no_color,
+    )
+
+
+def parameters_without(*names: str) -> list[click.Parameter]:
+    """Return the parameters of a report but for some, for a command that decides these itself."""
+    return [each for each in PARAMETERS if each.name not in names]
+
+
+def format_of(as_json: bool, format_: str | None) -> str:
+    """Return the format that the options ask for, or raise UsageError where they contradict each other."""
+    if as_json and format_ not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
+    return "json" if as_json else format_ or "text"
+
+
+def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
+    """Return the adapter that the options ask for, or raise UsageError where they contradict each other."""
+    if lora is not None and peft is not None:
+        raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
+    if peft is not None:
+        if targets is not None or modules_to_save is not None:
+            raise UsageError(
+                "--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config."
+            )
+        return read_peft(peft)
+    if lora is None:
+        if targets is not None or modules_to_save is not None:
+            raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
+        return None
+    return parse_lora(lora, targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))

@@ -1,0 +1,1 @@
+"""GPUs and platforms: the catalogue, memory sizes, which cards a request is about."""

@@ -1,0 +1,128 @@
+"""The catalogue of GPUs: `fixtures/gpus/*.toml`, one file for each family, in the order of their names.
+
+An installed package holds them in `inspector/fixtures/gpus`, a checkout at its top level; fixtures/README.md describes
+the keys. `architectures.toml` holds what follows from the compute capability alone.
+
+Names are compared as people write them: letter case, blanks and hyphens do not count, nor do vendors and product lines
+in front (`NVIDIA GeForce RTX 4090` is `4090`), and `80` or `80G` is `80GB`. A name that several cards have (`a100`) is
+the one with the least memory, because what fits there fits on the others, too; `Found.others` says which these are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import UsageError, quoted
+from inspector.records.hardware import Gpu, MemoryFigure
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Found", "catalogue", "common_gpus", "find"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LOCATIONS = (_PACKAGE / "fixtures" / "gpus", _PACKAGE.parent / "fixtures" / "gpus")
+_ARCHITECTURES = "architectures.toml"
+
+# Words in front that tell no card from another; torch's own names of devices begin with them.
+_FRONT = re.compile(r"(nvidia|geforce|quadro|tesla|rtx|gtx|amd|instinct|radeon|rx)+")
+# What people call a Mac by, with its memory or without.
+_MAC = re.compile(r"(?:apple)?(?:mac|mps|silicon|m[1-9](?:pro|max|ultra)?)((?:[1-9]\d*gb)?)")
+_MOST_SUGGESTIONS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The GPU of a name, and the names of the others that it may have meant."""
+
+    gpu: Gpu
+    others: tuple[str, ...] = ()
+
+
+@functools.lru_cache(maxsize=1)
+def catalogue() -> tuple[Gpu, ...]:
+    """Return every GPU of the catalogue, family by family."""
+    folder = next(location for location in _LOCATIONS if (location / _ARCHITECTURES).is_file())
+    threads = _read(folder / _ARCHITECTURES)["threads_per_multiprocessor"]
+    files = sorted(path for path in folder.glob("*.toml") if path.name != _ARCHITECTURES)
+    return tuple(gpu for path in files for gpu in _gpus(_read(path), threads))
+
+
+def common_gpus() -> tuple[Gpu, ...]:
+    """Return the short list that a report shows where no GPU is named, the smallest first."""
+    return tuple(sorted((gpu for gpu in catalogue() if gpu.common), key=lambda gpu: gpu.memory_bytes))
+
+
+def find(name: str) -> Found:
+    """Return the GPU that people call `name`; UsageError, with what it may have meant, where there is none."""
+    key = _key(name)
+    named = [gpu for gpu in catalogue() if _keys(gpu) & {key, f"{key}gb"}]
+    if not named:
+        raise UsageError(f"--gpu {quoted(name, 60)} is not in the catalogue; {_suggestion(name)}")
+    smallest = min(named, key=lambda gpu: gpu.memory_bytes)
+    return Found(gpu=smallest, others=tuple(gpu.name for gpu in named if gpu is not smallest))
+
+
+def _suggestion(name: str) -> str:
+    """Return the next step for a name that no GPU has."""
+    key = _key(name)
+    if re.fullmatch(r"\d{1,3}|\d+[mgt]i?b", key):
+        return "did you mean --gpu-memory 24GiB?"
+    names = {known: gpu.name for gpu in catalogue() for known in _keys(gpu)}
+    near = [names[known] for known in difflib.get_close_matches(key, names, n=3 * _MOST_SUGGESTIONS, cutoff=0.6)]
+    # A name that is cut off or says more than the catalogue does is as good a guess.
+    near += [gpu.name for known, gpu in _by_key() if key and (known.startswith(key) or key.startswith(known))]
+    distinct = list(dict.fromkeys(near))[:_MOST_SUGGESTIONS]
+    if distinct:
+        return f"did you mean {' or '.join(distinct)}? `inspect gpus` lists all."
+    return "see `inspect gpus`, or give its memory with --gpu-memory 24GiB."
+
+
+def _by_key() -> Iterator[tuple[str, Gpu]]:
+    """Yield every key with its GPU."""
+    return ((key, gpu) for gpu in catalogue() for key in _keys(gpu))
+
+
+def _keys(gpu: Gpu) -> set[str]:
+    """Return what the names of a GPU are compared by."""
+    return {_key(name) for name in (gpu.name, *gpu.aliases)}
+
+
+def _key(name: str) -> str:
+    """Return what a name is compared by."""
+    squeezed = re.sub(r"[\W_]+", "", name.casefold())
+    squeezed = re.sub(r"(?<=\d)g(?:i?b)?(?=$|hbm|pcie)", "gb", squeezed)
+    mac = _MAC.fullmatch(squeezed)
+    if mac:
+        return f"apple{mac[1]}"
+    front = _FRONT.match(squeezed)
+    return squeezed[front.end() :] if front and front.end() < len(squeezed) else squeezed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file of the catalogue."""
+    content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _gpus(content: Mapping[str, Any], threads: Mapping[str, int]) -> Iterator[Gpu]:
+    """Yield the GPUs of one file; what a family has in common stands at its head."""
+    common = {"family": content["family"], "approximates": content.get("approximates")}
+    for entry in content["gpu"]:
+        fields = {**common, **entry}
+        capability = fields.pop("compute_capability", None)
+        figure = MemoryFigure(fields.pop("memory_figure"))
+        fields["aliases"] = tuple(fields.get("aliases", ()))
+        if capability is not None:
+            major, minor = map(int, capability.split("."))
+            fields.update(compute_capability=(major, minor), threads_per_multiprocessor=threads[capability])
+        yield Gpu(memory_figure=figure, **fields)

@@ -1,0 +1,322 @@
+"""The pools of the caching allocator: where blocks lie, how they split and merge, when segments come and go.
+
+The device counts what is reserved; a pool holds the blocks of one size class, in plain segments or in expandable ones.
+What is modelled, from which sources, and how it was verified stands in `inspector.memory.allocator.caching`; the line
+numbers in square brackets are those of CUDACachingAllocator.cpp cited in shared/cuda-memory-facts.md, section 1.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+from inspector.memory.allocator.settings import (
+    MIN_BLOCK_BYTES,
+    SMALL_BYTES,
+    SMALL_SEGMENT_BYTES,
+    UNLIMITED,
+    AllocatorSettings,
+)
+
+__all__ = ["Block", "Device", "ExpandablePool", "Pool"]
+
+# Where simulated addresses start, how segments are aligned, and how far a range goes on a device without an end.
+_FIRST_ADDRESS = 1 << 40
+_LAST_ADDRESS = 2**62
+_ALIGNMENT = 2 << 20
+_ENDLESS_BYTES = 1 << 56
+
+
+class Block:
+    """A stretch of a segment, linked to its neighbours: handed out, free, or not backed by memory (`mapped` is false).
+
+    `size` is what the block takes, `requested_bytes` what was asked for when it was handed out.
+    """
+
+    __slots__ = ("address", "allocated", "mapped", "next", "pool", "prev", "requested_bytes", "size")
+
+    def __init__(self, pool: Pool, address: int, size: int, *, mapped: bool = True) -> None:
+        self.pool = pool
+        self.address = address
+        self.size = size
+        self.mapped = mapped
+        self.allocated = False
+        self.requested_bytes = 0
+        self.prev: Block | None = None
+        self.next: Block | None = None
+
+    def __repr__(self) -> str:
+        state = "allocated" if self.allocated else "free" if self.mapped else "unmapped"
+        return f"<Block {self.address:#x} of {self.size} bytes, {state}>"
+
+
+class Device:
+    """The GPU: its memory, what the allocator has taken of it, and the next address."""
+
+    __slots__ = ("descending", "limit_bytes", "max_reserved_bytes", "next_address", "refused_bytes", "reserved_bytes")
+
+    def __init__(self, limit_bytes: int | None, *, descending: bool) -> None:
+        self.descending = descending
+        self.limit_bytes = UNLIMITED if limit_bytes is None else limit_bytes
+        self.reserved_bytes = 0
+        self.max_reserved_bytes = 0
+        self.refused_bytes = 0
+        self.next_address = _LAST_ADDRESS if descending else _FIRST_ADDRESS
+
+    def take(self, size: int) -> bool:
+        """Reserve memory; return whether there was enough."""
+        if self.reserved_bytes + size > self.limit_bytes:
+            self.refused_bytes = size
+            return False
+        self.reserved_bytes += size
+        self.max_reserved_bytes = max(self.max_reserved_bytes, self.reserved_bytes)
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Release memory."""
+        self.reserved_bytes -= size
+
+    def addresses(self, size: int, alignment: int = _ALIGNMENT) -> int:
+        """Return the start of `size` fresh addresses, a multiple of `alignment`."""
+        if self.descending:
+            self.next_address = (self.next_address - size) // alignment * alignment
+            return self.next_address
+        address = -(-self.next_address // alignment) * alignment
+        self.next_address = address + size
+        return address
+
+
+class Pool:
+    """Blocks of one size class in segments of their own [CUDACachingAllocator.cpp:2512-2740]."""
+
+    __slots__ = ("device", "free_blocks", "max_split_bytes", "settings", "small")
+
+    def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
+        self.device = device
+        self.settings = settings
+        self.small = small
+        self.max_split_bytes = settings.max_split_bytes
+        # Sorted by size, then address, as torch's std::set is; no two blocks share an address.
+        self.free_blocks: list[tuple[int, int, Block]] = []
+
+    def add(self, block: Block) -> None:
+        """Enter a free block into the set."""
+        insort(self.free_blocks, (block.size, block.address, block))
+
+    def remove(self, block: Block) -> None:
+        """Take a free block out of the set."""
+        del self.free_blocks[bisect_left(self.free_blocks, (block.size, block.address))]
+
+    def take(self, size: int) -> Block | None:
+        """Take the best free block for `size` out of the set; only one candidate is looked at [:2560]."""
+        free_blocks = self.free_blocks
+        index = self.candidate(size)
+        if index == len(free_blocks):
+            return None
+        found, _, block = free_blocks[index]
+        limit = self.max_split_bytes
+        if size < limit:
+            if found >= limit:
+                return None
+        elif found >= size + self.settings.max_non_split_rounding_bytes:
+            return None
+        del free_blocks[index]
+        return block
+
+    def candidate(self, size: int) -> int:
+        """Return the index of the smallest free block that holds `size`."""
+        return bisect_left(self.free_blocks, (size,))
+
+    def grow(self, size: int) -> Block | None:
+        """Return a new segment for `size` as one block outside the set, None if the device has too little left."""
+        segment_bytes = self.settings.segment_size(size)
+        if not self.device.take(segment_bytes):
+            return None
+        return Block(self, self.device.addresses(segment_bytes), segment_bytes)
+
+    def splits(self, block: Block, size: int) -> bool:
+        """Return whether the rest of a block is kept as a block of its own [:2540]."""
+        rest = block.size - size
+        if self.small:
+            return rest >= MIN_BLOCK_BYTES
+        return rest > SMALL_BYTES and size < self.max_split_bytes
+
+    def cut(self, block: Block, size: int, *, mapped: bool = True) -> Block:
+        """Shorten a block that is in no set to `size` and return the rest as its right neighbour."""
+        rest = Block(self, block.address + size, block.size - size, mapped=mapped)
+        block.size = size
+        rest.prev, rest.next = block, block.next
+        if rest.next is not None:
+            rest.next.prev = rest
+        block.next = rest
+        return rest
+
+    def merge(self, block: Block) -> None:
+        """Join a block that is in no set with the free neighbours of its kind [:2474]."""
+        left = block.prev
+        if left is not None and not left.allocated and left.mapped is block.mapped:
+            left.pool.remove(left)
+            block.address = left.address
+            block.size += left.size
+            block.prev = left.prev
+            if block.prev is not None:
+                block.prev.next = block
+        right = block.next
+        if right is not None and not right.allocated and right.mapped is block.mapped:
+            right.pool.remove(right)
+            block.size += right.size
+            block.next = right.next
+            if block.next is not None:
+                block.next.prev = block
+
+    def release(self) -> None:
+        """Give every segment that is one free block back to the device."""
+        kept = []
+        for entry in self.free_blocks:
+            if entry[2].prev is None and entry[2].next is None:
+                self.device.give_back(entry[0])
+            else:
+                kept.append(entry)
+        self.free_blocks = kept
+
+    def release_oversize(self, size: int) -> bool:
+        """Release blocks above max_split_size that together make room for `size`; return whether that succeeded.
+
+        One block that is large enough goes alone, otherwise the largest ones go until the sum suffices. Such blocks are
+        never split, so each is a whole segment.
+        """
+        limit = self.settings.max_split_bytes
+        if limit == UNLIMITED:
+            return False
+        wanted = max(size, limit)
+        index = bisect_left(self.free_blocks, (wanted,))
+        if index < len(self.free_blocks):
+            self.device.give_back(self.free_blocks.pop(index)[0])
+            return True
+        released = 0
+        while released < wanted and self.free_blocks and self.free_blocks[-1][0] >= limit:
+            released += self.free_blocks[-1][0]
+            self.device.give_back(self.free_blocks.pop()[0])
+        return released >= wanted
+
+
+class ExpandablePool(Pool):
+    """Blocks of one size class in a range of addresses that is mapped page by page [:358-640, 2225-2345].
+
+    A range covers 1.125 times the device's memory; a second one is needed only where releases have torn holes into it.
+    """
+
+    __slots__ = ("page_bytes", "unmapped")
+
+    def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
+        super().__init__(device, settings, small=small)
+        self.page_bytes = SMALL_SEGMENT_BYTES if small else settings.large_segment_bytes
+        # Stretches without memory behind them, by address; ranges start at multiples of a page, so these do, too.
+        self.unmapped: list[tuple[int, Block]] = []
+
+    def add(self, block: Block) -> None:
+        """Enter a block into the set of its kind: free blocks by size, unmapped ones by address."""
+        if block.mapped:
+            super().add(block)
+        else:
+            insort(self.unmapped, (block.address, block))
+
+    def remove(self, block: Block) -> None:
+        """Take a block out of the set of its kind."""
+        if block.mapped:
+            super().remove(block)
+        else:
+            del self.unmapped[bisect_left(self.unmapped, (block.address,))]
+
+    def candidate(self, size: int) -> int:
+        """Return the index of the block to take: larger ones follow as long as they could grow to less."""
+        blocks = self.free_blocks
+        index = bisect_left(blocks, (size,))
+        while index + 1 < len(blocks) and _reach(blocks[index + 1][2]) < _reach(blocks[index][2]):
+            index += 1
+        return index
+
+    def grow(self, size: int) -> Block | None:
+        """Map pages until a block holds `size`, in the lowest place with enough room, and take it out of the set."""
+        block = self._place(size)
+        if not block.mapped and not self._map(block, min(block.size, size)):
+            return None
+        while block.size < size:
+            following = block.next
+            # `_place` has seen enough room, so what follows a free block is unmapped. A request larger than a new range
+            # is larger than the device and has failed above.
+            assert following is not None
+            if not self._map(following, min(size - block.size, following.size)):
+                return None
+            block = following
+        self.remove(block)
+        return block
+
+    def splits(self, block: Block, size: int) -> bool:
+        """Return whether the rest of a block is kept: any rest that is a block at all, in both pools."""
+        return block.size - size >= MIN_BLOCK_BYTES
+
+    def release(self) -> None:
+        """Unmap every page that lies wholly inside a free block."""
+        for size, address, block in list(self.free_blocks):
+            before = -address % self.page_bytes
+            pages_bytes = (size - before) // self.page_bytes * self.page_bytes
+            if pages_bytes <= 0:
+                continue
+            self.remove(block)
+            if before:
+                rest = self.cut(block, before)
+                self.add(block)
+                block = rest
+            if block.size > pages_bytes:
+                self.add(self.cut(block, pages_bytes))
+            self.device.give_back(pages_bytes)
+            block.mapped = False
+            self.merge(block)
+            if block.prev is not None or block.next is not None:
+                self.add(block)
+            # Else the range is empty: its addresses go back, too.
+
+    def release_oversize(self, size: int) -> bool:
+        """Release nothing: torch passes expandable segments over."""
+        return False
+
+    def _place(self, size: int) -> Block:
+        """Return the first free or unmapped block from which on `size` bytes are not handed out."""
+        for _, unmapped in self.unmapped:
+            start = unmapped.prev if unmapped.prev is not None and not unmapped.prev.allocated else unmapped
+            room = 0
+            block: Block | None = start
+            while room < size and block is not None and not block.allocated:
+                room += block.size
+                block = block.next
+            if room >= size:
+                return start
+        return self._new_range()
+
+    def _new_range(self) -> Block:
+        """Reserve addresses and return them as one unmapped block."""
+        limit = self.device.limit_bytes
+        pages = -(-(limit + limit // 8) // self.page_bytes)
+        size = min(pages * self.page_bytes, _ENDLESS_BYTES)
+        block = Block(self, self.device.addresses(size, self.page_bytes), size, mapped=False)
+        self.add(block)
+        return block
+
+    def _map(self, block: Block, size: int) -> bool:
+        """Back at least the first `size` bytes of an unmapped block and enter what becomes of it into the set."""
+        pages_bytes = -(-size // self.page_bytes) * self.page_bytes
+        if not self.device.take(pages_bytes):
+            return False
+        self.remove(block)
+        block.mapped = True
+        if pages_bytes < block.size:
+            self.add(self.cut(block, pages_bytes, mapped=False))
+        self.merge(block)
+        self.add(block)
+        return True
+
+
+def _reach(block: Block) -> int:
+    """Return the size that a free block could grow to: its own and that of the unmapped stretch after it."""
+    following = block.next
+    return block.size if following is None or following.mapped else block.size + following.size

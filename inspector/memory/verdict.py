@@ -1,0 +1,96 @@
+"""Whether a traced step runs on a GPU: the tape replayed with the memory that the GPU has for it.
+
+What the allocator can reserve is the memory as torch reports it, less what the process takes outside the allocator: the
+CUDA context and the code of libraries. A peak of reserved memory above that does not decide: an allocator that gets no
+more memory first gives back what it only caches, and tries again. So the tape runs through the allocator under that
+limit, and the step fits if no request fails.
+
+Where the context was not measured on a card, the largest measured one of its compute capability stands in, and where
+none was, the largest measured on any card. Where only the driver's total is known, 652 MiB are left to the driver: the
+most that it was seen to keep from torch on a card with GDDR memory (an A40 with ECC), as all but two of these cards
+have. Each of these is told with the verdict.
+
+Does not cover: other processes on the card, the desktop among them, and the fragments of memory that CUDA itself
+leaves between segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from inspector.hardware.catalogue import catalogue
+from inspector.memory.replay import Replays
+from inspector.records.fit import Verdict
+from inspector.records.hardware import Gpu, MemoryFigure, Overhead
+
+__all__ = ["DRIVER_RESERVE_BYTES", "overhead", "usable_bytes", "verdict"]
+
+DRIVER_RESERVE_BYTES = 652 * 2**20
+
+
+def overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Overhead:
+    """Return what a process takes of `gpu` (None: of any) outside the allocator.
+
+    `measured` are the GPUs whose context may stand in, by default those of the catalogue.
+    """
+    if gpu is not None and gpu.context_bytes is not None:
+        return Overhead(bytes=gpu.context_bytes, source=f"measured on the {gpu.name} ({gpu.context_source})")
+    known = [(other.context_bytes, other) for other in measured or catalogue() if other.context_bytes is not None]
+    capability = None if gpu is None else gpu.compute_capability
+    same = [(size, other) for size, other in known if capability and other.compute_capability == capability]
+    size, other = max(same or known, key=lambda pair: pair[0])
+    among = f"of compute capability {_version(capability)}" if same and capability else "on any card"
+    return Overhead(bytes=size, source=f"not measured here: the largest known {among} is taken, the {other.name}'s")
+
+
+def usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
+    """Return what torch's allocator can reserve on `gpu`."""
+    reserve = DRIVER_RESERVE_BYTES if gpu.memory_figure is MemoryFigure.DRIVER else 0
+    return max(gpu.memory_bytes - reserve - overhead_bytes, 0)
+
+
+def verdict(gpu: Gpu, replays: Replays) -> Verdict:
+    """Decide whether the step of `replays` runs on `gpu`."""
+    context = overhead(gpu)
+    usable = usable_bytes(gpu, context.bytes)
+    headroom = _headroom(replays, usable)
+    return Verdict(
+        gpu=gpu.name,
+        memory_bytes=gpu.memory_bytes,
+        overhead_bytes=context.bytes,
+        usable_bytes=usable,
+        fits=headroom >= 0,
+        headroom_bytes=headroom,
+        assumptions=tuple(_assumptions(gpu, context)),
+    )
+
+
+def _headroom(replays: Replays, usable: int) -> int:
+    """Return what stays unreserved of the usable bytes or, below 0, how many are missing at least.
+
+    Missing is what the peak of allocated memory exceeds them by. Where it does not, the blocks that are alive leave no
+    stretch that is long enough, and missing is what the request that failed wanted beyond them.
+    """
+    unlimited = replays.unlimited
+    if unlimited.peak_reserved_bytes <= usable:
+        return usable - unlimited.peak_reserved_bytes
+    limited = replays.under(usable)
+    if limited.failure is None:
+        return usable - limited.peak_reserved_bytes
+    failure = limited.failure
+    return min(usable - unlimited.peak_allocated_bytes, usable - failure.reserved_bytes - failure.needed_bytes)
+
+
+def _assumptions(gpu: Gpu, context: Overhead) -> Iterator[str]:
+    """Yield what was not measured on this very GPU."""
+    if gpu.context_bytes is None:
+        yield f"The CUDA context is {context.source}."
+    if gpu.memory_figure is MemoryFigure.DRIVER:
+        yield "Its memory is the driver's total, of which 652 MiB are taken to be out of torch's reach."
+    if gpu.approximates is not None:
+        yield gpu.approximates
+
+
+def _version(capability: tuple[int, int]) -> str:
+    """Return a compute capability as people write it."""
+    return f"{capability[0]}.{capability[1]}"

@@ -1,0 +1,1 @@
+"""PEFT configuration -> the model with its adapter, and what to say about it."""

@@ -1,0 +1,198 @@
+"""What the user asked for as an adapter -> a `peft.PeftConfig`.
+
+Three forms arrive here: `LoraOptions` of the command line, a mapping of fields (an adapter_config.json), or a live
+`PeftConfig`. PEFT's own validation decides; every failure becomes one line, and fields that the installed PEFT does not
+know are dropped as PEFT drops them, but with a notice.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import peft
+from peft import LoraConfig, PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
+
+from inspector.errors import UsageError, one_line, quoted
+from inspector.records.notice import Notice
+from inspector.records.request import LoraOptions
+
+__all__ = ["names_layers", "plain_config", "read_peft_config"]
+
+# Which PEFT task goes with a model class; PEFT's task decides what it saves beside the adapter (a classifier, say).
+_TASKS = {
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
+
+
+# Fields for which PEFT makes that many modules, or runs that many steps, for each layer; real ones are below 20.
+_COUNTS = ("depth", "encoder_num_layers", "n_skills", "n_splits")
+_MOST_OF_A_COUNT = 256
+# Fields for which PEFT loads weights from the Hub or imports a module by name while it attaches the adapter.
+_LOADERS = ("adapters", "megatron_config", "shadow_model")
+# "mirror" makes SHADOW's second backbone from the base's own configuration.
+_LOADING_NOTHING: tuple[Any, ...] = (None, {}, "mirror")
+
+# Fields that choose among layers, and how fields end that name modules or parameters of the base.
+_OF_LAYERS = ("layers_to_transform", "layers_pattern", "layer_replication", "adapter_layers")
+_NAMING = ("modules", "parameters", "pattern", "to_save", "indices")
+
+
+def read_peft_config(
+    asked: LoraOptions | Mapping[str, Any] | PeftConfig, class_name: str
+) -> tuple[PeftConfig, list[Notice]]:
+    """Return a PEFT configuration of its own (never the caller's object) and what was dropped on the way.
+
+    Raises UsageError for an unknown PEFT type, a missing one, or values that PEFT refuses.
+    """
+    if isinstance(asked, PeftConfig):
+        config, notices = copy.deepcopy(asked), list[Notice]()
+    elif not isinstance(asked, (LoraOptions, Mapping)):
+        raise UsageError(
+            f"peft must be a peft.PeftConfig, LoraOptions or a mapping of PEFT fields, not {quoted(asked, 60)}."
+        )
+    else:
+        fields = _lora_fields(asked) if isinstance(asked, LoraOptions) else dict(asked)
+        # An adapter that was made without a task says null: PEFT then adds no classifier to what it saves.
+        fields.setdefault("task_type", _task_of(class_name))
+        config, notices = _from_fields(fields)
+    # Initial values from a text or a file would make PEFT load them, the tokenizer's own code included; sizes do not
+    # depend on them.
+    if hasattr(config, "prompt_tuning_init"):
+        config.prompt_tuning_init = "RANDOM"
+    # The base is the model at hand, whatever the configuration says.
+    config.base_model_name_or_path = None
+    config.inference_mode = False
+    _check(config)
+    return config, notices
+
+
+def names_layers(config: PeftConfig) -> bool:
+    """Tell whether an adapter may treat layers of one kind differently: its fields name some, or how many."""
+    if any(getattr(config, name, None) for name in _OF_LAYERS):
+        return True
+    texts = [text for name, value in vars(config).items() if name.endswith(_NAMING) for text in _texts(value)]
+    # A path or a regular expression with a digit in it; names such as fc1 are in every layer.
+    return any(re.search(r"[.\\\[]", text) and re.search(r"\d|\\d", text) for text in texts)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a field, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (str(key) for key in value)
+    elif isinstance(value, (list, tuple, set)):
+        yield from (text for item in value for text in _texts(item))
+
+
+def plain_config(config: PeftConfig) -> dict[str, Any]:
+    """Return the fields that differ from PEFT's defaults as plain values, `peft_type` first."""
+    defaults = {
+        field.name: field.default_factory() if callable(field.default_factory) else field.default
+        for field in dataclasses.fields(config)
+    }
+    # The rank is what people look for first, PEFT's default or not.
+    changed = {name: value for name, value in config.to_dict().items() if value != defaults.get(name) or name == "r"}
+    changed.pop("peft_version", None)
+    peft_type = PeftType(changed.pop("peft_type", config.peft_type)).value
+    return {"peft_type": peft_type, **{name: _plain(value) for name, value in changed.items()}}
+
+
+def _lora_fields(options: LoraOptions) -> dict[str, Any]:
+    """Return the LoraConfig fields of the command line's options."""
+    given = {
+        "r": options.r,
+        "lora_alpha": options.alpha,
+        "lora_dropout": options.dropout,
+        "bias": options.bias,
+        "use_dora": options.dora or None,
+        "use_rslora": options.rslora or None,
+        "target_modules": options.targets if isinstance(options.targets, str | None) else list(options.targets),
+        "modules_to_save": list(options.modules_to_save) if options.modules_to_save else None,
+    }
+    return {"peft_type": "LORA", **{name: value for name, value in given.items() if value is not None}}
+
+
+def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
+    """Build the configuration class that `peft_type` names from the fields it knows."""
+    name = fields.get("peft_type")
+    if not isinstance(name, str):
+        raise UsageError("the PEFT configuration has no peft_type: add one, such as LORA, IA3 or LN_TUNING.")
+    known = [peft_type.value for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING]
+    if name not in known:
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        meant = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(sorted(known))}."
+        raise UsageError(f"peft_type {quoted(name, 60)} is unknown to PEFT {peft.__version__}. {meant}")
+    if name == "XLORA":
+        raise UsageError("XLORA mixes adapters that exist, which are never loaded here; drop it and name one of them.")
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
+    accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
+    unknown = sorted(set(fields) - accepted - {"runtime_config"})
+    notices = []
+    if unknown:
+        shown = ", ".join(one_line(field, 40) for field in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        message = (
+            f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: {shown}{more}. "
+            "If a newer PEFT wrote it, upgrade PEFT: the count may change."
+        )
+        notices.append(Notice(code="peft-unknown-fields", message=message))
+    try:
+        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
+    except Exception as error:  # 45 configuration classes over untrusted values raise what they like
+        raise UsageError(f"PEFT refuses this {name} configuration ({one_line(error)}); correct it.") from error
+    return config, notices
+
+
+def _check(config: PeftConfig) -> None:
+    """Refuse what PEFT would take for something else, and what would load or run anything but PEFT itself."""
+    rank = getattr(config, "r", None)
+    if isinstance(config, LoraConfig) and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
+        raise UsageError(f"the LoRA rank r must be an integer of at least 1, not {quoted(rank, 60)}; correct it.")
+    targets = getattr(config, "target_modules", None)
+    if not (targets is None or isinstance(targets, str) or _is_names(targets)):
+        raise UsageError(f"target_modules must be a list of names or a string, not {quoted(targets, 60)}; correct it.")
+    saved = getattr(config, "modules_to_save", None)
+    if not (saved is None or _is_names(saved)):  # PEFT would take a string for a list of letters
+        raise UsageError(f"modules_to_save must be a list of names, not {quoted(saved, 60)}; correct it.")
+    for name in _COUNTS:
+        count = getattr(config, name, None)
+        if isinstance(count, int) and count > _MOST_OF_A_COUNT:
+            raise UsageError(f"{name} = {count} of the PEFT configuration is more than {_MOST_OF_A_COUNT}; correct it.")
+    for name in _LOADERS:
+        if getattr(config, name, None) not in _LOADING_NOTHING:
+            raise UsageError(
+                f"{name} of the PEFT configuration loads a model or code, which is never done here; drop it."
+            )
+
+
+def _is_names(value: Any) -> bool:
+    """Tell whether a value is a collection of strings."""
+    return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in value)
+
+
+def _task_of(class_name: str) -> str | None:
+    """Return PEFT's task type for a model class by its suffix, or None where PEFT has none that is sure to fit."""
+    return next((task for suffix, task in _TASKS.items() if class_name.endswith(suffix)), None)
+
+
+def _plain(value: Any) -> Any:
+    """Turn sets, enums and nested values of a PEFT configuration into what JSON can hold."""
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(item) for item in value), key=str)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,215 @@
+"""What PEFT passes over in silence, said: names that hit nothing, copies made whole, layers and experts left out.
+
+Each rule is one function from the attached model to at most one notice per finding; `adapter_notices` runs them in the
+order in which a user should read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from inspector.errors import quoted
+from inspector.model.adapter.attach import adapted_layers, saved_modules
+from inspector.model.census import BaseCount
+from inspector.model.names import fold_indices, fold_names, group_names, near_names, own_name
+from inspector.model.sizes import count_of
+from inspector.records.model import AdapterFacts, Role
+from inspector.records.notice import Notice
+from inspector.units import format_count, format_share
+
+__all__ = ["adapter_notices"]
+
+
+def adapter_notices(model: PeftModel, asked: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
+    """Return what the user should know about the adapter that PEFT attached without a word."""
+    return [
+        *_unmatched(model, facts),
+        *_nothing_trains(model),
+        *_saved_whole(model),
+        *_untied(model, base),
+        *_left_out_linears(model, asked),
+        *_partial_layers(model, asked),
+        *_unreached_experts(model, base),
+        *_unfrozen_base(base),
+    ]
+
+
+def _unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
+    """Name each target and saved module that hit nothing, with what was probably meant."""
+    base_model = model.get_base_model()
+    leaves = {name.rpartition(".")[2] for name, _ in base_model.named_modules()}
+    for code, what, matched in (
+        ("target-unmatched", "target", facts.targets),
+        ("modules-to-save-unmatched", "module to save", facts.modules_to_save),
+    ):
+        for name in matched.unmatched if matched else ():
+            near = near_names(name.rpartition(".")[2], {leaf for leaf in leaves if not leaf.isdigit()} - {"default"})
+            meant = f" Did you mean {quoted(near[0])}?" if near else ""
+            message = f"{quoted(name)} is the name of no {what} in this model: nothing is trained for it.{meant}"
+            yield Notice(code=code, message=message)
+
+
+def _nothing_trains(model: PeftModel) -> Iterator[Notice]:
+    """Say when the adapter has no parameter to train."""
+    if model.get_nb_trainable_parameters()[0] == 0:
+        yield Notice(code="nothing-trains", message="Nothing trains: the adapter's configuration names no parameter.")
+
+
+def _saved_whole(model: PeftModel) -> Iterator[Notice]:
+    """Say what each module of modules_to_save adds, those of equal layers together: PEFT trains a whole copy of it."""
+    trainable = model.get_nb_trainable_parameters()[0]
+    saved = dict(saved_modules(model))
+    for folded, names in group_names(saved).items():
+        size = sum(count_of(parameter) for name in names for parameter in _copies_of(saved[name]).parameters())
+        what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
+        message = (
+            f"{what} trained and saved whole: {format_count(size)} parameters, "
+            f"{format_share(size, trainable)} of what is trained."
+        )
+        yield Notice(code="saved-whole", message=message)
+
+
+def _untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
+    """Say which weights are one tensor in the base and are adapted or copied on one side only."""
+    wrappers = dict(saved_modules(model))
+    for group in base.tied:
+        owners = {name.rpartition(".")[0] for name in group}
+        saved = sorted(owners & set(wrappers))
+        adapted = sorted(owners & {name for name, _ in adapted_layers(model)})
+        others = ", ".join(sorted(owners - {*saved, *adapted}))
+        if saved and others:
+            message = (
+                f"{', '.join(saved)} shares its weight with {others}; the saved copy does not: training parts them. "
+                "PEFT's ensure_weight_tying keeps them together."
+            )
+            yield Notice(code="saved-untied", message=message)
+        elif saved and _are_apart([name for name in group if name.rpartition(".")[0] in wrappers], wrappers):
+            message = (
+                f"{' and '.join(saved)} share their weight, their saved copies do not: training parts them. "
+                "PEFT's ensure_weight_tying keeps them together."
+            )
+            yield Notice(code="saved-untied", message=message)
+        if adapted and others:
+            message = (
+                f"{', '.join(adapted)} shares its weight with {others}, which gets no adapter: merging the adapter "
+                "would change both. PEFT's ensure_weight_tying adapts both."
+            )
+            yield Notice(code="target-tied", message=message)
+
+
+def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
+    """Say which linear layers `all-linear` left without an adapter; the output head it leaves on purpose."""
+    if getattr(asked, "target_modules", None) != "all-linear":
+        return
+    base_model = cast(PreTrainedModel, model.get_base_model())
+    modules = list(base_model.named_modules())
+    inside = tuple(f"{name}." for name, module in modules if isinstance(module, BaseTunerLayer))
+    saved = tuple(f"{name}." for name, _ in saved_modules(model))
+    left = [
+        (name, module)
+        for name, module in modules
+        if isinstance(module, (nn.Linear, Conv1D))
+        and not isinstance(module, BaseTunerLayer)
+        and module is not base_model.get_output_embeddings()
+        and not name.startswith((*inside, *saved))
+    ]
+    if not left:
+        return
+    size = sum(count_of(parameter) for _, module in left for parameter in module.parameters())
+    message = (
+        f"all-linear left {len(left)} linear layers of {format_count(size)} parameters without an adapter: "
+        f"{_listed(fold_names(name for name, _ in left))}. Name them in --targets to train them."
+    )
+    yield Notice(code="linear-left-out", message=message)
+
+
+def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
+    """Say which targets hit some layers of a stack only."""
+    adapted = [name for name, _ in adapted_layers(model)]
+    stacks = {
+        own_name(name): len(module)
+        for name, module in model.named_modules()
+        # Layers are alike; a list of different modules holds the parts of one layer (T5's attention and feed-forward).
+        if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
+        if len(module) > 1 and not name.endswith("experts")
+    }
+    targets = getattr(asked, "target_modules", None)
+    kinds = sorted(targets) if isinstance(targets, (list, tuple, set)) else [None]
+    for kind in kinds:
+        hits = [name for name in adapted if kind is None or name == kind or name.endswith(f".{kind}")]
+        for stack, length in stacks.items():
+            below = [name[len(stack) + 1 :] for name in hits if name.startswith(f"{stack}.")]
+            indices = sorted({int(rest.partition(".")[0]) for rest in below})
+            if 0 < len(indices) < length:
+                what = "The adapter" if kind is None else f"Target {quoted(kind)}"
+                message = f"{what} hits {len(indices)} of the {length} layers in {stack}: {fold_indices(indices)}."
+                yield Notice(code="targets-partial", message=message)
+
+
+def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
+    """Say when routed experts stay untouched because they are fused parameters, which no module name can target."""
+    adapted = adapted_layers(model)
+    if not adapted:  # prompt methods adapt no module
+        return
+    experts = {parameter for parameter, role in base.roles.items() if role is Role.EXPERTS}
+    saved = {parameter for _, wrapper in saved_modules(model) for parameter in wrapper.original_module.parameters()}
+    reached = saved | {
+        parameter
+        for _, layer in adapted
+        for name, parameter in _base_layer(layer).named_parameters(recurse=False)
+        # A wrapper of one parameter leaves the others of its module alone.
+        if parameter in experts and getattr(layer, "parameter_name", name) == name
+    }
+    left = sum(count_of(parameter) for parameter in experts - reached)
+    if not left:
+        return
+    message = (
+        f"{format_count(left)} parameters of routed experts ({format_share(left, base.count)} of the model) get no "
+        "adapter: they are fused parameters, not linear layers; PEFT's target_parameters reaches them."
+    )
+    yield Notice(code="experts-not-reached", message=message)
+
+
+def _unfrozen_base(base: BaseCount) -> Iterator[Notice]:
+    """Say when parameters of the base model train beside the adapter."""
+    size = sum(count_of(parameter) for parameter in base.roles if parameter.requires_grad)
+    if size:
+        message = f"{format_count(size)} parameters of the base model are not frozen and train beside the adapter."
+        yield Notice(code="base-unfrozen", message=message)
+
+
+def _base_layer(layer: BaseTunerLayer) -> nn.Module:
+    """Return the module of the base model that an adapter layer wraps."""
+    module: nn.Module = layer.get_base_layer()
+    return module
+
+
+def _copies_of(wrapper: ModulesToSaveWrapper) -> nn.ModuleDict:
+    """Return the copies that a wrapper trains, one for each adapter."""
+    copies: nn.ModuleDict = wrapper.modules_to_save
+    return copies
+
+
+def _are_apart(names: list[str], wrappers: Mapping[str, ModulesToSaveWrapper]) -> bool:
+    """Tell whether the saved copies of one shared parameter are several parameters."""
+    paths = [name.rpartition(".") for name in names]
+    copies = [
+        (adapter, copy.get_parameter(own))
+        for path, _, own in paths
+        for adapter, copy in _copies_of(wrappers[path]).items()
+    ]
+    return len({(adapter, id(parameter)) for adapter, parameter in copies}) > len({adapter for adapter, _ in copies})
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    """Join names, saying how many were left out."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,365 @@
+"""The model stage: source files or a live object -> the counted model, with its adapter.
+
+This is the one door of `inspector.model`: the pipeline calls `count_model` and gets plain records back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import constants as hub_constants
+from peft import PeftModel
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from inspector.dtypes import FOUR_BIT
+from inspector.errors import UsageError, one_line
+from inspector.model.adapter.attach import adapter_facts, attach, detached
+from inspector.model.adapter.config import names_layers, read_peft_config
+from inspector.model.adapter.notices import adapter_notices
+from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
+from inspector.model.checkpoint.diff import NotComparableError, compare, comparison_notices
+from inspector.model.checkpoint.format_diff import by_format_notices, compare_with_format
+from inspector.model.checkpoint.quantized import stored_facts, stored_notices
+from inspector.model.configuration import read_configuration
+from inspector.model.quantize import PACKED, BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
+from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.model.truncate import shorten
+from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
+from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
+from inspector.records.model import Census, Counted, ModelFacts
+from inspector.records.notice import Notice
+from inspector.records.request import Request
+from inspector.records.source import Published, ServedFrom, SourceFiles
+from inspector.runtime.quiet import quietly
+
+__all__ = ["build_shallow", "build_trainable", "count_model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What is counted: how to build it in float (anew each time), what it is, and what then happens to it.
+
+    `plan` says how bitsandbytes quantizes it, `stored` what its checkpoint declares of another format.
+    """
+
+    build: Callable[[], PreTrainedModel]
+    facts: ModelFacts
+    plan: BnbPlan | None = None
+    stored: Mapping[str, Any] | None = None
+    peft: Any = None
+    published: Published | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+def count_model(
+    request: Request, files: SourceFiles | None, progress: Callable[[str], None] = lambda _stage: None
+) -> Counted:
+    """Return the counts of what `request` names: `files` of a source, or a live object when there are none.
+
+    Where the source knows the stored tensors, they are set beside the model.
+
+    Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
+    """
+    with quietly(), _requests(allowed=not request.offline):
+        if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
+            raise UsageError("quantization is for models that are built here: pass a configuration or an id instead.")
+        if isinstance(request.model, PeftModel):
+            return _count_attached(request)
+        subject = _from_source(request, files) if files is not None else _from_object(request)
+        _check_adapter_dtype(request, subject)
+        counted = _count_base(request, subject) if subject.peft is None else _count_with_adapter(request, subject)
+        if files is None or files.checkpoint is None or files.checkpoint.tensors is None:
+            return counted
+        progress("comparing the checkpoint with the model")
+        return _with_comparison(counted, subject, files.checkpoint.tensors, files.config)
+
+
+def build_trainable(request: Request, files: SourceFiles | None) -> nn.Module:
+    """Return the model that `count_model` counts, without counting; raises what `count_model` raises."""
+    return _trainable(request, files, lambda _model: None)
+
+
+def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) -> tuple[nn.Module, int]:
+    """Return the model with few of its repeated layers, and how many periods of them are missing (`model.truncate`).
+
+    `more` periods more than need be stay. Nothing is missing where the adapter tells single layers apart.
+    """
+    missing = 0
+
+    def change(model: PreTrainedModel) -> None:
+        nonlocal missing
+        missing = shorten(model, more)
+
+    return _trainable(request, files, change), missing
+
+
+def _trainable(
+    request: Request, files: SourceFiles | None, change: Callable[[PreTrainedModel], None]
+) -> PreTrainedModel | PeftModel:
+    """Build the model of a request and attach its adapter; `change` treats all layers alike."""
+    if isinstance(request.model, PeftModel):
+        raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
+    with quietly(), _requests(allowed=not request.offline), contextlib.ExitStack() as stack:
+        subject = _from_source(request, files) if files is not None else _from_object(request)
+        _check_adapter_dtype(request, subject)
+        config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
+        is_alike = config is None or not names_layers(config)
+
+        def build() -> PreTrainedModel:
+            model = subject.build()
+            if is_alike:
+                change(model)
+            return model
+
+        plan = subject.plan
+        if config is None:
+            return build() if plan is None else quantized(build(), plan)
+        if plan is not None:
+            stack.enter_context(bitsandbytes_stand_in())
+        prepared_build = build if plan is None else functools.partial(_build_prepared, build, plan)
+        return attach(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)[0]
+
+
+def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
+    """Refuse an adapter in the dtype of its base where there is none, and where the base is in 4 bits."""
+    if request.autocast_adapter_dtype:
+        return
+    if subject.peft is None:
+        raise UsageError(
+            "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or "
+            "drop it."
+        )
+    if subject.plan is not None and subject.plan.method in FOUR_BIT:
+        raise UsageError(
+            "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
+        )
+
+
+def _with_comparison(
+    counted: Counted, subject: _Subject, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
+) -> Counted:
+    """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
+    by_format = _by_format(subject, stored, config.get("quantization_config"))
+    if by_format is not None:
+        notices = (*counted.notices, *by_format_notices(by_format))
+        counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
+    try:
+        comparison = compare(subject.build, stored, config)
+    except NotComparableError as error:
+        if by_format is not None:  # which is the comparison then
+            return counted
+        message = f"The stored tensors were not set beside the model's: {error}."
+        return dataclasses.replace(
+            counted, notices=(*counted.notices, Notice(code="checkpoint-not-compared", message=message))
+        )
+    elements = sum(tensor.elements for tensor in stored.values())
+    return dataclasses.replace(
+        counted,
+        census=_explained(counted.census, comparison, elements),
+        comparison=comparison,
+        notices=(*counted.notices, *comparison_notices(comparison)),
+    )
+
+
+def _by_format(subject: _Subject, stored: Mapping[str, StoredTensor], declared: Any) -> FormatComparison | None:
+    """Return the stored tensors of a quantized checkpoint beside its format, where that has a rule."""
+    if not isinstance(declared, Mapping):
+        return None
+    packed = None
+    if subject.plan is not None:
+        model = quantized(subject.build(), subject.plan)
+        packed = [name for name, parameter in model.named_parameters() if isinstance(parameter, PACKED)]
+    return compare_with_format(subject.build, stored, declared, packed)
+
+
+def _explained(census: Census, comparison: Comparison, stored_elements: int) -> Census:
+    """Say why the published count differs, where it is that of the stored elements and these are all accounted for."""
+    published, beyond = census.published, comparison.beyond_parameters
+    if published is None or published.explanation is not None or published.parameters != stored_elements:
+        return census
+    if not sum(beyond.values()) or census.base + sum(beyond.values()) != stored_elements:
+        return census
+    parts = ", ".join(f"{count:+,} {reason.replace('_', ' ')}" for reason, count in beyond.items() if count)
+    explained = dataclasses.replace(published, explanation=f"What is stored beside the parameters: {parts}.")
+    return dataclasses.replace(census, published=explained)
+
+
+@contextlib.contextmanager
+def _requests(*, allowed: bool) -> Iterator[None]:
+    """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does: not all of their calls can be told not to."""
+    before = hub_constants.HF_HUB_OFFLINE
+    hub_constants.HF_HUB_OFFLINE = before or not allowed
+    try:
+        yield
+    finally:
+        hub_constants.HF_HUB_OFFLINE = before
+
+
+def _count_base(request: Request, subject: _Subject) -> Counted:
+    """Count a model without an adapter: what its class does not freeze trains."""
+    model = subject.build()
+    base = count_base(model)
+    in_float = _in_float(base)
+    facts, of_weights = None, []
+    if subject.plan is not None:
+        model = quantized(model, subject.plan)
+        of_weights = experts_notices(model, subject.plan)
+        facts = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
+        base = count_base(model)
+    elif subject.stored is not None:
+        facts = stored_facts(model, subject.stored)
+        of_weights = stored_notices(facts)
+    return Counted(
+        model=subject.facts,
+        census=take_census(model, base, published=subject.published, depth=request.depth),
+        **in_float,
+        quantization=facts,
+        trainable=model,
+        notices=(*subject.notices, *of_weights),
+    )
+
+
+def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
+    """Count a model before and after PEFT attaches the adapter that was asked for."""
+    config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
+    build, in_float, quantization, of_weights = subject.build, None, None, []
+    if subject.stored is not None:
+        quantization = stored_facts(subject.build(), subject.stored)
+        of_weights = stored_notices(quantization)
+    with contextlib.ExitStack() as stack:
+        if subject.plan is not None:
+            stack.enter_context(bitsandbytes_stand_in())
+            model = subject.build()
+            in_float = _in_float(count_base(model))
+            model = quantized(model, subject.plan)
+            quantization = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
+            of_weights = experts_notices(model, subject.plan)
+            build = functools.partial(_build_prepared, subject.build, subject.plan)
+        attached, base = attach(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+        facts = dataclasses.replace(
+            adapter_facts(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
+        )
+        notices = adapter_notices(attached, config, facts, base)
+    return Counted(
+        model=subject.facts,
+        census=take_census(attached, base, published=subject.published, depth=request.depth),
+        **(in_float or _in_float(base)),
+        adapter=facts,
+        quantization=quantization,
+        trainable=attached,
+        notices=(*subject.notices, *of_weights, *config_notices, *notices),
+    )
+
+
+def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
+    """Build a model whose weights are quantized, prepared for an adapter."""
+    return prepared(quantized(build(), plan))
+
+
+def _in_float(base: BaseCount) -> dict[str, Any]:
+    """Return what full fine-tuning is reckoned with: the base model in the dtype of its checkpoint."""
+    return {
+        "base_dtypes": bytes_by_dtype(base.roles),
+        "base_buffer_bytes": base.buffer_bytes,
+        "base_frozen_dtypes": base.frozen_dtypes,
+    }
+
+
+def _from_source(request: Request, files: SourceFiles) -> _Subject:
+    """Read the configuration that a source delivered."""
+    if files.adapter_config is not None and request.peft is not None:
+        raise UsageError(
+            f"{files.adapter_id} is an adapter already: name its base model {files.id} to put another adapter on it."
+        )
+    config, notices = read_configuration(files, trust_remote_code=request.trust_remote_code)
+    model_class, class_notices = choose_class(
+        config, files, request.model_class, trust_remote_code=request.trust_remote_code
+    )
+    dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
+    declared = files.config.get("quantization_config")
+    plan = bnb_plan(files.config, request.quantization, request.double_quant, dtype)
+    facts = ModelFacts(
+        id=files.id,
+        revision=files.revision,
+        model_class=model_class.__name__,
+        model_type=str(files.config.get("model_type") or config.model_type),
+        dtype=str(dtype).removeprefix("torch."),
+        source=files.served_from,
+        adapter_id=files.adapter_id,
+    )
+    return _Subject(
+        # The class may write into its configuration, so each build gets one of its own.
+        build=lambda: build_skeleton(copy.deepcopy(config), model_class, dtype, files.id),
+        facts=facts,
+        plan=plan,
+        stored=declared if plan is None and isinstance(declared, Mapping) else None,
+        peft=files.adapter_config if files.adapter_config is not None else request.peft,
+        published=files.published,
+        notices=(*files.notices, *notices, *class_notices, *dtype_notices),
+    )
+
+
+def _from_object(request: Request) -> _Subject:
+    """Take a live configuration or a live model on the meta device; neither is changed."""
+    if isinstance(request.model, PretrainedConfig):
+        fields = request.model.to_dict()
+        name = request.model.name_or_path or type(request.model).__name__
+        files = SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=fields)
+        return _from_source(request, files)
+    if not isinstance(request.model, PreTrainedModel):
+        raise UsageError(
+            f"cannot inspect {one_line(type(request.model).__name__)}: give a Hub id, a path, a PretrainedConfig, "
+            "or a transformers model on the meta device."
+        )
+    _check_meta(request.model)
+    return _Subject(build=lambda: copy.deepcopy(request.model), facts=_live_facts(request.model), peft=request.peft)
+
+
+def _count_attached(request: Request) -> Counted:
+    """Count a live PeftModel, which stays as it is, and its base."""
+    attached: PeftModel = request.model
+    if not request.autocast_adapter_dtype:
+        raise UsageError("the adapter of a PeftModel has its dtype already: drop autocast_adapter_dtype=False.")
+    if request.peft is not None:
+        raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
+    _check_meta(attached)
+    config = attached.active_peft_config
+    base_model = detached(attached)
+    base = count_base(base_model)
+    facts = adapter_facts(attached, config)
+    return Counted(
+        model=_live_facts(base_model),
+        census=take_census(attached, base, published=None, depth=request.depth),
+        base_dtypes=bytes_by_dtype(base.roles),
+        base_buffer_bytes=base.buffer_bytes,
+        base_frozen_dtypes=base.frozen_dtypes,
+        adapter=facts,
+        notices=tuple(adapter_notices(attached, config, facts, base)),
+    )
+
+
+def _live_facts(model: PreTrainedModel) -> ModelFacts:
+    """Describe a model that was handed over as an object."""
+    return ModelFacts(
+        id=model.name_or_path or type(model).__name__,
+        model_class=type(model).__name__,
+        model_type=model.config.model_type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        source=ServedFrom.LOCAL,
+    )
+
+
+def _check_meta(model: nn.Module) -> None:
+    """Refuse a model that holds data: it would be copied."""
+    devices = sorted({tensor.device.type for tensor in (*model.parameters(), *model.buffers())} - {"meta"})
+    if devices:
+        raise UsageError(
+            f"the model holds tensors on {', '.join(devices)}: build it under torch.device('meta'), or pass its config."
+        )

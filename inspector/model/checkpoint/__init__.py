@@ -1,0 +1,1 @@
+"""Stored tensors beside the model."""

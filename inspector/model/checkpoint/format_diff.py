@@ -1,0 +1,179 @@
+"""Headers of a quantized checkpoint beside the tensors that its format makes of the model: names, shapes, bytes.
+
+The float checkpoint of the model is what transformers would save of it: its own `revert_weight_conversion` takes the
+fused experts apart and renames them. Weights that the format packs are then replaced by its tensors. Shapes and sizes
+are compared; dtypes of the same size are not told apart, since a checkpoint may keep its scales in either half type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers.pytorch_utils import Conv1D
+
+from inspector.errors import one_line
+from inspector.model.checkpoint.diff import TORCH_DTYPES
+from inspector.model.checkpoint.quantized import FLOATS, packed_weights
+from inspector.model.names import fold_names
+from inspector.model.roles import expert_banks
+from inspector.quantization.formats import FORMATS, format_of
+from inspector.quantization.layout import Format, Matrix, NoRuleError
+from inspector.records.checkpoint import FormatComparison, FormatDifference, StoredTensor
+from inspector.records.notice import Notice
+
+__all__ = ["by_format_notices", "compare_with_format", "packed_names"]
+
+# Marks the tensors that the format packs while transformers takes them apart: no checkpoint is stored in it.
+_MARK = torch.complex128
+_STORED_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Expected:
+    """What a checkpoint of the format holds; `varying` are names of texts whose length depends on data."""
+
+    tensors: Mapping[str, StoredTensor]
+    varying: frozenset[str]
+
+
+def compare_with_format(
+    build: Callable[[], PreTrainedModel],
+    stored: Mapping[str, StoredTensor],
+    config: Mapping[str, Any],
+    packed: Iterable[str] | None = None,
+) -> FormatComparison | None:
+    """Return the stored tensors beside those of the format; None where no rule covers it.
+
+    `packed` are the names of the weights that are packed, where they are known already.
+    """
+    method = format_of(config)
+    format_ = FORMATS.get(method)
+    if format_ is None:
+        return None
+    model = build()
+    try:
+        names = packed_names(model, config, format_) if packed is None else set(packed)
+        expected = _expected(model, set() if format_.on_loading else names, config, format_)
+    except NoRuleError:
+        return None
+    differing = sorted(
+        name for name in expected.tensors.keys() | expected.varying | stored.keys() if _differ(expected, stored, name)
+    )
+    return FormatComparison(
+        method=one_line(method, 40),
+        expected_bytes=sum(tensor.bytes for tensor in expected.tensors.values()),
+        stored_bytes=sum(tensor.bytes for tensor in stored.values()),
+        varying_bytes=sum(stored[name].bytes for name in expected.varying if name in stored),
+        differences=_folded(differing, expected.tensors, stored),
+    )
+
+
+def packed_names(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> set[str]:
+    """Return the names of the model's parameters that the format packs; raises NoRuleError."""
+    return {name for name, _, _ in packed_weights(model, config, format_)}
+
+
+def by_format_notices(comparison: FormatComparison) -> list[Notice]:
+    """Say that the headers are not what the format says, and where first."""
+    if not comparison.differences:
+        return []
+    beyond = comparison.stored_bytes - comparison.expected_bytes - comparison.varying_bytes
+    first = comparison.differences[0]
+    how = "of another size"
+    if first.stored_shape is None:
+        how = "not stored"
+    elif first.expected_shape is None:
+        how = "not expected"
+    size = "as many as" if not beyond else f"{abs(beyond):,} {'more' if beyond > 0 else 'fewer'} than"
+    message = (
+        f"The checkpoint is stored in {comparison.stored_bytes:,} bytes, {size} its format ({comparison.method}) makes "
+        f"of the model, but otherwise: {one_line(first.names[0], 120)} is {how}."
+    )
+    return [Notice(code="stored-otherwise", message=message)]
+
+
+def _expected(model: PreTrainedModel, packed: set[str], config: Mapping[str, Any], format_: Format) -> _Expected:
+    """Return the tensors that a checkpoint of the model holds in this format."""
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    state = {
+        name: torch.empty(tensor.shape, dtype=_MARK, device="meta") if name in packed else tensor
+        for name, tensor in remove_tied_weights_from_state_dict(model.state_dict(), model).items()
+    }
+    turned = _inputs_first(model)
+    dtype = next((FLOATS.get(dtypes[name], "F32") for name in sorted(packed)), "F32")
+    tensors: dict[str, StoredTensor] = {}
+    varying: set[str] = set()
+    for name, tensor in revert_weight_conversion(model, state).items():
+        if tensor.dtype is not _MARK:
+            tensors[name] = _stored(tensor)
+            continue
+        if tensor.dim() != (3 if format_.experts_only else 2):
+            raise NoRuleError("how its experts are stored, which the model holds as one parameter, is not known here")
+        for part in format_.rule(config, _matrix(tensor, dtype, is_turned=name in turned)).parts:
+            own = name.removesuffix(".weight") + part.suffix
+            if part.shape is None:
+                varying.add(own)
+            else:
+                tensors[own] = StoredTensor(dtype=part.dtype, shape=part.shape, bytes=part.bytes or 0)
+    return _Expected(tensors=tensors, varying=frozenset(varying))
+
+
+def _inputs_first(model: PreTrainedModel) -> set[str]:
+    """Return the names of the weights that have inputs before outputs: GPT-2's, and fused experts of some models."""
+    names = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    for name, bank in expert_banks(model):
+        if getattr(bank, "is_transposed", False):
+            names.update(f"{name}.{own}" for own, _ in bank.named_parameters(recurse=False))
+    return names
+
+
+def _matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
+    """Return the weight as the format sees it."""
+    rows, columns = tensor.shape[-2:]
+    if is_turned:
+        rows, columns = columns, rows
+    return Matrix(rows=rows, columns=columns, copies=tensor.shape[0] if tensor.dim() == 3 else 1, dtype=dtype)
+
+
+def _stored(tensor: Tensor) -> StoredTensor:
+    """Return a tensor of the model as it is stored."""
+    name = _STORED_NAMES.get(tensor.dtype, "F32")
+    return StoredTensor(dtype=name, shape=tuple(tensor.shape), bytes=tensor.numel() * tensor.element_size())
+
+
+def _differ(expected: _Expected, stored: Mapping[str, StoredTensor], name: str) -> bool:
+    """Tell whether both sides have the name, in the same shape and size."""
+    there = stored.get(name)
+    if name in expected.varying:
+        return there is None
+    mine = expected.tensors.get(name)
+    return mine is None or there is None or (mine.shape, mine.bytes) != (there.shape, there.bytes)
+
+
+def _folded(
+    names: Iterable[str], expected: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor]
+) -> tuple[FormatDifference, ...]:
+    """Put names together that differ alike."""
+    alike: dict[tuple[StoredTensor | None, StoredTensor | None], list[str]] = {}
+    for name in names:
+        alike.setdefault((expected.get(name), stored.get(name)), []).append(name)
+    return tuple(
+        FormatDifference(
+            names=tuple(fold_names(group)),
+            tensors=len(group),
+            expected_dtype=mine.dtype if mine else None,
+            expected_shape=mine.shape if mine else None,
+            expected_bytes=mine.bytes * len(group) if mine else 0,
+            stored_dtype=there.dtype if there else None,
+            stored_shape=there.shape if there else None,
+            stored_bytes=there.bytes * len(group) if there else 0,
+        )
+        for (mine, there), group in alike.items()
+    )

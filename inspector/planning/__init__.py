@@ -1,0 +1,1 @@
+"""Questions that take several predictions: search, advice, plan, comparison."""

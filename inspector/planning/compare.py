@@ -1,0 +1,174 @@
+"""Reports side by side: which settings and which figures of two or more of them differ, and by how much.
+
+A report is its JSON (schema `inspector/1`), whether it was made just now or read from a file that somebody hands over;
+so nothing is taken for granted but that it is an object. Standard library only.
+
+Does not cover: the module tree, the checkpoint, rules of thumb, and what lives where at the peak.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from inspector.errors import UsageError, one_line, quoted
+from inspector.records.comparison import Compared, Comparison, Figure, Said, Setting
+from inspector.records.report import SCHEMA
+from inspector.records.tape import Category
+
+__all__ = ["MOST_RECIPES", "compared"]
+
+MOST_RECIPES = 8
+_SETTINGS = (
+    *("model.id", "model.adapter_id", "model.revision", "model.class", "model.dtype"),
+    *("quantization.method", "quantization.double_quant", "quantization.compute_dtype"),
+    *("adapter.type", "adapter.config", "adapter.autocast_adapter_dtype"),
+    *("training.recipe", "training.platform", "training.peak.phase", "training.peak.op"),
+    "versions",
+)
+_FIGURES = (
+    *("parameters.base", "parameters.total", "parameters.trainable", "parameters.active"),
+    *("quantization.loaded_bytes", "adapter.file_bytes"),
+    "training.peak_allocated_bytes",
+    *(f"training.peak.breakdown.{category.value}" for category in Category),
+    *("training.peak_reserved_bytes", "training.overhead_bytes", "training.total_bytes"),
+)
+_PHASES = ("load", "forward", "backward", "optimizer")
+_LONGEST_TEXT = 200
+_LONGEST_NAME = 60
+_Scalar = str | bool | int | float
+
+
+def compared(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: Mapping[str, str]) -> Comparison:
+    """Return what differs between reports, each given with its name.
+
+    `versions` are those of the program that compares. Raises UsageError where one is no report.
+    """
+    if not 2 <= len(reports) <= MOST_RECIPES:
+        raise UsageError(f"{len(reports)} recipes cannot be compared: give 2 to {MOST_RECIPES}.")
+    recipes = [
+        Compared(letter=letter, name=name) for letter, (name, _) in zip(string.ascii_uppercase, reports, strict=False)
+    ]
+    for name, report in reports:
+        if report.get("schema") != SCHEMA:
+            raise UsageError(f"{quoted(name)} is no report of schema {SCHEMA}; write one with inspect MODEL --json.")
+        if _at(report, "parameters.base") is None:
+            raise UsageError(f"{quoted(name)} is no sound report: it counts no parameters; make it anew with --json.")
+    settings = _side_by_side(recipes, [dict(_settings(report)) for _, report in reports])
+    figures = _side_by_side(recipes, [dict(_figures(name, report)) for name, report in reports])
+    return Comparison(
+        versions=versions,
+        recipes=recipes,
+        settings=[
+            Setting(path=path, values=values) for path, values in settings.items() if _differs(values, len(recipes))
+        ],
+        figures=[_figure(path, values) for path, values in figures.items() if _differs(values, len(recipes))],
+        equal=[path for path, values in figures.items() if not _differs(values, len(recipes))],
+        warnings=_warnings(recipes, [report for _, report in reports]),
+    )
+
+
+def _side_by_side(recipes: Sequence[Compared], columns: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the values of each path by the letters of the recipes, paths in the order in which they come."""
+    paths = dict.fromkeys(path for column in columns for path in column)
+    return {
+        path: {recipe.letter: column[path] for recipe, column in zip(recipes, columns, strict=True) if path in column}
+        for path in sorted(paths, key=_place)
+    }
+
+
+def _place(path: str) -> int:
+    """Return where a path belongs: a report that lacks some keys does not move the others."""
+    for index, known in enumerate((*_SETTINGS, *_FIGURES)):
+        if path == known or path.startswith(f"{known}."):
+            return index
+    return len(_SETTINGS) + len(_FIGURES)
+
+
+def _differs(values: Mapping[str, Any], count: int) -> bool:
+    """Tell whether not all of `count` recipes have the value, or not the same."""
+    return len(values) < count or len({json.dumps(value) for value in values.values()}) > 1
+
+
+def _figure(path: str, values: Mapping[str, int]) -> Figure:
+    """Return a figure with what each recipe has more of it than the first."""
+    first = values.get("A")
+    differences = {} if first is None else {letter: each - first for letter, each in values.items() if letter != "A"}
+    return Figure(path=path, values=values, differences=differences)
+
+
+def _settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
+    """Yield the settings of a report, and on which GPUs it fits."""
+    for path in _SETTINGS:
+        value = _at(report, path)
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield f"{path}.{_name(key)}", _scalar(inner)
+        elif value is not None:
+            yield path, _scalar(value)
+    for gpu, verdict in _members(report, "fit", "gpu"):
+        if isinstance(verdict.get("fits"), bool):
+            yield f"fit.{gpu}.fits", verdict["fits"]
+
+
+def _figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield the figures of a report; raise UsageError where one is no integer."""
+    found: list[tuple[str, Any]] = [(path, _at(report, path)) for path in _FIGURES]
+    training = _at(report, "training")
+    phases = dict(_members(training, "phases", "name")) if isinstance(training, Mapping) else {}
+    for phase in _PHASES:
+        for key in ("peak_allocated_bytes", "end_allocated_bytes"):
+            found.append((f"training.phases.{phase}.{key}", phases.get(phase, {}).get(key)))
+    found.append(("training.end_of_step_allocated_bytes", _at(report, "training.end_of_step_allocated_bytes")))
+    for gpu, verdict in _members(report, "fit", "gpu"):
+        found.append((f"fit.{gpu}.headroom_bytes", verdict.get("headroom_bytes")))
+    for path, value in found:
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UsageError(f"{quoted(name)} is no sound report: {path} is no integer; make it anew with --json.")
+        yield path, value
+
+
+def _at(report: Mapping[str, Any], path: str) -> Any:
+    """Return what stands at a path, None where nothing does."""
+    value: Any = report
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _members(parent: Mapping[str, Any], key: str, name: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the objects of a list by their names, those without one left out."""
+    members = parent.get(key)
+    if not isinstance(members, (list, tuple)):
+        return []
+    return [
+        (_name(each[name]), each) for each in members if isinstance(each, Mapping) and isinstance(each.get(name), str)
+    ]
+
+
+def _name(key: object) -> str:
+    """Return a key as a part of a path."""
+    return one_line(key, _LONGEST_NAME)
+
+
+def _scalar(value: Any) -> _Scalar:
+    """Return a value that fits a cell: lists and objects as JSON."""
+    if isinstance(value, (bool, int, float)) and math.isfinite(value):
+        return value
+    return one_line(value if isinstance(value, str) else json.dumps(value, default=str), _LONGEST_TEXT)
+
+
+def _warnings(recipes: Sequence[Compared], reports: Sequence[Mapping[str, Any]]) -> list[Said]:
+    """Return the warnings of all reports, each once."""
+    said: dict[str, list[str]] = {}
+    for recipe, report in zip(recipes, reports, strict=True):
+        for _, warning in _members(report, "warnings", "message"):
+            letters = said.setdefault(one_line(warning["message"], 10 * _LONGEST_TEXT), [])
+            if recipe.letter not in letters:
+                letters.append(recipe.letter)
+    return [Said(recipes=letters, message=message) for message, letters in said.items()]

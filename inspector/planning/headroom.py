@@ -1,0 +1,117 @@
+"""What could be turned up where a step fits with room: larger batches, longer rows, fewer savings, each traced.
+
+Sizes are doubled once, which says that there is room and not how much: `--fit` finds the largest. A change that the
+model or the step refuses is left out, and so is one that does not fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from inspector.errors import InspectorError
+from inspector.planning.advice import changed, is_stored_quantized
+from inspector.planning.largest import with_value
+from inspector.planning.predictor import Progress, Trials
+from inspector.records.fit import Advice, Purpose
+from inspector.records.hardware import Gpu
+from inspector.records.request import LoraOptions, Request
+from inspector.records.source import SourceFiles
+from inspector.workloads.training.trace_ import NotTraceableError
+
+__all__ = ["MOST_TRIALS", "find_room", "larger"]
+
+MOST_TRIALS = 6
+# What to say of a change, and the request with it.
+_Larger = tuple[str, Request]
+
+
+def _batch(request: Request) -> _Larger:
+    """Double the micro-batch; where gradients are accumulated, half as often."""
+    recipe = request.recipe
+    change = {"batch_size": 2 * recipe.batch_size}
+    text = f"--batch-size {2 * recipe.batch_size}"
+    if recipe.gradient_accumulation % 2 == 0:
+        change["gradient_accumulation"] = recipe.gradient_accumulation // 2
+        text += f" --gradient-accumulation {recipe.gradient_accumulation // 2}"
+    return text, changed(request, change)
+
+
+def _rows(request: Request) -> _Larger | None:
+    length = request.recipe.seq_len
+    return None if length is None else (f"--seq-len {2 * length}", changed(request, {"seq_len": 2 * length}))
+
+
+def _kept_activations(request: Request) -> _Larger | None:
+    if not request.recipe.gradient_checkpointing:
+        return None
+    off = {"gradient_checkpointing": False, "use_reentrant": False}
+    return "without --gradient-checkpointing", changed(request, off)
+
+
+def _weights_in_float(request: Request) -> _Larger | None:
+    if request.quantization in (None, "none"):
+        return None
+    text = "--quantization none" if request.double_quant is None else "without --quantization and --double-quant"
+    return text, changed(request, {"quantization": None, "double_quant": None})
+
+
+def _rank(request: Request) -> _Larger | None:
+    """Double the rank, where the adapter was given with one."""
+    peft = request.peft
+    if isinstance(peft, LoraOptions):
+        rank = 2 * (peft.r or 8)
+        return f"--lora {_spec(dataclasses.replace(peft, r=rank))}", with_value(request, "rank", rank)
+    given = peft.get("r") if isinstance(peft, Mapping) else getattr(peft, "r", None)
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        return None
+    return f"r {2 * given} in the PEFT configuration", with_value(request, "rank", 2 * given)
+
+
+def _everything(request: Request) -> _Larger | None:
+    """Train the weights themselves."""
+    if request.peft is None:
+        return None
+    change = {"peft": None, "quantization": None, "double_quant": None, "autocast_adapter_dtype": True}
+    text = "without --lora" if isinstance(request.peft, LoraOptions) else "without --peft"
+    return text if request.quantization is None else f"{text} and --quantization", changed(request, change)
+
+
+_LARGER: tuple[Callable[[Request], _Larger | None], ...] = (
+    *(_batch, _rows, _kept_activations, _weights_in_float, _rank, _everything),
+)
+
+
+def larger(request: Request, files: SourceFiles | None) -> list[_Larger]:
+    """Return what could be turned up of a request, with what to say of it."""
+    found = [each for each in (make(request) for make in _LARGER) if each is not None]
+    if is_stored_quantized(files):  # packed weights train with an adapter alone
+        found = [each for each in found if each[1].peft is not None or request.peft is None]
+    return found
+
+
+def find_room(
+    request: Request, files: SourceFiles | None, gpu: Gpu, trials: Trials, progress: Progress
+) -> tuple[Advice, ...]:
+    """Return the changes with which the step still runs on `gpu`, each made alone."""
+    advice = []
+    for made, (text, asked) in enumerate(larger(request, files)[:MOST_TRIALS]):
+        progress(f"what could be turned up, trace {made + 1}: {text}")
+        try:
+            trial = trials.run(asked)
+        except (NotTraceableError, InspectorError):
+            continue
+        # Rows grow no further than the model's positions, and have no length where it takes no tokens.
+        is_longer = asked.recipe.seq_len != request.recipe.seq_len
+        was_cut = is_longer and trial.recipe.seq_len != asked.recipe.seq_len
+        if trial.on(gpu).fits and not was_cut:
+            advice.append(Advice(purpose=Purpose.TURN_UP, change=text, total_bytes=trial.total_bytes))
+    return tuple(advice)
+
+
+def _spec(lora: LoraOptions) -> str:
+    """Return the adapter as --lora takes it."""
+    values = (("r", lora.r), ("alpha", lora.alpha), ("dropout", lora.dropout), ("bias", lora.bias))
+    flags = (("dora", lora.dora), ("rslora", lora.rslora))
+    words = [f"{name}={value}" for name, value in values if value is not None]
+    return ",".join([*words, *(name for name, given in flags if given)])

@@ -1,0 +1,294 @@
+"""`--fit`: the largest batch, row or rank that runs on a GPU, each trial traced.
+
+Two traced sizes foretell the tapes of others (`extrapolate.interpolation`), which says where to trace next. What is
+reported was traced: the value that fits, and the next one, which does not.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from inspector.errors import UnsupportedModelError, UsageError, one_line
+from inspector.extrapolate.interpolation import DEGREE, TapesBySize, curve
+from inspector.extrapolate.sizes import Course, Sizes
+from inspector.memory.replay import Replays
+from inspector.memory.verdict import overhead, usable_bytes
+from inspector.planning.bisection import largest
+from inspector.planning.grid import Grid
+from inspector.planning.predictor import Progress, Trial, Trials
+from inspector.records.fit import QUANTITIES, Search, Tried
+from inspector.records.hardware import Gpu
+from inspector.records.request import LoraOptions, Request
+from inspector.workloads.training.trace_ import NotTraceableError
+
+__all__ = ["Experience", "find_largest", "nearly_largest", "with_value"]
+
+_MOST = 2**24
+_MOST_RANK = 2**16
+_MOST_FORETOLD = 48
+# How far the border of the recipe before may lie from where bytes say for it to be tried first.
+_NEARBY = 0.06
+# How many times the largest value traced the curves are followed.
+_FARTHEST = 8
+
+
+def _with_batch_size(request: Request, value: int) -> Request:
+    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, batch_size=value))
+
+
+def _with_seq_len(request: Request, value: int) -> Request:
+    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, seq_len=value))
+
+
+def _with_rank(request: Request, value: int) -> Request:
+    """Return the request with an adapter of another rank, whatever form it was given in."""
+    peft: Any = request.peft
+    if isinstance(peft, LoraOptions):
+        peft = dataclasses.replace(peft, r=value)
+    elif isinstance(peft, Mapping):
+        peft = {**peft, "r": value}
+    else:
+        peft = copy.deepcopy(peft)
+        peft.r = value
+    return dataclasses.replace(request, peft=peft)
+
+
+def _rank(request: Request) -> int:
+    """Return the rank that the search starts from, or raise UsageError where the adapter has none."""
+    peft = request.peft
+    if isinstance(peft, Mapping):
+        kind = str(peft.get("peft_type", "")).upper()
+        rank = peft.get("r", 8) if "r" in peft or kind == "LORA" else None
+    else:
+        rank = getattr(peft, "r", None) or (8 if isinstance(peft, LoraOptions) else None)
+    if not isinstance(rank, int) or rank < 1:
+        raise UsageError(
+            "--fit rank searches the rank r of an adapter, and none with a rank is asked for: add --lora r=8."
+        )
+    return rank
+
+
+_WITH: dict[str, Callable[[Request, int], Request]] = dict(
+    zip(QUANTITIES, (_with_batch_size, _with_seq_len, _with_rank), strict=True)
+)
+
+
+def with_value(request: Request, quantity: str, value: int) -> Request:
+    """Return the request with another value of a quantity."""
+    return _WITH[quantity](request, value)
+
+
+def find_largest(request: Request, quantity: str, gpu: Gpu, trials: Trials, progress: Progress) -> Search:
+    """Return the largest value of a quantity with which the step of `request` runs on `gpu`.
+
+    It was traced, and that the next one does not fit was traced, too.
+    """
+    start, most = _range(request, quantity, trials)
+    search = _Searched(request, quantity, gpu, trials, progress, Grid(most), Experience())
+    bounds = largest(search.fits, start=start, most=most, hint=search.hint)
+    return Search(
+        quantity=quantity,
+        gpu=gpu.name,
+        value=bounds.fits or None,
+        fails=bounds.fails if bounds.fails <= most else None,
+        most=most,
+        traces=bounds.trials,
+        tried=tuple(
+            Tried(value=value, fits=search.tried[value], total_bytes=search.traced[value].total_bytes)
+            for value in sorted(search.tried)
+        ),
+    )
+
+
+@dataclass(slots=True)
+class Experience:
+    """What searches with recipes much alike came to, which says where the next one looks first.
+
+    `values` are what was found and `traced` what was looked at, by quantity; `least_peak_bytes` is what was allocated
+    at least at the last border.
+    """
+
+    values: dict[str, int] = field(default_factory=dict)
+    traced: dict[str, Sequence[int]] = field(default_factory=dict)
+    least_peak_bytes: int | None = None
+
+
+def nearly_largest(
+    request: Request, quantity: str, gpu: Gpu, trials: Trials, experience: Experience, *, unit: int = 1
+) -> int:
+    """Return the largest value of a grid with which the step of `request` runs on `gpu`, 0 where none does.
+
+    The grid has multiples of `unit` less than 1 % apart, or one unit where that is more, and the end of the range. The
+    value was traced; that the next one does not fit was traced or foretold. The search takes from `experience` and adds
+    to it.
+    """
+    start, most = _range(request, quantity, trials)
+    grid = Grid(most, unit)
+    search = _Searched(request, quantity, gpu, trials, _silent, grid, experience)
+    first = grid.number(start - 1) + 1
+    bounds = largest(search.fits, start=first, most=grid.last, hint=search.hint, trusts_hint=True)
+    found = grid.value(bounds.fits)
+    if found:
+        experience.values[quantity] = found
+        experience.traced[quantity] = tuple(search.traced)
+    return found
+
+
+def _silent(_stage: str) -> None:
+    """Say nothing: a search in a process of its own has no terminal."""
+
+
+class _Searched:
+    """What a search has traced so far, and what that foretells. `tried` says which values fit, `traced` holds them."""
+
+    def __init__(
+        self,
+        request: Request,
+        quantity: str,
+        gpu: Gpu,
+        trials: Trials,
+        progress: Progress,
+        grid: Grid,
+        experience: Experience,
+    ) -> None:
+        self._request = request
+        self._quantity = quantity
+        self._usable = usable_bytes(gpu, overhead(gpu).bytes)
+        self._trials = trials
+        self._progress = progress
+        self._grid = grid
+        self._experience = experience
+        self._tapes = TapesBySize()
+        # What was allocated at least at the smallest value that was foretold to fail.
+        self._fails_bytes: float | None = None
+        self._known: dict[tuple[int, bytes], bool] = {}
+        self.tried: dict[int, bool] = {}
+        self.traced: dict[int, Trial] = {}
+
+    def fits(self, number: int) -> bool:
+        """Trace a value."""
+        value = self._grid.value(number)
+        self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_said(self.tried)}")
+        try:
+            trial = self._trials.run(with_value(self._request, self._quantity, value))
+        except NotTraceableError as error:
+            raise UnsupportedModelError(
+                f"nothing says whether {self._quantity} {value:,} fits: {one_line(error, 300)}; drop --fit."
+            ) from error
+        self._tapes.add(value, trial.course, trial.sizes)
+        self.traced[value] = trial
+        self.tried[value] = self._runs(trial.course, trial.sizes, trial.replays)
+        return self.tried[value]
+
+    def _runs(self, course: Course, sizes: Sizes, replays: Replays) -> bool:
+        """Tell whether a step runs in what the GPU has for it; the same sizes are replayed once."""
+        key = id(course), sizes.tobytes()
+        if key not in self._known:
+            self._known[key] = course.least_peak(sizes) <= self._usable and replays.run_under(self._usable)
+        return self._known[key]
+
+    def hint(self, low: int, high: int) -> int | None:
+        """Return the value that is probably the largest that fits, None where too little was traced to say."""
+        if len(self.tried) == 1:
+            return self._first_hint(low, high)
+        farthest = self._farthest(low, high)
+        # Below the border of what is allocated lies that of what the allocator has to reserve for it.
+        border = near = self._last_below(self._usable, low, farthest)
+        if self._experience.least_peak_bytes is not None:
+            near = max(self._last_below(self._experience.least_peak_bytes, low, farthest), 1)
+        if self._experience.values.get(self._quantity) == self._grid.value(low) and near - low <= _NEARBY * low:
+            near = low
+        if self._tapes.at(self._grid.value(border + 1)) is None:
+            return min(max(near, low + 1), high - 1)
+        if self._fails_bytes is not None and low and self._least_peak(low + 1) >= self._fails_bytes:
+            return low
+        found = largest(
+            self._foretells, start=near, most=border, hint=lambda _low, _high: near, most_trials=_MOST_FORETOLD
+        )
+        if found.fits:
+            self._experience.least_peak_bytes = int(self._least_peak(found.fits))
+        least = self._least_peak(found.fails)
+        # Where curves are followed no further, what lies beyond was not foretold to fail.
+        self._fails_bytes = least if found.fails <= border or least > self._usable else None
+        return found.fits
+
+    def _last_below(self, limit_bytes: int, low: int, high: int) -> int:
+        """Return the last value from `low` on and below `high` with no more allocated at its peak than the limit."""
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._least_peak(middle) <= limit_bytes else (low, middle)
+        return low
+
+    def _first_hint(self, low: int, high: int) -> int:
+        """Return where to look after a single trace: at the guess, or where what passes make would fill the rest."""
+        guess = self._experience.values.get(self._quantity)
+        if guess is not None:
+            self._add_known()
+            return min(max(self._grid.number(guess), low + 1), high - 1)
+        if low == 0:
+            return 1  # where the least does not fit either, nothing does
+        ((value, trial),) = self.traced.items()
+        growing, others = trial.course.peaks_of_passes(trial.sizes)
+        rest = max(self._usable - others, 0) * value // max(growing, 1)
+        return min(max(self._grid.number(rest), low + 1), high - 1)
+
+    def _add_known(self) -> None:
+        """Let tapes speak that cost no trace: those of the same passes before another optimizer."""
+        for value in self._experience.traced.get(self._quantity, ()):
+            trial = self._trials.known(with_value(self._request, self._quantity, value))
+            if trial is not None:
+                self._tapes.add(value, trial.course, trial.sizes)
+
+    def _farthest(self, low: int, high: int) -> int:
+        """Return how far the curves are followed: beyond what was traced they say little."""
+        return min(high, max(self._grid.number(_FARTHEST * max(self.traced)), low + 2))
+
+    def _least_peak(self, number: int) -> float:
+        """Return what is allocated at the peak of a value at least, as the tapes or else their peaks foretell it."""
+        value = self._grid.value(number)
+        foretold = self._tapes.at(value)
+        if foretold is not None:
+            course, sizes = foretold
+            return course.least_peak(sizes)
+        peaks = {each: trial.course.least_peak(trial.sizes) for each, trial in self.traced.items()}
+        nearest = sorted(peaks, key=lambda each: abs(peaks[each] - self._usable))[: DEGREE + 1]
+        return curve(nearest, [peaks[each] for each in nearest], value)
+
+    def _foretells(self, number: int) -> bool:
+        """Tell whether the step that is foretold for a value runs; what was traced is known."""
+        value = self._grid.value(number)
+        if value in self.tried:
+            return self.tried[value]
+        foretold = self._tapes.at(value)
+        assert foretold is not None
+        return self._runs(*foretold, self.traced[min(self.traced)].replays_of(*foretold))
+
+
+def _range(request: Request, quantity: str, trials: Trials) -> tuple[int, int]:
+    """Return where to start and how far to go."""
+    if quantity == "rank":
+        return _rank(request), _MOST_RANK
+    if quantity == "batch-size":
+        return request.recipe.batch_size, _MOST
+    try:
+        longest = trials.resolved(_with_seq_len(request, _MOST)).seq_len
+    except NotTraceableError as error:
+        raise UnsupportedModelError(f"no row was searched: {one_line(error, 300)}; drop --fit.") from error
+    if longest is None:
+        raise UsageError(
+            "--fit seq-len: the model takes no tokens, so that its rows have no length; use --fit batch-size."
+        )
+    return request.recipe.seq_len or 1, longest
+
+
+def _said(tried: Mapping[int, bool]) -> str:
+    """Say what is known so far."""
+    fitting = [value for value, fits in tried.items() if fits]
+    failing = [value for value, fits in tried.items() if not fits]
+    parts = [f"{max(fitting):,} fits"] if fitting else []
+    parts += [f"{min(failing):,} does not"] if failing else []
+    return f" ({', '.join(parts)})" if parts else ""

@@ -1,0 +1,1 @@
+"""bitsandbytes without the library: modules, products, and the package that stands in."""

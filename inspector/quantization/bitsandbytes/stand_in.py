@@ -1,0 +1,97 @@
+"""Let transformers and PEFT find `inspector.quantization.bitsandbytes.modules` where they look for bitsandbytes.
+
+Both ask whether the library is there when they are imported, and define their own layers for it only then. For the
+time of a block the module answers to its name, and PEFT's files on it (peft/tuners/*/bnb.py) run over it, so that
+PEFT's real layers sit on the stand-in. When the block ends everything is as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import transformers.integrations.bitsandbytes as integration
+
+from inspector.quantization.bitsandbytes import modules
+
+__all__ = ["bitsandbytes_stand_in"]
+
+_NAME = "bitsandbytes"
+_QUESTIONS = ("is_bnb_available", "is_bnb_4bit_available")
+# PEFT's files as they ran over the stand-in: once, so that their classes stay the same from block to block.
+_COPIES: dict[str, ModuleType] = {}
+
+
+@contextlib.contextmanager
+def bitsandbytes_stand_in() -> Iterator[None]:
+    """Stand in for bitsandbytes inside the block."""
+    with contextlib.ExitStack() as undo:
+        stand_in = _stand_in()
+        _put(undo, sys.modules, _NAME, stand_in)
+        _put(undo, vars(integration), "bnb", stand_in)
+        asked = [name for name, module in sys.modules.items() if name.startswith("peft.") and module is not None]
+        for name in asked:
+            values = vars(sys.modules[name])
+            for question in _QUESTIONS:
+                if question in values:
+                    _put(undo, values, question, _yes)
+        undo.enter_context(_own_layers())
+        yield
+
+
+@contextlib.contextmanager
+def _own_layers() -> Iterator[None]:
+    """Keep what PEFT defines on the stand-in apart from what it has defined on the library, if that is installed."""
+    before = _layer_modules()
+    for name in before:
+        del sys.modules[name]
+    sys.modules.update(_COPIES)
+    try:
+        yield
+    finally:
+        _COPIES.update(_layer_modules())
+        for name in _COPIES:
+            sys.modules.pop(name, None)
+            vars(sys.modules[name.rpartition(".")[0]]).pop("bnb", None)
+        sys.modules.update(before)
+        for name, module in before.items():
+            vars(sys.modules[name.rpartition(".")[0]])["bnb"] = module
+
+
+def _layer_modules() -> dict[str, ModuleType]:
+    """Return PEFT's modules on bitsandbytes that are imported."""
+    return {
+        name: module
+        for name, module in sys.modules.items()
+        if name.startswith("peft.tuners.") and name.endswith(".bnb") and module is not None
+    }
+
+
+def _put(undo: contextlib.ExitStack, where: dict[str, Any], name: str, value: Any) -> None:
+    """Set an entry, and have it put back."""
+    if name in where:
+        undo.callback(where.__setitem__, name, where[name])
+    else:
+        undo.callback(where.pop, name, None)
+    where[name] = value
+
+
+def _yes() -> bool:
+    """Say that the library is there."""
+    return True
+
+
+def _stand_in() -> ModuleType:
+    """Return a module called bitsandbytes."""
+    module = ModuleType(_NAME)
+    module.__spec__ = ModuleSpec(_NAME, None)
+    functional = ModuleType(f"{_NAME}.functional")
+    functional.__dict__.update(
+        dequantize_4bit=modules.dequantize_4bit, int8_vectorwise_dequant=modules.int8_vectorwise_dequant
+    )
+    module.__dict__.update(nn=modules, functional=functional)
+    return module

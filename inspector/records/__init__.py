@@ -1,0 +1,1 @@
+"""The data dictionary: every value that crosses a stage, one file a stage."""

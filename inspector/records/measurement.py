@@ -1,0 +1,112 @@
+"""The values of a measurement: the GPU at hand, what its allocator said phase by phase, and where the tape differs.
+
+Part of the data dictionary, with the same rules as `inspector.records`: field names are JSON keys, sizes are integers
+of bytes. docs/measure.md describes the JSON record that is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.records.memory import MemoryPhase
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Phase
+
+__all__ = ["Device", "Differing", "Figures", "Measurement"]
+
+# The smallest block of the allocator: scalars and helper kernels, which come and go.
+_SMALL_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The GPU that was measured on, as torch and the driver describe it.
+
+    `free_bytes` is what the driver had left before the run, once this process had its context. `descending_addresses`
+    says where the driver puts a new segment: below the last one or above it.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    threads_per_multiprocessor: int
+    memory_bytes: int
+    free_bytes: int
+    descending_addresses: bool = False
+    driver: str | None = None
+    cuda: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the allocator says of loading and of two steps, measured or predicted.
+
+    `process_bytes` is what nvidia-smi shows for the process when the steps are over, `device_used_bytes` all that is in
+    use on the GPU then; both None where they are not known.
+    """
+
+    phases: Sequence[MemoryPhase]
+    process_bytes: int | None = None
+    device_used_bytes: int | None = None
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Return the largest peak of any phase."""
+        return max(phase.peak_allocated_bytes for phase in self.phases)
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """Return the largest reserved peak of any phase."""
+        return max(phase.peak_reserved_bytes for phase in self.phases)
+
+    @property
+    def end_of_step_allocated_bytes(self) -> int:
+        """Return what is allocated when the last step is over."""
+        return self.phases[-1].end_allocated_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """A place where the allocator's history and the tape part: what each has there until they agree again.
+
+    Sizes are those that were asked for, negative where the memory is given back. `module` and `op` are those of the
+    tape at that place; where the tape has nothing there, those of the event before it.
+    """
+
+    step: int
+    phase: Phase
+    module: str
+    op: str
+    measured: Sequence[int]
+    predicted: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One run on a GPU beside its prediction.
+
+    `model` and `adapter` are as in a report, `quantization` has its method, source and double_quant where bitsandbytes
+    quantizes the base; `config` is that of the model where the bundled catalogue does not have it. `differing` are the
+    first places where history and tape part, `differing_count` how many there are.
+    """
+
+    versions: Mapping[str, str]
+    gpu: Device
+    model: Mapping[str, Any]
+    config: Mapping[str, Any] | None = None
+    adapter: Mapping[str, Any] | None = None
+    quantization: Mapping[str, Any] | None = None
+    recipe: Recipe
+    measured: Figures
+    predicted: Figures
+    differing: Sequence[Differing] = ()
+    differing_count: int = 0
+    notices: Sequence[str] = ()
+
+    @property
+    def telling(self) -> Differing | None:
+        """Return the first difference with an allocation of more than the smallest block, else the first of all."""
+        large = (each for each in self.differing if max((*each.measured, *each.predicted), default=0) > _SMALL_BYTES)
+        return next(large, self.differing[0] if self.differing else None)

@@ -1,0 +1,182 @@
+"""What a tape folds to, and bytes that need no tape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Category, Phase
+
+__all__ = [
+    "ACTIVATION_RULES",
+    "BatchInput",
+    "BlockShape",
+    "MemoryPhase",
+    "Peak",
+    "StaticBytes",
+    "StaticRecipe",
+    "Textbook",
+    "TextbookDifference",
+    "TextbookRule",
+    "TopModule",
+    "TrainingMemory",
+    "Unaccounted",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPhase:
+    """One phase of one step (step 0 is loading): what is held when it ends and at most during it.
+
+    `peak_allocated_bytes` is what `torch.cuda.max_memory_allocated()` returns at the phase's end when peaks were reset
+    at its start; likewise for reserved.
+    """
+
+    name: Phase
+    step: int
+    end_allocated_bytes: int
+    peak_allocated_bytes: int
+    end_reserved_bytes: int
+    peak_reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """The event after which the most bytes are allocated; `breakdown` names every category and sums to the peak."""
+
+    event_index: int
+    step: int
+    phase: Phase
+    module: str
+    op: str
+    breakdown: Mapping[Category, int]
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Return the sum of the parts: the peak itself."""
+        return sum(self.breakdown.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopModule:
+    """A module path (empty where no module was at work) and the bytes it allocated that are alive at the peak."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockShape:
+    """What rules of thumb know of a model: the sizes of its equal blocks, by the names of its configuration."""
+
+    hidden_size: int
+    layer_count: int
+    head_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unaccounted:
+    """Memory that a real step may take and the trace does not know; `why` says when, in a few words."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchInput:
+    """One tensor of the traced micro-batch."""
+
+    name: str
+    shape: Sequence[int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingMemory:
+    """What two traced training steps take.
+
+    `peak_allocated_bytes` and `peak_reserved_bytes` are what `torch.cuda.max_memory_allocated()` and
+    `max_memory_reserved()` would return, over loading and both steps. `phases` are loading and the phases of the second
+    step (the first has no optimizer state yet); `end_of_step_allocated_bytes` is of that step too. `platform` says for
+    which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of. The CUDA context
+    comes on top of all figures.
+    """
+
+    recipe: Recipe
+    platform: str
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    overhead_bytes: int
+    overhead_source: str
+    end_of_step_allocated_bytes: int
+    peak: Peak
+    phases: Sequence[MemoryPhase]
+    top_modules: Sequence[TopModule]
+    not_accounted: Sequence[Unaccounted]
+    inputs: Sequence[BatchInput] | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """Return what nvidia-smi would show for the process at its peak."""
+        return self.peak_reserved_bytes + self.overhead_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticRecipe:
+    """Bytes of one way to train that follow from counts and dtypes alone: no activations, no workspace, no context.
+
+    `frozen_bytes` are weights that are not trained, `trained_bytes` weights that are; gradients and optimizer state
+    belong to the latter.
+    """
+
+    frozen_bytes: int
+    trained_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    buffers_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Return the sum of the parts."""
+        return self.frozen_bytes + self.trained_bytes + self.gradients_bytes + self.optimizer_bytes + self.buffers_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticBytes:
+    """Static bytes of full fine-tuning and, where an adapter was asked for, of training the adapter."""
+
+    optimizer: str
+    full: StaticRecipe
+    adapter: StaticRecipe | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextbookDifference:
+    """One cause of the difference between a rule and the exact bytes; `bytes` is exact minus rule."""
+
+    cause: str
+    bytes: int
+
+
+# Names of the rules that say something of activations alone; the others are of what is held throughout.
+ACTIVATION_RULES = ("activations", "activations, as quoted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextbookRule:
+    """A rule of thumb beside the exact figure; `differences` add up to `exact_bytes - bytes`."""
+
+    name: str
+    formula: str
+    bytes: int
+    source: str
+    exact_bytes: int
+    differences: Sequence[TextbookDifference] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Textbook:
+    """The rules of thumb that apply to the request."""
+
+    rules: Sequence[TextbookRule]

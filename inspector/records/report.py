@@ -1,0 +1,43 @@
+"""The whole: everything that one inspection found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.records.checkpoint import CheckpointFacts
+from inspector.records.fit import Search, Verdict
+from inspector.records.memory import StaticBytes, Textbook, TrainingMemory
+from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
+from inspector.records.notice import Notice
+from inspector.records.serialize import plain
+
+__all__ = [
+    "SCHEMA",
+    "Report",
+]
+
+SCHEMA = "inspector/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything one inspection found. Renderers see this and nothing else."""
+
+    versions: Mapping[str, str]
+    model: ModelFacts
+    parameters: Census
+    quantization: QuantizationFacts | None = None
+    adapter: AdapterFacts | None = None
+    checkpoint: CheckpointFacts | None = None
+    static: StaticBytes | None = None
+    training: TrainingMemory | None = None
+    textbook: Textbook | None = None
+    fit: Sequence[Verdict] | None = None
+    search: Search | None = None
+    warnings: Sequence[Notice] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as the JSON object of schema `inspector/1`: plain values, keys that do not apply absent."""
+        return {"schema": SCHEMA, **plain(self)}

@@ -1,0 +1,68 @@
+"""What a source delivered: what the user named -> files."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inspector.records.checkpoint import StoredCheckpoint
+from inspector.records.notice import Notice
+
+__all__ = [
+    "Published",
+    "ServedFrom",
+    "SourceFiles",
+]
+
+
+class ServedFrom(str, enum.Enum):
+    """Where the configuration came from.
+
+    HUB: asked for over the network in this run (a file may still have come from the cache once its commit was known).
+    CACHE: the local Hugging Face cache, with no request made or after the network failed.
+    LOCAL: a file or directory on this machine, or an object of the Python API.
+    BUNDLED: the catalogue that ships with the inspector.
+    """
+
+    HUB = "hub"
+    CACHE = "cache"
+    LOCAL = "local"
+    BUNDLED = "bundled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A count that somebody else published for the same model.
+
+    `parameters` is a number of elements, `kind` says what was counted, `source` where it stands. `explanation` says in
+    a sentence why it differs from the model's own count, where that is known.
+    """
+
+    parameters: int
+    kind: str
+    source: str
+    explanation: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFiles:
+    """What a source delivered for one model.
+
+    `config` is the parsed config.json. `code_location` is the Hub id or directory that remote code would come from.
+    `checkpoint_dtype` is the dtype of the stored weights where the config does not say it, `checkpoint` what is stored.
+    `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model.
+    """
+
+    id: str
+    revision: str | None = None
+    served_from: ServedFrom
+    config: Mapping[str, Any]
+    code_location: str | None = None
+    checkpoint_dtype: str | None = None
+    published: Published | None = None
+    adapter_config: Mapping[str, Any] | None = None
+    adapter_id: str | None = None
+    checkpoint: StoredCheckpoint | None = None
+    notices: Sequence[Notice] = ()

@@ -1,0 +1,74 @@
+"""The tape: every allocation and every free of what was traced."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+__all__ = [
+    "Category",
+    "Event",
+    "EventKind",
+    "Phase",
+]
+
+
+class Category(str, enum.Enum):
+    """What a block of memory holds; every live block has exactly one category, which a retag may change.
+
+    WEIGHTS: parameters of the base model, saved copies included. ADAPTER: parameters that PEFT added.
+    BUFFERS: registered buffers. GRADIENTS: `.grad` of parameters. OPTIMIZER: optimizer state.
+    ACTIVATIONS: made in the forward pass and kept for the backward pass.
+    ATTENTION_MASK: masks and what they are expanded to. LOGITS_AND_LOSS: the output of the head and all that the
+    loss makes of it. TEMPORARIES: alive within a phase only, kernel workspaces included. INPUTS: the batch.
+    OTHER: persistent memory that no tensor of the model holds, such as cuBLAS workspaces.
+    """
+
+    WEIGHTS = "weights"
+    ADAPTER = "adapter"
+    BUFFERS = "buffers"
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer"
+    ACTIVATIONS = "activations"
+    ATTENTION_MASK = "attention_mask"
+    LOGITS_AND_LOSS = "logits_and_loss"
+    TEMPORARIES = "temporaries"
+    INPUTS = "inputs"
+    OTHER = "other"
+
+
+class Phase(str, enum.Enum):
+    """When an event happened: loading and attaching, then forward, backward and optimizer of each step."""
+
+    LOAD = "load"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+
+
+class EventKind(str, enum.Enum):
+    """ALLOCATE makes a block, FREE ends it, RETAG changes the category of a live block, EMPTY_CACHE acts on all."""
+
+    ALLOCATE = "allocate"
+    FREE = "free"
+    RETAG = "retag"
+    EMPTY_CACHE = "empty_cache"
+
+
+class Event(NamedTuple):
+    """One event on the tape.
+
+    `block` identifies the memory (an index that is never used again, -1 for EMPTY_CACHE), `bytes` is what was asked for
+    (0 for a zero-size tensor, which takes no block). `step` is 0 for loading, then counts steps from 1. `module` is the
+    path of the module at work and `op` the operation, both empty where there is none. `category` is that of the block
+    from this event on; for FREE it repeats the last one. A tuple, because a tape has tens of thousands.
+    """
+
+    kind: EventKind
+    block: int
+    phase: Phase
+    bytes: int = 0
+    category: Category = Category.TEMPORARIES
+    step: int = 0
+    module: str = ""
+    op: str = ""

@@ -1,0 +1,1 @@
+"""Report -> Document, one file a part of the report."""

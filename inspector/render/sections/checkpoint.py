@@ -1,0 +1,197 @@
+"""The stored weights as a section: what is downloaded, what it holds, how it fits the model, what loading takes.
+
+The rows of files add up to the whole repository. What the source does not say is left out, or said to be unknown where
+somebody would look for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from inspector.errors import one_line
+from inspector.records.checkpoint import CheckpointFacts, FormatComparison, FormatDifference, NamedTensors
+from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.names import grouped_names, with_remainder
+from inspector.units import format_bytes, format_count, format_share
+
+__all__ = ["checkpoint_section"]
+
+_LONGEST_LIST = 12
+_WAYS = {
+    "default": "default, then moved to the GPU",
+    "low_memory": "low_cpu_mem_usage=True",
+    "device_map": "device_map on one GPU",
+}
+
+_REASONS = {
+    "not_in_model": "not in the model",
+    "scales": "scales of FP8 blocks",
+    "buffers": "buffers",
+    "tied": "of tied parameters, stored again",
+    "not_in_checkpoint": "not stored",
+    "other_shape": "by another shape",
+    "unexplained": "not explained",
+}
+
+UNKNOWN_SIZES = "File sizes are not known: this source has the configuration only."
+NO_WEIGHTS = "There are no weights that from_pretrained would load."
+PICKLES = "Pickles are not opened: reading one means executing it. Only the sizes of the files are known."
+ON_TOP = (
+    "At most, as transformers 5 loads: files are mapped, so low_cpu_mem_usage changes nothing. Pages of mapped files "
+    "come on top while memory is free."
+)
+
+
+def checkpoint_section(facts: CheckpointFacts) -> Section:
+    """Return what is known of the download and of loading it."""
+    blocks: list[Table | Paragraph] = []
+    if facts.repository_files is not None or facts.files is not None:
+        blocks += [table for table in [_files(facts)] if table.rows]
+        if facts.format is None:
+            blocks.append(paragraph(NO_WEIGHTS))
+    else:
+        blocks.append(paragraph(UNKNOWN_SIZES))
+    rows = tuple(_content(facts))
+    if rows:
+        blocks.append(Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows))
+    if facts.format == "pickle":
+        blocks.append(paragraph(PICKLES))
+    if facts.loading:
+        blocks += [_loading(facts), paragraph(ON_TOP, Tone.QUIET)]
+    return Section(title="Download and loading", blocks=tuple(blocks))
+
+
+def _files(facts: CheckpointFacts) -> Table:
+    """Return what is downloaded and what is not; where all sizes are known, the rows add up to the repository."""
+    columns = (
+        column("", Kind.LABEL),
+        column("files", Kind.NUMBER),
+        column("bytes", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("", Kind.WORDS),
+    )
+    rows: list[Row] = []
+    if facts.files is not None and facts.bytes is not None:
+        words = f"{facts.format}, downloaded by from_pretrained"
+        rows.append(_file_row("weights", facts.files, facts.bytes, words, Tone.KEY))
+        small = (facts.download_bytes or facts.bytes) - facts.bytes
+        rows.append(_file_row("small files", None, small, "configuration and index, downloaded with them"))
+    for item in facts.left_out or ():
+        rows.append(_file_row(item.kind, item.files, item.bytes, "not downloaded by from_pretrained"))
+    if facts.repository_bytes is not None:
+        rows.append(_file_row("repository", facts.repository_files, facts.repository_bytes, "", Tone.TOTAL))
+    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 2, 3),), ((0, 1, 2),)))
+
+
+def _file_row(label: str, files: int | None, size: int, words: str, tone: Tone = Tone.PLAIN) -> Row:
+    count = "" if files is None else format_count(files)
+    return row((label, count, format_count(size), format_bytes(size), words), tone=tone)
+
+
+def _content(facts: CheckpointFacts) -> Iterator[Row]:
+    """Yield what is stored, and what of it the model has."""
+    if facts.largest_file_bytes is not None and facts.files != 1:
+        size = facts.largest_file_bytes
+        yield row(("largest file", f"{format_count(size)} bytes, {format_bytes(size)}"))
+    if facts.parameters is not None:
+        tensors = f" in {format_count(facts.tensors)} tensors" if facts.tensors is not None else ""
+        yield row(("stored", f"{format_count(facts.parameters)} elements{tensors}"))
+    if facts.beyond_parameters is not None:
+        yield _against_parameters(facts.beyond_parameters)
+    if facts.dtypes:
+        total = sum(facts.dtypes.values())
+        parts = (f"{one_line(name)} {format_share(count, total)}" for name, count in facts.dtypes.items())
+        yield row(("dtypes", ", ".join(parts)))
+    for item in facts.variants or ():
+        dtypes = f" of {', '.join(one_line(name) for name in item.dtypes)}" if item.dtypes else ""
+        words = f"{one_line(item.name, 60)}: {format_count(item.bytes)} bytes in {_files_of(item.files)}{dtypes}"
+        yield row(("variant", words))
+    if facts.by_format is not None:
+        yield from _by_format(facts.by_format)
+    if facts.not_in_checkpoint is not None and facts.not_in_model is not None:
+        yield from _side("not in the model", facts.not_in_model, "not loaded", Tone.PLAIN)
+        yield from _side("not stored", facts.not_in_checkpoint, "drawn at random", Tone.WARN)
+        if not facts.not_in_checkpoint.tensors and not facts.mismatched:
+            yield row(("fits", "✓ every tensor of the model is stored, in its shape"))
+    for difference in (facts.mismatched or ())[:_LONGEST_LIST]:
+        shapes = f"{list(difference.stored)} stored, {list(difference.model)} in the model"
+        yield row(("other shape", f"{one_line(difference.name, 200)}: {shapes}"), tone=Tone.WARN)
+    if len(facts.mismatched or ()) > _LONGEST_LIST:
+        more = len(facts.mismatched or ()) - _LONGEST_LIST
+        yield row(("", f"and {format_count(more)} more (JSON lists them all)"))
+
+
+def _against_parameters(beyond: Mapping[str, int]) -> Row:
+    """Set the stored elements beside P: equal, or different by so many and why."""
+    if not beyond:
+        return row(("", "✓ as many as P"))
+    parts = ", ".join(f"{format_count(count, signed=True)} {_REASONS[reason]}" for reason, count in beyond.items())
+    tone = Tone.WARN if "unexplained" in beyond else Tone.PLAIN
+    return row(("", f"{format_count(sum(beyond.values()), signed=True)} beside P: {parts}"), tone=tone)
+
+
+def _by_format(comparison: FormatComparison) -> Iterator[Row]:
+    """Yield the bytes in the headers beside those of the format, and the tensors that are stored otherwise."""
+    stored = format_count(comparison.stored_bytes)
+    beyond = comparison.stored_bytes - comparison.expected_bytes - comparison.varying_bytes
+    text = ""
+    if comparison.varying_bytes:
+        text = f", {format_count(comparison.varying_bytes)} of them text whose length depends on data"
+    method = one_line(comparison.method)
+    if not comparison.differences:
+        yield row(("by format", f"✓ {stored} bytes in tensors{text}: every one as {method} makes it"))
+        return
+    said = f"{stored} bytes in tensors{text}, {format_count(beyond, signed=True)} beside what {method} makes"
+    yield row(("by format", said), tone=Tone.WARN)
+    for difference in comparison.differences[:_LONGEST_LIST]:
+        yield row(("", _difference(difference)), tone=Tone.WARN)
+    hidden = len(comparison.differences) - _LONGEST_LIST
+    if hidden > 0:
+        yield row(("", f"and {format_count(hidden)} more (JSON lists them all)"))
+
+
+def _difference(difference: FormatDifference) -> str:
+    """Say which tensors are stored otherwise, and how."""
+    names = [one_line(name, 200) for name in difference.names]
+    name = names[0] if len(names) == 1 else f"{names[0]} and {format_count(len(names) - 1)} more"
+    count = "" if difference.tensors == 1 else f" ({format_count(difference.tensors)} tensors)"
+    sides = [
+        "not " + word if shape is None else f"{one_line(dtype or '')} {list(shape)} {word}"
+        for word, dtype, shape in (
+            ("stored", difference.stored_dtype, difference.stored_shape),
+            ("expected", difference.expected_dtype, difference.expected_shape),
+        )
+    ]
+    beyond = difference.stored_bytes - difference.expected_bytes
+    return f"{name}{count}: {', '.join(sides)}, {format_count(beyond, signed=True)} bytes"
+
+
+def _side(label: str, names: NamedTensors, words: str, tone: Tone) -> Iterator[Row]:
+    """Yield the tensors that one side only has: how many, and their names."""
+    if not names.tensors:
+        return
+    count = f"{format_count(names.tensors)} {'tensor' if names.tensors == 1 else 'tensors'}"
+    yield row((label, f"{count} of {format_count(names.parameters)} elements, {words}"), tone=tone)
+    for each in with_remainder(grouped_names(names.names), _LONGEST_LIST):
+        yield row(("", each))
+
+
+def _files_of(count: int) -> str:
+    return f"{format_count(count)} {'file' if count == 1 else 'files'}"
+
+
+def _loading(facts: CheckpointFacts) -> Table:
+    """Return the memory that each way of loading takes."""
+    columns = (
+        column("loading", Kind.LABEL),
+        column("main memory", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("GPU", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+    )
+    rows = []
+    for cost in facts.loading or ():
+        gpu = ("", "") if cost.gpu_bytes is None else (format_count(cost.gpu_bytes), format_bytes(cost.gpu_bytes))
+        host = (format_count(cost.host_bytes), format_bytes(cost.host_bytes))
+        rows.append(row((_WAYS[cost.way], *host, *gpu)))
+    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3),), ((0, 1), (0, 3))))

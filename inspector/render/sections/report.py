@@ -1,0 +1,317 @@
+"""Report -> Document: which facts are shown, in which order and in which words.
+
+This is the one selection behind the text, Markdown and HTML renderers; JSON shows the report itself. Exact integers
+stand beside every rounded figure. A section whose facts the report does not have is absent. Names are repeated less
+often than in the records: the module tree names each module relative to the row above it, siblings share one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from inspector.errors import one_line
+from inspector.records.memory import StaticBytes, Textbook
+from inspector.records.model import AdapterFacts, Census, MatchedNames
+from inspector.records.report import Report
+from inspector.records.source import Published, ServedFrom
+from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.checkpoint import checkpoint_section
+from inspector.render.sections.fit import fit_row, fit_section, search_section
+from inspector.render.sections.names import grouped_names, with_remainder
+from inspector.render.sections.quantization import quantization_section
+from inspector.render.sections.training import answer_row, training_section
+from inspector.render.sections.tree import tree_section
+from inspector.units import format_bytes, format_count, format_share, format_short_count
+
+__all__ = ["document"]
+
+_SERVED_FROM = {
+    ServedFrom.HUB: "configuration from the Hugging Face Hub",
+    ServedFrom.CACHE: "configuration from the local Hugging Face cache",
+    ServedFrom.LOCAL: "configuration from this machine",
+    ServedFrom.BUNDLED: "configuration from the bundled catalogue",
+}
+
+# Fields of a PEFT config that say nothing about this adapter, or that stand elsewhere in the report.
+_UNTOLD_OPTIONS = {
+    "peft_type",
+    "peft_version",
+    "task_type",
+    "base_model_name_or_path",
+    "auto_mapping",
+    "revision",
+    "inference_mode",
+    "modules_to_save",
+}
+
+NOT_INCLUDED = (
+    "Activations, kernel workspaces and the CUDA context are not in these figures: a training step needs more."
+)
+
+
+def document(report: Report) -> Document:
+    """Return everything that the report says, in the order in which people read it."""
+    census = report.parameters
+    sections = [_answer(report), _groups(census), _dtypes(census), *_checks(census)]
+    if report.quantization:
+        sections.append(quantization_section(report.quantization))
+    if report.adapter:
+        sections.append(_adapter(report.adapter))
+    if report.checkpoint:
+        sections.append(checkpoint_section(report.checkpoint))
+    if report.training:
+        sections.append(training_section(report.training, report.textbook))
+    if report.training and report.fit:
+        sections.append(fit_section(report.fit, report.training.platform))
+    if report.search:
+        sections.append(search_section(report.search))
+    if report.static:
+        sections.append(_static(report.static))
+    if report.textbook:
+        sections.append(_textbook(report.textbook))
+    if census.tree:
+        sections.append(tree_section(census))
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    return Document(
+        title=one_line(report.model.id),
+        subtitle=tuple(_subtitle(report)),
+        sections=tuple(sections),
+        warnings=tuple(paragraph(notice.message).text for notice in report.warnings),
+        footer=one_line(versions),
+    )
+
+
+def _subtitle(report: Report) -> Iterator[str]:
+    """Say which class was counted, in which dtype, and where its configuration came from."""
+    model = report.model
+    parts = [f"{model.model_class} ({model.model_type})", model.dtype]
+    if model.revision:
+        parts.append(f"revision {_short_revision(model.revision)}")
+    parts.append(_SERVED_FROM[model.source])
+    yield one_line(", ".join(one_line(part) for part in parts), 1000)
+    if model.adapter_id:
+        yield f"adapter {one_line(model.adapter_id)}"
+
+
+def _short_revision(revision: str) -> str:
+    """Return the first characters of a commit hash; a branch or tag as it is."""
+    is_commit = len(revision) == 40 and all(character in "0123456789abcdef" for character in revision)
+    return revision[:8] if is_commit else one_line(revision)
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+def _answer(report: Report) -> Section:
+    """Return P, P_a and what they cost, before anything else."""
+    census = report.parameters
+    columns = (
+        column("", Kind.LABEL),
+        column("", Kind.LABEL),
+        column("", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("", Kind.WORDS),
+    )
+    rows = [_count("P", "parameters", census.base, tone=Tone.KEY)]
+    share = f"{format_share(census.trainable, census.total)} of the total"
+    if report.adapter:
+        rows.append(_count("P_a", "trained", census.trainable, f"{share}, {report.adapter.type}", tone=Tone.KEY))
+    else:
+        words = "all of them: full fine-tuning" if census.trainable == census.total else share
+        rows.append(_count("", "trained", census.trainable, words, tone=Tone.KEY))
+    rows.append(_count("", "total", census.total, "with the adapter" if report.adapter else ""))
+    rows.append(_count("", "frozen", census.frozen))
+    if census.active is not None:
+        words = f"{format_share(census.active, census.base)} of P: a token meets few experts"
+        rows.append(_count("", "active per token", census.active, words))
+    if report.training:
+        rows.append(answer_row(report.training))
+        rows += [fit_row(report.fit)] if report.fit else []
+    elif report.static:
+        recipe = report.static.adapter or report.static.full
+        words = "before any activation; parts below"
+        cells = ("", "static bytes", format_count(recipe.total_bytes), format_bytes(recipe.total_bytes), words)
+        rows.append(row(cells, tone=Tone.KEY))
+    return Section(title="", blocks=(Table(columns=columns, rows=tuple(rows)),))
+
+
+def _count(symbol: str, what: str, count: int, words: str = "", *, tone: Tone = Tone.PLAIN) -> Row:
+    """Return one count of the answer."""
+    return row((symbol, what, format_count(count), format_short_count(count), words), tone=tone)
+
+
+def _groups(census: Census) -> Section:
+    """Return the parameters by role, which add up to the total."""
+    columns = (
+        column("role", Kind.LABEL),
+        column("parameters", Kind.NUMBER),
+        column("share", Kind.NUMBER, quiet=True),
+        column("", Kind.BAR),
+    )
+    rows = [
+        row(
+            (role.value, format_count(count), format_share(count, census.total), ""),
+            share=count / census.total if census.total else 0.0,
+        )
+        for role, count in census.groups.items()
+    ]
+    total = sum(census.groups.values())
+    rows.append(row(("total", format_count(total), format_share(total, census.total), ""), tone=Tone.TOTAL))
+    return Section(title="Parameters by role", blocks=(Table(columns=columns, rows=tuple(rows)),))
+
+
+def _dtypes(census: Census) -> Section:
+    """Return the bytes of the parameters by dtype, and the buffers, which are no parameters."""
+    columns = (
+        column("dtype", Kind.NAME),
+        column("bytes", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("share", Kind.NUMBER, quiet=True),
+    )
+    sizes = (*census.dtypes.items(), ("total", census.bytes))
+    rows = [
+        row(
+            (name, format_count(size), format_bytes(size), format_share(size, census.bytes)),
+            tone=Tone.TOTAL if index == len(census.dtypes) else Tone.PLAIN,
+        )
+        for index, (name, size) in enumerate(sizes)
+    ]
+    buffers = f"Buffers come on top: {format_count(census.buffers)} elements, {_size(census.buffer_bytes)}."
+    return Section(
+        title="Bytes of the parameters", blocks=(Table(columns=columns, rows=tuple(rows)), paragraph(buffers))
+    )
+
+
+def _checks(census: Census) -> Iterator[Section]:
+    """Yield which names share a parameter and what others counted, where there is either."""
+    columns = (column("", Kind.LABEL), column("", Kind.WORDS))
+    tied = [" = ".join(one_line(name) for name in names) for names in census.tied]
+    rows = _labelled("tied", with_remainder(f"{names}, counted once" for names in tied))
+    if census.published:
+        rows += _published(census.published, census.base)
+    if rows:
+        yield Section(title="Checks", blocks=(Table(columns=columns, rows=tuple(rows)),))
+
+
+def _published(published: Published, own: int) -> Iterator[Row]:
+    """Set the published count beside the own one: equal, or different by so many and why."""
+    difference = published.parameters - own
+    count = format_count(published.parameters)
+    if difference == 0:
+        yield row(("published", f"{count}: ✓ equal to P"))
+    else:
+        more = f"{format_count(abs(difference))} {'more' if difference > 0 else 'fewer'} than P"
+        yield row(("published", f"{count}: {more}"), tone=Tone.WARN if published.explanation is None else Tone.PLAIN)
+        yield row(("", published.explanation or "The cause of the difference is not known."))
+    yield row(("", f"{published.kind}: {published.source}"), tone=Tone.QUIET)
+
+
+# --- adapter ----------------------------------------------------------------------------------------------------------
+
+
+def _adapter(adapter: AdapterFacts) -> Section:
+    """Return what the adapter is, what it hit and what it missed."""
+    columns = (column("", Kind.LABEL), column("", Kind.WORDS))
+    rows = [row(("type", adapter.type), tone=Tone.KEY)]
+    options = _options(adapter.config)
+    if options:
+        rows.append(row(("options", options)))
+    if adapter.targets:
+        count = adapter.targets.matched_count
+        rows.append(row(("targets", f"{format_count(count)} {'module' if count == 1 else 'modules'}")))
+        rows += _matched("", adapter.targets)
+    if adapter.modules_to_save:
+        rows += _matched("trained whole", adapter.modules_to_save)
+    size = "not known: it depends on the values of the weights"
+    if adapter.file_bytes is not None:
+        size = f"{_size(adapter.file_bytes)}: adapter_model.safetensors as PEFT saves it"
+    rows.append(row(("file size", size)))
+    return Section(title="Adapter", blocks=(Table(columns=columns, rows=tuple(rows)),))
+
+
+def _options(config: Mapping[str, object]) -> str:
+    """Return the options that were set, as `name=value`."""
+    told = {name: value for name, value in config.items() if name not in _UNTOLD_OPTIONS}
+    return ", ".join(
+        f"{one_line(name, 60)}={one_line(_listed(value), 200)}"
+        for name, value in told.items()
+        if value is not None and value is not False and value not in ("", [], (), {}, set())
+    )
+
+
+def _listed(value: object) -> object:
+    """Return a list as its items, without Python's brackets; a set in the order of the alphabet."""
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=str)
+    return "/".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _matched(label: str, names: MatchedNames) -> Iterator[Row]:
+    """Yield the names that were hit, siblings on one line, and loudly those that hit nothing."""
+    matched = with_remainder(grouped_names(names.matched))
+    if matched or label:
+        yield from _labelled(label, matched or ["none"])
+    for missed in _labelled("not found", with_remainder(one_line(name) for name in names.unmatched)):
+        yield row(missed.cells, tone=Tone.WARN)
+
+
+def _labelled(label: str, values: Sequence[str]) -> list[Row]:
+    """Return one row for each value, with the label before the first."""
+    return [row((label if index == 0 else "", value)) for index, value in enumerate(values)]
+
+
+def _size(size_bytes: int) -> str:
+    """Return bytes exactly and, where that differs, for people."""
+    exact = f"{format_count(size_bytes)} bytes"
+    return exact if abs(size_bytes) < 1024 else f"{exact} ({format_bytes(size_bytes)})"
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def _static(static: StaticBytes) -> Section:
+    """Return what stays in memory for the whole of training, by kind and recipe; every column adds up to its total."""
+    recipes = [("full fine-tuning", static.full)]
+    if static.adapter:
+        recipes.append(("adapter", static.adapter))
+    columns = [column("", Kind.NAME)]
+    for title, _ in recipes:
+        columns += [column(title, Kind.NUMBER), column("", Kind.NUMBER, quiet=True)]
+    parts = (
+        ("frozen weights", "frozen_bytes"),
+        ("trained weights", "trained_bytes"),
+        ("gradients", "gradients_bytes"),
+        (f"optimizer {one_line(static.optimizer)}", "optimizer_bytes"),
+        ("buffers", "buffers_bytes"),
+        ("total", "total_bytes"),
+    )
+    rows = []
+    for label, name in parts:
+        sizes = [getattr(recipe, name) for _, recipe in recipes]
+        cells = [cell for size in sizes for cell in (format_count(size), format_bytes(size))]
+        rows.append(row((label, *cells), tone=Tone.TOTAL if label == "total" else Tone.PLAIN))
+    views = (((0, 1, 2, 3, 4),), ((0, 1, 2), (0, 3, 4))) if static.adapter else ()
+    table = Table(columns=tuple(columns), rows=tuple(rows), views=views)
+    return Section(title="Static bytes of training", blocks=(table, paragraph(NOT_INCLUDED)))
+
+
+def _textbook(textbook: Textbook) -> Section:
+    """Return each rule of thumb as a sum: the rule, what it misses, and the exact bytes."""
+    blocks: list[Table | Paragraph] = []
+    for rule in textbook.rules:
+        columns = (
+            column(rule.name, Kind.WORDS),
+            column("bytes", Kind.NUMBER),
+            column("", Kind.NUMBER, quiet=True),
+        )
+        rows = [row((f"rule {rule.formula}", format_count(rule.bytes), format_bytes(rule.bytes)))]
+        rows += [
+            row((item.cause, format_count(item.bytes, signed=True), format_bytes(item.bytes, signed=True)))
+            for item in rule.differences
+        ]
+        total = ("exact", format_count(rule.exact_bytes), format_bytes(rule.exact_bytes))
+        rows.append(row(total, tone=Tone.TOTAL))
+        blocks.append(Table(columns=columns, rows=tuple(rows)))
+    sources = dict.fromkeys(rule.source for rule in textbook.rules)
+    blocks += [paragraph(f"Source: {source}", Tone.QUIET) for source in sources]
+    return Section(title="Rules of thumb, and what they miss", blocks=tuple(blocks))

@@ -1,0 +1,1 @@
+"""Document -> text, Markdown, HTML, JSON."""

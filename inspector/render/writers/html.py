@@ -1,0 +1,95 @@
+"""The report as one self-contained HTML fragment for notebooks: tables with inline style, no script, no address loaded.
+
+Colours are those of the page around it (`currentColor`), so that it suits light and dark themes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from inspector.records.report import Report
+from inspector.render.document import Column, Kind, Paragraph, Row, Section, Table, Tone
+from inspector.render.sections.report import document
+
+__all__ = ["render_html"]
+
+_CELL = "border:0;padding:1px 10px 1px 0;vertical-align:top;"
+_NUMBER = f"{_CELL}text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums;"
+_WORDS = f"{_CELL}text-align:left;max-width:48em;white-space:normal;"
+_BAR = "height:0.7em;margin-top:0.3em;background:#3b82c4;"
+_STYLE_OF_TONE = {
+    Tone.PLAIN: "",
+    Tone.KEY: "font-weight:bold;",
+    Tone.TOTAL: "font-weight:bold;border-top:1px solid currentColor;",
+    Tone.WARN: "color:#b45309;",
+    Tone.QUIET: "opacity:0.7;",
+}
+
+
+def render_html(report: Report) -> str:
+    """Return the report as an HTML fragment."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    """Yield the lines of the fragment from headline to versions."""
+    shown = document(report)
+    yield '<div class="inspector-report" style="line-height:1.4;">'
+    yield f'<div style="font-size:1.25em;font-weight:bold;">{escape(shown.title)}</div>'
+    yield from (f'<div style="opacity:0.7;">{escape(line)}</div>' for line in shown.subtitle)
+    for section in shown.sections:
+        yield from _section_lines(section)
+    if shown.warnings:
+        yield _heading("Warnings")
+        style = "border-left:4px solid #d97706;padding-left:8px;margin:4px 0;"
+        yield from (f'<div style="{style}">{escape(warning)}</div>' for warning in shown.warnings)
+    yield f'<div style="opacity:0.6;font-size:0.85em;margin-top:12px;">{escape(shown.footer)}</div>'
+    yield "</div>"
+
+
+def _heading(title: str) -> str:
+    """Return the title of a section."""
+    return f'<div style="font-weight:bold;margin-top:12px;">{escape(title)}</div>'
+
+
+def _section_lines(section: Section) -> Iterator[str]:
+    """Yield the title of a section and its blocks."""
+    if section.title:
+        yield _heading(section.title)
+    for block in section.blocks:
+        if isinstance(block, Paragraph):
+            yield f'<div style="{_STYLE_OF_TONE[block.tone]}">{escape(block.text)}</div>'
+        else:
+            yield from _table_lines(block)
+
+
+def _table_lines(table: Table) -> Iterator[str]:
+    """Yield a table of all columns."""
+    yield '<table style="border-collapse:collapse;border:0;margin:4px 0;">'
+    if any(column.title for column in table.columns):
+        titles = (
+            f'<th style="{_cell_style(each)}font-weight:normal;opacity:0.7;">{escape(each.title)}</th>'
+            for each in table.columns
+        )
+        yield f"<tr>{''.join(titles)}</tr>"
+    for item in table.rows:
+        cells = (_cell(item, index, each) for index, each in enumerate(table.columns))
+        yield f'<tr style="{_STYLE_OF_TONE[item.tone]}">{"".join(cells)}</tr>'
+    yield "</table>"
+
+
+def _cell(item: Row, index: int, each: Column) -> str:
+    """Return one cell; a bar is a box as wide as its share."""
+    if each.kind is Kind.BAR:
+        bar = f'<div style="{_BAR}width:{100 * item.share:.1f}%;"></div>' if item.share else ""
+        return f'<td style="{_CELL}width:14em;">{bar}</td>'
+    indent = f"padding-left:{1.2 * item.depth:.1f}em;" if item.depth and not index else ""
+    return f'<td style="{_cell_style(each)}{indent}">{escape(item.cells[index])}</td>'
+
+
+def _cell_style(each: Column) -> str:
+    """Return the style of the cells of a column."""
+    if each.kind is Kind.NUMBER:
+        return _NUMBER + ("opacity:0.7;" if each.quiet else "")
+    return _WORDS

@@ -1,0 +1,219 @@
+"""Tables and sentences -> lines of a given width: which columns fit, where names are cropped, where sentences wrap.
+
+A line is a list of spans, each with the name of a style; `text` gives the styles their colours. Widths are terminal
+cells, so wide characters count twice. Numbers are never cut: where even the narrowest view of a table is too wide, its
+lines are longer than the width.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len, chop_cells
+
+from inspector.render.document import Column, Kind, Row, Table, Tone
+from inspector.render.writers.glyphs import Charset
+
+__all__ = ["INDENT", "Line", "Span", "crop_middle", "table_lines", "wrap"]
+
+INDENT = 2
+_GAP = 2
+_SHORTEST_NAME = 18
+_SHORTEST_FIRST_NAME = 18
+_SHORTEST_WORDS = 22
+_LONGEST_WORDS = 96
+_LONGEST_FIRST_WORDS = 72
+_SHORTEST_BAR = 8
+_LONGEST_BAR = 40
+_DEEPEST_WORDS = 12
+_TREE_INDENT = 2
+
+STYLE_OF_TONE = {Tone.PLAIN: "plain", Tone.KEY: "key", Tone.TOTAL: "total", Tone.WARN: "warn", Tone.QUIET: "quiet"}
+
+
+class Span(NamedTuple):
+    """A piece of a line in one style."""
+
+    text: str
+    style: str
+
+
+Line = list[Span]
+
+
+def table_lines(table: Table, width: int, charset: Charset) -> Iterator[Line]:
+    """Yield the lines of the first view of `table` that fits `width`."""
+    views = table.views or ((tuple(range(len(table.columns))),),)
+    chosen = next((view for view in views if _fits(table, view, width)), views[-1])
+    for index, selection in enumerate(chosen):
+        if index:
+            yield []
+        yield from _selection_lines(_select(table, selection), width, charset)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return `text` on lines of at most `width` cells, broken between words and, where one is longer, inside it."""
+    lines = [""]
+    for word in text.split():
+        room = width - cell_len(lines[-1]) - 1 if lines[-1] else width
+        if cell_len(word) <= room:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+            continue
+        if not lines[-1]:
+            lines.pop()
+        lines += chop_cells(word, width)
+    return lines
+
+
+@functools.lru_cache(maxsize=4096)
+def crop_middle(text: str, width: int) -> str:
+    """Return `text` in at most `width` cells, its middle replaced by an ellipsis."""
+    if cell_len(text) <= width:
+        return text
+    if width < 3:
+        return "…" * min(width, 1)
+    head = text[: (width - 1) // 2]
+    while cell_len(head) > (width - 1) // 2:
+        head = head[:-1]
+    tail = text[-(width - 1 - cell_len(head)) :]
+    while cell_len(head) + 1 + cell_len(tail) > width:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+# --- one table --------------------------------------------------------------------------------------------------------
+
+
+def _select(table: Table, selection: Sequence[int]) -> Table:
+    """Return the table with the selected columns only."""
+    rows = tuple(
+        Row(cells=tuple(item.cells[index] for index in selection), tone=item.tone, depth=item.depth, share=item.share)
+        for item in table.rows
+    )
+    return Table(columns=tuple(table.columns[index] for index in selection), rows=rows)
+
+
+def _fits(table: Table, view: Sequence[Sequence[int]], width: int) -> bool:
+    """Tell whether each table of the view fits when its flexible columns are as narrow as is still readable."""
+    return all(_least_width(_select(table, selection)) <= width for selection in view)
+
+
+def _least_width(table: Table) -> int:
+    """Return the width that the table needs at least; words and bars can do without room of their own."""
+    naturals = _natural_widths(table)
+    kept = [
+        min(natural, _shortest(column, index))
+        for index, (column, natural) in enumerate(zip(table.columns, naturals, strict=True))
+        if not (index and column.kind in (Kind.WORDS, Kind.BAR))
+    ]
+    return INDENT + sum(kept) + _GAP * (len(kept) - 1)
+
+
+def _shortest(column: Column, index: int) -> int:
+    """Return how narrow a column may become and still be readable."""
+    if column.kind is Kind.NAME:
+        return _SHORTEST_NAME if index else _SHORTEST_FIRST_NAME
+    return {Kind.WORDS: _SHORTEST_WORDS, Kind.BAR: _SHORTEST_BAR}.get(column.kind, sys.maxsize)
+
+
+def _natural_widths(table: Table) -> list[int]:
+    """Return the width of the longest cell of each column."""
+    widths = []
+    for index, column in enumerate(table.columns):
+        cells = [cell_len(item.cells[index]) + (0 if index else _TREE_INDENT * item.depth) for item in table.rows]
+        widths.append(_LONGEST_BAR if column.kind is Kind.BAR else max([cell_len(column.title), *cells]))
+    return widths
+
+
+def _widths(table: Table, width: int) -> list[int]:
+    """Return the width of each column; 0 for words that go below their row and for a bar without room."""
+    widths = _natural_widths(table)
+    over = INDENT + sum(widths) + _GAP * (len(widths) - 1) - width
+    for index in _giving_way(table.columns):
+        least = min(widths[index], _shortest(table.columns[index], index))
+        kept = max(widths[index] - max(over, 0), least)
+        over -= widths[index] - kept
+        if over > 0 and index and table.columns[index].kind is not Kind.NAME:
+            over -= kept + _GAP
+            kept = 0
+        widths[index] = kept
+    return [
+        min(size, _LONGEST_WORDS if index else _LONGEST_FIRST_WORDS) if column.kind is Kind.WORDS else size
+        for index, (column, size) in enumerate(zip(table.columns, widths, strict=True))
+    ]
+
+
+def _giving_way(columns: Sequence[Column]) -> list[int]:
+    """Return the flexible columns in the order in which they give room: bars, words, then names from the last."""
+    last_first = list(reversed(range(len(columns))))
+    return [index for kind in (Kind.BAR, Kind.WORDS, Kind.NAME) for index in last_first if columns[index].kind is kind]
+
+
+def _selection_lines(table: Table, width: int, charset: Charset) -> Iterator[Line]:
+    """Yield the lines of one table: titles, rows, and a rule above a total."""
+    widths = _widths(table, width)
+    table_width = sum(widths) + _GAP * (sum(1 for size in widths if size) - 1)
+    if any(column.title for column in table.columns):
+        titles = Row(cells=tuple(column.title for column in table.columns), tone=Tone.QUIET)
+        yield from _row_lines(titles, table.columns, widths, width, charset)
+    for item in table.rows:
+        if item.tone is Tone.TOTAL:
+            bars = sum(size + _GAP for size, each in zip(widths, table.columns, strict=True) if each.kind is Kind.BAR)
+            yield [Span(" " * INDENT, "plain"), Span("─" * (table_width - bars), "quiet")]
+        yield from _row_lines(item, table.columns, widths, width, charset)
+
+
+def _row_lines(
+    item: Row, columns: Sequence[Column], widths: Sequence[int], width: int, charset: Charset
+) -> Iterator[Line]:
+    """Yield the lines of one row: one, or as many as its words need."""
+    style = STYLE_OF_TONE[item.tone]
+    cells = [
+        _cell(item, index, each, size, charset) for index, (each, size) in enumerate(zip(columns, widths, strict=True))
+    ]
+    for height in range(max(len(lines) for lines in cells)):
+        line = [Span(" " * INDENT, "plain")]
+        for lines, each, size in zip(cells, columns, widths, strict=True):
+            if not size:
+                continue
+            text = lines[height] if height < len(lines) else ""
+            padding = " " * (size - cell_len(text))
+            text = padding + text if each.kind is Kind.NUMBER else text + padding
+            line.append(Span(text, _cell_style(each, style)))
+            line.append(Span(" " * _GAP, "plain"))
+        yield _stripped(line)
+    for index, size in enumerate(widths):
+        if not size and columns[index].kind is Kind.WORDS and item.cells[index]:
+            indent = INDENT + min(widths[0] + _GAP, _DEEPEST_WORDS) + _TREE_INDENT
+            for text in wrap(item.cells[index], min(width - indent, _LONGEST_WORDS)):
+                yield [Span(" " * indent, "plain"), Span(text, "quiet")]
+
+
+def _cell(item: Row, index: int, each: Column, size: int, charset: Charset) -> list[str]:
+    """Return the lines of one cell."""
+    if each.kind is Kind.BAR:
+        return [charset.bar(item.share, size)]
+    text = item.cells[index]
+    if each.kind is Kind.WORDS:
+        return wrap(text, size) if size else [""]
+    indent = " " * (0 if index else _TREE_INDENT * item.depth)
+    return [indent + (crop_middle(text, size - len(indent)) if each.kind is Kind.NAME else text)]
+
+
+def _cell_style(each: Column, style: str) -> str:
+    """Return the style of a cell: that of its row, except for bars and what only repeats another column."""
+    if each.kind is Kind.BAR:
+        return "bar"
+    return "quiet" if each.quiet and style in ("plain", "quiet") else style
+
+
+def _stripped(line: Line) -> Line:
+    """Return the line without blanks at its end."""
+    while line and not line[-1].text.strip():
+        line.pop()
+    if line:
+        line[-1] = line[-1]._replace(text=line[-1].text.rstrip())
+    return line

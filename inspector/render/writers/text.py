@@ -1,0 +1,126 @@
+"""The report for a terminal: rich draws the styles, `layout` has decided every line before.
+
+Colours are the terminal's own sixteen, so that they suit its theme. Without colour no escape sequence is written at
+all; weight and colour never carry a fact that the words do not. Text from outside is never read as rich's markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
+
+from inspector.records.report import Report
+from inspector.render.document import Document, Paragraph, Section, Table
+from inspector.render.sections.report import document
+from inspector.render.writers.glyphs import Charset
+
+if TYPE_CHECKING:
+    from inspector.render.writers.layout import Line
+
+__all__ = ["render_text", "write_text"]
+
+_STYLES = {
+    "plain": "",
+    "title": "bold cyan",
+    "section": "bold cyan",
+    "key": "bold",
+    "total": "bold",
+    "quiet": "dim",
+    "bar": "cyan",
+    "warn": "yellow",
+    "mark": "bold yellow",
+}
+_NARROWEST = 40
+_LONGEST_SENTENCE = 110
+
+
+def render_text(report: Report, *, width: int, color: bool, stream: TextIO) -> None:
+    """Write the report to `stream` for a terminal of `width` columns, with escape sequences only if `color`."""
+    write_text(document(report), width=width, color=color, stream=stream)
+
+
+def write_text(shown: Document, *, width: int, color: bool, stream: TextIO) -> None:
+    """Write a document likewise."""
+    # Imported here: the command's other formats have no use for rich.
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(
+        file=stream,
+        width=max(width, _NARROWEST),
+        height=25,  # with both given, rich asks neither the environment nor the terminal
+        color_system="standard" if color else None,
+        force_terminal=color,
+        no_color=not color,
+        force_jupyter=False,
+        legacy_windows=None if color else False,
+    )
+    charset = Charset(getattr(stream, "encoding", None))
+    for line in _lines(_fitted(shown, charset), max(width, _NARROWEST), charset):
+        text = Text.assemble(*((charset.fit(span.text), _STYLES[span.style]) for span in line))
+        console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def _fitted(shown: Document, charset: Charset) -> Document:
+    """Return the document in the characters of the stream."""
+    return replace(
+        shown,
+        title=charset.fit(shown.title),
+        subtitle=tuple(charset.fit(line) for line in shown.subtitle),
+        sections=tuple(_fitted_section(section, charset) for section in shown.sections),
+        warnings=tuple(charset.fit(warning) for warning in shown.warnings),
+        footer=charset.fit(shown.footer),
+    )
+
+
+def _fitted_section(section: Section, charset: Charset) -> Section:
+    """Return a section in the characters of the stream."""
+    blocks: list[Table | Paragraph] = []
+    for block in section.blocks:
+        if isinstance(block, Paragraph):
+            blocks.append(replace(block, text=charset.fit(block.text)))
+            continue
+        columns = tuple(replace(each, title=charset.fit(each.title)) for each in block.columns)
+        rows = tuple(replace(item, cells=tuple(charset.fit(cell) for cell in item.cells)) for item in block.rows)
+        blocks.append(replace(block, columns=columns, rows=rows))
+    return replace(section, title=charset.fit(section.title), blocks=tuple(blocks))
+
+
+def _lines(shown: Document, width: int, charset: Charset) -> Iterator[Line]:
+    """Yield the lines of the report from headline to versions."""
+    from inspector.render.writers.layout import Span, crop_middle, wrap
+
+    yield [Span(crop_middle(shown.title, width), "title")]
+    for line in shown.subtitle:
+        yield from ([Span(text, "quiet")] for text in wrap(line, min(width, _LONGEST_SENTENCE)))
+    if shown.warnings:
+        count = len(shown.warnings)
+        yield [Span("! ", "mark"), Span(f"{count} warning{'s' if count > 1 else ''} at the end", "warn")]
+    for section in shown.sections:
+        yield []
+        yield from _section_lines(section, width, charset)
+    if shown.warnings:
+        yield []
+        yield [Span("Warnings", "mark")]
+    for warning in shown.warnings:
+        for index, text in enumerate(wrap(warning, min(width, _LONGEST_SENTENCE) - 2)):
+            yield [Span("  " if index else "! ", "mark"), Span(text, "warn")]
+    yield []
+    yield from ([Span(text, "quiet")] for text in wrap(shown.footer, width))
+
+
+def _section_lines(section: Section, width: int, charset: Charset) -> Iterator[Line]:
+    """Yield the title of a section and its blocks, a blank line between them."""
+    from inspector.render.writers.layout import INDENT, STYLE_OF_TONE, Span, table_lines, wrap
+
+    if section.title:
+        yield [Span(section.title, "section")]
+    for index, block in enumerate(section.blocks):
+        if index and isinstance(block, Table):
+            yield []
+        if isinstance(block, Table):
+            yield from table_lines(block, width, charset)
+            continue
+        for text in wrap(block.text, min(width, _LONGEST_SENTENCE) - INDENT):
+            yield [Span(" " * INDENT, "plain"), Span(text, STYLE_OF_TONE[block.tone])]

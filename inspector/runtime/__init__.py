@@ -1,0 +1,1 @@
+"""Every effect on the host process, in one place."""

@@ -1,0 +1,1 @@
+"""What CUDA does otherwise than meta, installed for the time of a trace."""

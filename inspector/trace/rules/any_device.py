@@ -1,0 +1,45 @@
+"""Where code goes another way on meta than on every real device, put right for the time of a trace.
+
+What differs between CUDA and other devices is in `trace/rules/cuda.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+__all__ = ["as_on_a_device"]
+
+
+@contextlib.contextmanager
+def as_on_a_device() -> Iterator[None]:
+    """Let meta tensors go the ways of tensors with data inside the block."""
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("one_hot", _one_hot, "AutogradMeta")
+    original = PreTrainedModel.warn_if_padding_and_no_attention_mask
+    PreTrainedModel.warn_if_padding_and_no_attention_mask = _look_for_padding  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PreTrainedModel.warn_if_padding_and_no_attention_mask = original  # type: ignore[method-assign]
+        library._destroy()
+
+
+def _one_hot(indices: Tensor, num_classes: int = -1) -> Tensor:
+    """Write ones into zeros; on meta torch compares with all classes instead (ATen/native/Onehot.cpp)."""
+    count = int(indices.max().item()) + 1 if num_classes == -1 else num_classes
+    return indices.new_zeros((*indices.shape, count)).scatter_(-1, indices.unsqueeze(-1), 1)
+
+
+def _look_for_padding(self: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+    """Look for padded ids in a batch without a mask, only not read what is found: the original does, to warn.
+
+    The index comes from a list in model code and never passes a dispatch mode, so it has no value here
+    (transformers/modeling_utils.py, 5.23).
+    """
+    if attention_mask is None and self.config.pad_token_id is not None:
+        (input_ids[:, [-1, 0]] == self.config.pad_token_id).any()

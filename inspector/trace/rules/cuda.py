@@ -1,0 +1,73 @@
+"""Ops that CUDA runs otherwise than meta does, installed in the dispatcher for the time of a trace.
+
+Each rule is an implementation for the key AutogradMeta: it sits above autograd's own formulas, sees meta tensors only,
+and is active in recomputed blocks too, where a TorchFunctionMode is not. When the block ends the rules are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.hardware.platform import Platform
+from inspector.trace.rules.autocast import autocast_for_meta
+from inspector.trace.rules.foreach import foreach_as_on_cuda
+from inspector.trace.rules.sdpa import Attention
+
+__all__ = ["cuda_rules"]
+
+aten = torch.ops.aten
+
+
+@contextlib.contextmanager
+def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]:
+    """Make meta tensors follow the rules of CUDA on `platform` inside the block."""
+    # Replacing a kernel is the purpose here; torch warns about it once for each op.
+    library = torch.library.Library("aten", "IMPL")
+    rules: dict[str, Callable[..., Any]] = {
+        "scaled_dot_product_attention": Attention(platform, sdpa_backend),
+        "softmax.int": _softmax,
+        "log_softmax.int": _log_softmax,
+        "dropout": _dropout,
+    }
+    if platform.compute_capability < (8, 0) and hasattr(torch.ops.transformers, "grouped_mm_fallback"):
+        rules["_grouped_mm"] = _grouped_mm
+    for name, rule in rules.items():
+        library.impl(name, rule, "AutogradMeta")
+    try:
+        with autocast_for_meta(), foreach_as_on_cuda():
+            yield
+    finally:
+        library._destroy()
+
+
+def _softmax(values: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Softmax of float16 into float32 is one kernel on CUDA, without a float32 copy of its input (SoftMax.cpp)."""
+    if values.dtype is torch.float16 and dtype is torch.float32:
+        return aten._softmax.default(values, dim, True)
+    return aten._softmax.default(values if dtype is None else values.to(dtype), dim, False)
+
+
+def _log_softmax(values: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """As `_softmax`, for its logarithm."""
+    if values.dtype is torch.float16 and dtype is torch.float32:
+        return aten._log_softmax.default(values, dim, True)
+    return aten._log_softmax.default(values if dtype is None else values.to(dtype), dim, False)
+
+
+def _dropout(values: Tensor, p: float, train: bool) -> Tensor:
+    """Dropout is one kernel on CUDA that keeps a boolean mask; meta keeps noise in the input's dtype (Dropout.cpp)."""
+    if not train or p == 0 or values.numel() == 0:
+        return values
+    if p == 1:
+        return values * torch.zeros_like(values)
+    return aten.native_dropout.default(values, p, train)[0]
+
+
+def _grouped_mm(first: Tensor, second: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """Before Ampere transformers multiplies the rows of experts by an op of its own (integrations/moe.py)."""
+    return torch.ops.transformers.grouped_mm_fallback(first, second, offs)

@@ -1,0 +1,1 @@
+"""What runs, on meta tensors or on a GPU: the seam for new kinds of run."""

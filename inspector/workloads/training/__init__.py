@@ -1,0 +1,1 @@
+"""Training steps: loops, batches, optimizers, precision, how the model is loaded."""

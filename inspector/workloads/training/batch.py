@@ -1,0 +1,267 @@
+"""The batch of a training step: kind of model -> the inputs that a Trainer with the usual collator feeds it.
+
+A registry of small pure functions: the first kind that fits the class's name and its main input makes the inputs from
+the configuration and the recipe. An `Input` describes one tensor, so that the same batch can be made on meta for a
+trace and with data for a real step. Values are plausible (every token is the first that is not special, one position of
+the last row is padded): what a step allocates does not depend on them, but control flow reads some.
+
+A row has at most as many tokens as the text part of the model has learned positions for: beyond its table a real run
+raises (`longest_row`). Models of text and images get text alone (`leaves_out_images`).
+
+Not covered: multiple choice, detection, masked images, CTC, and sizes of images that only the processor's file knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from inspector.records.recipe import Recipe
+
+__all__ = ["BatchError", "Input", "batch_inputs", "leaves_out_images", "longest_row"]
+
+# The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
+_IGNORED = -100
+# Embeddings of positions, as transformers' classes call them, and the towers whose positions are not those of text.
+_POSITIONS = re.compile(r"(^|\.)(wpe|pos_embed\w*|position_embed\w*|embed_positions|positions_embed)$")
+_TOWERS = re.compile(r"vision|image|visual|audio|speech")
+# Heads that a bare model of the same type may have, in the order in which they are worth naming.
+_HEADS = (
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForCausalLM",
+    "AutoModelForSpeechSeq2Seq",
+    "AutoModelForImageTextToText",
+    "AutoModelForImageClassification",
+)
+
+
+class BatchError(Exception):
+    """No batch can be made for this model; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One tensor of a batch: `value` everywhere, but `last` at the end of the last row where it is not None."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.int64
+    value: int = 0
+    last: int | None = None
+
+    def on(self, device: str) -> Tensor:
+        """Return the tensor on a device."""
+        tensor = torch.full(self.shape, self.value, dtype=self.dtype, device=device)
+        if self.last is not None:
+            tensor[-1, -1] = self.last
+        return tensor
+
+
+# A bool is an argument that takes no memory.
+Inputs = Mapping[str, "Input | bool"]
+_Maker = Callable[[Any, Recipe], Inputs]
+
+
+def batch_inputs(model: Any, recipe: Recipe) -> Inputs:
+    """Return the inputs of a micro-batch of a resolved `recipe` for a transformers model, in the order they are made.
+
+    Raises BatchError where there is no such batch.
+    """
+    return _kind_of(model)(model, recipe)
+
+
+def longest_row(model: Any) -> int | None:
+    """Return how many tokens a row may have; 0 where the model takes none, None where nothing bounds them.
+
+    What bounds them is a table of learned positions in the text part; rotary and relative positions have no end.
+    """
+    kind = _kind_of(model)
+    if kind in (_image_labels, _image_maps):
+        return 0
+    tables = [
+        module.num_embeddings - _first_position(module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and not _TOWERS.search(name)
+        # The encoder of speech counts frames, not tokens.
+        if not (kind is _speech and "encoder." in name)
+    ]
+    return min(tables, default=None)
+
+
+def leaves_out_images(model: Any) -> bool:
+    """Tell whether the batch of a model is text alone although it takes images too."""
+    return _kind_of(model) is _tokens and any(name.startswith("pixel_values") for name in _arguments(model))
+
+
+# --- kinds of models --------------------------------------------------------------------------------------------------
+
+_KINDS: dict[tuple[str, str], _Maker] = {}
+
+
+def _kind(*endings: str, main: str) -> Callable[[_Maker], _Maker]:
+    """Register what makes the batch of classes whose names end so and whose main input is `main`."""
+
+    def register(maker: _Maker) -> _Maker:
+        for ending in endings:
+            if (ending, main) in _KINDS:
+                raise ValueError(f"two kinds of batch for {ending} with {main}")
+            _KINDS[ending, main] = maker
+        return maker
+
+    return register
+
+
+@_kind("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", main="input_ids")
+def _tokens(model: Any, recipe: Recipe) -> Inputs:
+    """Make ids, and labels of the same length: language models, and encoder-decoders.
+
+    An encoder-decoder makes its decoder's inputs from the labels. Padded positions have a label that does not count.
+    """
+    ids = _ids(model, recipe)
+    labels = dataclasses.replace(ids, last=_IGNORED if recipe.padding else None)
+    return {"input_ids": ids, "labels": labels, **_mask(recipe)}
+
+
+@_kind("ForTokenClassification", main="input_ids")
+def _token_labels(model: Any, recipe: Recipe) -> Inputs:
+    """Make ids, and a class of each token; padded positions have one that does not count."""
+    ids = _ids(model, recipe)
+    labels = dataclasses.replace(ids, value=0, last=_IGNORED if recipe.padding else None)
+    return {"input_ids": ids, "labels": labels, **_mask(recipe)}
+
+
+@_kind("ForSequenceClassification", main="input_ids")
+def _row_labels(model: Any, recipe: Recipe) -> Inputs:
+    """Make ids and labels of rows: a class each, a number each for regression, or a float for every class."""
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        raise BatchError(f"{type(model).__name__} looks for the ends of its rows, which a batch without data has not")
+    problem = getattr(config, "problem_type", None) or ("regression" if config.num_labels == 1 else None)
+    if problem == "multi_label_classification":
+        labels = Input(shape=(recipe.batch_size, config.num_labels), dtype=torch.float32)
+    else:
+        dtype = torch.float32 if problem == "regression" else torch.int64
+        labels = Input(shape=(recipe.batch_size,), dtype=dtype)
+    return {"input_ids": _ids(model, recipe), **_mask(recipe), "labels": labels}
+
+
+@_kind("ForQuestionAnswering", main="input_ids")
+def _spans(model: Any, recipe: Recipe) -> Inputs:
+    """Make ids, and where each row's answer starts and ends."""
+    position = Input(shape=(recipe.batch_size,))
+    return {"input_ids": _ids(model, recipe), **_mask(recipe), "start_positions": position, "end_positions": position}
+
+
+@_kind("ForImageClassification", main="pixel_values")
+def _image_labels(model: Any, recipe: Recipe) -> Inputs:
+    """Make images as an image processor gives them, in float32, and a class of each."""
+    return {"pixel_values": _images(model.config, recipe), "labels": Input(shape=(recipe.batch_size,))}
+
+
+@_kind("ForSemanticSegmentation", main="pixel_values")
+def _image_maps(model: Any, recipe: Recipe) -> Inputs:
+    """Make images and a class of each of their pixels."""
+    images = _images(model.config, recipe)
+    return {"pixel_values": images, "labels": Input(shape=(images.shape[0], *images.shape[2:]))}
+
+
+@_kind("ForConditionalGeneration", main="input_features")
+def _speech(model: Any, recipe: Recipe) -> Inputs:
+    """Make spectrograms of 30 seconds in float32, as whisper's feature extractor gives them, and labels of text."""
+    bins, positions = (getattr(model.config, name, None) for name in ("num_mel_bins", "max_source_positions"))
+    if not isinstance(bins, int) or not isinstance(positions, int):
+        raise BatchError(f"how long the features of {type(model).__name__} are is not known here")
+    # The second convolution halves them (modeling_whisper.py, WhisperEncoder).
+    features = Input(shape=(recipe.batch_size, bins, 2 * positions), dtype=torch.float32)
+    return {"input_features": features, "labels": _ids(model, recipe)}
+
+
+def _pairs(model: Any, recipe: Recipe) -> Inputs:
+    """Make pairs of text and image; models such as CLIP return a loss when they are asked for it."""
+    images = _images(getattr(model.config, "vision_config", model.config), recipe)
+    return {"input_ids": _ids(model, recipe), **_mask(recipe), "pixel_values": images, "return_loss": True}
+
+
+def _kind_of(model: Any) -> _Maker:
+    """Return what makes the batch of a model; raises BatchError with the reason where nothing does."""
+    name, arguments = type(model).__name__, _arguments(model)
+    for (ending, main), maker in _KINDS.items():
+        if name.endswith(ending) and model.main_input_name == main and (main in arguments):
+            return maker
+    if {"return_loss", "pixel_values", "input_ids"} <= arguments:
+        return _pairs
+    if not arguments & {"labels", "return_loss", "start_positions"}:
+        head = _class_with_loss(model)
+        advice = f"; the same model with a head is --model-class {head}" if head else ""
+        raise BatchError(f"{name} alone has no loss to train on{advice}")
+    raise BatchError(f"which batch {name} trains on is not known here")
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def _ids(model: Any, recipe: Recipe) -> Input:
+    """Return ids of tokens, none of which is special to the model."""
+    named = (value for name, value in model.config.to_dict().items() if name.endswith("_token_id"))
+    special = {number for value in named for number in (value if isinstance(value, list) else [value])}
+    token = next(number for number in range(len(special) + 1) if number not in special)
+    return Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=token)
+
+
+def _mask(recipe: Recipe) -> dict[str, Input]:
+    """Return the attention mask of a padded batch: how many positions are padded does not change what is allocated."""
+    if not recipe.padding:
+        return {}
+    shape = (recipe.batch_size, recipe.seq_len or 0)
+    return {"attention_mask": Input(shape=shape, value=1, last=0)}
+
+
+def _images(config: Any, recipe: Recipe) -> Input:
+    """Return images of the size that a configuration names: a side, or height and width."""
+    size = getattr(config, "image_size", None)
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
+    channels = getattr(config, "num_channels", 3)
+    if len(sides) != 2 or not all(isinstance(side, int) for side in (*sides, channels)):
+        raise BatchError("its config does not say how large its images are")
+    return Input(shape=(recipe.batch_size, channels, *sides), dtype=torch.float32)
+
+
+# --- what a class says ------------------------------------------------------------------------------------------------
+
+
+def _arguments(model: Any) -> set[str]:
+    """Return the names of what a model's forward takes."""
+    return set(inspect.signature(type(model).forward).parameters)
+
+
+def _first_position(table: nn.Embedding) -> int:
+    """Return the row of a table of positions that belongs to a row's first token.
+
+    OPT's and BART's tables have an offset; RoBERTa's start behind the padding index.
+    """
+    offset = getattr(table, "offset", None)
+    if isinstance(offset, int):
+        return offset
+    return 0 if table.padding_idx is None else table.padding_idx + 1
+
+
+def _class_with_loss(model: Any) -> str | None:
+    """Return the name of a class with a loss for the model type of a bare model."""
+    for auto in _HEADS:
+        mapping = getattr(getattr(transformers, auto, None), "_model_mapping", None)
+        if mapping is None:
+            continue
+        with contextlib.suppress(ValueError):  # some mappings name classes that transformers does not have
+            found = mapping.get(type(model.config), None)
+            if found is not None:
+                return str((found[0] if isinstance(found, tuple) else found).__name__)
+    return None

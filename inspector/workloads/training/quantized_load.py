@@ -1,0 +1,205 @@
+"""Loading a model whose weights are quantized on the way, as transformers' `from_pretrained` does it on the GPU.
+
+The allocator is warmed up with one block as large as the model; then one weight after the other comes to the GPU in
+float, in the order of the names in the checkpoint, is quantized there and dies (transformers/modeling_utils.py,
+`caching_allocator_warmup`; core_model_loading.py, which does not use threads then). PEFT's
+`prepare_model_for_kbit_training` follows: it makes whatever else is in half precision float32 and empties the cache. A
+release of transformers before 5.23 uses threads here, and where blocks come to lie is chance. Weights that were stored
+packed come as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from peft.tuners.lora.dora import DoraLinearLayer
+from torch import Tensor, nn
+
+from inspector.hardware.platform import Platform
+from inspector.quantization.bitsandbytes.modules import (
+    Int8Params,
+    Linear4bit,
+    Linear8bitLt,
+    Params4bit,
+    products_on,
+    shared_tables,
+)
+from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
+from inspector.records.tape import Category
+from inspector.trace.tracer import Tracer
+
+__all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
+
+_PACKED = (Params4bit, Int8Params)
+# What is stored beside packed tensors, comes to the GPU and is read there: fields as JSON text, the name of a layout.
+_FIELDS_BYTES = {Params4bit: 160, Int8Params: 1}
+# What transformers reckons an element of a quantized weight as (quantizers/quantizer_bnb_*.py): half a byte, or one.
+_HALVES = {Params4bit: 1, Int8Params: 2}
+
+
+# What a step of LLM.int8() takes beyond the trace.
+OUTLIERS = (
+    "columns of inputs with outliers, under int8",
+    "bitsandbytes multiplies them apart, in half precision; which they are depends on data, and none is assumed",
+)
+
+
+def has_int8_weights(base: nn.Module) -> bool:
+    """Tell whether a model has 8-bit weights of bitsandbytes."""
+    return any(isinstance(parameter, Int8Params) for parameter in base.parameters())
+
+
+def is_quantized(base: nn.Module) -> bool:
+    """Tell whether a model has weights of bitsandbytes."""
+    return any(isinstance(parameter, _PACKED) for parameter in base.parameters())
+
+
+@contextlib.contextmanager
+def quantized_rules(platform: Platform) -> Iterator[None]:
+    """Let PEFT find its layers and products follow the GPU inside the block."""
+    with (
+        bitsandbytes_stand_in(),
+        shared_tables(),
+        products_on(platform.compute_capability, platform.multiprocessors),
+    ):
+        yield
+
+
+def load_quantized(
+    tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]
+) -> None:
+    """Put loading, preparing and attaching on the tape; the weights of `model` are quantized anew for it."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if not is_added(name)}
+    cast = [
+        (name, parameter)
+        for name, parameter in parameters.items()
+        if not isinstance(parameter, _PACKED) and _loaded_dtype(parameter) is not parameter.dtype
+    ]
+    with tracer:
+        warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
+        del warm_up
+        for name in sorted(parameters, key=_natural):
+            with tracer.at(owner(name)):
+                _load(tracer, parameters[name], owner(name))
+        for module in model.modules():
+            if isinstance(module, Linear8bitLt):
+                module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
+        for name, buffer in model.named_buffers():
+            tracer.hold([buffer], Category.BUFFERS, owner(name))
+        for name, parameter in cast:
+            with tracer.at(owner(name)):
+                parameter.data = parameter.data.to(torch.float32)
+                tracer.hold([parameter], Category.WEIGHTS, owner(name))
+        tracer.empty_cache()
+    _attach(tracer, model, is_added, owner)
+
+
+def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]) -> None:
+    """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
+
+    DoRA's magnitudes are the norms of the unpacked weights; on a GPU that is the first product, which takes the
+    workspace of cuBLAS. (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`;
+    peft/tuners/lora/dora.py, `update_layer`.)
+    """
+    added = [(name, parameter) for name, parameter in model.named_parameters() if is_added(name)]
+    first = {name: _first_dtype(model, name) for name, _ in added}
+    with tracer:
+        for name, parameter in added:
+            dtype = first[name]
+            with tracer.at(owner(name)):
+                magnitudes = model.get_submodule(name.rpartition(".")[0])
+                if isinstance(magnitudes, DoraLinearLayer):
+                    _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
+                elif dtype is not None and dtype is not parameter.dtype:
+                    parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
+                tracer.hold([parameter], Category.ADAPTER, owner(name))
+        for name, parameter in added:
+            if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
+                with tracer.at(owner(name)):
+                    parameter.data = parameter.data.to(torch.float32)
+                    tracer.hold([parameter], Category.ADAPTER, owner(name))
+
+
+def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:
+    """Let PEFT compute the magnitudes of a layer again, into the parameter that is trained."""
+    parameter = magnitudes.weight
+    adapter = next(name for name, each in layer.lora_magnitude_vector.items() if each is magnitudes)
+    magnitudes.update_layer(
+        base_layer=layer.get_base_layer(),
+        lora_A=layer.lora_A[adapter].weight,
+        lora_B=layer.lora_B[adapter].weight,
+        scaling=layer.scaling[adapter],
+    )
+    parameter.data = magnitudes.weight.data
+    magnitudes.weight = parameter
+
+
+def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
+    """Return the dtype in which PEFT makes a parameter of an adapter on a layer of 4 bits."""
+    path = name
+    while path:
+        path = path.rpartition(".")[0]
+        layer = getattr(model.get_submodule(path), "base_layer", None)
+        if isinstance(layer, Linear4bit):
+            return layer.compute_dtype
+    return None
+
+
+def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
+    """Make a parameter as it is loaded."""
+    if not isinstance(parameter, _PACKED):
+        parameter.data = torch.empty(parameter.shape, dtype=_loaded_dtype(parameter), device="meta")
+        tracer.hold([parameter], Category.WEIGHTS, owner)
+        return
+    if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
+        tensors, read = _stored(parameter)
+        tracer.hold(tensors, Category.WEIGHTS, owner)
+        fields = torch.empty(_FIELDS_BYTES[type(parameter)], dtype=torch.uint8, device="meta")
+        tracer.hold(read, Category.WEIGHTS, owner)
+        del fields
+        return
+    shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
+    stored = weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
+    if isinstance(parameter, Params4bit) and getattr(parameter, "inputs_first", False):
+        weight = torch.empty_like(stored)  # GPT-2 stores inputs before outputs; what is packed lies the other way
+    parameter.quantize_from(weight)
+    tracer.hold([parameter, *parameter.state_tensors()], Category.WEIGHTS, owner)
+
+
+def _stored(parameter: Params4bit | Int8Params) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the tensors of a packed weight in the order of their names in a checkpoint, and what its fields hold."""
+    if isinstance(parameter, Int8Params):
+        return [*parameter.state_tensors(), parameter], []
+    state = parameter.quant_state
+    assert state is not None, "what is stored packed has a state"
+    nested = [state.state2.absmax, state.state2.code] if state.state2 is not None else []
+    return [parameter, state.absmax, *nested, state.code], [state.offset] if state.offset is not None else []
+
+
+def _loaded_dtype(parameter: nn.Parameter) -> torch.dtype:
+    """Return the dtype in which a parameter comes from the checkpoint."""
+    dtype: torch.dtype = getattr(parameter, "loaded_dtype", parameter.dtype)
+    return dtype
+
+
+def _reckoned_bytes(parameters: Any) -> int:
+    """Return the size for which the allocator is warmed up."""
+    total = 0
+    for parameter in parameters:
+        if isinstance(parameter, _PACKED):
+            total += parameter.logical_count * _HALVES[type(parameter)] // 2
+        else:
+            total += parameter.numel() * _loaded_dtype(parameter).itemsize
+    return total
+
+
+def _natural(name: str) -> list[tuple[int, int | str, int]]:
+    """Sort names as transformers does, layer 2 before layer 10 (core_model_loading.py, dot_natural_key)."""
+    key: list[tuple[int, int | str, int]] = []
+    for part in name.removeprefix("base_model.model.").replace(".base_layer", "").split("."):
+        text = part.rstrip("0123456789")
+        key.append((1 if text else 0, text or int(part), int(part[len(text) :] or -1) if text else -1))
+    return key

@@ -1,0 +1,108 @@
+"""docs/accuracy.md, made from the records of tests/evidence/truth: `python -m tests.evidence.truth.accuracy` writes it.
+
+A line for every row: peaks predicted, measured and their difference in bytes, and the cause where there is one. The
+predictions are traced here and now; whole models take some seconds each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tests.evidence.truth.comparison import Compared, compared
+from tests.evidence.truth.records import FOLDER, Measured, load
+
+__all__ = ["PAGE", "line", "page"]
+
+PAGE = FOLDER.parents[2] / "docs" / "accuracy.md"
+
+_HEAD = """# How accurate the figures are
+
+Made from the records in tests/evidence/truth by `python -m tests.evidence.truth.accuracy`; a test holds it against
+them. Each row is one training step that was measured and is predicted again whenever the tests run. All sizes are
+bytes; the difference is predicted minus measured. *Figures* is how many were compared, of loading and of each phase of
+two steps, and *off* how many of these differ: 0 means that every one is equal to the byte. Nothing is rounded and no
+row is left out.
+
+`inspect measure MODEL` makes such a row on any CUDA GPU ([measure.md](measure.md)).
+"""
+_GPU = """
+## Measured on GPUs
+"""
+_STAND_IN = """
+## Not measured on a GPU: torch's CUDA code over a stand-in
+
+These rows were measured by `inspect measure` with torch's own CUDA build over a CUDA runtime that computes nothing
+(tests/evidence/truth/stand_in/README.md). They prove that the trace asks for what torch's host code asks for, in its
+order, and that the allocator answers alike. They are no measurement of a GPU. **Rows on real GPUs are wanted**: those
+of `tests/evidence/truth/matrix.py` have not been run on one yet.
+"""
+_COLUMNS = (
+    "| row | model | peak allocated | measured | difference | peak reserved | measured | difference | figures | off "
+    "| cause |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"
+)
+
+
+def page() -> str:
+    """Return the whole page."""
+    rows = load()
+    parts = [_HEAD, _GPU, *_groups(row for row in rows if not row.is_stand_in)]
+    parts += [_STAND_IN, *_groups(row for row in rows if row.is_stand_in)]
+    return "".join(parts)
+
+
+def line(row: Measured) -> str:
+    """Return the line of a row."""
+    figures = compared(row)
+    cells = [row.name, _model(row)]
+    for quantity in ("peak allocated", "peak reserved"):
+        found = [each for each in figures if each.quantity == quantity]
+        cells += _cells(found[0]) if found else _cells(_largest(figures, quantity))
+    off = [each for each in figures if each.difference]
+    causes = dict.fromkeys(each.known.cause for each in off if each.known)
+    return f"| {' | '.join([*cells, str(len(figures)), str(len(off)), '; '.join(causes)])} |\n"
+
+
+def _groups(rows: Iterable[Measured]) -> Iterator[str]:
+    """Yield a table for every file of records."""
+    groups: dict[str, list[Measured]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    for members in groups.values():
+        first = members[0].record
+        gpu, versions = first["gpu"], first["versions"]
+        capability = ".".join(map(str, gpu["compute_capability"]))
+        yield f"\n### {gpu['name']}, compute capability {capability}, torch {versions['torch']}\n\n"
+        yield f"Source: {first['source']}; transformers {versions['transformers']}, peft {versions['peft']}.\n\n"
+        yield _COLUMNS
+        yield from map(line, members)
+
+
+def _largest(figures: Iterable[Compared], quantity: str) -> Compared | None:
+    """Return the largest of the phases where a quantity of the whole run was not measured."""
+    phases = [each for each in figures if each.quantity.endswith(quantity)]
+    return max(phases, key=lambda each: each.measured, default=None)
+
+
+def _cells(figure: Compared | None) -> list[str]:
+    """Return predicted, measured and difference."""
+    if figure is None:
+        return ["–", "–", "–"]
+    difference = f"{figure.difference:+,}" if figure.difference else "0"
+    return [f"{figure.predicted:,}", f"{figure.measured:,}", difference]
+
+
+def _model(row: Measured) -> str:
+    """Return the model of a row, and how many of its layers."""
+    layers = row.record.get("layers")
+    name = str(row.record["model"]["id"])
+    return f"{name}, {layers} layer{'s' if layers > 1 else ''}" if layers else name
+
+
+def main(path: Path = PAGE) -> None:
+    """Write the page."""
+    path.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

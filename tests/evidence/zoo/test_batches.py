@@ -1,0 +1,52 @@
+"""Every model of the catalogue has a batch to train on, but for those without a loss; small ones are traced whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import inspector
+from inspector.model.build import count_model
+from inspector.records.request import Request
+from inspector.source import catalogue
+from inspector.source.locate import locate
+from inspector.workloads.training.trace_ import NotTraceableError, resolved
+
+# Sentence embeddings and BART name a base model in their configuration.
+WITHOUT_LOSS = {"BAAI/bge-m3", "facebook/bart-large", "sentence-transformers/all-MiniLM-L6-v2"}
+LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
+
+
+@pytest.mark.parametrize("name", catalogue.ids())
+def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
+    model = count_model(Request(model=name, offline=True), locate(name, revision=None, offline=True)).trainable
+    if name in WITHOUT_LOSS:
+        with pytest.raises(NotTraceableError, match="no loss to train on; the same model with a head is --model-class"):
+            resolved(model, inspector.Recipe())
+    else:
+        recipe = resolved(model, inspector.Recipe())
+        assert recipe.seq_len is None or 77 <= recipe.seq_len <= 1024
+
+
+@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    ("name", "changes", "seq_len"),
+    [
+        ("google-t5/t5-small", {}, 1024),
+        ("facebook/bart-large", {"model_class": "BartForConditionalGeneration"}, 1024),
+        ("distilbert/distilbert-base-uncased", {}, 512),
+        ("FacebookAI/roberta-large", {}, 512),
+        ("microsoft/deberta-v3-base", {}, 1024),
+        ("google/vit-base-patch16-224", {}, None),
+        ("openai/clip-vit-base-patch32", {}, 77),
+        ("openai/whisper-small", {}, 448),
+    ],
+)
+def test_small_models_of_each_kind_are_traced(
+    name: str, changes: dict[str, Any], seq_len: int | None, peft: dict[str, Any] | None
+) -> None:
+    report = inspector.inspect(name, offline=True, peft=peft, **changes)
+    assert report.training is not None, report.warnings
+    assert report.training.recipe.seq_len == seq_len
+    assert report.training.peak_allocated_bytes > report.parameters.bytes

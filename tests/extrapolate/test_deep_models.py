@@ -1,0 +1,233 @@
+"""Tapes that shallow models foretell, against those of the whole models: event by event, blocks and sizes included."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import re
+from typing import Any
+
+import pytest
+
+from inspector.hardware.selection import select
+from inspector.memory.replay import Replays
+from inspector.memory.timeline import fold
+from inspector.model.build import build_shallow, build_trainable
+from inspector.planning.predictor import Trials
+from inspector.records.recipe import Recipe
+from inspector.records.request import LoraOptions, Request
+from inspector.records.tape import Event, EventKind
+from inspector.runtime.quiet import quietly
+from inspector.source.locate import locate
+from inspector.workloads.training.trace_ import platform_of, resolved, trace_training
+
+GPU = select(("RTX 4090",), ()).gpus[0]
+LORA = LoraOptions(r=16, targets="all-linear")
+# What differs in how a step's lists grow with the layers; the optimizers and forms of weights come with one model.
+FULL = Recipe(seq_len=128)
+CHECKPOINTED = Recipe(seq_len=128, gradient_checkpointing=True, batch_size=2)
+RECIPES = {
+    "plain loop, eager, SGD": Recipe(seq_len=128, attention="eager", optimizer="sgd", loop="plain"),
+    "fp16, two micro-batches, fused": Recipe(
+        seq_len=128, mixed_precision="fp16", gradient_accumulation=2, optimizer="adamw_torch_fused"
+    ),
+    "8-bit": Recipe(seq_len=128, mixed_precision="bf16", optimizer="adamw_8bit"),
+    "Adafactor": Recipe(seq_len=128, optimizer="adafactor"),
+    "Lion, reentrant": Recipe(seq_len=128, optimizer="lion_32bit", gradient_checkpointing=True),
+    "cache": Recipe(seq_len=128, use_cache=True),
+}
+# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of three that is another.
+MODELS = (
+    "meta-llama/Llama-3.2-1B",
+    "openai-community/gpt2",
+    "google/gemma-2-2b",
+    "openai/gpt-oss-20b",
+    "deepseek-ai/DeepSeek-V2-Lite",
+    "Qwen/Qwen3-30B-A3B",
+    "FacebookAI/roberta-large",
+    "google/vit-base-patch16-224",
+    "bigscience/bloom-7b1",
+)
+
+
+def request(model: str, recipe: Recipe, *, peft: Any = None, quantization: str | None = None) -> Request:
+    """Return a request for a bundled model."""
+    return Request(model=model, peft=peft, quantization=quantization, recipe=recipe, offline=True)
+
+
+def whole_tape(asked: Request, trials_gpu: Any = GPU) -> list[Event]:
+    """Return the tape of the whole model."""
+    model = build_trainable(asked, locate(str(asked.model), revision=None, offline=True))
+    with quietly():
+        return trace_training(model, resolved(model, asked.recipe), platform_of(trials_gpu))
+
+
+def essence(tape: Any) -> list[tuple[Any, ...]]:
+    """Return all of a tape but for the numbers of layers in paths."""
+    return [
+        (
+            event.kind,
+            event.block,
+            event.bytes,
+            event.category,
+            event.phase,
+            event.step,
+            re.sub(r"(?<=\.)\d+(?=\.|$)", "*", event.module),
+            event.op,
+        )
+        for event in tape
+    ]
+
+
+def check(asked: Request, trials: Trials | None = None) -> None:
+    """Hold the foretold tape and its replay against the whole model's."""
+    trials = trials or Trials(locate(str(asked.model), revision=None, offline=True), GPU)
+    trial = trials.run(asked)
+    tape = whole_tape(asked)
+    assert len(trial.course.traced) < len(tape), "the model was traced whole"
+    assert essence(trial.tape) == essence(tape)
+    timeline = fold(trial.tape, descending_addresses=platform_of(GPU).takes_lowest_address)
+    assert trial.replays.unlimited.peak_allocated_bytes == timeline.peak_allocated_bytes
+    assert trial.replays.unlimited.peak_reserved_bytes == timeline.peak_reserved_bytes
+    gc.collect()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_full_fine_tuning_of_the_whole_model_follows_from_shallow_ones(model: str) -> None:
+    """Weights, gradients and foreach lists of all layers."""
+    check(request(model, FULL))
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.2-1B", "google/gemma-2-2b", "openai-community/gpt2"])
+def test_adapters_and_checkpointing_follow_too(model: str) -> None:
+    """Recomputed blocks, padded rows, and the first block's input, which needs no gradient."""
+    check(request(model, CHECKPOINTED, peft=LORA))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_so_do_other_recipes(name: str) -> None:
+    """Each optimizer goes through its lists in its own way."""
+    check(request("meta-llama/Llama-3.2-1B", RECIPES[name], peft=LORA))
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-0.5B", "EleutherAI/pythia-1.4b"])
+def test_so_do_quantized_weights(model: str) -> None:
+    """They are loaded one after the other; a bias changes its dtype when it is first used."""
+    check(request(model, FULL, peft=LORA, quantization="nf4"))
+
+
+def with_sorted_frees(tape: list[Event]) -> list[tuple[Any, ...]]:
+    """Return all of a tape with frees that follow each other in the order of their blocks: it changes no figure."""
+    runs = itertools.groupby(essence(tape), key=lambda event: event[0] is EventKind.FREE)
+    return [event for are_frees, run in runs for event in (sorted(run, key=lambda free: free[1]) if are_frees else run)]
+
+
+def test_so_do_checkpointed_ones_but_for_the_order_of_neighbouring_frees() -> None:
+    """Two blocks of one size die together, one of them made again in the backward pass."""
+    asked = request("Qwen/Qwen2.5-0.5B", CHECKPOINTED, peft=LORA, quantization="nf4")
+    trial = Trials(locate(str(asked.model), revision=None, offline=True), GPU).run(asked)
+    tape = whole_tape(asked)
+    assert len(trial.course.traced) < len(tape)
+    assert with_sorted_frees(list(trial.tape)) == with_sorted_frees(tape)
+    whole = Replays.of(tape).unlimited
+    assert trial.replays.unlimited == whole
+
+
+@pytest.mark.parametrize("method", ["OFT", "OSF"])
+def test_so_do_adapters_whose_tensors_share_memory_or_have_hooks(method: str) -> None:
+    """OFT's buffers are views of one tensor, OSF's parameters parts of larger ones, with a hook on each gradient.
+
+    A copy of the model that gave each tensor memory of its own, or that lost the hooks, would be another model.
+    """
+    check(request("HuggingFaceTB/SmolLM2-135M", FULL, peft={"peft_type": method, "task_type": "CAUSAL_LM"}))
+
+
+def test_what_one_recipe_showed_is_known_in_the_next() -> None:
+    """The second recipe differs in its batch, the third in its optimizer; what layers add is known by then."""
+    model = "meta-llama/Llama-3.2-1B"
+    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    for recipe in (
+        Recipe(seq_len=128, batch_size=2),
+        Recipe(seq_len=128, batch_size=5),
+        Recipe(seq_len=256, batch_size=3, optimizer="adamw_torch_fused"),
+    ):
+        check(request(model, recipe, peft=LORA), trials)
+
+
+def test_an_adapter_that_names_layers_is_attached_to_the_whole_model() -> None:
+    """Layer 7 alone has weights to train, so that no other layer says what it does."""
+    peft = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "layers_to_transform": [7]}
+    asked = request("meta-llama/Llama-3.2-1B", FULL, peft=peft)
+    files = locate(str(asked.model), revision=None, offline=True)
+    assert build_shallow(asked, files)[1] == 0
+    trial = Trials(files, GPU).run(asked)
+    assert len(trial.course.traced) == len(trial.tape)
+    assert essence(trial.tape) == essence(whole_tape(asked))
+
+
+def test_so_is_one_that_counts_them() -> None:
+    """PEFT refuses more layers than there are: the shallow model has three."""
+    peft = {"peft_type": "ADAPTION_PROMPT", "task_type": "CAUSAL_LM", "adapter_layers": 16, "adapter_len": 4}
+    asked = request("meta-llama/Llama-3.2-1B", FULL, peft=peft)
+    trial = Trials(locate(str(asked.model), revision=None, offline=True), GPU).run(asked)
+    assert essence(trial.tape) == essence(whole_tape(asked))
+
+
+def test_of_an_encoder_and_its_decoder_only_one_grows() -> None:
+    """Were both to grow, the decoder's layers in a list would read as the encoder's that follow."""
+    check(request("google/flan-t5-base", FULL))
+
+
+# What differs in what a later update makes: optimizers, loops, micro-batches, scaled losses, masks, packed weights.
+RESIZED = {
+    "full, Adafactor": request("meta-llama/Llama-3.2-1B", Recipe(seq_len=128, batch_size=2, optimizer="adafactor")),
+    "plain loop, two micro-batches": request(
+        "openai-community/gpt2", Recipe(seq_len=128, batch_size=2, gradient_accumulation=2, loop="plain")
+    ),
+    "fp16, padded": request("google/gemma-2-2b", Recipe(seq_len=96, batch_size=3, mixed_precision="fp16"), peft=LORA),
+    "checkpointed": request("meta-llama/Llama-3.2-1B", CHECKPOINTED, peft=LORA),
+    "nf4": request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=128, batch_size=2), peft=LORA, quantization="nf4"),
+    "no tokens": request("google/vit-base-patch16-224", Recipe(batch_size=2)),
+}
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_of_another_batch_and_row_the_first_passes_are_enough(name: str) -> None:
+    """The optimizer's stretch and the second update follow from a step of another size."""
+    asked = RESIZED[name]
+    trials = Trials(locate(str(asked.model), revision=None, offline=True), GPU)
+    before = trials.run(asked)
+    larger = dataclasses.replace(asked, recipe=dataclasses.replace(asked.recipe, batch_size=5, seq_len=160))
+    trial = trials.run(larger)
+    assert trial.course is before.course
+    tape = whole_tape(larger)
+    assert essence(trial.tape) == essence(tape)
+    assert trial.recipe.batch_size == 5
+
+
+def test_passes_are_traced_once_for_all_optimizers() -> None:
+    """The second optimizer's step at the new size costs no trace."""
+    model = "meta-llama/Llama-3.2-1B"
+    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    adamw, fused = (Recipe(seq_len=128, batch_size=2, optimizer=name) for name in ("adamw_torch", "adamw_torch_fused"))
+    for recipe in (adamw, fused):
+        trials.run(request(model, recipe, peft=LORA))
+    others = [request(model, dataclasses.replace(recipe, batch_size=6), peft=LORA) for recipe in (adamw, fused)]
+    assert trials.known(others[1]) is None
+    trials.run(others[0])
+    trial = trials.known(others[1])
+    assert trial is not None
+    assert trial.recipe.optimizer == "adamw_torch_fused"
+    assert essence(trial.tape) == essence(whole_tape(others[1]))
+
+
+def test_a_step_that_runs_another_way_is_traced_to_its_end() -> None:
+    """Two rows are padded and need a mask, which one row has not."""
+    model = "meta-llama/Llama-3.2-1B"
+    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    before = trials.run(request(model, FULL))
+    padded = request(model, dataclasses.replace(FULL, batch_size=2))
+    trial = trials.run(padded)
+    assert trial.course is not before.course
+    assert essence(trial.tape) == essence(whole_tape(padded))

@@ -1,0 +1,139 @@
+"""The GPU catalogue: what it holds, and how the names that people write find their card."""
+
+from __future__ import annotations
+
+import pytest
+
+from inspector.errors import UsageError
+from inspector.hardware.catalogue import catalogue, common_gpus, find
+from inspector.hardware.selection import select
+from inspector.records.hardware import MemoryFigure
+
+MIB = 2**20
+BY_NAME = {gpu.name: gpu for gpu in catalogue()}
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("a100 80gb", "A100 80GB"),
+        ("A100-80GB", "A100 80GB"),
+        ("A100-80G", "A100 80GB"),
+        ("a100_80gib", "A100 80GB"),
+        ("a100-80", "A100 80GB"),
+        ("rtx 4090", "RTX 4090"),
+        ("RTX4090", "RTX 4090"),
+        ("4090", "RTX 4090"),
+        ("h100-sxm", "H100 SXM"),
+        ("H100 pcie", "H100 PCIe"),
+        ("3090ti", "RTX 3090 Ti"),
+        ("a6000", "RTX A6000"),
+        ("6000 ada", "RTX 6000 Ada"),
+        ("MI300X", "MI300X"),
+        ("m3 max 64gb", "Apple 64GB"),
+        ("Mac 192GB", "Apple 192GB"),
+        # as torch.cuda.get_device_name() and nvidia-smi spell them
+        ("Tesla T4", "T4"),
+        ("Tesla V100-SXM2-32GB", "V100 32GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100 80GB"),
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("NVIDIA GeForce RTX 2080 Ti", "RTX 2080 Ti"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000"),
+    ],
+)
+def test_a_name_is_found_as_people_write_it(written: str, name: str) -> None:
+    """Case, blanks, hyphens and what stands in front do not matter, and nothing else is meant."""
+    found = find(written)
+    assert (found.gpu.name, found.others) == (name, ())
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "others"),
+    [
+        ("a100", "A100 40GB", ("A100 80GB",)),
+        ("v100", "V100 16GB", ("V100 32GB",)),
+        ("h100", "H100 SXM", ("H100 PCIe", "H100 NVL")),
+        ("rtx 6000", "Quadro RTX 6000", ("RTX 6000 Ada",)),
+    ],
+)
+def test_a_name_of_several_cards_is_the_smallest_of_them(written: str, name: str, others: tuple[str, ...]) -> None:
+    """What fits the one with the least memory fits the others, and a notice names them."""
+    found = find(written)
+    assert (found.gpu.name, found.others) == (name, others)
+    (notice,) = select([written], []).notices
+    assert notice.code == "gpu-ambiguous"
+    assert all(other in notice.message for other in (written, name, *others))
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("4900", "did you mean RTX 4090"),
+        ("l40x", "did you mean L40"),
+        ("a100-60gb", "did you mean A100"),
+        ("24gb", "did you mean --gpu-memory 24GiB?"),
+        ("24", "did you mean --gpu-memory 24GiB?"),
+        ("abacus", "see `inspect gpus`"),
+        ("", "see `inspect gpus`"),
+        ("nvidia", "see `inspect gpus`"),
+    ],
+)
+def test_a_name_that_nothing_has_gets_a_suggestion(written: str, says: str) -> None:
+    """A typo is answered with what was probably meant, anything else with where to look."""
+    with pytest.raises(UsageError, match="is not in the catalogue") as caught:
+        find(written)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("gpu", catalogue(), ids=lambda gpu: gpu.name)
+def test_every_entry_says_where_its_figures_come_from(gpu: object) -> None:
+    """A figure without a source would be a guess."""
+    card = BY_NAME[gpu.name]  # type: ignore[attr-defined]
+    assert card.memory_source
+    assert 2**32 < card.memory_bytes < 2**39
+    assert (card.multiprocessors is None) == (card.multiprocessors_source is None)
+    assert (card.context_bytes is None) == (card.context_source is None)
+    assert (card.compute_capability is None) == (card.threads_per_multiprocessor is None)
+    assert card.compute_capability or card.approximates, "where CUDA is only assumed, the verdict says so"
+    assert card.name in {find(card.name).gpu.name, *find(card.name).others}
+
+
+def test_names_are_unique() -> None:
+    """A name is what JSON identifies a card by."""
+    assert len(BY_NAME) == len(catalogue())
+
+
+def test_figures_of_cards_that_were_measured() -> None:
+    """T4: the lowest total of torch, 14,912 MiB, and the context of every measured row, 140.875 MiB."""
+    t4 = BY_NAME["T4"]
+    assert (t4.memory_bytes, t4.memory_figure) == (14_912 * MIB, MemoryFigure.TORCH)
+    assert t4.context_bytes == 140.875 * MIB
+    assert (t4.compute_capability, t4.multiprocessors, t4.threads_per_multiprocessor) == ((7, 5), 40, 1024)
+    a100 = BY_NAME["A100 80GB"]
+    assert (a100.compute_capability, a100.multiprocessors, a100.threads_per_multiprocessor) == ((8, 0), 108, 2048)
+    assert a100.context_bytes is None
+
+
+def test_the_list_of_common_cards_is_short_and_sorted() -> None:
+    """It is what a report shows where nobody named a GPU."""
+    sizes = [gpu.memory_bytes for gpu in common_gpus()]
+    assert sizes == sorted(sizes)
+    assert 5 <= len(sizes) <= 10
+
+
+def test_without_a_name_the_common_cards_are_chosen_and_none_is_traced() -> None:
+    """The trace then follows the default, and nothing is to be said about it."""
+    selection = select([], [])
+    assert (selection.gpus, selection.named, selection.traced, selection.notices) == (common_gpus(), False, None, ())
+
+
+def test_the_first_name_is_traced_and_other_architectures_are_told() -> None:
+    """A T4 (7.5) and an L4 (8.9) run other kernels than an A100 (8.0); an A30 (8.0) and a size do not differ."""
+    selection = select(["a100-80gb", "t4", "a30", "l4", "A100 80GB"], ["24GiB"])
+    assert [gpu.name for gpu in selection.gpus] == ["A100 80GB", "T4", "A30", "L4", "24 GiB"]
+    assert selection.traced is selection.gpus[0]
+    (notice,) = selection.notices
+    assert notice.code == "gpu-kernels-differ"
+    assert "first GPU, A100 80GB; T4, L4 may" in notice.message

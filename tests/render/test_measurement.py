@@ -1,0 +1,93 @@
+"""Predicted beside measured as people see it, and as the record that tests/evidence/truth takes."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
+
+from inspector.records.measurement import Differing
+from inspector.records.tape import Phase
+from inspector.render.measurement import record, render_measurement_json, shown_measurement
+from inspector.render.writers.text import write_text
+from tests.contracts.json_table import DOCS
+from tests.measure.measurements import GIB, measurement
+
+
+def text(**changes: object) -> str:
+    """Return what a measurement looks like on 100 columns."""
+    stream = io.StringIO()
+    write_text(shown_measurement(measurement(**changes)), width=100, color=False, stream=stream)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_equal_figures_say_so() -> None:
+    shown = text(process_bytes=3 * GIB)
+    assert "as predicted, to the byte" in shown
+    assert "+0" not in shown
+    # 3 GiB + 100 predicted, 3 GiB measured
+    assert "nvidia-smi, this process  3,221,225,572  3,221,225,472        +100" in shown
+
+
+def test_a_difference_names_the_op_and_its_module() -> None:
+    place = Differing(
+        step=1, phase=Phase.FORWARD, module="layers.3.mlp", op="aten.mm.default", measured=(4096,), predicted=()
+    )
+    shown = text(extra=4096, differing=[place])
+    assert "The first allocation that differs: aten.mm.default in layers.3.mlp, forward of step 1" in shown
+    # predicted 2 GiB, measured 4,096 bytes more
+    assert "peak allocated            2,147,483,648  2,147,487,744      -4,096" in shown
+    assert "to the byte" not in shown
+
+
+def test_equal_sizes_in_other_blocks_are_told_apart() -> None:
+    assert "the blocks that the allocator took for them are not" in text(extra=512)
+
+
+def test_a_quantized_base_is_named() -> None:
+    packed = {"method": "nf4", "source": "request", "double_quant": True}
+    assert "LlamaForCausalLM, bfloat16, full fine-tuning on nf4, double quantization; random weights" in text(
+        quantization=packed
+    )
+    assert " on " not in text().splitlines()[1]
+
+
+def test_what_the_driver_does_not_say_is_a_dash() -> None:
+    (line,) = (line for line in text().splitlines() if "nvidia-smi" in line)
+    assert line.split()[-2:] == ["–", "–"]
+
+
+def test_the_record_follows_its_schema() -> None:
+    schema = json.loads((DOCS / "measurement.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    place = Differing(step=1, phase=Phase.FORWARD, module="", op="aten.mm.default", measured=(4096,), predicted=())
+    packed = {"method": "nf4", "source": "request", "double_quant": True}
+    for found in (
+        measurement(),
+        measurement(extra=1, process_bytes=5, differing=[place]),
+        measurement(quantization=packed),
+    ):
+        written = json.loads(json.dumps(record(found)))
+        Draft202012Validator(schema).validate(written)
+        assert written.keys() <= schema["properties"].keys()
+        assert written["gpu"].keys() <= schema["properties"]["gpu"]["properties"].keys()
+
+
+def test_the_record_has_every_figure_and_no_nulls() -> None:
+    stream = io.StringIO()
+    render_measurement_json(measurement(extra=1), stream)
+    found = json.loads(stream.getvalue())
+    assert found == json.loads(json.dumps(record(measurement(extra=1))))
+    assert (found["schema"], found["source"]) == ("inspector-measurement/1", "inspect measure")
+    assert found["measured"]["phases"][1] == {
+        "name": "forward",
+        "step": 1,
+        "end_allocated_bytes": 2 * GIB,
+        "peak_allocated_bytes": 2 * GIB + 1,
+        "end_reserved_bytes": 3 * GIB,
+        "peak_reserved_bytes": 3 * GIB,
+    }
+    assert found["recipe"]["batch_size"] == 2
+    assert not {"config", "adapter", "notices", "differing"} & found.keys()
+    assert "null" not in stream.getvalue()

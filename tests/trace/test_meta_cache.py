@@ -1,0 +1,87 @@
+"""What ops return on meta, worked out once: the same as torch's own meta kernels return each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
+
+aten = torch.ops.aten
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return a meta tensor."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def layouts(result: Any) -> list[Any]:
+    """Return the layouts of what an op returned."""
+    items = [result] if isinstance(result, torch.Tensor) else result
+    return [(item.shape, item.stride(), item.dtype, item.untyped_storage().nbytes()) for item in items]
+
+
+IMAGE = meta(1, 8, 6, 6)
+CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
+    "elementwise": (aten.mul.Tensor, (meta(4, 3).t(), meta(3, 1)), {}),
+    "an integer times a float": (aten.mul.Tensor, (meta(4, dtype=torch.int64), 1.0), {}),
+    "an integer times an integer": (aten.mul.Tensor, (meta(4, dtype=torch.int64), 1), {}),
+    "a cast": (aten._to_copy.default, (meta(2, 2),), {"dtype": torch.bfloat16}),
+    "two outputs": (aten.native_dropout.default, (meta(5, 6), 0.1, True), {}),
+    "a list": (aten._foreach_sqrt.default, ([meta(2), meta(3, 4)],), {}),
+    "channels last": (
+        aten.convolution.default,
+        (IMAGE.to(memory_format=torch.channels_last), meta(4, 8, 3, 3), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_second_call_returns_what_the_first_returned(name: str) -> None:
+    """In memory of its own each time."""
+    func, args, kwargs = CALLS[name]
+    assert makes_its_results(func)
+    results = Results()
+    first, second = (results.run(func, func, args, kwargs) for _ in range(2))
+    assert layouts(first) == layouts(second) == layouts(func(*args, **kwargs))
+    assert type(first) is type(second)
+    storages = [
+        item.untyped_storage()._cdata
+        for result in (first, second)
+        for item in ([result] if isinstance(result, torch.Tensor) else result)
+    ]
+    assert len(set(storages)) == len(storages)
+
+
+def test_numbers_that_are_equal_are_told_apart() -> None:
+    """1 keeps integers, 1.0 makes floats of them."""
+    results, values = Results(), meta(4, dtype=torch.int64)
+    dtypes = [results.run(aten.mul.Tensor, aten.mul.Tensor, (values, number), {}).dtype for number in (1, 1.0, True)]
+    assert dtypes == [torch.int64, torch.float32, torch.int64]
+
+
+def test_what_shares_memory_with_an_argument_is_not_made_anew() -> None:
+    """`_unsafe_view` is a view, though its schema says nothing of it."""
+    values, results = meta(4, 6), Results()
+    for _ in range(2):
+        view = results.run(aten._unsafe_view.default, aten._unsafe_view.default, (values, [24]), {})
+        assert view.untyped_storage()._cdata == values.untyped_storage()._cdata
+
+
+def test_a_tensor_on_the_cpu_goes_the_whole_way() -> None:
+    """A number that became a tensor promotes otherwise than a tensor does."""
+    results = Results()
+    for number in (torch.tensor(2, dtype=torch.int64), torch.tensor(2.0, dtype=torch.float64)):
+        made = results.run(aten.mul.Tensor, aten.mul.Tensor, (meta(3, dtype=torch.bfloat16), number), {})
+        assert made.dtype is torch.bfloat16
+
+
+def test_which_ops_are_known_by_their_schema() -> None:
+    """Views and in-place ops are not; foreach ops in place change the tensors of their lists and return nothing."""
+    assert not makes_its_results(aten.view.default)
+    assert not makes_its_results(aten.add_.Tensor)
+    assert changes_lists_alone(aten._foreach_mul_.Scalar)
+    assert not changes_lists_alone(aten._foreach_mul.Scalar)

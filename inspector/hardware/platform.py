@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from importlib import metadata
 
+from inspector.errors import UsageError, one_line, quoted
 from inspector.records.hardware import DEFAULT_CAPABILITY, Gpu
 
-__all__ = ["Platform", "installed_torch", "platform_of"]
+__all__ = ["NEWEST_TORCH", "OLDEST_TORCH", "Platform", "installed_torch", "parse_torch", "platform_of"]
+
+
+# The oldest release whose allocator and kernels are known here, and the newest that was looked at.
+OLDEST_TORCH = (2, 9)
+NEWEST_TORCH = (2, 13)
 
 
 def installed_torch() -> tuple[int, int]:
-    """Return (major, minor) of the installed torch."""
+    """Return (major, minor) of the installed torch, without importing it."""
     major, minor = metadata.version("torch").split(".")[:2]
     return int(major), int(minor)
+
+
+def parse_torch(text: str) -> tuple[int, int]:
+    """Read a release of torch as people write it, `2.10` or `2.10.0+cu128`; UsageError where it is none that is known."""
+    match = re.fullmatch(r"(\d{1,2})\.(\d{1,3})(?:\.\d+)?(?:[a-z+.].*)?", text.strip())
+    known = f"give {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} to {NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}."
+    if match is None:
+        raise UsageError(f"torch {quoted(text, 40)} is no release: {known}")
+    release = int(match[1]), int(match[2])
+    if not OLDEST_TORCH <= release <= max(NEWEST_TORCH, installed_torch()):
+        raise UsageError(f"what torch {one_line(text, 40)} allocates is not known here: {known}")
+    return release
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +42,14 @@ class Platform:
 
     `compute_capability` is (major, minor), `torch_version` (major, minor) of the torch that will run the step.
     `multiprocessors` and `threads_per_multiprocessor` decide how kernels split their work; the defaults are an A100's.
+    `descending_addresses` says where the driver places a new segment: below the last one or above it.
     """
 
     compute_capability: tuple[int, int] = DEFAULT_CAPABILITY
     multiprocessors: int = 108
     threads_per_multiprocessor: int = 2048
     torch_version: tuple[int, int]
+    descending_addresses: bool = True
 
     def __str__(self) -> str:
         """Name the architecture and the torch release."""
@@ -58,21 +80,29 @@ class Platform:
     def takes_lowest_address(self) -> bool:
         """Tell whether the allocator takes the lowest address among free blocks of equal size, not the oldest segment.
 
-        So in 2.10 and 2.11, seen with both libraries over a stand-in for the driver; 2.13 goes by age. A T4's driver
-        hands out descending addresses, which makes the two differ; other cards are taken to do the same.
+        So in 2.10 and 2.11, seen with both libraries over a stand-in for the driver; 2.13 goes by age.
         """
         return self.torch_version <= (2, 11)
 
+    @property
+    def takes_newest_segment(self) -> bool:
+        """Tell whether the lowest address is that of the newest segment, which is when the order of addresses shows."""
+        return self.takes_lowest_address and self.descending_addresses
 
-def platform_of(gpu: Gpu | None) -> Platform:
-    """Return the platform of `gpu` with the installed torch; what is not known of it, and of None, is an A100's."""
-    torch_version = installed_torch()
+
+def platform_of(gpu: Gpu | None, torch_version: tuple[int, int] | None = None) -> Platform:
+    """Return the platform of `gpu` with a release of torch, by default the installed one.
+
+    What is not known of the GPU, and of None, is an A100's; a driver is taken to place segments as a T4's does, below
+    the last one.
+    """
+    default = Platform(torch_version=torch_version or installed_torch())
     if gpu is None or gpu.compute_capability is None:
-        return Platform(torch_version=torch_version)
-    default = Platform(torch_version=torch_version)
-    return Platform(
+        return default
+    return dataclasses.replace(
+        default,
         compute_capability=gpu.compute_capability,
         multiprocessors=gpu.multiprocessors or default.multiprocessors,
         threads_per_multiprocessor=gpu.threads_per_multiprocessor or default.threads_per_multiprocessor,
-        torch_version=torch_version,
+        descending_addresses=default.descending_addresses if gpu.descending_addresses is None else gpu.descending_addresses,
     )

@@ -106,6 +106,7 @@ def platform_at_hand(gpu: Device) -> Platform:
         multiprocessors=gpu.multiprocessors,
         threads_per_multiprocessor=gpu.threads_per_multiprocessor,
         torch_version=installed_torch(),
+        descending_addresses=gpu.descending_addresses,
     )
 
 

@@ -41,7 +41,7 @@ from inspector.records.serialize import plain
 from inspector.records.tape import Event
 from inspector.runtime.quiet import quietly
 from inspector.units import format_bytes
-from inspector.workloads.training.quantized_load import is_quantized
+from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.training.trace_ import NotTraceableError, resolved, step_notices, trace_training
 
 __all__ = ["check", "figures_of", "folded", "measured"]

@@ -20,8 +20,8 @@ from inspector.measure.quantized import load_quantized_on
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
-from inspector.workloads.training.batch import Input, batch_inputs
-from inspector.workloads.training.quantized_load import is_quantized
+from inspector.workloads.batch import Input, batch_inputs
+from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.training.trace_ import base_model, prepare, run_steps
 
 __all__ = ["Unwatched", "Watch", "Watcher", "run_on"]

@@ -23,7 +23,7 @@ from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import adapter_facts, attach, detached
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import adapter_notices
-from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
+from inspector.model.census import BaseCount, assign_roles, bytes_by_dtype, count_base, take_census
 from inspector.model.checkpoint.diff import NotComparableError, compare, comparison_notices
 from inspector.model.checkpoint.format_diff import by_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import stored_facts, stored_notices
@@ -33,13 +33,21 @@ from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
-from inspector.records.model import Census, Counted, ModelFacts
+from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
 from inspector.runtime.quiet import quietly
 
-__all__ = ["build_shallow", "build_trainable", "count_model"]
+__all__ = ["BuiltModel", "build_shallow", "build_whole", "count_model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltModel:
+    """A model on meta with its adapter, as nobody has used it yet, and what each of its parameters is for, by name."""
+
+    model: PreTrainedModel | PeftModel
+    roles: Mapping[str, Role]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +68,11 @@ class _Subject:
 
 def count_model(
     request: Request, files: SourceFiles | None, progress: Callable[[str], None] = lambda _stage: None
-) -> Counted:
+) -> tuple[Counted, BuiltModel | None]:
     """Return the counts of what `request` names: `files` of a source, or a live object when there are none.
 
-    Where the source knows the stored tensors, they are set beside the model.
+    Second is the counted model itself, for a run to be traced; None where it is the caller's own. Where the source knows
+    the stored tensors, they are set beside the model.
 
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """
@@ -71,22 +80,23 @@ def count_model(
         if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
             raise UsageError("quantization is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
-            return _count_attached(request)
+            return _count_attached(request), None
         subject = _from_source(request, files) if files is not None else _from_object(request)
         _check_adapter_dtype(request, subject)
-        counted = _count_base(request, subject) if subject.peft is None else _count_with_adapter(request, subject)
-        if files is None or files.checkpoint is None or files.checkpoint.tensors is None:
-            return counted
-        progress("comparing the checkpoint with the model")
-        return _with_comparison(counted, subject, files.checkpoint.tensors, files.config)
+        count = _count_base if subject.peft is None else _count_with_adapter
+        counted, built = count(request, subject)
+        if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:
+            progress("comparing the checkpoint with the model")
+            counted = _with_comparison(counted, subject, files.checkpoint.tensors, files.config)
+        return counted, built
 
 
-def build_trainable(request: Request, files: SourceFiles | None) -> nn.Module:
+def build_whole(request: Request, files: SourceFiles | None) -> BuiltModel:
     """Return the model that `count_model` counts, without counting; raises what `count_model` raises."""
-    return _trainable(request, files, lambda _model: None)
+    return _build(request, files, lambda _model: None)
 
 
-def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) -> tuple[nn.Module, int]:
+def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) -> tuple[BuiltModel, int]:
     """Return the model with few of its repeated layers, and how many periods of them are missing (`model.truncate`).
 
     `more` periods more than need be stay. Nothing is missing where the adapter tells single layers apart.
@@ -97,12 +107,10 @@ def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) ->
         nonlocal missing
         missing = shorten(model, more)
 
-    return _trainable(request, files, change), missing
+    return _build(request, files, change), missing
 
 
-def _trainable(
-    request: Request, files: SourceFiles | None, change: Callable[[PreTrainedModel], None]
-) -> PreTrainedModel | PeftModel:
+def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTrainedModel], None]) -> BuiltModel:
     """Build the model of a request and attach its adapter; `change` treats all layers alike."""
     if isinstance(request.model, PeftModel):
         raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
@@ -120,11 +128,18 @@ def _trainable(
 
         plan = subject.plan
         if config is None:
-            return build() if plan is None else quantized(build(), plan)
+            model = build() if plan is None else quantized(build(), plan)
+            return _without_adapter(model, count_base(model))
         if plan is not None:
             stack.enter_context(bitsandbytes_stand_in())
         prepared_build = build if plan is None else functools.partial(_build_prepared, build, plan)
-        return attach(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)[0]
+        attached, base = attach(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+        return BuiltModel(model=attached, roles=assign_roles(attached, base))
+
+
+def _without_adapter(model: PreTrainedModel, base: BaseCount) -> BuiltModel:
+    """Return a model that is trained, or run, as it is."""
+    return BuiltModel(model=model, roles=assign_roles(model, base))
 
 
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
@@ -202,7 +217,7 @@ def _requests(*, allowed: bool) -> Iterator[None]:
         hub_constants.HF_HUB_OFFLINE = before
 
 
-def _count_base(request: Request, subject: _Subject) -> Counted:
+def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltModel]:
     """Count a model without an adapter: what its class does not freeze trains."""
     model = subject.build()
     base = count_base(model)
@@ -216,17 +231,17 @@ def _count_base(request: Request, subject: _Subject) -> Counted:
     elif subject.stored is not None:
         facts = stored_facts(model, subject.stored)
         of_weights = stored_notices(facts)
-    return Counted(
+    counted = Counted(
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
         **in_float,
         quantization=facts,
-        trainable=model,
         notices=(*subject.notices, *of_weights),
     )
+    return counted, _without_adapter(model, base)
 
 
-def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
+def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, BuiltModel]:
     """Count a model before and after PEFT attaches the adapter that was asked for."""
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
     build, in_float, quantization, of_weights = subject.build, None, None, []
@@ -247,15 +262,15 @@ def _count_with_adapter(request: Request, subject: _Subject) -> Counted:
             adapter_facts(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
         )
         notices = adapter_notices(attached, config, facts, base)
-    return Counted(
+    counted = Counted(
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
         **(in_float or _in_float(base)),
         adapter=facts,
         quantization=quantization,
-        trainable=attached,
         notices=(*subject.notices, *of_weights, *config_notices, *notices),
     )
+    return counted, BuiltModel(model=attached, roles=assign_roles(attached, base))
 
 
 def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:

@@ -24,7 +24,7 @@ from inspector.model.tree import module_tree
 from inspector.records.model import Census, Role
 from inspector.records.source import Published
 
-__all__ = ["BaseCount", "bytes_by_dtype", "count_base", "take_census"]
+__all__ = ["BaseCount", "assign_roles", "bytes_by_dtype", "count_base", "take_census"]
 
 # Where configurations say how many routed experts a token uses.
 _EXPERTS_PER_TOKEN = (
@@ -80,18 +80,26 @@ def count_base(model: PreTrainedModel) -> BaseCount:
     )
 
 
-def take_census(model: nn.Module, base: BaseCount, *, published: Published | None, depth: int) -> Census:
-    """Return the counts of `model`, which is the base model itself or the same model after PEFT changed it."""
+def assign_roles(model: nn.Module, base: BaseCount) -> dict[str, Role]:
+    """Return what each parameter of `model` is for, by its first name: a role of the base, or what PEFT added."""
     copies = {
         parameter
         for module in model.modules()
         if isinstance(module, ModulesToSaveWrapper)
         for parameter in module.modules_to_save.parameters()
     }
+    return {
+        name: base.roles.get(parameter, Role.SAVED_COPIES if parameter in copies else Role.ADAPTER)
+        for name, parameter in model.named_parameters()
+    }
+
+
+def take_census(model: nn.Module, base: BaseCount, *, published: Published | None, depth: int) -> Census:
+    """Return the counts of `model`, which is the base model itself or the same model after PEFT changed it."""
+    roles = assign_roles(model, base)
     groups: Counter[Role] = Counter()
-    for parameter in model.parameters():
-        added = Role.SAVED_COPIES if parameter in copies else Role.ADAPTER
-        groups[base.roles.get(parameter, added)] += count_of(parameter)
+    for name, parameter in model.named_parameters():
+        groups[roles[name]] += count_of(parameter)
     total = sum(count_of(parameter) for parameter in model.parameters())
     tree = module_tree(model, depth)
     assert total == sum(groups.values()) == tree[0].count, "every parameter has one role and one place in the tree"

@@ -191,8 +191,7 @@ class Counted:
 
     `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers,
     `base_frozen_dtypes` bytes by dtype of what its class itself does not train.
-    `trainable` is the counted model itself on meta, for a step to be traced; it belongs to the inspection alone, and is
-    None where the model is the caller's. `comparison` sets the stored tensors beside the model, where both are known,
+    `comparison` sets the stored tensors beside the model, where both are known,
     `by_format` those of a quantized checkpoint beside its format.
     """
 
@@ -203,7 +202,6 @@ class Counted:
     base_frozen_dtypes: Mapping[str, int] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
     quantization: QuantizationFacts | None = None
-    trainable: Any = None
     comparison: Comparison | None = None
     by_format: FormatComparison | None = None
     notices: Sequence[Notice] = ()

@@ -32,7 +32,8 @@ class LoraOptions:
 class Request:
     """One inspection. `model` is what the user named, or a live object of the Python API.
 
-    `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
+    `workload` is what runs (a name of `workloads.registry`), `recipe` how. `torch` is the release of the machine that
+    will run it, None the installed one. `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
     `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the checkpoint declares, and `double_quant`
     packs the scales of 4-bit weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an
     adapter in half precision becomes float32. `gpus` are names as people write them, `gpu_memory` sizes with a unit;
@@ -50,7 +51,9 @@ class Request:
     double_quant: bool | None = None
     peft: Any = None
     autocast_adapter_dtype: bool = True
+    workload: str = "training"
     recipe: Recipe = field(default_factory=Recipe)
+    torch: str | None = None
     gpus: Sequence[str] = ()
     gpu_memory: Sequence[str] = ()
     fit: str | None = None

@@ -1,7 +1,7 @@
 """Watch every allocation and every free of a step that runs on meta tensors, and write them down.
 
-The tracer records, nothing else: what a block was for follows afterwards from who owned it and how long it lived
-(`Tracer.tape`). A block is a storage, since views share one; a weak reference on the storage tells of its end.
+The tracer records, nothing else, and knows nothing of what runs: what a block is for is decided in `categories`. A
+block is a storage, since views share one; a weak reference on the storage tells of its end.
 
 A dispatch mode changes what runs: while one is active, composite code takes branches that work out of place
 (ATen/TensorSubclassLikeUtils.h). Two such changes are undone here. Autograd adds a second gradient of a tensor in place
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, Event, EventKind, Phase
+from inspector.trace.categories import Categories
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
 from inspector.trace.meta_kernels import META_KERNELS
@@ -57,8 +58,6 @@ _IN_PLACE_WITHOUT_MODE = {
     },
 }
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
-# What the norm of all gradients comes from; the norms it is made of die with the call.
-_NORM = "aten.linalg_vector_norm.default"
 _OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
@@ -104,7 +103,8 @@ class Tracer(TorchDispatchMode):
     def __init__(
         self,
         platform: Platform,
-        names: dict[nn.Module, str] | None = None,
+        names: Mapping[nn.Module, str] | None = None,
+        categories: Categories | None = None,
         *,
         on_cuda: bool = True,
         balances_experts: bool = False,
@@ -117,7 +117,7 @@ class Tracer(TorchDispatchMode):
         self._balances_experts = balances_experts
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
-        self._categories: dict[int, Category] = {}
+        self._categories = categories or Categories()
         self._blocks: dict[int, int] = {}
         self._watched: dict[int, _Watched] = {}
         self._sizes: dict[int, int] = {}
@@ -126,25 +126,14 @@ class Tracer(TorchDispatchMode):
         self._step = 0
         self._started = 0
         self._modules: list[str] = [""]
-        self._trained: list[nn.Parameter] = []
-        self._head: nn.Module | None = None
-        self._past_head = False
-        self._head_sequence: int | None = None
         self._workspaces: set[tuple[str, bool]] = set()
 
-    # --- what the step tells ------------------------------------------------------------------------------------------
-
-    def watch(self, model: nn.Module, head: nn.Module | None) -> None:
-        """Say whose gradients are gradients, and which module makes the logits."""
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._head = head
+    # --- what the run tells -------------------------------------------------------------------------------------------
 
     def enter(self, phase: Phase, step: int) -> None:
         """Begin a phase; what the phase before made and left alive is kept by something."""
         self._close_phase()
-        self._past_head = False
-        if phase is Phase.FORWARD:
-            self._head_sequence = None
+        self._categories.enter(phase)
         self._phase, self._step = phase, step
         self._started = self._count
 
@@ -152,7 +141,7 @@ class Tracer(TorchDispatchMode):
         """Say what the blocks of these tensors are for and whose; blocks that are not known yet are allocated now."""
         with self.at(module):
             for tensor in tensors:
-                self._categories[self._see(tensor, "load")] = category
+                self._categories.assign(self._see(tensor, "load"), category, tensor)
 
     @contextlib.contextmanager
     def at(self, module: str) -> Iterator[None]:
@@ -171,7 +160,7 @@ class Tracer(TorchDispatchMode):
         """Return everything recorded, each block with the category that it had."""
         self._close_phase()
         return [
-            Event(kind, block, phase, size, self._categories.get(block, Category.TEMPORARIES), step, module, op)
+            Event(kind, block, phase, size, self._categories[block], step, module, op)
             for kind, block, size, phase, step, module, op in self._events
         ]
 
@@ -234,12 +223,9 @@ class Tracer(TorchDispatchMode):
         self._hooks.close()
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
-        """Note which module is at work, and when it is the one that makes the logits."""
+        """Note which module is at work."""
         self._modules.append(self._names.get(module, self._modules[-1]))
-        if module is self._head and self._phase is Phase.FORWARD:
-            self._past_head = True
-            # Nodes are numbered as they are made: those from here on belong to the head and the loss.
-            self._head_sequence = torch._C._autograd._get_sequence_nr()
+        self._categories.enter_module(module)
 
     def _leave_module(self, _module: nn.Module, _inputs: Any, _outputs: Any) -> None:
         """Note that its caller is at work again."""
@@ -248,8 +234,7 @@ class Tracer(TorchDispatchMode):
     def _accumulates_in_place(self, old: Any, new: Any) -> bool:
         """Tell whether this is autograd adding a gradient to one that nobody else holds."""
         return (
-            self._phase is Phase.BACKWARD
-            and not torch.is_grad_enabled()
+            not torch.is_grad_enabled()
             and isinstance(new, Tensor)
             and old.shape == new.shape
             and old.dtype == new.dtype
@@ -261,7 +246,7 @@ class Tracer(TorchDispatchMode):
 
     def _without_mode(self, func: Any) -> Any:
         """Return the op that would run if no mode were active."""
-        if self._phase is not Phase.BACKWARD or func not in _OUT_OF_PLACE:
+        if func not in _OUT_OF_PLACE:
             return func
         node = torch._C._current_autograd_node()
         return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
@@ -278,34 +263,10 @@ class Tracer(TorchDispatchMode):
         block = self._blocks.get(key)
         if block is None:
             block = self._blocks[key] = self._allocate(storage.nbytes(), op)
-            category = self._category_now(tensor, op)
-            if category is not None:
-                self._categories[block] = category
+            self._categories.find(block, tensor, op, self._modules[-1])
             watched = self._watched[key] = _Watched(storage, self._forget)
             watched.key = key
         return block
-
-    def _category_now(self, tensor: Tensor, op: str) -> Category | None:
-        """Return what a new block is for where that is clear at once; the rest follows from how long it lives."""
-        if self._phase is Phase.FORWARD:
-            if self._past_head:
-                return Category.LOGITS_AND_LOSS
-            in_layer = any(part.isdigit() for part in self._modules[-1].split("."))
-            is_mask = tensor.dim() == 4 and tensor.shape[1] == 1 and not in_layer
-            return Category.ATTENTION_MASK if is_mask else None
-        if self._phase is Phase.BACKWARD:
-            if torch.is_grad_enabled():
-                return Category.ACTIVATIONS  # a checkpointed block is computed again
-            node = torch._C._current_autograd_node()
-            if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
-                return Category.LOGITS_AND_LOSS
-        if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op == _NORM):
-            # The labels of the next batch, counted, and the norm that is logged: no optimizer keeps such integers.
-            return Category.LOGITS_AND_LOSS
-        if self._phase is Phase.LOAD:
-            # What a loop makes before its first step: further micro-batches, and scalars for the log.
-            return Category.INPUTS if tensor.dim() else Category.LOGITS_AND_LOSS
-        return None
 
     def _allocate(self, size: int, op: str) -> int:
         """Record a new block."""
@@ -348,23 +309,16 @@ class Tracer(TorchDispatchMode):
 
     def _take_workspace(self, library: str, size: int) -> None:
         """Record the workspace of a handle when it is used first; autograd's thread has handles of its own."""
-        key = (library, self._phase is Phase.BACKWARD)
+        key = (library, torch._C._current_autograd_node() is not None)
         if key not in self._workspaces:
             self._workspaces.add(key)
-            self._categories[self._allocate(size, f"{library} workspace")] = Category.OTHER
+            self._categories.assign(self._allocate(size, f"{library} workspace"), Category.OTHER)
 
     def _close_phase(self) -> None:
-        """Give what the phase made and left alive the category of what keeps it."""
-        if self._phase is Phase.BACKWARD:
-            for parameter in self._trained:
-                if parameter.grad is not None:
-                    self._categories[self._see(parameter.grad, "gradient")] = Category.GRADIENTS
-        kept = {Phase.FORWARD: Category.ACTIVATIONS, Phase.OPTIMIZER: Category.OPTIMIZER}.get(self._phase)
-        if kept is None:
-            return
-        for block in self._sizes:
-            if block >= self._started:
-                self._categories.setdefault(block, kept)
+        """Let the categories see what the phase left alive."""
+        for gradient in self._categories.gradients():
+            self._categories.assign(self._see(gradient, "gradient"), Category.GRADIENTS)
+        self._categories.close(block for block in self._sizes if block >= self._started)
 
 
 class _Watched(weakref.ref[Any]):

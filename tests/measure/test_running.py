@@ -21,7 +21,7 @@ from inspector.records.tape import Category, Event, Phase
 from inspector.trace.rules.any_device import as_on_a_device
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.tracer import Tracer
-from inspector.workloads.training.batch import Input, batch_inputs
+from inspector.workloads.batch import Input, batch_inputs
 from inspector.workloads.training.optimizers import made_optimizer
 from inspector.workloads.training.trace_ import base_model, load_order, prepare, run_steps
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import inspector
-from inspector.workloads.training.batch import Input, batch_inputs
+from inspector.workloads.batch import Input, batch_inputs
 
 BATCH, LENGTH, VOCABULARY = 2, 24, 160
 RECIPE = inspector.Recipe(batch_size=BATCH, seq_len=LENGTH, padding=False)

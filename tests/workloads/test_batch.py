@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import inspector
-from inspector.workloads.training.batch import BatchError, Input, batch_inputs, longest_row
+from inspector.workloads.batch import BatchError, Input, batch_inputs, longest_row
 from inspector.workloads.training.trace_ import resolved
 from tests.trace.small_models import RECIPE, SMALL, build
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.records.tape import Phase
-from inspector.workloads.training.precision import MixedPrecision
+from inspector.workloads.precision import MixedPrecision
 
 __all__ = ["plain_steps", "trainer_steps"]
 

@@ -23,7 +23,7 @@ from inspector.trace.rules.cuda import cuda_rules
 from inspector.trace.tracer import Tracer
 from inspector.workloads.checks import allocator_settings
 from inspector.workloads.training.loops import plain_steps
-from inspector.workloads.training.quantized_load import is_quantized, load_quantized, quantized_rules
+from inspector.workloads.quantized_load import is_quantized, load_quantized, quantized_rules
 from inspector.workloads.training.trace_ import base_model, load_order, prepare, resolved, trace_training
 from tests.evidence.truth.records import Measured, load
 

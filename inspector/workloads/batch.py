@@ -27,7 +27,15 @@ from torch import Tensor, nn
 
 from inspector.records.recipe import Recipe
 
-__all__ = ["BatchError", "Input", "batch_inputs", "leaves_out_images", "longest_row"]
+__all__ = [
+    "BatchError",
+    "Input",
+    "Inputs",
+    "batch_inputs",
+    "inputs_without_labels",
+    "leaves_out_images",
+    "longest_row",
+]
 
 # The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
 _IGNORED = -100
@@ -79,27 +87,53 @@ def batch_inputs(model: Any, recipe: Recipe) -> Inputs:
     return _kind_of(model)(model, recipe)
 
 
+def inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
+    """Return the inputs of a forward pass alone for a transformers model; raises BatchError where none are known.
+
+    An encoder-decoder gets as many tokens for its decoder as for its encoder, one of text and speech those of the text.
+    """
+    name, arguments = type(model).__name__, _arguments(model)
+    decoder: dict[str, Input] = {}
+    if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in arguments:
+        decoder = {"decoder_input_ids": _ids(model, recipe)}
+    if _takes_images_alone(model):
+        return {"pixel_values": _images(model.config, recipe)}
+    if {"return_loss", "pixel_values", "input_ids"} <= arguments:
+        return {key: item for key, item in _pairs(model, recipe).items() if key != "return_loss"}
+    if model.main_input_name == "input_ids":
+        return {"input_ids": _ids(model, recipe), **_mask(recipe), **decoder}
+    if model.main_input_name == "input_features":
+        return {"input_features": _speech(model, recipe)["input_features"], **decoder}
+    raise BatchError(f"which inputs {name} takes is not known here")
+
+
 def longest_row(model: Any) -> int | None:
     """Return how many tokens a row may have; 0 where the model takes none, None where nothing bounds them.
 
     What bounds them is a table of learned positions in the text part; rotary and relative positions have no end.
     """
-    kind = _kind_of(model)
-    if kind in (_image_labels, _image_maps):
+    if _takes_images_alone(model):
         return 0
     tables = [
         module.num_embeddings - _first_position(module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and not _TOWERS.search(name)
         # The encoder of speech counts frames, not tokens.
-        if not (kind is _speech and "encoder." in name)
+        if not (model.main_input_name == "input_features" and "encoder." in name)
     ]
     return min(tables, default=None)
 
 
 def leaves_out_images(model: Any) -> bool:
     """Tell whether the batch of a model is text alone although it takes images too."""
-    return _kind_of(model) is _tokens and any(name.startswith("pixel_values") for name in _arguments(model))
+    arguments = _arguments(model)
+    takes_images = any(name.startswith("pixel_values") for name in arguments)
+    return takes_images and model.main_input_name == "input_ids" and "return_loss" not in arguments
+
+
+def _takes_images_alone(model: Any) -> bool:
+    """Tell whether a model takes images and no tokens."""
+    return model.main_input_name == "pixel_values" and "input_ids" not in _arguments(model)
 
 
 # --- kinds of models --------------------------------------------------------------------------------------------------

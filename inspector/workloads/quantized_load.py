@@ -11,7 +11,7 @@ packed come as they are.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
 from inspector.hardware.platform import Platform
+from inspector.model.build import BuiltModel
 from inspector.quantization.bitsandbytes.modules import (
     Int8Params,
     Linear4bit,
@@ -29,7 +30,9 @@ from inspector.quantization.bitsandbytes.modules import (
 )
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.records.tape import Category
+from inspector.trace.categories import category_of
 from inspector.trace.tracer import Tracer
+from inspector.workloads.loading import ADDED, find_owner
 
 __all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
 
@@ -68,11 +71,10 @@ def quantized_rules(platform: Platform) -> Iterator[None]:
         yield
 
 
-def load_quantized(
-    tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]
-) -> None:
-    """Put loading, preparing and attaching on the tape; the weights of `model` are quantized anew for it."""
-    parameters = {name: parameter for name, parameter in model.named_parameters() if not is_added(name)}
+def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
+    """Put loading, preparing and attaching on the tape; the weights of the model are quantized anew for it."""
+    model: nn.Module = built.model
+    parameters = {name: item for name, item in model.named_parameters() if built.roles[name] not in ADDED}
     cast = [
         (name, parameter)
         for name, parameter in parameters.items()
@@ -82,45 +84,46 @@ def load_quantized(
         warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
         del warm_up
         for name in sorted(parameters, key=_natural):
-            with tracer.at(owner(name)):
-                _load(tracer, parameters[name], owner(name))
+            with tracer.at(find_owner(name)):
+                _load(tracer, parameters[name], find_owner(name))
         for module in model.modules():
             if isinstance(module, Linear8bitLt):
                 module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
         for name, buffer in model.named_buffers():
-            tracer.hold([buffer], Category.BUFFERS, owner(name))
+            tracer.hold([buffer], Category.BUFFERS, find_owner(name))
         for name, parameter in cast:
-            with tracer.at(owner(name)):
+            with tracer.at(find_owner(name)):
                 parameter.data = parameter.data.to(torch.float32)
-                tracer.hold([parameter], Category.WEIGHTS, owner(name))
+                tracer.hold([parameter], Category.WEIGHTS, find_owner(name))
         tracer.empty_cache()
-    _attach(tracer, model, is_added, owner)
+    _attach(tracer, built)
 
 
-def _attach(tracer: Tracer, model: nn.Module, is_added: Callable[[str], bool], owner: Callable[[str], str]) -> None:
+def _attach(tracer: Tracer, built: BuiltModel) -> None:
     """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
 
     DoRA's magnitudes are the norms of the unpacked weights; on a GPU that is the first product, which takes the
     workspace of cuBLAS. (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`;
     peft/tuners/lora/dora.py, `update_layer`.)
     """
-    added = [(name, parameter) for name, parameter in model.named_parameters() if is_added(name)]
+    model: nn.Module = built.model
+    added = [(name, parameter) for name, parameter in model.named_parameters() if built.roles[name] in ADDED]
     first = {name: _first_dtype(model, name) for name, _ in added}
     with tracer:
         for name, parameter in added:
             dtype = first[name]
-            with tracer.at(owner(name)):
+            with tracer.at(find_owner(name)):
                 magnitudes = model.get_submodule(name.rpartition(".")[0])
                 if isinstance(magnitudes, DoraLinearLayer):
                     _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
                 elif dtype is not None and dtype is not parameter.dtype:
                     parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
-                tracer.hold([parameter], Category.ADAPTER, owner(name))
+                tracer.hold([parameter], category_of(built.roles[name]), find_owner(name))
         for name, parameter in added:
             if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
-                with tracer.at(owner(name)):
+                with tracer.at(find_owner(name)):
                     parameter.data = parameter.data.to(torch.float32)
-                    tracer.hold([parameter], Category.ADAPTER, owner(name))
+                    tracer.hold([parameter], category_of(built.roles[name]), find_owner(name))
 
 
 def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:

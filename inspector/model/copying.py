@@ -1,0 +1,42 @@
+"""A copy of a model on meta, so that a run can change it and the next one starts anew."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, UntypedStorage, nn
+
+__all__ = ["copy_model", "has_gradient_hooks"]
+
+
+def has_gradient_hooks(model: nn.Module) -> bool:
+    """Tell whether gradients go through hooks, which no copy has: OSF projects them."""
+    return any(each._backward_hooks or each._post_accumulate_grad_hooks for each in model.parameters())
+
+
+def copy_model(model: nn.Module) -> nn.Module:
+    """Return a copy of a model, with the memory that its tensors share or leave unused, and what was written onto them.
+
+    torch copies a tensor of the meta device alone, without what else its memory holds (OFT's rows and columns are two
+    views of one tensor), and parameters without their attributes. Packed weights copy themselves.
+    """
+    # Each module has eleven dicts of hooks, empty mostly, which take a third of the time where they are copied.
+    hooks = (value for module in model.modules() for value in vars(module).values() if type(value) is OrderedDict)
+    memo: dict[int, Any] = {id(each): OrderedDict() for each in hooks if not each}
+    storages: dict[int, UntypedStorage] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if type(tensor) in (Tensor, nn.Parameter) and tensor.is_meta:
+            old = tensor.untyped_storage()
+            new = storages.setdefault(old._cdata, UntypedStorage(old.nbytes(), device="meta"))
+            made = torch.empty(0, dtype=tensor.dtype, device="meta")
+            made.set_(new, tensor.storage_offset(), tensor.shape, tensor.stride())
+            memo[id(tensor)] = made if type(tensor) is Tensor else nn.Parameter(made, tensor.requires_grad)
+    copied = copy.deepcopy(model, memo)
+    for original, parameter in zip(model.parameters(), copied.parameters(), strict=True):
+        for name, value in vars(original).items():
+            if not hasattr(parameter, name):
+                setattr(parameter, name, value)
+    return copied

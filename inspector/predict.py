@@ -1,0 +1,291 @@
+"""The one way to a prediction: a `ResolvedRun` -> the tape of what it does -> bytes.
+
+The command, searches, advice, plans, comparisons, `inspect measure` and the rows of tests/evidence/truth all come through
+`Predictor.predict`. A run is traced once, however often it is asked for, and so is a model built.
+
+A trace changes its model, so each has a copy. Of a deep model two shallow ones are traced, whose tapes give that of the
+deep one (`extrapolate`); the second one only where something in the tape of the first was not seen before. Models whose
+layers do not repeat are traced whole. Of a run that was traced with another batch size or sequence length only the
+phases of the first step that depend on them are traced again, once for all optimizers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from inspector.extrapolate.layers import Layers
+from inspector.extrapolate.sizes import Course, Sizes
+from inspector.memory.replay import Replays
+from inspector.memory.timeline import Timeline, fold
+from inspector.memory.verdict import overhead, usable_bytes, verdict
+from inspector.model.build import BuiltModel, build_shallow, build_whole
+from inspector.model.copying import copy_model, has_gradient_hooks
+from inspector.records.fit import Verdict
+from inspector.records.hardware import Gpu
+from inspector.records.recipe import Recipe
+from inspector.records.request import Request
+from inspector.records.source import SourceFiles
+from inspector.records.tape import Event
+from inspector.resolve import ResolvedRun
+from inspector.runtime.quiet import quietly
+from inspector.trace.meta_cache import Results
+from inspector.workloads.base import NotTraceableError
+from inspector.workloads.registry import load_workload
+from inspector.workloads.run import trace_run
+
+__all__ = ["Prediction", "Predictor"]
+
+# How many depths are tried: in some models what two layers show is not yet what all do.
+_DEPTHS = 2
+# What of a request decides which model is built.
+_OF_THE_MODEL = ("dtype", "model_class", "quantization", "double_quant", "peft", "autocast_adapter_dtype")
+_Key = tuple[Any, ...]
+
+
+class Prediction:
+    """A run that was traced: what it takes, and what that means for GPUs.
+
+    `recipe` is the recipe as it runs on the model. `template` is what happens whatever the sizes, `sizes` are those of its
+    blocks. All figures are bytes.
+    """
+
+    def __init__(self, run: ResolvedRun, recipe: Recipe, template: Course, sizes: Sizes) -> None:
+        self.run = run
+        self.recipe = recipe
+        self.template = template
+        self.sizes = sizes
+        self.overhead = overhead(run.gpu)
+        self.replays = self.replay(template, sizes)
+
+    def replay(self, template: Course, sizes: Sizes) -> Replays:
+        """Return the replays of another run under the same allocator."""
+        return Replays(
+            functools.partial(template.requests, sizes),
+            self.run.allocator,
+            descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    @functools.cached_property
+    def tape(self) -> Sequence[Event]:
+        """Return the tape of the whole model."""
+        return self.template.tape(self.sizes)
+
+    def fold(self, limit_bytes: int | None = None) -> Timeline:
+        """Return everything that the tape tells, on a device with so much memory, None for no end."""
+        return fold(
+            self.tape,
+            self.run.allocator,
+            limit_bytes=limit_bytes,
+            descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Return the largest number of bytes allocated at a time."""
+        return self.replays.unlimited.peak_allocated_bytes
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """Return what the allocator has on the run's card, where that changes what is reserved and the run still fits."""
+        if self.run.gpu is None:
+            return None
+        usable = usable_bytes(self.run.gpu, self.overhead.bytes)
+        is_changed = self.replays.unlimited.peak_reserved_bytes > usable
+        return usable if is_changed and self.replays.run_under(usable) else None
+
+    @property
+    def total_bytes(self) -> int:
+        """Return what nvidia-smi would show at the peak on the run's card."""
+        return self.replays.under(self.limit_bytes).peak_reserved_bytes + self.overhead.bytes
+
+    def judge(self) -> Verdict:
+        """Decide whether the run fits its card."""
+        assert self.run.gpu is not None, "a verdict is of a card"
+        return verdict(self.run.gpu, self.replays, self.run.platform)
+
+
+class Predictor:
+    """Predicts runs of one model that differ in recipe, adapter, form of the weights, workload or card."""
+
+    def __init__(self, files: SourceFiles | None) -> None:
+        # What is stored is compared with the model once, by the report, not with every model that is built here.
+        self._files = None if files is None else dataclasses.replace(files, checkpoint=None)
+        self._predictions: dict[_Key, Prediction] = {}
+        self._models: dict[tuple[_Key, int | None], tuple[BuiltModel, int]] = {}
+        # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
+        self._templates: dict[_Key, list[tuple[int | None, Course]]] = {}
+        self._passes: dict[tuple[_Key, int | None], tuple[Recipe, list[Event]]] = {}
+        self._layers = Layers()
+        self._results = Results()
+
+    def keep(self, request: Request, built: BuiltModel) -> None:
+        """Take a whole model that somebody has built already, as nobody has used it yet."""
+        self._models.setdefault((_model_key(request), None), (built, 0))
+
+    def copy_models(self) -> Predictor:
+        """Return a predictor that has traced nothing yet, of the same models."""
+        predictor = Predictor(self._files)
+        predictor._models = self._models
+        return predictor
+
+    def knows(self, run: ResolvedRun) -> bool:
+        """Tell whether a run was predicted before."""
+        return _run_key(run) in self._predictions
+
+    def resolve_recipe(self, run: ResolvedRun) -> Recipe:
+        """Return the recipe as it runs on the model, without a trace."""
+        with quietly():
+            return load_workload(run.workload).resolve(self._shallow(run.request, 0)[0].model, run.recipe)
+
+    def predict(self, run: ResolvedRun) -> Prediction:
+        """Return the prediction of a run.
+
+        Raises UsageError and UnsupportedModelError of the model stage, NotTraceableError where the run cannot be traced.
+        """
+        key = _run_key(run)
+        if key not in self._predictions:
+            self._predictions[key] = Prediction(run, *(self._resize(run) or self._trace_to_end(run)))
+        return self._predictions[key]
+
+    def find_known(self, run: ResolvedRun) -> Prediction | None:
+        """Return the prediction of a run where nothing has to be traced for it."""
+        templates = self._templates.get(_key_without_size(run), ())
+        is_known = any((_key_without_optimizer(run), more) in self._passes for more, _ in templates)
+        return self.predict(run) if is_known or self.knows(run) else None
+
+    def is_extrapolated(self, run: ResolvedRun) -> bool:
+        """Tell whether runs of this model are extrapolated from shallow ones, so that one more costs little."""
+        templates = self._templates.get(_key_without_size(run), ())
+        return any(more is not None for more, _ in templates)
+
+    def _resize(self, run: ResolvedRun) -> tuple[Recipe, Course, Sizes] | None:
+        """Trace the sized phases alone of a run that was traced at another size, None where it goes another way."""
+        if run.workload.sized_until is None:
+            return None
+        for more, template in self._templates.get(_key_without_size(run), ()):
+            try:
+                recipe, passes = self._trace_passes(run, more)
+            except NotTraceableError:
+                continue  # what the whole run says is the one to tell
+            sizes = template.sizes_after(passes)
+            if sizes is not None:
+                asked = run.recipe
+                recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
+                return recipe, template, sizes
+        return None
+
+    def _trace_passes(self, run: ResolvedRun, more: int | None) -> tuple[Recipe, list[Event]]:
+        """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
+        key = _key_without_optimizer(run), more
+        if key not in self._passes:
+            self._passes[key] = self._trace(run, self._take_model(run.request, more), passes_alone=True)
+        return self._passes[key]
+
+    def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, Course, Sizes]:
+        """Trace all steps, on a shallow model where that says what the whole one does."""
+        found = self._extrapolate(run)
+        if found is None:
+            recipe, tape = self._trace(run, self._take_model(run.request, None))
+            more, template = None, Course(tape, None)
+        else:
+            recipe, more, template = found
+        self._templates.setdefault(_key_without_size(run), []).append((more, template))
+        return recipe, template, template.sizes
+
+    def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, Course] | None:
+        """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run."""
+        try:
+            for more in range(_DEPTHS):
+                missing = self._shallow(run.request, more)[1]
+                if missing <= more:
+                    return None
+                recipe, shallow = self._trace(run, self._take_model(run.request, more))
+                deepening = self._layers.deepening(shallow, missing - more)
+                if deepening is None:
+                    deeper = self._trace(run, self._take_model(run.request, more + 1))[1]
+                    if self._layers.learn(shallow, deeper):
+                        deepening = self._layers.deepening(shallow, missing - more)
+                if deepening is not None:
+                    return recipe, more, Course(shallow, deepening)
+        except NotTraceableError:
+            pass  # what the whole model says is the one to tell
+        return None
+
+    def _trace(
+        self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False
+    ) -> tuple[Recipe, list[Event]]:
+        """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
+        workload = load_workload(run.workload)
+        until = run.workload.sized_until if passes_alone else None
+        with quietly():
+            recipe = workload.resolve(built.model, run.recipe)
+            return recipe, trace_run(workload, built, recipe, run.platform, until=until, results=self._results)
+
+    def _take_model(self, request: Request, more: int | None) -> BuiltModel:
+        """Return the model of a request as nobody has used it yet: shallow, with `more` periods of layers, or whole."""
+        built = self._whole(request) if more is None else self._shallow(request, more)[0]
+        if not has_gradient_hooks(built.model):
+            return dataclasses.replace(built, model=copy_model(built.model))
+        if more is None:
+            return build_whole(request, self._files)
+        return build_shallow(request, self._files, more)[0]
+
+    def _whole(self, request: Request) -> BuiltModel:
+        """Return the whole model of a request, which nobody may change."""
+        key = _model_key(request), None
+        if key not in self._models:
+            self._models[key] = build_whole(request, self._files), 0
+        return self._models[key][0]
+
+    def _shallow(self, request: Request, more: int) -> tuple[BuiltModel, int]:
+        """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
+        key = _model_key(request), more
+        if key not in self._models:
+            self._models[key] = build_shallow(request, self._files, more)
+        return self._models[key]
+
+
+# --- what runs are equal by -------------------------------------------------------------------------------------------
+
+
+def _run_key(run: ResolvedRun) -> _Key:
+    """Return what two runs of one inspection are equal by."""
+    return _trace_key(run), freeze(run.allocator), freeze(run.gpu)
+
+
+def _trace_key(run: ResolvedRun, **changes: Any) -> _Key:
+    """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
+    recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
+    return run.workload.name, freeze(recipe), freeze(run.platform), _model_key(run.request)
+
+
+def _key_without_size(run: ResolvedRun) -> _Key:
+    """Return what traces are equal by that differ in batch size and sequence length alone."""
+    return _trace_key(run, batch_size=1, seq_len=None)
+
+
+def _key_without_optimizer(run: ResolvedRun) -> _Key:
+    """Return what traces are equal by that differ in the optimizer alone."""
+    return _trace_key(run, optimizer=Recipe().optimizer, optim_args=None)
+
+
+def _model_key(request: Request) -> _Key:
+    """Return what two models of one inspection are equal by."""
+    return tuple(freeze(getattr(request, name)) for name in _OF_THE_MODEL)
+
+
+def freeze(value: Any) -> Any:
+    """Return a value that is hashable and equal where the given one is: of records, PEFT's configurations, mappings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value), tuple((field.name, freeze(getattr(value, field.name))) for field in dataclasses.fields(value))
+    if isinstance(value, Mapping):
+        return "mapping", frozenset((key, freeze(item)) for key, item in value.items())
+    if isinstance(value, AbstractSet):
+        return "set", frozenset(map(freeze, value))
+    if isinstance(value, (list, tuple)):
+        return "sequence", tuple(map(freeze, value))
+    return type(value), value

@@ -1,0 +1,116 @@
+"""What a block of memory is for: the only file that decides it.
+
+Three things tell. Who owns a tensor: a parameter by its role in the census (`category_of`), a batch, an optimizer. Where
+it was made: past the output projection, in a block that is computed again, in the backward pass of the loss
+(`Categories.find`). And, for what none of these decides, how long it lived: what a phase made and left alive is what the
+workload says that this phase keeps, and the rest were temporaries (`Categories.close`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from inspector.records.model import Role
+from inspector.records.tape import Category, Phase
+
+__all__ = ["Categories", "category_of"]
+
+# What the norm of all gradients comes from; the norms it is made of die with the call.
+_NORM = "aten.linalg_vector_norm.default"
+
+
+def category_of(role: Role) -> Category:
+    """Return the category of a parameter: copies of `modules_to_save` are weights, as the modules they replace."""
+    return Category.ADAPTER if role is Role.ADAPTER else Category.WEIGHTS
+
+
+class Categories:
+    """The category of every block of one run, as far as it is known by now.
+
+    `trained` are the parameters whose gradients are gradients, `head` is the module that makes the logits, `kept` says
+    what a block is for that a phase made and left alive.
+    """
+
+    def __init__(
+        self,
+        *,
+        trained: tuple[nn.Parameter, ...] = (),
+        head: nn.Module | None = None,
+        kept: Mapping[Phase, Category] | None = None,
+    ) -> None:
+        self._trained = trained
+        self._head = head
+        self._kept = kept or {}
+        self._categories: dict[int, Category] = {}
+        self._input_shapes: set[torch.Size] = set()
+        self._phase = Phase.LOAD
+        self._is_past_head = False
+        # Autograd numbers its nodes as they are made: those from here on belong to the head and the loss.
+        self._head_sequence: int | None = None
+
+    def __getitem__(self, block: int) -> Category:
+        """Return what a block is for: temporary where nothing says otherwise."""
+        return self._categories.get(block, Category.TEMPORARIES)
+
+    def assign(self, block: int, category: Category, tensor: Tensor | None = None) -> None:
+        """Say what a block is for, and which tensor it holds."""
+        self._categories[block] = category
+        if category is Category.INPUTS and tensor is not None:
+            self._input_shapes.add(tensor.shape)
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self._phase = phase
+        self._is_past_head = False
+        if phase is Phase.FORWARD:
+            self._head_sequence = None
+
+    def enter_module(self, module: nn.Module) -> None:
+        """Note that a module is at work."""
+        if module is self._head and self._phase is Phase.FORWARD:
+            self._is_past_head = True
+            self._head_sequence = torch._C._autograd._get_sequence_nr()
+
+    def find(self, block: int, tensor: Tensor, op: str, module: str) -> None:
+        """Note what a new block is for where that is clear at once."""
+        category = self._find(tensor, op, module)
+        if category is not None:
+            self._categories[block] = category
+
+    def gradients(self) -> Iterator[Tensor]:
+        """Yield the gradients that exist when a backward phase ends."""
+        if self._phase is Phase.BACKWARD:
+            yield from (parameter.grad for parameter in self._trained if parameter.grad is not None)
+
+    def close(self, alive: Iterable[int]) -> None:
+        """Give the blocks that the phase made and left alive the category of what keeps them, unless they have one."""
+        kept = self._kept.get(self._phase)
+        if kept is not None:
+            for block in alive:
+                self._categories.setdefault(block, kept)
+
+    def _find(self, tensor: Tensor, op: str, module: str) -> Category | None:
+        """Return what a new block is for, None where only its lifetime says."""
+        if self._phase is Phase.FORWARD:
+            if self._is_past_head:
+                return Category.LOGITS_AND_LOSS
+            in_layer = any(part.isdigit() for part in module.split("."))
+            # A copy of an input in another dtype is no mask: images may have one channel.
+            is_mask = tensor.dim() == 4 and tensor.shape[1] == 1 and tensor.shape not in self._input_shapes
+            return Category.ATTENTION_MASK if is_mask and not in_layer else None
+        if self._phase is Phase.BACKWARD:
+            if torch.is_grad_enabled():
+                return Category.ACTIVATIONS  # a checkpointed block is computed again
+            node = torch._C._current_autograd_node()
+            if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
+                return Category.LOGITS_AND_LOSS
+        if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op == _NORM):
+            # The labels of the next batch, counted, and the norm that is logged: no optimizer keeps such integers.
+            return Category.LOGITS_AND_LOSS
+        if self._phase is Phase.LOAD:
+            # What a loop makes before its first step: further micro-batches, and scalars for the log.
+            return Category.INPUTS if tensor.dim() else Category.LOGITS_AND_LOSS
+        return None

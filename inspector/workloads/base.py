@@ -1,0 +1,89 @@
+"""The seam: what a kind of run has to say so that it can be traced on meta, measured on a GPU, searched and planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from inspector.errors import InspectorError
+from inspector.model.build import BuiltModel
+from inspector.records.memory import BatchInput, BlockShape, Unaccounted
+from inspector.records.notice import Notice
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Phase
+from inspector.records.workload import WorkloadInfo
+from inspector.workloads.batch import Inputs
+
+__all__ = ["NotTraceableError", "OnPhase", "RunFacts", "Workload", "base_model"]
+
+# Is told that a phase of a step begins.
+OnPhase = Callable[[Phase, int], None]
+
+
+class NotTraceableError(InspectorError):
+    """This model's run cannot be traced; the message says why, without a full stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What a report says of a run beside its bytes.
+
+    `inputs` are the tensors of one batch, `shape` what rules of thumb know of the model, `not_accounted` what a real run
+    may take and the trace does not count, `notices` what the user should know.
+    """
+
+    inputs: tuple[BatchInput, ...]
+    shape: BlockShape | None
+    not_accounted: tuple[Unaccounted, ...]
+    notices: tuple[Notice, ...]
+
+
+class Workload(Protocol):
+    """One kind of run. `model` is a transformers model or a PeftModel, on meta or with data; `recipe` a resolved one.
+
+    `steps` are as many as it takes until a further one changes nothing.
+    """
+
+    info: WorkloadInfo
+    steps: int
+
+    def resolve(self, model: Any, recipe: Recipe) -> Recipe:
+        """Return the recipe as it runs on `model`: what depends on the model filled in.
+
+        Raises UsageError where the recipe makes no sense, NotTraceableError where no batch is known for the model.
+        """
+
+    def check(self, model: Any, recipe: Recipe) -> None:
+        """Raise NotTraceableError where the run cannot be traced, before anything is done."""
+
+    def describe(self, model: Any, asked: Recipe, recipe: Recipe) -> RunFacts:
+        """Return what to say of running `recipe`, which is `asked` as it runs on `model`."""
+
+    def prepare(self, model: Any, recipe: Recipe) -> None:
+        """Set the model up for the run."""
+
+    def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
+        """Return what one batch consists of."""
+
+    def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> Any:
+        """Make what the run keeps beside the model, such as an optimizer; None where it keeps nothing.
+
+        `on_gpu` asks for the real classes of packages that a trace does without.
+        """
+
+    def list_state(self, state: Any) -> Iterable[Tensor]:
+        """Return the tensors that the state holds before the first step."""
+
+    def run(self, model: Any, batch: Mapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe) -> tuple[Any, ...]:
+        """Run the steps, on tensors with or without data; return what is still held when the last one is over."""
+
+    def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
+        """Return what to do about an error that stopped the run, to follow its message; raise where it has a better one."""
+
+
+def base_model(model: Any) -> Any:
+    """Return the transformers model itself, without PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,95 @@
+"""One pass without gradients: what a scoring or embedding job takes for each batch.
+
+The loop is the usual one: `with torch.no_grad(): outputs = model(**batch)` for one batch after the other, so that
+the outputs of a pass live until the next one has made its own. The model is in evaluation mode. Without labels there is
+no loss; a model without a head returns its last hidden states, one with a head its logits for every position.
+
+Not covered: what is done with the outputs, and generation, which fills a cache token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.model.build import BuiltModel
+from inspector.records.memory import Unaccounted
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Phase
+from inspector.records.workload import WorkloadInfo
+from inspector.trace.kernels import NOT_ACCOUNTED
+from inspector.trace.rules.flash_attn import use_attention
+from inspector.workloads.base import OnPhase, RunFacts, base_model
+from inspector.workloads.batch import Inputs, inputs_without_labels
+from inspector.workloads.limits import bound_sizes, refuse_scans
+from inspector.workloads.notices import describe_inputs, find_notices
+from inspector.workloads.precision import MixedPrecision
+from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights
+from inspector.workloads.registry import FORWARD
+
+__all__ = ["WORKLOAD"]
+
+
+class _Forward:
+    """Two passes over two batches."""
+
+    info: WorkloadInfo = FORWARD
+    steps = 2
+
+    def resolve(self, model: Any, recipe: Recipe) -> Recipe:
+        """Return the recipe with the sizes that the model can take."""
+        return bound_sizes(model, recipe, self.make_inputs)
+
+    def check(self, model: Any, recipe: Recipe) -> None:
+        """Refuse layers that no trace gets through."""
+        refuse_scans(base_model(model))
+
+    def describe(self, model: Any, asked: Recipe, recipe: Recipe) -> RunFacts:
+        """Return the batch, and what is not counted."""
+        known = (*((OUTLIERS,) if has_int8_weights(base_model(model)) else ()), *NOT_ACCOUNTED)
+        return RunFacts(
+            inputs=describe_inputs(self.make_inputs(model, recipe)),
+            shape=None,
+            not_accounted=tuple(Unaccounted(what=what, why=why) for what, why in known),
+            notices=tuple(find_notices(model, asked, recipe)),
+        )
+
+    def prepare(self, model: Any, recipe: Recipe) -> None:
+        """Set the model up for evaluation."""
+        base = base_model(model)
+        model.eval()
+        base.config.use_cache = bool(recipe.use_cache)
+        if recipe.attention != "sdpa":
+            use_attention(base, recipe.attention)
+
+    def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
+        """Return a batch as a tokenizer or an image processor makes it: no labels."""
+        return inputs_without_labels(base_model(model), recipe)
+
+    def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> None:
+        """Keep nothing beside the model."""
+
+    def list_state(self, state: None) -> Iterable[Tensor]:
+        """Return nothing."""
+        return ()
+
+    def run(self, model: Any, batch: Mapping[str, Any], state: None, on_phase: OnPhase, recipe: Recipe) -> tuple[Any, ...]:
+        """Run the passes; the last outputs are still held."""
+        device = next(item.device for item in batch.values() if isinstance(item, Tensor))
+        precision = MixedPrecision(recipe.mixed_precision, device)
+        outputs = None
+        for step in range(1, self.steps + 1):
+            on_phase(Phase.FORWARD, step)
+            with torch.no_grad(), precision.autocast():
+                outputs = model(**batch)
+        return (outputs,)
+
+    def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
+        """Return nothing to add."""
+        return ""
+
+
+WORKLOAD = _Forward()

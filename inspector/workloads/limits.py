@@ -1,0 +1,70 @@
+"""How large a batch of a model can be, whatever runs on it: learned positions, and layers that no trace gets through."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from inspector.errors import one_line
+from inspector.records.recipe import Recipe
+from inspector.workloads.base import NotTraceableError, base_model
+from inspector.workloads.batch import BatchError, Inputs, longest_row
+
+__all__ = ["bound_sizes", "find_positions", "refuse_scans"]
+
+
+def bound_sizes(model: Any, recipe: Recipe, make_inputs: Callable[[Any, Recipe], Inputs]) -> Recipe:
+    """Return the recipe with sequences no longer than the model has learned positions for, and padding decided.
+
+    `seq_len` is None where the model takes no tokens, and `padding` then False. Raises NotTraceableError where no batch
+    is known for the model.
+    """
+    base = base_model(model)
+    try:
+        recipe = _bounded(recipe, longest_row(base), _virtual_tokens(model))
+        make_inputs(model, recipe)
+    except BatchError as error:
+        raise NotTraceableError(str(error)) from error
+    except Exception as error:  # configurations hold values of any kind
+        said = one_line(f"{type(error).__name__}: {error}")
+        raise NotTraceableError(f"no batch for {type(base).__name__} ({said})") from error
+    return recipe
+
+
+def find_positions(base: Any) -> int | None:
+    """Return how many positions a model's text part says that it is made for."""
+    with contextlib.suppress(ValueError):  # MusicGen has two text parts, and neither stands for the whole
+        positions = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+        return positions if isinstance(positions, int) else None
+    return None
+
+
+def refuse_scans(base: nn.Module) -> None:
+    """Refuse layers whose torch code goes through a sequence position by position: their trace takes minutes."""
+    for module in base.modules():
+        name = type(module).__name__
+        if (name.endswith("MambaMixer") and "2" not in name) or name == "RwkvSelfAttention":
+            raise NotTraceableError(
+                f"{name} goes through each row position by position where no CUDA kernel is installed for it, and what "
+                "that kernel keeps is not known here"
+            )
+
+
+def _bounded(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe:
+    """Return the recipe with sequences of at most `longest` tokens, those of PEFT's prompt methods included."""
+    if longest == 0:
+        return dataclasses.replace(recipe, seq_len=None, padding=False)
+    padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
+    seq_len = recipe.seq_len
+    if longest is not None and seq_len is not None:
+        seq_len = min(seq_len, max(longest - virtual_tokens, 1))
+    return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
+
+
+def _virtual_tokens(model: Any) -> int:
+    """Return how many positions PEFT's prompt methods put before each sequence."""
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0

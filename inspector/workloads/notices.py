@@ -1,0 +1,73 @@
+"""What to say of any run of a model: its inputs, its shape, what was cut or assumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from inspector.records.memory import BatchInput, BlockShape
+from inspector.records.notice import Notice
+from inspector.records.recipe import Recipe
+from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.workloads.base import base_model
+from inspector.workloads.batch import Input, Inputs, leaves_out_images
+from inspector.workloads.limits import find_positions
+
+__all__ = ["describe_inputs", "find_block_shape", "find_notices"]
+
+# Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
+_TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
+
+
+def describe_inputs(inputs: Inputs) -> tuple[BatchInput, ...]:
+    """Return the tensors of a batch as values."""
+    return tuple(
+        BatchInput(name=name, shape=item.shape, dtype=str(item.dtype).removeprefix("torch."))
+        for name, item in inputs.items()
+        if isinstance(item, Input)
+    )
+
+
+def find_block_shape(model: Any) -> BlockShape | None:
+    """Return what rules of thumb know of the text model, None where its configuration has no such sizes."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    try:
+        config = base_model(model).config.get_text_config()
+    except ValueError:  # MusicGen has two text parts, and neither stands for the whole
+        return None
+    sizes = [size for size in (getattr(config, name, None) for name in names) if isinstance(size, int)]
+    if len(sizes) != len(names):
+        return None
+    hidden, layers, heads = sizes
+    return BlockShape(hidden_size=hidden, layer_count=layers, head_count=heads)
+
+
+def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
+    """Yield what the user should know about running `recipe`, which is `asked` as it runs on `model`."""
+    base = base_model(model)
+    positions = find_positions(base)
+    if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
+        message = (
+            f"Rows of {asked.seq_len:,} tokens cannot run on {type(base).__name__}, which has learned "
+            f"{recipe.seq_len:,} positions: rows of {recipe.seq_len:,} were traced."
+        )
+        yield Notice(code="seq-len-clamped", message=message)
+    elif recipe.seq_len is not None and positions is not None and recipe.seq_len > positions:
+        message = (
+            f"Rows of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is made for."
+        )
+        yield Notice(code="beyond-positions", message=message)
+    if leaves_out_images(base):
+        message = "The traced batch has text alone: images add what their tower keeps and the positions they take."
+        yield Notice(code="no-image", message=message)
+    if loops_over_experts(base):
+        message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
+        yield Notice(code="balanced-experts", message=message)
+    scans = {type(module).__name__ for module in base.modules() if _TORCH_CODE.search(type(module).__name__)}
+    if scans:
+        message = (
+            f"{', '.join(sorted(scans))}: traced as transformers' own torch code, which runs where no CUDA kernel is "
+            "installed for it (flash-linear-attention, mamba-ssm)."
+        )
+        yield Notice(code="torch-fallback", message=message)

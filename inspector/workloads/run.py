@@ -1,0 +1,144 @@
+"""Any workload on a model on meta -> its tape: loading, the batch, the state, the steps.
+
+What cannot be traced (no batch, control flow that reads floating-point data) raises `NotTraceableError` with the cause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from inspector.errors import InspectorError, one_line
+from inspector.hardware.platform import Platform
+from inspector.model.build import BuiltModel
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Category, Event, Phase
+from inspector.trace.categories import Categories
+from inspector.trace.meta_cache import Results
+from inspector.trace.rules.any_device import as_on_a_device
+from inspector.trace.rules.autocast import autocast_rules
+from inspector.trace.rules.cuda import cuda_rules
+from inspector.trace.rules.flash_attn import flash_attention_package
+from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.trace.shadow import LARGEST_SHADOW, one_thread
+from inspector.trace.tracer import Tracer
+from inspector.workloads.base import NotTraceableError, Workload, base_model
+from inspector.workloads.batch import Input
+from inspector.workloads.loading import find_owner, list_in_load_order
+from inspector.workloads.quantized_load import is_quantized, load_quantized, quantized_rules
+
+__all__ = ["categories_for", "trace_run"]
+
+
+def trace_run(
+    workload: Workload,
+    built: BuiltModel,
+    recipe: Recipe,
+    platform: Platform,
+    *,
+    until: Phase | None = None,
+    results: Results | None = None,
+) -> list[Event]:
+    """Return the tape of loading the model and of all steps of a resolved `recipe` on `platform`.
+
+    With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
+    those that share it. The model is changed. Raises UsageError where the
+    real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
+    """
+    workload.check(built.model, recipe)
+    if recipe.batch_size * (recipe.seq_len or 1) > LARGEST_SHADOW:
+        raise NotTraceableError(f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`")
+    with flash_attention_package(platform, recipe.attention), one_thread():
+        return _trace(workload, built, recipe, platform, until, results)
+
+
+def categories_for(workload: Workload, model: Any) -> Categories:
+    """Return the categories of a run of `workload` on `model`."""
+    return Categories(
+        trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
+        head=base_model(model).get_output_embeddings(),
+        kept=workload.info.kept,
+    )
+
+
+class _PhaseReachedError(Exception):
+    """The run has come to where its trace was to end, with the tape until then."""
+
+    def __init__(self, tape: list[Event]) -> None:
+        super().__init__()
+        self.tape = tape
+
+
+def _trace(
+    workload: Workload,
+    built: BuiltModel,
+    recipe: Recipe,
+    platform: Platform,
+    until: Phase | None,
+    results: Results | None,
+) -> list[Event]:
+    """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
+    model, base = built.model, base_model(built.model)
+    workload.prepare(model, recipe)
+    names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
+    categories, balances = categories_for(workload, model), loops_over_experts(base)
+    tracer = Tracer(platform, names, categories, balances_experts=balances, results=results)
+    with contextlib.ExitStack() as rules:
+        if is_quantized(base):
+            rules.enter_context(quantized_rules(platform))
+            load_quantized(tracer, built)
+        else:
+            for name, tensor, category in list_in_load_order(built):
+                tracer.hold([tensor], category, find_owner(name))
+        try:
+            batch = _make_batch(tracer, workload, model, recipe)
+            for context in (cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer):
+                rules.enter_context(context)
+            state = workload.make_state(model, recipe, on_gpu=False)
+            tracer.hold(workload.list_state(state), Category.OPTIMIZER)
+            held = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
+            # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
+            tape = tracer.tape()
+            del held
+            return tape
+        except _PhaseReachedError as reached:
+            return reached.tape
+        except InspectorError:
+            raise
+        except Exception as error:  # 400 model classes run their forward over configurations of any kind
+            advice = workload.explain_stop(built, recipe, error)
+            said = one_line(f"{type(error).__name__}: {error}")
+            raise NotTraceableError(f"{type(base).__name__} stopped the trace ({said}){advice}") from error
+
+
+def _enter_until(tracer: Tracer, until: Phase | None) -> Callable[[Phase, int], None]:
+    """Return what enters a phase, and ends the trace where that is the last one wanted."""
+
+    def enter(phase: Phase, step: int) -> None:
+        tracer.enter(phase, step)
+        if phase is until:
+            raise _PhaseReachedError(tracer.tape())
+
+    return enter
+
+
+def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Return the rules that mixed precision needs: without it no op goes through them."""
+    return contextlib.nullcontext() if recipe.mixed_precision == "no" else autocast_rules()
+
+
+def _make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:
+    """Make the inputs of a batch on meta; integers have values for whatever reads them."""
+    batch: dict[str, Any] = {}
+    for name, item in workload.make_inputs(model, recipe).items():
+        batch[name] = item.on("meta") if isinstance(item, Input) else item
+        if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
+            tracer.shadows.set(batch[name], item.on("cpu"))
+    tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
+    return batch
+
+

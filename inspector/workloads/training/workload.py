@@ -1,0 +1,152 @@
+"""A training step: loading and two updates, because the first one has no optimizer state yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import UsageError, one_line, quoted
+from inspector.model.build import BuiltModel
+from inspector.records.memory import Unaccounted
+from inspector.records.optimizer_names import checked_name, parse_optim_args
+from inspector.records.recipe import Recipe
+from inspector.records.workload import WorkloadInfo
+from inspector.trace.kernels import NOT_ACCOUNTED
+from inspector.trace.rules.flash_attn import use_attention
+from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
+from inspector.workloads.batch import Inputs, batch_inputs
+from inspector.workloads.limits import bound_sizes, refuse_scans
+from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
+from inspector.workloads.precision import PRECISIONS
+from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights, is_quantized
+from inspector.workloads.registry import TRAINING
+from inspector.workloads.training.loops import plain_steps, trainer_steps
+from inspector.workloads.training.optimizers import made_optimizer, managed_bytes, state_tensors
+
+__all__ = ["Training", "enable_checkpointing"]
+
+# torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
+_NO_INPUT_REQUIRES_GRAD = (
+    "reentrant checkpointing needs an input of the first block that requires gradients, and none does, so that nothing "
+    "would train; drop --use-reentrant."
+)
+# What stops a real step in the same way, and what to do then.
+_ADVICE = {
+    "Input type (float) and bias type": "as a real step does: its inputs are float32; use --dtype float32",
+    "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
+    "name --targets that leave it out",
+    "if no padding token is defined": "as a real step does: use --batch-size 1",
+    "allocations and frees": "trace fewer micro-batches: with --gradient-accumulation 4 the peak lacks only the inputs "
+    "of the others",
+}
+
+
+class Training:
+    """Forward, backward and update as the loop of the recipe runs them (`loops`)."""
+
+    info: WorkloadInfo = TRAINING
+    steps = 2
+
+    def resolve(self, model: Any, recipe: Recipe) -> Recipe:
+        """Return the recipe as it runs on `model`; UsageError where optimizer or precision is unknown."""
+        parse_optim_args(checked_name(recipe.optimizer), recipe.optim_args)
+        if recipe.mixed_precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise UsageError(f"mixed precision {quoted(str(recipe.mixed_precision))} is not known: use one of {known}.")
+        return bound_sizes(model, recipe, self.make_inputs)
+
+    def check(self, model: Any, recipe: Recipe) -> None:
+        """Refuse layers that no trace gets through, and quantized weights that would have to be trained themselves."""
+        base = base_model(model)
+        refuse_scans(base)
+        if is_quantized(base) and base is model:
+            raise NotTraceableError(
+                "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on "
+                "them: add --lora r=16"
+            )
+
+    def describe(self, model: Any, asked: Recipe, recipe: Recipe) -> RunFacts:
+        """Return the batch, and what a real step takes that is not counted."""
+        return RunFacts(
+            inputs=describe_inputs(self.make_inputs(model, recipe)),
+            shape=find_block_shape(model),
+            not_accounted=tuple(_find_unaccounted(model, recipe)),
+            notices=tuple(find_notices(model, asked, recipe)),
+        )
+
+    def prepare(self, model: Any, recipe: Recipe) -> None:
+        """Set the model up for training as Trainer does: cache, checkpointing and attention as asked for."""
+        base = base_model(model)
+        model.train()
+        base.config.use_cache = bool(recipe.use_cache)
+        if recipe.attention != "sdpa":
+            use_attention(base, recipe.attention)
+        if recipe.gradient_checkpointing:
+            enable_checkpointing(base, use_reentrant=recipe.use_reentrant)
+
+    def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
+        """Return a micro-batch as the usual collator makes it."""
+        return batch_inputs(base_model(model), recipe)
+
+    def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> torch.optim.Optimizer:
+        """Make the optimizer."""
+        if not on_gpu:
+            return made_optimizer(model, recipe)
+        from inspector.workloads.training.real_optimizers import real_optimizer  # needs transformers.Trainer
+
+        return real_optimizer(model, recipe)
+
+    def list_state(self, state: torch.optim.Optimizer) -> Iterable[Tensor]:
+        """Return what the optimizer holds already."""
+        return state_tensors(state)
+
+    def run(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Any],
+        state: torch.optim.Optimizer,
+        on_phase: OnPhase,
+        recipe: Recipe,
+    ) -> tuple[Any, ...]:
+        """Run the updates; return what the loop still holds when the last one is over."""
+        run = trainer_steps if recipe.loop == "trainer" else plain_steps
+        return run(
+            model,
+            batch,
+            state,
+            on_phase,
+            steps=self.steps,
+            max_grad_norm=recipe.max_grad_norm,
+            gradient_accumulation=recipe.gradient_accumulation,
+            mixed_precision=recipe.mixed_precision,
+        )
+
+    def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
+        """Return what to do where a real step stops in the same way."""
+        if recipe.use_reentrant and "does not require grad" in str(error):
+            raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
+        return next((f", {advice}" for words, advice in _ADVICE.items() if words in str(error)), "")
+
+
+def enable_checkpointing(base: Any, *, use_reentrant: bool) -> None:
+    """Let blocks be computed again in the backward pass; raise UsageError where the class has no such thing."""
+    try:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    except ValueError as error:
+        raise UsageError(
+            f"{type(base).__name__} runs without checkpointing alone ({one_line(error, 120)}); drop "
+            "--gradient-checkpointing."
+        ) from error
+
+
+def _find_unaccounted(model: Any, recipe: Recipe) -> Iterator[Unaccounted]:
+    """Yield what a real step of `recipe` on `model` may take and a trace does not know or does not count."""
+    managed = managed_bytes(model, recipe)
+    if managed:
+        why = f"{managed:,} bytes that the driver moves between host and GPU, outside the allocator of torch"
+        yield Unaccounted(what="paged state of the optimizer", why=why)
+    known = (*((OUTLIERS,) if has_int8_weights(base_model(model)) else ()), *NOT_ACCOUNTED)
+    yield from (Unaccounted(what=what, why=why) for what, why in known)

@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 # How an event came about, without its block; with the size at its end where it is that of a block.
 _Making = tuple[object, ...]
-# How many live blocks that were made alike are newer and older; None where an event ends or retags none.
+# How many live blocks that were made alike are newer and older; None where an event ends none.
 _Ranks = tuple["int | None", "int | None"]
 
 
@@ -167,7 +167,7 @@ class _Deep:
                 place = len(alike) - 1 - rank.place if rank.from_newest else rank.place
                 if not 0 <= place < len(alike):
                     return False
-                blocks.append(alike[place] if event.kind is EventKind.RETAG else alike.pop(place))
+                blocks.append(alike.pop(place))
         return True
 
 
@@ -197,8 +197,7 @@ class _Tape:
                 alike = live[kind]
                 place = alike.index(event.block)
                 self.oldest[index], self.newest[index] = place, len(alike) - 1 - place
-                if event.kind is EventKind.FREE:
-                    del alike[place]
+                del alike[place]
             self.makings.append(making)
             self.block_kinds.append(kind)
 

@@ -59,14 +59,12 @@ class Course:
     def _set_requests(self) -> None:
         """Work out which requests there are, and which block each ends."""
         kinds = [event.kind for event in self.traced]
-        asks = np.array([kind is not EventKind.RETAG for kind in kinds])
         makes = np.array([kind is EventKind.ALLOCATE for kind in kinds])
         sources = np.array(self.deepening.sources, dtype=np.int64)
-        kept = asks[sources]
-        self._sources = sources[kept]
-        self._added = np.array(self.deepening.added_bytes, dtype=np.int64)[kept]
-        blocks = np.array(self.deepening.blocks, dtype=np.int64)[kept]
-        self._blocks = blocks.tolist()
+        self._sources = sources
+        self._added = np.array(self.deepening.added_bytes, dtype=np.int64)
+        blocks = np.array(self.deepening.blocks, dtype=np.int64)
+        self._blocks = blocks
         is_made = makes[self._sources]
         self._signs = np.where(is_made, 1, -1)
         # Block -1 stands for all of them, where what is cached is given back.
@@ -80,8 +78,10 @@ class Course:
         return np.where(self._signs > 0, sizes[self._sources] + self._added, 0)
 
     def requests(self, sizes: Sizes) -> Requests:
-        """Return the requests of the whole model's step."""
-        return zip(self._blocks, self._deep(sizes).tolist(), strict=True)
+        """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""
+        deep = self._deep(sizes)
+        takes_memory = (deep[self._makers] > 0) | (self._blocks < 0)
+        return zip(self._blocks[takes_memory].tolist(), deep[takes_memory].tolist(), strict=True)
 
     def least_peak(self, sizes: Sizes) -> int:
         """Return how many bytes are allocated at the peak at least."""

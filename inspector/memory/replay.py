@@ -1,22 +1,84 @@
-"""What of a tape the allocator sees, replayed for one answer: does it run, and what does it reserve.
+"""A tape replayed through the caching allocator: the one loop that every figure of memory comes from.
 
-`memory.timeline` tells everything about a tape; this takes half the time and tells whether memory runs out. A request
-is a block and its size: 0 bytes end the block (one that never took any memory is passed over), and block -1 gives back
-what is cached.
+What the allocator sees of a tape are *requests*: a block and its size, 0 bytes where the block ends, and block -1 where
+what is cached is given back. `requests_of` makes them of events, one at a time, and `carry_out` runs them. It asks for
+the next request when the last one is carried out and not before. So whoever wants to watch stands between the tape and
+`requests_of` as a generator: after each event that it hands on, the allocator is as that event left it
+(`memory.timeline`). Nothing watches where the only question is whether a step runs and what it reserves (`Replays`),
+which a plan asks thousands of times.
+
+A tape that frees what is not alive is a defect of whoever made it, and an error for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.records.tape import Event, EventKind
 
-__all__ = ["Replay", "Replays", "Requests"]
+__all__ = ["CACHED_BLOCKS", "Replay", "Replays", "Requests", "carry_out", "requests_of"]
 
 Requests = Iterable[tuple[int, int]]
+# The block of a request to give back what is cached.
+CACHED_BLOCKS = -1
+_FREED = -1
+
+
+def requests_of(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
+    """Yield the requests of a tape, each when it is asked for; zero-size tensors take no block and request nothing.
+
+    Raises ValueError with the event's index where the tape contradicts itself.
+    """
+    allocate, free = EventKind.ALLOCATE, EventKind.FREE
+    sizes: dict[int, int] = {}  # of each block, _FREED once it is
+    for index, event in enumerate(events):
+        kind, block = event.kind, event.block
+        if kind is allocate:
+            size = event.bytes
+            if block in sizes:
+                raise ValueError(f"event {index}: block {block} is allocated a second time")
+            if size < 0:
+                raise ValueError(f"event {index}: block {block} of {size} bytes")
+            sizes[block] = size
+            if size:
+                yield block, size
+        elif kind is free:
+            size = sizes.get(block, _FREED)
+            if size == _FREED:
+                state = "was freed before" if block in sizes else "was never allocated"
+                raise ValueError(f"event {index}: free of block {block}, which {state}")
+            sizes[block] = _FREED
+            if size:
+                yield block, 0
+        else:
+            yield CACHED_BLOCKS, 0
+
+
+def carry_out(requests: Requests, allocator: CachingAllocator) -> OutOfMemory | None:
+    """Run requests through an allocator and return the failure that ended them, None where all were carried out.
+
+    Raises ValueError where a block is freed that is not alive.
+    """
+    allocate, free = allocator.allocate, allocator.free
+    live: dict[int, Block] = {}
+    for name, size in requests:
+        if size:
+            block = allocate(size)
+            if isinstance(block, OutOfMemory):
+                return block
+            live[name] = block
+            continue
+        freed = live.pop(name, None)
+        if freed is not None:
+            free(freed)
+        elif name == CACHED_BLOCKS:
+            allocator.empty_cache()
+        else:
+            raise ValueError(f"block {name} is freed, and is not alive")
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,26 +91,27 @@ class Replay:
 
 
 class Replays:
-    """The replays of one step under the rules of one allocator. `wanted` makes its requests anew."""
+    """The replays of one step under the rules of one allocator. `make_requests` returns its requests anew each time."""
 
     def __init__(
         self,
-        wanted: Callable[[], Requests],
+        make_requests: Callable[[], Requests],
         settings: AllocatorSettings | None = None,
         *,
         descending_addresses: bool = False,
     ) -> None:
-        self._wanted = wanted
+        self._make_requests = make_requests
         self._settings = settings
         self._descending = descending_addresses
-        self._made: dict[int | None, Replay] = {}
+        self._by_limit: dict[int | None, Replay] = {}
 
     @classmethod
     def of(
         cls, tape: Sequence[Event], settings: AllocatorSettings | None = None, *, descending_addresses: bool = False
     ) -> Replays:
-        """Return the replays of a tape."""
-        return cls(lambda: _requests(tape), settings, descending_addresses=descending_addresses)
+        """Return the replays of a tape; raise ValueError where it contradicts itself."""
+        requests = list(requests_of(tape))
+        return cls(lambda: requests, settings, descending_addresses=descending_addresses)
 
     @property
     def unlimited(self) -> Replay:
@@ -57,45 +120,19 @@ class Replays:
 
     def run_under(self, limit_bytes: int) -> bool:
         """Tell whether the step runs under a limit: it does where it reserves no more without one."""
-        unlimited = self._made.get(None)
+        unlimited = self._by_limit.get(None)
         if unlimited is not None and unlimited.peak_reserved_bytes <= limit_bytes:
             return True
         return self.under(limit_bytes).failure is None
 
     def under(self, limit_bytes: int | None) -> Replay:
-        """Return the replay under a limit, which ends where memory runs out; each is made once."""
-        if limit_bytes not in self._made:
-            self._made[limit_bytes] = self._replay(limit_bytes)
-        return self._made[limit_bytes]
-
-    def _replay(self, limit_bytes: int | None) -> Replay:
-        """Run the requests through the allocator."""
-        allocator = CachingAllocator(self._settings, limit_bytes=limit_bytes, descending_addresses=self._descending)
-        allocate, free = allocator.allocate, allocator.free
-        live: dict[int, Block] = {}
-        failure = None
-        for block, size in self._wanted():
-            if size:
-                made = allocate(size)
-                if isinstance(made, OutOfMemory):
-                    failure = made
-                    break
-                live[block] = made
-                continue
-            ended = live.pop(block, None)
-            if ended is not None:
-                free(ended)
-            elif block == -1:
-                allocator.empty_cache()
-        return Replay(
-            peak_allocated_bytes=allocator.max_allocated_bytes,
-            peak_reserved_bytes=allocator.max_reserved_bytes,
-            failure=failure,
-        )
-
-
-def _requests(tape: Sequence[Event]) -> Requests:
-    """Yield the requests of a tape."""
-    for event in tape:
-        if event.kind is not EventKind.RETAG:
-            yield event.block, event.bytes if event.kind is EventKind.ALLOCATE else 0
+        """Return the replay under a limit, which ends where memory runs out; for each limit it runs once."""
+        if limit_bytes not in self._by_limit:
+            allocator = CachingAllocator(self._settings, limit_bytes=limit_bytes, descending_addresses=self._descending)
+            failure = carry_out(self._make_requests(), allocator)
+            self._by_limit[limit_bytes] = Replay(
+                peak_allocated_bytes=allocator.max_allocated_bytes,
+                peak_reserved_bytes=allocator.max_reserved_bytes,
+                failure=failure,
+            )
+        return self._by_limit[limit_bytes]

@@ -1,4 +1,4 @@
-"""The tape folded over the caching allocator: bytes over time, peaks, and what lives at the peak.
+"""What a replay shows to whoever watches it: bytes over time, peaks by phase, and what lives at the peak.
 
 Every figure counts blocks as the allocator hands them out, rounding and unsplit slack included, so that categories and
 modules add up to `torch.cuda.memory_allocated()` exactly. A stretch of events of one step and phase is treated as if
@@ -6,20 +6,21 @@ modules add up to `torch.cuda.memory_allocated()` exactly. A stretch of events o
 step has several stretches of a phase (gradient accumulation), the phase's peak is the largest and its end the last.
 The peak is the first event at which `allocated` is largest.
 
-A tape that frees or retags what is not alive is a defect of the tracer: it raises ValueError with the event's index.
+A tape that frees what is not alive is a defect of the tracer: it raises ValueError with the event's index.
 Where a limit is given and memory runs out, the timeline ends before the request that failed and says so.
 
-Does not cover: deciding what a block is for. A category is the one that the tape gave until then, and a block belongs
-to the module that was at work when it was allocated.
+Does not cover: deciding what a block is for. Its category is the one on the tape, and it belongs to the module that
+was at work when it was allocated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
+from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.memory.replay import carry_out, requests_of
 from inspector.records.hardware import Overhead
 from inspector.records.memory import BatchInput, MemoryPhase, Peak, TopModule, TrainingMemory, Unaccounted
 from inspector.records.recipe import Recipe
@@ -75,37 +76,20 @@ def fold(
 ) -> Timeline:
     """Run a tape through the allocator; raise ValueError with the event's index where the tape contradicts itself."""
     allocator = CachingAllocator(settings, limit_bytes=limit_bytes, descending_addresses=descending_addresses)
-    blocks = _Blocks(allocator)
-    phases = _Phases(allocator)
-    allocated: list[int] = []
-    reserved: list[int] = []
-    step_ends: dict[int, int] = {}
-    peak_bytes, peak_index = 0, -1
-    ran_out = None
-    for index, event in enumerate(tape):
-        phases.enter(event.step, event.phase)
-        failure = blocks.apply(index, event)
-        if failure is not None:
-            ran_out = MemoryRanOut(event_index=index, event=event, failure=failure)
-            break
-        now = allocator.allocated_bytes
-        if now > peak_bytes:
-            peak_bytes, peak_index = now, index
-        allocated.append(now)
-        reserved.append(allocator.reserved_bytes)
-        step_ends[event.step] = now
-    phases.close()
-    alive = _alive_after(tape, peak_index)
+    seen = _Observations(allocator)
+    failure = carry_out(requests_of(seen.watch(tape)), allocator)
+    seen.phases.close()
+    alive, end = _alive_after(tape, seen.peak_index), len(seen.allocated_bytes)
     return Timeline(
-        allocated_bytes=allocated,
-        reserved_bytes=reserved,
-        peak_reserved_bytes=phases.peak_reserved_bytes,
-        block_bytes=blocks.sizes,
-        phases=phases.records(),
-        step_end_allocated_bytes=step_ends,
-        peak=_peak(tape, peak_index, alive, blocks.sizes) if alive else None,
-        top_modules=_top_modules(alive, blocks.sizes),
-        ran_out=ran_out,
+        allocated_bytes=seen.allocated_bytes,
+        reserved_bytes=seen.reserved_bytes,
+        peak_reserved_bytes=seen.phases.peak_reserved_bytes,
+        block_bytes=seen.block_bytes,
+        phases=seen.phases.records(),
+        step_end_allocated_bytes=seen.step_ends,
+        peak=_peak(tape, seen.peak_index, alive, seen.block_bytes) if alive else None,
+        top_modules=_top_modules(alive, seen.block_bytes),
+        ran_out=None if failure is None else MemoryRanOut(event_index=end, event=tape[end], failure=failure),
     )
 
 
@@ -151,41 +135,33 @@ def training_memory(
     )
 
 
-class _Blocks:
-    """The blocks of a tape in the allocator; a zero-size tensor takes none."""
+class _Observations:
+    """What is seen of a replay from between its tape and its requests."""
 
     def __init__(self, allocator: CachingAllocator) -> None:
         self._allocator = allocator
-        self._alive: dict[int, Block | None] = {}
-        self.sizes: dict[int, int] = {}
+        self.phases = _Phases(allocator)
+        self.allocated_bytes: list[int] = []
+        self.reserved_bytes: list[int] = []
+        self.block_bytes: dict[int, int] = {}
+        self.step_ends: dict[int, int] = {}
+        self.peak_index = -1
 
-    def apply(self, index: int, event: Event) -> OutOfMemory | None:
-        """Carry out one event; return the failure if memory runs out."""
-        kind = event.kind
-        if kind is EventKind.ALLOCATE:
-            return self._allocate(index, event)
-        if kind is EventKind.EMPTY_CACHE:
-            self._allocator.empty_cache()
-        elif event.block not in self._alive:
-            state = "was freed before" if event.block in self.sizes else "was never allocated"
-            raise ValueError(f"event {index}: {kind.value} of block {event.block}, which {state}")
-        elif kind is EventKind.FREE:
-            block = self._alive.pop(event.block)
-            if block is not None:
-                self._allocator.free(block)
-        return None
-
-    def _allocate(self, index: int, event: Event) -> OutOfMemory | None:
-        if event.block in self.sizes:
-            raise ValueError(f"event {index}: block {event.block} is allocated a second time")
-        if event.bytes < 0:
-            raise ValueError(f"event {index}: block {event.block} of {event.bytes} bytes")
-        block = self._allocator.allocate(event.bytes) if event.bytes else None
-        if isinstance(block, OutOfMemory):
-            return block
-        self._alive[event.block] = block
-        self.sizes[event.block] = 0 if block is None else block.size
-        return None
+    def watch(self, tape: Iterable[Event]) -> Iterator[Event]:
+        """Yield the events; once the next one is asked for, note what the last one did. A failed one does nothing."""
+        allocator = self._allocator
+        before = peak_bytes = 0
+        for index, event in enumerate(tape):
+            self.phases.enter(event.step, event.phase)
+            yield event
+            now = allocator.allocated_bytes
+            if event.kind is EventKind.ALLOCATE:
+                self.block_bytes[event.block] = now - before
+            if now > peak_bytes:
+                peak_bytes, self.peak_index = now, index
+            self.allocated_bytes.append(now)
+            self.reserved_bytes.append(allocator.reserved_bytes)
+            self.step_ends[event.step] = before = now
 
 
 @dataclass(slots=True)
@@ -242,30 +218,19 @@ class _Phases:
         ]
 
 
-@dataclass(slots=True)
-class _Alive:
-    """A live block: its index, the module that allocated it, and its category by now."""
-
-    block: int
-    module: str
-    category: Category
-
-
-def _alive_after(tape: Sequence[Event], event_index: int) -> list[_Alive]:
-    """Return the blocks that live after an event, in order of allocation; -1 is before the first."""
-    alive: dict[int, _Alive] = {}
+def _alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:
+    """Return the allocations of the blocks that live after an event, in their order; -1 is before the first."""
+    alive: dict[int, Event] = {}
     for index in range(event_index + 1):
         event = tape[index]
         if event.kind is EventKind.ALLOCATE:
-            alive[event.block] = _Alive(event.block, event.module, event.category)
-        elif event.kind is EventKind.RETAG:
-            alive[event.block].category = event.category
+            alive[event.block] = event
         elif event.kind is EventKind.FREE:
             del alive[event.block]
     return list(alive.values())
 
 
-def _breakdown(alive: Iterable[_Alive], sizes: Mapping[int, int]) -> dict[Category, int]:
+def _breakdown(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[Category, int]:
     """Return the bytes of every category, those that hold nothing included."""
     result = dict.fromkeys(Category, 0)
     for held in alive:
@@ -273,7 +238,7 @@ def _breakdown(alive: Iterable[_Alive], sizes: Mapping[int, int]) -> dict[Catego
     return result
 
 
-def _top_modules(alive: Iterable[_Alive], sizes: Mapping[int, int]) -> list[TopModule]:
+def _top_modules(alive: Iterable[Event], sizes: Mapping[int, int]) -> list[TopModule]:
     """Return the modules whose blocks are alive, the largest first, equal ones by name."""
     totals: dict[str, int] = {}
     for held in alive:
@@ -282,7 +247,7 @@ def _top_modules(alive: Iterable[_Alive], sizes: Mapping[int, int]) -> list[TopM
     return [TopModule(name=name, bytes=size) for name, size in ranked]
 
 
-def _peak(tape: Sequence[Event], index: int, alive: Iterable[_Alive], sizes: Mapping[int, int]) -> Peak:
+def _peak(tape: Sequence[Event], index: int, alive: Iterable[Event], sizes: Mapping[int, int]) -> Peak:
     """Return the peak at an event with what lives then."""
     event = tape[index]
     return Peak(

@@ -14,7 +14,7 @@ __all__ = [
 
 
 class Category(str, enum.Enum):
-    """What a block of memory holds; every live block has exactly one category, which a retag may change.
+    """What a block of memory holds; every block has exactly one category, from its first event to its last.
 
     WEIGHTS: parameters of the base model, saved copies included. ADAPTER: parameters that PEFT added.
     BUFFERS: registered buffers. GRADIENTS: `.grad` of parameters. OPTIMIZER: optimizer state.
@@ -47,11 +47,10 @@ class Phase(str, enum.Enum):
 
 
 class EventKind(str, enum.Enum):
-    """ALLOCATE makes a block, FREE ends it, RETAG changes the category of a live block, EMPTY_CACHE acts on all."""
+    """ALLOCATE makes a block, FREE ends it, EMPTY_CACHE is `torch.cuda.empty_cache()` and names no block."""
 
     ALLOCATE = "allocate"
     FREE = "free"
-    RETAG = "retag"
     EMPTY_CACHE = "empty_cache"
 
 
@@ -60,8 +59,9 @@ class Event(NamedTuple):
 
     `block` identifies the memory (an index that is never used again, -1 for EMPTY_CACHE), `bytes` is what was asked for
     (0 for a zero-size tensor, which takes no block). `step` is 0 for loading, then counts steps from 1. `module` is the
-    path of the module at work and `op` the operation, both empty where there is none. `category` is that of the block
-    from this event on; for FREE it repeats the last one. A tuple, because a tape has tens of thousands.
+    path of the module at work and `op` the operation, both empty where there is none. `category` is what the block is
+    for, the same in all its events: a tape is written when it is over and what became of each block is known. A tuple,
+    because a tape has tens of thousands.
     """
 
     kind: EventKind

@@ -3,8 +3,10 @@
 A layer runs the same ops on the same shapes as the layer before it, and torch's own meta kernels are slow: those of
 elementwise ops are Python and take 60 to 200 µs, two thirds of a trace before there was this. What an op returns
 on meta follows from the shapes, strides and dtypes of its arguments and from its other arguments, so the second call
-makes an empty tensor of what the first one returned. In-place ops on lists change values alone, and meta has none:
-they do nothing.
+makes an empty tensor of what the first one returned. What integers become in a division is torch's default dtype, which
+therefore counts, too. In-place ops on lists change values alone, and meta has none: they do nothing.
+
+The results belong to whoever made the `Results`: one tracer, or several that are handed the same.
 
 Does not cover: ops that return or change one of their arguments or a view of it (`_unsafe_view` does, though its schema
 does not say so), tensors on other devices (a number that was made a tensor promotes otherwise than one), and results
@@ -21,46 +23,56 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Results", "changes_lists_alone", "makes_its_results"]
+__all__ = ["MOST_RESULTS", "Results", "changes_lists_alone", "makes_its_results"]
 
 # Shape, strides, dtype.
 _Layout = tuple[Sequence[int], Sequence[int], torch.dtype]
+# A trace of a model in one size has a few hundred; the search of a plan goes through some hundred sizes.
+MOST_RESULTS = 16_384
 _PLAIN_TYPES = (int, float, bool, str, type(None), torch.dtype, torch.layout, torch.device, torch.memory_format)
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Outputs:
     """How to make what an op returned; `layouts` holds None where it returned None."""
 
     layouts: tuple[_Layout | None, ...]
     container: type | None
 
-    def __call__(self) -> Any:
+    def make(self) -> Any:
         """Make it anew."""
-        made = [
+        items = [
             None if layout is None else torch.empty_strided(layout[0], layout[1], dtype=layout[2], device="meta")
             for layout in self.layouts
         ]
-        return made[0] if self.container is None else self.container(made)
+        return items[0] if self.container is None else self.container(items)
 
 
 class Results:
-    """The results of one trace's ops by their arguments."""
+    """The results of ops by their arguments, `most` of them: then the oldest is dropped for a new one."""
 
-    def __init__(self) -> None:
-        self._made: dict[tuple[Any, ...], _Made | None] = {}
+    def __init__(self, most: int = MOST_RESULTS) -> None:
+        self._most = most
+        self._known: dict[tuple[Any, ...], _Outputs | None] = {}
+
+    def __len__(self) -> int:
+        """Return how many results are known."""
+        return len(self._known)
 
     def run(self, func: Any, kernel: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what `kernel` returns for an op that makes all that it returns."""
         key = _key((func, args, *kwargs.items()))
         if key is None:
             return kernel(*args, **kwargs)
-        made = self._made.get(key)
-        if made is not None:
-            return made()
+        key = (torch.get_default_dtype(), *key)
+        outputs = self._known.get(key)
+        if outputs is not None:
+            return outputs.make()
         result = kernel(*args, **kwargs)
-        if key not in self._made:
-            self._made[key] = _made(result, tree_leaves((args, kwargs)))
+        if key not in self._known:
+            if len(self._known) >= self._most:
+                del self._known[next(iter(self._known))]
+            self._known[key] = _outputs(result, tree_leaves((args, kwargs)))
         return result
 
 
@@ -98,7 +110,7 @@ def _key(items: Any) -> tuple[Any, ...] | None:
     return tuple(parts)
 
 
-def _made(result: Any, arguments: Sequence[Any]) -> _Made | None:
+def _outputs(result: Any, arguments: Sequence[Any]) -> _Outputs | None:
     """Return how to make a result anew, None where it is more than shapes say or shares memory with an argument."""
     container = None if isinstance(result, Tensor) else type(result)
     if container not in (None, tuple, list):
@@ -109,7 +121,7 @@ def _made(result: Any, arguments: Sequence[Any]) -> _Made | None:
     if is_shared or not all(item is None or _is_its_layout(item) for item in items):
         return None
     layouts = tuple(None if item is None else (item.shape, item.stride(), item.dtype) for item in items)
-    return _Made(layouts, container)
+    return _Outputs(layouts, container)
 
 
 def _storages(items: Sequence[Any]) -> list[int]:

@@ -73,8 +73,8 @@ class _Op:
     takes_workspace: bool
 
 
+# What is looked up stays: there are no more entries than torch has ops.
 _OPS: dict[Any, _Op] = {}
-_RESULTS = Results()
 
 
 def _known(func: Any) -> _Op:
@@ -93,7 +93,10 @@ def _known(func: Any) -> _Op:
 
 
 class Tracer(TorchDispatchMode):
-    """Record the memory of everything that runs inside the `with` block under the rules of a platform."""
+    """Record the memory of everything that runs inside the `with` block under the rules of a platform.
+
+    `results` are those that ops returned in other traces, which this one takes from and adds to; None for none.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -108,10 +111,11 @@ class Tracer(TorchDispatchMode):
         *,
         on_cuda: bool = True,
         balances_experts: bool = False,
+        results: Results | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
-        self._results = _RESULTS
+        self._results = Results() if results is None else results
         self._platform = platform
         self._on_cuda = on_cuda
         self._balances_experts = balances_experts

@@ -9,7 +9,7 @@ import pytest
 
 from inspector.extrapolate.layers import Deepening
 from inspector.extrapolate.sizes import Course, sizes_of
-from inspector.records.tape import Category, Event, EventKind, Phase
+from inspector.records.tape import Event, EventKind, Phase
 from tests.memory.tapes import Tape
 
 
@@ -83,13 +83,9 @@ def test_a_course_is_deepened() -> None:
 
 
 def test_what_is_cached_may_be_given_back() -> None:
-    """That changes nothing of what is allocated, and neither does a retag."""
+    """That changes nothing of what is allocated."""
     tape = Tape().at(0, Phase.LOAD).allocate(0, 512)
-    tape.events += [
-        Event(kind=EventKind.EMPTY_CACHE, block=-1, phase=Phase.LOAD),
-        Event(kind=EventKind.RETAG, block=0, phase=Phase.LOAD, category=Category.OTHER),
-    ]
-    course = Course(tape.free(0).allocate(1, 512).events, None)
+    course = Course(tape.empty_cache().free(0).allocate(1, 512).events, None)
     assert list(course.requests(course.sizes)) == [(0, 512), (-1, 0), (0, 0), (1, 512)]
     assert course.least_peak(course.sizes) == 512
 

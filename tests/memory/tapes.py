@@ -27,10 +27,6 @@ class Tape:
             self._add(EventKind.FREE, block)
         return self
 
-    def retag(self, block: int, category: Category) -> Tape:
-        """Add a change of category."""
-        return self._add(EventKind.RETAG, block, 0, category)
-
     def empty_cache(self) -> Tape:
         """Add an emptying of the cache."""
         return self._add(EventKind.EMPTY_CACHE, -1)

@@ -1,19 +1,18 @@
-"""Replays for one answer, against the timeline that tells everything."""
+"""Replays of a tape and of requests that come from elsewhere; the laws that hold for any tape are in test_timeline."""
 
 from __future__ import annotations
 
+import pytest
+
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
-from inspector.memory.replay import Replays
+from inspector.memory.replay import CACHED_BLOCKS, Replays, requests_of
 from inspector.memory.timeline import fold
-from inspector.records.tape import Event, EventKind, Phase
 from tests.memory.tapes import Tape
 
 
 def cached() -> Tape:
     """Return 40 MiB that are freed, an emptied cache, no bytes at all, and 30 MiB."""
-    tape = Tape().allocate(0, 40 * MIB).free(0)
-    tape.events.append(Event(kind=EventKind.EMPTY_CACHE, block=-1, phase=Phase.LOAD))
-    return tape.allocate(1, 0).allocate(2, 30 * MIB).free(1)
+    return Tape().allocate(0, 40 * MIB).free(0).empty_cache().allocate(1, 0).allocate(2, 30 * MIB).free(1)
 
 
 def test_a_replay_has_the_peaks_of_the_timeline() -> None:
@@ -33,8 +32,13 @@ def test_a_replay_ends_where_memory_runs_out() -> None:
     assert (replay.failure.requested_bytes, replay.peak_allocated_bytes) == (40 * MIB, 0)
 
 
-def test_a_retag_asks_for_nothing() -> None:
-    """The block lives on."""
-    tape = Tape().allocate(0, 2 * MIB)
-    tape.events.append(Event(kind=EventKind.RETAG, block=0, phase=Phase.LOAD))
-    assert Replays.of(tape.allocate(1, 2 * MIB).events).unlimited.peak_allocated_bytes == 4 * MIB
+def test_a_zero_size_tensor_requests_nothing() -> None:
+    """Neither does its end."""
+    assert list(requests_of(cached().events)) == [(0, 40 * MIB), (0, 0), (CACHED_BLOCKS, 0), (2, 30 * MIB)]
+
+
+@pytest.mark.parametrize("requests", [[(3, 0)], [(3, 512), (3, 0), (3, 0)]])
+def test_requests_that_free_what_is_not_alive_are_an_error(requests: list[tuple[int, int]]) -> None:
+    """A block that never was, and one that was freed before."""
+    with pytest.raises(ValueError, match="block 3 is freed, and is not alive"):
+        Replays(lambda: requests).under(None)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
+from inspector.memory.replay import Replays
 from inspector.memory.timeline import breakdown_at, fold, training_memory
 from inspector.records.hardware import Overhead
 from inspector.records.memory import MemoryPhase, TopModule
@@ -24,10 +25,9 @@ def two_steps() -> list[Event]:
     tape = Tape().at(0, Phase.LOAD, "layer", "to").allocate(0, WEIGHTS, Category.WEIGHTS)
     for step in (1, 2):
         own = 10 * step
-        tape.at(step, Phase.FORWARD, "layer", "mm").allocate(own, ACTIVATION)
+        tape.at(step, Phase.FORWARD, "layer", "mm").allocate(own, ACTIVATION, Category.ACTIVATIONS)
         if step == 1:
             tape.allocate(1, WORKSPACE, Category.OTHER)
-        tape.retag(own, Category.ACTIVATIONS)
         tape.at(step, Phase.FORWARD, "head", "loss").allocate(own + 1, LOSS, Category.LOGITS_AND_LOSS)
         tape.at(step, Phase.BACKWARD, "layer", "mm_backward").allocate(own + 2, GRADIENT, Category.GRADIENTS)
         tape.free(own)
@@ -148,10 +148,10 @@ def test_the_first_of_two_equal_peaks_is_shown() -> None:
 
 
 def test_empty_tensors_take_no_block() -> None:
-    """They may be freed and retagged like others."""
-    tape = Tape().allocate(0, 0).retag(0, Category.WEIGHTS).free(0)
+    """They may be freed like others."""
+    tape = Tape().allocate(0, 0).free(0)
     timeline = fold(tape.events)
-    assert timeline.allocated_bytes == timeline.reserved_bytes == [0, 0, 0]
+    assert timeline.allocated_bytes == timeline.reserved_bytes == [0, 0]
     assert timeline.peak is None
     assert timeline.top_modules == []
 
@@ -198,17 +198,17 @@ def test_the_timeline_ends_where_memory_runs_out() -> None:
     [
         (Tape().allocate(0, 1).free(0, 0), "event 2: free of block 0, which was freed before"),
         (Tape().free(7), "event 0: free of block 7, which was never allocated"),
-        (Tape().allocate(0, 1).free(0).retag(0, Category.INPUTS), "event 2: retag of block 0, which was freed before"),
-        (Tape().retag(3, Category.INPUTS), "event 0: retag of block 3, which was never allocated"),
         (Tape().allocate(0, 1).allocate(0, 1), "event 1: block 0 is allocated a second time"),
         (Tape().allocate(0, 0).free(0).allocate(0, 1), "event 2: block 0 is allocated a second time"),
         (Tape().allocate(0, -5), "event 0: block 0 of -5 bytes"),
     ],
 )
-def test_a_tape_that_contradicts_itself_is_refused(tape: Tape, message: str) -> None:
+def test_a_tape_that_contradicts_itself_is_refused_by_the_timeline_and_by_a_replay(tape: Tape, message: str) -> None:
     """The message names the event, the block and what is wrong."""
     with pytest.raises(ValueError, match=message):
         fold(tape.events)
+    with pytest.raises(ValueError, match=message):
+        Replays.of(tape.events)
 
 
 def test_there_is_no_breakdown_outside_the_timeline() -> None:
@@ -231,7 +231,7 @@ def tapes(draw: st.DrawFn) -> list[Event]:
     for _ in range(draw(st.integers(0, 60))):
         if draw(st.integers(0, 5)) == 0:
             tape.at(draw(st.integers(0, 2)), draw(st.sampled_from(Phase)), draw(st.sampled_from(["", "a", "a.b", "c"])))
-        action = draw(st.sampled_from(["allocate", "allocate", "free", "retag", "empty"]))
+        action = draw(st.sampled_from(["allocate", "allocate", "free", "empty"]))
         if action == "allocate":
             tape.allocate(made, draw(st.integers(0, 40 * MIB)), draw(st.sampled_from(Category)))
             live.append(made)
@@ -240,11 +240,8 @@ def tapes(draw: st.DrawFn) -> list[Event]:
             tape.empty_cache()
         elif live:
             block = live[draw(st.integers(0, len(live) - 1))]
-            if action == "free":
-                live.remove(block)
-                tape.free(block)
-            else:
-                tape.retag(block, draw(st.sampled_from(Category)))
+            live.remove(block)
+            tape.free(block)
     return tape.events
 
 
@@ -265,6 +262,18 @@ def test_parts_add_up_at_every_event(tape: list[Event], expandable: bool) -> Non
     assert timeline.peak_reserved_bytes == max((one.peak_reserved_bytes for one in timeline.phases), default=0)
     assert sum(row.bytes for row in timeline.top_modules) == timeline.peak_allocated_bytes
     assert {(event.step, event.phase) for event in tape} == {(one.step, one.name) for one in timeline.phases}
+
+
+@settings(max_examples=150, deadline=None)
+@given(tape=tapes(), limit_bytes=st.none() | st.integers(0, 400 * MIB), expandable=st.booleans())
+def test_watching_a_replay_changes_nothing_of_it(tape: list[Event], limit_bytes: int | None, expandable: bool) -> None:
+    """The timeline and the replay that nothing watches have the same peaks and the same failure."""
+    options = AllocatorSettings(expandable_segments=expandable)
+    timeline = fold(tape, options, limit_bytes=limit_bytes)
+    replay = Replays.of(tape, options).under(limit_bytes)
+    assert replay.failure == (timeline.ran_out and timeline.ran_out.failure)
+    assert replay.peak_allocated_bytes == timeline.peak_allocated_bytes
+    assert replay.peak_reserved_bytes == timeline.peak_reserved_bytes
 
 
 @settings(max_examples=50, deadline=None)

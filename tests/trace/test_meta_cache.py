@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import torch
 
+from inspector.hardware.platform import Platform, installed_torch
 from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
+from inspector.trace.tracer import Tracer
 
 aten = torch.ops.aten
 
@@ -85,3 +88,48 @@ def test_which_ops_are_known_by_their_schema() -> None:
     assert not makes_its_results(aten.add_.Tensor)
     assert changes_lists_alone(aten._foreach_mul_.Scalar)
     assert not changes_lists_alone(aten._foreach_mul.Scalar)
+
+
+def test_another_default_dtype_is_another_question() -> None:
+    """Integers become floats of the default dtype where they are divided."""
+    results, values = Results(), meta(4, dtype=torch.int64)
+    dtypes = []
+    try:
+        for default in (torch.float32, torch.float64):
+            torch.set_default_dtype(default)
+            dtypes.append(results.run(aten.div.Tensor, aten.div.Tensor, (values, 2), {}).dtype)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert dtypes == [torch.float32, torch.float64]
+
+
+def test_no_more_results_are_kept_than_there_is_room_for() -> None:
+    """The oldest goes first, and what went is worked out again."""
+    runs: list[int] = []
+
+    def count(values: torch.Tensor) -> torch.Tensor:
+        runs.append(len(values))
+        return torch.sqrt(values)
+
+    results = Results(most=2)
+    for size in (1, 2, 3, 2, 1):
+        assert results.run(aten.sqrt.default, count, (meta(size),), {}).shape == (size,)
+        assert len(results) <= 2
+    assert runs == [1, 2, 3, 1]
+
+
+def kept() -> int:
+    """Return how many results are alive, whoever holds them."""
+    gc.collect()
+    return sum(len(item) for item in gc.get_objects() if type(item) is Results)
+
+
+def test_nothing_that_ops_returned_outlives_the_tracer_unless_it_was_handed_in() -> None:
+    """Two traces of one op: with results of their own, and with shared ones, where the second adds nothing."""
+    before, shared, values = kept(), Results(), meta(3)
+    for given, alive in ((None, 0), (None, 0), (shared, 1), (shared, 1)):
+        with Tracer(Platform(torch_version=installed_torch()), results=given) as tracer:
+            torch.mul(values, 2.0)
+        assert kept() > before
+        del tracer
+        assert kept() == before + alive

@@ -19,7 +19,9 @@ def inspect(
     *,
     peft: Any = None,
     autocast_adapter_dtype: bool = True,
+    workload: str = "training",
     recipe: Recipe | None = None,
+    torch: str | None = None,
     gpu: str | Sequence[str] = (),
     gpu_memory: str | Sequence[str] = (),
     fit: str | None = None,
@@ -43,8 +45,10 @@ def inspect(
             counts the model as it is, and its static bytes are those of full fine-tuning.
         autocast_adapter_dtype: as in PEFT's `get_peft_model`: whether an adapter in half precision becomes float32.
         recipe: how the traced training step runs; None is a batch of one row of 1,024 tokens in `transformers.Trainer`.
-        gpu: the GPU, or several, that `report.fit` is about, by names as in `--gpu`: "a100-80gb", ["4090", "H100"]. The
-            step is traced with the kernels of the first. None named: a few common ones, and an A100's kernels.
+        workload: what runs: "training" or "forward", a pass without gradients. torch: the torch release of the machine
+        that will run it, such as "2.10"; None is the installed one. gpu: the GPU, or several, that `report.fit` is
+        about, by names as in `--gpu`: "a100-80gb", ["4090", "H100"]. Each
+            is judged by a trace of its own kernels; figures are those of the first. None named: a few common ones.
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit: "24GiB".
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
             of the step with it; `report.search` says how it was found.
@@ -79,6 +83,8 @@ def inspect(
             offline=offline,
             peft=peft,
             autocast_adapter_dtype=autocast_adapter_dtype,
+            workload=workload,
+            torch=torch,
             recipe=recipe if recipe is not None else Recipe(),
             gpus=(gpu,) if isinstance(gpu, str) else tuple(gpu),
             gpu_memory=(gpu_memory,) if isinstance(gpu_memory, str) else tuple(gpu_memory),

@@ -1,7 +1,7 @@
 """The one way to a prediction: a `ResolvedRun` -> the tape of what it does -> bytes.
 
-The command, searches, advice, plans, comparisons, `inspect measure` and the rows of tests/evidence/truth all come through
-`Predictor.predict`. A run is traced once, however often it is asked for, and so is a model built.
+The command, searches, advice, plans, comparisons, `inspect measure` and the rows of tests/evidence/truth all come
+through `Predictor.predict`. A run is traced once, however often it is asked for, and so is a model built.
 
 A trace changes its model, so each has a copy. Of a deep model two shallow ones are traced, whose tapes give that of the
 deep one (`extrapolate`); the second one only where something in the tape of the first was not seen before. Models whose
@@ -25,7 +25,6 @@ from inspector.memory.verdict import overhead, usable_bytes, verdict
 from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.records.fit import Verdict
-from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
@@ -37,7 +36,7 @@ from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
 
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "freeze"]
 
 # How many depths are tried: in some models what two layers show is not yet what all do.
 _DEPTHS = 2
@@ -49,8 +48,8 @@ _Key = tuple[Any, ...]
 class Prediction:
     """A run that was traced: what it takes, and what that means for GPUs.
 
-    `recipe` is the recipe as it runs on the model. `template` is what happens whatever the sizes, `sizes` are those of its
-    blocks. All figures are bytes.
+    `recipe` is the recipe as it runs on the model. `template` is what happens whatever the sizes, `sizes` are those of
+    its blocks. All figures are bytes.
     """
 
     def __init__(self, run: ResolvedRun, recipe: Recipe, template: Course, sizes: Sizes) -> None:
@@ -90,7 +89,7 @@ class Prediction:
 
     @property
     def limit_bytes(self) -> int | None:
-        """Return what the allocator has on the run's card, where that changes what is reserved and the run still fits."""
+        """Return what the allocator has on the run's card, where cached blocks have to be given back for it to fit."""
         if self.run.gpu is None:
             return None
         usable = usable_bytes(self.run.gpu, self.overhead.bytes)
@@ -144,7 +143,8 @@ class Predictor:
     def predict(self, run: ResolvedRun) -> Prediction:
         """Return the prediction of a run.
 
-        Raises UsageError and UnsupportedModelError of the model stage, NotTraceableError where the run cannot be traced.
+        Raises UsageError and UnsupportedModelError of the model stage, NotTraceableError where the run cannot be
+        traced.
         """
         key = _run_key(run)
         if key not in self._predictions:
@@ -215,9 +215,7 @@ class Predictor:
             pass  # what the whole model says is the one to tell
         return None
 
-    def _trace(
-        self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False
-    ) -> tuple[Recipe, list[Event]]:
+    def _trace(self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False) -> tuple[Recipe, list[Event]]:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
         workload = load_workload(run.workload)
         until = run.workload.sized_until if passes_alone else None
@@ -281,7 +279,9 @@ def _model_key(request: Request) -> _Key:
 def freeze(value: Any) -> Any:
     """Return a value that is hashable and equal where the given one is: of records, PEFT's configurations, mappings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return type(value), tuple((field.name, freeze(getattr(value, field.name))) for field in dataclasses.fields(value))
+        return type(value), tuple(
+            (field.name, freeze(getattr(value, field.name))) for field in dataclasses.fields(value)
+        )
     if isinstance(value, Mapping):
         return "mapping", frozenset((key, freeze(item)) for key, item in value.items())
     if isinstance(value, AbstractSet):

@@ -1,8 +1,8 @@
 """A request -> a `ResolvedRun`: everything that is not the model's own matter is decided here, once.
 
-Nothing downstream reads the environment, fills a default or checks again. No torch is loaded, so that what is wrong with
-a request shows before any work is done. What the run itself refuses (a dtype that a kernel does not take, a model without
-an implementation) shows where it runs.
+Nothing downstream reads the environment, fills a default or checks again. No torch is loaded, so that what is wrong
+with a request shows before any work is done. What the run itself refuses (a dtype that a kernel does not take, a model
+without an implementation) shows where it runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inspector.errors import UsageError
-from inspector.hardware.platform import Platform, platform_of, parse_torch
+from inspector.hardware.platform import Platform, parse_torch, platform_of
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe

@@ -23,6 +23,7 @@ from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
+from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
     "FORMATS",
@@ -150,6 +151,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default=True,
         help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
     ),
+    click.Option(
+        ["--workload"],
+        type=click.Choice(tuple(WORKLOADS)),
+        default="training",
+        show_default=True,
+        help="What runs: " + "; ".join(f"{info.name}, {info.summary}" for info in WORKLOADS.values()) + ".",
+    ),
     click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Rows of one micro-batch."),
     click.Option(["--seq-len"], type=_COUNT, default=1024, show_default=True, help="Tokens of a row."),
     click.Option(
@@ -234,12 +242,17 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         "PYTORCH_ALLOC_CONF.",
     ),
     click.Option(
+        ["--torch"],
+        metavar="RELEASE",
+        help="The torch release of the machine that will run it, such as 2.10; default: the installed one.",
+    ),
+    click.Option(
         ["--gpu", "gpus_"],
         multiple=True,
         metavar="NAME",
         shell_complete=_complete_gpu,
-        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable. The trace follows the "
-        "kernels of the first. Default: common cards. `inspect gpus` lists all.",
+        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each is judged by its own "
+        "kernels. Default: common cards. `inspect gpus` lists all.",
     ),
     click.Option(
         ["--gpu-memory"],

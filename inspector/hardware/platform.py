@@ -25,7 +25,7 @@ def installed_torch() -> tuple[int, int]:
 
 
 def parse_torch(text: str) -> tuple[int, int]:
-    """Read a release of torch as people write it, `2.10` or `2.10.0+cu128`; UsageError where it is none that is known."""
+    """Read a release of torch, `2.10` or `2.10.0+cu128`; UsageError where it is none that is known."""
     match = re.fullmatch(r"(\d{1,2})\.(\d{1,3})(?:\.\d+)?(?:[a-z+.].*)?", text.strip())
     known = f"give {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} to {NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}."
     if match is None:
@@ -104,5 +104,7 @@ def platform_of(gpu: Gpu | None, torch_version: tuple[int, int] | None = None) -
         compute_capability=gpu.compute_capability,
         multiprocessors=gpu.multiprocessors or default.multiprocessors,
         threads_per_multiprocessor=gpu.threads_per_multiprocessor or default.threads_per_multiprocessor,
-        descending_addresses=default.descending_addresses if gpu.descending_addresses is None else gpu.descending_addresses,
+        descending_addresses=default.descending_addresses
+        if gpu.descending_addresses is None
+        else gpu.descending_addresses,
     )

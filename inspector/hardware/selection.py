@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inspector.errors import quoted
+from inspector.errors import UsageError, quoted
 from inspector.hardware.catalogue import Found, common_gpus, find
 from inspector.hardware.memory_size import stated_gpu
-from inspector.records.hardware import DEFAULT_CAPABILITY, Gpu
+from inspector.records.fit import QUANTITIES
+from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
+from inspector.records.request import Request
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "select", "select_gpus"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The GPUs to give a verdict for. `named` tells whether the user chose them; the first one is then traced for."""
+    """The GPUs to give a verdict for; `named` tells whether the user chose them."""
 
     gpus: tuple[Gpu, ...]
     named: bool
     notices: tuple[Notice, ...] = ()
 
     @property
-    def traced(self) -> Gpu | None:
-        """Return the GPU whose kernels the trace follows, None for the default."""
+    def first(self) -> Gpu | None:
+        """Return the GPU that the figures of a report are for, None for the default."""
         return self.gpus[0] if self.named else None
+
+
+def select_gpus(request: Request) -> Selection:
+    """Return the GPUs that a request is about; UsageError for a wrong name or size, before any work."""
+    selection = select(request.gpus, request.gpu_memory)
+    if request.fit is not None:
+        if request.fit not in QUANTITIES:
+            known = ", ".join(QUANTITIES)
+            raise UsageError(f"--fit {quoted(request.fit, 60)} is nothing that can be searched; use one of {known}.")
+        if not selection.named:
+            raise UsageError(f"--fit {request.fit} says what fits a GPU: add --gpu NAME or --gpu-memory 24GiB.")
+    if selection.named and request.count_only:
+        raise UsageError("whether a step fits a GPU is traced: drop --count-only, or --gpu and --gpu-memory.")
+    return selection
 
 
 def select(names: Sequence[str], sizes: Sequence[str]) -> Selection:
@@ -35,7 +51,7 @@ def select(names: Sequence[str], sizes: Sequence[str]) -> Selection:
     if not gpus:
         return Selection(gpus=common_gpus(), named=False)
     notices = [_ambiguous(name, each) for name, each in zip(names, found, strict=True) if each.others]
-    return Selection(gpus=gpus, named=True, notices=(*notices, *_other_kernels(gpus)))
+    return Selection(gpus=gpus, named=True, notices=tuple(notices))
 
 
 def _ambiguous(name: str, found: Found) -> Notice:
@@ -45,16 +61,3 @@ def _ambiguous(name: str, found: Found) -> Notice:
         f"{' or '.join(found.others)}."
     )
     return Notice(code="gpu-ambiguous", message=message)
-
-
-def _other_kernels(gpus: Sequence[Gpu]) -> Iterator[Notice]:
-    """Yield a notice where GPUs of several architectures share one trace."""
-    first, *others = gpus
-    traced = first.compute_capability or DEFAULT_CAPABILITY
-    differing = [gpu.name for gpu in others if gpu.compute_capability and gpu.compute_capability != traced]
-    if differing:
-        message = (
-            f"The step is traced with the kernels of the first GPU, {first.name}; {', '.join(differing)} may run other "
-            "kernels, which take other memory: inspect each alone."
-        )
-        yield Notice(code="gpu-kernels-differ", message=message)

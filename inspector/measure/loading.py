@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.workloads.training.trace_ import base_model, load_order
+from inspector.model.build import BuiltModel
+from inspector.workloads.base import base_model
+from inspector.workloads.loading import list_in_load_order
 
 __all__ = ["load_on"]
 
@@ -29,12 +31,13 @@ _DEVIATION = 0.02
 
 
 @torch.no_grad()
-def load_on(model: nn.Module, device: torch.device) -> None:
+def load_on(built: BuiltModel, device: torch.device) -> None:
     """Put every parameter and buffer of a model on meta onto `device`."""
+    model: nn.Module = built.model
     values = _buffer_values(base_model(model))
     placed: dict[int, Tensor] = {}
     storages: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
-    for name, tensor, _ in load_order(model):
+    for name, tensor, _ in list_in_load_order(built):
         storage = (tensor.untyped_storage()._cdata, tensor.shape, tensor.dtype)
         if storage not in storages:
             storages[storage] = _placed(name, tensor, values.get(id(tensor)), device)

@@ -1,7 +1,7 @@
-"""measured(...) -> Measurement: predict a step for the GPU at hand, refuse what will not fit, run it, compare.
+"""measure_run(...) -> Measurement: predict a step for the GPU at hand, refuse what will not fit, run it, compare.
 
 The prediction and the run share everything but the tensors: how the model is prepared, the order in which it is
-loaded, the batch, the optimizer, the step. Two models are built, because a trace leaves its marks on the one it ran.
+loaded, the batch, the optimizer, the step. A trace leaves its marks on the model it ran, so it runs on copies.
 
 The allocator's history is recorded meanwhile (torch.cuda.memory._record_memory_history, sizes and addresses alone) and
 read only where a figure differs.
@@ -9,6 +9,7 @@ read only where a figure differs.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
@@ -17,7 +18,6 @@ import torch
 
 from inspector.errors import DoesNotFitError, UnsupportedModelError, UsageError, one_line
 from inspector.hardware.catalogue import find
-from inspector.hardware.platform import Platform
 from inspector.measure.aligning import differing
 from inspector.measure.devices import (
     PREDICT_ALONE,
@@ -30,21 +30,23 @@ from inspector.measure.devices import (
 )
 from inspector.measure.driver import process_bytes
 from inspector.measure.running import Watch, run_on
-from inspector.memory.allocator.settings import AllocatorSettings
-from inspector.memory.timeline import Timeline, fold
+from inspector.memory.timeline import Timeline
 from inspector.memory.verdict import overhead
+from inspector.model.build import BuiltModel, count_model
+from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
 from inspector.records.measurement import Device, Differing, Figures, Measurement
 from inspector.records.model import Counted
 from inspector.records.recipe import Recipe
 from inspector.records.serialize import plain
-from inspector.records.tape import Event
+from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import quietly
 from inspector.units import format_bytes
+from inspector.workloads.base import NotTraceableError
 from inspector.workloads.quantized_load import is_quantized
-from inspector.workloads.training.trace_ import NotTraceableError, resolved, step_notices, trace_training
+from inspector.workloads.registry import load_workload
 
-__all__ = ["check", "figures_of", "folded", "measured"]
+__all__ = ["check", "figures_of", "measure_run"]
 
 _LONGEST_HISTORY = 4_000_000
 _MOST_SHOWN = 20
@@ -57,28 +59,22 @@ def check(recipe: Recipe, quantization: str | None = None) -> None:
     check_packages(recipe, quantization)
 
 
-def measured(
-    build: Callable[[], Counted],
-    recipe: Recipe,
-    settings: AllocatorSettings,
-    versions: Mapping[str, str],
-    config: Mapping[str, Any] | None,
-    progress: Callable[[str], None],
+def measure_run(
+    run: ResolvedRun, versions: Mapping[str, str], config: Mapping[str, Any] | None, progress: Callable[[str], None]
 ) -> Measurement:
-    """Predict and run the step of `recipe` on a model that `build` makes on meta, and put both side by side.
+    """Predict a run for the GPU at hand and run it there, and put both side by side.
 
-    Raises DoesNotFitError where the prediction says that memory will not do, or where it does not all the same;
-    UnsupportedModelError where the step cannot be traced or stops on the GPU.
+    `config` goes into the record where the catalogue does not have the model. Raises DoesNotFitError where the
+    prediction says that memory will not do, or where it does not all the same; UnsupportedModelError where the run
+    cannot be traced or stops on the GPU.
     """
     device = cuda_device()
     with emptied(device):
-        return _measured(build, recipe, settings, device, versions, config, progress)
+        return _measure(run, device, versions, config, progress)
 
 
-def _measured(
-    build: Callable[[], Counted],
-    recipe: Recipe,
-    settings: AllocatorSettings,
+def _measure(
+    run: ResolvedRun,
     device: torch.device,
     versions: Mapping[str, str],
     config: Mapping[str, Any] | None,
@@ -86,50 +82,41 @@ def _measured(
 ) -> Measurement:
     """Do it; what is on the GPU hangs on the names of this function and of those that it calls."""
     gpu = described(device)
-    counted = build()
-    if is_quantized(counted.trainable):
+    run = dataclasses.replace(run, platform=platform_at_hand(gpu), gpu=_in_catalogue(gpu))
+    counted, built = count_model(run.request, run.files)
+    if built is None:
+        raise UnsupportedModelError("a live PeftModel is not run: pass its base model and its configuration instead.")
+    is_packed = is_quantized(built.model)
+    if is_packed:
         check_bitsandbytes("the quantized base runs", PREDICT_ALONE)
+    predictor = Predictor(run.files)
+    predictor.keep(run.request, built)
+    progress("tracing the run")
     try:
+        prediction = predictor.predict(run)
         with quietly():
-            asked, recipe = recipe, resolved(counted.trainable, recipe)
-            notices = step_notices(counted.trainable, asked, recipe)
-            progress("tracing a training step")
-            tape = trace_training(counted.trainable, recipe, platform_at_hand(gpu))
+            facts = load_workload(run.workload).describe(built.model, run.recipe, prediction.recipe)
     except NotTraceableError as error:
         message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
         raise UnsupportedModelError(message) from error
-    timeline = _that_fits(tape, settings, gpu)
-    progress("building the model again")
-    model = build().trainable
-    progress("running the step on the GPU")
-    figures, found = _run(model, recipe, device, timeline, tape)
+    timeline = _fold_if_it_fits(prediction, gpu)
+    progress("running it on the GPU")
+    # The whole model, as nobody has used it yet: a prediction works on copies.
+    figures, found = _run(run, built, prediction, device, timeline)
     return Measurement(
         versions={**versions, "torch": torch.__version__, **_installed("bitsandbytes")},
         gpu=gpu,
         model=plain(counted.model),
         config=config,
         adapter=None if counted.adapter is None else plain(counted.adapter.config),
-        quantization=_quantization(counted),
-        recipe=recipe,
+        quantization=_quantization(counted) if is_packed else None,
+        recipe=prediction.recipe,
         measured=figures,
-        predicted=figures_of(timeline, _in_catalogue(gpu)),
-        differing=[_shortened(each) for each in found[:_MOST_SHOWN]],
+        predicted=figures_of(timeline, run.gpu),
+        differing=[_shortened(difference) for difference in found[:_MOST_SHOWN]],
         differing_count=len(found),
-        notices=[notice.message for notice in notices],
+        notices=[notice.message for notice in facts.notices],
     )
-
-
-def folded(
-    tape: list[Event],
-    settings: AllocatorSettings,
-    platform: Platform,
-    *,
-    descending: bool,
-    limit_bytes: int | None = None,
-) -> Timeline:
-    """Run a tape through the allocator of the torch of `platform`, over a driver with such addresses."""
-    is_descending = descending and platform.takes_lowest_address
-    return fold(tape, settings, limit_bytes=limit_bytes, descending_addresses=is_descending)
 
 
 def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
@@ -137,25 +124,20 @@ def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
     return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + overhead(gpu).bytes)
 
 
-def _that_fits(tape: list[Event], settings: AllocatorSettings, gpu: Device) -> Timeline:
-    """Return the timeline of a tape, or raise DoesNotFitError where the free memory will not do."""
-
-    def under(limit_bytes: int | None) -> Timeline:
-        descending = gpu.descending_addresses
-        return folded(tape, settings, platform_at_hand(gpu), descending=descending, limit_bytes=limit_bytes)
-
-    timeline = under(gpu.free_bytes)
+def _fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
+    """Return what a prediction tells, or raise DoesNotFitError where the free memory will not do."""
+    timeline = prediction.fold(gpu.free_bytes)
     if timeline.ran_out is None:
         return timeline
     raise DoesNotFitError(
-        f"the step will not fit: by prediction it needs {format_bytes(under(None).peak_reserved_bytes)}, and "
+        f"the step will not fit: by prediction it needs {format_bytes(prediction.fold().peak_reserved_bytes)}, and "
         f"{gpu.name} has {format_bytes(gpu.free_bytes)} free, so nothing was run; try a smaller --batch-size or "
         "--seq-len, or --gradient-checkpointing."
     )
 
 
 def _run(
-    model: Any, recipe: Recipe, device: torch.device, timeline: Timeline, tape: list[Event]
+    run: ResolvedRun, built: BuiltModel, prediction: Prediction, device: torch.device, timeline: Timeline
 ) -> tuple[Figures, list[Differing]]:
     """Run the step; return what the allocator said and, where that differs from the timeline, where it does."""
     watch = Watch(device, timeline.phases)
@@ -163,14 +145,14 @@ def _run(
     memory._record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
     try:
         with quietly():
-            run_on(model, recipe, device, watch)
+            run_on(load_workload(run.workload), built, prediction.recipe, device, watch)
         free, total = torch.cuda.mem_get_info(device)
         figures = Figures(
             phases=watch.phases,
             process_bytes=process_bytes(str(torch.cuda.get_device_properties(device).uuid)),
             device_used_bytes=total - free,
         )
-        return figures, differing(watch.history, tape) if watch.history else []
+        return figures, differing(watch.history, prediction.tape) if watch.history else []
     except torch.OutOfMemoryError as error:
         raise DoesNotFitError(
             f"the GPU ran out of memory although the prediction is {format_bytes(timeline.peak_reserved_bytes)}; "
@@ -196,9 +178,9 @@ def _installed(name: str) -> dict[str, str]:
 
 
 def _quantization(counted: Counted) -> Mapping[str, Any] | None:
-    """Return how the base weights are quantized, where bitsandbytes does it."""
+    """Return how the base weights are quantized by bitsandbytes."""
     facts = counted.quantization
-    if facts is None or not is_quantized(counted.trainable):
+    if facts is None:
         return None
     found = {"method": facts.method, "source": facts.source, "double_quant": facts.double_quant}
     return {key: value for key, value in found.items() if value is not None}

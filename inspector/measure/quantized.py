@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from inspector.model.checkpoint.diff import loading_one_by_one
 from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
-from inspector.workloads.training.trace_ import base_model
+from inspector.workloads.base import base_model
 
 __all__ = ["forget_tables", "load_quantized_on"]
 

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inspector.measure.loading import load_on
-from inspector.measure.optimizers import real_optimizer
 from inspector.measure.quantized import load_quantized_on
+from inspector.model.build import BuiltModel
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
-from inspector.workloads.batch import Input, batch_inputs
+from inspector.workloads.base import Workload, base_model
+from inspector.workloads.batch import Input
 from inspector.workloads.quantized_load import is_quantized
-from inspector.workloads.training.trace_ import base_model, prepare, run_steps
 
 __all__ = ["Unwatched", "Watch", "Watcher", "run_on"]
 
@@ -107,22 +107,23 @@ class Watch:
         return tuple(self._phases.values())
 
 
-def run_on(model: nn.Module, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
+def run_on(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
     """Load a model on meta onto `device` and run the steps of a resolved `recipe`.
 
     The model stays there; a quantized one is made anew, by the libraries themselves.
     """
     watcher.enter(Phase.LOAD, 0)
+    model: Any = built.model
     if is_quantized(base_model(model)):
         model = load_quantized_on(model, device)
-        prepare(model, recipe)
+        workload.prepare(model, recipe)
     else:
-        prepare(model, recipe)
-        load_on(model, device)
-    batch = _batch(model, recipe, device)
-    optimizer = real_optimizer(model, recipe)
+        workload.prepare(model, recipe)
+        load_on(built, device)
+    batch = _make_batch(workload, model, recipe, device)
+    state = workload.make_state(model, recipe, on_gpu=True)
     with _attention(recipe):
-        held = run_steps(model, batch, optimizer, watcher.enter, recipe)
+        held = workload.run(model, batch, state, watcher.enter, recipe)
         watcher.close()
         del held
 
@@ -142,11 +143,11 @@ def _recorded_sizes(device: torch.device) -> list[int]:
     return sizes
 
 
-def _batch(model: nn.Module, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+def _make_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """Make the batch on the CPU, as a collator does, and move it tensor by tensor."""
     made = {
         name: item.on("cpu") if isinstance(item, Input) else item
-        for name, item in batch_inputs(base_model(model), recipe).items()
+        for name, item in workload.make_inputs(model, recipe).items()
     }
     return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in made.items()}
 

@@ -22,11 +22,12 @@ from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, requests_of
 from inspector.records.hardware import Overhead
-from inspector.records.memory import BatchInput, MemoryPhase, Peak, TopModule, TrainingMemory, Unaccounted
+from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase
+from inspector.records.workload import WorkloadInfo
 
-__all__ = ["MemoryRanOut", "Timeline", "breakdown_at", "fold", "kept_activations", "training_memory"]
+__all__ = ["MemoryRanOut", "Timeline", "breakdown_at", "fold", "kept_activations", "run_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,20 +107,23 @@ def kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
     return breakdown_at(tape, timeline, ends[-1])[Category.ACTIVATIONS] if ends else 0
 
 
-def training_memory(
+def run_memory(
     timeline: Timeline,
     *,
+    workload: WorkloadInfo,
     recipe: Recipe,
     platform: str,
     overhead: Overhead,
     not_accounted: Sequence[Unaccounted],
+    limit_bytes: int | None = None,
     inputs: Sequence[BatchInput] | None = None,
-) -> TrainingMemory:
+) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
         raise ValueError("the tape allocates nothing")
     last = max(timeline.step_end_allocated_bytes)
-    return TrainingMemory(
+    return RunMemory(
+        workload=workload,
         recipe=recipe,
         platform=platform,
         peak_allocated_bytes=timeline.peak_allocated_bytes,
@@ -131,6 +135,7 @@ def training_memory(
         phases=[phase for phase in timeline.phases if phase.step in (0, last)],
         top_modules=timeline.top_modules,
         not_accounted=not_accounted,
+        limit_bytes=limit_bytes,
         inputs=inputs,
     )
 

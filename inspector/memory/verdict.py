@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.hardware.catalogue import catalogue
+from inspector.hardware.platform import Platform
 from inspector.memory.replay import Replays
 from inspector.records.fit import Verdict
 from inspector.records.hardware import Gpu, MemoryFigure, Overhead
@@ -49,8 +50,8 @@ def usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
     return max(gpu.memory_bytes - reserve - overhead_bytes, 0)
 
 
-def verdict(gpu: Gpu, replays: Replays) -> Verdict:
-    """Decide whether the step of `replays` runs on `gpu`."""
+def verdict(gpu: Gpu, replays: Replays, platform: Platform | None = None) -> Verdict:
+    """Decide whether the step of `replays`, traced for `platform`, runs on `gpu`."""
     context = overhead(gpu)
     usable = usable_bytes(gpu, context.bytes)
     headroom = _headroom(replays, usable)
@@ -61,7 +62,7 @@ def verdict(gpu: Gpu, replays: Replays) -> Verdict:
         usable_bytes=usable,
         fits=headroom >= 0,
         headroom_bytes=headroom,
-        assumptions=tuple(_assumptions(gpu, context)),
+        assumptions=tuple(_assumptions(gpu, context, platform)),
     )
 
 
@@ -81,12 +82,18 @@ def _headroom(replays: Replays, usable: int) -> int:
     return min(usable - unlimited.peak_allocated_bytes, usable - failure.reserved_bytes - failure.needed_bytes)
 
 
-def _assumptions(gpu: Gpu, context: Overhead) -> Iterator[str]:
+def _assumptions(gpu: Gpu, context: Overhead, platform: Platform | None) -> Iterator[str]:
     """Yield what was not measured on this very GPU."""
     if gpu.context_bytes is None:
         yield f"The CUDA context is {context.source}."
     if gpu.memory_figure is MemoryFigure.DRIVER:
         yield "Its memory is the driver's total, of which 652 MiB are taken to be out of torch's reach."
+    if platform is not None and platform.takes_lowest_address and gpu.descending_addresses is None:
+        order = "below" if platform.descending_addresses else "above"
+        yield (
+            f"Its driver is taken to place a new segment {order} the last one, as a T4's does: the allocator of torch "
+            f"{platform.torch_version[0]}.{platform.torch_version[1]} compares addresses, which moves what is reserved."
+        )
     if gpu.approximates is not None:
         yield gpu.approximates
 

@@ -71,8 +71,8 @@ def count_model(
 ) -> tuple[Counted, BuiltModel | None]:
     """Return the counts of what `request` names: `files` of a source, or a live object when there are none.
 
-    Second is the counted model itself, for a run to be traced; None where it is the caller's own. Where the source knows
-    the stored tensors, they are set beside the model.
+    Second is the counted model itself, for a run to be traced; None where it is the caller's own. Where the source
+    knows the stored tensors, they are set beside the model.
 
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """

@@ -13,26 +13,28 @@ from typing import Any
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
 from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, fitting_changes
-from inspector.planning.predictor import Progress, Trials
+from inspector.predict import Predictor
 from inspector.records.fit import Advice, Purpose
-from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.source import SourceFiles
-from inspector.workloads.training.trace_ import NotTraceableError
+from inspector.records.workload import WorkloadInfo
+from inspector.resolve import ResolvedRun
+from inspector.workloads.base import NotTraceableError
 
 __all__ = [
     "LORA",
     "NF4",
     "Change",
-    "changed",
-    "changes_of",
+    "apply_change",
     "find_advice",
     "has_adapter",
     "is_stored_quantized",
+    "list_changes",
     "options_text",
 ]
 
+Progress = Callable[[str], None]
 # Fields of the request and of its recipe with their new values.
 Change = Mapping[str, Any]
 LORA = LoraOptions(r=16, targets="all-linear")
@@ -127,12 +129,19 @@ _CHANGES: tuple[Callable[[Request, _Files], Change | None], ...] = (
 )
 
 
-def changes_of(request: Request, files: SourceFiles | None) -> list[Change]:
-    """Return the changes that apply to a request, the least harmful first."""
-    return [change for change in (make(request, files) for make in _CHANGES) if change is not None]
+def list_changes(run: ResolvedRun) -> list[Change]:
+    """Return the changes that apply to a run, the least harmful first: of fields that its workload reads."""
+    changes = (make(run.request, run.files) for make in _CHANGES)
+    return [change for change in changes if change is not None and _is_read(change, run.workload)]
 
 
-def changed(request: Request, change: Change) -> Request:
+def _is_read(change: Change, workload: WorkloadInfo) -> bool:
+    """Tell whether a change means something to a workload; an adapter does to one that trains."""
+    names = {name for name in change if name in _OF_A_RECIPE}
+    return names <= workload.recipe_fields and (workload.trains or "peft" not in change)
+
+
+def apply_change(request: Request, change: Change) -> Request:
     """Return the request with a change made."""
     recipe = {name: value for name, value in change.items() if name in _OF_A_RECIPE}
     others = {name: value for name, value in change.items() if name not in _OF_A_RECIPE}
@@ -155,41 +164,40 @@ def _option(name: str, value: object) -> str:
     return option if value is True else f"{option} {value}"
 
 
-def find_advice(
-    request: Request, files: _Files, gpu: Gpu, total_bytes: int, trials: Trials, progress: Progress
-) -> tuple[tuple[Advice, ...], int]:
-    """Return changes with which the step of `request` runs on `gpu`, and the least total that any trial came to.
+def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> tuple[tuple[Advice, ...], int]:
+    """Return changes with which a run fits its card, and the least total that any trial came to, in bytes.
 
-    `total_bytes` is what the step takes as it is. What the step refuses is no trace and does not count as one.
+    What the run refuses is no trace and does not count as one.
     """
-    changes = changes_of(request, files)
-    made = 0
+    changes = list_changes(run)
+    total_bytes = predictor.predict(run).total_bytes
+    traces = 0
     least = total_bytes
 
-    def merged(chosen: Chosen) -> Change:
-        return {name: value for each in chosen for name, value in changes[each].items()}
+    def merge(chosen: Chosen) -> Change:
+        return {name: value for index in chosen for name, value in changes[index].items()}
 
-    def tried(chosen: Chosen) -> Outcome:
-        nonlocal made, least
-        asked = changed(request, merged(chosen))
-        is_new = not trials.knows(asked)
-        if is_new and made == MOST_TRIALS:
+    def try_changes(chosen: Chosen) -> Outcome:
+        nonlocal traces, least
+        changed = run.of(apply_change(run.request, merge(chosen)))
+        is_new = not predictor.knows(changed)
+        if is_new and traces == MOST_TRIALS:
             return None
-        progress(f"what would make it fit, trace {made + 1}: {options_text(merged(chosen))}")
+        progress(f"what would make it fit, trace {traces + 1}: {options_text(merge(chosen))}")
         try:
-            trial = trials.run(asked)
+            prediction = predictor.predict(changed)
         except (NotTraceableError, InspectorError):  # flash attention in float32, for one
             return None
-        made += is_new
-        least = min(least, trial.total_bytes)
-        return trial.on(gpu).fits, trial.total_bytes
+        traces += is_new
+        least = min(least, prediction.total_bytes)
+        return prediction.judge().fits, prediction.total_bytes
 
-    found = fitting_changes(len(changes), total_bytes, tried)
+    found = fitting_changes(len(changes), total_bytes, try_changes)
     advice = tuple(
         Advice(
             purpose=Purpose.FIT,
-            change=options_text(merged(chosen)),
-            total_bytes=trials.run(changed(request, merged(chosen))).total_bytes,
+            change=options_text(merge(chosen)),
+            total_bytes=predictor.predict(run.of(apply_change(run.request, merge(chosen)))).total_bytes,
         )
         for chosen in found
     )

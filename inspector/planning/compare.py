@@ -18,31 +18,34 @@ from inspector.errors import UsageError, one_line, quoted
 from inspector.records.comparison import Compared, Comparison, Figure, Said, Setting
 from inspector.records.report import SCHEMA
 from inspector.records.tape import Category
+from inspector.workloads.registry import WORKLOADS
 
-__all__ = ["MOST_RECIPES", "compared"]
+__all__ = ["MOST_RECIPES", "compare_reports"]
 
 MOST_RECIPES = 8
 _SETTINGS = (
     *("model.id", "model.adapter_id", "model.revision", "model.class", "model.dtype"),
     *("quantization.method", "quantization.double_quant", "quantization.compute_dtype"),
     *("adapter.type", "adapter.config", "adapter.autocast_adapter_dtype"),
-    *("training.recipe", "training.platform", "training.peak.phase", "training.peak.op"),
+    *(f"{name}.{path}" for name in WORKLOADS for path in ("recipe", "platform", "peak.phase", "peak.op")),
     "versions",
+)
+_OF_A_RUN = (
+    "peak_allocated_bytes",
+    *(f"peak.breakdown.{category.value}" for category in Category),
+    *("peak_reserved_bytes", "overhead_bytes", "total_bytes"),
 )
 _FIGURES = (
     *("parameters.base", "parameters.total", "parameters.trainable", "parameters.active"),
     *("quantization.loaded_bytes", "adapter.file_bytes"),
-    "training.peak_allocated_bytes",
-    *(f"training.peak.breakdown.{category.value}" for category in Category),
-    *("training.peak_reserved_bytes", "training.overhead_bytes", "training.total_bytes"),
+    *(f"{name}.{path}" for name in WORKLOADS for path in _OF_A_RUN),
 )
-_PHASES = ("load", "forward", "backward", "optimizer")
 _LONGEST_TEXT = 200
 _LONGEST_NAME = 60
 _Scalar = str | bool | int | float
 
 
-def compared(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: Mapping[str, str]) -> Comparison:
+def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: Mapping[str, str]) -> Comparison:
     """Return what differs between reports, each given with its name.
 
     `versions` are those of the program that compares. Raises UsageError where one is no report.
@@ -117,12 +120,14 @@ def _settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
 def _figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Yield the figures of a report; raise UsageError where one is no integer."""
     found: list[tuple[str, Any]] = [(path, _at(report, path)) for path in _FIGURES]
-    training = _at(report, "training")
-    phases = dict(_members(training, "phases", "name")) if isinstance(training, Mapping) else {}
-    for phase in _PHASES:
-        for key in ("peak_allocated_bytes", "end_allocated_bytes"):
-            found.append((f"training.phases.{phase}.{key}", phases.get(phase, {}).get(key)))
-    found.append(("training.end_of_step_allocated_bytes", _at(report, "training.end_of_step_allocated_bytes")))
+    for workload in WORKLOADS.values():
+        memory = _at(report, workload.name)
+        phases = dict(_members(memory, "phases", "name")) if isinstance(memory, Mapping) else {}
+        for phase in workload.phases:
+            for key in ("peak_allocated_bytes", "end_allocated_bytes"):
+                found.append((f"{workload.name}.phases.{phase.value}.{key}", phases.get(phase.value, {}).get(key)))
+        path = f"{workload.name}.end_of_step_allocated_bytes"
+        found.append((path, _at(report, path)))
     for gpu, verdict in _members(report, "fit", "gpu"):
         found.append((f"fit.{gpu}.headroom_bytes", verdict.get("headroom_bytes")))
     for path, value in found:

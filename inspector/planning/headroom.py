@@ -10,16 +10,17 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from inspector.errors import InspectorError
-from inspector.planning.advice import changed, is_stored_quantized
+from inspector.planning.advice import apply_change, is_stored_quantized
 from inspector.planning.largest import with_value
-from inspector.planning.predictor import Progress, Trials
+from inspector.predict import Predictor
 from inspector.records.fit import Advice, Purpose
-from inspector.records.hardware import Gpu
 from inspector.records.request import LoraOptions, Request
-from inspector.records.source import SourceFiles
-from inspector.workloads.training.trace_ import NotTraceableError
+from inspector.resolve import ResolvedRun
+from inspector.workloads.base import NotTraceableError
 
-__all__ = ["MOST_TRIALS", "find_room", "larger"]
+__all__ = ["MOST_TRIALS", "find_room", "list_larger"]
+
+Progress = Callable[[str], None]
 
 MOST_TRIALS = 6
 # What to say of a change, and the request with it.
@@ -34,26 +35,26 @@ def _batch(request: Request) -> _Larger:
     if recipe.gradient_accumulation % 2 == 0:
         change["gradient_accumulation"] = recipe.gradient_accumulation // 2
         text += f" --gradient-accumulation {recipe.gradient_accumulation // 2}"
-    return text, changed(request, change)
+    return text, apply_change(request, change)
 
 
 def _rows(request: Request) -> _Larger | None:
     length = request.recipe.seq_len
-    return None if length is None else (f"--seq-len {2 * length}", changed(request, {"seq_len": 2 * length}))
+    return None if length is None else (f"--seq-len {2 * length}", apply_change(request, {"seq_len": 2 * length}))
 
 
 def _kept_activations(request: Request) -> _Larger | None:
     if not request.recipe.gradient_checkpointing:
         return None
     off = {"gradient_checkpointing": False, "use_reentrant": False}
-    return "without --gradient-checkpointing", changed(request, off)
+    return "without --gradient-checkpointing", apply_change(request, off)
 
 
 def _weights_in_float(request: Request) -> _Larger | None:
     if request.quantization in (None, "none"):
         return None
     text = "--quantization none" if request.double_quant is None else "without --quantization and --double-quant"
-    return text, changed(request, {"quantization": None, "double_quant": None})
+    return text, apply_change(request, {"quantization": None, "double_quant": None})
 
 
 def _rank(request: Request) -> _Larger | None:
@@ -74,7 +75,7 @@ def _everything(request: Request) -> _Larger | None:
         return None
     change = {"peft": None, "quantization": None, "double_quant": None, "autocast_adapter_dtype": True}
     text = "without --lora" if isinstance(request.peft, LoraOptions) else "without --peft"
-    return text if request.quantization is None else f"{text} and --quantization", changed(request, change)
+    return text if request.quantization is None else f"{text} and --quantization", apply_change(request, change)
 
 
 _LARGER: tuple[Callable[[Request], _Larger | None], ...] = (
@@ -82,30 +83,30 @@ _LARGER: tuple[Callable[[Request], _Larger | None], ...] = (
 )
 
 
-def larger(request: Request, files: SourceFiles | None) -> list[_Larger]:
-    """Return what could be turned up of a request, with what to say of it."""
-    found = [each for each in (make(request) for make in _LARGER) if each is not None]
-    if is_stored_quantized(files):  # packed weights train with an adapter alone
-        found = [each for each in found if each[1].peft is not None or request.peft is None]
+def list_larger(run: ResolvedRun) -> list[_Larger]:
+    """Return what could be turned up of a run, with what to say of it."""
+    found = [larger for larger in (make(run.request) for make in _LARGER) if larger is not None]
+    if not run.workload.trains:  # what trains makes no difference
+        found = [larger for larger in found if larger[1].peft == run.request.peft]
+    if is_stored_quantized(run.files):  # packed weights train with an adapter alone
+        found = [larger for larger in found if larger[1].peft is not None or run.request.peft is None]
     return found
 
 
-def find_room(
-    request: Request, files: SourceFiles | None, gpu: Gpu, trials: Trials, progress: Progress
-) -> tuple[Advice, ...]:
-    """Return the changes with which the step still runs on `gpu`, each made alone."""
+def find_room(run: ResolvedRun, predictor: Predictor, progress: Progress) -> tuple[Advice, ...]:
+    """Return the changes with which a run still fits its card, each made alone."""
     advice = []
-    for made, (text, asked) in enumerate(larger(request, files)[:MOST_TRIALS]):
-        progress(f"what could be turned up, trace {made + 1}: {text}")
+    for index, (text, request) in enumerate(list_larger(run)[:MOST_TRIALS]):
+        progress(f"what could be turned up, trace {index + 1}: {text}")
         try:
-            trial = trials.run(asked)
+            prediction = predictor.predict(run.of(request))
         except (NotTraceableError, InspectorError):
             continue
-        # Rows grow no further than the model's positions, and have no length where it takes no tokens.
-        is_longer = asked.recipe.seq_len != request.recipe.seq_len
-        was_cut = is_longer and trial.recipe.seq_len != asked.recipe.seq_len
-        if trial.on(gpu).fits and not was_cut:
-            advice.append(Advice(purpose=Purpose.TURN_UP, change=text, total_bytes=trial.total_bytes))
+        # Sequences grow no further than the model's positions, and have no length where it takes no tokens.
+        is_longer = request.recipe.seq_len != run.recipe.seq_len
+        was_cut = is_longer and prediction.recipe.seq_len != request.recipe.seq_len
+        if prediction.judge().fits and not was_cut:
+            advice.append(Advice(purpose=Purpose.TURN_UP, change=text, total_bytes=prediction.total_bytes))
     return tuple(advice)
 
 

@@ -19,13 +19,16 @@ from inspector.memory.replay import Replays
 from inspector.memory.verdict import overhead, usable_bytes
 from inspector.planning.bisection import largest
 from inspector.planning.grid import Grid
-from inspector.planning.predictor import Progress, Trial, Trials
+from inspector.predict import Prediction, Predictor
 from inspector.records.fit import QUANTITIES, Search, Tried
 from inspector.records.hardware import Gpu
 from inspector.records.request import LoraOptions, Request
-from inspector.workloads.training.trace_ import NotTraceableError
+from inspector.resolve import ResolvedRun
+from inspector.workloads.base import NotTraceableError
 
-__all__ = ["Experience", "find_largest", "nearly_largest", "with_value"]
+__all__ = ["Experience", "find_largest", "find_nearly_largest", "gpu_of", "with_value"]
+
+Progress = Callable[[str], None]
 
 _MOST = 2**24
 _MOST_RANK = 2**16
@@ -57,9 +60,14 @@ def _with_rank(request: Request, value: int) -> Request:
     return dataclasses.replace(request, peft=peft)
 
 
-def _rank(request: Request) -> int:
+def _find_rank(run: ResolvedRun) -> int:
     """Return the rank that the search starts from, or raise UsageError where the adapter has none."""
-    peft = request.peft
+    if run.files is not None and run.files.adapter_config is not None:
+        raise UsageError(
+            f"--fit rank: the rank of {run.files.adapter_id} is part of what is stored; name its base model "
+            f"{run.files.id} with an adapter of its own, or use --fit batch-size."
+        )
+    peft = run.request.peft
     if isinstance(peft, Mapping):
         kind = str(peft.get("peft_type", "")).upper()
         rank = peft.get("r", 8) if "r" in peft or kind == "LORA" else None
@@ -82,17 +90,17 @@ def with_value(request: Request, quantity: str, value: int) -> Request:
     return _WITH[quantity](request, value)
 
 
-def find_largest(request: Request, quantity: str, gpu: Gpu, trials: Trials, progress: Progress) -> Search:
-    """Return the largest value of a quantity with which the step of `request` runs on `gpu`.
+def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress: Progress) -> Search:
+    """Return the largest value of a quantity with which a run fits its card.
 
     It was traced, and that the next one does not fit was traced, too.
     """
-    start, most = _range(request, quantity, trials)
-    search = _Searched(request, quantity, gpu, trials, progress, Grid(most), Experience())
+    start, most = _find_range(run, quantity, predictor)
+    search = _Search(run, quantity, predictor, progress, Grid(most), Experience())
     bounds = largest(search.fits, start=start, most=most, hint=search.hint)
     return Search(
         quantity=quantity,
-        gpu=gpu.name,
+        gpu=gpu_of(run).name,
         value=bounds.fits or None,
         fails=bounds.fails if bounds.fails <= most else None,
         most=most,
@@ -117,18 +125,18 @@ class Experience:
     least_peak_bytes: int | None = None
 
 
-def nearly_largest(
-    request: Request, quantity: str, gpu: Gpu, trials: Trials, experience: Experience, *, unit: int = 1
+def find_nearly_largest(
+    run: ResolvedRun, quantity: str, predictor: Predictor, experience: Experience, *, unit: int = 1
 ) -> int:
-    """Return the largest value of a grid with which the step of `request` runs on `gpu`, 0 where none does.
+    """Return the largest value of a grid with which a run fits its card, 0 where none does.
 
     The grid has multiples of `unit` less than 1 % apart, or one unit where that is more, and the end of the range. The
     value was traced; that the next one does not fit was traced or foretold. The search takes from `experience` and adds
     to it.
     """
-    start, most = _range(request, quantity, trials)
+    start, most = _find_range(run, quantity, predictor)
     grid = Grid(most, unit)
-    search = _Searched(request, quantity, gpu, trials, _silent, grid, experience)
+    search = _Search(run, quantity, predictor, _silent, grid, experience)
     first = grid.number(start - 1) + 1
     bounds = largest(search.fits, start=first, most=grid.last, hint=search.hint, trusts_hint=True)
     found = grid.value(bounds.fits)
@@ -142,51 +150,55 @@ def _silent(_stage: str) -> None:
     """Say nothing: a search in a process of its own has no terminal."""
 
 
-class _Searched:
+class _Search:
     """What a search has traced so far, and what that foretells. `tried` says which values fit, `traced` holds them."""
 
     def __init__(
         self,
-        request: Request,
+        run: ResolvedRun,
         quantity: str,
-        gpu: Gpu,
-        trials: Trials,
+        predictor: Predictor,
         progress: Progress,
         grid: Grid,
         experience: Experience,
     ) -> None:
-        self._request = request
+        self._run = run
         self._quantity = quantity
+        gpu = gpu_of(run)
         self._usable = usable_bytes(gpu, overhead(gpu).bytes)
-        self._trials = trials
+        self._predictor = predictor
         self._progress = progress
         self._grid = grid
         self._experience = experience
         self._tapes = TapesBySize()
         # What was allocated at least at the smallest value that was foretold to fail.
         self._fails_bytes: float | None = None
-        self._known: dict[tuple[int, bytes], bool] = {}
+        self._known: dict[tuple[Course, bytes], bool] = {}
         self.tried: dict[int, bool] = {}
-        self.traced: dict[int, Trial] = {}
+        self.traced: dict[int, Prediction] = {}
 
     def fits(self, number: int) -> bool:
         """Trace a value."""
         value = self._grid.value(number)
         self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_said(self.tried)}")
         try:
-            trial = self._trials.run(with_value(self._request, self._quantity, value))
+            prediction = self._predictor.predict(self._with(value))
         except NotTraceableError as error:
             raise UnsupportedModelError(
                 f"nothing says whether {self._quantity} {value:,} fits: {one_line(error, 300)}; drop --fit."
             ) from error
-        self._tapes.add(value, trial.course, trial.sizes)
-        self.traced[value] = trial
-        self.tried[value] = self._runs(trial.course, trial.sizes, trial.replays)
+        self._tapes.add(value, prediction.template, prediction.sizes)
+        self.traced[value] = prediction
+        self.tried[value] = self._fits(prediction.template, prediction.sizes, prediction.replays)
         return self.tried[value]
 
-    def _runs(self, course: Course, sizes: Sizes, replays: Replays) -> bool:
+    def _with(self, value: int) -> ResolvedRun:
+        """Return the run with another value of the quantity."""
+        return self._run.of(with_value(self._run.request, self._quantity, value))
+
+    def _fits(self, course: Course, sizes: Sizes, replays: Replays) -> bool:
         """Tell whether a step runs in what the GPU has for it; the same sizes are replayed once."""
-        key = id(course), sizes.tobytes()
+        key = course, sizes.tobytes()
         if key not in self._known:
             self._known[key] = course.least_peak(sizes) <= self._usable and replays.run_under(self._usable)
         return self._known[key]
@@ -231,17 +243,17 @@ class _Searched:
             return min(max(self._grid.number(guess), low + 1), high - 1)
         if low == 0:
             return 1  # where the least does not fit either, nothing does
-        ((value, trial),) = self.traced.items()
-        growing, others = trial.course.peaks_of_passes(trial.sizes)
+        ((value, prediction),) = self.traced.items()
+        growing, others = prediction.template.peaks_of_passes(prediction.sizes)
         rest = max(self._usable - others, 0) * value // max(growing, 1)
         return min(max(self._grid.number(rest), low + 1), high - 1)
 
     def _add_known(self) -> None:
         """Let tapes speak that cost no trace: those of the same passes before another optimizer."""
         for value in self._experience.traced.get(self._quantity, ()):
-            trial = self._trials.known(with_value(self._request, self._quantity, value))
-            if trial is not None:
-                self._tapes.add(value, trial.course, trial.sizes)
+            prediction = self._predictor.find_known(self._with(value))
+            if prediction is not None:
+                self._tapes.add(value, prediction.template, prediction.sizes)
 
     def _farthest(self, low: int, high: int) -> int:
         """Return how far the curves are followed: beyond what was traced they say little."""
@@ -254,7 +266,7 @@ class _Searched:
         if foretold is not None:
             course, sizes = foretold
             return course.least_peak(sizes)
-        peaks = {each: trial.course.least_peak(trial.sizes) for each, trial in self.traced.items()}
+        peaks = {each: prediction.template.least_peak(prediction.sizes) for each, prediction in self.traced.items()}
         nearest = sorted(peaks, key=lambda each: abs(peaks[each] - self._usable))[: DEGREE + 1]
         return curve(nearest, [peaks[each] for each in nearest], value)
 
@@ -265,24 +277,30 @@ class _Searched:
             return self.tried[value]
         foretold = self._tapes.at(value)
         assert foretold is not None
-        return self._runs(*foretold, self.traced[min(self.traced)].replays_of(*foretold))
+        return self._fits(*foretold, self.traced[min(self.traced)].replay(*foretold))
 
 
-def _range(request: Request, quantity: str, trials: Trials) -> tuple[int, int]:
+def gpu_of(run: ResolvedRun) -> Gpu:
+    """Return the card of a run that is searched for one."""
+    assert run.gpu is not None, "a search is for a card"
+    return run.gpu
+
+
+def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[int, int]:
     """Return where to start and how far to go."""
     if quantity == "rank":
-        return _rank(request), _MOST_RANK
+        return _find_rank(run), _MOST_RANK
     if quantity == "batch-size":
-        return request.recipe.batch_size, _MOST
+        return run.recipe.batch_size, _MOST
     try:
-        longest = trials.resolved(_with_seq_len(request, _MOST)).seq_len
+        longest = predictor.resolve_recipe(run.of(_with_seq_len(run.request, _MOST))).seq_len
     except NotTraceableError as error:
         raise UnsupportedModelError(f"no row was searched: {one_line(error, 300)}; drop --fit.") from error
     if longest is None:
         raise UsageError(
             "--fit seq-len: the model takes no tokens, so that its rows have no length; use --fit batch-size."
         )
-    return request.recipe.seq_len or 1, longest
+    return run.recipe.seq_len or 1, longest
 
 
 def _said(tried: Mapping[int, bool]) -> str:

@@ -18,29 +18,37 @@ import torch
 
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
+from inspector.memory.verdict import overhead, usable_bytes
 from inspector.model.build import count_model
 from inspector.model.quantize import bnb_plan
-from inspector.planning.advice import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
-from inspector.planning.largest import Experience, nearly_largest
-from inspector.planning.predictor import Progress, Trial, Trials
-from inspector.records.fit import Method, PlanRow
-from inspector.records.hardware import Gpu
+from inspector.planning.advice import (
+    LORA,
+    Change,
+    apply_change,
+    has_adapter,
+    is_stored_quantized,
+    options_text,
+)
+from inspector.planning.largest import Experience, find_nearly_largest, gpu_of
+from inspector.predict import Prediction, Predictor, freeze
+from inspector.records.fit import Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
-from inspector.records.request import LoraOptions, Request
-from inspector.records.source import SourceFiles
+from inspector.records.request import LoraOptions
+from inspector.resolve import ResolvedRun
 from inspector.runtime import processes
 from inspector.runtime.quiet import quietly
-from inspector.workloads.checks import checked
-from inspector.workloads.training.trace_ import NotTraceableError, resolved, step_notices
+from inspector.workloads.base import NotTraceableError
+from inspector.workloads.registry import load_workload
 
-__all__ = ["adapter_name", "planned"]
+__all__ = ["build_plan"]
 
+Progress = Callable[[str], None]
 # The recipe that all ways share as it runs on the model, and what the user should know of the two.
 Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 
 # The longest rows are found to a multiple of so many tokens: nobody acts on less.
-_ROW_UNIT = 64
+_SEQ_LEN_UNIT = 64
 
 _PLAIN: Change = {"optimizer": "adamw_torch"}
 _FUSED: Change = {"optimizer": "adamw_torch_fused"}
@@ -76,7 +84,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Way:
+class _Candidate:
     """One row to be: what it changes in the request (of which `options` are said), and its levers in a few words."""
 
     method: Method
@@ -85,36 +93,55 @@ class _Way:
     levers: tuple[str, ...]
 
 
-def planned(
-    request: Request, files: SourceFiles | None, gpu: Gpu, quantities: Sequence[str], progress: Progress
-) -> tuple[Facts, tuple[PlanRow, ...]]:
-    """Return what all ways to train share, and a row for each; `quantities` are what to turn up in each of them.
+def build_plan(
+    run: ResolvedRun,
+    quantities: Sequence[str],
+    versions: Mapping[str, str],
+    notices: Sequence[Notice],
+    progress: Progress,
+) -> Plan:
+    """Return what all candidates share, and a row for each; `quantities` are what to turn up in each of them.
 
-    Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no way can be traced.
+    Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no candidate can be
+    traced.
     """
-    ways = _ways(request, files)
-    # Ways that keep the same for the backward pass follow each other: what one found helps the next.
-    alike = {key: list(each) for key, each in itertools.groupby(ways, key=_keeps)}
-    # What takes longest goes first, so that no process is left alone with it at the end: checkpointed ways fit most,
-    # and those on packed weights have the longest tapes.
+    candidates = _list_candidates(run)
+    # Candidates that keep the same for the backward pass follow each other: what one found helps the next.
+    alike = {key: list(group) for key, group in itertools.groupby(candidates, key=_keeps)}
+    # What takes longest goes first, so that no process is left alone with it at the end: checkpointed candidates fit
+    # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
     longest_first.sort(key=lambda key: (not key.is_checkpointed, -len(alike[key])))
-    trials = Trials(files, gpu)
-    tasks: list[Callable[[], Any]] = [functools.partial(_shared_facts, request, files, ways)]
-    tasks += [functools.partial(_rows, request, gpu, quantities, trials, alike[key]) for key in longest_first]
+    predictor = Predictor(run.files)
+    tasks: list[Callable[[], Any]] = [functools.partial(_find_shared_facts, run, candidates)]
+    tasks += [functools.partial(_build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
     done: dict[int, Any] = {}
-    progress(f"tracing {len(ways)} recipes")
+    progress(f"tracing {len(candidates)} recipes")
     for index, result in processes.each(lambda task: task(), tasks):
         done[index] = result
         count = sum(len(rows) for task, rows in done.items() if task)
-        progress(f"tracing {len(ways)} recipes, {count} done")
+        progress(f"tracing {len(candidates)} recipes, {count} done")
     rows = {key: done[index] for index, key in enumerate(longest_first, 1)}
-    ordered = [row for key in alike for row in rows[key]]
+    ordered = tuple(row for key in alike for row in rows[key])
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(
             f"no step could be traced: {ordered[0].refused}; `inspect MODEL --count-only` has the counts."
         )
-    return done[0], tuple(ordered)
+    recipe, shared = done[0]
+    gpu = gpu_of(run)
+    return Plan(
+        versions=versions,
+        model=str(run.request.model) if run.files is None else run.files.id,
+        gpu=gpu.name,
+        memory_bytes=gpu.memory_bytes,
+        usable_bytes=usable_bytes(gpu, overhead(gpu).bytes),
+        recipe=f"batch {recipe.batch_size:,}{'' if recipe.seq_len is None else f' × {recipe.seq_len:,} tokens'}, "
+        f"mixed precision {recipe.mixed_precision}, attention {recipe.attention}, loop {recipe.loop}",
+        adapter=_find_adapter_name(run),
+        quantities=tuple(quantities),
+        rows=ordered,
+        warnings=tuple(notice.message for notice in (*shared, *notices)),
+    )
 
 
 class _Keeps(NamedTuple):
@@ -125,72 +152,77 @@ class _Keeps(NamedTuple):
     has_adapter_in_base_dtype: bool
 
 
-def _keeps(way: _Way) -> _Keeps:
+def _keeps(candidate: _Candidate) -> _Keeps:
     """Return what ways that are traced one after the other have in common."""
-    return _Keeps(way.method, "gradient_checkpointing" in way.change, "autocast_adapter_dtype" in way.change)
+    return _Keeps(
+        candidate.method, "gradient_checkpointing" in candidate.change, "autocast_adapter_dtype" in candidate.change
+    )
 
 
-def _rows(request: Request, gpu: Gpu, quantities: Sequence[str], trials: Trials, ways: Sequence[_Way]) -> list[PlanRow]:
-    """Return the rows of ways that are much alike; `trials` has the models that this process has built before."""
-    trials = trials.anew()
+def _build_rows(
+    run: ResolvedRun, quantities: Sequence[str], predictor: Predictor, candidates: Sequence[_Candidate]
+) -> list[PlanRow]:
+    """Return the rows of candidates that are much alike; `predictor` has the models that this process built before."""
+    predictor = predictor.copy_models()
     experience = Experience()
-    return [_row(request, way, gpu, quantities, trials, experience) for way in ways]
+    return [_build_row(run, candidate, quantities, predictor, experience) for candidate in candidates]
 
 
-def _shared_facts(request: Request, files: SourceFiles | None, ways: Sequence[_Way]) -> Facts:
-    """Return the recipe that all ways share as it runs on the model, and what the user should know of the two.
+def _find_shared_facts(run: ResolvedRun, candidates: Sequence[_Candidate]) -> Facts:
+    """Return the recipe that all candidates share as it runs on the model, and what the user should know of the two.
 
     Raises UsageError where the adapter that was asked for cannot be.
     """
-    with_adapter = [way for way in ways if way.method is not Method.FULL]
-    bare = None if files is None else dataclasses.replace(files, checkpoint=None)
-    counted = None
-    for way in (*with_adapter[:1], *ways[:1]):
+    with_adapter = [candidate for candidate in candidates if candidate.method is not Method.FULL]
+    bare = None if run.files is None else dataclasses.replace(run.files, checkpoint=None)
+    counted, built = None, None
+    for candidate in (*with_adapter[:1], *candidates[:1]):
         try:
-            counted = count_model(changed(request, way.change), bare)
+            counted, built = count_model(apply_change(run.request, candidate.change), bare)
             break
         except InspectorError:
-            if request.peft is not None:
+            if run.request.peft is not None:
                 raise
-    recipe = checked(request.recipe)
-    if counted is None or counted.trainable is None:
-        return recipe, ()
+    if counted is None or built is None:
+        return run.recipe, ()
+    workload = load_workload(run.workload)
     with quietly():
         try:
-            shared = resolved(counted.trainable, recipe)
+            shared = workload.resolve(built.model, run.recipe)
         except NotTraceableError:
-            return recipe, tuple(counted.notices)
-        return shared, (*counted.notices, *step_notices(counted.trainable, recipe, shared))
+            return run.recipe, tuple(counted.notices)
+        return shared, (*counted.notices, *workload.describe(built.model, run.recipe, shared).notices)
 
 
-def adapter_name(request: Request, files: SourceFiles | None) -> str:
+def _find_adapter_name(run: ResolvedRun) -> str:
     """Return PEFT's name of the method of the adapters in a plan."""
-    config = request.peft if request.peft is not None or files is None else files.adapter_config
+    config = run.request.peft if run.request.peft is not None or run.files is None else run.files.adapter_config
     if isinstance(config, Mapping):
         return str(config.get("peft_type", "LORA"))
     kind = "LORA" if config is None or isinstance(config, LoraOptions) else config.peft_type
     return str(getattr(kind, "value", kind))
 
 
-def _ways(request: Request, files: SourceFiles | None) -> list[_Way]:
-    """Return the ways to train that this model has, each once: what a request has already makes two of them equal."""
-    ways: dict[str, _Way] = {}
-    for method, base in _methods(request, files).items():
+def _list_candidates(run: ResolvedRun) -> list[_Candidate]:
+    """Return the candidates that this model has, each once: what a request has already makes two of them equal."""
+    candidates: dict[Any, _Candidate] = {}
+    for method, base in _list_methods(run).items():
         for rung in _LADDERS[method]:
-            levers = {name: value for each in rung for name, value in each.items()}
+            levers = {name: value for change in rung for name, value in change.items()}
             change = {**base, **levers}
             words = tuple(str(value) if name == "optimizer" else _WORDS[name] for name, value in levers.items())
-            way = _Way(method=method, change=change, options=options_text(change), levers=words)
-            ways.setdefault(repr(changed(request, change)), way)
-    return list(ways.values())
+            candidate = _Candidate(method=method, change=change, options=options_text(change), levers=words)
+            candidates.setdefault(freeze(apply_change(run.request, change)), candidate)
+    return list(candidates.values())
 
 
-def _methods(request: Request, files: SourceFiles | None) -> Mapping[Method, Change]:
+def _list_methods(run: ResolvedRun) -> Mapping[Method, Change]:
     """Return the methods that the model can have, each with what it changes before any rung of its ladder.
 
     `request.quantization` says how the weights under an adapter are packed, none that they are not; by default in NF4.
     Weights that are stored in a form of bitsandbytes stay in it; those in another form are traced dequantized.
     """
+    request, files = run.request, run.files
     adapter: Change = {} if has_adapter(request, files) else {"peft": LORA}
     is_stored = is_stored_quantized(files)
     asked = request.quantization or (None if is_stored else "nf4")
@@ -208,43 +240,48 @@ def _methods(request: Request, files: SourceFiles | None) -> Mapping[Method, Cha
     return methods
 
 
-def _row(
-    request: Request, way: _Way, gpu: Gpu, quantities: Sequence[str], trials: Trials, experience: Experience
+def _build_row(
+    run: ResolvedRun,
+    candidate: _Candidate,
+    quantities: Sequence[str],
+    predictor: Predictor,
+    experience: Experience,
 ) -> PlanRow:
-    """Trace one way, and turn up the quantities; `experience` is what the ways before came to."""
-    asked = changed(request, way.change)
+    """Trace one candidate, and turn up the quantities; `experience` is what the candidates before came to."""
+    own = run.of(apply_change(run.request, candidate.change))
     try:
-        trial = trials.run(asked)
-    except Exception as error:  # whatever stops one way, the others are worth knowing
-        return PlanRow(method=way.method, options=way.options, levers=way.levers, refused=one_line(error, 300))
-    verdict = trial.on(gpu)
-    largest = {each: _largest(asked, each, trial, gpu, trials, experience) for each in quantities}
+        prediction = predictor.predict(own)
+    except (NotTraceableError, InspectorError) as error:  # what stops one candidate, the others are worth knowing
+        refused = one_line(error, 300)
+        return PlanRow(method=candidate.method, options=candidate.options, levers=candidate.levers, refused=refused)
+    verdict = prediction.judge()
+    largest = {quantity: _find_largest(own, quantity, prediction, predictor, experience) for quantity in quantities}
     return PlanRow(
-        method=way.method,
-        options=way.options,
-        levers=way.levers,
+        method=candidate.method,
+        options=candidate.options,
+        levers=candidate.levers,
         fits=verdict.fits,
-        peak_allocated_bytes=trial.peak_allocated_bytes,
-        total_bytes=trial.total_bytes,
+        peak_allocated_bytes=prediction.peak_allocated_bytes,
+        total_bytes=prediction.total_bytes,
         headroom_bytes=verdict.headroom_bytes,
         largest_batch_size=largest.get("batch-size"),
         largest_seq_len=largest.get("seq-len"),
     )
 
 
-def _largest(
-    request: Request, quantity: str, trial: Trial, gpu: Gpu, trials: Trials, experience: Experience
+def _find_largest(
+    run: ResolvedRun, quantity: str, prediction: Prediction, predictor: Predictor, experience: Experience
 ) -> int | None:
     """Return the largest value of a quantity that fits, 0 where none does, None where that cannot be traced.
 
-    A model without tokens has no length of rows.
+    A model without tokens has no sequence length.
     """
-    if quantity == "seq-len" and trial.recipe.seq_len is None:
+    if quantity == "seq-len" and prediction.recipe.seq_len is None:
         return None
-    unit = _ROW_UNIT if quantity == "seq-len" else 1
+    unit = _SEQ_LEN_UNIT if quantity == "seq-len" else 1
     try:
-        found = nearly_largest(request, quantity, gpu, trials, experience, unit=unit)
+        found = find_nearly_largest(run, quantity, predictor, experience, unit=unit)
     except (NotTraceableError, InspectorError):
         return None
-    traced = trial.recipe.seq_len if quantity == "seq-len" and trial.on(gpu).fits else None
-    return max(found, traced or 0)  # steps may pass over the row that was asked for
+    traced = prediction.recipe.seq_len if quantity == "seq-len" and prediction.judge().fits else None
+    return max(found, traced or 0)  # steps may pass over the sequence length that was asked for

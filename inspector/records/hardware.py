@@ -40,8 +40,8 @@ class Gpu:
     `multiprocessors` and `threads_per_multiprocessor` are what torch calls `multi_processor_count` and
     `max_threads_per_multi_processor`. `context_bytes` is what a process takes outside torch's allocator, where that was
     measured on this card. `descending_addresses` says where its driver places a new segment of torch's allocator: below
-    the last one or above it, None where nobody looked. `approximates` says what a verdict on this device assumes, `note` what else one should know.
-    `common` marks the cards that a report shows where none is named.
+    the last one or above it, None where nobody looked. `approximates` says what a verdict on this device assumes,
+    `note` what else one should know. `common` marks the cards that a report shows where none is named.
     """
 
     name: str

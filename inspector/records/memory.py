@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Phase
+from inspector.records.workload import WorkloadInfo
 
 __all__ = [
     "ACTIVATION_RULES",
@@ -14,13 +15,13 @@ __all__ = [
     "BlockShape",
     "MemoryPhase",
     "Peak",
+    "RunMemory",
     "StaticBytes",
     "StaticRecipe",
     "Textbook",
     "TextbookDifference",
     "TextbookRule",
     "TopModule",
-    "TrainingMemory",
     "Unaccounted",
 ]
 
@@ -93,16 +94,19 @@ class BatchInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingMemory:
-    """What two traced training steps take.
+class RunMemory:
+    """What a run takes, such as two training steps.
 
     `peak_allocated_bytes` and `peak_reserved_bytes` are what `torch.cuda.max_memory_allocated()` and
     `max_memory_reserved()` would return, over loading and both steps. `phases` are loading and the phases of the second
     step (the first has no optimizer state yet); `end_of_step_allocated_bytes` is of that step too. `platform` says for
     which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of. The CUDA context
-    comes on top of all figures.
+    comes on top of all figures. `limit_bytes` is what the allocator has on the card, where cached blocks have to be
+    given back for the run to fit: all figures are those under it. None where they are those of a device without an end.
+    `workload` says what ran.
     """
 
+    workload: WorkloadInfo
     recipe: Recipe
     platform: str
     peak_allocated_bytes: int
@@ -114,6 +118,7 @@ class TrainingMemory:
     phases: Sequence[MemoryPhase]
     top_modules: Sequence[TopModule]
     not_accounted: Sequence[Unaccounted]
+    limit_bytes: int | None = None
     inputs: Sequence[BatchInput] | None = None
 
     @property

@@ -33,12 +33,13 @@ class Request:
     """One inspection. `model` is what the user named, or a live object of the Python API.
 
     `workload` is what runs (a name of `workloads.registry`), `recipe` how. `torch` is the release of the machine that
-    will run it, None the installed one. `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
-    `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the checkpoint declares, and `double_quant`
-    packs the scales of 4-bit weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an
-    adapter in half precision becomes float32. `gpus` are names as people write them, `gpu_memory` sizes with a unit;
-    the first of them decides for which GPU the step is traced. `fit` is the quantity to turn up until that GPU is full,
-    `advice` whether to look for what makes the step fit a named GPU or, where it fits, for what could be turned up.
+    will run it, None the installed one. `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT
+    config fields with `peft_type`, or a live `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the
+    checkpoint declares, and `double_quant` packs the scales of 4-bit weights too. `autocast_adapter_dtype` is that of
+    PEFT's `get_peft_model`: whether an adapter in half precision becomes float32. `gpus` are names as people write
+    them, `gpu_memory` sizes with a unit; the first of them decides for which GPU the step is traced. `fit` is the
+    quantity to turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or,
+    where it fits, for what could be turned up.
     """
 
     model: Any

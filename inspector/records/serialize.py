@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from inspector.records.memory import MemoryPhase, Peak, StaticRecipe, TrainingMemory
+from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticRecipe
 from inspector.records.model import Census, QuantizationFacts
 
 __all__ = [
@@ -19,13 +19,14 @@ _COMPUTED: dict[type, tuple[str, ...]] = {
     Census: ("frozen", "bytes"),
     QuantizationFacts: ("loaded_bytes",),
     StaticRecipe: ("total_bytes",),
-    TrainingMemory: ("total_bytes",),
+    RunMemory: ("total_bytes",),
 }
 
 
 # Values that only say where on the tape something was found.
 _INTERNAL: dict[type, tuple[str, ...]] = {
     Peak: ("event_index", "step"),
+    RunMemory: ("workload",),
     MemoryPhase: ("step", "end_reserved_bytes", "peak_reserved_bytes"),
 }
 

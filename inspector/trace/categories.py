@@ -1,9 +1,9 @@
 """What a block of memory is for: the only file that decides it.
 
-Three things tell. Who owns a tensor: a parameter by its role in the census (`category_of`), a batch, an optimizer. Where
-it was made: past the output projection, in a block that is computed again, in the backward pass of the loss
-(`Categories.find`). And, for what none of these decides, how long it lived: what a phase made and left alive is what the
-workload says that this phase keeps, and the rest were temporaries (`Categories.close`).
+Three things tell. Who owns a tensor: a parameter by its role in the census (`category_of`), a batch, an optimizer.
+Where it was made: past the output projection, in a block that is computed again, in the backward pass of the loss
+(`Categories.find`). And, for what none of these decides, how long it lived: what a phase made and left alive is what
+the workload says that this phase keeps, and the rest were temporaries (`Categories.close`).
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class NotTraceableError(InspectorError):
 class RunFacts:
     """What a report says of a run beside its bytes.
 
-    `inputs` are the tensors of one batch, `shape` what rules of thumb know of the model, `not_accounted` what a real run
-    may take and the trace does not count, `notices` what the user should know.
+    `inputs` are the tensors of one batch, `shape` what rules of thumb know of the model, `not_accounted` what a real
+    run may take and the trace does not count, `notices` what the user should know.
     """
 
     inputs: tuple[BatchInput, ...]
@@ -77,11 +77,13 @@ class Workload(Protocol):
     def list_state(self, state: Any) -> Iterable[Tensor]:
         """Return the tensors that the state holds before the first step."""
 
-    def run(self, model: Any, batch: Mapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe) -> tuple[Any, ...]:
+    def run(
+        self, model: Any, batch: Mapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe
+    ) -> tuple[Any, ...]:
         """Run the steps, on tensors with or without data; return what is still held when the last one is over."""
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
-        """Return what to do about an error that stopped the run, to follow its message; raise where it has a better one."""
+        """Return what to do about an error that stopped the run, to follow its message, or raise a better one."""
 
 
 def base_model(model: Any) -> Any:

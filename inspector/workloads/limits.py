@@ -1,4 +1,4 @@
-"""How large a batch of a model can be, whatever runs on it: learned positions, and layers that no trace gets through."""
+"""How large a batch of a model can be, whatever runs: learned positions, and layers that no trace gets through."""
 
 from __future__ import annotations
 

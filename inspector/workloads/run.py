@@ -51,7 +51,9 @@ def trace_run(
     """
     workload.check(built.model, recipe)
     if recipe.batch_size * (recipe.seq_len or 1) > LARGEST_SHADOW:
-        raise NotTraceableError(f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`")
+        raise NotTraceableError(
+            f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
+        )
     with flash_attention_package(platform, recipe.attention), one_thread():
         return _trace(workload, built, recipe, platform, until, results)
 
@@ -140,5 +142,3 @@ def _make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) 
             tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch
-
-

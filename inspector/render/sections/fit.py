@@ -51,7 +51,9 @@ def fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
     )
     views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 2, 4),), ((0, 1, 4), (0, 2, 3)))
     table = Table(columns=columns, rows=tuple(map(_row, verdicts)), views=views)
-    traced = f"The step is the one above, traced for {one_line(platform)}; the first --gpu decides that."
+    traced = (
+        f"The step above is traced for {one_line(platform)}; each verdict comes from a trace of its card's own kernels."
+    )
     return Section(
         title="Does it fit",
         blocks=(table, paragraph(f"{USABLE} {traced}", Tone.QUIET), *_assumptions(verdicts), *_advice(verdicts)),

@@ -59,10 +59,10 @@ def document(report: Report) -> Document:
         sections.append(_adapter(report.adapter))
     if report.checkpoint:
         sections.append(checkpoint_section(report.checkpoint))
-    if report.training:
-        sections.append(training_section(report.training, report.textbook))
-    if report.training and report.fit:
-        sections.append(fit_section(report.fit, report.training.platform))
+    if report.memory:
+        sections.append(training_section(report.memory, report.textbook))
+    if report.memory and report.fit:
+        sections.append(fit_section(report.fit, report.memory.platform))
     if report.search:
         sections.append(search_section(report.search))
     if report.static:
@@ -124,8 +124,8 @@ def _answer(report: Report) -> Section:
     if census.active is not None:
         words = f"{format_share(census.active, census.base)} of P: a token meets few experts"
         rows.append(_count("", "active per token", census.active, words))
-    if report.training:
-        rows.append(answer_row(report.training))
+    if report.memory:
+        rows.append(answer_row(report.memory))
         rows += [fit_row(report.fit)] if report.fit else []
     elif report.static:
         recipe = report.static.adapter or report.static.full

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.memory import ACTIVATION_RULES, Peak, Textbook, TextbookRule, TrainingMemory
-from inspector.records.tape import Phase
+from inspector.records.memory import ACTIVATION_RULES, Peak, RunMemory, Textbook, TextbookRule
+from inspector.records.recipe import Recipe
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.names import folded_layers
 from inspector.units import format_bytes, format_count, format_share
@@ -22,33 +22,27 @@ _SMALL_SHARE = 200
 # What a batch of text alone consists of; other inputs are named.
 _TOKENS = {"input_ids", "labels", "attention_mask"}
 _NO_MODULE = "outside any module"
-_PHASES = {
-    Phase.LOAD: "loading",
-    Phase.FORWARD: "forward pass",
-    Phase.BACKWARD: "backward pass",
-    Phase.OPTIMIZER: "optimizer",
-}
 
 
-def answer_row(training: TrainingMemory) -> Row:
+def answer_row(training: RunMemory) -> Row:
     """Return the row of the first screen: what one training step reserves at its peak."""
     peak = training.peak_reserved_bytes
     words = f"reserved; batch {_batch(training)}; parts below"
-    return row(("", "training peak", format_count(peak), format_bytes(peak), words), tone=Tone.KEY)
+    return row(("", training.workload.label, format_count(peak), format_bytes(peak), words), tone=Tone.KEY)
 
 
-def training_section(training: TrainingMemory, textbook: Textbook | None = None) -> Section:
+def training_section(training: RunMemory, textbook: Textbook | None = None) -> Section:
     """Return the answers, the peak by category and by module, the phases, and what is not known.
 
     `textbook` is what rules of thumb would have said.
     """
     blocks = "Each tensor counts with the block that the allocator takes for it, which is rounded up."
     outside = "Optimizer state, the loss and what is made between modules stand outside any module."
-    steps = "Loading, and the phases of the second step: the first one has no optimizer state yet."
+    steps = training.workload.note
     if all(phase.peak_allocated_bytes < training.peak_allocated_bytes for phase in training.phases):
         steps += " The peak itself is in the first step."
     return Section(
-        title="One training step",
+        title=training.workload.title,
         blocks=(
             _answers(training),
             _circumstances(training, textbook),
@@ -63,7 +57,7 @@ def training_section(training: TrainingMemory, textbook: Textbook | None = None)
     )
 
 
-def _answers(training: TrainingMemory) -> Table:
+def _answers(training: RunMemory) -> Table:
     """Return the figures that a run on a GPU would print."""
     columns = (
         column("", Kind.LABEL),
@@ -84,10 +78,10 @@ def _answers(training: TrainingMemory) -> Table:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _circumstances(training: TrainingMemory, textbook: Textbook | None) -> Table:
+def _circumstances(training: RunMemory, textbook: Textbook | None) -> Table:
     """Return where the peak is and what it is made of, what rules of thumb say, and what the figures hold for."""
     peak = training.peak
-    place = (_PHASES[peak.phase], one_line(peak.module) or _NO_MODULE, _operation(peak.op))
+    place = (training.workload.phases[peak.phase], one_line(peak.module) or _NO_MODULE, _operation(peak.op))
     rules = () if textbook is None else (row(("rules of thumb", _rules_say(textbook.rules))),)
     rows = [
         row(("peak is in", ", ".join(part for part in place if part))),
@@ -125,7 +119,7 @@ def _rules_say(rules: Sequence[TextbookRule]) -> str:
     return f"{format_bytes(held.bytes + kept[0].bytes)} = {terms}"
 
 
-def _batch(training: TrainingMemory) -> str:
+def _batch(training: RunMemory) -> str:
     """Return the shape of a micro-batch: rows of tokens, or images where there are none."""
     recipe = training.recipe
     if recipe.seq_len is None:
@@ -139,7 +133,7 @@ def _sizes(shape: Sequence[int]) -> str:
     return " × ".join(format_count(size) for size in shape)
 
 
-def _recipe(training: TrainingMemory) -> Iterator[str]:
+def _recipe(training: RunMemory) -> Iterator[str]:
     """Yield how the step runs, in a few words an option."""
     recipe = training.recipe
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
@@ -149,17 +143,24 @@ def _recipe(training: TrainingMemory) -> Iterator[str]:
         yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
     if recipe.mixed_precision != "no":
         yield f"{one_line(recipe.mixed_precision)} mixed precision"
-    yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
-    reentrant = " (reentrant)" if recipe.use_reentrant else ""
-    yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
-    yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"
+    if training.workload.trains:
+        yield from _update(recipe)
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
     yield one_line(recipe.attention) + (f" ({one_line(recipe.sdpa_backend)})" if is_fused else "") + " attention"
     if recipe.use_cache:
         yield "KV cache filled"
-    yield f"{one_line(recipe.loop)} loop"
+    if training.workload.trains:
+        yield f"{one_line(recipe.loop)} loop"
     if recipe.alloc_conf is not None:
         yield f"allocator {one_line(recipe.alloc_conf)}"
+
+
+def _update(recipe: Recipe) -> Iterator[str]:
+    """Yield how weights are updated."""
+    yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
+    reentrant = " (reentrant)" if recipe.use_reentrant else ""
+    yield f"gradient checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
+    yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"
 
 
 def _operation(op: str) -> str:
@@ -192,7 +193,7 @@ def _categories(peak: Peak) -> Table:
     return Table(columns=columns, rows=(*rows, row(cells, tone=Tone.TOTAL)))
 
 
-def _modules(training: TrainingMemory) -> Table:
+def _modules(training: RunMemory) -> Table:
     """Return which modules allocated the bytes at the peak, layers folded; the rows add up to the peak."""
     columns = (
         column("allocated by", Kind.NAME),
@@ -218,7 +219,7 @@ def _modules(training: TrainingMemory) -> Table:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _phases(training: TrainingMemory) -> Table:
+def _phases(training: RunMemory) -> Table:
     """Return the most that each phase holds and what it leaves behind."""
     columns = (
         column("phase", Kind.LABEL),
@@ -228,7 +229,13 @@ def _phases(training: TrainingMemory) -> Table:
         column("", Kind.NUMBER, quiet=True),
     )
     rows = (
-        row((_PHASES[phase.name], *_figures(phase.peak_allocated_bytes), *_figures(phase.end_allocated_bytes)))
+        row(
+            (
+                training.workload.phases[phase.name],
+                *_figures(phase.peak_allocated_bytes),
+                *_figures(phase.end_allocated_bytes),
+            )
+        )
         for phase in training.phases
     )
     return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3),), ((0, 1), (0, 3))))
@@ -244,7 +251,7 @@ def _figures(size_bytes: int) -> tuple[str, str]:
     return format_count(size_bytes), format_bytes(size_bytes)
 
 
-def _not_accounted(training: TrainingMemory) -> Iterator[Table]:
+def _not_accounted(training: RunMemory) -> Iterator[Table]:
     """Yield what a real step may take beyond the figures, where there is anything."""
     rows = tuple(
         row(("" if index else "not included", f"{one_line(item.what)}: {one_line(item.why)}"))

@@ -76,7 +76,9 @@ class _Forward:
         """Return nothing."""
         return ()
 
-    def run(self, model: Any, batch: Mapping[str, Any], state: None, on_phase: OnPhase, recipe: Recipe) -> tuple[Any, ...]:
+    def run(
+        self, model: Any, batch: Mapping[str, Any], state: None, on_phase: OnPhase, recipe: Recipe
+    ) -> tuple[Any, ...]:
         """Run the passes; the last outputs are still held."""
         device = next(item.device for item in batch.values() if isinstance(item, Tensor))
         precision = MixedPrecision(recipe.mixed_precision, device)

@@ -1,0 +1,164 @@
+"""A run -> what it takes, and whether it fits the cards that the request is about."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from inspector.errors import UnsupportedModelError, one_line
+from inspector.hardware.selection import Selection
+from inspector.memory.textbook import activation_rules
+from inspector.memory.timeline import kept_activations, run_memory
+from inspector.model.build import BuiltModel
+from inspector.planning.advice import find_advice
+from inspector.planning.headroom import find_room
+from inspector.planning.largest import find_largest, with_value
+from inspector.predict import Prediction, Predictor
+from inspector.records.fit import Search, Verdict
+from inspector.records.memory import RunMemory, TextbookRule
+from inspector.records.notice import Notice
+from inspector.resolve import ResolvedRun
+from inspector.units import format_bytes
+from inspector.workloads.base import NotTraceableError, RunFacts
+from inspector.workloads.registry import load_workload
+
+__all__ = ["Outcome", "find_outcome", "search_largest"]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the prediction of a run gave: nothing but notices where it could not be traced."""
+
+    memory: RunMemory | None = None
+    fit: tuple[Verdict, ...] | None = None
+    rules: tuple[TextbookRule, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+def search_largest(
+    run: ResolvedRun, predictor: Predictor, quantity: str | None, progress: Progress
+) -> tuple[Search | None, ResolvedRun]:
+    """Turn up a quantity until the card of the run is full; return what was found, and the run with it.
+
+    Where nothing fits, the run is that of the smallest value; without a quantity it is the run itself.
+    """
+    if quantity is None:
+        return None, run
+    search = find_largest(run, quantity, predictor, progress)
+    return search, run.of(with_value(run.request, quantity, search.value or search.tried[0].value))
+
+
+def find_outcome(
+    run: ResolvedRun, built: BuiltModel | None, selection: Selection, predictor: Predictor, progress: Progress
+) -> Outcome:
+    """Predict a run on the model that was counted, or say in a notice why it cannot be traced.
+
+    Raises UnsupportedModelError where a card was named and nothing can be said of it: silence would read as a yes.
+    """
+    if built is None:
+        _refuse_silence(selection, "the step of a live model is not traced")
+        return Outcome()
+    progress(f"tracing {run.workload.summary.partition(':')[0]}")
+    facts: RunFacts | None = None
+    try:
+        recipe = load_workload(run.workload).resolve(built.model, run.recipe)
+        facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe)
+        prediction = predictor.predict(run)
+    except NotTraceableError as error:
+        _refuse_silence(selection, str(error))
+        message = f"The {run.workload.name} step was not traced: {error}. The static bytes are what is known."
+        known = () if facts is None else facts.notices
+        return Outcome(notices=(*known, Notice(code="not-traced", message=message)))
+    timeline = prediction.fold(prediction.limit_bytes)
+    memory = run_memory(
+        timeline,
+        workload=run.workload,
+        recipe=prediction.recipe,
+        platform=str(run.platform),
+        overhead=prediction.overhead,
+        limit_bytes=prediction.limit_bytes,
+        not_accounted=facts.not_accounted,
+        inputs=facts.inputs,
+    )
+    rules: tuple[TextbookRule, ...] = ()
+    if facts.shape is not None:
+        rules = activation_rules(prediction.recipe, facts.shape, kept_activations(prediction.tape, timeline))
+    progress("holding it against GPUs")
+    verdicts, left_out = _judge(run, selection, predictor)
+    notices = (*facts.notices, *_find_released(prediction), *left_out)
+    if selection.named and run.request.advice:
+        verdicts, more = _advise(run, selection, verdicts, predictor, progress)
+        notices = (*notices, *more)
+    return Outcome(memory=memory, fit=verdicts, rules=rules, notices=notices)
+
+
+def _judge(
+    run: ResolvedRun, selection: Selection, predictor: Predictor
+) -> tuple[tuple[Verdict, ...], tuple[Notice, ...]]:
+    """Return a verdict for each card, from a trace of its own kernels.
+
+    Cards that nobody named are left out where each kind of kernels would take a trace of the whole model.
+    """
+    verdicts, left_out = [], []
+    is_cheap = predictor.is_extrapolated(run)
+    for gpu in selection.gpus:
+        on_gpu = run.on(gpu)
+        if not selection.named and not is_cheap and on_gpu.platform != run.platform:
+            left_out.append(gpu.name)
+            continue
+        verdicts.append(predictor.predict(on_gpu).judge())
+    if not left_out:
+        return tuple(verdicts), ()
+    message = (
+        f"No verdict for {', '.join(left_out)}: each runs kernels of its own, which would take a trace of the whole "
+        "model; name one as `gpu`."
+    )
+    return tuple(verdicts), (Notice(code="gpus-left-out", message=message),)
+
+
+def _find_released(prediction: Prediction) -> Iterator[Notice]:
+    """Yield a notice where the run fits only because cached blocks are given back."""
+    limit = prediction.limit_bytes
+    if limit is not None:
+        unlimited = prediction.replays.unlimited.peak_reserved_bytes
+        message = (
+            f"With more memory the allocator would reserve {format_bytes(unlimited)}. Here it gives cached blocks back "
+            "when memory runs out, so that the step fits; the figures are those on this card, and it runs slower."
+        )
+        yield Notice(code="cached-blocks-released", message=message)
+
+
+def _advise(
+    run: ResolvedRun,
+    selection: Selection,
+    verdicts: tuple[Verdict, ...],
+    predictor: Predictor,
+    progress: Progress,
+) -> tuple[tuple[Verdict, ...], list[Notice]]:
+    """Add to each verdict what would make the run fit, or what could be turned up where it does."""
+    advised, notices = [], []
+    for gpu, verdict in zip(selection.gpus, verdicts, strict=True):
+        on_gpu = run.on(gpu)
+        if verdict.fits:
+            advised.append(dataclasses.replace(verdict, advice=find_room(on_gpu, predictor, progress)))
+            continue
+        advice, least_bytes = find_advice(on_gpu, predictor, progress)
+        advised.append(dataclasses.replace(verdict, advice=advice))
+        if not advice:
+            message = (
+                f"None of the known changes makes the step fit the {gpu.name}: the least total that was traced is "
+                f"{format_bytes(least_bytes)}."
+            )
+            notices.append(Notice(code="nothing-fits", message=message))
+    return tuple(advised), notices
+
+
+def _refuse_silence(selection: Selection, why: str) -> None:
+    """Refuse to go on where a card was named and nothing can be said of it."""
+    if selection.named:
+        raise UnsupportedModelError(
+            f"nothing says whether the step fits: {one_line(why, 300)}; drop --gpu and --gpu-memory for the counts."
+        )

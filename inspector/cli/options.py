@@ -251,8 +251,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         multiple=True,
         metavar="NAME",
         shell_complete=_complete_gpu,
-        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each is judged by its own "
-        "kernels. Default: common cards. `inspect gpus` lists all.",
+        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each is judged by its "
+        "own kernels. Default: common cards. `inspect gpus` lists all.",
     ),
     click.Option(
         ["--gpu-memory"],

@@ -21,11 +21,13 @@ from inspector.records.tape import Category, Event, Phase
 from inspector.trace.rules.any_device import as_on_a_device
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.tracer import Tracer
+from inspector.workloads.base import base_model
 from inspector.workloads.batch import Input, batch_inputs
-from inspector.workloads.training.optimizers import made_optimizer
-from inspector.workloads.training.trace_ import base_model, load_order, prepare, run_steps
+from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.registry import TRAINING, load_workload
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
 from tests.trace.small_models import RECIPE, SMALL, build
+from tests.workloads.tracing import built
 
 # Kernels of the CPU that take memory of their own here: drawing weights, and counting labels (sum casts its input).
 _KERNELS = ("aten::normal_", "aten::sum")
@@ -33,11 +35,12 @@ _KERNELS = ("aten::normal_", "aten::sum")
 
 def traced(model: nn.Module, recipe: Recipe) -> list[Event]:
     """Return the tape of loading a model and of two steps under CPU's rules."""
-    prepare(model, recipe)
+    workload = load_workload(TRAINING)
+    workload.prepare(model, recipe)
     tracer = Tracer(
         Platform(torch_version=installed_torch()), on_cuda=False, balances_experts=loops_over_experts(base_model(model))
     )
-    for _, tensor, category in load_order(model):
+    for _, tensor, category in list_in_load_order(built(model)):
         tracer.hold([tensor], category)
     batch: dict[str, Any] = {}
     for name, item in batch_inputs(base_model(model), recipe).items():
@@ -46,8 +49,8 @@ def traced(model: nn.Module, recipe: Recipe) -> list[Event]:
             tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold((item for item in batch.values() if isinstance(item, Tensor)), Category.INPUTS)
     with as_on_a_device(), tracer:
-        optimizer = made_optimizer(model, recipe)
-        held = run_steps(model, batch, optimizer, tracer.enter, recipe)
+        optimizer = workload.make_state(model, recipe, on_gpu=False)
+        held = workload.run(model, batch, optimizer, tracer.enter, recipe)
         tape = tracer.tape()
         del held
         return tape
@@ -99,7 +102,7 @@ def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adap
     gc.collect()
     recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     recorded.start()
-    run_on(model, recipe, torch.device("cpu"), StopsAtTheEnd(recorded))
+    run_on(load_workload(TRAINING), built(model), recipe, torch.device("cpu"), StopsAtTheEnd(recorded))
     real, inside = profiled_events(recorded, (*SMALL[name].kernels, *_KERNELS))
     tape = traced(build("meta", name, adapter=adapter)[0], recipe)
     assert {event.step for event in tape} == {0, 1, 2}
@@ -110,7 +113,7 @@ def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adap
 def test_whoever_watches_is_told_of_every_phase() -> None:
     watcher = Noted()
     recipe = dataclasses.replace(RECIPE, gradient_accumulation=2)
-    run_on(build("meta", "llama")[0], recipe, torch.device("cpu"), watcher)
+    run_on(load_workload(TRAINING), built(build("meta", "llama")[0]), recipe, torch.device("cpu"), watcher)
     micro = [Phase.FORWARD, Phase.BACKWARD]
     step = [*micro, *micro, Phase.OPTIMIZER]
     assert watcher.phases == [(0, Phase.LOAD), *((number, phase) for number in (1, 2) for phase in step), None]

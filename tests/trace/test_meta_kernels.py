@@ -9,8 +9,8 @@ import transformers
 import inspector
 from inspector.hardware.platform import Platform, installed_torch
 from inspector.trace.meta_kernels import META_KERNELS
-from inspector.workloads.training.trace_ import resolved, trace_training
 from tests.model.tiny import mixtral
+from tests.workloads.tracing import trace
 
 OP = torch.ops.aten._grouped_mm.default
 
@@ -42,7 +42,8 @@ def test_grouped_products_are_as_the_cpu_makes_them(
 def test_experts_take_the_op_that_transformers_chooses_for_the_gpu(capability: tuple[int, int], op: str) -> None:
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(mixtral(), dtype=torch.bfloat16)
-    recipe = resolved(model, inspector.Recipe(seq_len=16))
-    tape = trace_training(model, recipe, Platform(compute_capability=capability, torch_version=installed_torch()))
+    tape = trace(
+        model, inspector.Recipe(seq_len=16), Platform(compute_capability=capability, torch_version=installed_torch())
+    )
     grouped = {event.op for event in tape if "grouped_mm" in event.op}
     assert grouped - {"transformers.grouped_mm_fallback_backward.default"} == {op}

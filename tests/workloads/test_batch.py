@@ -11,8 +11,8 @@ import transformers
 
 import inspector
 from inspector.workloads.batch import BatchError, Input, batch_inputs, longest_row
-from inspector.workloads.training.trace_ import resolved
 from tests.trace.small_models import RECIPE, SMALL, build
+from tests.workloads.tracing import resolve
 
 ENCODER: dict[str, Any] = {
     "hidden_size": 16,
@@ -66,7 +66,7 @@ def test_the_virtual_tokens_of_a_prompt_method_take_positions_too() -> None:
 
     model = bert("MaskedLM", max_position_embeddings=64)
     config = peft.PromptTuningConfig(num_virtual_tokens=8)
-    assert resolved(peft.PeftModel(model, config), inspector.Recipe(seq_len=100)).seq_len == 64 - 8
+    assert resolve(peft.PeftModel(model, config), inspector.Recipe(seq_len=100)).seq_len == 64 - 8
 
 
 def test_labels_of_a_row_follow_the_problem() -> None:

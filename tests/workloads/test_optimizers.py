@@ -18,8 +18,8 @@ from inspector.records.memory import TrainingMemory
 from inspector.records.optimizer_names import FAMILIES, OF_OTHER_PACKAGES, OPTIMIZERS, parse_optim_args
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.workloads.training.optimizers import class_and_arguments
-from inspector.workloads.training.trace_ import platform_of, resolved, trace_training
 from tests.model.tiny import llama
+from tests.workloads.tracing import trace
 
 # Embedding and head of 2,048 x 64; in each of 2 layers 4 attention and 3 other matrices and 2 norms; a norm at the end.
 EMBEDDING = (2048, 64)
@@ -154,7 +154,7 @@ def optimizer_phase(recipe: inspector.Recipe) -> list[int]:
     """Return the sizes of all that the optimizer phase of the second step allocates, in order."""
     with torch.device("meta"):
         model: Any = transformers.AutoModelForCausalLM.from_config(llama(**CONFIG), dtype=torch.bfloat16)
-    tape: list[Event] = trace_training(model, resolved(model, recipe), platform_of(None))
+    tape: list[Event] = trace(model, recipe)
     return [
         event.bytes
         for event in tape

@@ -26,7 +26,7 @@ from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import catalogue
-from inspector.workloads.training.trace_ import resolved, trace_training
+from tests.workloads.tracing import trace
 
 RECORD = json.loads((Path(__file__).parent / "recorded_quantized.json").read_text(encoding="utf-8"))
 A100 = Platform(torch_version=(2, 13))
@@ -49,9 +49,8 @@ def traced_peaks(run: dict[str, Any]) -> list[dict[str, Any]]:
         double_quant=run["double_quant"] if run["quantization"] != "int8" else None,
         peft={"peft_type": "LORA", "task_type": "CAUSAL_LM", **run["lora"]},
     )
-    counted = count_model(request, files_of(run["model"], num_hidden_layers=2))
-    recipe = resolved(counted.trainable, Recipe(**{"padding": False, **run["recipe"]}))
-    timeline = fold(trace_training(counted.trainable, recipe, A100))
+    _, model = count_model(request, files_of(run["model"], num_hidden_layers=2))
+    timeline = fold(trace(model, Recipe(**{"padding": False, **run["recipe"]}), A100))
     return [
         {
             "step": phase.step,
@@ -127,8 +126,9 @@ def test_what_is_prepared_for_an_adapter_is_float32() -> None:
 
 def test_peft_puts_its_own_layers_for_4_bits_on_the_weights_and_counts_them_alike() -> None:
     request = Request(model=TINY_LLAMA, quantization="nf4", peft={**LORA, "task_type": "CAUSAL_LM"})
-    counted = count_model(request, files_of(TINY_LLAMA, num_hidden_layers=1))
-    attached = counted.trainable
+    counted, model = count_model(request, files_of(TINY_LLAMA, num_hidden_layers=1))
+    assert model is not None
+    attached = model.model
     layer = attached.base_model.model.model.layers[0].mlp.up_proj
     assert type(layer).__module__ == "peft.tuners.lora.bnb"
     assert type(layer).__name__ == "Linear4bit"
@@ -200,7 +200,7 @@ def test_deepseek_v3_has_the_fp8_weights_and_scales_of_its_checkpoint_less_the_p
 
 def stored(config: dict[str, Any], model: str = "mistralai/Mistral-7B-v0.1") -> Any:
     """Return what is said of a model of the catalogue whose checkpoint declares `config`."""
-    return count_model(Request(model=model), files_of(model, quantization_config=config)).quantization
+    return count_model(Request(model=model), files_of(model, quantization_config=config))[0].quantization
 
 
 @pytest.mark.parametrize(("method", "indices"), [("awq", 0), ("gptq", 1)])

@@ -16,6 +16,7 @@ import transformers
 
 from inspector.measure.loading import load_on
 from tests.evidence.truth.trainer_rows import build
+from tests.workloads.tracing import built
 
 RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / "trainer.json"
 
@@ -63,7 +64,7 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     )
     tokens = [1] * length
     model = build(row)
-    load_on(model, torch.device("cuda"))
+    load_on(built(model), torch.device("cuda"))
     transformers.Trainer(
         model=model,
         args=arguments,

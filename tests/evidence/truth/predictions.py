@@ -1,33 +1,39 @@
 """What is predicted for a measured row: the trace of the step that its harness ran, on the platform of the record.
 
-`inspect measure` runs the very step that is traced. Other harnesses have loops of their own, which stand here.
+`inspect measure` runs the very step that is traced, predicted by the one door that the command has. fitcheck-llm's loop
+is a workload (`fitcheck`); that of PEFT's method comparison empties the allocator's cache between steps, which no
+workload does, and stands here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.integrations import sdpa_attention
 
-from inspector.measure.measuring import folded
-from inspector.memory.timeline import Timeline
-from inspector.model.build import count_model
+from inspector.memory.timeline import Timeline, fold
+from inspector.model.build import BuiltModel, build_whole
+from inspector.predict import Prediction, Predictor
 from inspector.records.tape import Category, Event, Phase
+from inspector.records.workload import WorkloadInfo
+from inspector.resolve import ResolvedRun, resolve_run
+from inspector.runtime.process import exclusive_process
 from inspector.trace.rules.cuda import cuda_rules
 from inspector.trace.tracer import Tracer
-from inspector.workloads.checks import allocator_settings
-from inspector.workloads.training.loops import plain_steps
-from inspector.workloads.quantized_load import is_quantized, load_quantized, quantized_rules
-from inspector.workloads.training.trace_ import base_model, load_order, prepare, resolved, trace_training
+from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.registry import TRAINING, load_workload
+from inspector.workloads.run import categories_for
+from tests.evidence.truth.fitcheck import FITCHECK
 from tests.evidence.truth.records import Measured, load
 
-__all__ = ["predicted"]
+__all__ = ["predict_row", "predicted"]
 
 
 @functools.cache
@@ -35,35 +41,27 @@ def predicted(name: str, group: str) -> Timeline:
     """Return the timeline that is predicted for a row."""
     row = next(row for row in load() if (row.name, row.group) == (name, group))
     # As the pipeline traces: a collection in the middle of a step would end what only a cycle keeps alive.
-    gc.collect()
-    gc.disable()
-    try:
-        tape = _HARNESSES[row.harness](row)
-    finally:
-        gc.enable()
-    settings, _ = allocator_settings(row.recipe, {})
-    return folded(tape, settings, row.platform, descending=row.descends)
+    with exclusive_process():
+        gc.collect()
+        if row.harness == "peft method_comparison":
+            run = _resolve(row, TRAINING)
+            return fold(_method_comparison(row), run.allocator, descending_addresses=run.platform.takes_newest_segment)
+        return predict_row(row).fold()
 
 
-def _inspect_measure(row: Measured) -> list[Event]:
-    """Trace the step of `inspect measure`."""
-    model = count_model(row.request, row.files).trainable
-    return trace_training(model, resolved(model, row.recipe), row.platform)
+def predict_row(row: Measured) -> Prediction:
+    """Return the prediction of a row that the ordinary door has a workload for."""
+    if row.harness == "fitcheck-llm":
+        with _keys_repeated():
+            return Predictor(row.files).predict(_resolve(row, FITCHECK))
+    return Predictor(row.files).predict(_resolve(row, TRAINING))
 
 
-def _fitcheck(row: Measured) -> list[Event]:
-    """Trace the step of fitcheck-llm: no mask, the embedding's output requires gradients, labels are the ids."""
-    with _keys_repeated():
-        model = count_model(row.request, row.files).trainable
-        base_model(model).enable_input_require_grads()
-        rules = quantized_rules(row.platform) if is_quantized(model) else contextlib.nullcontext()
-        with rules:
-            tracer, ids = _loaded(row, model)
-            optimizer = torch.optim.AdamW(_trained(model), foreach=True)
-            with cuda_rules(row.platform, row.recipe.sdpa_backend), tracer:
-                tracer.hold([ids], Category.INPUTS)
-                plain_steps(model, {"input_ids": ids, "labels": ids}, optimizer, tracer.enter, steps=2)
-                return tracer.tape()
+def _resolve(row: Measured, workload: WorkloadInfo) -> ResolvedRun:
+    """Return the run of a row: on the torch and the GPU of its record, under default settings of the allocator."""
+    major, minor = row.torch_version
+    run = resolve_run(dataclasses.replace(row.request, torch=f"{major}.{minor}"), None, {})
+    return dataclasses.replace(run, workload=workload, platform=row.platform, files=row.files)
 
 
 def _method_comparison(row: Measured) -> list[Event]:
@@ -71,8 +69,9 @@ def _method_comparison(row: Measured) -> list[Event]:
 
     Each step begins with zero_grad; its outputs and gradients live until the next one has made its own.
     """
-    model = count_model(row.request, row.files).trainable
-    tracer, ids = _loaded(row, model)
+    built = build_whole(row.request, row.files)
+    model: Any = built.model
+    tracer, ids = _loaded(row, built)
     padded = torch.ones(ids.shape, dtype=torch.int64)
     padded[-1, -1] = 0
     optimizer = torch.optim.AdamW(_trained(model), foreach=True)
@@ -97,23 +96,13 @@ def _method_comparison(row: Measured) -> list[Event]:
     return tape
 
 
-_HARNESSES: dict[str, Callable[[Measured], list[Event]]] = {
-    "inspect measure": _inspect_measure,
-    "fitcheck-llm": _fitcheck,
-    "peft method_comparison": _method_comparison,
-}
-
-
-def _loaded(row: Measured, model: Any) -> tuple[Tracer, Tensor]:
+def _loaded(row: Measured, built: BuiltModel) -> tuple[Tracer, Tensor]:
     """Return a tracer that holds the model of a row, prepared, and the ids of its batch."""
-    prepare(model, row.recipe)
-    tracer = Tracer(row.platform)
-    tracer.watch(model, base_model(model).get_output_embeddings())
-    if is_quantized(model):
-        load_quantized(tracer, model, lambda name: "default" in name.split("."), lambda _name: "")
-    else:
-        for _, tensor, category in load_order(model):
-            tracer.hold([tensor], category)
+    workload = load_workload(TRAINING)
+    workload.prepare(built.model, row.recipe)
+    tracer = Tracer(row.platform, None, categories_for(workload, built.model))
+    for _, tensor, category in list_in_load_order(built):
+        tracer.hold([tensor], category)
     ids = torch.zeros(row.recipe.batch_size, row.recipe.seq_len or 0, dtype=torch.int64, device=torch.device("meta"))
     return tracer, ids
 

@@ -70,6 +70,7 @@ class Measured:
             multiprocessors=gpu["multiprocessors"],
             threads_per_multiprocessor=gpu["threads_per_multiprocessor"],
             torch_version=self.torch_version,
+            descending_addresses=self.descends,
         )
 
     @property

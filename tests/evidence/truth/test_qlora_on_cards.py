@@ -15,9 +15,8 @@ from inspector.hardware.catalogue import find
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
 from inspector.memory.verdict import overhead, usable_bytes, verdict
-from inspector.model.build import count_model
 from inspector.records.tape import Event, Phase
-from inspector.workloads.training.trace_ import resolved, trace_training
+from tests.evidence.truth.predictions import predict_row
 from tests.evidence.truth.records import load
 
 ROOT = Path(__file__).parents[3]
@@ -32,8 +31,7 @@ LEAST = 34_045_165_568
 @pytest.fixture(scope="module")
 def tape() -> Sequence[Event]:
     """Trace the step of the row."""
-    model = count_model(ROW.request, ROW.files).trainable
-    return trace_training(model, resolved(model, ROW.recipe), ROW.platform)
+    return predict_row(ROW).tape
 
 
 def test_the_row_is_the_recipe_of_the_documents_and_has_their_figures() -> None:

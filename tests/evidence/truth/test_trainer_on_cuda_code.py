@@ -15,8 +15,8 @@ import transformers
 from inspector.hardware.platform import Platform
 from inspector.memory.timeline import fold
 from inspector.records.recipe import Recipe
-from inspector.workloads.training.trace_ import resolved, trace_training
 from tests.evidence.truth.trainer_rows import build
+from tests.workloads.tracing import trace
 
 RECORD = json.loads((Path(__file__).parent / "stand_in" / "trainer.json").read_text(encoding="utf-8"))
 
@@ -41,7 +41,7 @@ def test_a_trainers_second_update_takes_what_is_traced(row: dict[str, Any]) -> N
         torch_version=(int(major), int(minor)),
     )
     model = build(row)
-    timeline = fold(trace_training(model, resolved(model, Recipe(**row["recipe"])), platform))
+    timeline = fold(trace(model, Recipe(**row["recipe"]), platform))
     second = [phase for phase in timeline.phases if phase.step == 2]
     assert row["measured"] == {
         "peak_allocated_bytes": max(phase.peak_allocated_bytes for phase in second),

@@ -11,7 +11,8 @@ from inspector.model.build import count_model
 from inspector.records.request import Request
 from inspector.source import catalogue
 from inspector.source.locate import locate
-from inspector.workloads.training.trace_ import NotTraceableError, resolved
+from inspector.workloads.base import NotTraceableError
+from tests.workloads.tracing import resolve
 
 # Sentence embeddings and BART name a base model in their configuration.
 WITHOUT_LOSS = {"BAAI/bge-m3", "facebook/bart-large", "sentence-transformers/all-MiniLM-L6-v2"}
@@ -20,12 +21,13 @@ LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
 
 @pytest.mark.parametrize("name", catalogue.ids())
 def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
-    model = count_model(Request(model=name, offline=True), locate(name, revision=None, offline=True)).trainable
+    model = count_model(Request(model=name, offline=True), locate(name, revision=None, offline=True))[1]
+    assert model is not None
     if name in WITHOUT_LOSS:
         with pytest.raises(NotTraceableError, match="no loss to train on; the same model with a head is --model-class"):
-            resolved(model, inspector.Recipe())
+            resolve(model.model, inspector.Recipe())
     else:
-        recipe = resolved(model, inspector.Recipe())
+        recipe = resolve(model.model, inspector.Recipe())
         assert recipe.seq_len is None or 77 <= recipe.seq_len <= 1024
 
 

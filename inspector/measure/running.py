@@ -24,7 +24,7 @@ from inspector.workloads.training.batch import Input, batch_inputs
 from inspector.workloads.training.quantized_load import is_quantized
 from inspector.workloads.training.trace_ import base_model, prepare, run_steps
 
-__all__ = ["Unwatched", "Watch", "Watcher", "run_on"]
+__all__ = ["Watch", "Watcher", "run_on"]
 
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -42,16 +42,6 @@ class Watcher(Protocol):
 
     def close(self) -> None:
         """Take note that the last phase is over."""
-
-
-class Unwatched:
-    """Take note of nothing."""
-
-    def enter(self, phase: Phase, step: int) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class Watch:

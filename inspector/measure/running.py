@@ -24,7 +24,7 @@ from inspector.workloads.base import Workload, base_model
 from inspector.workloads.batch import Input
 from inspector.workloads.quantized_load import is_quantized
 
-__all__ = ["Unwatched", "Watch", "Watcher", "run_on"]
+__all__ = ["Watch", "Watcher", "run_on"]
 
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -42,16 +42,6 @@ class Watcher(Protocol):
 
     def close(self) -> None:
         """Take note that the last phase is over."""
-
-
-class Unwatched:
-    """Take note of nothing."""
-
-    def enter(self, phase: Phase, step: int) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class Watch:

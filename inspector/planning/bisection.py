@@ -29,11 +29,6 @@ class Bounds:
     fails: int
     trials: int
 
-    @property
-    def exact(self) -> bool:
-        """Tell whether nothing is left between the two."""
-        return self.fails - self.fits == 1
-
 
 def largest(
     fits: Callable[[int], bool],

@@ -16,10 +16,11 @@ from inspector.render.comparison import (
     shown_comparison,
 )
 from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
+from inspector.render.sections.report import document
 from inspector.render.writers.html import render_html
 from inspector.render.writers.json import render_json
-from inspector.render.writers.markdown import escaped, render_markdown, write_markdown
-from inspector.render.writers.text import render_text, write_text
+from inspector.render.writers.markdown import escaped, write_markdown
+from inspector.render.writers.text import write_text
 from tests.golden.render_plans import HOSTILE_COMPARISON, HOSTILE_PLAN
 from tests.golden.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
 
@@ -27,8 +28,8 @@ from tests.golden.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
 def outputs() -> dict[str, str]:
     """Return the hostile report in every format."""
     text, markdown, as_json = io.StringIO(), io.StringIO(), io.StringIO()
-    render_text(HOSTILE, width=200, color=False, stream=text)
-    render_markdown(HOSTILE, markdown)
+    write_text(document(HOSTILE), width=200, color=False, stream=text)
+    write_markdown(document(HOSTILE), markdown)
     render_json(HOSTILE, as_json)
     return {
         "text": text.getvalue(),
@@ -92,7 +93,7 @@ def test_json_carries_the_text_unchanged() -> None:
 def test_markdown_tables_keep_their_columns(name: str) -> None:
     """All lines of a table have the same number of cells."""
     stream = io.StringIO()
-    render_markdown(REPORTS[name], stream)
+    write_markdown(document(REPORTS[name]), stream)
     for table in re.findall(r"(?:^\|.*\n)+", stream.getvalue(), flags=re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from inspector.records.report import Report
 from inspector.render.sections.names import folded_layers
-from inspector.render.writers.text import render_text
+from inspector.render.sections.report import document
+from inspector.render.writers.text import write_text
 from tests.golden.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
 WIDTHS = (60, 80, 100, 160, 200)
@@ -25,7 +26,7 @@ PAIR = re.compile(rf"({NUMBER}) +[-+]?[\d.]+ (?:B|[KMGTPE]iB)(?= |$)")
 def text_of(report: Report, width: int = 100, *, color: bool = False) -> str:
     """Return the report as text."""
     stream = io.StringIO()
-    render_text(report, width=width, color=color, stream=stream)
+    write_text(document(report), width=width, color=color, stream=stream)
     return stream.getvalue()
 
 
@@ -172,7 +173,7 @@ def test_colour_adds_nothing_but_styles(name: str) -> None:
 def test_the_environment_does_not_overrule_the_caller(
     variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Width and colour are what render_text was told: who calls it has read the environment already."""
+    """Width and colour are what write_text is given: who calls it has read the environment already."""
     expected = text_of(QWQ_LORA)
     monkeypatch.setenv(*variable)
     assert text_of(QWQ_LORA) == expected
@@ -184,7 +185,7 @@ def test_a_stream_without_blocks_gets_ascii(name: str, encoding: str) -> None:
     """Nothing is written that the stream's encoding lacks, bars are made of `#`, and the widths stay."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
-    render_text(REPORTS[name], width=80, color=False, stream=stream)
+    write_text(document(REPORTS[name]), width=80, color=False, stream=stream)
     stream.flush()
     text = raw.getvalue().decode(encoding)
     assert "###" in text

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from inspector.hardware.platform import Platform, installed_torch
-from inspector.measure.running import Unwatched, run_on
+from inspector.measure.running import run_on
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
 from inspector.trace.rules.any_device import as_on_a_device
@@ -71,11 +71,14 @@ class Noted:
         self.phases.append(None)
 
 
-class StopsAtTheEnd(Unwatched):
+class StopsAtTheEnd:
     """A profile ends when the steps are over, while batch and optimizer are still there, as the tape does."""
 
     def __init__(self, recorded: profile) -> None:
         self._recorded = recorded
+
+    def enter(self, phase: Phase, step: int) -> None:
+        """Let the profile go on."""
 
     def close(self) -> None:
         """End the profile."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
-from inspector.memory.allocator.settings import KIB, MIB, AllocatorSettings
+from inspector.memory.allocator.settings import MIB, AllocatorSettings
 
 # cuBLAS's default workspace, (2 x 4096 + 8 x 16) KiB (cuda-memory-facts.md, section 2).
 CUBLAS = 8_519_680
+KIB = 1024
 
 
 def take(allocator: CachingAllocator, size: int) -> Block:

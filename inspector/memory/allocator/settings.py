@@ -22,9 +22,8 @@ from dataclasses import dataclass
 
 from inspector.errors import UsageError, quoted
 
-__all__ = ["KIB", "LARGE_SEGMENT_BYTES", "MIB", "UNLIMITED", "AllocatorSettings"]
+__all__ = ["LARGE_SEGMENT_BYTES", "MIB", "UNLIMITED", "AllocatorSettings"]
 
-KIB = 1 << 10
 MIB = 1 << 20
 
 # c10/core/AllocatorConfig.h:17-25 and :174 of torch 2.13 (shared/cuda-memory-facts.md, section 1).

@@ -1,4 +1,4 @@
-"""The report as GitHub Markdown: headings, tables, lists. Bars are left out; everything else is what the text says.
+"""A document as GitHub Markdown: headings, tables, lists. Bars are left out; everything else is what the text says.
 
 Whatever came from outside is escaped for Markdown and HTML at once, so that a name can neither end its table cell nor
 start a link, an image, code, mathematics or an element.
@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from inspector.records.report import Report
 from inspector.render.document import Column, Document, Kind, Paragraph, Row, Section, Table, Tone
-from inspector.render.sections.report import document
 
-__all__ = ["escaped", "render_markdown", "write_markdown"]
+__all__ = ["escaped", "write_markdown"]
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -23,13 +21,8 @@ _BLOCK_START = re.compile(r"^(\d+(?=[.)])|(?=[-+=]))([-+=.)])(?=[-=\s]|$)")
 _EMPHASISED = (Tone.KEY, Tone.TOTAL)
 
 
-def render_markdown(report: Report, stream: TextIO) -> None:
-    """Write the report to `stream` as GitHub Markdown."""
-    write_markdown(document(report), stream)
-
-
 def write_markdown(shown: Document, stream: TextIO) -> None:
-    """Write a document likewise."""
+    """Write a document to `stream` as GitHub Markdown."""
     lines = [f"# {escaped(shown.title)}", ""]
     lines += [f"{escaped(line)}  " for line in shown.subtitle]
     for section in shown.sections:

@@ -1,4 +1,4 @@
-"""The report for a terminal: rich draws the styles, `layout` has decided every line before.
+"""A document for a terminal: rich draws the styles, `layout` has decided every line before.
 
 Colours are the terminal's own sixteen, so that they suit its theme. Without colour no escape sequence is written at
 all; weight and colour never carry a fact that the words do not. Text from outside is never read as rich's markup.
@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from inspector.records.report import Report
 from inspector.render.document import Document, Paragraph, Section, Table
-from inspector.render.sections.report import document
 from inspector.render.writers.glyphs import Charset
 
 if TYPE_CHECKING:
     from inspector.render.writers.layout import Line
 
-__all__ = ["render_text", "write_text"]
+__all__ = ["write_text"]
 
 _STYLES = {
     "plain": "",
@@ -35,13 +33,8 @@ _NARROWEST = 40
 _LONGEST_SENTENCE = 110
 
 
-def render_text(report: Report, *, width: int, color: bool, stream: TextIO) -> None:
-    """Write the report to `stream` for a terminal of `width` columns, with escape sequences only if `color`."""
-    write_text(document(report), width=width, color=color, stream=stream)
-
-
 def write_text(shown: Document, *, width: int, color: bool, stream: TextIO) -> None:
-    """Write a document likewise."""
+    """Write a document to `stream` for a terminal of `width` columns, with escape sequences only if `color`."""
     # Imported here: the command's other formats have no use for rich.
     from rich.console import Console
     from rich.text import Text

@@ -3,8 +3,8 @@
 A trace changes its model, so each has a copy. Of a deep model two shallow ones are traced, whose tapes give that of the
 deep one (`extrapolate.layers`); the second one only where something in the tape of the first was not seen before.
 Models whose layers do not repeat are traced whole. Of a step that was traced with another batch or row only the passes
-of the first update are traced again (`extrapolate.sizes`), once for all optimizers. A trial that was made before is not
-made again.
+of the first update are traced again (`extrapolate.template`), once for all optimizers. A trial that was made before is
+not made again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage, nn
 
-from inspector.extrapolate.layers import Layers
-from inspector.extrapolate.sizes import Course, Sizes
+from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.hardware.platform import Platform
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import Replays
@@ -52,7 +51,7 @@ class Trial:
         self,
         *,
         recipe: Recipe,
-        course: Course,
+        course: TapeTemplate,
         sizes: Sizes,
         settings: AllocatorSettings,
         descending: bool,
@@ -66,15 +65,15 @@ class Trial:
         self._descending = descending
         self.replays = self.replays_of(course, sizes)
 
-    def replays_of(self, course: Course, sizes: Sizes) -> Replays:
+    def replays_of(self, course: TapeTemplate, sizes: Sizes) -> Replays:
         """Return the replays of another step under the same allocator."""
-        wanted = functools.partial(course.requests, sizes)
+        wanted = functools.partial(course.make_requests, sizes)
         return Replays(wanted, self._settings, descending_addresses=self._descending)
 
     @functools.cached_property
     def tape(self) -> Sequence[Event]:
-        """Return the tape of the whole model; module paths hold the numbers of the layers that ran."""
-        return self.course.tape(self.sizes)
+        """Return the tape of the whole model."""
+        return self.course.make_tape(self.sizes)
 
     @property
     def peak_allocated_bytes(self) -> int:
@@ -102,9 +101,9 @@ class Trials:
         self._made: dict[str, Trial] = {}
         self._models: dict[tuple[str, int], tuple[nn.Module, int]] = {}
         # The steps that were traced to their end, by all but batch and row, each with the depth of its model.
-        self._courses: dict[str, list[tuple[int | None, Course]]] = {}
+        self._courses: dict[str, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[str, int | None], tuple[Recipe, list[Event]]] = {}
-        self._layers = Layers()
+        self._layers = LayerExtrapolator()
 
     def anew(self) -> Trials:
         """Return trials that have traced nothing yet, of the same models."""
@@ -143,14 +142,14 @@ class Trials:
         is_known = any((_without_optimizer(request), more) in self._passes for more, _ in courses)
         return self.run(request) if is_known or self.knows(request) else None
 
-    def _resized(self, request: Request, recipe: Recipe) -> tuple[Recipe, Course, Sizes] | None:
+    def _resized(self, request: Request, recipe: Recipe) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the passes alone of a step that was traced at another batch or row, None where it runs another way."""
         for more, course in self._courses.get(_without_size(request), ()):
             try:
                 resolved_recipe, passes = self._first_passes(request, recipe, more)
             except NotTraceableError:
                 continue  # what the whole step says is the one to tell
-            sizes = course.sizes_after(passes)
+            sizes = course.derive_sizes(passes)
             if sizes is not None:
                 resolved_recipe = dataclasses.replace(
                     resolved_recipe, optimizer=recipe.optimizer, optim_args=recipe.optim_args
@@ -165,18 +164,18 @@ class Trials:
             self._passes[key] = _tape(self._model(request, more), recipe, self._platform, passes_alone=True)
         return self._passes[key]
 
-    def _traced(self, request: Request, recipe: Recipe) -> tuple[Recipe, Course, Sizes]:
+    def _traced(self, request: Request, recipe: Recipe) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace the step to its end, on a shallow model where that says what the whole one does."""
         found = self._foretold(request, recipe)
         if found is None:
             resolved_recipe, tape = _tape(self._model(request, None), recipe, self._platform)
-            more, course = None, Course(tape, None)
+            more, course = None, TapeTemplate(tape, None)
         else:
             resolved_recipe, more, course = found
         self._courses.setdefault(_without_size(request), []).append((more, course))
         return resolved_recipe, course, course.sizes
 
-    def _foretold(self, request: Request, recipe: Recipe) -> tuple[Recipe, int, Course] | None:
+    def _foretold(self, request: Request, recipe: Recipe) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the resolved recipe, the depth of a model that says what the whole one does, and its step's course."""
         try:
             for more in range(_DEPTHS):
@@ -184,13 +183,13 @@ class Trials:
                 if missing <= more:
                     return None
                 resolved_recipe, shallow = _tape(self._model(request, more), recipe, self._platform)
-                deepening = self._layers.deepening(shallow, missing - more)
-                if deepening is None:
+                extrapolation = self._layers.extrapolate(shallow, missing - more)
+                if extrapolation is None:
                     deeper = _tape(self._model(request, more + 1), recipe, self._platform)[1]
                     if self._layers.learn(shallow, deeper):
-                        deepening = self._layers.deepening(shallow, missing - more)
-                if deepening is not None:
-                    return resolved_recipe, more, Course(shallow, deepening)
+                        extrapolation = self._layers.extrapolate(shallow, missing - more)
+                if extrapolation is not None:
+                    return resolved_recipe, more, TapeTemplate(shallow, extrapolation)
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
         return None

@@ -87,14 +87,15 @@ class Signatures:
 
     def __init__(self) -> None:
         self._known: dict[Hashable, int] = {}
-        self._paths: dict[str, str] = {}
+        self._paths: dict[str, tuple[str, _Numbers]] = {}
 
-    def of_event(self, event: Event) -> int:
-        """Return the signature of an event without its block."""
+    def of_event(self, event: Event) -> tuple[int, _Numbers]:
+        """Return the signature of an event without its block, and the numbers in its module path."""
         path = self._paths.get(event.module)
         if path is None:
-            path = self._paths[event.module] = _NUMBER.sub("*", event.module)
-        return self._number((event.kind, event.phase, event.step, event.category, path, event.op))
+            numbers = tuple(map(int, _NUMBER.findall(event.module)))
+            path = self._paths[event.module] = _NUMBER.sub("*", event.module), numbers
+        return self._number((event.kind, event.phase, event.step, event.category, path[0], event.op)), path[1]
 
     def of_free(self, free: int, allocation: int) -> int:
         """Return the signature of an event that ends a block, by those of the two events."""
@@ -107,8 +108,9 @@ class Signatures:
 class PreparedTape:
     """A tape prepared for comparing.
 
-    For each event `signatures` says how it came about. `block_kinds` numbers the kinds of blocks in the order in which
-    they appear, -1 where an event has none: blocks are of one kind where size and signature are equal.
+    For each event `signatures` says how it came about, and `numbers` are those in its module path. `block_kinds` numbers
+    the kinds of blocks in the order in which they appear, -1 where an event has none: blocks are of one kind where size
+    and signature are equal.
     """
 
     def __init__(self, tape: Sequence[Event], known: Signatures) -> None:
@@ -116,11 +118,13 @@ class PreparedTape:
         self.signatures: list[int] = []
         self.block_kinds: list[int] = []
         self.ranks: list[_Ranks] = []
+        self.numbers: list[_Numbers] = []
         kinds: dict[tuple[int, int], int] = {}
         live: defaultdict[int, list[int]] = defaultdict(list)
         allocations: dict[int, tuple[int, int]] = {}
         for event in tape:
-            signature, kind, ranks = known.of_event(event), -1, _NO_RANKS
+            signature, numbers = known.of_event(event)
+            kind, ranks = -1, _NO_RANKS
             if event.kind is EventKind.ALLOCATE:
                 kind = kinds.setdefault((signature, event.bytes), len(kinds))
                 allocations[event.block] = signature, kind
@@ -135,6 +139,7 @@ class PreparedTape:
             self.signatures.append(signature)
             self.block_kinds.append(kind)
             self.ranks.append(ranks)
+            self.numbers.append(numbers)
 
     def split(self) -> Iterator[range]:
         """Yield the indices of each stretch."""
@@ -147,8 +152,7 @@ class PreparedTape:
     def describe(self, stretch: range) -> Hashable:
         """Return what is equal for two stretches if the same happens in them in the same order, whatever the sizes."""
         part = slice(stretch.start, stretch.stop)
-        modules = (event.module for event in self.tape[part])
-        return tuple(zip(self.signatures[part], self.ranks[part], modules, strict=True))
+        return tuple(zip(self.signatures[part], self.ranks[part], self.numbers[part], strict=True))
 
 
 def align(shallow: PreparedTape, deeper: PreparedTape, stretch: range, deeper_stretch: range) -> Sequence[Run] | None:
@@ -245,8 +249,8 @@ class _Alignment:
         gain = deeper.tape[there].bytes - shallow.tape[here].bytes
         if gain < 0 or not _has_common_rank(shallow.ranks[here], deeper.ranks[there]):
             return None
-        before = _numbers_in(shallow.tape[here].module)
-        per_layer = _subtract(_numbers_in(deeper.tape[there].module), before)
+        before = shallow.numbers[here]
+        per_layer = _subtract(deeper.numbers[there], before)
         self._numbers.append((before, per_layer))
         return Step(
             source=here - self._start,
@@ -261,12 +265,12 @@ class _Alignment:
         if here < self._start or not _has_common_rank(deeper.ranks[there - length], deeper.ranks[there]):
             return None
         before, per_layer = self._numbers[there - length - self._deeper_start]
-        stride = _subtract(_numbers_in(deeper.tape[there].module), _numbers_in(deeper.tape[there - length].module))
+        stride = _subtract(deeper.numbers[there], deeper.numbers[there - length])
         self._numbers.append((before, tuple(map(sum, zip(per_layer, stride, strict=True)))))
         return Step(
             source=here - self._start,
             rank=_find_common_rank(deeper.ranks[there - length], deeper.ranks[there]),
-            numbers=_numbers_where_changed(_numbers_in(shallow.tape[here].module), before, per_layer, stride),
+            numbers=_numbers_where_changed(shallow.numbers[here], before, per_layer, stride),
         )
 
 
@@ -280,11 +284,6 @@ def _find_common_rank(ranks: _Ranks, others: _Ranks) -> Rank | None:
     from_newest = ranks[0] == others[0]
     place = ranks[0] if from_newest else ranks[1]
     return None if place is None else Rank(from_newest=from_newest, place=place)
-
-
-def _numbers_in(path: str) -> _Numbers:
-    """Return the numbers in a module path."""
-    return tuple(map(int, _NUMBER.findall(path)))
 
 
 def _subtract(numbers: _Numbers, others: _Numbers) -> _Numbers:

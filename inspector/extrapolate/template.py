@@ -55,7 +55,8 @@ class TapeTemplate:
         self._sources = np.array(self.extrapolation.sources, dtype=np.int64)
         self._added = np.array(self.extrapolation.added_bytes, dtype=np.int64)
         self._blocks = np.array(self.extrapolation.blocks, dtype=np.int64)
-        is_allocation = allocates[self._sources]
+        self._block_list = self._blocks.tolist()
+        self._is_allocation = is_allocation = allocates[self._sources]
         self._signs = np.where(is_allocation, 1, -1)
         # Block -1 stands for all of them, where what is cached is given back.
         indices = np.arange(len(self._blocks))
@@ -73,6 +74,8 @@ class TapeTemplate:
     def make_requests(self, sizes: Sizes) -> Requests:
         """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""
         requested = self._request_sizes(sizes)
+        if requested[self._is_allocation].all():
+            return zip(self._block_list, requested.tolist(), strict=True)
         takes_memory = (requested[self._makers] > 0) | (self._blocks < 0)
         return zip(self._blocks[takes_memory].tolist(), requested[takes_memory].tolist(), strict=True)
 
@@ -117,7 +120,7 @@ class TapeTemplate:
 
     def _request_sizes(self, sizes: Sizes) -> Sizes:
         """Return the sizes of the requests, 0 where a block ends."""
-        return np.where(self._signs > 0, sizes[self._sources] + self._added, 0)
+        return np.where(self._is_allocation, sizes[self._sources] + self._added, 0)
 
     def _bound_allocated(self, sizes: Sizes, counts: NDArray[np.bool_] | None = None) -> Sizes:
         """Return a lower bound of what is allocated after each request, of those blocks that count.

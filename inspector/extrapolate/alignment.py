@@ -108,9 +108,9 @@ class Signatures:
 class PreparedTape:
     """A tape prepared for comparing.
 
-    For each event `signatures` says how it came about, and `numbers` are those in its module path. `block_kinds` numbers
-    the kinds of blocks in the order in which they appear, -1 where an event has none: blocks are of one kind where size
-    and signature are equal.
+    For each event `signatures` says how it came about, and `numbers` are those in its module path. `block_kinds` holds
+    the kinds of blocks as numbers in the order in which they appear, -1 where an event has none: blocks are of one kind
+    where size and signature are equal.
     """
 
     def __init__(self, tape: Sequence[Event], known: Signatures) -> None:

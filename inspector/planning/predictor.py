@@ -33,6 +33,7 @@ from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import Event
 from inspector.runtime.quiet import quietly
+from inspector.trace.meta_cache import Results
 from inspector.workloads.checks import allocator_settings, checked
 from inspector.workloads.training.trace_ import NotTraceableError, platform_of, resolved, trace_training
 
@@ -104,11 +105,12 @@ class Trials:
         self._courses: dict[str, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[str, int | None], tuple[Recipe, list[Event]]] = {}
         self._layers = LayerExtrapolator()
+        self._results = Results()
 
     def anew(self) -> Trials:
         """Return trials that have traced nothing yet, of the same models."""
         trials = Trials(self._files, self._gpu)
-        trials._models = self._models
+        trials._models, trials._results = self._models, self._results
         return trials
 
     def knows(self, request: Request) -> bool:
@@ -161,14 +163,16 @@ class Trials:
         """Return the tape of the first passes, which are the same before any optimizer, on the model of a depth."""
         key = _without_optimizer(request), more
         if key not in self._passes:
-            self._passes[key] = _tape(self._model(request, more), recipe, self._platform, passes_alone=True)
+            self._passes[key] = _tape(
+                self._model(request, more), recipe, self._platform, self._results, passes_alone=True
+            )
         return self._passes[key]
 
     def _traced(self, request: Request, recipe: Recipe) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace the step to its end, on a shallow model where that says what the whole one does."""
         found = self._foretold(request, recipe)
         if found is None:
-            resolved_recipe, tape = _tape(self._model(request, None), recipe, self._platform)
+            resolved_recipe, tape = _tape(self._model(request, None), recipe, self._platform, self._results)
             more, course = None, TapeTemplate(tape, None)
         else:
             resolved_recipe, more, course = found
@@ -182,10 +186,10 @@ class Trials:
                 missing = self._original(request, more)[1]
                 if missing <= more:
                     return None
-                resolved_recipe, shallow = _tape(self._model(request, more), recipe, self._platform)
+                resolved_recipe, shallow = _tape(self._model(request, more), recipe, self._platform, self._results)
                 extrapolation = self._layers.extrapolate(shallow, missing - more)
                 if extrapolation is None:
-                    deeper = _tape(self._model(request, more + 1), recipe, self._platform)[1]
+                    deeper = _tape(self._model(request, more + 1), recipe, self._platform, self._results)[1]
                     if self._layers.learn(shallow, deeper):
                         extrapolation = self._layers.extrapolate(shallow, missing - more)
                 if extrapolation is not None:
@@ -239,11 +243,13 @@ def _copied(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _tape(model: Any, recipe: Recipe, platform: Platform, *, passes_alone: bool = False) -> tuple[Recipe, list[Event]]:
+def _tape(
+    model: Any, recipe: Recipe, platform: Platform, results: Results, *, passes_alone: bool = False
+) -> tuple[Recipe, list[Event]]:
     """Trace the step of a model that nobody has used yet, or its first passes."""
     with quietly():
         recipe = resolved(model, recipe)
-        return recipe, trace_training(model, recipe, platform, passes_alone=passes_alone)
+        return recipe, trace_training(model, recipe, platform, passes_alone=passes_alone, results=results)
 
 
 def _key(request: Request) -> str:

@@ -27,6 +27,7 @@ from inspector.records.optimizer_names import checked_name, parse_optim_args
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
 from inspector.trace.kernels import NOT_ACCOUNTED
+from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import as_on_a_device
 from inspector.trace.rules.autocast import autocast_rules
 from inspector.trace.rules.cuda import cuda_rules
@@ -129,11 +130,13 @@ def _bounded(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe
     return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
 
 
-def trace_training(model: Any, recipe: Recipe, platform: Platform, *, passes_alone: bool = False) -> list[Event]:
+def trace_training(
+    model: Any, recipe: Recipe, platform: Platform, *, passes_alone: bool = False, results: Results | None = None
+) -> list[Event]:
     """Return the tape of loading `model` and of two steps of a resolved `recipe` on `platform`.
 
     With `passes_alone` it ends where the optimizer of the first step begins. `model` is a transformers model or a
-    PeftModel on meta, with `requires_grad` set on what trains; it is changed.
+    PeftModel on meta, with `requires_grad` set on what trains; it is changed. `results` are shared with other traces.
     """
     base = base_model(model)
     _refuse_scans(base)
@@ -147,7 +150,7 @@ def trace_training(model: Any, recipe: Recipe, platform: Platform, *, passes_alo
             "add --lora r=16"
         )
     with flash_attention_package(platform, recipe.attention), one_thread():
-        return _traced(model, base, recipe, platform, passes_alone)
+        return _traced(model, base, recipe, platform, passes_alone, results)
 
 
 class _PassesDoneError(Exception):
@@ -158,11 +161,13 @@ class _PassesDoneError(Exception):
         self.tape = tape
 
 
-def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform, passes_alone: bool) -> list[Event]:
+def _traced(
+    model: Any, base: Any, recipe: Recipe, platform: Platform, passes_alone: bool, results: Results | None
+) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     prepare(model, recipe)
     names = {module: name for name, module in base.named_modules()}
-    tracer = Tracer(platform, names, balances_experts=loops_over_experts(base))
+    tracer = Tracer(platform, names, balances_experts=loops_over_experts(base), results=results)
     tracer.watch(model, base.get_output_embeddings())
     undo = contextlib.ExitStack()
     if is_quantized(base):

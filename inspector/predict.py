@@ -17,8 +17,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from inspector.extrapolate.layers import Layers
-from inspector.extrapolate.sizes import Course, Sizes
+from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
 from inspector.memory.verdict import overhead, usable_bytes, verdict
@@ -52,7 +51,7 @@ class Prediction:
     its blocks. All figures are bytes.
     """
 
-    def __init__(self, run: ResolvedRun, recipe: Recipe, template: Course, sizes: Sizes) -> None:
+    def __init__(self, run: ResolvedRun, recipe: Recipe, template: TapeTemplate, sizes: Sizes) -> None:
         self.run = run
         self.recipe = recipe
         self.template = template
@@ -60,10 +59,10 @@ class Prediction:
         self.overhead = overhead(run.gpu)
         self.replays = self.replay(template, sizes)
 
-    def replay(self, template: Course, sizes: Sizes) -> Replays:
+    def replay(self, template: TapeTemplate, sizes: Sizes) -> Replays:
         """Return the replays of another run under the same allocator."""
         return Replays(
-            functools.partial(template.requests, sizes),
+            functools.partial(template.make_requests, sizes),
             self.run.allocator,
             descending_addresses=self.run.platform.takes_newest_segment,
         )
@@ -71,7 +70,7 @@ class Prediction:
     @functools.cached_property
     def tape(self) -> Sequence[Event]:
         """Return the tape of the whole model."""
-        return self.template.tape(self.sizes)
+        return self.template.make_tape(self.sizes)
 
     def fold(self, limit_bytes: int | None = None) -> Timeline:
         """Return everything that the tape tells, on a device with so much memory, None for no end."""
@@ -116,9 +115,9 @@ class Predictor:
         self._predictions: dict[_Key, Prediction] = {}
         self._models: dict[tuple[_Key, int | None], tuple[BuiltModel, int]] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
-        self._templates: dict[_Key, list[tuple[int | None, Course]]] = {}
+        self._templates: dict[_Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[_Key, int | None], tuple[Recipe, list[Event]]] = {}
-        self._layers = Layers()
+        self._layers = LayerExtrapolator()
         self._results = Results()
 
     def keep(self, request: Request, built: BuiltModel) -> None:
@@ -128,7 +127,7 @@ class Predictor:
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
         predictor = Predictor(self._files)
-        predictor._models = self._models
+        predictor._models, predictor._results = self._models, self._results
         return predictor
 
     def knows(self, run: ResolvedRun) -> bool:
@@ -162,7 +161,7 @@ class Predictor:
         templates = self._templates.get(_key_without_size(run), ())
         return any(more is not None for more, _ in templates)
 
-    def _resize(self, run: ResolvedRun) -> tuple[Recipe, Course, Sizes] | None:
+    def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where it goes another way."""
         if run.workload.sized_until is None:
             return None
@@ -171,7 +170,7 @@ class Predictor:
                 recipe, passes = self._trace_passes(run, more)
             except NotTraceableError:
                 continue  # what the whole run says is the one to tell
-            sizes = template.sizes_after(passes)
+            sizes = template.derive_sizes(passes)
             if sizes is not None:
                 asked = run.recipe
                 recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
@@ -185,18 +184,18 @@ class Predictor:
             self._passes[key] = self._trace(run, self._take_model(run.request, more), passes_alone=True)
         return self._passes[key]
 
-    def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, Course, Sizes]:
+    def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace all steps, on a shallow model where that says what the whole one does."""
         found = self._extrapolate(run)
         if found is None:
             recipe, tape = self._trace(run, self._take_model(run.request, None))
-            more, template = None, Course(tape, None)
+            more, template = None, TapeTemplate(tape, None)
         else:
             recipe, more, template = found
         self._templates.setdefault(_key_without_size(run), []).append((more, template))
         return recipe, template, template.sizes
 
-    def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, Course] | None:
+    def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run."""
         try:
             for more in range(_DEPTHS):
@@ -204,13 +203,13 @@ class Predictor:
                 if missing <= more:
                     return None
                 recipe, shallow = self._trace(run, self._take_model(run.request, more))
-                deepening = self._layers.deepening(shallow, missing - more)
-                if deepening is None:
+                extrapolation = self._layers.extrapolate(shallow, missing - more)
+                if extrapolation is None:
                     deeper = self._trace(run, self._take_model(run.request, more + 1))[1]
                     if self._layers.learn(shallow, deeper):
-                        deepening = self._layers.deepening(shallow, missing - more)
-                if deepening is not None:
-                    return recipe, more, Course(shallow, deepening)
+                        extrapolation = self._layers.extrapolate(shallow, missing - more)
+                if extrapolation is not None:
+                    return recipe, more, TapeTemplate(shallow, extrapolation)
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
         return None

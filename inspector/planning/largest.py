@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line
-from inspector.extrapolate.interpolation import DEGREE, TapesBySize, curve
-from inspector.extrapolate.sizes import Course, Sizes
+from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.memory.replay import Replays
 from inspector.memory.verdict import overhead, usable_bytes
 from inspector.planning.bisection import largest
@@ -170,10 +169,10 @@ class _Search:
         self._progress = progress
         self._grid = grid
         self._experience = experience
-        self._tapes = TapesBySize()
+        self._tapes = SizeInterpolator()
         # What was allocated at least at the smallest value that was foretold to fail.
         self._fails_bytes: float | None = None
-        self._known: dict[tuple[Course, bytes], bool] = {}
+        self._known: dict[tuple[TapeTemplate, bytes], bool] = {}
         self.tried: dict[int, bool] = {}
         self.traced: dict[int, Prediction] = {}
 
@@ -196,11 +195,11 @@ class _Search:
         """Return the run with another value of the quantity."""
         return self._run.of(with_value(self._run.request, self._quantity, value))
 
-    def _fits(self, course: Course, sizes: Sizes, replays: Replays) -> bool:
+    def _fits(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
         """Tell whether a step runs in what the GPU has for it; the same sizes are replayed once."""
-        key = course, sizes.tobytes()
+        key = template, sizes.tobytes()
         if key not in self._known:
-            self._known[key] = course.least_peak(sizes) <= self._usable and replays.run_under(self._usable)
+            self._known[key] = template.bound_peak(sizes) <= self._usable and replays.run_under(self._usable)
         return self._known[key]
 
     def hint(self, low: int, high: int) -> int | None:
@@ -214,7 +213,7 @@ class _Search:
             near = max(self._last_below(self._experience.least_peak_bytes, low, farthest), 1)
         if self._experience.values.get(self._quantity) == self._grid.value(low) and near - low <= _NEARBY * low:
             near = low
-        if self._tapes.at(self._grid.value(border + 1)) is None:
+        if self._tapes.estimate(self._grid.value(border + 1)) is None:
             return min(max(near, low + 1), high - 1)
         if self._fails_bytes is not None and low and self._least_peak(low + 1) >= self._fails_bytes:
             return low
@@ -244,7 +243,7 @@ class _Search:
         if low == 0:
             return 1  # where the least does not fit either, nothing does
         ((value, prediction),) = self.traced.items()
-        growing, others = prediction.template.peaks_of_passes(prediction.sizes)
+        growing, others = prediction.template.split_peak(prediction.sizes)
         rest = max(self._usable - others, 0) * value // max(growing, 1)
         return min(max(self._grid.number(rest), low + 1), high - 1)
 
@@ -262,22 +261,22 @@ class _Search:
     def _least_peak(self, number: int) -> float:
         """Return what is allocated at the peak of a value at least, as the tapes or else their peaks foretell it."""
         value = self._grid.value(number)
-        foretold = self._tapes.at(value)
-        if foretold is not None:
-            course, sizes = foretold
-            return course.least_peak(sizes)
-        peaks = {each: prediction.template.least_peak(prediction.sizes) for each, prediction in self.traced.items()}
+        estimated = self._tapes.estimate(value)
+        if estimated is not None:
+            template, sizes = estimated
+            return template.bound_peak(sizes)
+        peaks = {each: prediction.template.bound_peak(prediction.sizes) for each, prediction in self.traced.items()}
         nearest = sorted(peaks, key=lambda each: abs(peaks[each] - self._usable))[: DEGREE + 1]
-        return curve(nearest, [peaks[each] for each in nearest], value)
+        return interpolate(nearest, [peaks[each] for each in nearest], value)
 
     def _foretells(self, number: int) -> bool:
         """Tell whether the step that is foretold for a value runs; what was traced is known."""
         value = self._grid.value(number)
         if value in self.tried:
             return self.tried[value]
-        foretold = self._tapes.at(value)
-        assert foretold is not None
-        return self._fits(*foretold, self.traced[min(self.traced)].replay(*foretold))
+        estimated = self._tapes.estimate(value)
+        assert estimated is not None
+        return self._fits(*estimated, self.traced[min(self.traced)].replay(*estimated))
 
 
 def gpu_of(run: ResolvedRun) -> Gpu:

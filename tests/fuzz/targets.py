@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from inspector.errors import InspectorError, UsageError
-from inspector.planning.compare import compared
+from inspector.planning.compare import compare_reports
 from inspector.records.checkpoint import StoredCheckpoint, StoredFile
 from inspector.records.report import SCHEMA
 from inspector.render.comparison import render_comparison_csv, render_comparison_json
@@ -99,8 +99,8 @@ def report(data: bytes) -> None:
     """Read a report that somebody hands over, set it beside itself and beside an empty one, and print that."""
     with _refused(InspectorError):
         fields = parse_object(data, "'report.json'", error=UsageError)
-        assert compared([("a", fields), ("b", fields)], {}).figures == []
-        comparison = compared([("a", fields), ("b", {"schema": SCHEMA})], {"inspector": "0.1.0"})
+        assert compare_reports([("a", fields), ("b", fields)], {}).figures == []
+        comparison = compare_reports([("a", fields), ("b", {"schema": SCHEMA})], {"inspector": "0.1.0"})
         for write in (render_comparison_csv, render_comparison_json):
             stream = io.StringIO()
             write(comparison, stream)

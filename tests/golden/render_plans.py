@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from inspector.planning.compare import compared
+from inspector.planning.compare import compare_reports
 from inspector.records.fit import Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
@@ -100,7 +100,7 @@ _SAVED = 28_000_000_000
 _PEAK = QWQ_TRAINING.peak
 _CHECKPOINTED = dataclasses.replace(
     QWQ_LORA,
-    training=dataclasses.replace(
+    memory=dataclasses.replace(
         QWQ_TRAINING,
         recipe=Recipe(gradient_checkpointing=True),
         peak_allocated_bytes=QWQ_TRAINING.peak_allocated_bytes - _SAVED,
@@ -119,6 +119,6 @@ _NAMED = [
     ("Qwen/QwQ-32B --lora r=16 --targets all-linear", QWQ_LORA.to_dict()),
     ("with --gradient-checkpointing", _CHECKPOINTED.to_dict()),
 ]
-TWO = compared(_NAMED, VERSIONS)
-THREE = compared([*_NAMED, ("counted.json", COUNT_ONLY.to_dict())], VERSIONS)
-HOSTILE_COMPARISON = compared([_NAMED[0], (HOSTILE_TEXT, HOSTILE.to_dict())], VERSIONS)
+TWO = compare_reports(_NAMED, VERSIONS)
+THREE = compare_reports([*_NAMED, ("counted.json", COUNT_ONLY.to_dict())], VERSIONS)
+HOSTILE_COMPARISON = compare_reports([_NAMED[0], (HOSTILE_TEXT, HOSTILE.to_dict())], VERSIONS)

@@ -12,13 +12,13 @@ from inspector.records.memory import (
     ACTIVATION_RULES,
     MemoryPhase,
     Peak,
+    RunMemory,
     StaticBytes,
     StaticRecipe,
     Textbook,
     TextbookDifference,
     TextbookRule,
     TopModule,
-    TrainingMemory,
     Unaccounted,
 )
 from inspector.records.model import AdapterFacts, Census, MatchedNames, ModelFacts, Role, TreeRow
@@ -27,6 +27,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.source import Published, ServedFrom
 from inspector.records.tape import Category, Phase
+from inspector.workloads.registry import TRAINING
 from tests.golden.render_checkpoints import DOWNLOAD, hostile_checkpoint
 
 __all__ = [
@@ -149,7 +150,8 @@ QWQ_MODULES = {
 
 NOT_MEASURED = "The CUDA context is not measured here: the largest known on any card is taken, the RTX PRO 6000's."
 
-QWQ_TRAINING = TrainingMemory(
+QWQ_TRAINING = RunMemory(
+    workload=TRAINING,
     recipe=Recipe(),
     platform="CUDA compute capability 8.0, torch 2.13",
     peak_allocated_bytes=99_536_105_984,
@@ -249,7 +251,7 @@ QWQ_LORA = Report(
             buffers_bytes=512,
         ),
     ),
-    training=QWQ_TRAINING,
+    memory=QWQ_TRAINING,
     # H100: 84,929,413,120 bytes less the context; missing is the peak of 99,536,105,984 beyond that. H200 likewise.
     fit=(
         Verdict(
@@ -526,7 +528,8 @@ HOSTILE = Report(
             ),
         )
     ),
-    training=TrainingMemory(
+    memory=RunMemory(
+        workload=TRAINING,
         recipe=Recipe(
             batch_size=3,
             gradient_accumulation=4,

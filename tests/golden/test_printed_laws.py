@@ -206,7 +206,7 @@ def test_the_first_screen_has_the_traced_peak_or_else_the_static_bytes() -> None
     traced = text_of(QWQ_LORA).partition("Parameters by role")[0]
     assert "training peak  100,969,480,192" in traced
     assert "static bytes" not in traced
-    untraced = text_of(dataclasses.replace(QWQ_LORA, training=None)).partition("Parameters by role")[0]
+    untraced = text_of(dataclasses.replace(QWQ_LORA, memory=None)).partition("Parameters by role")[0]
     assert "static bytes  67,675,236,864" in untraced
     assert "training peak" not in untraced
 

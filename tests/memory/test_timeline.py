@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
 from inspector.memory.replay import Replays
-from inspector.memory.timeline import breakdown_at, fold, training_memory
+from inspector.memory.timeline import breakdown_at, fold, run_memory
 from inspector.records.hardware import Overhead
 from inspector.records.memory import MemoryPhase, TopModule
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase
+from inspector.workloads.registry import TRAINING
 from tests.memory.tapes import Tape
 
 # One layer, trained for two steps; every size is large enough for a segment of its own, so that reserved is easy.
@@ -107,7 +108,9 @@ def test_a_step_ends_with_what_it_leaves_behind() -> None:
 
 def test_training_memory_shows_loading_and_the_last_step() -> None:
     """The peaks are over both steps."""
-    memory = training_memory(fold(two_steps()), recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=())
+    memory = run_memory(
+        fold(two_steps()), workload=TRAINING, recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=()
+    )
     assert [(item.step, item.name) for item in memory.phases] == [
         (0, Phase.LOAD),
         (2, Phase.FORWARD),
@@ -161,7 +164,7 @@ def test_an_empty_tape_is_an_empty_timeline() -> None:
     timeline = fold([])
     assert (timeline.peak, timeline.phases, timeline.peak_allocated_bytes) == (None, [], 0)
     with pytest.raises(ValueError, match="allocates nothing"):
-        training_memory(timeline, recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=())
+        run_memory(timeline, workload=TRAINING, recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=())
 
 
 def test_emptying_the_cache_lowers_reserved_but_not_its_peak() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from inspector.planning.advice import changed, changes_of, options_text
+from inspector.planning.advice import apply_change, list_changes, options_text
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.source import ServedFrom, SourceFiles
+from inspector.resolve import ResolvedRun, resolve_run
 
 FUSED = "--optimizer adamw_torch_fused"
 CHECKPOINTING = "--gradient-checkpointing"
@@ -27,9 +29,14 @@ def files(**fields: Any) -> SourceFiles:
     return SourceFiles(id="x", served_from=ServedFrom.LOCAL, config=fields, adapter_config=adapter)
 
 
+def run(request: Request, source: SourceFiles | None) -> ResolvedRun:
+    """Return the run of a request."""
+    return dataclasses.replace(resolve_run(request, None, {}), files=source)
+
+
 def offered(source: SourceFiles | None = None, **fields: Any) -> list[str]:
     """Return what is offered for a request, as options."""
-    return [options_text(change) for change in changes_of(Request(model="x", **fields), source)]
+    return [options_text(change) for change in list_changes(run(Request(model="x", **fields), source))]
 
 
 def test_full_fine_tuning_is_made_smaller_before_something_else_is_trained() -> None:
@@ -71,8 +78,8 @@ def test_a_checkpoint_that_is_quantized_is_not_quantized_again() -> None:
 def test_a_change_is_made_in_the_request_and_in_its_recipe() -> None:
     """Each field where it belongs, the others as they were; what 4-bit weights need of the adapter is part of it."""
     request = Request(model="x", autocast_adapter_dtype=False, recipe=Recipe(batch_size=4))
-    merged = {name: value for change in changes_of(request, files()) for name, value in change.items()}
-    made = changed(request, merged)
+    merged = {name: value for change in list_changes(run(request, files())) for name, value in change.items()}
+    made = apply_change(request, merged)
     assert made.recipe == Recipe(
         batch_size=1,
         gradient_accumulation=4,

@@ -1,4 +1,4 @@
-"""The search for the largest value that fits, against trying every value; and the tapes that tell it where to look."""
+"""The search for the largest value that fits, against trying every value."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.extrapolate.interpolation import TapesBySize
-from inspector.extrapolate.sizes import Course
 from inspector.planning.bisection import MOST_TRIALS, Bounds, largest
-from tests.memory.tapes import Tape
 
 
 def brute_force(border: int, most: int) -> int:
@@ -60,42 +57,3 @@ def test_a_search_that_is_cut_short_says_what_it_knows() -> None:
 def test_the_end_of_the_range_can_fit() -> None:
     """Then nothing fails within it."""
     assert largest(lambda _value: True, start=3, most=10) == Bounds(fits=10, fails=11, trials=3)  # 3, 6, 10
-
-
-def sized(rows: int) -> Tape:
-    """Return weights that stay as they are, activations of 40 bytes a row, and scores of 3 bytes a pair of rows."""
-    return Tape().allocate(0, 1_000).allocate(1, 40 * rows + 8).allocate(2, 3 * rows * rows).free(1, 2)
-
-
-def add(tapes: TapesBySize, value: int, tape: Tape) -> None:
-    """Keep the sizes of a tape."""
-    course = Course(tape.events, None)
-    tapes.add(value, course, course.sizes)
-
-
-def sizes(tapes: TapesBySize, value: int) -> list[int] | None:
-    """Return the sizes of the foretold events."""
-    foretold = tapes.at(value)
-    return None if foretold is None else foretold[1].tolist()
-
-
-def test_two_tapes_foretell_straight_lines_and_three_parabolas() -> None:
-    """Through 2 and 4: 3 x 4 and 3 x 16 on a line of slope 18 give 12 + 6 x 18 = 120 at 8; with 6, it is 3 x 64."""
-    tapes = TapesBySize()
-    add(tapes, 2, sized(2))
-    assert sizes(tapes, 8) is None
-    add(tapes, 4, sized(4))
-    assert sizes(tapes, 8) == [1_000, 328, 120, 0, 0]
-    add(tapes, 6, sized(6))
-    assert sizes(tapes, 8) == [1_000, 328, 192, 0, 0]
-    assert sizes(tapes, 1_000) == [1_000, 40_008, 3_000_000, 0, 0]
-
-
-def test_tapes_of_other_operations_are_left_out() -> None:
-    """One row has no mask: its tape says nothing of two and more."""
-    tapes = TapesBySize()
-    add(tapes, 1, Tape().allocate(0, 1_000).allocate(1, 48))
-    add(tapes, 2, sized(2))
-    assert sizes(tapes, 3) is None
-    add(tapes, 4, sized(4))
-    assert sizes(tapes, 3) == [1_000, 128, 30, 0, 0]  # the line through 12 and 48

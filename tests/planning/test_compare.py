@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inspector.errors import UsageError
-from inspector.planning.compare import compared
+from inspector.planning.compare import compare_reports
 from inspector.records.comparison import Comparison
 
 VERSIONS = {"inspector": "0.1.0"}
@@ -47,7 +47,7 @@ def report(**changes: Any) -> dict[str, Any]:
 
 def compare(*reports: dict[str, Any]) -> Comparison:
     """Compare reports that are called by their number."""
-    return compared([(str(index), each) for index, each in enumerate(reports)], VERSIONS)
+    return compare_reports([(str(index), each) for index, each in enumerate(reports)], VERSIONS)
 
 
 def test_what_differs_stands_in_the_order_of_a_report_and_the_rest_is_equal() -> None:

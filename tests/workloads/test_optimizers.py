@@ -14,7 +14,7 @@ from transformers.training_args import OptimizerNames
 
 import inspector
 from inspector.errors import UsageError
-from inspector.records.memory import TrainingMemory
+from inspector.records.memory import RunMemory
 from inspector.records.optimizer_names import FAMILIES, OF_OTHER_PACKAGES, OPTIMIZERS, parse_optim_args
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.workloads.training.optimizers import class_and_arguments
@@ -91,7 +91,7 @@ def blocks(sizes: Iterable[int]) -> int:
     return sum(512 * -(-size // 512) for size in sizes)
 
 
-def traced(recipe: inspector.Recipe, **changes: Any) -> TrainingMemory:
+def traced(recipe: inspector.Recipe, **changes: Any) -> RunMemory:
     """Return the training section of the model of `SHAPES`."""
     report = inspector.inspect(llama(**{**CONFIG, **changes}), recipe=recipe)
     assert report.training is not None, report.warnings

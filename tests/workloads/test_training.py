@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import inspector
-from inspector.records.memory import TrainingMemory
+from inspector.records.memory import RunMemory
 from inspector.records.tape import Category
 from tests.model.tiny import llama, mixtral
 
@@ -41,7 +41,7 @@ RECIPES = {
 SCALARS_BYTES = 4 * 512
 
 
-def traced(config: Any, recipe: inspector.Recipe, peft: Any = None) -> TrainingMemory:
+def traced(config: Any, recipe: inspector.Recipe, peft: Any = None) -> RunMemory:
     """Return the training section of a small model."""
     report = inspector.inspect(config, peft=peft, recipe=recipe)
     assert report.training is not None, report.warnings

@@ -1,0 +1,188 @@
+"""What happens in a step, whatever the sizes: a traced tape as a template for steps of other sizes and more layers.
+
+The same step at another batch size or sequence length makes the same blocks in the same order; only their sizes differ.
+Those of the optimizer stay. Those of the forward and the backward pass are traced for the first update alone
+(`TapeTemplate.derive_sizes`): a later update makes the same blocks, less what is made once, such as the workspaces of
+libraries, so that each of its blocks has a matching block there. tests/extrapolate holds such steps against steps that
+were traced to their end, event by event.
+
+Sizes are arrays with one number for each event of the traced tape: that of the block where one is made, 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector.extrapolate.layers import LayerExtrapolation
+from inspector.memory.allocator.settings import MIN_BLOCK_BYTES
+from inspector.memory.replay import Requests
+from inspector.records.tape import Category, Event, EventKind, Phase
+
+__all__ = ["Sizes", "TapeTemplate", "read_sizes"]
+
+Sizes: TypeAlias = NDArray[np.int64]
+
+
+def read_sizes(tape: Iterable[Event]) -> Sizes:
+    """Return the sizes of a traced tape."""
+    return np.array([event.bytes if event.kind is EventKind.ALLOCATE else 0 for event in tape], dtype=np.int64)
+
+
+class TapeTemplate:
+    """The events of a traced tape without their sizes, and the requests that they are on the whole model.
+
+    `traced` is the tape, `sizes` are its own. `extrapolation` makes it that of the whole model; given as None, the
+    whole model was traced.
+    """
+
+    def __init__(self, traced: Sequence[Event], extrapolation: LayerExtrapolation | None) -> None:
+        self.traced = traced
+        self.extrapolation = extrapolation or LayerExtrapolation.of_whole(traced)
+        self.sizes = read_sizes(traced)
+        self._passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
+        self._set_requests()
+
+    def _set_requests(self) -> None:
+        """Work out which requests there are, and which request made the block that each ends."""
+        allocates = np.array([event.kind is EventKind.ALLOCATE for event in self.traced], dtype=np.bool_)
+        self._sources = np.array(self.extrapolation.sources, dtype=np.int64)
+        self._added = np.array(self.extrapolation.added_bytes, dtype=np.int64)
+        self._blocks = np.array(self.extrapolation.blocks, dtype=np.int64)
+        self._block_list = self._blocks.tolist()
+        self._is_allocation = is_allocation = allocates[self._sources]
+        self._signs = np.where(is_allocation, 1, -1)
+        # Block -1 stands for all of them, where what is cached is given back.
+        indices = np.arange(len(self._blocks))
+        makers = np.zeros(self._blocks.max(initial=-1) + 2, dtype=np.int64)
+        makers[self._blocks[is_allocation]] = indices[is_allocation]
+        self._makers = np.where(is_allocation | (self._blocks < 0), indices, makers[self._blocks])
+
+    @functools.cached_property
+    def shape(self) -> Hashable:
+        """Return what is equal for two traced tapes that make and free the same blocks in the same order."""
+        blocks = np.array([event.block for event in self.traced], dtype=np.int64)
+        allocates = np.array([event.kind is EventKind.ALLOCATE for event in self.traced], dtype=np.bool_)
+        return allocates.tobytes(), blocks.tobytes()
+
+    def make_requests(self, sizes: Sizes) -> Requests:
+        """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""
+        requested = self._request_sizes(sizes)
+        if requested[self._is_allocation].all():
+            return zip(self._block_list, requested.tolist(), strict=True)
+        takes_memory = (requested[self._makers] > 0) | (self._blocks < 0)
+        return zip(self._blocks[takes_memory].tolist(), requested[takes_memory].tolist(), strict=True)
+
+    def make_tape(self, sizes: Sizes) -> list[Event]:
+        """Return the tape of the whole model."""
+        deep = self.extrapolation
+        block_bytes: dict[int, int] = {}
+        tape = []
+        modules = deep.name_modules(self.traced)
+        for source, block, added, module in zip(deep.sources, deep.blocks, deep.added_bytes, modules, strict=True):
+            event = self.traced[source]
+            if event.kind is EventKind.ALLOCATE:
+                block_bytes[block] = int(sizes[source]) + added
+            # A free holds the size of its block, which need not be that of the block that the source frees.
+            tape.append(event._replace(block=block, bytes=block_bytes.get(block, 0), module=module))
+        return tape
+
+    def bound_peak(self, sizes: Sizes) -> int:
+        """Return a lower bound of the bytes that are allocated at the peak."""
+        return int(self._bound_allocated(sizes).max())
+
+    def split_peak(self, sizes: Sizes) -> tuple[int, int]:
+        """Return lower bounds of two peaks: that of what the passes make beside gradients, and that of all else."""
+        from_passes = self._is_from_passes
+        return int(self._bound_allocated(sizes, from_passes).max()), int(
+            self._bound_allocated(sizes, ~from_passes).max()
+        )
+
+    def derive_sizes(self, passes: Sequence[Event]) -> Sizes | None:
+        """Return the sizes of the step with these first passes, None where it does not run as this one does."""
+        if len(passes) != self._passes or any(
+            _without_size(event) != _without_size(own) for event, own in zip(passes, self.traced, strict=False)
+        ):
+            return None
+        if self._matching_blocks is None:
+            return None
+        sizes: Sizes = self.sizes.copy()
+        sizes[: self._passes] = read_sizes(passes)
+        later, earlier = self._matching_blocks
+        sizes[later] = sizes[earlier]
+        return sizes
+
+    def _request_sizes(self, sizes: Sizes) -> Sizes:
+        """Return the sizes of the requests, 0 where a block ends."""
+        return np.where(self._is_allocation, sizes[self._sources] + self._added, 0)
+
+    def _bound_allocated(self, sizes: Sizes, counts: NDArray[np.bool_] | None = None) -> Sizes:
+        """Return a lower bound of what is allocated after each request, of those blocks that count.
+
+        An allocator hands out no less than what was asked for in units of 512 bytes.
+        """
+        rounded = -(-self._request_sizes(sizes) // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+        changes = rounded[self._makers] * self._signs
+        return np.cumsum(changes if counts is None else np.where(counts, changes, 0))
+
+    @functools.cached_property
+    def _is_from_passes(self) -> NDArray[np.bool_]:
+        """Tell of each request whether its block is one that a pass makes, and no gradient."""
+        is_from_passes = [
+            event.phase in (Phase.FORWARD, Phase.BACKWARD) and event.category is not Category.GRADIENTS
+            for event in self.traced
+        ]
+        of_requests: NDArray[np.bool_] = np.array(is_from_passes)[self._sources[self._makers]]
+        return of_requests
+
+    @functools.cached_property
+    def _matching_blocks(self) -> NDArray[np.int64] | None:
+        """Return the blocks that later updates make, and below each its matching block in the first update.
+
+        None where one has none. What is left out has the same size whatever the batch size.
+        """
+        made = [index for index, event in enumerate(self.traced) if event.kind is EventKind.ALLOCATE]
+        first: dict[Phase, list[int]] = defaultdict(list)
+        for index in made:
+            if index < self._passes:
+                first[self.traced[index].phase].append(index)
+        later = (index for index in made if index >= self._passes)
+        pairs: list[tuple[int, int]] = []
+        candidates: dict[tuple[int, Phase], Iterator[int]] = {}
+        for key, stretch in itertools.groupby(
+            later, key=lambda index: (self.traced[index].step, self.traced[index].phase)
+        ):
+            if key[1] is Phase.OPTIMIZER:
+                # Before its first pass an update counts its labels, as the first one did when all was loaded.
+                ends = zip(reversed(list(stretch)), reversed(first[Phase.LOAD]), strict=False)
+                pairs += itertools.takewhile(lambda pair: self._match(*pair), ends)
+                continue
+            rest = candidates.setdefault(key, iter(first[key[1]]))
+            for index in stretch:
+                matching = next((candidate for candidate in rest if self._match(candidate, index)), None)
+                if matching is None:
+                    return None
+                pairs.append((index, matching))
+        rows: NDArray[np.int64] = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        return rows
+
+    def _match(self, index: int, other: int) -> bool:
+        """Tell whether two blocks came about alike: in one module, by one operation, of one size."""
+        one, two = self.traced[index], self.traced[other]
+        return (one.module, one.op, one.bytes) == (two.module, two.op, two.bytes)
+
+
+def _is_in_first_passes(event: Event) -> bool:
+    """Tell whether an event comes before the optimizer's first step."""
+    return event.step == 0 or (event.step == 1 and event.phase is not Phase.OPTIMIZER)
+
+
+def _without_size(event: Event) -> tuple[EventKind, int, Phase, str, str]:
+    """Return what stays of an event at another size; its category depends on what follows."""
+    return event.kind, event.block, event.phase, event.module, event.op

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from inspector.planning.predictor import Trials
+from inspector.workloads.training.trace_ import platform_of, resolved, trace_training
 
 from inspector.hardware.selection import select
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
 from inspector.model.build import build_shallow, build_trainable
-from inspector.planning.predictor import Trials
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.tape import Event, EventKind
 from inspector.runtime.quiet import quietly
 from inspector.source.locate import locate
-from inspector.workloads.training.trace_ import platform_of, resolved, trace_training
 
 GPU = select(("RTX 4090",), ()).gpus[0]
 LORA = LoraOptions(r=16, targets="all-linear")

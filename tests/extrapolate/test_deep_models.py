@@ -9,18 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from inspector.planning.predictor import Trials
-from inspector.workloads.training.trace_ import platform_of, resolved, trace_training
 
+from inspector.hardware.platform import platform_of
 from inspector.hardware.selection import select
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
-from inspector.model.build import build_shallow, build_trainable
+from inspector.model.build import build_shallow, build_whole
+from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.tape import Event, EventKind
+from inspector.resolve import ResolvedRun, resolve_run
 from inspector.runtime.quiet import quietly
 from inspector.source.locate import locate
+from inspector.workloads.registry import TRAINING, load_workload
+from inspector.workloads.run import trace_run
 
 GPU = select(("RTX 4090",), ()).gpus[0]
 LORA = LoraOptions(r=16, targets="all-linear")
@@ -56,11 +59,23 @@ def request(model: str, recipe: Recipe, *, peft: Any = None, quantization: str |
     return Request(model=model, peft=peft, quantization=quantization, recipe=recipe, offline=True)
 
 
-def whole_tape(asked: Request, trials_gpu: Any = GPU) -> list[Event]:
+def run_of(asked: Request) -> ResolvedRun:
+    """Return the run of a request on the GPU."""
+    files = locate(str(asked.model), revision=None, offline=True)
+    return dataclasses.replace(resolve_run(asked, GPU, {}), files=files)
+
+
+def predictor_of(asked: Request) -> Predictor:
+    """Return a predictor for the model of a request."""
+    return Predictor(locate(str(asked.model), revision=None, offline=True))
+
+
+def whole_tape(asked: Request) -> list[Event]:
     """Return the tape of the whole model."""
-    model = build_trainable(asked, locate(str(asked.model), revision=None, offline=True))
+    built = build_whole(asked, locate(str(asked.model), revision=None, offline=True))
+    workload = load_workload(TRAINING)
     with quietly():
-        return trace_training(model, resolved(model, asked.recipe), platform_of(trials_gpu))
+        return trace_run(workload, built, workload.resolve(built.model, run_of(asked).recipe), platform_of(GPU))
 
 
 def assert_same(tape: Sequence[Event], whole: Sequence[Event]) -> None:
@@ -70,16 +85,16 @@ def assert_same(tape: Sequence[Event], whole: Sequence[Event]) -> None:
     assert len(tape) == len(whole)
 
 
-def check(asked: Request, trials: Trials | None = None) -> None:
+def check(asked: Request, predictor: Predictor | None = None) -> None:
     """Hold the extrapolated tape and its replay against the whole model's."""
-    trials = trials or Trials(locate(str(asked.model), revision=None, offline=True), GPU)
-    trial = trials.run(asked)
+    predictor = predictor or predictor_of(asked)
+    prediction = predictor.predict(run_of(asked))
     tape = whole_tape(asked)
-    assert len(trial.course.traced) < len(tape), "the model was traced whole"
-    assert_same(trial.tape, tape)
-    timeline = fold(trial.tape, descending_addresses=platform_of(GPU).takes_lowest_address)
-    assert trial.replays.unlimited.peak_allocated_bytes == timeline.peak_allocated_bytes
-    assert trial.replays.unlimited.peak_reserved_bytes == timeline.peak_reserved_bytes
+    assert len(prediction.template.traced) < len(tape), "the model was traced whole"
+    assert_same(prediction.tape, tape)
+    timeline = fold(prediction.tape, descending_addresses=platform_of(GPU).takes_lowest_address)
+    assert prediction.replays.unlimited.peak_allocated_bytes == timeline.peak_allocated_bytes
+    assert prediction.replays.unlimited.peak_reserved_bytes == timeline.peak_reserved_bytes
     gc.collect()
 
 
@@ -118,12 +133,12 @@ def with_sorted_frees(tape: Sequence[Event]) -> list[Event]:
 def test_the_tape_of_checkpointed_quantized_weights_is_extrapolated_but_for_the_order_of_neighbouring_frees() -> None:
     """Two blocks of one size die together, one of them made again in the backward pass."""
     asked = request("Qwen/Qwen2.5-0.5B", CHECKPOINTED, peft=LORA, quantization="nf4")
-    trial = Trials(locate(str(asked.model), revision=None, offline=True), GPU).run(asked)
+    prediction = predictor_of(asked).predict(run_of(asked))
     tape = whole_tape(asked)
-    assert len(trial.course.traced) < len(tape)
-    assert_same(with_sorted_frees(trial.tape), with_sorted_frees(tape))
+    assert len(prediction.template.traced) < len(tape)
+    assert_same(with_sorted_frees(prediction.tape), with_sorted_frees(tape))
     whole = Replays.of(tape).unlimited
-    assert trial.replays.unlimited == whole
+    assert prediction.replays.unlimited == whole
 
 
 @pytest.mark.parametrize("method", ["OFT", "OSF"])
@@ -138,13 +153,13 @@ def test_the_tape_of_adapters_whose_tensors_share_memory_or_have_hooks_is_extrap
 def test_what_layers_add_is_learned_once_for_all_recipes() -> None:
     """The second recipe differs in its batch, the third in its optimizer; what layers add is known by then."""
     model = "meta-llama/Llama-3.2-1B"
-    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    predictor = predictor_of(request(model, FULL))
     for recipe in (
         Recipe(seq_len=128, batch_size=2),
         Recipe(seq_len=128, batch_size=5),
         Recipe(seq_len=256, batch_size=3, optimizer="adamw_torch_fused"),
     ):
-        check(request(model, recipe, peft=LORA), trials)
+        check(request(model, recipe, peft=LORA), predictor)
 
 
 def test_an_adapter_that_names_layers_is_attached_to_the_whole_model() -> None:
@@ -153,17 +168,17 @@ def test_an_adapter_that_names_layers_is_attached_to_the_whole_model() -> None:
     asked = request("meta-llama/Llama-3.2-1B", FULL, peft=peft)
     files = locate(str(asked.model), revision=None, offline=True)
     assert build_shallow(asked, files)[1] == 0
-    trial = Trials(files, GPU).run(asked)
-    assert len(trial.course.traced) == len(trial.tape)
-    assert_same(trial.tape, whole_tape(asked))
+    prediction = Predictor(files).predict(run_of(asked))
+    assert len(prediction.template.traced) == len(prediction.tape)
+    assert_same(prediction.tape, whole_tape(asked))
 
 
 def test_an_adapter_that_counts_layers_is_extrapolated_from_three() -> None:
     """PEFT refuses more layers than there are: the shallow model has three."""
     peft = {"peft_type": "ADAPTION_PROMPT", "task_type": "CAUSAL_LM", "adapter_layers": 16, "adapter_len": 4}
     asked = request("meta-llama/Llama-3.2-1B", FULL, peft=peft)
-    trial = Trials(locate(str(asked.model), revision=None, offline=True), GPU).run(asked)
-    assert_same(trial.tape, whole_tape(asked))
+    prediction = predictor_of(asked).predict(run_of(asked))
+    assert_same(prediction.tape, whole_tape(asked))
 
 
 def test_of_an_encoder_and_its_decoder_only_one_is_extrapolated() -> None:
@@ -188,38 +203,38 @@ RESIZED = {
 def test_the_first_passes_are_enough_at_another_batch_size_and_sequence_length(name: str) -> None:
     """The optimizer's stretch and the second update follow from a step of another size."""
     asked = RESIZED[name]
-    trials = Trials(locate(str(asked.model), revision=None, offline=True), GPU)
-    before = trials.run(asked)
+    predictor = predictor_of(asked)
+    before = predictor.predict(run_of(asked))
     larger = dataclasses.replace(asked, recipe=dataclasses.replace(asked.recipe, batch_size=5, seq_len=160))
-    trial = trials.run(larger)
-    assert trial.course is before.course
+    prediction = predictor.predict(run_of(larger))
+    assert prediction.template is before.template
     tape = whole_tape(larger)
-    assert_same(trial.tape, tape)
-    assert trial.recipe.batch_size == 5
+    assert_same(prediction.tape, tape)
+    assert prediction.recipe.batch_size == 5
 
 
 def test_first_passes_are_traced_once_for_all_optimizers() -> None:
     """The second optimizer's step at the new size costs no trace."""
     model = "meta-llama/Llama-3.2-1B"
-    trials = Trials(locate(model, revision=None, offline=True), GPU)
+    predictor = predictor_of(request(model, FULL))
     adamw, fused = (Recipe(seq_len=128, batch_size=2, optimizer=name) for name in ("adamw_torch", "adamw_torch_fused"))
     for recipe in (adamw, fused):
-        trials.run(request(model, recipe, peft=LORA))
+        predictor.predict(run_of(request(model, recipe, peft=LORA)))
     others = [request(model, dataclasses.replace(recipe, batch_size=6), peft=LORA) for recipe in (adamw, fused)]
-    assert trials.known(others[1]) is None
-    trials.run(others[0])
-    trial = trials.known(others[1])
-    assert trial is not None
-    assert trial.recipe.optimizer == "adamw_torch_fused"
-    assert_same(trial.tape, whole_tape(others[1]))
+    assert predictor.find_known(run_of(others[1])) is None
+    predictor.predict(run_of(others[0]))
+    prediction = predictor.find_known(run_of(others[1]))
+    assert prediction is not None
+    assert prediction.recipe.optimizer == "adamw_torch_fused"
+    assert_same(prediction.tape, whole_tape(others[1]))
 
 
 def test_a_step_that_runs_other_operations_is_traced_to_its_end() -> None:
     """Two sequences are padded and need a mask, which one has not."""
     model = "meta-llama/Llama-3.2-1B"
-    trials = Trials(locate(model, revision=None, offline=True), GPU)
-    before = trials.run(request(model, FULL))
+    predictor = predictor_of(request(model, FULL))
+    before = predictor.predict(run_of(request(model, FULL)))
     padded = request(model, dataclasses.replace(FULL, batch_size=2))
-    trial = trials.run(padded)
-    assert trial.course is not before.course
-    assert_same(trial.tape, whole_tape(padded))
+    prediction = predictor.predict(run_of(padded))
+    assert prediction.template is not before.template
+    assert_same(prediction.tape, whole_tape(padded))

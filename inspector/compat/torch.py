@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inspector.compat.names import private, private_attribute
-from inspector.runtime.patches import call_at_end
+from inspector.runtime.patches import call_at_end, restore_items_at_end
 
 _SEEN_IN = "2.13.0"
 _TRACE = "tracing"
@@ -133,6 +133,29 @@ accumulate_hooks_of: Callable[[Any], Any] = private_attribute(
     purpose="--fit",
     instead="what tells that a gradient goes through a hook, which no copy of a model has",
 )
+
+_hook_tables = tuple(
+    private(
+        f"torch.nn.modules.module._global_{kind}_hooks{suffix}",
+        seen_in=_SEEN_IN,
+        purpose="building and tracing a model",
+        instead="where hooks on all modules are kept: an interrupt may come before their handles are",
+    )
+    for kind, suffix in (
+        ("module_registration", ""),
+        ("parameter_registration", ""),
+        ("forward_pre", ""),
+        ("forward", ""),
+        ("forward", "_always_called"),
+    )
+)
+
+
+def restore_module_hooks_at_end() -> None:
+    """Have the hooks on all modules of the process as they are now when the innermost `restoring` block ends."""
+    for table in _hook_tables:
+        restore_items_at_end(table)
+
 
 # --- the dispatcher ---------------------------------------------------------------------------------------------------
 

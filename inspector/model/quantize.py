@@ -21,6 +21,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
+from inspector.compat.transformers import mark_quantized
 from inspector.dtypes import QUANTIZATIONS
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_patterns, stored_size
@@ -154,7 +155,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     # dtype of the model then, and not for that of a weight.
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
-            module.config._is_quantized = True
+            mark_quantized(module.config)
     return model
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, ParamSpec
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "replace_attribute",
     "replace_item",
     "restore",
+    "restore_items_at_end",
     "restoring",
 ]
 
@@ -112,6 +113,11 @@ def remove_item(mapping: MutableMapping[Any, Any], key: Any) -> None:
     mapping.pop(key, None)
 
 
+def restore_items_at_end(mapping: MutableMapping[Any, Any]) -> None:
+    """Have all entries of a mapping as they are now when the innermost `restoring` block ends."""
+    call_at_end(_set_items, mapping, dict(mapping))
+
+
 def _set_attribute(owner: Any, name: str, value: Any) -> None:
     """Set an attribute, or take it away."""
     if value is not _ABSENT:
@@ -126,3 +132,9 @@ def _set_item(mapping: MutableMapping[Any, Any], key: Any, value: Any) -> None:
         mapping[key] = value
     else:
         mapping.pop(key, None)
+
+
+def _set_items(mapping: MutableMapping[Any, Any], items: Mapping[Any, Any]) -> None:
+    """Give a mapping exactly these entries."""
+    mapping.clear()
+    mapping.update(items)

@@ -23,7 +23,6 @@ import peft
 import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners import AdaptionPromptModel
-from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
@@ -31,6 +30,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from inspector.compat.peft import BufferDict
+from inspector.compat.torch import children_of, parameters_of
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.adapter.config import plain_config
 from inspector.model.census import BaseCount, count_base
@@ -141,7 +142,7 @@ def detached(model: PeftModel) -> PreTrainedModel:
     for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, ModulesToSaveWrapper):
-                module._modules[name] = child.original_module
+                children_of(module)[name] = child.original_module
     if isinstance(copied.base_model, BaseTuner):
         try:
             base: PreTrainedModel = copied.unload()
@@ -252,10 +253,10 @@ def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[A
     """Give every base parameter the value zero without memory: one real element, expanded to the shape."""
     zeros: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
+        for name, parameter in parameters_of(module).items():
             if parameter is not None:
                 zero = nn.Parameter(torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
-                module._parameters[name] = zeros.setdefault(parameter, zero)
+                parameters_of(module)[name] = zeros.setdefault(parameter, zero)
     return contextlib.nullcontext()
 
 

@@ -19,7 +19,7 @@ _MEASURE = "inspect measure"
 # --- modes and trees --------------------------------------------------------------------------------------------------
 
 if TYPE_CHECKING:
-    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 else:
     TorchDispatchMode = private(
         "torch.utils._python_dispatch.TorchDispatchMode",
@@ -64,12 +64,19 @@ next_sequence_number: Callable[[], int] = private(
     purpose=_TRACE,
     instead="what numbers autograd's nodes: those after the head's belong to the logits",
 )
-sequence_number: Callable[[Any], int] = private(
+_sequence_number_of: Callable[[Any], Callable[[], int]] = private_attribute(
     "torch.autograd.graph.Node._sequence_nr",
     seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what numbers autograd's nodes: those after the head's belong to the logits",
 )
+
+
+def sequence_number(node: Any) -> int:
+    """Return when a node of autograd's graph was made, as `next_sequence_number` counts."""
+    return _sequence_number_of(node)()
+
+
 use_count: Callable[[Any], int] = private(
     "torch.Tensor._use_count",
     seen_in=_SEEN_IN,

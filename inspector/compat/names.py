@@ -45,7 +45,7 @@ class PrivateName:
         """Raise CompatibilityError: the library, its version, the name and the verified versions in one sentence."""
         release = VERIFIED[self.library]
         raise CompatibilityError(
-            f"{self.library} {metadata.version(self.library)} has no {self.path}, which {self.purpose} needs: install "
+            f"{self.library} {metadata.version(self.library)} has no {self.path}, which {self.purpose} needs; use "
             f"{self.library} {release.lowest} to {release.highest}, with which model-inspector is verified."
         )
 

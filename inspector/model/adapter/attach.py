@@ -32,9 +32,10 @@ from transformers.pytorch_utils import Conv1D
 
 from inspector.compat.peft import BufferDict
 from inspector.compat.torch import children_of, parameters_of
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.adapter.config import plain_config
 from inspector.model.census import BaseCount, count_base
+from inspector.model.configuration import said
 from inspector.model.names import fold_names, near_names, own_name
 from inspector.model.skeleton import bounded_modules
 from inspector.records.model import AdapterFacts, MatchedNames
@@ -149,7 +150,7 @@ def detached(model: PeftModel) -> PreTrainedModel:
         except Exception as error:  # not every method of PEFT can be unloaded
             method = _method_name(model.active_peft_config)
             raise UnsupportedModelError(
-                f"PEFT cannot take {method} off again ({one_line(error)}): pass the base model and the PEFT config."
+                f"PEFT cannot take {method} off again ({said(error)}): pass the base model and the PEFT config."
             ) from error
         return base
     if isinstance(copied.base_model, AdaptionPromptModel):
@@ -182,7 +183,7 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
         if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
             return None
         raise UsageError(
-            f"PEFT cannot save this adapter ({one_line(error)}); correct the adapter's configuration."
+            f"PEFT cannot save this adapter ({said(error)}); correct the adapter's configuration."
         ) from error
     entries = sorted(state.items(), key=lambda item: (-_dtype_rank(item[1].dtype), item[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -315,7 +316,7 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
             f"{_method_name(config)} cannot adapt; name linear layers: {linears}."
         )
     return UsageError(
-        f"PEFT refuses {_method_name(config)} on {type(model).__name__} ({one_line(error)}); "
+        f"PEFT refuses {_method_name(config)} on {type(model).__name__} ({said(error)}); "
         "correct the adapter's configuration."
     )
 

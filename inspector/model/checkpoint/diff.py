@@ -23,7 +23,7 @@ import torch
 from transformers import PreTrainedModel
 
 from inspector.compat.transformers import ADJUST_REPORT, adjust_report_of
-from inspector.errors import one_line
+from inspector.errors import CompatibilityError, one_line
 from inspector.model.names import fold_names
 from inspector.model.skeleton import bounded_modules
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
@@ -145,6 +145,8 @@ def _load(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping
                 device_map={"": "meta"},
                 ignore_mismatched_sizes=True,
             )
+    except CompatibilityError:
+        raise
     except Exception as error:  # 400 classes over untrusted names can raise anything
         reason = f"{type(error).__name__}: {one_line(error).rstrip('.!')}"
         if "missing_keys" not in found:

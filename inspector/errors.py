@@ -6,7 +6,8 @@
     ├── DoesNotFitError          1   the step that was to be measured needs more memory than the GPU has free
     ├── UsageError               2   a bad option or value, a target that names no module
     ├── ModelUnavailableError    3   not found, gated, no network, no config
-    └── UnsupportedModelError    4   unknown architecture, untrusted remote code, malformed config
+    ├── UnsupportedModelError    4   unknown architecture, untrusted remote code, malformed config
+    └── CompatibilityError       4   a release of another library lacks a name that the inspector needs
 
 A message is one line that names the cause and the next step. Whatever came from a repository or from the user is
 quoted with `quoted`, so that no control character reaches a terminal.
@@ -15,6 +16,7 @@ quoted with `quoted`, so that no control character reaches a terminal.
 from __future__ import annotations
 
 __all__ = [
+    "CompatibilityError",
     "DoesNotFitError",
     "InspectorError",
     "ModelUnavailableError",
@@ -53,6 +55,12 @@ class ModelUnavailableError(InspectorError):
 
 class UnsupportedModelError(InspectorError):
     """The model cannot be inspected: unknown architecture, untrusted remote code, malformed config."""
+
+    exit_code = 4
+
+
+class CompatibilityError(InspectorError):
+    """A release of torch, transformers or PEFT lacks a private name that the inspector needs (`inspector.compat`)."""
 
     exit_code = 4
 

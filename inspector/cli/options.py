@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from inspector.cli.output import writable
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
+from inspector.compat.verified import VERIFIED
 from inspector.dtypes import DTYPE_CHOICES, QUANTIZATIONS
 from inspector.errors import UsageError
 from inspector.records.fit import QUANTITIES
@@ -94,9 +95,12 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
 
 
-_VERSION = click.version_option(package_name="model-inspector", prog_name="inspect", message="%(prog)s %(version)s")(
-    click.Command("inspect")
-).params[-1]
+_VERSION = click.version_option(
+    package_name="model-inspector",
+    prog_name="inspect",
+    message="%(prog)s %(version)s\nverified with "
+    + ", ".join(f"{name} {releases}" for name, releases in VERIFIED.items()),
+)(click.Command("inspect")).params[-1]
 # The parameters of `inspect MODEL`, in the order of its help.
 PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["model"], shell_complete=complete_model),

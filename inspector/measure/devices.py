@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
+from inspector.compat.torch import clear_cublas_workspaces
 from inspector.errors import UsageError
 from inspector.hardware.platform import Platform, installed_torch
 from inspector.measure.driver import driver_version
@@ -134,7 +135,7 @@ def emptied(device: torch.device) -> Iterator[None]:
 def _empty(device: torch.device) -> None:
     """Give back to the driver all that nothing holds any more."""
     gc.collect()
-    torch._C._cuda_clearCublasWorkspaces()
+    clear_cublas_workspaces()
     with torch.cuda.device(device):
         torch.cuda.empty_cache()
 

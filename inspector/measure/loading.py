@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.compat.torch import buffers_of, parameters_of, storage_address
+from inspector.compat.transformers import INITIALIZED_MARK
 from inspector.model.build import BuiltModel
 from inspector.workloads.base import base_model
 from inspector.workloads.loading import list_in_load_order
@@ -38,12 +40,12 @@ def load_on(built: BuiltModel, device: torch.device) -> None:
     placed: dict[int, Tensor] = {}
     storages: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
     for name, tensor, _ in list_in_load_order(built):
-        storage = (tensor.untyped_storage()._cdata, tensor.shape, tensor.dtype)
+        storage = (storage_address(tensor.untyped_storage()), tensor.shape, tensor.dtype)
         if storage not in storages:
             storages[storage] = _placed(name, tensor, values.get(id(tensor)), device)
         placed[id(tensor)] = _as(tensor, storages[storage])
     for module in model.modules():
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        tables: tuple[dict[str, Any], ...] = (parameters_of(module), buffers_of(module))
         for held in tables:
             for key, old in held.items():
                 if old is not None:
@@ -74,7 +76,7 @@ def _buffer_values(base: Any) -> dict[int, Tensor]:
     buffers = [
         (module, name, buffer)
         for module in base.modules()
-        for name, buffer in module._buffers.items()
+        for name, buffer in buffers_of(module).items()
         if buffer is not None and buffer.device.type == "meta"
     ]
     if not buffers or not hasattr(base, "initialize_weights"):
@@ -83,13 +85,13 @@ def _buffer_values(base: Any) -> dict[int, Tensor]:
     with _only_buffers(base):
         try:
             for module, name, buffer in buffers:
-                module._buffers[name] = real[id(buffer)]
+                buffers_of(module)[name] = real[id(buffer)]
             with contextlib.suppress(NotImplementedError, AttributeError):  # a layer that its class cannot initialise
                 base.initialize_weights()
-            return {id(buffer): module._buffers[name] for module, name, buffer in buffers}
+            return {id(buffer): getattr(module, name) for module, name, buffer in buffers}
         finally:
             for module, name, buffer in buffers:
-                module._buffers[name] = buffer
+                buffers_of(module)[name] = buffer
 
 
 @contextlib.contextmanager
@@ -98,13 +100,13 @@ def _only_buffers(base: nn.Module) -> Iterator[None]:
     flagged: list[tuple[Any, Any]] = []
     wanted = [*((parameter, True) for parameter in base.parameters()), *((module, False) for module in base.modules())]
     for holder, flag in wanted:
-        flagged.append((holder, holder.__dict__.get("_is_hf_initialized")))
-        holder.__dict__["_is_hf_initialized"] = flag
+        flagged.append((holder, holder.__dict__.get(INITIALIZED_MARK)))
+        holder.__dict__[INITIALIZED_MARK] = flag
     try:
         yield
     finally:
         for holder, before in flagged:
             if before is None:
-                holder.__dict__.pop("_is_hf_initialized", None)
+                holder.__dict__.pop(INITIALIZED_MARK, None)
             else:
-                holder.__dict__["_is_hf_initialized"] = before
+                holder.__dict__[INITIALIZED_MARK] = before

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from inspector.compat.torch import record_memory_history
 from inspector.errors import DoesNotFitError, UnsupportedModelError, UsageError, one_line
 from inspector.hardware.catalogue import find
 from inspector.measure.aligning import differing
@@ -141,8 +142,7 @@ def _run(
 ) -> tuple[Figures, list[Differing]]:
     """Run the step; return what the allocator said and, where that differs from the timeline, where it does."""
     watch = Watch(device, timeline.phases)
-    memory: Any = torch.cuda.memory
-    memory._record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
+    record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
     try:
         with quietly():
             run_on(load_workload(run.workload), built, prediction.recipe, device, watch)
@@ -166,7 +166,7 @@ def _run(
             "where, please report it."
         ) from error
     finally:
-        memory._record_memory_history(enabled=None)
+        record_memory_history(enabled=None)
 
 
 def _installed(name: str) -> dict[str, str]:

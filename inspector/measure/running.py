@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from inspector.compat.torch import memory_snapshot
 from inspector.measure.loading import load_on
 from inspector.measure.quantized import load_quantized_on
 from inspector.model.build import BuiltModel
@@ -120,8 +121,7 @@ def run_on(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.
 
 def _recorded_sizes(device: torch.device) -> list[int]:
     """Return the signed sizes that the allocator recorded: a free has that of what was allocated at its address."""
-    memory: Any = torch.cuda.memory
-    history = memory._snapshot(device)["device_traces"][device.index or 0]
+    history = memory_snapshot(device)["device_traces"][device.index or 0]
     sizes: list[int] = []
     alive: dict[int, int] = {}
     for entry in history:

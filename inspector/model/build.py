@@ -37,6 +37,7 @@ from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
+from inspector.runtime.patches import replace_attribute, restoring
 from inspector.runtime.quiet import quietly
 
 __all__ = ["BuiltModel", "build_shallow", "build_whole", "count_model"]
@@ -209,12 +210,9 @@ def _explained(census: Census, comparison: Comparison, stored_elements: int) -> 
 @contextlib.contextmanager
 def _requests(*, allowed: bool) -> Iterator[None]:
     """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does: not all of their calls can be told not to."""
-    before = hub_constants.HF_HUB_OFFLINE
-    hub_constants.HF_HUB_OFFLINE = before or not allowed
-    try:
+    with restoring():
+        replace_attribute(hub_constants, "HF_HUB_OFFLINE", hub_constants.HF_HUB_OFFLINE or not allowed)
         yield
-    finally:
-        hub_constants.HF_HUB_OFFLINE = before
 
 
 def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltModel]:

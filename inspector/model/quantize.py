@@ -21,9 +21,11 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
+from inspector.compat.transformers import mark_quantized
 from inspector.dtypes import QUANTIZATIONS
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_patterns, stored_size
+from inspector.model.configuration import said
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
@@ -100,7 +102,7 @@ def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_qu
         _check_values(config)
     except Exception as error:  # the fields are untrusted
         raise UnsupportedModelError(
-            f"quantization_config of config.json is malformed ({one_line(error)}); correct it."
+            f"quantization_config of config.json is malformed ({said(error)}); correct it."
         ) from error
     return BnbPlan(
         method="int8" if config.load_in_8bit else config.bnb_4bit_quant_type,
@@ -154,7 +156,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     # dtype of the model then, and not for that of a weight.
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
-            module.config._is_quantized = True
+            mark_quantized(module.config)
     return model
 
 

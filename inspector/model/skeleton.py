@@ -26,11 +26,19 @@ from torch.nn.modules.module import (
 )
 from transformers import PretrainedConfig, PreTrainedModel
 
+from inspector.compat.torch import restore_module_hooks_at_end
+from inspector.compat.transformers import (
+    float32_modules_of,
+    from_config_of,
+    model_mapping_of,
+    strict_float32_modules_of,
+)
 from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import architecture_names, find_model_class, said, text_config
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
+from inspector.runtime.patches import call_at_end, restoring
 
 __all__ = ["bounded_modules", "build_skeleton", "choose_class", "choose_dtype"]
 
@@ -61,7 +69,7 @@ def build_skeleton(
     """
     try:
         with bounded_modules(), accelerate.init_empty_weights(include_buffers=True):
-            model: PreTrainedModel = model_class._from_config(config, dtype=dtype)
+            model: PreTrainedModel = from_config_of(model_class)(config, dtype=dtype)
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes over untrusted sizes can raise anything
@@ -127,7 +135,8 @@ def _fallback_class(config: PretrainedConfig, names: list[str]) -> type[PreTrain
     whole = _ENCODER_DECODER_HEADS if getattr(config, "is_encoder_decoder", False) else ()
     towers = _COMPOSITE_HEADS if len(config.sub_configs) > 1 else ()
     for auto_name in (*wanted, *whole, *towers, *_FALLBACK_HEADS):
-        mapping = getattr(getattr(transformers, auto_name, None), "_model_mapping", None)
+        auto_class = getattr(transformers, auto_name, None)
+        mapping = None if auto_class is None else model_mapping_of(auto_class)
         found = None
         with contextlib.suppress(ValueError):  # some mappings name classes that transformers does not have
             found = mapping.get(type(config), None) if mapping is not None else None
@@ -175,15 +184,13 @@ def bounded_modules() -> Iterator[None]:
                 "no real model has so many."
             )
 
-    handles = (
-        register_module_module_registration_hook(count_one),
-        register_module_parameter_registration_hook(count_one),
-    )
-    try:
+    with restoring():
+        # Classes set the default dtype while they are built, and put it back themselves unless interrupted before that.
+        call_at_end(torch.set_default_dtype, torch.get_default_dtype())
+        restore_module_hooks_at_end()
+        register_module_module_registration_hook(count_one)
+        register_module_parameter_registration_hook(count_one)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -192,9 +199,9 @@ def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
     One list holds under float16, the strict one under bfloat16 too (PreTrainedModel._get_dtype_plan, 5.23); patterns
     are searched anywhere in the name (core_model_loading.build_glob_alternation).
     """
-    kept = set(model._keep_in_fp32_modules or ()) if dtype is torch.float16 else set()
+    kept = set(float32_modules_of(model) or ()) if dtype is torch.float16 else set()
     if dtype in (torch.float16, torch.bfloat16):
-        kept |= set(model._keep_in_fp32_modules_strict or ())
+        kept |= set(strict_float32_modules_of(model) or ())
     if not kept:
         return
     pattern = re.compile("|".join(glob.replace("*", ".*") for glob in sorted(kept)))

@@ -17,6 +17,7 @@ from peft.tuners import AdaptionPromptModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
+from inspector.compat.torch import buffers_of, children_of, parameters_of
 from inspector.model.names import fold_indices
 from inspector.model.sizes import count_of, size_of
 from inspector.records.model import TreeRow
@@ -54,7 +55,7 @@ def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wr
     """
     node = _Node(type=_type_name(module), is_list=isinstance(module, _LISTS))
     own: list[Hashable] = []
-    for name, parameter in module._parameters.items():
+    for name, parameter in parameters_of(module).items():
         if parameter is None:
             continue
         counted = parameter not in first_names
@@ -66,7 +67,7 @@ def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wr
         else:
             node.shared_with = owner.removeprefix(wrapped)
         own.append((name, tuple(parameter.shape), parameter.dtype, parameter.requires_grad, counted or owner))
-    for name, child in module._modules.items():
+    for name, child in children_of(module).items():
         if child is None:
             continue
         below = _read(child, f"{path}.{name}" if path else name, first_names, wrapped)
@@ -74,7 +75,7 @@ def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wr
         node.count += below.count
         node.trainable += below.trainable
         node.bytes += below.bytes
-    buffers = tuple((name, tuple(buffer.shape)) for name, buffer in module._buffers.items() if buffer is not None)
+    buffers = tuple((name, tuple(buffer.shape)) for name, buffer in buffers_of(module).items() if buffer is not None)
     node.signature = (
         node.type,
         tuple(own),

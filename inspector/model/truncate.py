@@ -19,6 +19,8 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from inspector.compat.torch import children_of
+
 __all__ = ["shorten"]
 
 # How many periods stay: the first layer of a model may do what others do not, and the last one, too.
@@ -39,7 +41,7 @@ class _Stack:
     @property
     def layers(self) -> nn.ModuleList:
         """Return the list."""
-        layers = self.parent._modules[self.name]
+        layers = children_of(self.parent)[self.name]
         assert isinstance(layers, nn.ModuleList)
         return layers
 
@@ -66,7 +68,7 @@ def shorten(model: PreTrainedModel, more: int = 0) -> int:
     end = stack.start + stack.periods * stack.period
     layers = list(stack.layers)
     counters = _counters(layers)
-    stack.parent._modules[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
+    children_of(stack.parent)[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
     for layer in layers[end:]:
         for name, module in layer.named_modules():
             for attribute in counters.get(name, ()):

@@ -10,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from inspector.runtime.patches import call_at_end, replace_attribute, restoring
 
 __all__ = ["quietly"]
 
@@ -21,18 +25,19 @@ _LOGGERS = ("transformers", "peft", "accelerate", "huggingface_hub", "torch", "b
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Silence warnings, the libraries' loggers and prints for the time of the block."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
+    with restoring():
+        call_at_end(_set_filters, list(warnings.filters))
+        call_at_end(setattr, warnings, "showwarning", warnings.showwarning)
         warnings.simplefilter("ignore")
-        for logger in loggers:
+        for name in ("stdout", "stderr"):
+            replace_attribute(sys, name, io.StringIO())
+        for logger in map(logging.getLogger, _LOGGERS):
+            call_at_end(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
+
+
+def _set_filters(filters: Sequence[Any]) -> None:
+    """Put the filters of warnings back; `resetwarnings` makes Python forget which warnings it has passed over."""
+    warnings.resetwarnings()
+    warnings.filters[:] = filters  # type: ignore[index]  # typed as what nobody writes to

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inspector.errors import InspectorError
 from inspector.records.checkpoint import LeftOut, StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
 from inspector.source.bounded_json import read_object
 
@@ -23,6 +24,8 @@ __all__ = ["load", "save"]
 
 _FORM = 1
 _MOST_BYTES = 48 * 2**20
+# What a note raises that is absent or damaged, or whose values another release wrote in another form.
+_UNREADABLE = (InspectorError, OSError, ValueError, TypeError, LookupError, AttributeError)
 
 
 def load(name: str, commit: str) -> StoredCheckpoint | None:
@@ -30,7 +33,7 @@ def load(name: str, commit: str) -> StoredCheckpoint | None:
     try:
         fields = read_object(_path(name, commit), most_bytes=_MOST_BYTES)
         return _checkpoint(fields["checkpoint"]) if fields["form"] == _FORM else None
-    except Exception:  # absent, damaged, or of another release: it is read anew
+    except _UNREADABLE:  # it is read anew
         return None
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "quiet_client",
     "shown_endpoint",
     "translated_errors",
+    "transport_error",
     "without_password",
 ]
 
@@ -166,7 +167,7 @@ def translated_errors() -> Iterator[None]:
         raise HubError(Cause.REVISION, "no such revision") from error
     except HfHubHTTPError as error:
         raise _http_failure(error) from error
-    except _transport_error() as error:
+    except transport_error() as error:
         raise HubError(Cause.NETWORK, f"{type(error).__name__}: {one_line(error)}") from error
     except EndlessAnswerError as error:
         raise HubError(Cause.NETWORK, f"the answer of {shown_endpoint()} {one_line(error)}") from error
@@ -188,7 +189,7 @@ def _http_failure(error: Any) -> HubError:
     return HubError(Cause.NETWORK if temporary else Cause.REFUSED, f"HTTP {status} from {shown_endpoint()}{said}")
 
 
-def _transport_error() -> type[Exception]:
+def transport_error() -> type[Exception]:
     """Return the base class of what the HTTP library raises.
 
     The client's releases differ in the library (httpx, then httpx2), but each derives its own HTTP error from it.

@@ -19,7 +19,7 @@ from inspector.records.source import Published
 from inspector.source import hub_client
 from inspector.source.bounded_json import MOST_BYTES, parse_object
 from inspector.source.safetensors_header import is_plain_name
-from inspector.source.transport import fetch
+from inspector.source.transport import EndlessAnswerError, fetch
 
 __all__ = ["Repository", "describe", "near_revisions", "other_kind"]
 
@@ -70,7 +70,7 @@ def near_revisions(name: str, revision: str) -> list[str]:
     try:
         refs = _asked(f"/api/models/{name}/refs")
         found = [item["name"] for kind in ("branches", "tags") for item in refs.get(kind) or ()]
-    except Exception:  # a hint that cannot be had is none
+    except _no_hint():
         return []
     names = [each for each in found[:10_000] if isinstance(each, str)]
     like = difflib.get_close_matches(revision, names, n=3, cutoff=0.5)
@@ -80,7 +80,7 @@ def near_revisions(name: str, revision: str) -> list[str]:
 def other_kind(name: str) -> str | None:
     """Return "dataset" or "Space" when the Hub has one by that name, else None."""
     for path, kind in _OTHER_KINDS.items():
-        with contextlib.suppress(Exception):  # a hint that cannot be had is none
+        with contextlib.suppress(*_no_hint()):
             _asked(f"/api/{path}/{name}")
             return kind
     return None
@@ -92,6 +92,12 @@ def _asked(path: str) -> dict[str, Any]:
         return parse_object(answer.content, "it", error=ModelUnavailableError)
     except ModelUnavailableError as error:
         raise ValueError(str(error)) from error
+
+
+def _no_hint() -> tuple[type[Exception], ...]:
+    """Return what is raised where a hint cannot be had: requests that fail, and answers of another form."""
+    forms = (ValueError, TypeError, LookupError, AttributeError)
+    return (hub_client.transport_error(), EndlessAnswerError, OSError, *forms)
 
 
 def _files(siblings: list[Any]) -> tuple[StoredFile, ...]:

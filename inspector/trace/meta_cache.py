@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from inspector.compat.torch import OpOverload, schema_of, storage_address, tree_leaves
 
 __all__ = ["MOST_RESULTS", "Results", "changes_lists_alone", "makes_its_results"]
 
@@ -78,14 +79,14 @@ class Results:
 
 def makes_its_results(func: Any) -> bool:
     """Tell whether an op returns tensors of its own and changes none."""
-    schema = func._schema
+    schema = schema_of(func)
     return bool(schema.returns) and all(item.alias_info is None for item in (*schema.arguments, *schema.returns))
 
 
 def changes_lists_alone(func: Any) -> bool:
     """Tell whether an op is the in-place form of a foreach op."""
-    name = func._schema.name
-    return name.startswith("aten::_foreach_") and name.endswith("_") and not func._schema.returns
+    name = schema_of(func).name
+    return name.startswith("aten::_foreach_") and name.endswith("_") and not schema_of(func).returns
 
 
 def _key(items: Any) -> tuple[Any, ...] | None:
@@ -103,7 +104,7 @@ def _key(items: Any) -> tuple[Any, ...] | None:
             parts.append(nested)
         elif isinstance(item, _PLAIN_TYPES):
             parts.append((type(item), item))  # 1, 1.0 and True are equal
-        elif isinstance(item, torch._ops.OpOverload):
+        elif isinstance(item, OpOverload):
             parts.append(item)
         else:
             return None
@@ -126,7 +127,7 @@ def _outputs(result: Any, arguments: Sequence[Any]) -> _Outputs | None:
 
 def _storages(items: Sequence[Any]) -> list[int]:
     """Return the storages of the tensors among items."""
-    return [item.untyped_storage()._cdata for item in items if isinstance(item, Tensor)]
+    return [storage_address(item.untyped_storage()) for item in items if isinstance(item, Tensor)]
 
 
 def _is_its_layout(item: Any) -> bool:

@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
+
+from inspector.compat.torch import tree_leaves, tree_map
+from inspector.runtime.patches import call_at_end, restoring
 
 __all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "one_thread"]
 
@@ -44,12 +46,10 @@ def one_thread() -> Iterator[None]:
 
     On a machine whose cores were busy the threads of one such op waited 4.5 ms for each other, thousands of times.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with restoring():
+        call_at_end(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _NoValue:

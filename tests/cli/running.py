@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,17 @@ from typing import Any
 from inspector.cli.main import main
 from tests.evidence.zoo.catalogue import FOLDER
 
-__all__ = ["SMALL", "Ran", "assert_refused", "bundled_config", "run", "run_process", "script", "written"]
+__all__ = [
+    "SMALL",
+    "Ran",
+    "assert_refused",
+    "bundled_config",
+    "run",
+    "run_process",
+    "script",
+    "started_process",
+    "written",
+]
 
 # A model of the catalogue that is built in a few hundredths of a second.
 SMALL = "Qwen/Qwen2.5-0.5B"
@@ -75,6 +85,26 @@ def run_process(
         check=False,
     )
     return Ran(code=done.returncode, out=(done.stdout or b"").decode(), err=done.stderr.decode())
+
+
+@contextlib.contextmanager
+def started_process(
+    *command: str, environment: Mapping[str, str] | None = None, own_session: bool = False
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, with `environment` in place of this process's one; none is left when the block ends."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        start_new_session=own_session,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def script(name: str) -> str:

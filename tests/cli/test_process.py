@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from .running import SMALL, assert_refused, run, run_process, script
+from .running import SMALL, assert_refused, run, run_process, script, started_process
 
 INSPECT = script("inspect")
 COUNT = (SMALL, "--offline", "--count-only", "--json")
@@ -35,15 +34,13 @@ def test_the_installed_script_prints_the_report_alone() -> None:
 def test_an_interrupt_while_torch_is_imported_is_one_line() -> None:
     """Ctrl-C during the seconds that the import takes ends with 130."""
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}  # each import is a line on standard error
-    command = subprocess.Popen(
-        [INSPECT, *COUNT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
-    )
-    assert command.stderr is not None
-    for line in command.stderr:
-        if line.rstrip().endswith(" torch.torch_version"):  # torch has begun
-            command.send_signal(signal.SIGINT)
-            break
-    out, err = command.communicate(timeout=60)
+    with started_process(INSPECT, *COUNT, environment=environment) as command:
+        assert command.stderr is not None
+        for line in command.stderr:
+            if line.rstrip().endswith(" torch.torch_version"):  # torch has begun
+                command.send_signal(signal.SIGINT)
+                break
+        out, err = command.communicate(timeout=60)
     ours = [line for line in err.splitlines() if not line.startswith("import time:")]
     assert (command.returncode, out, ours) == (130, "", ["inspect: interrupted"])
 
@@ -52,15 +49,12 @@ def test_an_interrupt_while_torch_is_imported_is_one_line() -> None:
 @pytest.mark.parametrize("delay", [0.05, 0.1, 0.2, 0.5, 1.0])
 def test_an_interrupt_at_any_time_ends_the_command_with_one_line(delay: float, signals: int) -> None:
     """Ctrl-C never hangs, and a second one adds nothing; only what comes before our code runs is Python's to answer."""
-    command = subprocess.Popen([INSPECT, SMALL, "--offline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(delay)
-    for _ in range(signals):
-        command.send_signal(signal.SIGINT)
-        time.sleep(0.001)
-    try:
+    with started_process(INSPECT, SMALL, "--offline") as command:
+        time.sleep(delay)
+        for _ in range(signals):
+            command.send_signal(signal.SIGINT)
+            time.sleep(0.001)
         out, err = command.communicate(timeout=20)
-    finally:
-        command.kill()
     if command.returncode == -signal.SIGINT or "init_import_site" in err:
         assert ", in main\n" not in err
         assert "pipeline.py" not in err
@@ -72,19 +66,14 @@ def test_an_interrupt_at_any_time_ends_the_command_with_one_line(delay: float, s
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_an_interrupt_ends_a_plan_and_its_processes_with_one_line(whole_group: bool) -> None:
     """Ctrl-C reaches all of them at once, as a terminal sends it, or the first alone; none is left behind."""
-    command = subprocess.Popen(
-        [INSPECT, "plan", SMALL, "--offline", "--gpu", "h100"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and command.poll() is None and not children.read_text():
-        time.sleep(0.05)
-    (os.killpg if whole_group else os.kill)(command.pid, signal.SIGINT)
-    out, err = command.communicate(timeout=20)
+    plan = (INSPECT, "plan", SMALL, "--offline", "--gpu", "h100")
+    with started_process(*plan, own_session=True) as command:
+        children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and command.poll() is None and not children.read_text():
+            time.sleep(0.05)
+        (os.killpg if whole_group else os.kill)(command.pid, signal.SIGINT)
+        out, err = command.communicate(timeout=20)
     assert (command.returncode, out, err) == (130, "", "inspect: interrupted\n")
     for _ in range(100):  # children look for their parent five times a second
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir
 
-from tests.cli.running import Ran, assert_refused, run_process
+from tests.cli.running import Ran, assert_refused, run_process, started_process
 from tests.source.loopback_hub import Broken, LoopbackHub
 from tests.source.weight_files import TINY_TENSORS, config_bytes, sharded
 
@@ -51,7 +52,7 @@ print(len(files.checkpoint.tensors))
 
 def read(environment: dict[str, str]) -> None:
     """Read the model in a process of its own, into the cache."""
-    ran = finished(start(sys.executable, "-c", READ, environment=environment))
+    ran = run_in(environment, sys.executable, "-c", READ)
     assert (ran.code, ran.out, ran.err) == (0, f"{len(TINY_TENSORS)}\n", "")
 
 
@@ -60,10 +61,10 @@ def finished(command: subprocess.Popen[str]) -> Ran:
     return Ran(code=command.returncode, out=out, err=err)
 
 
-def start(*command: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
-    )
+def run_in(environment: dict[str, str], *command: str) -> Ran:
+    """Run a command in exactly this environment."""
+    with started_process(*command, environment=environment) as process:
+        return finished(process)
 
 
 def assert_sound(home: Path, server: LoopbackHub) -> None:
@@ -87,12 +88,12 @@ def assert_sound(home: Path, server: LoopbackHub) -> None:
 def test_an_interrupt(fault: str, where: str, server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """Ctrl-C while the server is silent: 130 within a moment."""
     server.broken = Broken(body=b"{}", pause=1.0, headers={"Content-Length": "10"}, where=where)
-    command = start(*COMMAND, environment=surroundings(server, tmp_path / "home"))
-    deadline = time.monotonic() + 30
-    while not any(where in request for request in server.requests) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    command.send_signal(signal.SIGINT)
-    ran = finished(command)
+    with started_process(*COMMAND, environment=surroundings(server, tmp_path / "home")) as command:
+        deadline = time.monotonic() + 30
+        while not any(where in request for request in server.requests) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        command.send_signal(signal.SIGINT)
+        ran = finished(command)
     assert (ran.code, ran.out, ran.err) == (130, "", "inspect: interrupted\n")
     told(SECTION, f"Ctrl-C {fault}", ran)
     assert_sound(tmp_path / "home", server)
@@ -127,14 +128,14 @@ def test_a_read_only_cache(server: LoopbackHub, tmp_path: Path, told: Told) -> N
         path.chmod(0o555)
     asked = len(server.requests)
     try:
-        ran = finished(start(*without_privileges(), *COMMAND, environment=environment))
+        ran = run_in(environment, *without_privileges(), *COMMAND)
         assert ran.report["checkpoint"]["tensors"] == len(TINY_TENSORS)
         # The client asks for a list of its own once a day; it is not the model.
         asked_for = [request for request in server.requests[asked:] if "harnesses" not in request]
         assert asked_for == ["GET /api/models/org/model"]
         told(SECTION, "The cache is read-only and has the model", ran)
         server.host("org/model", {"config.json": config_bytes(vocab_size=11)}, commit="second")
-        ran = finished(start(*without_privileges(), *COMMAND, environment=environment))
+        ran = run_in(environment, *without_privileges(), *COMMAND)
         assert_refused(ran, 3, "set HF_HOME")
         told(SECTION, "The cache is read-only and has another commit", ran)
     finally:
@@ -156,7 +157,7 @@ def test_a_full_disk(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """No file may grow beyond 100 bytes here: config.json cannot be kept, and nothing half-written stays."""
     environment = surroundings(server, tmp_path / "home")
     arguments = (sys.executable, "-B", "-c", LIMITED)
-    ran = finished(start(*arguments, "100", *COMMAND[3:], environment=environment))
+    ran = run_in(environment, *arguments, "100", *COMMAND[3:])
     assert_refused(ran, 3, "set HF_HOME")
     told(SECTION, "The disk is full (no file may grow beyond 100 bytes): config.json cannot be kept", ran)
     assert_sound(tmp_path / "home", server)
@@ -166,7 +167,7 @@ def test_a_disk_that_is_full_for_the_headers(server: LoopbackHub, tmp_path: Path
     """config.json fits, the note of the headers does not: the report is whole, and nothing of the note stays."""
     environment = surroundings(server, tmp_path / "home")
     arguments = (sys.executable, "-B", "-c", LIMITED)
-    ran = finished(start(*arguments, "600", *COMMAND[3:], environment=environment))
+    ran = run_in(environment, *arguments, "600", *COMMAND[3:])
     assert ran.report["checkpoint"]["tensors"] == len(TINY_TENSORS)
     assert not [path for path in (tmp_path / "home" / "assets").rglob("*") if path.is_file()]
     told(SECTION, "The disk is full: what was read of the headers cannot be kept", ran)
@@ -180,7 +181,7 @@ def test_an_output_that_does_not_fit(server: LoopbackHub, tmp_path: Path, told: 
     output = tmp_path / "report.json"
     output.write_text("old")
     limited = (sys.executable, "-B", "-c", LIMITED, "600", *COMMAND[3:], "--output", str(output))
-    ran = finished(start(*limited, environment=environment))
+    ran = run_in(environment, *limited)
     assert_refused(ran, 2, "--output")
     assert output.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "report.json"]
@@ -192,7 +193,7 @@ def test_an_unset_home(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     environment = surroundings(server, tmp_path / "home")
     del environment["HF_HOME"], environment["HOME"]
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "xdg")}
-    ran = finished(start(*COMMAND, environment=environment))
+    ran = run_in(environment, *COMMAND)
     assert ran.report["checkpoint"]["tensors"] == len(TINY_TENSORS)
     told(SECTION, "HOME is not set", ran)
 
@@ -200,7 +201,7 @@ def test_an_unset_home(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
 def test_a_home_that_is_no_directory(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """HF_HOME below a file."""
     (tmp_path / "file").touch()
-    ran = finished(start(*COMMAND, environment=surroundings(server, tmp_path / "file" / "home")))
+    ran = run_in(surroundings(server, tmp_path / "file" / "home"), *COMMAND)
     assert_refused(ran, 3, "set HF_HOME")
     told(SECTION, "HF_HOME is no directory", ran)
 
@@ -208,8 +209,9 @@ def test_a_home_that_is_no_directory(server: LoopbackHub, tmp_path: Path, told: 
 def test_two_runs_at_once(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """Both download and keep the same files; both reports are whole and equal."""
     environment = surroundings(server, tmp_path / "home")
-    both = [start(*COMMAND, environment=environment) for _ in range(2)]
-    first, second = (finished(command) for command in both)
+    running = functools.partial(started_process, *COMMAND, environment=environment)
+    with running() as one, running() as other:
+        first, second = finished(one), finished(other)
     assert first.report["checkpoint"] == second.report["checkpoint"]
     told(SECTION, "Two runs at once on one empty cache", first)
     assert_sound(tmp_path / "home", server)

@@ -16,6 +16,7 @@ from inspector.cli.options import FORMATS, Job, job_of, parameters_without
 from inspector.cli.output import opened
 from inspector.errors import UsageError
 from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.runtime.patches import replace_item, restoring
 
 __all__ = ["plan"]
 
@@ -68,12 +69,12 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
 
 def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
     """Trace the ways to train, print or write them, and return the exit code."""
-    # The ways are traced in forked processes, which a driver that was woken up does not survive. No GPU is used here.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from inspector.pipeline import plan as planned
     from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
 
-    with progress_shown(shown=job.progress, color=job.color) as progress:
+    with restoring(), progress_shown(shown=job.progress, color=job.color) as progress:
+        # The ways are traced in forked processes, which a driver that was woken up does not survive. No GPU is used.
+        replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
         made = planned(job.request, quantities, progress)
     with opened(job.output) as stream:
         if job.format == "json":

@@ -23,7 +23,6 @@ import peft
 import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners import AdaptionPromptModel
-from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
@@ -31,9 +30,12 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
+from inspector.compat.peft import BufferDict
+from inspector.compat.torch import children_of, parameters_of
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.adapter.config import plain_config
 from inspector.model.census import BaseCount, count_base
+from inspector.model.configuration import said
 from inspector.model.names import fold_names, near_names, own_name
 from inspector.model.skeleton import bounded_modules
 from inspector.records.model import AdapterFacts, MatchedNames
@@ -141,14 +143,14 @@ def detached(model: PeftModel) -> PreTrainedModel:
     for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, ModulesToSaveWrapper):
-                module._modules[name] = child.original_module
+                children_of(module)[name] = child.original_module
     if isinstance(copied.base_model, BaseTuner):
         try:
             base: PreTrainedModel = copied.unload()
         except Exception as error:  # not every method of PEFT can be unloaded
             method = _method_name(model.active_peft_config)
             raise UnsupportedModelError(
-                f"PEFT cannot take {method} off again ({one_line(error)}): pass the base model and the PEFT config."
+                f"PEFT cannot take {method} off again ({said(error)}): pass the base model and the PEFT config."
             ) from error
         return base
     if isinstance(copied.base_model, AdaptionPromptModel):
@@ -181,7 +183,7 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
         if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
             return None
         raise UsageError(
-            f"PEFT cannot save this adapter ({one_line(error)}); correct the adapter's configuration."
+            f"PEFT cannot save this adapter ({said(error)}); correct the adapter's configuration."
         ) from error
     entries = sorted(state.items(), key=lambda item: (-_dtype_rank(item[1].dtype), item[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -252,10 +254,10 @@ def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[A
     """Give every base parameter the value zero without memory: one real element, expanded to the shape."""
     zeros: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
+        for name, parameter in parameters_of(module).items():
             if parameter is not None:
                 zero = nn.Parameter(torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
-                module._parameters[name] = zeros.setdefault(parameter, zero)
+                parameters_of(module)[name] = zeros.setdefault(parameter, zero)
     return contextlib.nullcontext()
 
 
@@ -314,7 +316,7 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
             f"{_method_name(config)} cannot adapt; name linear layers: {linears}."
         )
     return UsageError(
-        f"PEFT refuses {_method_name(config)} on {type(model).__name__} ({one_line(error)}); "
+        f"PEFT refuses {_method_name(config)} on {type(model).__name__} ({said(error)}); "
         "correct the adapter's configuration."
     )
 

@@ -22,11 +22,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from inspector.errors import one_line
+from inspector.compat.transformers import ADJUST_REPORT, adjust_report_of
+from inspector.errors import CompatibilityError, one_line
 from inspector.model.names import fold_names
 from inspector.model.skeleton import bounded_modules
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.notice import Notice
+from inspector.runtime.patches import replace_item, restoring
 
 __all__ = ["TORCH_DTYPES", "NotComparableError", "compare", "comparison_notices", "loading_one_by_one"]
 
@@ -143,6 +145,8 @@ def _load(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping
                 device_map={"": "meta"},
                 ignore_mismatched_sizes=True,
             )
+    except CompatibilityError:
+        raise
     except Exception as error:  # 400 classes over untrusted names can raise anything
         reason = f"{type(error).__name__}: {one_line(error).rstrip('.!')}"
         if "missing_keys" not in found:
@@ -165,10 +169,10 @@ def _outspoken(model_class: type[PreTrainedModel], found: dict[str, Any]) -> typ
             unexpected_keys=set(report.unexpected_keys),
             mismatched_keys=set(report.mismatched_keys),
         )
-        model_class._adjust_missing_and_unexpected_keys(self, report)
+        adjust_report_of(model_class)(self, report)
 
     # Conversions are looked up by the name of the class, and code from elsewhere is told by its module.
-    fields = {"_adjust_missing_and_unexpected_keys": adjust, "__module__": model_class.__module__}
+    fields = {ADJUST_REPORT: adjust, "__module__": model_class.__module__}
     return type(model_class.__name__, (model_class,), fields)
 
 
@@ -184,16 +188,9 @@ def loading_one_by_one() -> Iterator[None]:
     Without data to read 18,867 tensors take 1.6 s instead of 3.6; on a GPU, what threads leave between blocks is
     chance.
     """
-    name = "HF_DEACTIVATE_ASYNC_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
+    with restoring():
+        replace_item(os.environ, "HF_DEACTIVATE_ASYNC_LOAD", "1")
         yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _stored_names(unexpected: set[str], stored: Mapping[str, StoredTensor], model: PreTrainedModel) -> set[str]:

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from inspector.compat.transformers import float32_modules_of
 from inspector.errors import one_line, quoted
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
@@ -154,7 +155,7 @@ def _selection(model: PreTrainedModel, config: Mapping[str, Any], format_: Forma
         return lambda name: not f".{name}".endswith(ends)
     plain = None if listed is None else [name.removeprefix("re:") for name in listed]
     skipped = HfQuantizer.get_modules_to_not_convert(
-        model, plain, list(model._keep_in_fp32_modules or ()), add_default_skips=format_.skips is Skips.ALWAYS
+        model, plain, list(float32_modules_of(model) or ()), add_default_skips=format_.skips is Skips.ALWAYS
     )
     # One pattern for all: a module that is held against hundreds of names compiles each of them anew.
     pattern = "|".join(f"(?:{name})" for name in skipped)

@@ -24,7 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.compat.torch import make_subclass
 from inspector.quantization.bitsandbytes.products import is_fused
+from inspector.runtime.patches import replace_item, restore_items_at_end, restoring
 
 __all__ = [
     "Int8Params",
@@ -50,29 +52,24 @@ _TABLE = 256
 # The table of 8-bit absmax values is made once for each device and shared by all weights (functional.py, name2qmap).
 _TABLES: dict[str, Tensor] = {}
 # The GPU whose choice between the fused product and a dequantized weight is followed.
-_GPU: list[tuple[tuple[int, int], int]] = [((8, 0), 108)]
+_GPU: dict[str, tuple[tuple[int, int], int]] = {"followed": ((8, 0), 108)}
 
 
 @contextlib.contextmanager
 def products_on(capability: tuple[int, int], multiprocessors: int) -> Iterator[None]:
     """Choose kernels as a GPU of this compute capability does inside the block."""
-    _GPU.append((capability, multiprocessors))
-    try:
+    with restoring():
+        replace_item(_GPU, "followed", (capability, multiprocessors))
         yield
-    finally:
-        _GPU.pop()
 
 
 @contextlib.contextmanager
 def shared_tables() -> Iterator[None]:
     """Make the tables that weights share anew inside the block, as the first load of a process does."""
-    before = dict(_TABLES)
-    _TABLES.clear()
-    try:
-        yield
-    finally:
+    with restoring():
+        restore_items_at_end(_TABLES)
         _TABLES.clear()
-        _TABLES.update(before)
+        yield
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,7 +125,7 @@ class Params4bit(nn.Parameter):
         quant_storage: torch.dtype = torch.uint8,
     ) -> Params4bit:
         """Make a parameter that is still to be quantized."""
-        self: Params4bit = torch.Tensor._make_subclass(cls, data, requires_grad)
+        self: Params4bit = make_subclass(cls, data, requires_grad)
         self.blocksize = _BLOCK
         self.compress_statistics = compress_statistics
         self.quant_type = quant_type
@@ -174,7 +171,7 @@ class Int8Params(nn.Parameter):
         cls, data: Tensor, requires_grad: bool = False, *, has_fp16_weights: bool = False, **_unused: Any
     ) -> Int8Params:
         """Make a parameter that is still to be quantized."""
-        self: Int8Params = torch.Tensor._make_subclass(cls, data, requires_grad)
+        self: Int8Params = make_subclass(cls, data, requires_grad)
         self.CB = None
         self.SCB = None
         self.has_fp16_weights = has_fp16_weights
@@ -354,7 +351,7 @@ def _gemm_4bit(x: Tensor, packed: Tensor, state: QuantState, bias: Tensor | None
 
 def _is_fused(x: Tensor, rows: int, columns: int) -> bool:
     """Tell whether the GPU multiplies without a dequantized weight."""
-    capability, multiprocessors = _GPU[-1]
+    capability, multiprocessors = _GPU["followed"]
     return is_fused(
         x.numel() // columns,
         rows,

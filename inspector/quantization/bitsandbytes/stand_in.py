@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 import transformers.integrations.bitsandbytes as integration
 
 from inspector.quantization.bitsandbytes import modules
+from inspector.runtime.patches import call_at_end, replace_item, restoring
 
 __all__ = ["bitsandbytes_stand_in"]
 
@@ -29,37 +29,35 @@ _COPIES: dict[str, ModuleType] = {}
 @contextlib.contextmanager
 def bitsandbytes_stand_in() -> Iterator[None]:
     """Stand in for bitsandbytes inside the block."""
-    with contextlib.ExitStack() as undo:
+    with restoring():
         stand_in = _stand_in()
-        _put(undo, sys.modules, _NAME, stand_in)
-        _put(undo, vars(integration), "bnb", stand_in)
+        replace_item(sys.modules, _NAME, stand_in)
+        replace_item(vars(integration), "bnb", stand_in)
         asked = [name for name, module in sys.modules.items() if name.startswith("peft.") and module is not None]
         for name in asked:
             values = vars(sys.modules[name])
             for question in _QUESTIONS:
                 if question in values:
-                    _put(undo, values, question, _yes)
-        undo.enter_context(_own_layers())
+                    replace_item(values, question, _yes)
+        before = _layer_modules()
+        call_at_end(_put_layers_back, before)
+        for name in before:
+            del sys.modules[name]
+        sys.modules.update(_COPIES)
         yield
 
 
-@contextlib.contextmanager
-def _own_layers() -> Iterator[None]:
-    """Keep what PEFT defines on the stand-in apart from what it has defined on the library, if that is installed."""
-    before = _layer_modules()
-    for name in before:
-        del sys.modules[name]
-    sys.modules.update(_COPIES)
-    try:
-        yield
-    finally:
-        _COPIES.update(_layer_modules())
-        for name in _COPIES:
-            sys.modules.pop(name, None)
-            vars(sys.modules[name.rpartition(".")[0]]).pop("bnb", None)
-        sys.modules.update(before)
-        for name, module in before.items():
-            vars(sys.modules[name.rpartition(".")[0]])["bnb"] = module
+def _put_layers_back(before: dict[str, ModuleType]) -> None:
+    """Keep what PEFT has defined on the stand-in apart from what it has defined on the library, if that is there."""
+    for name, module in _layer_modules().items():
+        if module is not before.get(name):
+            _COPIES[name] = module
+    for name in _COPIES.keys() - before.keys():
+        sys.modules.pop(name, None)
+        vars(sys.modules[name.rpartition(".")[0]]).pop("bnb", None)
+    sys.modules.update(before)
+    for name, module in before.items():
+        vars(sys.modules[name.rpartition(".")[0]])["bnb"] = module
 
 
 def _layer_modules() -> dict[str, ModuleType]:
@@ -69,15 +67,6 @@ def _layer_modules() -> dict[str, ModuleType]:
         for name, module in sys.modules.items()
         if name.startswith("peft.tuners.") and name.endswith(".bnb") and module is not None
     }
-
-
-def _put(undo: contextlib.ExitStack, where: dict[str, Any], name: str, value: Any) -> None:
-    """Set an entry, and have it put back."""
-    if name in where:
-        undo.callback(where.__setitem__, name, where[name])
-    else:
-        undo.callback(where.pop, name, None)
-    where[name] = value
 
 
 def _yes() -> bool:

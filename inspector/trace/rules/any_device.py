@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from inspector.compat.torch import dispatcher_rules
+from inspector.runtime.patches import replace_attribute, restoring
 
 __all__ = ["as_on_a_device"]
 
@@ -18,15 +20,11 @@ __all__ = ["as_on_a_device"]
 @contextlib.contextmanager
 def as_on_a_device() -> Iterator[None]:
     """Let meta tensors go the ways of tensors with data inside the block."""
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("one_hot", _one_hot, "AutogradMeta")
-    original = PreTrainedModel.warn_if_padding_and_no_attention_mask
-    PreTrainedModel.warn_if_padding_and_no_attention_mask = _look_for_padding  # type: ignore[method-assign]
-    try:
+    with restoring():
+        library = dispatcher_rules("aten")
+        library.impl("one_hot", _one_hot, "AutogradMeta")
+        replace_attribute(PreTrainedModel, "warn_if_padding_and_no_attention_mask", _look_for_padding)
         yield
-    finally:
-        PreTrainedModel.warn_if_padding_and_no_attention_mask = original  # type: ignore[method-assign]
-        library._destroy()
 
 
 def _one_hot(indices: Tensor, num_classes: int = -1) -> Tensor:

@@ -20,10 +20,21 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["FLOAT32", "FLOAT32_RESULT", "LOWER_PRECISION", "WIDEST", "autocast_for_meta", "autocast_rules"]
+from inspector.compat.torch import (
+    autocast_key,
+    below_autocast,
+    dispatcher_rules,
+    has_kernel_for_key,
+    is_key_excluded,
+    is_key_included,
+    is_view,
+    schema_of,
+    set_key_excluded,
+    set_key_included,
+)
+from inspector.runtime.patches import call_at_end, replace_attribute, restoring
 
-_KEY = "AutocastIPU"
-_OFF_BELOW = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _KEY))
+__all__ = ["FLOAT32", "FLOAT32_RESULT", "LOWER_PRECISION", "WIDEST", "autocast_for_meta", "autocast_rules"]
 
 # The lists of ATen/autocast_mode.h. An op that the installed torch does not list for CUDA gets no kernel.
 LOWER_PRECISION = (
@@ -62,24 +73,23 @@ WIDEST = (
 @contextlib.contextmanager
 def autocast_rules() -> Iterator[None]:
     """Make meta tensors follow CUDA's autocast inside the block, wherever autocast is on."""
-    library = torch.library.Library("aten", "IMPL")
-    others = torch.library.Library("_", "IMPL")
-    others.fallback(torch.library.fallthrough_kernel, _KEY)
-    casts = _Casts()
-    for policy, names in ((_lower, LOWER_PRECISION), (_float32, FLOAT32), (_widest, WIDEST)):
-        for name in filter(_is_listed, names):
-            library.impl(name, _Casting(_overload(name), policy, casts), _KEY)
-    for name in filter(_is_listed, FLOAT32_RESULT):
-        library.impl(name, _asking_float32(_overload(name)), _KEY)
-    for name in filter(_is_listed, _WITH_DTYPE):
-        library.impl(name, _appending_float32(_overload(name), _overload(f"norm.{_WITH_DTYPE[name]}")), _KEY)
-    library.impl(_UNSCALE, _unscale, _KEY)
-    try:
-        with _switched_on(), _cleared_by_torch(casts):
-            yield
-    finally:
-        library._destroy()
-        others._destroy()
+    key = autocast_key()
+    with restoring():
+        library, others = dispatcher_rules("aten"), dispatcher_rules("_")
+        others.fallback(torch.library.fallthrough_kernel, key)
+        casts = _Casts()
+        for policy, names in ((_lower, LOWER_PRECISION), (_float32, FLOAT32), (_widest, WIDEST)):
+            for name in filter(_is_listed, names):
+                library.impl(name, _Casting(_overload(name), policy, casts), key)
+        for name in filter(_is_listed, FLOAT32_RESULT):
+            library.impl(name, _asking_float32(_overload(name)), key)
+        for name in filter(_is_listed, _WITH_DTYPE):
+            norm = _appending_float32(_overload(name), _overload(f"norm.{_WITH_DTYPE[name]}"))
+            library.impl(name, norm, key)
+        library.impl(_UNSCALE, _unscale, key)
+        _clear_with_torch(casts)
+        _switch_on(key)
+        yield
 
 
 @contextlib.contextmanager
@@ -105,31 +115,20 @@ def autocast_for_meta() -> Iterator[None]:
         make(self, "cuda", dtype, False, cache_enabled)
         self._enabled = enabled
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_replaced(torch.autocast, "__init__", make_for_cuda))
+    with restoring():
+        replace_attribute(torch.autocast, "__init__", make_for_cuda)
         for module, name in (
             (torch, "is_autocast_enabled"),
             (torch, "get_autocast_dtype"),
             (torch.amp, "is_autocast_available"),
         ):
-            stack.enter_context(_replaced(module, name, _of_cuda(getattr(module, name))))
+            replace_attribute(module, name, _of_cuda(getattr(module, name)))
         yield
 
 
 def _of_cuda(query: Callable[..., Any]) -> Callable[..., Any]:
     """Return a query of a device type's autocast that answers for CUDA where it is asked about meta."""
     return lambda *device_type: query(*("cuda" if name == "meta" else name for name in device_type))
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute inside the block."""
-    original = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
@@ -151,7 +150,7 @@ class _Casts:
             and tensor.dtype is torch.float32
             and tensor.requires_grad
             and tensor.is_leaf
-            and not tensor._is_view()
+            and not is_view(tensor)
             and torch.is_autocast_cache_enabled()
         )
         if not is_kept:
@@ -168,8 +167,7 @@ class _Casts:
         self._alive.clear()
 
 
-@contextlib.contextmanager
-def _cleared_by_torch(casts: _Casts) -> Iterator[None]:
+def _clear_with_torch(casts: _Casts) -> None:
     """Drop the casts when torch drops its own, as the outermost `torch.autocast` does when it ends."""
     clear = torch.clear_autocast_cache
 
@@ -177,8 +175,7 @@ def _cleared_by_torch(casts: _Casts) -> Iterator[None]:
         clear()
         casts.clear()
 
-    with _replaced(torch, "clear_autocast_cache", clear_both):
-        yield
+    replace_attribute(torch, "clear_autocast_cache", clear_both)
 
 
 # --- the kernels ------------------------------------------------------------------------------------------------------
@@ -199,7 +196,7 @@ class _Casting:
 
         Copies that nothing keeps die in the opposite order, as C++ ends temporaries: the first one first.
         """
-        with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+        with below_autocast():
             if not torch.is_autocast_enabled("cuda"):
                 return self.op(*args, **kwargs)
             dtype = self.policy([tensor for argument in args for tensor in _eligible(argument)])
@@ -236,12 +233,12 @@ def _widest(tensors: list[Tensor]) -> torch.dtype:
 
 def _asking_float32(op: Any) -> Callable[..., Any]:
     """Return the kernel of an op that is asked for a float32 result unless the caller asked for a dtype."""
-    names = [argument.name for argument in op._schema.arguments]
-    by_name = next(argument.kwarg_only for argument in op._schema.arguments if argument.name == "dtype")
+    names = [argument.name for argument in schema_of(op).arguments]
+    by_name = next(argument.kwarg_only for argument in schema_of(op).arguments if argument.name == "dtype")
     position = names.index("dtype")
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+        with below_autocast():
             if torch.is_autocast_enabled("cuda") and _is_eligible(args[0]):
                 if by_name:
                     kwargs = {**kwargs, "dtype": kwargs.get("dtype") or torch.float32}
@@ -254,13 +251,13 @@ def _asking_float32(op: Any) -> Callable[..., Any]:
 
 def _appending_float32(op: Any, with_dtype: Any) -> Callable[..., Any]:
     """Return the kernel of a norm whose overload with a dtype is asked for float32 instead."""
-    count = len(op._schema.arguments)
+    count = len(schema_of(op).arguments)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+        with below_autocast():
             if not (torch.is_autocast_enabled("cuda") and _is_eligible(args[0])):
                 return op(*args, **kwargs)
-            defaults = tuple(argument.default_value for argument in op._schema.arguments[len(args) : count])
+            defaults = tuple(argument.default_value for argument in schema_of(op).arguments[len(args) : count])
             return with_dtype(*args, *defaults, dtype=torch.float32)
 
     return run
@@ -268,7 +265,7 @@ def _appending_float32(op: Any, with_dtype: Any) -> Callable[..., Any]:
 
 def _unscale(gradients: list[Tensor], found_inf: Tensor, inverse_scale: Tensor) -> None:
     """Unscale gradients in place; CUDA has a kernel for float16 and float32 only (native/cuda/AmpKernels.cu)."""
-    with torch._C._ExcludeDispatchKeyGuard(_OFF_BELOW):
+    with below_autocast():
         if any(gradient.dtype is torch.bfloat16 for gradient in gradients):
             raise NotImplementedError(f"\"{_UNSCALE}cuda\" not implemented for 'BFloat16'")
         _overload(_UNSCALE)(gradients, found_inf, inverse_scale)
@@ -288,7 +285,7 @@ def _is_eligible(tensor: Tensor) -> bool:
 
 def _is_listed(name: str) -> bool:
     """Tell whether the installed torch lists an op for CUDA."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCUDA")
+    return has_kernel_for_key(f"aten::{name}", "AutocastCUDA")
 
 
 def _overload(name: str) -> Any:
@@ -297,15 +294,9 @@ def _overload(name: str) -> Any:
     return getattr(getattr(torch.ops.aten, base), overload or "default")
 
 
-@contextlib.contextmanager
-def _switched_on() -> Iterator[None]:
+def _switch_on(key: str) -> None:
     """Send every op of this thread, and of the backward passes that it starts, through the key."""
-    was_included = torch._C._dispatch_tls_is_dispatch_key_included(_KEY)
-    was_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_KEY)
-    torch._C._dispatch_tls_set_dispatch_key_included(_KEY, True)
-    torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, False)
-    try:
-        yield
-    finally:
-        torch._C._dispatch_tls_set_dispatch_key_included(_KEY, was_included)
-        torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, was_excluded)
+    call_at_end(set_key_included, key, is_key_included(key))
+    call_at_end(set_key_excluded, key, is_key_excluded(key))
+    set_key_included(key, True)
+    set_key_excluded(key, False)

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.compat.torch import dispatcher_rules
 from inspector.hardware.platform import Platform
+from inspector.runtime.patches import restoring
 from inspector.trace.rules.autocast import autocast_for_meta
 from inspector.trace.rules.foreach import foreach_as_on_cuda
 from inspector.trace.rules.sdpa import Attention
@@ -26,8 +28,6 @@ aten = torch.ops.aten
 @contextlib.contextmanager
 def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]:
     """Make meta tensors follow the rules of CUDA on `platform` inside the block."""
-    # Replacing a kernel is the purpose here; torch warns about it once for each op.
-    library = torch.library.Library("aten", "IMPL")
     rules: dict[str, Callable[..., Any]] = {
         "scaled_dot_product_attention": Attention(platform, sdpa_backend),
         "softmax.int": _softmax,
@@ -36,13 +36,13 @@ def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]
     }
     if platform.compute_capability < (8, 0) and hasattr(torch.ops.transformers, "grouped_mm_fallback"):
         rules["_grouped_mm"] = _grouped_mm
-    for name, rule in rules.items():
-        library.impl(name, rule, "AutogradMeta")
-    try:
+    with restoring():
+        # Replacing a kernel is the purpose here; torch warns about it once for each op.
+        library = dispatcher_rules("aten")
+        for name, rule in rules.items():
+            library.impl(name, rule, "AutogradMeta")
         with autocast_for_meta(), foreach_as_on_cuda():
             yield
-    finally:
-        library._destroy()
 
 
 def _softmax(values: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:

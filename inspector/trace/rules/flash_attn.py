@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import modeling_flash_attention_utils, modeling_utils
 
+from inspector.compat.transformers import attention_of, compatible_flash_implementations, flash_attention_names
 from inspector.errors import UsageError, one_line
 from inspector.hardware.platform import Platform
+from inspector.runtime.patches import replace_item, restoring
 from inspector.trace.kernels.attention import flash_splits
 
 __all__ = ["FLASH_ATTENTION_2", "flash_attention_package", "use_attention"]
@@ -44,13 +45,11 @@ def flash_attention_package(platform: Platform, attention: str) -> Iterator[None
             f"flash_attention_2 runs on compute capability 8.0 (Ampere) and newer, and this GPU has {major}.{minor}; "
             f"{_INSTEAD}."
         )
-    with contextlib.ExitStack() as undone:
+    with restoring():
         for namespace, values in _replaced(platform):
             for name, value in values.items():
-                # Names come and go between releases of transformers 5; those that a release has are the ones it uses.
                 if name in namespace:
-                    undone.callback(namespace.__setitem__, name, namespace[name])
-                    namespace[name] = value
+                    replace_item(namespace, name, value)
         yield
 
 
@@ -58,7 +57,7 @@ def use_attention(model: Any, attention: str) -> None:
     """Give a model an attention implementation; raise UsageError where its class has no such one."""
     name = type(model).__name__
     instead = _INSTEAD if attention == FLASH_ATTENTION_2 else "use --attention sdpa"
-    compatible = getattr(model, "_compatible_flash_implementations", None)
+    compatible = compatible_flash_implementations(model)
     if attention == FLASH_ATTENTION_2 and compatible and attention not in compatible:
         # transformers would take another one, and ask the Hub for its kernels.
         raise UsageError(f"{name} runs with {one_line(compatible[0])} and not with {attention}; {_INSTEAD}.")
@@ -66,7 +65,7 @@ def use_attention(model: Any, attention: str) -> None:
         model.set_attn_implementation(attention)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{name} does not support {attention} ({one_line(error, 80)}); {instead}.") from error
-    if model.config._attn_implementation != attention:  # transformers only warns where it cannot be changed
+    if attention_of(model.config) != attention:  # transformers only warns where it cannot be changed
         raise UsageError(f"{name} does not support {attention}; {instead}.")
 
 
@@ -103,22 +102,7 @@ def _replaced(platform: Platform) -> Iterator[tuple[dict[Any, Any], dict[Any, An
     ) -> Tensor:
         return _attend(platform, q, k, v, cu_seqlens_q, dropout_p)
 
-    # transformers reads from the signature what the package knows.
-    process = modeling_flash_attention_utils._lazy_define_process_function(flash_attn_varlen_func)
-    yield (
-        vars(modeling_flash_attention_utils),
-        {
-            "_loaded_implementation": FLASH_ATTENTION_2,
-            "_flash_fn": flash_attn_func,
-            "_flash_varlen_fn": flash_attn_varlen_func,
-            "_pad_fn": _pad_input,
-            "_process_flash_kwargs_fn": process,
-        },
-    )
-    # Early releases ask this function, later ones a table of the releases of flash-attn.
-    yield vars(modeling_utils), {"is_flash_attn_2_available": _yes}
-    table = getattr(modeling_flash_attention_utils, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
-    yield table, {2: {**table.get(2, {}), "general_availability_check": _yes}}
+    yield from flash_attention_names(FLASH_ATTENTION_2, flash_attn_func, flash_attn_varlen_func, _pad_input, _yes)
 
 
 def _yes(*_: Any, **__: Any) -> bool:

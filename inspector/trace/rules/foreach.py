@@ -12,27 +12,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from torch.optim import optimizer as _optimizers
-from torch.utils import _foreach_utils
+from inspector.compat.torch import foreach_device_functions
+from inspector.runtime.patches import replace_attribute, restoring
 
 __all__ = ["foreach_as_on_cuda"]
-
-# The functions, and where torch looks them up (torch/optim/optimizer.py imports both by name).
-_ASKED = tuple(
-    (module, f"_get_{kind}_kernels_supported_devices")
-    for module in (_foreach_utils, _optimizers)
-    for kind in ("foreach", "fused")
-)
 
 
 @contextlib.contextmanager
 def foreach_as_on_cuda() -> Iterator[None]:
     """Let torch choose foreach and fused implementations for meta tensors as it does for CUDA."""
-    with contextlib.ExitStack() as stack:
-        for module, name in _ASKED:
-            devices = getattr(module, name)
-            setattr(module, name, _with_meta(devices))
-            stack.callback(setattr, module, name, devices)
+    with restoring():
+        for module, name in foreach_device_functions():
+            replace_attribute(module, name, _with_meta(getattr(module, name)))
         yield
 
 

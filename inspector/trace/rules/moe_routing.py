@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.compat.transformers import experts_implementation
+
 __all__ = ["balanced_choice", "loops_over_experts"]
 
 aten = torch.ops.aten
@@ -27,7 +29,7 @@ def loops_over_experts(model: nn.Module) -> bool:
             continue
         is_decorated = hasattr(module, "is_transposed") and hasattr(module, "has_gate")
         if is_decorated:
-            if getattr(module.config, "_experts_implementation", None) == "eager":
+            if experts_implementation(module.config) == "eager":
                 return True
         elif "nonzero" in type(module).forward.__code__.co_names:
             return True

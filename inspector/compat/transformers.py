@@ -1,0 +1,112 @@
+"""Private names of transformers.
+
+Names that some supported releases lack are read with a default by the functions at the end: without them a model runs
+as those releases run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from inspector.compat.names import private, private_attribute
+
+_SEEN_IN = "5.23.0"
+_FLASH = "--attention flash_attention_2"
+
+from_config_of: Callable[[Any], Callable[..., Any]] = private_attribute(
+    "transformers.PreTrainedModel._from_config",
+    seen_in=_SEEN_IN,
+    purpose="building a model",
+    instead="model_class(config) under the default dtype, with attention set on the configuration",
+)
+float32_modules_of: Callable[[Any], Any] = private_attribute(
+    "transformers.PreTrainedModel._keep_in_fp32_modules",
+    seen_in=_SEEN_IN,
+    purpose="counting",
+    instead="PreTrainedModel._get_dtype_plan: the parts that stay float32 under float16",
+)
+strict_float32_modules_of: Callable[[Any], Any] = private_attribute(
+    "transformers.PreTrainedModel._keep_in_fp32_modules_strict",
+    seen_in=_SEEN_IN,
+    purpose="counting",
+    instead="PreTrainedModel._get_dtype_plan: the parts that stay float32 under any half precision",
+)
+model_mapping_of: Callable[[Any], Any] = private_attribute(
+    "transformers.AutoModel._model_mapping",
+    seen_in=_SEEN_IN,
+    purpose="choosing a model class",
+    instead="the public MODEL_FOR_*_MAPPING of each auto class",
+)
+ADJUST_REPORT = "_adjust_missing_and_unexpected_keys"
+adjust_report_of: Callable[[Any], Callable[..., None]] = private_attribute(
+    f"transformers.PreTrainedModel.{ADJUST_REPORT}",
+    seen_in=_SEEN_IN,
+    purpose="comparing a checkpoint with its model",
+    instead="where from_pretrained shortens its loading report: the keys before that are wanted",
+)
+attention_of: Callable[[Any], Any] = private_attribute(
+    "transformers.PretrainedConfig._attn_implementation",
+    seen_in=_SEEN_IN,
+    purpose="--attention",
+    instead="what says which attention a model runs with",
+)
+flash_kwargs_function: Callable[[Any], Any] = private(
+    "transformers.modeling_flash_attention_utils._lazy_define_process_function",
+    seen_in=_SEEN_IN,
+    purpose=_FLASH,
+    instead="what reads from the signature of a function of flash-attn which arguments it takes",
+)
+
+# Parameters, buffers and modules that initialize_weights passes over have this attribute (modeling_utils.py).
+INITIALIZED_MARK = "_is_hf_initialized"
+
+
+def flash_attention_names(
+    attention: str, fixed: Any, packed: Any, pad: Any, is_available: Callable[..., bool]
+) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """Yield (namespace, values) of each place where transformers keeps what it has found of flash-attn.
+
+    `fixed` and `packed` are the two attention functions, `pad` puts sequences back to rows. Names come and go between
+    releases of transformers 5; those that a release has are the ones it uses.
+    """
+    from transformers import modeling_flash_attention_utils, modeling_utils
+
+    yield (
+        vars(modeling_flash_attention_utils),
+        {
+            "_loaded_implementation": attention,
+            "_flash_fn": fixed,
+            "_flash_varlen_fn": packed,
+            "_pad_fn": pad,
+            "_process_flash_kwargs_fn": flash_kwargs_function(packed),
+        },
+    )
+    # Early releases ask this function, later ones a table of the releases of flash-attn.
+    yield vars(modeling_utils), {"is_flash_attn_2_available": is_available}
+    table = getattr(modeling_flash_attention_utils, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
+    yield table, {2: {**table.get(2, {}), "general_availability_check": is_available}}
+
+
+def compatible_flash_implementations(model: Any) -> list[str]:
+    """Return the attention implementations that a class runs with in place of flash-attn; none where it says nothing.
+
+    Seen in 5.23.0 (PreTrainedModel._compatible_flash_implementations).
+    """
+    return getattr(model, "_compatible_flash_implementations", None) or []
+
+
+def experts_implementation(config: Any) -> str | None:
+    """Return how experts are run, None in releases that know one way only.
+
+    Seen in 5.23.0 (PretrainedConfig._experts_implementation).
+    """
+    return getattr(config, "_experts_implementation", None)
+
+
+def mark_quantized(config: Any) -> None:
+    """Mark a configuration as that of a quantized model, as 5.23.0 does (quantizers/base.py, _assign_is_quantized).
+
+    Falcon-Mamba's code asks for it; a release that does not passes over it.
+    """
+    config._is_quantized = True

@@ -1,0 +1,215 @@
+"""Work in a process of its own where this one has other threads, which the effects of the work would reach.
+
+A trace sets things of the whole process for its time: torch's default dtype, hooks on all modules, standard output,
+rules in the dispatcher (the list is in `inspector.runtime`). A notebook has other threads always. There the work runs
+in one worker process, which is started once and waits for more, so that torch is imported once; it is started anew
+where the environment or the working directory is another one by then, and it ends with this process.
+
+Requests and reports are pickled over the pipes of the worker, which nobody else writes to. What cannot be sent (a live
+model, a class of `__main__` or of a repository) is worked on in this process, and then its other threads see the
+effects. INSPECTOR_IN_PROCESS=1 asks for that in any case.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import InspectorError
+
+__all__ = ["IN_PROCESS", "resolve_function", "run_isolated"]
+
+# The environment variable that keeps all work in this process.
+IN_PROCESS = "INSPECTOR_IN_PROCESS"
+
+Progress = Callable[[str], None]
+
+
+def run_isolated(function_path: str, *arguments: Any, progress: Progress = lambda _stage: None) -> Any:
+    """Return `function(*arguments, progress)`, run in a worker process where this process has other threads.
+
+    `function_path` is "module:name". `progress` is called in this process. What the function raises is raised here, its
+    traceback in the worker as the cause; a worker that dies raises InspectorError. An interrupt ends the worker.
+    """
+    request = _encode(function_path, arguments) if _has_company() else None
+    if request is None:
+        return resolve_function(function_path)(*arguments, progress)
+    with _worker_lock:
+        answer = _current_worker().ask(request, progress)
+    if answer is None:  # the worker cannot read the request: what it names is known to this process alone
+        return resolve_function(function_path)(*arguments, progress)
+    return answer[0]
+
+
+def resolve_function(function_path: str) -> Callable[..., Any]:
+    """Return the function that "module:name" names; imported by name, since it lies above this layer."""
+    module, _, name = function_path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _has_company() -> bool:
+    """Tell whether other threads of this process would see what the work does to it."""
+    return threading.active_count() > 1 and bool(sys.executable) and os.environ.get(IN_PROCESS) != "1"
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+class _Unsendable(Exception):  # noqa: N818  # says that something is so, and is caught here
+    """A value means something in this process alone."""
+
+
+class _Pickler(pickle.Pickler):
+    """A pickler that refuses what another process would not have, or would not have the same."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Refuse live models and tensors, and code that is not found by its name in another process."""
+        if isinstance(value, type) or callable(value):
+            module = getattr(value, "__module__", None) or ""
+            if module in ("__main__", "__mp_main__") or module.partition(".")[0] == "transformers_modules":
+                raise _Unsendable
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, (torch.nn.Module, torch.Tensor)):
+            raise _Unsendable
+        return NotImplemented
+
+
+def _encode(function_path: str, arguments: tuple[Any, ...]) -> bytes | None:
+    """Return the bytes of a request, None where its arguments cannot be sent."""
+    stream = io.BytesIO()
+    try:
+        _Pickler(stream, protocol=pickle.HIGHEST_PROTOCOL).dump((function_path, arguments))
+    except _Unsendable:
+        return None
+    except Exception:  # classes of anyone's refuse to be pickled in any way
+        return None
+    return stream.getvalue()
+
+
+# --- the worker -------------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """A process that works on one request after the other."""
+
+    def __init__(self) -> None:
+        self.surroundings = _surroundings()
+        root = str(Path(__file__).parents[2])
+        # The worker's own first imports: the package from where this process has it, the rest from the standard library
+        # and not from a file of the working directory. It then takes this process's environment and path.
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            (sys.executable, "-m", "inspector.runtime.worker"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            start_new_session=True,  # a terminal's Ctrl-C is for this process, which then ends the worker
+        )
+
+    def is_alive(self) -> bool:
+        """Tell whether the process runs."""
+        return self._process.poll() is None
+
+    def ask(self, request: bytes, progress: Progress) -> tuple[Any] | None:
+        """Return the result of a request in a tuple, None where the worker cannot read it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            pickle.dump((dict(os.environ), sys.path, request), self._process.stdin)
+            self._process.stdin.flush()
+            while True:
+                kind, *values = pickle.load(self._process.stdout)  # noqa: S301  # our own process at the other end
+                if kind != "progress":
+                    break
+                progress(*values)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=10)  # its pipes are closed, and it is about to end
+            self.stop()
+            raise InspectorError(
+                f"the process that did the work {_describe_end(self._process.returncode)}; try again with less else "
+                f"running, or set {IN_PROCESS}=1 to work in this process."
+            ) from error
+        except BaseException:  # an interrupt, or an error of `progress`: an answer would come when nobody reads it
+            self.stop()
+            raise
+        if kind == "unreadable":
+            return None
+        if kind == "error":
+            raised, trace = values
+            raise raised from WorkerTraceback(trace)
+        return (values[0],)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):  # what was to be sent has no reader
+                stream.close()
+        self._process.wait()
+
+
+class WorkerTraceback(Exception):  # noqa: N818  # the cause of an error, as it read in the worker
+    """Where an error was raised in the worker."""
+
+    def __str__(self) -> str:
+        """Show the traceback."""
+        return f"\n{self.args[0]}"
+
+
+def _describe_end(code: int) -> str:
+    """Return how a process ended."""
+    return f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}, as a lack of memory does"
+
+
+def _surroundings() -> tuple[dict[str, str], Path | None]:
+    """Return what libraries read when they are imported: the environment and the working directory."""
+    try:
+        return dict(os.environ), Path.cwd()
+    except FileNotFoundError:
+        return dict(os.environ), None
+
+
+_worker: _Worker | None = None
+_worker_lock = threading.Lock()
+
+
+def _current_worker() -> _Worker:
+    """Return the running worker, a new one where there is none or it runs in other surroundings."""
+    global _worker
+    if _worker is not None and (not _worker.is_alive() or _worker.surroundings != _surroundings()):
+        stop_worker()
+    if _worker is None:
+        _worker = _Worker()
+    return _worker
+
+
+def stop_worker() -> None:
+    """End the worker, if there is one."""
+    global _worker
+    worker, _worker = _worker, None
+    if worker is not None:
+        worker.stop()
+
+
+def _forget_worker() -> None:
+    """Leave the worker to the process that this one was forked from."""
+    global _worker, _worker_lock
+    _worker, _worker_lock = None, threading.Lock()
+
+
+atexit.register(stop_worker)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_worker)

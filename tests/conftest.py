@@ -1,0 +1,21 @@
+"""What every test relies on, wherever it is started.
+
+Under `nohup ... &` or a runner that ignores SIGINT, a process ignores it from its start, and so does every process that
+it starts: tests of interrupts would wait for what never comes. A handler that does nothing keeps this process as deaf
+as it was asked to be, and is none for a program that it starts: there the default is back (POSIX, `execve`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def _do_nothing(_signal: int, _frame: object) -> None:
+    """Stay as deaf to an interrupt as the process was started."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, _do_nothing)
+# pytest-xdist's processes have threads of their own, for which the Python API would start a worker process for each.
+os.environ.setdefault("INSPECTOR_IN_PROCESS", "1")

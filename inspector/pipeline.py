@@ -31,6 +31,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
+from inspector.runtime.patches import call_at_end, replace_item, restoring
 from inspector.runtime.quiet import quietly
 from inspector.units import format_bytes
 from inspector.workloads.checks import ALLOCATOR_VARIABLE, allocator_settings, checked
@@ -54,13 +55,13 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 
     Threads may call it; they take turns.
     """
-    with _ONE_AT_A_TIME, _no_collection():
+    with _ONE_AT_A_TIME, restoring(), _no_collection():
         return _run(request, progress)
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
     """Return ways to train the model of `request` on its GPU; `quantities` are what to turn up in each of them."""
-    with _ONE_AT_A_TIME, _no_collection():
+    with _ONE_AT_A_TIME, restoring(), _no_collection():
         return _plan(request, quantities, progress)
 
 
@@ -106,7 +107,7 @@ def compare(
 
     reports: list[tuple[str, Mapping[str, Any]]] = []
     fits = []
-    with _ONE_AT_A_TIME, _no_collection():
+    with _ONE_AT_A_TIME, restoring(), _no_collection():
         for name, recipe in recipes:
             if isinstance(recipe, Mapping):
                 reports.append((name, recipe))
@@ -129,10 +130,12 @@ def _prefixed(progress: Progress, said: str, stage: str) -> None:
 
 def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
     """Run the step of `request` on the CUDA device at hand and return it beside its prediction."""
-    with _ONE_AT_A_TIME, _no_collection():
+    with _ONE_AT_A_TIME, restoring(), _no_collection():
         settings, recipe = allocator_settings(checked(request.recipe), os.environ)
         if recipe.alloc_conf is not None:
-            os.environ[ALLOCATOR_VARIABLE] = recipe.alloc_conf  # torch reads it when it makes its allocator
+            replace_item(
+                os.environ, ALLOCATOR_VARIABLE, recipe.alloc_conf
+            )  # torch reads it when it makes its allocator
         progress("loading torch")
 
         with quietly():  # a bitsandbytes that does not load says so at length; `check` says it where it matters
@@ -356,13 +359,10 @@ def _no_collection() -> Iterator[None]:
 
     They all stay, so there is nothing to find. The imports of torch, transformers and peft took 2.1 s instead of 3.0.
     """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with restoring():
+        call_at_end(gc.enable if gc.isenabled() else gc.disable)
+        gc.disable()
         yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _files(request: Request, progress: Progress) -> SourceFiles | None:

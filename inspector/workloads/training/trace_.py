@@ -26,6 +26,7 @@ from inspector.records.notice import Notice
 from inspector.records.optimizer_names import checked_name, parse_optim_args
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
+from inspector.runtime.patches import restoring
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.trace.rules.any_device import as_on_a_device
 from inspector.trace.rules.autocast import autocast_rules
@@ -113,6 +114,8 @@ def resolved(model: Any, recipe: Recipe) -> Recipe:
         batch_inputs(base, recipe)
     except BatchError as error:
         raise NotTraceableError(str(error)) from error
+    except InspectorError:
+        raise
     except Exception as error:  # configurations hold values of any kind
         raise NotTraceableError(f"no batch for {type(base).__name__} ({_said(error)})") from error
     return recipe
@@ -158,6 +161,7 @@ class _PassesDoneError(Exception):
         self.tape = tape
 
 
+@restoring()  # the rules of quantized weights are entered before the others
 def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform, passes_alone: bool) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     prepare(model, recipe)

@@ -68,10 +68,11 @@ def inspect(
     Raises:
         InspectorError: one of its subclasses, each with a message of one line and an `exit_code`.
     """
-    from inspector.pipeline import run
     from inspector.records.request import Request
+    from inspector.runtime.isolation import run_isolated
 
-    return run(
+    report: Report = run_isolated(
+        "inspector.pipeline:run",
         Request(
             model=model,
             revision=revision,
@@ -92,5 +93,6 @@ def inspect(
             advice=advice,
             count_only=count_only,
             depth=depth,
-        )
+        ),
     )
+    return report

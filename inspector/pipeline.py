@@ -21,7 +21,8 @@ from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
 from inspector.runtime.preload import preload_libraries
-from inspector.runtime.process import environment_variables, exclusive_process
+from inspector.runtime.patches import replace_item
+from inspector.runtime.process import exclusive_process
 from inspector.runtime.quiet import quietly
 from inspector.runtime.versions import find_versions
 
@@ -90,10 +91,9 @@ def compare(
 def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
     """Run what `request` asks for on the CUDA device at hand and return it beside its prediction."""
     resolved = resolve_run(request, None, os.environ)
-    alloc_conf = resolved.recipe.alloc_conf
-    # torch reads the variable when it makes its allocator.
-    settings = {} if alloc_conf is None else {ALLOCATOR_VARIABLE: alloc_conf}
-    with exclusive_process(), environment_variables(settings):
+    with exclusive_process():
+        if resolved.recipe.alloc_conf is not None:  # torch reads it when it makes its allocator
+            replace_item(os.environ, ALLOCATOR_VARIABLE, resolved.recipe.alloc_conf)
         progress("loading torch")
 
         with quietly():  # a bitsandbytes that does not load says so at length; `check` says it where it matters

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage, nn
 
+from inspector.compat.torch import accumulate_hooks_of, backward_hooks_of, storage_address
+
 __all__ = ["copy_model", "has_gradient_hooks"]
 
 
 def has_gradient_hooks(model: nn.Module) -> bool:
     """Tell whether gradients go through hooks, which no copy has: OSF projects them."""
-    return any(each._backward_hooks or each._post_accumulate_grad_hooks for each in model.parameters())
+    return any(backward_hooks_of(item) or accumulate_hooks_of(item) for item in model.parameters())
 
 
 def copy_model(model: nn.Module) -> nn.Module:
@@ -30,7 +32,7 @@ def copy_model(model: nn.Module) -> nn.Module:
     for tensor in (*model.parameters(), *model.buffers()):
         if type(tensor) in (Tensor, nn.Parameter) and tensor.is_meta:
             old = tensor.untyped_storage()
-            new = storages.setdefault(old._cdata, UntypedStorage(old.nbytes(), device="meta"))
+            new = storages.setdefault(storage_address(old), UntypedStorage(old.nbytes(), device="meta"))
             made = torch.empty(0, dtype=tensor.dtype, device="meta")
             made.set_(new, tensor.storage_offset(), tensor.shape, tensor.stride())
             memo[id(tensor)] = made if type(tensor) is Tensor else nn.Parameter(made, tensor.requires_grad)

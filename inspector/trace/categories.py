@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from inspector.compat.torch import current_autograd_node, next_sequence_number, sequence_number
 from inspector.records.model import Role
 from inspector.records.tape import Category, Phase
 
@@ -72,7 +73,7 @@ class Categories:
         """Note that a module is at work."""
         if module is self._head and self._phase is Phase.FORWARD:
             self._is_past_head = True
-            self._head_sequence = torch._C._autograd._get_sequence_nr()
+            self._head_sequence = next_sequence_number()
 
     def find(self, block: int, tensor: Tensor, op: str, module: str) -> None:
         """Note what a new block is for where that is clear at once."""
@@ -104,8 +105,8 @@ class Categories:
         if self._phase is Phase.BACKWARD:
             if torch.is_grad_enabled():
                 return Category.ACTIVATIONS  # a checkpointed block is computed again
-            node = torch._C._current_autograd_node()
-            if self._head_sequence is not None and node is not None and node._sequence_nr() >= self._head_sequence:
+            node = current_autograd_node()
+            if self._head_sequence is not None and node is not None and sequence_number(node) >= self._head_sequence:
                 return Category.LOGITS_AND_LOSS
         if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op == _NORM):
             # The labels of the next batch, counted, and the norm that is logged: no optimizer keeps such integers.

@@ -21,12 +21,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from inspector.compat.torch import (
+    TorchDispatchMode,
+    current_autograd_node,
+    dispatch_mode_stack,
+    restore_module_hooks_at_end,
+    storage_address,
+    storage_use_count,
+    tree_leaves,
+    use_count,
+)
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.trace.categories import Categories
+from inspector.runtime.patches import Mark, begin, call_at_end, restore
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
 from inspector.trace.meta_kernels import META_KERNELS
@@ -191,7 +200,7 @@ class Tracer(TorchDispatchMode):
         elif self._balances_experts and (choice := balanced_choice(func, args, result)):
             self.shadows.set(*choice)
         name = op.name
-        if func in _INDEXING and torch._C._current_autograd_node() is None:
+        if func in _INDEXING and current_autograd_node() is None:
             # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
             self._see_outputs(args[1], name)
         if self._on_cuda and op.kernel is not None:
@@ -212,19 +221,23 @@ class Tracer(TorchDispatchMode):
 
     def __enter__(self) -> Tracer:
         """Start watching ops and modules."""
-        self._hooks = contextlib.ExitStack()
-        for handle in (
-            register_module_forward_pre_hook(self._enter_module),
-            register_module_forward_hook(self._leave_module, always_call=True),
-        ):
-            self._hooks.callback(handle.remove)
+        self._mark = Mark()
+        begin(self._mark)
+        restore_module_hooks_at_end()
+        register_module_forward_pre_hook(self._enter_module)
+        register_module_forward_hook(self._leave_module, always_call=True)
+        call_at_end(self._stop)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: Any) -> None:
         """Stop watching."""
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._hooks.close()
+        restore(self._mark)
+
+    def _stop(self) -> None:
+        """Take the mode off the stack of active ones, if it is there."""
+        if any(mode is self for mode in dispatch_mode_stack()):
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
         """Note which module is at work."""
@@ -242,9 +255,9 @@ class Tracer(TorchDispatchMode):
             and isinstance(new, Tensor)
             and old.shape == new.shape
             and old.dtype == new.dtype
-            and torch._C._current_autograd_node() is not None
-            and old._use_count() == _SOLE_TENSOR_USES
-            and torch._C._storage_Use_Count(old.untyped_storage()._cdata) == _SOLE_STORAGE_USES
+            and current_autograd_node() is not None
+            and use_count(old) == _SOLE_TENSOR_USES
+            and storage_use_count(storage_address(old.untyped_storage())) == _SOLE_STORAGE_USES
             and _is_dense(old)
         )
 
@@ -252,7 +265,7 @@ class Tracer(TorchDispatchMode):
         """Return the op that would run if no mode were active."""
         if func not in _OUT_OF_PLACE:
             return func
-        node = torch._C._current_autograd_node()
+        node = current_autograd_node()
         return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
 
     # --- recording ----------------------------------------------------------------------------------------------------
@@ -263,7 +276,7 @@ class Tracer(TorchDispatchMode):
     def _see(self, tensor: Tensor, op: str) -> int:
         """Return the block of a tensor, allocating it when it is seen for the first time."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_address(storage)
         block = self._blocks.get(key)
         if block is None:
             block = self._blocks[key] = self._allocate(storage.nbytes(), op)
@@ -313,7 +326,7 @@ class Tracer(TorchDispatchMode):
 
     def _take_workspace(self, library: str, size: int) -> None:
         """Record the workspace of a handle when it is used first; autograd's thread has handles of its own."""
-        key = (library, torch._C._current_autograd_node() is not None)
+        key = (library, current_autograd_node() is not None)
         if key not in self._workspaces:
             self._workspaces.add(key)
             self._categories.assign(self._allocate(size, f"{library} workspace"), Category.OTHER)

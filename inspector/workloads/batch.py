@@ -25,6 +25,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from inspector.compat.transformers import model_mapping_of
 from inspector.records.recipe import Recipe
 
 __all__ = [
@@ -291,7 +292,8 @@ def _first_position(table: nn.Embedding) -> int:
 def _class_with_loss(model: Any) -> str | None:
     """Return the name of a class with a loss for the model type of a bare model."""
     for auto in _HEADS:
-        mapping = getattr(getattr(transformers, auto, None), "_model_mapping", None)
+        auto_class = getattr(transformers, auto, None)
+        mapping = None if auto_class is None else model_mapping_of(auto_class)
         if mapping is None:
             continue
         with contextlib.suppress(ValueError):  # some mappings name classes that transformers does not have

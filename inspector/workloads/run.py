@@ -17,6 +17,7 @@ from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
+from inspector.runtime.patches import restoring
 from inspector.trace.categories import Categories
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import as_on_a_device
@@ -89,7 +90,7 @@ def _trace(
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
     categories, balances = categories_for(workload, model), loops_over_experts(base)
     tracer = Tracer(platform, names, categories, balances_experts=balances, results=results)
-    with contextlib.ExitStack() as rules:
+    with restoring(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(quantized_rules(platform))
             load_quantized(tracer, built)

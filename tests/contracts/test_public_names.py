@@ -72,6 +72,7 @@ def test_every_error_has_the_exit_code_of_the_contract() -> None:
         "UsageError": 2,
         "ModelUnavailableError": 3,
         "UnsupportedModelError": 4,
+        "CompatibilityError": 4,
     }
 
 

@@ -20,8 +20,8 @@ from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
-from inspector.runtime.preload import preload_libraries
 from inspector.runtime.patches import replace_item
+from inspector.runtime.preload import preload_libraries
 from inspector.runtime.process import exclusive_process
 from inspector.runtime.quiet import quietly
 from inspector.runtime.versions import find_versions

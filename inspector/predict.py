@@ -226,7 +226,7 @@ class Predictor:
         """Return the model of a request as nobody has used it yet: shallow, with `more` periods of layers, or whole."""
         built = self._whole(request) if more is None else self._shallow(request, more)[0]
         if not has_gradient_hooks(built.model):
-            return dataclasses.replace(built, model=copy_model(built.model))
+            return BuiltModel(model=copy_model(built.model), roles=built.roles)
         if more is None:
             return build_whole(request, self._files)
         return build_shallow(request, self._files, more)[0]

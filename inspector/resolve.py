@@ -21,7 +21,7 @@ from inspector.records.source import SourceFiles
 from inspector.records.workload import WorkloadInfo
 from inspector.workloads.registry import find_workload
 
-__all__ = ["ALLOCATOR_VARIABLE", "ResolvedRun", "find_allocator_settings", "resolve_run"]
+__all__ = ["ALLOCATOR_VARIABLE", "ResolvedRun", "find_allocator_settings", "resolve_run", "settle_recipe"]
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"

@@ -47,7 +47,7 @@ from inspector.workloads.base import NotTraceableError
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import load_workload
 
-__all__ = ["check", "figures_of", "measure_run"]
+__all__ = ["check", "figures_of", "fold_if_it_fits", "measure_run"]
 
 _LONGEST_HISTORY = 4_000_000
 _MOST_SHOWN = 20
@@ -100,7 +100,7 @@ def _measure(
     except NotTraceableError as error:
         message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
         raise UnsupportedModelError(message) from error
-    timeline = _fold_if_it_fits(prediction, gpu)
+    timeline = fold_if_it_fits(prediction, gpu)
     progress("running it on the GPU")
     # The whole model, as nobody has used it yet: a prediction works on copies.
     figures, found = _run(run, built, prediction, device, timeline)
@@ -125,7 +125,7 @@ def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
     return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + overhead(gpu).bytes)
 
 
-def _fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
+def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
     """Return what a prediction tells, or raise DoesNotFitError where the free memory will not do."""
     timeline = prediction.fold(gpu.free_bytes)
     if timeline.ran_out is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, UntypedStorage, nn
 
 from inspector.compat.torch import accumulate_hooks_of, backward_hooks_of, storage_address
+
+Model = TypeVar("Model", bound=nn.Module)
 
 __all__ = ["copy_model", "has_gradient_hooks"]
 
@@ -19,7 +21,7 @@ def has_gradient_hooks(model: nn.Module) -> bool:
     return any(backward_hooks_of(item) or accumulate_hooks_of(item) for item in model.parameters())
 
 
-def copy_model(model: nn.Module) -> nn.Module:
+def copy_model(model: Model) -> Model:
     """Return a copy of a model, with the memory that its tensors share or leave unused, and what was written onto them.
 
     torch copies a tensor of the meta device alone, without what else its memory holds (OFT's rows and columns are two

@@ -34,8 +34,8 @@ from inspector.compat.torch import (
 )
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, Event, EventKind, Phase
-from inspector.trace.categories import Categories
 from inspector.runtime.patches import Mark, begin, call_at_end, restore
+from inspector.trace.categories import Categories
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
 from inspector.trace.meta_kernels import META_KERNELS

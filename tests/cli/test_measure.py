@@ -11,8 +11,11 @@ import torch
 from inspector.cli.main import command
 from inspector.errors import DoesNotFitError, UsageError
 from inspector.measure.devices import check_packages
-from inspector.measure.measuring import _that_fits
-from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.measure.measuring import fold_if_it_fits
+from inspector.extrapolate import TapeTemplate
+from inspector.predict import Prediction
+from inspector.resolve import resolve_run
+from inspector.records.request import Request
 from inspector.records.measurement import Device
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Event, EventKind, Phase
@@ -106,7 +109,10 @@ def test_what_will_not_fit_is_refused_with_both_sizes() -> None:
         Event(kind=EventKind.ALLOCATE, block=block, bytes=GIB, phase=Phase.FORWARD, step=1, op="aten.mm.default")
         for block in range(2)
     ]
-    assert _that_fits(tape, AllocatorSettings(), gpu(2 * GIB)).peak_reserved_bytes == 2 * GIB
+    run = resolve_run(Request(model="x"), None, {})
+    template = TapeTemplate(tape, None)
+    prediction = Prediction(run, run.recipe, template, template.sizes)
+    assert fold_if_it_fits(prediction, gpu(2 * GIB)).peak_reserved_bytes == 2 * GIB
     with pytest.raises(DoesNotFitError, match=r"needs 2\.00 GiB, and NVIDIA Test has 2\.00 GiB free") as refused:
-        _that_fits(tape, AllocatorSettings(), gpu(2 * GIB - 1))
+        fold_if_it_fits(prediction, gpu(2 * GIB - 1))
     assert refused.value.exit_code == 1

@@ -123,17 +123,13 @@ def test_the_list_of_common_cards_is_short_and_sorted() -> None:
     assert 5 <= len(sizes) <= 10
 
 
-def test_without_a_name_the_common_cards_are_chosen_and_none_is_traced() -> None:
-    """The trace then follows the default, and nothing is to be said about it."""
+def test_without_a_name_the_common_cards_are_chosen_and_figures_are_of_none() -> None:
     selection = select([], [])
-    assert (selection.gpus, selection.named, selection.traced, selection.notices) == (common_gpus(), False, None, ())
+    assert (selection.gpus, selection.named, selection.first, selection.notices) == (common_gpus(), False, None, ())
 
 
-def test_the_first_name_is_traced_and_other_architectures_are_told() -> None:
-    """A T4 (7.5) and an L4 (8.9) run other kernels than an A100 (8.0); an A30 (8.0) and a size do not differ."""
+def test_the_figures_are_those_of_the_first_name() -> None:
     selection = select(["a100-80gb", "t4", "a30", "l4", "A100 80GB"], ["24GiB"])
     assert [gpu.name for gpu in selection.gpus] == ["A100 80GB", "T4", "A30", "L4", "24 GiB"]
-    assert selection.traced is selection.gpus[0]
-    (notice,) = selection.notices
-    assert notice.code == "gpu-kernels-differ"
-    assert "first GPU, A100 80GB; T4, L4 may" in notice.message
+    assert selection.first is selection.gpus[0]
+    assert selection.notices == ()

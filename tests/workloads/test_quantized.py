@@ -128,7 +128,7 @@ def test_peft_puts_its_own_layers_for_4_bits_on_the_weights_and_counts_them_alik
     request = Request(model=TINY_LLAMA, quantization="nf4", peft={**LORA, "task_type": "CAUSAL_LM"})
     counted, model = count_model(request, files_of(TINY_LLAMA, num_hidden_layers=1))
     assert model is not None
-    attached = model.model
+    attached: Any = model.model
     layer = attached.base_model.model.model.layers[0].mlp.up_proj
     assert type(layer).__module__ == "peft.tuners.lora.bnb"
     assert type(layer).__name__ == "Linear4bit"

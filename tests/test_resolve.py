@@ -11,7 +11,7 @@ from inspector.memory.allocator.settings import MIB, AllocatorSettings
 from inspector.memory.textbook import activation_rules
 from inspector.records.memory import BlockShape
 from inspector.records.recipe import Recipe
-from inspector.workloads.checks import allocator_settings, checked
+from inspector.resolve import find_allocator_settings, settle_recipe
 
 
 @pytest.mark.parametrize("name", ["batch_size", "seq_len", "gradient_accumulation"])
@@ -19,13 +19,13 @@ def test_nothing_runs_on_nothing(name: str) -> None:
     """The command line refuses 0 by itself; the Python API has only this."""
     values: dict[str, Any] = {name: 0}
     with pytest.raises(UsageError, match=f"{name} is 0"):
-        checked(Recipe(**values))
+        settle_recipe(Recipe(**values))
 
 
 def test_reentrant_is_a_way_of_checkpointing() -> None:
     with pytest.raises(UsageError, match="add --gradient-checkpointing"):
-        checked(Recipe(use_reentrant=True))
-    assert checked(Recipe(use_reentrant=True, gradient_checkpointing=True)).use_reentrant
+        settle_recipe(Recipe(use_reentrant=True))
+    assert settle_recipe(Recipe(use_reentrant=True, gradient_checkpointing=True)).use_reentrant
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_reentrant_is_a_way_of_checkpointing() -> None:
 def test_the_cache_is_off_as_in_trainer_and_never_filled_by_blocks_that_run_twice(
     asked: bool | None, checkpointing: bool, filled: bool
 ) -> None:
-    assert checked(Recipe(use_cache=asked, gradient_checkpointing=checkpointing)).use_cache is filled
+    assert settle_recipe(Recipe(use_cache=asked, gradient_checkpointing=checkpointing)).use_cache is filled
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,23 @@ def test_the_cache_is_off_as_in_trainer_and_never_filled_by_blocks_that_run_twic
 def test_what_is_asked_for_goes_before_the_environment_and_the_name_for_cuda_before_the_general_one(
     asked: str | None, environment: dict[str, str], split_mib: int
 ) -> None:
-    settings, recipe = allocator_settings(Recipe(alloc_conf=asked), environment)
+    settings, recipe = find_allocator_settings(Recipe(alloc_conf=asked), environment)
     assert settings.max_split_bytes == split_mib * MIB
     assert recipe.alloc_conf == f"max_split_size_mb:{split_mib}"
 
 
 @pytest.mark.parametrize("text", [None, "", "expandable_segments:False", "garbage_collection_threshold:0.8"])
 def test_defaults_are_not_told(text: str | None) -> None:
-    settings, recipe = allocator_settings(Recipe(alloc_conf=text), {})
+    settings, recipe = find_allocator_settings(Recipe(alloc_conf=text), {})
     assert settings == AllocatorSettings()
     assert recipe.alloc_conf is None
 
 
 def test_a_bad_value_names_where_it_stands() -> None:
     with pytest.raises(UsageError, match=r"^PYTORCH_ALLOC_CONF: unknown allocator setting 'x'"):
-        allocator_settings(Recipe(), {"PYTORCH_ALLOC_CONF": "x:1"})
+        find_allocator_settings(Recipe(), {"PYTORCH_ALLOC_CONF": "x:1"})
     with pytest.raises(UsageError, match=r"^--alloc-conf: .* at least 20, not 1"):
-        allocator_settings(Recipe(alloc_conf="max_split_size_mb:1"), {"PYTORCH_ALLOC_CONF": "x:1"})
+        find_allocator_settings(Recipe(alloc_conf="max_split_size_mb:1"), {"PYTORCH_ALLOC_CONF": "x:1"})
 
 
 SHAPE = BlockShape(hidden_size=100, layer_count=3, head_count=4)

@@ -27,13 +27,17 @@ from inspector.workloads.training.quantized_load import is_quantized, load_quant
 from inspector.workloads.training.trace_ import base_model, load_order, prepare, resolved, trace_training
 from tests.evidence.truth.records import Measured, load
 
-__all__ = ["predicted"]
+__all__ = ["predict_timeline", "predicted"]
 
 
 @functools.cache
 def predicted(name: str, group: str) -> Timeline:
     """Return the timeline that is predicted for a row."""
-    row = next(row for row in load() if (row.name, row.group) == (name, group))
+    return predict_timeline(next(row for row in load() if (row.name, row.group) == (name, group)))
+
+
+def predict_timeline(row: Measured) -> Timeline:
+    """Return the timeline that is predicted for a row, which need not be one of the records."""
     # As the pipeline traces: a collection in the middle of a step would end what only a cycle keeps alive.
     gc.collect()
     gc.disable()

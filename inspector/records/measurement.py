@@ -1,7 +1,7 @@
 """The values of a measurement: the GPU at hand, what its allocator said phase by phase, and where the tape differs.
 
 Part of the data dictionary, with the same rules as `inspector.records`: field names are JSON keys, sizes are integers
-of bytes. docs/measure.md describes the JSON record that is made of them.
+of bytes. docs/explain/measure.md describes the JSON record that is made of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A measurement for people: predicted beside measured; and as the record that tests/evidence/truth takes as it is.
 
-The record is JSON of schema `inspector-measurement/1` (docs/measure.md).
+The record is JSON of schema `inspector-measurement/1` (docs/explain/measure.md).
 """
 
 from __future__ import annotations

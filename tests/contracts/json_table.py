@@ -1,4 +1,7 @@
-"""The tables of docs/json.md, made from the schemas: `python -m tests.contracts.json_table plan` prints one of them."""
+"""The tables of docs/reference/json.md, made from the schemas.
+
+`python -m tests.contracts.json_table plan` prints one of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 __all__ = ["DOCS", "closed", "load_schema", "table"]
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 def load_schema(name: str = "report") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The JSON report follows docs/report.schema.json, and docs/json.md says the same in words."""
+"""The JSON report follows docs/reference/report.schema.json, and docs/reference/json.md says the same in words."""
 
 from __future__ import annotations
 
@@ -182,14 +182,14 @@ def test_the_keys_of_the_contract_are_in_the_schema(path: str) -> None:
 
 @pytest.mark.parametrize("name", ["report", "plan", "comparison"])
 def test_the_documentation_describes_every_key(name: str) -> None:
-    """docs/json.md holds the table that the schema gives, word for word."""
+    """docs/reference/json.md holds the table that the schema gives, word for word."""
     Draft202012Validator.check_schema(load_schema(name))
     assert table(name) in (DOCS / "json.md").read_text(encoding="utf-8")
 
 
 def test_the_documentation_names_every_warning() -> None:
-    """The table of docs/json.md has the codes that the sources give their notices, and no others."""
-    package = DOCS.parent / "inspector"
+    """The table of docs/reference/json.md has the codes that the sources give their notices, and no others."""
+    package = DOCS.parents[1] / "inspector"
     sources = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
     documented = (DOCS / "json.md").read_text(encoding="utf-8").partition("## Warnings")[2]
     codes = {

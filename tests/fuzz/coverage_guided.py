@@ -3,7 +3,7 @@
     python -m tests.fuzz.coverage_guided header -runs=100000 -max_len=2048 corpus/header
 
 Starts from tests/fuzz/seeds/TARGET and keeps what covers new code in FOLDER. atheris is no dependency of the project:
-`pip install atheris` first. Not run by the tests; docs/reliability.md says when it was and what it found.
+`pip install atheris` first. Not run by the tests; docs/evidence/reliability.md says when it was and what it found.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_every_seed_belongs_to_a_target() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_edited_seeds_keep_the_contract(target: str) -> None:
-    """A few hundred a run; docs/reliability.md tells of the hundred thousands."""
+    """A few hundred a run; docs/evidence/reliability.md tells of the hundred thousands."""
 
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(st.sampled_from(seeds(target)), st.lists(EDIT, min_size=1, max_size=5))

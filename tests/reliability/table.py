@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md, made of what the tests of this folder saw.
+"""The tables of docs/evidence/reliability.md, made of what the tests of this folder saw.
 
 A test calls `told(section, fault, ran)` with what the command did. At the end of a session in which all of them ran,
 tests/reliability/test_table.py compares the tables with the committed ones, or writes them with UPDATE_RELIABILITY=1.
@@ -15,7 +15,7 @@ from tests.cli.running import Ran
 
 __all__ = ["DOCUMENT", "Row", "Rows", "committed", "write"]
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence" / "reliability.md"
 _START, _END = "<!-- made by tests/reliability: start -->\n", "<!-- made by tests/reliability: end -->\n"
 
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md holds what the tests of this folder saw."""
+"""docs/evidence/reliability.md holds what the tests of this folder saw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/accuracy.md, made from the records of tests/evidence/truth: `python -m tests.evidence.truth.accuracy` writes it.
+"""docs/evidence/accuracy.md, made from the records here: `python -m tests.evidence.truth.accuracy` writes it.
 
 A line for every row: peaks predicted, measured and their difference in bytes, and the cause where there is one. The
 predictions are traced here and now; whole models take some seconds each.
@@ -10,21 +10,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.evidence.truth.comparison import Compared, compared
+from tests.evidence.truth.matrix import ROWS as MATRIX
 from tests.evidence.truth.records import FOLDER, Measured, load
+from tests.evidence.truth.sample import draw_sample
 
-__all__ = ["PAGE", "line", "page"]
+__all__ = ["PAGE", "head", "line", "page"]
 
-PAGE = FOLDER.parents[2] / "docs" / "accuracy.md"
+PAGE = FOLDER.parents[2] / "docs" / "evidence" / "accuracy.md"
 
 _HEAD = """# How accurate the figures are
 
-Made from the records in tests/evidence/truth by `python -m tests.evidence.truth.accuracy`; a test holds it against
-them. Each row is one training step that was measured and is predicted again whenever the tests run. All sizes are
+Made from the records in tests/evidence/truth by `python -m tests.evidence.truth.accuracy`. It has {rows} rows, each one
+training step that was measured: {gpu} on GPUs, {stand_in} on torch's CUDA code over a stand-in for the CUDA runtime.
+`inspect measure` has not run on a real GPU yet: what was measured on one was measured by others.
+
+`.ci/run` predicts all {rows} anew for every change and holds page and records against it; the tests as README starts
+them do so for a fixed sample of {sample}, with every row on a GPU in it (`INSPECTOR_TRUTH=all` runs all). All sizes are
 bytes; the difference is predicted minus measured. *Figures* is how many were compared, of loading and of each phase of
 two steps, and *off* how many of these differ: 0 means that every one is equal to the byte. Nothing is rounded and no
-row is left out.
+row is left out. Where a figure differs, the tests hold the difference to the byte, so that any change shows.
 
-`inspect measure MODEL` makes such a row on any CUDA GPU ([measure.md](measure.md)).
+`inspect measure MODEL` makes such a row on any CUDA GPU ([measure.md](../explain/measure.md)).
 """
 _GPU = """
 ## Measured on GPUs
@@ -36,6 +42,7 @@ These rows were measured by `inspect measure` with torch's own CUDA build over a
 (tests/evidence/truth/stand_in/README.md). They prove that the trace asks for what torch's host code asks for, in its
 order, and that the allocator answers alike. They are no measurement of a GPU. **Rows on real GPUs are wanted**: those
 of `tests/evidence/truth/matrix.py` have not been run on one yet.
+{unrecorded}
 """
 _COLUMNS = (
     "| row | model | peak allocated | measured | difference | peak reserved | measured | difference | figures | off "
@@ -46,9 +53,22 @@ _COLUMNS = (
 def page() -> str:
     """Return the whole page."""
     rows = load()
-    parts = [_HEAD, _GPU, *_groups(row for row in rows if not row.is_stand_in)]
-    parts += [_STAND_IN, *_groups(row for row in rows if row.is_stand_in)]
+    parts = [head(rows), _GPU, *_groups(row for row in rows if not row.is_stand_in)]
+    parts += [_STAND_IN.format(unrecorded=_unrecorded(rows)), *_groups(row for row in rows if row.is_stand_in)]
     return "".join(parts)
+
+
+def head(rows: tuple[Measured, ...]) -> str:
+    """Return how the page begins: what it is, how many rows it has and where they are predicted."""
+    on_gpus = sum(not row.is_stand_in for row in rows)
+    counts = {"rows": len(rows), "gpu": on_gpus, "stand_in": len(rows) - on_gpus, "sample": len(draw_sample(rows))}
+    return _HEAD.format(**counts)
+
+
+def _unrecorded(rows: tuple[Measured, ...]) -> str:
+    """Name the rows of the matrix that nobody has measured, on the stand-in either."""
+    missing = [row.name for row in MATRIX if row.name not in {measured.name for measured in rows}]
+    return f"Not measured at all yet: {', '.join(missing)}." if missing else "Every one of them is below."
 
 
 def line(row: Measured) -> str:

@@ -33,13 +33,17 @@ from inspector.workloads.run import categories_for
 from tests.evidence.truth.fitcheck import FITCHECK
 from tests.evidence.truth.records import Measured, load
 
-__all__ = ["predict_row", "predicted"]
+__all__ = ["predict_row", "predict_timeline", "predicted"]
 
 
 @functools.cache
 def predicted(name: str, group: str) -> Timeline:
     """Return the timeline that is predicted for a row."""
-    row = next(row for row in load() if (row.name, row.group) == (name, group))
+    return predict_timeline(next(row for row in load() if (row.name, row.group) == (name, group)))
+
+
+def predict_timeline(row: Measured) -> Timeline:
+    """Return the timeline that is predicted for a row, which need not be one of the records."""
     # As the pipeline traces: a collection in the middle of a step would end what only a cycle keeps alive.
     with exclusive_process():
         gc.collect()

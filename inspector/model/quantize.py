@@ -21,9 +21,9 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
-from inspector.dtypes import QUANTIZATIONS
+from inspector.dtypes import QUANTIZATIONS, dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
-from inspector.model.checkpoint.quantized import FLOATS, check_patterns, stored_size
+from inspector.model.checkpoint.quantized import FLOATS, check_patterns, name_float, stored_size
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
@@ -200,7 +200,7 @@ def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes:
     return QuantizationFacts(
         method=plan.method,
         source="checkpoint" if plan.from_checkpoint else "request",
-        compute_dtype=None if plan.method == "int8" else str(plan.compute_dtype).removeprefix("torch."),
+        compute_dtype=None if plan.method == "int8" else dtype_name(plan.compute_dtype),
         double_quant=None if plan.method == "int8" else plan.double_quant,
         modules=fold_names(converted),
         modules_count=len(converted),
@@ -229,5 +229,5 @@ def _stored_bytes(model: PreTrainedModel, plan: BnbPlan) -> int | None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, PACKED):
             rows, columns = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
-            packed[name] = rule(config, Matrix(rows=rows, columns=columns, dtype=FLOATS.get(model.dtype, "F32")))
+            packed[name] = rule(config, Matrix(rows=rows, columns=columns, dtype=name_float(model.dtype)))
     return stored_size(model, packed, packed.values())

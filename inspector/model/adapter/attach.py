@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from inspector.dtypes import BY_TORCH_NAME, DTYPES, dtype_name
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.adapter.config import plain_config
 from inspector.model.census import BaseCount, count_base
@@ -43,19 +44,6 @@ __all__ = ["adapted_layers", "adapter_facts", "adapter_file_bytes", "attach", "d
 # What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
 # Source: safetensors/src/tensor.rs (serialize), and the format's README.
 _SAFETENSORS_LENGTH_BYTES = 8
-_SAFETENSORS_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.complex64: "C64",
-}
 
 
 def attach(
@@ -183,13 +171,14 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
         raise UsageError(
             f"PEFT cannot save this adapter ({one_line(error)}); correct the adapter's configuration."
         ) from error
-    entries = sorted(state.items(), key=lambda item: (-_dtype_rank(item[1].dtype), item[0]))
+    dtypes = {name: BY_TORCH_NAME[dtype_name(tensor.dtype)] for name, tensor in state.items()}
+    entries = sorted(state.items(), key=lambda item: (-DTYPES.index(dtypes[item[0]]), item[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in entries:
         begin, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {
-            "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
+            "dtype": dtypes[name].safetensors,
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
@@ -355,9 +344,3 @@ def _matched_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
 def _ends_with(path: str, name: str) -> bool:
     """Tell whether PEFT's suffix rule matches a module path to a target name."""
     return path == name or path.endswith(f".{name}")
-
-
-def _dtype_rank(dtype: torch.dtype) -> int:
-    """Return the order of a dtype in a safetensors file: the enum order of safetensors/src/tensor.rs, later first."""
-    order = ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "C64", "F64", "I64")
-    return order.index(_SAFETENSORS_DTYPES[dtype])

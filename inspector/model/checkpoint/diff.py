@@ -22,29 +22,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from inspector.dtypes import BY_SAFETENSORS_NAME
 from inspector.errors import one_line
 from inspector.model.names import fold_names
 from inspector.model.skeleton import bounded_modules
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.notice import Notice
 
-__all__ = ["TORCH_DTYPES", "NotComparableError", "compare", "comparison_notices", "loading_one_by_one"]
+__all__ = ["NotComparableError", "compare", "comparison_notices", "loading_one_by_one"]
 
-TORCH_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-}
 # Stored tensors for one of the model's. 384 experts in three matrices with scales are fused into two parameters, of
 # some fifteen that a layer has: Kimi-K2 stores 72 for one. Far beyond that, renaming them only takes time.
 _MOST_FOR_ONE = 1_000
@@ -173,8 +159,10 @@ def _outspoken(model_class: type[PreTrainedModel], found: dict[str, Any]) -> typ
 
 
 def _meta(tensor: StoredTensor) -> torch.Tensor:
-    """Return a tensor without data of this shape and dtype; other dtypes stand in as bytes of the same shape."""
-    return torch.empty(tensor.shape, dtype=TORCH_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
+    """Return a tensor without data of this shape and dtype; what torch has no dtype for is bytes of the same shape."""
+    known = BY_SAFETENSORS_NAME.get(tensor.dtype)
+    dtype: torch.dtype = getattr(torch, known.torch) if known is not None and known.torch is not None else torch.uint8
+    return torch.empty(tensor.shape, dtype=dtype, device="meta")
 
 
 @contextlib.contextmanager

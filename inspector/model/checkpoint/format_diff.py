@@ -18,9 +18,9 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.pytorch_utils import Conv1D
 
+from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line
-from inspector.model.checkpoint.diff import TORCH_DTYPES
-from inspector.model.checkpoint.quantized import FLOATS, packed_weights
+from inspector.model.checkpoint.quantized import name_float, packed_weights
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.quantization.formats import FORMATS, format_of
@@ -32,7 +32,6 @@ __all__ = ["by_format_notices", "compare_with_format", "packed_names"]
 
 # Marks the tensors that the format packs while transformers takes them apart: no checkpoint is stored in it.
 _MARK = torch.complex128
-_STORED_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +106,7 @@ def _expected(model: PreTrainedModel, packed: set[str], config: Mapping[str, Any
         for name, tensor in remove_tied_weights_from_state_dict(model.state_dict(), model).items()
     }
     turned = _inputs_first(model)
-    dtype = next((FLOATS.get(dtypes[name], "F32") for name in sorted(packed)), "F32")
+    dtype = next((name_float(dtypes[name]) for name in sorted(packed)), "F32")
     tensors: dict[str, StoredTensor] = {}
     varying: set[str] = set()
     for name, tensor in revert_weight_conversion(model, state).items():
@@ -144,8 +143,9 @@ def _matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
 
 def _stored(tensor: Tensor) -> StoredTensor:
     """Return a tensor of the model as it is stored."""
-    name = _STORED_NAMES.get(tensor.dtype, "F32")
-    return StoredTensor(dtype=name, shape=tuple(tensor.shape), bytes=tensor.numel() * tensor.element_size())
+    known = BY_TORCH_NAME.get(dtype_name(tensor.dtype))
+    name = known.safetensors if known is not None else None
+    return StoredTensor(dtype=name or "F32", shape=tuple(tensor.shape), bytes=tensor.numel() * tensor.element_size())
 
 
 def _differ(expected: _Expected, stored: Mapping[str, StoredTensor], name: str) -> bool:

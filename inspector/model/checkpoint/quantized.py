@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line, quoted
 from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
@@ -28,9 +29,10 @@ from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, S
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
 
-__all__ = ["FLOATS", "check_patterns", "packed_weights", "stored_facts", "stored_notices", "stored_size"]
+__all__ = ["FLOATS", "check_patterns", "name_float", "packed_weights", "stored_facts", "stored_notices", "stored_size"]
 
-FLOATS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
+# The dtypes in which quantized weights are multiplied, and in which formats keep their scales.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Lists of names are regular expressions from a stranger. Those of real checkpoints have one or two quantifiers.
 _MOST_QUANTIFIERS = 3
 _MOST_NAMES = 20_000
@@ -88,6 +90,12 @@ def stored_size(model: PreTrainedModel, weights: Container[str], packed: Iterabl
     return sum(known) + kept + buffers
 
 
+def name_float(dtype: torch.dtype) -> str:
+    """Return safetensors' name of a dtype of FLOATS, and F32 for any other."""
+    name = BY_TORCH_NAME[dtype_name(dtype)].safetensors if dtype in FLOATS else None
+    return name or "F32"
+
+
 def _size(parameter: Tensor) -> int:
     """Return the bytes of a parameter in float."""
     return parameter.numel() * parameter.element_size()
@@ -127,7 +135,7 @@ def _matrix(module: nn.Module) -> Matrix:
     """Return the weight of a linear layer; GPT-2's `Conv1D` has inputs first."""
     assert isinstance(module.weight, Tensor)
     rows, columns = module.weight.shape[::-1] if isinstance(module, Conv1D) else module.weight.shape
-    return Matrix(rows=rows, columns=columns, dtype=FLOATS.get(module.weight.dtype, "F32"))
+    return Matrix(rows=rows, columns=columns, dtype=name_float(module.weight.dtype))
 
 
 def _expert_matrices(bank: nn.Module, name: str, parameter: Tensor, format_: Format) -> list[Matrix]:
@@ -135,7 +143,7 @@ def _expert_matrices(bank: nn.Module, name: str, parameter: Tensor, format_: For
     experts, rows, columns = parameter.shape
     if getattr(bank, "is_transposed", False):
         rows, columns = columns, rows
-    dtype = FLOATS.get(parameter.dtype, "F32")
+    dtype = name_float(parameter.dtype)
     if name.startswith("gate_up") and not format_.experts_only:
         return [Matrix(rows=rows // 2, columns=columns, copies=experts, dtype=dtype)] * 2
     return [Matrix(rows=rows, columns=columns, copies=experts, dtype=dtype)]

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.dtypes import dtype_name
 from inspector.quantization.bitsandbytes.products import is_fused
 
 __all__ = [
@@ -359,7 +360,7 @@ def _is_fused(x: Tensor, rows: int, columns: int) -> bool:
         x.numel() // columns,
         rows,
         columns,
-        dtype=str(x.dtype).removeprefix("torch."),
+        dtype=dtype_name(x.dtype),
         capability=capability,
         multiprocessors=multiprocessors,
     )

@@ -22,6 +22,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
+from inspector.model.adapter.peft_names import base_name
 from inspector.model.checkpoint.diff import loading_one_by_one
 from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
@@ -71,7 +72,7 @@ def forget_tables() -> None:
 def _packed(base: nn.Module) -> dict[str, Params4bit | Int8Params]:
     """Return the packed weights of a model by their names without PEFT's wrappers."""
     return {
-        name.replace(".base_layer", ""): parameter
+        base_name(base, name): parameter
         for name, parameter in base.named_parameters()
         if isinstance(parameter, (Params4bit, Int8Params))
     }

@@ -24,9 +24,9 @@ from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 from inspector.dtypes import QUANTIZATIONS, dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_patterns, name_float, stored_size
-from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
+from inspector.names import fold_names
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.quantization.formats import FORMATS

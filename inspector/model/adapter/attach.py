@@ -34,9 +34,10 @@ from transformers.pytorch_utils import Conv1D
 from inspector.dtypes import BY_TORCH_NAME, DTYPES, dtype_name
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.adapter.config import plain_config
+from inspector.model.adapter.peft_names import base_name
 from inspector.model.census import BaseCount, count_base
-from inspector.model.names import fold_names, near_names, own_name
 from inspector.model.skeleton import bounded_modules
+from inspector.names import fold_names, near_names
 from inspector.records.model import AdapterFacts, MatchedNames
 
 __all__ = ["adapted_layers", "adapter_facts", "adapter_file_bytes", "attach", "detached", "saved_modules"]
@@ -192,9 +193,8 @@ def adapted_layers(model: PeftModel) -> list[tuple[str, BaseTunerLayer]]:
     found = []
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer):
-            # Wrappers of several parameters of one module are nested: base_layer, base_layer.base_layer, ...
             parameter = getattr(module, "parameter_name", None)
-            path = own_name(name).replace(".base_layer", "")
+            path = base_name(model, name)
             found.append((f"{path}.{parameter}" if parameter else path, module))
     return found
 
@@ -202,7 +202,9 @@ def adapted_layers(model: PeftModel) -> list[tuple[str, BaseTunerLayer]]:
 def saved_modules(model: PeftModel) -> list[tuple[str, ModulesToSaveWrapper]]:
     """Return (name in the base model, wrapper) of every module that is trained and saved as a copy."""
     return [
-        (own_name(name), module) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)
+        (base_name(model, name), module)
+        for name, module in model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
     ]
 
 

@@ -18,9 +18,10 @@ from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
 from inspector.model.adapter.attach import adapted_layers, saved_modules
+from inspector.model.adapter.peft_names import base_name
 from inspector.model.census import BaseCount
-from inspector.model.names import fold_indices, fold_names, group_names, near_names, own_name
 from inspector.model.sizes import count_of
+from inspector.names import fold_indices, fold_names, group_names, near_names
 from inspector.records.model import AdapterFacts, Role
 from inspector.records.notice import Notice
 from inspector.units import format_count, format_share
@@ -67,7 +68,7 @@ def _saved_whole(model: PeftModel) -> Iterator[Notice]:
     """Say what each module of modules_to_save adds, those of equal layers together: PEFT trains a whole copy of it."""
     trainable = model.get_nb_trainable_parameters()[0]
     saved = dict(saved_modules(model))
-    for folded, names in group_names(saved).items():
+    for folded, names in group_names(saved):
         size = sum(count_of(parameter) for name in names for parameter in _copies_of(saved[name]).parameters())
         what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
         message = (
@@ -135,7 +136,7 @@ def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     """Say which targets hit some layers of a stack only."""
     adapted = [name for name, _ in adapted_layers(model)]
     stacks = {
-        own_name(name): len(module)
+        base_name(model, name): len(module)
         for name, module in model.named_modules()
         # Layers are alike; a list of different modules holds the parts of one layer (T5's attention and feed-forward).
         if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1

@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 
 from inspector.dtypes import BY_SAFETENSORS_NAME
 from inspector.errors import one_line
-from inspector.model.names import fold_names
 from inspector.model.skeleton import bounded_modules
+from inspector.names import fold_names
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.notice import Notice
 

@@ -21,8 +21,8 @@ from transformers.pytorch_utils import Conv1D
 from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line
 from inspector.model.checkpoint.quantized import name_float, packed_weights
-from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
+from inspector.names import fold_names
 from inspector.quantization.formats import FORMATS, format_of
 from inspector.quantization.layout import Format, Matrix, NoRuleError
 from inspector.records.checkpoint import FormatComparison, FormatDifference, StoredTensor

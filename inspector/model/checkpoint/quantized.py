@@ -21,8 +21,8 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line, quoted
-from inspector.model.names import fold_names
 from inspector.model.roles import expert_banks
+from inspector.names import fold_names
 from inspector.quantization.compressed_tensors import is_ignored
 from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_on
 from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, Skips

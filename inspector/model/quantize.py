@@ -23,7 +23,7 @@ from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from inspector.dtypes import QUANTIZATIONS, dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
-from inspector.model.checkpoint.quantized import FLOATS, check_patterns, name_float, stored_size
+from inspector.model.checkpoint.quantized import FLOATS, check_patterns, measure_stored, name_float
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
 from inspector.names import fold_names
@@ -35,7 +35,15 @@ from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.units import format_count
 
-__all__ = ["PACKED", "BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
+__all__ = [
+    "PACKED",
+    "BnbPlan",
+    "collect_experts_notices",
+    "describe_quantization",
+    "plan_quantization",
+    "prepare_for_kbit_training",
+    "quantize_model",
+]
 
 PACKED = (Params4bit, Int8Params)
 
@@ -64,7 +72,7 @@ class BnbPlan:
         )
 
 
-def bnb_plan(
+def plan_quantization(
     fields: Mapping[str, Any], requested: str | None, double_quant: bool | None, dtype: torch.dtype
 ) -> BnbPlan | None:
     """Return how bitsandbytes quantizes the weights, as it was asked for or as the checkpoint declares it.
@@ -75,7 +83,7 @@ def bnb_plan(
         raise UsageError(f"quantization {quoted(requested, 60)} is not known; use one of {', '.join(QUANTIZATIONS)}.")
     declared = fields.get("quantization_config")
     if isinstance(declared, Mapping):
-        return _declared_plan(declared, requested, double_quant)
+        return _read_declared(declared, requested, double_quant)
     if requested in (None, "none", "int8") and double_quant is not None:
         raise UsageError("--double-quant packs the scales of 4-bit weights: add --quantization nf4 or fp4, or drop it.")
     if requested in (None, "none"):
@@ -83,7 +91,7 @@ def bnb_plan(
     return BnbPlan(method=requested, compute_dtype=dtype, double_quant=bool(double_quant))
 
 
-def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_quant: bool | None) -> BnbPlan | None:
+def _read_declared(declared: Mapping[str, Any], requested: str | None, double_quant: bool | None) -> BnbPlan | None:
     """Read what a checkpoint of bitsandbytes declares; it cannot be quantized a second time."""
     method = str(declared.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in declared else ""))
     if requested not in (None, "none") or double_quant is not None:
@@ -121,7 +129,7 @@ def _check_values(config: BitsAndBytesConfig) -> None:
         raise ValueError(f"bnb_4bit_compute_dtype is {config.bnb_4bit_compute_dtype}, in which nothing is multiplied")
 
 
-def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
+def quantize_model(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     """Quantize a skeleton in place, by transformers' rules; raises UsageError where there is nothing to quantize."""
     config = plan.config()
     is_int8 = plan.method == "int8"
@@ -158,7 +166,7 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     return model
 
 
-def prepared(model: PreTrainedModel) -> PreTrainedModel:
+def prepare_for_kbit_training(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare a quantized model for an adapter with PEFT's own function, and note what each parameter was before."""
     for parameter in model.parameters():
         if not hasattr(parameter, "loaded_dtype"):
@@ -167,7 +175,7 @@ def prepared(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
+def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
     """Say how many weights of routed experts stay in float: transformers converts linear layers alone."""
     left = {
         parameter
@@ -185,8 +193,8 @@ def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
     return [Notice(code="experts-in-float", message=message)]
 
 
-def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:
-    """Describe a model that `quantized` has made, before an adapter is on it."""
+def describe_quantization(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:
+    """Describe a model that `quantize_model` has made, before an adapter is on it."""
     converted: list[str] = []
     kept: list[str] = []
     packed: list[nn.Parameter] = []
@@ -230,4 +238,4 @@ def _stored_bytes(model: PreTrainedModel, plan: BnbPlan) -> int | None:
         if isinstance(parameter, PACKED):
             rows, columns = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
             packed[name] = rule(config, Matrix(rows=rows, columns=columns, dtype=name_float(model.dtype)))
-    return stored_size(model, packed, packed.values())
+    return measure_stored(model, packed, packed.values())

@@ -19,7 +19,7 @@ import torch
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
 from inspector.model.build import count_model
-from inspector.model.quantize import bnb_plan
+from inspector.model.quantize import plan_quantization
 from inspector.planning.advice import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
 from inspector.planning.largest import Experience, nearly_largest
 from inspector.planning.predictor import Progress, Trial, Trials
@@ -195,7 +195,7 @@ def _methods(request: Request, files: SourceFiles | None) -> Mapping[Method, Cha
     is_stored = is_stored_quantized(files)
     asked = request.quantization or (None if is_stored else "nf4")
     # The dtype of products plays no part in whether the options go together.
-    packing = bnb_plan({} if files is None else files.config, asked, request.double_quant, torch.float32)
+    packing = plan_quantization({} if files is None else files.config, asked, request.double_quant, torch.float32)
     if packing is not None and packing.from_checkpoint:
         return {Method.QUANTIZED_ADAPTER: adapter}
     in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}

@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import nn
 
-from inspector.model.adapter.peft_names import base_name, base_owner
+from inspector.model.adapter.peft_names import find_owner, strip_wrappers
 from tests.model.tiny import llama
 
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -28,7 +28,7 @@ def build() -> nn.Module:
     """Return a tiny model with a module whose name begins as PEFT's own does."""
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(llama())
-        model.model.base_layer_norm = nn.LayerNorm(4)  # type: ignore[assignment]
+        model.model.base_layer_norm = nn.LayerNorm(4)
     return model
 
 
@@ -36,16 +36,16 @@ def build() -> nn.Module:
 def test_every_parameter_of_the_base_has_its_own_name_again(adapter: str) -> None:
     names = [name for name, _ in build().named_parameters()]
     model = peft.get_peft_model(
-        build(),  # type: ignore[arg-type]
+        build(),
         peft.PeftConfig.from_peft_type(task_type="CAUSAL_LM", **ADAPTERS[adapter]),
         low_cpu_mem_usage=True,
     )
-    found = [base_name(model, name) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    found = [strip_wrappers(model, name) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert found == names
-    owners = [base_owner(model, name) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    owners = [find_owner(model, name) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert owners == [name.rpartition(".")[0] for name in names]
 
 
 def test_a_model_without_peft_keeps_names_that_look_wrapped() -> None:
     model = build()
-    assert base_name(model, "base_model.model.weight") == "base_model.model.weight"
+    assert strip_wrappers(model, "base_model.model.weight") == "base_model.model.weight"

@@ -14,12 +14,12 @@ from peft.tuners import AdaptionPromptModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-__all__ = ["base_name", "base_owner", "find_wrappers"]
+__all__ = ["find_owner", "find_wrappers", "strip_wrappers"]
 
 _BASE_LAYER = "base_layer"
 
 
-def base_name(model: nn.Module, name: str) -> str:
+def strip_wrappers(model: nn.Module, name: str) -> str:
     """Return the name in the base model of a module or parameter that `model`, with PEFT or without, calls `name`."""
     parts = name.split(".")
     wrappers = find_wrappers(model)
@@ -28,9 +28,9 @@ def base_name(model: nn.Module, name: str) -> str:
     return ".".join(part for part in parts if part != _BASE_LAYER)
 
 
-def base_owner(model: nn.Module, name: str) -> str:
+def find_owner(model: nn.Module, name: str) -> str:
     """Return the path in the base model of the module that holds the parameter or buffer `name` of `model`."""
-    return base_name(model, name.rpartition(".")[0])
+    return strip_wrappers(model, name.rpartition(".")[0])
 
 
 def find_wrappers(model: nn.Module) -> tuple[str, ...]:

@@ -29,7 +29,15 @@ from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, S
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
 
-__all__ = ["FLOATS", "check_patterns", "name_float", "packed_weights", "stored_facts", "stored_notices", "stored_size"]
+__all__ = [
+    "FLOATS",
+    "check_patterns",
+    "collect_stored_notices",
+    "describe_stored",
+    "find_packed_weights",
+    "measure_stored",
+    "name_float",
+]
 
 # The dtypes in which quantized weights are multiplied, and in which formats keep their scales.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -40,14 +48,14 @@ _LONGEST_NAME = 500
 _REPEATED_GROUP = re.compile(r"\)\s*[*+{]")
 
 
-def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> QuantizationFacts:
+def describe_stored(model: PreTrainedModel, config: Mapping[str, Any]) -> QuantizationFacts:
     """Describe a model in float whose checkpoint declares the quantization `config`."""
     method = format_of(config)
     trains, condition = training_on(config)
     facts = QuantizationFacts(
         method=one_line(method, 40) or "unnamed",
         source="checkpoint",
-        dequantized_bytes=sum(_size(parameter) for parameter in model.parameters()),
+        dequantized_bytes=sum(_measure(parameter) for parameter in model.parameters()),
         trains=trains,
         note=condition and f"{condition[0].upper()}{condition[1:]}.",
     )
@@ -56,7 +64,9 @@ def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> Quantizat
         why = KNOWN.get(method, "it is not known here")
         return dataclasses.replace(facts, note=f"No rule for this format: {why}.")
     try:
-        weights = {name: (parameter, matrices) for name, parameter, matrices in packed_weights(model, config, format_)}
+        weights = {
+            name: (parameter, matrices) for name, parameter, matrices in find_packed_weights(model, config, format_)
+        }
         packed = [format_.rule(config, matrix) for _, matrices in weights.values() for matrix in matrices]
     except NoRuleError as error:
         return dataclasses.replace(facts, note=f"No rule for this configuration: {one_line(error)}.")
@@ -73,20 +83,20 @@ def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> Quantizat
         parameters=sum(parameter.numel() for parameter, _ in weights.values()),
         weight_bytes=sum(part.weight_bytes for part in packed),
         scale_bytes=sum(part.scale_bytes for part in packed),
-        kept_bytes=facts.dequantized_bytes - sum(_size(parameter) for parameter, _ in weights.values()),
-        stored_bytes=stored_size(model, () if format_.on_loading else weights, () if format_.on_loading else packed),
+        kept_bytes=facts.dequantized_bytes - sum(_measure(parameter) for parameter, _ in weights.values()),
+        stored_bytes=measure_stored(model, () if format_.on_loading else weights, () if format_.on_loading else packed),
     )
 
 
-def stored_size(model: PreTrainedModel, weights: Container[str], packed: Iterable[Packed]) -> int | None:
+def measure_stored(model: PreTrainedModel, weights: Container[str], packed: Iterable[Packed]) -> int | None:
     """Return the size of all tensors in a checkpoint of the model where `packed` stand for `weights`, where known."""
     sizes = [each.stored_bytes for each in packed]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         return None
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = sum(_size(tensor) for name, tensor in model.state_dict().items() if name not in every)
-    kept = sum(_size(parameter) for name, parameter in model.named_parameters() if name not in weights)
+    buffers = sum(_measure(tensor) for name, tensor in model.state_dict().items() if name not in every)
+    kept = sum(_measure(parameter) for name, parameter in model.named_parameters() if name not in weights)
     return sum(known) + kept + buffers
 
 
@@ -96,12 +106,12 @@ def name_float(dtype: torch.dtype) -> str:
     return name or "F32"
 
 
-def _size(parameter: Tensor) -> int:
+def _measure(parameter: Tensor) -> int:
     """Return the bytes of a parameter in float."""
     return parameter.numel() * parameter.element_size()
 
 
-def stored_notices(facts: QuantizationFacts) -> list[Notice]:
+def collect_stored_notices(facts: QuantizationFacts) -> list[Notice]:
     """Say what the report's other figures are about: the model as it is used, in float."""
     known = ""
     if facts.loaded_bytes is None:
@@ -113,32 +123,32 @@ def stored_notices(facts: QuantizationFacts) -> list[Notice]:
     return [Notice(code="quantized-checkpoint", message=message)]
 
 
-def packed_weights(
+def find_packed_weights(
     model: PreTrainedModel, config: Mapping[str, Any], format_: Format
 ) -> Iterator[tuple[str, Tensor, list[Matrix]]]:
     """Yield (name, parameter, matrices in the checkpoint) of what the format converts; raises NoRuleError."""
-    is_converted = _selection(model, config, format_)
+    is_converted = _choose_converted(model, config, format_)
     if not format_.experts_only:
         linear_types = (nn.Linear, Conv1D) if format_.conv1d else (nn.Linear,)
         for name, module in model.named_modules():
             if type(module) in linear_types and is_converted(name):
-                yield f"{name}.weight", module.weight, [_matrix(module)]
+                yield f"{name}.weight", module.weight, [_describe_matrix(module)]
     for name, bank in expert_banks(model):
         if isinstance(bank, (nn.ModuleList, nn.ModuleDict)) or not is_converted(name):
             continue
         for own, parameter in bank.named_parameters(recurse=False):
             if parameter.dim() == 3:
-                yield f"{name}.{own}", parameter, _expert_matrices(bank, own, parameter, format_)
+                yield f"{name}.{own}", parameter, _describe_experts(bank, own, parameter, format_)
 
 
-def _matrix(module: nn.Module) -> Matrix:
+def _describe_matrix(module: nn.Module) -> Matrix:
     """Return the weight of a linear layer; GPT-2's `Conv1D` has inputs first."""
     assert isinstance(module.weight, Tensor)
     rows, columns = module.weight.shape[::-1] if isinstance(module, Conv1D) else module.weight.shape
     return Matrix(rows=rows, columns=columns, dtype=name_float(module.weight.dtype))
 
 
-def _expert_matrices(bank: nn.Module, name: str, parameter: Tensor, format_: Format) -> list[Matrix]:
+def _describe_experts(bank: nn.Module, name: str, parameter: Tensor, format_: Format) -> list[Matrix]:
     """Return the matrices that a fused parameter of experts is in a checkpoint: gate and up are two."""
     experts, rows, columns = parameter.shape
     if getattr(bank, "is_transposed", False):
@@ -149,7 +159,7 @@ def _expert_matrices(bank: nn.Module, name: str, parameter: Tensor, format_: For
     return [Matrix(rows=rows, columns=columns, copies=experts, dtype=dtype)]
 
 
-def _selection(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> Callable[[str], bool]:
+def _choose_converted(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> Callable[[str], bool]:
     """Return what tells by its name whether a module is converted."""
     listed: Any = config.get(format_.skip_key, config.get("ignored_layers"))
     if listed is not None and not _are_names(listed):

@@ -23,14 +23,14 @@ from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from inspector.dtypes import QUANTIZATIONS, dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
-from inspector.model.checkpoint.quantized import FLOATS, check_patterns, measure_stored, name_float
+from inspector.model.checkpoint.quantized import FLOATS, check_listed, measure_stored, name_float
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
 from inspector.names import fold_names
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.quantization.formats import FORMATS
-from inspector.quantization.layout import Matrix
+from inspector.quantization.layout import Matrix, NoRuleError
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.units import format_count
@@ -104,7 +104,8 @@ def _read_declared(declared: Mapping[str, Any], requested: str | None, double_qu
     try:
         config = BitsAndBytesConfig.from_dict(dict(declared))
         skip = config.llm_int8_skip_modules
-        check_patterns(skip or [])
+        if skip is not None and not all(isinstance(name, str) for name in skip):
+            raise ValueError("llm_int8_skip_modules is no list of names")
         _check_values(config)
     except Exception as error:  # the fields are untrusted
         raise UnsupportedModelError(
@@ -130,7 +131,12 @@ def _check_values(config: BitsAndBytesConfig) -> None:
 
 
 def quantize_model(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
-    """Quantize a skeleton in place, by transformers' rules; raises UsageError where there is nothing to quantize."""
+    """Quantize a skeleton in place, by transformers' rules.
+
+    Raises UsageError where there is nothing to quantize, UnsupportedModelError where a checkpoint's own list of modules
+    to leave out cannot be matched.
+    """
+    _check_skipped(model, plan)
     config = plan.config()
     is_int8 = plan.method == "int8"
     quantizer: HfQuantizer = (Bnb8BitHfQuantizer if is_int8 else Bnb4BitHfQuantizer)(config, pre_quantized=False)
@@ -164,6 +170,16 @@ def quantize_model(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
         if isinstance(module, PreTrainedModel):
             module.config._is_quantized = True
     return model
+
+
+def _check_skipped(model: PreTrainedModel, plan: BnbPlan) -> None:
+    """Refuse a checkpoint whose list of modules to leave out cannot be matched with those of the model."""
+    try:
+        check_listed(model, plan.skip or ())
+    except NoRuleError as error:
+        raise UnsupportedModelError(
+            f"quantization_config of config.json is malformed ({one_line(error)}); correct it."
+        ) from error
 
 
 def prepare_for_kbit_training(model: PreTrainedModel) -> PreTrainedModel:

@@ -34,6 +34,7 @@ from transformers.pytorch_utils import Conv1D
 from inspector.dtypes import BY_TORCH_NAME, DTYPES, dtype_name
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.adapter.config import list_changed_fields
+from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.census import BaseCount, count_base
 from inspector.model.skeleton import bound_modules
@@ -61,13 +62,15 @@ def attach_adapter(
 
     `build` is called again when the first attempt failed half-way, since PEFT changes the model in place.
     `autocast_adapter_dtype` is that of `get_peft_model`.
-    Raises UsageError when PEFT refuses (an unknown target), UnsupportedModelError when the method needs real weights.
+    Raises UsageError when PEFT refuses (an unknown target) or would match a pattern for too long, UnsupportedModelError
+    when the method needs real weights.
     """
     method = _name_method(config)
     if method in _FOLLOWS_VALUES:
         raise _refuse_without_weights(method)
     for prepare in _PREPARATIONS.get(method, (_make_all_on_meta, _make_adapter_for_real)):
         model = build()
+        check_config_patterns(config, model)
         context = prepare(model)
         base = count_base(model)
         try:

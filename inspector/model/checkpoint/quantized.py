@@ -8,7 +8,6 @@ there are experts.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line, quoted
+from inspector.model.patterns import MatchCall, PatternError, check_patterns, is_plain
 from inspector.model.roles import expert_banks
 from inspector.names import fold_names
 from inspector.quantization.compressed_tensors import is_ignored
@@ -31,7 +31,7 @@ from inspector.records.notice import Notice
 
 __all__ = [
     "FLOATS",
-    "check_patterns",
+    "check_listed",
     "collect_stored_notices",
     "describe_stored",
     "find_packed_weights",
@@ -41,11 +41,11 @@ __all__ = [
 
 # The dtypes in which quantized weights are multiplied, and in which formats keep their scales.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-# Lists of names are regular expressions from a stranger. Those of real checkpoints have one or two quantifiers.
-_MOST_QUANTIFIERS = 3
 _MOST_NAMES = 20_000
-_LONGEST_NAME = 500
-_REPEATED_GROUP = re.compile(r"\)\s*[*+{]")
+# How transformers matches the names in such lists (quantizers_utils.py, `should_convert_module`), and how
+# compressed-tensors does what follows `re:`.
+_BY_TRANSFORMERS = MatchCall(function="match", before="(?:", after=r")(?:(?<=\.)|(?=\.|$))")
+_BY_COMPRESSED_TENSORS = MatchCall(function="match")
 
 
 def describe_stored(model: PreTrainedModel, config: Mapping[str, Any]) -> QuantizationFacts:
@@ -164,7 +164,7 @@ def _choose_converted(model: PreTrainedModel, config: Mapping[str, Any], format_
     listed: Any = config.get(format_.skip_key, config.get("ignored_layers"))
     if listed is not None and not _are_names(listed):
         raise NoRuleError(f"{format_.skip_key} is no list of names")
-    check_patterns(listed or [])
+    check_listed(model, listed or [])
     if format_.skip_key == "ignore":
         return lambda name: not is_ignored(name, "Linear", listed)
     if format_.skip_key == "skip_modules":
@@ -176,6 +176,8 @@ def _choose_converted(model: PreTrainedModel, config: Mapping[str, Any], format_
     )
     # One pattern for all: a module that is held against hundreds of names compiles each of them anew.
     pattern = "|".join(f"(?:{name})" for name in skipped)
+    if not all(map(is_plain, skipped)):
+        _check_calls(model, [(pattern, _BY_TRANSFORMERS)])
     only: Any = config.get("modules_in_block_to_quantize") if format_.in_blocks else None
     if only and not (isinstance(only, list) and all(_are_names(group) for group in only)):
         raise NoRuleError("modules_in_block_to_quantize is no list of lists of names")
@@ -197,18 +199,17 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
 
 
-def check_patterns(names: Sequence[str]) -> None:
-    """Refuse what is no regular expression, and what could take for ever to match."""
+def check_listed(model: nn.Module, names: Sequence[str]) -> None:
+    """Raise NoRuleError for too long a list of modules to leave out, and for a name in it that cannot be matched."""
     if len(names) > _MOST_NAMES:
         raise NoRuleError(f"it lists {len(names):,} modules to leave out")
-    for name in names:
-        pattern = name.removeprefix("re:")
-        quantifiers = sum(pattern.count(sign) for sign in "*+{")
-        if len(pattern) > _LONGEST_NAME or quantifiers > _MOST_QUANTIFIERS or _REPEATED_GROUP.search(pattern):
-            raise NoRuleError(f"{quoted(pattern, 60)} among the modules to leave out is too involved a pattern")
-        try:
-            re.compile(f"(?:{pattern})")
-        except (re.error, RecursionError, OverflowError) as error:
-            raise NoRuleError(
-                f"{quoted(pattern, 60)} among the modules to leave out is no regular expression"
-            ) from error
+    plain = [(name.removeprefix("re:"), _BY_TRANSFORMERS) for name in names]
+    _check_calls(model, plain + [(name, _BY_COMPRESSED_TENSORS) for name, _ in plain])
+
+
+def _check_calls(model: nn.Module, calls: Sequence[tuple[str, MatchCall]]) -> None:
+    """Raise NoRuleError for what cannot be matched with the names of the model's modules."""
+    try:
+        check_patterns(calls, [name for name, _ in model.named_modules()])
+    except PatternError as error:
+        raise NoRuleError(f"{quoted(error.text, 60)} among the modules to leave out {error}") from error

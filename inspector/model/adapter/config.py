@@ -102,8 +102,12 @@ def list_changed_fields(config: PeftConfig) -> dict[str, Any]:
         field.name: field.default_factory() if callable(field.default_factory) else field.default
         for field in dataclasses.fields(config)
     }
-    # The rank is what people look for first, PEFT's default or not.
-    changed = {name: value for name, value in config.to_dict().items() if value != defaults.get(name) or name == "r"}
+    changed = {
+        name: value
+        for name, value in config.to_dict().items()
+        # The rank is what people look for first, PEFT's default or not.
+        if value != defaults.get(name) or (name == "r" and value is not None)
+    }
     changed.pop("peft_version", None)
     peft_type = PeftType(changed.pop("peft_type", config.peft_type)).value
     return {"peft_type": peft_type, **{name: _to_plain(value) for name, value in changed.items()}}

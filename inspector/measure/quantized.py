@@ -22,7 +22,8 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from inspector.model.checkpoint.diff import loading_one_by_one
+from inspector.model.adapter.peft_names import strip_wrappers
+from inspector.model.checkpoint.diff import load_one_by_one
 from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.workloads.base import base_model
@@ -44,7 +45,7 @@ def load_quantized_on(model: Any, device: torch.device) -> nn.Module:
     if quantizer.pre_quantized:
         config.quantization_config = quantizer.quantization_config.to_dict()
     forget_tables()
-    with loading_one_by_one():
+    with load_one_by_one():
         loaded = type(base).from_pretrained(
             None,
             config=config,
@@ -71,7 +72,7 @@ def forget_tables() -> None:
 def _packed(base: nn.Module) -> dict[str, Params4bit | Int8Params]:
     """Return the packed weights of a model by their names without PEFT's wrappers."""
     return {
-        name.replace(".base_layer", ""): parameter
+        strip_wrappers(base, name): parameter
         for name, parameter in base.named_parameters()
         if isinstance(parameter, (Params4bit, Int8Params))
     }

@@ -20,17 +20,30 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
-from inspector.model.adapter.attach import adapter_facts, attach, detached
+from inspector.model.adapter.attach import attach_adapter, describe_adapter, detach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import adapter_notices
 from inspector.model.census import BaseCount, assign_roles, bytes_by_dtype, count_base, take_census
 from inspector.model.checkpoint.diff import NotComparableError, compare, comparison_notices
 from inspector.model.checkpoint.format_diff import by_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import stored_facts, stored_notices
+from inspector.model.adapter.notices import collect_adapter_notices
+from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
+from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
+from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
+from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import read_configuration
-from inspector.model.quantize import PACKED, BnbPlan, bnb_plan, experts_notices, prepared, quantization_facts, quantized
+from inspector.model.quantize import (
+    PACKED,
+    BnbPlan,
+    collect_experts_notices,
+    describe_quantization,
+    plan_quantization,
+    prepare_for_kbit_training,
+    quantize_model,
+)
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
-from inspector.model.truncate import shorten
+from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
 from inspector.records.model import Census, Counted, ModelFacts, Role
@@ -106,7 +119,7 @@ def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) ->
 
     def change(model: PreTrainedModel) -> None:
         nonlocal missing
-        missing = shorten(model, more)
+        missing = shorten_model(model, more)
 
     return _build(request, files, change), missing
 
@@ -129,12 +142,12 @@ def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTra
 
         plan = subject.plan
         if config is None:
-            model = build() if plan is None else quantized(build(), plan)
+            model = build() if plan is None else quantize_model(build(), plan)
             return _without_adapter(model, count_base(model))
         if plan is not None:
             stack.enter_context(bitsandbytes_stand_in())
         prepared_build = build if plan is None else functools.partial(_build_prepared, build, plan)
-        attached, base = attach(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+        attached, base = attach_adapter(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
         return BuiltModel(model=attached, roles=assign_roles(attached, base))
 
 
@@ -164,10 +177,10 @@ def _with_comparison(
     """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
     by_format = _by_format(subject, stored, config.get("quantization_config"))
     if by_format is not None:
-        notices = (*counted.notices, *by_format_notices(by_format))
+        notices = (*counted.notices, *collect_format_notices(by_format))
         counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
     try:
-        comparison = compare(subject.build, stored, config)
+        comparison = compare_checkpoint(subject.build, stored, config)
     except NotComparableError as error:
         if by_format is not None:  # which is the comparison then
             return counted
@@ -180,7 +193,7 @@ def _with_comparison(
         counted,
         census=_explained(counted.census, comparison, elements),
         comparison=comparison,
-        notices=(*counted.notices, *comparison_notices(comparison)),
+        notices=(*counted.notices, *collect_comparison_notices(comparison)),
     )
 
 
@@ -190,7 +203,7 @@ def _by_format(subject: _Subject, stored: Mapping[str, StoredTensor], declared: 
         return None
     packed = None
     if subject.plan is not None:
-        model = quantized(subject.build(), subject.plan)
+        model = quantize_model(subject.build(), subject.plan)
         packed = [name for name, parameter in model.named_parameters() if isinstance(parameter, PACKED)]
     return compare_with_format(subject.build, stored, declared, packed)
 
@@ -222,13 +235,13 @@ def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltMode
     in_float = _in_float(base)
     facts, of_weights = None, []
     if subject.plan is not None:
-        model = quantized(model, subject.plan)
-        of_weights = experts_notices(model, subject.plan)
-        facts = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
+        model = quantize_model(model, subject.plan)
+        of_weights = collect_experts_notices(model, subject.plan)
+        facts = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
         base = count_base(model)
     elif subject.stored is not None:
-        facts = stored_facts(model, subject.stored)
-        of_weights = stored_notices(facts)
+        facts = describe_stored(model, subject.stored)
+        of_weights = collect_stored_notices(facts)
     counted = Counted(
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
@@ -244,22 +257,22 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
     build, in_float, quantization, of_weights = subject.build, None, None, []
     if subject.stored is not None:
-        quantization = stored_facts(subject.build(), subject.stored)
-        of_weights = stored_notices(quantization)
+        quantization = describe_stored(subject.build(), subject.stored)
+        of_weights = collect_stored_notices(quantization)
     with contextlib.ExitStack() as stack:
         if subject.plan is not None:
             stack.enter_context(bitsandbytes_stand_in())
             model = subject.build()
             in_float = _in_float(count_base(model))
-            model = quantized(model, subject.plan)
-            quantization = quantization_facts(model, subject.plan, sum(in_float["base_dtypes"].values()))
-            of_weights = experts_notices(model, subject.plan)
+            model = quantize_model(model, subject.plan)
+            quantization = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
+            of_weights = collect_experts_notices(model, subject.plan)
             build = functools.partial(_build_prepared, subject.build, subject.plan)
-        attached, base = attach(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+        attached, base = attach_adapter(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
         facts = dataclasses.replace(
-            adapter_facts(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
+            describe_adapter(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
         )
-        notices = adapter_notices(attached, config, facts, base)
+        notices = collect_adapter_notices(attached, config, facts, base)
     counted = Counted(
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
@@ -273,7 +286,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
 
 def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
     """Build a model whose weights are quantized, prepared for an adapter."""
-    return prepared(quantized(build(), plan))
+    return prepare_for_kbit_training(quantize_model(build(), plan))
 
 
 def _in_float(base: BaseCount) -> dict[str, Any]:
@@ -297,7 +310,7 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
     )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = files.config.get("quantization_config")
-    plan = bnb_plan(files.config, request.quantization, request.double_quant, dtype)
+    plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)
     facts = ModelFacts(
         id=files.id,
         revision=files.revision,
@@ -344,9 +357,9 @@ def _count_attached(request: Request) -> Counted:
         raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
     _check_meta(attached)
     config = attached.active_peft_config
-    base_model = detached(attached)
+    base_model = detach_adapter(attached)
     base = count_base(base_model)
-    facts = adapter_facts(attached, config)
+    facts = describe_adapter(attached, config)
     return Counted(
         model=_live_facts(base_model),
         census=take_census(attached, base, published=None, depth=request.depth),
@@ -354,7 +367,7 @@ def _count_attached(request: Request) -> Counted:
         base_buffer_bytes=base.buffer_bytes,
         base_frozen_dtypes=base.frozen_dtypes,
         adapter=facts,
-        notices=tuple(adapter_notices(attached, config, facts, base)),
+        notices=tuple(collect_adapter_notices(attached, config, facts, base)),
     )
 
 

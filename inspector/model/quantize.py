@@ -27,17 +27,29 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_patterns, stored_size
 from inspector.model.configuration import said
 from inspector.model.names import fold_names
+from inspector.dtypes import QUANTIZATIONS, dtype_name
+from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
+from inspector.model.checkpoint.quantized import FLOATS, check_listed, measure_stored, name_float
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
+from inspector.names import fold_names
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.quantization.formats import FORMATS
-from inspector.quantization.layout import Matrix
+from inspector.quantization.layout import Matrix, NoRuleError
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.units import format_count
 
-__all__ = ["PACKED", "BnbPlan", "bnb_plan", "experts_notices", "prepared", "quantization_facts", "quantized"]
+__all__ = [
+    "PACKED",
+    "BnbPlan",
+    "collect_experts_notices",
+    "describe_quantization",
+    "plan_quantization",
+    "prepare_for_kbit_training",
+    "quantize_model",
+]
 
 PACKED = (Params4bit, Int8Params)
 
@@ -66,7 +78,7 @@ class BnbPlan:
         )
 
 
-def bnb_plan(
+def plan_quantization(
     fields: Mapping[str, Any], requested: str | None, double_quant: bool | None, dtype: torch.dtype
 ) -> BnbPlan | None:
     """Return how bitsandbytes quantizes the weights, as it was asked for or as the checkpoint declares it.
@@ -77,7 +89,7 @@ def bnb_plan(
         raise UsageError(f"quantization {quoted(requested, 60)} is not known; use one of {', '.join(QUANTIZATIONS)}.")
     declared = fields.get("quantization_config")
     if isinstance(declared, Mapping):
-        return _declared_plan(declared, requested, double_quant)
+        return _read_declared(declared, requested, double_quant)
     if requested in (None, "none", "int8") and double_quant is not None:
         raise UsageError("--double-quant packs the scales of 4-bit weights: add --quantization nf4 or fp4, or drop it.")
     if requested in (None, "none"):
@@ -85,7 +97,7 @@ def bnb_plan(
     return BnbPlan(method=requested, compute_dtype=dtype, double_quant=bool(double_quant))
 
 
-def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_quant: bool | None) -> BnbPlan | None:
+def _read_declared(declared: Mapping[str, Any], requested: str | None, double_quant: bool | None) -> BnbPlan | None:
     """Read what a checkpoint of bitsandbytes declares; it cannot be quantized a second time."""
     method = str(declared.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in declared else ""))
     if requested not in (None, "none") or double_quant is not None:
@@ -98,7 +110,8 @@ def _declared_plan(declared: Mapping[str, Any], requested: str | None, double_qu
     try:
         config = BitsAndBytesConfig.from_dict(dict(declared))
         skip = config.llm_int8_skip_modules
-        check_patterns(skip or [])
+        if skip is not None and not all(isinstance(name, str) for name in skip):
+            raise ValueError("llm_int8_skip_modules is no list of names")
         _check_values(config)
     except Exception as error:  # the fields are untrusted
         raise UnsupportedModelError(
@@ -123,8 +136,13 @@ def _check_values(config: BitsAndBytesConfig) -> None:
         raise ValueError(f"bnb_4bit_compute_dtype is {config.bnb_4bit_compute_dtype}, in which nothing is multiplied")
 
 
-def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
-    """Quantize a skeleton in place, by transformers' rules; raises UsageError where there is nothing to quantize."""
+def quantize_model(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
+    """Quantize a skeleton in place, by transformers' rules.
+
+    Raises UsageError where there is nothing to quantize, UnsupportedModelError where a checkpoint's own list of modules
+    to leave out cannot be matched.
+    """
+    _check_skipped(model, plan)
     config = plan.config()
     is_int8 = plan.method == "int8"
     quantizer: HfQuantizer = (Bnb8BitHfQuantizer if is_int8 else Bnb4BitHfQuantizer)(config, pre_quantized=False)
@@ -160,7 +178,17 @@ def quantized(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     return model
 
 
-def prepared(model: PreTrainedModel) -> PreTrainedModel:
+def _check_skipped(model: PreTrainedModel, plan: BnbPlan) -> None:
+    """Refuse a checkpoint whose list of modules to leave out cannot be matched with those of the model."""
+    try:
+        check_listed(model, plan.skip or ())
+    except NoRuleError as error:
+        raise UnsupportedModelError(
+            f"quantization_config of config.json is malformed ({one_line(error)}); correct it."
+        ) from error
+
+
+def prepare_for_kbit_training(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare a quantized model for an adapter with PEFT's own function, and note what each parameter was before."""
     for parameter in model.parameters():
         if not hasattr(parameter, "loaded_dtype"):
@@ -169,7 +197,7 @@ def prepared(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
+def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
     """Say how many weights of routed experts stay in float: transformers converts linear layers alone."""
     left = {
         parameter
@@ -187,8 +215,8 @@ def experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
     return [Notice(code="experts-in-float", message=message)]
 
 
-def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:
-    """Describe a model that `quantized` has made, before an adapter is on it."""
+def describe_quantization(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:
+    """Describe a model that `quantize_model` has made, before an adapter is on it."""
     converted: list[str] = []
     kept: list[str] = []
     packed: list[nn.Parameter] = []
@@ -202,7 +230,7 @@ def quantization_facts(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes:
     return QuantizationFacts(
         method=plan.method,
         source="checkpoint" if plan.from_checkpoint else "request",
-        compute_dtype=None if plan.method == "int8" else str(plan.compute_dtype).removeprefix("torch."),
+        compute_dtype=None if plan.method == "int8" else dtype_name(plan.compute_dtype),
         double_quant=None if plan.method == "int8" else plan.double_quant,
         modules=fold_names(converted),
         modules_count=len(converted),
@@ -231,5 +259,5 @@ def _stored_bytes(model: PreTrainedModel, plan: BnbPlan) -> int | None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, PACKED):
             rows, columns = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
-            packed[name] = rule(config, Matrix(rows=rows, columns=columns, dtype=FLOATS.get(model.dtype, "F32")))
-    return stored_size(model, packed, packed.values())
+            packed[name] = rule(config, Matrix(rows=rows, columns=columns, dtype=name_float(model.dtype)))
+    return measure_stored(model, packed, packed.values())

@@ -36,11 +36,12 @@ from inspector.compat.transformers import (
 from inspector.dtypes import DTYPE_CHOICES
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import architecture_names, find_model_class, said, text_config
+from inspector.model.heads import find_head
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
 from inspector.runtime.patches import call_at_end, restoring
 
-__all__ = ["bounded_modules", "build_skeleton", "choose_class", "choose_dtype"]
+__all__ = ["bound_modules", "build_skeleton", "choose_class", "choose_dtype"]
 
 # A linear layer on meta costs 2.5 KB and 64 µs here (50,000 of them). Fused experts keep real models far below this.
 _MOST_MODULES = 250_000
@@ -68,7 +69,7 @@ def build_skeleton(
     Raises UnsupportedModelError when the class cannot be built from this configuration.
     """
     try:
-        with bounded_modules(), accelerate.init_empty_weights(include_buffers=True):
+        with bound_modules(), accelerate.init_empty_weights(include_buffers=True):
             model: PreTrainedModel = from_config_of(model_class)(config, dtype=dtype)
     except InspectorError:
         raise
@@ -77,7 +78,7 @@ def build_skeleton(
             f"{model_id} cannot be built as {model_class.__name__} from its config.json ({said(error)}); "
             "correct it, or name another class with --model-class."
         ) from error
-    _only_meta(model)
+    _move_to_meta(model)
     # Early releases of transformers 5 tie when they load weights; where the class has tied already, nothing changes.
     model.tie_weights()
     _keep_in_float32(model, dtype)
@@ -98,12 +99,12 @@ def choose_class(
         return model_class, []
     names = architecture_names(files.config)
     if trust_remote_code and type(config).__module__.startswith("transformers_modules."):
-        return _remote_class(config, files), []
+        return _load_remote_class(config, files), []
     for name in names:
         model_class = find_model_class(name)
         if model_class is not None:
             return model_class, []
-    model_class = _fallback_class(config, names)
+    model_class = _choose_fallback(config, names)
     reason = f"no class {quoted(names[0])} in transformers" if names else "its config.json names no architecture"
     message = f"Built as {model_class.__name__}: {reason}. Name another with --model-class."
     return model_class, [Notice(code="class-fallback", message=message)]
@@ -128,28 +129,22 @@ def choose_dtype(
     return torch.float32, [Notice(code="dtype-assumed", message=message)]
 
 
-def _fallback_class(config: PretrainedConfig, names: list[str]) -> type[PreTrainedModel]:
+def _choose_fallback(config: PretrainedConfig, names: list[str]) -> type[PreTrainedModel]:
     """Return the class of the model type whose head is closest to the names that do not exist."""
     suffixes = [name[name.rindex("For") :] for name in names if "For" in name]
     wanted = [f"AutoModel{suffix}" for suffix in suffixes]
     whole = _ENCODER_DECODER_HEADS if getattr(config, "is_encoder_decoder", False) else ()
     towers = _COMPOSITE_HEADS if len(config.sub_configs) > 1 else ()
-    for auto_name in (*wanted, *whole, *towers, *_FALLBACK_HEADS):
-        auto_class = getattr(transformers, auto_name, None)
-        mapping = None if auto_class is None else model_mapping_of(auto_class)
-        found = None
-        with contextlib.suppress(ValueError):  # some mappings name classes that transformers does not have
-            found = mapping.get(type(config), None) if mapping is not None else None
-        if found is not None:
-            model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
-            return model_class
-    raise UnsupportedModelError(
-        f"transformers {transformers.__version__} has no model for {type(config).__name__}; "
-        "name a class with --model-class."
-    )
+    model_class = find_head(config, (*wanted, *whole, *towers, *_FALLBACK_HEADS))
+    if model_class is None:
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} has no model for {type(config).__name__}; "
+            "name a class with --model-class."
+        )
+    return model_class
 
 
-def _remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrainedModel]:
+def _load_remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrainedModel]:
     """Return the repository's own model class; the user has said that its code is trusted."""
     auto_map: dict[str, Any] = dict(getattr(config, "auto_map", {}))
     references = [auto_map[head] for head in _FALLBACK_HEADS if head in auto_map]
@@ -168,7 +163,7 @@ def _remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrain
 
 
 @contextlib.contextmanager
-def bounded_modules() -> Iterator[None]:
+def bound_modules() -> Iterator[None]:
     """Stop a build that makes more modules than any real model has, whichever field of a config asked for them.
 
     Parameters count too: torch's LSTM holds all its layers' in one module.
@@ -210,7 +205,7 @@ def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(torch.float32)
 
 
-def _only_meta(model: PreTrainedModel) -> None:
+def _move_to_meta(model: PreTrainedModel) -> None:
     """Move what a class made on a real device all the same (wav2vec2's masked_spec_embed) to meta."""
     if any(tensor.device.type != "meta" for tensor in (*model.parameters(), *model.buffers())):
         nn.Module.to(model, device="meta")

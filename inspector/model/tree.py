@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-from peft import PeftModel
-from peft.tuners import AdaptionPromptModel
-from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from inspector.compat.torch import buffers_of, children_of, parameters_of
 from inspector.model.names import fold_indices
+from inspector.model.adapter.peft_names import find_wrappers
 from inspector.model.sizes import count_of, size_of
+from inspector.names import fold_indices
 from inspector.records.model import TreeRow
 
 __all__ = ["module_tree"]
@@ -43,7 +42,7 @@ class _Node:
 
 def module_tree(model: nn.Module, depth: int) -> tuple[TreeRow, ...]:
     """Return the rows of the tree down to `depth` (0 is the model alone), identical layers folded."""
-    wrappers = _wrappers(model)
+    wrappers = find_wrappers(model)
     root = _read(model, "", {}, "".join(f"{name}." for name in wrappers))
     return tuple(_rows(_without_wrappers(root, wrappers), "", 0, depth, 1))
 
@@ -112,7 +111,9 @@ def _folded_children(node: _Node) -> Iterator[tuple[str, _Node, int]]:
         for key, item in child.children.items():
             groups.setdefault(item.signature, []).append(key)
         for keys in groups.values():
-            indices = fold_indices([int(key) for key in keys]) if all(key.isdigit() for key in keys) else ",".join(keys)
+            indices = (
+                fold_indices([int(key) for key in keys]) if all(key.isdecimal() for key in keys) else ",".join(keys)
+            )
             yield f"{name}.{indices}", child.children[keys[0]], len(keys)
 
 
@@ -121,14 +122,6 @@ def _type_name(module: nn.Module) -> str:
     parts = type(module).__module__.split(".")
     method = f"{parts[2]}." if parts[:2] == ["peft", "tuners"] and len(parts) > 2 else ""
     return f"{method}{type(module).__name__}"
-
-
-def _wrappers(model: nn.Module) -> tuple[str, ...]:
-    """Return the names that lead through PEFT's wrapping modules to the base model; prompt methods have one less."""
-    if not isinstance(model, PeftModel):
-        return ()
-    has_tuner = isinstance(model.base_model, (BaseTuner, AdaptionPromptModel))
-    return ("base_model", "model") if has_tuner else ("base_model",)
 
 
 def _without_wrappers(node: _Node, wrappers: tuple[str, ...]) -> _Node:

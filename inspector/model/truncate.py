@@ -21,7 +21,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.torch import children_of
 
-__all__ = ["shorten"]
+__all__ = ["shorten_model"]
 
 # How many periods stay: the first layer of a model may do what others do not, and the last one, too.
 _KEPT = 2
@@ -51,12 +51,12 @@ class _Stack:
         return self.periods - _KEPT
 
 
-def shorten(model: PreTrainedModel, more: int = 0) -> int:
+def shorten_model(model: PreTrainedModel, more: int = 0) -> int:
     """Take periods of layers out of a model, in place, and return how many are missing where `more` is 0.
 
     `more` of these stay all the same. None is taken out, and 0 returned, where too much would be left to be worth it.
     """
-    stack = _longest_stack(model)
+    stack = _find_longest_stack(model)
     if stack is None:
         return 0
     whole = len(stack.layers)
@@ -67,7 +67,7 @@ def shorten(model: PreTrainedModel, more: int = 0) -> int:
     count = (stack.missing - more) * stack.period
     end = stack.start + stack.periods * stack.period
     layers = list(stack.layers)
-    counters = _counters(layers)
+    counters = _find_counters(layers)
     children_of(stack.parent)[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
     for layer in layers[end:]:
         for name, module in layer.named_modules():
@@ -88,13 +88,13 @@ def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) 
             setattr(config, name, count - (end - first))
 
 
-def _longest_stack(model: PreTrainedModel) -> _Stack | None:
+def _find_longest_stack(model: PreTrainedModel) -> _Stack | None:
     """Return the stack that lacks the most layers, None where none lacks any."""
-    stacks = [stack for stack in _stacks(model) if stack.missing > 0]
+    stacks = [stack for stack in _find_stacks(model) if stack.missing > 0]
     return max(stacks, key=lambda stack: stack.period * stack.missing, default=None)
 
 
-def _stacks(model: PreTrainedModel) -> Iterator[_Stack]:
+def _find_stacks(model: PreTrainedModel) -> Iterator[_Stack]:
     """Yield the lists of layers that are in no other list, with the longest periodic run in each."""
     found: list[str] = []
     for path, module in model.named_modules():
@@ -103,7 +103,7 @@ def _stacks(model: PreTrainedModel) -> Iterator[_Stack]:
         for name, child in module.named_children():
             if isinstance(child, nn.ModuleList) and len(child) > 1 and _holds_its_own(child):
                 found.append(f"{path}.{name}" if path else name)
-                start, period, periods = _longest_run(_kinds(child, getattr(module, "config", None)))
+                start, period, periods = _find_longest_run(_number_kinds(child, getattr(module, "config", None)))
                 yield _Stack(module, name, start, period, periods)
 
 
@@ -113,9 +113,9 @@ def _holds_its_own(layers: nn.ModuleList) -> bool:
     return all(counts) and sum(counts) == len({id(parameter) for parameter in layers.parameters()})
 
 
-def _kinds(layers: nn.ModuleList, config: Any) -> list[int]:
+def _number_kinds(layers: nn.ModuleList, config: Any) -> list[int]:
     """Return the kind of each layer as a number."""
-    counters = _counters(list(layers))
+    counters = _find_counters(list(layers))
     by_layer = [
         value
         for value in (vars(config).values() if config is not None else ())
@@ -124,12 +124,12 @@ def _kinds(layers: nn.ModuleList, config: Any) -> list[int]:
     numbers: dict[tuple[Any, ...], int] = {}
     kinds = []
     for index, layer in enumerate(layers):
-        kind = (_kind(layer, counters), *(repr(values[index]) for values in by_layer))
+        kind = (_describe_kind(layer, counters), *(repr(values[index]) for values in by_layer))
         kinds.append(numbers.setdefault(kind, len(numbers)))
     return kinds
 
 
-def _kind(layer: nn.Module, counters: dict[str, set[str]]) -> tuple[Any, ...]:
+def _describe_kind(layer: nn.Module, counters: dict[str, set[str]]) -> tuple[Any, ...]:
     """Return what two layers of one kind have in common."""
     parts: list[Any] = []
     for name, module in layer.named_modules():
@@ -145,7 +145,7 @@ def _kind(layer: nn.Module, counters: dict[str, set[str]]) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _counters(layers: list[nn.Module]) -> dict[str, set[str]]:
+def _find_counters(layers: list[nn.Module]) -> dict[str, set[str]]:
     """Return the settings, by the path of their module in a layer, that count the layers."""
     values: dict[tuple[str, str], list[int]] = {}
     for index, layer in enumerate(layers):
@@ -161,7 +161,7 @@ def _counters(layers: list[nn.Module]) -> dict[str, set[str]]:
     return counters
 
 
-def _longest_run(kinds: list[int]) -> tuple[int, int, int]:
+def _find_longest_run(kinds: list[int]) -> tuple[int, int, int]:
     """Return where the longest periodic run starts, how long its period is, and how often it is there."""
     best = (0, 1, 1)
     for period in range(1, len(kinds) // 2 + 1):

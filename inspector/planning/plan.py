@@ -32,6 +32,12 @@ from inspector.planning.advice import (
 from inspector.planning.largest import Experience, find_nearly_largest, gpu_of
 from inspector.predict import Prediction, Predictor, freeze
 from inspector.records.fit import Method, Plan, PlanRow
+from inspector.model.quantize import plan_quantization
+from inspector.planning.advice import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
+from inspector.planning.largest import Experience, nearly_largest
+from inspector.planning.predictor import Progress, Trial, Trials
+from inspector.records.fit import Method, PlanRow
+from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions
@@ -227,7 +233,7 @@ def _list_methods(run: ResolvedRun) -> Mapping[Method, Change]:
     is_stored = is_stored_quantized(files)
     asked = request.quantization or (None if is_stored else "nf4")
     # The dtype of products plays no part in whether the options go together.
-    packing = bnb_plan({} if files is None else files.config, asked, request.double_quant, torch.float32)
+    packing = plan_quantization({} if files is None else files.config, asked, request.double_quant, torch.float32)
     if packing is not None and packing.from_checkpoint:
         return {Method.QUANTIZED_ADAPTER: adapter}
     in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from inspector.dtypes import BY_SAFETENSORS_NAME, BY_TORCH_NAME
 from inspector.quantization.compressed_tensors import compressed_tensors_rule
 from inspector.quantization.layout import (
     Format,
@@ -127,9 +128,8 @@ def _mxfp4(_config: Mapping[str, Any], matrix: Matrix) -> Packed:
     )
 
 
-# Bytes of an element in which bitsandbytes packs 4-bit weights (bnb_4bit_quant_storage).
-_STORAGES = {"uint8": ("U8", 1), "float16": ("F16", 2), "bfloat16": ("BF16", 2), "float32": ("F32", 4)}
-_TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+# Dtypes in whose elements bitsandbytes packs 4-bit weights (bnb_4bit_quant_storage).
+_STORAGES = ("uint8", "float16", "bfloat16", "float32")
 
 
 def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
@@ -149,10 +149,12 @@ def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     kind = str(config.get("bnb_4bit_quant_type", "fp4"))
     nested = bool(config.get("bnb_4bit_use_double_quant"))
     count = matrix.rows * matrix.columns
-    storage, item = _STORAGES.get(str(config.get("bnb_4bit_quant_storage", "uint8")), ("U8", 1))
+    asked = str(config.get("bnb_4bit_quant_storage", "uint8"))
+    storage = BY_TORCH_NAME[asked if asked in _STORAGES else "uint8"]
+    packed = (count + 1) // (storage.bits // 4)
     scales = -(-count // 64)
     parts = [
-        Part(suffix=".weight", dtype=storage, shape=((count + 1) // (2 * item), 1), purpose=Purpose.WEIGHT),
+        Part(suffix=".weight", dtype=str(storage.safetensors), shape=(packed, 1), purpose=Purpose.WEIGHT),
         Part(suffix=".weight.absmax", dtype="U8" if nested else "F32", shape=(scales,)),
         Part(suffix=".weight.quant_map", dtype="F32", shape=(16,)),
     ]
@@ -160,7 +162,7 @@ def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
         parts.append(Part(suffix=".weight.nested_absmax", dtype="F32", shape=(-(-scales // 256),)))
         parts.append(Part(suffix=".weight.nested_quant_map", dtype="F32", shape=(256,)))
     # Written as JSON text. With packed scales it holds their mean, in as many digits as it has.
-    said = {"quant_type": kind, "blocksize": 64, "dtype": _TORCH_NAMES.get(matrix.dtype, "bfloat16")}
+    said = {"quant_type": kind, "blocksize": 64, "dtype": BY_SAFETENSORS_NAME[matrix.dtype].torch}
     text = json.dumps({**said, "shape": [matrix.rows, matrix.columns]})
     parts.append(
         Part(
@@ -202,7 +204,7 @@ def _hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     if not is_size(size) or matrix.rows * matrix.columns % size or weights.get("axis", 1) != 1:
         raise NoRuleError("its groups do not lie along the inputs, or do not divide the weight")
     groups = matrix.rows * matrix.columns // size
-    text = {"compute_dtype": f"torch.{_TORCH_NAMES.get(matrix.dtype, 'bfloat16')}", "packing": f"{bits}bit_u8"}
+    text = {"compute_dtype": f"torch.{BY_SAFETENSORS_NAME[matrix.dtype].torch}", "packing": f"{bits}bit_u8"}
     text["unpack_view_dtype"] = "torch.uint8"
     described = [("shape", "I64", (2,)), *((name, "I32", ()) for name in ("axis", "group_size", "nbits"))]
     described += [(name, "U8", (len(value),)) for name, value in text.items()]

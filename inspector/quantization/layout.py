@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from inspector.dtypes import BY_SAFETENSORS_NAME
+
 __all__ = [
-    "ITEM_BYTES",
     "Block",
     "Format",
     "Matrix",
@@ -26,8 +27,6 @@ __all__ = [
     "is_size",
     "packed_int32",
 ]
-
-ITEM_BYTES = {"U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E8M0": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4, "I64": 8}
 
 
 class NoRuleError(Exception):
@@ -79,7 +78,7 @@ class Part:
     @property
     def bytes(self) -> int | None:
         """Return the size of one copy, where it is known."""
-        return None if self.shape is None else math.prod(self.shape) * ITEM_BYTES[self.dtype]
+        return None if self.shape is None else math.prod(self.shape) * BY_SAFETENSORS_NAME[self.dtype].bits // 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

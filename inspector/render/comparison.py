@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from typing import TextIO
@@ -23,6 +22,7 @@ from inspector.render.document import (
     paragraph,
     row,
 )
+from inspector.render.writers.spreadsheet import Cell, write_csv
 from inspector.units import format_bytes, format_count
 
 __all__ = ["SCHEMA", "render_comparison_csv", "render_comparison_json", "shown_comparison"]
@@ -80,14 +80,12 @@ def render_comparison_json(comparison: Comparison, stream: TextIO) -> None:
 def render_comparison_csv(comparison: Comparison, stream: TextIO) -> None:
     """Write a line for each setting and figure below a line of titles; what a recipe does not have is empty."""
     letters = [recipe.letter for recipe in comparison.recipes]
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["path", *letters, *(f"{letter}-A" for letter in letters[1:])])
+    rows: list[list[Cell]] = [["path", *letters, *(f"{letter}-A" for letter in letters[1:])]]
     for setting in comparison.settings:
-        cells = [setting.values.get(letter, "") for letter in letters]
-        writer.writerow([one_line(setting.path), *(_cell(each) for each in cells), *[""] * (len(letters) - 1)])
+        rows.append([setting.path, *map(setting.values.get, letters), *[None] * (len(letters) - 1)])
     for figure in comparison.figures:
-        values = [figure.values.get(letter, "") for letter in letters]
-        writer.writerow([one_line(figure.path), *values, *(figure.differences.get(each, "") for each in letters[1:])])
+        rows.append([figure.path, *map(figure.values.get, letters), *map(figure.differences.get, letters[1:])])
+    write_csv(rows, stream)
 
 
 def _cell(value: str | bool | int | float) -> str:

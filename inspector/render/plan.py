@@ -6,7 +6,6 @@ one table where another order was asked for.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -15,6 +14,7 @@ from inspector.errors import one_line
 from inspector.records.fit import Method, Plan, PlanRow
 from inspector.records.serialize import plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count
 
 __all__ = ["ORDERS", "SCHEMA", "render_plan_csv", "render_plan_json", "shown_plan", "sorted_plan"]
@@ -25,7 +25,6 @@ _COLUMNS = (
     *("largest_batch_size", "largest_seq_len", "refused"),
 )
 _UNKNOWN = "–"
-_LONGEST_CELL = 4000
 _TITLES = {"batch-size": "batch", "seq-len": "row"}
 
 
@@ -97,18 +96,8 @@ def render_plan_json(plan: Plan, order: str, stream: TextIO) -> None:
 
 def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
     """Write a line for each row below a line of titles; what is not known is empty."""
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for each in sorted_plan(plan, order):
-        values = plain(each)
-        writer.writerow([_cell(values.get(name, "")) for name in _COLUMNS])
-
-
-def _cell(value: Any) -> Any:
-    """Return a value as CSV has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return one_line(value, _LONGEST_CELL) if isinstance(value, str) else value
+    rows = [plain(row) for row in sorted_plan(plan, order)]
+    write_csv([_COLUMNS, *([row.get(name) for name in _COLUMNS] for row in rows)], stream)
 
 
 def _method_names(plan: Plan) -> Mapping[Method, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from inspector.dtypes import BY_TORCH_NAME
 from inspector.errors import ModelUnavailableError
 from inspector.records.checkpoint import StoredFile
 from inspector.records.source import Published
@@ -25,9 +26,8 @@ __all__ = ["Repository", "describe", "near_revisions", "other_kind"]
 
 _LARGEST_COUNT = 2**63 - 1
 _MOST_FILES = 100_000
-# Safetensors' names of floating dtypes and torch's; others (I32, U8, F8_E4M3) hold packed or scaled weights, which say
-# nothing about the dtype that the model is loaded in.
-_TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# Dtypes in which models are loaded; others (I32, U8, F8_E4M3) hold packed or scaled weights, which say nothing of it.
+_LOADED_IN = {BY_TORCH_NAME[name].safetensors: name for name in ("float64", "float32", "float16", "bfloat16")}
 _OTHER_KINDS = {"datasets": "dataset", "spaces": "Space"}
 
 
@@ -118,7 +118,7 @@ def _stored_parameters(stored: Any) -> tuple[int | None, dict[str, int]]:
     by_dtype = stored.get("parameters")
     counts = by_dtype if isinstance(by_dtype, Mapping) else {}
     return total if _is_count(total) else None, {
-        _TORCH_DTYPES[dtype]: count for dtype, count in counts.items() if dtype in _TORCH_DTYPES and _is_count(count)
+        _LOADED_IN[dtype]: count for dtype, count in counts.items() if dtype in _LOADED_IN and _is_count(count)
     }
 
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from inspector.dtypes import BY_SAFETENSORS_NAME
 from inspector.errors import UnsupportedModelError, one_line, quoted
 from inspector.records.checkpoint import StoredTensor
 from inspector.source.bounded_json import parse_object
@@ -41,16 +42,6 @@ _MOST_DIMENSIONS = 32
 _LONGEST_NAME = 1_000
 _LARGEST = 2**63 - 1
 
-# Bits of one element (safetensors 0.8, `Dtype::bitsize`); sub-byte dtypes count elements in their shape.
-_BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
-    **dict.fromkeys(("I32", "U32", "F32"), 32),
-    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-}
 _PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+(?:/[^/\\\x00-\x1f\x7f]+)*")
 
 
@@ -126,7 +117,7 @@ def _tensor(name: str, entry: Any, what: str) -> tuple[StoredTensor, int]:
     if not isinstance(entry, dict):
         raise _malformed(what, f"describes {quoted(name, 80)} by no object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in BY_SAFETENSORS_NAME:
         raise _malformed(what, f"gives {quoted(name, 80)} the dtype {quoted(dtype, 40)}, which is not known")
     if not _are_counts(shape) or len(shape) > _MOST_DIMENSIONS:
         raise _malformed(what, f"gives {quoted(name, 80)} a shape that is none")
@@ -134,7 +125,8 @@ def _tensor(name: str, entry: Any, what: str) -> tuple[StoredTensor, int]:
         raise _malformed(what, f"gives {quoted(name, 80)} offsets that are none")
     begin, end = offsets
     tensor = StoredTensor(dtype=dtype, shape=tuple(shape), bytes=end - begin)
-    if tensor.elements > _LARGEST or tensor.bytes < 0 or 8 * tensor.bytes != tensor.elements * _BITS[dtype]:
+    bits = tensor.elements * BY_SAFETENSORS_NAME[dtype].bits  # sub-byte dtypes count elements in their shape, too
+    if tensor.elements > _LARGEST or tensor.bytes < 0 or 8 * tensor.bytes != bits:
         raise _malformed(what, f"gives {quoted(name, 80)} {tensor.bytes} bytes, which its dtype and shape do not take")
     return tensor, begin
 

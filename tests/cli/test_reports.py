@@ -41,6 +41,13 @@ def test_a_misspelt_saved_module_is_named_beside_the_count() -> None:
     assert report["adapter"]["modules_to_save"]["unmatched"] == ["embed_token"]
 
 
+def test_options_that_are_turned_off_stand_among_the_options_and_defaults_do_not() -> None:
+    """What an adapter says otherwise than PEFT by default is shown, whether it turns something on or off."""
+    peft = {"peft_type": "LORA", "r": 4, "init_lora_weights": False, "use_rslora": False, "loftq_config": None}
+    text = " ".join(run(SMALL, "--offline", "--count-only", "--peft", json.dumps(peft)).out.split())
+    assert "options r=4, init_lora_weights=False, loftq_config=none targets" in text
+
+
 @pytest.mark.parametrize("format_", ["text", "markdown", "json"])
 def test_every_format_shows_the_figures(format_: str) -> None:
     """P and P_a stand in each format, and standard error stays empty."""

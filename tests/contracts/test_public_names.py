@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import types
 
+import safetensors.torch
 import torch
 
 import inspector
@@ -78,8 +80,27 @@ def test_every_error_has_the_exit_code_of_the_contract() -> None:
 
 def test_the_sizes_of_dtypes_are_those_of_torch() -> None:
     """The table exists so that bytes can be computed without torch; it must not have an opinion of its own."""
-    sizes = dtypes._ITEM_BYTES
-    assert {name: dtypes.dtype_bytes(name) for name in sizes} == {name: getattr(torch, name).itemsize for name in sizes}
+    sizes = {name: dtypes.dtype_bytes(name) for name in dtypes.BY_TORCH_NAME}
+    assert len(sizes) == sum(dtype.torch is not None for dtype in dtypes.DTYPES)
+    assert sizes == {name: getattr(torch, name).itemsize for name in sizes}
+
+
+def test_the_names_and_sizes_of_stored_dtypes_and_their_order_in_a_file_are_those_of_safetensors() -> None:
+    """A file with a tensor of every dtype that torch has holds them in the table's order reversed."""
+    named = [dtype for dtype in dtypes.DTYPES if dtype.torch is not None and dtype.safetensors is not None]
+    content = safetensors.torch.save({name: torch.zeros(8).to(getattr(torch, name)) for name in names_of(named)})
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    stored = sorted(header.items(), key=lambda entry: entry[1]["data_offsets"])
+    assert [name for name, _ in stored] == names_of(named)[::-1]
+    assert [entry["dtype"] for _, entry in stored] == [dtype.safetensors for dtype in reversed(named)]
+    spans = [entry["data_offsets"] for _, entry in stored]
+    assert [end - begin for begin, end in spans] == [dtype.bits for dtype in reversed(named)]  # of 8 elements
+
+
+def names_of(table: list[dtypes.Dtype]) -> list[str]:
+    """Return torch's names."""
+    return [str(dtype.torch) for dtype in table]
 
 
 def test_every_choice_of_dtype_is_one_of_torch() -> None:

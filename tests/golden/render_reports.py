@@ -425,8 +425,7 @@ TIED_WITH_WARNINGS = Report(
             "lora_alpha": 16,
             "lora_dropout": 0.05,
             "target_modules": ["q_proj", "v_proj", "key_proj"],
-            "use_dora": False,
-            "layers_to_transform": None,
+            "init_lora_weights": False,
             "modules_to_save": ["embed_token"],
         },
         targets=MatchedNames(

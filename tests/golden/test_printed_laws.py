@@ -14,6 +14,7 @@ from inspector.records.report import Report
 from inspector.render.sections.names import folded_layers
 from inspector.render.sections.report import document
 from inspector.render.writers.text import write_text
+from inspector.render.writers.text import render_text
 from tests.golden.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
 WIDTHS = (60, 80, 100, 160, 200)
@@ -209,14 +210,6 @@ def test_the_first_screen_has_the_traced_peak_or_else_the_static_bytes() -> None
     untraced = text_of(dataclasses.replace(QWQ_LORA, memory=None)).partition("Parameters by role")[0]
     assert "static bytes  67,675,236,864" in untraced
     assert "training peak" not in untraced
-
-
-def test_layers_fold_only_where_no_number_is_missing() -> None:
-    """A range stands for every number in it, a star for some; nothing is lost to a name that looks folded."""
-    names = ["a.0.x", "a.1.x", "b.0.x", "b.2.x", "a.0-1.x", "c.7", "d.#", "d.3", "", "e.2.0", "e.2.1"]
-    folded = folded_layers(names)
-    assert [name for name, _ in folded] == ["a.0-1.x", "b.*.x", "a.0-1.x", "c.7", "d.#", "d.3", "", "e.2.0-1"]
-    assert [member for _, members in folded for member in members] == names
 
 
 def test_warnings_are_announced_and_marked() -> None:

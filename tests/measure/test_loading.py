@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 
 from inspector.measure.loading import load_on
-from inspector.model.adapter.attach import attach
+from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import read_peft_config
 from inspector.model.skeleton import build_skeleton
 from tests.trace.small_models import SMALL, build
@@ -77,7 +77,9 @@ def test_a_model_with_an_adapter_runs_forward_and_backward(fields: dict[str, obj
         tie_word_embeddings=True,
     )
     adapter, _ = read_peft_config(fields, "LlamaForCausalLM")
-    model, _ = attach(lambda: build_skeleton(config, transformers.LlamaForCausalLM, torch.float32, "tiny"), adapter)
+    model, _ = attach_adapter(
+        lambda: build_skeleton(config, transformers.LlamaForCausalLM, torch.float32, "tiny"), adapter
+    )
     trained = {name for name, item in model.named_parameters() if item.requires_grad}
     load_on(built(model), CPU)
     model.train()

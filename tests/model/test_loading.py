@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from inspector.model.checkpoint.diff import NotComparableError, compare
+from inspector.model.checkpoint.diff import NotComparableError, compare_checkpoint
 from inspector.model.skeleton import build_skeleton
 from inspector.pipeline import run
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
@@ -105,7 +105,7 @@ def changed(path: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]]
 def test_what_transformers_saved_fits(saved: tuple[Path, Any]) -> None:
     """Fused experts, other names, prefixes and tied weights are no differences."""
     path, model_class = saved
-    found = compare(builder(path, model_class), stored_in(path), {})
+    found = compare_checkpoint(builder(path, model_class), stored_in(path), {})
     empty = NamedTensors(tensors=0, parameters=0, names=())
     assert accounted(found, path, model_class) == 0
     assert (found.not_in_model, found.not_in_checkpoint, found.mismatched) == (empty, empty, ())
@@ -122,7 +122,7 @@ def test_what_is_missing_is_what_a_real_load_misses(saved: tuple[Path, Any], tmp
     folder = changed(path, tmp_path, thin)
     real = really_loaded(folder, model_class)
     missing = real["missing_keys"] | {name for name, _, _ in real["mismatched_keys"]}
-    found = compare(builder(path, model_class), stored_in(folder), {})
+    found = compare_checkpoint(builder(path, model_class), stored_in(folder), {})
     assert found.not_in_checkpoint.tensors + len(found.mismatched) == len(missing) > 0
     assert accounted(found, folder, model_class) == 0
 
@@ -139,7 +139,7 @@ def test_another_shape_is_what_a_real_load_refuses(saved: tuple[Path, Any], tmp_
 
     folder = changed(path, tmp_path, widen)
     real = really_loaded(folder, model_class)
-    found = compare(builder(path, model_class), stored_in(folder), {})
+    found = compare_checkpoint(builder(path, model_class), stored_in(folder), {})
     expected = {(name, tuple(stored), tuple(own)) for name, stored, own in real["mismatched_keys"]}
     assert {(item.name, item.stored, item.model) for item in found.mismatched} == expected != set()
     assert found.not_in_model == NamedTensors(tensors=1, parameters=15, names=("surplus.weight",))
@@ -153,7 +153,7 @@ def test_layers_that_the_report_of_transformers_passes_over_are_told(tmp_path: P
         transformers.DeepseekV3ForCausalLM(config).save_pretrained(tmp_path)
     stored = stored_in(tmp_path)
     extra = {name.replace("layers.1.", "layers.61."): tensor for name, tensor in stored.items() if "layers.1." in name}
-    found = compare(builder(tmp_path, transformers.DeepseekV3ForCausalLM), {**stored, **extra}, {})
+    found = compare_checkpoint(builder(tmp_path, transformers.DeepseekV3ForCausalLM), {**stored, **extra}, {})
     assert found.not_in_model.tensors == len(extra)
     # Fused on the way, the experts are counted as they are stored.
     assert found.not_in_model.parameters == sum(tensor.elements for tensor in extra.values())
@@ -165,7 +165,7 @@ def test_old_buffers_are_told(tmp_path: Path) -> None:
     with quietly():
         transformers.GPT2LMHeadModel(configuration("GPT2LMHeadModel", GPT2)).save_pretrained(tmp_path)
     old = {f"h.{layer}.attn.bias": StoredTensor(dtype="F32", shape=(1, 1, 8, 8), bytes=256) for layer in range(2)}
-    found = compare(builder(tmp_path, transformers.GPT2LMHeadModel), {**stored_in(tmp_path), **old}, {})
+    found = compare_checkpoint(builder(tmp_path, transformers.GPT2LMHeadModel), {**stored_in(tmp_path), **old}, {})
     assert (found.not_in_model.tensors, found.not_in_model.parameters) == (2, 2 * 64)
 
 
@@ -173,7 +173,7 @@ def test_fused_parameters_are_measured(tmp_path: Path) -> None:
     """Two layers of four experts: gate and up 2 x 24 x 16, down 16 x 24, in float32."""
     with quietly():
         transformers.MixtralForCausalLM(configuration("MixtralForCausalLM", EXPERTS)).save_pretrained(tmp_path)
-    found = compare(builder(tmp_path, transformers.MixtralForCausalLM), stored_in(tmp_path), {})
+    found = compare_checkpoint(builder(tmp_path, transformers.MixtralForCausalLM), stored_in(tmp_path), {})
     assert found.largest_fused_bytes == 4 * (4 * 2 * 24 * 16)
     assert found.fused_bytes == 2 * 4 * (4 * 2 * 24 * 16 + 4 * 16 * 24)
 
@@ -190,7 +190,7 @@ def test_block_scales_of_fp8_are_no_difference(tmp_path: Path) -> None:
             scale = name.replace(".weight", ".weight_scale_inv")
             stored[scale] = StoredTensor(dtype="F32", shape=(1, 1), bytes=4)
     declared = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
-    found = compare(builder(tmp_path, transformers.LlamaForCausalLM), stored, declared)
+    found = compare_checkpoint(builder(tmp_path, transformers.LlamaForCausalLM), stored, declared)
     assert (found.not_in_model.tensors, found.not_in_checkpoint.tensors, found.mismatched) == (0, 0, ())
     assert found.beyond_parameters["scales"] == 2 * 7, "one block in each of seven projections of two layers"
 
@@ -213,7 +213,7 @@ def test_experts_that_are_not_complete_are_what_a_real_load_refuses(tmp_path: Pa
 def test_packed_formats_are_not_compared(method: object) -> None:
     """Their tensors are a quantizer's."""
     with pytest.raises(NotComparableError, match=f"quantized \\({method}\\)"):
-        compare(lambda: pytest.fail("built"), {}, {"quantization_config": {"quant_method": method}})
+        compare_checkpoint(lambda: pytest.fail("built"), {}, {"quantization_config": {"quant_method": method}})
 
 
 def test_far_too_many_tensors_are_not_compared(tmp_path: Path) -> None:
@@ -221,7 +221,9 @@ def test_far_too_many_tensors_are_not_compared(tmp_path: Path) -> None:
     config = configuration("LlamaForCausalLM", SMALL)
     stored = {f"x{number}": StoredTensor(dtype="U8", shape=(), bytes=1) for number in range(30_000)}
     with pytest.raises(NotComparableError, match="it holds 30,000 tensors, and the model has 21"):
-        compare(lambda: build_skeleton(config, transformers.LlamaForCausalLM, torch.float32, "it"), stored, {})
+        compare_checkpoint(
+            lambda: build_skeleton(config, transformers.LlamaForCausalLM, torch.float32, "it"), stored, {}
+        )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_odd_tensors_are_compared_or_refused(stored: dict[str, StoredTensor]) ->
 
     fits = "F6_E2M3" in str(stored)
     with contextlib.suppress(NotComparableError):
-        found = compare(build, stored, {})
+        found = compare_checkpoint(build, stored, {})
         assert found.not_in_model.tensors + len(found.mismatched) == (0 if fits else 1)
 
 

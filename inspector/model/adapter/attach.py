@@ -38,51 +38,55 @@ from inspector.model.census import BaseCount, count_base
 from inspector.model.configuration import said
 from inspector.model.names import fold_names, near_names, own_name
 from inspector.model.skeleton import bounded_modules
+from inspector.dtypes import BY_TORCH_NAME, DTYPES, dtype_name
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
+from inspector.model.adapter.config import list_changed_fields
+from inspector.model.adapter.patterns import check_config_patterns
+from inspector.model.adapter.peft_names import strip_wrappers
+from inspector.model.census import BaseCount, count_base
+from inspector.model.skeleton import bound_modules
+from inspector.names import fold_names, near_names
 from inspector.records.model import AdapterFacts, MatchedNames
 
-__all__ = ["adapted_layers", "adapter_facts", "adapter_file_bytes", "attach", "detached", "saved_modules"]
+__all__ = [
+    "attach_adapter",
+    "describe_adapter",
+    "detach_adapter",
+    "find_adapted_layers",
+    "find_saved_modules",
+    "measure_adapter_file",
+]
 
 # What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
 # Source: safetensors/src/tensor.rs (serialize), and the format's README.
 _SAFETENSORS_LENGTH_BYTES = 8
-_SAFETENSORS_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.complex64: "C64",
-}
 
 
-def attach(
+def attach_adapter(
     build: Callable[[], PreTrainedModel], config: PeftConfig, *, autocast_adapter_dtype: bool = True
 ) -> tuple[PeftModel, BaseCount]:
     """Return the model that `build` makes with the adapter attached, and the count of that same model before it.
 
     `build` is called again when the first attempt failed half-way, since PEFT changes the model in place.
     `autocast_adapter_dtype` is that of `get_peft_model`.
-    Raises UsageError when PEFT refuses (an unknown target), UnsupportedModelError when the method needs real weights.
+    Raises UsageError when PEFT refuses (an unknown target) or would match a pattern for too long, UnsupportedModelError
+    when the method needs real weights.
     """
-    method = _method_name(config)
+    method = _name_method(config)
     if method in _FOLLOWS_VALUES:
-        raise _needs_weights(method)
-    for prepare in _PREPARATIONS.get(method, (_all_on_meta, _real_adapter)):
+        raise _refuse_without_weights(method)
+    for prepare in _PREPARATIONS.get(method, (_make_all_on_meta, _make_adapter_for_real)):
         model = build()
+        check_config_patterns(config, model)
         context = prepare(model)
         base = count_base(model)
         try:
-            with torch.random.fork_rng(devices=[]), bounded_modules(), context:
+            with torch.random.fork_rng(devices=[]), bound_modules(), context:
                 attached = peft.get_peft_model(
                     model,
                     copy.deepcopy(config),
                     autocast_adapter_dtype=autocast_adapter_dtype,
-                    low_cpu_mem_usage=prepare is not _all_on_meta,
+                    low_cpu_mem_usage=prepare is not _make_all_on_meta,
                 )
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
             if not autocast_adapter_dtype:
@@ -93,11 +97,11 @@ def attach(
             raise
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error).lower():
-                raise _refusal(model, config, error) from error
+                raise _explain_refusal(model, config, error) from error
             cause = error
         except Exception as error:  # 45 methods refuse in their own ways
-            raise _refusal(model, config, error) from error
-    raise _needs_weights(method) from cause
+            raise _explain_refusal(model, config, error) from error
+    raise _refuse_without_weights(method) from cause
 
 
 def _follow_base_dtypes(model: PeftModel) -> None:
@@ -106,7 +110,7 @@ def _follow_base_dtypes(model: PeftModel) -> None:
     Elsewhere it moves an adapter to the device and the floating-point dtype of its layer, and then makes half precision
     float32 unless told not to (tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`).
     """
-    for _, layer in adapted_layers(model):
+    for _, layer in find_adapted_layers(model):
         base = layer.get_base_layer()
         base = base.out_proj if isinstance(base, nn.MultiheadAttention) else base
         weight = getattr(base, getattr(layer, "parameter_name", None) or "weight", None)
@@ -133,7 +137,7 @@ def _count_prompt_tokens(model: PeftModel) -> None:
         numbers[name] = torch.arange(tokens.numel())
 
 
-def detached(model: PeftModel) -> PreTrainedModel:
+def detach_adapter(model: PeftModel) -> PreTrainedModel:
     """Return the base of a live PeftModel: the same parameters in a copy of the module tree, the adapter taken off.
 
     Raises UnsupportedModelError for a method that PEFT cannot take off.
@@ -148,7 +152,7 @@ def detached(model: PeftModel) -> PreTrainedModel:
         try:
             base: PreTrainedModel = copied.unload()
         except Exception as error:  # not every method of PEFT can be unloaded
-            method = _method_name(model.active_peft_config)
+            method = _name_method(model.active_peft_config)
             raise UnsupportedModelError(
                 f"PEFT cannot take {method} off again ({said(error)}): pass the base model and the PEFT config."
             ) from error
@@ -158,18 +162,18 @@ def detached(model: PeftModel) -> PreTrainedModel:
     return cast(PreTrainedModel, copied.get_base_model())
 
 
-def adapter_facts(model: PeftModel, asked: PeftConfig) -> AdapterFacts:
+def describe_adapter(model: PeftModel, asked: PeftConfig) -> AdapterFacts:
     """Return what the adapter is and what it hit; `asked` is the configuration before PEFT expanded it."""
     return AdapterFacts(
-        type=_method_name(asked),
-        config=plain_config(asked),
-        targets=_matched_targets(model, asked),
-        modules_to_save=_matched_saved(model, asked),
-        file_bytes=adapter_file_bytes(model),
+        type=_name_method(asked),
+        config=list_changed_fields(asked),
+        targets=_match_targets(model, asked),
+        modules_to_save=_match_saved(model, asked),
+        file_bytes=measure_adapter_file(model),
     )
 
 
-def adapter_file_bytes(model: PeftModel) -> int | None:
+def measure_adapter_file(model: PeftModel) -> int | None:
     """Return the size in bytes of adapter_model.safetensors as `save_pretrained` would write it.
 
     None where PEFT computes with values to save the adapter (CPT projects its prompt): the size is not known then.
@@ -177,7 +181,7 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
     gaps.
     """
     try:
-        with _StayOnMeta(), _nameless_base(model.active_peft_config):
+        with _StayOnMeta(), _hide_base_name(model.active_peft_config):
             state = peft.get_peft_model_state_dict(model, adapter_name=model.active_adapter)
     except Exception as error:  # some methods look into their configuration only now
         if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
@@ -185,13 +189,14 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
         raise UsageError(
             f"PEFT cannot save this adapter ({said(error)}); correct the adapter's configuration."
         ) from error
-    entries = sorted(state.items(), key=lambda item: (-_dtype_rank(item[1].dtype), item[0]))
+    dtypes = {name: BY_TORCH_NAME[dtype_name(tensor.dtype)] for name, tensor in state.items()}
+    entries = sorted(state.items(), key=lambda item: (-DTYPES.index(dtypes[item[0]]), item[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in entries:
         begin, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {
-            "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
+            "dtype": dtypes[name].safetensors,
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
@@ -200,27 +205,28 @@ def adapter_file_bytes(model: PeftModel) -> int | None:
     return _SAFETENSORS_LENGTH_BYTES + padded + end
 
 
-def adapted_layers(model: PeftModel) -> list[tuple[str, BaseTunerLayer]]:
+def find_adapted_layers(model: PeftModel) -> list[tuple[str, BaseTunerLayer]]:
     """Return (name in the base model, layer) of every module or single parameter that carries an adapter."""
     found = []
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer):
-            # Wrappers of several parameters of one module are nested: base_layer, base_layer.base_layer, ...
             parameter = getattr(module, "parameter_name", None)
-            path = own_name(name).replace(".base_layer", "")
+            path = strip_wrappers(model, name)
             found.append((f"{path}.{parameter}" if parameter else path, module))
     return found
 
 
-def saved_modules(model: PeftModel) -> list[tuple[str, ModulesToSaveWrapper]]:
+def find_saved_modules(model: PeftModel) -> list[tuple[str, ModulesToSaveWrapper]]:
     """Return (name in the base model, wrapper) of every module that is trained and saved as a copy."""
     return [
-        (own_name(name), module) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)
+        (strip_wrappers(model, name), module)
+        for name, module in model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
     ]
 
 
 @contextlib.contextmanager
-def _nameless_base(config: PeftConfig) -> Iterator[None]:
+def _hide_base_name(config: PeftConfig) -> Iterator[None]:
     """Hide the name of the base, for which PEFT would ask the Hub to compare vocabularies; attaching set it."""
     name = config.base_model_name_or_path
     config.base_model_name_or_path = None
@@ -239,13 +245,13 @@ class _StayOnMeta(TorchFunctionMode):
         return args[0] if func is torch.Tensor.cpu else func(*args, **(kwargs or {}))
 
 
-def _all_on_meta(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
+def _make_all_on_meta(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
     """Make whatever PEFT makes on meta."""
     context: contextlib.AbstractContextManager[Any] = accelerate.init_empty_weights(include_buffers=True)
     return context
 
 
-def _real_adapter(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
+def _make_adapter_for_real(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
     """Let PEFT make its tensors for real before it moves them to meta."""
     return contextlib.nullcontext()
 
@@ -265,7 +271,7 @@ def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[A
 _FOLLOWS_VALUES = frozenset({"ADAMSS", "FROD"})
 
 
-def _needs_weights(method: str) -> UnsupportedModelError:
+def _refuse_without_weights(method: str) -> UnsupportedModelError:
     """Say that a method cannot be counted without the weights."""
     return UnsupportedModelError(
         f"{method} computes with the values of the base weights while PEFT attaches it, and without a download "
@@ -278,13 +284,13 @@ _PREPARATIONS = {
     # PEFT moves the rank counters to the base's device, which makes new parameters of them that train, although the
     # code before says that they do not; on meta there is nothing to move.
     # (peft/tuners/adalora/layer.py update_layer, tuners_utils.py _move_adapter_to_device_of_base_layer)
-    "ADALORA": (_real_adapter,),
+    "ADALORA": (_make_adapter_for_real,),
     # Draws r * (rows + columns) positions in each weight: shapes alone count (peft/tuners/shira/mask_functions.py).
     "SHIRA": (_zero_weights,),
 }
 
 
-def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> UsageError:
+def _explain_refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> UsageError:
     """Turn PEFT's refusal into one line that names the target and what was probably meant."""
     targets = getattr(config, "target_modules", None)
     names = [targets] if isinstance(targets, str) else sorted(targets or [])
@@ -313,15 +319,15 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
     if names and "is not supported. Currently" in str(error):
         return UsageError(
             f"target {quoted(', '.join(names))} matches a module of {type(model).__name__} that PEFT's "
-            f"{_method_name(config)} cannot adapt; name linear layers: {linears}."
+            f"{_name_method(config)} cannot adapt; name linear layers: {linears}."
         )
     return UsageError(
-        f"PEFT refuses {_method_name(config)} on {type(model).__name__} ({said(error)}); "
+        f"PEFT refuses {_name_method(config)} on {type(model).__name__} ({said(error)}); "
         "correct the adapter's configuration."
     )
 
 
-def _method_name(config: PeftConfig) -> str:
+def _name_method(config: PeftConfig) -> str:
     """Return PEFT's name of the method, such as LORA."""
     return str(getattr(config.peft_type, "value", config.peft_type))
 
@@ -331,9 +337,9 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, Conv1D))
 
 
-def _matched_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
+def _match_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
     """Return which modules the adapter sits on and which names of the request hit none."""
-    layers = [name for name, _ in adapted_layers(model)]
+    layers = [name for name, _ in find_adapted_layers(model)]
     if not layers:
         return None
     targets = getattr(asked, "target_modules", None)
@@ -343,9 +349,9 @@ def _matched_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None
     return MatchedNames(matched=fold_names(layers), matched_count=len(layers), unmatched=unmatched)
 
 
-def _matched_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
+def _match_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
     """Return which modules are trained and saved as copies and which names of the request hit none."""
-    saved = [name for name, _ in saved_modules(model)]
+    saved = [name for name, _ in find_saved_modules(model)]
     names = list(getattr(asked, "modules_to_save", None) or [])
     if not saved and not names:
         return None
@@ -357,9 +363,3 @@ def _matched_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
 def _ends_with(path: str, name: str) -> bool:
     """Tell whether PEFT's suffix rule matches a module path to a target name."""
     return path == name or path.endswith(f".{name}")
-
-
-def _dtype_rank(dtype: torch.dtype) -> int:
-    """Return the order of a dtype in a safetensors file: the enum order of safetensors/src/tensor.rs, later first."""
-    order = ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "C64", "F64", "I64")
-    return order.index(_SAFETENSORS_DTYPES[dtype])

@@ -24,7 +24,7 @@ from inspector.model.configuration import said
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
 
-__all__ = ["names_layers", "plain_config", "read_peft_config"]
+__all__ = ["list_changed_fields", "names_layers", "read_peft_config"]
 
 # Which PEFT task goes with a model class; PEFT's task decides what it saves beside the adapter (a classifier, say).
 _TASKS = {
@@ -63,10 +63,10 @@ def read_peft_config(
             f"peft must be a peft.PeftConfig, LoraOptions or a mapping of PEFT fields, not {quoted(asked, 60)}."
         )
     else:
-        fields = _lora_fields(asked) if isinstance(asked, LoraOptions) else dict(asked)
+        fields = _list_lora_fields(asked) if isinstance(asked, LoraOptions) else dict(asked)
         # An adapter that was made without a task says null: PEFT then adds no classifier to what it saves.
-        fields.setdefault("task_type", _task_of(class_name))
-        config, notices = _from_fields(fields)
+        fields.setdefault("task_type", _find_task(class_name))
+        config, notices = _build_config(fields)
     # Initial values from a text or a file would make PEFT load them, the tokenizer's own code included; sizes do not
     # depend on them.
     if hasattr(config, "prompt_tuning_init"):
@@ -74,7 +74,7 @@ def read_peft_config(
     # The base is the model at hand, whatever the configuration says.
     config.base_model_name_or_path = None
     config.inference_mode = False
-    _check(config)
+    _check_config(config)
     return config, notices
 
 
@@ -82,35 +82,39 @@ def names_layers(config: PeftConfig) -> bool:
     """Tell whether an adapter may treat layers of one kind differently: its fields name some, or how many."""
     if any(getattr(config, name, None) for name in _OF_LAYERS):
         return True
-    texts = [text for name, value in vars(config).items() if name.endswith(_NAMING) for text in _texts(value)]
+    texts = [text for name, value in vars(config).items() if name.endswith(_NAMING) for text in _list_texts(value)]
     # A path or a regular expression with a digit in it; names such as fc1 are in every layer.
     return any(re.search(r"[.\\\[]", text) and re.search(r"\d|\\d", text) for text in texts)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _list_texts(value: Any) -> Iterator[str]:
     """Yield the texts in a field, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         yield from (str(key) for key in value)
     elif isinstance(value, (list, tuple, set)):
-        yield from (text for item in value for text in _texts(item))
+        yield from (text for item in value for text in _list_texts(item))
 
 
-def plain_config(config: PeftConfig) -> dict[str, Any]:
+def list_changed_fields(config: PeftConfig) -> dict[str, Any]:
     """Return the fields that differ from PEFT's defaults as plain values, `peft_type` first."""
     defaults = {
         field.name: field.default_factory() if callable(field.default_factory) else field.default
         for field in dataclasses.fields(config)
     }
-    # The rank is what people look for first, PEFT's default or not.
-    changed = {name: value for name, value in config.to_dict().items() if value != defaults.get(name) or name == "r"}
+    changed = {
+        name: value
+        for name, value in config.to_dict().items()
+        # The rank is what people look for first, PEFT's default or not.
+        if value != defaults.get(name) or (name == "r" and value is not None)
+    }
     changed.pop("peft_version", None)
     peft_type = PeftType(changed.pop("peft_type", config.peft_type)).value
-    return {"peft_type": peft_type, **{name: _plain(value) for name, value in changed.items()}}
+    return {"peft_type": peft_type, **{name: _to_plain(value) for name, value in changed.items()}}
 
 
-def _lora_fields(options: LoraOptions) -> dict[str, Any]:
+def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
     """Return the LoraConfig fields of the command line's options."""
     given = {
         "r": options.r,
@@ -125,7 +129,7 @@ def _lora_fields(options: LoraOptions) -> dict[str, Any]:
     return {"peft_type": "LORA", **{name: value for name, value in given.items() if value is not None}}
 
 
-def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
+def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     """Build the configuration class that `peft_type` names from the fields it knows."""
     name = fields.get("peft_type")
     if not isinstance(name, str):
@@ -156,7 +160,7 @@ def _from_fields(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     return config, notices
 
 
-def _check(config: PeftConfig) -> None:
+def _check_config(config: PeftConfig) -> None:
     """Refuse what PEFT would take for something else, and what would load or run anything but PEFT itself."""
     rank = getattr(config, "r", None)
     if isinstance(config, LoraConfig) and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
@@ -183,17 +187,17 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in value)
 
 
-def _task_of(class_name: str) -> str | None:
+def _find_task(class_name: str) -> str | None:
     """Return PEFT's task type for a model class by its suffix, or None where PEFT has none that is sure to fit."""
     return next((task for suffix, task in _TASKS.items() if class_name.endswith(suffix)), None)
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """Turn sets, enums and nested values of a PEFT configuration into what JSON can hold."""
     if isinstance(value, (set, frozenset)):
-        return sorted((_plain(item) for item in value), key=str)
+        return sorted((_to_plain(item) for item in value), key=str)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,7 +1,7 @@
-"""What PEFT passes over in silence, said: names that hit nothing, copies made whole, layers and experts left out.
+"""What PEFT passes over in silence: names that hit nothing, copies made whole, layers and experts left out.
 
-Each rule is one function from the attached model to at most one notice per finding; `adapter_notices` runs them in the
-order in which a user should read them.
+Each rule is one function from the attached model to at most one notice per finding; `collect_adapter_notices` runs them
+in the order in which a user should read them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
-from inspector.model.adapter.attach import adapted_layers, saved_modules
+from inspector.model.adapter.attach import find_adapted_layers, find_saved_modules
+from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.census import BaseCount
-from inspector.model.names import fold_indices, fold_names, group_names, near_names, own_name
 from inspector.model.sizes import count_of
+from inspector.names import fold_indices, fold_names, group_names, near_names
 from inspector.records.model import AdapterFacts, Role
 from inspector.records.notice import Notice
 from inspector.units import format_count, format_share
 
-__all__ = ["adapter_notices"]
+__all__ = ["collect_adapter_notices"]
 
 
-def adapter_notices(model: PeftModel, asked: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
+def collect_adapter_notices(model: PeftModel, asked: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
     """Return what the user should know about the adapter that PEFT attached without a word."""
     return [
         *_unmatched(model, facts),
@@ -66,8 +67,8 @@ def _nothing_trains(model: PeftModel) -> Iterator[Notice]:
 def _saved_whole(model: PeftModel) -> Iterator[Notice]:
     """Say what each module of modules_to_save adds, those of equal layers together: PEFT trains a whole copy of it."""
     trainable = model.get_nb_trainable_parameters()[0]
-    saved = dict(saved_modules(model))
-    for folded, names in group_names(saved).items():
+    saved = dict(find_saved_modules(model))
+    for folded, names in group_names(saved):
         size = sum(count_of(parameter) for name in names for parameter in _copies_of(saved[name]).parameters())
         what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
         message = (
@@ -79,11 +80,11 @@ def _saved_whole(model: PeftModel) -> Iterator[Notice]:
 
 def _untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     """Say which weights are one tensor in the base and are adapted or copied on one side only."""
-    wrappers = dict(saved_modules(model))
+    wrappers = dict(find_saved_modules(model))
     for group in base.tied:
         owners = {name.rpartition(".")[0] for name in group}
         saved = sorted(owners & set(wrappers))
-        adapted = sorted(owners & {name for name, _ in adapted_layers(model)})
+        adapted = sorted(owners & {name for name, _ in find_adapted_layers(model)})
         others = ", ".join(sorted(owners - {*saved, *adapted}))
         if saved and others:
             message = (
@@ -112,7 +113,7 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     base_model = cast(PreTrainedModel, model.get_base_model())
     modules = list(base_model.named_modules())
     inside = tuple(f"{name}." for name, module in modules if isinstance(module, BaseTunerLayer))
-    saved = tuple(f"{name}." for name, _ in saved_modules(model))
+    saved = tuple(f"{name}." for name, _ in find_saved_modules(model))
     left = [
         (name, module)
         for name, module in modules
@@ -126,16 +127,16 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     size = sum(count_of(parameter) for _, module in left for parameter in module.parameters())
     message = (
         f"all-linear left {len(left)} linear layers of {format_count(size)} parameters without an adapter: "
-        f"{_listed(fold_names(name for name, _ in left))}. Name them in --targets to train them."
+        f"{_join_names(fold_names(name for name, _ in left))}. Name them in --targets to train them."
     )
     yield Notice(code="linear-left-out", message=message)
 
 
 def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     """Say which targets hit some layers of a stack only."""
-    adapted = [name for name, _ in adapted_layers(model)]
+    adapted = [name for name, _ in find_adapted_layers(model)]
     stacks = {
-        own_name(name): len(module)
+        strip_wrappers(model, name): len(module)
         for name, module in model.named_modules()
         # Layers are alike; a list of different modules holds the parts of one layer (T5's attention and feed-forward).
         if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
@@ -156,11 +157,13 @@ def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
 
 def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     """Say when routed experts stay untouched because they are fused parameters, which no module name can target."""
-    adapted = adapted_layers(model)
+    adapted = find_adapted_layers(model)
     if not adapted:  # prompt methods adapt no module
         return
     experts = {parameter for parameter, role in base.roles.items() if role is Role.EXPERTS}
-    saved = {parameter for _, wrapper in saved_modules(model) for parameter in wrapper.original_module.parameters()}
+    saved = {
+        parameter for _, wrapper in find_saved_modules(model) for parameter in wrapper.original_module.parameters()
+    }
     reached = saved | {
         parameter
         for _, layer in adapted
@@ -209,7 +212,7 @@ def _are_apart(names: list[str], wrappers: Mapping[str, ModulesToSaveWrapper]) -
     return len({(adapter, id(parameter)) for adapter, parameter in copies}) > len({adapter for adapter, _ in copies})
 
 
-def _listed(names: list[str], most: int = 6) -> str:
+def _join_names(names: list[str], most: int = 6) -> str:
     """Join names, saying how many were left out."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

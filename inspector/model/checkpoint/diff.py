@@ -26,27 +26,16 @@ from inspector.compat.transformers import ADJUST_REPORT, adjust_report_of
 from inspector.errors import CompatibilityError, one_line
 from inspector.model.names import fold_names
 from inspector.model.skeleton import bounded_modules
+from inspector.dtypes import BY_SAFETENSORS_NAME
+from inspector.errors import one_line
+from inspector.model.skeleton import bound_modules
+from inspector.names import fold_names
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.notice import Notice
 from inspector.runtime.patches import replace_item, restoring
 
-__all__ = ["TORCH_DTYPES", "NotComparableError", "compare", "comparison_notices", "loading_one_by_one"]
+__all__ = ["NotComparableError", "collect_comparison_notices", "compare_checkpoint", "load_one_by_one"]
 
-TORCH_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-}
 # Stored tensors for one of the model's. 384 experts in three matrices with scales are fused into two parameters, of
 # some fifteen that a layer has: Kimi-K2 stores 72 for one. Far beyond that, renaming them only takes time.
 _MOST_FOR_ONE = 1_000
@@ -59,11 +48,11 @@ class NotComparableError(Exception):
     """The checkpoint cannot be compared with the model; `str()` says why, in words that follow "because"."""
 
 
-def compare(
+def compare_checkpoint(
     build: Callable[[], PreTrainedModel], stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
 ) -> Comparison:
     """Return how the stored tensors fit the model that `build` makes; NotComparableError where that is not known."""
-    method = _quantization(config)
+    method = _find_method(config)
     if method is not None and method not in _FP8_METHODS:
         raise NotComparableError(f"it is stored quantized ({method}), in other tensors than the model's")
     scales = {name for name in stored if method and name.endswith(_FP8_SCALES)}
@@ -71,21 +60,21 @@ def compare(
     expected: dict[str, torch.Tensor] = model.state_dict()
     if len(stored) > _MOST_FOR_ONE * len(expected):
         raise NotComparableError(f"it holds {len(stored):,} tensors, and the model has {len(expected):,}")
-    report = _load(model, {name: tensor for name, tensor in stored.items() if name not in scales})
+    report = _load_report(model, {name: tensor for name, tensor in stored.items() if name not in scales})
     missing = {name for name in report["missing_keys"] if name in expected}
-    unexpected = _stored_names(set(report["unexpected_keys"]), stored, model)
+    unexpected = _find_stored_names(set(report["unexpected_keys"]), stored, model)
     mismatched = sorted(report["mismatched_keys"], key=str)
     shapes = [(name, tuple(shape), tuple(own)) for name, shape, own in mismatched]
-    fused = _fused_bytes(expected, stored, missing | {name for name, _, _ in mismatched})
+    fused = _measure_fused(expected, stored, missing | {name for name, _, _ in mismatched})
     return Comparison(
-        not_in_model=_named(unexpected, {name: stored[name].elements for name in unexpected if name in stored}),
-        not_in_checkpoint=_named(missing, {name: expected[name].numel() for name in missing}),
+        not_in_model=_name_tensors(unexpected, {name: stored[name].elements for name in unexpected if name in stored}),
+        not_in_checkpoint=_name_tensors(missing, {name: expected[name].numel() for name in missing}),
         mismatched=tuple(ShapeDifference(name=str(name), stored=shape, model=own) for name, shape, own in shapes),
         refusal=report.get("refusal"),
         beyond_parameters={
             "not_in_model": sum(stored[name].elements for name in unexpected),
             "scales": sum(stored[name].elements for name in scales),
-            **_stored_beside_parameters(model, stored, missing),
+            **_count_beside_parameters(model, stored, missing),
             "other_shape": sum(math.prod(shape) - math.prod(own) for _, shape, own in shapes),
         },
         fused_bytes=sum(fused),
@@ -93,7 +82,7 @@ def compare(
     )
 
 
-def comparison_notices(comparison: Comparison) -> list[Notice]:
+def collect_comparison_notices(comparison: Comparison) -> list[Notice]:
     """Say what of the model the checkpoint does not fill: it trains from random numbers, or does not load at all."""
     notices = []
     missing = comparison.not_in_checkpoint
@@ -119,7 +108,7 @@ def comparison_notices(comparison: Comparison) -> list[Notice]:
     return notices
 
 
-def _quantization(config: Mapping[str, Any]) -> str | None:
+def _find_method(config: Mapping[str, Any]) -> str | None:
     """Return the method of a checkpoint that is stored quantized, or None."""
     declared = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(declared, Mapping):
@@ -127,7 +116,7 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     return one_line(declared.get("quant_method", "an unnamed method"), 40)
 
 
-def _load(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping[str, Any]:
+def _load_report(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping[str, Any]:
     """Return what `from_pretrained` reports on loading tensors of these shapes and dtypes."""
     config = copy.deepcopy(model.config)
     # FP8 weights have the names and shapes of the model's; its quantizer wants a GPU before it loads anything.
@@ -135,9 +124,9 @@ def _load(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping
         del config.quantization_config
     found: dict[str, Any] = {}
     try:
-        tensors = {name: _meta(tensor) for name, tensor in stored.items()}
-        with bounded_modules(), loading_one_by_one():
-            _outspoken(type(model), found).from_pretrained(
+        tensors = {name: _make_meta(tensor) for name, tensor in stored.items()}
+        with bound_modules(), load_one_by_one():
+            _report_to(type(model), found).from_pretrained(
                 None,
                 config=config,
                 state_dict=tensors,
@@ -157,7 +146,7 @@ def _load(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> Mapping
     return found
 
 
-def _outspoken(model_class: type[PreTrainedModel], found: dict[str, Any]) -> type[PreTrainedModel]:
+def _report_to(model_class: type[PreTrainedModel], found: dict[str, Any]) -> type[PreTrainedModel]:
     """Return the class with nothing changed but that its loading report goes to `found` before it is shortened.
 
     Classes list keys that their report passes over, DeepSeek-V3's multi-token prediction among them.
@@ -176,13 +165,15 @@ def _outspoken(model_class: type[PreTrainedModel], found: dict[str, Any]) -> typ
     return type(model_class.__name__, (model_class,), fields)
 
 
-def _meta(tensor: StoredTensor) -> torch.Tensor:
-    """Return a tensor without data of this shape and dtype; other dtypes stand in as bytes of the same shape."""
-    return torch.empty(tensor.shape, dtype=TORCH_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
+def _make_meta(tensor: StoredTensor) -> torch.Tensor:
+    """Return a tensor without data of this shape and dtype; what torch has no dtype for is bytes of the same shape."""
+    known = BY_SAFETENSORS_NAME.get(tensor.dtype)
+    dtype: torch.dtype = getattr(torch, known.torch) if known is not None and known.torch is not None else torch.uint8
+    return torch.empty(tensor.shape, dtype=dtype, device="meta")
 
 
 @contextlib.contextmanager
-def loading_one_by_one() -> Iterator[None]:
+def load_one_by_one() -> Iterator[None]:
     """Keep transformers' loader from its threads (core_model_loading.py).
 
     Without data to read 18,867 tensors take 1.6 s instead of 3.6; on a GPU, what threads leave between blocks is
@@ -193,7 +184,7 @@ def loading_one_by_one() -> Iterator[None]:
         yield
 
 
-def _stored_names(unexpected: set[str], stored: Mapping[str, StoredTensor], model: PreTrainedModel) -> set[str]:
+def _find_stored_names(unexpected: set[str], stored: Mapping[str, StoredTensor], model: PreTrainedModel) -> set[str]:
     """Return names that the loader did not place as they are stored: it reports them after its renaming."""
     renamed = unexpected - stored.keys()
     if not renamed:
@@ -213,7 +204,7 @@ def _stored_names(unexpected: set[str], stored: Mapping[str, StoredTensor], mode
     return unexpected & stored.keys()
 
 
-def _stored_beside_parameters(
+def _count_beside_parameters(
     model: PreTrainedModel, stored: Mapping[str, StoredTensor], missing: set[str]
 ) -> dict[str, int]:
     """Return the stored elements of buffers and of tied parameters under a second name, and, negative, what is missing.
@@ -236,11 +227,13 @@ def _stored_beside_parameters(
     }
 
 
-def _named(names: set[str], elements: Mapping[str, int]) -> NamedTensors:
+def _name_tensors(names: set[str], elements: Mapping[str, int]) -> NamedTensors:
     return NamedTensors(tensors=len(names), parameters=sum(elements.values()), names=tuple(fold_names(sorted(names))))
 
 
-def _fused_bytes(expected: Mapping[str, torch.Tensor], stored: Mapping[str, StoredTensor], left: set[str]) -> list[int]:
+def _measure_fused(
+    expected: Mapping[str, torch.Tensor], stored: Mapping[str, StoredTensor], left: set[str]
+) -> list[int]:
     """Return the sizes of parameters that are put together: those of a shape that no stored tensor has."""
     shapes = {tensor.shape for tensor in stored.values()}
     return [

@@ -18,21 +18,20 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.pytorch_utils import Conv1D
 
+from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line
-from inspector.model.checkpoint.diff import TORCH_DTYPES
-from inspector.model.checkpoint.quantized import FLOATS, packed_weights
-from inspector.model.names import fold_names
+from inspector.model.checkpoint.quantized import find_packed_weights, name_float
 from inspector.model.roles import expert_banks
+from inspector.names import fold_names
 from inspector.quantization.formats import FORMATS, format_of
 from inspector.quantization.layout import Format, Matrix, NoRuleError
 from inspector.records.checkpoint import FormatComparison, FormatDifference, StoredTensor
 from inspector.records.notice import Notice
 
-__all__ = ["by_format_notices", "compare_with_format", "packed_names"]
+__all__ = ["collect_format_notices", "compare_with_format", "find_packed_names"]
 
 # Marks the tensors that the format packs while transformers takes them apart: no checkpoint is stored in it.
 _MARK = torch.complex128
-_STORED_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +58,8 @@ def compare_with_format(
         return None
     model = build()
     try:
-        names = packed_names(model, config, format_) if packed is None else set(packed)
-        expected = _expected(model, set() if format_.on_loading else names, config, format_)
+        names = find_packed_names(model, config, format_) if packed is None else set(packed)
+        expected = _list_expected(model, set() if format_.on_loading else names, config, format_)
     except NoRuleError:
         return None
     differing = sorted(
@@ -71,16 +70,16 @@ def compare_with_format(
         expected_bytes=sum(tensor.bytes for tensor in expected.tensors.values()),
         stored_bytes=sum(tensor.bytes for tensor in stored.values()),
         varying_bytes=sum(stored[name].bytes for name in expected.varying if name in stored),
-        differences=_folded(differing, expected.tensors, stored),
+        differences=_fold_differences(differing, expected.tensors, stored),
     )
 
 
-def packed_names(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> set[str]:
+def find_packed_names(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> set[str]:
     """Return the names of the model's parameters that the format packs; raises NoRuleError."""
-    return {name for name, _, _ in packed_weights(model, config, format_)}
+    return {name for name, _, _ in find_packed_weights(model, config, format_)}
 
 
-def by_format_notices(comparison: FormatComparison) -> list[Notice]:
+def collect_format_notices(comparison: FormatComparison) -> list[Notice]:
     """Say that the headers are not what the format says, and where first."""
     if not comparison.differences:
         return []
@@ -99,24 +98,24 @@ def by_format_notices(comparison: FormatComparison) -> list[Notice]:
     return [Notice(code="stored-otherwise", message=message)]
 
 
-def _expected(model: PreTrainedModel, packed: set[str], config: Mapping[str, Any], format_: Format) -> _Expected:
+def _list_expected(model: PreTrainedModel, packed: set[str], config: Mapping[str, Any], format_: Format) -> _Expected:
     """Return the tensors that a checkpoint of the model holds in this format."""
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     state = {
         name: torch.empty(tensor.shape, dtype=_MARK, device="meta") if name in packed else tensor
         for name, tensor in remove_tied_weights_from_state_dict(model.state_dict(), model).items()
     }
-    turned = _inputs_first(model)
-    dtype = next((FLOATS.get(dtypes[name], "F32") for name in sorted(packed)), "F32")
+    turned = _find_inputs_first(model)
+    dtype = next((name_float(dtypes[name]) for name in sorted(packed)), "F32")
     tensors: dict[str, StoredTensor] = {}
     varying: set[str] = set()
     for name, tensor in revert_weight_conversion(model, state).items():
         if tensor.dtype is not _MARK:
-            tensors[name] = _stored(tensor)
+            tensors[name] = _describe_stored(tensor)
             continue
         if tensor.dim() != (3 if format_.experts_only else 2):
             raise NoRuleError("how its experts are stored, which the model holds as one parameter, is not known here")
-        for part in format_.rule(config, _matrix(tensor, dtype, is_turned=name in turned)).parts:
+        for part in format_.rule(config, _describe_matrix(tensor, dtype, is_turned=name in turned)).parts:
             own = name.removesuffix(".weight") + part.suffix
             if part.shape is None:
                 varying.add(own)
@@ -125,7 +124,7 @@ def _expected(model: PreTrainedModel, packed: set[str], config: Mapping[str, Any
     return _Expected(tensors=tensors, varying=frozenset(varying))
 
 
-def _inputs_first(model: PreTrainedModel) -> set[str]:
+def _find_inputs_first(model: PreTrainedModel) -> set[str]:
     """Return the names of the weights that have inputs before outputs: GPT-2's, and fused experts of some models."""
     names = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
     for name, bank in expert_banks(model):
@@ -134,7 +133,7 @@ def _inputs_first(model: PreTrainedModel) -> set[str]:
     return names
 
 
-def _matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
+def _describe_matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
     """Return the weight as the format sees it."""
     rows, columns = tensor.shape[-2:]
     if is_turned:
@@ -142,10 +141,11 @@ def _matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
     return Matrix(rows=rows, columns=columns, copies=tensor.shape[0] if tensor.dim() == 3 else 1, dtype=dtype)
 
 
-def _stored(tensor: Tensor) -> StoredTensor:
+def _describe_stored(tensor: Tensor) -> StoredTensor:
     """Return a tensor of the model as it is stored."""
-    name = _STORED_NAMES.get(tensor.dtype, "F32")
-    return StoredTensor(dtype=name, shape=tuple(tensor.shape), bytes=tensor.numel() * tensor.element_size())
+    known = BY_TORCH_NAME.get(dtype_name(tensor.dtype))
+    name = known.safetensors if known is not None else None
+    return StoredTensor(dtype=name or "F32", shape=tuple(tensor.shape), bytes=tensor.numel() * tensor.element_size())
 
 
 def _differ(expected: _Expected, stored: Mapping[str, StoredTensor], name: str) -> bool:
@@ -157,7 +157,7 @@ def _differ(expected: _Expected, stored: Mapping[str, StoredTensor], name: str) 
     return mine is None or there is None or (mine.shape, mine.bytes) != (there.shape, there.bytes)
 
 
-def _folded(
+def _fold_differences(
     names: Iterable[str], expected: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor]
 ) -> tuple[FormatDifference, ...]:
     """Put names together that differ alike."""

@@ -8,7 +8,6 @@ there are experts.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,33 +19,44 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from inspector.compat.transformers import float32_modules_of
+from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line, quoted
-from inspector.model.names import fold_names
+from inspector.model.patterns import MatchCall, PatternError, check_patterns, is_plain
 from inspector.model.roles import expert_banks
+from inspector.names import fold_names
 from inspector.quantization.compressed_tensors import is_ignored
 from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_on
 from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, Skips
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
 
-__all__ = ["FLOATS", "check_patterns", "packed_weights", "stored_facts", "stored_notices", "stored_size"]
+__all__ = [
+    "FLOATS",
+    "check_listed",
+    "collect_stored_notices",
+    "describe_stored",
+    "find_packed_weights",
+    "measure_stored",
+    "name_float",
+]
 
-FLOATS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
-# Lists of names are regular expressions from a stranger. Those of real checkpoints have one or two quantifiers.
-_MOST_QUANTIFIERS = 3
+# The dtypes in which quantized weights are multiplied, and in which formats keep their scales.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _MOST_NAMES = 20_000
-_LONGEST_NAME = 500
-_REPEATED_GROUP = re.compile(r"\)\s*[*+{]")
+# How transformers matches the names in such lists (quantizers_utils.py, `should_convert_module`), and how
+# compressed-tensors does what follows `re:`.
+_BY_TRANSFORMERS = MatchCall(function="match", before="(?:", after=r")(?:(?<=\.)|(?=\.|$))")
+_BY_COMPRESSED_TENSORS = MatchCall(function="match")
 
 
-def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> QuantizationFacts:
+def describe_stored(model: PreTrainedModel, config: Mapping[str, Any]) -> QuantizationFacts:
     """Describe a model in float whose checkpoint declares the quantization `config`."""
     method = format_of(config)
     trains, condition = training_on(config)
     facts = QuantizationFacts(
         method=one_line(method, 40) or "unnamed",
         source="checkpoint",
-        dequantized_bytes=sum(_size(parameter) for parameter in model.parameters()),
+        dequantized_bytes=sum(_measure(parameter) for parameter in model.parameters()),
         trains=trains,
         note=condition and f"{condition[0].upper()}{condition[1:]}.",
     )
@@ -55,7 +65,9 @@ def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> Quantizat
         why = KNOWN.get(method, "it is not known here")
         return dataclasses.replace(facts, note=f"No rule for this format: {why}.")
     try:
-        weights = {name: (parameter, matrices) for name, parameter, matrices in packed_weights(model, config, format_)}
+        weights = {
+            name: (parameter, matrices) for name, parameter, matrices in find_packed_weights(model, config, format_)
+        }
         packed = [format_.rule(config, matrix) for _, matrices in weights.values() for matrix in matrices]
     except NoRuleError as error:
         return dataclasses.replace(facts, note=f"No rule for this configuration: {one_line(error)}.")
@@ -72,29 +84,35 @@ def stored_facts(model: PreTrainedModel, config: Mapping[str, Any]) -> Quantizat
         parameters=sum(parameter.numel() for parameter, _ in weights.values()),
         weight_bytes=sum(part.weight_bytes for part in packed),
         scale_bytes=sum(part.scale_bytes for part in packed),
-        kept_bytes=facts.dequantized_bytes - sum(_size(parameter) for parameter, _ in weights.values()),
-        stored_bytes=stored_size(model, () if format_.on_loading else weights, () if format_.on_loading else packed),
+        kept_bytes=facts.dequantized_bytes - sum(_measure(parameter) for parameter, _ in weights.values()),
+        stored_bytes=measure_stored(model, () if format_.on_loading else weights, () if format_.on_loading else packed),
     )
 
 
-def stored_size(model: PreTrainedModel, weights: Container[str], packed: Iterable[Packed]) -> int | None:
+def measure_stored(model: PreTrainedModel, weights: Container[str], packed: Iterable[Packed]) -> int | None:
     """Return the size of all tensors in a checkpoint of the model where `packed` stand for `weights`, where known."""
     sizes = [each.stored_bytes for each in packed]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         return None
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = sum(_size(tensor) for name, tensor in model.state_dict().items() if name not in every)
-    kept = sum(_size(parameter) for name, parameter in model.named_parameters() if name not in weights)
+    buffers = sum(_measure(tensor) for name, tensor in model.state_dict().items() if name not in every)
+    kept = sum(_measure(parameter) for name, parameter in model.named_parameters() if name not in weights)
     return sum(known) + kept + buffers
 
 
-def _size(parameter: Tensor) -> int:
+def name_float(dtype: torch.dtype) -> str:
+    """Return safetensors' name of a dtype of FLOATS, and F32 for any other."""
+    name = BY_TORCH_NAME[dtype_name(dtype)].safetensors if dtype in FLOATS else None
+    return name or "F32"
+
+
+def _measure(parameter: Tensor) -> int:
     """Return the bytes of a parameter in float."""
     return parameter.numel() * parameter.element_size()
 
 
-def stored_notices(facts: QuantizationFacts) -> list[Notice]:
+def collect_stored_notices(facts: QuantizationFacts) -> list[Notice]:
     """Say what the report's other figures are about: the model as it is used, in float."""
     known = ""
     if facts.loaded_bytes is None:
@@ -106,48 +124,48 @@ def stored_notices(facts: QuantizationFacts) -> list[Notice]:
     return [Notice(code="quantized-checkpoint", message=message)]
 
 
-def packed_weights(
+def find_packed_weights(
     model: PreTrainedModel, config: Mapping[str, Any], format_: Format
 ) -> Iterator[tuple[str, Tensor, list[Matrix]]]:
     """Yield (name, parameter, matrices in the checkpoint) of what the format converts; raises NoRuleError."""
-    is_converted = _selection(model, config, format_)
+    is_converted = _choose_converted(model, config, format_)
     if not format_.experts_only:
         linear_types = (nn.Linear, Conv1D) if format_.conv1d else (nn.Linear,)
         for name, module in model.named_modules():
             if type(module) in linear_types and is_converted(name):
-                yield f"{name}.weight", module.weight, [_matrix(module)]
+                yield f"{name}.weight", module.weight, [_describe_matrix(module)]
     for name, bank in expert_banks(model):
         if isinstance(bank, (nn.ModuleList, nn.ModuleDict)) or not is_converted(name):
             continue
         for own, parameter in bank.named_parameters(recurse=False):
             if parameter.dim() == 3:
-                yield f"{name}.{own}", parameter, _expert_matrices(bank, own, parameter, format_)
+                yield f"{name}.{own}", parameter, _describe_experts(bank, own, parameter, format_)
 
 
-def _matrix(module: nn.Module) -> Matrix:
+def _describe_matrix(module: nn.Module) -> Matrix:
     """Return the weight of a linear layer; GPT-2's `Conv1D` has inputs first."""
     assert isinstance(module.weight, Tensor)
     rows, columns = module.weight.shape[::-1] if isinstance(module, Conv1D) else module.weight.shape
-    return Matrix(rows=rows, columns=columns, dtype=FLOATS.get(module.weight.dtype, "F32"))
+    return Matrix(rows=rows, columns=columns, dtype=name_float(module.weight.dtype))
 
 
-def _expert_matrices(bank: nn.Module, name: str, parameter: Tensor, format_: Format) -> list[Matrix]:
+def _describe_experts(bank: nn.Module, name: str, parameter: Tensor, format_: Format) -> list[Matrix]:
     """Return the matrices that a fused parameter of experts is in a checkpoint: gate and up are two."""
     experts, rows, columns = parameter.shape
     if getattr(bank, "is_transposed", False):
         rows, columns = columns, rows
-    dtype = FLOATS.get(parameter.dtype, "F32")
+    dtype = name_float(parameter.dtype)
     if name.startswith("gate_up") and not format_.experts_only:
         return [Matrix(rows=rows // 2, columns=columns, copies=experts, dtype=dtype)] * 2
     return [Matrix(rows=rows, columns=columns, copies=experts, dtype=dtype)]
 
 
-def _selection(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> Callable[[str], bool]:
+def _choose_converted(model: PreTrainedModel, config: Mapping[str, Any], format_: Format) -> Callable[[str], bool]:
     """Return what tells by its name whether a module is converted."""
     listed: Any = config.get(format_.skip_key, config.get("ignored_layers"))
     if listed is not None and not _are_names(listed):
         raise NoRuleError(f"{format_.skip_key} is no list of names")
-    check_patterns(listed or [])
+    check_listed(model, listed or [])
     if format_.skip_key == "ignore":
         return lambda name: not is_ignored(name, "Linear", listed)
     if format_.skip_key == "skip_modules":
@@ -159,6 +177,8 @@ def _selection(model: PreTrainedModel, config: Mapping[str, Any], format_: Forma
     )
     # One pattern for all: a module that is held against hundreds of names compiles each of them anew.
     pattern = "|".join(f"(?:{name})" for name in skipped)
+    if not all(map(is_plain, skipped)):
+        _check_calls(model, [(pattern, _BY_TRANSFORMERS)])
     only: Any = config.get("modules_in_block_to_quantize") if format_.in_blocks else None
     if only and not (isinstance(only, list) and all(_are_names(group) for group in only)):
         raise NoRuleError("modules_in_block_to_quantize is no list of lists of names")
@@ -180,18 +200,17 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
 
 
-def check_patterns(names: Sequence[str]) -> None:
-    """Refuse what is no regular expression, and what could take for ever to match."""
+def check_listed(model: nn.Module, names: Sequence[str]) -> None:
+    """Raise NoRuleError for too long a list of modules to leave out, and for a name in it that cannot be matched."""
     if len(names) > _MOST_NAMES:
         raise NoRuleError(f"it lists {len(names):,} modules to leave out")
-    for name in names:
-        pattern = name.removeprefix("re:")
-        quantifiers = sum(pattern.count(sign) for sign in "*+{")
-        if len(pattern) > _LONGEST_NAME or quantifiers > _MOST_QUANTIFIERS or _REPEATED_GROUP.search(pattern):
-            raise NoRuleError(f"{quoted(pattern, 60)} among the modules to leave out is too involved a pattern")
-        try:
-            re.compile(f"(?:{pattern})")
-        except (re.error, RecursionError, OverflowError) as error:
-            raise NoRuleError(
-                f"{quoted(pattern, 60)} among the modules to leave out is no regular expression"
-            ) from error
+    plain = [(name.removeprefix("re:"), _BY_TRANSFORMERS) for name in names]
+    _check_calls(model, plain + [(name, _BY_COMPRESSED_TENSORS) for name, _ in plain])
+
+
+def _check_calls(model: nn.Module, calls: Sequence[tuple[str, MatchCall]]) -> None:
+    """Raise NoRuleError for what cannot be matched with the names of the model's modules."""
+    try:
+        check_patterns(calls, [name for name, _ in model.named_modules()])
+    except PatternError as error:
+        raise NoRuleError(f"{quoted(error.text, 60)} among the modules to leave out {error}") from error

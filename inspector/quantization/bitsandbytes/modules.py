@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.compat.torch import make_subclass
+from inspector.dtypes import dtype_name
 from inspector.quantization.bitsandbytes.products import is_fused
 from inspector.runtime.patches import replace_item, restore_items_at_end, restoring
 
@@ -356,7 +357,7 @@ def _is_fused(x: Tensor, rows: int, columns: int) -> bool:
         x.numel() // columns,
         rows,
         columns,
-        dtype=str(x.dtype).removeprefix("torch."),
+        dtype=dtype_name(x.dtype),
         capability=capability,
         multiprocessors=multiprocessors,
     )

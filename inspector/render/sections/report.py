@@ -33,7 +33,7 @@ _SERVED_FROM = {
 }
 
 # Fields of a PEFT config that say nothing about this adapter, or that stand elsewhere in the report.
-_UNTOLD_OPTIONS = {
+_OTHER_FIELDS = {
     "peft_type",
     "peft_version",
     "task_type",
@@ -230,19 +230,20 @@ def _adapter(adapter: AdapterFacts) -> Section:
 
 
 def _options(config: Mapping[str, object]) -> str:
-    """Return the options that were set, as `name=value`."""
-    told = {name: value for name, value in config.items() if name not in _UNTOLD_OPTIONS}
-    return ", ".join(
-        f"{one_line(name, 60)}={one_line(_listed(value), 200)}"
-        for name, value in told.items()
-        if value is not None and value is not False and value not in ("", [], (), {}, set())
-    )
+    """Return the options that were set, as `name=value`: the record holds those alone that differ from PEFT's defaults.
+
+    What was turned off is among them: `init_lora_weights=False`.
+    """
+    shown = {name: value for name, value in config.items() if name not in _OTHER_FIELDS}
+    return ", ".join(f"{one_line(name, 60)}={one_line(_write(value), 200)}" for name, value in shown.items())
 
 
-def _listed(value: object) -> object:
-    """Return a list as its items, without Python's brackets; a set in the order of the alphabet."""
+def _write(value: object) -> object:
+    """Return a list without Python's brackets, a set in the order of the alphabet, and what holds nothing as none."""
     if isinstance(value, (set, frozenset)):
         value = sorted(value, key=str)
+    if value is None or value in ("", [], (), {}):
+        return "none"
     return "/".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 

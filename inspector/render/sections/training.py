@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from inspector.errors import one_line
 from inspector.records.memory import ACTIVATION_RULES, Peak, RunMemory, Textbook, TextbookRule
 from inspector.records.recipe import Recipe
+from inspector.names import group_names
+from inspector.records.memory import ACTIVATION_RULES, Peak, Textbook, TextbookRule, TrainingMemory
+from inspector.records.tape import Phase
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.names import folded_layers
 from inspector.units import format_bytes, format_count, format_share
 
 __all__ = ["answer_row", "training_section"]
@@ -202,7 +204,7 @@ def _modules(training: RunMemory) -> Table:
         column("", Kind.NUMBER, quiet=True),
     )
     sizes = {item.name: item.bytes for item in training.top_modules}
-    groups = [(name, len(members), sum(sizes[member] for member in members)) for name, members in folded_layers(sizes)]
+    groups = [(name, len(members), sum(sizes[member] for member in members)) for name, members in group_names(sizes)]
     groups.sort(key=lambda group: -group[2])
     listed = groups if len(groups) <= _MOST_MODULES + 1 else groups[:_MOST_MODULES]
     rows = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.model.names import fold_indices, fold_names, near_names, own_name
+from inspector.names import fold_indices, fold_names, group_names, near_names
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,23 @@ def test_a_typo_finds_what_was_meant() -> None:
     assert near_names("embed_token", ["embed_tokens", "lm_head", "norm"]) == ["embed_tokens"]
 
 
-@pytest.mark.parametrize(
-    ("name", "own"),
-    [("base_model.model.lm_head", "lm_head"), ("base_model.model.model.norm", "model.norm"), ("lm_head", "lm_head")],
-)
-def test_wrappers_of_peft_are_left_out_of_names(name: str, own: str) -> None:
-    assert own_name(name) == own
+def test_a_folded_name_stands_for_each_of_its_numbers_and_no_name_is_lost_to_one_that_looks_folded() -> None:
+    names = [
+        "a.0.x",
+        "a.1.x",
+        "b.0.x",
+        "b.2.x",
+        "a.0-1.x",
+        "c.7",
+        "d.#",
+        "d.3",
+        "",
+        "e.2.0",
+        "e.2.1",
+        "f.\u00b2",
+        "f.2",
+    ]
+    groups = group_names(names)
+    folded = ["a.0-1.x", "b.0,2.x", "a.0-1.x", "c.7", "d.#", "d.3", "", "e.2.0-1", "f.\u00b2", "f.2"]
+    assert [name for name, _ in groups] == folded
+    assert [member for _, members in groups for member in members] == names

@@ -1,4 +1,4 @@
-"""Module names as people write them: without PEFT's wrappers, folded over repeated layers, and guessed from a typo.
+"""Module names as people write them: folded over repeated layers, and guessed from a typo.
 
 `model.layers.0.mlp.up_proj` … `model.layers.63.mlp.up_proj` fold to `model.layers.0-63.mlp.up_proj`. Runs with gaps are
 listed (`0-2,4-6`), runs with an equal step are written start-stop:step (`3-47:4`), and lists of more than four runs are
@@ -11,23 +11,23 @@ import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 
-__all__ = ["fold_indices", "fold_names", "group_names", "near_names", "own_name"]
+__all__ = ["fold_indices", "fold_names", "group_names", "near_names"]
 
 _MOST_RUNS = 4
 
 
 def fold_names(names: Iterable[str]) -> list[str]:
     """Fold dotted names that differ only in their numbers, in order of first appearance."""
-    return list(group_names(names))
+    return [folded for folded, _ in group_names(names)]
 
 
-def group_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return what each folded name stands for, in order of first appearance."""
-    groups: dict[tuple[str, ...], list[str]] = {}
+def group_names(names: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Return (folded name, what it stands for) in order of first appearance; names may look folded themselves."""
+    groups: dict[tuple[str | None, ...], list[str]] = {}
     for name in names:
-        pattern = tuple("#" if part.isdigit() else part for part in name.split("."))
+        pattern = tuple(None if part.isdecimal() else part for part in name.split("."))
         groups.setdefault(pattern, []).append(name)
-    return {_write(pattern, members): members for pattern, members in groups.items()}
+    return [(_write(pattern, members), members) for pattern, members in groups.items()]
 
 
 def fold_indices(indices: Sequence[int]) -> str:
@@ -52,16 +52,12 @@ def near_names(name: str, candidates: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, sorted(set(candidates)), n=3, cutoff=0.6)
 
 
-def own_name(name: str) -> str:
-    """Return a module or parameter name of a PEFT model as the base model spells it."""
-    for prefix in ("base_model.model.", "base_model."):
-        if name.startswith(prefix):
-            return name[len(prefix) :]
-    return name
-
-
-def _write(pattern: tuple[str, ...], members: list[str]) -> str:
-    """Put the folded indices of each numbered position back into the pattern."""
-    indices = [[int(part) for part in name.split(".") if part.isdigit()] for name in members]
-    columns = iter(fold_indices(sorted(set(column))) for column in zip(*indices, strict=True))
-    return ".".join(next(columns) if part == "#" else part for part in pattern)
+def _write(pattern: tuple[str | None, ...], members: list[str]) -> str:
+    """Put the folded numbers of each numbered position back into the pattern."""
+    if len(members) == 1:
+        return members[0]
+    places = zip(*(name.split(".") for name in members), strict=True)
+    return ".".join(
+        fold_indices(sorted({int(number) for number in numbers})) if part is None else part
+        for part, numbers in zip(pattern, places, strict=True)
+    )

@@ -22,13 +22,8 @@ from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter, describe_adapter, detach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
-from inspector.model.adapter.notices import adapter_notices
-from inspector.model.census import BaseCount, assign_roles, bytes_by_dtype, count_base, take_census
-from inspector.model.checkpoint.diff import NotComparableError, compare, comparison_notices
-from inspector.model.checkpoint.format_diff import by_format_notices, compare_with_format
-from inspector.model.checkpoint.quantized import stored_facts, stored_notices
 from inspector.model.adapter.notices import collect_adapter_notices
-from inspector.model.census import BaseCount, bytes_by_dtype, count_base, take_census
+from inspector.model.census import BaseCount, assign_roles, bytes_by_dtype, count_base, take_census
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterable
 
 import transformers
+from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.transformers import model_mapping_of
-from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["find_head"]
 

@@ -22,14 +22,10 @@ from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from inspector.compat.transformers import mark_quantized
-from inspector.dtypes import QUANTIZATIONS
-from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
-from inspector.model.checkpoint.quantized import FLOATS, check_patterns, stored_size
-from inspector.model.configuration import said
-from inspector.model.names import fold_names
 from inspector.dtypes import QUANTIZATIONS, dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_listed, measure_stored, name_float
+from inspector.model.configuration import said
 from inspector.model.roles import expert_banks
 from inspector.model.sizes import count_of, size_of
 from inspector.names import fold_names

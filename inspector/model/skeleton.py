@@ -30,7 +30,6 @@ from inspector.compat.torch import restore_module_hooks_at_end
 from inspector.compat.transformers import (
     float32_modules_of,
     from_config_of,
-    model_mapping_of,
     strict_float32_modules_of,
 )
 from inspector.dtypes import DTYPE_CHOICES

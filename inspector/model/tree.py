@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from inspector.compat.torch import buffers_of, children_of, parameters_of
-from inspector.model.names import fold_indices
 from inspector.model.adapter.peft_names import find_wrappers
 from inspector.model.sizes import count_of, size_of
 from inspector.names import fold_indices

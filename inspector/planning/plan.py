@@ -20,7 +20,7 @@ from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
 from inspector.memory.verdict import overhead, usable_bytes
 from inspector.model.build import count_model
-from inspector.model.quantize import bnb_plan
+from inspector.model.quantize import plan_quantization
 from inspector.planning.advice import (
     LORA,
     Change,
@@ -32,12 +32,6 @@ from inspector.planning.advice import (
 from inspector.planning.largest import Experience, find_nearly_largest, gpu_of
 from inspector.predict import Prediction, Predictor, freeze
 from inspector.records.fit import Method, Plan, PlanRow
-from inspector.model.quantize import plan_quantization
-from inspector.planning.advice import LORA, Change, changed, has_adapter, is_stored_quantized, options_text
-from inspector.planning.largest import Experience, nearly_largest
-from inspector.planning.predictor import Progress, Trial, Trials
-from inspector.records.fit import Method, PlanRow
-from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions

@@ -13,7 +13,6 @@ Not covered: multiple choice, detection, masked images, CTC, and sizes of images
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import re
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from inspector.model.heads import find_head

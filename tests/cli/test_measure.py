@@ -10,15 +10,15 @@ import torch
 
 from inspector.cli.main import command
 from inspector.errors import DoesNotFitError, UsageError
+from inspector.extrapolate import TapeTemplate
 from inspector.measure.devices import check_packages
 from inspector.measure.measuring import fold_if_it_fits
-from inspector.extrapolate import TapeTemplate
 from inspector.predict import Prediction
-from inspector.resolve import resolve_run
-from inspector.records.request import Request
 from inspector.records.measurement import Device
 from inspector.records.recipe import Recipe
+from inspector.records.request import Request
 from inspector.records.tape import Event, EventKind, Phase
+from inspector.resolve import resolve_run
 
 from .running import SMALL, assert_refused, run
 

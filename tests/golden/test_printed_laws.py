@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.records.report import Report
-from inspector.render.sections.names import folded_layers
 from inspector.render.sections.report import document
 from inspector.render.writers.text import write_text
-from inspector.render.writers.text import render_text
 from tests.golden.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
 WIDTHS = (60, 80, 100, 160, 200)

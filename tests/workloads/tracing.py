@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 
 from inspector.hardware.platform import Platform, platform_of
-from inspector.model.adapter.attach import detached
+from inspector.model.adapter.attach import detach_adapter
 from inspector.model.build import BuiltModel
 from inspector.model.census import assign_roles, count_base
 from inspector.records.recipe import Recipe
@@ -20,7 +20,7 @@ __all__ = ["built", "resolve", "trace"]
 
 def built(model: Any) -> BuiltModel:
     """Return a model with the roles of its parameters; what is not its base's was added by PEFT."""
-    base = detached(model) if isinstance(model, PeftModel) else model
+    base = detach_adapter(model) if isinstance(model, PeftModel) else model
     return BuiltModel(model=model, roles=assign_roles(model, count_base(base)))
 
 

@@ -32,18 +32,13 @@ from transformers.pytorch_utils import Conv1D
 
 from inspector.compat.peft import BufferDict
 from inspector.compat.torch import children_of, parameters_of
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
-from inspector.model.adapter.config import plain_config
-from inspector.model.census import BaseCount, count_base
-from inspector.model.configuration import said
-from inspector.model.names import fold_names, near_names, own_name
-from inspector.model.skeleton import bounded_modules
 from inspector.dtypes import BY_TORCH_NAME, DTYPES, dtype_name
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError, one_line, quoted
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.adapter.config import list_changed_fields
 from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.census import BaseCount, count_base
+from inspector.model.configuration import said
 from inspector.model.skeleton import bound_modules
 from inspector.names import fold_names, near_names
 from inspector.records.model import AdapterFacts, MatchedNames

@@ -23,11 +23,8 @@ import torch
 from transformers import PreTrainedModel
 
 from inspector.compat.transformers import ADJUST_REPORT, adjust_report_of
-from inspector.errors import CompatibilityError, one_line
-from inspector.model.names import fold_names
-from inspector.model.skeleton import bounded_modules
 from inspector.dtypes import BY_SAFETENSORS_NAME
-from inspector.errors import one_line
+from inspector.errors import CompatibilityError, one_line
 from inspector.model.skeleton import bound_modules
 from inspector.names import fold_names
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
+from inspector.names import group_names
 from inspector.records.memory import ACTIVATION_RULES, Peak, RunMemory, Textbook, TextbookRule
 from inspector.records.recipe import Recipe
-from inspector.names import group_names
-from inspector.records.memory import ACTIVATION_RULES, Peak, Textbook, TextbookRule, TrainingMemory
-from inspector.records.tape import Phase
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count, format_share
 

@@ -1,16 +1,13 @@
-"""The dtypes and quantizations of base weights a user may ask for, and the size of an element of torch's dtypes.
+"""The size of an element of torch's dtypes, and the quantizations of 4 bits.
 
 Sizes are in bytes; source: `torch.dtype.itemsize`, asserted in tests/contracts.
 """
 
 from __future__ import annotations
 
-__all__ = ["DTYPE_CHOICES", "FOUR_BIT", "QUANTIZATIONS", "dtype_bytes"]
+__all__ = ["FOUR_BIT", "dtype_bytes"]
 
-DTYPE_CHOICES = ("auto", "float32", "bfloat16", "float16")
-# How the base weights may be quantized while they are loaded: as bitsandbytes does, or not.
-QUANTIZATIONS = ("none", "nf4", "fp4", "int8")
-# Those of 4 bits, whose scales can be packed too.
+# The quantizations of bitsandbytes whose scales can be packed too.
 FOUR_BIT = ("nf4", "fp4")
 
 _ITEM_BYTES = {

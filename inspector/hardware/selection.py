@@ -28,7 +28,7 @@ class Selection:
         return self.gpus[0] if self.named else None
 
 
-def select(names: Sequence[str], sizes: Sequence[str]) -> Selection:
+def select(names: Sequence[str], sizes: Sequence[str | int]) -> Selection:
     """Return the GPUs of these names and memory sizes, the names first; raise UsageError where one is no such thing."""
     found = [find(name) for name in names]
     gpus = tuple(dict.fromkeys((*(each.gpu for each in found), *map(stated_gpu, sizes))))

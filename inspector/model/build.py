@@ -69,7 +69,7 @@ def count_model(
     """
     with quietly(), _requests(allowed=not request.offline):
         if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
-            raise UsageError("quantization is for models that are built here: pass a configuration or an id instead.")
+            raise UsageError("`quantization` is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
             return _count_attached(request)
         subject = _from_source(request, files) if files is not None else _from_object(request)
@@ -133,12 +133,12 @@ def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
         return
     if subject.peft is None:
         raise UsageError(
-            "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or "
-            "drop it."
+            "`autocast_adapter_dtype=False` is about the weights of an adapter, and there is none: add "
+            "`peft=LoraOptions(r=16)`, or drop it."
         )
     if subject.plan is not None and subject.plan.method in FOUR_BIT:
         raise UsageError(
-            "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
+            "adapters on 4-bit weights are counted and traced in float32 alone: drop `autocast_adapter_dtype=False`."
         )
 
 
@@ -326,7 +326,7 @@ def _count_attached(request: Request) -> Counted:
     """Count a live PeftModel, which stays as it is, and its base."""
     attached: PeftModel = request.model
     if not request.autocast_adapter_dtype:
-        raise UsageError("the adapter of a PeftModel has its dtype already: drop autocast_adapter_dtype=False.")
+        raise UsageError("the adapter of a PeftModel has its dtype already: drop `autocast_adapter_dtype=False`.")
     if request.peft is not None:
         raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
     _check_meta(attached)

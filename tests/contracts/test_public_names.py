@@ -9,6 +9,7 @@ import torch
 
 import inspector
 from inspector import dtypes
+from inspector.records.request import WeightDtype
 
 
 def test_the_public_names_are_those_that_exist() -> None:
@@ -83,4 +84,4 @@ def test_the_sizes_of_dtypes_are_those_of_torch() -> None:
 
 def test_every_choice_of_dtype_is_one_of_torch() -> None:
     """What --dtype accepts can be built."""
-    assert all(isinstance(getattr(torch, name), torch.dtype) for name in dtypes.DTYPE_CHOICES if name != "auto")
+    assert all(isinstance(getattr(torch, name), torch.dtype) for name in WeightDtype.values() if name != "auto")

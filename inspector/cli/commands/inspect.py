@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -10,6 +11,7 @@ import click
 from inspector.cli.console import progress_shown, render_document
 from inspector.cli.exit_codes import ExitCode, exit_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
+from inspector.cli.option_names import name_options_in
 from inspector.cli.options import PARAMETERS, Job, job_of
 from inspector.cli.output import opened
 from inspector.errors import UsageError
@@ -53,6 +55,7 @@ def _inspect(job: Job) -> int:
 
     with progress_shown(shown=job.progress, color=job.color) as progress:
         report = run(job.request, progress)
+    report = dataclasses.replace(report, warnings=name_options_in(report.warnings))
     with opened(job.output) as stream:
         _render(report, job.format, stream, color=job.color)
     named = bool(job.request.gpus or job.request.gpu_memory)

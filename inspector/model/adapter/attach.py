@@ -305,8 +305,8 @@ def _refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> Us
         return UsageError(f"target {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
     if "specify `target_modules`" in str(error) or "No `target_modules` passed" in str(error):
         return UsageError(
-            f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add --targets all-linear, "
-            f"or name some of {linears}."
+            f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add "
+            f'`target_modules="all-linear"`, or name some of {linears}.'
         )
     if names and "is not supported. Currently" in str(error):
         return UsageError(

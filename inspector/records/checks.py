@@ -30,6 +30,8 @@ __all__ = [
     "plain_text",
 ]
 
+# What a dimension of a tensor can have; beyond it a number is a slip.
+_LARGEST_COUNT = 2**31 - 1
 # Larger integers are named, not printed: Python refuses to write out those of some thousand digits.
 _LARGEST_SHOWN = 2**64
 
@@ -64,7 +66,7 @@ def check_choice(name: str, value: Any, kind: type[Kind]) -> Kind:
 
 
 def check_count(name: str, value: Any, *, least: int = 1) -> int:
-    """Return an integer of at least `least`; numpy's integers are taken, booleans and floats are not."""
+    """Return an integer of at least `least` and at most 2^31 - 1; numpy's integers are taken, booleans are not."""
     wanted = f"give an integer of at least {least}"
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise UsageError(f"`{name}` is {describe_value(value)}; {wanted}.")
@@ -72,7 +74,8 @@ def check_count(name: str, value: Any, *, least: int = 1) -> int:
         count = operator.index(value)
     except Exception as error:  # a tensor of several elements has __index__ too
         raise UsageError(f"`{name}` is {describe_value(value)}; {wanted}.") from error
-    if count < least:
+    if not least <= count <= _LARGEST_COUNT:
+        wanted = wanted if count < least else f"give an integer of at most {_LARGEST_COUNT}"
         raise UsageError(f"`{name}` is {describe_value(count)}; {wanted}.")
     return count
 

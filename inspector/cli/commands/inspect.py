@@ -55,7 +55,6 @@ def _inspect(job: Job) -> int:
 
     with progress_shown(shown=job.progress, color=job.color) as progress:
         report = run(job.request, progress)
-    report = dataclasses.replace(report, warnings=name_options_in(report.warnings))
     with opened(job.output) as stream:
         _render(report, job.format, stream, color=job.color)
     named = bool(job.request.gpus or job.request.gpu_memory)
@@ -63,7 +62,8 @@ def _inspect(job: Job) -> int:
 
 
 def _render(report: Report, format_: str, stream: TextIO, *, color: bool) -> None:
-    """Write the report in the format asked for."""
+    """Write the report in the format asked for; its warnings name options."""
+    report = dataclasses.replace(report, warnings=name_options_in(report.warnings))
     if format_ == "json":
         from inspector.render.writers.json import render_json
 

@@ -72,9 +72,9 @@ def attach(
         raise _needs_weights(method)
     for prepare in _PREPARATIONS.get(method, (_all_on_meta, _real_adapter)):
         model = build()
-        context = prepare(model)
-        base = count_base(model)
         try:
+            context = prepare(model)
+            base = count_base(model)
             with torch.random.fork_rng(devices=[]), bounded_modules(), context:
                 attached = peft.get_peft_model(
                     model,
@@ -249,10 +249,19 @@ def _real_adapter(_model: PreTrainedModel) -> contextlib.AbstractContextManager[
 
 
 def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
-    """Give every base parameter the value zero without memory: one real element, expanded to the shape."""
+    """Give every base parameter the value zero without memory: one real element, expanded to the shape.
+
+    Packed weights have none: an element of theirs is two codes or a code, and what draws positions in the matrix that
+    they stand for would draw them in the packed one.
+    """
     zeros: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
+            if parameter is not None and not parameter.dtype.is_floating_point:
+                raise UsageError(
+                    f"this adapter is put on weights in float, and those of {type(model).__name__} are quantized: "
+                    "drop `quantization`, or use another adapter, such as LoRA."
+                )
             if parameter is not None:
                 zero = nn.Parameter(torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
                 module._parameters[name] = zeros.setdefault(parameter, zero)

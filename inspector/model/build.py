@@ -318,9 +318,12 @@ def _from_object(request: Request) -> _Subject:
         files = SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=fields)
         return _from_source(request, files)
     if not isinstance(request.model, PreTrainedModel):
+        if isinstance(request.model, nn.Module):
+            name = one_line(type(request.model).__name__, 60)
+            raise UsageError(f"no step of {name} is traced, which is no transformers model; drop `fit` for the counts.")
         raise UsageError(
-            f"`model` is {describe_value(request.model)}, of which no step is traced; give a Hub id, a path, a "
-            "PretrainedConfig, or a transformers model on the meta device."
+            f"`model` is {describe_value(request.model)}; give a Hub id, a path, a PretrainedConfig, or a transformers "
+            "model on the meta device."
         )
     check_meta(request.model)
     return _Subject(build=lambda: copy.deepcopy(request.model), facts=live_facts(request.model), peft=request.peft)

@@ -146,5 +146,7 @@ def nearest_names(name: str, known: Sequence[str], count: int = 1) -> list[str]:
     """
     folded = {entry.lower().replace("-", "_"): entry for entry in known}
     meant = name.lower().replace("-", "_")
+    if meant in folded:
+        return [folded[meant]]
     longer = [entry for key, entry in folded.items() if meant and key.startswith(f"{meant}_")]
     return longer[:count] or [folded[key] for key in difflib.get_close_matches(meant, folded, n=count)]

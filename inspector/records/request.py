@@ -33,7 +33,7 @@ __all__ = [
 class WeightDtype(Choice):
     """The dtype of the base weights.
 
-    AUTO: what the checkpoint declares. The others are torch's dtypes of that name.
+    AUTO: what the checkpoint declares. FLOAT32, BFLOAT16, FLOAT16: torch's dtype of that name.
     """
 
     AUTO = "auto"

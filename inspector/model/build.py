@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.dtypes import FOUR_BIT
-from inspector.errors import UsageError
+from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import adapter_facts, attach
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import adapter_notices

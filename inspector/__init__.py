@@ -5,26 +5,39 @@
 >>> report.parameters.trainable
 134217728
 
-Importing this module loads neither torch nor transformers; `inspect` does.
+Importing this module loads neither torch nor transformers; the functions do.
 """
 
 from __future__ import annotations
 
-from inspector.api import inspect
-from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
+# A package of the same name holds what `measure` runs. Loaded first, it cannot take the function's place later: Python
+# binds a module to its parent once, when it is imported.
+from inspector import measure as _measure_package  # noqa: F401
+from inspector.api import compare, inspect, measure, plan
+from inspector.errors import DoesNotFitError, InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
+from inspector.records.comparison import Comparison
+from inspector.records.fit import Plan
+from inspector.records.measurement import Measurement
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import LoraOptions
 
 __all__ = [
+    "Comparison",
+    "DoesNotFitError",
     "InspectorError",
     "LoraOptions",
+    "Measurement",
     "ModelUnavailableError",
+    "Plan",
     "Recipe",
     "Report",
     "UnsupportedModelError",
     "UsageError",
+    "compare",
     "inspect",
+    "measure",
+    "plan",
 ]
 
 

@@ -1,17 +1,41 @@
-"""The Python API: what `inspector.inspect` and its siblings do.
+"""The Python API: `inspect`, `plan`, `compare` and `measure`, which take what a notebook has at hand.
+
+They turn their arguments into a Request, let the pipeline do the work, and return records; they print nothing. What
+cannot be raises a subclass of InspectorError whose message is one line and names the argument in backticks.
 
 Importing this module loads neither torch nor transformers; the functions do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inspector.errors import UsageError, one_line, quoted
+from inspector.records.checks import check_choice, describe_value, nearest_names
+from inspector.records.comparison import Comparison, Said
+from inspector.records.fit import Plan, Quantity
+from inspector.records.measurement import Measurement
+from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
+from inspector.records.request import Request
+from inspector.records.training_arguments import is_training_arguments, read_training_arguments
+from inspector.runtime.isolation import run_isolated
 
-__all__ = ["inspect"]
+__all__ = ["compare", "inspect", "measure", "plan"]
+
+# What a plan can search the largest value of.
+_SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
+# What a plan varies itself, as it stands before any change.
+_VARIED_BY_A_PLAN = ("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant")
+# What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
+_OF_A_COMPARED_RECIPE = (
+    *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "revision", "dtype", "quantization"),
+    *("double_quant", "model_class", "trust_remote_code", "offline", "count_only"),
+)
 
 
 def inspect(
@@ -20,17 +44,17 @@ def inspect(
     peft: Any = None,
     autocast_adapter_dtype: bool = True,
     workload: str = "training",
-    recipe: Recipe | None = None,
+    recipe: Any = None,
     torch: str | None = None,
-    gpu: str | Sequence[str] = (),
-    gpu_memory: str | Sequence[str] = (),
+    gpu: str | Sequence[str] | None = None,
+    gpu_memory: str | int | Sequence[str | int] | None = None,
     fit: str | None = None,
     advice: bool = True,
     revision: str | None = None,
-    dtype: str = "auto",
+    dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
-    model_class: str | None = None,
+    model_class: str | type | None = None,
     trust_remote_code: bool = False,
     offline: bool = False,
     count_only: bool = False,
@@ -40,26 +64,30 @@ def inspect(
 
     Args:
         model: a Hub id, a local directory, a path to a config.json, an adapter (id or directory), a
-            `transformers.PretrainedConfig`, or a transformers model or `peft.PeftModel` on the meta device.
+            `transformers.PretrainedConfig`, or a transformers model, `peft.PeftModel` or any other `torch.nn.Module` on
+            the meta device. Of the last two the parameters are counted and no step is traced.
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
         autocast_adapter_dtype: as in PEFT's `get_peft_model`: whether an adapter in half precision becomes float32.
-        recipe: how the traced training step runs; None is a batch of one row of 1,024 tokens in `transformers.Trainer`.
-        workload: what runs: "training" or "forward", a pass without gradients. torch: the torch release of the machine
-        that will run it, such as "2.10"; None is the installed one. gpu: the GPU, or several, that `report.fit` is
-        about, by names as in `--gpu`: "a100-80gb", ["4090", "H100"]. Each
-            is judged by a trace of its own kernels; figures are those of the first. None named: a few common ones.
-        gpu_memory: the same for GPUs of which only the memory is known, as text with a unit: "24GiB".
+        workload: what runs: "training", or "forward" for a pass without gradients.
+        recipe: how the traced training step runs: a `Recipe`, a mapping of its fields, or `TrainingArguments` and any
+            other dataclass with its fields, such as TRL's `SFTConfig`; warnings say what of these is not traced. None
+            is a batch of one sequence of 1,024 tokens in `transformers.Trainer`.
+        torch: the torch release of the machine that will run it, such as "2.10"; None is the installed one.
+        gpu: the GPU, or several, that `report.fit` is about, by names as `inspect gpus` lists them: "a100-80gb",
+            ["4090", "H100"]. Each is judged by a trace of its own kernels, and the figures are those of the first.
+            None: a few common ones, and the figures of an A100's kernels.
+        gpu_memory: the same for GPUs of which only the memory is known, as text with a unit, "24GiB", or in bytes.
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
             of the step with it; `report.search` says how it was found.
         advice: whether to look for changes that make the step fit a named GPU, up to eight traces more, or, where it
             fits, for what could be turned up, up to six. `report.fit` has them.
         revision: branch, tag or commit of a Hub repository.
-        dtype: dtype of the base weights; "auto" is what the checkpoint declares.
+        dtype: dtype of the base weights, as text or torch's; "auto" is what the checkpoint declares.
         quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;
             None is what the checkpoint declares.
         double_quant: whether the scales of 4-bit weights are packed too; None is bitsandbytes' default, no.
-        model_class: name of the transformers class to build; default: the one that the config names.
+        model_class: the transformers class to build, or its name; default: the one that the config names.
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
         offline: make no request: the local cache, then the bundled catalogue.
         count_only: stop after the parameter counts.
@@ -68,31 +96,244 @@ def inspect(
     Raises:
         InspectorError: one of its subclasses, each with a message of one line and an `exit_code`.
     """
-    from inspector.records.request import Request
-    from inspector.runtime.isolation import run_isolated
-
-    report: Report = run_isolated(
-        "inspector.pipeline:run",
-        Request(
-            model=model,
-            revision=revision,
-            dtype=dtype,
-            quantization=quantization,
-            double_quant=double_quant,
-            model_class=model_class,
-            trust_remote_code=trust_remote_code,
-            offline=offline,
-            peft=peft,
-            autocast_adapter_dtype=autocast_adapter_dtype,
-            workload=workload,
-            torch=torch,
-            recipe=recipe if recipe is not None else Recipe(),
-            gpus=(gpu,) if isinstance(gpu, str) else tuple(gpu),
-            gpu_memory=(gpu_memory,) if isinstance(gpu_memory, str) else tuple(gpu_memory),
-            fit=fit,
-            advice=advice,
-            count_only=count_only,
-            depth=depth,
-        ),
+    request, notices = _build_request(
+        model=model,
+        peft=peft,
+        autocast_adapter_dtype=autocast_adapter_dtype,
+        workload=workload,
+        recipe=recipe,
+        torch=torch,
+        gpu=gpu,
+        gpu_memory=gpu_memory,
+        fit=fit,
+        advice=advice,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+        double_quant=double_quant,
+        model_class=model_class,
+        trust_remote_code=trust_remote_code,
+        offline=offline,
+        count_only=count_only,
+        depth=depth,
     )
-    return report
+    report: Report = run_isolated("inspector.pipeline:run", request)
+    return dataclasses.replace(report, warnings=(*notices, *report.warnings)) if notices else report
+
+
+def plan(
+    model: Any,
+    *,
+    gpu: str | Sequence[str] | None = None,
+    gpu_memory: str | int | Sequence[str | int] | None = None,
+    fit: str | Sequence[str] | None = ("batch-size", "seq-len"),
+    peft: Any = None,
+    recipe: Any = None,
+    revision: str | None = None,
+    dtype: Any = "auto",
+    quantization: str | None = None,
+    double_quant: bool | None = None,
+    model_class: str | type | None = None,
+    trust_remote_code: bool = False,
+    offline: bool = False,
+) -> Plan:
+    """Return up to 24 ways to train a model on one GPU: what each takes, and the largest batch and sequence that fit.
+
+    The arguments are those of `inspect`, and one GPU has to be named. `fit` is of what the largest value is searched:
+    "batch-size", "seq-len", both in a list, or None for nothing, which is quick. The optimizer and checkpointing of
+    `recipe` play no part, since the plan goes through these itself.
+
+    Raises:
+        InspectorError: what `inspect` raises, and UsageError where not exactly one GPU is named.
+    """
+    request, notices = _build_request(
+        model=model,
+        peft=peft,
+        recipe=recipe,
+        gpu=gpu,
+        gpu_memory=gpu_memory,
+        advice=False,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+        double_quant=double_quant,
+        model_class=model_class,
+        trust_remote_code=trust_remote_code,
+        offline=offline,
+        depth=0,
+    )
+    defaults = Recipe()
+    as_planned = {name: getattr(defaults, name) for name in _VARIED_BY_A_PLAN}
+    request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **as_planned))
+    quantities = _read_quantities(fit)
+    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities)
+    return dataclasses.replace(result, warnings=(*(notice.message for notice in notices), *result.warnings))
+
+
+def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comparison:
+    """Return what differs between two or more recipes, models or reports: settings, parameters, bytes, verdicts.
+
+    `recipes` is a list, or a mapping with a name for each. One of them is a `Report` or its `to_dict()`, a mapping of
+    arguments of `inspect`, or a model as `inspect` takes it. `settings` are arguments of `inspect` that hold for all
+    that are not reports; what a recipe says itself goes before.
+
+    >>> compare(["Qwen/Qwen2.5-7B", "Qwen/Qwen3-8B"], gpu="4090")
+    >>> compare({"as it is": {}, "in 4 bits": {"quantization": "nf4"}}, model="Qwen/Qwen2.5-7B", peft=LoraOptions(r=16))
+
+    Raises:
+        InspectorError: what `inspect` raises for one of them, with its name in front.
+    """
+    if not isinstance(recipes, (Mapping, list, tuple)) or (isinstance(recipes, Mapping) and "schema" in recipes):
+        raise UsageError(
+            f"`recipes` is {describe_value(recipes)}; give a list of models, reports or arguments of inspect, or a "
+            "mapping with a name for each."
+        )
+    named = list(recipes.items()) if isinstance(recipes, Mapping) else [(None, recipe) for recipe in recipes]
+    _check_settings(settings)
+    compared: list[tuple[str, Request | Mapping[str, Any]]] = []
+    said: list[Said] = []
+    for index, (name, recipe) in enumerate(named):
+        made, notices = _read_compared(recipe, settings)
+        compared.append((_name_of(made) if name is None else one_line(name, 100), made))
+        said += [Said(recipes=(chr(ord("A") + index),), message=notice.message) for notice in notices]
+    if settings and not any(isinstance(made, Request) for _, made in compared):
+        raise UsageError(f"reports are compared as they are; drop `{next(iter(settings))}`, or name a model instead.")
+    result: Comparison = run_isolated("inspector.pipeline:compare", compared)[0]
+    return dataclasses.replace(result, warnings=(*said, *result.warnings))
+
+
+def measure(
+    model: Any,
+    *,
+    peft: Any = None,
+    autocast_adapter_dtype: bool = True,
+    recipe: Any = None,
+    revision: str | None = None,
+    dtype: Any = "auto",
+    quantization: str | None = None,
+    double_quant: bool | None = None,
+    model_class: str | type | None = None,
+    trust_remote_code: bool = False,
+    offline: bool = False,
+) -> Measurement:
+    """Run the step of a model for real on the CUDA GPU at hand, with random weights, beside its prediction.
+
+    The arguments are those of `inspect`. Nothing is left on the GPU, and nothing is run where the prediction does not
+    fit what is free. Settings of the allocator hold from the first tensor of a process on: a process that has used the
+    GPU before measures with those that it has.
+
+    Raises:
+        DoesNotFitError: the step needs more than the GPU has free.
+        InspectorError: what `inspect` raises, and UsageError where there is no CUDA GPU.
+    """
+    request, notices = _build_request(
+        model=model,
+        peft=peft,
+        autocast_adapter_dtype=autocast_adapter_dtype,
+        recipe=recipe,
+        advice=False,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+        double_quant=double_quant,
+        model_class=model_class,
+        trust_remote_code=trust_remote_code,
+        offline=offline,
+        depth=0,
+    )
+    from inspector import pipeline
+
+    result = pipeline.measure(request)
+    return dataclasses.replace(result, notices=(*(notice.message for notice in notices), *result.notices))
+
+
+def _build_request(
+    *,
+    recipe: Any = None,
+    gpu: Any = None,
+    gpu_memory: Any = None,
+    dtype: Any = "auto",
+    model_class: Any = None,
+    **others: Any,
+) -> tuple[Request, tuple[Notice, ...]]:
+    """Return the request of arguments in any of the forms that they may have, and notices of what a form left open."""
+    made, notices = _read_recipe(recipe)
+    if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
+        dtype = str(dtype).removeprefix("torch.")
+    request = Request(
+        recipe=made,
+        gpus=gpu,
+        gpu_memory=gpu_memory,
+        dtype=dtype,
+        model_class=model_class.__name__ if isinstance(model_class, type) else model_class,
+        **others,
+    )
+    return request, notices
+
+
+def _read_recipe(recipe: Any) -> tuple[Recipe, tuple[Notice, ...]]:
+    """Return the recipe of a mapping of its fields or of TrainingArguments, with what the user should know of it."""
+    if recipe is None:
+        return Recipe(), ()
+    if isinstance(recipe, Recipe):
+        return recipe, ()
+    if isinstance(recipe, Mapping):
+        known = [item.name for item in dataclasses.fields(Recipe)]
+        _check_names("recipe", recipe, known)
+        return Recipe(**recipe), ()
+    if is_training_arguments(recipe):
+        return read_training_arguments(recipe)
+    raise UsageError(
+        f"`recipe` is {describe_value(recipe)}; give a Recipe, a mapping of its fields, or TrainingArguments."
+    )
+
+
+def _read_quantities(fit: Any) -> tuple[Quantity, ...]:
+    """Return what a plan searches the largest value of: nothing, one quantity, or several in a list."""
+    items = () if fit is None else fit if isinstance(fit, (list, tuple)) else (fit,)
+    quantities = tuple(dict.fromkeys(check_choice("fit", item, Quantity) for item in items))
+    if Quantity.RANK in quantities:
+        known = " or ".join(_SEARCHED_BY_A_PLAN)
+        raise UsageError(f"`fit` {Quantity.RANK} is nothing that a plan searches; use {known}.")
+    return quantities
+
+
+def _read_compared(recipe: Any, settings: Mapping[str, Any]) -> tuple[Request | Mapping[str, Any], tuple[Notice, ...]]:
+    """Return one of the things to compare as a request or as the JSON of a report."""
+    if isinstance(recipe, Report):
+        return recipe.to_dict(), ()
+    if isinstance(recipe, Request):
+        return recipe, ()
+    if isinstance(recipe, Mapping) and "schema" in recipe:
+        return recipe, ()
+    given: Mapping[str, Any] = recipe if isinstance(recipe, Mapping) else {"model": recipe}
+    _check_names("recipes", given, _OF_A_COMPARED_RECIPE)
+    arguments = {**settings, **given}
+    if "model" not in arguments:
+        raise UsageError("`recipes` has one without a model; add `model`, for this one or for all.")
+    return _build_request(**arguments, advice=False, depth=0)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what no recipe of a comparison has."""
+    _check_names("compare", settings, _OF_A_COMPARED_RECIPE)
+
+
+def _check_names(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> None:
+    """Refuse a key that is none of the known ones."""
+    for key in given:
+        if key not in known:
+            near = nearest_names(key, known) if isinstance(key, str) else []
+            meant = f"did you mean {near[0]}? If not, " if near else ""
+            raise UsageError(f"`{what}` has no setting {quoted(key, 60)}; {meant}use {', '.join(known)}.")
+
+
+def _name_of(compared: Request | Mapping[str, Any]) -> str:
+    """Return what a recipe without a name is called: its model."""
+    if isinstance(compared, Request):
+        model = compared.model
+        if isinstance(model, (str, os.PathLike)):
+            return one_line(os.fspath(model), 100)
+        return one_line(getattr(model, "name_or_path", None) or type(model).__name__, 100)
+    facts = compared.get("model")
+    return one_line(facts.get("id", "report") if isinstance(facts, Mapping) else "report", 100)

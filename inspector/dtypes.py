@@ -1,4 +1,4 @@
-"""The one table of dtypes (torch's name, safetensors' name, bits), and which dtypes and quantizations may be asked for.
+"""The one table of dtypes: torch's name, safetensors' name, bits; and the quantizations of 4 bits.
 
 A safetensors file holds its tensors in the reverse order of this table (safetensors/src/tensor.rs, `Dtype`). Bits are
 those of safetensors' `Dtype::bitsize` and of `torch.dtype.itemsize`; tests/contracts holds both against the libraries.
@@ -14,18 +14,13 @@ __all__ = [
     "BY_SAFETENSORS_NAME",
     "BY_TORCH_NAME",
     "DTYPES",
-    "DTYPE_CHOICES",
     "FOUR_BIT",
-    "QUANTIZATIONS",
     "Dtype",
     "dtype_bytes",
     "dtype_name",
 ]
 
-DTYPE_CHOICES = ("auto", "float32", "bfloat16", "float16")
-# How the base weights may be quantized while they are loaded: as bitsandbytes does, or not.
-QUANTIZATIONS = ("none", "nf4", "fp4", "int8")
-# Those of 4 bits, whose scales can be packed too.
+# The quantizations of bitsandbytes whose scales can be packed too.
 FOUR_BIT = ("nf4", "fp4")
 
 

@@ -22,10 +22,10 @@ from typing import NoReturn
 
 import click
 
-from inspector.cli.commands import compare, gpus, measure, plan  # noqa: F401  # each registers its command
 from inspector.cli.commands.inspect import command
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import near_subcommand, said_by_click, with_hint
+from inspector.cli.option_names import name_options
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import remove_partial_files
 from inspector.errors import InspectorError, ModelUnavailableError, one_line
@@ -93,7 +93,7 @@ def _fail(message: str, exit_code: int) -> NoReturn:
         traceback.print_exc()
     if sys.stderr is not None:
         # Names of files and of the Hub may hold anything; terminals obey what they are sent.
-        print(f"inspect: {one_line(message, _LONGEST_MESSAGE)}", file=sys.stderr)
+        print(f"inspect: {one_line(name_options(message), _LONGEST_MESSAGE)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

@@ -17,13 +17,12 @@ from click.shell_completion import CompletionItem
 from inspector.cli.output import writable
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.compat.verified import VERIFIED
-from inspector.dtypes import DTYPE_CHOICES, QUANTIZATIONS
 from inspector.errors import UsageError
-from inspector.records.fit import QUANTITIES
+from inspector.records.fit import Quantity
 from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
-from inspector.records.recipe import Recipe
-from inspector.records.request import Request
+from inspector.records.recipe import Attention, Loop, Precision, Recipe, SdpaBackend
+from inspector.records.request import Quantization, Request, WeightDtype
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -107,14 +106,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--revision"], metavar="TEXT", help="Branch, tag or commit of the Hub repository; default: main."),
     click.Option(
         ["--dtype"],
-        type=click.Choice(DTYPE_CHOICES),
+        type=click.Choice(WeightDtype.values()),
         default="auto",
         show_default=True,
         help="Dtype of the base weights; auto is what the checkpoint declares.",
     ),
     click.Option(
         ["--quantization"],
-        type=click.Choice(QUANTIZATIONS),
+        type=click.Choice(Quantization.values()),
         help="Load the base weights quantized as bitsandbytes does; default: what the checkpoint declares.",
     ),
     click.Option(
@@ -173,7 +172,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--mixed-precision"],
-        type=click.Choice(("no", "bf16", "fp16")),
+        type=click.Choice(Precision.values()),
         default="no",
         show_default=True,
         help="Autocast, as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss.",
@@ -215,21 +214,21 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--loop"],
-        type=click.Choice(("trainer", "plain")),
+        type=click.Choice(Loop.values()),
         default="trainer",
         show_default=True,
         help="Whose step is traced: transformers.Trainer's or a bare PyTorch loop.",
     ),
     click.Option(
         ["--attention"],
-        type=click.Choice(("sdpa", "eager", "flash_attention_2")),
+        type=click.Choice(Attention.values()),
         default="sdpa",
         show_default=True,
         help="Attention implementation; flash_attention_2 is the flash-attn package, which need not be installed.",
     ),
     click.Option(
         ["--sdpa-backend"],
-        type=click.Choice(("auto", "flash", "efficient", "cudnn", "math")),
+        type=click.Choice(SdpaBackend.values()),
         default="auto",
         show_default=True,
         help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
@@ -266,7 +265,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--fit"],
-        type=click.Choice(QUANTITIES),
+        type=click.Choice(Quantity.values()),
         help="Search the largest value that fits the first GPU, and report on the step with it.",
     ),
     click.Option(

@@ -67,7 +67,7 @@ def find(name: str) -> Found:
     key = _key(name)
     named = [gpu for gpu in catalogue() if _keys(gpu) & {key, f"{key}gb"}]
     if not named:
-        raise UsageError(f"--gpu {quoted(name, 60)} is not in the catalogue; {_suggestion(name)}")
+        raise UsageError(f"`gpu` {quoted(name, 60)} is not in the catalogue; {_suggestion(name)}")
     smallest = min(named, key=lambda gpu: gpu.memory_bytes)
     return Found(gpu=smallest, others=tuple(gpu.name for gpu in named if gpu is not smallest))
 
@@ -76,7 +76,7 @@ def _suggestion(name: str) -> str:
     """Return the next step for a name that no GPU has."""
     key = _key(name)
     if re.fullmatch(r"\d{1,3}|\d+[mgt]i?b", key):
-        return "did you mean --gpu-memory 24GiB?"
+        return 'did you mean `gpu_memory="24GiB"`?'
     names = {known: gpu.name for gpu in catalogue() for known in _keys(gpu)}
     near = [names[known] for known in difflib.get_close_matches(key, names, n=3 * _MOST_SUGGESTIONS, cutoff=0.6)]
     # A name that is cut off or says more than the catalogue does is as good a guess.
@@ -84,7 +84,7 @@ def _suggestion(name: str) -> str:
     distinct = list(dict.fromkeys(near))[:_MOST_SUGGESTIONS]
     if distinct:
         return f"did you mean {' or '.join(distinct)}? `inspect gpus` lists all."
-    return "see `inspect gpus`, or give its memory with --gpu-memory 24GiB."
+    return 'see `inspect gpus`, or give its memory with `gpu_memory="24GiB"`.'
 
 
 def _by_key() -> Iterator[tuple[str, Gpu]]:

@@ -1,4 +1,7 @@
-"""Memory as people write it, `24GiB`: a number and a unit -> bytes. Every mistake becomes one line."""
+"""Memory as people write it, `24GiB`: a number and a unit -> bytes. Every mistake becomes one line.
+
+A program may also give an integer of bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import re
 from decimal import Decimal
 
 from inspector.errors import UsageError, quoted
+from inspector.records.checks import describe_value
 from inspector.records.hardware import Gpu, MemoryFigure
+from inspector.units import format_bytes
 
 __all__ = ["parse_memory", "stated_gpu"]
 
@@ -19,7 +24,7 @@ _LARGEST_BYTES = 2**50
 def parse_memory(text: str) -> int:
     """Read `24GiB`, `23.5 GiB`, `24GB` or `24576MiB` as whole bytes, a fraction of a byte cut off."""
     match = _SIZE.fullmatch(text.strip())
-    what = f"--gpu-memory {quoted(text, 40)}"
+    what = f"`gpu_memory` {quoted(text, 40)}"
     if not match:
         raise UsageError(f"{what} is no size; write a number and a unit, as in 24GiB.")
     number, unit = match.groups()
@@ -28,21 +33,30 @@ def parse_memory(text: str) -> int:
     if unit.lower() not in _BY_FOLDED_NAME:
         raise UsageError(f"{what}: {unit} is no unit; use GiB (2^30 bytes), GB (10^9) or MiB (2^20).")
     size = int(Decimal(number) * _BY_FOLDED_NAME[unit.lower()][1])
-    if not 0 < size <= _LARGEST_BYTES:
-        raise UsageError(f"{what} is no memory of a GPU; give more than 0 and at most 1024TiB, as in 24GiB.")
+    _check_size(size, what)
     return size
 
 
-def stated_gpu(text: str) -> Gpu:
-    """Return a GPU of which only the memory is known."""
-    size = parse_memory(text)
-    match = _SIZE.fullmatch(text.strip())
-    assert match is not None  # parse_memory has read it
-    unit = _BY_FOLDED_NAME[match[2].lower()][0]
+def _check_size(size: int, what: str) -> None:
+    """Refuse what no GPU has."""
+    if not 0 < size <= _LARGEST_BYTES:
+        raise UsageError(f"{what} is no memory of a GPU; give more than 0 and at most 1024TiB, as in 24GiB.")
+
+
+def stated_gpu(size: str | int) -> Gpu:
+    """Return a GPU of which only the memory is known, as text with a unit or in bytes."""
+    if isinstance(size, str):
+        memory_bytes = parse_memory(size)
+        match = _SIZE.fullmatch(size.strip())
+        assert match is not None  # parse_memory has read it
+        name = f"{match[1]} {_BY_FOLDED_NAME[match[2].lower()][0]}"
+    else:
+        _check_size(size, f"`gpu_memory` {describe_value(size)}")
+        memory_bytes, name = size, format_bytes(size)
     return Gpu(
-        name=f"{match[1]} {unit}",
+        name=name,
         family="stated",
-        memory_bytes=size,
+        memory_bytes=memory_bytes,
         memory_figure=MemoryFigure.STATED,
-        memory_source="--gpu-memory",
+        memory_source="the user",
     )

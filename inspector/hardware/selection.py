@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from inspector.errors import UsageError, quoted
 from inspector.hardware.catalogue import Found, common_gpus, find
 from inspector.hardware.memory_size import stated_gpu
-from inspector.records.fit import QUANTITIES
 from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -33,18 +32,14 @@ class Selection:
 def select_gpus(request: Request) -> Selection:
     """Return the GPUs that a request is about; UsageError for a wrong name or size, before any work."""
     selection = select(request.gpus, request.gpu_memory)
-    if request.fit is not None:
-        if request.fit not in QUANTITIES:
-            known = ", ".join(QUANTITIES)
-            raise UsageError(f"--fit {quoted(request.fit, 60)} is nothing that can be searched; use one of {known}.")
-        if not selection.named:
-            raise UsageError(f"--fit {request.fit} says what fits a GPU: add --gpu NAME or --gpu-memory 24GiB.")
+    if request.fit is not None and not selection.named:
+        raise UsageError(f"`fit` {request.fit} says what fits a GPU: add `gpu` or `gpu_memory`.")
     if selection.named and request.count_only:
-        raise UsageError("whether a step fits a GPU is traced: drop --count-only, or --gpu and --gpu-memory.")
+        raise UsageError("whether a step fits a GPU is traced: drop `count_only`, or `gpu` and `gpu_memory`.")
     return selection
 
 
-def select(names: Sequence[str], sizes: Sequence[str]) -> Selection:
+def select(names: Sequence[str], sizes: Sequence[str | int]) -> Selection:
     """Return the GPUs of these names and memory sizes, the names first; raise UsageError where one is no such thing."""
     found = [find(name) for name in names]
     gpus = tuple(dict.fromkeys((*(each.gpu for each in found), *map(stated_gpu, sizes))))

@@ -58,13 +58,13 @@ def check_packages(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where a package that recipe or quantization run on is not installed, or not for CUDA."""
     if recipe.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise UsageError(
-            "--attention flash_attention_2 runs on the package flash-attn, which is not installed here: add it with "
-            "pip install flash-attn, or use --attention sdpa."
+            "`attention` flash_attention_2 runs on the package flash-attn, which is not installed here: add it with "
+            'pip install flash-attn, or use `attention="sdpa"`.'
         )
     if recipe.optimizer in FAMILIES["bitsandbytes"]:
-        check_bitsandbytes(f"--optimizer {recipe.optimizer} runs", "use --optimizer adamw_torch")
+        check_bitsandbytes(f"`optimizer` {recipe.optimizer} runs", 'use `optimizer="adamw_torch"`')
     if quantization not in (None, "none"):
-        check_bitsandbytes(f"--quantization {quantization} runs", PREDICT_ALONE)
+        check_bitsandbytes(f"`quantization` {quantization} runs", PREDICT_ALONE)
 
 
 def check_bitsandbytes(runs: str, otherwise: str) -> None:

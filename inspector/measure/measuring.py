@@ -132,8 +132,8 @@ def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
         return timeline
     raise DoesNotFitError(
         f"the step will not fit: by prediction it needs {format_bytes(prediction.fold().peak_reserved_bytes)}, and "
-        f"{gpu.name} has {format_bytes(gpu.free_bytes)} free, so nothing was run; try a smaller --batch-size or "
-        "--seq-len, or --gradient-checkpointing."
+        f"{gpu.name} has {format_bytes(gpu.free_bytes)} free, so nothing was run; try a smaller `batch_size` or "
+        "`seq_len`, or `gradient_checkpointing=True`."
     )
 
 

@@ -20,7 +20,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
-from inspector.model.adapter.attach import attach_adapter, describe_adapter, detach_adapter
+from inspector.model.adapter.attach import attach_adapter, describe_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import collect_adapter_notices
 from inspector.model.census import BaseCount, assign_roles, bytes_by_dtype, count_base, take_census
@@ -28,6 +28,7 @@ from inspector.model.checkpoint.diff import NotComparableError, collect_comparis
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import read_configuration
+from inspector.model.live import check_meta, count_attached, count_module, live_facts
 from inspector.model.quantize import (
     PACKED,
     BnbPlan,
@@ -41,6 +42,7 @@ from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
+from inspector.records.checks import describe_value
 from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -87,9 +89,11 @@ def count_model(
     """
     with quietly(), _requests(allowed=not request.offline):
         if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
-            raise UsageError("quantization is for models that are built here: pass a configuration or an id instead.")
+            raise UsageError("`quantization` is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
-            return _count_attached(request), None
+            return count_attached(request), None
+        if isinstance(request.model, nn.Module) and not isinstance(request.model, PreTrainedModel):
+            return count_module(request), None
         subject = _from_source(request, files) if files is not None else _from_object(request)
         _check_adapter_dtype(request, subject)
         count = _count_base if subject.peft is None else _count_with_adapter
@@ -157,12 +161,12 @@ def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
         return
     if subject.peft is None:
         raise UsageError(
-            "--no-autocast-adapter-dtype is about the weights of an adapter, and there is none: add --lora r=16, or "
-            "drop it."
+            "`autocast_adapter_dtype=False` is about the weights of an adapter, and there is none: add "
+            "`peft=LoraOptions(r=16)`, or drop it."
         )
     if subject.plan is not None and subject.plan.method in FOUR_BIT:
         raise UsageError(
-            "adapters on 4-bit weights are counted and traced in float32 alone: drop --no-autocast-adapter-dtype."
+            "adapters on 4-bit weights are counted and traced in float32 alone: drop `autocast_adapter_dtype=False`."
         )
 
 
@@ -335,52 +339,12 @@ def _from_object(request: Request) -> _Subject:
         files = SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=fields)
         return _from_source(request, files)
     if not isinstance(request.model, PreTrainedModel):
+        if isinstance(request.model, nn.Module):
+            name = one_line(type(request.model).__name__, 60)
+            raise UsageError(f"no step of {name} is traced, which is no transformers model; drop `fit` for the counts.")
         raise UsageError(
-            f"cannot inspect {one_line(type(request.model).__name__)}: give a Hub id, a path, a PretrainedConfig, "
-            "or a transformers model on the meta device."
+            f"`model` is {describe_value(request.model)}; give a Hub id, a path, a PretrainedConfig, or a transformers "
+            "model on the meta device."
         )
-    _check_meta(request.model)
-    return _Subject(build=lambda: copy.deepcopy(request.model), facts=_live_facts(request.model), peft=request.peft)
-
-
-def _count_attached(request: Request) -> Counted:
-    """Count a live PeftModel, which stays as it is, and its base."""
-    attached: PeftModel = request.model
-    if not request.autocast_adapter_dtype:
-        raise UsageError("the adapter of a PeftModel has its dtype already: drop autocast_adapter_dtype=False.")
-    if request.peft is not None:
-        raise UsageError("the model is a PeftModel already: pass its base model to inspect another adapter on it.")
-    _check_meta(attached)
-    config = attached.active_peft_config
-    base_model = detach_adapter(attached)
-    base = count_base(base_model)
-    facts = describe_adapter(attached, config)
-    return Counted(
-        model=_live_facts(base_model),
-        census=take_census(attached, base, published=None, depth=request.depth),
-        base_dtypes=bytes_by_dtype(base.roles),
-        base_buffer_bytes=base.buffer_bytes,
-        base_frozen_dtypes=base.frozen_dtypes,
-        adapter=facts,
-        notices=tuple(collect_adapter_notices(attached, config, facts, base)),
-    )
-
-
-def _live_facts(model: PreTrainedModel) -> ModelFacts:
-    """Describe a model that was handed over as an object."""
-    return ModelFacts(
-        id=model.name_or_path or type(model).__name__,
-        model_class=type(model).__name__,
-        model_type=model.config.model_type,
-        dtype=str(model.dtype).removeprefix("torch."),
-        source=ServedFrom.LOCAL,
-    )
-
-
-def _check_meta(model: nn.Module) -> None:
-    """Refuse a model that holds data: it would be copied."""
-    devices = sorted({tensor.device.type for tensor in (*model.parameters(), *model.buffers())} - {"meta"})
-    if devices:
-        raise UsageError(
-            f"the model holds tensors on {', '.join(devices)}: build it under torch.device('meta'), or pass its config."
-        )
+    check_meta(request.model)
+    return _Subject(build=lambda: copy.deepcopy(request.model), facts=live_facts(request.model), peft=request.peft)

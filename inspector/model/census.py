@@ -60,7 +60,7 @@ class BaseCount:
         return sum(count_of(parameter) for parameter in self.roles)
 
 
-def count_base(model: PreTrainedModel) -> BaseCount:
+def count_base(model: nn.Module) -> BaseCount:
     """Count the base model's parameters, tied ones once, under their first name."""
     names: dict[nn.Parameter, list[str]] = {}
     roles: dict[nn.Parameter, Role] = {}
@@ -135,12 +135,14 @@ def _buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:
     return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
 
 
-def _active_count(model: PreTrainedModel, roles: Mapping[nn.Parameter, Role]) -> int | None:
+def _active_count(model: nn.Module, roles: Mapping[nn.Parameter, Role]) -> int | None:
     """Return how many parameters one token uses, or None for a model without routed experts.
 
     All experts of a bank have the same size, so of a bank of E experts a token uses k/E. Embeddings count whole. None
-    as well where the configuration does not say k (Switch Transformers).
+    as well where the configuration does not say k (Switch Transformers), or there is none.
     """
+    if not isinstance(model, PreTrainedModel):
+        return None
     banks = expert_banks(model)
     per_token = _first_field(text_config(model.config), _EXPERTS_PER_TOKEN)
     if not banks or per_token is None:

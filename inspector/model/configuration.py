@@ -145,7 +145,7 @@ def _class_from_architectures(files: SourceFiles, model_type: str | None) -> typ
     if "auto_map" in files.config:
         raise UnsupportedModelError(
             f"{files.id} needs code from its repository (auto_map in config.json): read that code, then add "
-            "--trust-remote-code to run it."
+            "`trust_remote_code=True` to run it."
         )
     if model_type is None:
         raise UnsupportedModelError(

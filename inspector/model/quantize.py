@@ -22,7 +22,7 @@ from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from inspector.compat.transformers import mark_quantized
-from inspector.dtypes import QUANTIZATIONS, dtype_name
+from inspector.dtypes import dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_listed, measure_stored, name_float
 from inspector.model.configuration import said
@@ -81,13 +81,13 @@ def plan_quantization(
 
     None where it does not. Raises UsageError for what contradicts itself or the checkpoint.
     """
-    if requested is not None and requested not in QUANTIZATIONS:
-        raise UsageError(f"quantization {quoted(requested, 60)} is not known; use one of {', '.join(QUANTIZATIONS)}.")
     declared = fields.get("quantization_config")
     if isinstance(declared, Mapping):
         return _read_declared(declared, requested, double_quant)
     if requested in (None, "none", "int8") and double_quant is not None:
-        raise UsageError("--double-quant packs the scales of 4-bit weights: add --quantization nf4 or fp4, or drop it.")
+        raise UsageError(
+            '`double_quant` packs the scales of 4-bit weights: add `quantization="nf4"`, or fp4, or drop it.'
+        )
     if requested in (None, "none"):
         return None
     return BnbPlan(method=requested, compute_dtype=dtype, double_quant=bool(double_quant))
@@ -99,7 +99,7 @@ def _read_declared(declared: Mapping[str, Any], requested: str | None, double_qu
     if requested not in (None, "none") or double_quant is not None:
         raise UsageError(
             f"the checkpoint is quantized already ({one_line(method or 'an unnamed method', 40)}), and transformers "
-            "does not quantize it again: drop --quantization, or name the checkpoint that it was made from."
+            "does not quantize it again: drop `quantization`, or name the checkpoint that it was made from."
         )
     if method != "bitsandbytes" or requested == "none":
         return None
@@ -160,7 +160,7 @@ def quantize_model(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
             parameter.data = parameter.data.to(dtype)
     if not found:
         raise UsageError(
-            f"--quantization {plan.method}: {type(model).__name__} has no linear layer that transformers would "
+            f"`quantization` {plan.method}: {type(model).__name__} has no linear layer that transformers would "
             "convert; drop the option."
         )
     setattr(model, "is_loaded_in_8bit" if is_int8 else "is_loaded_in_4bit", True)

@@ -55,13 +55,17 @@ _RULES: tuple[tuple[Role, Callable[[_Place], bool]], ...] = (
 )
 
 
-def role_of(name: str, owner: nn.Module, model: PreTrainedModel) -> Role:
-    """Return the role of the parameter `name` that the module `owner` of `model` holds."""
+def role_of(name: str, owner: nn.Module, model: nn.Module) -> Role:
+    """Return the role of the parameter `name` that the module `owner` of `model` holds.
+
+    Which module is the output and whether there are several towers is known of transformers models alone.
+    """
+    known = model if isinstance(model, PreTrainedModel) else None
     place = _Place(
         components=("", *name.lower().split(".")),
         owner=type(owner).__name__.lower(),
-        is_output=owner is model.get_output_embeddings(),
-        is_composite=bool(model.config.sub_configs),
+        is_output=known is not None and owner is known.get_output_embeddings(),
+        is_composite=known is not None and bool(known.config.sub_configs),
     )
     return next((role for role, holds in _RULES if holds(place)), Role.OTHER)
 

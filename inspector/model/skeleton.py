@@ -27,12 +27,7 @@ from torch.nn.modules.module import (
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.torch import restore_module_hooks_at_end
-from inspector.compat.transformers import (
-    float32_modules_of,
-    from_config_of,
-    strict_float32_modules_of,
-)
-from inspector.dtypes import DTYPE_CHOICES
+from inspector.compat.transformers import float32_modules_of, from_config_of, strict_float32_modules_of
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import architecture_names, find_model_class, said, text_config
 from inspector.model.heads import find_head
@@ -75,7 +70,7 @@ def build_skeleton(
     except Exception as error:  # 400 model classes over untrusted sizes can raise anything
         raise UnsupportedModelError(
             f"{model_id} cannot be built as {model_class.__name__} from its config.json ({said(error)}); "
-            "correct it, or name another class with --model-class."
+            "correct it, or name another class with `model_class`."
         ) from error
     _move_to_meta(model)
     # Early releases of transformers 5 tie when they load weights; where the class has tied already, nothing changes.
@@ -92,7 +87,7 @@ def choose_class(
         model_class = find_model_class(requested)
         if model_class is None:
             raise UsageError(
-                f"--model-class: transformers {transformers.__version__} has no model class {quoted(requested, 60)}; "
+                f"`model_class`: transformers {transformers.__version__} has no model class {quoted(requested, 60)}; "
                 "name one such as Qwen2ForCausalLM."
             )
         return model_class, []
@@ -105,7 +100,7 @@ def choose_class(
             return model_class, []
     model_class = _choose_fallback(config, names)
     reason = f"no class {quoted(names[0])} in transformers" if names else "its config.json names no architecture"
-    message = f"Built as {model_class.__name__}: {reason}. Name another with --model-class."
+    message = f"Built as {model_class.__name__}: {reason}. Name another with `model_class`."
     return model_class, [Notice(code="class-fallback", message=message)]
 
 
@@ -113,8 +108,6 @@ def choose_dtype(
     config: PretrainedConfig, requested: str, checkpoint_dtype: str | None
 ) -> tuple[torch.dtype, list[Notice]]:
     """Return the dtype of the base weights as `from_pretrained(dtype=requested)` would choose it."""
-    if requested not in DTYPE_CHOICES:  # the command line has checked, the Python API has not
-        raise UsageError(f"dtype {quoted(requested, 60)} is not known; use one of {', '.join(DTYPE_CHOICES)}.")
     if requested != "auto":
         return getattr(torch, requested), []
     declared = config.dtype or text_config(config).dtype
@@ -123,7 +116,7 @@ def choose_dtype(
     if checkpoint_dtype is not None:
         return getattr(torch, checkpoint_dtype), []
     message = (
-        "Neither config.json nor the source says the dtype of the weights: float32 is assumed; set it with --dtype."
+        "Neither config.json nor the source says the dtype of the weights: float32 is assumed; set it with `dtype`."
     )
     return torch.float32, [Notice(code="dtype-assumed", message=message)]
 
@@ -138,7 +131,7 @@ def _choose_fallback(config: PretrainedConfig, names: list[str]) -> type[PreTrai
     if model_class is None:
         raise UnsupportedModelError(
             f"transformers {transformers.__version__} has no model for {type(config).__name__}; "
-            "name a class with --model-class."
+            "name a class with `model_class`."
         )
     return model_class
 
@@ -148,7 +141,7 @@ def _load_remote_class(config: PretrainedConfig, files: SourceFiles) -> type[Pre
     auto_map: dict[str, Any] = dict(getattr(config, "auto_map", {}))
     references = [auto_map[head] for head in _FALLBACK_HEADS if head in auto_map]
     if not references:
-        raise UnsupportedModelError(f"auto_map of {files.id} names no model class; name one with --model-class.")
+        raise UnsupportedModelError(f"auto_map of {files.id} names no model class; name one with `model_class`.")
     try:
         found = transformers.dynamic_module_utils.get_class_from_dynamic_module(
             references[0], files.code_location or files.id, revision=files.revision

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from inspector.records.checks import Choice
+
 __all__ = [
     "QUANTITIES",
     "Advice",
@@ -13,13 +15,25 @@ __all__ = [
     "Plan",
     "PlanRow",
     "Purpose",
+    "Quantity",
     "Search",
     "Tried",
     "Verdict",
 ]
 
-# What a search can turn up until the GPU is full.
-QUANTITIES = ("batch-size", "seq-len", "rank")
+
+class Quantity(Choice):
+    """What a search can turn up until the GPU is full.
+
+    BATCH_SIZE: the sequences of a micro-batch. SEQ_LEN: the tokens of a sequence. RANK: the rank r of the adapter.
+    """
+
+    BATCH_SIZE = "batch-size"
+    SEQ_LEN = "seq-len"
+    RANK = "rank"
+
+
+QUANTITIES = Quantity.values()
 
 
 class Purpose(str, enum.Enum):

@@ -7,37 +7,64 @@ here, which are refused by name.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 
 from inspector.errors import UsageError, quoted
+from inspector.records.checks import Choice, check_choice, plain_text
 
-__all__ = ["DEFAULT", "FAMILIES", "OF_OTHER_PACKAGES", "OPTIMIZERS", "checked_name", "parse_optim_args"]
+__all__ = [
+    "DEFAULT",
+    "FAMILIES",
+    "OF_OTHER_PACKAGES",
+    "OPTIMIZERS",
+    "OptimizerName",
+    "checked_name",
+    "parse_optim_args",
+]
 
-DEFAULT = "adamw_torch"
+
+class OptimizerName(Choice):
+    """An optimizer by the name of transformers' `TrainingArguments.optim`.
+
+    ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
+    ADAFACTOR: transformers' class.
+    All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
+    name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
+    """
+
+    ADAMW_TORCH = "adamw_torch"
+    ADAMW_TORCH_FUSED = "adamw_torch_fused"
+    SGD = "sgd"
+    ADAGRAD = "adagrad"
+    RMSPROP = "rmsprop"
+    ADAFACTOR = "adafactor"
+    ADAMW_8BIT = "adamw_8bit"
+    ADAMW_BNB_8BIT = "adamw_bnb_8bit"
+    PAGED_ADAMW_32BIT = "paged_adamw_32bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    LION_32BIT = "lion_32bit"
+    LION_8BIT = "lion_8bit"
+    PAGED_LION_32BIT = "paged_lion_32bit"
+    PAGED_LION_8BIT = "paged_lion_8bit"
+    ADEMAMIX = "ademamix"
+    ADEMAMIX_8BIT = "ademamix_8bit"
+    PAGED_ADEMAMIX_32BIT = "paged_ademamix_32bit"
+    PAGED_ADEMAMIX_8BIT = "paged_ademamix_8bit"
+    RMSPROP_BNB = "rmsprop_bnb"
+    RMSPROP_BNB_8BIT = "rmsprop_bnb_8bit"
+    RMSPROP_BNB_32BIT = "rmsprop_bnb_32bit"
+
+
+DEFAULT = OptimizerName.ADAMW_TORCH.value
+OPTIMIZERS = OptimizerName.values()
+_OF_TORCH = (DEFAULT, "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+_OF_TRANSFORMERS = ("adafactor",)
 # Where the class comes from -> the names.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "torch": (DEFAULT, "adamw_torch_fused", "sgd", "adagrad", "rmsprop"),
-    "transformers": ("adafactor",),
-    "bitsandbytes": (
-        "adamw_8bit",
-        "adamw_bnb_8bit",
-        "paged_adamw_32bit",
-        "paged_adamw_8bit",
-        "lion_32bit",
-        "lion_8bit",
-        "paged_lion_32bit",
-        "paged_lion_8bit",
-        "ademamix",
-        "ademamix_8bit",
-        "paged_ademamix_32bit",
-        "paged_ademamix_8bit",
-        "rmsprop_bnb",
-        "rmsprop_bnb_8bit",
-        "rmsprop_bnb_32bit",
-    ),
+    "torch": _OF_TORCH,
+    "transformers": _OF_TRANSFORMERS,
+    "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS)),
 }
-OPTIMIZERS = tuple(name for names in FAMILIES.values() for name in names)
 # What else transformers 5.23 names (training_args.py, OptimizerNames), and the package that each comes from.
 OF_OTHER_PACKAGES: Mapping[str, str] = {
     "adamw_torch_xla": "torch_xla",
@@ -90,19 +117,14 @@ _ARGUMENTS: Mapping[str, _Readers] = {
 }
 
 
-def checked_name(name: str) -> str:
-    """Return the name of an optimizer that is known here, or raise UsageError with what was probably meant."""
-    if name in OPTIMIZERS:
-        return name
-    known = f"use one of {', '.join(OPTIMIZERS)}"
-    if name in OF_OTHER_PACKAGES:
-        raise UsageError(f"--optimizer {name} is of the package {OF_OTHER_PACKAGES[name]}, not known here; {known}.")
-    meant_name = name.lower().replace("-", "_")
-    # `adamw` is the start of several: the first of them is the usual one.
-    longer = [known_name for known_name in OPTIMIZERS if meant_name and known_name.startswith(f"{meant_name}_")]
-    near = longer or difflib.get_close_matches(meant_name, OPTIMIZERS, n=1)
-    meant = f"did you mean {near[0]}? If not, " if near else ""
-    raise UsageError(f"--optimizer {quoted(name)} is not known; {meant}{known}.")
+def checked_name(name: object) -> OptimizerName:
+    """Return the optimizer of a name that is known here, or raise UsageError with what was probably meant."""
+    if isinstance(name, str) and (package := OF_OTHER_PACKAGES.get(name)) is not None:
+        known = ", ".join(OPTIMIZERS)
+        raise UsageError(
+            f"`optimizer` {plain_text(name)} is of the package {package}, not known here; use one of {known}."
+        )
+    return check_choice("optimizer", name, OptimizerName)
 
 
 def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
@@ -112,14 +134,14 @@ def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
     for piece in text.split(",") if text is not None else ():
         key, separator, value = (part.strip() for part in piece.partition("="))
         if not separator:
-            raise UsageError(f"--optim-args: {quoted(key)} is no setting; write key=value, as in momentum=0.9.")
+            raise UsageError(f"`optim_args`: {quoted(key)} is no setting; write key=value, as in momentum=0.9.")
         if key not in readers:
             takes = f"use {', '.join(readers)}" if readers else "drop it"
-            raise UsageError(f"--optim-args: {name} has no argument {quoted(key)}; {takes}.")
+            raise UsageError(f"`optim_args`: {name} has no argument {quoted(key)}; {takes}.")
         try:
             values[key] = readers[key](value)
         except ValueError as error:
             raise UsageError(
-                f"--optim-args: {key}={quoted(value)} is no number; write one, as in {key}=0.9."
+                f"`optim_args`: {key}={quoted(value)} is no number; write one, as in {key}=0.9."
             ) from error
     return values

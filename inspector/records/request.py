@@ -6,26 +6,102 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inspector.errors import UsageError
+from inspector.records.checks import (
+    Choice,
+    check_choice,
+    check_count,
+    check_flag,
+    check_model,
+    check_names,
+    check_number,
+    check_text,
+    describe_value,
+)
+from inspector.records.fit import Quantity
 from inspector.records.recipe import Recipe
 
 __all__ = [
+    "LoraBias",
     "LoraOptions",
+    "Quantization",
     "Request",
+    "WeightDtype",
 ]
+
+
+class WeightDtype(Choice):
+    """The dtype of the base weights.
+
+    AUTO: what the checkpoint declares. FLOAT32, BFLOAT16, FLOAT16: torch's dtype of that name.
+    """
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Quantization(Choice):
+    """How bitsandbytes quantizes the base weights while they are loaded.
+
+    NONE: not at all; weights that are stored quantized are counted in float.
+    NF4, FP4: 4 bits a weight, normal or plain floating-point codes, with a scale for each 64.
+    INT8: LLM.int8().
+    """
+
+    NONE = "none"
+    NF4 = "nf4"
+    FP4 = "fp4"
+    INT8 = "int8"
+
+
+class LoraBias(Choice):
+    """Which biases train beside a LoRA adapter, as LoraConfig's `bias`.
+
+    NONE: none. ALL: those of the whole model. LORA_ONLY: those of the layers that carry the adapter.
+    """
+
+    NONE = "none"
+    ALL = "all"
+    LORA_ONLY = "lora_only"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraOptions:
-    """The LoRA adapter of `--lora`, `--targets` and `--modules-to-save`; None leaves PEFT's own default."""
+    """A LoRA adapter in few words; None leaves PEFT's own default.
+
+    `r`, `alpha`, `dropout`, `bias`, `dora` and `rslora` are LoraConfig's r, lora_alpha, lora_dropout, bias, use_dora
+    and use_rslora, `targets` its target_modules, and `modules_to_save` has its name. Raises UsageError where a field is
+    not of its type, out of its range or none of its choices.
+    """
 
     r: int | None = None
-    alpha: int | None = None
+    alpha: float | None = None
     dropout: float | None = None
-    bias: str | None = None
+    bias: LoraBias | str | None = None
     dora: bool = False
     rslora: bool = False
     targets: str | Sequence[str] | None = None
     modules_to_save: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; `bias` becomes a member of its enum."""
+        check_flag("dora", self.dora)
+        check_flag("rslora", self.rslora)
+        if self.r is not None:
+            object.__setattr__(self, "r", check_count("r", self.r))
+        if self.alpha is not None:
+            check_number("alpha", self.alpha)
+        if self.dropout is not None and check_number("dropout", self.dropout) >= 1:
+            raise UsageError(f"`dropout` is {describe_value(self.dropout)}; give a number from 0 to below 1.")
+        if self.bias is not None:
+            object.__setattr__(self, "bias", check_choice("bias", self.bias, LoraBias))
+        if self.targets is not None and not isinstance(self.targets, str):
+            object.__setattr__(self, "targets", check_names("targets", self.targets, '"q_proj", "v_proj"'))
+        if self.modules_to_save is not None:
+            saved = check_names("modules_to_save", self.modules_to_save, '"lm_head"')
+            object.__setattr__(self, "modules_to_save", saved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,22 +109,26 @@ class Request:
     """One inspection. `model` is what the user named, or a live object of the Python API.
 
     `workload` is what runs (a name of `workloads.registry`), `recipe` how. `torch` is the release of the machine that
-    will run it, None the installed one. `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT
-    config fields with `peft_type`, or a live `peft.PeftConfig`. `quantization` is none, nf4, fp4 or int8, None what the
-    checkpoint declares, and `double_quant` packs the scales of 4-bit weights too. `autocast_adapter_dtype` is that of
-    PEFT's `get_peft_model`: whether an adapter in half precision becomes float32. `gpus` are names as people write
-    them, `gpu_memory` sizes with a unit; the first of them decides for which GPU the step is traced. `fit` is the
+    will run it, None the installed one.
+    `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
+    `peft.PeftConfig`. `quantization` None is what the checkpoint declares, and `double_quant` packs the scales of 4-bit
+    weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an adapter in half precision
+    becomes float32. `gpus` are names as people write them, `gpu_memory` sizes as text with a unit or as integers of
+    bytes; one alone is taken for a list. The first of them decides for which GPU the step is traced. `fit` is the
     quantity to turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or,
     where it fits, for what could be turned up.
+
+    Choices may be given as text and are members of their enums afterwards. Raises UsageError, which names the argument
+    of the Python API, where a field is not of its type, out of its range or none of its choices.
     """
 
     model: Any
     revision: str | None = None
-    dtype: str = "auto"
+    dtype: WeightDtype | str = WeightDtype.AUTO
     model_class: str | None = None
     trust_remote_code: bool = False
     offline: bool = False
-    quantization: str | None = None
+    quantization: Quantization | str | None = None
     double_quant: bool | None = None
     peft: Any = None
     autocast_adapter_dtype: bool = True
@@ -56,8 +136,65 @@ class Request:
     recipe: Recipe = field(default_factory=Recipe)
     torch: str | None = None
     gpus: Sequence[str] = ()
-    gpu_memory: Sequence[str] = ()
-    fit: str | None = None
+    gpu_memory: Sequence[str | int] = ()
+    fit: Quantity | str | None = None
     advice: bool = True
     count_only: bool = False
     depth: int = 3
+
+    def __post_init__(self) -> None:
+        """Check every field but `peft`, whose types PEFT has; choices become members of their enums."""
+        for name in ("trust_remote_code", "offline", "autocast_adapter_dtype", "advice", "count_only"):
+            check_flag(name, getattr(self, name))
+        if self.double_quant is not None:
+            check_flag("double_quant", self.double_quant)
+        if self.revision is not None:
+            check_text("revision", self.revision, '"main"')
+        if self.model_class is not None:
+            check_text("model_class", self.model_class, '"Qwen2ForCausalLM"')
+        if not isinstance(self.recipe, Recipe):
+            raise UsageError(f"`recipe` is {describe_value(self.recipe)}; give a Recipe.")
+        checked: dict[str, object] = {
+            "model": check_model(self.model),
+            "dtype": check_choice("dtype", self.dtype, WeightDtype),
+            "gpus": _check_gpus(self.gpus),
+            "gpu_memory": _check_sizes(self.gpu_memory),
+            "depth": check_count("depth", self.depth, least=0),
+        }
+        if self.quantization is not None:
+            checked["quantization"] = check_choice("quantization", self.quantization, Quantization)
+        if self.fit is not None:
+            checked["fit"] = check_choice("fit", self.fit, Quantity)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def _check_gpus(value: Any) -> tuple[str, ...]:
+    """Return the names of GPUs, given as none, one or several."""
+    items = _as_tuple(value)
+    for item in items:
+        if not isinstance(item, str):
+            raise UsageError(
+                f'`gpu` is {describe_value(item)}; give a name as in `inspect gpus`, such as "4090", or a list of '
+                "names."
+            )
+    return items
+
+
+def _check_sizes(value: Any) -> tuple[str | int, ...]:
+    """Return the memory sizes of GPUs, given as none, one or several."""
+    items = _as_tuple(value)
+    for item in items:
+        if not isinstance(item, (str, int)) or isinstance(item, bool):
+            raise UsageError(
+                f'`gpu_memory` is {describe_value(item)}; give text with a unit, such as "24GiB", an integer of bytes, '
+                "or a list of these."
+            )
+    return items
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return none, one or several as a tuple."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)

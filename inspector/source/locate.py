@@ -89,7 +89,7 @@ def _from_hub(name: str, revision: str | None, offline: bool, progress: Progress
         found = _without_hub(name, revision)
         if found is None:
             raise ModelUnavailableError(
-                f"Offline, and {_nowhere_else(name, revision)}; drop --offline or unset HF_HUB_OFFLINE to ask the Hub."
+                f"Offline, and {_nowhere_else(name, revision)}; drop `offline` or unset HF_HUB_OFFLINE to ask the Hub."
             )
         return found
     if hub_client.is_commit(revision):

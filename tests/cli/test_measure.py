@@ -82,7 +82,7 @@ def test_a_quantized_base_needs_bitsandbytes_and_an_unquantized_one_does_not(met
     if importlib.util.find_spec("bitsandbytes") is not None:
         check_packages(Recipe(), method)
         return
-    with pytest.raises(UsageError, match=f"--quantization {method} runs on the package bitsandbytes, which is not"):
+    with pytest.raises(UsageError, match=f"`quantization` {method} runs on the package bitsandbytes, which is not"):
         check_packages(Recipe(), method)
 
 

@@ -11,6 +11,8 @@ import torch
 
 import inspector
 from inspector import dtypes
+from inspector.api import _OF_A_COMPARED_RECIPE
+from inspector.records.request import WeightDtype
 
 
 def test_the_public_names_are_those_that_exist() -> None:
@@ -29,14 +31,21 @@ def test_the_public_names_are_those_that_exist() -> None:
 def test_the_public_names_stay() -> None:
     """Removing one breaks whoever imports it; adding one belongs here too."""
     assert inspector.__all__ == [
+        "Comparison",
+        "DoesNotFitError",
         "InspectorError",
         "LoraOptions",
+        "Measurement",
         "ModelUnavailableError",
+        "Plan",
         "Recipe",
         "Report",
         "UnsupportedModelError",
         "UsageError",
+        "compare",
         "inspect",
+        "measure",
+        "plan",
     ]
 
 
@@ -48,8 +57,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "peft": None,
         "autocast_adapter_dtype": True,
         "recipe": None,
-        "gpu": (),
-        "gpu_memory": (),
+        "gpu": None,
+        "gpu_memory": None,
         "fit": None,
         "advice": True,
         "revision": None,
@@ -64,6 +73,17 @@ def test_the_arguments_of_inspect_stay() -> None:
     }
     kinds = [parameter.kind for parameter in parameters.values()]
     assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 16
+
+
+def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:
+    """What a user knows of one holds for all; `compare` takes the same names as settings."""
+    known = inspect.signature(inspector.inspect).parameters
+    for function in (inspector.plan, inspector.measure):
+        parameters = inspect.signature(function).parameters
+        assert set(parameters) <= set(known)
+        differing = [name for name, item in parameters.items() if item.default != known[name].default]
+        assert differing == (["fit"] if function is inspector.plan else [])
+    assert set(_OF_A_COMPARED_RECIPE) == set(known) - {"fit", "advice", "depth"}
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:
@@ -105,4 +125,4 @@ def names_of(table: list[dtypes.Dtype]) -> list[str]:
 
 def test_every_choice_of_dtype_is_one_of_torch() -> None:
     """What --dtype accepts can be built."""
-    assert all(isinstance(getattr(torch, name), torch.dtype) for name in dtypes.DTYPE_CHOICES if name != "auto")
+    assert all(isinstance(getattr(torch, name), torch.dtype) for name in WeightDtype.values() if name != "auto")

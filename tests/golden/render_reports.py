@@ -469,6 +469,14 @@ HOSTILE_TEXT = (
     "<script>alert('1')</script>\r\n# heading\n- item\t\x00\x7f\x9b31m \u202egnp.exe \u2066 \u200b \ud800 &amp; end"
 )
 
+
+def _with_hostile_choices(recipe: Recipe) -> Recipe:
+    """Return a recipe with texts that its checks would refuse: renderers rely on nobody."""
+    for name in ("mixed_precision", "optimizer", "loop", "attention", "sdpa_backend"):
+        object.__setattr__(recipe, name, HOSTILE_TEXT)
+    return recipe
+
+
 _HOSTILE_NAMES = MatchedNames(matched=(HOSTILE_TEXT, "a.b"), matched_count=2, unmatched=(HOSTILE_TEXT,))
 
 _HOSTILE_ADVICE = (Advice(purpose=Purpose.FIT, change=HOSTILE_TEXT, total_bytes=4_900),)
@@ -529,16 +537,7 @@ HOSTILE = Report(
     ),
     memory=RunMemory(
         workload=TRAINING,
-        recipe=Recipe(
-            batch_size=3,
-            gradient_accumulation=4,
-            mixed_precision=HOSTILE_TEXT,
-            optimizer=HOSTILE_TEXT,
-            max_grad_norm=0,
-            loop=HOSTILE_TEXT,
-            attention=HOSTILE_TEXT,
-            sdpa_backend=HOSTILE_TEXT,
-        ),
+        recipe=_with_hostile_choices(Recipe(batch_size=3, gradient_accumulation=4, max_grad_norm=0)),
         platform=HOSTILE_TEXT,
         peak_allocated_bytes=1_000,
         peak_reserved_bytes=2_097_152,

@@ -163,6 +163,6 @@ def test_fields_of_a_newer_peft_are_dropped_with_a_notice() -> None:
 
 def test_a_model_type_without_default_targets_says_what_to_add() -> None:
     with pytest.raises(
-        inspector.UsageError, match="no default targets for model type 'mixtral': add --targets all-linear"
+        inspector.UsageError, match="no default targets for model type 'mixtral': add `target_modules=\"all-linear\"`"
     ):
         inspector.inspect(mixtral(), peft={"peft_type": "LN_TUNING"})

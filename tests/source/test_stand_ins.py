@@ -147,6 +147,6 @@ def test_offline_makes_no_request(by_environment: bool, hub: LoopbackHub, monkey
     assert (cached.notices, bundled.notices) == ((), ())
     assert error_of("org/absent", offline=not by_environment) == (
         "Offline, and 'org/absent' is neither in the Hugging Face cache nor in the bundled catalogue; "
-        "drop --offline or unset HF_HUB_OFFLINE to ask the Hub."
+        "drop `offline` or unset HF_HUB_OFFLINE to ask the Hub."
     )
     assert hub.requests == []

@@ -12,6 +12,7 @@ from inspector.cli.compared_requests import Recipes, read_recipes
 from inspector.cli.console import progress_shown, render_document
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
+from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, Job, complete_model, parameters_without
 from inspector.cli.output import opened
 from inspector.errors import UsageError
@@ -59,6 +60,8 @@ def _compare(recipes: Recipes, job: Job) -> int:
 
     with progress_shown(shown=job.progress, color=job.color) as progress:
         comparison, fits = made_of(recipes, progress)
+    warnings = [dataclasses.replace(warning, message=name_options(warning.message)) for warning in comparison.warnings]
+    comparison = dataclasses.replace(comparison, warnings=warnings)
     with opened(job.output) as stream:
         if job.format == "json":
             render_comparison_json(comparison, stream)

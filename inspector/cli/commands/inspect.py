@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -10,6 +11,7 @@ import click
 from inspector.cli.console import progress_shown, render_document
 from inspector.cli.exit_codes import ExitCode, exit_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
+from inspector.cli.option_names import name_options_in
 from inspector.cli.options import PARAMETERS, Job, job_of
 from inspector.cli.output import opened
 from inspector.errors import UsageError
@@ -60,7 +62,8 @@ def _inspect(job: Job) -> int:
 
 
 def _render(report: Report, format_: str, stream: TextIO, *, color: bool) -> None:
-    """Write the report in the format asked for."""
+    """Write the report in the format asked for; its warnings name options."""
+    report = dataclasses.replace(report, warnings=name_options_in(report.warnings))
     if format_ == "json":
         from inspector.render.writers.json import render_json
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 from inspector.cli.console import progress_shown, render_document
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
+from inspector.cli.option_names import name_options
 from inspector.cli.options import Job, job_of, parameters_without
 from inspector.cli.output import opened
 
@@ -42,6 +44,8 @@ def _measure(job: Job) -> int:
 
     with progress_shown(shown=job.progress, color=job.color) as progress:
         measurement = measured(job.request, progress)
+    notices = [name_options(notice) for notice in measurement.notices]
+    measurement = dataclasses.replace(measurement, notices=notices)
     with opened(job.output) as stream:
         if job.format == "json":
             render_measurement_json(measurement, stream)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from inspector.cli.console import progress_shown, render_document
 from inspector.cli.exit_codes import exit_code_if_any_fits
 from inspector.cli.group import Work, subcommand
+from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, Job, job_of, parameters_without
 from inspector.cli.output import opened
 from inspector.errors import UsageError
 from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.runtime.patches import replace_item, restoring
+
+if TYPE_CHECKING:
+    from inspector.records.fit import Plan
 
 __all__ = ["plan"]
 
@@ -75,7 +79,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
     with restoring(), progress_shown(shown=job.progress, color=job.color) as progress:
         # The ways are traced in forked processes, which a driver that was woken up does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
-        made = planned(job.request, quantities, progress)
+        made = _with_options_named(planned(job.request, quantities, progress))
     with opened(job.output) as stream:
         if job.format == "json":
             render_plan_json(made, order, stream)
@@ -84,3 +88,11 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
         else:
             render_document(shown_plan(made, order), job.format, stream, color=job.color)
     return exit_code_if_any_fits(row.fits for row in made.rows)
+
+
+def _with_options_named(plan: Plan) -> Plan:
+    """Return a plan whose sentences name options."""
+    rows = [
+        row if row.refused is None else dataclasses.replace(row, refused=name_options(row.refused)) for row in plan.rows
+    ]
+    return dataclasses.replace(plan, rows=tuple(rows), warnings=tuple(map(name_options, plan.warnings)))

@@ -72,10 +72,10 @@ def attach_adapter(
         raise _refuse_without_weights(method)
     for prepare in _PREPARATIONS.get(method, (_make_all_on_meta, _make_adapter_for_real)):
         model = build()
-        check_config_patterns(config, model)
-        context = prepare(model)
-        base = count_base(model)
         try:
+            check_config_patterns(config, model)
+            context = prepare(model)
+            base = count_base(model)
             with torch.random.fork_rng(devices=[]), bound_modules(), context:
                 attached = peft.get_peft_model(
                     model,
@@ -252,10 +252,19 @@ def _make_adapter_for_real(_model: PreTrainedModel) -> contextlib.AbstractContex
 
 
 def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
-    """Give every base parameter the value zero without memory: one real element, expanded to the shape."""
+    """Give every base parameter the value zero without memory: one real element, expanded to the shape.
+
+    Packed weights have none: an element of theirs is two codes or a code, and what draws positions in the matrix that
+    they stand for would draw them in the packed one.
+    """
     zeros: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in parameters_of(module).items():
+            if parameter is not None and not parameter.dtype.is_floating_point:
+                raise UsageError(
+                    f"this adapter is put on weights in float, and those of {type(model).__name__} are quantized: "
+                    "drop `quantization`, or use another adapter, such as LoRA."
+                )
             if parameter is not None:
                 zero = nn.Parameter(torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
                 parameters_of(module)[name] = zeros.setdefault(parameter, zero)
@@ -308,8 +317,8 @@ def _explain_refusal(model: PreTrainedModel, config: PeftConfig, error: Exceptio
         return UsageError(f"target {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
     if "specify `target_modules`" in str(error) or "No `target_modules` passed" in str(error):
         return UsageError(
-            f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add --targets all-linear, "
-            f"or name some of {linears}."
+            f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add "
+            f'`target_modules="all-linear"`, or name some of {linears}.'
         )
     if names and "is not supported. Currently" in str(error):
         return UsageError(

@@ -21,6 +21,7 @@ from peft.utils import PeftType
 
 from inspector.errors import UsageError, one_line, quoted
 from inspector.model.configuration import said
+from inspector.records.checks import describe_value
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
 
@@ -60,7 +61,7 @@ def read_peft_config(
         config, notices = copy.deepcopy(asked), list[Notice]()
     elif not isinstance(asked, (LoraOptions, Mapping)):
         raise UsageError(
-            f"peft must be a peft.PeftConfig, LoraOptions or a mapping of PEFT fields, not {quoted(asked, 60)}."
+            f"`peft` is {describe_value(asked)}; give a peft.PeftConfig, LoraOptions or a mapping of PEFT fields."
         )
     else:
         fields = _list_lora_fields(asked) if isinstance(asked, LoraOptions) else dict(asked)

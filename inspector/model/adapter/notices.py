@@ -127,7 +127,7 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     size = sum(count_of(parameter) for _, module in left for parameter in module.parameters())
     message = (
         f"all-linear left {len(left)} linear layers of {format_count(size)} parameters without an adapter: "
-        f"{_join_names(fold_names(name for name, _ in left))}. Name them in --targets to train them."
+        f"{_join_names(fold_names(name for name, _ in left))}. Name them in `target_modules` to train them."
     )
     yield Notice(code="linear-left-out", message=message)
 

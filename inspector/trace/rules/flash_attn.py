@@ -29,7 +29,7 @@ from inspector.trace.kernels.attention import flash_splits
 __all__ = ["FLASH_ATTENTION_2", "flash_attention_package", "use_attention"]
 
 FLASH_ATTENTION_2 = "flash_attention_2"
-_INSTEAD = "use --attention sdpa, or eager"
+_INSTEAD = 'use `attention="sdpa"`, or eager'
 _LARGEST_HEAD = 256
 
 
@@ -56,7 +56,7 @@ def flash_attention_package(platform: Platform, attention: str) -> Iterator[None
 def use_attention(model: Any, attention: str) -> None:
     """Give a model an attention implementation; raise UsageError where its class has no such one."""
     name = type(model).__name__
-    instead = _INSTEAD if attention == FLASH_ATTENTION_2 else "use --attention sdpa"
+    instead = _INSTEAD if attention == FLASH_ATTENTION_2 else 'use `attention="sdpa"`'
     compatible = compatible_flash_implementations(model)
     if attention == FLASH_ATTENTION_2 and compatible and attention not in compatible:
         # transformers would take another one, and ask the Hub for its kernels.
@@ -118,7 +118,7 @@ def _attend(platform: Platform, q: Tensor, k: Tensor, v: Tensor, starts: Tensor 
     if q.dtype not in (torch.float16, torch.bfloat16):
         dtype = str(q.dtype).removeprefix("torch.")
         raise UsageError(
-            f"flash_attention_2 takes float16 and bfloat16, not {dtype}; add --dtype bfloat16, or {_INSTEAD}."
+            f'flash_attention_2 takes float16 and bfloat16, not {dtype}; add `dtype="bfloat16"`, or {_INSTEAD}.'
         )
     if q.shape[-1] > _LARGEST_HEAD:
         raise UsageError(

@@ -96,8 +96,8 @@ class Attention:
                 return run(call)
         if self.backend not in ("auto", "math"):
             raise UsageError(
-                f"--sdpa-backend {self.backend}: torch refuses, because that kernel does not take the heads, mask or "
-                "dtype of this attention on this GPU; use --sdpa-backend auto."
+                f"`sdpa_backend` {self.backend}: torch refuses, because that kernel does not take the heads, mask or "
+                'dtype of this attention on this GPU; use `sdpa_backend="auto"`.'
             )
         return _math(call)
 

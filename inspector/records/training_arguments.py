@@ -1,0 +1,120 @@
+"""transformers' TrainingArguments, TRL's SFTConfig and their like -> a Recipe, and notices of what it cannot say.
+
+Anything counts that is a dataclass instance with their fields. Fields alone are read, never a property: `device` and
+`n_gpu` would ask for the GPU. Standard library only.
+
+Does not cover: weight decay, which takes a temporary tensor under SGD, Adagrad and RMSprop; evaluation; whatever the
+trainer of another stage (DPO, GRPO) runs beside a supervised step, which a notice says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from inspector.errors import UsageError, one_line
+from inspector.records.notice import Notice
+from inspector.records.recipe import Precision, Recipe
+
+__all__ = ["is_training_arguments", "read_training_arguments"]
+
+# Fields that mean the same in a Recipe. Of several for one the first that is there and not None decides.
+_SAME_MEANING: Mapping[str, tuple[str, ...]] = {
+    "batch_size": ("per_device_train_batch_size",),
+    "gradient_accumulation": ("gradient_accumulation_steps",),
+    "optimizer": ("optim",),
+    "optim_args": ("optim_args",),
+    "gradient_checkpointing": ("activation_checkpointing", "gradient_checkpointing"),
+    "max_grad_norm": ("max_grad_norm",),
+    "use_cache": ("use_cache",),
+    "seq_len": ("max_length", "max_seq_length"),
+}
+# Where the way of checkpointing stands, and the key that a Recipe has.
+_CHECKPOINTING_KEYWORDS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+_USE_REENTRANT = "use_reentrant"
+# Fields that change what a step takes, where they are on, in a way that is not traced.
+_NOT_TRACED = (
+    "auto_find_batch_size",  # another batch size where the memory runs out
+    "torch_empty_cache_steps",  # cached blocks are given back
+    "torch_compile",  # other kernels, which keep other tensors
+    "use_liger_kernel",  # fused kernels of Liger
+    "neftune_noise_alpha",  # noise on the embeddings, a tensor of their size
+    "label_smoothing_factor",  # a second pass over the logits
+    "optim_target_modules",  # GaLore's and APOLLO's layers
+    "fsdp",  # weights, gradients and states in parts on several GPUs
+    "deepspeed",
+    "parallelism_config",
+    "activation_offloading",  # SFTConfig: activations on the CPU
+    "packing",  # SFTConfig: sequences of one length, without padding
+    "padding_free",
+    "pad_to_multiple_of",
+    "model_init_kwargs",  # SFTConfig: dtype and attention of the model, which are arguments of their own here
+    "beta",  # DPO, KTO, ORPO, GRPO: their trainers run more than a supervised step
+    "num_generations",
+)
+
+
+def is_training_arguments(value: Any) -> bool:
+    """Tell whether a value is a dataclass instance with the fields of TrainingArguments."""
+    is_instance = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return is_instance and {"per_device_train_batch_size", "optim"} <= {item.name for item in dataclasses.fields(value)}
+
+
+def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]:
+    """Return the recipe that the fields of `arguments` describe, and notices of what of them is not traced.
+
+    The step is a Trainer's. Raises UsageError where a field has a value that no recipe can have.
+    """
+    fields = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(arguments)}
+    kind = one_line(type(arguments).__name__, 60)
+    given: dict[str, Any] = {}
+    for name, sources in _SAME_MEANING.items():
+        value = next((fields[source] for source in sources if fields.get(source) is not None), None)
+        if value is not None:
+            given[name] = value
+    if fields.get("max_grad_norm", 0) is None:  # Trainer clips where there is a norm above 0
+        given["max_grad_norm"] = 0.0
+    keywords = _checkpointing_keywords(fields) if given.get("gradient_checkpointing") else {}
+    if _USE_REENTRANT in keywords:
+        given["use_reentrant"] = keywords[_USE_REENTRANT]
+    if fields.get("bf16") and fields.get("fp16"):
+        raise UsageError(f"`recipe` ({kind}): bf16 and fp16 are both on; drop one of them.")
+    if fields.get("bf16") or fields.get("fp16"):
+        given["mixed_precision"] = Precision.BF16 if fields.get("bf16") else Precision.FP16
+    try:
+        recipe = Recipe(**given)
+    except UsageError as error:
+        raise UsageError(f"`recipe` ({kind}): {error}") from error
+    return recipe, tuple(_notices(kind, recipe, fields, keywords, says_length="seq_len" in given))
+
+
+def _checkpointing_keywords(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the keyword arguments of checkpointing."""
+    values = (fields.get(name) for name in _CHECKPOINTING_KEYWORDS)
+    return next((value for value in values if isinstance(value, Mapping)), {})
+
+
+def _notices(
+    kind: str, recipe: Recipe, fields: Mapping[str, Any], keywords: Mapping[str, Any], *, says_length: bool
+) -> Iterator[Notice]:
+    """Yield what the user should know of a recipe that was read from fields."""
+    if not says_length:
+        message = (
+            f"{kind} does not say how long the sequences are: {recipe.seq_len:,} tokens were taken, the default of a "
+            "Recipe."
+        )
+        yield Notice(code="seq-len-assumed", message=message)
+    ignored = [name for name in _NOT_TRACED if name in fields and _is_on(fields[name])]
+    ignored += [f"{_CHECKPOINTING_KEYWORDS[-1]}[{one_line(key, 40)!r}]" for key in keywords if key != _USE_REENTRANT]
+    if ignored:
+        message = f"These settings of {kind} change what a step takes and were not traced: {', '.join(ignored)}."
+        yield Notice(code="arguments-not-traced", message=message)
+
+
+def _is_on(value: Any) -> bool:
+    """Tell whether a setting is anything else than off."""
+    try:
+        return bool(value) and value != "no"
+    except Exception:  # an object without a truth value says more than "off"
+        return True

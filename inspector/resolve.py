@@ -26,7 +26,6 @@ __all__ = ["ALLOCATOR_VARIABLE", "ResolvedRun", "find_allocator_settings", "reso
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
-_COUNTS = ("batch_size", "seq_len", "gradient_accumulation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +79,8 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
 
 def settle_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with the KV cache settled; raise UsageError where no step could run as it says."""
-    for name in _COUNTS:
-        if (count := getattr(recipe, name)) is not None and count < 1:
-            raise UsageError(f"{name} is {count}: a step needs at least one; give 1 or more.")
     if recipe.use_reentrant and not recipe.gradient_checkpointing:
-        raise UsageError("--use-reentrant says how to checkpoint: add --gradient-checkpointing, or drop it.")
+        raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
     # Trainer sets config.use_cache to TrainingArguments.use_cache, which is off; blocks that are computed again fill no
     # cache at all (transformers/utils/generic.py, merge_with_config_defaults).
     return dataclasses.replace(recipe, use_cache=bool(recipe.use_cache) and not recipe.gradient_checkpointing)
@@ -95,7 +91,7 @@ def find_allocator_settings(recipe: Recipe, environment: Mapping[str, str]) -> t
 
     The recipe's own text goes before the environment's, as torch reads it.
     """
-    source, text = "--alloc-conf", recipe.alloc_conf
+    source, text = "`alloc_conf`", recipe.alloc_conf
     for variable in _VARIABLES:
         if text is None:
             source, text = variable, environment.get(variable)

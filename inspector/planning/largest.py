@@ -63,8 +63,8 @@ def _find_rank(run: ResolvedRun) -> int:
     """Return the rank that the search starts from, or raise UsageError where the adapter has none."""
     if run.files is not None and run.files.adapter_config is not None:
         raise UsageError(
-            f"--fit rank: the rank of {run.files.adapter_id} is part of what is stored; name its base model "
-            f"{run.files.id} with an adapter of its own, or use --fit batch-size."
+            f"`fit=rank`: the rank of {run.files.adapter_id} is part of what is stored; name its base model "
+            f"{run.files.id} with an adapter of its own, or use `fit=batch-size`."
         )
     peft = run.request.peft
     if isinstance(peft, Mapping):
@@ -74,7 +74,7 @@ def _find_rank(run: ResolvedRun) -> int:
         rank = getattr(peft, "r", None) or (8 if isinstance(peft, LoraOptions) else None)
     if not isinstance(rank, int) or rank < 1:
         raise UsageError(
-            "--fit rank searches the rank r of an adapter, and none with a rank is asked for: add --lora r=8."
+            "`fit=rank` searches the rank r of an adapter, and none with a rank is asked for: add `peft=LoraOptions(r=8)`."
         )
     return rank
 
@@ -184,7 +184,7 @@ class _Search:
             prediction = self._predictor.predict(self._with(value))
         except NotTraceableError as error:
             raise UnsupportedModelError(
-                f"nothing says whether {self._quantity} {value:,} fits: {one_line(error, 300)}; drop --fit."
+                f"nothing says whether {self._quantity} {value:,} fits: {one_line(error, 300)}; drop `fit`."
             ) from error
         self._tapes.add(value, prediction.template, prediction.sizes)
         self.traced[value] = prediction
@@ -294,10 +294,10 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
     try:
         longest = predictor.resolve_recipe(run.of(_with_seq_len(run.request, _MOST))).seq_len
     except NotTraceableError as error:
-        raise UnsupportedModelError(f"no row was searched: {one_line(error, 300)}; drop --fit.") from error
+        raise UnsupportedModelError(f"no sequence length was searched: {one_line(error, 300)}; drop `fit`.") from error
     if longest is None:
         raise UsageError(
-            "--fit seq-len: the model takes no tokens, so that its rows have no length; use --fit batch-size."
+            "`fit=seq-len`: the model takes no tokens, so that it has no sequence length; use `fit=batch-size`."
         )
     return run.recipe.seq_len or 1, longest
 

@@ -124,9 +124,7 @@ def build_plan(
     rows = {key: done[index] for index, key in enumerate(longest_first, 1)}
     ordered = tuple(row for key in alike for row in rows[key])
     if all(row.total_bytes is None for row in ordered):
-        raise UnsupportedModelError(
-            f"no step could be traced: {ordered[0].refused}; `inspect MODEL --count-only` has the counts."
-        )
+        raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; `count_only` has the counts.")
     recipe, shared = done[0]
     gpu = gpu_of(run)
     return Plan(

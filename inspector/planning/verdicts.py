@@ -160,5 +160,5 @@ def _refuse_silence(selection: Selection, why: str) -> None:
     """Refuse to go on where a card was named and nothing can be said of it."""
     if selection.named:
         raise UnsupportedModelError(
-            f"nothing says whether the step fits: {one_line(why, 300)}; drop --gpu and --gpu-memory for the counts."
+            f"nothing says whether the step fits: {one_line(why, 300)}; drop `gpu` and `gpu_memory` for the counts."
         )

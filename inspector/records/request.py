@@ -150,6 +150,9 @@ class Request:
             check_flag("double_quant", self.double_quant)
         if self.revision is not None:
             check_text("revision", self.revision, '"main"')
+        check_text("workload", self.workload, '"training"')
+        if self.torch is not None:
+            check_text("torch", self.torch, '"2.10"')
         if self.model_class is not None:
             check_text("model_class", self.model_class, '"Qwen2ForCausalLM"')
         if not isinstance(self.recipe, Recipe):

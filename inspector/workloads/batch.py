@@ -234,7 +234,7 @@ def _kind_of(model: Any) -> _Maker:
         return _pairs
     if not arguments & {"labels", "return_loss", "start_positions"}:
         head = find_head(model.config, _HEADS)
-        advice = f"; the same model with a head is --model-class {head.__name__}" if head else ""
+        advice = f"; the same model with a head is `model_class={head.__name__}`" if head else ""
         raise BatchError(f"{name} alone has no loss to train on{advice}")
     raise BatchError(f"which batch {name} trains on is not known here")
 

@@ -86,7 +86,7 @@ def _refusals() -> Iterator[None]:
         for message, (dtype, precision) in _CANNOT_UNSCALE.items():
             if message in str(error):
                 raise UsageError(
-                    f"--mixed-precision fp16 scales the loss, and torch cannot unscale the gradients of weights that "
-                    f"train in {dtype}: use --dtype float32, or --mixed-precision {precision}."
+                    f"`mixed_precision=fp16` scales the loss, and torch cannot unscale the gradients of weights that "
+                    f"train in {dtype}: use `dtype=float32`, or `mixed_precision={precision}`."
                 ) from error
         raise

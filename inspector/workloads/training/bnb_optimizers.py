@@ -93,7 +93,7 @@ class BnbOptimizer(torch.optim.Optimizer):
         if dtype is torch.float32 and parameter.grad.dtype is torch.bfloat16 and not self._kept.bfloat16:
             raise UsageError(
                 "bitsandbytes' RMSprop cannot update 32-bit state, which small parameters have always, with bfloat16 "
-                "gradients; use --dtype float16 or another --optimizer."
+                "gradients; use `dtype=float16` or another `optimizer`."
             )
         parameter.data = parameter.data.contiguous()
         parameter.grad = parameter.grad.contiguous()

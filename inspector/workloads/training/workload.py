@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.errors import UsageError, one_line, quoted
+from inspector.errors import UsageError, one_line
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
-from inspector.records.optimizer_names import checked_name, parse_optim_args
+from inspector.records.optimizer_names import parse_optim_args
 from inspector.records.recipe import Recipe
 from inspector.records.workload import WorkloadInfo
 from inspector.trace.kernels import NOT_ACCOUNTED
@@ -20,7 +20,6 @@ from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_
 from inspector.workloads.batch import Inputs, batch_inputs
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
-from inspector.workloads.precision import PRECISIONS
 from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights, is_quantized
 from inspector.workloads.registry import TRAINING
 from inspector.workloads.training.loops import plain_steps, trainer_steps
@@ -31,15 +30,15 @@ __all__ = ["Training", "enable_checkpointing"]
 # torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
 _NO_INPUT_REQUIRES_GRAD = (
     "reentrant checkpointing needs an input of the first block that requires gradients, and none does, so that nothing "
-    "would train; drop --use-reentrant."
+    "would train; drop `use_reentrant`."
 )
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
-    "Input type (float) and bias type": "as a real step does: its inputs are float32; use --dtype float32",
+    "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32`",
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
-    "name --targets that leave it out",
-    "if no padding token is defined": "as a real step does: use --batch-size 1",
-    "allocations and frees": "trace fewer micro-batches: with --gradient-accumulation 4 the peak lacks only the inputs "
+    "name `target_modules` that leave it out",
+    "if no padding token is defined": "as a real step does: use `batch_size=1`",
+    "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",
 }
 
@@ -51,11 +50,8 @@ class Training:
     steps = 2
 
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
-        """Return the recipe as it runs on `model`; UsageError where optimizer or precision is unknown."""
-        parse_optim_args(checked_name(recipe.optimizer), recipe.optim_args)
-        if recipe.mixed_precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise UsageError(f"mixed precision {quoted(str(recipe.mixed_precision))} is not known: use one of {known}.")
+        """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
+        parse_optim_args(recipe.optimizer, recipe.optim_args)
         return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
@@ -65,7 +61,7 @@ class Training:
         if is_quantized(base) and base is model:
             raise NotTraceableError(
                 "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on "
-                "them: add --lora r=16"
+                "them: add `peft=LoraOptions(r=16)`"
             )
 
     def describe(self, model: Any, asked: Recipe, recipe: Recipe) -> RunFacts:
@@ -138,7 +134,7 @@ def enable_checkpointing(base: Any, *, use_reentrant: bool) -> None:
     except ValueError as error:
         raise UsageError(
             f"{type(base).__name__} runs without checkpointing alone ({one_line(error, 120)}); drop "
-            "--gradient-checkpointing."
+            "`gradient_checkpointing`."
         ) from error
 
 

@@ -88,7 +88,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "says"), WRONG, ids=[str(arguments)[:60] for arguments, _ in WRONG])
+@pytest.mark.parametrize(
+    ("arguments", "says"), WRONG, ids=[f"{index} {next(iter(arguments))}" for index, (arguments, _) in enumerate(WRONG)]
+)
 def test_a_wrong_type_is_one_line_that_names_the_argument_and_what_it_may_be(
     arguments: dict[str, Any], says: str
 ) -> None:

@@ -13,7 +13,6 @@ Not covered: multiple choice, detection, masked images, CTC, and sizes of images
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import re
@@ -22,9 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
+from inspector.model.heads import find_head
 from inspector.records.recipe import Recipe
 
 __all__ = ["BatchError", "Input", "batch_inputs", "leaves_out_images", "longest_row"]
@@ -200,8 +199,8 @@ def _kind_of(model: Any) -> _Maker:
     if {"return_loss", "pixel_values", "input_ids"} <= arguments:
         return _pairs
     if not arguments & {"labels", "return_loss", "start_positions"}:
-        head = _class_with_loss(model)
-        advice = f"; the same model with a head is --model-class {head}" if head else ""
+        head = find_head(model.config, _HEADS)
+        advice = f"; the same model with a head is --model-class {head.__name__}" if head else ""
         raise BatchError(f"{name} alone has no loss to train on{advice}")
     raise BatchError(f"which batch {name} trains on is not known here")
 
@@ -252,16 +251,3 @@ def _first_position(table: nn.Embedding) -> int:
     if isinstance(offset, int):
         return offset
     return 0 if table.padding_idx is None else table.padding_idx + 1
-
-
-def _class_with_loss(model: Any) -> str | None:
-    """Return the name of a class with a loss for the model type of a bare model."""
-    for auto in _HEADS:
-        mapping = getattr(getattr(transformers, auto, None), "_model_mapping", None)
-        if mapping is None:
-            continue
-        with contextlib.suppress(ValueError):  # some mappings name classes that transformers does not have
-            found = mapping.get(type(model.config), None)
-            if found is not None:
-                return str((found[0] if isinstance(found, tuple) else found).__name__)
-    return None

@@ -19,6 +19,7 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
 from inspector.hardware.platform import Platform
+from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.quantization.bitsandbytes.modules import (
     Int8Params,
     Linear4bit,
@@ -81,7 +82,7 @@ def load_quantized(
     with tracer:
         warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
         del warm_up
-        for name in sorted(parameters, key=_natural):
+        for name in sorted(parameters, key=lambda name: _natural(strip_wrappers(model, name))):
             with tracer.at(owner(name)):
                 _load(tracer, parameters[name], owner(name))
         for module in model.modules():
@@ -199,7 +200,7 @@ def _reckoned_bytes(parameters: Any) -> int:
 def _natural(name: str) -> list[tuple[int, int | str, int]]:
     """Sort names as transformers does, layer 2 before layer 10 (core_model_loading.py, dot_natural_key)."""
     key: list[tuple[int, int | str, int]] = []
-    for part in name.removeprefix("base_model.model.").replace(".base_layer", "").split("."):
+    for part in name.split("."):
         text = part.rstrip("0123456789")
         key.append((1 if text else 0, text or int(part), int(part[len(text) :] or -1) if text else -1))
     return key

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from inspector.errors import InspectorError, UsageError, one_line, quoted
 from inspector.hardware.platform import Platform, platform_of
+from inspector.model.adapter.peft_names import find_owner
 from inspector.records.memory import BatchInput, BlockShape, Unaccounted
 from inspector.records.notice import Notice
 from inspector.records.optimizer_names import checked_name, parse_optim_args
@@ -167,10 +169,10 @@ def _traced(model: Any, base: Any, recipe: Recipe, platform: Platform, passes_al
     undo = contextlib.ExitStack()
     if is_quantized(base):
         undo.enter_context(quantized_rules(platform))
-        load_quantized(tracer, model, _is_added, _owner)
+        load_quantized(tracer, model, _is_added, functools.partial(find_owner, model))
     else:
         for name, tensor, category in load_order(model):
-            tracer.hold([tensor], category, _owner(name))
+            tracer.hold([tensor], category, find_owner(model, name))
     try:
         batch = _batch(tracer, base, recipe)
         with undo, cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer:
@@ -355,12 +357,6 @@ def load_order(model: nn.Module) -> Iterator[tuple[str, Tensor, Category]]:
     yield from ((name, tensor, Category.WEIGHTS) for name, tensor in parameters if not _is_added(name))
     yield from ((name, tensor, Category.BUFFERS) for name, tensor in model.named_buffers())
     yield from ((name, tensor, Category.ADAPTER) for name, tensor in parameters if _is_added(name))
-
-
-def _owner(name: str) -> str:
-    """Return the path of the module that a parameter belongs to, without PEFT's wrappers."""
-    path = name.removeprefix("base_model.model.").removeprefix("base_model.").rpartition(".")[0]
-    return path.replace(".base_layer", "")
 
 
 def _is_added(name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import transformers.integrations.bitsandbytes as integration
 
-from inspector.quantization.bitsandbytes import modules
+from inspector.quantization.bitsandbytes import functional, modules
 
 __all__ = ["bitsandbytes_stand_in"]
 
@@ -89,9 +89,9 @@ def _stand_in() -> ModuleType:
     """Return a module called bitsandbytes."""
     module = ModuleType(_NAME)
     module.__spec__ = ModuleSpec(_NAME, None)
-    functional = ModuleType(f"{_NAME}.functional")
-    functional.__dict__.update(
-        dequantize_4bit=modules.dequantize_4bit, int8_vectorwise_dequant=modules.int8_vectorwise_dequant
+    functions = ModuleType(f"{_NAME}.functional")
+    functions.__dict__.update(
+        dequantize_4bit=functional.dequantize_4bit, int8_vectorwise_dequant=functional.int8_vectorwise_dequant
     )
-    module.__dict__.update(nn=modules, functional=functional)
+    module.__dict__.update(nn=modules, functional=functions)
     return module

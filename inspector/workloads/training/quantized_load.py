@@ -20,14 +20,8 @@ from torch import Tensor, nn
 
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import strip_wrappers
-from inspector.quantization.bitsandbytes.modules import (
-    Int8Params,
-    Linear4bit,
-    Linear8bitLt,
-    Params4bit,
-    products_on,
-    shared_tables,
-)
+from inspector.quantization.bitsandbytes.functional import products_on, shared_tables
+from inspector.quantization.bitsandbytes.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.records.tape import Category
 from inspector.trace.tracer import Tracer

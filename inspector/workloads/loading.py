@@ -11,7 +11,7 @@ from inspector.records.model import Role
 from inspector.records.tape import Category
 from inspector.trace.categories import category_of
 
-__all__ = ["ADDED", "find_owner", "list_in_load_order"]
+__all__ = ["ADDED", "list_in_load_order"]
 
 # Roles of parameters that exist only once an adapter is attached.
 ADDED = (Role.ADAPTER, Role.SAVED_COPIES)
@@ -27,9 +27,3 @@ def list_in_load_order(built: BuiltModel) -> Iterator[tuple[str, Tensor, Categor
     for name, tensor in parameters:
         if built.roles[name] in ADDED:
             yield name, tensor, category_of(built.roles[name])
-
-
-def find_owner(name: str) -> str:
-    """Return the path of the module that a parameter belongs to, without PEFT's wrappers."""
-    path = name.removeprefix("base_model.model.").removeprefix("base_model.").rpartition(".")[0]
-    return path.replace(".base_layer", "")

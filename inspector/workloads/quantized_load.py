@@ -19,20 +19,15 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
 from inspector.hardware.platform import Platform
+from inspector.model.adapter.peft_names import find_owner, strip_wrappers
 from inspector.model.build import BuiltModel
-from inspector.quantization.bitsandbytes.modules import (
-    Int8Params,
-    Linear4bit,
-    Linear8bitLt,
-    Params4bit,
-    products_on,
-    shared_tables,
-)
+from inspector.quantization.bitsandbytes.functional import products_on, shared_tables
+from inspector.quantization.bitsandbytes.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
 from inspector.records.tape import Category
 from inspector.trace.categories import category_of
 from inspector.trace.tracer import Tracer
-from inspector.workloads.loading import ADDED, find_owner
+from inspector.workloads.loading import ADDED
 
 __all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
 
@@ -83,18 +78,18 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
     with tracer:
         warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
         del warm_up
-        for name in sorted(parameters, key=_natural):
-            with tracer.at(find_owner(name)):
-                _load(tracer, parameters[name], find_owner(name))
+        for name in sorted(parameters, key=lambda name: _natural(strip_wrappers(model, name))):
+            with tracer.at(find_owner(model, name)):
+                _load(tracer, parameters[name], find_owner(model, name))
         for module in model.modules():
             if isinstance(module, Linear8bitLt):
                 module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
         for name, buffer in model.named_buffers():
-            tracer.hold([buffer], Category.BUFFERS, find_owner(name))
+            tracer.hold([buffer], Category.BUFFERS, find_owner(model, name))
         for name, parameter in cast:
-            with tracer.at(find_owner(name)):
+            with tracer.at(find_owner(model, name)):
                 parameter.data = parameter.data.to(torch.float32)
-                tracer.hold([parameter], Category.WEIGHTS, find_owner(name))
+                tracer.hold([parameter], Category.WEIGHTS, find_owner(model, name))
         tracer.empty_cache()
     _attach(tracer, built)
 
@@ -112,18 +107,18 @@ def _attach(tracer: Tracer, built: BuiltModel) -> None:
     with tracer:
         for name, parameter in added:
             dtype = first[name]
-            with tracer.at(find_owner(name)):
+            with tracer.at(find_owner(model, name)):
                 magnitudes = model.get_submodule(name.rpartition(".")[0])
                 if isinstance(magnitudes, DoraLinearLayer):
                     _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
                 elif dtype is not None and dtype is not parameter.dtype:
                     parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
-                tracer.hold([parameter], category_of(built.roles[name]), find_owner(name))
+                tracer.hold([parameter], category_of(built.roles[name]), find_owner(model, name))
         for name, parameter in added:
             if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
-                with tracer.at(find_owner(name)):
+                with tracer.at(find_owner(model, name)):
                     parameter.data = parameter.data.to(torch.float32)
-                    tracer.hold([parameter], category_of(built.roles[name]), find_owner(name))
+                    tracer.hold([parameter], category_of(built.roles[name]), find_owner(model, name))
 
 
 def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:
@@ -202,7 +197,7 @@ def _reckoned_bytes(parameters: Any) -> int:
 def _natural(name: str) -> list[tuple[int, int | str, int]]:
     """Sort names as transformers does, layer 2 before layer 10 (core_model_loading.py, dot_natural_key)."""
     key: list[tuple[int, int | str, int]] = []
-    for part in name.removeprefix("base_model.model.").replace(".base_layer", "").split("."):
+    for part in name.split("."):
         text = part.rstrip("0123456789")
         key.append((1 if text else 0, text or int(part), int(part[len(text) :] or -1) if text else -1))
     return key

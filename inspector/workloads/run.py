@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from inspector.errors import InspectorError, one_line
 from inspector.hardware.platform import Platform
+from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
@@ -29,7 +30,7 @@ from inspector.trace.shadow import LARGEST_SHADOW, one_thread
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import Input
-from inspector.workloads.loading import find_owner, list_in_load_order
+from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import is_quantized, load_quantized, quantized_rules
 
 __all__ = ["categories_for", "trace_run"]
@@ -96,7 +97,7 @@ def _trace(
             load_quantized(tracer, built)
         else:
             for name, tensor, category in list_in_load_order(built):
-                tracer.hold([tensor], category, find_owner(name))
+                tracer.hold([tensor], category, find_owner(model, name))
         try:
             batch = _make_batch(tracer, workload, model, recipe)
             for context in (cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer):

@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import nn
 
+import inspector
 from inspector.model.adapter.peft_names import find_owner, strip_wrappers
 from tests.model.tiny import llama
 
@@ -49,3 +50,13 @@ def test_every_parameter_of_the_base_has_its_own_name_again(adapter: str) -> Non
 def test_a_model_without_peft_keeps_names_that_look_wrapped() -> None:
     model = build()
     assert strip_wrappers(model, "base_model.model.weight") == "base_model.model.weight"
+
+
+def test_what_a_prompt_is_put_before_has_the_names_of_the_base_in_a_report() -> None:
+    """Weights and activations of one module stand in one row of the memory table."""
+    prompt = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}
+    report = inspector.inspect(llama(), peft=prompt, recipe=inspector.Recipe(seq_len=16))
+    assert report.training is not None
+    names = {module.name for module in report.training.top_modules if module.name}
+    modules = {name for name, _ in transformers.LlamaForCausalLM(llama()).named_modules()}
+    assert {name for name in names if not name.startswith("prompt_encoder.")} <= modules

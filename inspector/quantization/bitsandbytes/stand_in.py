@@ -15,7 +15,7 @@ from types import ModuleType
 
 import transformers.integrations.bitsandbytes as integration
 
-from inspector.quantization.bitsandbytes import modules
+from inspector.quantization.bitsandbytes import functional, modules
 from inspector.runtime.patches import call_at_end, replace_item, restoring
 
 __all__ = ["bitsandbytes_stand_in"]
@@ -78,9 +78,9 @@ def _stand_in() -> ModuleType:
     """Return a module called bitsandbytes."""
     module = ModuleType(_NAME)
     module.__spec__ = ModuleSpec(_NAME, None)
-    functional = ModuleType(f"{_NAME}.functional")
-    functional.__dict__.update(
-        dequantize_4bit=modules.dequantize_4bit, int8_vectorwise_dequant=modules.int8_vectorwise_dequant
+    functions = ModuleType(f"{_NAME}.functional")
+    functions.__dict__.update(
+        dequantize_4bit=functional.dequantize_4bit, int8_vectorwise_dequant=functional.int8_vectorwise_dequant
     )
-    module.__dict__.update(nn=modules, functional=functional)
+    module.__dict__.update(nn=modules, functional=functions)
     return module

@@ -56,7 +56,7 @@ def test_an_interrupt_at_any_time_ends_the_command_with_one_line(delay: float, s
             time.sleep(0.001)
         out, err = command.communicate(timeout=HANGS)
     if command.returncode == -signal.SIGINT or "init_import_site" in err:
-        assert ", in main\n" not in err
+        assert "cli/main.py" not in err  # Python's own site.py has a main too
         assert "pipeline.py" not in err
     else:
         assert (command.returncode, out, err) == (130, "", "inspect: interrupted\n")

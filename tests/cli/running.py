@@ -18,6 +18,7 @@ from inspector.cli.main import main
 from tests.evidence.zoo.catalogue import FOLDER
 
 __all__ = [
+    "HANGS",
     "SMALL",
     "Ran",
     "assert_refused",
@@ -31,6 +32,9 @@ __all__ = [
 
 # A model of the catalogue that is built in a few hundredths of a second.
 SMALL = "Qwen/Qwen2.5-0.5B"
+
+# Seconds after which a process hangs: far more than any takes on a machine that is busy with other work.
+HANGS = 300
 
 # A next step is a request ("; name a file in it") or a question ("Did you mean all-linear?").
 _NEXT_STEP = re.compile(
@@ -72,7 +76,7 @@ def run(*arguments: str) -> Ran:
 
 
 def run_process(
-    *command: str, environment: Mapping[str, str] | None = None, stdout: int = subprocess.PIPE, timeout: int = 120
+    *command: str, environment: Mapping[str, str] | None = None, stdout: int = subprocess.PIPE, timeout: int = HANGS
 ) -> Ran:
     """Run a command in a process of its own, with `environment` on top of this one's."""
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .running import SMALL, assert_refused, run, run_process, script, started_process
+from .running import HANGS, SMALL, assert_refused, run, run_process, script, started_process
 
 INSPECT = script("inspect")
 COUNT = (SMALL, "--offline", "--count-only", "--json")
@@ -40,7 +41,7 @@ def test_an_interrupt_while_torch_is_imported_is_one_line() -> None:
             if line.rstrip().endswith(" torch.torch_version"):  # torch has begun
                 command.send_signal(signal.SIGINT)
                 break
-        out, err = command.communicate(timeout=60)
+        out, err = command.communicate(timeout=HANGS)
     ours = [line for line in err.splitlines() if not line.startswith("import time:")]
     assert (command.returncode, out, ours) == (130, "", ["inspect: interrupted"])
 
@@ -54,9 +55,9 @@ def test_an_interrupt_at_any_time_ends_the_command_with_one_line(delay: float, s
         for _ in range(signals):
             command.send_signal(signal.SIGINT)
             time.sleep(0.001)
-        out, err = command.communicate(timeout=20)
+        out, err = command.communicate(timeout=HANGS)
     if command.returncode == -signal.SIGINT or "init_import_site" in err:
-        assert ", in main\n" not in err
+        assert not re.search(r'cli/main\.py", line \d+, in main\n', err)  # Python's own site.py has a main too
         assert "pipeline.py" not in err
     else:
         assert (command.returncode, out, err) == (130, "", "inspect: interrupted\n")
@@ -69,11 +70,11 @@ def test_an_interrupt_ends_a_plan_and_its_processes_with_one_line(whole_group: b
     plan = (INSPECT, "plan", SMALL, "--offline", "--gpu", "h100")
     with started_process(*plan, own_session=True) as command:
         children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANGS
         while time.monotonic() < deadline and command.poll() is None and not children.read_text():
             time.sleep(0.05)
         (os.killpg if whole_group else os.kill)(command.pid, signal.SIGINT)
-        out, err = command.communicate(timeout=20)
+        out, err = command.communicate(timeout=HANGS)
     assert (command.returncode, out, err) == (130, "", "inspect: interrupted\n")
     for _ in range(100):  # children look for their parent five times a second
         try:

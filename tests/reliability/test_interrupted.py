@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir
 
-from tests.cli.running import Ran, assert_refused, run_process, started_process
+from tests.cli.running import HANGS, Ran, assert_refused, run_process, started_process
 from tests.source.loopback_hub import Broken, LoopbackHub
 from tests.source.weight_files import TINY_TENSORS, config_bytes, sharded
 
@@ -57,7 +57,7 @@ def read(environment: dict[str, str]) -> None:
 
 
 def finished(command: subprocess.Popen[str]) -> Ran:
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=HANGS)
     return Ran(code=command.returncode, out=out, err=err)
 
 
@@ -89,7 +89,7 @@ def test_an_interrupt(fault: str, where: str, server: LoopbackHub, tmp_path: Pat
     """Ctrl-C while the server is silent: 130 within a moment."""
     server.broken = Broken(body=b"{}", pause=1.0, headers={"Content-Length": "10"}, where=where)
     with started_process(*COMMAND, environment=surroundings(server, tmp_path / "home")) as command:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HANGS
         while not any(where in request for request in server.requests) and time.monotonic() < deadline:
             time.sleep(0.02)
         command.send_signal(signal.SIGINT)

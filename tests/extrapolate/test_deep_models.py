@@ -40,7 +40,7 @@ RECIPES = {
     "Lion, reentrant": Recipe(seq_len=128, optimizer="lion_32bit", gradient_checkpointing=True),
     "cache": Recipe(seq_len=128, use_cache=True),
 }
-# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of three that is another.
+# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of two stacks that grows.
 MODELS = (
     "meta-llama/Llama-3.2-1B",
     "openai-community/gpt2",
@@ -51,6 +51,7 @@ MODELS = (
     "FacebookAI/roberta-large",
     "google/vit-base-patch16-224",
     "bigscience/bloom-7b1",
+    "openai/whisper-small",
 )
 
 

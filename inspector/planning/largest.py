@@ -74,7 +74,7 @@ def _find_rank(run: ResolvedRun) -> int:
         rank = getattr(peft, "r", None) or (8 if isinstance(peft, LoraOptions) else None)
     if not isinstance(rank, int) or rank < 1:
         raise UsageError(
-            "`fit=rank` searches the rank of an adapter, and none with a rank is asked for: add `peft=LoraOptions(r=8)`."
+            "`fit=rank` searches the rank of an adapter, and there is none with a rank: add `peft=LoraOptions(r=8)`."
         )
     return rank
 

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from torch.nn.modules import module as torch_modules
 
 from inspector import pipeline
-from inspector.quantization.bitsandbytes import modules as bitsandbytes
+from inspector.quantization.bitsandbytes import functional as bitsandbytes
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request

@@ -34,7 +34,7 @@ _VARIED_BY_A_PLAN = ("optimizer", "optim_args", "gradient_checkpointing", "use_r
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 _OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "revision", "dtype", "quantization"),
-    *("double_quant", "model_class", "trust_remote_code", "offline", "count_only"),
+    *("double_quant", "model_class", "trust_remote_code", "offline", "count_only", "workload", "torch"),
 )
 
 
@@ -129,6 +129,7 @@ def plan(
     fit: str | Sequence[str] | None = ("batch-size", "seq-len"),
     peft: Any = None,
     recipe: Any = None,
+    torch: str | None = None,
     revision: str | None = None,
     dtype: Any = "auto",
     quantization: str | None = None,
@@ -150,6 +151,7 @@ def plan(
         model=model,
         peft=peft,
         recipe=recipe,
+        torch=torch,
         gpu=gpu,
         gpu_memory=gpu_memory,
         advice=False,
@@ -207,6 +209,7 @@ def measure(
     *,
     peft: Any = None,
     autocast_adapter_dtype: bool = True,
+    workload: str = "training",
     recipe: Any = None,
     revision: str | None = None,
     dtype: Any = "auto",
@@ -230,6 +233,7 @@ def measure(
         model=model,
         peft=peft,
         autocast_adapter_dtype=autocast_adapter_dtype,
+        workload=workload,
         recipe=recipe,
         advice=False,
         revision=revision,

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.hardware.selection import select_gpus
 from inspector.records.fit import Plan
@@ -143,8 +144,9 @@ def _run(request: Request, progress: Progress) -> Report:
             textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
             textbook = dataclasses.replace(textbook, rules=(*textbook.rules, *outcome.rules))
     stored = None if files is None else files.checkpoint
+    versions = find_versions()
     return Report(
-        versions=find_versions(),
+        versions=versions,
         model=counted.model,
         parameters=counted.census,
         quantization=counted.quantization,
@@ -155,7 +157,7 @@ def _run(request: Request, progress: Progress) -> Report:
         textbook=textbook,
         fit=outcome.fit,
         search=search,
-        warnings=(*counted.notices, *selection.notices, *outcome.notices),
+        warnings=(*counted.notices, *selection.notices, *outcome.notices, *find_unverified_versions(versions)),
     )
 
 

@@ -156,10 +156,9 @@ class Predictor:
         is_known = any((_key_without_optimizer(run), more) in self._passes for more, _ in templates)
         return self.predict(run) if is_known or self.knows(run) else None
 
-    def is_extrapolated(self, run: ResolvedRun) -> bool:
-        """Tell whether runs of this model are extrapolated from shallow ones, so that one more costs little."""
-        templates = self._templates.get(_key_without_size(run), ())
-        return any(more is not None for more, _ in templates)
+    def count_traced_events(self, run: ResolvedRun) -> int:
+        """Return how many events were traced for a run that was predicted: what a trace on another card would cost."""
+        return len(self.predict(run).template.traced)
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where it goes another way."""

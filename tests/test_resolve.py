@@ -13,7 +13,7 @@ from inspector.resolve import find_allocator_settings, settle_recipe
 
 
 def test_reentrant_is_a_way_of_checkpointing() -> None:
-    with pytest.raises(UsageError, match="add --gradient-checkpointing"):
+    with pytest.raises(UsageError, match="add `gradient_checkpointing`"):
         settle_recipe(Recipe(use_reentrant=True))
     assert settle_recipe(Recipe(use_reentrant=True, gradient_checkpointing=True)).use_reentrant
 
@@ -53,7 +53,7 @@ def test_defaults_are_not_told(text: str | None) -> None:
 def test_a_bad_value_names_where_it_stands() -> None:
     with pytest.raises(UsageError, match=r"^PYTORCH_ALLOC_CONF: unknown allocator setting 'x'"):
         find_allocator_settings(Recipe(), {"PYTORCH_ALLOC_CONF": "x:1"})
-    with pytest.raises(UsageError, match=r"^--alloc-conf: .* at least 20, not 1"):
+    with pytest.raises(UsageError, match=r"^`alloc_conf`: .* at least 20, not 1"):
         find_allocator_settings(Recipe(alloc_conf="max_split_size_mb:1"), {"PYTORCH_ALLOC_CONF": "x:1"})
 
 

@@ -222,9 +222,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--attention"],
         type=click.Choice(Attention.values()),
-        default="sdpa",
-        show_default=True,
-        help="Attention implementation; flash_attention_2 is the flash-attn package, which need not be installed.",
+        help="Attention implementation; default: sdpa where the model's class has it, else eager. flash_attention_2 is "
+        "the flash-attn package, which need not be installed.",
     ),
     click.Option(
         ["--sdpa-backend"],

@@ -18,6 +18,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig
 
+from inspector.compat.transformers import attention_of
 from inspector.model.configuration import text_config
 
 __all__ = ["describe_attention", "find_attention", "find_attention_by_part"]
@@ -64,4 +65,4 @@ def _base(model: nn.Module) -> Any:
 
 def _read(config: PretrainedConfig) -> str:
     """Return what a configuration says, in the way in which attention modules ask it."""
-    return str(config._attn_implementation or _DEFAULT)
+    return str(attention_of(config) or _DEFAULT)

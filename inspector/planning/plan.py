@@ -134,7 +134,7 @@ def build_plan(
         memory_bytes=gpu.memory_bytes,
         usable_bytes=usable_bytes(gpu, overhead(gpu).bytes),
         recipe=f"batch {recipe.batch_size:,}{'' if recipe.seq_len is None else f' × {recipe.seq_len:,} tokens'}, "
-        f"mixed precision {recipe.mixed_precision}, attention {recipe.attention}, loop {recipe.loop}",
+        f"mixed precision {recipe.mixed_precision}, attention {recipe.attention or 'of the model'}, loop {recipe.loop}",
         adapter=_find_adapter_name(run),
         quantities=tuple(quantities),
         rows=ordered,

@@ -75,6 +75,7 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1.
 
+    `attention` None is what transformers takes by itself: sdpa where the model's class has it, eager elsewhere.
     `use_reentrant` is the key of gradient_checkpointing_kwargs. `use_cache` says whether the forward pass fills a KV
     cache; None is what Trainer does, which is off. `alloc_conf` holds settings of the caching allocator as
     PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
@@ -94,7 +95,7 @@ class Recipe:
     max_grad_norm: float = 1.0
     padding: bool | None = None
     loop: Loop | str = Loop.TRAINER
-    attention: Attention | str = Attention.SDPA
+    attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
     use_cache: bool | None = None
     alloc_conf: str | None = None
@@ -110,9 +111,10 @@ class Recipe:
             "use_reentrant": check_flag("use_reentrant", self.use_reentrant),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
-            "attention": check_choice("attention", self.attention, Attention),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
         }
+        if self.attention is not None:
+            checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
         if self.optim_args is not None:

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from inspector.errors import InspectorError
 from inspector.model.build import BuiltModel
 from inspector.records.memory import BatchInput, BlockShape, Unaccounted
 from inspector.records.notice import Notice
@@ -23,7 +22,7 @@ __all__ = ["NotTraceableError", "OnPhase", "RunFacts", "Workload", "base_model"]
 OnPhase = Callable[[Phase, int], None]
 
 
-class NotTraceableError(InspectorError):
+class NotTraceableError(Exception):
     """This model's run cannot be traced; the message says why, without a full stop."""
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.records.memory import BatchInput, BlockShape
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
@@ -64,6 +65,13 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
     if loops_over_experts(base):
         message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
         yield Notice(code="balanced-experts", message=message)
+    kinds = find_hash_ordered_layer_types(base)
+    if kinds:
+        message = (
+            f"{type(base).__name__} goes through its kinds of layers ({', '.join(kinds)}) in the order of their "
+            "hashes, which PYTHONHASHSEED sets: another process may reserve 2 MiB more or less."
+        )
+        yield Notice(code="hash-seed", message=message)
     scans = {type(module).__name__ for module in base.modules() if _TORCH_CODE.search(type(module).__name__)}
     if scans:
         message = (

@@ -29,6 +29,7 @@ def test_the_options_stay() -> None:
         "--peft",
         "--autocast-adapter-dtype",
         "--no-autocast-adapter-dtype",
+        "--workload",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
@@ -47,6 +48,7 @@ def test_the_options_stay() -> None:
         "--use-cache",
         "--no-use-cache",
         "--alloc-conf",
+        "--torch",
         "--gpu",
         "--gpu-memory",
         "--fit",
@@ -81,7 +83,10 @@ def test_the_options_of_a_plan_stay() -> None:
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in plan.params}
     varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
-    assert (ours - theirs, theirs - ours) == ({*varied, "--advice", "--count-only", "--depth"}, {"--sort"})
+    assert (ours - theirs, theirs - ours) == (
+        {*varied, "--workload", "--advice", "--count-only", "--depth"},
+        {"--sort"},
+    )
 
 
 def test_the_options_of_a_comparison_stay() -> None:

@@ -56,7 +56,9 @@ def test_the_arguments_of_inspect_stay() -> None:
         "model": inspect.Parameter.empty,
         "peft": None,
         "autocast_adapter_dtype": True,
+        "workload": "training",
         "recipe": None,
+        "torch": None,
         "gpu": None,
         "gpu_memory": None,
         "fit": None,
@@ -72,7 +74,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "depth": 3,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 16
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 18
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

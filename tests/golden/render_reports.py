@@ -152,7 +152,7 @@ NOT_MEASURED = "The CUDA context is not measured here: the largest known on any 
 
 QWQ_TRAINING = RunMemory(
     workload=TRAINING,
-    recipe=Recipe(),
+    recipe=Recipe(attention="sdpa"),
     platform="CUDA compute capability 8.0, torch 2.13",
     peak_allocated_bytes=99_536_105_984,
     peak_reserved_bytes=100_969_480_192,

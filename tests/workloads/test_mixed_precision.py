@@ -219,12 +219,12 @@ def test_a_plain_loop_trains_to_the_weights_of_one_that_is_written_out(precision
 
 @pytest.mark.parametrize("loop", ["trainer", "plain"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-@pytest.mark.parametrize(("dtype", "advice"), [("float16", "--mixed-precision no"), ("bfloat16", "bf16")])
+@pytest.mark.parametrize(("dtype", "advice"), [("float16", "`mixed_precision=no`"), ("bfloat16", "bf16")])
 def test_gradients_that_torch_cannot_unscale_are_refused_with_what_to_change(
     dtype: str, advice: str, clip: float, loop: str
 ) -> None:
     recipe = inspector.Recipe(mixed_precision="fp16", max_grad_norm=clip, loop=loop)
-    with pytest.raises(UsageError, match=rf"train in {dtype}: use --dtype float32, or .*{advice}") as caught:
+    with pytest.raises(UsageError, match=rf"train in {dtype}: use `dtype=float32`, or .*{advice}") as caught:
         inspector.inspect(llama(dtype=dtype), recipe=recipe)
     assert "\n" not in str(caught.value)
 

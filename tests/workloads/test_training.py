@@ -102,7 +102,7 @@ def test_a_reentrant_checkpoint_without_an_input_that_requires_gradients_is_refu
     )
     recipe = inspector.Recipe(gradient_checkpointing=True, use_reentrant=True)
     in_blocks = {**LORA, "target_modules": ["q_proj", "v_proj"]}
-    with pytest.raises(inspector.UsageError, match="drop --use-reentrant"):
+    with pytest.raises(inspector.UsageError, match="drop `use_reentrant`"):
         inspector.inspect(config, peft=in_blocks, recipe=recipe)
     # The way out that the line names.
     traced(config, inspector.Recipe(gradient_checkpointing=True), in_blocks)
@@ -169,10 +169,10 @@ def test_the_traced_process_is_left_as_it_was() -> None:
             transformers.BertConfig(architectures=["BertForMultipleChoice"]),
             "which batch BertForMultipleChoice trains on",
         ),
-        (transformers.BertConfig(architectures=["BertModel"]), "--model-class BertForMaskedLM"),
+        (transformers.BertConfig(architectures=["BertModel"]), "`model_class=BertForMaskedLM`"),
         (
             transformers.WhisperConfig(architectures=["WhisperForConditionalGeneration"], dtype="float16"),
-            "--dtype float32",
+            "`dtype=float32`",
         ),
     ],
     ids=["scan", "image size", "multiple choice", "no loss", "float32 input"],

@@ -16,7 +16,7 @@ from inspector.cli.output import opened
 __all__ = ["measure"]
 
 # Options of a report that a run on the GPU at hand has no use for.
-_NOT_OF_A_RUN = ("gpus_", "gpu_memory", "fit", "advice", "count_only", "depth")
+_NOT_OF_A_RUN = ("torch", "gpus_", "gpu_memory", "fit", "advice", "count_only", "depth")
 
 
 @subcommand(parameters_without(*_NOT_OF_A_RUN))
@@ -33,7 +33,14 @@ def measure(**options: Any) -> Work:
 
     Exit code 1: it does not fit what the GPU has free. A difference is no failure: the exit code is 0.
     """  # noqa: D301  # as above
-    unused: dict[str, Any] = {"gpus_": (), "gpu_memory": (), "fit": None, "advice": False, "count_only": False}
+    unused: dict[str, Any] = {
+        "torch": None,
+        "gpus_": (),
+        "gpu_memory": (),
+        "fit": None,
+        "advice": False,
+        "count_only": False,
+    }
     return functools.partial(_measure, job_of(**unused, depth=0, **options))
 
 

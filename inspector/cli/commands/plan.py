@@ -27,7 +27,7 @@ __all__ = ["plan"]
 # Options of a report that a plan decides itself or has no use for.
 _NOT_OF_A_PLAN = (
     *("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant", "autocast_adapter_dtype"),
-    *("fit", "advice", "count_only", "depth", "format_"),
+    *("workload", "fit", "advice", "count_only", "depth", "format_"),
 )
 # What the rows of a plan can be searched for.
 _SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "seq-len": ("seq-len",), "none": ()}
@@ -66,7 +66,12 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     if csv and options["as_json"]:
         raise UsageError("--json contradicts --format csv: drop one of them.")
     shared: dict[str, Any] = {"format_": None if csv else format_, "optimizer": DEFAULT_OPTIMIZER, "optim_args": None}
-    shared |= {"gradient_checkpointing": False, "use_reentrant": False, "autocast_adapter_dtype": True}
+    shared |= {
+        "workload": "training",
+        "gradient_checkpointing": False,
+        "use_reentrant": False,
+        "autocast_adapter_dtype": True,
+    }
     job = job_of(depth=0, fit=None, advice=False, count_only=False, **shared, **options)
     return functools.partial(_plan, dataclasses.replace(job, format="csv") if csv else job, _SEARCHED[fit], sort)
 

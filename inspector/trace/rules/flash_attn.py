@@ -34,7 +34,7 @@ _LARGEST_HEAD = 256
 
 
 @contextlib.contextmanager
-def flash_attention_package(platform: Platform, attention: str) -> Iterator[None]:
+def flash_attention_package(platform: Platform, attention: str | None) -> Iterator[None]:
     """Let transformers find flash-attn inside the block where `attention` asks for it; afterwards all is as before."""
     if attention != FLASH_ATTENTION_2:
         yield

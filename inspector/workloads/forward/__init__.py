@@ -21,7 +21,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
 from inspector.records.workload import WorkloadInfo
 from inspector.trace.kernels import NOT_ACCOUNTED
-from inspector.trace.rules.flash_attn import use_attention
+from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import OnPhase, RunFacts, base_model
 from inspector.workloads.batch import Inputs, inputs_without_labels
 from inspector.workloads.limits import bound_sizes, refuse_scans
@@ -40,8 +40,8 @@ class _Forward:
     steps = 2
 
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
-        """Return the recipe with the sizes that the model can take."""
-        return bound_sizes(model, recipe, self.make_inputs)
+        """Return the recipe with the attention that the model has and the sizes that it can take."""
+        return bound_sizes(model, settle_attention(model, recipe), self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
         """Refuse layers that no trace gets through."""
@@ -62,8 +62,7 @@ class _Forward:
         base = base_model(model)
         model.eval()
         base.config.use_cache = bool(recipe.use_cache)
-        if recipe.attention != "sdpa":
-            use_attention(base, recipe.attention)
+        settle_implementation(base, recipe)
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a batch as a tokenizer or an image processor makes it: no labels."""

@@ -15,7 +15,7 @@ from inspector.records.optimizer_names import parse_optim_args
 from inspector.records.recipe import Recipe
 from inspector.records.workload import WorkloadInfo
 from inspector.trace.kernels import NOT_ACCOUNTED
-from inspector.trace.rules.flash_attn import use_attention
+from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import Inputs, batch_inputs
 from inspector.workloads.limits import bound_sizes, refuse_scans
@@ -52,6 +52,7 @@ class Training:
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
         parse_optim_args(recipe.optimizer, recipe.optim_args)
+        recipe = settle_attention(model, recipe)
         return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
@@ -78,8 +79,7 @@ class Training:
         base = base_model(model)
         model.train()
         base.config.use_cache = bool(recipe.use_cache)
-        if recipe.attention != "sdpa":
-            use_attention(base, recipe.attention)
+        settle_implementation(base, recipe)
         if recipe.gradient_checkpointing:
             enable_checkpointing(base, use_reentrant=recipe.use_reentrant)
 

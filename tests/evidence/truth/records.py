@@ -9,6 +9,7 @@ over a CUDA runtime that computes nothing: all host code is real, the GPU is not
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.hardware.platform import Platform
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Attention, Recipe
 from inspector.records.request import Request
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import catalogue
@@ -46,8 +47,9 @@ class Measured:
 
     @property
     def recipe(self) -> Recipe:
-        """Return how the step ran."""
-        return Recipe(**self.record["recipe"])
+        """Return how the step ran; sdpa was recorded where nothing else had been asked for."""
+        recipe = Recipe(**self.record["recipe"])
+        return dataclasses.replace(recipe, attention=None) if recipe.attention is Attention.SDPA else recipe
 
     @property
     def descends(self) -> bool:

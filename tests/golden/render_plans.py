@@ -102,7 +102,7 @@ _CHECKPOINTED = dataclasses.replace(
     QWQ_LORA,
     memory=dataclasses.replace(
         QWQ_TRAINING,
-        recipe=Recipe(gradient_checkpointing=True),
+        recipe=Recipe(gradient_checkpointing=True, attention="sdpa"),
         peak_allocated_bytes=QWQ_TRAINING.peak_allocated_bytes - _SAVED,
         peak_reserved_bytes=QWQ_TRAINING.peak_reserved_bytes - _SAVED,
         peak=dataclasses.replace(

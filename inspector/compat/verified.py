@@ -30,7 +30,7 @@ class VerifiedReleases:
 
 VERIFIED: Mapping[str, VerifiedReleases] = {
     "torch": VerifiedReleases(lowest="2.9.0", highest="2.13.0"),
-    "transformers": VerifiedReleases(lowest="5.0.0", highest="5.23.0"),
+    "transformers": VerifiedReleases(lowest="5.1.0", highest="5.23.0"),
     "peft": VerifiedReleases(lowest="0.18.0", highest="0.21.2"),
     "accelerate": VerifiedReleases(lowest="1.4.0", highest="1.15.0"),
     "bitsandbytes": VerifiedReleases(lowest="0.50.0", highest="0.50.0", is_read_only=True),

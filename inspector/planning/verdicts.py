@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from inspector.errors import UnsupportedModelError, one_line
+from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.hardware.selection import Selection
 from inspector.memory.textbook import activation_rules
 from inspector.memory.timeline import kept_activations, run_memory
@@ -103,21 +103,27 @@ def _judge(
 ) -> tuple[tuple[Verdict, ...], tuple[Notice, ...]]:
     """Return a verdict for each card, from a trace of its own kernels.
 
-    Cards that nobody named are left out where a trace for each kind of kernels would take long.
+    Cards that nobody named are left out where they refuse the run, or where a trace for each kind of kernels would take
+    long.
     """
+    if selection.named:
+        return tuple(predictor.predict(run.on(gpu)).judge() for gpu in selection.gpus), ()
     verdicts, left_out = [], []
-    is_cheap = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
+    is_quick = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
     for gpu in selection.gpus:
         on_gpu = run.on(gpu)
-        if not selection.named and not is_cheap and on_gpu.platform != run.platform:
+        try:
+            if is_quick or on_gpu.platform == run.platform:
+                verdicts.append(predictor.predict(on_gpu).judge())
+                continue
             left_out.append(gpu.name)
-            continue
-        verdicts.append(predictor.predict(on_gpu).judge())
+        except (UsageError, NotTraceableError):  # flash attention on a T4, for one
+            left_out.append(gpu.name)
     if not left_out:
         return tuple(verdicts), ()
     message = (
-        f"No verdict for {', '.join(left_out)}: each runs kernels of its own, and one more trace of this model takes "
-        "long; name one as `gpu`."
+        f"No verdict for {', '.join(left_out)}, whose kernels are others: the run is refused there, or one more trace "
+        "of this model takes long; name one as `gpu`."
     )
     return tuple(verdicts), (Notice(code="gpus-left-out", message=message),)
 

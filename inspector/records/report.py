@@ -50,6 +50,8 @@ class Report:
         """Return the report as the JSON object of schema `inspector/1`: plain values, keys that do not apply absent."""
         fields = plain(self)
         if self.memory is not None:
-            name = self.memory.workload.name
-            fields = {name if key == "memory" else key: value for key, value in fields.items()}
+            workload = self.memory.workload
+            recipe = fields["memory"]["recipe"]
+            fields["memory"]["recipe"] = {key: value for key, value in recipe.items() if key in workload.recipe_fields}
+            fields = {workload.name if key == "memory" else key: value for key, value in fields.items()}
         return {"schema": SCHEMA, **fields}

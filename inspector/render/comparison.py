@@ -24,6 +24,7 @@ from inspector.render.document import (
 )
 from inspector.render.writers.spreadsheet import Cell, write_csv
 from inspector.units import format_bytes, format_count
+from inspector.workloads.registry import WORKLOADS
 
 __all__ = ["SCHEMA", "render_comparison_csv", "render_comparison_json", "shown_comparison"]
 
@@ -41,15 +42,19 @@ _NAMES = {
     "parameters.active": "active for a token",
     "quantization.loaded_bytes": "weights as loaded",
     "adapter.file_bytes": "adapter file",
-    "training.peak_allocated_bytes": "peak allocated",
-    "training.peak_reserved_bytes": "peak reserved",
-    "training.overhead_bytes": "CUDA context",
-    "training.total_bytes": "total",
-    "training.end_of_step_allocated_bytes": "end of step",
 }
-_KEYS = ("parameters.trainable", "training.peak_allocated_bytes", "training.total_bytes")
-_BREAKDOWN = "training.peak.breakdown."
-_PHASES = "training.phases."
+# Of what a run takes, behind the name of its workload.
+_TOTAL = "total_bytes"
+_NAMES_OF_A_RUN = {
+    "peak_allocated_bytes": "peak allocated",
+    "peak_reserved_bytes": "peak reserved",
+    "overhead_bytes": "CUDA context",
+    _TOTAL: "total",
+    "end_of_step_allocated_bytes": "end of step",
+}
+_KEYS = ("parameters.trainable", "peak_allocated_bytes", _TOTAL)
+_BREAKDOWN = "peak.breakdown."
+_PHASES = "phases."
 
 
 def shown_comparison(comparison: Comparison) -> Document:
@@ -95,7 +100,7 @@ def _cell(value: str | bool | int | float) -> str:
 
 def _recipes(comparison: Comparison) -> Table:
     """Return a row for each recipe: its letter, what the step takes in all, how that differs, and what it is."""
-    total = next((each for each in comparison.figures if each.path == "training.total_bytes"), None)
+    total = next((each for each in comparison.figures if _without_workload(each.path) == _TOTAL), None)
     columns = [column("", Kind.LABEL), column("recipe", Kind.WORDS)]
     if total is None:
         return Table(columns=tuple(columns), rows=tuple(row((each.letter, each.name)) for each in comparison.recipes))
@@ -158,14 +163,19 @@ def _figure_row(figure: Figure, letters: Sequence[str]) -> Row:
         more = figure.differences.get(letter)
         cells.append(_ABSENT if more is None else format_count(more, signed=True))
         cells.append("" if not more or is_count else format_bytes(more, signed=True))
-    depth = 1 if figure.path.startswith(_BREAKDOWN) else 0
-    return row(cells, tone=Tone.KEY if figure.path in _KEYS else Tone.PLAIN, depth=depth)
+    path = _without_workload(figure.path)
+    return row(cells, tone=Tone.KEY if path in _KEYS else Tone.PLAIN, depth=1 if path.startswith(_BREAKDOWN) else 0)
+
+
+def _without_workload(path: str) -> str:
+    """Return a path without the name of the workload that its figure is of."""
+    workload, _, rest = path.partition(".")
+    return rest if workload in WORKLOADS else path
 
 
 def _setting_name(path: str) -> str:
     """Return what people call a setting: the option that makes it, where there is one."""
-    for prefix in ("training.recipe.", "adapter.config.", "training."):
-        path = path.removeprefix(prefix)
+    path = _without_workload(path).removeprefix("recipe.").removeprefix("adapter.config.")
     if path.startswith("fit.") and path.endswith(".fits"):
         return f"fits {path[len('fit.') : -len('.fits')]}"
     return path.replace(".", " ")
@@ -173,8 +183,10 @@ def _setting_name(path: str) -> str:
 
 def _figure_name(path: str) -> str:
     """Return what people call a figure."""
-    if path in _NAMES:
-        return _NAMES[path]
+    path = _without_workload(path)
+    names = {**_NAMES, **_NAMES_OF_A_RUN}
+    if path in names:
+        return names[path]
     if path.startswith(_BREAKDOWN):
         return path.removeprefix(_BREAKDOWN).replace("_", " ")
     if path.startswith(_PHASES):

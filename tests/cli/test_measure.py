@@ -52,7 +52,7 @@ def test_options_are_those_of_inspect_without_what_a_run_has_no_use_for(argument
 def test_every_option_of_inspect_is_an_option_of_measure() -> None:
     """A recipe that was predicted can be measured as it was typed."""
     measure = command.subcommands["measure"]
-    unused = {"gpus_", "gpu_memory", "fit", "advice", "count_only", "depth"}
+    unused = {"torch", "gpus_", "gpu_memory", "fit", "advice", "count_only", "depth"}
     own = {parameter.name for parameter in command.params} - unused
     assert {parameter.name for parameter in measure.params} == own
     assert all(option.help for option in measure.params if isinstance(option, click.Option))

@@ -26,7 +26,7 @@ def installed_torch() -> tuple[int, int]:
 
 def parse_torch(text: str) -> tuple[int, int]:
     """Read a release of torch, `2.10` or `2.10.0+cu128`; UsageError where it is none that is known."""
-    match = re.fullmatch(r"(\d{1,2})\.(\d{1,3})(?:\.\d+)?(?:[a-z+.].*)?", text.strip())
+    match = re.fullmatch(r"(\d{1,2})\.(\d{1,3})(?:\.\d{1,3})?(?:(?:a|b|rc|\.dev|\+)[\w.]*)?", text.strip())
     known = f"give {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} to {NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}."
     if match is None:
         raise UsageError(f"torch {quoted(text, 40)} is no release: {known}")

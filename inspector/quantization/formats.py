@@ -161,9 +161,9 @@ def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     if nested:
         parts.append(Part(suffix=".weight.nested_absmax", dtype="F32", shape=(-(-scales // 256),)))
         parts.append(Part(suffix=".weight.nested_quant_map", dtype="F32", shape=(256,)))
-    # Written as JSON text. With packed scales it holds their mean, in as many digits as it has.
-    said = {"quant_type": kind, "blocksize": 64, "dtype": BY_SAFETENSORS_NAME[matrix.dtype].torch}
-    text = json.dumps({**said, "shape": [matrix.rows, matrix.columns]})
+    # With packed scales the text holds their mean, in as many digits as it has.
+    dtype = str(BY_SAFETENSORS_NAME[matrix.dtype].torch)
+    text = write_4bit_fields(kind, dtype, (matrix.rows, matrix.columns))
     parts.append(
         Part(
             suffix=f".weight.quant_state.bitsandbytes__{kind}",
@@ -173,6 +173,17 @@ def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
         )
     )
     return Packed(copies=matrix.copies, parts=tuple(parts), extra_bytes=4 if nested else 0)
+
+
+def write_4bit_fields(kind: str, dtype: str, shape: Sequence[int], *, nested_offset: float | None = None) -> str:
+    """Return the JSON text that bitsandbytes stores beside a 4-bit weight (functional.py, `QuantState.as_dict`).
+
+    `nested_offset` is the mean of the scales where they are packed too, which depends on data.
+    """
+    fields: dict[str, object] = {"quant_type": kind, "blocksize": 64, "dtype": dtype, "shape": list(shape)}
+    if nested_offset is not None:
+        fields |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": nested_offset}
+    return json.dumps(fields)
 
 
 # What HQQ writes beside each weight: settings, each a tensor of its own (hqq/core/quantize.py, `state_dict`).

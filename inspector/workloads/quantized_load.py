@@ -18,12 +18,14 @@ import torch
 from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
+from inspector.dtypes import dtype_name
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import find_owner, strip_wrappers
 from inspector.model.build import BuiltModel
 from inspector.quantization.bitsandbytes.functional import products_on, shared_tables
 from inspector.quantization.bitsandbytes.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
+from inspector.quantization.formats import write_4bit_fields
 from inspector.records.tape import Category
 from inspector.trace.categories import category_of
 from inspector.trace.tracer import Tracer
@@ -32,8 +34,8 @@ from inspector.workloads.loading import ADDED
 __all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
 
 _PACKED = (Params4bit, Int8Params)
-# What is stored beside packed tensors, comes to the GPU and is read there: fields as JSON text, the name of a layout.
-_FIELDS_BYTES = {Params4bit: 160, Int8Params: 1}
+# Digits of a float in Python at most: a text with them is still far below the smallest block of 512 bytes.
+_LONGEST_OFFSET = -2.2250738585072014e-308
 # What transformers reckons an element of a quantized weight as (quantizers/quantizer_bnb_*.py): half a byte, or one.
 _HALVES = {Params4bit: 1, Int8Params: 2}
 
@@ -155,7 +157,7 @@ def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
     if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
         tensors, read = _stored(parameter)
         tracer.hold(tensors, Category.WEIGHTS, owner)
-        fields = torch.empty(_FIELDS_BYTES[type(parameter)], dtype=torch.uint8, device="meta")
+        fields = torch.empty(_count_field_bytes(parameter), dtype=torch.uint8, device="meta")
         tracer.hold(read, Category.WEIGHTS, owner)
         del fields
         return
@@ -175,6 +177,19 @@ def _stored(parameter: Params4bit | Int8Params) -> tuple[list[Tensor], list[Tens
     assert state is not None, "what is stored packed has a state"
     nested = [state.state2.absmax, state.state2.code] if state.state2 is not None else []
     return [parameter, state.absmax, *nested, state.code], [state.offset] if state.offset is not None else []
+
+
+def _count_field_bytes(parameter: Params4bit | Int8Params) -> int:
+    """Return the size of what is stored beside packed tensors, comes to the GPU and is read there.
+
+    Of 4 bits the fields as JSON text, of 8 bits the name of a layout.
+    """
+    if isinstance(parameter, Int8Params):
+        return 1
+    state = parameter.quant_state
+    assert state is not None, "what is stored packed has a state"
+    offset = _LONGEST_OFFSET if state.nested else None
+    return len(write_4bit_fields(state.quant_type, dtype_name(state.dtype), state.shape, nested_offset=offset))
 
 
 def _loaded_dtype(parameter: nn.Parameter) -> torch.dtype:

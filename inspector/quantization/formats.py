@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.dtypes import BY_SAFETENSORS_NAME, BY_TORCH_NAME
@@ -30,7 +30,7 @@ from inspector.quantization.layout import (
     packed_int32,
 )
 
-__all__ = ["FORMATS", "KNOWN", "format_of", "training_on"]
+__all__ = ["FORMATS", "KNOWN", "format_of", "training_on", "write_4bit_fields"]
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------

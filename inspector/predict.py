@@ -163,7 +163,7 @@ class Predictor:
         return len(self.predict(run).template.traced)
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
-        """Trace the sized phases alone of a run that was traced at another size, None where it goes another way."""
+        """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
         if run.workload.sized_until is None:
             return None
         for added_periods, template in self._templates.get(_make_key_without_size(run), ()):

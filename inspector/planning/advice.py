@@ -1,7 +1,7 @@
 """What would make a step fit: known changes of the recipe, each traced, in the order of the harm that they do.
 
 The first ones change nothing of what is learned, the later ones do. A change that does not apply to the request, or
-with which the step cannot run, is left out. `inspect plan` has candidates of its own, built from the same kind of changes.
+with which the step cannot run, is left out. `inspect plan` has candidates of its own, built from such changes.
 """
 
 from __future__ import annotations

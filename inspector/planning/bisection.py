@@ -1,8 +1,9 @@
 """The largest value that fits, in few trials: bracket, bisect, and take a hint where there is one.
 
-Peaks grow with batch size, sequence length and rank, so that all values below one that fits do, too. Without a hint trials
-double until one fails, and then halve what is left. A hint says where the border probably lies: the trials go there,
-and from there outwards in doubling steps, so that a good one needs two trials more, the value itself and the next one.
+Peaks grow with batch size, sequence length and rank, so that all values below one that fits do, too. Without a hint
+trials double until one fails, and then halve what is left. A hint says where the border probably lies: the trials go
+there, and from there outwards in doubling steps, so that a good one needs two trials more, the value itself and the
+next one.
 
 Does not cover: quantities whose memory falls somewhere, as where a kernel pads odd sizes. What is found then is a value
 that fits below one that does not, and a larger one may fit, too.

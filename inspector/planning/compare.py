@@ -139,7 +139,7 @@ def _list_figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, i
 
 
 def _read_path(report: Mapping[str, Any], path: str) -> Any:
-    """Return what stands at a path, None where nothing does."""
+    """Return the value at a dotted path of a report, None where there is none."""
     value: Any = report
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -159,7 +159,7 @@ def _list_members(parent: Mapping[str, Any], key: str, name: str) -> list[tuple[
 
 
 def _clean_key(key: object) -> str:
-    """Return a key as a part of a path."""
+    """Return a key as a part of a path: one line of at most `_LONGEST_NAME` characters."""
     return one_line(key, _LONGEST_NAME)
 
 

@@ -1,7 +1,7 @@
 """`--fit`: the largest batch size, sequence length or rank that runs on a GPU, each trial traced.
 
-Tapes of other sizes are estimated from two traced ones (`extrapolate.interpolation`), which says where to trace next. What is
-reported was traced: the value that fits, and the next one, which does not.
+Tapes of other sizes are estimated from two traced ones (`extrapolate.interpolation`), which says where to trace next.
+What is reported was traced: the value that fits, and the next one, which does not.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def find_nearly_largest(
     """Return the largest value of a grid with which a run fits its card, 0 where none does.
 
     The grid has multiples of `unit` less than 1 % apart, or one unit where that is more, and the end of the range. The
-    value was traced; that the next one does not fit was traced or estimated. The search takes from `experience` and adds
-    to it.
+    value was traced; that the next one does not fit was traced or estimated. The search reads `experience` and adds to
+    it.
     """
     start, most = _find_range(run, quantity, predictor)
     grid = Grid(most, unit)
@@ -150,7 +150,7 @@ def _ignore_stage(_stage: str) -> None:
 
 
 class _Search:
-    """What a search has traced so far, and the estimates from it. `tried` says which values fit, `traced` holds them."""
+    """What a search has traced so far and its estimates: `tried` says which values fit, `traced` their predictions."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class _Search:
         self.traced: dict[int, Prediction] = {}
 
     def fits(self, number: int) -> bool:
-        """Trace the value of a number of the grid, and tell whether it fits; raise UnsupportedModelError if it cannot run."""
+        """Trace a value of the grid and tell whether it fits; raise UnsupportedModelError where it cannot be traced."""
         value = self._grid.value(number)
         self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_format_bounds(self.tried)}")
         try:
@@ -235,7 +235,7 @@ class _Search:
         return low
 
     def _guess_first(self, low: int, high: int) -> int:
-        """Return where to look after one trace: where a similar search ended, or where activations would fill the rest."""
+        """Return what to try after one trace: where a similar search ended, or what activations say fills the card."""
         guess = self._experience.values.get(self._quantity)
         if guess is not None:
             self._add_known()
@@ -259,7 +259,7 @@ class _Search:
         return min(high, max(self._grid.number(_FARTHEST * max(self.traced)), low + 2))
 
     def _estimate_peak(self, number: int) -> float:
-        """Return a lower bound of the allocated peak of a value in bytes, from estimated tapes or else from traced peaks."""
+        """Return a lower bound of the allocated peak in bytes, from an estimated tape or else from traced peaks."""
         value = self._grid.value(number)
         estimated = self._tapes.estimate(value)
         if estimated is not None:

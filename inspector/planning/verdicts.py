@@ -147,7 +147,7 @@ def _advise(
     predictor: Predictor,
     progress: Progress,
 ) -> tuple[tuple[Verdict, ...], list[Notice]]:
-    """Add to each verdict what would make the run fit, or what could be turned up where it does."""
+    """Add to each verdict what would make the run fit, or what could be increased where it does."""
     advised, notices = [], []
     for gpu, verdict in zip(selection.gpus, verdicts, strict=True):
         on_gpu = run.with_gpu(gpu)

@@ -1,8 +1,8 @@
 """What a report looks like before anybody decided how wide it is: titled sections of tables and sentences.
 
-`sections.report` turns a Report into a Document; the text, Markdown and HTML renderers lay the same Document out. Every string in
-it went through `errors.one_line`, so no renderer meets a line break, a control character or a direction override; the
-escaping that a format needs (Markdown, HTML) is the renderer's own.
+`sections.report` turns a Report into a Document; the text, Markdown and HTML renderers lay the same Document out. Every
+string in it went through `errors.one_line`, so no renderer meets a line break, a control character or a direction
+override; the escaping that a format needs (Markdown, HTML) is the renderer's own.
 """
 
 from __future__ import annotations

@@ -161,7 +161,13 @@ def _build_section(plan: Plan, title: str, rows: Sequence[tuple[str, PlanRow]]) 
         *(column(_TITLES[quantity], Kind.NUMBER) for quantity in plan.quantities),
     )
     largest = tuple(range(5, len(columns)))
-    views = ((tuple(range(len(columns))),), ((0, 1, 3, *largest),), ((0, 1, 3),))
+    verdict = (0, 1, 3)
+    views = (
+        (tuple(range(len(columns))),),
+        ((*verdict, *largest),),
+        (verdict, (0, *largest)) if largest else (verdict,),
+        (verdict, *((0, index) for index in largest)),
+    )
     table = Table(columns=columns, rows=tuple(_build_row(plan, name, item) for name, item in rows), views=views)
     refusals: dict[str, list[str]] = {}
     for name, item in rows:

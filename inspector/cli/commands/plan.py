@@ -47,12 +47,12 @@ _SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "
     type=click.Choice(("recipe", "peak", "total", "headroom", "batch-size", "seq-len")),
     default="recipe",
     show_default=True,
-    help="Order of the candidates: as the recipes come, the smallest peak or total first, or the largest of the others.",
+    help="Order of the candidates: as the recipes come, smallest peak or total first, or largest of the others first.",
 )
 def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
-    """List recipes to train MODEL on a GPU: what each takes, its largest batch size and sequence length that fit.
+    """List recipes to train MODEL on a GPU: what each takes, and the largest batch size and sequence length that fit.
 
-    Candidates are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that adapter
+    Recipes are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that adapter
     on weights in 4 bits (--quantization says in which form; none leaves them out), with the optimizers and switches
     that save memory: 24, where the model can have all of them. Each is traced, and each value that is searched, too.
 
@@ -82,7 +82,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
     from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
 
     with restoring(), show_progress(shown=job.progress, color=job.color) as progress:
-        # The candidates are traced in forked processes, which a driver that was woken up does not survive. No GPU is used.
+        # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
         result = _name_options_in_plan(build_plan(job.request, quantities, progress))
     with open_output(job.output) as stream:

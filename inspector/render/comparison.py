@@ -96,7 +96,7 @@ def render_comparison_csv(comparison: Comparison, stream: TextIO) -> None:
 
 
 def _format_setting(value: str | bool | int | float) -> str:
-    """Return a setting as a cell."""
+    """Return a setting in words: booleans in lower case, texts on one line."""
     return str(value).lower() if isinstance(value, bool) else one_line(value, _LONGEST_CELL)
 
 

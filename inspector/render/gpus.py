@@ -66,7 +66,7 @@ def _build_section(family: str, gpus: Sequence[Gpu]) -> Section:
 
 
 def _build_row(gpu: Gpu) -> Row:
-    """Return the row of one GPU."""
+    """Return the row of a GPU; a fact that is not known is a dash."""
     capability = gpu.compute_capability
     return row(
         (

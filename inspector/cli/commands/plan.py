@@ -52,9 +52,10 @@ _SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "
 def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     """List recipes to train MODEL on a GPU: what each takes, and the largest batch size and sequence length that fit.
 
-    Recipes are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that adapter
-    on weights in 4 bits (--quantization says in which form; none leaves them out), with the optimizers and switches
-    that save memory: 24, where the model can have all of them. Each is traced, and each value that is searched, too.
+    Recipes are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that
+    adapter on weights in 4 bits (--quantization says in which form; none leaves them out), with the optimizers and
+    switches that save memory: 24, where the model can have all of them. Each is traced, and each value that is
+    searched, too.
 
     \b
     inspect plan Qwen/Qwen2.5-7B --gpu 4090

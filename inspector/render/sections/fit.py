@@ -27,7 +27,7 @@ TURNED_UP = (
 
 
 def build_fit_row(verdicts: Sequence[Verdict]) -> Row:
-    """Return the row of the first screen."""
+    """Return the row of the first screen: the GPUs that fit and those that do not; for one GPU by how much."""
     fitting = [one_line(verdict.gpu) for verdict in verdicts if verdict.fits]
     others = [one_line(verdict.gpu) for verdict in verdicts if not verdict.fits]
     if len(verdicts) == 1:
@@ -111,7 +111,7 @@ def _describe_search(search: Search) -> str:
 
 
 def _build_row(verdict: Verdict) -> Row:
-    """Return the row of one GPU."""
+    """Return the row of a GPU: its usable bytes and its headroom, below zero what is missing at least."""
     cells = (
         verdict.gpu,
         "yes" if verdict.fits else "no",

@@ -136,7 +136,7 @@ def _build_answer(report: Report) -> Section:
 
 
 def _build_count(symbol: str, what: str, count: int, words: str = "", *, tone: Tone = Tone.PLAIN) -> Row:
-    """Return one count of the answer."""
+    """Return a row of the first screen: a count of parameters, exact and short."""
     return row((symbol, what, format_count(count), format_short_count(count), words), tone=tone)
 
 

@@ -134,7 +134,7 @@ def _describe_batch(training: RunMemory) -> str:
 
 
 def _format_shape(shape: Sequence[int]) -> str:
-    """Return a shape as people write it."""
+    """Return a shape in words: `2 × 1,024`."""
     return " × ".join(format_count(size) for size in shape)
 
 
@@ -252,7 +252,7 @@ def _format_exact_bytes(size_bytes: int) -> str:
 
 
 def _format_figures(size_bytes: int) -> tuple[str, str]:
-    """Return bytes exactly and for people."""
+    """Return bytes as two cells: the exact number, and a rounded one with a unit."""
     return format_count(size_bytes), format_bytes(size_bytes)
 
 

@@ -196,7 +196,7 @@ def _lay_out_row(
 
 
 def _lay_out_cell(item: Row, index: int, column: Column, size: int, charset: Charset) -> list[str]:
-    """Return the lines of one cell."""
+    """Return the lines of a cell in at most `size` terminal cells: words wrapped, names cropped."""
     if column.kind is Kind.BAR:
         return [charset.bar(item.share, size)]
     text = item.cells[index]

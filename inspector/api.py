@@ -138,7 +138,7 @@ def plan(
     trust_remote_code: bool = False,
     offline: bool = False,
 ) -> Plan:
-    """Return up to 24 ways to train a model on one GPU: what each takes, and the largest batch and sequence that fit.
+    """Return up to 24 recipes to train a model on one GPU: what each takes, its largest batch size and sequence length.
 
     The arguments are those of `inspect`, and one GPU has to be named. `fit` is of what the largest value is searched:
     "batch-size", "seq-len", both in a list, or None for nothing, which is quick. The optimizer and checkpointing of
@@ -193,15 +193,15 @@ def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comp
     named = list(recipes.items()) if isinstance(recipes, Mapping) else [(None, recipe) for recipe in recipes]
     _check_settings(settings)
     compared: list[tuple[str, Request | Mapping[str, Any]]] = []
-    said: list[Said] = []
+    warnings: list[Said] = []
     for index, (name, recipe) in enumerate(named):
-        made, notices = _read_compared(recipe, settings)
-        compared.append((_name_of(made) if name is None else one_line(name, 100), made))
-        said += [Said(recipes=(chr(ord("A") + index),), message=notice.message) for notice in notices]
-    if settings and not any(isinstance(made, Request) for _, made in compared):
+        request, notices = _read_recipe_to_compare(recipe, settings)
+        compared.append((_find_name(request) if name is None else one_line(name, 100), request))
+        warnings += [Said(recipes=(chr(ord("A") + index),), message=notice.message) for notice in notices]
+    if settings and not any(isinstance(request, Request) for _, request in compared):
         raise UsageError(f"reports are compared as they are; drop `{next(iter(settings))}`, or name a model instead.")
     result: Comparison = run_isolated("inspector.pipeline:compare", compared)[0]
-    return dataclasses.replace(result, warnings=(*said, *result.warnings))
+    return dataclasses.replace(result, warnings=(*warnings, *result.warnings))
 
 
 def measure(
@@ -261,11 +261,11 @@ def _build_request(
     **others: Any,
 ) -> tuple[Request, tuple[Notice, ...]]:
     """Return the request of arguments in any of the forms that they may have, and notices of what a form left open."""
-    made, notices = _read_recipe(recipe)
+    own_recipe, notices = _read_recipe(recipe)
     if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
         dtype = str(dtype).removeprefix("torch.")
     request = Request(
-        recipe=made,
+        recipe=own_recipe,
         gpus=gpu,
         gpu_memory=gpu_memory,
         dtype=dtype,
@@ -302,7 +302,9 @@ def _read_quantities(fit: Any) -> tuple[Quantity, ...]:
     return quantities
 
 
-def _read_compared(recipe: Any, settings: Mapping[str, Any]) -> tuple[Request | Mapping[str, Any], tuple[Notice, ...]]:
+def _read_recipe_to_compare(
+    recipe: Any, settings: Mapping[str, Any]
+) -> tuple[Request | Mapping[str, Any], tuple[Notice, ...]]:
     """Return one of the things to compare as a request or as the JSON of a report."""
     if isinstance(recipe, Report):
         return recipe.to_dict(), ()
@@ -332,7 +334,7 @@ def _check_names(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> N
             raise UsageError(f"`{what}` has no setting {quoted(key, 60)}; {meant}use {', '.join(known)}.")
 
 
-def _name_of(compared: Request | Mapping[str, Any]) -> str:
+def _find_name(compared: Request | Mapping[str, Any]) -> str:
     """Return what a recipe without a name is called: its model."""
     if isinstance(compared, Request):
         model = compared.model

@@ -46,7 +46,7 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
-    """Return the candidates to train the model of `request` on its GPU; `quantities` are what to turn up in each."""
+    """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each."""
     with exclusive_process():
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:

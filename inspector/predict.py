@@ -122,7 +122,7 @@ class Predictor:
 
     def keep(self, request: Request, built: BuiltModel) -> None:
         """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self._models.setdefault((_model_key(request), None), (built, 0))
+        self._models.setdefault((_make_model_key(request), None), (built, 0))
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
@@ -132,12 +132,12 @@ class Predictor:
 
     def knows(self, run: ResolvedRun) -> bool:
         """Tell whether a run was predicted before."""
-        return _run_key(run) in self._predictions
+        return _make_run_key(run) in self._predictions
 
     def resolve_recipe(self, run: ResolvedRun) -> Recipe:
         """Return the recipe as it runs on the model, without a trace."""
         with quietly():
-            return load_workload(run.workload).resolve(self._shallow(run.request, 0)[0].model, run.recipe)
+            return load_workload(run.workload).resolve(self._build_shallow(run.request, 0)[0].model, run.recipe)
 
     def predict(self, run: ResolvedRun) -> Prediction:
         """Return the prediction of a run.
@@ -145,15 +145,17 @@ class Predictor:
         Raises UsageError and UnsupportedModelError of the model stage, NotTraceableError where the run cannot be
         traced.
         """
-        key = _run_key(run)
+        key = _make_run_key(run)
         if key not in self._predictions:
             self._predictions[key] = Prediction(run, *(self._resize(run) or self._trace_to_end(run)))
         return self._predictions[key]
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""
-        templates = self._templates.get(_key_without_size(run), ())
-        is_known = any((_key_without_optimizer(run), more) in self._passes for more, _ in templates)
+        templates = self._templates.get(_make_key_without_size(run), ())
+        is_known = any(
+            (_make_key_without_optimizer(run), added_periods) in self._passes for added_periods, _ in templates
+        )
         return self.predict(run) if is_known or self.knows(run) else None
 
     def count_traced_events(self, run: ResolvedRun) -> int:
@@ -161,12 +163,12 @@ class Predictor:
         return len(self.predict(run).template.traced)
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
-        """Trace the sized phases alone of a run that was traced at another size, None where it goes another way."""
+        """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
         if run.workload.sized_until is None:
             return None
-        for more, template in self._templates.get(_key_without_size(run), ()):
+        for added_periods, template in self._templates.get(_make_key_without_size(run), ()):
             try:
-                recipe, passes = self._trace_passes(run, more)
+                recipe, passes = self._trace_passes(run, added_periods)
             except NotTraceableError:
                 continue  # what the whole run says is the one to tell
             sizes = template.derive_sizes(passes)
@@ -176,11 +178,11 @@ class Predictor:
                 return recipe, template, sizes
         return None
 
-    def _trace_passes(self, run: ResolvedRun, more: int | None) -> tuple[Recipe, list[Event]]:
+    def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, list[Event]]:
         """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
-        key = _key_without_optimizer(run), more
+        key = _make_key_without_optimizer(run), added_periods
         if key not in self._passes:
-            self._passes[key] = self._trace(run, self._take_model(run.request, more), passes_alone=True)
+            self._passes[key] = self._trace(run, self._take_model(run.request, added_periods), passes_alone=True)
         return self._passes[key]
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
@@ -188,27 +190,27 @@ class Predictor:
         found = self._extrapolate(run)
         if found is None:
             recipe, tape = self._trace(run, self._take_model(run.request, None))
-            more, template = None, TapeTemplate(tape, None)
+            added_periods, template = None, TapeTemplate(tape, None)
         else:
-            recipe, more, template = found
-        self._templates.setdefault(_key_without_size(run), []).append((more, template))
+            recipe, added_periods, template = found
+        self._templates.setdefault(_make_key_without_size(run), []).append((added_periods, template))
         return recipe, template, template.sizes
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run."""
         try:
-            for more in range(_DEPTHS):
-                missing = self._shallow(run.request, more)[1]
-                if missing <= more:
+            for added_periods in range(_DEPTHS):
+                missing = self._build_shallow(run.request, added_periods)[1]
+                if missing <= added_periods:
                     return None
-                recipe, shallow = self._trace(run, self._take_model(run.request, more))
-                extrapolation = self._layers.extrapolate(shallow, missing - more)
+                recipe, shallow = self._trace(run, self._take_model(run.request, added_periods))
+                extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is None:
-                    deeper = self._trace(run, self._take_model(run.request, more + 1))[1]
+                    deeper = self._trace(run, self._take_model(run.request, added_periods + 1))[1]
                     if self._layers.learn(shallow, deeper):
-                        extrapolation = self._layers.extrapolate(shallow, missing - more)
+                        extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is not None:
-                    return recipe, more, TapeTemplate(shallow, extrapolation)
+                    return recipe, added_periods, TapeTemplate(shallow, extrapolation)
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
         return None
@@ -221,55 +223,58 @@ class Predictor:
             recipe = workload.resolve(built.model, run.recipe)
             return recipe, trace_run(workload, built, recipe, run.platform, until=until, results=self._results)
 
-    def _take_model(self, request: Request, more: int | None) -> BuiltModel:
-        """Return the model of a request as nobody has used it yet: shallow, with `more` periods of layers, or whole."""
-        built = self._whole(request) if more is None else self._shallow(request, more)[0]
+    def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:
+        """Return an unused copy of the model of a request.
+
+        It is `added_periods` periods of layers deeper than the shallowest one, or whole where that is None.
+        """
+        built = self._build_whole(request) if added_periods is None else self._build_shallow(request, added_periods)[0]
         if not has_gradient_hooks(built.model):
             return BuiltModel(model=copy_model(built.model), roles=built.roles)
-        if more is None:
+        if added_periods is None:
             return build_whole(request, self._files)
-        return build_shallow(request, self._files, more)[0]
+        return build_shallow(request, self._files, added_periods)[0]
 
-    def _whole(self, request: Request) -> BuiltModel:
+    def _build_whole(self, request: Request) -> BuiltModel:
         """Return the whole model of a request, which nobody may change."""
-        key = _model_key(request), None
+        key = _make_model_key(request), None
         if key not in self._models:
             self._models[key] = build_whole(request, self._files), 0
         return self._models[key][0]
 
-    def _shallow(self, request: Request, more: int) -> tuple[BuiltModel, int]:
+    def _build_shallow(self, request: Request, added_periods: int) -> tuple[BuiltModel, int]:
         """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
-        key = _model_key(request), more
+        key = _make_model_key(request), added_periods
         if key not in self._models:
-            self._models[key] = build_shallow(request, self._files, more)
+            self._models[key] = build_shallow(request, self._files, added_periods)
         return self._models[key]
 
 
 # --- what runs are equal by -------------------------------------------------------------------------------------------
 
 
-def _run_key(run: ResolvedRun) -> _Key:
+def _make_run_key(run: ResolvedRun) -> _Key:
     """Return what two runs of one inspection are equal by."""
-    return _trace_key(run), freeze(run.allocator), freeze(run.gpu)
+    return _make_trace_key(run), freeze(run.allocator), freeze(run.gpu)
 
 
-def _trace_key(run: ResolvedRun, **changes: Any) -> _Key:
+def _make_trace_key(run: ResolvedRun, **changes: Any) -> _Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
     recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
-    return run.workload.name, freeze(recipe), freeze(run.platform), _model_key(run.request)
+    return run.workload.name, freeze(recipe), freeze(run.platform), _make_model_key(run.request)
 
 
-def _key_without_size(run: ResolvedRun) -> _Key:
+def _make_key_without_size(run: ResolvedRun) -> _Key:
     """Return what traces are equal by that differ in batch size and sequence length alone."""
-    return _trace_key(run, batch_size=1, seq_len=None)
+    return _make_trace_key(run, batch_size=1, seq_len=None)
 
 
-def _key_without_optimizer(run: ResolvedRun) -> _Key:
+def _make_key_without_optimizer(run: ResolvedRun) -> _Key:
     """Return what traces are equal by that differ in the optimizer alone."""
-    return _trace_key(run, optimizer=Recipe().optimizer, optim_args=None)
+    return _make_trace_key(run, optimizer=Recipe().optimizer, optim_args=None)
 
 
-def _model_key(request: Request) -> _Key:
+def _make_model_key(request: Request) -> _Key:
     """Return what two models of one inspection are equal by."""
     return tuple(freeze(getattr(request, name)) for name in _OF_THE_MODEL)
 

@@ -49,11 +49,11 @@ class ResolvedRun:
         """Return the recipe as it was settled; what depends on the model is filled in when it runs."""
         return self.request.recipe
 
-    def on(self, gpu: Gpu) -> ResolvedRun:
+    def with_gpu(self, gpu: Gpu) -> ResolvedRun:
         """Return the same run on another card."""
         return dataclasses.replace(self, gpu=gpu, platform=platform_of(gpu, self.platform.torch_version))
 
-    def of(self, request: Request) -> ResolvedRun:
+    def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights.
 
         The allocator stays that of this run.

@@ -14,8 +14,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from inspector.cli.group import said_by_click, with_hint
-from inspector.cli.options import PARAMETERS, Job, job_of, parameters_without
+from inspector.cli.group import add_hint, describe_click_error
+from inspector.cli.options import PARAMETERS, Job, build_job, list_parameters_without
 from inspector.errors import InspectorError, UsageError, quoted
 from inspector.records.request import Request
 from inspector.source.bounded_json import read_object
@@ -38,8 +38,8 @@ def read_recipes(models: Sequence[str], others: Sequence[str], options: Mapping[
 
     `options` are those of the command. Raises UsageError for a comparison of one thing and for what --with cannot take.
     """
-    typed = _typed_options()
-    reports = {model: report for model in models if (report := _report(model)) is not None}
+    typed = _list_typed_options()
+    reports = {model: report for model in models if (report := _read_report(model)) is not None}
     if others and len(models) > 1:
         raise UsageError("--with changes options of one MODEL: name one, or compare several without --with.")
     if others and reports:
@@ -53,14 +53,14 @@ def read_recipes(models: Sequence[str], others: Sequence[str], options: Mapping[
         if model in reports:
             recipes.append((model, reports[model]))
         else:
-            recipes.append((" ".join((model, *typed)), job_of(model=model, **options, **_UNUSED).request))
+            recipes.append((" ".join((model, *typed)), build_job(model=model, **options, **_UNUSED).request))
     for text in others:
-        changed = {**options, **_replaced(_parsed(text))}
-        recipes.append((f"with {text}", job_of(model=models[0], **changed, **_UNUSED).request))
-    return recipes, job_of(model=models[0], **options, **_UNUSED)
+        changed = {**options, **_settle_conflicts(_parse_options(text))}
+        recipes.append((f"with {text}", build_job(model=models[0], **changed, **_UNUSED).request))
+    return recipes, build_job(model=models[0], **options, **_UNUSED)
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parse_options(text: str) -> dict[str, Any]:
     """Return the values of the options in the text of a `--with`."""
     what = f"--with {quoted(text, 80)}"
     try:
@@ -69,12 +69,12 @@ def _parsed(text: str) -> dict[str, Any]:
         raise UsageError(f"{what}: a quotation does not end; correct it.") from error
     if not words:
         raise UsageError("--with is empty: give options, as in --with '--gradient-checkpointing'.")
-    parser = click.Command("--with", params=parameters_without(*_NOT_OF_A_RECIPE), add_help_option=False)
+    parser = click.Command("--with", params=list_parameters_without(*_NOT_OF_A_RECIPE), add_help_option=False)
     try:
         context = parser.make_context("--with", words)
     except click.ClickException as error:
-        message = f"{what}: {said_by_click(error, PARAMETERS, 300)}"
-        raise UsageError(with_hint(message, "give options of a recipe as in inspect --help.")) from error
+        message = f"{what}: {describe_click_error(error, PARAMETERS, 300)}"
+        raise UsageError(add_hint(message, "give options of a recipe as in inspect --help.")) from error
     return {
         name: value
         for name, value in context.params.items()
@@ -82,7 +82,7 @@ def _parsed(text: str) -> dict[str, Any]:
     }
 
 
-def _replaced(given: Mapping[str, Any]) -> dict[str, Any]:
+def _settle_conflicts(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the options of a recipe put in the place of the command's."""
     replaced = dict(given)
     if given.get("peft") is not None and not any(given.get(name) for name in _OF_LORA):
@@ -94,7 +94,7 @@ def _replaced(given: Mapping[str, Any]) -> dict[str, Any]:
     return replaced
 
 
-def _report(model: str) -> Mapping[str, Any] | None:
+def _read_report(model: str) -> Mapping[str, Any] | None:
     """Return the report that a file holds, None for what is to be inspected: an id, a folder, a config.json."""
     if "\0" in model:
         return None
@@ -114,10 +114,10 @@ def _report(model: str) -> Mapping[str, Any] | None:
     return content if isinstance(schema, str) and schema.startswith("inspector") else None
 
 
-def _typed_options() -> list[str]:
+def _list_typed_options() -> list[str]:
     """Return the options of recipes that the command at hand was given, as they are typed."""
     context = click.get_current_context()
-    names = {each.name for each in parameters_without(*_NOT_OF_A_RECIPE)}
+    names = {parameter.name for parameter in list_parameters_without(*_NOT_OF_A_RECIPE)}
     words = []
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -127,6 +127,6 @@ def _typed_options() -> list[str]:
         if value is True or value is False:
             words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
         else:
-            given = value if isinstance(value, tuple) else (value,)
-            words += [f"{parameter.opts[0]} {shlex.quote(str(each))}" for each in given]
+            items = value if isinstance(value, tuple) else (value,)
+            words += [f"{parameter.opts[0]} {shlex.quote(str(item))}" for item in items]
     return words

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from inspector.render.document import Document
 
-__all__ = ["progress_shown", "render_document"]
+__all__ = ["render_document", "show_progress"]
 
 _TEXT_WIDTH = 100
 
 
 @contextlib.contextmanager
-def progress_shown(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
+def show_progress(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
     """Show the stage at hand on standard error while it lasts, on a terminal only."""
     if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         yield lambda _stage: None
@@ -30,18 +30,18 @@ def progress_shown(*, shown: bool, color: bool) -> Iterator[Callable[[str], None
         yield lambda stage: status.update(stage)
 
 
-def render_document(shown: Document, format_: str, stream: TextIO, *, color: bool) -> None:
+def render_document(document: Document, format_: str, stream: TextIO, *, color: bool) -> None:
     """Write a document as Markdown, or as text as wide as the terminal."""
     if format_ == "markdown":
         from inspector.render.writers.markdown import write_markdown
 
-        write_markdown(shown, stream)
+        write_markdown(document, stream)
     else:
         from inspector.render.writers.text import write_text
 
         terminal = stream.isatty()
         write_text(
-            shown,
+            document,
             width=shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns if terminal else _TEXT_WIDTH,
             color=color and terminal and not os.environ.get("NO_COLOR"),
             stream=stream,

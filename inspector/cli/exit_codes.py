@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-__all__ = ["ExitCode", "exit_code_if_all_fit", "exit_code_if_any_fits"]
+__all__ = ["ExitCode", "choose_code_if_all_fit", "choose_code_if_any_fits"]
 
 
 class ExitCode(enum.IntEnum):
@@ -32,11 +32,11 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
-def exit_code_if_all_fit(fits: Iterable[bool]) -> ExitCode:
+def choose_code_if_all_fit(fits: Iterable[bool]) -> ExitCode:
     """Return the code of an inspection: every GPU that was named has to do."""
     return ExitCode.DONE if all(fits) else ExitCode.DOES_NOT_FIT
 
 
-def exit_code_if_any_fits(fits: Iterable[bool | None]) -> ExitCode:
+def choose_code_if_any_fits(fits: Iterable[bool | None]) -> ExitCode:
     """Return the code of a plan or a comparison: one candidate that fits is an answer."""
     return ExitCode.DONE if any(fits) else ExitCode.DOES_NOT_FIT

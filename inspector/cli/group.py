@@ -21,10 +21,10 @@ __all__ = [
     "SUBCOMMANDS",
     "WithSubcommands",
     "Work",
-    "near_subcommand",
-    "said_by_click",
+    "add_hint",
+    "describe_click_error",
     "subcommand",
-    "with_hint",
+    "suggest_subcommand",
 ]
 
 # What a command returns: the work that its arguments ask for, which returns the exit code.
@@ -52,7 +52,7 @@ class WithSubcommands(click.Command):
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
-def near_subcommand(words: Sequence[str]) -> str | None:
+def suggest_subcommand(words: Sequence[str]) -> str | None:
     """Return the subcommand that the first of the words was probably meant for; None for what is a file or an id."""
     word = words[0] if words else ""
     if not re.fullmatch("[A-Za-z]{3,12}", word) or word in SUBCOMMANDS or Path(word).exists():
@@ -60,13 +60,13 @@ def near_subcommand(words: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word.lower(), SUBCOMMANDS, n=1)), None)
 
 
-def said_by_click(error: click.ClickException, known: Sequence[click.Parameter], length: int) -> str:
+def describe_click_error(error: click.ClickException, known: Sequence[click.Parameter], length: int) -> str:
     """Return what click says of arguments that it refuses, in one line without a full stop.
 
     `known` are the parameters of `inspect MODEL`: for one that another command does not have, click would propose
     whatever is spelt alike.
     """
-    if isinstance(error, click.NoSuchOption) and any(error.option_name in each.opts for each in known):
+    if isinstance(error, click.NoSuchOption) and any(error.option_name in parameter.opts for parameter in known):
         return f"{error.option_name} is an option of inspect MODEL and has no place here"
     message = one_line(error.format_message(), length).rstrip(".")
     for type_, meant in (("integer range", "an integer"), ("float range", "a number")):
@@ -74,7 +74,7 @@ def said_by_click(error: click.ClickException, known: Sequence[click.Parameter],
     return message
 
 
-def with_hint(message: str, hint: str) -> str:
+def add_hint(message: str, hint: str) -> str:
     """Return a message with what to do about it behind it; one that asks ends there."""
     return f"{message} {hint[0].upper()}{hint[1:]}" if message.endswith("?") else f"{message}; {hint}"
 
@@ -86,11 +86,11 @@ def subcommand(parameters: Sequence[click.Parameter] = ()) -> Callable[[Callable
     """
 
     def register(function: Callable[..., Work]) -> click.Command:
-        made = click.command(context_settings=CONTEXT_SETTINGS)(function)
-        made.params = [*parameters, *made.params]
-        if made.name is None or made.name in SUBCOMMANDS:
-            raise ValueError(f"two subcommands called {made.name}")
-        SUBCOMMANDS[made.name] = made
-        return made
+        registered = click.command(context_settings=CONTEXT_SETTINGS)(function)
+        registered.params = [*parameters, *registered.params]
+        if registered.name is None or registered.name in SUBCOMMANDS:
+            raise ValueError(f"two subcommands called {registered.name}")
+        SUBCOMMANDS[registered.name] = registered
+        return registered
 
     return register

@@ -25,7 +25,7 @@ import click
 from inspector.cli.commands import compare, gpus, measure, plan  # noqa: F401  # each registers its command
 from inspector.cli.commands.inspect import command
 from inspector.cli.exit_codes import ExitCode
-from inspector.cli.group import near_subcommand, said_by_click, with_hint
+from inspector.cli.group import add_hint, describe_click_error, suggest_subcommand
 from inspector.cli.option_names import name_options
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import remove_partial_files
@@ -44,17 +44,17 @@ def main(arguments: list[str] | None = None) -> None:
         gc.disable()
         atexit.register(gc.freeze)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupted)
+            signal.signal(signal.SIGINT, _end_at_interrupt)
     try:
-        work = command.main(arguments, prog_name=_program_name(), standalone_mode=False)
+        work = command.main(arguments, prog_name=_find_program_name(), standalone_mode=False)
         code = work() if callable(work) else ExitCode.DONE  # there is none after --help or --version
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", ExitCode.INTERRUPTED)
     except click.ClickException as error:
-        meant = _meant_command(arguments)
-        _fail(with_hint(said_by_click(error, PARAMETERS, 400), meant or "see --help."), ExitCode.WRONG_USAGE)
+        meant = _suggest_command(arguments)
+        _fail(add_hint(describe_click_error(error, PARAMETERS, 400), meant or "see --help."), ExitCode.WRONG_USAGE)
     except ModelUnavailableError as error:
-        meant = _meant_command(arguments)
+        meant = _suggest_command(arguments)
         _fail(f"{str(error).rstrip('.')}; {meant}" if meant else str(error), error.exit_code)
     except InspectorError as error:
         _fail(str(error), error.exit_code)
@@ -68,13 +68,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(code)
 
 
-def _meant_command(arguments: list[str] | None) -> str | None:
+def _suggest_command(arguments: list[str] | None) -> str | None:
     """Ask whether a subcommand was meant, where the first word is nearly one."""
-    near = near_subcommand(sys.argv[1:] if arguments is None else arguments)
+    near = suggest_subcommand(sys.argv[1:] if arguments is None else arguments)
     return None if near is None else f"did you mean the command inspect {near}?"
 
 
-def _interrupted(_signal: int, _frame: object) -> NoReturn:
+def _end_at_interrupt(_signal: int, _frame: object) -> NoReturn:
     """End at once on Ctrl-C.
 
     A KeyboardInterrupt would surface inside whatever import is at work; importlib can swallow it and keep its lock, on
@@ -98,7 +98,7 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _program_name() -> str:
+def _find_program_name() -> str:
     """Return the name the user typed, so that completion scripts are made for that command."""
     name = Path(sys.argv[0]).name
     return "python -m inspector" if name == "__main__.py" else name

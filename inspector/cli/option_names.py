@@ -16,7 +16,7 @@ import click
 from inspector.cli.options import PARAMETERS
 from inspector.records.notice import Notice
 
-__all__ = ["name_options", "name_options_in"]
+__all__ = ["name_options", "name_options_in_notices"]
 
 _SETTING = re.compile(r"`(\w+)(?:=([^`]*))?`")
 _LORA = re.compile(r"LoraOptions\((.*)\)")
@@ -26,13 +26,13 @@ _OF_THE_COMMAND_ALONE = ("json", "format", "output", "quiet", "no_color", "versi
 _ALIASES = {"target_modules": "targets"}
 
 
-def _python_names() -> dict[str, click.Parameter]:
+def _map_python_names() -> dict[str, click.Parameter]:
     """Return the parameters of the command by the names that Python has for them, which follow their first spelling."""
     named = {parameter.opts[0].removeprefix("--").replace("-", "_"): parameter for parameter in PARAMETERS}
     return {name: parameter for name, parameter in named.items() if name not in _OF_THE_COMMAND_ALONE}
 
 
-_PARAMETERS: Mapping[str, click.Parameter] = _python_names()
+_PARAMETERS: Mapping[str, click.Parameter] = _map_python_names()
 
 
 def name_options(message: str) -> str:
@@ -40,7 +40,7 @@ def name_options(message: str) -> str:
     return _SETTING.sub(_spell_setting, message)
 
 
-def name_options_in(notices: Iterable[Notice]) -> tuple[Notice, ...]:
+def name_options_in_notices(notices: Iterable[Notice]) -> tuple[Notice, ...]:
     """Return notices whose messages name options."""
     return tuple(dataclasses.replace(notice, message=name_options(notice.message)) for notice in notices)
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from inspector.cli.output import writable
+from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.compat.verified import VERIFIED
 from inspector.errors import UsageError
@@ -29,14 +29,14 @@ __all__ = [
     "FORMATS",
     "PARAMETERS",
     "Job",
+    "build_job",
+    "choose_format",
     "complete_file",
     "complete_model",
-    "format_of",
-    "job_of",
-    "parameters_without",
+    "list_parameters_without",
 ]
 
-# A batch or a row beyond this is a slip of the keyboard; the longest contexts are some 10^7 tokens.
+# A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
 _COUNT = click.IntRange(1, 2**24)
 FORMATS = ("text", "json", "markdown")
 
@@ -77,14 +77,14 @@ def complete_file(_context: click.Context, _parameter: click.Parameter, incomple
     return [CompletionItem(incomplete, type="file")]
 
 
-def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+def _check_finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
     """Refuse NaN and infinity, which a range lets through."""
     if not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number")
     return value
 
 
-def _known_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """Refuse the name of an optimizer that is not known, with what was probably meant."""
     return checked_name(value)
 
@@ -161,8 +161,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         show_default=True,
         help="What runs: " + "; ".join(f"{info.name}, {info.summary}" for info in WORKLOADS.values()) + ".",
     ),
-    click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Rows of one micro-batch."),
-    click.Option(["--seq-len"], type=_COUNT, default=1024, show_default=True, help="Tokens of a row."),
+    click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Sequences of one micro-batch."),
+    click.Option(["--seq-len"], type=_COUNT, default=1024, show_default=True, help="Tokens of a sequence."),
     click.Option(
         ["--gradient-accumulation"],
         type=_COUNT,
@@ -180,7 +180,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--optimizer"],
         metavar="NAME",
-        callback=_known_optimizer,
+        callback=_check_optimizer,
         shell_complete=_complete_optimizer,
         default=DEFAULT_OPTIMIZER,
         show_default=True,
@@ -202,7 +202,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--max-grad-norm"],
         type=click.FloatRange(min=0),
-        callback=_finite,
+        callback=_check_finite,
         default=1.0,
         show_default=True,
         help="Clip gradients to this norm; 0 turns it off.",
@@ -210,7 +210,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--padding/--no-padding"],
         default=None,
-        help="Whether the batch has padded rows, and so a mask; default: padded when it has more than one row.",
+        help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
     ),
     click.Option(
         ["--loop"],
@@ -285,10 +285,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,
 )
-_OF_A_RECIPE = frozenset(each.name for each in dataclasses.fields(Recipe))
+_OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
 
 
-def job_of(
+def build_job(
     *,
     model: str,
     lora: str | None,
@@ -310,31 +310,31 @@ def job_of(
     return Job(
         request=Request(
             model=model,
-            peft=_adapter(lora, targets, modules_to_save, peft),
+            peft=_read_adapter(lora, targets, modules_to_save, peft),
             recipe=recipe,
             gpus=gpus_,
             **others,
         ),
-        format=format_of(as_json, format_),
-        output=writable(output),
+        format=choose_format(as_json, format_),
+        output=check_output(output),
         progress=not quiet,
         color=not no_color,
     )
 
 
-def parameters_without(*names: str) -> list[click.Parameter]:
+def list_parameters_without(*names: str) -> list[click.Parameter]:
     """Return the parameters of a report but for some, for a command that decides these itself."""
-    return [each for each in PARAMETERS if each.name not in names]
+    return [parameter for parameter in PARAMETERS if parameter.name not in names]
 
 
-def format_of(as_json: bool, format_: str | None) -> str:
+def choose_format(as_json: bool, format_: str | None) -> str:
     """Return the format that the options ask for, or raise UsageError where they contradict each other."""
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
     return "json" if as_json else format_ or "text"
 
 
-def _adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
+def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
     """Return the adapter that the options ask for, or raise UsageError where they contradict each other."""
     if lora is not None and peft is not None:
         raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from inspector.errors import UsageError, one_line, quoted
 
-__all__ = ["opened", "remove_partial_files", "writable"]
+__all__ = ["check_output", "open_output", "remove_partial_files"]
 
 # What an encoding lacks, or JSON smuggled in as half a character, is spelt out: no report fails over a sign.
 _ERRORS = "backslashreplace"
@@ -20,9 +20,9 @@ _ERRORS = "backslashreplace"
 _PARTIAL_FILES: list[Path] = []
 
 
-def opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
+def open_output(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
     """Open the file that output goes to, or standard output for None."""
-    return _standard_output() if path is None else _file(path)
+    return _open_standard_output() if path is None else _open_file(path)
 
 
 def remove_partial_files() -> None:
@@ -32,7 +32,7 @@ def remove_partial_files() -> None:
             partial.unlink(missing_ok=True)
 
 
-def writable(output: str | None) -> Path | None:
+def check_output(output: str | None) -> Path | None:
     """Return the file to write, or raise UsageError where that cannot be: better now than after the work."""
     if output is None:
         return None
@@ -54,7 +54,7 @@ def writable(output: str | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _file(path: Path) -> Iterator[TextIO]:
+def _open_file(path: Path) -> Iterator[TextIO]:
     """Open the file that the report goes to; it appears whole or not at all."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe, which must stay what it is
@@ -77,7 +77,7 @@ def _file(path: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def _standard_output() -> Iterator[TextIO]:
+def _open_standard_output() -> Iterator[TextIO]:
     """Yield standard output and see to it that what was written has arrived."""
     if sys.stdout is None:  # closed by whoever started the command
         raise UsageError("standard output is closed: write to a file with --output.")

@@ -32,7 +32,7 @@ def parse_lora(
     values: dict[str, Any] = {}
     for part in (piece.strip() for piece in spec.split(",")):
         key, separator, text = (piece.strip() for piece in part.partition("="))
-        _one_setting(part)
+        _check_one_setting(part)
         if key in values:
             raise UsageError(f"--lora: {key} is given twice; drop one.")
         if key in _FLAGS and not separator:
@@ -40,7 +40,7 @@ def parse_lora(
         elif key in _READERS and separator:
             values[key] = _READERS[key](key, text)
         else:
-            raise UsageError(f"--lora: {_what_is_wrong(key, part)}")
+            raise UsageError(f"--lora: {_describe_mistake(key, part)}")
     return LoraOptions(**values, targets=targets, modules_to_save=modules_to_save)
 
 
@@ -99,7 +99,7 @@ def read_peft(text: str) -> Mapping[str, Any]:
     raise UsageError(f"--peft: there is no file {quoted(path)}; name one, or inline JSON that starts with a brace.")
 
 
-def _positive(key: str, text: str) -> int:
+def _read_positive(key: str, text: str) -> int:
     """Read an integer of at least 1."""
     number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
     if not 1 <= number <= _LARGEST_INTEGER:
@@ -109,7 +109,7 @@ def _positive(key: str, text: str) -> int:
     return number
 
 
-def _fraction(key: str, text: str) -> float:
+def _read_fraction(key: str, text: str) -> float:
     """Read a probability below 1."""
     try:
         number = float(text)
@@ -120,7 +120,7 @@ def _fraction(key: str, text: str) -> float:
     return number
 
 
-def _bias(key: str, text: str) -> str:
+def _read_bias(key: str, text: str) -> str:
     """Read one of PEFT's bias settings."""
     if text not in _BIASES:
         raise UsageError(f"--lora: {key}={one_line(text, 40)} is not known; use {' or '.join(_BIASES)}.")
@@ -128,17 +128,17 @@ def _bias(key: str, text: str) -> str:
 
 
 _READERS: dict[str, Callable[[str, str], Any]] = {
-    "r": _positive,
-    "alpha": _positive,
-    "dropout": _fraction,
-    "bias": _bias,
+    "r": _read_positive,
+    "alpha": _read_positive,
+    "dropout": _read_fraction,
+    "bias": _read_bias,
 }
 
 
 _EXAMPLES = {"r": "16", "alpha": "32", "dropout": "0.05", "bias": "none"}
 
 
-def _one_setting(part: str) -> None:
+def _check_one_setting(part: str) -> None:
     """Refuse settings that something else than a comma separates."""
     pieces = [piece for piece in re.split(r"[;\s]+", re.sub(r"\s*=\s*", "=", part)) if piece]
     known = all(piece.partition("=")[0] in (*_READERS, *_FLAGS) for piece in pieces)
@@ -147,7 +147,7 @@ def _one_setting(part: str) -> None:
         raise UsageError(f"--lora: {quoted(part, 60)}: a comma separates settings; write {example}.")
 
 
-def _what_is_wrong(key: str, part: str) -> str:
+def _describe_mistake(key: str, part: str) -> str:
     """Say what is wrong with a piece of the LoRA specification, and what to write instead."""
     if not part:
         return "there is nothing between two commas or at an end; write r=16, for one."

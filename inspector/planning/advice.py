@@ -1,7 +1,7 @@
 """What would make a step fit: known changes of the recipe, each traced, in the order of the harm that they do.
 
 The first ones change nothing of what is learned, the later ones do. A change that does not apply to the request, or
-with which the step cannot run, is left out. `inspect plan` has ways of its own, made of the same kind of changes.
+with which the step cannot run, is left out. `inspect plan` has candidates of its own, built from such changes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
-from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, fitting_changes
+from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, find_fitting_changes
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Purpose
 from inspector.records.recipe import Recipe
@@ -28,10 +28,10 @@ __all__ = [
     "Change",
     "apply_change",
     "find_advice",
+    "format_options",
     "has_adapter",
     "is_stored_quantized",
     "list_changes",
-    "options_text",
 ]
 
 Progress = Callable[[str], None]
@@ -40,7 +40,7 @@ Change = Mapping[str, Any]
 LORA = LoraOptions(r=16, targets="all-linear")
 # The adapter on 4-bit weights is in float32 (model/build.py).
 NF4: Change = {"quantization": "nf4", "double_quant": True, "autocast_adapter_dtype": True}
-_OF_A_RECIPE = frozenset(each.name for each in dataclasses.fields(Recipe))
+_OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
 _Files = SourceFiles | None
 
@@ -55,39 +55,39 @@ def is_stored_quantized(files: _Files) -> bool:
     return files is not None and "quantization_config" in files.config
 
 
-def _fused_optimizer(request: Request, _files: _Files) -> Change | None:
+def _fuse_optimizer(request: Request, _files: _Files) -> Change | None:
     recipe = request.recipe
     return {"optimizer": "adamw_torch_fused"} if recipe.optimizer == "adamw_torch" and not recipe.optim_args else None
 
 
-def _checkpointing(request: Request, _files: _Files) -> Change | None:
+def _checkpoint_gradients(request: Request, _files: _Files) -> Change | None:
     return None if request.recipe.gradient_checkpointing else {"gradient_checkpointing": True}
 
 
-def _flash_attention(request: Request, _files: _Files) -> Change | None:
+def _use_flash_attention(request: Request, _files: _Files) -> Change | None:
     attention = request.recipe.attention
     return None if attention == "flash_attention_2" else {"attention": "flash_attention_2"}
 
 
-def _small_batch(request: Request, _files: _Files) -> Change | None:
-    """Take one row after the other into the same gradients."""
-    rows = request.recipe.batch_size
-    if rows == 1:
+def _shrink_batch(request: Request, _files: _Files) -> Change | None:
+    """Accumulate gradients over micro-batches of one sequence: the same sequences per step."""
+    batch_size = request.recipe.batch_size
+    if batch_size == 1:
         return None
-    return {"batch_size": 1, "gradient_accumulation": rows * request.recipe.gradient_accumulation}
+    return {"batch_size": 1, "gradient_accumulation": batch_size * request.recipe.gradient_accumulation}
 
 
-def _eight_bit_optimizer(request: Request, _files: _Files) -> Change | None:
+def _use_eight_bit_optimizer(request: Request, _files: _Files) -> Change | None:
     return {"optimizer": "adamw_8bit"} if request.recipe.optimizer in _ADAMW and not request.recipe.optim_args else None
 
 
-def _adapter_dtype(request: Request, files: _Files) -> Change | None:
+def _keep_adapter_dtype(request: Request, files: _Files) -> Change | None:
     """Leave the adapter in the half precision of its base."""
     applies = has_adapter(request, files) and request.autocast_adapter_dtype and request.quantization not in FOUR_BIT
     return {"autocast_adapter_dtype": False} if applies else None
 
 
-def _packed_base(request: Request, files: _Files) -> Change | None:
+def _pack_base(request: Request, files: _Files) -> Change | None:
     """Keep the frozen base in 4 bits, scales packed too."""
     if not has_adapter(request, files) or is_stored_quantized(files):
         return None
@@ -96,41 +96,41 @@ def _packed_base(request: Request, files: _Files) -> Change | None:
     return None if request.double_quant else {"double_quant": True}
 
 
-def _short_rows(request: Request, _files: _Files) -> Change | None:
+def _shorten_sequences(request: Request, _files: _Files) -> Change | None:
     length = request.recipe.seq_len
     return {"seq_len": length // 2} if length is not None and length > 1 else None
 
 
-def _lora(request: Request, files: _Files) -> Change | None:
+def _add_lora(request: Request, files: _Files) -> Change | None:
     return None if has_adapter(request, files) else {"peft": LORA}
 
 
-def _lora_in_the_dtype_of_its_base(request: Request, files: _Files) -> Change | None:
+def _add_lora_in_base_dtype(request: Request, files: _Files) -> Change | None:
     return None if has_adapter(request, files) else {"peft": LORA, "autocast_adapter_dtype": False}
 
 
-def _lora_on_a_packed_base(request: Request, files: _Files) -> Change | None:
+def _add_lora_on_packed_base(request: Request, files: _Files) -> Change | None:
     return None if has_adapter(request, files) or is_stored_quantized(files) else {"peft": LORA, **NF4}
 
 
 # Where a model is trained whole, adapters come last: they train something else.
 _CHANGES: tuple[Callable[[Request, _Files], Change | None], ...] = (
-    _fused_optimizer,
-    _checkpointing,
-    _flash_attention,
-    _small_batch,
-    _eight_bit_optimizer,
-    _adapter_dtype,
-    _packed_base,
-    _short_rows,
-    _lora,
-    _lora_in_the_dtype_of_its_base,
-    _lora_on_a_packed_base,
+    _fuse_optimizer,
+    _checkpoint_gradients,
+    _use_flash_attention,
+    _shrink_batch,
+    _use_eight_bit_optimizer,
+    _keep_adapter_dtype,
+    _pack_base,
+    _shorten_sequences,
+    _add_lora,
+    _add_lora_in_base_dtype,
+    _add_lora_on_packed_base,
 )
 
 
 def list_changes(run: ResolvedRun) -> list[Change]:
-    """Return the changes that apply to a run, the least harmful first: of fields that its workload reads."""
+    """Return the changes that apply to a run, the least harmful first, of fields that its workload reads."""
     changes = (make(run.request, run.files) for make in _CHANGES)
     return [change for change in changes if change is not None and _is_read(change, run.workload)]
 
@@ -148,12 +148,12 @@ def apply_change(request: Request, change: Change) -> Request:
     return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **recipe), **others)
 
 
-def options_text(change: Change) -> str:
+def format_options(change: Change) -> str:
     """Return a change as options of the command; what it leaves at its default is not said."""
-    return " ".join(filter(None, (_option(name, value) for name, value in change.items())))
+    return " ".join(filter(None, (_format_option(name, value) for name, value in change.items())))
 
 
-def _option(name: str, value: object) -> str:
+def _format_option(name: str, value: object) -> str:
     if name == "autocast_adapter_dtype":
         return "" if value else "--no-autocast-adapter-dtype"
     if value in (None, False):
@@ -179,11 +179,11 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
 
     def try_changes(chosen: Chosen) -> Outcome:
         nonlocal traces, least
-        changed = run.of(apply_change(run.request, merge(chosen)))
+        changed = run.with_request(apply_change(run.request, merge(chosen)))
         is_new = not predictor.knows(changed)
         if is_new and traces == MOST_TRIALS:
             return None
-        progress(f"what would make it fit, trace {traces + 1}: {options_text(merge(chosen))}")
+        progress(f"what would make it fit, trace {traces + 1}: {format_options(merge(chosen))}")
         try:
             prediction = predictor.predict(changed)
         except (NotTraceableError, InspectorError):  # flash attention in float32, for one
@@ -192,12 +192,12 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         least = min(least, prediction.total_bytes)
         return prediction.judge().fits, prediction.total_bytes
 
-    found = fitting_changes(len(changes), total_bytes, try_changes)
+    found = find_fitting_changes(len(changes), total_bytes, try_changes)
     advice = tuple(
         Advice(
             purpose=Purpose.FIT,
-            change=options_text(merge(chosen)),
-            total_bytes=predictor.predict(run.of(apply_change(run.request, merge(chosen)))).total_bytes,
+            change=format_options(merge(chosen)),
+            total_bytes=predictor.predict(run.with_request(apply_change(run.request, merge(chosen)))).total_bytes,
         )
         for chosen in found
     )

@@ -1,8 +1,9 @@
 """The largest value that fits, in few trials: bracket, bisect, and take a hint where there is one.
 
-Peaks grow with the batch, the row and the rank, so that all values below one that fits do, too. Without a hint trials
-double until one fails, and then halve what is left. A hint says where the border probably lies: the trials go there,
-and from there outwards in doubling steps, so that a good one needs two trials more, the value itself and the next one.
+Peaks grow with batch size, sequence length and rank, so that all values below one that fits do, too. Without a hint
+trials double until one fails, and then halve what is left. A hint says where the border probably lies: the trials go
+there, and from there outwards in doubling steps, so that a good one needs two trials more, the value itself and the
+next one.
 
 Does not cover: quantities whose memory falls somewhere, as where a kernel pads odd sizes. What is found then is a value
 that fits below one that does not, and a larger one may fit, too.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["MOST_TRIALS", "Bounds", "largest"]
+__all__ = ["MOST_TRIALS", "Bounds", "bisect_largest"]
 
 MOST_TRIALS = 12
 
@@ -30,7 +31,7 @@ class Bounds:
     trials: int
 
 
-def largest(
+def bisect_largest(
     fits: Callable[[int], bool],
     *,
     start: int,
@@ -57,7 +58,7 @@ def largest(
         if trusts_hint and hinted == low > 0:
             break
         if hinted is None:
-            candidate, step = _unguided(low, high, most), 1
+            candidate, step = _choose_unguided(low, high, most), 1
         elif low < hinted < high:
             candidate, step = hinted, 1
         else:
@@ -67,6 +68,6 @@ def largest(
     return Bounds(fits=low, fails=high, trials=trials)
 
 
-def _unguided(low: int, high: int, most: int) -> int:
+def _choose_unguided(low: int, high: int, most: int) -> int:
     """Return twice what fits as long as nothing failed, the middle from then on."""
     return min(2 * low, most) if high > most else (low + high) // 2

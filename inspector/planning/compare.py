@@ -58,32 +58,32 @@ def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: 
     for name, report in reports:
         if report.get("schema") != SCHEMA:
             raise UsageError(f"{quoted(name)} is no report of schema {SCHEMA}; write one with inspect MODEL --json.")
-        if _at(report, "parameters.base") is None:
+        if _read_path(report, "parameters.base") is None:
             raise UsageError(f"{quoted(name)} is no sound report: it counts no parameters; make it anew with --json.")
-    settings = _side_by_side(recipes, [dict(_settings(report)) for _, report in reports])
-    figures = _side_by_side(recipes, [dict(_figures(name, report)) for name, report in reports])
+    settings = _collect_values(recipes, [dict(_list_settings(report)) for _, report in reports])
+    figures = _collect_values(recipes, [dict(_list_figures(name, report)) for name, report in reports])
     return Comparison(
         versions=versions,
         recipes=recipes,
         settings=[
             Setting(path=path, values=values) for path, values in settings.items() if _differs(values, len(recipes))
         ],
-        figures=[_figure(path, values) for path, values in figures.items() if _differs(values, len(recipes))],
+        figures=[_build_figure(path, values) for path, values in figures.items() if _differs(values, len(recipes))],
         equal=[path for path, values in figures.items() if not _differs(values, len(recipes))],
-        warnings=_warnings(recipes, [report for _, report in reports]),
+        warnings=_collect_warnings(recipes, [report for _, report in reports]),
     )
 
 
-def _side_by_side(recipes: Sequence[Compared], columns: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _collect_values(recipes: Sequence[Compared], columns: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the values of each path by the letters of the recipes, paths in the order in which they come."""
     paths = dict.fromkeys(path for column in columns for path in column)
     return {
         path: {recipe.letter: column[path] for recipe, column in zip(recipes, columns, strict=True) if path in column}
-        for path in sorted(paths, key=_place)
+        for path in sorted(paths, key=_find_place)
     }
 
 
-def _place(path: str) -> int:
+def _find_place(path: str) -> int:
     """Return where a path belongs: a report that lacks some keys does not move the others."""
     for index, known in enumerate((*_SETTINGS, *_FIGURES)):
         if path == known or path.startswith(f"{known}."):
@@ -96,39 +96,39 @@ def _differs(values: Mapping[str, Any], count: int) -> bool:
     return len(values) < count or len({json.dumps(value) for value in values.values()}) > 1
 
 
-def _figure(path: str, values: Mapping[str, int]) -> Figure:
+def _build_figure(path: str, values: Mapping[str, int]) -> Figure:
     """Return a figure with what each recipe has more of it than the first."""
     first = values.get("A")
-    differences = {} if first is None else {letter: each - first for letter, each in values.items() if letter != "A"}
+    differences = {} if first is None else {letter: value - first for letter, value in values.items() if letter != "A"}
     return Figure(path=path, values=values, differences=differences)
 
 
-def _settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
+def _list_settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
     """Yield the settings of a report, and on which GPUs it fits."""
     for path in _SETTINGS:
-        value = _at(report, path)
+        value = _read_path(report, path)
         if isinstance(value, Mapping):
             for key, inner in value.items():
-                yield f"{path}.{_name(key)}", _scalar(inner)
+                yield f"{path}.{_clean_key(key)}", _to_scalar(inner)
         elif value is not None:
-            yield path, _scalar(value)
-    for gpu, verdict in _members(report, "fit", "gpu"):
+            yield path, _to_scalar(value)
+    for gpu, verdict in _list_members(report, "fit", "gpu"):
         if isinstance(verdict.get("fits"), bool):
             yield f"fit.{gpu}.fits", verdict["fits"]
 
 
-def _figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _list_figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Yield the figures of a report; raise UsageError where one is no integer."""
-    found: list[tuple[str, Any]] = [(path, _at(report, path)) for path in _FIGURES]
+    found: list[tuple[str, Any]] = [(path, _read_path(report, path)) for path in _FIGURES]
     for workload in WORKLOADS.values():
-        memory = _at(report, workload.name)
-        phases = dict(_members(memory, "phases", "name")) if isinstance(memory, Mapping) else {}
+        memory = _read_path(report, workload.name)
+        phases = dict(_list_members(memory, "phases", "name")) if isinstance(memory, Mapping) else {}
         for phase in workload.phases:
             for key in ("peak_allocated_bytes", "end_allocated_bytes"):
                 found.append((f"{workload.name}.phases.{phase.value}.{key}", phases.get(phase.value, {}).get(key)))
         path = f"{workload.name}.end_of_step_allocated_bytes"
-        found.append((path, _at(report, path)))
-    for gpu, verdict in _members(report, "fit", "gpu"):
+        found.append((path, _read_path(report, path)))
+    for gpu, verdict in _list_members(report, "fit", "gpu"):
         found.append((f"fit.{gpu}.headroom_bytes", verdict.get("headroom_bytes")))
     for path, value in found:
         if value is None:
@@ -138,42 +138,44 @@ def _figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         yield path, value
 
 
-def _at(report: Mapping[str, Any], path: str) -> Any:
-    """Return what stands at a path, None where nothing does."""
+def _read_path(report: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a dotted path of a report, None where there is none."""
     value: Any = report
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def _members(parent: Mapping[str, Any], key: str, name: str) -> list[tuple[str, Mapping[str, Any]]]:
+def _list_members(parent: Mapping[str, Any], key: str, name: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the objects of a list by their names, those without one left out."""
     members = parent.get(key)
     if not isinstance(members, (list, tuple)):
         return []
     return [
-        (_name(each[name]), each) for each in members if isinstance(each, Mapping) and isinstance(each.get(name), str)
+        (_clean_key(member[name]), member)
+        for member in members
+        if isinstance(member, Mapping) and isinstance(member.get(name), str)
     ]
 
 
-def _name(key: object) -> str:
-    """Return a key as a part of a path."""
+def _clean_key(key: object) -> str:
+    """Return a key as a part of a path: one line of at most `_LONGEST_NAME` characters."""
     return one_line(key, _LONGEST_NAME)
 
 
-def _scalar(value: Any) -> _Scalar:
+def _to_scalar(value: Any) -> _Scalar:
     """Return a value that fits a cell: lists and objects as JSON."""
     if isinstance(value, (bool, int, float)) and math.isfinite(value):
         return value
     return one_line(value if isinstance(value, str) else json.dumps(value, default=str), _LONGEST_TEXT)
 
 
-def _warnings(recipes: Sequence[Compared], reports: Sequence[Mapping[str, Any]]) -> list[Said]:
+def _collect_warnings(recipes: Sequence[Compared], reports: Sequence[Mapping[str, Any]]) -> list[Said]:
     """Return the warnings of all reports, each once."""
-    said: dict[str, list[str]] = {}
+    letters_of: dict[str, list[str]] = {}
     for recipe, report in zip(recipes, reports, strict=True):
-        for _, warning in _members(report, "warnings", "message"):
-            letters = said.setdefault(one_line(warning["message"], 10 * _LONGEST_TEXT), [])
+        for _, warning in _list_members(report, "warnings", "message"):
+            letters = letters_of.setdefault(one_line(warning["message"], 10 * _LONGEST_TEXT), [])
             if recipe.letter not in letters:
                 letters.append(recipe.letter)
-    return [Said(recipes=letters, message=message) for message, letters in said.items()]
+    return [Said(recipes=letters, message=message) for message, letters in letters_of.items()]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["MOST_TRIALS", "fitting_changes"]
+__all__ = ["MOST_TRIALS", "find_fitting_changes"]
 
 MOST_TRIALS = 8
 
@@ -23,41 +23,41 @@ Outcome = tuple[bool, int] | None
 Chosen = tuple[int, ...]
 
 
-def fitting_changes(count: int, total_bytes: int, tried: Callable[[Chosen], Outcome]) -> list[Chosen]:
+def find_fitting_changes(count: int, total_bytes: int, try_changes: Callable[[Chosen], Outcome]) -> list[Chosen]:
     """Return sets of the changes 0 to `count` - 1 that fit, the least harmful first; empty where none was found.
 
     `total_bytes` is what the step takes without any of them.
     """
-    chain = _chain(count, total_bytes, tried)
+    chain = _find_chain(count, total_bytes, try_changes)
     if chain is None:
         return []
-    pair = _pair(chain, tried)
-    alone = [(change,) for change in range(chain[-1] + 1, count) if _fits((change,), tried)]
-    return [_pared(chain, tried) if pair is None else pair, *alone]
+    pair = _find_pair(chain, try_changes)
+    alone = [(change,) for change in range(chain[-1] + 1, count) if _fits((change,), try_changes)]
+    return [_pare_chain(chain, try_changes) if pair is None else pair, *alone]
 
 
-def _chain(count: int, total_bytes: int, tried: Callable[[Chosen], Outcome]) -> Chosen | None:
+def _find_chain(count: int, total_bytes: int, try_changes: Callable[[Chosen], Outcome]) -> Chosen | None:
     """Return the shortest chain from the first change on that fits, None where all together do not."""
     low, high = 0, count
-    everything = tried(tuple(range(count))) if count else (False, total_bytes)
+    everything = try_changes(tuple(range(count))) if count else (False, total_bytes)
     if everything is None:
-        return _chain_of_what_runs(count, total_bytes, tried)
+        return _build_chain(count, total_bytes, try_changes)
     if not everything[0]:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        outcome = tried(tuple(range(middle)))
+        outcome = try_changes(tuple(range(middle)))
         if outcome is None:
-            return _chain_of_what_runs(count, total_bytes, tried)
+            return _build_chain(count, total_bytes, try_changes)
         low, high = (low, middle) if outcome[0] else (middle, high)
     return tuple(range(high))
 
 
-def _chain_of_what_runs(count: int, total_bytes: int, tried: Callable[[Chosen], Outcome]) -> Chosen | None:
+def _build_chain(count: int, total_bytes: int, try_changes: Callable[[Chosen], Outcome]) -> Chosen | None:
     """Take change after change, those left out that the step refuses or that raise the total, until the step fits."""
     chain: Chosen = ()
     for change in range(count):
-        outcome = tried((*chain, change))
+        outcome = try_changes((*chain, change))
         if outcome is None or outcome[1] > total_bytes:
             continue
         chain, total_bytes = (*chain, change), outcome[1]
@@ -66,23 +66,23 @@ def _chain_of_what_runs(count: int, total_bytes: int, tried: Callable[[Chosen], 
     return None
 
 
-def _pair(chain: Chosen, tried: Callable[[Chosen], Outcome]) -> Chosen | None:
+def _find_pair(chain: Chosen, try_changes: Callable[[Chosen], Outcome]) -> Chosen | None:
     """Return the last change of a chain alone or with one other where that fits."""
     *others, last = chain
-    pairs = [(last,), *((each, last) for each in others)]
-    return next((few for few in pairs if few == chain or _fits(few, tried)), None)
+    pairs = [(last,), *((other, last) for other in others)]
+    return next((pair for pair in pairs if pair == chain or _fits(pair, try_changes)), None)
 
 
-def _pared(chain: Chosen, tried: Callable[[Chosen], Outcome]) -> Chosen:
+def _pare_chain(chain: Chosen, try_changes: Callable[[Chosen], Outcome]) -> Chosen:
     """Return a chain without those of its changes that are not needed; the last one is."""
     for change in reversed(chain[:-1]):
-        shorter = tuple(each for each in chain if each != change)
-        if _fits(shorter, tried):
+        shorter = tuple(other for other in chain if other != change)
+        if _fits(shorter, try_changes):
             chain = shorter
     return chain
 
 
-def _fits(chosen: Chosen, tried: Callable[[Chosen], Outcome]) -> bool:
+def _fits(chosen: Chosen, try_changes: Callable[[Chosen], Outcome]) -> bool:
     """Tell whether a set was tried and fits."""
-    outcome = tried(chosen)
+    outcome = try_changes(chosen)
     return outcome is not None and outcome[0]

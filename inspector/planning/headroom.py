@@ -1,4 +1,4 @@
-"""What could be turned up where a step fits with room: larger batches, longer rows, fewer savings, each traced.
+"""What could be increased where a step fits with room: larger batches, longer sequences, fewer savings, each traced.
 
 Sizes are doubled once, which says that there is room and not how much: `--fit` finds the largest. A change that the
 model or the step refuses is left out, and so is one that does not fit.
@@ -11,23 +11,23 @@ from collections.abc import Callable, Mapping
 
 from inspector.errors import InspectorError
 from inspector.planning.advice import apply_change, is_stored_quantized
-from inspector.planning.largest import with_value
+from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Purpose
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun
 from inspector.workloads.base import NotTraceableError
 
-__all__ = ["MOST_TRIALS", "find_room", "list_larger"]
+__all__ = ["MOST_TRIALS", "find_increases", "list_increases"]
 
 Progress = Callable[[str], None]
 
 MOST_TRIALS = 6
 # What to say of a change, and the request with it.
-_Larger = tuple[str, Request]
+_Increase = tuple[str, Request]
 
 
-def _batch(request: Request) -> _Larger:
+def _double_batch(request: Request) -> _Increase:
     """Double the micro-batch; where gradients are accumulated, half as often."""
     recipe = request.recipe
     change = {"batch_size": 2 * recipe.batch_size}
@@ -38,38 +38,38 @@ def _batch(request: Request) -> _Larger:
     return text, apply_change(request, change)
 
 
-def _rows(request: Request) -> _Larger | None:
+def _double_seq_len(request: Request) -> _Increase | None:
     length = request.recipe.seq_len
     return None if length is None else (f"--seq-len {2 * length}", apply_change(request, {"seq_len": 2 * length}))
 
 
-def _kept_activations(request: Request) -> _Larger | None:
+def _keep_activations(request: Request) -> _Increase | None:
     if not request.recipe.gradient_checkpointing:
         return None
     off = {"gradient_checkpointing": False, "use_reentrant": False}
     return "without --gradient-checkpointing", apply_change(request, off)
 
 
-def _weights_in_float(request: Request) -> _Larger | None:
+def _unpack_weights(request: Request) -> _Increase | None:
     if request.quantization in (None, "none"):
         return None
     text = "--quantization none" if request.double_quant is None else "without --quantization and --double-quant"
     return text, apply_change(request, {"quantization": None, "double_quant": None})
 
 
-def _rank(request: Request) -> _Larger | None:
+def _double_rank(request: Request) -> _Increase | None:
     """Double the rank, where the adapter was given with one."""
     peft = request.peft
     if isinstance(peft, LoraOptions):
         rank = 2 * (peft.r or 8)
-        return f"--lora {_spec(dataclasses.replace(peft, r=rank))}", with_value(request, "rank", rank)
+        return f"--lora {_format_lora(dataclasses.replace(peft, r=rank))}", set_value(request, "rank", rank)
     given = peft.get("r") if isinstance(peft, Mapping) else getattr(peft, "r", None)
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         return None
-    return f"r {2 * given} in the PEFT configuration", with_value(request, "rank", 2 * given)
+    return f"r {2 * given} in the PEFT configuration", set_value(request, "rank", 2 * given)
 
 
-def _everything(request: Request) -> _Larger | None:
+def _train_whole_model(request: Request) -> _Increase | None:
     """Train the weights themselves."""
     if request.peft is None:
         return None
@@ -78,28 +78,28 @@ def _everything(request: Request) -> _Larger | None:
     return text if request.quantization is None else f"{text} and --quantization", apply_change(request, change)
 
 
-_LARGER: tuple[Callable[[Request], _Larger | None], ...] = (
-    *(_batch, _rows, _kept_activations, _weights_in_float, _rank, _everything),
+_INCREASES: tuple[Callable[[Request], _Increase | None], ...] = (
+    *(_double_batch, _double_seq_len, _keep_activations, _unpack_weights, _double_rank, _train_whole_model),
 )
 
 
-def list_larger(run: ResolvedRun) -> list[_Larger]:
-    """Return what could be turned up of a run, with what to say of it."""
-    found = [larger for larger in (make(run.request) for make in _LARGER) if larger is not None]
+def list_increases(run: ResolvedRun) -> list[_Increase]:
+    """Return the increases that apply to a run: the options to show, and the request with them."""
+    found = [increase for increase in (make(run.request) for make in _INCREASES) if increase is not None]
     if not run.workload.trains:  # what trains makes no difference
-        found = [larger for larger in found if larger[1].peft == run.request.peft]
+        found = [increase for increase in found if increase[1].peft == run.request.peft]
     if is_stored_quantized(run.files):  # packed weights train with an adapter alone
-        found = [larger for larger in found if larger[1].peft is not None or run.request.peft is None]
+        found = [increase for increase in found if increase[1].peft is not None or run.request.peft is None]
     return found
 
 
-def find_room(run: ResolvedRun, predictor: Predictor, progress: Progress) -> tuple[Advice, ...]:
+def find_increases(run: ResolvedRun, predictor: Predictor, progress: Progress) -> tuple[Advice, ...]:
     """Return the changes with which a run still fits its card, each made alone."""
     advice = []
-    for index, (text, request) in enumerate(list_larger(run)[:MOST_TRIALS]):
+    for index, (text, request) in enumerate(list_increases(run)[:MOST_TRIALS]):
         progress(f"what could be turned up, trace {index + 1}: {text}")
         try:
-            prediction = predictor.predict(run.of(request))
+            prediction = predictor.predict(run.with_request(request))
         except (NotTraceableError, InspectorError):
             continue
         # Sequences grow no further than the model's positions, and have no length where it takes no tokens.
@@ -110,7 +110,7 @@ def find_room(run: ResolvedRun, predictor: Predictor, progress: Progress) -> tup
     return tuple(advice)
 
 
-def _spec(lora: LoraOptions) -> str:
+def _format_lora(lora: LoraOptions) -> str:
     """Return the adapter as --lora takes it."""
     values = (("r", lora.r), ("alpha", lora.alpha), ("dropout", lora.dropout), ("bias", lora.bias))
     flags = (("dora", lora.dora), ("rslora", lora.rslora))

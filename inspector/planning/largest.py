@@ -1,7 +1,7 @@
-"""`--fit`: the largest batch, row or rank that runs on a GPU, each trial traced.
+"""`--fit`: the largest batch size, sequence length or rank that runs on a GPU, each trial traced.
 
-Two traced sizes foretell the tapes of others (`extrapolate.interpolation`), which says where to trace next. What is
-reported was traced: the value that fits, and the next one, which does not.
+Tapes of other sizes are estimated from two traced ones (`extrapolate.interpolation`), which says where to trace next.
+What is reported was traced: the value that fits, and the next one, which does not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.memory.replay import Replays
 from inspector.memory.verdict import overhead, usable_bytes
-from inspector.planning.bisection import largest
+from inspector.planning.bisection import bisect_largest
 from inspector.planning.grid import Grid
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import QUANTITIES, Search, Tried
@@ -25,28 +25,28 @@ from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun
 from inspector.workloads.base import NotTraceableError
 
-__all__ = ["Experience", "find_largest", "find_nearly_largest", "gpu_of", "with_value"]
+__all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu", "set_value"]
 
 Progress = Callable[[str], None]
 
 _MOST = 2**24
 _MOST_RANK = 2**16
-_MOST_FORETOLD = 48
+_MOST_ESTIMATED = 48
 # How far the border of the recipe before may lie from where bytes say for it to be tried first.
 _NEARBY = 0.06
 # How many times the largest value traced the curves are followed.
 _FARTHEST = 8
 
 
-def _with_batch_size(request: Request, value: int) -> Request:
+def _set_batch_size(request: Request, value: int) -> Request:
     return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, batch_size=value))
 
 
-def _with_seq_len(request: Request, value: int) -> Request:
+def _set_seq_len(request: Request, value: int) -> Request:
     return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, seq_len=value))
 
 
-def _with_rank(request: Request, value: int) -> Request:
+def _set_rank(request: Request, value: int) -> Request:
     """Return the request with an adapter of another rank, whatever form it was given in."""
     peft: Any = request.peft
     if isinstance(peft, LoraOptions):
@@ -79,14 +79,14 @@ def _find_rank(run: ResolvedRun) -> int:
     return rank
 
 
-_WITH: dict[str, Callable[[Request, int], Request]] = dict(
-    zip(QUANTITIES, (_with_batch_size, _with_seq_len, _with_rank), strict=True)
+_SETTERS: dict[str, Callable[[Request, int], Request]] = dict(
+    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank), strict=True)
 )
 
 
-def with_value(request: Request, quantity: str, value: int) -> Request:
+def set_value(request: Request, quantity: str, value: int) -> Request:
     """Return the request with another value of a quantity."""
-    return _WITH[quantity](request, value)
+    return _SETTERS[quantity](request, value)
 
 
 def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress: Progress) -> Search:
@@ -96,10 +96,10 @@ def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress
     """
     start, most = _find_range(run, quantity, predictor)
     search = _Search(run, quantity, predictor, progress, Grid(most), Experience())
-    bounds = largest(search.fits, start=start, most=most, hint=search.hint)
+    bounds = bisect_largest(search.fits, start=start, most=most, hint=search.hint)
     return Search(
         quantity=quantity,
-        gpu=gpu_of(run).name,
+        gpu=require_gpu(run).name,
         value=bounds.fits or None,
         fails=bounds.fails if bounds.fails <= most else None,
         most=most,
@@ -113,10 +113,10 @@ def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress
 
 @dataclass(slots=True)
 class Experience:
-    """What searches with recipes much alike came to, which says where the next one looks first.
+    """The results of searches with similar recipes: where the next search starts.
 
-    `values` are what was found and `traced` what was looked at, by quantity; `least_peak_bytes` is what was allocated
-    at least at the last border.
+    By quantity, `values` are the largest that fit and `traced` all that were traced; `least_peak_bytes` is the lower
+    bound of the allocated peak at the last border.
     """
 
     values: dict[str, int] = field(default_factory=dict)
@@ -130,14 +130,14 @@ def find_nearly_largest(
     """Return the largest value of a grid with which a run fits its card, 0 where none does.
 
     The grid has multiples of `unit` less than 1 % apart, or one unit where that is more, and the end of the range. The
-    value was traced; that the next one does not fit was traced or foretold. The search takes from `experience` and adds
-    to it.
+    value was traced; that the next one does not fit was traced or estimated. The search reads `experience` and adds to
+    it.
     """
     start, most = _find_range(run, quantity, predictor)
     grid = Grid(most, unit)
-    search = _Search(run, quantity, predictor, _silent, grid, experience)
+    search = _Search(run, quantity, predictor, _ignore_stage, grid, experience)
     first = grid.number(start - 1) + 1
-    bounds = largest(search.fits, start=first, most=grid.last, hint=search.hint, trusts_hint=True)
+    bounds = bisect_largest(search.fits, start=first, most=grid.last, hint=search.hint, trusts_hint=True)
     found = grid.value(bounds.fits)
     if found:
         experience.values[quantity] = found
@@ -145,12 +145,12 @@ def find_nearly_largest(
     return found
 
 
-def _silent(_stage: str) -> None:
-    """Say nothing: a search in a process of its own has no terminal."""
+def _ignore_stage(_stage: str) -> None:
+    """Ignore a stage: a search in a process of its own has no terminal."""
 
 
 class _Search:
-    """What a search has traced so far, and what that foretells. `tried` says which values fit, `traced` holds them."""
+    """What a search has traced so far and its estimates: `tried` says which values fit, `traced` their predictions."""
 
     def __init__(
         self,
@@ -163,25 +163,25 @@ class _Search:
     ) -> None:
         self._run = run
         self._quantity = quantity
-        gpu = gpu_of(run)
+        gpu = require_gpu(run)
         self._usable = usable_bytes(gpu, overhead(gpu).bytes)
         self._predictor = predictor
         self._progress = progress
         self._grid = grid
         self._experience = experience
         self._tapes = SizeInterpolator()
-        # What was allocated at least at the smallest value that was foretold to fail.
+        # Lower bound of the allocated peak at the smallest value that was estimated to fail.
         self._fails_bytes: float | None = None
         self._known: dict[tuple[TapeTemplate, bytes], bool] = {}
         self.tried: dict[int, bool] = {}
         self.traced: dict[int, Prediction] = {}
 
     def fits(self, number: int) -> bool:
-        """Trace a value."""
+        """Trace a value of the grid and tell whether it fits; raise UnsupportedModelError where it cannot be traced."""
         value = self._grid.value(number)
-        self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_said(self.tried)}")
+        self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_format_bounds(self.tried)}")
         try:
-            prediction = self._predictor.predict(self._with(value))
+            prediction = self._predictor.predict(self._set_value(value))
         except NotTraceableError as error:
             raise UnsupportedModelError(
                 f"nothing says whether {self._quantity} {value:,} fits: {one_line(error, 300)}; drop `fit`."
@@ -191,9 +191,9 @@ class _Search:
         self.tried[value] = self._fits(prediction.template, prediction.sizes, prediction.replays)
         return self.tried[value]
 
-    def _with(self, value: int) -> ResolvedRun:
+    def _set_value(self, value: int) -> ResolvedRun:
         """Return the run with another value of the quantity."""
-        return self._run.of(with_value(self._run.request, self._quantity, value))
+        return self._run.with_request(set_value(self._run.request, self._quantity, value))
 
     def _fits(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
         """Tell whether a step runs in what the GPU has for it; the same sizes are replayed once."""
@@ -205,37 +205,37 @@ class _Search:
     def hint(self, low: int, high: int) -> int | None:
         """Return the value that is probably the largest that fits, None where too little was traced to say."""
         if len(self.tried) == 1:
-            return self._first_hint(low, high)
-        farthest = self._farthest(low, high)
+            return self._guess_first(low, high)
+        farthest = self._limit_curves(low, high)
         # Below the border of what is allocated lies that of what the allocator has to reserve for it.
-        border = near = self._last_below(self._usable, low, farthest)
+        border = near = self._find_last_below(self._usable, low, farthest)
         if self._experience.least_peak_bytes is not None:
-            near = max(self._last_below(self._experience.least_peak_bytes, low, farthest), 1)
+            near = max(self._find_last_below(self._experience.least_peak_bytes, low, farthest), 1)
         if self._experience.values.get(self._quantity) == self._grid.value(low) and near - low <= _NEARBY * low:
             near = low
         if self._tapes.estimate(self._grid.value(border + 1)) is None:
             return min(max(near, low + 1), high - 1)
-        if self._fails_bytes is not None and low and self._least_peak(low + 1) >= self._fails_bytes:
+        if self._fails_bytes is not None and low and self._estimate_peak(low + 1) >= self._fails_bytes:
             return low
-        found = largest(
-            self._foretells, start=near, most=border, hint=lambda _low, _high: near, most_trials=_MOST_FORETOLD
+        found = bisect_largest(
+            self._estimate_fits, start=near, most=border, hint=lambda _low, _high: near, most_trials=_MOST_ESTIMATED
         )
         if found.fits:
-            self._experience.least_peak_bytes = int(self._least_peak(found.fits))
-        least = self._least_peak(found.fails)
-        # Where curves are followed no further, what lies beyond was not foretold to fail.
+            self._experience.least_peak_bytes = int(self._estimate_peak(found.fits))
+        least = self._estimate_peak(found.fails)
+        # Where curves are followed no further, what lies beyond was not estimated to fail.
         self._fails_bytes = least if found.fails <= border or least > self._usable else None
         return found.fits
 
-    def _last_below(self, limit_bytes: int, low: int, high: int) -> int:
+    def _find_last_below(self, limit_bytes: int, low: int, high: int) -> int:
         """Return the last value from `low` on and below `high` with no more allocated at its peak than the limit."""
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._least_peak(middle) <= limit_bytes else (low, middle)
+            low, high = (middle, high) if self._estimate_peak(middle) <= limit_bytes else (low, middle)
         return low
 
-    def _first_hint(self, low: int, high: int) -> int:
-        """Return where to look after a single trace: at the guess, or where what passes make would fill the rest."""
+    def _guess_first(self, low: int, high: int) -> int:
+        """Return what to try after one trace: where a similar search ended, or what activations say fills the card."""
         guess = self._experience.values.get(self._quantity)
         if guess is not None:
             self._add_known()
@@ -248,29 +248,29 @@ class _Search:
         return min(max(self._grid.number(rest), low + 1), high - 1)
 
     def _add_known(self) -> None:
-        """Let tapes speak that cost no trace: those of the same passes before another optimizer."""
+        """Add the tapes that cost no trace: those of the same passes before another optimizer."""
         for value in self._experience.traced.get(self._quantity, ()):
-            prediction = self._predictor.find_known(self._with(value))
+            prediction = self._predictor.find_known(self._set_value(value))
             if prediction is not None:
                 self._tapes.add(value, prediction.template, prediction.sizes)
 
-    def _farthest(self, low: int, high: int) -> int:
+    def _limit_curves(self, low: int, high: int) -> int:
         """Return how far the curves are followed: beyond what was traced they say little."""
         return min(high, max(self._grid.number(_FARTHEST * max(self.traced)), low + 2))
 
-    def _least_peak(self, number: int) -> float:
-        """Return what is allocated at the peak of a value at least, as the tapes or else their peaks foretell it."""
+    def _estimate_peak(self, number: int) -> float:
+        """Return a lower bound of the allocated peak in bytes, from an estimated tape or else from traced peaks."""
         value = self._grid.value(number)
         estimated = self._tapes.estimate(value)
         if estimated is not None:
             template, sizes = estimated
             return template.bound_peak(sizes)
-        peaks = {each: prediction.template.bound_peak(prediction.sizes) for each, prediction in self.traced.items()}
-        nearest = sorted(peaks, key=lambda each: abs(peaks[each] - self._usable))[: DEGREE + 1]
-        return interpolate(nearest, [peaks[each] for each in nearest], value)
+        peaks = {traced: prediction.template.bound_peak(prediction.sizes) for traced, prediction in self.traced.items()}
+        nearest = sorted(peaks, key=lambda traced: abs(peaks[traced] - self._usable))[: DEGREE + 1]
+        return interpolate(nearest, [peaks[traced] for traced in nearest], value)
 
-    def _foretells(self, number: int) -> bool:
-        """Tell whether the step that is foretold for a value runs; what was traced is known."""
+    def _estimate_fits(self, number: int) -> bool:
+        """Tell whether a value fits by its estimated tape, or by its trace where it has one."""
         value = self._grid.value(number)
         if value in self.tried:
             return self.tried[value]
@@ -279,20 +279,20 @@ class _Search:
         return self._fits(*estimated, self.traced[min(self.traced)].replay(*estimated))
 
 
-def gpu_of(run: ResolvedRun) -> Gpu:
-    """Return the card of a run that is searched for one."""
+def require_gpu(run: ResolvedRun) -> Gpu:
+    """Return the card of a run that has one."""
     assert run.gpu is not None, "a search is for a card"
     return run.gpu
 
 
 def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[int, int]:
-    """Return where to start and how far to go."""
+    """Return the value to start at and the largest one to try."""
     if quantity == "rank":
         return _find_rank(run), _MOST_RANK
     if quantity == "batch-size":
         return run.recipe.batch_size, _MOST
     try:
-        longest = predictor.resolve_recipe(run.of(_with_seq_len(run.request, _MOST))).seq_len
+        longest = predictor.resolve_recipe(run.with_request(_set_seq_len(run.request, _MOST))).seq_len
     except NotTraceableError as error:
         raise UnsupportedModelError(f"no sequence length was searched: {one_line(error, 300)}; drop `fit`.") from error
     if longest is None:
@@ -302,8 +302,8 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
     return run.recipe.seq_len or 1, longest
 
 
-def _said(tried: Mapping[int, bool]) -> str:
-    """Say what is known so far."""
+def _format_bounds(tried: Mapping[int, bool]) -> str:
+    """Return which values are known to fit and which not, in words."""
     fitting = [value for value, fits in tried.items() if fits]
     failing = [value for value, fits in tried.items() if not fits]
     parts = [f"{max(fitting):,} fits"] if fitting else []

@@ -1,8 +1,8 @@
-"""`inspect plan`: ways to train one model on one card, each traced, with the largest batch and row that each allows.
+"""`inspect plan`: recipes to train one model on one card, each traced, with its largest batch size and sequence length.
 
 A method is full fine-tuning, an adapter, or an adapter on packed weights. Each has a ladder of recipes: the optimizers
 and switches that people turn to when memory is short, in the order of the harm that they do. A model that can have all
-of them has 24. The files are read once, and ways that are much alike are traced in a process of their own.
+of them has 24. The files are read once, and candidates that are much alike are traced in a process of their own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from inspector.planning.advice import (
     LORA,
     Change,
     apply_change,
+    format_options,
     has_adapter,
     is_stored_quantized,
-    options_text,
 )
-from inspector.planning.largest import Experience, find_nearly_largest, gpu_of
+from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
 from inspector.predict import Prediction, Predictor, freeze
 from inspector.records.fit import Method, Plan, PlanRow
 from inspector.records.notice import Notice
@@ -44,10 +44,10 @@ from inspector.workloads.registry import load_workload
 __all__ = ["build_plan"]
 
 Progress = Callable[[str], None]
-# The recipe that all ways share as it runs on the model, and what the user should know of the two.
+# The recipe that all candidates share as it runs on the model, and what the user should know of the two.
 Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 
-# The longest rows are found to a multiple of so many tokens: nobody acts on less.
+# The largest sequence length is found to a multiple of so many tokens: nobody acts on less.
 _SEQ_LEN_UNIT = 64
 
 _PLAIN: Change = {"optimizer": "adamw_torch"}
@@ -85,7 +85,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Candidate:
-    """One row to be: what it changes in the request (of which `options` are said), and its levers in a few words."""
+    """A recipe to trace: what it changes in the request (shown as `options`), and its levers in a few words."""
 
     method: Method
     change: Change
@@ -100,14 +100,14 @@ def build_plan(
     notices: Sequence[Notice],
     progress: Progress,
 ) -> Plan:
-    """Return what all candidates share, and a row for each; `quantities` are what to turn up in each of them.
+    """Return what all candidates share, and a row for each; `quantities` are what to search for each of them.
 
     Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no candidate can be
     traced.
     """
     candidates = _list_candidates(run)
     # Candidates that keep the same for the backward pass follow each other: what one found helps the next.
-    alike = {key: list(group) for key, group in itertools.groupby(candidates, key=_keeps)}
+    alike = {key: list(group) for key, group in itertools.groupby(candidates, key=_find_kept)}
     # What takes longest goes first, so that no process is left alone with it at the end: checkpointed candidates fit
     # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
@@ -126,7 +126,7 @@ def build_plan(
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; `count_only` has the counts.")
     recipe, shared = done[0]
-    gpu = gpu_of(run)
+    gpu = require_gpu(run)
     return Plan(
         versions=versions,
         model=str(run.request.model) if run.files is None else run.files.id,
@@ -142,17 +142,17 @@ def build_plan(
     )
 
 
-class _Keeps(NamedTuple):
-    """What decides most of what a way keeps for the backward pass, and which model it has."""
+class _Kept(NamedTuple):
+    """What decides most of what a candidate keeps for the backward pass, and which model it has."""
 
     method: Method
     is_checkpointed: bool
     has_adapter_in_base_dtype: bool
 
 
-def _keeps(candidate: _Candidate) -> _Keeps:
-    """Return what ways that are traced one after the other have in common."""
-    return _Keeps(
+def _find_kept(candidate: _Candidate) -> _Kept:
+    """Return what candidates that are traced one after the other have in common."""
+    return _Kept(
         candidate.method, "gradient_checkpointing" in candidate.change, "autocast_adapter_dtype" in candidate.change
     )
 
@@ -209,7 +209,7 @@ def _list_candidates(run: ResolvedRun) -> list[_Candidate]:
             levers = {name: value for change in rung for name, value in change.items()}
             change = {**base, **levers}
             words = tuple(str(value) if name == "optimizer" else _WORDS[name] for name, value in levers.items())
-            candidate = _Candidate(method=method, change=change, options=options_text(change), levers=words)
+            candidate = _Candidate(method=method, change=change, options=format_options(change), levers=words)
             candidates.setdefault(freeze(apply_change(run.request, change)), candidate)
     return list(candidates.values())
 
@@ -245,8 +245,8 @@ def _build_row(
     predictor: Predictor,
     experience: Experience,
 ) -> PlanRow:
-    """Trace one candidate, and turn up the quantities; `experience` is what the candidates before came to."""
-    own = run.of(apply_change(run.request, candidate.change))
+    """Trace one candidate and search the quantities, starting from the `experience` of the candidates before."""
+    own = run.with_request(apply_change(run.request, candidate.change))
     try:
         prediction = predictor.predict(own)
     except (NotTraceableError, InspectorError) as error:  # what stops one candidate, the others are worth knowing

@@ -12,8 +12,8 @@ from inspector.memory.textbook import activation_rules
 from inspector.memory.timeline import kept_activations, run_memory
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
-from inspector.planning.headroom import find_room
-from inspector.planning.largest import find_largest, with_value
+from inspector.planning.headroom import find_increases
+from inspector.planning.largest import find_largest, set_value
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Search, Verdict
 from inspector.records.memory import RunMemory, TextbookRule
@@ -44,14 +44,14 @@ class Outcome:
 def search_largest(
     run: ResolvedRun, predictor: Predictor, quantity: str | None, progress: Progress
 ) -> tuple[Search | None, ResolvedRun]:
-    """Turn up a quantity until the card of the run is full; return what was found, and the run with it.
+    """Search the largest value of a quantity that fits the card; return what was found, and the run with it.
 
     Where nothing fits, the run is that of the smallest value; without a quantity it is the run itself.
     """
     if quantity is None:
         return None, run
     search = find_largest(run, quantity, predictor, progress)
-    return search, run.of(with_value(run.request, quantity, search.value or search.tried[0].value))
+    return search, run.with_request(set_value(run.request, quantity, search.value or search.tried[0].value))
 
 
 def find_outcome(
@@ -93,8 +93,8 @@ def find_outcome(
     verdicts, left_out = _judge(run, selection, predictor)
     notices = (*facts.notices, *_find_released(prediction), *left_out)
     if selection.named and run.request.advice:
-        verdicts, more = _advise(run, selection, verdicts, predictor, progress)
-        notices = (*notices, *more)
+        verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
+        notices = (*notices, *advice_notices)
     return Outcome(memory=memory, fit=verdicts, rules=rules, notices=notices)
 
 
@@ -107,11 +107,11 @@ def _judge(
     long.
     """
     if selection.named:
-        return tuple(predictor.predict(run.on(gpu)).judge() for gpu in selection.gpus), ()
+        return tuple(predictor.predict(run.with_gpu(gpu)).judge() for gpu in selection.gpus), ()
     verdicts, left_out = [], []
     is_quick = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
     for gpu in selection.gpus:
-        on_gpu = run.on(gpu)
+        on_gpu = run.with_gpu(gpu)
         try:
             if is_quick or on_gpu.platform == run.platform:
                 verdicts.append(predictor.predict(on_gpu).judge())
@@ -147,12 +147,12 @@ def _advise(
     predictor: Predictor,
     progress: Progress,
 ) -> tuple[tuple[Verdict, ...], list[Notice]]:
-    """Add to each verdict what would make the run fit, or what could be turned up where it does."""
+    """Add to each verdict what would make the run fit, or what could be increased where it does."""
     advised, notices = [], []
     for gpu, verdict in zip(selection.gpus, verdicts, strict=True):
-        on_gpu = run.on(gpu)
+        on_gpu = run.with_gpu(gpu)
         if verdict.fits:
-            advised.append(dataclasses.replace(verdict, advice=find_room(on_gpu, predictor, progress)))
+            advised.append(dataclasses.replace(verdict, advice=find_increases(on_gpu, predictor, progress)))
             continue
         advice, least_bytes = find_advice(on_gpu, predictor, progress)
         advised.append(dataclasses.replace(verdict, advice=advice))

@@ -26,7 +26,7 @@ from inspector.render.writers.spreadsheet import Cell, write_csv
 from inspector.units import format_bytes, format_count
 from inspector.workloads.registry import WORKLOADS
 
-__all__ = ["SCHEMA", "render_comparison_csv", "render_comparison_json", "shown_comparison"]
+__all__ = ["SCHEMA", "build_comparison_document", "render_comparison_csv", "render_comparison_json"]
 
 SCHEMA = "inspector-comparison/1"
 _ABSENT = "–"
@@ -57,21 +57,23 @@ _BREAKDOWN = "peak.breakdown."
 _PHASES = "phases."
 
 
-def shown_comparison(comparison: Comparison) -> Document:
+def build_comparison_document(comparison: Comparison) -> Document:
     """Return what the recipes are, what differs in words and in figures, and what is equal."""
     letters = [recipe.letter for recipe in comparison.recipes]
-    sections = [Section(title="", blocks=(_recipes(comparison),))]
+    sections = [Section(title="", blocks=(_build_recipes(comparison),))]
     if comparison.settings:
-        sections.append(Section(title="Settings that differ", blocks=(_settings(comparison, letters),)))
-    figures = [each for each in comparison.figures if not _is_of_a_common_gpu(comparison, each.path)]
+        sections.append(Section(title="Settings that differ", blocks=(_build_settings(comparison, letters),)))
+    figures = [figure for figure in comparison.figures if not _is_of_a_common_gpu(comparison, figure.path)]
     if figures:
-        sections.append(Section(title="Figures that differ", blocks=(_table(figures, letters),)))
-    sections.append(Section(title="What is equal", blocks=tuple(_equal(comparison))))
+        sections.append(Section(title="Figures that differ", blocks=(_build_figures(figures, letters),)))
+    sections.append(Section(title="What is equal", blocks=tuple(_list_equal(comparison))))
     return Document(
         title=f"{len(letters)} recipes side by side",
         subtitle=(),
         sections=tuple(sections),
-        warnings=tuple(paragraph(f"{', '.join(said.recipes)}: {said.message}").text for said in comparison.warnings),
+        warnings=tuple(
+            paragraph(f"{', '.join(warning.recipes)}: {warning.message}").text for warning in comparison.warnings
+        ),
         footer=one_line(", ".join(f"{name} {version}" for name, version in comparison.versions.items())),
     )
 
@@ -93,97 +95,102 @@ def render_comparison_csv(comparison: Comparison, stream: TextIO) -> None:
     write_csv(rows, stream)
 
 
-def _cell(value: str | bool | int | float) -> str:
-    """Return a setting as a cell."""
+def _format_setting(value: str | bool | int | float) -> str:
+    """Return a setting in words: booleans in lower case, texts on one line."""
     return str(value).lower() if isinstance(value, bool) else one_line(value, _LONGEST_CELL)
 
 
-def _recipes(comparison: Comparison) -> Table:
+def _build_recipes(comparison: Comparison) -> Table:
     """Return a row for each recipe: its letter, what the step takes in all, how that differs, and what it is."""
-    total = next((each for each in comparison.figures if _without_workload(each.path) == _TOTAL), None)
+    total = next((figure for figure in comparison.figures if _strip_workload(figure.path) == _TOTAL), None)
     columns = [column("", Kind.LABEL), column("recipe", Kind.WORDS)]
     if total is None:
-        return Table(columns=tuple(columns), rows=tuple(row((each.letter, each.name)) for each in comparison.recipes))
+        return Table(
+            columns=tuple(columns), rows=tuple(row((recipe.letter, recipe.name)) for recipe in comparison.recipes)
+        )
     columns[1:1] = [column("total", Kind.NUMBER), column("to A", Kind.NUMBER)]
     rows = []
-    for each in comparison.recipes:
-        size, more = total.values.get(each.letter), total.differences.get(each.letter)
+    for recipe in comparison.recipes:
+        size, difference = total.values.get(recipe.letter), total.differences.get(recipe.letter)
         cells = (
-            each.letter,
+            recipe.letter,
             _ABSENT if size is None else format_bytes(size),
-            "" if more is None else format_bytes(more, signed=True),
-            each.name,
+            "" if difference is None else format_bytes(difference, signed=True),
+            recipe.name,
         )
         rows.append(row(cells, tone=Tone.KEY))
     return Table(columns=tuple(columns), rows=tuple(rows))
 
 
-def _settings(comparison: Comparison, letters: Sequence[str]) -> Table:
+def _build_settings(comparison: Comparison, letters: Sequence[str]) -> Table:
     """Return a row for each setting that differs."""
     columns = (column("", Kind.NAME), *(column(letter, Kind.NAME) for letter in letters))
     rows = tuple(
         row(
             (
-                _setting_name(each.path),
-                *(_ABSENT if letter not in each.values else _cell(each.values[letter]) for letter in letters),
+                _name_setting(setting.path),
+                *(
+                    _ABSENT if letter not in setting.values else _format_setting(setting.values[letter])
+                    for letter in letters
+                ),
             )
         )
-        for each in comparison.settings
-        if not _is_of_a_common_gpu(comparison, each.path) or each.path.endswith(".fits")
+        for setting in comparison.settings
+        if not _is_of_a_common_gpu(comparison, setting.path) or setting.path.endswith(".fits")
     )
-    return Table(columns=columns, rows=rows, views=_views(len(columns), len(letters)))
+    return Table(columns=columns, rows=rows, views=_list_views(len(columns), len(letters)))
 
 
-def _table(figures: Sequence[Figure], letters: Sequence[str]) -> Table:
+def _build_figures(figures: Sequence[Figure], letters: Sequence[str]) -> Table:
     """Return a row for each figure that differs, with its differences to the first recipe."""
     columns: list[Column] = [column("", Kind.LABEL), *(column(letter, Kind.NUMBER) for letter in letters)]
     for letter in letters[1:]:
         columns += [column(f"{letter} - A", Kind.NUMBER), column("", Kind.NUMBER, quiet=True)]
     return Table(
         columns=tuple(columns),
-        rows=tuple(_figure_row(each, letters) for each in figures),
-        views=_views(len(columns), len(letters)),
+        rows=tuple(_build_figure_row(figure, letters) for figure in figures),
+        views=_list_views(len(columns), len(letters)),
     )
 
 
-def _views(column_count: int, recipe_count: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return the ways to print a table: whole, values and differences apart, and few recipes at a time."""
+def _list_views(column_count: int, recipe_count: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Return the views of a table: whole, values and differences apart, and few recipes at a time."""
     values, differences = range(1, recipe_count + 1), range(recipe_count + 1, column_count)
     pieces = [(0, *part[start : start + _FEW]) for part in (values, differences) for start in range(0, len(part), _FEW)]
     apart = [(0, *part) for part in (values, differences) if part]
     return ((tuple(range(column_count)),), tuple(apart), tuple(pieces))
 
 
-def _figure_row(figure: Figure, letters: Sequence[str]) -> Row:
+def _build_figure_row(figure: Figure, letters: Sequence[str]) -> Row:
     """Return the row of a figure; parameters are counts, all else is bytes."""
     values = [figure.values.get(letter) for letter in letters]
-    cells = [_figure_name(figure.path), *(_ABSENT if each is None else format_count(each) for each in values)]
+    cells = [_name_figure(figure.path), *(_ABSENT if value is None else format_count(value) for value in values)]
     is_count = figure.path.startswith("parameters.")
     for letter in letters[1:]:
-        more = figure.differences.get(letter)
-        cells.append(_ABSENT if more is None else format_count(more, signed=True))
-        cells.append("" if not more or is_count else format_bytes(more, signed=True))
-    path = _without_workload(figure.path)
+        difference = figure.differences.get(letter)
+        cells.append(_ABSENT if difference is None else format_count(difference, signed=True))
+        cells.append("" if not difference or is_count else format_bytes(difference, signed=True))
+    path = _strip_workload(figure.path)
     return row(cells, tone=Tone.KEY if path in _KEYS else Tone.PLAIN, depth=1 if path.startswith(_BREAKDOWN) else 0)
 
 
-def _without_workload(path: str) -> str:
+def _strip_workload(path: str) -> str:
     """Return a path without the name of the workload that its figure is of."""
     workload, _, rest = path.partition(".")
     return rest if workload in WORKLOADS else path
 
 
-def _setting_name(path: str) -> str:
+def _name_setting(path: str) -> str:
     """Return what people call a setting: the option that makes it, where there is one."""
-    path = _without_workload(path).removeprefix("recipe.").removeprefix("adapter.config.")
+    path = _strip_workload(path).removeprefix("recipe.").removeprefix("adapter.config.")
     if path.startswith("fit.") and path.endswith(".fits"):
         return f"fits {path[len('fit.') : -len('.fits')]}"
     return path.replace(".", " ")
 
 
-def _figure_name(path: str) -> str:
+def _name_figure(path: str) -> str:
     """Return what people call a figure."""
-    path = _without_workload(path)
+    path = _strip_workload(path)
     names = {**_NAMES, **_NAMES_OF_A_RUN}
     if path in names:
         return names[path]
@@ -199,14 +206,14 @@ def _figure_name(path: str) -> str:
 
 def _is_of_a_common_gpu(comparison: Comparison, path: str) -> bool:
     """Tell whether a path is of one of many GPUs, which nobody asked about."""
-    gpus = [each.path for each in comparison.figures if each.path.startswith("fit.")]
-    gpus += [each for each in comparison.equal if each.startswith("fit.")]
+    gpus = [figure.path for figure in comparison.figures if figure.path.startswith("fit.")]
+    gpus += [path for path in comparison.equal if path.startswith("fit.")]
     return path.startswith("fit.") and len(gpus) > _MOST_GPUS
 
 
-def _equal(comparison: Comparison) -> Iterator[Paragraph]:
+def _list_equal(comparison: Comparison) -> Iterator[Paragraph]:
     """Yield one sentence on the figures that do not differ."""
-    names = [_figure_name(path) for path in comparison.equal if not _is_of_a_common_gpu(comparison, path)]
+    names = [_name_figure(path) for path in comparison.equal if not _is_of_a_common_gpu(comparison, path)]
     if not comparison.figures:
         yield paragraph("All figures.")
     elif names:

@@ -1,8 +1,8 @@
 """What a report looks like before anybody decided how wide it is: titled sections of tables and sentences.
 
-`facts` turns a Report into a Document; the text, Markdown and HTML renderers lay the same Document out. Every string in
-it went through `errors.one_line`, so no renderer meets a line break, a control character or a direction override; the
-escaping that a format needs (Markdown, HTML) is the renderer's own.
+`sections.report` turns a Report into a Document; the text, Markdown and HTML renderers lay the same Document out. Every
+string in it went through `errors.one_line`, so no renderer meets a line break, a control character or a direction
+override; the escaping that a format needs (Markdown, HTML) is the renderer's own.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Row:
 class Table:
     """Rows under columns.
 
-    `views` are ways to print it, the widest first. A view is one or more selections of column numbers, each printed as
+    `views` are its layouts, the widest first. A view is one or more selections of column numbers, each printed as
     a table of its own; empty means all columns. A layout of limited width takes the first view that fits.
     """
 

@@ -11,7 +11,7 @@ from inspector.records.serialize import plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
-__all__ = ["SCHEMA", "render_gpus_json", "shown_gpus"]
+__all__ = ["SCHEMA", "build_gpus_document", "render_gpus_json"]
 
 SCHEMA = "inspector-gpus/1"
 
@@ -29,10 +29,10 @@ MEANINGS = (
 )
 
 
-def shown_gpus(gpus: Sequence[Gpu]) -> Document:
+def build_gpus_document(gpus: Sequence[Gpu]) -> Document:
     """Return the catalogue as a table for each family."""
     families = dict.fromkeys(gpu.family for gpu in gpus)
-    sections = [_section(family, [gpu for gpu in gpus if gpu.family == family]) for family in families]
+    sections = [_build_section(family, [gpu for gpu in gpus if gpu.family == family]) for family in families]
     return Document(
         title="GPUs that --gpu knows",
         subtitle=("names match in any case, with and without blanks and hyphens; --gpu-memory 24GiB is for others",),
@@ -48,7 +48,7 @@ def render_gpus_json(gpus: Sequence[Gpu], stream: TextIO) -> None:
     stream.write("\n")
 
 
-def _section(family: str, gpus: Sequence[Gpu]) -> Section:
+def _build_section(family: str, gpus: Sequence[Gpu]) -> Section:
     """Return the table of a family, and what a verdict on its members assumes."""
     columns = (
         column("GPU", Kind.LABEL),
@@ -60,13 +60,13 @@ def _section(family: str, gpus: Sequence[Gpu]) -> Section:
         column("context", Kind.NUMBER),
     )
     views = (((0, 1, 2, 3, 4, 5, 6),), ((0, 1, 3, 4),), ((0, 1),))
-    blocks: list[Table | Paragraph] = [Table(columns=columns, rows=tuple(map(_row, gpus)), views=views)]
+    blocks: list[Table | Paragraph] = [Table(columns=columns, rows=tuple(map(_build_row, gpus)), views=views)]
     blocks += [paragraph(text, Tone.QUIET) for text in dict.fromkeys(gpu.approximates for gpu in gpus) if text]
     return Section(title=family, blocks=tuple(blocks))
 
 
-def _row(gpu: Gpu) -> Row:
-    """Return the row of one GPU."""
+def _build_row(gpu: Gpu) -> Row:
+    """Return the row of a GPU; a fact that is not known is a dash."""
     capability = gpu.compute_capability
     return row(
         (

@@ -18,13 +18,13 @@ from inspector.records.tape import Phase
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
-__all__ = ["SCHEMA", "record", "render_measurement_json", "shown_measurement"]
+__all__ = ["SCHEMA", "build_measurement_document", "build_record", "render_measurement_json"]
 
 SCHEMA = "inspector-measurement/1"
 _ALWAYS_SHOWN = ("batch_size", "seq_len", "optimizer", "attention", "loop")
 
 
-def shown_measurement(measurement: Measurement) -> Document:
+def build_measurement_document(measurement: Measurement) -> Document:
     """Return predicted beside measured as a document."""
     gpu, versions = measurement.gpu, measurement.versions
     capability = ".".join(map(str, gpu.compute_capability))
@@ -33,24 +33,24 @@ def shown_measurement(measurement: Measurement) -> Document:
         title=f"{measurement.model['id']} on {gpu.name}",
         subtitle=(
             f"{measurement.model['class']}, {measurement.model['dtype']}, "
-            f"{measurement.adapter['peft_type'] if measurement.adapter else 'full fine-tuning'}{_packed(measurement)}; "
-            "random weights",
-            _recipe(measurement.recipe),
+            f"{measurement.adapter['peft_type'] if measurement.adapter else 'full fine-tuning'}"
+            f"{_describe_quantization(measurement)}; random weights",
+            _describe_recipe(measurement.recipe),
             f"compute capability {capability}, {format_bytes(gpu.memory_bytes)}{driver}",
         ),
-        sections=tuple(_sections(measurement)),
+        sections=tuple(_build_sections(measurement)),
         warnings=tuple(measurement.notices),
         footer=", ".join(f"{name} {version}" for name, version in versions.items()),
     )
 
 
-def record(measurement: Measurement) -> dict[str, Any]:
+def build_record(measurement: Measurement) -> dict[str, Any]:
     """Return the measurement as a JSON object; keys that do not apply are absent."""
     values = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
     shown: dict[str, Any] = {key: plain(value) for key, value in values.items() if value is not None}
     for key in ("measured", "predicted"):
         # `plain` leaves out of phases what a report of two steps has no use for.
-        shown[key]["phases"] = [_phase(phase) for phase in values[key].phases]
+        shown[key]["phases"] = [_record_phase(phase) for phase in values[key].phases]
     for key in ("differing", "notices"):
         if not shown[key]:
             del shown[key]
@@ -59,33 +59,33 @@ def record(measurement: Measurement) -> dict[str, Any]:
 
 def render_measurement_json(measurement: Measurement, stream: TextIO) -> None:
     """Write the record to `stream` as one JSON object."""
-    json.dump(record(measurement), stream, indent=2, ensure_ascii=True, default=str)
+    json.dump(build_record(measurement), stream, indent=2, ensure_ascii=True, default=str)
     stream.write("\n")
 
 
-def _phase(phase: MemoryPhase) -> dict[str, Any]:
+def _record_phase(phase: MemoryPhase) -> dict[str, Any]:
     """Return every figure of a phase."""
     return {**dataclasses.asdict(phase), "name": phase.name.value}
 
 
-def _sections(measurement: Measurement) -> Iterator[Section]:
+def _build_sections(measurement: Measurement) -> Iterator[Section]:
     """Yield the answer, the figures of every phase, and where history and tape part."""
     predicted, measured = measurement.predicted, measurement.measured
-    yield Section(title="", blocks=(_answers(predicted, measured), *_verdict(measurement)))
+    yield Section(title="", blocks=(_build_answers(predicted, measured), *_describe_verdict(measurement)))
     taken = {(phase.step, phase.name): phase for phase in measured.phases}
     pairs = [(phase, taken[phase.step, phase.name]) for phase in predicted.phases if (phase.step, phase.name) in taken]
     for title, kind in (("Allocated", "allocated"), ("Reserved", "reserved")):
         rows = [
-            _row(f"{_moment(before)}, {when}", getattr(before, key), getattr(after, key))
+            _build_row(f"{_format_moment(before)}, {when}", getattr(before, key), getattr(after, key))
             for before, after in pairs
             for when, key in (("peak", f"peak_{kind}_bytes"), ("end", f"end_{kind}_bytes"))
         ]
-        yield Section(title=f"{title} by phase", blocks=(_table(rows),))
+        yield Section(title=f"{title} by phase", blocks=(_build_table(rows),))
     if measurement.differing:
-        yield Section(title="Where the allocator's history and the tape part", blocks=_places(measurement))
+        yield Section(title="Where the allocator's history and the tape part", blocks=_build_places(measurement))
 
 
-def _packed(measurement: Measurement) -> str:
+def _describe_quantization(measurement: Measurement) -> str:
     """Return how the base is quantized, nothing where it is not."""
     if measurement.quantization is None:
         return ""
@@ -93,7 +93,7 @@ def _packed(measurement: Measurement) -> str:
     return f" on {measurement.quantization['method']}{twice}"
 
 
-def _recipe(recipe: Recipe) -> str:
+def _describe_recipe(recipe: Recipe) -> str:
     """Return the options of a recipe that are not the default, and those that one always wants to know."""
     shown = []
     for field in dataclasses.fields(recipe):
@@ -103,19 +103,21 @@ def _recipe(recipe: Recipe) -> str:
     return ", ".join(shown)
 
 
-def _answers(predicted: Figures, measured: Figures) -> Table:
-    """Return the figures that people ask for."""
+def _build_answers(predicted: Figures, measured: Figures) -> Table:
+    """Return the peaks, the end of a step and the process, predicted beside measured, in bytes."""
     rows = [
-        _row("peak allocated", predicted.peak_allocated_bytes, measured.peak_allocated_bytes),
-        _row("peak reserved", predicted.peak_reserved_bytes, measured.peak_reserved_bytes),
-        _row("end of step, allocated", predicted.end_of_step_allocated_bytes, measured.end_of_step_allocated_bytes),
+        _build_row("peak allocated", predicted.peak_allocated_bytes, measured.peak_allocated_bytes),
+        _build_row("peak reserved", predicted.peak_reserved_bytes, measured.peak_reserved_bytes),
+        _build_row(
+            "end of step, allocated", predicted.end_of_step_allocated_bytes, measured.end_of_step_allocated_bytes
+        ),
     ]
     if predicted.process_bytes is not None:
-        rows.append(_row("nvidia-smi, this process", predicted.process_bytes, measured.process_bytes))
-    return _table(rows, key=True)
+        rows.append(_build_row("nvidia-smi, this process", predicted.process_bytes, measured.process_bytes))
+    return _build_table(rows, key=True)
 
 
-def _table(rows: list[Row], *, key: bool = False) -> Table:
+def _build_table(rows: list[Row], *, key: bool = False) -> Table:
     """Return rows of predicted, measured and difference, in bytes."""
     columns = (
         column("", Kind.LABEL),
@@ -123,11 +125,11 @@ def _table(rows: list[Row], *, key: bool = False) -> Table:
         column("measured", Kind.NUMBER),
         column("difference", Kind.NUMBER),
     )
-    toned = tuple(dataclasses.replace(each, tone=Tone.KEY) for each in rows) if key else tuple(rows)
-    return Table(columns=columns, rows=toned, views=(((0, 1, 2, 3),), ((0, 1, 3),), ((0, 3),)))
+    shown = tuple(dataclasses.replace(figure, tone=Tone.KEY) for figure in rows) if key else tuple(rows)
+    return Table(columns=columns, rows=shown, views=(((0, 1, 2, 3),), ((0, 1, 3),), ((0, 3),)))
 
 
-def _row(what: str, predicted: int, measured: int | None) -> Row:
+def _build_row(what: str, predicted: int, measured: int | None) -> Row:
     """Return one figure; what could not be measured is a dash."""
     if measured is None:
         return row((what, format_count(predicted), "–", "–"))
@@ -137,9 +139,9 @@ def _row(what: str, predicted: int, measured: int | None) -> Row:
     )
 
 
-def _verdict(measurement: Measurement) -> Iterator[Paragraph]:
+def _describe_verdict(measurement: Measurement) -> Iterator[Paragraph]:
     """Yield what the difference column says: that all is 0, or the name of what differs first."""
-    if list(map(_phase, measurement.predicted.phases)) == list(map(_phase, measurement.measured.phases)):
+    if list(map(_record_phase, measurement.predicted.phases)) == list(map(_record_phase, measurement.measured.phases)):
         yield paragraph("Every peak and every end of loading and of both steps is as predicted, to the byte.", Tone.KEY)
         return
     found = measurement.telling
@@ -152,12 +154,12 @@ def _verdict(measurement: Measurement) -> Iterator[Paragraph]:
     where = f" in {found.module}" if found.module else ""
     yield paragraph(
         f"The first allocation that differs: {found.op or 'a free'}{where}, {found.phase.value} of step {found.step}; "
-        f"measured {_listed(found.measured)}, predicted {_listed(found.predicted)}.",
+        f"measured {_format_sizes(found.measured)}, predicted {_format_sizes(found.predicted)}.",
         Tone.WARN,
     )
 
 
-def _places(measurement: Measurement) -> tuple[Table, ...]:
+def _build_places(measurement: Measurement) -> tuple[Table, ...]:
     """Return the first places where history and tape part."""
     columns = (
         column("step", Kind.LABEL),
@@ -168,25 +170,25 @@ def _places(measurement: Measurement) -> tuple[Table, ...]:
     rows = [
         row(
             (
-                f"{each.step} {each.phase.value}",
-                each.op,
-                each.module,
-                f"{_listed(each.measured)}; predicted {_listed(each.predicted)}",
+                f"{place.step} {place.phase.value}",
+                place.op,
+                place.module,
+                f"{_format_sizes(place.measured)}; predicted {_format_sizes(place.predicted)}",
             )
         )
-        for each in measurement.differing
+        for place in measurement.differing
     ]
-    more = measurement.differing_count - len(rows)
-    if more > 0:
-        rows.append(row(("", f"and {more:,} more", "", "")))
+    hidden = measurement.differing_count - len(rows)
+    if hidden > 0:
+        rows.append(row(("", f"and {hidden:,} more", "", "")))
     return (Table(columns=columns, rows=tuple(rows)),)
 
 
-def _listed(sizes: Any) -> str:
+def _format_sizes(sizes: Any) -> str:
     """Return signed sizes in words."""
     return " ".join(f"{size:+,}" for size in sizes) or "nothing"
 
 
-def _moment(phase: MemoryPhase) -> str:
+def _format_moment(phase: MemoryPhase) -> str:
     """Return which phase of which step this is."""
     return "load" if phase.name is Phase.LOAD else f"step {phase.step} {phase.name.value}"

@@ -1,7 +1,7 @@
-"""A plan as a document, as JSON of schema `inspector-plan/1` and as CSV: one row for each way to train.
+"""A plan as a document, as JSON of schema `inspector-plan/1` and as CSV: a row for each candidate.
 
-The document answers first: for each method the least harmful way that fits. Then come all rows, method by method, or in
-one table where another order was asked for.
+The document answers first: for each method the least harmful candidate that fits. Then come all of them, method by
+method, or in one table where another order was asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from inspector.render.document import Document, Kind, Paragraph, Row, Section, T
 from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count
 
-__all__ = ["ORDERS", "SCHEMA", "render_plan_csv", "render_plan_json", "shown_plan", "sorted_plan"]
+__all__ = ["ORDERS", "SCHEMA", "build_plan_document", "render_plan_csv", "render_plan_json", "sort_plan"]
 
 SCHEMA = "inspector-plan/1"
 _COLUMNS = (
@@ -25,53 +25,61 @@ _COLUMNS = (
     *("largest_batch_size", "largest_seq_len", "refused"),
 )
 _UNKNOWN = "–"
-_TITLES = {"batch-size": "batch", "seq-len": "row"}
+_TITLES = {"batch-size": "max batch", "seq-len": "max seq len"}
 
 
-def _least(name: str) -> Callable[[PlanRow], Any]:
+def _sort_by_least(name: str) -> Callable[[PlanRow], Any]:
     """Return the key that puts the smallest figure first, what could not be traced last."""
-    return lambda each: (getattr(each, name) is None, getattr(each, name) or 0)
+    return lambda item: (getattr(item, name) is None, getattr(item, name) or 0)
 
 
-def _most(name: str) -> Callable[[PlanRow], Any]:
+def _sort_by_most(name: str) -> Callable[[PlanRow], Any]:
     """Return the key that puts the largest figure first and, of equal ones, the smallest total."""
-    return lambda each: (getattr(each, name) is None, -(getattr(each, name) or 0), each.total_bytes or 0)
+    return lambda item: (
+        getattr(item, name) is None,
+        -(getattr(item, name) or 0),
+        item.total_bytes or 0,
+    )
 
 
-# How rows can be ordered; `recipe` leaves them as they are.
+# How candidates can be ordered; `recipe` leaves them as they are.
 ORDERS: Mapping[str, Callable[[PlanRow], Any] | None] = {
     "recipe": None,
-    "peak": _least("peak_allocated_bytes"),
-    "total": _least("total_bytes"),
-    "headroom": _most("headroom_bytes"),
-    "batch-size": _most("largest_batch_size"),
-    "seq-len": _most("largest_seq_len"),
+    "peak": _sort_by_least("peak_allocated_bytes"),
+    "total": _sort_by_least("total_bytes"),
+    "headroom": _sort_by_most("headroom_bytes"),
+    "batch-size": _sort_by_most("largest_batch_size"),
+    "seq-len": _sort_by_most("largest_seq_len"),
 }
 
 
-def sorted_plan(plan: Plan, order: str) -> tuple[PlanRow, ...]:
-    """Return the rows in one of the orders."""
+def sort_plan(plan: Plan, order: str) -> tuple[PlanRow, ...]:
+    """Return the candidates in one of `ORDERS`."""
     key = ORDERS[order]
     return tuple(plan.rows) if key is None else tuple(sorted(plan.rows, key=key))
 
 
-def shown_plan(plan: Plan, order: str) -> Document:
-    """Return the answers, the rows, and what their columns mean."""
-    names = _method_names(plan)
-    present = list(dict.fromkeys(each.method for each in plan.rows))
+def build_plan_document(plan: Plan, order: str) -> Document:
+    """Return an answer for each method, all candidates in one of `ORDERS`, and what the columns mean."""
+    names = _name_methods(plan)
+    present = list(dict.fromkeys(item.method for item in plan.rows))
     if order == "recipe":
         sections = [
-            _section(
-                plan, names[method], [(", ".join(each.levers), each) for each in plan.rows if each.method is method]
+            _build_section(
+                plan,
+                names[method],
+                [(", ".join(item.levers), item) for item in plan.rows if item.method is method],
             )
             for method in present
         ]
     else:
-        rows = [(f"{names[each.method]}: {', '.join(each.levers)}", each) for each in sorted_plan(plan, order)]
-        sections = [_section(plan, f"All ways, by {order}", rows)]
+        rows = [(f"{names[item.method]}: {', '.join(item.levers)}", item) for item in sort_plan(plan, order)]
+        sections = [_build_section(plan, f"All candidates, by {order}", rows)]
     answers = Table(
         columns=(column("", Kind.LABEL), column("", Kind.WORDS)),
-        rows=tuple(_answer(names[method], [each for each in plan.rows if each.method is method]) for method in present),
+        rows=tuple(
+            _build_answer(names[method], [item for item in plan.rows if item.method is method]) for method in present
+        ),
     )
     usable = f"{plan.gpu}: {format_bytes(plan.usable_bytes)} usable of {format_bytes(plan.memory_bytes)}"
     return Document(
@@ -80,7 +88,7 @@ def shown_plan(plan: Plan, order: str) -> Document:
         sections=(
             Section(title="", blocks=(answers,)),
             *sections,
-            Section(title="What the columns mean", blocks=tuple(_meanings(plan))),
+            Section(title="What the columns mean", blocks=tuple(_explain_columns(plan))),
         ),
         warnings=tuple(paragraph(notice).text for notice in plan.warnings),
         footer=one_line(", ".join(f"{name} {version}" for name, version in plan.versions.items())),
@@ -89,18 +97,18 @@ def shown_plan(plan: Plan, order: str) -> Document:
 
 def render_plan_json(plan: Plan, order: str, stream: TextIO) -> None:
     """Write the plan to `stream` as one JSON object."""
-    content = {"schema": SCHEMA, **plain(plan), "rows": [plain(each) for each in sorted_plan(plan, order)]}
+    content = {"schema": SCHEMA, **plain(plan), "rows": [plain(item) for item in sort_plan(plan, order)]}
     json.dump(content, stream, indent=2, ensure_ascii=True)
     stream.write("\n")
 
 
 def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
-    """Write a line for each row below a line of titles; what is not known is empty."""
-    rows = [plain(row) for row in sorted_plan(plan, order)]
+    """Write a line for each candidate below a line of titles; what is not known is empty."""
+    rows = [plain(row) for row in sort_plan(plan, order)]
     write_csv([_COLUMNS, *([row.get(name) for name in _COLUMNS] for row in rows)], stream)
 
 
-def _method_names(plan: Plan) -> Mapping[Method, str]:
+def _name_methods(plan: Plan) -> Mapping[Method, str]:
     """Return what people call each method with the adapters of this plan."""
     adapter = one_line(plan.adapter, 40)
     is_lora = adapter == "LORA"
@@ -111,88 +119,98 @@ def _method_names(plan: Plan) -> Mapping[Method, str]:
     }
 
 
-def _answer(method: str, rows: Sequence[PlanRow]) -> Row:
-    """Say the least harmful way of a method that fits, or how far away the smallest is."""
-    traced = [each for each in rows if each.total_bytes is not None and each.headroom_bytes is not None]
-    fitting = next((each for each in traced if each.fits), None)
+def _build_answer(method: str, rows: Sequence[PlanRow]) -> Row:
+    """Return the least harmful candidate of a method that fits, or how many bytes the nearest one lacks."""
+    traced = [item for item in rows if item.total_bytes is not None and item.headroom_bytes is not None]
+    fitting = next((item for item in traced if item.fits), None)
     if fitting is not None:
-        words = f"fits with {format_bytes(fitting.headroom_bytes or 0)} to spare{_up_to(fitting)}: {fitting.options}"
+        spare = f"{format_bytes(fitting.headroom_bytes or 0)} to spare{_describe_growth(fitting)}"
+        words = f"fits with {spare}: {fitting.options}"
         return row((method, words), tone=Tone.KEY)
     if not traced:
         return row((method, f"not traced: {rows[0].refused}"), tone=Tone.QUIET)
-    least = max(traced, key=lambda each: each.headroom_bytes or 0)
+    least = max(traced, key=lambda item: item.headroom_bytes or 0)
     missing = format_bytes(-(least.headroom_bytes or 0))
-    smaller = next((each for each in traced if each.largest_seq_len), None)
+    smaller = next((item for item in traced if item.largest_seq_len), None)
     instead = (
-        "" if smaller is None else f"; with rows of {format_count(smaller.largest_seq_len or 0)}: {smaller.options}"
+        ""
+        if smaller is None
+        else f"; with sequences of {format_count(smaller.largest_seq_len or 0)}: {smaller.options}"
     )
     return row((method, f"does not fit, {missing} are missing at least ({', '.join(least.levers)}){instead}"))
 
 
-def _up_to(each: PlanRow) -> str:
-    """Say how far the batch and the rows of a way can grow, each alone."""
+def _describe_growth(candidate: PlanRow) -> str:
+    """Return the largest batch size and sequence length of a candidate in words, each found alone."""
     words = ""
-    if each.largest_batch_size is not None:
-        words += f", batch up to {format_count(each.largest_batch_size)}"
-    if each.largest_seq_len is not None:
-        words += f"{' or' if words else ','} rows up to {format_count(each.largest_seq_len)}"
+    if candidate.largest_batch_size is not None:
+        words += f", batch up to {format_count(candidate.largest_batch_size)}"
+    if candidate.largest_seq_len is not None:
+        words += f"{' or' if words else ','} sequences up to {format_count(candidate.largest_seq_len)}"
     return words
 
 
-def _section(plan: Plan, title: str, rows: Sequence[tuple[str, PlanRow]]) -> Section:
-    """Return a table of rows, each with what it is called, and why some were not traced."""
+def _build_section(plan: Plan, title: str, rows: Sequence[tuple[str, PlanRow]]) -> Section:
+    """Return a table of named candidates, and why some were not traced."""
     columns = (
         column("", Kind.WORDS),
         column("fits", Kind.LABEL),
         column("peak", Kind.NUMBER),
         column("total", Kind.NUMBER),
         column("headroom", Kind.NUMBER),
-        *(column(_TITLES[each], Kind.NUMBER) for each in plan.quantities),
+        *(column(_TITLES[quantity], Kind.NUMBER) for quantity in plan.quantities),
     )
     largest = tuple(range(5, len(columns)))
-    views = ((tuple(range(len(columns))),), ((0, 1, 3, *largest),), ((0, 1, 3),))
-    table = Table(columns=columns, rows=tuple(_row(plan, name, each) for name, each in rows), views=views)
+    verdict = (0, 1, 3)
+    views = (
+        (tuple(range(len(columns))),),
+        ((*verdict, *largest),),
+        (verdict, (0, *largest)) if largest else (verdict,),
+        (verdict, *((0, index) for index in largest)),
+    )
+    table = Table(columns=columns, rows=tuple(_build_row(plan, name, item) for name, item in rows), views=views)
     refusals: dict[str, list[str]] = {}
-    for name, each in rows:
-        if each.refused is not None:
-            refusals.setdefault(each.refused, []).append(name)
+    for name, item in rows:
+        if item.refused is not None:
+            refusals.setdefault(item.refused, []).append(name)
     reasons = [paragraph(f"Not traced: {'; '.join(names)}. {why}", Tone.QUIET) for why, names in refusals.items()]
     return Section(title=one_line(title), blocks=(table, *reasons))
 
 
-def _row(plan: Plan, name: str, each: PlanRow) -> Row:
-    """Return one way to train."""
-    if each.total_bytes is None or each.headroom_bytes is None or each.peak_allocated_bytes is None:
+def _build_row(plan: Plan, name: str, candidate: PlanRow) -> Row:
+    """Return the row of a candidate; what was not traced is a dash."""
+    if candidate.total_bytes is None or candidate.headroom_bytes is None or candidate.peak_allocated_bytes is None:
         return row((name, *[_UNKNOWN] * (4 + len(plan.quantities))), tone=Tone.QUIET)
-    largest = {"batch-size": each.largest_batch_size, "seq-len": each.largest_seq_len}
+    largest = {"batch-size": candidate.largest_batch_size, "seq-len": candidate.largest_seq_len}
     found = [largest[quantity] for quantity in plan.quantities]
     cells = (
         name,
-        "yes" if each.fits else "no",
-        format_bytes(each.peak_allocated_bytes),
-        format_bytes(each.total_bytes),
-        format_bytes(each.headroom_bytes, signed=True),
+        "yes" if candidate.fits else "no",
+        format_bytes(candidate.peak_allocated_bytes),
+        format_bytes(candidate.total_bytes),
+        format_bytes(candidate.headroom_bytes, signed=True),
         *(_UNKNOWN if value is None else format_count(value) for value in found),
     )
-    return row(cells, tone=Tone.KEY if each.fits else Tone.PLAIN)
+    return row(cells, tone=Tone.KEY if candidate.fits else Tone.PLAIN)
 
 
-def _meanings(plan: Plan) -> Iterator[Paragraph]:
+def _explain_columns(plan: Plan) -> Iterator[Paragraph]:
     """Yield what the figures are, and the options behind the words."""
     largest = (
-        " Batch is the most rows of a micro-batch that fit, row the most tokens of a row in steps of 64, each with all "
-        "else as it is; 0 where not even the least fits."
+        " Max batch is the largest batch size that fits, max seq len the largest sequence length in steps of 64, each "
+        "with all else as it is; 0 where not even the least fits."
         if plan.quantities
         else ""
     )
     yield paragraph(
         "Peak is what torch allocates at most, total what nvidia-smi would show. Headroom is what stays unreserved of "
-        f"the usable memory; below zero, what is missing at least.{largest} Each row was traced; --json has the bytes.",
+        f"the usable memory; below zero, what is missing at least.{largest} Each candidate was traced; --json has the "
+        "bytes.",
         Tone.QUIET,
     )
     yield paragraph(
         "Names of optimizers go with --optimizer, flash_attention_2 with --attention; checkpointing is "
         "--gradient-checkpointing, adapter in the base's dtype --no-autocast-adapter-dtype. --json and --format csv "
-        "have the options of each row.",
+        "have the options of each candidate.",
         Tone.QUIET,
     )

@@ -18,14 +18,14 @@ import pytest
 from inspector.cli.console import render_document
 from inspector.hardware.catalogue import catalogue
 from inspector.render.comparison import (
+    build_comparison_document,
     render_comparison_csv,
     render_comparison_json,
-    shown_comparison,
 )
 from inspector.render.document import Document
-from inspector.render.gpus import shown_gpus
-from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
-from inspector.render.sections.report import document
+from inspector.render.gpus import build_gpus_document
+from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
+from inspector.render.sections.report import build_report_document
 from inspector.render.writers.json import render_json
 from tests.golden.render_plans import PLAN, THREE, TWO
 from tests.golden.render_reports import REPORTS
@@ -71,28 +71,30 @@ def test_output_is_the_golden_file(name: str, suffix: str) -> None:
     """Every line is the one that was read and found good."""
     report = REPORTS[name]
     is_json = suffix == "json"
-    text = written(functools.partial(render_json, report)) if is_json else printed(document(report), suffix)
+    text = (
+        written(functools.partial(render_json, report)) if is_json else printed(build_report_document(report), suffix)
+    )
     check_golden(f"{name}.{suffix}", text)
 
 
 @pytest.mark.parametrize("suffix", ["txt", "60.txt", "md"])
 def test_the_list_of_gpus_is_the_golden_file(suffix: str) -> None:
     """A figure of the catalogue that changes is seen in review; its JSON is the TOML in other words."""
-    check_golden(f"gpus.{suffix}", printed(shown_gpus(catalogue()), suffix))
+    check_golden(f"gpus.{suffix}", printed(build_gpus_document(catalogue()), suffix))
 
 
 # What is written of a plan, as it comes and in another order, and of comparisons of two reports and of three.
 OTHERS: dict[str, Callable[[], str]] = {
-    "plan.txt": lambda: printed(shown_plan(PLAN, "recipe"), "txt"),
-    "plan.60.txt": lambda: printed(shown_plan(PLAN, "recipe"), "60.txt"),
-    "plan-by-seq-len.txt": lambda: printed(shown_plan(PLAN, "seq-len"), "txt"),
-    "plan.md": lambda: printed(shown_plan(PLAN, "recipe"), "md"),
+    "plan.txt": lambda: printed(build_plan_document(PLAN, "recipe"), "txt"),
+    "plan.60.txt": lambda: printed(build_plan_document(PLAN, "recipe"), "60.txt"),
+    "plan-by-seq-len.txt": lambda: printed(build_plan_document(PLAN, "seq-len"), "txt"),
+    "plan.md": lambda: printed(build_plan_document(PLAN, "recipe"), "md"),
     "plan.json": lambda: written(functools.partial(render_plan_json, PLAN, "recipe")),
     "plan.csv": lambda: written(functools.partial(render_plan_csv, PLAN, "total")),
-    "comparison.txt": lambda: printed(shown_comparison(TWO), "txt"),
-    "comparison.60.txt": lambda: printed(shown_comparison(TWO), "60.txt"),
-    "comparison-of-three.txt": lambda: printed(shown_comparison(THREE), "txt"),
-    "comparison.md": lambda: printed(shown_comparison(TWO), "md"),
+    "comparison.txt": lambda: printed(build_comparison_document(TWO), "txt"),
+    "comparison.60.txt": lambda: printed(build_comparison_document(TWO), "60.txt"),
+    "comparison-of-three.txt": lambda: printed(build_comparison_document(THREE), "txt"),
+    "comparison.md": lambda: printed(build_comparison_document(TWO), "md"),
     "comparison.json": lambda: written(functools.partial(render_comparison_json, THREE)),
     "comparison.csv": lambda: written(functools.partial(render_comparison_csv, THREE)),
 }

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from inspector.render.comparison import (
+    build_comparison_document,
     render_comparison_csv,
     render_comparison_json,
-    shown_comparison,
 )
-from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
-from inspector.render.sections.report import document
+from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
+from inspector.render.sections.report import build_report_document
 from inspector.render.writers.html import render_html
 from inspector.render.writers.json import render_json
-from inspector.render.writers.markdown import escaped, write_markdown
+from inspector.render.writers.markdown import escape_markdown, write_markdown
 from inspector.render.writers.text import write_text
 from tests.golden.render_plans import HOSTILE_COMPARISON, HOSTILE_PLAN
 from tests.golden.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
@@ -28,8 +28,8 @@ from tests.golden.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
 def outputs() -> dict[str, str]:
     """Return the hostile report in every format."""
     text, markdown, as_json = io.StringIO(), io.StringIO(), io.StringIO()
-    write_text(document(HOSTILE), width=200, color=False, stream=text)
-    write_markdown(document(HOSTILE), markdown)
+    write_text(build_report_document(HOSTILE), width=200, color=False, stream=text)
+    write_markdown(build_report_document(HOSTILE), markdown)
     render_json(HOSTILE, as_json)
     return {
         "text": text.getvalue(),
@@ -64,7 +64,9 @@ def test_rich_markup_and_emoji_codes_are_printed_as_they_are() -> None:
 def test_a_plan_and_a_comparison_write_no_control_character_and_start_no_element(what: str) -> None:
     """In any of their formats."""
     text, markdown, as_json, table = (io.StringIO() for _ in range(4))
-    shown = shown_plan(HOSTILE_PLAN, "recipe") if what == "plan" else shown_comparison(HOSTILE_COMPARISON)
+    shown = (
+        build_plan_document(HOSTILE_PLAN, "recipe") if what == "plan" else build_comparison_document(HOSTILE_COMPARISON)
+    )
     write_text(shown, width=200, color=False, stream=text)
     write_markdown(shown, markdown)
     if what == "plan":
@@ -93,7 +95,7 @@ def test_json_carries_the_text_unchanged() -> None:
 def test_markdown_tables_keep_their_columns(name: str) -> None:
     """All lines of a table have the same number of cells."""
     stream = io.StringIO()
-    write_markdown(document(REPORTS[name]), stream)
+    write_markdown(build_report_document(REPORTS[name]), stream)
     for table in re.findall(r"(?:^\|.*\n)+", stream.getvalue(), flags=re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
@@ -120,7 +122,7 @@ def test_markdown_tables_keep_their_columns(name: str) -> None:
 )
 def test_markdown_escapes_what_has_a_meaning(text: str, expected: str) -> None:
     """A character with a meaning in GitHub Markdown loses it; names stay readable."""
-    assert escaped(text) == expected
+    assert escape_markdown(text) == expected
 
 
 class _Checker(HTMLParser):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.records.report import Report
-from inspector.render.sections.report import document
+from inspector.render.sections.report import build_report_document
 from inspector.render.writers.text import write_text
 from tests.golden.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
@@ -25,7 +25,7 @@ PAIR = re.compile(rf"({NUMBER}) +[-+]?[\d.]+ (?:B|[KMGTPE]iB)(?= |$)")
 def text_of(report: Report, width: int = 100, *, color: bool = False) -> str:
     """Return the report as text."""
     stream = io.StringIO()
-    write_text(document(report), width=width, color=color, stream=stream)
+    write_text(build_report_document(report), width=width, color=color, stream=stream)
     return stream.getvalue()
 
 
@@ -184,7 +184,7 @@ def test_a_stream_without_blocks_gets_ascii(name: str, encoding: str) -> None:
     """Nothing is written that the stream's encoding lacks, bars are made of `#`, and the widths stay."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
-    write_text(document(REPORTS[name]), width=80, color=False, stream=stream)
+    write_text(build_report_document(REPORTS[name]), width=80, color=False, stream=stream)
     stream.flush()
     text = raw.getvalue().decode(encoding)
     assert "###" in text

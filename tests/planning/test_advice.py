@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inspector.planning.advice import apply_change, list_changes, options_text
+from inspector.planning.advice import apply_change, format_options, list_changes
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.source import ServedFrom, SourceFiles
@@ -36,7 +36,7 @@ def run(request: Request, source: SourceFiles | None) -> ResolvedRun:
 
 def offered(source: SourceFiles | None = None, **fields: Any) -> list[str]:
     """Return what is offered for a request, as options."""
-    return [options_text(change) for change in list_changes(run(Request(model="x", **fields), source))]
+    return [format_options(change) for change in list_changes(run(Request(model="x", **fields), source))]
 
 
 def test_full_fine_tuning_is_made_smaller_before_something_else_is_trained() -> None:

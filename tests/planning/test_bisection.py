@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.planning.bisection import MOST_TRIALS, Bounds, largest
+from inspector.planning.bisection import MOST_TRIALS, Bounds, bisect_largest
 
 
 def brute_force(border: int, most: int) -> int:
@@ -27,7 +27,7 @@ def test_the_border_is_found_wherever_it_lies_and_whatever_the_hint(
 
     for hint in (lambda _low, _high: None, lambda _low, _high: hinted):
         asked.clear()
-        bounds = largest(fits, start=start, most=most, hint=hint, most_trials=1_000)
+        bounds = bisect_largest(fits, start=start, most=most, hint=hint, most_trials=1_000)
         expected = brute_force(border, most)
         assert bounds == Bounds(fits=expected, fails=expected + 1, trials=len(asked))
         assert len(set(asked)) == len(asked)
@@ -37,23 +37,23 @@ def test_the_border_is_found_wherever_it_lies_and_whatever_the_hint(
 @pytest.mark.parametrize(("border", "trials"), [(1, 2), (2, 4), (5, 6), (17, 10), (63, 12)])
 def test_without_a_hint_trials_double_and_halve(border: int, trials: int) -> None:
     """17: 1, 2, 4, 8, 16, 32 and then 24, 20, 18, 17."""
-    assert largest(lambda value: value <= border, start=1, most=2**24) == Bounds(
+    assert bisect_largest(lambda value: value <= border, start=1, most=2**24) == Bounds(
         fits=border, fails=border + 1, trials=trials
     )
 
 
 def test_a_right_hint_takes_two_trials_more() -> None:
     """The start, the value itself, and the next one."""
-    bounds = largest(lambda value: value <= 51_234, start=1_024, most=2**24, hint=lambda _low, _high: 51_234)
+    bounds = bisect_largest(lambda value: value <= 51_234, start=1_024, most=2**24, hint=lambda _low, _high: 51_234)
     assert bounds == Bounds(fits=51_234, fails=51_235, trials=3)
 
 
 def test_a_search_that_is_cut_short_says_what_it_knows() -> None:
     """After 12 trials from 1 upwards: 2^11 fits, and nothing failed."""
-    bounds = largest(lambda value: value <= 10**6, start=1, most=2**24)
+    bounds = bisect_largest(lambda value: value <= 10**6, start=1, most=2**24)
     assert bounds == Bounds(fits=2**11, fails=2**24 + 1, trials=MOST_TRIALS)
 
 
 def test_the_end_of_the_range_can_fit() -> None:
     """Then nothing fails within it."""
-    assert largest(lambda _value: True, start=3, most=10) == Bounds(fits=10, fails=11, trials=3)  # 3, 6, 10
+    assert bisect_largest(lambda _value: True, start=3, most=10) == Bounds(fits=10, fails=11, trials=3)  # 3, 6, 10

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.planning.fewest_changes import fitting_changes
+from inspector.planning.fewest_changes import find_fitting_changes
 
 
 class Step:
@@ -28,7 +28,7 @@ class Step:
 
     def found(self) -> list[tuple[int, ...]]:
         """Return what is found."""
-        return fitting_changes(len(self.savings), 100, self)
+        return find_fitting_changes(len(self.savings), 100, self)
 
 
 def test_the_least_harmful_change_that_does_comes_first_then_the_others_that_do_alone() -> None:

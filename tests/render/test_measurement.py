@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # s
 
 from inspector.records.measurement import Differing
 from inspector.records.tape import Phase
-from inspector.render.measurement import record, render_measurement_json, shown_measurement
+from inspector.render.measurement import build_measurement_document, build_record, render_measurement_json
 from inspector.render.writers.text import write_text
 from tests.contracts.json_table import DOCS
 from tests.measure.measurements import GIB, measurement
@@ -18,7 +18,7 @@ from tests.measure.measurements import GIB, measurement
 def text(**changes: object) -> str:
     """Return what a measurement looks like on 100 columns."""
     stream = io.StringIO()
-    write_text(shown_measurement(measurement(**changes)), width=100, color=False, stream=stream)  # type: ignore[arg-type]
+    write_text(build_measurement_document(measurement(**changes)), width=100, color=False, stream=stream)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
@@ -68,7 +68,7 @@ def test_the_record_follows_its_schema() -> None:
         measurement(extra=1, process_bytes=5, differing=[place]),
         measurement(quantization=packed),
     ):
-        written = json.loads(json.dumps(record(found)))
+        written = json.loads(json.dumps(build_record(found)))
         Draft202012Validator(schema).validate(written)
         assert written.keys() <= schema["properties"].keys()
         assert written["gpu"].keys() <= schema["properties"]["gpu"]["properties"].keys()
@@ -78,7 +78,7 @@ def test_the_record_has_every_figure_and_no_nulls() -> None:
     stream = io.StringIO()
     render_measurement_json(measurement(extra=1), stream)
     found = json.loads(stream.getvalue())
-    assert found == json.loads(json.dumps(record(measurement(extra=1))))
+    assert found == json.loads(json.dumps(build_record(measurement(extra=1))))
     assert (found["schema"], found["source"]) == ("inspector-measurement/1", "inspect measure")
     assert found["measured"]["phases"][1] == {
         "name": "forward",

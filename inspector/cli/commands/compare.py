@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from inspector.cli.compared_requests import Recipes, read_recipes
-from inspector.cli.console import progress_shown, render_document
+from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
 from inspector.cli.option_names import name_options
-from inspector.cli.options import FORMATS, Job, complete_model, parameters_without
-from inspector.cli.output import opened
+from inspector.cli.options import FORMATS, Job, complete_model, list_parameters_without
+from inspector.cli.output import open_output
 from inspector.errors import UsageError
 
 __all__ = ["compare"]
@@ -23,7 +23,7 @@ __all__ = ["compare"]
 _NOT_OF_A_COMPARISON = ("model", "fit", "advice", "depth", "format_")
 
 
-@subcommand(parameters_without(*_NOT_OF_A_COMPARISON))
+@subcommand(list_parameters_without(*_NOT_OF_A_COMPARISON))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model)
 @click.option(
     "--with",
@@ -55,18 +55,18 @@ def compare(models: tuple[str, ...], others: tuple[str, ...], format_: str | Non
 
 def _compare(recipes: Recipes, job: Job) -> int:
     """Inspect the recipes, print or write what differs, and return the exit code."""
-    from inspector.pipeline import compare as made_of
-    from inspector.render.comparison import render_comparison_csv, render_comparison_json, shown_comparison
+    from inspector.pipeline import compare as compare_recipes
+    from inspector.render.comparison import build_comparison_document, render_comparison_csv, render_comparison_json
 
-    with progress_shown(shown=job.progress, color=job.color) as progress:
-        comparison, fits = made_of(recipes, progress)
+    with show_progress(shown=job.progress, color=job.color) as progress:
+        comparison, fits = compare_recipes(recipes, progress)
     warnings = [dataclasses.replace(warning, message=name_options(warning.message)) for warning in comparison.warnings]
     comparison = dataclasses.replace(comparison, warnings=warnings)
-    with opened(job.output) as stream:
+    with open_output(job.output) as stream:
         if job.format == "json":
             render_comparison_json(comparison, stream)
         elif job.format == "csv":
             render_comparison_csv(comparison, stream)
         else:
-            render_document(shown_comparison(comparison), job.format, stream, color=job.color)
+            render_document(build_comparison_document(comparison), job.format, stream, color=job.color)
     return ExitCode.DONE if fits else ExitCode.DOES_NOT_FIT

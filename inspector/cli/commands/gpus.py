@@ -10,8 +10,8 @@ import click
 from inspector.cli.console import render_document
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
-from inspector.cli.options import FORMATS, complete_file, format_of
-from inspector.cli.output import opened, writable
+from inspector.cli.options import FORMATS, choose_format, complete_file
+from inspector.cli.output import check_output, open_output
 
 __all__ = ["gpus"]
 
@@ -26,17 +26,17 @@ def gpus(as_json: bool, format_: str | None, output: str | None, no_color: bool)
 
     The names of the list are matched in any case, with and without blanks and hyphens: a100-80gb, rtx4090, 4090.
     """
-    return functools.partial(_list_gpus, format_of(as_json, format_), writable(output), color=not no_color)
+    return functools.partial(_list_gpus, choose_format(as_json, format_), check_output(output), color=not no_color)
 
 
 def _list_gpus(format_: str, output: Path | None, *, color: bool) -> int:
     """Print or write the catalogue of GPUs, and return the exit code."""
     from inspector.hardware.catalogue import catalogue
-    from inspector.render.gpus import render_gpus_json, shown_gpus
+    from inspector.render.gpus import build_gpus_document, render_gpus_json
 
-    with opened(output) as stream:
+    with open_output(output) as stream:
         if format_ == "json":
             render_gpus_json(catalogue(), stream)
         else:
-            render_document(shown_gpus(catalogue()), format_, stream, color=color)
+            render_document(build_gpus_document(catalogue()), format_, stream, color=color)
     return ExitCode.DONE

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from inspector.cli.console import progress_shown, render_document
-from inspector.cli.exit_codes import ExitCode, exit_code_if_all_fit
+from inspector.cli.console import render_document, show_progress
+from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
-from inspector.cli.option_names import name_options_in
-from inspector.cli.options import PARAMETERS, Job, job_of
-from inspector.cli.output import opened
+from inspector.cli.option_names import name_options_in_notices
+from inspector.cli.options import PARAMETERS, Job, build_job
+from inspector.cli.output import open_output
 from inspector.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,35 +40,35 @@ def command(model: str, **options: Any) -> Work:
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
 
-    Other commands: `inspect gpus` lists the GPUs that --gpu knows, `inspect plan MODEL --gpu NAME` goes through ways to
-    train on one, `inspect compare MODEL --with OPTIONS` sets recipes side by side, `inspect measure MODEL` runs the
+    Other commands: `inspect gpus` lists the GPUs that --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes
+    to train on one, `inspect compare MODEL --with OPTIONS` sets recipes side by side, `inspect measure MODEL` runs the
     step on the GPU at hand and prints predicted beside measured. A directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
-    return functools.partial(_inspect, job_of(model=model, **options))
+    return functools.partial(_inspect, build_job(model=model, **options))
 
 
 def _inspect(job: Job) -> int:
     """Inspect, print or write the report, and return the exit code."""
     from inspector.pipeline import run
 
-    with progress_shown(shown=job.progress, color=job.color) as progress:
+    with show_progress(shown=job.progress, color=job.color) as progress:
         report = run(job.request, progress)
-    with opened(job.output) as stream:
+    with open_output(job.output) as stream:
         _render(report, job.format, stream, color=job.color)
     named = bool(job.request.gpus or job.request.gpu_memory)
-    return exit_code_if_all_fit(verdict.fits for verdict in report.fit or ()) if named else ExitCode.DONE
+    return choose_code_if_all_fit(verdict.fits for verdict in report.fit or ()) if named else ExitCode.DONE
 
 
 def _render(report: Report, format_: str, stream: TextIO, *, color: bool) -> None:
     """Write the report in the format asked for; its warnings name options."""
-    report = dataclasses.replace(report, warnings=name_options_in(report.warnings))
+    report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
     if format_ == "json":
         from inspector.render.writers.json import render_json
 
         render_json(report, stream)
     else:
-        from inspector.render.sections.report import document
+        from inspector.render.sections.report import build_report_document
 
-        render_document(document(report), format_, stream, color=color)
+        render_document(build_report_document(report), format_, stream, color=color)

@@ -6,12 +6,12 @@ import dataclasses
 import functools
 from typing import Any
 
-from inspector.cli.console import progress_shown, render_document
+from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
 from inspector.cli.option_names import name_options
-from inspector.cli.options import Job, job_of, parameters_without
-from inspector.cli.output import opened
+from inspector.cli.options import Job, build_job, list_parameters_without
+from inspector.cli.output import open_output
 
 __all__ = ["measure"]
 
@@ -19,7 +19,7 @@ __all__ = ["measure"]
 _NOT_OF_A_RUN = ("torch", "gpus_", "gpu_memory", "fit", "advice", "count_only", "depth")
 
 
-@subcommand(parameters_without(*_NOT_OF_A_RUN))
+@subcommand(list_parameters_without(*_NOT_OF_A_RUN))
 def measure(**options: Any) -> Work:
     """Run the step of MODEL for real on the CUDA GPU at hand, and print predicted beside measured.
 
@@ -41,21 +41,21 @@ def measure(**options: Any) -> Work:
         "advice": False,
         "count_only": False,
     }
-    return functools.partial(_measure, job_of(**unused, depth=0, **options))
+    return functools.partial(_measure, build_job(**unused, depth=0, **options))
 
 
 def _measure(job: Job) -> int:
     """Measure, print or write predicted beside measured, and return the exit code."""
-    from inspector.pipeline import measure as measured
-    from inspector.render.measurement import render_measurement_json, shown_measurement
+    from inspector.pipeline import measure as measure_step
+    from inspector.render.measurement import build_measurement_document, render_measurement_json
 
-    with progress_shown(shown=job.progress, color=job.color) as progress:
-        measurement = measured(job.request, progress)
+    with show_progress(shown=job.progress, color=job.color) as progress:
+        measurement = measure_step(job.request, progress)
     notices = [name_options(notice) for notice in measurement.notices]
     measurement = dataclasses.replace(measurement, notices=notices)
-    with opened(job.output) as stream:
+    with open_output(job.output) as stream:
         if job.format == "json":
             render_measurement_json(measurement, stream)
         else:
-            render_document(shown_measurement(measurement), job.format, stream, color=job.color)
+            render_document(build_measurement_document(measurement), job.format, stream, color=job.color)
     return ExitCode.DONE

@@ -1,4 +1,4 @@
-"""`inspect plan`: ways to train a model on one card."""
+"""`inspect plan`: candidate recipes to train a model on one card."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli.console import progress_shown, render_document
-from inspector.cli.exit_codes import exit_code_if_any_fits
+from inspector.cli.console import render_document, show_progress
+from inspector.cli.exit_codes import choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
 from inspector.cli.option_names import name_options
-from inspector.cli.options import FORMATS, Job, job_of, parameters_without
-from inspector.cli.output import opened
+from inspector.cli.options import FORMATS, Job, build_job, list_parameters_without
+from inspector.cli.output import open_output
 from inspector.errors import UsageError
 from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.runtime.patches import replace_item, restoring
@@ -29,32 +29,33 @@ _NOT_OF_A_PLAN = (
     *("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant", "autocast_adapter_dtype"),
     *("workload", "fit", "advice", "count_only", "depth", "format_"),
 )
-# What the rows of a plan can be searched for.
+# What can be searched for each candidate of a plan.
 _SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "seq-len": ("seq-len",), "none": ()}
 
 
-@subcommand(parameters_without(*_NOT_OF_A_PLAN))
+@subcommand(list_parameters_without(*_NOT_OF_A_PLAN))
 @click.option("--format", "format_", type=click.Choice((*FORMATS, "csv")), help="How to print it; default: text.")
 @click.option(
     "--fit",
     type=click.Choice(tuple(_SEARCHED)),
     default="both",
     show_default=True,
-    help="Of what to search the largest value that fits, in each row; none is quick.",
+    help="Of what to search the largest value that fits, for each candidate; none is quick.",
 )
 @click.option(
     "--sort",
     type=click.Choice(("recipe", "peak", "total", "headroom", "batch-size", "seq-len")),
     default="recipe",
     show_default=True,
-    help="Order of the rows: as the recipes come, the smallest peak or total first, or the most of the others.",
+    help="Order of the candidates: as the recipes come, smallest peak or total first, or largest of the others first.",
 )
 def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
-    """Say in which ways MODEL can be trained on a GPU, what each takes, and the largest batch and row that fit.
+    """List recipes to train MODEL on a GPU: what each takes, and the largest batch size and sequence length that fit.
 
-    Ways are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that adapter
-    on weights in 4 bits (--quantization says in which form; none leaves them out), with the optimizers and switches
-    that save memory: 24, where the model can have all of them. Each is traced, and each value that is searched, too.
+    Recipes are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that
+    adapter on weights in 4 bits (--quantization says in which form; none leaves them out), with the optimizers and
+    switches that save memory: 24, where the model can have all of them. Each is traced, and each value that is
+    searched, too.
 
     \b
     inspect plan Qwen/Qwen2.5-7B --gpu 4090
@@ -72,30 +73,30 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
         "use_reentrant": False,
         "autocast_adapter_dtype": True,
     }
-    job = job_of(depth=0, fit=None, advice=False, count_only=False, **shared, **options)
+    job = build_job(depth=0, fit=None, advice=False, count_only=False, **shared, **options)
     return functools.partial(_plan, dataclasses.replace(job, format="csv") if csv else job, _SEARCHED[fit], sort)
 
 
 def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
-    """Trace the ways to train, print or write them, and return the exit code."""
-    from inspector.pipeline import plan as planned
-    from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
+    """Trace the candidates, print or write them, and return the exit code."""
+    from inspector.pipeline import plan as build_plan
+    from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
 
-    with restoring(), progress_shown(shown=job.progress, color=job.color) as progress:
-        # The ways are traced in forked processes, which a driver that was woken up does not survive. No GPU is used.
+    with restoring(), show_progress(shown=job.progress, color=job.color) as progress:
+        # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
-        made = _with_options_named(planned(job.request, quantities, progress))
-    with opened(job.output) as stream:
+        result = _name_options_in_plan(build_plan(job.request, quantities, progress))
+    with open_output(job.output) as stream:
         if job.format == "json":
-            render_plan_json(made, order, stream)
+            render_plan_json(result, order, stream)
         elif job.format == "csv":
-            render_plan_csv(made, order, stream)
+            render_plan_csv(result, order, stream)
         else:
-            render_document(shown_plan(made, order), job.format, stream, color=job.color)
-    return exit_code_if_any_fits(row.fits for row in made.rows)
+            render_document(build_plan_document(result, order), job.format, stream, color=job.color)
+    return choose_code_if_any_fits(row.fits for row in result.rows)
 
 
-def _with_options_named(plan: Plan) -> Plan:
+def _name_options_in_plan(plan: Plan) -> Plan:
     """Return a plan whose sentences name options."""
     rows = [
         row if row.refused is None else dataclasses.replace(row, refused=name_options(row.refused)) for row in plan.rows

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from inspector.errors import one_line
 from inspector.records.checkpoint import CheckpointFacts, FormatComparison, FormatDifference, NamedTensors
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.names import grouped_names, with_remainder
+from inspector.render.sections.names import fold_names, shorten_list
 from inspector.units import format_bytes, format_count, format_share
 
-__all__ = ["checkpoint_section"]
+__all__ = ["build_checkpoint_section"]
 
 _LONGEST_LIST = 12
 _WAYS = {
@@ -42,26 +42,26 @@ ON_TOP = (
 )
 
 
-def checkpoint_section(facts: CheckpointFacts) -> Section:
+def build_checkpoint_section(facts: CheckpointFacts) -> Section:
     """Return what is known of the download and of loading it."""
     blocks: list[Table | Paragraph] = []
     if facts.repository_files is not None or facts.files is not None:
-        blocks += [table for table in [_files(facts)] if table.rows]
+        blocks += [table for table in [_build_files(facts)] if table.rows]
         if facts.format is None:
             blocks.append(paragraph(NO_WEIGHTS))
     else:
         blocks.append(paragraph(UNKNOWN_SIZES))
-    rows = tuple(_content(facts))
+    rows = tuple(_list_content(facts))
     if rows:
         blocks.append(Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows))
     if facts.format == "pickle":
         blocks.append(paragraph(PICKLES))
     if facts.loading:
-        blocks += [_loading(facts), paragraph(ON_TOP, Tone.QUIET)]
+        blocks += [_build_loading(facts), paragraph(ON_TOP, Tone.QUIET)]
     return Section(title="Download and loading", blocks=tuple(blocks))
 
 
-def _files(facts: CheckpointFacts) -> Table:
+def _build_files(facts: CheckpointFacts) -> Table:
     """Return what is downloaded and what is not; where all sizes are known, the rows add up to the repository."""
     columns = (
         column("", Kind.LABEL),
@@ -73,22 +73,22 @@ def _files(facts: CheckpointFacts) -> Table:
     rows: list[Row] = []
     if facts.files is not None and facts.bytes is not None:
         words = f"{facts.format}, downloaded by from_pretrained"
-        rows.append(_file_row("weights", facts.files, facts.bytes, words, Tone.KEY))
+        rows.append(_build_file_row("weights", facts.files, facts.bytes, words, Tone.KEY))
         small = (facts.download_bytes or facts.bytes) - facts.bytes
-        rows.append(_file_row("small files", None, small, "configuration and index, downloaded with them"))
+        rows.append(_build_file_row("small files", None, small, "configuration and index, downloaded with them"))
     for item in facts.left_out or ():
-        rows.append(_file_row(item.kind, item.files, item.bytes, "not downloaded by from_pretrained"))
+        rows.append(_build_file_row(item.kind, item.files, item.bytes, "not downloaded by from_pretrained"))
     if facts.repository_bytes is not None:
-        rows.append(_file_row("repository", facts.repository_files, facts.repository_bytes, "", Tone.TOTAL))
+        rows.append(_build_file_row("repository", facts.repository_files, facts.repository_bytes, "", Tone.TOTAL))
     return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 2, 3),), ((0, 1, 2),)))
 
 
-def _file_row(label: str, files: int | None, size: int, words: str, tone: Tone = Tone.PLAIN) -> Row:
+def _build_file_row(label: str, files: int | None, size: int, words: str, tone: Tone = Tone.PLAIN) -> Row:
     count = "" if files is None else format_count(files)
     return row((label, count, format_count(size), format_bytes(size), words), tone=tone)
 
 
-def _content(facts: CheckpointFacts) -> Iterator[Row]:
+def _list_content(facts: CheckpointFacts) -> Iterator[Row]:
     """Yield what is stored, and what of it the model has."""
     if facts.largest_file_bytes is not None and facts.files != 1:
         size = facts.largest_file_bytes
@@ -97,31 +97,31 @@ def _content(facts: CheckpointFacts) -> Iterator[Row]:
         tensors = f" in {format_count(facts.tensors)} tensors" if facts.tensors is not None else ""
         yield row(("stored", f"{format_count(facts.parameters)} elements{tensors}"))
     if facts.beyond_parameters is not None:
-        yield _against_parameters(facts.beyond_parameters)
+        yield _compare_with_parameters(facts.beyond_parameters)
     if facts.dtypes:
         total = sum(facts.dtypes.values())
         parts = (f"{one_line(name)} {format_share(count, total)}" for name, count in facts.dtypes.items())
         yield row(("dtypes", ", ".join(parts)))
     for item in facts.variants or ():
         dtypes = f" of {', '.join(one_line(name) for name in item.dtypes)}" if item.dtypes else ""
-        words = f"{one_line(item.name, 60)}: {format_count(item.bytes)} bytes in {_files_of(item.files)}{dtypes}"
+        words = f"{one_line(item.name, 60)}: {format_count(item.bytes)} bytes in {_count_files(item.files)}{dtypes}"
         yield row(("variant", words))
     if facts.by_format is not None:
-        yield from _by_format(facts.by_format)
+        yield from _list_format(facts.by_format)
     if facts.not_in_checkpoint is not None and facts.not_in_model is not None:
-        yield from _side("not in the model", facts.not_in_model, "not loaded", Tone.PLAIN)
-        yield from _side("not stored", facts.not_in_checkpoint, "drawn at random", Tone.WARN)
+        yield from _list_side("not in the model", facts.not_in_model, "not loaded", Tone.PLAIN)
+        yield from _list_side("not stored", facts.not_in_checkpoint, "drawn at random", Tone.WARN)
         if not facts.not_in_checkpoint.tensors and not facts.mismatched:
             yield row(("fits", "✓ every tensor of the model is stored, in its shape"))
     for difference in (facts.mismatched or ())[:_LONGEST_LIST]:
         shapes = f"{list(difference.stored)} stored, {list(difference.model)} in the model"
         yield row(("other shape", f"{one_line(difference.name, 200)}: {shapes}"), tone=Tone.WARN)
     if len(facts.mismatched or ()) > _LONGEST_LIST:
-        more = len(facts.mismatched or ()) - _LONGEST_LIST
-        yield row(("", f"and {format_count(more)} more (JSON lists them all)"))
+        hidden = len(facts.mismatched or ()) - _LONGEST_LIST
+        yield row(("", f"and {format_count(hidden)} more (JSON lists them all)"))
 
 
-def _against_parameters(beyond: Mapping[str, int]) -> Row:
+def _compare_with_parameters(beyond: Mapping[str, int]) -> Row:
     """Set the stored elements beside P: equal, or different by so many and why."""
     if not beyond:
         return row(("", "✓ as many as P"))
@@ -130,7 +130,7 @@ def _against_parameters(beyond: Mapping[str, int]) -> Row:
     return row(("", f"{format_count(sum(beyond.values()), signed=True)} beside P: {parts}"), tone=tone)
 
 
-def _by_format(comparison: FormatComparison) -> Iterator[Row]:
+def _list_format(comparison: FormatComparison) -> Iterator[Row]:
     """Yield the bytes in the headers beside those of the format, and the tensors that are stored otherwise."""
     stored = format_count(comparison.stored_bytes)
     beyond = comparison.stored_bytes - comparison.expected_bytes - comparison.varying_bytes
@@ -141,16 +141,16 @@ def _by_format(comparison: FormatComparison) -> Iterator[Row]:
     if not comparison.differences:
         yield row(("by format", f"✓ {stored} bytes in tensors{text}: every one as {method} makes it"))
         return
-    said = f"{stored} bytes in tensors{text}, {format_count(beyond, signed=True)} beside what {method} makes"
-    yield row(("by format", said), tone=Tone.WARN)
+    words = f"{stored} bytes in tensors{text}, {format_count(beyond, signed=True)} beside what {method} makes"
+    yield row(("by format", words), tone=Tone.WARN)
     for difference in comparison.differences[:_LONGEST_LIST]:
-        yield row(("", _difference(difference)), tone=Tone.WARN)
+        yield row(("", _describe_difference(difference)), tone=Tone.WARN)
     hidden = len(comparison.differences) - _LONGEST_LIST
     if hidden > 0:
         yield row(("", f"and {format_count(hidden)} more (JSON lists them all)"))
 
 
-def _difference(difference: FormatDifference) -> str:
+def _describe_difference(difference: FormatDifference) -> str:
     """Say which tensors are stored otherwise, and how."""
     names = [one_line(name, 200) for name in difference.names]
     name = names[0] if len(names) == 1 else f"{names[0]} and {format_count(len(names) - 1)} more"
@@ -166,22 +166,22 @@ def _difference(difference: FormatDifference) -> str:
     return f"{name}{count}: {', '.join(sides)}, {format_count(beyond, signed=True)} bytes"
 
 
-def _side(label: str, names: NamedTensors, words: str, tone: Tone) -> Iterator[Row]:
+def _list_side(label: str, names: NamedTensors, words: str, tone: Tone) -> Iterator[Row]:
     """Yield the tensors that one side only has: how many, and their names."""
     if not names.tensors:
         return
     count = f"{format_count(names.tensors)} {'tensor' if names.tensors == 1 else 'tensors'}"
     yield row((label, f"{count} of {format_count(names.parameters)} elements, {words}"), tone=tone)
-    for each in with_remainder(grouped_names(names.names), _LONGEST_LIST):
-        yield row(("", each))
+    for name in shorten_list(fold_names(names.names), _LONGEST_LIST):
+        yield row(("", name))
 
 
-def _files_of(count: int) -> str:
+def _count_files(count: int) -> str:
     return f"{format_count(count)} {'file' if count == 1 else 'files'}"
 
 
-def _loading(facts: CheckpointFacts) -> Table:
-    """Return the memory that each way of loading takes."""
+def _build_loading(facts: CheckpointFacts) -> Table:
+    """Return the bytes that each way of loading takes, of main memory and of the GPU."""
     columns = (
         column("loading", Kind.LABEL),
         column("main memory", Kind.NUMBER),

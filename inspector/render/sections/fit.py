@@ -12,7 +12,7 @@ from inspector.records.fit import Search, Verdict
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
-__all__ = ["fit_row", "fit_section", "search_section"]
+__all__ = ["build_fit_row", "build_fit_section", "build_search_section"]
 
 USABLE = (
     "Usable is the memory that torch reports less the CUDA context. Headroom is what stays unreserved of it; below "
@@ -26,8 +26,8 @@ TURNED_UP = (
 )
 
 
-def fit_row(verdicts: Sequence[Verdict]) -> Row:
-    """Return the row of the first screen."""
+def build_fit_row(verdicts: Sequence[Verdict]) -> Row:
+    """Return the row of the first screen: the GPUs that fit and those that do not; for one GPU by how much."""
     fitting = [one_line(verdict.gpu) for verdict in verdicts if verdict.fits]
     others = [one_line(verdict.gpu) for verdict in verdicts if not verdict.fits]
     if len(verdicts) == 1:
@@ -39,7 +39,7 @@ def fit_row(verdicts: Sequence[Verdict]) -> Row:
     return row(("", "fits", "", "", words), tone=Tone.KEY)
 
 
-def fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
+def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
     """Return one row for each GPU, what its figures mean, and what was assumed for which of them."""
     columns = (
         column("GPU", Kind.NAME),
@@ -50,17 +50,22 @@ def fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
         column("", Kind.NUMBER, quiet=True),
     )
     views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 2, 4),), ((0, 1, 4), (0, 2, 3)))
-    table = Table(columns=columns, rows=tuple(map(_row, verdicts)), views=views)
+    table = Table(columns=columns, rows=tuple(map(_build_row, verdicts)), views=views)
     traced = (
         f"The step above is traced for {one_line(platform)}; each verdict comes from a trace of its card's own kernels."
     )
     return Section(
         title="Does it fit",
-        blocks=(table, paragraph(f"{USABLE} {traced}", Tone.QUIET), *_assumptions(verdicts), *_advice(verdicts)),
+        blocks=(
+            table,
+            paragraph(f"{USABLE} {traced}", Tone.QUIET),
+            *_list_assumptions(verdicts),
+            *_list_advice(verdicts),
+        ),
     )
 
 
-def search_section(search: Search) -> Section:
+def build_search_section(search: Search) -> Section:
     """Return the largest value that fits, and every value that was traced on the way."""
     columns = (
         column(search.quantity, Kind.NUMBER),
@@ -71,22 +76,24 @@ def search_section(search: Search) -> Section:
     rows = tuple(
         row(
             (
-                format_count(each.value),
-                "yes" if each.fits else "no",
-                format_count(each.total_bytes),
-                format_bytes(each.total_bytes),
+                format_count(tried.value),
+                "yes" if tried.fits else "no",
+                format_count(tried.total_bytes),
+                format_bytes(tried.total_bytes),
             ),
-            tone=Tone.KEY if each.value == search.value else Tone.PLAIN,
+            tone=Tone.KEY if tried.value == search.value else Tone.PLAIN,
         )
-        for each in search.tried
+        for tried in search.tried
     )
-    words = f"{_found(search)} Total is what nvidia-smi would show. The report is of the step with that value."
+    words = (
+        f"{_describe_search(search)} Total is what nvidia-smi would show. The report is of the step with that value."
+    )
     return Section(
         title=f"Largest {search.quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words))
     )
 
 
-def _found(search: Search) -> str:
+def _describe_search(search: Search) -> str:
     """Say in a sentence or two what a search found."""
     gpu, traces = one_line(search.gpu), f"found in {search.traces} {'trace' if search.traces == 1 else 'traces'}"
     if search.value is None:
@@ -103,8 +110,8 @@ def _found(search: Search) -> str:
     return f"{value}, {format_count(search.fails)} does not; what lies between was not tried: {traces}, the most."
 
 
-def _row(verdict: Verdict) -> Row:
-    """Return the row of one GPU."""
+def _build_row(verdict: Verdict) -> Row:
+    """Return the row of a GPU: its usable bytes and its headroom, below zero what is missing at least."""
     cells = (
         verdict.gpu,
         "yes" if verdict.fits else "no",
@@ -116,7 +123,7 @@ def _row(verdict: Verdict) -> Row:
     return row(cells, tone=Tone.KEY if verdict.fits else Tone.PLAIN)
 
 
-def _assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
+def _list_assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
     """Return each assumption once, with the GPUs that it was made for."""
     gpus: dict[str, list[str]] = {}
     for verdict in verdicts:
@@ -131,7 +138,7 @@ def _assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
     return [Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)]
 
 
-def _advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
+def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
     """Return for each GPU the changes with which the step fits it, or with which it still does."""
     blocks: list[Table | Paragraph] = []
     for verdict in verdicts:
@@ -143,8 +150,8 @@ def _advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
                 column(f"{still}fits the {verdict.gpu} with", Kind.WORDS),
             )
             rows = tuple(
-                row((format_count(each.total_bytes), format_bytes(each.total_bytes), each.change), tone=Tone.KEY)
-                for each in verdict.advice
+                row((format_count(advice.total_bytes), format_bytes(advice.total_bytes), advice.change), tone=Tone.KEY)
+                for advice in verdict.advice
             )
             blocks.append(Table(columns=columns, rows=rows))
         elif verdict.advice is not None and verdict.fits:

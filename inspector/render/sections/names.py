@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from inspector.errors import one_line
 from inspector.units import format_count
 
-__all__ = ["grouped_names", "with_remainder"]
+__all__ = ["fold_names", "shorten_list"]
 
 _LONGEST_LIST = 40
 
 
-def grouped_names(names: Iterable[str]) -> list[str]:
+def fold_names(names: Iterable[str]) -> list[str]:
     """Return dotted names with siblings joined: `mlp.{gate_proj, up_proj}`, in the order of their first member."""
     siblings: dict[str, list[str]] = {}
     for name in names:
@@ -27,7 +27,7 @@ def grouped_names(names: Iterable[str]) -> list[str]:
     return grouped
 
 
-def with_remainder(names: Iterable[str], longest: int = _LONGEST_LIST) -> list[str]:
+def shorten_list(names: Iterable[str], longest: int = _LONGEST_LIST) -> list[str]:
     """Return the names, or the first of them and how many more there are."""
     listed = list(names)
     if len(listed) <= longest:

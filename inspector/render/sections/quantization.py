@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from inspector.errors import one_line
 from inspector.records.model import QuantizationFacts
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, row
-from inspector.render.sections.names import grouped_names, with_remainder
+from inspector.render.sections.names import fold_names, shorten_list
 from inspector.units import format_bytes, format_count
 
-__all__ = ["quantization_section"]
+__all__ = ["build_quantization_section"]
 
 _SOURCES = {"request": "as bitsandbytes does while it loads", "checkpoint": "as the checkpoint is stored"}
 
 
-def quantization_section(facts: QuantizationFacts) -> Section:
+def build_quantization_section(facts: QuantizationFacts) -> Section:
     """Return what is quantized, the sizes that add up to what is loaded, and what else there is to know."""
     columns = (column("", Kind.LABEL), column("", Kind.WORDS))
-    blocks = [Table(columns=columns, rows=tuple(_words(facts)))]
+    blocks = [Table(columns=columns, rows=tuple(_list_facts(facts)))]
     if facts.loaded_bytes is not None:
-        blocks.append(_sizes(facts))
+        blocks.append(_build_sizes(facts))
     return Section(title="Quantized weights", blocks=tuple(blocks))
 
 
-def _words(facts: QuantizationFacts) -> Iterator[Row]:
+def _list_facts(facts: QuantizationFacts) -> Iterator[Row]:
     """Yield the facts that are words."""
     scales = {True: ", scales packed too (double quantization)", False: "", None: ""}[facts.double_quant]
     yield row(("method", f"{one_line(facts.method)}, {_SOURCES[facts.source]}{scales}"), tone=Tone.KEY)
@@ -33,13 +33,13 @@ def _words(facts: QuantizationFacts) -> Iterator[Row]:
     if facts.parameters is not None and facts.modules is not None:
         modules = f"{format_count(facts.modules_count or 0)} module{'' if facts.modules_count == 1 else 's'}"
         yield row(("quantized", f"{format_count(facts.parameters)} weights of {modules}"))
-        yield from (row(("", name)) for name in with_remainder(grouped_names(facts.modules)))
-    for index, name in enumerate(with_remainder(grouped_names(facts.kept or ()))):
+        yield from (row(("", name)) for name in shorten_list(fold_names(facts.modules)))
+    for index, name in enumerate(shorten_list(fold_names(facts.kept or ()))):
         yield row(("kept in float" if index == 0 else "", name))
     trains = {True: "can be trained on them as they are", False: "cannot be trained on them as they are", None: None}
-    said = trains[facts.trains]
-    if said is not None:
-        yield row(("an adapter", said))
+    answer = trains[facts.trains]
+    if answer is not None:
+        yield row(("an adapter", answer))
     if facts.note:
         yield row(("", one_line(facts.note, 300)), tone=Tone.WARN if facts.loaded_bytes is None else Tone.PLAIN)
     if facts.loaded_bytes is None:
@@ -47,7 +47,7 @@ def _words(facts: QuantizationFacts) -> Iterator[Row]:
         yield row(("dequantized", size))
 
 
-def _sizes(facts: QuantizationFacts) -> Table:
+def _build_sizes(facts: QuantizationFacts) -> Table:
     """Return the parts of what is loaded, and beside it what the same weights take in float."""
     assert facts.weight_bytes is not None
     assert facts.scale_bytes is not None

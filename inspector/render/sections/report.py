@@ -15,15 +15,15 @@ from inspector.records.model import AdapterFacts, Census, MatchedNames
 from inspector.records.report import Report
 from inspector.records.source import Published, ServedFrom
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.checkpoint import checkpoint_section
-from inspector.render.sections.fit import fit_row, fit_section, search_section
-from inspector.render.sections.names import grouped_names, with_remainder
-from inspector.render.sections.quantization import quantization_section
-from inspector.render.sections.training import answer_row, training_section
-from inspector.render.sections.tree import tree_section
+from inspector.render.sections.checkpoint import build_checkpoint_section
+from inspector.render.sections.fit import build_fit_row, build_fit_section, build_search_section
+from inspector.render.sections.names import fold_names, shorten_list
+from inspector.render.sections.quantization import build_quantization_section
+from inspector.render.sections.training import build_answer_row, build_run_section
+from inspector.render.sections.tree import build_tree_section
 from inspector.units import format_bytes, format_count, format_share, format_short_count
 
-__all__ = ["document"]
+__all__ = ["build_report_document"]
 
 _SERVED_FROM = {
     ServedFrom.HUB: "configuration from the Hugging Face Hub",
@@ -49,51 +49,51 @@ NOT_INCLUDED = (
 )
 
 
-def document(report: Report) -> Document:
+def build_report_document(report: Report) -> Document:
     """Return everything that the report says, in the order in which people read it."""
     census = report.parameters
-    sections = [_answer(report), _groups(census), _dtypes(census), *_checks(census)]
+    sections = [_build_answer(report), _build_roles(census), _build_dtypes(census), *_list_checks(census)]
     if report.quantization:
-        sections.append(quantization_section(report.quantization))
+        sections.append(build_quantization_section(report.quantization))
     if report.adapter:
-        sections.append(_adapter(report.adapter))
+        sections.append(_build_adapter(report.adapter))
     if report.checkpoint:
-        sections.append(checkpoint_section(report.checkpoint))
+        sections.append(build_checkpoint_section(report.checkpoint))
     if report.memory:
-        sections.append(training_section(report.memory, report.textbook))
+        sections.append(build_run_section(report.memory, report.textbook))
     if report.memory and report.fit:
-        sections.append(fit_section(report.fit, report.memory.platform))
+        sections.append(build_fit_section(report.fit, report.memory.platform))
     if report.search:
-        sections.append(search_section(report.search))
+        sections.append(build_search_section(report.search))
     if report.static:
-        sections.append(_static(report.static))
+        sections.append(_build_static(report.static))
     if report.textbook:
-        sections.append(_textbook(report.textbook))
+        sections.append(_build_textbook(report.textbook))
     if census.tree:
-        sections.append(tree_section(census))
+        sections.append(build_tree_section(census))
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     return Document(
         title=one_line(report.model.id),
-        subtitle=tuple(_subtitle(report)),
+        subtitle=tuple(_list_subtitle(report)),
         sections=tuple(sections),
         warnings=tuple(paragraph(notice.message).text for notice in report.warnings),
         footer=one_line(versions),
     )
 
 
-def _subtitle(report: Report) -> Iterator[str]:
+def _list_subtitle(report: Report) -> Iterator[str]:
     """Say which class was counted, in which dtype, and where its configuration came from."""
     model = report.model
     parts = [f"{model.model_class} ({model.model_type})", model.dtype]
     if model.revision:
-        parts.append(f"revision {_short_revision(model.revision)}")
+        parts.append(f"revision {_shorten_revision(model.revision)}")
     parts.append(_SERVED_FROM[model.source])
     yield one_line(", ".join(one_line(part) for part in parts), 1000)
     if model.adapter_id:
         yield f"adapter {one_line(model.adapter_id)}"
 
 
-def _short_revision(revision: str) -> str:
+def _shorten_revision(revision: str) -> str:
     """Return the first characters of a commit hash; a branch or tag as it is."""
     is_commit = len(revision) == 40 and all(character in "0123456789abcdef" for character in revision)
     return revision[:8] if is_commit else one_line(revision)
@@ -102,7 +102,7 @@ def _short_revision(revision: str) -> str:
 # --- parameters -------------------------------------------------------------------------------------------------------
 
 
-def _answer(report: Report) -> Section:
+def _build_answer(report: Report) -> Section:
     """Return P, P_a and what they cost, before anything else."""
     census = report.parameters
     columns = (
@@ -112,21 +112,21 @@ def _answer(report: Report) -> Section:
         column("", Kind.NUMBER, quiet=True),
         column("", Kind.WORDS),
     )
-    rows = [_count("P", "parameters", census.base, tone=Tone.KEY)]
+    rows = [_build_count("P", "parameters", census.base, tone=Tone.KEY)]
     share = f"{format_share(census.trainable, census.total)} of the total"
     if report.adapter:
-        rows.append(_count("P_a", "trained", census.trainable, f"{share}, {report.adapter.type}", tone=Tone.KEY))
+        rows.append(_build_count("P_a", "trained", census.trainable, f"{share}, {report.adapter.type}", tone=Tone.KEY))
     else:
         words = "all of them: full fine-tuning" if census.trainable == census.total else share
-        rows.append(_count("", "trained", census.trainable, words, tone=Tone.KEY))
-    rows.append(_count("", "total", census.total, "with the adapter" if report.adapter else ""))
-    rows.append(_count("", "frozen", census.frozen))
+        rows.append(_build_count("", "trained", census.trainable, words, tone=Tone.KEY))
+    rows.append(_build_count("", "total", census.total, "with the adapter" if report.adapter else ""))
+    rows.append(_build_count("", "frozen", census.frozen))
     if census.active is not None:
         words = f"{format_share(census.active, census.base)} of P: a token meets few experts"
-        rows.append(_count("", "active per token", census.active, words))
+        rows.append(_build_count("", "active per token", census.active, words))
     if report.memory:
-        rows.append(answer_row(report.memory))
-        rows += [fit_row(report.fit)] if report.fit else []
+        rows.append(build_answer_row(report.memory))
+        rows += [build_fit_row(report.fit)] if report.fit else []
     elif report.static:
         recipe = report.static.adapter or report.static.full
         words = "before any activation; parts below"
@@ -135,12 +135,12 @@ def _answer(report: Report) -> Section:
     return Section(title="", blocks=(Table(columns=columns, rows=tuple(rows)),))
 
 
-def _count(symbol: str, what: str, count: int, words: str = "", *, tone: Tone = Tone.PLAIN) -> Row:
-    """Return one count of the answer."""
+def _build_count(symbol: str, what: str, count: int, words: str = "", *, tone: Tone = Tone.PLAIN) -> Row:
+    """Return a row of the first screen: a count of parameters, exact and short."""
     return row((symbol, what, format_count(count), format_short_count(count), words), tone=tone)
 
 
-def _groups(census: Census) -> Section:
+def _build_roles(census: Census) -> Section:
     """Return the parameters by role, which add up to the total."""
     columns = (
         column("role", Kind.LABEL),
@@ -160,7 +160,7 @@ def _groups(census: Census) -> Section:
     return Section(title="Parameters by role", blocks=(Table(columns=columns, rows=tuple(rows)),))
 
 
-def _dtypes(census: Census) -> Section:
+def _build_dtypes(census: Census) -> Section:
     """Return the bytes of the parameters by dtype, and the buffers, which are no parameters."""
     columns = (
         column("dtype", Kind.NAME),
@@ -176,32 +176,32 @@ def _dtypes(census: Census) -> Section:
         )
         for index, (name, size) in enumerate(sizes)
     ]
-    buffers = f"Buffers come on top: {format_count(census.buffers)} elements, {_size(census.buffer_bytes)}."
+    buffers = f"Buffers come on top: {format_count(census.buffers)} elements, {_format_size(census.buffer_bytes)}."
     return Section(
         title="Bytes of the parameters", blocks=(Table(columns=columns, rows=tuple(rows)), paragraph(buffers))
     )
 
 
-def _checks(census: Census) -> Iterator[Section]:
+def _list_checks(census: Census) -> Iterator[Section]:
     """Yield which names share a parameter and what others counted, where there is either."""
     columns = (column("", Kind.LABEL), column("", Kind.WORDS))
     tied = [" = ".join(one_line(name) for name in names) for names in census.tied]
-    rows = _labelled("tied", with_remainder(f"{names}, counted once" for names in tied))
+    rows = _label_values("tied", shorten_list(f"{names}, counted once" for names in tied))
     if census.published:
-        rows += _published(census.published, census.base)
+        rows += _compare_with_published(census.published, census.base)
     if rows:
         yield Section(title="Checks", blocks=(Table(columns=columns, rows=tuple(rows)),))
 
 
-def _published(published: Published, own: int) -> Iterator[Row]:
+def _compare_with_published(published: Published, own: int) -> Iterator[Row]:
     """Set the published count beside the own one: equal, or different by so many and why."""
     difference = published.parameters - own
     count = format_count(published.parameters)
     if difference == 0:
         yield row(("published", f"{count}: ✓ equal to P"))
     else:
-        more = f"{format_count(abs(difference))} {'more' if difference > 0 else 'fewer'} than P"
-        yield row(("published", f"{count}: {more}"), tone=Tone.WARN if published.explanation is None else Tone.PLAIN)
+        words = f"{format_count(abs(difference))} {'more' if difference > 0 else 'fewer'} than P"
+        yield row(("published", f"{count}: {words}"), tone=Tone.WARN if published.explanation is None else Tone.PLAIN)
         yield row(("", published.explanation or "The cause of the difference is not known."))
     yield row(("", f"{published.kind}: {published.source}"), tone=Tone.QUIET)
 
@@ -209,36 +209,36 @@ def _published(published: Published, own: int) -> Iterator[Row]:
 # --- adapter ----------------------------------------------------------------------------------------------------------
 
 
-def _adapter(adapter: AdapterFacts) -> Section:
+def _build_adapter(adapter: AdapterFacts) -> Section:
     """Return what the adapter is, what it hit and what it missed."""
     columns = (column("", Kind.LABEL), column("", Kind.WORDS))
     rows = [row(("type", adapter.type), tone=Tone.KEY)]
-    options = _options(adapter.config)
+    options = _format_options(adapter.config)
     if options:
         rows.append(row(("options", options)))
     if adapter.targets:
         count = adapter.targets.matched_count
         rows.append(row(("targets", f"{format_count(count)} {'module' if count == 1 else 'modules'}")))
-        rows += _matched("", adapter.targets)
+        rows += _list_matched("", adapter.targets)
     if adapter.modules_to_save:
-        rows += _matched("trained whole", adapter.modules_to_save)
+        rows += _list_matched("trained whole", adapter.modules_to_save)
     size = "not known: it depends on the values of the weights"
     if adapter.file_bytes is not None:
-        size = f"{_size(adapter.file_bytes)}: adapter_model.safetensors as PEFT saves it"
+        size = f"{_format_size(adapter.file_bytes)}: adapter_model.safetensors as PEFT saves it"
     rows.append(row(("file size", size)))
     return Section(title="Adapter", blocks=(Table(columns=columns, rows=tuple(rows)),))
 
 
-def _options(config: Mapping[str, object]) -> str:
+def _format_options(config: Mapping[str, object]) -> str:
     """Return the options that were set, as `name=value`: the record holds those alone that differ from PEFT's defaults.
 
     What was turned off is among them: `init_lora_weights=False`.
     """
     shown = {name: value for name, value in config.items() if name not in _OTHER_FIELDS}
-    return ", ".join(f"{one_line(name, 60)}={one_line(_write(value), 200)}" for name, value in shown.items())
+    return ", ".join(f"{one_line(name, 60)}={one_line(_convert_option(value), 200)}" for name, value in shown.items())
 
 
-def _write(value: object) -> object:
+def _convert_option(value: object) -> object:
     """Return a list without Python's brackets, a set in the order of the alphabet, and what holds nothing as none."""
     if isinstance(value, (set, frozenset)):
         value = sorted(value, key=str)
@@ -247,21 +247,21 @@ def _write(value: object) -> object:
     return "/".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def _matched(label: str, names: MatchedNames) -> Iterator[Row]:
+def _list_matched(label: str, names: MatchedNames) -> Iterator[Row]:
     """Yield the names that were hit, siblings on one line, and loudly those that hit nothing."""
-    matched = with_remainder(grouped_names(names.matched))
+    matched = shorten_list(fold_names(names.matched))
     if matched or label:
-        yield from _labelled(label, matched or ["none"])
-    for missed in _labelled("not found", with_remainder(one_line(name) for name in names.unmatched)):
+        yield from _label_values(label, matched or ["none"])
+    for missed in _label_values("not found", shorten_list(one_line(name) for name in names.unmatched)):
         yield row(missed.cells, tone=Tone.WARN)
 
 
-def _labelled(label: str, values: Sequence[str]) -> list[Row]:
+def _label_values(label: str, values: Sequence[str]) -> list[Row]:
     """Return one row for each value, with the label before the first."""
     return [row((label if index == 0 else "", value)) for index, value in enumerate(values)]
 
 
-def _size(size_bytes: int) -> str:
+def _format_size(size_bytes: int) -> str:
     """Return bytes exactly and, where that differs, for people."""
     exact = f"{format_count(size_bytes)} bytes"
     return exact if abs(size_bytes) < 1024 else f"{exact} ({format_bytes(size_bytes)})"
@@ -270,7 +270,7 @@ def _size(size_bytes: int) -> str:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def _static(static: StaticBytes) -> Section:
+def _build_static(static: StaticBytes) -> Section:
     """Return what stays in memory for the whole of training, by kind and recipe; every column adds up to its total."""
     recipes = [("full fine-tuning", static.full)]
     if static.adapter:
@@ -296,7 +296,7 @@ def _static(static: StaticBytes) -> Section:
     return Section(title="Static bytes of training", blocks=(table, paragraph(NOT_INCLUDED)))
 
 
-def _textbook(textbook: Textbook) -> Section:
+def _build_textbook(textbook: Textbook) -> Section:
     """Return each rule of thumb as a sum: the rule, what it misses, and the exact bytes."""
     blocks: list[Table | Paragraph] = []
     for rule in textbook.rules:

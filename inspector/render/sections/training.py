@@ -14,7 +14,7 @@ from inspector.records.recipe import Recipe
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count, format_share
 
-__all__ = ["answer_row", "training_section"]
+__all__ = ["build_answer_row", "build_run_section"]
 
 _MOST_MODULES = 6
 # The head of the section names what takes at least a two-hundredth of the peak.
@@ -24,14 +24,14 @@ _TOKENS = {"input_ids", "labels", "attention_mask"}
 _NO_MODULE = "outside any module"
 
 
-def answer_row(training: RunMemory) -> Row:
+def build_answer_row(training: RunMemory) -> Row:
     """Return the row of the first screen: what one training step reserves at its peak."""
     peak = training.peak_reserved_bytes
-    words = f"reserved; batch {_batch(training)}; parts below"
+    words = f"reserved; batch {_describe_batch(training)}; parts below"
     return row(("", training.workload.label, format_count(peak), format_bytes(peak), words), tone=Tone.KEY)
 
 
-def training_section(training: RunMemory, textbook: Textbook | None = None) -> Section:
+def build_run_section(training: RunMemory, textbook: Textbook | None = None) -> Section:
     """Return the answers, the peak by category and by module, the phases, and what is not known.
 
     `textbook` is what rules of thumb would have said.
@@ -44,20 +44,20 @@ def training_section(training: RunMemory, textbook: Textbook | None = None) -> S
     return Section(
         title=training.workload.title,
         blocks=(
-            _answers(training),
-            _circumstances(training, textbook),
-            _categories(training.peak),
+            _build_answers(training),
+            _build_circumstances(training, textbook),
+            _build_categories(training.peak),
             paragraph(blocks, Tone.QUIET),
-            _modules(training),
+            _build_modules(training),
             paragraph(outside, Tone.QUIET),
-            _phases(training),
+            _build_phases(training),
             paragraph(steps, Tone.QUIET),
-            *_not_accounted(training),
+            *_list_not_accounted(training),
         ),
     )
 
 
-def _answers(training: RunMemory) -> Table:
+def _build_answers(training: RunMemory) -> Table:
     """Return the figures that a run on a GPU would print."""
     columns = (
         column("", Kind.LABEL),
@@ -78,27 +78,32 @@ def _answers(training: RunMemory) -> Table:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _circumstances(training: RunMemory, textbook: Textbook | None) -> Table:
+def _build_circumstances(training: RunMemory, textbook: Textbook | None) -> Table:
     """Return where the peak is and what it is made of, what rules of thumb say, and what the figures hold for."""
     peak = training.peak
-    place = (training.workload.phases[peak.phase], one_line(peak.module) or _NO_MODULE, _operation(peak.op))
-    rules = () if textbook is None else (row(("rules of thumb", _rules_say(textbook.rules))),)
+    place = (training.workload.phases[peak.phase], one_line(peak.module) or _NO_MODULE, _shorten_operation(peak.op))
+    rules = () if textbook is None else (row(("rules of thumb", _describe_rules(textbook.rules))),)
     rows = [
         row(("peak is in", ", ".join(part for part in place if part))),
-        row(("made of", ", ".join(_made_of(peak)))),
+        row(("made of", ", ".join(_list_largest_parts(peak)))),
         *rules,
-        row(("recipe", ", ".join(_recipe(training)))),
+        row(("recipe", ", ".join(_describe_recipe(training)))),
         row(("platform", training.platform)),
-        row(("context", f"{_exactly(training.overhead_bytes)}, outside the allocator: {training.overhead_source}")),
+        row(
+            (
+                "context",
+                f"{_format_exact_bytes(training.overhead_bytes)}, outside the allocator: {training.overhead_source}",
+            )
+        ),
     ]
     inputs = training.inputs or ()
     if not {item.name for item in inputs} <= _TOKENS:
-        described = (f"{one_line(item.name)} {_sizes(item.shape)} {one_line(item.dtype)}" for item in inputs)
+        described = (f"{one_line(item.name)} {_format_shape(item.shape)} {one_line(item.dtype)}" for item in inputs)
         rows.insert(3 + len(rules), row(("inputs", ", ".join(described))))
     return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=tuple(rows))
 
 
-def _made_of(peak: Peak) -> Iterator[str]:
+def _list_largest_parts(peak: Peak) -> Iterator[str]:
     """Yield what lives at the peak, the largest first, and the sum of what is small."""
     parts = sorted(peak.breakdown.items(), key=lambda part: -part[1])
     shown = [(category, size) for category, size in parts if size * _SMALL_SHARE >= peak.allocated_bytes]
@@ -109,42 +114,42 @@ def _made_of(peak: Peak) -> Iterator[str]:
         yield f"the rest {format_bytes(rest)}"
 
 
-def _rules_say(rules: Sequence[TextbookRule]) -> str:
+def _describe_rules(rules: Sequence[TextbookRule]) -> str:
     """Return what rules of thumb say of the peak: one for what is held throughout, one for activations if there is."""
-    held = [rule for rule in rules if rule.name not in ACTIVATION_RULES][-1]  # that of the adapter comes last
-    kept = [rule for rule in rules if rule.name in ACTIVATION_RULES][:1]
-    terms = " + ".join(f"{format_bytes(rule.bytes)} ({one_line(rule.formula)})" for rule in (held, *kept))
-    if not kept:
+    static = [rule for rule in rules if rule.name not in ACTIVATION_RULES][-1]  # that of the adapter comes last
+    activations = [rule for rule in rules if rule.name in ACTIVATION_RULES][:1]
+    terms = " + ".join(f"{format_bytes(rule.bytes)} ({one_line(rule.formula)})" for rule in (static, *activations))
+    if not activations:
         return f"{terms} before activations"
-    return f"{format_bytes(held.bytes + kept[0].bytes)} = {terms}"
+    return f"{format_bytes(static.bytes + activations[0].bytes)} = {terms}"
 
 
-def _batch(training: RunMemory) -> str:
-    """Return the shape of a micro-batch: rows of tokens, or images where there are none."""
+def _describe_batch(training: RunMemory) -> str:
+    """Return the shape of a micro-batch: sequences × tokens, or images where there are no tokens."""
     recipe = training.recipe
     if recipe.seq_len is None:
         images = [item.shape for item in training.inputs or () if item.name == "pixel_values"]
-        return f"{_sizes(images[0])} pixels" if images else f"of {format_count(recipe.batch_size)}"
-    return f"{_sizes((recipe.batch_size, recipe.seq_len))} tokens"
+        return f"{_format_shape(images[0])} pixels" if images else f"of {format_count(recipe.batch_size)}"
+    return f"{_format_shape((recipe.batch_size, recipe.seq_len))} tokens"
 
 
-def _sizes(shape: Sequence[int]) -> str:
-    """Return a shape as people write it."""
+def _format_shape(shape: Sequence[int]) -> str:
+    """Return a shape in words: `2 × 1,024`."""
     return " × ".join(format_count(size) for size in shape)
 
 
-def _recipe(training: RunMemory) -> Iterator[str]:
+def _describe_recipe(training: RunMemory) -> Iterator[str]:
     """Yield how the step runs, in a few words an option."""
     recipe = training.recipe
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     padding = "" if recipe.seq_len is None else " with padding" if padded else " without padding"
-    yield f"batch {_batch(training)}{padding}"
+    yield f"batch {_describe_batch(training)}{padding}"
     if recipe.gradient_accumulation > 1:
         yield f"{format_count(recipe.gradient_accumulation)} micro-batches"
     if recipe.mixed_precision != "no":
         yield f"{one_line(recipe.mixed_precision)} mixed precision"
     if training.workload.trains:
-        yield from _update(recipe)
+        yield from _describe_update(recipe)
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
     yield one_line(recipe.attention) + (f" ({one_line(recipe.sdpa_backend)})" if is_fused else "") + " attention"
     if recipe.use_cache:
@@ -155,7 +160,7 @@ def _recipe(training: RunMemory) -> Iterator[str]:
         yield f"allocator {one_line(recipe.alloc_conf)}"
 
 
-def _update(recipe: Recipe) -> Iterator[str]:
+def _describe_update(recipe: Recipe) -> Iterator[str]:
     """Yield how weights are updated."""
     yield one_line(recipe.optimizer) + (f" ({one_line(recipe.optim_args)})" if recipe.optim_args else "")
     reentrant = " (reentrant)" if recipe.use_reentrant else ""
@@ -163,7 +168,7 @@ def _update(recipe: Recipe) -> Iterator[str]:
     yield f"gradients clipped to norm {recipe.max_grad_norm:g}" if recipe.max_grad_norm else "no clipping"
 
 
-def _operation(op: str) -> str:
+def _shorten_operation(op: str) -> str:
     """Return an operation without the namespace and the overload that every one has."""
     return one_line(op.removeprefix("aten.").removesuffix(".default"))
 
@@ -171,7 +176,7 @@ def _operation(op: str) -> str:
 # --- tables that add up -----------------------------------------------------------------------------------------------
 
 
-def _categories(peak: Peak) -> Table:
+def _build_categories(peak: Peak) -> Table:
     """Return what the bytes at the peak are for; they add up to the peak."""
     columns = (
         column("alive at the peak", Kind.LABEL),
@@ -193,7 +198,7 @@ def _categories(peak: Peak) -> Table:
     return Table(columns=columns, rows=(*rows, row(cells, tone=Tone.TOTAL)))
 
 
-def _modules(training: RunMemory) -> Table:
+def _build_modules(training: RunMemory) -> Table:
     """Return which modules allocated the bytes at the peak, layers folded; the rows add up to the peak."""
     columns = (
         column("allocated by", Kind.NAME),
@@ -219,7 +224,7 @@ def _modules(training: RunMemory) -> Table:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _phases(training: RunMemory) -> Table:
+def _build_phases(training: RunMemory) -> Table:
     """Return the most that each phase holds and what it leaves behind."""
     columns = (
         column("phase", Kind.LABEL),
@@ -232,8 +237,8 @@ def _phases(training: RunMemory) -> Table:
         row(
             (
                 training.workload.phases[phase.name],
-                *_figures(phase.peak_allocated_bytes),
-                *_figures(phase.end_allocated_bytes),
+                *_format_figures(phase.peak_allocated_bytes),
+                *_format_figures(phase.end_allocated_bytes),
             )
         )
         for phase in training.phases
@@ -241,17 +246,17 @@ def _phases(training: RunMemory) -> Table:
     return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3),), ((0, 1), (0, 3))))
 
 
-def _exactly(size_bytes: int) -> str:
+def _format_exact_bytes(size_bytes: int) -> str:
     """Return bytes exactly and for people, in a sentence."""
     return f"{format_count(size_bytes)} bytes ({format_bytes(size_bytes)})"
 
 
-def _figures(size_bytes: int) -> tuple[str, str]:
-    """Return bytes exactly and for people."""
+def _format_figures(size_bytes: int) -> tuple[str, str]:
+    """Return bytes as two cells: the exact number, and a rounded one with a unit."""
     return format_count(size_bytes), format_bytes(size_bytes)
 
 
-def _not_accounted(training: RunMemory) -> Iterator[Table]:
+def _list_not_accounted(training: RunMemory) -> Iterator[Table]:
     """Yield what a real step may take beyond the figures, where there is anything."""
     rows = tuple(
         row(("" if index else "not included", f"{one_line(item.what)}: {one_line(item.why)}"))

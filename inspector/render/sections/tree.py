@@ -9,7 +9,7 @@ from inspector.records.model import Census, TreeRow
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
-__all__ = ["tree_section"]
+__all__ = ["build_tree_section"]
 
 # Columns: name, type, parameters, trained, bytes, human bytes. The widest view first.
 _VIEWS = (
@@ -24,7 +24,7 @@ _VIEWS = (
 _ALL_TRAINED_VIEWS = (((0, 1, 2, 4, 5),), ((0, 1, 2, 4),), ((0, 1, 2, 5),), ((0, 2, 4),), ((0, 2, 5),), ((0, 2),))
 
 
-def tree_section(census: Census) -> Section:
+def build_tree_section(census: Census) -> Section:
     """Return the module tree; a column `trained` appears where it would not only repeat the counts."""
     columns = (
         column("module", Kind.NAME),
@@ -34,7 +34,7 @@ def tree_section(census: Census) -> Section:
         column("bytes", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
     )
-    rows = tuple(_rows(census.tree))
+    rows = tuple(_list_rows(census.tree))
     all_trained = all(item.trainable == item.count for item in census.tree)
     table = Table(columns=columns, rows=rows, views=_ALL_TRAINED_VIEWS if all_trained else _VIEWS)
     hidden = len(census.tree) - len(rows)
@@ -45,18 +45,18 @@ def tree_section(census: Census) -> Section:
     return Section(title="Modules", blocks=(table, *notes))
 
 
-def _rows(tree: Sequence[TreeRow]) -> Iterator[Row]:
+def _list_rows(tree: Sequence[TreeRow]) -> Iterator[Row]:
     """Yield a row for each module that holds or shares parameters, or has one below it that does."""
     ancestors: list[TreeRow] = []
     for item in tree:
         del ancestors[item.depth :]
         parent = ancestors[-1] if ancestors else None
         ancestors.append(item)
-        if item.count or _shares(item, tree):
+        if item.count or _shares_parameters(item, tree):
             yield row(
                 (
-                    _relative_name(item, parent),
-                    _type(item, parent),
+                    _shorten_name(item, parent),
+                    _name_type(item, parent),
                     format_count(item.count),
                     format_count(item.trainable),
                     format_count(item.bytes),
@@ -67,7 +67,7 @@ def _rows(tree: Sequence[TreeRow]) -> Iterator[Row]:
             )
 
 
-def _shares(item: TreeRow, tree: Sequence[TreeRow]) -> bool:
+def _shares_parameters(item: TreeRow, tree: Sequence[TreeRow]) -> bool:
     """Tell whether the row or one below it holds a parameter that is counted elsewhere."""
     return any(
         other.shared_with is not None
@@ -76,7 +76,7 @@ def _shares(item: TreeRow, tree: Sequence[TreeRow]) -> bool:
     )
 
 
-def _relative_name(item: TreeRow, parent: TreeRow | None) -> str:
+def _shorten_name(item: TreeRow, parent: TreeRow | None) -> str:
     """Return the name without what the row above it already says."""
     if parent is None and not item.name:
         return "whole model"
@@ -84,7 +84,7 @@ def _relative_name(item: TreeRow, parent: TreeRow | None) -> str:
     return one_line(item.name.removeprefix(prefix))
 
 
-def _type(item: TreeRow, parent: TreeRow | None) -> str:
+def _name_type(item: TreeRow, parent: TreeRow | None) -> str:
     """Return the class, how often it repeats where that is new, and who owns a shared parameter."""
     times = f"{item.repeat} × " if item.repeat != (parent.repeat if parent else 1) else ""
     shared = f" = {one_line(item.shared_with)}" if item.shared_with else ""

@@ -34,13 +34,13 @@ class Charset:
 
     def __init__(self, encoding: str | None) -> None:
         self._encoding = encoding if encoding and _is_known(encoding) else None
-        self._draws_blocks = all(self._takes(character) for character in _EIGHTHS)
+        self._draws_blocks = all(self._can_encode(character) for character in _EIGHTHS)
 
     def fit(self, text: str) -> str:
         """Return `text` with stand-ins for the characters that the encoding lacks."""
-        if self._takes(text):
+        if self._can_encode(text):
             return text
-        return "".join(self._fitted(text))
+        return "".join(self._replace_characters(text))
 
     def bar(self, share: float, width: int) -> str:
         """Return a bar of `share` (0 to 1) of `width` cells; a share above 0 always shows."""
@@ -51,12 +51,12 @@ class Charset:
         whole, rest = divmod(eighths, 8)
         return _EIGHTHS[8] * whole + (_EIGHTHS[rest] if rest else "")
 
-    def _fitted(self, text: str) -> Iterator[str]:
+    def _replace_characters(self, text: str) -> Iterator[str]:
         """Yield each character or its stand-in."""
         for character in text:
-            yield character if self._takes(character) else _ASCII.get(character, "?")
+            yield character if self._can_encode(character) else _ASCII.get(character, "?")
 
-    def _takes(self, text: str) -> bool:
+    def _can_encode(self, text: str) -> bool:
         """Tell whether the encoding has every character of `text`."""
         if self._encoding is None:
             return True

@@ -10,7 +10,7 @@ from html import escape
 
 from inspector.records.report import Report
 from inspector.render.document import Column, Kind, Paragraph, Row, Section, Table, Tone
-from inspector.render.sections.report import document
+from inspector.render.sections.report import build_report_document
 
 __all__ = ["render_html"]
 
@@ -29,67 +29,67 @@ _STYLE_OF_TONE = {
 
 def render_html(report: Report) -> str:
     """Return the report as an HTML fragment."""
-    return "\n".join(_lines(report))
+    return "\n".join(_list_lines(report))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _list_lines(report: Report) -> Iterator[str]:
     """Yield the lines of the fragment from headline to versions."""
-    shown = document(report)
+    document = build_report_document(report)
     yield '<div class="inspector-report" style="line-height:1.4;">'
-    yield f'<div style="font-size:1.25em;font-weight:bold;">{escape(shown.title)}</div>'
-    yield from (f'<div style="opacity:0.7;">{escape(line)}</div>' for line in shown.subtitle)
-    for section in shown.sections:
-        yield from _section_lines(section)
-    if shown.warnings:
-        yield _heading("Warnings")
+    yield f'<div style="font-size:1.25em;font-weight:bold;">{escape(document.title)}</div>'
+    yield from (f'<div style="opacity:0.7;">{escape(line)}</div>' for line in document.subtitle)
+    for section in document.sections:
+        yield from _list_section_lines(section)
+    if document.warnings:
+        yield _format_heading("Warnings")
         style = "border-left:4px solid #d97706;padding-left:8px;margin:4px 0;"
-        yield from (f'<div style="{style}">{escape(warning)}</div>' for warning in shown.warnings)
-    yield f'<div style="opacity:0.6;font-size:0.85em;margin-top:12px;">{escape(shown.footer)}</div>'
+        yield from (f'<div style="{style}">{escape(warning)}</div>' for warning in document.warnings)
+    yield f'<div style="opacity:0.6;font-size:0.85em;margin-top:12px;">{escape(document.footer)}</div>'
     yield "</div>"
 
 
-def _heading(title: str) -> str:
+def _format_heading(title: str) -> str:
     """Return the title of a section."""
     return f'<div style="font-weight:bold;margin-top:12px;">{escape(title)}</div>'
 
 
-def _section_lines(section: Section) -> Iterator[str]:
+def _list_section_lines(section: Section) -> Iterator[str]:
     """Yield the title of a section and its blocks."""
     if section.title:
-        yield _heading(section.title)
+        yield _format_heading(section.title)
     for block in section.blocks:
         if isinstance(block, Paragraph):
             yield f'<div style="{_STYLE_OF_TONE[block.tone]}">{escape(block.text)}</div>'
         else:
-            yield from _table_lines(block)
+            yield from _list_table_lines(block)
 
 
-def _table_lines(table: Table) -> Iterator[str]:
+def _list_table_lines(table: Table) -> Iterator[str]:
     """Yield a table of all columns."""
     yield '<table style="border-collapse:collapse;border:0;margin:4px 0;">'
     if any(column.title for column in table.columns):
         titles = (
-            f'<th style="{_cell_style(each)}font-weight:normal;opacity:0.7;">{escape(each.title)}</th>'
-            for each in table.columns
+            f'<th style="{_choose_style(column)}font-weight:normal;opacity:0.7;">{escape(column.title)}</th>'
+            for column in table.columns
         )
         yield f"<tr>{''.join(titles)}</tr>"
     for item in table.rows:
-        cells = (_cell(item, index, each) for index, each in enumerate(table.columns))
+        cells = (_format_cell(item, index, column) for index, column in enumerate(table.columns))
         yield f'<tr style="{_STYLE_OF_TONE[item.tone]}">{"".join(cells)}</tr>'
     yield "</table>"
 
 
-def _cell(item: Row, index: int, each: Column) -> str:
+def _format_cell(item: Row, index: int, column: Column) -> str:
     """Return one cell; a bar is a box as wide as its share."""
-    if each.kind is Kind.BAR:
+    if column.kind is Kind.BAR:
         bar = f'<div style="{_BAR}width:{100 * item.share:.1f}%;"></div>' if item.share else ""
         return f'<td style="{_CELL}width:14em;">{bar}</td>'
     indent = f"padding-left:{1.2 * item.depth:.1f}em;" if item.depth and not index else ""
-    return f'<td style="{_cell_style(each)}{indent}">{escape(item.cells[index])}</td>'
+    return f'<td style="{_choose_style(column)}{indent}">{escape(item.cells[index])}</td>'
 
 
-def _cell_style(each: Column) -> str:
+def _choose_style(column: Column) -> str:
     """Return the style of the cells of a column."""
-    if each.kind is Kind.NUMBER:
-        return _NUMBER + ("opacity:0.7;" if each.quiet else "")
+    if column.kind is Kind.NUMBER:
+        return _NUMBER + ("opacity:0.7;" if column.quiet else "")
     return _WORDS

@@ -18,18 +18,18 @@ __all__ = ["render_json"]
 
 def render_json(report: Report, stream: TextIO) -> None:
     """Write the report to `stream` as one JSON object, indented by two, with a line break at the end."""
-    json.dump(_strict(report.to_dict()), stream, indent=2, ensure_ascii=True, allow_nan=False)
+    json.dump(_make_strict(report.to_dict()), stream, indent=2, ensure_ascii=True, allow_nan=False)
     stream.write("\n")
 
 
-def _strict(value: Any) -> Any:
+def _make_strict(value: Any) -> Any:
     """Return `value` with everything that JSON has no form for as text or lists."""
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): _make_strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
+        return [_make_strict(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((_strict(item) for item in value), key=str)
+        return sorted((_make_strict(item) for item in value), key=str)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -17,7 +17,7 @@ from rich.cells import cell_len, chop_cells
 from inspector.render.document import Column, Kind, Row, Table, Tone
 from inspector.render.writers.glyphs import Charset
 
-__all__ = ["INDENT", "Line", "Span", "crop_middle", "table_lines", "wrap"]
+__all__ = ["INDENT", "Line", "Span", "crop_middle", "lay_out_table", "wrap"]
 
 INDENT = 2
 _GAP = 2
@@ -44,14 +44,14 @@ class Span(NamedTuple):
 Line = list[Span]
 
 
-def table_lines(table: Table, width: int, charset: Charset) -> Iterator[Line]:
+def lay_out_table(table: Table, width: int, charset: Charset) -> Iterator[Line]:
     """Yield the lines of the first view of `table` that fits `width`."""
     views = table.views or ((tuple(range(len(table.columns))),),)
     chosen = next((view for view in views if _fits(table, view, width)), views[-1])
     for index, selection in enumerate(chosen):
         if index:
             yield []
-        yield from _selection_lines(_select(table, selection), width, charset)
+        yield from _lay_out_selection(_select(table, selection), width, charset)
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -98,28 +98,28 @@ def _select(table: Table, selection: Sequence[int]) -> Table:
 
 def _fits(table: Table, view: Sequence[Sequence[int]], width: int) -> bool:
     """Tell whether each table of the view fits when its flexible columns are as narrow as is still readable."""
-    return all(_least_width(_select(table, selection)) <= width for selection in view)
+    return all(_find_least_width(_select(table, selection)) <= width for selection in view)
 
 
-def _least_width(table: Table) -> int:
+def _find_least_width(table: Table) -> int:
     """Return the width that the table needs at least; words and bars can do without room of their own."""
-    naturals = _natural_widths(table)
+    naturals = _measure_columns(table)
     kept = [
-        min(natural, _shortest(column, index))
+        min(natural, _find_least_column_width(column, index))
         for index, (column, natural) in enumerate(zip(table.columns, naturals, strict=True))
         if not (index and column.kind in (Kind.WORDS, Kind.BAR))
     ]
     return INDENT + sum(kept) + _GAP * (len(kept) - 1)
 
 
-def _shortest(column: Column, index: int) -> int:
+def _find_least_column_width(column: Column, index: int) -> int:
     """Return how narrow a column may become and still be readable."""
     if column.kind is Kind.NAME:
         return _SHORTEST_NAME if index else _SHORTEST_FIRST_NAME
     return {Kind.WORDS: _SHORTEST_WORDS, Kind.BAR: _SHORTEST_BAR}.get(column.kind, sys.maxsize)
 
 
-def _natural_widths(table: Table) -> list[int]:
+def _measure_columns(table: Table) -> list[int]:
     """Return the width of the longest cell of each column."""
     widths = []
     for index, column in enumerate(table.columns):
@@ -128,12 +128,12 @@ def _natural_widths(table: Table) -> list[int]:
     return widths
 
 
-def _widths(table: Table, width: int) -> list[int]:
+def _choose_widths(table: Table, width: int) -> list[int]:
     """Return the width of each column; 0 for words that go below their row and for a bar without room."""
-    widths = _natural_widths(table)
+    widths = _measure_columns(table)
     over = INDENT + sum(widths) + _GAP * (len(widths) - 1) - width
-    for index in _giving_way(table.columns):
-        least = min(widths[index], _shortest(table.columns[index], index))
+    for index in _order_flexible_columns(table.columns):
+        least = min(widths[index], _find_least_column_width(table.columns[index], index))
         kept = max(widths[index] - max(over, 0), least)
         over -= widths[index] - kept
         if over > 0 and index and table.columns[index].kind is not Kind.NAME:
@@ -146,45 +146,48 @@ def _widths(table: Table, width: int) -> list[int]:
     ]
 
 
-def _giving_way(columns: Sequence[Column]) -> list[int]:
+def _order_flexible_columns(columns: Sequence[Column]) -> list[int]:
     """Return the flexible columns in the order in which they give room: bars, words, then names from the last."""
     last_first = list(reversed(range(len(columns))))
     return [index for kind in (Kind.BAR, Kind.WORDS, Kind.NAME) for index in last_first if columns[index].kind is kind]
 
 
-def _selection_lines(table: Table, width: int, charset: Charset) -> Iterator[Line]:
+def _lay_out_selection(table: Table, width: int, charset: Charset) -> Iterator[Line]:
     """Yield the lines of one table: titles, rows, and a rule above a total."""
-    widths = _widths(table, width)
+    widths = _choose_widths(table, width)
     table_width = sum(widths) + _GAP * (sum(1 for size in widths if size) - 1)
     if any(column.title for column in table.columns):
         titles = Row(cells=tuple(column.title for column in table.columns), tone=Tone.QUIET)
-        yield from _row_lines(titles, table.columns, widths, width, charset)
+        yield from _lay_out_row(titles, table.columns, widths, width, charset)
     for item in table.rows:
         if item.tone is Tone.TOTAL:
-            bars = sum(size + _GAP for size, each in zip(widths, table.columns, strict=True) if each.kind is Kind.BAR)
+            bars = sum(
+                size + _GAP for size, column in zip(widths, table.columns, strict=True) if column.kind is Kind.BAR
+            )
             yield [Span(" " * INDENT, "plain"), Span("─" * (table_width - bars), "quiet")]
-        yield from _row_lines(item, table.columns, widths, width, charset)
+        yield from _lay_out_row(item, table.columns, widths, width, charset)
 
 
-def _row_lines(
+def _lay_out_row(
     item: Row, columns: Sequence[Column], widths: Sequence[int], width: int, charset: Charset
 ) -> Iterator[Line]:
     """Yield the lines of one row: one, or as many as its words need."""
     style = STYLE_OF_TONE[item.tone]
     cells = [
-        _cell(item, index, each, size, charset) for index, (each, size) in enumerate(zip(columns, widths, strict=True))
+        _lay_out_cell(item, index, column, size, charset)
+        for index, (column, size) in enumerate(zip(columns, widths, strict=True))
     ]
     for height in range(max(len(lines) for lines in cells)):
         line = [Span(" " * INDENT, "plain")]
-        for lines, each, size in zip(cells, columns, widths, strict=True):
+        for lines, column, size in zip(cells, columns, widths, strict=True):
             if not size:
                 continue
             text = lines[height] if height < len(lines) else ""
             padding = " " * (size - cell_len(text))
-            text = padding + text if each.kind is Kind.NUMBER else text + padding
-            line.append(Span(text, _cell_style(each, style)))
+            text = padding + text if column.kind is Kind.NUMBER else text + padding
+            line.append(Span(text, _choose_style(column, style)))
             line.append(Span(" " * _GAP, "plain"))
-        yield _stripped(line)
+        yield _strip_line(line)
     for index, size in enumerate(widths):
         if not size and columns[index].kind is Kind.WORDS and item.cells[index]:
             indent = INDENT + min(widths[0] + _GAP, _DEEPEST_WORDS) + _TREE_INDENT
@@ -192,25 +195,25 @@ def _row_lines(
                 yield [Span(" " * indent, "plain"), Span(text, "quiet")]
 
 
-def _cell(item: Row, index: int, each: Column, size: int, charset: Charset) -> list[str]:
-    """Return the lines of one cell."""
-    if each.kind is Kind.BAR:
+def _lay_out_cell(item: Row, index: int, column: Column, size: int, charset: Charset) -> list[str]:
+    """Return the lines of a cell in at most `size` terminal cells: words wrapped, names cropped."""
+    if column.kind is Kind.BAR:
         return [charset.bar(item.share, size)]
     text = item.cells[index]
-    if each.kind is Kind.WORDS:
+    if column.kind is Kind.WORDS:
         return wrap(text, size) if size else [""]
     indent = " " * (0 if index else _TREE_INDENT * item.depth)
-    return [indent + (crop_middle(text, size - len(indent)) if each.kind is Kind.NAME else text)]
+    return [indent + (crop_middle(text, size - len(indent)) if column.kind is Kind.NAME else text)]
 
 
-def _cell_style(each: Column, style: str) -> str:
+def _choose_style(column: Column, style: str) -> str:
     """Return the style of a cell: that of its row, except for bars and what only repeats another column."""
-    if each.kind is Kind.BAR:
+    if column.kind is Kind.BAR:
         return "bar"
-    return "quiet" if each.quiet and style in ("plain", "quiet") else style
+    return "quiet" if column.quiet and style in ("plain", "quiet") else style
 
 
-def _stripped(line: Line) -> Line:
+def _strip_line(line: Line) -> Line:
     """Return the line without blanks at its end."""
     while line and not line[-1].text.strip():
         line.pop()

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from inspector.render.document import Column, Document, Kind, Paragraph, Row, Section, Table, Tone
 
-__all__ = ["escaped", "write_markdown"]
+__all__ = ["escape_markdown", "write_markdown"]
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -21,56 +21,56 @@ _BLOCK_START = re.compile(r"^(\d+(?=[.)])|(?=[-+=]))([-+=.)])(?=[-=\s]|$)")
 _EMPHASISED = (Tone.KEY, Tone.TOTAL)
 
 
-def write_markdown(shown: Document, stream: TextIO) -> None:
+def write_markdown(document: Document, stream: TextIO) -> None:
     """Write a document to `stream` as GitHub Markdown."""
-    lines = [f"# {escaped(shown.title)}", ""]
-    lines += [f"{escaped(line)}  " for line in shown.subtitle]
-    for section in shown.sections:
-        lines += ["", *_section_lines(section)]
-    if shown.warnings:
+    lines = [f"# {escape_markdown(document.title)}", ""]
+    lines += [f"{escape_markdown(line)}  " for line in document.subtitle]
+    for section in document.sections:
+        lines += ["", *_list_section_lines(section)]
+    if document.warnings:
         lines += ["", "## Warnings", "", "> [!WARNING]"]
-        lines += [f"> - {escaped(warning)}" for warning in shown.warnings]
-    lines += ["", f"<sub>{escaped(shown.footer)}</sub>", ""]
+        lines += [f"> - {escape_markdown(warning)}" for warning in document.warnings]
+    lines += ["", f"<sub>{escape_markdown(document.footer)}</sub>", ""]
     stream.write("\n".join(lines))
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return text of one line so that Markdown and HTML show it as it is."""
     text = _SPECIAL.sub(lambda match: f"\\{match.group()}", text)
     text = "".join(_ENTITIES.get(character, character) for character in text)
     return _BLOCK_START.sub(r"\1\\\2", text)
 
 
-def _section_lines(section: Section) -> Iterator[str]:
+def _list_section_lines(section: Section) -> Iterator[str]:
     """Yield the heading of a section and its blocks, a blank line between them."""
     if section.title:
-        yield from (f"## {escaped(section.title)}", "")
+        yield from (f"## {escape_markdown(section.title)}", "")
     for index, block in enumerate(section.blocks):
         if index:
             yield ""
         if isinstance(block, Paragraph):
-            yield escaped(block.text)
+            yield escape_markdown(block.text)
         else:
-            yield from _table_lines(block)
+            yield from _list_table_lines(block)
 
 
-def _table_lines(table: Table) -> Iterator[str]:
+def _list_table_lines(table: Table) -> Iterator[str]:
     """Yield a table of all columns but bars."""
     columns = [(index, column) for index, column in enumerate(table.columns) if column.kind is not Kind.BAR]
-    yield _line(escaped(column.title) for _, column in columns)
-    yield _line("--:" if column.kind is Kind.NUMBER else ":--" for _, column in columns)
+    yield _format_line(escape_markdown(column.title) for _, column in columns)
+    yield _format_line("--:" if column.kind is Kind.NUMBER else ":--" for _, column in columns)
     for item in table.rows:
-        yield _line(_cell(item, index, column) for index, column in columns)
+        yield _format_line(_format_cell(item, index, column) for index, column in columns)
 
 
-def _line(cells: Iterator[str]) -> str:
+def _format_line(cells: Iterator[str]) -> str:
     """Return one line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(item: Row, index: int, column: Column) -> str:
+def _format_cell(item: Row, index: int, column: Column) -> str:
     """Return one cell: bold in answers and totals, marked in warnings, indented by depth."""
-    text = escaped(item.cells[index])
+    text = escape_markdown(item.cells[index])
     if not text:
         return ""
     if item.tone in _EMPHASISED and (column.kind is not Kind.WORDS or index == 0):

@@ -33,7 +33,7 @@ _NARROWEST = 40
 _LONGEST_SENTENCE = 110
 
 
-def write_text(shown: Document, *, width: int, color: bool, stream: TextIO) -> None:
+def write_text(document: Document, *, width: int, color: bool, stream: TextIO) -> None:
     """Write a document to `stream` for a terminal of `width` columns, with escape sequences only if `color`."""
     # Imported here: the command's other formats have no use for rich.
     from rich.console import Console
@@ -50,62 +50,62 @@ def write_text(shown: Document, *, width: int, color: bool, stream: TextIO) -> N
         legacy_windows=None if color else False,
     )
     charset = Charset(getattr(stream, "encoding", None))
-    for line in _lines(_fitted(shown, charset), max(width, _NARROWEST), charset):
+    for line in _list_lines(_replace_characters(document, charset), max(width, _NARROWEST), charset):
         text = Text.assemble(*((charset.fit(span.text), _STYLES[span.style]) for span in line))
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
-def _fitted(shown: Document, charset: Charset) -> Document:
+def _replace_characters(document: Document, charset: Charset) -> Document:
     """Return the document in the characters of the stream."""
     return replace(
-        shown,
-        title=charset.fit(shown.title),
-        subtitle=tuple(charset.fit(line) for line in shown.subtitle),
-        sections=tuple(_fitted_section(section, charset) for section in shown.sections),
-        warnings=tuple(charset.fit(warning) for warning in shown.warnings),
-        footer=charset.fit(shown.footer),
+        document,
+        title=charset.fit(document.title),
+        subtitle=tuple(charset.fit(line) for line in document.subtitle),
+        sections=tuple(_replace_in_section(section, charset) for section in document.sections),
+        warnings=tuple(charset.fit(warning) for warning in document.warnings),
+        footer=charset.fit(document.footer),
     )
 
 
-def _fitted_section(section: Section, charset: Charset) -> Section:
+def _replace_in_section(section: Section, charset: Charset) -> Section:
     """Return a section in the characters of the stream."""
     blocks: list[Table | Paragraph] = []
     for block in section.blocks:
         if isinstance(block, Paragraph):
             blocks.append(replace(block, text=charset.fit(block.text)))
             continue
-        columns = tuple(replace(each, title=charset.fit(each.title)) for each in block.columns)
+        columns = tuple(replace(column, title=charset.fit(column.title)) for column in block.columns)
         rows = tuple(replace(item, cells=tuple(charset.fit(cell) for cell in item.cells)) for item in block.rows)
         blocks.append(replace(block, columns=columns, rows=rows))
     return replace(section, title=charset.fit(section.title), blocks=tuple(blocks))
 
 
-def _lines(shown: Document, width: int, charset: Charset) -> Iterator[Line]:
+def _list_lines(document: Document, width: int, charset: Charset) -> Iterator[Line]:
     """Yield the lines of the report from headline to versions."""
     from inspector.render.writers.layout import Span, crop_middle, wrap
 
-    yield [Span(crop_middle(shown.title, width), "title")]
-    for line in shown.subtitle:
+    yield [Span(crop_middle(document.title, width), "title")]
+    for line in document.subtitle:
         yield from ([Span(text, "quiet")] for text in wrap(line, min(width, _LONGEST_SENTENCE)))
-    if shown.warnings:
-        count = len(shown.warnings)
+    if document.warnings:
+        count = len(document.warnings)
         yield [Span("! ", "mark"), Span(f"{count} warning{'s' if count > 1 else ''} at the end", "warn")]
-    for section in shown.sections:
+    for section in document.sections:
         yield []
-        yield from _section_lines(section, width, charset)
-    if shown.warnings:
+        yield from _list_section_lines(section, width, charset)
+    if document.warnings:
         yield []
         yield [Span("Warnings", "mark")]
-    for warning in shown.warnings:
+    for warning in document.warnings:
         for index, text in enumerate(wrap(warning, min(width, _LONGEST_SENTENCE) - 2)):
             yield [Span("  " if index else "! ", "mark"), Span(text, "warn")]
     yield []
-    yield from ([Span(text, "quiet")] for text in wrap(shown.footer, width))
+    yield from ([Span(text, "quiet")] for text in wrap(document.footer, width))
 
 
-def _section_lines(section: Section, width: int, charset: Charset) -> Iterator[Line]:
+def _list_section_lines(section: Section, width: int, charset: Charset) -> Iterator[Line]:
     """Yield the title of a section and its blocks, a blank line between them."""
-    from inspector.render.writers.layout import INDENT, STYLE_OF_TONE, Span, table_lines, wrap
+    from inspector.render.writers.layout import INDENT, STYLE_OF_TONE, Span, lay_out_table, wrap
 
     if section.title:
         yield [Span(section.title, "section")]
@@ -113,7 +113,7 @@ def _section_lines(section: Section, width: int, charset: Charset) -> Iterator[L
         if index and isinstance(block, Table):
             yield []
         if isinstance(block, Table):
-            yield from table_lines(block, width, charset)
+            yield from lay_out_table(block, width, charset)
             continue
         for text in wrap(block.text, min(width, _LONGEST_SENTENCE) - INDENT):
             yield [Span(" " * INDENT, "plain"), Span(text, STYLE_OF_TONE[block.tone])]

@@ -13,7 +13,7 @@ from inspector.records.checks import describe_value
 from inspector.records.hardware import Gpu, MemoryFigure
 from inspector.units import format_bytes
 
-__all__ = ["parse_memory", "stated_gpu"]
+__all__ = ["build_stated_gpu", "parse_memory"]
 
 _UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BY_FOLDED_NAME = {name.lower(): (name, size) for name, size in _UNITS.items()}
@@ -43,7 +43,7 @@ def _check_size(size: int, what: str) -> None:
         raise UsageError(f"{what} is no memory of a GPU; give more than 0 and at most 1024TiB, as in 24GiB.")
 
 
-def stated_gpu(size: str | int) -> Gpu:
+def build_stated_gpu(size: str | int) -> Gpu:
     """Return a GPU of which only the memory is known, as text with a unit or in bytes."""
     if isinstance(size, str):
         memory_bytes = parse_memory(size)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inspector.errors import UsageError, quoted
-from inspector.hardware.catalogue import Found, common_gpus, find
-from inspector.hardware.memory_size import stated_gpu
+from inspector.hardware.catalogue import Found, find_gpu, list_common_gpus
+from inspector.hardware.memory_size import build_stated_gpu
 from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -41,15 +41,15 @@ def select_gpus(request: Request) -> Selection:
 
 def select(names: Sequence[str], sizes: Sequence[str | int]) -> Selection:
     """Return the GPUs of these names and memory sizes, the names first; raise UsageError where one is no such thing."""
-    found = [find(name) for name in names]
-    gpus = tuple(dict.fromkeys((*(each.gpu for each in found), *map(stated_gpu, sizes))))
+    found = [find_gpu(name) for name in names]
+    gpus = tuple(dict.fromkeys((*(each.gpu for each in found), *map(build_stated_gpu, sizes))))
     if not gpus:
-        return Selection(gpus=common_gpus(), named=False)
-    notices = [_ambiguous(name, each) for name, each in zip(names, found, strict=True) if each.others]
+        return Selection(gpus=list_common_gpus(), named=False)
+    notices = [_describe_ambiguity(name, each) for name, each in zip(names, found, strict=True) if each.others]
     return Selection(gpus=gpus, named=True, notices=tuple(notices))
 
 
-def _ambiguous(name: str, found: Found) -> Notice:
+def _describe_ambiguity(name: str, found: Found) -> Notice:
     """Say which of several cards a name was taken for."""
     message = (
         f"{quoted(name, 60)} was taken for the {found.gpu.name}, which has the least memory; it may also mean "

@@ -10,35 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inspector.records.measurement import Differing
+from inspector.records.measurement import Difference
 from inspector.records.tape import Event, EventKind
 
-__all__ = ["differing", "sizes_of"]
+__all__ = ["find_differences", "list_sizes"]
 
 # How far to look for the place where both agree again, and for how many events they must agree there.
 _WINDOW = 200
 _AGREEMENT = 8
 
 
-def sizes_of(tape: Sequence[Event]) -> tuple[list[int], list[Event]]:
+def list_sizes(tape: Sequence[Event]) -> tuple[list[int], list[Event]]:
     """Return the signed sizes of a tape with the event behind each; tensors without elements take nothing."""
     events = [event for event in tape if event.bytes and event.kind in (EventKind.ALLOCATE, EventKind.FREE)]
     return [event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in events], events
 
 
-def differing(measured: Sequence[int], tape: Sequence[Event]) -> list[Differing]:
+def find_differences(measured: Sequence[int], tape: Sequence[Event]) -> list[Difference]:
     """Return where the sizes that were measured differ from those of the tape, in order."""
-    predicted, events = sizes_of(tape)
+    predicted, events = list_sizes(tape)
     found = []
     here = there = 0
     while here < len(measured) or there < len(predicted):
         if here < len(measured) and there < len(predicted) and measured[here] == predicted[there]:
             here, there = here + 1, there + 1
             continue
-        past_here, past_there = _agreement(measured, predicted, here, there)
+        past_here, past_there = _find_agreement(measured, predicted, here, there)
         at = events[min(there if past_there > there else max(there - 1, 0), len(events) - 1)]
         found.append(
-            Differing(
+            Difference(
                 step=at.step,
                 phase=at.phase,
                 module=at.module,
@@ -51,7 +51,7 @@ def differing(measured: Sequence[int], tape: Sequence[Event]) -> list[Differing]
     return found
 
 
-def _agreement(measured: Sequence[int], predicted: Sequence[int], here: int, there: int) -> tuple[int, int]:
+def _find_agreement(measured: Sequence[int], predicted: Sequence[int], here: int, there: int) -> tuple[int, int]:
     """Return the nearest places from which both go on alike, their ends where there are none."""
     for distance in range(1, _WINDOW):
         for ahead in range(distance + 1):

@@ -1,7 +1,7 @@
 """Run the steps of a recipe for real: the model of the trace, its batch, its optimizer and its step, on any device.
 
-`run_on` knows nothing of CUDA, so that the CPU can run it too; what a CUDA allocator says meanwhile is the business of
-`Watch`.
+`run_steps` knows nothing of CUDA, so that the CPU can run it too; `Watch` reads the figures of the CUDA
+allocator meanwhile.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inspector.compat.torch import memory_snapshot
-from inspector.measure.loading import load_on
-from inspector.measure.quantized import load_quantized_on
+from inspector.measure.loading import load_model
+from inspector.measure.quantized import load_quantized_model
 from inspector.model.build import BuiltModel
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
@@ -25,7 +25,7 @@ from inspector.workloads.base import Workload, base_model
 from inspector.workloads.batch import Input
 from inspector.workloads.quantized_load import is_quantized
 
-__all__ = ["Watch", "Watcher", "run_on"]
+__all__ = ["Watch", "Watcher", "run_steps"]
 
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -69,7 +69,7 @@ class Watch:
         """Note what the last phase took, and read the history where a figure differs."""
         self._note()
         if self.phases != self._expected:
-            self.history = _recorded_sizes(self._device)
+            self.history = _list_recorded_sizes(self._device)
 
     def _note(self) -> None:
         """Note what the phase at hand took."""
@@ -98,7 +98,7 @@ class Watch:
         return tuple(self._phases.values())
 
 
-def run_on(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
+def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
     """Load a model on meta onto `device` and run the steps of a resolved `recipe`.
 
     The model stays there; a quantized one is made anew, by the libraries themselves.
@@ -106,20 +106,20 @@ def run_on(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.
     watcher.enter(Phase.LOAD, 0)
     model: Any = built.model
     if is_quantized(base_model(model)):
-        model = load_quantized_on(model, device)
+        model = load_quantized_model(model, device)
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)
-        load_on(built, device)
+        load_model(built, device)
     batch = _make_batch(workload, model, recipe, device)
     state = workload.make_state(model, recipe, on_gpu=True)
-    with _attention(recipe):
+    with _choose_attention_kernel(recipe):
         held = workload.run(model, batch, state, watcher.enter, recipe)
         watcher.close()
         del held
 
 
-def _recorded_sizes(device: torch.device) -> list[int]:
+def _list_recorded_sizes(device: torch.device) -> list[int]:
     """Return the signed sizes that the allocator recorded: a free has that of what was allocated at its address."""
     history = memory_snapshot(device)["device_traces"][device.index or 0]
     sizes: list[int] = []
@@ -142,7 +142,7 @@ def _make_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.de
     return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in made.items()}
 
 
-def _attention(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+def _choose_attention_kernel(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     """Return what keeps sdpa to the kernel of the recipe; `auto` leaves torch its choice."""
     if recipe.attention != "sdpa" or recipe.sdpa_backend == "auto":
         return contextlib.nullcontext()

@@ -23,9 +23,9 @@ __all__ = [
     "Part",
     "Purpose",
     "Skips",
+    "count_packed_int32",
     "is_shape",
     "is_size",
-    "packed_int32",
 ]
 
 
@@ -152,7 +152,7 @@ class Block:
         return -(-count // self.elements) * self.bytes
 
 
-def packed_int32(count: int, bits: int) -> int:
+def count_packed_int32(count: int, bits: int) -> int:
     """Return how many int32 hold so many values that are packed bit after bit."""
     return -(-count * bits // 32)
 

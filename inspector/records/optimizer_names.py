@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from inspector.errors import UsageError, quoted
-from inspector.records.checks import Choice, check_choice, plain_text
+from inspector.records.checks import Choice, check_choice, to_plain_text
 
 __all__ = [
     "DEFAULT",
@@ -18,7 +18,7 @@ __all__ = [
     "OF_OTHER_PACKAGES",
     "OPTIMIZERS",
     "OptimizerName",
-    "checked_name",
+    "check_optimizer_name",
     "parse_optim_args",
 ]
 
@@ -90,7 +90,7 @@ OF_OTHER_PACKAGES: Mapping[str, str] = {
 }
 
 
-def _flag(text: str) -> bool:
+def _parse_flag(text: str) -> bool:
     """Read a flag as transformers does (trainer_optimizer.py, _get_sgd)."""
     return text.lower() in ("true", "1", "yes")
 
@@ -103,26 +103,26 @@ _ADEMAMIX: _Readers = {
 # The keys that the handler of an optimizer reads (trainer_optimizer.py, 5.23). `foreach` is torch's own argument, which
 # a Trainer takes through `optimizer_cls_and_kwargs`: with foreach=False torch updates one tensor after the other.
 _ARGUMENTS: Mapping[str, _Readers] = {
-    DEFAULT: {"foreach": _flag},
+    DEFAULT: {"foreach": _parse_flag},
     "sgd": {
         **dict.fromkeys(("momentum", "dampening", "weight_decay"), float),
-        **dict.fromkeys(("nesterov", "foreach"), _flag),
+        **dict.fromkeys(("nesterov", "foreach"), _parse_flag),
     },
-    "adagrad": {**dict.fromkeys(("lr_decay", "weight_decay", "eps"), float), "foreach": _flag},
+    "adagrad": {**dict.fromkeys(("lr_decay", "weight_decay", "eps"), float), "foreach": _parse_flag},
     "rmsprop": {
         **dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float),
-        **dict.fromkeys(("centered", "foreach"), _flag),
+        **dict.fromkeys(("centered", "foreach"), _parse_flag),
     },
     **{name: _ADEMAMIX for name in FAMILIES["bitsandbytes"] if "ademamix" in name},
 }
 
 
-def checked_name(name: object) -> OptimizerName:
+def check_optimizer_name(name: object) -> OptimizerName:
     """Return the optimizer of a name that is known here, or raise UsageError with what was probably meant."""
     if isinstance(name, str) and (package := OF_OTHER_PACKAGES.get(name)) is not None:
         known = ", ".join(OPTIMIZERS)
         raise UsageError(
-            f"`optimizer` {plain_text(name)} is of the package {package}, not known here; use one of {known}."
+            f"`optimizer` {to_plain_text(name)} is of the package {package}, not known here; use one of {known}."
         )
     return check_choice("optimizer", name, OptimizerName)
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from inspector.records.measurement import Figures, Measurement
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
-from inspector.records.serialize import plain
+from inspector.records.serialize import to_plain
 from inspector.records.tape import Phase
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
@@ -47,9 +47,9 @@ def shown_measurement(measurement: Measurement) -> Document:
 def record(measurement: Measurement) -> dict[str, Any]:
     """Return the measurement as a JSON object; keys that do not apply are absent."""
     values = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
-    shown: dict[str, Any] = {key: plain(value) for key, value in values.items() if value is not None}
+    shown: dict[str, Any] = {key: to_plain(value) for key, value in values.items() if value is not None}
     for key in ("measured", "predicted"):
-        # `plain` leaves out of phases what a report of two steps has no use for.
+        # `to_plain` leaves out of phases what a report of two steps has no use for.
         shown[key]["phases"] = [_phase(phase) for phase in values[key].phases]
     for key in ("differing", "notices"):
         if not shown[key]:

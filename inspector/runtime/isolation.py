@@ -45,7 +45,7 @@ def run_isolated(function_path: str, *arguments: Any, progress: Progress = lambd
     if request is None:
         return resolve_function(function_path)(*arguments, progress)
     with _worker_lock:
-        answer = _current_worker().ask(request, progress)
+        answer = _get_worker().ask(request, progress)
     if answer is None:  # the worker cannot read the request: what it names is known to this process alone
         return resolve_function(function_path)(*arguments, progress)
     return answer[0]
@@ -104,7 +104,7 @@ class _Worker:
     """A process that works on one request after the other."""
 
     def __init__(self) -> None:
-        self.surroundings = _surroundings()
+        self.surroundings = _read_surroundings()
         root = str(Path(__file__).parents[2])
         # The worker's own first imports: the package from where this process has it, the rest from the standard library
         # and not from a file of the working directory. It then takes this process's environment and path.
@@ -174,7 +174,7 @@ def _describe_end(code: int) -> str:
     return f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}, as a lack of memory does"
 
 
-def _surroundings() -> tuple[dict[str, str], Path | None]:
+def _read_surroundings() -> tuple[dict[str, str], Path | None]:
     """Return what libraries read when they are imported: the environment and the working directory."""
     try:
         return dict(os.environ), Path.cwd()
@@ -186,10 +186,10 @@ _worker: _Worker | None = None
 _worker_lock = threading.Lock()
 
 
-def _current_worker() -> _Worker:
+def _get_worker() -> _Worker:
     """Return the running worker, a new one where there is none or it runs in other surroundings."""
     global _worker
-    if _worker is not None and (not _worker.is_alive() or _worker.surroundings != _surroundings()):
+    if _worker is not None and (not _worker.is_alive() or _worker.surroundings != _read_surroundings()):
         stop_worker()
     if _worker is None:
         _worker = _Worker()

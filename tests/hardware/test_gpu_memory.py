@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.errors import UsageError
-from inspector.hardware.memory_size import parse_memory, stated_gpu
+from inspector.hardware.memory_size import build_stated_gpu, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from inspector.hardware.memory_size import parse_memory, stated_gpu
 def test_a_size_is_read_exactly(text: str, size: int) -> None:
     """Binary and decimal units are told apart, in any case."""
     assert parse_memory(text) == size
-    assert stated_gpu(text).memory_bytes == size
+    assert build_stated_gpu(text).memory_bytes == size
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_is_no_size_is_refused(text: str, says: str) -> None:
 
 def test_a_size_is_named_as_it_was_given() -> None:
     """The name of the GPU in the report has the unit's own spelling."""
-    assert stated_gpu("24gib").name == "24 GiB"
+    assert build_stated_gpu("24gib").name == "24 GiB"
 
 
 @given(st.text(max_size=12))

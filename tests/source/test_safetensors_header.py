@@ -15,10 +15,10 @@ from inspector.records.checkpoint import StoredTensor
 from inspector.source.safetensors_header import (
     MOST_HEADER_BYTES,
     MalformedError,
-    header_length,
     is_plain_name,
     parse_header,
     parse_index,
+    read_header_length,
 )
 
 from .weight_files import framed, weight_file
@@ -26,7 +26,7 @@ from .weight_files import framed, weight_file
 
 def parse(file: bytes) -> dict[str, StoredTensor]:
     """Return the tensors of a whole file."""
-    length = header_length(file[:8], len(file), "'x'")
+    length = read_header_length(file[:8], len(file), "'x'")
     return parse_header(file[8 : 8 + length], len(file), "'x'")
 
 
@@ -127,13 +127,13 @@ def test_a_header_that_is_not_sound_is_refused(header: object, says: str) -> Non
 def test_a_length_that_does_not_fit_is_refused_before_anything_is_read(length: int) -> None:
     """Neither beyond the file nor beyond the bound."""
     with pytest.raises(MalformedError):
-        header_length(length.to_bytes(8, "little"), 34, "'x'")
+        read_header_length(length.to_bytes(8, "little"), 34, "'x'")
 
 
 def test_a_file_that_ends_early_is_refused() -> None:
     """Eight bytes are needed to know more."""
     with pytest.raises(MalformedError, match="has 3 bytes"):
-        header_length(b"abc", 3, "'x'")
+        read_header_length(b"abc", 3, "'x'")
 
 
 def test_many_entries_are_refused() -> None:

@@ -17,7 +17,7 @@ from inspector.cli.options import FORMATS, Job, job_of, parameters_without
 from inspector.cli.output import opened
 from inspector.errors import UsageError
 from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
-from inspector.runtime.patches import replace_item, restoring
+from inspector.runtime.patches import replace_item, restore_changes
 
 if TYPE_CHECKING:
     from inspector.records.fit import Plan
@@ -81,7 +81,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
     from inspector.pipeline import plan as planned
     from inspector.render.plan import render_plan_csv, render_plan_json, shown_plan
 
-    with restoring(), progress_shown(shown=job.progress, color=job.color) as progress:
+    with restore_changes(), progress_shown(shown=job.progress, color=job.color) as progress:
         # The ways are traced in forked processes, which a driver that was woken up does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
         made = _with_options_named(planned(job.request, quantities, progress))

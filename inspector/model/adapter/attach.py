@@ -38,7 +38,7 @@ from inspector.model.adapter.config import list_changed_fields
 from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.census import BaseCount, count_base
-from inspector.model.configuration import said
+from inspector.model.configuration import describe_error
 from inspector.model.skeleton import bound_modules
 from inspector.names import fold_names, near_names
 from inspector.records.model import AdapterFacts, MatchedNames
@@ -113,14 +113,14 @@ def _follow_base_dtypes(model: PeftModel) -> None:
         if dtype is None or not dtype.is_floating_point:
             continue
         for name in (*layer.adapter_layer_names, *layer.other_param_names):
-            held = getattr(layer, name, None)
-            if isinstance(held, (nn.ModuleDict, nn.ParameterDict, BufferDict)) and model.active_adapter in held:
-                _cast(held[model.active_adapter], dtype)
+            parts = getattr(layer, name, None)
+            if isinstance(parts, (nn.ModuleDict, nn.ParameterDict, BufferDict)) and model.active_adapter in parts:
+                _cast(parts[model.active_adapter], dtype)
 
 
-def _cast(held: nn.Module | torch.Tensor, dtype: torch.dtype) -> None:
+def _cast(part: nn.Module | torch.Tensor, dtype: torch.dtype) -> None:
     """Cast what an adapter holds for one layer in place; integers stay what they are."""
-    for tensor in [held] if isinstance(held, torch.Tensor) else [*held.parameters(), *held.buffers()]:
+    for tensor in [part] if isinstance(part, torch.Tensor) else [*part.parameters(), *part.buffers()]:
         if tensor.dtype.is_floating_point:
             tensor.data = tensor.data.to(dtype)
 
@@ -149,7 +149,8 @@ def detach_adapter(model: PeftModel) -> PreTrainedModel:
         except Exception as error:  # not every method of PEFT can be unloaded
             method = _name_method(model.active_peft_config)
             raise UnsupportedModelError(
-                f"PEFT cannot take {method} off again ({said(error)}): pass the base model and the PEFT config."
+                f"PEFT cannot take {method} off again ({describe_error(error)}): pass the base model and the PEFT "
+                "config."
             ) from error
         return base
     if isinstance(copied.base_model, AdaptionPromptModel):
@@ -182,7 +183,7 @@ def measure_adapter_file(model: PeftModel) -> int | None:
         if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
             return None
         raise UsageError(
-            f"PEFT cannot save this adapter ({said(error)}); correct the adapter's configuration."
+            f"PEFT cannot save this adapter ({describe_error(error)}); correct the adapter's configuration."
         ) from error
     dtypes = {name: BY_TORCH_NAME[dtype_name(tensor.dtype)] for name, tensor in state.items()}
     entries = sorted(state.items(), key=lambda item: (-DTYPES.index(dtypes[item[0]]), item[0]))
@@ -326,7 +327,7 @@ def _explain_refusal(model: PreTrainedModel, config: PeftConfig, error: Exceptio
             f"{_name_method(config)} cannot adapt; name linear layers: {linears}."
         )
     return UsageError(
-        f"PEFT refuses {_name_method(config)} on {type(model).__name__} ({said(error)}); "
+        f"PEFT refuses {_name_method(config)} on {type(model).__name__} ({describe_error(error)}); "
         "correct the adapter's configuration."
     )
 

@@ -20,7 +20,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 
 from inspector.errors import UsageError, one_line, quoted
-from inspector.model.configuration import said
+from inspector.model.configuration import describe_error
 from inspector.records.checks import describe_value
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
@@ -157,7 +157,7 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     try:
         config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
-        raise UsageError(f"PEFT refuses this {name} configuration ({said(error)}); correct it.") from error
+        raise UsageError(f"PEFT refuses this {name} configuration ({describe_error(error)}); correct it.") from error
     return config, notices
 
 

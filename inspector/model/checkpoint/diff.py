@@ -29,7 +29,7 @@ from inspector.model.skeleton import bound_modules
 from inspector.names import fold_names
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.notice import Notice
-from inspector.runtime.patches import replace_item, restoring
+from inspector.runtime.patches import replace_item, restore_changes
 
 __all__ = ["NotComparableError", "collect_comparison_notices", "compare_checkpoint", "load_one_by_one"]
 
@@ -176,7 +176,7 @@ def load_one_by_one() -> Iterator[None]:
     Without data to read 18,867 tensors take 1.6 s instead of 3.6; on a GPU, what threads leave between blocks is
     chance.
     """
-    with restoring():
+    with restore_changes():
         replace_item(os.environ, "HF_DEACTIVATE_ASYNC_LOAD", "1")
         yield
 

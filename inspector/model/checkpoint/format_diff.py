@@ -21,9 +21,9 @@ from transformers.pytorch_utils import Conv1D
 from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line
 from inspector.model.checkpoint.quantized import find_packed_weights, name_float
-from inspector.model.roles import expert_banks
+from inspector.model.roles import list_expert_banks
 from inspector.names import fold_names
-from inspector.quantization.formats import FORMATS, format_of
+from inspector.quantization.formats import FORMATS, find_format
 from inspector.quantization.layout import Format, Matrix, NoRuleError
 from inspector.records.checkpoint import FormatComparison, FormatDifference, StoredTensor
 from inspector.records.notice import Notice
@@ -52,7 +52,7 @@ def compare_with_format(
 
     `packed` are the names of the weights that are packed, where they are known already.
     """
-    method = format_of(config)
+    method = find_format(config)
     format_ = FORMATS.get(method)
     if format_ is None:
         return None
@@ -127,7 +127,7 @@ def _list_expected(model: PreTrainedModel, packed: set[str], config: Mapping[str
 def _find_inputs_first(model: PreTrainedModel) -> set[str]:
     """Return the names of the weights that have inputs before outputs: GPT-2's, and fused experts of some models."""
     names = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
-    for name, bank in expert_banks(model):
+    for name, bank in list_expert_banks(model):
         if getattr(bank, "is_transposed", False):
             names.update(f"{name}.{own}" for own, _ in bank.named_parameters(recurse=False))
     return names

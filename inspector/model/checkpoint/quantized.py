@@ -22,10 +22,10 @@ from inspector.compat.transformers import float32_modules_of
 from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line, quoted
 from inspector.model.patterns import MatchCall, PatternError, check_patterns, is_plain
-from inspector.model.roles import expert_banks
+from inspector.model.roles import list_expert_banks
 from inspector.names import fold_names
 from inspector.quantization.compressed_tensors import is_ignored
-from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_on
+from inspector.quantization.formats import FORMATS, KNOWN, find_format, find_training_support
 from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, Skips
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
@@ -51,8 +51,8 @@ _BY_COMPRESSED_TENSORS = MatchCall(function="match")
 
 def describe_stored(model: PreTrainedModel, config: Mapping[str, Any]) -> QuantizationFacts:
     """Describe a model in float whose checkpoint declares the quantization `config`."""
-    method = format_of(config)
-    trains, condition = training_on(config)
+    method = find_format(config)
+    trains, condition = find_training_support(config)
     facts = QuantizationFacts(
         method=one_line(method, 40) or "unnamed",
         source="checkpoint",
@@ -134,7 +134,7 @@ def find_packed_weights(
         for name, module in model.named_modules():
             if type(module) in linear_types and is_converted(name):
                 yield f"{name}.weight", module.weight, [_describe_matrix(module)]
-    for name, bank in expert_banks(model):
+    for name, bank in list_expert_banks(model):
         if isinstance(bank, (nn.ModuleList, nn.ModuleDict)) or not is_converted(name):
             continue
         for own, parameter in bank.named_parameters(recurse=False):

@@ -50,34 +50,34 @@ def is_fused(m: int, n: int, k: int, *, dtype: str, capability: tuple[int, int],
         return False
     product = _Product(n=n, k=k, sms=multiprocessors)
     if major == 10:
-        return m <= _most_rows_blackwell(product)
+        return m <= _find_limit_blackwell(product)
     if n * k < _SMALL_WEIGHT:
-        return m <= _most_rows_small(product, capability, m)
+        return m <= _find_limit_small(product, capability, m)
     if m > 512:
         return False
     if m <= _SIMT_ROWS:
         return not _is_unfused_simt(m, product, capability)
-    rules = {(7, 5): _most_rows_sm75, (8, 0): _most_rows_sm80, (8, 6): _most_rows_sm86, (12, 0): _most_rows_sm120}
+    rules = {(7, 5): _find_limit_sm75, (8, 0): _find_limit_sm80, (8, 6): _find_limit_sm86, (12, 0): _find_limit_sm120}
     if major == 9:
-        return m <= _most_rows_sm90(product)
+        return m <= _find_limit_sm90(product)
     if capability == (12, 1) and product.waves(1):
         return m <= 256
-    return m <= rules.get(capability, _most_rows_other)(product)
+    return m <= rules.get(capability, _find_limit_other)(product)
 
 
-def _most_rows_blackwell(p: _Product) -> int:
+def _find_limit_blackwell(p: _Product) -> int:
     """Return the most rows on compute capability 10."""
     if p.waves(3):
         return 32
     return 8 if p.waves(1) and p.k < p.n else 0
 
 
-def _most_rows_small(p: _Product, capability: tuple[int, int], m: int) -> int:
+def _find_limit_small(p: _Product, capability: tuple[int, int], m: int) -> int:
     """Return the most rows for a weight of less than 4 Mi elements."""
     major = capability[0]
     is_sm75, is_sm80, is_hbm = capability == (7, 5), capability == (8, 0), capability == (8, 0) or major == 9
     if p.k * 2 < p.n:
-        return _most_rows_short(p, is_sm75=is_sm75, is_sm80=is_sm80, is_hbm=is_hbm)
+        return _find_limit_short(p, is_sm75=is_sm75, is_sm80=is_sm80, is_hbm=is_hbm)
     is_quarter = p.tiles * 4 <= p.sms
     if is_sm80 and is_quarter:
         if p.k < p.n:
@@ -90,7 +90,7 @@ def _most_rows_small(p: _Product, capability: tuple[int, int], m: int) -> int:
     return 16 if p.tiles * 2 <= p.sms else 0
 
 
-def _most_rows_short(p: _Product, *, is_sm75: bool, is_sm80: bool, is_hbm: bool) -> int:
+def _find_limit_short(p: _Product, *, is_sm75: bool, is_sm80: bool, is_hbm: bool) -> int:
     """Return the most rows for a small weight with less than half as many columns as rows."""
     if is_hbm:
         is_low = p.tiles * 3 < p.sms
@@ -112,14 +112,14 @@ def _is_unfused_simt(m: int, p: _Product, capability: tuple[int, int]) -> bool:
     return p.k == p.n and not p.waves(3, 5 if is_sm80 else 4) and (is_sm80 or p.waves(3, 5))
 
 
-def _most_rows_sm75(p: _Product) -> int:
+def _find_limit_sm75(p: _Product) -> int:
     """Return the most rows on compute capability 7.5."""
     if p.waves(3):
         return 128 if p.k < p.n else 64
     return 64 if p.tiles >= p.sms // 2 else 32
 
 
-def _most_rows_sm80(p: _Product) -> int:
+def _find_limit_sm80(p: _Product) -> int:
     """Return the most rows on compute capability 8.0."""
     if p.waves(3):
         return 128
@@ -137,14 +137,14 @@ def _most_rows_sm80(p: _Product) -> int:
     return 128 if p.tiles >= p.sms // 2 and p.k < p.n else 16
 
 
-def _most_rows_sm86(p: _Product) -> int:
+def _find_limit_sm86(p: _Product) -> int:
     """Return the most rows on compute capability 8.6."""
     if p.waves(1):
         return 128
     return 64 if p.tiles >= p.sms // 2 else 16
 
 
-def _most_rows_sm90(p: _Product) -> int:
+def _find_limit_sm90(p: _Product) -> int:
     """Return the most rows on compute capability 9."""
     for waves, most in ((3, 64), (2, 48), (1, 32)):
         if p.waves(waves):
@@ -154,7 +154,7 @@ def _most_rows_sm90(p: _Product) -> int:
     return 0
 
 
-def _most_rows_sm120(p: _Product) -> int:
+def _find_limit_sm120(p: _Product) -> int:
     """Return the most rows on compute capability 12.0."""
     if p.waves(3):
         return 256
@@ -167,7 +167,7 @@ def _most_rows_sm120(p: _Product) -> int:
     return 16 if p.k > p.n * 2 and p.tiles > 64 else 8
 
 
-def _most_rows_other(p: _Product) -> int:
+def _find_limit_other(p: _Product) -> int:
     """Return the most rows on compute capability 8.9, and on what is not known."""
     is_tall = p.k > p.n * 2
     if p.waves(3):

@@ -63,7 +63,7 @@ def list_common_gpus() -> tuple[Gpu, ...]:
 
 
 def find_gpu(name: str) -> Found:
-    """Return the GPU that people call `name`; UsageError, with what it may have meant, where there is none."""
+    """Return the GPU that people call `name`; UsageError, with suggestions, where the catalogue does not have it."""
     key = _normalize_name(name)
     named = [gpu for gpu in catalogue() if _list_keys(gpu) & {key, f"{key}gb"}]
     if not named:

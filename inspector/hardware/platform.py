@@ -25,11 +25,11 @@ def find_installed_torch() -> tuple[int, int]:
 
 
 def parse_torch(text: str) -> tuple[int, int]:
-    """Read a release of torch, `2.10` or `2.10.0+cu128`; UsageError where it is none that is known."""
+    """Read a release of torch, `2.10` or `2.10.0+cu128`; UsageError for one that is malformed or not known here."""
     match = re.fullmatch(r"(\d{1,2})\.(\d{1,3})(?:\.\d+)?(?:[a-z+.].*)?", text.strip())
     known = f"give {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} to {NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}."
     if match is None:
-        raise UsageError(f"torch {quoted(text, 40)} is no release: {known}")
+        raise UsageError(f"torch {quoted(text, 40)} is not a release: {known}")
     release = int(match[1]), int(match[2])
     if not OLDEST_TORCH <= release <= max(NEWEST_TORCH, find_installed_torch()):
         raise UsageError(f"what torch {one_line(text, 40)} allocates is not known here: {known}")

@@ -84,7 +84,7 @@ def check_bitsandbytes(runs: str, otherwise: str) -> None:
 
 
 def describe_device(device: torch.device) -> Device:
-    """Return what torch and the driver say of a device."""
+    """Return the facts that torch and the driver give of a device."""
     facts = torch.cuda.get_device_properties(device)
     free, _ = torch.cuda.mem_get_info(device)
     return Device(
@@ -115,8 +115,8 @@ def build_platform_of_device(gpu: Device) -> Platform:
 def empty_device(device: torch.device) -> Iterator[None]:
     """Begin a block with nothing allocated, and leave nothing behind on the device, whatever happens inside.
 
-    cuBLAS keeps a workspace for each handle in torch's allocator until it is told to give them back. An error keeps the
-    frames that it passed through, and these the tensors of the step that stopped.
+    cuBLAS keeps a workspace for each handle in torch's allocator until they are cleared. An error keeps the frames that it
+    passed through, and these the tensors of the step that stopped.
     """
     _free_memory(device)
     try:

@@ -1,8 +1,8 @@
 """A model on meta -> the same model on a device, with random weights, tensor by tensor in the order of the tape.
 
 The modules, hooks and PEFT's wrappers stay as they are; each parameter and buffer is replaced by one with data. Nothing
-is drawn or computed on the way that would take memory of its own there, so that the allocator sees what the tape says
-and nothing else.
+is drawn or computed on the way that would take memory of its own there, so that the allocator sees the events of the
+tape and nothing else.
 
 Weights are drawn from a narrow normal distribution, vectors are ones (norms) or zeros (biases). Buffers have the values
 that the model's class gives them, computed on the CPU: positions and rotary frequencies are right, and an integer for
@@ -46,24 +46,24 @@ def load_model(built: BuiltModel, device: torch.device) -> None:
         placed[id(tensor)] = _wrap_tensor(tensor, storages[storage])
     for module in model.modules():
         tables: tuple[dict[str, Any], ...] = (parameters_of(module), buffers_of(module))
-        for held in tables:
-            for key, old in held.items():
+        for table in tables:
+            for key, old in table.items():
                 if old is not None:
-                    held[key] = placed[id(old)]
+                    table[key] = placed[id(old)]
 
 
 def _place_tensor(name: str, tensor: Tensor, value: Tensor | None, device: torch.device) -> Tensor:
     """Return a tensor like `tensor` on `device`, with `value` where it has one."""
-    made = torch.empty_like(tensor, device=device)
+    new = torch.empty_like(tensor, device=device)
     if tensor.device.type != "meta":  # PEFT computes indices of some methods
-        return made.copy_(tensor)
+        return new.copy_(tensor)
     if value is not None:
-        return made.copy_(value)
-    if not made.is_floating_point():
-        return made.zero_()
-    if made.dim() > 1:
-        return made.normal_(0.0, _DEVIATION)
-    return made.fill_(1.0 if name.endswith("weight") else 0.0)
+        return new.copy_(value)
+    if not new.is_floating_point():
+        return new.zero_()
+    if new.dim() > 1:
+        return new.normal_(0.0, _DEVIATION)
+    return new.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
 def _wrap_tensor(old: Tensor, new: Tensor) -> Any:

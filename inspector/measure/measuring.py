@@ -81,7 +81,7 @@ def _measure_on(
     config: Mapping[str, Any] | None,
     progress: Callable[[str], None],
 ) -> Measurement:
-    """Do it; what is on the GPU hangs on the names of this function and of those that it calls."""
+    """Measure; only names of this function and of those that it calls keep tensors on the GPU alive."""
     gpu = describe_device(device)
     run = dataclasses.replace(run, platform=build_platform_of_device(gpu), gpu=_find_in_catalogue(gpu))
     counted, built = count_model(run.request, run.files)
@@ -102,7 +102,7 @@ def _measure_on(
         raise UnsupportedModelError(message) from error
     timeline = fold_if_it_fits(prediction, gpu)
     progress("running it on the GPU")
-    # The whole model, as nobody has used it yet: a prediction works on copies.
+    # The whole model, unused so far: a prediction works on copies.
     figures, found = _run_step(run, built, prediction, device, timeline)
     return Measurement(
         versions={**versions, "torch": torch.__version__, **_find_version("bitsandbytes")},
@@ -126,7 +126,7 @@ def collect_figures(timeline: Timeline, gpu: Gpu | None) -> Figures:
 
 
 def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
-    """Return what a prediction tells, or raise DoesNotFitError where the free memory will not do."""
+    """Return the timeline of a prediction under the free memory; DoesNotFitError where that is too little."""
     timeline = prediction.fold(gpu.free_bytes)
     if timeline.ran_out is None:
         return timeline
@@ -140,7 +140,7 @@ def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
 def _run_step(
     run: ResolvedRun, built: BuiltModel, prediction: Prediction, device: torch.device, timeline: Timeline
 ) -> tuple[Figures, list[Difference]]:
-    """Run the step; return what the allocator said and, where that differs from the timeline, where it does."""
+    """Run the step; return the allocator's figures and, where they are not the timeline's, all differences."""
     watch = Watch(device, timeline.phases)
     record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
     try:
@@ -160,7 +160,7 @@ def _run_step(
         ) from error
     except (UsageError, UnsupportedModelError):
         raise
-    except Exception as error:  # kernels, drivers and 400 model classes stop in their own ways
+    except Exception as error:  # kernels, drivers and 400 model classes raise any class
         raise UnsupportedModelError(
             f"the step stopped on the GPU ({one_line(f'{type(error).__name__}: {error}')}); INSPECTOR_DEBUG=1 shows "
             "where, please report it."
@@ -204,5 +204,4 @@ def _find_in_catalogue(gpu: Device) -> Gpu | None:
         found = find_gpu(gpu.name)
     except UsageError:
         return None
-    same = [each for each in (found.gpu,) if each.compute_capability == gpu.compute_capability]
-    return same[0] if same else None
+    return found.gpu if found.gpu.compute_capability == gpu.compute_capability else None

@@ -61,7 +61,7 @@ def load_quantized_model(model: Any, device: torch.device) -> nn.Module:
 
 
 def forget_tables() -> None:
-    """Drop what bitsandbytes keeps on the GPU for the whole process: the tables of 8-bit types, and whom they serve."""
+    """Drop what bitsandbytes keeps for the whole process: tables of 8-bit types, paged tensors, optimizer overrides."""
     library: Any = sys.modules.get("bitsandbytes")
     if library is not None:
         library.functional.name2qmap.clear()

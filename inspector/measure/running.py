@@ -36,7 +36,7 @@ _BACKENDS = {
 
 
 class Watcher(Protocol):
-    """Who is told when a phase begins, and when the steps are over while batch and optimizer are still there."""
+    """What is called when a phase begins, and when the steps are over while batch and optimizer are still alive."""
 
     def enter(self, phase: Phase, step: int) -> None:
         """Take note that a phase begins."""
@@ -46,7 +46,7 @@ class Watcher(Protocol):
 
 
 class Watch:
-    """What torch.cuda says of each phase: peaks since its start, and what is held at its end.
+    """The figures of torch.cuda for each phase: peaks since its start, and what is allocated and reserved at its end.
 
     A phase that comes several times in a step (gradient accumulation) has the largest peak and the last end, as in the
     prediction. Where the phases are not as `expected`, `history` is what the allocator recorded of itself until the
@@ -114,9 +114,9 @@ def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: tor
     batch = _make_batch(workload, model, recipe, device)
     state = workload.make_state(model, recipe, on_gpu=True)
     with _choose_attention_kernel(recipe):
-        held = workload.run(model, batch, state, watcher.enter, recipe)
+        kept = workload.run(model, batch, state, watcher.enter, recipe)
         watcher.close()
-        del held
+        del kept
 
 
 def _list_recorded_sizes(device: torch.device) -> list[int]:
@@ -135,11 +135,11 @@ def _list_recorded_sizes(device: torch.device) -> list[int]:
 
 def _make_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """Make the batch on the CPU, as a collator does, and move it tensor by tensor."""
-    made = {
+    batch = {
         name: item.on("cpu") if isinstance(item, Input) else item
         for name, item in workload.make_inputs(model, recipe).items()
     }
-    return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in made.items()}
+    return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in batch.items()}
 
 
 def _choose_attention_kernel(recipe: Recipe) -> contextlib.AbstractContextManager[None]:

@@ -37,7 +37,7 @@ def find_attention(model: nn.Module) -> str:
 def find_attention_by_part(model: nn.Module) -> dict[str, str]:
     """Return the implementation of every part of a model that has a configuration of its own, by its path.
 
-    The path is empty for a model of one part. The whole of a model of several parts is none of them.
+    The path is empty for a model of one part. A model of several parts is not one of them itself.
     """
     parts: dict[str, str] = {}
     seen: set[int] = set()
@@ -64,5 +64,5 @@ def _unwrap_model(model: nn.Module) -> Any:
 
 
 def _read_attention(config: PretrainedConfig) -> str:
-    """Return what a configuration says, in the way in which attention modules ask it."""
+    """Return what attention modules read from their configuration."""
     return str(attention_of(config) or _DEFAULT)

@@ -55,7 +55,7 @@ __all__ = ["BuiltModel", "build_shallow", "build_whole", "count_model"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltModel:
-    """A model on meta with its adapter, as nobody has used it yet, and what each of its parameters is for, by name."""
+    """A model on meta with its adapter, unused so far, and what each of its parameters is for, by name."""
 
     model: PreTrainedModel | PeftModel
     roles: Mapping[str, Role]
@@ -109,33 +109,33 @@ def build_whole(request: Request, files: SourceFiles | None) -> BuiltModel:
     return _build(request, files, lambda _model: None)
 
 
-def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) -> tuple[BuiltModel, int]:
+def build_shallow(request: Request, files: SourceFiles | None, extra_periods: int = 0) -> tuple[BuiltModel, int]:
     """Return the model with few of its repeated layers, and how many periods of them are missing (`model.truncate`).
 
-    `more` periods more than need be stay. Nothing is missing where the adapter tells single layers apart.
+    `extra_periods` more than the fewest possible stay. Nothing is missing where the adapter tells single layers apart.
     """
     missing = 0
 
     def change(model: PreTrainedModel) -> None:
         nonlocal missing
-        missing = shorten_model(model, more)
+        missing = shorten_model(model, extra_periods)
 
     return _build(request, files, change), missing
 
 
 def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTrainedModel], None]) -> BuiltModel:
-    """Build the model of a request and attach its adapter; `change` treats all layers alike."""
+    """Build the model of a request and attach its adapter; `change` is applied where the adapter names no layers."""
     if isinstance(request.model, PeftModel):
         raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
     with silence_output(), _limit_requests(allowed=not request.offline), contextlib.ExitStack() as stack:
         subject = _read_source(request, files) if files is not None else _read_object(request)
         _check_adapter_dtype(request, subject)
         config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
-        is_alike = config is None or not names_layers(config)
+        is_same_in_all_layers = config is None or not names_layers(config)
 
         def build() -> PreTrainedModel:
             model = subject.build()
-            if is_alike:
+            if is_same_in_all_layers:
                 change(model)
             return model
 
@@ -156,7 +156,7 @@ def _wrap_without_adapter(model: PreTrainedModel, base: BaseCount) -> BuiltModel
 
 
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
-    """Refuse an adapter in the dtype of its base where there is none, and where the base is in 4 bits."""
+    """Refuse an adapter in the dtype of its base where there is no adapter, and where the base is in 4 bits."""
     if request.autocast_adapter_dtype:
         return
     if subject.peft is None:
@@ -223,7 +223,7 @@ def _explain_published(census: Census, comparison: Comparison, stored_elements: 
 
 @contextlib.contextmanager
 def _limit_requests(*, allowed: bool) -> Iterator[None]:
-    """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does: not all of their calls can be told not to."""
+    """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does; not all of their calls take an argument."""
     with restore_changes():
         replace_attribute(hub_constants, "HF_HUB_OFFLINE", hub_constants.HF_HUB_OFFLINE or not allowed)
         yield
@@ -343,7 +343,9 @@ def _read_object(request: Request) -> _Subject:
     if not isinstance(request.model, PreTrainedModel):
         if isinstance(request.model, nn.Module):
             name = one_line(type(request.model).__name__, 60)
-            raise UsageError(f"no step of {name} is traced, which is no transformers model; drop `fit` for the counts.")
+            raise UsageError(
+                f"no step of {name} is traced, which is not a transformers model; drop `fit` for the counts."
+            )
         raise UsageError(
             f"`model` is {describe_value(request.model)}; give a Hub id, a path, a PretrainedConfig, or a transformers "
             "model on the meta device."

@@ -4,7 +4,7 @@ Whatever comes from a repository is untrusted: a field may be negative, absurd o
 of 10^9 layers would fill the memory before any error shows. Sizes are therefore checked by name first
 (`_check_sizes`), then transformers' own validation runs, and every failure becomes one line.
 
-Two repairs are made, and each is told: an unknown `model_type` whose `architectures` name a class that transformers
+Two repairs are made, each with a notice: an unknown `model_type` whose `architectures` name a class that transformers
 has is built with that class's own configuration (moonshotai/Kimi-K2 is a DeepSeek-V3), and `model_type` may be
 missing when `architectures` says enough.
 """
@@ -29,7 +29,7 @@ __all__ = ["describe_error", "find_model_class", "find_text_config", "list_archi
 
 # Field names that say how many modules are built, and the most that a sane model has: Llama-3.1-405B has 126 layers,
 # Kimi-K2 has 384 experts; the bounds leave room for two orders of magnitude.
-# A vocabulary or a size for each layer is none (gemma3n's vocab_size_per_layer_input).
+# A vocabulary or a size for each layer is not a count (gemma3n's vocab_size_per_layer_input).
 _MODULE_COUNT = re.compile(
     r"^(?!vocab_size_)(?:.*_)?(layers?|blocks?|depths?|stages?|experts?|groups|codes)(?!_(size|dim)s?$)($|_)"
 )
@@ -123,7 +123,7 @@ def find_model_class(name: str) -> type[PreTrainedModel] | None:
 
 
 def describe_error(error: Exception) -> str:
-    """Return what a library said, its type first: the text of a KeyError alone says nothing."""
+    """Return an error of a library on one line, its type first: a KeyError's text alone explains nothing."""
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
@@ -174,7 +174,7 @@ def _build_configuration(
 
 
 def _load_remote(files: SourceFiles) -> PretrainedConfig:
-    """Run the repository's own configuration class; the user has said that its code is trusted."""
+    """Run the repository's own configuration class; the user has declared that its code is trusted."""
     try:
         config: PretrainedConfig = transformers.AutoConfig.from_pretrained(
             files.code_location or files.id, revision=files.revision, trust_remote_code=True

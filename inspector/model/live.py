@@ -52,10 +52,10 @@ def count_module(request: Request) -> Counted:
     model: nn.Module = request.model
     name = one_line(type(model).__name__, 60)
     if request.peft is not None:
-        raise UsageError(f"adapters are put on transformers models alone, and {name} is none; drop `peft`.")
+        raise UsageError(f"adapters are put on transformers models alone, and {name} is not one; drop `peft`.")
     check_meta(model)
     base = count_base(model)
-    message = f"The training step was not traced: {name} is no transformers model, so its inputs are not known."
+    message = f"The training step was not traced: {name} is not a transformers model, so its inputs are not known."
     return Counted(
         model=describe_model(model),
         census=take_census(model, base, published=None, depth=request.depth),

@@ -107,7 +107,7 @@ def _read_declared(declared: Mapping[str, Any], requested: str | None, double_qu
         config = BitsAndBytesConfig.from_dict(dict(declared))
         skip = config.llm_int8_skip_modules
         if skip is not None and not all(isinstance(name, str) for name in skip):
-            raise ValueError("llm_int8_skip_modules is no list of names")
+            raise ValueError("llm_int8_skip_modules is not a list of names")
         _check_values(config)
     except Exception as error:  # the fields are untrusted
         raise UnsupportedModelError(

@@ -1,4 +1,4 @@
-"""What a parameter is for, told from its place in the module tree.
+"""What a parameter is for, decided by its place in the module tree.
 
 The module tree carries no roles, so they follow from names that transformers uses consistently: an ordered list of
 rules over the path's components and the class of the module that owns the parameter. The first rule that holds decides;
@@ -71,7 +71,7 @@ def find_role(name: str, owner: nn.Module, model: nn.Module) -> Role:
 
 
 def list_expert_banks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return (path, module) of every bank of routed experts, fused parameters or a list of modules alike."""
+    """Return (path, module) of every bank of routed experts, fused parameters and lists of modules."""
     banks: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
         if any(path.startswith(f"{bank}.") for bank, _ in banks[-1:]):

@@ -137,7 +137,7 @@ def _choose_fallback(config: PretrainedConfig, names: list[str]) -> type[PreTrai
 
 
 def _load_remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrainedModel]:
-    """Return the repository's own model class; the user has said that its code is trusted."""
+    """Return the repository's own model class; the user has declared that its code is trusted."""
     auto_map: dict[str, Any] = dict(getattr(config, "auto_map", {}))
     references = [auto_map[head] for head in _FALLBACK_HEADS if head in auto_map]
     if not references:

@@ -42,7 +42,7 @@ def _pack_gptq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     Source: gptqmodel/nn_modules/qlinear, `_register_gptq_buffers`; AutoGPTQ's layers are the same.
     """
     if config.get("dynamic"):
-        raise NoRuleError("it quantizes layers in different ways (`dynamic`), which is not known here")
+        raise NoRuleError("it quantizes layers differently (`dynamic`), which is not known here")
     layout = config.get("checkpoint_format", "gptq")
     if layout not in ("gptq", "gptq_v2"):
         raise NoRuleError(f"the layout {layout} is not known here")
@@ -149,8 +149,8 @@ def _pack_bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     kind = str(config.get("bnb_4bit_quant_type", "fp4"))
     nested = bool(config.get("bnb_4bit_use_double_quant"))
     count = matrix.rows * matrix.columns
-    asked = str(config.get("bnb_4bit_quant_storage", "uint8"))
-    storage = BY_TORCH_NAME[asked if asked in _STORAGES else "uint8"]
+    storage_name = str(config.get("bnb_4bit_quant_storage", "uint8"))
+    storage = BY_TORCH_NAME[storage_name if storage_name in _STORAGES else "uint8"]
     packed = (count + 1) // (storage.bits // 4)
     scales = -(-count // 64)
     parts = [
@@ -162,8 +162,8 @@ def _pack_bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
         parts.append(Part(suffix=".weight.nested_absmax", dtype="F32", shape=(-(-scales // 256),)))
         parts.append(Part(suffix=".weight.nested_quant_map", dtype="F32", shape=(256,)))
     # Written as JSON text. With packed scales it holds their mean, in as many digits as it has.
-    said = {"quant_type": kind, "blocksize": 64, "dtype": BY_SAFETENSORS_NAME[matrix.dtype].torch}
-    text = json.dumps({**said, "shape": [matrix.rows, matrix.columns]})
+    settings = {"quant_type": kind, "blocksize": 64, "dtype": BY_SAFETENSORS_NAME[matrix.dtype].torch}
+    text = json.dumps({**settings, "shape": [matrix.rows, matrix.columns]})
     parts.append(
         Part(
             suffix=f".weight.quant_state.bitsandbytes__{kind}",
@@ -206,9 +206,9 @@ def _pack_hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     groups = matrix.rows * matrix.columns // size
     text = {"compute_dtype": f"torch.{BY_SAFETENSORS_NAME[matrix.dtype].torch}", "packing": f"{bits}bit_u8"}
     text["unpack_view_dtype"] = "torch.uint8"
-    described = [("shape", "I64", (2,)), *((name, "I32", ()) for name in ("axis", "group_size", "nbits"))]
-    described += [(name, "U8", (len(value),)) for name, value in text.items()]
-    described += [(name, "U8", ()) for name in _HQQ_FLAGS]
+    descriptions = [("shape", "I64", (2,)), *((name, "I32", ()) for name in ("axis", "group_size", "nbits"))]
+    descriptions += [(name, "U8", (len(value),)) for name, value in text.items()]
+    descriptions += [(name, "U8", ()) for name in _HQQ_FLAGS]
     return Packed(
         copies=matrix.copies,
         parts=(
@@ -217,7 +217,7 @@ def _pack_hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
             Part(suffix=".zero", dtype=matrix.dtype, shape=(groups, 1)),
             *(
                 Part(suffix=f".{name}", dtype=dtype, shape=shape, purpose=Purpose.DESCRIPTION)
-                for name, dtype, shape in described
+                for name, dtype, shape in descriptions
             ),
         ),
     )

@@ -158,7 +158,7 @@ def count_packed_int32(count: int, bits: int) -> int:
 
 
 def is_size(value: Any) -> bool:
-    """Tell whether a value is a positive integer; JSON's true and false are none."""
+    """Tell whether a value is a positive integer; JSON's true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

@@ -1,4 +1,4 @@
-"""The values of a measurement: the GPU at hand, what its allocator said phase by phase, and where the tape differs.
+"""The values of a measurement: the GPU at hand, its allocator's figures phase by phase, and where the tape differs.
 
 Part of the data dictionary, with the same rules as `inspector.records`: field names are JSON keys, sizes are integers
 of bytes. docs/explain/measure.md describes the JSON record that is made of them.
@@ -108,5 +108,9 @@ class Measurement:
     @property
     def telling(self) -> Difference | None:
         """Return the first difference with an allocation of more than the smallest block, else the first of all."""
-        large = (each for each in self.differing if max((*each.measured, *each.predicted), default=0) > _SMALL_BYTES)
+        large = (
+            difference
+            for difference in self.differing
+            if max((*difference.measured, *difference.predicted), default=0) > _SMALL_BYTES
+        )
         return next(large, self.differing[0] if self.differing else None)

@@ -134,7 +134,7 @@ def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
     for piece in text.split(",") if text is not None else ():
         key, separator, value = (part.strip() for part in piece.partition("="))
         if not separator:
-            raise UsageError(f"`optim_args`: {quoted(key)} is no setting; write key=value, as in momentum=0.9.")
+            raise UsageError(f"`optim_args`: {quoted(key)} is not a setting; write key=value, as in momentum=0.9.")
         if key not in readers:
             takes = f"use {', '.join(readers)}" if readers else "drop it"
             raise UsageError(f"`optim_args`: {name} has no argument {quoted(key)}; {takes}.")
@@ -142,6 +142,6 @@ def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
             values[key] = readers[key](value)
         except ValueError as error:
             raise UsageError(
-                f"`optim_args`: {key}={quoted(value)} is no number; write one, as in {key}=0.9."
+                f"`optim_args`: {key}={quoted(value)} is not a number; write one, as in {key}=0.9."
             ) from error
     return values

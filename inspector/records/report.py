@@ -1,4 +1,4 @@
-"""The whole: everything that one inspection found."""
+"""The report: everything that one inspection found."""
 
 from __future__ import annotations
 

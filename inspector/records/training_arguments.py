@@ -30,10 +30,10 @@ _SAME_MEANING: Mapping[str, tuple[str, ...]] = {
     "use_cache": ("use_cache",),
     "seq_len": ("max_length", "max_seq_length"),
 }
-# Where the way of checkpointing stands, and the key that a Recipe has.
+# The fields that hold the keywords of gradient checkpointing, and the keyword that a Recipe has.
 _CHECKPOINTING_KEYWORDS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
 _USE_REENTRANT = "use_reentrant"
-# Fields that change what a step takes, where they are on, in a way that is not traced.
+# Fields that change what a step takes, where they are on, and that are not traced.
 _NOT_TRACED = (
     "auto_find_batch_size",  # another batch size where the memory runs out
     "torch_empty_cache_steps",  # cached blocks are given back

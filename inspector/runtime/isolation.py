@@ -5,7 +5,7 @@ rules in the dispatcher (the list is in `inspector.runtime`). A notebook has oth
 in one worker process, which is started once and waits for more, so that torch is imported once; it is started anew
 where the environment or the working directory is another one by then, and it ends with this process.
 
-Requests and reports are pickled over the pipes of the worker, which nobody else writes to. What cannot be sent (a live
+Requests and reports are pickled over the pipes of the worker, which nothing else writes to. What cannot be sent (a live
 model, a class of `__main__` or of a repository) is worked on in this process, and then its other threads see the
 effects. INSPECTOR_IN_PROCESS=1 asks for that in any case.
 """
@@ -92,7 +92,7 @@ def _encode(function_path: str, arguments: tuple[Any, ...]) -> bytes | None:
         _Pickler(stream, protocol=pickle.HIGHEST_PROTOCOL).dump((function_path, arguments))
     except _Unsendable:
         return None
-    except Exception:  # classes of anyone's refuse to be pickled in any way
+    except Exception:  # classes of user code can raise anything when they are pickled
         return None
     return stream.getvalue()
 
@@ -141,7 +141,7 @@ class _Worker:
                 f"the process that did the work {_describe_end(self._process.returncode)}; try again with less else "
                 f"running, or set {IN_PROCESS}=1 to work in this process."
             ) from error
-        except BaseException:  # an interrupt, or an error of `progress`: an answer would come when nobody reads it
+        except BaseException:  # an interrupt, or an error of `progress`: its answer would come too late to be read
             self.stop()
             raise
         if kind == "unreadable":

@@ -96,7 +96,7 @@ def call_at_end(undo: Callable[_Arguments, Any], *args: _Arguments.args, **kwarg
 
 
 def replace_attribute(owner: Any, name: str, value: Any) -> None:
-    """Set an attribute until the innermost `restore_changes` block ends; then one that `owner` did not have is deleted."""
+    """Set an attribute until the innermost `restore_changes` block ends; one that `owner` lacked is deleted then."""
     call_at_end(_set_attribute, owner, name, vars(owner).get(name, _ABSENT))
     setattr(owner, name, value)
 

@@ -1,6 +1,6 @@
 """Independent work in one process for each core, where processes can be forked.
 
-A forked process has all that was loaded and read already, so that each costs milliseconds; one that starts anew would
+A forked process has all that was loaded and read already, so that it costs milliseconds; one that starts anew would
 import torch again. On systems without fork (and on macOS, whose libraries do not bear it), on one core, and where torch
 sees a GPU, whose driver a fork loses, the work is done one after the other in this process.
 """
@@ -32,7 +32,7 @@ _work: Callable[[int], Any] | None = None
 
 
 def run_in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-    """Yield the index and the result of each task as they are done; an error of one ends all.
+    """Yield the index and the result of each task as they are done; the first error ends all.
 
     Results travel between processes and have to be picklable; what `work` changes elsewhere is lost. Raises
     InspectorError where a process is killed.
@@ -58,7 +58,7 @@ def run_in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> I
             "a process of this command was killed, as a system short of memory does; try again with less else running."
         ) from error
     except BaseException:
-        for child in multiprocessing.active_children():  # nobody waits for what they are at
+        for child in multiprocessing.active_children():  # their results are no longer wanted
             if child not in others:
                 child.terminate()
         raise
@@ -83,15 +83,15 @@ def _block_interrupts() -> Iterator[None]:
 
 
 def _start_child(parent: int) -> None:
-    """Let an interrupt end this child in silence, and let it end with its parent, however that ends."""
+    """Let an interrupt end this child without a traceback, and end it when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    torch.set_num_threads(1)  # the threads of the parent's OpenMP did not come along: waiting for them has no end
+    torch.set_num_threads(1)  # the threads of the parent's OpenMP are not forked: waiting for them would never end
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:
-    """Wait until the parent is gone."""
+    """Poll for the parent and end this process when it is gone."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)

@@ -40,4 +40,4 @@ def silence_output() -> Iterator[None]:
 def _set_filters(filters: Sequence[Any]) -> None:
     """Put the filters of warnings back; `resetwarnings` makes Python forget which warnings it has passed over."""
     warnings.resetwarnings()
-    warnings.filters[:] = filters  # type: ignore[index]  # typed as what nobody writes to
+    warnings.filters[:] = filters  # type: ignore[index]  # typed as read-only

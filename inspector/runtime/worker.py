@@ -72,7 +72,7 @@ def _make_sendable(error: BaseException) -> BaseException:
     """Return an error as it is where it survives being sent, else one that says the same."""
     try:
         copied = pickle.loads(pickle.dumps(error))  # noqa: S301  # made in this line
-    except Exception:  # errors of anyone's refuse to be pickled in any way
+    except Exception:  # error classes of user code can raise anything when they are pickled
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error if type(copied) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""JSON objects from files and texts that nobody vouches for: bounded in size, depth and integers, one line when wrong.
+"""JSON objects from files and texts that are not trusted: bounded in size, depth and integers, one line when wrong.
 
 Accepted is what Python's `json` reads and transformers writes (`Infinity` included: Mamba-2 configurations hold it),
 less what would hurt later: NaN, integers beyond 64 bit, nesting deeper than a configuration ever is, a byte-order mark.
@@ -50,7 +50,7 @@ def read_object(
     try:
         facts = Path(path).stat()
         if not stat.S_ISREG(facts.st_mode):
-            kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "no regular file"
+            kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
             raise ModelUnavailableError(f"{one_line(what)} is {kind}; name a JSON file.")
         _check_size(facts.st_size, what, error, most_bytes)
         with Path(path).open("rb") as file:
@@ -110,7 +110,7 @@ def _decode(content: bytes, what: str, error: type[InspectorError]) -> str:
 
 def _parse_constant(literal: str) -> float:
     if literal == "NaN":
-        raise _UnwantedNumberError(literal, "holds NaN, which is no value of a configuration,")
+        raise _UnwantedNumberError(literal, "holds NaN, which a configuration cannot have,")
     return float(literal)
 
 

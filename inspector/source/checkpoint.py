@@ -54,10 +54,10 @@ class UnreadError(Exception):
 class PartReader(Protocol):
     """Reads files of one repository or directory."""
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return up to `length` bytes from `start` on and the size of the file, where known; UnreadError if not."""
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
         """Return a whole file of up to `most_bytes`; UnreadError if that cannot be."""
 
 
@@ -104,11 +104,11 @@ def read_checkpoint(
     found = [
         StoredVariant(
             name=name,
-            files=len(held),
-            bytes=sum(file.bytes or 0 for file in held),
-            dtypes=_count_variant_dtypes(held, reader, progress, notices),
+            files=len(members),
+            bytes=sum(file.bytes or 0 for file in members),
+            dtypes=_count_variant_dtypes(members, reader, progress, notices),
         )
-        for name, held in find_variants(files, (file.name for file in weights)).items()
+        for name, members in find_variants(files, (file.name for file in weights)).items()
     ]
     small = list_companions(files, choice.index if choice else None)
     stored = StoredCheckpoint(
@@ -141,7 +141,7 @@ def _list_weights(choice: Choice, by_name: Mapping[str, StoredFile], reader: Par
     index = choice.index
     if index is None:
         return tuple(by_name[name] for name in (choice.file,) if name)
-    names = sorted(set(parse_index(reader.whole(index, MOST_BYTES), quoted(index)).values()))
+    names = sorted(set(parse_index(reader.read_whole(index, MOST_BYTES), quoted(index)).values()))
     folder = index.rpartition("/")[0]
     names = [f"{folder}/{name}" if folder else name for name in names]
     missing = next((name for name in names if name not in by_name), None)
@@ -172,13 +172,13 @@ def _read_header(file: StoredFile, reader: PartReader, budget: _Budget) -> dict[
     what = quoted(file.name)
     if file.bytes is not None and file.bytes < LENGTH_BYTES:  # no server has a range of nothing
         read_header_length(bytes(file.bytes), file.bytes, what)
-    start, file_bytes = reader.part(file.name, 0, _FIRST_BYTES)
+    start, file_bytes = reader.read_part(file.name, 0, _FIRST_BYTES)
     file_bytes = file.bytes if file_bytes is None else file_bytes
     length = read_header_length(start, file_bytes, what)
     budget.take(header_bytes=length)
     header = start[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(header) < length:
-        header += reader.part(file.name, LENGTH_BYTES + len(header), length - len(header))[0]
+        header += reader.read_part(file.name, LENGTH_BYTES + len(header), length - len(header))[0]
     if len(header) < length:
         raise UnreadError(f"{file.name} ended after {len(header):,} of {length:,} bytes of its header")
     with budget.parsing:
@@ -199,7 +199,7 @@ def _count_variant_dtypes(
     if len(files) > _MOST_VARIANT_FILES or not all(file.name.endswith(".safetensors") for file in files):
         return {}
     counts: dict[str, int] = {}
-    # Nobody asked for the variant: one that is malformed has no dtypes, and that is all.
+    # The variant is not what is loaded: where it is malformed, its dtypes are left out without a notice.
     with _note_errors(notices), contextlib.suppress(MalformedError):
         for tensor in _merge_headers(_read_headers(files, reader, progress)).values():
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements

@@ -1,9 +1,9 @@
 """What was read of a repository at one commit, kept so that a second run asks nothing.
 
-A commit never changes its meaning, so what its headers said stays true. The place is the client's assets cache
+A commit never changes its meaning, so what was read of its headers stays true. The place is the client's assets cache
 (HF_ASSETS_CACHE, by default assets/ in HF_HOME), where libraries keep what they derive. A file is written beside its
 name and then renamed: it is there whole or not at all, also when two runs write it. It is read with the same bounds as
-anything else, and one that cannot be read, written or understood is as good as none.
+anything else. Where a file cannot be read, written or understood, the headers are read from the Hub.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def load_checkpoint(name: str, commit: str) -> StoredCheckpoint | None:
 
 
 def save_checkpoint(name: str, commit: str, stored: StoredCheckpoint) -> None:
-    """Keep what was read; a cache that cannot be written is none."""
+    """Write what was read of the repository `name` at `commit`; do nothing where the cache cannot be written."""
     path = _build_path(name, commit)
     with contextlib.suppress(OSError, ValueError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,8 +69,8 @@ def _list_fields(stored: StoredCheckpoint) -> dict[str, Any]:
         "tensors": None
         if tensors is None
         else {name: [tensor.dtype, list(tensor.shape), tensor.bytes] for name, tensor in tensors.items()},
-        "variants": [[each.name, each.files, each.bytes, dict(each.dtypes)] for each in stored.variants],
-        "left_out": [[each.kind, each.files, each.bytes] for each in stored.left_out],
+        "variants": [[variant.name, variant.files, variant.bytes, dict(variant.dtypes)] for variant in stored.variants],
+        "left_out": [[group.kind, group.files, group.bytes] for group in stored.left_out],
         "repository": [stored.repository_bytes, stored.repository_files],
     }
 
@@ -81,8 +81,8 @@ def _build_checkpoint(fields: Mapping[str, Any]) -> StoredCheckpoint:
     repository_bytes, repository_files = fields["repository"]
     return StoredCheckpoint(
         format=None if fields["format"] is None else _check_text(fields["format"]),
-        weights=tuple(_build_file(each) for each in fields["weights"]),
-        companions=tuple(_build_file(each) for each in fields["companions"]),
+        weights=tuple(_build_file(entry) for entry in fields["weights"]),
+        companions=tuple(_build_file(entry) for entry in fields["companions"]),
         tensors=None
         if tensors is None
         else {

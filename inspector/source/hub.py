@@ -48,7 +48,7 @@ def ask_hub(name: str, revision: str | None, progress: Progress) -> SourceFiles:
                 with translate_errors():
                     path = _download_file(name, filename, revision, repository)
             except HubError as failure:
-                # Who may not read the files is told their sizes all the same.
+                # The sizes of the files are public, also where the files are not.
                 failure.stored, _ = read_checkpoint(repository.files, {}, _Sealed(), progress)
                 raise
         files = _build_source_files(name, path, ServedFrom.HUB, repository)
@@ -87,7 +87,7 @@ def _add_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
         stored, _ = read_checkpoint(list_files(snapshot), files.config, FolderReader(snapshot), lambda _stage: None)
         if stored.tensors is None:
             return files
-        # What else the repository holds is not known: the cache has what somebody asked for.
+        # What else the repository holds is not known: the cache has only the files that were asked for.
         stored = dataclasses.replace(stored, left_out=(), repository_bytes=None, repository_files=None)
     return dataclasses.replace(files, checkpoint=stored)
 
@@ -98,7 +98,7 @@ class _HubReader:
     def __init__(self, name: str, commit: str) -> None:
         self._name, self._commit = name, commit
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return up to `length` bytes of a file from `start` on, and the size of the file."""
         try:
             with translate_errors():
@@ -107,7 +107,7 @@ class _HubReader:
             raise UnreadError(f"{one_line(name, 80)}: {error}") from error
         return answer.content, answer.file_bytes
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
         """Return a whole file of up to `most_bytes`."""
         try:
             with translate_errors():
@@ -124,11 +124,11 @@ class _HubReader:
 class _Sealed:
     """Reads nothing: stands for a repository whose files may be listed only."""
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Refuse."""
         raise UnreadError(name)
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
         """Refuse."""
         raise UnreadError(name)
 
@@ -137,10 +137,10 @@ def _pick_file(name: str, filenames: list[str]) -> str:
     for filename in (ADAPTER_FILE, CONFIG_FILE):
         if filename in filenames:
             return filename
-    held = ", ".join(quoted(filename, 60) for filename in filenames[:4]) or "no file at all"
-    more = f" and {len(filenames) - 4} more" if len(filenames) > 4 else ""
+    listed = ", ".join(quoted(filename, 60) for filename in filenames[:4]) or "no file at all"
+    remainder = f" and {len(filenames) - 4} more" if len(filenames) > 4 else ""
     raise ModelUnavailableError(
-        f"{quoted(name)} on the Hub has neither {CONFIG_FILE} nor {ADAPTER_FILE} (it holds {held}{more}); "
+        f"{quoted(name)} on the Hub has neither {CONFIG_FILE} nor {ADAPTER_FILE} (it holds {listed}{remainder}); "
         "name the repository of the original model."
     )
 
@@ -187,7 +187,7 @@ def _build_source_files(name: str, path: Path, served_from: ServedFrom, reposito
         return SourceFiles(
             id=name, revision=commit, served_from=served_from, config={}, adapter_config=fields, adapter_id=name
         )
-    # A branch can move between the two requests; what was said of the older commit is then left out.
+    # A branch can move between the two requests; the facts of the older commit are then left out.
     described = repository if repository is not None and repository.commit == commit else None
     return SourceFiles(
         id=name,
@@ -202,7 +202,7 @@ def _build_source_files(name: str, path: Path, served_from: ServedFrom, reposito
 
 
 def _collect_rename_notices(name: str, repository: Repository) -> tuple[Notice, ...]:
-    """Say that the Hub has the repository under another name by now."""
+    """Return a notice where the Hub has the repository under another name by now."""
     if repository.id == name:
         return ()
     message = f"{quoted(name)} is called {quoted(repository.id)} on the Hub; the old name still leads there."

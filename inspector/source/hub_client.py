@@ -39,7 +39,7 @@ _PROGRESS_BARS = ("huggingface_hub.http_get", "huggingface_hub.xet_get")
 class Cause(enum.Enum):
     """Why the Hub did not serve a model; the values are codes of notices.
 
-    NETWORK: not reached, timed out, overloaded (429), broken (5xx), or an answer that is none of the Hub's.
+    NETWORK: not reached, timed out, overloaded (429), broken (5xx), or an answer that is not the Hub's.
     REFUSED: another HTTP error, such as a token that is not valid (401) or a disabled repository (403).
     GATED: the terms of the repository have to be accepted first.
     NOT_FOUND: no such repository, which is also what the Hub says of private ones.
@@ -130,7 +130,7 @@ def silence_client() -> Iterator[None]:
 
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    # Where HF_HUB_DISABLE_PROGRESS_BARS is set, its user has decided and the client lets nobody else.
+    # Where HF_HUB_DISABLE_PROGRESS_BARS is set, the client ignores any other setting.
     free = constants.HF_HUB_DISABLE_PROGRESS_BARS is None
     shown = [bars for bars in _PROGRESS_BARS if free and not are_progress_bars_disabled(bars)]
     logger.setLevel(logging.CRITICAL + 1)
@@ -184,9 +184,9 @@ def translate_errors() -> Iterator[None]:
 
 def _build_http_error(error: Any) -> HubError:
     status = error.response.status_code
-    said = f": {one_line(error.server_message)}" if error.server_message else ""
+    message = f": {one_line(error.server_message)}" if error.server_message else ""
     temporary = status in (408, 429) or status >= 500 or status < 400
-    return HubError(Cause.NETWORK if temporary else Cause.REFUSED, f"HTTP {status} from {describe_endpoint()}{said}")
+    return HubError(Cause.NETWORK if temporary else Cause.REFUSED, f"HTTP {status} from {describe_endpoint()}{message}")
 
 
 def find_transport_error() -> type[Exception]:

@@ -1,7 +1,7 @@
 """What the Hub says of a repository without reading its files: commit, names and sizes, and what else is near.
 
 One request, `/api/models/<id>?blobs=true`, answers for a repository of any size. It is parsed here and not by the
-client's `ModelInfo`, which also interprets the model card that anybody may write.
+client's `ModelInfo`, which also interprets the model card that any user may write.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OTHER_KINDS = {"datasets": "dataset", "spaces": "Space"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """What the Hub said of a repository, checked. `id` is its present name; files with odd names are left out."""
+    """What the Hub answers about a repository, checked. `id` is its present name; files with odd names are left out."""
 
     id: str
     commit: str
@@ -66,15 +66,15 @@ def describe_repository(name: str, revision: str | None) -> Repository:
 
 
 def list_near_revisions(name: str, revision: str) -> list[str]:
-    """Return up to three branches and tags of a repository, those like `revision` first; none when it does not say."""
+    """Return up to three branches and tags, the nearest to `revision` first; none where the Hub does not list them."""
     try:
         refs = _fetch_object(f"/api/models/{name}/refs")
         found = [item["name"] for kind in ("branches", "tags") for item in refs.get(kind) or ()]
     except _list_hint_errors():
         return []
-    names = [each for each in found[:10_000] if isinstance(each, str)]
-    like = difflib.get_close_matches(revision, names, n=3, cutoff=0.5)
-    return list(dict.fromkeys([*like, *names]))[:3]
+    names = [item for item in found[:10_000] if isinstance(item, str)]
+    near = difflib.get_close_matches(revision, names, n=3, cutoff=0.5)
+    return list(dict.fromkeys([*near, *names]))[:3]
 
 
 def find_other_kind(name: str) -> str | None:

@@ -31,8 +31,8 @@ def locate(
     """Return the files of the model or adapter that `name` stands for: a path, a directory or a Hub id.
 
     `revision` is a branch, tag or commit on the Hub. With `offline`, or HF_HUB_OFFLINE, no request is made. `progress`
-    is called with what takes time. Raises ModelUnavailableError when the model cannot be had and UnsupportedModelError when
-    its files are malformed.
+    is called with what takes time. Raises ModelUnavailableError where no source has the model, UnsupportedModelError
+    where its files are malformed.
     """
     found = _find_files(name, revision, offline, progress)
     if found.adapter_config is None:
@@ -50,14 +50,12 @@ def _find_files(name: str, revision: str | None, offline: bool, progress: Progre
     """Return the files by that name; of an adapter, those of the adapter alone."""
     if not name.strip():
         raise ModelUnavailableError("No model was named; name a Hub id, a directory or a config.json.")
-    here = local.find_files(name)
-    if here is not None:
-        here = local.add_checkpoint(here, progress)
-        return (
-            here
-            if revision is None
-            else _add_notice(here, "revision-ignored", _explain_ignored_revision(name, revision))
-        )
+    files = local.find_files(name)
+    if files is not None:
+        files = local.add_checkpoint(files, progress)
+        if revision is None:
+            return files
+        return _add_notice(files, "revision-ignored", _explain_ignored_revision(name, revision))
     if local.is_path_like(name):
         raise ModelUnavailableError(
             f"The path {quoted(name)} is not here; name a directory, a config.json or a Hub id (org/name)."

@@ -50,13 +50,13 @@ class Choice:
 
 def choose_weights(names: Iterable[str], config: Mapping[str, Any]) -> Choice | None:
     """Return what `from_pretrained` loads of files with these names, or None when it finds no weights."""
-    held = set(names)
+    present = set(names)
     named = config.get("transformers_weights")
     order = _ORDER
     if isinstance(named, str) and is_plain_name(named) and named.endswith((".safetensors", ".safetensors.index.json")):
         order = ((named, _SAFETENSORS), *_ORDER)
     for name, kind in order:
-        if name in held:
+        if name in present:
             return Choice(format=kind, index=name) if name.endswith(".json") else Choice(format=kind, file=name)
     return None
 
@@ -92,7 +92,7 @@ def list_left_out(files: Sequence[StoredFile], taken: Iterable[StoredFile]) -> t
     for file in files:
         if file.name not in names:
             sizes[_find_kind(file.name)].append(file.bytes or 0)
-    return tuple(LeftOut(kind=kind, files=len(each), bytes=sum(each)) for kind, each in sizes.items() if each)
+    return tuple(LeftOut(kind=kind, files=len(found), bytes=sum(found)) for kind, found in sizes.items() if found)
 
 
 def _find_kind(name: str) -> str:

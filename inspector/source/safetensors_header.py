@@ -1,8 +1,8 @@
-"""The header of a safetensors file and the index of a sharded checkpoint, from bytes that nobody vouches for.
+"""The header of a safetensors file and the index of a sharded checkpoint, from bytes that are not trusted.
 
 A file starts with the length N of its header (8 bytes, little endian), then come N bytes of JSON and the data
 (https://huggingface.co/docs/safetensors/index#format). What the format demands is checked here: offsets inside the file
-and in order, no overlap, no hole, a length that fits dtype and shape. huggingface_hub's own reader checks none of it,
+and in order, no overlap, no gap, a length that fits dtype and shape. huggingface_hub's own reader checks none of it,
 allows headers of 100 MB and reads whatever a server sends when it ignores the range, so it is not used.
 
 Bounds: a header of MOST_HEADER_BYTES, MOST_TENSORS tensors, MOST_SHARDS files. Kimi-K2, the largest of the catalogue,
@@ -46,7 +46,7 @@ _PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+(?:/[^/\\\x00-\x1f\x7f]+)*")
 
 
 class MalformedError(UnsupportedModelError):
-    """A header or an index that is none; the message is one line."""
+    """A header or an index breaks the format; the message is one line."""
 
 
 def read_header_length(start: bytes, file_bytes: int | None, what: str) -> int:
@@ -94,7 +94,9 @@ def parse_index(content: bytes, what: str) -> dict[str, str]:
     files = {filename for filename in weight_map.values() if isinstance(filename, str)}
     for filename in weight_map.values():
         if not isinstance(filename, str) or not is_plain_name(filename):
-            raise _build_error(what, f"names the file {quoted(filename, 80)}, which is no name inside the repository")
+            raise _build_error(
+                what, f"names the file {quoted(filename, 80)}, which is not a path inside the repository"
+            )
     if len(files) > MOST_SHARDS:
         raise _build_error(what, f"names {len(files):,} files, more than the {MOST_SHARDS:,} that are read")
     return {str(name): filename for name, filename in weight_map.items()}
@@ -115,14 +117,14 @@ def _parse_tensor(name: str, entry: Any, what: str) -> tuple[StoredTensor, int]:
     if len(name) > _LONGEST_NAME:
         raise _build_error(what, f"holds a name of {len(name):,} characters")
     if not isinstance(entry, dict):
-        raise _build_error(what, f"describes {quoted(name, 80)} by no object")
+        raise _build_error(what, f"describes {quoted(name, 80)} by something other than an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BY_SAFETENSORS_NAME:
         raise _build_error(what, f"gives {quoted(name, 80)} the dtype {quoted(dtype, 40)}, which is not known")
     if not _are_counts(shape) or len(shape) > _MOST_DIMENSIONS:
-        raise _build_error(what, f"gives {quoted(name, 80)} a shape that is none")
+        raise _build_error(what, f"gives {quoted(name, 80)} a shape that is not a list of sizes")
     if not _are_counts(offsets) or len(offsets) != 2:
-        raise _build_error(what, f"gives {quoted(name, 80)} offsets that are none")
+        raise _build_error(what, f"gives {quoted(name, 80)} offsets that are not two counts")
     begin, end = offsets
     tensor = StoredTensor(dtype=dtype, shape=tuple(shape), bytes=end - begin)
     bits = tensor.elements * BY_SAFETENSORS_NAME[dtype].bits  # sub-byte dtypes count elements in their shape, too
@@ -139,11 +141,11 @@ def _are_counts(value: Any) -> TypeGuard[list[int]]:
 
 
 def _check_layout(spans: list[tuple[int, int, str]], header_bytes: int, file_bytes: int | None, what: str) -> None:
-    """Check that the data of the tensors follows one another without overlap or hole and ends with the file."""
+    """Check that the data of the tensors follows one another without overlap or gap and ends with the file."""
     position = 0
     for begin, end, name in sorted(spans):
         if begin != position:
-            fault = "overlaps the data before it" if begin < position else "leaves a hole before it"
+            fault = "overlaps the data before it" if begin < position else "leaves a gap before it"
             raise _build_error(what, f"puts {quoted(name, 80)} where it {fault}")
         position = end
     expected = LENGTH_BYTES + header_bytes + position
@@ -152,4 +154,6 @@ def _check_layout(spans: list[tuple[int, int, str]], header_bytes: int, file_byt
 
 
 def _build_error(what: str, fault: str) -> MalformedError:
-    return MalformedError(f"{one_line(what)} is no sound safetensors checkpoint: it {fault}; look into the repository.")
+    return MalformedError(
+        f"{one_line(what)} is not a valid safetensors checkpoint: it {fault}; look into the repository."
+    )

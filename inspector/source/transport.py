@@ -43,7 +43,7 @@ class EndlessAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The body of an answer, or as much of it as was asked for, and the size of the whole file where it is said."""
+    """The body of an answer, or the part that was asked for; `file_bytes` is the file's size, None if not given."""
 
     content: bytes
     file_bytes: int | None
@@ -59,10 +59,10 @@ def fetch(url: str, *, most_bytes: int, start: int | None = None) -> Answer:
         try:
             return _request_once(url, most_bytes, start)
         except Exception as error:
-            asked = _find_pause(error)
-            if pause is None or asked is None or asked > _LONGEST_PAUSE:
+            least = _find_pause(error)
+            if pause is None or least is None or least > _LONGEST_PAUSE:
                 raise
-            time.sleep(max(pause, asked))
+            time.sleep(max(pause, least))
     raise AssertionError
 
 
@@ -92,13 +92,13 @@ def run_within(seconds: float, call: Callable[[], _Result]) -> _Result:
 
 
 def _silence_thread(thread: threading.Thread) -> None:
-    """Keep what the client logs in a thread that nobody waits for any more from being shown."""
+    """Hide what the client logs in a thread whose result is no longer waited for."""
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(lambda record: record.thread != thread.ident)
 
 
 def _request_once(url: str, most_bytes: int, start: int | None) -> Answer:
-    """Ask once."""
+    """Send one request; raises what `fetch` raises."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # public
 
@@ -140,9 +140,9 @@ def _read_range(response: Any, most_bytes: int, start: int, deadline: float) -> 
 
 
 def _read_length(headers: Mapping[str, str]) -> int | None:
-    """Return what Content-Length says."""
-    said = headers.get("Content-Length", "")
-    return int(said) if said.isascii() and said.isdecimal() and len(said) < 20 else None
+    """Return the bytes that Content-Length gives, None where it is missing or not a number."""
+    length = headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else None
 
 
 def _read_body(response: Any, most_bytes: int, deadline: float) -> bytes:
@@ -158,7 +158,7 @@ def _read_body(response: Any, most_bytes: int, deadline: float) -> bytes:
 
 
 def _find_pause(error: Exception) -> float | None:
-    """Return how long to wait before another attempt, at least, or None when another attempt is of no use."""
+    """Return the least seconds to wait before another attempt, None where another attempt is of no use."""
     response = getattr(error, "response", None)
     if response is None:
         # The HTTP library's names: both httpx and httpx2 have them. A refused connection is not going to open.
@@ -167,5 +167,5 @@ def _find_pause(error: Exception) -> float | None:
         return 0 if passes and "ReadTimeout" not in names else None
     if response.status_code not in _PASSING:
         return None
-    said = response.headers.get("Retry-After", "0")
-    return float(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0
+    seconds = response.headers.get("Retry-After", "0")
+    return float(seconds) if seconds.isascii() and seconds.isdecimal() and len(seconds) < 10 else 0

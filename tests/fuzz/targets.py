@@ -140,12 +140,12 @@ class _Memory:
     def __init__(self, files: dict[str, bytes]) -> None:
         self._files = files
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return a part of a file."""
         content = self._files[name]
         return content[start : start + length], len(content)
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
         """Return a file of up to `most_bytes`."""
         content = self._files[name]
         if len(content) > most_bytes:

@@ -76,7 +76,7 @@ def test_an_installed_package_uses_its_own_copy(monkeypatch: pytest.MonkeyPatch,
 
 def test_listing_the_ids_loads_no_client() -> None:
     """Completion and `--help` can list the catalogue without importing huggingface_hub."""
-    code = "from inspector.source import catalogue, locate; catalogue.ids(); import sys; "
+    code = "from inspector.source import catalogue, locate; catalogue.list_ids(); import sys; "
     code += "print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -95,19 +95,19 @@ def test_a_sub_byte_dtype_counts_elements() -> None:
     [
         ({"a": entry(dtype="F31")}, "dtype 'F31'"),
         ({"a": entry(dtype=None)}, "dtype 'None'"),
-        ({"a": entry(shape=[2, -2])}, "a shape that is none"),
-        ({"a": entry(shape=[2, 2.0])}, "a shape that is none"),
-        ({"a": entry(shape=[True, 4])}, "a shape that is none"),
-        ({"a": entry(shape=[1] * 33)}, "a shape that is none"),
+        ({"a": entry(shape=[2, -2])}, "a shape that is not a list of sizes"),
+        ({"a": entry(shape=[2, 2.0])}, "a shape that is not a list of sizes"),
+        ({"a": entry(shape=[True, 4])}, "a shape that is not a list of sizes"),
+        ({"a": entry(shape=[1] * 33)}, "a shape that is not a list of sizes"),
         ({"a": entry(shape=[2**62, 2**62])}, "do not take"),
         ({"a": entry(shape=[2, 3])}, "16 bytes, which its dtype and shape do not take"),
         ({"a": entry(data_offsets=[16, 0])}, "do not take"),
-        ({"a": entry(data_offsets=[0])}, "offsets that are none"),
-        ({"a": entry(data_offsets=[0, 2**63])}, "offsets that are none"),
+        ({"a": entry(data_offsets=[0])}, "offsets that are not two counts"),
+        ({"a": entry(data_offsets=[0, 2**63])}, "offsets that are not two counts"),
         ({"a": entry(), "b": entry()}, "overlaps the data before it"),
         ({"a": entry(), "b": entry(data_offsets=[8, 24])}, "overlaps the data before it"),
-        ({"a": entry(data_offsets=[4, 20])}, "leaves a hole before it"),
-        ({"a": []}, "describes 'a' by no object"),
+        ({"a": entry(data_offsets=[4, 20])}, "leaves a gap before it"),
+        ({"a": []}, "describes 'a' by something other than an object"),
         ({"n" * 1001: entry()}, "a name of 1,001 characters"),
         ([], "holds a list"),
         (b'{"a": {"shape": [NaN]}}', "holds NaN"),
@@ -164,7 +164,7 @@ def test_many_entries_are_refused() -> None:
 def test_a_name_that_leads_elsewhere_is_none(name: str) -> None:
     """Names go into addresses and paths."""
     assert not is_plain_name(name)
-    with pytest.raises(MalformedError, match="no name inside the repository"):
+    with pytest.raises(MalformedError, match="not a path inside the repository"):
         parse_index(json.dumps({"weight_map": {"a": name}}).encode(), "'index'")
 
 

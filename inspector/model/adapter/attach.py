@@ -62,7 +62,7 @@ def attach_adapter(
 ) -> tuple[PeftModel, BaseCount]:
     """Return the model that `build` makes with the adapter attached, and the count of that same model before it.
 
-    `build` is called again when the first attempt failed half-way, since PEFT changes the model in place.
+    `build` is called again when the first attempt failed, since PEFT changes the model in place.
     `autocast_adapter_dtype` is that of `get_peft_model`.
     Raises UsageError when PEFT refuses (an unknown target) or would match a pattern for too long, UnsupportedModelError
     when the method needs real weights.
@@ -94,7 +94,7 @@ def attach_adapter(
             if "meta" not in str(error).lower():
                 raise _explain_refusal(model, config, error) from error
             cause = error
-        except Exception as error:  # 45 methods refuse in their own ways
+        except Exception as error:  # 45 methods raise any class
             raise _explain_refusal(model, config, error) from error
     raise _refuse_without_weights(method) from cause
 
@@ -103,7 +103,7 @@ def _follow_base_dtypes(model: PeftModel) -> None:
     """Give the adapter of each layer the dtype of its base, which PEFT does not do on meta.
 
     Elsewhere it moves an adapter to the device and the floating-point dtype of its layer, and then makes half precision
-    float32 unless told not to (tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`).
+    float32 by default (tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`).
     """
     for _, layer in find_adapted_layers(model):
         base = layer.get_base_layer()

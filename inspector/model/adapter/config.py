@@ -148,10 +148,10 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     notices = []
     if unknown:
         shown = ", ".join(one_line(field, 40) for field in unknown[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        remainder = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         message = (
-            f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: {shown}{more}. "
-            "If a newer PEFT wrote it, upgrade PEFT: the count may change."
+            f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: "
+            f"{shown}{remainder}. If a newer PEFT wrote it, upgrade PEFT: the count may change."
         )
         notices.append(Notice(code="peft-unknown-fields", message=message))
     try:

@@ -1,4 +1,4 @@
-"""What PEFT passes over in silence: names that hit nothing, copies made whole, layers and experts left out.
+"""What PEFT passes over without a warning: names that hit nothing, copies made whole, layers and experts left out.
 
 Each rule is one function from the attached model to at most one notice per finding; `collect_adapter_notices` runs them
 in the order in which a user should read them.
@@ -29,15 +29,15 @@ from inspector.units import format_count, format_share
 __all__ = ["collect_adapter_notices"]
 
 
-def collect_adapter_notices(model: PeftModel, asked: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
-    """Return what the user should know about the adapter that PEFT attached without a word."""
+def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
+    """Return what the user should know about the adapter that PEFT attached, of which PEFT itself warns of nothing."""
     return [
         *_describe_unmatched(model, facts),
         *_describe_nothing_trains(model),
         *_describe_saved_whole(model),
         *_describe_untied(model, base),
-        *_describe_left_out_linears(model, asked),
-        *_describe_partial_layers(model, asked),
+        *_describe_left_out_linears(model, config),
+        *_describe_partial_layers(model, config),
         *_describe_unreached_experts(model, base),
         *_describe_unfrozen_base(base),
     ]
@@ -106,9 +106,9 @@ def _describe_untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
             yield Notice(code="target-tied", message=message)
 
 
-def _describe_left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
+def _describe_left_out_linears(model: PeftModel, config: PeftConfig) -> Iterator[Notice]:
     """Say which linear layers `all-linear` left without an adapter; the output head it leaves on purpose."""
-    if getattr(asked, "target_modules", None) != "all-linear":
+    if getattr(config, "target_modules", None) != "all-linear":
         return
     base_model = cast(PreTrainedModel, model.get_base_model())
     modules = list(base_model.named_modules())
@@ -132,7 +132,7 @@ def _describe_left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[
     yield Notice(code="linear-left-out", message=message)
 
 
-def _describe_partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
+def _describe_partial_layers(model: PeftModel, config: PeftConfig) -> Iterator[Notice]:
     """Say which targets hit some layers of a stack only."""
     adapted = [name for name, _ in find_adapted_layers(model)]
     stacks = {
@@ -142,7 +142,7 @@ def _describe_partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[No
         if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
         if len(module) > 1 and not name.endswith("experts")
     }
-    targets = getattr(asked, "target_modules", None)
+    targets = getattr(config, "target_modules", None)
     kinds = sorted(targets) if isinstance(targets, (list, tuple, set)) else [None]
     for kind in kinds:
         hits = [name for name in adapted if kind is None or name == kind or name.endswith(f".{kind}")]
@@ -214,5 +214,5 @@ def _are_apart(names: list[str], wrappers: Mapping[str, ModulesToSaveWrapper]) -
 
 def _join_names(names: list[str], most: int = 6) -> str:
     """Join names, saying how many were left out."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    remainder = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + remainder

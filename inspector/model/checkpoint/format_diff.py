@@ -2,7 +2,7 @@
 
 The float checkpoint of the model is what transformers would save of it: its own `revert_weight_conversion` takes the
 fused experts apart and renames them. Weights that the format packs are then replaced by its tensors. Shapes and sizes
-are compared; dtypes of the same size are not told apart, since a checkpoint may keep its scales in either half type.
+are compared; dtypes of the same size count as equal, since a checkpoint may keep its scales in either half type.
 """
 
 from __future__ import annotations
@@ -149,31 +149,31 @@ def _describe_stored(tensor: Tensor) -> StoredTensor:
 
 
 def _differ(expected: _Expected, stored: Mapping[str, StoredTensor], name: str) -> bool:
-    """Tell whether both sides have the name, in the same shape and size."""
-    there = stored.get(name)
+    """Tell whether a side lacks the name, or has it in another shape or size."""
+    actual = stored.get(name)
     if name in expected.varying:
-        return there is None
-    mine = expected.tensors.get(name)
-    return mine is None or there is None or (mine.shape, mine.bytes) != (there.shape, there.bytes)
+        return actual is None
+    wanted = expected.tensors.get(name)
+    return wanted is None or actual is None or (wanted.shape, wanted.bytes) != (actual.shape, actual.bytes)
 
 
 def _fold_differences(
     names: Iterable[str], expected: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor]
 ) -> tuple[FormatDifference, ...]:
-    """Put names together that differ alike."""
-    alike: dict[tuple[StoredTensor | None, StoredTensor | None], list[str]] = {}
+    """Group names whose expected and stored tensors are equal, with their layers folded."""
+    groups: dict[tuple[StoredTensor | None, StoredTensor | None], list[str]] = {}
     for name in names:
-        alike.setdefault((expected.get(name), stored.get(name)), []).append(name)
+        groups.setdefault((expected.get(name), stored.get(name)), []).append(name)
     return tuple(
         FormatDifference(
             names=tuple(fold_names(group)),
             tensors=len(group),
-            expected_dtype=mine.dtype if mine else None,
-            expected_shape=mine.shape if mine else None,
-            expected_bytes=mine.bytes * len(group) if mine else 0,
-            stored_dtype=there.dtype if there else None,
-            stored_shape=there.shape if there else None,
-            stored_bytes=there.bytes * len(group) if there else 0,
+            expected_dtype=wanted.dtype if wanted else None,
+            expected_shape=wanted.shape if wanted else None,
+            expected_bytes=wanted.bytes * len(group) if wanted else 0,
+            stored_dtype=actual.dtype if actual else None,
+            stored_shape=actual.shape if actual else None,
+            stored_bytes=actual.bytes * len(group) if actual else 0,
         )
-        for (mine, there), group in alike.items()
+        for (wanted, actual), group in groups.items()
     )

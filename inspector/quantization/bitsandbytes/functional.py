@@ -84,21 +84,21 @@ class QuantState:
         """Tell whether the scales are packed too."""
         return self.state2 is not None
 
-    def copied(self) -> QuantState:
+    def copy(self) -> QuantState:
         """Copy the state with its tensors, in the order of the library's attributes."""
         absmax, code = copy_tensor(self.absmax), copy_tensor(self.code)
         offset = None if self.offset is None else copy_tensor(self.offset)
-        state2 = None if self.state2 is None else self.state2.copied()
+        state2 = None if self.state2 is None else self.state2.copy()
         return replace(self, absmax=absmax, code=code, offset=offset, state2=state2)
 
-    def tensors(self) -> list[Tensor]:
+    def list_tensors(self) -> list[Tensor]:
         """Return every tensor of the state."""
         mine = [self.absmax, self.code, *([self.offset] if self.offset is not None else [])]
-        return [*mine, *(self.state2.tensors() if self.state2 is not None else [])]
+        return [*mine, *(self.state2.list_tensors() if self.state2 is not None else [])]
 
 
 def copy_tensor(tensor: Tensor) -> Tensor:
-    """Make what `copy.deepcopy` makes of a tensor: its storage, and one element that dies (torch/_tensor.py)."""
+    """Allocate what `copy.deepcopy` allocates: the copy, and one element that is freed at once (torch/_tensor.py)."""
     copied = torch.empty_like(tensor)
     element = torch.empty((), dtype=tensor.dtype, device=tensor.device)
     del element

@@ -33,8 +33,8 @@ def stand_in_for_bitsandbytes() -> Iterator[None]:
         stand_in = _build_stand_in()
         replace_item(sys.modules, _NAME, stand_in)
         replace_item(vars(integration), "bnb", stand_in)
-        asked = [name for name, module in sys.modules.items() if name.startswith("peft.") and module is not None]
-        for name in asked:
+        of_peft = [name for name, module in sys.modules.items() if name.startswith("peft.") and module is not None]
+        for name in of_peft:
             values = vars(sys.modules[name])
             for question in _QUESTIONS:
                 if question in values:
@@ -70,7 +70,7 @@ def _list_layer_modules() -> dict[str, ModuleType]:
 
 
 def _report_available() -> bool:
-    """Say that the library is there."""
+    """Answer that bitsandbytes is installed."""
     return True
 
 

@@ -40,7 +40,7 @@ def select_gpus(request: Request) -> Selection:
 
 
 def select(names: Sequence[str], sizes: Sequence[str | int]) -> Selection:
-    """Return the GPUs of these names and memory sizes, the names first; UsageError for an unknown name or a wrong size."""
+    """Return the GPUs of these names, then of these memory sizes; UsageError for an unknown name or a wrong size."""
     found = [find_gpu(name) for name in names]
     gpus = tuple(dict.fromkeys((*(match.gpu for match in found), *map(build_stated_gpu, sizes))))
     if not gpus:

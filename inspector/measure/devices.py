@@ -115,8 +115,8 @@ def build_platform_of_device(gpu: Device) -> Platform:
 def empty_device(device: torch.device) -> Iterator[None]:
     """Begin a block with nothing allocated, and leave nothing behind on the device, whatever happens inside.
 
-    cuBLAS keeps a workspace for each handle in torch's allocator until they are cleared. An error keeps the frames that it
-    passed through, and these the tensors of the step that stopped.
+    cuBLAS keeps a workspace for each handle in torch's allocator until they are cleared. An error keeps the frames that
+    it passed through, and these the tensors of the step that stopped.
     """
     _free_memory(device)
     try:

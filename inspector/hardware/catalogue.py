@@ -98,7 +98,7 @@ def _list_keys(gpu: Gpu) -> set[str]:
 
 
 def _normalize_name(name: str) -> str:
-    """Return what a name is compared by."""
+    """Return a name as it is compared: lower case, without blanks, hyphens, vendor and product line."""
     squeezed = re.sub(r"[\W_]+", "", name.casefold())
     squeezed = re.sub(r"(?<=\d)g(?:i?b)?(?=$|hbm|pcie)", "gb", squeezed)
     mac = _MAC.fullmatch(squeezed)

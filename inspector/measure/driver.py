@@ -69,7 +69,7 @@ def _open_nvml() -> Iterator[ctypes.CDLL | None]:
 
 
 def _load_library() -> ctypes.CDLL | None:
-    """Return NVML, ready for questions, or None."""
+    """Return NVML after its initialisation, None where it is missing or too old."""
     for name in _LIBRARIES:
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(name)

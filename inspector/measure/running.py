@@ -72,7 +72,7 @@ class Watch:
             self.history = _list_recorded_sizes(self._device)
 
     def _note(self) -> None:
-        """Note what the phase at hand took."""
+        """Store the figures of the phase that ends, and reset torch's peaks."""
         cuda = torch.cuda
         if self._current is not None:
             phase, step = self._current

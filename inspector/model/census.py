@@ -56,7 +56,7 @@ class BaseCount:
 
     @property
     def count(self) -> int:
-        """Return P."""
+        """Return P, the parameters of the base model, each once."""
         return sum(count_weights(parameter) for parameter in self.roles)
 
 
@@ -122,7 +122,7 @@ def take_census(model: nn.Module, base: BaseCount, *, published: Published | Non
 
 
 def count_bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
-    """Return bytes by dtype name, largest first."""
+    """Return the bytes of parameters, packed weights' scales included, by torch dtype name, largest first."""
     sizes: Counter[torch.dtype] = Counter()
     for parameter in parameters:
         for tensor in list_tensors(parameter):
@@ -131,7 +131,7 @@ def count_bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
 
 
 def _count_buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:
-    """Return the size of buffers."""
+    """Return the bytes of buffers."""
     return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
 
 

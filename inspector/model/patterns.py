@@ -32,17 +32,17 @@ _NOT_A_PATTERN = 3
 
 _TRIAL = f"""
 import json, re, signal, sys
-asked = json.load(sys.stdin)
+request = json.load(sys.stdin)
 if hasattr(signal, "setitimer"):
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, {_PROCESSOR_SECONDS})
-for index, (function, pattern) in enumerate(asked["patterns"]):
+for index, (function, pattern) in enumerate(request["patterns"]):
     print(index, flush=True)
     try:
         match = getattr(re.compile(pattern), function)
     except (re.error, RecursionError, OverflowError):
         sys.exit({_NOT_A_PATTERN})
-    for name in asked["names"]:
+    for name in request["names"]:
         match(name)
 """
 
@@ -74,14 +74,14 @@ def check_patterns(patterns: Sequence[tuple[str, MatchCall]], names: Collection[
     tried = [(text, call) for text, call in patterns if not is_plain(text)]
     if not tried:
         return
-    asked = {
+    request = {
         "patterns": [(call.function, f"{call.before}{text}{call.after}") for text, call in tried],
         "names": list(names),
     }
     try:
         trial = subprocess.run(  # noqa: S603  # this interpreter with a constant program; the texts are its input
             [sys.executable, "-I", "-S", "-c", _TRIAL],
-            input=json.dumps(asked).encode(),
+            input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_SECONDS_AT_MOST,

@@ -20,7 +20,7 @@ def count_weights(parameter: Tensor) -> int:
 
 
 def count_bytes(parameter: Tensor) -> int:
-    """Return the size in bytes, scales included."""
+    """Return the bytes of a parameter and, where it is packed, of its scales."""
     return sum(tensor.numel() * tensor.element_size() for tensor in list_tensors(parameter))
 
 

@@ -40,7 +40,7 @@ class _Stack:
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Return the list."""
+        """Return the list of layers as it is in the model now."""
         layers = children_of(self.parent)[self.name]
         assert isinstance(layers, nn.ModuleList)
         return layers
@@ -115,7 +115,7 @@ def _holds_its_own(layers: nn.ModuleList) -> bool:
 
 
 def _number_kinds(layers: nn.ModuleList, config: Any) -> list[int]:
-    """Return the kind of each layer as a number."""
+    """Return a number for each layer, equal for layers of one kind."""
     counters = _find_counters(list(layers))
     by_layer = [
         value

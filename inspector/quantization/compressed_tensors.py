@@ -77,7 +77,7 @@ def _pack_integers(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
 
 
 def _pack_bytes(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
-    """Return a byte a weight."""
+    """Return weights of one byte, with scales and zero points."""
     _read_bits(weights, (8,))
     scales = _find_scales_shape(weights, matrix)
     dtype = "F8_E4M3" if weights.get("type") == "float" else "I8"

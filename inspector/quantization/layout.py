@@ -47,7 +47,7 @@ class Matrix:
 
     @property
     def count(self) -> int:
-        """Return the number of weights."""
+        """Return the number of weights in all copies."""
         return self.rows * self.columns * self.copies
 
 
@@ -91,7 +91,7 @@ class Packed:
 
     @property
     def weight_bytes(self) -> int:
-        """Return the size of the packed weight."""
+        """Return the bytes of the packed values of all copies."""
         return self._bytes(Purpose.WEIGHT)
 
     @property

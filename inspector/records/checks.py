@@ -92,7 +92,7 @@ def check_number(name: str, value: Any, *, least: float = 0.0) -> float:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Return a boolean."""
+    """Return a boolean; numbers and text are refused."""
     if isinstance(value, bool):
         return value
     raise UsageError(f"`{name}` is {describe_value(value)}; give True or False.")

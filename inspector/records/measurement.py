@@ -53,7 +53,7 @@ class Figures:
 
     @property
     def peak_allocated_bytes(self) -> int:
-        """Return the largest peak of any phase."""
+        """Return the largest allocated peak of any phase."""
         return max(phase.peak_allocated_bytes for phase in self.phases)
 
     @property
@@ -106,7 +106,7 @@ class Measurement:
     notices: Sequence[str] = ()
 
     @property
-    def telling(self) -> Difference | None:
+    def first_large(self) -> Difference | None:
         """Return the first difference with an allocation of more than the smallest block, else the first of all."""
         large = (
             difference

@@ -142,7 +142,7 @@ def _verdict(measurement: Measurement) -> Iterator[Paragraph]:
     if list(map(_phase, measurement.predicted.phases)) == list(map(_phase, measurement.measured.phases)):
         yield paragraph("Every peak and every end of loading and of both steps is as predicted, to the byte.", Tone.KEY)
         return
-    found = measurement.telling
+    found = measurement.first_large
     if found is None:
         yield paragraph(
             "The sizes and their order are as predicted: the blocks that the allocator took for them are not.",

@@ -126,7 +126,7 @@ def read_checkpoint(
 
 @contextlib.contextmanager
 def _note_errors(notices: list[Notice]) -> Iterator[None]:
-    """Turn what stops the reading into a notice."""
+    """Turn MalformedError and UnreadError of the block into a notice in `notices`."""
     try:
         yield
     except MalformedError as error:
@@ -168,7 +168,7 @@ def _read_headers(
 
 
 def _read_header(file: StoredFile, reader: PartReader, budget: _Budget) -> dict[str, StoredTensor]:
-    """Return the tensors of one file."""
+    """Return the tensors of one file by name; raises MalformedError and UnreadError."""
     what = quoted(file.name)
     if file.bytes is not None and file.bytes < LENGTH_BYTES:  # no server has a range of nothing
         read_header_length(bytes(file.bytes), file.bytes, what)

@@ -67,7 +67,7 @@ class FolderReader:
             raise UnreadError(f"{one_line(name)}: {reason}") from error
 
     def read_whole(self, name: str, most_bytes: int) -> bytes:
-        """Return a whole file of up to `most_bytes`."""
+        """Return a whole file of up to `most_bytes`; UnreadError where it is longer or cannot be read."""
         content, _ = self.read_part(name, 0, most_bytes + 1)
         if len(content) > most_bytes:
             raise UnreadError(f"{one_line(name)} has more than {most_bytes:,} bytes")

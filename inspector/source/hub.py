@@ -108,7 +108,7 @@ class _HubReader:
         return answer.content, answer.file_bytes
 
     def read_whole(self, name: str, most_bytes: int) -> bytes:
-        """Return a whole file of up to `most_bytes`."""
+        """Return a whole file of up to `most_bytes`; UnreadError where it is longer or cannot be had."""
         try:
             with translate_errors():
                 return fetch(self._url(name), most_bytes=most_bytes).content
@@ -125,11 +125,11 @@ class _Sealed:
     """Reads nothing: stands for a repository whose files may be listed only."""
 
     def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
-        """Refuse."""
+        """Raise UnreadError."""
         raise UnreadError(name)
 
     def read_whole(self, name: str, most_bytes: int) -> bytes:
-        """Refuse."""
+        """Raise UnreadError."""
         raise UnreadError(name)
 
 

@@ -70,6 +70,6 @@ def test_the_telling_difference_is_the_first_that_no_helper_kernel_makes() -> No
         return Difference(step=1, phase=Phase.FORWARD, module="", op=op, measured=measured, predicted=())
 
     small, freed, large = at("small", 512, -512), at("freed", -9999), at("large", 513)
-    assert measurement(differing=[small, freed, large]).telling is large
-    assert measurement(differing=[small, freed]).telling is small
-    assert measurement(differing=[]).telling is None
+    assert measurement(differing=[small, freed, large]).first_large is large
+    assert measurement(differing=[small, freed]).first_large is small
+    assert measurement(differing=[]).first_large is None

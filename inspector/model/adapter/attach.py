@@ -242,7 +242,7 @@ class _StayOnMeta(TorchFunctionMode):
 
 
 def _make_all_on_meta(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
-    """Make whatever PEFT makes on meta."""
+    """Keep PEFT from allocating data inside the block: tensors that it creates are on the meta device."""
     context: contextlib.AbstractContextManager[Any] = accelerate.init_empty_weights(include_buffers=True)
     return context
 

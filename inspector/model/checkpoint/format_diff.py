@@ -134,7 +134,7 @@ def _find_inputs_first(model: PreTrainedModel) -> set[str]:
 
 
 def _describe_matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
-    """Return the weight as the format sees it."""
+    """Return a weight as outputs by inputs, with one copy for each expert of a fused one."""
     rows, columns = tensor.shape[-2:]
     if is_turned:
         rows, columns = columns, rows

@@ -108,7 +108,7 @@ def name_float(dtype: torch.dtype) -> str:
 
 
 def _measure(parameter: Tensor) -> int:
-    """Return the bytes of a parameter in float."""
+    """Return the bytes of a parameter as it is before anything is packed."""
     return parameter.numel() * parameter.element_size()
 
 

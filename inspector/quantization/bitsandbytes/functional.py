@@ -92,7 +92,7 @@ class QuantState:
         return replace(self, absmax=absmax, code=code, offset=offset, state2=state2)
 
     def list_tensors(self) -> list[Tensor]:
-        """Return every tensor of the state."""
+        """Return the tensors of the state, those of packed scales included."""
         mine = [self.absmax, self.code, *([self.offset] if self.offset is not None else [])]
         return [*mine, *(self.state2.list_tensors() if self.state2 is not None else [])]
 

@@ -28,7 +28,7 @@ _COPIES: dict[str, ModuleType] = {}
 
 @contextlib.contextmanager
 def stand_in_for_bitsandbytes() -> Iterator[None]:
-    """Stand in for bitsandbytes inside the block."""
+    """Let transformers and PEFT import the stand-in as `bitsandbytes` inside the block."""
     with restore_changes():
         stand_in = _build_stand_in()
         replace_item(sys.modules, _NAME, stand_in)
@@ -75,7 +75,7 @@ def _report_available() -> bool:
 
 
 def _build_stand_in() -> ModuleType:
-    """Return a module called bitsandbytes."""
+    """Return a module called bitsandbytes, with the names that transformers and PEFT read of it."""
     module = ModuleType(_NAME)
     module.__spec__ = ModuleSpec(_NAME, None)
     functions = ModuleType(f"{_NAME}.functional")

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.errors import UsageError, one_line, quoted
-from inspector.records.checks import check_choice, describe_value, nearest_names
-from inspector.records.comparison import Comparison, Said
+from inspector.records.checks import check_choice, describe_value, find_nearest_names
+from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
@@ -193,11 +193,11 @@ def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comp
     named = list(recipes.items()) if isinstance(recipes, Mapping) else [(None, recipe) for recipe in recipes]
     _check_settings(settings)
     compared: list[tuple[str, Request | Mapping[str, Any]]] = []
-    warnings: list[Said] = []
+    warnings: list[SharedNotice] = []
     for index, (name, recipe) in enumerate(named):
         request, notices = _read_recipe_to_compare(recipe, settings)
         compared.append((_find_name(request) if name is None else one_line(name, 100), request))
-        warnings += [Said(recipes=(chr(ord("A") + index),), message=notice.message) for notice in notices]
+        warnings += [SharedNotice(recipes=(chr(ord("A") + index),), message=notice.message) for notice in notices]
     if settings and not any(isinstance(request, Request) for _, request in compared):
         raise UsageError(f"reports are compared as they are; drop `{next(iter(settings))}`, or name a model instead.")
     result: Comparison = run_isolated("inspector.pipeline:compare", compared)[0]
@@ -329,7 +329,7 @@ def _check_names(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> N
     """Refuse a key that is none of the known ones."""
     for key in given:
         if key not in known:
-            near = nearest_names(key, known) if isinstance(key, str) else []
+            near = find_nearest_names(key, known) if isinstance(key, str) else []
             meant = f"did you mean {near[0]}? If not, " if near else ""
             raise UsageError(f"`{what}` has no setting {quoted(key, 60)}; {meant}use {', '.join(known)}.")
 

@@ -23,8 +23,8 @@ from inspector.records.source import SourceFiles
 from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
 from inspector.runtime.patches import replace_item
 from inspector.runtime.preload import preload_libraries
-from inspector.runtime.process import exclusive_process
-from inspector.runtime.quiet import quietly
+from inspector.runtime.process import reserve_process
+from inspector.runtime.quiet import silence_output
 from inspector.runtime.versions import find_versions
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 
     Threads may call it; they take turns.
     """
-    with exclusive_process():
+    with reserve_process():
         return _run(request, progress)
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
     """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each."""
-    with exclusive_process():
+    with reserve_process():
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
@@ -73,7 +73,7 @@ def compare(
 
     reports: list[tuple[str, Mapping[str, Any]]] = []
     fits = []
-    with exclusive_process():
+    with reserve_process():
         for name, recipe in recipes:
             if isinstance(recipe, Mapping):
                 reports.append((name, recipe))
@@ -92,15 +92,15 @@ def compare(
 def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
     """Run what `request` asks for on the CUDA device at hand and return it beside its prediction."""
     resolved = resolve_run(request, None, os.environ)
-    with exclusive_process():
+    with reserve_process():
         if resolved.recipe.alloc_conf is not None:  # torch reads it when it makes its allocator
             replace_item(os.environ, ALLOCATOR_VARIABLE, resolved.recipe.alloc_conf)
         progress("loading torch")
 
-        with quietly():  # a bitsandbytes that does not load says so at length; `check` says it where it matters
-            from inspector.measure.measuring import check, measure_run
+        with silence_output():  # a bitsandbytes that does not load prints much; `check_machine` raises
+            from inspector.measure.measuring import check_machine, measure_run
 
-        check(resolved.recipe, request.quantization)
+        check_machine(resolved.recipe, request.quantization)
         files = _read_files(request, progress)
         progress("loading transformers and PEFT")
         return measure_run(
@@ -181,7 +181,7 @@ def _find_own_config(files: SourceFiles | None) -> dict[str, Any] | None:
     """Return the configuration of a model that the catalogue does not have, for the record of a measurement."""
     from inspector.source import catalogue
 
-    bundled = None if files is None else catalogue.load(files.id)
+    bundled = None if files is None else catalogue.load_model(files.id)
     if files is None or (bundled is not None and bundled.config == files.config):
         return None
     return copy.deepcopy(dict(files.config))  # as it is: transformers writes into what is nested in a configuration

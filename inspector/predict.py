@@ -29,7 +29,7 @@ from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
-from inspector.runtime.quiet import quietly
+from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
@@ -136,7 +136,7 @@ class Predictor:
 
     def resolve_recipe(self, run: ResolvedRun) -> Recipe:
         """Return the recipe as it runs on the model, without a trace."""
-        with quietly():
+        with silence_output():
             return load_workload(run.workload).resolve(self._build_shallow(run.request, 0)[0].model, run.recipe)
 
     def predict(self, run: ResolvedRun) -> Prediction:
@@ -219,7 +219,7 @@ class Predictor:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
         workload = load_workload(run.workload)
         until = run.workload.sized_until if passes_alone else None
-        with quietly():
+        with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
             return recipe, trace_run(workload, built, recipe, run.platform, until=until, results=self._results)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inspector.errors import UsageError
-from inspector.hardware.platform import Platform, parse_torch, platform_of
+from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
@@ -51,7 +51,7 @@ class ResolvedRun:
 
     def with_gpu(self, gpu: Gpu) -> ResolvedRun:
         """Return the same run on another card."""
-        return dataclasses.replace(self, gpu=gpu, platform=platform_of(gpu, self.platform.torch_version))
+        return dataclasses.replace(self, gpu=gpu, platform=build_platform(gpu, self.platform.torch_version))
 
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights.
@@ -72,7 +72,7 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
         request=dataclasses.replace(request, recipe=recipe),
         workload=workload,
         gpu=gpu,
-        platform=platform_of(gpu, torch_version),
+        platform=build_platform(gpu, torch_version),
         allocator=allocator,
     )
 

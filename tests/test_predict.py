@@ -11,8 +11,8 @@ import transformers
 
 import inspector
 from inspector import pipeline, predict
-from inspector.hardware.catalogue import common_gpus, find
-from inspector.hardware.platform import platform_of
+from inspector.hardware.catalogue import find_gpu, list_common_gpus
+from inspector.hardware.platform import build_platform
 from inspector.model import build
 from inspector.predict import Predictor, freeze
 from inspector.records.request import LoraOptions, Request
@@ -85,7 +85,7 @@ def test_the_verdict_on_a_common_card_is_that_of_the_card_when_it_is_named(seq_l
     recipe = inspector.Recipe(seq_len=seq_len)
     unnamed = inspector.inspect(SMALL, peft=LORA, recipe=recipe, offline=True)
     assert unnamed.fit is not None
-    assert [verdict.gpu for verdict in unnamed.fit] == [gpu.name for gpu in common_gpus()]
+    assert [verdict.gpu for verdict in unnamed.fit] == [gpu.name for gpu in list_common_gpus()]
     for verdict in unnamed.fit:
         named = inspector.inspect(SMALL, peft=LORA, recipe=recipe, gpu=verdict.gpu, advice=False, offline=True)
         assert named.fit is not None
@@ -112,7 +112,7 @@ def test_the_figures_of_a_step_that_fits_with_cached_blocks_given_back_are_those
 def test_no_total_of_a_search_that_fits_exceeds_the_card() -> None:
     report = inspector.inspect(SMALL, peft=LORA, gpu="rtx 3060", fit="batch-size", offline=True)
     assert report.search is not None
-    card = find("rtx 3060").gpu
+    card = find_gpu("rtx 3060").gpu
     assert {tried.fits for tried in report.search.tried} == {True, False}
     assert all(tried.total_bytes <= card.memory_bytes for tried in report.search.tried if tried.fits)
 
@@ -121,10 +121,10 @@ def test_no_total_of_a_search_that_fits_exceeds_the_card() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_row_of_a_t4_is_predicted_by_the_card_and_the_torch_that_a_user_names(row: Any) -> None:
     """`--gpu t4 --torch 2.10` is the platform of the measured rows, the order of its driver's addresses included."""
-    gpu = find("t4").gpu
+    gpu = find_gpu("t4").gpu
     major, minor = row.torch_version
     run = resolve_run(dataclasses.replace(row.request, torch=f"{major}.{minor}"), gpu, {})
-    assert run.platform == platform_of(gpu, row.torch_version) == row.platform
+    assert run.platform == build_platform(gpu, row.torch_version) == row.platform
     assert predict_row(row).run.platform == run.platform
     assert compared(row)
 
@@ -180,4 +180,4 @@ def test_a_prediction_is_kept_for_the_next_question() -> None:
     run = resolve_run(Request(model=llama()), None, {})
     assert not predictor.knows(run)
     prediction = predictor.predict(run)
-    assert predictor.predict(run.of(run.request)) is prediction
+    assert predictor.predict(run.with_request(run.request)) is prediction

@@ -20,7 +20,7 @@ from inspector.compat.verified import VERIFIED
 from inspector.errors import UsageError
 from inspector.records.fit import Quantity
 from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
-from inspector.records.optimizer_names import OPTIMIZERS, checked_name, parse_optim_args
+from inspector.records.optimizer_names import OPTIMIZERS, check_optimizer_name, parse_optim_args
 from inspector.records.recipe import Attention, Loop, Precision, Recipe, SdpaBackend
 from inspector.records.request import Quantization, Request, WeightDtype
 from inspector.workloads.registry import WORKLOADS
@@ -54,10 +54,10 @@ class Job:
 
 def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer subcommands and the ids of the bundled catalogue, and files for what looks like a path or starts no id."""
-    from inspector.source.catalogue import ids
+    from inspector.source.catalogue import list_ids
 
     if not incomplete.startswith((".", "/", "~")):
-        known = (*getattr(context.command, "subcommands", ()), *ids())
+        known = (*getattr(context.command, "subcommands", ()), *list_ids())
         names = [CompletionItem(name) for name in known if name.lower().startswith(incomplete.lower())]
         if names:
             return names
@@ -86,7 +86,7 @@ def _check_finite(_context: click.Context, _parameter: click.Parameter, value: f
 
 def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """Refuse the name of an optimizer that is not known, with what was probably meant."""
-    return checked_name(value)
+    return check_optimizer_name(value)
 
 
 def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

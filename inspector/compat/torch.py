@@ -159,7 +159,7 @@ _hook_tables = tuple(
 
 
 def restore_module_hooks_at_end() -> None:
-    """Have the hooks on all modules of the process as they are now when the innermost `restoring` block ends."""
+    """Have the hooks on all modules of the process as they are now when the innermost `restore_changes` block ends."""
     for table in _hook_tables:
         restore_items_at_end(table)
 
@@ -175,7 +175,7 @@ _destroy: Callable[[Any], None] = private(
 
 
 def dispatcher_rules(namespace: str) -> torch.library.Library:
-    """Return a library whose implementations leave the dispatcher when the innermost `restoring` block ends."""
+    """Return a library whose implementations leave the dispatcher when the innermost `restore_changes` block ends."""
     library = torch.library.Library(namespace, "IMPL")
     call_at_end(_destroy, library)
     return library

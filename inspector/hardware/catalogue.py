@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Found", "catalogue", "common_gpus", "find"]
+__all__ = ["Found", "catalogue", "find_gpu", "list_common_gpus"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOCATIONS = (_PACKAGE / "fixtures" / "gpus", _PACKAGE.parent / "fixtures" / "gpus")
@@ -52,53 +52,53 @@ class Found:
 def catalogue() -> tuple[Gpu, ...]:
     """Return every GPU of the catalogue, family by family."""
     folder = next(location for location in _LOCATIONS if (location / _ARCHITECTURES).is_file())
-    threads = _read(folder / _ARCHITECTURES)["threads_per_multiprocessor"]
+    threads = _read_file(folder / _ARCHITECTURES)["threads_per_multiprocessor"]
     files = sorted(path for path in folder.glob("*.toml") if path.name != _ARCHITECTURES)
-    return tuple(gpu for path in files for gpu in _gpus(_read(path), threads))
+    return tuple(gpu for path in files for gpu in _list_gpus(_read_file(path), threads))
 
 
-def common_gpus() -> tuple[Gpu, ...]:
+def list_common_gpus() -> tuple[Gpu, ...]:
     """Return the short list that a report shows where no GPU is named, the smallest first."""
     return tuple(sorted((gpu for gpu in catalogue() if gpu.common), key=lambda gpu: gpu.memory_bytes))
 
 
-def find(name: str) -> Found:
-    """Return the GPU that people call `name`; UsageError, with what it may have meant, where there is none."""
-    key = _key(name)
-    named = [gpu for gpu in catalogue() if _keys(gpu) & {key, f"{key}gb"}]
+def find_gpu(name: str) -> Found:
+    """Return the GPU that people call `name`; UsageError, with suggestions, where the catalogue does not have it."""
+    key = _normalize_name(name)
+    named = [gpu for gpu in catalogue() if _list_keys(gpu) & {key, f"{key}gb"}]
     if not named:
-        raise UsageError(f"`gpu` {quoted(name, 60)} is not in the catalogue; {_suggestion(name)}")
+        raise UsageError(f"`gpu` {quoted(name, 60)} is not in the catalogue; {_suggest_next_step(name)}")
     smallest = min(named, key=lambda gpu: gpu.memory_bytes)
     return Found(gpu=smallest, others=tuple(gpu.name for gpu in named if gpu is not smallest))
 
 
-def _suggestion(name: str) -> str:
+def _suggest_next_step(name: str) -> str:
     """Return the next step for a name that no GPU has."""
-    key = _key(name)
+    key = _normalize_name(name)
     if re.fullmatch(r"\d{1,3}|\d+[mgt]i?b", key):
         return 'did you mean `gpu_memory="24GiB"`?'
-    names = {known: gpu.name for gpu in catalogue() for known in _keys(gpu)}
+    names = {known: gpu.name for gpu in catalogue() for known in _list_keys(gpu)}
     near = [names[known] for known in difflib.get_close_matches(key, names, n=3 * _MOST_SUGGESTIONS, cutoff=0.6)]
     # A name that is cut off or says more than the catalogue does is as good a guess.
-    near += [gpu.name for known, gpu in _by_key() if key and (known.startswith(key) or key.startswith(known))]
+    near += [gpu.name for known, gpu in _list_by_key() if key and (known.startswith(key) or key.startswith(known))]
     distinct = list(dict.fromkeys(near))[:_MOST_SUGGESTIONS]
     if distinct:
         return f"did you mean {' or '.join(distinct)}? `inspect gpus` lists all."
     return 'see `inspect gpus`, or give its memory with `gpu_memory="24GiB"`.'
 
 
-def _by_key() -> Iterator[tuple[str, Gpu]]:
+def _list_by_key() -> Iterator[tuple[str, Gpu]]:
     """Yield every key with its GPU."""
-    return ((key, gpu) for gpu in catalogue() for key in _keys(gpu))
+    return ((key, gpu) for gpu in catalogue() for key in _list_keys(gpu))
 
 
-def _keys(gpu: Gpu) -> set[str]:
+def _list_keys(gpu: Gpu) -> set[str]:
     """Return what the names of a GPU are compared by."""
-    return {_key(name) for name in (gpu.name, *gpu.aliases)}
+    return {_normalize_name(name) for name in (gpu.name, *gpu.aliases)}
 
 
-def _key(name: str) -> str:
-    """Return what a name is compared by."""
+def _normalize_name(name: str) -> str:
+    """Return a name as it is compared: lower case, without blanks, hyphens, vendor and product line."""
     squeezed = re.sub(r"[\W_]+", "", name.casefold())
     squeezed = re.sub(r"(?<=\d)g(?:i?b)?(?=$|hbm|pcie)", "gb", squeezed)
     mac = _MAC.fullmatch(squeezed)
@@ -108,13 +108,13 @@ def _key(name: str) -> str:
     return squeezed[front.end() :] if front and front.end() < len(squeezed) else squeezed
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     """Read a file of the catalogue."""
     content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     return content
 
 
-def _gpus(content: Mapping[str, Any], threads: Mapping[str, int]) -> Iterator[Gpu]:
+def _list_gpus(content: Mapping[str, Any], threads: Mapping[str, int]) -> Iterator[Gpu]:
     """Yield the GPUs of one file; what a family has in common stands at its head."""
     common = {"family": content["family"], "approximates": content.get("approximates")}
     for entry in content["gpu"]:

@@ -13,7 +13,7 @@ from inspector.records.checks import describe_value
 from inspector.records.hardware import Gpu, MemoryFigure
 from inspector.units import format_bytes
 
-__all__ = ["parse_memory", "stated_gpu"]
+__all__ = ["build_stated_gpu", "parse_memory"]
 
 _UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BY_FOLDED_NAME = {name.lower(): (name, size) for name, size in _UNITS.items()}
@@ -26,24 +26,24 @@ def parse_memory(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     what = f"`gpu_memory` {quoted(text, 40)}"
     if not match:
-        raise UsageError(f"{what} is no size; write a number and a unit, as in 24GiB.")
+        raise UsageError(f"{what} is not a size; write a number and a unit, as in 24GiB.")
     number, unit = match.groups()
     if not unit:
         raise UsageError(f"{what} has no unit; write {number}GiB, {number}GB or {number}MiB.")
     if unit.lower() not in _BY_FOLDED_NAME:
-        raise UsageError(f"{what}: {unit} is no unit; use GiB (2^30 bytes), GB (10^9) or MiB (2^20).")
+        raise UsageError(f"{what}: {unit} is not a unit; use GiB (2^30 bytes), GB (10^9) or MiB (2^20).")
     size = int(Decimal(number) * _BY_FOLDED_NAME[unit.lower()][1])
     _check_size(size, what)
     return size
 
 
 def _check_size(size: int, what: str) -> None:
-    """Refuse what no GPU has."""
+    """Raise UsageError for a size of 0 bytes and for one above 1 PiB."""
     if not 0 < size <= _LARGEST_BYTES:
-        raise UsageError(f"{what} is no memory of a GPU; give more than 0 and at most 1024TiB, as in 24GiB.")
+        raise UsageError(f"{what} is not the memory of a GPU; give more than 0 and at most 1024TiB, as in 24GiB.")
 
 
-def stated_gpu(size: str | int) -> Gpu:
+def build_stated_gpu(size: str | int) -> Gpu:
     """Return a GPU of which only the memory is known, as text with a unit or in bytes."""
     if isinstance(size, str):
         memory_bytes = parse_memory(size)

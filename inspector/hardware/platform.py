@@ -10,7 +10,7 @@ from importlib import metadata
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.hardware import DEFAULT_CAPABILITY, Gpu
 
-__all__ = ["NEWEST_TORCH", "OLDEST_TORCH", "Platform", "installed_torch", "parse_torch", "platform_of"]
+__all__ = ["NEWEST_TORCH", "OLDEST_TORCH", "Platform", "build_platform", "find_installed_torch", "parse_torch"]
 
 
 # The oldest release whose allocator and kernels are known here, and the newest that was looked at.
@@ -18,7 +18,7 @@ OLDEST_TORCH = (2, 9)
 NEWEST_TORCH = (2, 13)
 
 
-def installed_torch() -> tuple[int, int]:
+def find_installed_torch() -> tuple[int, int]:
     """Return (major, minor) of the installed torch, without importing it."""
     major, minor = metadata.version("torch").split(".")[:2]
     return int(major), int(minor)
@@ -29,9 +29,9 @@ def parse_torch(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,2})\.(\d{1,3})(?:\.\d{1,3})?(?:(?:a|b|rc|\.dev|\+)[\w.]*)?", text.strip())
     known = f"give {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} to {NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}."
     if match is None:
-        raise UsageError(f"torch {quoted(text, 40)} is no release: {known}")
+        raise UsageError(f"torch {quoted(text, 40)} is not a release: {known}")
     release = int(match[1]), int(match[2])
-    if not OLDEST_TORCH <= release <= max(NEWEST_TORCH, installed_torch()):
+    if not OLDEST_TORCH <= release <= max(NEWEST_TORCH, find_installed_torch()):
         raise UsageError(f"what torch {one_line(text, 40)} allocates is not known here: {known}")
     return release
 
@@ -90,13 +90,13 @@ class Platform:
         return self.takes_lowest_address and self.descending_addresses
 
 
-def platform_of(gpu: Gpu | None, torch_version: tuple[int, int] | None = None) -> Platform:
+def build_platform(gpu: Gpu | None, torch_version: tuple[int, int] | None = None) -> Platform:
     """Return the platform of `gpu` with a release of torch, by default the installed one.
 
     What is not known of the GPU, and of None, is an A100's; a driver is taken to place segments as a T4's does, below
     the last one.
     """
-    default = Platform(torch_version=torch_version or installed_torch())
+    default = Platform(torch_version=torch_version or find_installed_torch())
     if gpu is None or gpu.compute_capability is None:
         return default
     return dataclasses.replace(

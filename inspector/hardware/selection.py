@@ -1,4 +1,4 @@
-"""The GPUs that a request is about: those that it names, or a few common ones; and what to say about the choice."""
+"""The GPUs that a request is about: those that it names, or a few common ones; and notices about the choice."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inspector.errors import UsageError, quoted
-from inspector.hardware.catalogue import Found, common_gpus, find
-from inspector.hardware.memory_size import stated_gpu
+from inspector.hardware.catalogue import Found, find_gpu, list_common_gpus
+from inspector.hardware.memory_size import build_stated_gpu
 from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -40,17 +40,17 @@ def select_gpus(request: Request) -> Selection:
 
 
 def select(names: Sequence[str], sizes: Sequence[str | int]) -> Selection:
-    """Return the GPUs of these names and memory sizes, the names first; raise UsageError where one is no such thing."""
-    found = [find(name) for name in names]
-    gpus = tuple(dict.fromkeys((*(each.gpu for each in found), *map(stated_gpu, sizes))))
+    """Return the GPUs of these names, then of these memory sizes; UsageError for an unknown name or a wrong size."""
+    found = [find_gpu(name) for name in names]
+    gpus = tuple(dict.fromkeys((*(match.gpu for match in found), *map(build_stated_gpu, sizes))))
     if not gpus:
-        return Selection(gpus=common_gpus(), named=False)
-    notices = [_ambiguous(name, each) for name, each in zip(names, found, strict=True) if each.others]
+        return Selection(gpus=list_common_gpus(), named=False)
+    notices = [_describe_ambiguity(name, match) for name, match in zip(names, found, strict=True) if match.others]
     return Selection(gpus=gpus, named=True, notices=tuple(notices))
 
 
-def _ambiguous(name: str, found: Found) -> Notice:
-    """Say which of several cards a name was taken for."""
+def _describe_ambiguity(name: str, found: Found) -> Notice:
+    """Return the notice that names the card that a name of several cards was taken for."""
     message = (
         f"{quoted(name, 60)} was taken for the {found.gpu.name}, which has the least memory; it may also mean "
         f"{' or '.join(found.others)}."

@@ -15,22 +15,22 @@ import torch
 
 from inspector.compat.torch import clear_cublas_workspaces
 from inspector.errors import UsageError
-from inspector.hardware.platform import Platform, installed_torch
-from inspector.measure.driver import driver_version
+from inspector.hardware.platform import Platform, find_installed_torch
+from inspector.measure.driver import read_driver_version
 from inspector.measure.quantized import forget_tables
 from inspector.records.measurement import Device
 from inspector.records.optimizer_names import FAMILIES
 from inspector.records.recipe import Recipe
-from inspector.runtime.quiet import quietly
+from inspector.runtime.quiet import silence_output
 
 __all__ = [
     "PREDICT_ALONE",
+    "build_platform_of_device",
     "check_bitsandbytes",
     "check_packages",
-    "cuda_device",
-    "described",
-    "emptied",
-    "platform_at_hand",
+    "describe_device",
+    "empty_device",
+    "find_cuda_device",
 ]
 
 # What can be done where something that the step needs is not here.
@@ -39,7 +39,7 @@ PREDICT_ALONE = "drop `measure` for the prediction alone"
 _PROBE_BYTES = 32 * 2**20
 
 
-def cuda_device() -> torch.device:
+def find_cuda_device() -> torch.device:
     """Return the current CUDA device; raises UsageError where there is none."""
     if torch.version.cuda is None:
         raise UsageError(
@@ -74,7 +74,7 @@ def check_bitsandbytes(runs: str, otherwise: str) -> None:
             f"{runs} on the package bitsandbytes, which is not installed here: add it with pip install bitsandbytes, "
             f"or {otherwise}."
         )
-    with quietly():
+    with silence_output():
         import bitsandbytes  # type: ignore[import-not-found]  # only where it is asked for
     if not bitsandbytes.cextension.lib.compiled_with_cuda:
         raise UsageError(
@@ -83,8 +83,8 @@ def check_bitsandbytes(runs: str, otherwise: str) -> None:
         )
 
 
-def described(device: torch.device) -> Device:
-    """Return what torch and the driver say of a device."""
+def describe_device(device: torch.device) -> Device:
+    """Return the facts that torch and the driver give of a device."""
     facts = torch.cuda.get_device_properties(device)
     free, _ = torch.cuda.mem_get_info(device)
     return Device(
@@ -94,31 +94,31 @@ def described(device: torch.device) -> Device:
         threads_per_multiprocessor=facts.max_threads_per_multi_processor,
         memory_bytes=facts.total_memory,
         free_bytes=free,
-        descending_addresses=_descending(device, free),
-        driver=driver_version(),
+        descending_addresses=_has_descending_addresses(device, free),
+        driver=read_driver_version(),
         cuda=torch.version.cuda,
     )
 
 
-def platform_at_hand(gpu: Device) -> Platform:
+def build_platform_of_device(gpu: Device) -> Platform:
     """Return the platform of a device with the installed torch."""
     return Platform(
         compute_capability=gpu.compute_capability,
         multiprocessors=gpu.multiprocessors,
         threads_per_multiprocessor=gpu.threads_per_multiprocessor,
-        torch_version=installed_torch(),
+        torch_version=find_installed_torch(),
         descending_addresses=gpu.descending_addresses,
     )
 
 
 @contextlib.contextmanager
-def emptied(device: torch.device) -> Iterator[None]:
+def empty_device(device: torch.device) -> Iterator[None]:
     """Begin a block with nothing allocated, and leave nothing behind on the device, whatever happens inside.
 
-    cuBLAS keeps a workspace for each handle in torch's allocator until it is told to give them back. An error keeps the
-    frames that it passed through, and these the tensors of the step that stopped.
+    cuBLAS keeps a workspace for each handle in torch's allocator until they are cleared. An error keeps the frames that
+    it passed through, and these the tensors of the step that stopped.
     """
-    _empty(device)
+    _free_memory(device)
     try:
         yield
     except BaseException as error:
@@ -129,10 +129,10 @@ def emptied(device: torch.device) -> Iterator[None]:
         raise
     finally:
         forget_tables()
-        _empty(device)
+        _free_memory(device)
 
 
-def _empty(device: torch.device) -> None:
+def _free_memory(device: torch.device) -> None:
     """Give back to the driver all that nothing holds any more."""
     gc.collect()
     clear_cublas_workspaces()
@@ -140,7 +140,7 @@ def _empty(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _descending(device: torch.device, free_bytes: int) -> bool:
+def _has_descending_addresses(device: torch.device, free_bytes: int) -> bool:
     """Tell whether the driver puts a new segment below the one before it."""
     if free_bytes < 4 * _PROBE_BYTES:
         return False

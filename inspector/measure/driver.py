@@ -11,7 +11,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 
-__all__ = ["driver_version", "process_bytes"]
+__all__ = ["read_driver_version", "read_process_bytes"]
 
 _LIBRARIES = ("libnvidia-ml.so.1", "nvml.dll")
 _LONGEST_VERSION = 80
@@ -30,21 +30,21 @@ class _ProcessInfo(ctypes.Structure):
     )
 
 
-def driver_version() -> str | None:
+def read_driver_version() -> str | None:
     """Return the version of the driver, None where it cannot be asked."""
-    with _nvml() as library:
+    with _open_nvml() as library:
         text = ctypes.create_string_buffer(_LONGEST_VERSION)
         if library is None or library.nvmlSystemGetDriverVersion(text, _LONGEST_VERSION) != 0:
             return None
         return text.value.decode(errors="replace")
 
 
-def process_bytes(uuid: str) -> int | None:
+def read_process_bytes(uuid: str) -> int | None:
     """Return what this process takes of the GPU of a uuid, None where the driver does not say.
 
     In a container the driver may know the process by another number: it is then the one that is alone on the GPU.
     """
-    with _nvml() as library:
+    with _open_nvml() as library:
         handle = ctypes.c_void_p()
         if library is None or library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode(), ctypes.byref(handle)) != 0:
             return None
@@ -58,9 +58,9 @@ def process_bytes(uuid: str) -> int | None:
 
 
 @contextlib.contextmanager
-def _nvml() -> Iterator[ctypes.CDLL | None]:
+def _open_nvml() -> Iterator[ctypes.CDLL | None]:
     """Yield NVML for the time of a block, None where there is none."""
-    library = _library()
+    library = _load_library()
     try:
         yield library
     finally:
@@ -68,8 +68,8 @@ def _nvml() -> Iterator[ctypes.CDLL | None]:
             library.nvmlShutdown()
 
 
-def _library() -> ctypes.CDLL | None:
-    """Return NVML, ready for questions, or None."""
+def _load_library() -> ctypes.CDLL | None:
+    """Return NVML after its initialisation, None where it is missing or too old."""
     for name in _LIBRARIES:
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(name)

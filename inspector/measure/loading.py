@@ -1,8 +1,8 @@
 """A model on meta -> the same model on a device, with random weights, tensor by tensor in the order of the tape.
 
 The modules, hooks and PEFT's wrappers stay as they are; each parameter and buffer is replaced by one with data. Nothing
-is drawn or computed on the way that would take memory of its own there, so that the allocator sees what the tape says
-and nothing else.
+is drawn or computed on the way that would take memory of its own there, so that the allocator sees the events of the
+tape and nothing else.
 
 Weights are drawn from a narrow normal distribution, vectors are ones (norms) or zeros (biases). Buffers have the values
 that the model's class gives them, computed on the CPU: positions and rotary frequencies are right, and an integer for
@@ -26,52 +26,52 @@ from inspector.model.build import BuiltModel
 from inspector.workloads.base import base_model
 from inspector.workloads.loading import list_in_load_order
 
-__all__ = ["load_on"]
+__all__ = ["load_model"]
 
 # The standard deviation that most configurations name (initializer_range).
 _DEVIATION = 0.02
 
 
 @torch.no_grad()
-def load_on(built: BuiltModel, device: torch.device) -> None:
+def load_model(built: BuiltModel, device: torch.device) -> None:
     """Put every parameter and buffer of a model on meta onto `device`."""
     model: nn.Module = built.model
-    values = _buffer_values(base_model(model))
+    values = _compute_buffer_values(base_model(model))
     placed: dict[int, Tensor] = {}
     storages: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
     for name, tensor, _ in list_in_load_order(built):
         storage = (storage_address(tensor.untyped_storage()), tensor.shape, tensor.dtype)
         if storage not in storages:
-            storages[storage] = _placed(name, tensor, values.get(id(tensor)), device)
-        placed[id(tensor)] = _as(tensor, storages[storage])
+            storages[storage] = _place_tensor(name, tensor, values.get(id(tensor)), device)
+        placed[id(tensor)] = _wrap_tensor(tensor, storages[storage])
     for module in model.modules():
         tables: tuple[dict[str, Any], ...] = (parameters_of(module), buffers_of(module))
-        for held in tables:
-            for key, old in held.items():
+        for table in tables:
+            for key, old in table.items():
                 if old is not None:
-                    held[key] = placed[id(old)]
+                    table[key] = placed[id(old)]
 
 
-def _placed(name: str, tensor: Tensor, value: Tensor | None, device: torch.device) -> Tensor:
+def _place_tensor(name: str, tensor: Tensor, value: Tensor | None, device: torch.device) -> Tensor:
     """Return a tensor like `tensor` on `device`, with `value` where it has one."""
-    made = torch.empty_like(tensor, device=device)
+    new = torch.empty_like(tensor, device=device)
     if tensor.device.type != "meta":  # PEFT computes indices of some methods
-        return made.copy_(tensor)
+        return new.copy_(tensor)
     if value is not None:
-        return made.copy_(value)
-    if not made.is_floating_point():
-        return made.zero_()
-    if made.dim() > 1:
-        return made.normal_(0.0, _DEVIATION)
-    return made.fill_(1.0 if name.endswith("weight") else 0.0)
+        return new.copy_(value)
+    if not new.is_floating_point():
+        return new.zero_()
+    if new.dim() > 1:
+        return new.normal_(0.0, _DEVIATION)
+    return new.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
-def _as(old: Tensor, new: Tensor) -> Any:
+def _wrap_tensor(old: Tensor, new: Tensor) -> Any:
     """Return `new` as what `old` is to the modules that share it."""
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _buffer_values(base: Any) -> dict[int, Tensor]:
+def _compute_buffer_values(base: Any) -> dict[int, Tensor]:
     """Return, by the identity of each buffer on meta, the value that the model's class gives it."""
     buffers = [
         (module, name, buffer)
@@ -82,7 +82,7 @@ def _buffer_values(base: Any) -> dict[int, Tensor]:
     if not buffers or not hasattr(base, "initialize_weights"):
         return {}
     real = {id(buffer): torch.zeros_like(buffer, device="cpu") for _, _, buffer in buffers}
-    with _only_buffers(base):
+    with _initialize_buffers_alone(base):
         try:
             for module, name, buffer in buffers:
                 buffers_of(module)[name] = real[id(buffer)]
@@ -95,7 +95,7 @@ def _buffer_values(base: Any) -> dict[int, Tensor]:
 
 
 @contextlib.contextmanager
-def _only_buffers(base: nn.Module) -> Iterator[None]:
+def _initialize_buffers_alone(base: nn.Module) -> Iterator[None]:
     """Let transformers take parameters for initialised and modules for not yet, inside the block."""
     flagged: list[tuple[Any, Any]] = []
     wanted = [*((parameter, True) for parameter in base.parameters()), *((module, False) for module in base.modules())]

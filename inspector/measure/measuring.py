@@ -18,45 +18,45 @@ import torch
 
 from inspector.compat.torch import record_memory_history
 from inspector.errors import DoesNotFitError, UnsupportedModelError, UsageError, one_line
-from inspector.hardware.catalogue import find
-from inspector.measure.aligning import differing
+from inspector.hardware.catalogue import find_gpu
+from inspector.measure.aligning import find_differences
 from inspector.measure.devices import (
     PREDICT_ALONE,
+    build_platform_of_device,
     check_bitsandbytes,
     check_packages,
-    cuda_device,
-    described,
-    emptied,
-    platform_at_hand,
+    describe_device,
+    empty_device,
+    find_cuda_device,
 )
-from inspector.measure.driver import process_bytes
-from inspector.measure.running import Watch, run_on
+from inspector.measure.driver import read_process_bytes
+from inspector.measure.running import Watch, run_steps
 from inspector.memory.timeline import Timeline
 from inspector.memory.verdict import overhead
 from inspector.model.build import BuiltModel, count_model
 from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
-from inspector.records.measurement import Device, Differing, Figures, Measurement
+from inspector.records.measurement import Device, Difference, Figures, Measurement
 from inspector.records.model import Counted
 from inspector.records.recipe import Recipe
-from inspector.records.serialize import plain
+from inspector.records.serialize import to_plain
 from inspector.resolve import ResolvedRun
-from inspector.runtime.quiet import quietly
+from inspector.runtime.quiet import silence_output
 from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import load_workload
 
-__all__ = ["check", "figures_of", "fold_if_it_fits", "measure_run"]
+__all__ = ["check_machine", "collect_figures", "fold_if_it_fits", "measure_run"]
 
 _LONGEST_HISTORY = 4_000_000
 _MOST_SHOWN = 20
 _LONGEST_DIFFERENCE = 12
 
 
-def check(recipe: Recipe, quantization: str | None = None) -> None:
+def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
-    cuda_device()
+    find_cuda_device()
     check_packages(recipe, quantization)
 
 
@@ -69,21 +69,21 @@ def measure_run(
     prediction says that memory will not do, or where it does not all the same; UnsupportedModelError where the run
     cannot be traced or stops on the GPU.
     """
-    device = cuda_device()
-    with emptied(device):
-        return _measure(run, device, versions, config, progress)
+    device = find_cuda_device()
+    with empty_device(device):
+        return _measure_on(run, device, versions, config, progress)
 
 
-def _measure(
+def _measure_on(
     run: ResolvedRun,
     device: torch.device,
     versions: Mapping[str, str],
     config: Mapping[str, Any] | None,
     progress: Callable[[str], None],
 ) -> Measurement:
-    """Do it; what is on the GPU hangs on the names of this function and of those that it calls."""
-    gpu = described(device)
-    run = dataclasses.replace(run, platform=platform_at_hand(gpu), gpu=_in_catalogue(gpu))
+    """Measure; only names of this function and of those that it calls keep tensors on the GPU alive."""
+    gpu = describe_device(device)
+    run = dataclasses.replace(run, platform=build_platform_of_device(gpu), gpu=_find_in_catalogue(gpu))
     counted, built = count_model(run.request, run.files)
     if built is None:
         raise UnsupportedModelError("a live PeftModel is not run: pass its base model and its configuration instead.")
@@ -95,38 +95,38 @@ def _measure(
     progress("tracing the run")
     try:
         prediction = predictor.predict(run)
-        with quietly():
+        with silence_output():
             facts = load_workload(run.workload).describe(built.model, run.recipe, prediction.recipe)
     except NotTraceableError as error:
         message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
         raise UnsupportedModelError(message) from error
     timeline = fold_if_it_fits(prediction, gpu)
     progress("running it on the GPU")
-    # The whole model, as nobody has used it yet: a prediction works on copies.
-    figures, found = _run(run, built, prediction, device, timeline)
+    # The whole model, unused so far: a prediction works on copies.
+    figures, found = _run_step(run, built, prediction, device, timeline)
     return Measurement(
-        versions={**versions, "torch": torch.__version__, **_installed("bitsandbytes")},
+        versions={**versions, "torch": torch.__version__, **_find_version("bitsandbytes")},
         gpu=gpu,
-        model=plain(counted.model),
+        model=to_plain(counted.model),
         config=config,
-        adapter=None if counted.adapter is None else plain(counted.adapter.config),
-        quantization=_quantization(counted) if is_packed else None,
+        adapter=None if counted.adapter is None else to_plain(counted.adapter.config),
+        quantization=_describe_quantization(counted) if is_packed else None,
         recipe=prediction.recipe,
         measured=figures,
-        predicted=figures_of(timeline, run.gpu),
-        differing=[_shortened(difference) for difference in found[:_MOST_SHOWN]],
+        predicted=collect_figures(timeline, run.gpu),
+        differing=[_shorten_difference(difference) for difference in found[:_MOST_SHOWN]],
         differing_count=len(found),
         notices=[notice.message for notice in facts.notices],
     )
 
 
-def figures_of(timeline: Timeline, gpu: Gpu | None) -> Figures:
+def collect_figures(timeline: Timeline, gpu: Gpu | None) -> Figures:
     """Return the figures that a timeline predicts, with the context that is known of a GPU."""
     return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + overhead(gpu).bytes)
 
 
 def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
-    """Return what a prediction tells, or raise DoesNotFitError where the free memory will not do."""
+    """Return the timeline of a prediction under the free memory; DoesNotFitError where that is too little."""
     timeline = prediction.fold(gpu.free_bytes)
     if timeline.ran_out is None:
         return timeline
@@ -137,22 +137,22 @@ def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
     )
 
 
-def _run(
+def _run_step(
     run: ResolvedRun, built: BuiltModel, prediction: Prediction, device: torch.device, timeline: Timeline
-) -> tuple[Figures, list[Differing]]:
-    """Run the step; return what the allocator said and, where that differs from the timeline, where it does."""
+) -> tuple[Figures, list[Difference]]:
+    """Run the step; return the allocator's figures and, where they are not the timeline's, all differences."""
     watch = Watch(device, timeline.phases)
     record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
     try:
-        with quietly():
-            run_on(load_workload(run.workload), built, prediction.recipe, device, watch)
+        with silence_output():
+            run_steps(load_workload(run.workload), built, prediction.recipe, device, watch)
         free, total = torch.cuda.mem_get_info(device)
         figures = Figures(
             phases=watch.phases,
-            process_bytes=process_bytes(str(torch.cuda.get_device_properties(device).uuid)),
+            process_bytes=read_process_bytes(str(torch.cuda.get_device_properties(device).uuid)),
             device_used_bytes=total - free,
         )
-        return figures, differing(watch.history, prediction.tape) if watch.history else []
+        return figures, find_differences(watch.history, prediction.tape) if watch.history else []
     except torch.OutOfMemoryError as error:
         raise DoesNotFitError(
             f"the GPU ran out of memory although the prediction is {format_bytes(timeline.peak_reserved_bytes)}; "
@@ -160,7 +160,7 @@ def _run(
         ) from error
     except (UsageError, UnsupportedModelError):
         raise
-    except Exception as error:  # kernels, drivers and 400 model classes stop in their own ways
+    except Exception as error:  # kernels, drivers and 400 model classes raise any class
         raise UnsupportedModelError(
             f"the step stopped on the GPU ({one_line(f'{type(error).__name__}: {error}')}); INSPECTOR_DEBUG=1 shows "
             "where, please report it."
@@ -169,7 +169,7 @@ def _run(
         record_memory_history(enabled=None)
 
 
-def _installed(name: str) -> dict[str, str]:
+def _find_version(name: str) -> dict[str, str]:
     """Return the version of a package, nothing where it is not installed."""
     try:
         return {name: metadata.version(name)}
@@ -177,7 +177,7 @@ def _installed(name: str) -> dict[str, str]:
         return {}
 
 
-def _quantization(counted: Counted) -> Mapping[str, Any] | None:
+def _describe_quantization(counted: Counted) -> Mapping[str, Any] | None:
     """Return how the base weights are quantized by bitsandbytes."""
     facts = counted.quantization
     if facts is None:
@@ -186,9 +186,9 @@ def _quantization(counted: Counted) -> Mapping[str, Any] | None:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _shortened(found: Differing) -> Differing:
+def _shorten_difference(found: Difference) -> Difference:
     """Return a difference with the first of its sizes alone."""
-    return Differing(
+    return Difference(
         step=found.step,
         phase=found.phase,
         module=found.module,
@@ -198,11 +198,10 @@ def _shortened(found: Differing) -> Differing:
     )
 
 
-def _in_catalogue(gpu: Device) -> Gpu | None:
+def _find_in_catalogue(gpu: Device) -> Gpu | None:
     """Return the catalogue's entry for a device, None where it has none."""
     try:
-        found = find(gpu.name)
+        found = find_gpu(gpu.name)
     except UsageError:
         return None
-    same = [each for each in (found.gpu,) if each.compute_capability == gpu.compute_capability]
-    return same[0] if same else None
+    return found.gpu if found.gpu.compute_capability == gpu.compute_capability else None

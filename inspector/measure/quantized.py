@@ -28,20 +28,20 @@ from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.workloads.base import base_model
 
-__all__ = ["forget_tables", "load_quantized_on"]
+__all__ = ["forget_tables", "load_quantized_model"]
 
 # The standard deviation that most configurations name (initializer_range), and the scale of packed weights.
 _DEVIATION = 0.02
 _SCALE = 0.05
 
 
-def load_quantized_on(model: Any, device: torch.device) -> nn.Module:
+def load_quantized_model(model: Any, device: torch.device) -> nn.Module:
     """Return the model that `model`, a PeftModel on meta with bitsandbytes' stand-ins, stands for, on `device`."""
     base = base_model(model)
     config, quantizer = copy.deepcopy(base.config), base.hf_quantizer
     config.__dict__.pop("quantization_config", None)
     skeleton = build_skeleton(copy.deepcopy(config), type(base), config.dtype, "the model")
-    checkpoint = dict(_checkpoint(skeleton, _packed(base) if quantizer.pre_quantized else {}))
+    checkpoint = dict(_build_checkpoint(skeleton, _list_packed(base) if quantizer.pre_quantized else {}))
     if quantizer.pre_quantized:
         config.quantization_config = quantizer.quantization_config.to_dict()
     forget_tables()
@@ -61,7 +61,7 @@ def load_quantized_on(model: Any, device: torch.device) -> nn.Module:
 
 
 def forget_tables() -> None:
-    """Drop what bitsandbytes keeps on the GPU for the whole process: the tables of 8-bit types, and whom they serve."""
+    """Drop what bitsandbytes keeps for the whole process: tables of 8-bit types, paged tensors, optimizer overrides."""
     library: Any = sys.modules.get("bitsandbytes")
     if library is not None:
         library.functional.name2qmap.clear()
@@ -69,7 +69,7 @@ def forget_tables() -> None:
         library.optim.GlobalOptimManager.get_instance().initialize()
 
 
-def _packed(base: nn.Module) -> dict[str, Params4bit | Int8Params]:
+def _list_packed(base: nn.Module) -> dict[str, Params4bit | Int8Params]:
     """Return the packed weights of a model by their names without PEFT's wrappers."""
     return {
         strip_wrappers(base, name): parameter
@@ -78,21 +78,23 @@ def _packed(base: nn.Module) -> dict[str, Params4bit | Int8Params]:
     }
 
 
-def _checkpoint(skeleton: nn.Module, packed: Mapping[str, Params4bit | Int8Params]) -> Iterator[tuple[str, Tensor]]:
+def _build_checkpoint(
+    skeleton: nn.Module, packed: Mapping[str, Params4bit | Int8Params]
+) -> Iterator[tuple[str, Tensor]]:
     """Yield the entries of a checkpoint: matrices are random, scales of norms ones, biases zeros, tied weights once."""
     parameters = dict(skeleton.named_parameters())
     largest = max(parameters.values(), key=nn.Parameter.numel)
     block = torch.empty(largest.numel(), dtype=largest.dtype).normal_(0.0, _DEVIATION)
     for name, parameter in parameters.items():
         if name in packed:
-            yield from _stored(name, packed[name], block)
+            yield from _build_packed_entries(name, packed[name], block)
         elif parameter.dim() > 1:
             yield name, block[: parameter.numel()].view(parameter.shape)
         else:
             yield name, torch.full(parameter.shape, float(name.endswith("weight")), dtype=parameter.dtype)
 
 
-def _stored(name: str, parameter: Params4bit | Int8Params, block: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _build_packed_entries(name: str, parameter: Params4bit | Int8Params, block: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Yield what bitsandbytes stores of a packed weight: any bytes, with scales that keep the weights small."""
     weight = block.view(parameter.dtype)[: parameter.numel()].view(parameter.shape)
     yield name, weight

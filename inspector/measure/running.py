@@ -1,7 +1,7 @@
 """Run the steps of a recipe for real: the model of the trace, its batch, its optimizer and its step, on any device.
 
-`run_on` knows nothing of CUDA, so that the CPU can run it too; what a CUDA allocator says meanwhile is the business of
-`Watch`.
+`run_steps` knows nothing of CUDA, so that the CPU can run it too; `Watch` reads the figures of the CUDA
+allocator meanwhile.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inspector.compat.torch import memory_snapshot
-from inspector.measure.loading import load_on
-from inspector.measure.quantized import load_quantized_on
+from inspector.measure.loading import load_model
+from inspector.measure.quantized import load_quantized_model
 from inspector.model.build import BuiltModel
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
@@ -25,7 +25,7 @@ from inspector.workloads.base import Workload, base_model
 from inspector.workloads.batch import Input
 from inspector.workloads.quantized_load import is_quantized
 
-__all__ = ["Watch", "Watcher", "run_on"]
+__all__ = ["Watch", "Watcher", "run_steps"]
 
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -36,7 +36,7 @@ _BACKENDS = {
 
 
 class Watcher(Protocol):
-    """Who is told when a phase begins, and when the steps are over while batch and optimizer are still there."""
+    """What is called when a phase begins, and when the steps are over while batch and optimizer are still alive."""
 
     def enter(self, phase: Phase, step: int) -> None:
         """Take note that a phase begins."""
@@ -46,7 +46,7 @@ class Watcher(Protocol):
 
 
 class Watch:
-    """What torch.cuda says of each phase: peaks since its start, and what is held at its end.
+    """The figures of torch.cuda for each phase: peaks since its start, and what is allocated and reserved at its end.
 
     A phase that comes several times in a step (gradient accumulation) has the largest peak and the last end, as in the
     prediction. Where the phases are not as `expected`, `history` is what the allocator recorded of itself until the
@@ -69,10 +69,10 @@ class Watch:
         """Note what the last phase took, and read the history where a figure differs."""
         self._note()
         if self.phases != self._expected:
-            self.history = _recorded_sizes(self._device)
+            self.history = _list_recorded_sizes(self._device)
 
     def _note(self) -> None:
-        """Note what the phase at hand took."""
+        """Store the figures of the phase that ends, and reset torch's peaks."""
         cuda = torch.cuda
         if self._current is not None:
             phase, step = self._current
@@ -98,7 +98,7 @@ class Watch:
         return tuple(self._phases.values())
 
 
-def run_on(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
+def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.device, watcher: Watcher) -> None:
     """Load a model on meta onto `device` and run the steps of a resolved `recipe`.
 
     The model stays there; a quantized one is made anew, by the libraries themselves.
@@ -106,20 +106,20 @@ def run_on(workload: Workload, built: BuiltModel, recipe: Recipe, device: torch.
     watcher.enter(Phase.LOAD, 0)
     model: Any = built.model
     if is_quantized(base_model(model)):
-        model = load_quantized_on(model, device)
+        model = load_quantized_model(model, device)
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)
-        load_on(built, device)
+        load_model(built, device)
     batch = _make_batch(workload, model, recipe, device)
     state = workload.make_state(model, recipe, on_gpu=True)
-    with _attention(recipe):
-        held = workload.run(model, batch, state, watcher.enter, recipe)
+    with _choose_attention_kernel(recipe):
+        kept = workload.run(model, batch, state, watcher.enter, recipe)
         watcher.close()
-        del held
+        del kept
 
 
-def _recorded_sizes(device: torch.device) -> list[int]:
+def _list_recorded_sizes(device: torch.device) -> list[int]:
     """Return the signed sizes that the allocator recorded: a free has that of what was allocated at its address."""
     history = memory_snapshot(device)["device_traces"][device.index or 0]
     sizes: list[int] = []
@@ -135,14 +135,14 @@ def _recorded_sizes(device: torch.device) -> list[int]:
 
 def _make_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """Make the batch on the CPU, as a collator does, and move it tensor by tensor."""
-    made = {
+    batch = {
         name: item.on("cpu") if isinstance(item, Input) else item
         for name, item in workload.make_inputs(model, recipe).items()
     }
-    return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in made.items()}
+    return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in batch.items()}
 
 
-def _attention(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+def _choose_attention_kernel(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     """Return what keeps sdpa to the kernel of the recipe; `auto` leaves torch its choice."""
     if recipe.attention != "sdpa" or recipe.sdpa_backend == "auto":
         return contextlib.nullcontext()

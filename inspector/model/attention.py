@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from inspector.compat.transformers import attention_of
-from inspector.model.configuration import text_config
+from inspector.model.configuration import find_text_config
 
 __all__ = ["describe_attention", "find_attention", "find_attention_by_part"]
 
@@ -31,21 +31,21 @@ def find_attention(model: nn.Module) -> str:
 
     Where there is no text part, or several, it is that of the whole.
     """
-    return _read(text_config(_base(model).config))
+    return _read_attention(find_text_config(_unwrap_model(model).config))
 
 
 def find_attention_by_part(model: nn.Module) -> dict[str, str]:
     """Return the implementation of every part of a model that has a configuration of its own, by its path.
 
-    The path is empty for a model of one part. The whole of a model of several parts is none of them.
+    The path is empty for a model of one part. A model of several parts is not one of them itself.
     """
     parts: dict[str, str] = {}
     seen: set[int] = set()
-    for path, module in _base(model).named_modules():
+    for path, module in _unwrap_model(model).named_modules():
         config = getattr(module, "config", None)
         if isinstance(config, PretrainedConfig) and id(config) not in seen:
             seen.add(id(config))
-            parts[path] = _read(config)
+            parts[path] = _read_attention(config)
     if len(parts) > 1:
         parts.pop("", None)
     return parts
@@ -58,11 +58,11 @@ def describe_attention(model: nn.Module) -> str:
     return f"{main} ({', '.join(others)})" if others else main
 
 
-def _base(model: nn.Module) -> Any:
+def _unwrap_model(model: nn.Module) -> Any:
     """Return the transformers model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _read(config: PretrainedConfig) -> str:
-    """Return what a configuration says, in the way in which attention modules ask it."""
+def _read_attention(config: PretrainedConfig) -> str:
+    """Return what attention modules read from their configuration."""
     return str(attention_of(config) or _DEFAULT)

@@ -23,12 +23,12 @@ from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter, describe_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import collect_adapter_notices
-from inspector.model.census import BaseCount, assign_roles, bytes_by_dtype, count_base, take_census
+from inspector.model.census import BaseCount, assign_roles, count_base, count_bytes_by_dtype, take_census
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import read_configuration
-from inspector.model.live import check_meta, count_attached, count_module, live_facts
+from inspector.model.live import check_meta, count_attached, count_module, describe_model
 from inspector.model.quantize import (
     PACKED,
     BnbPlan,
@@ -40,22 +40,22 @@ from inspector.model.quantize import (
 )
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
-from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
+from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
 from inspector.records.checks import describe_value
 from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
-from inspector.runtime.patches import replace_attribute, restoring
-from inspector.runtime.quiet import quietly
+from inspector.runtime.patches import replace_attribute, restore_changes
+from inspector.runtime.quiet import silence_output
 
 __all__ = ["BuiltModel", "build_shallow", "build_whole", "count_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltModel:
-    """A model on meta with its adapter, as nobody has used it yet, and what each of its parameters is for, by name."""
+    """A model on meta with its adapter, unused so far, and what each of its parameters is for, by name."""
 
     model: PreTrainedModel | PeftModel
     roles: Mapping[str, Role]
@@ -87,20 +87,20 @@ def count_model(
 
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """
-    with quietly(), _requests(allowed=not request.offline):
+    with silence_output(), _limit_requests(allowed=not request.offline):
         if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
             raise UsageError("`quantization` is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
             return count_attached(request), None
         if isinstance(request.model, nn.Module) and not isinstance(request.model, PreTrainedModel):
             return count_module(request), None
-        subject = _from_source(request, files) if files is not None else _from_object(request)
+        subject = _read_source(request, files) if files is not None else _read_object(request)
         _check_adapter_dtype(request, subject)
         count = _count_base if subject.peft is None else _count_with_adapter
         counted, built = count(request, subject)
         if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:
             progress("comparing the checkpoint with the model")
-            counted = _with_comparison(counted, subject, files.checkpoint.tensors, files.config)
+            counted = _add_comparison(counted, subject, files.checkpoint.tensors, files.config)
         return counted, built
 
 
@@ -109,54 +109,54 @@ def build_whole(request: Request, files: SourceFiles | None) -> BuiltModel:
     return _build(request, files, lambda _model: None)
 
 
-def build_shallow(request: Request, files: SourceFiles | None, more: int = 0) -> tuple[BuiltModel, int]:
+def build_shallow(request: Request, files: SourceFiles | None, extra_periods: int = 0) -> tuple[BuiltModel, int]:
     """Return the model with few of its repeated layers, and how many periods of them are missing (`model.truncate`).
 
-    `more` periods more than need be stay. Nothing is missing where the adapter tells single layers apart.
+    `extra_periods` more than the fewest possible stay. Nothing is missing where the adapter tells single layers apart.
     """
     missing = 0
 
     def change(model: PreTrainedModel) -> None:
         nonlocal missing
-        missing = shorten_model(model, more)
+        missing = shorten_model(model, extra_periods)
 
     return _build(request, files, change), missing
 
 
 def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTrainedModel], None]) -> BuiltModel:
-    """Build the model of a request and attach its adapter; `change` treats all layers alike."""
+    """Build the model of a request and attach its adapter; `change` is applied where the adapter names no layers."""
     if isinstance(request.model, PeftModel):
         raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
-    with quietly(), _requests(allowed=not request.offline), contextlib.ExitStack() as stack:
-        subject = _from_source(request, files) if files is not None else _from_object(request)
+    with silence_output(), _limit_requests(allowed=not request.offline), contextlib.ExitStack() as stack:
+        subject = _read_source(request, files) if files is not None else _read_object(request)
         _check_adapter_dtype(request, subject)
         config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
-        is_alike = config is None or not names_layers(config)
+        is_same_in_all_layers = config is None or not names_layers(config)
 
         def build() -> PreTrainedModel:
             model = subject.build()
-            if is_alike:
+            if is_same_in_all_layers:
                 change(model)
             return model
 
         plan = subject.plan
         if config is None:
             model = build() if plan is None else quantize_model(build(), plan)
-            return _without_adapter(model, count_base(model))
+            return _wrap_without_adapter(model, count_base(model))
         if plan is not None:
-            stack.enter_context(bitsandbytes_stand_in())
+            stack.enter_context(stand_in_for_bitsandbytes())
         prepared_build = build if plan is None else functools.partial(_build_prepared, build, plan)
         attached, base = attach_adapter(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
         return BuiltModel(model=attached, roles=assign_roles(attached, base))
 
 
-def _without_adapter(model: PreTrainedModel, base: BaseCount) -> BuiltModel:
+def _wrap_without_adapter(model: PreTrainedModel, base: BaseCount) -> BuiltModel:
     """Return a model that is trained, or run, as it is."""
     return BuiltModel(model=model, roles=assign_roles(model, base))
 
 
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
-    """Refuse an adapter in the dtype of its base where there is none, and where the base is in 4 bits."""
+    """Refuse an adapter in the dtype of its base where there is no adapter, and where the base is in 4 bits."""
     if request.autocast_adapter_dtype:
         return
     if subject.peft is None:
@@ -170,11 +170,11 @@ def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
         )
 
 
-def _with_comparison(
+def _add_comparison(
     counted: Counted, subject: _Subject, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
 ) -> Counted:
     """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
-    by_format = _by_format(subject, stored, config.get("quantization_config"))
+    by_format = _compare_with_format(subject, stored, config.get("quantization_config"))
     if by_format is not None:
         notices = (*counted.notices, *collect_format_notices(by_format))
         counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
@@ -190,13 +190,15 @@ def _with_comparison(
     elements = sum(tensor.elements for tensor in stored.values())
     return dataclasses.replace(
         counted,
-        census=_explained(counted.census, comparison, elements),
+        census=_explain_published(counted.census, comparison, elements),
         comparison=comparison,
         notices=(*counted.notices, *collect_comparison_notices(comparison)),
     )
 
 
-def _by_format(subject: _Subject, stored: Mapping[str, StoredTensor], declared: Any) -> FormatComparison | None:
+def _compare_with_format(
+    subject: _Subject, stored: Mapping[str, StoredTensor], declared: Any
+) -> FormatComparison | None:
     """Return the stored tensors of a quantized checkpoint beside its format, where that has a rule."""
     if not isinstance(declared, Mapping):
         return None
@@ -207,7 +209,7 @@ def _by_format(subject: _Subject, stored: Mapping[str, StoredTensor], declared: 
     return compare_with_format(subject.build, stored, declared, packed)
 
 
-def _explained(census: Census, comparison: Comparison, stored_elements: int) -> Census:
+def _explain_published(census: Census, comparison: Comparison, stored_elements: int) -> Census:
     """Say why the published count differs, where it is that of the stored elements and these are all accounted for."""
     published, beyond = census.published, comparison.beyond_parameters
     if published is None or published.explanation is not None or published.parameters != stored_elements:
@@ -220,9 +222,9 @@ def _explained(census: Census, comparison: Comparison, stored_elements: int) -> 
 
 
 @contextlib.contextmanager
-def _requests(*, allowed: bool) -> Iterator[None]:
-    """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does: not all of their calls can be told not to."""
-    with restoring():
+def _limit_requests(*, allowed: bool) -> Iterator[None]:
+    """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does; not all of their calls take an argument."""
+    with restore_changes():
         replace_attribute(hub_constants, "HF_HUB_OFFLINE", hub_constants.HF_HUB_OFFLINE or not allowed)
         yield
 
@@ -231,7 +233,7 @@ def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltMode
     """Count a model without an adapter: what its class does not freeze trains."""
     model = subject.build()
     base = count_base(model)
-    in_float = _in_float(base)
+    in_float = _count_in_float(base)
     facts, of_weights = None, []
     if subject.plan is not None:
         model = quantize_model(model, subject.plan)
@@ -248,7 +250,7 @@ def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltMode
         quantization=facts,
         notices=(*subject.notices, *of_weights),
     )
-    return counted, _without_adapter(model, base)
+    return counted, _wrap_without_adapter(model, base)
 
 
 def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, BuiltModel]:
@@ -260,9 +262,9 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         of_weights = collect_stored_notices(quantization)
     with contextlib.ExitStack() as stack:
         if subject.plan is not None:
-            stack.enter_context(bitsandbytes_stand_in())
+            stack.enter_context(stand_in_for_bitsandbytes())
             model = subject.build()
-            in_float = _in_float(count_base(model))
+            in_float = _count_in_float(count_base(model))
             model = quantize_model(model, subject.plan)
             quantization = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
             of_weights = collect_experts_notices(model, subject.plan)
@@ -275,7 +277,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
     counted = Counted(
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
-        **(in_float or _in_float(base)),
+        **(in_float or _count_in_float(base)),
         adapter=facts,
         quantization=quantization,
         notices=(*subject.notices, *of_weights, *config_notices, *notices),
@@ -288,16 +290,16 @@ def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreT
     return prepare_for_kbit_training(quantize_model(build(), plan))
 
 
-def _in_float(base: BaseCount) -> dict[str, Any]:
+def _count_in_float(base: BaseCount) -> dict[str, Any]:
     """Return what full fine-tuning is reckoned with: the base model in the dtype of its checkpoint."""
     return {
-        "base_dtypes": bytes_by_dtype(base.roles),
+        "base_dtypes": count_bytes_by_dtype(base.roles),
         "base_buffer_bytes": base.buffer_bytes,
         "base_frozen_dtypes": base.frozen_dtypes,
     }
 
 
-def _from_source(request: Request, files: SourceFiles) -> _Subject:
+def _read_source(request: Request, files: SourceFiles) -> _Subject:
     """Read the configuration that a source delivered."""
     if files.adapter_config is not None and request.peft is not None:
         raise UsageError(
@@ -331,20 +333,22 @@ def _from_source(request: Request, files: SourceFiles) -> _Subject:
     )
 
 
-def _from_object(request: Request) -> _Subject:
+def _read_object(request: Request) -> _Subject:
     """Take a live configuration or a live model on the meta device; neither is changed."""
     if isinstance(request.model, PretrainedConfig):
         fields = request.model.to_dict()
         name = request.model.name_or_path or type(request.model).__name__
         files = SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=fields)
-        return _from_source(request, files)
+        return _read_source(request, files)
     if not isinstance(request.model, PreTrainedModel):
         if isinstance(request.model, nn.Module):
             name = one_line(type(request.model).__name__, 60)
-            raise UsageError(f"no step of {name} is traced, which is no transformers model; drop `fit` for the counts.")
+            raise UsageError(
+                f"no step of {name} is traced, which is not a transformers model; drop `fit` for the counts."
+            )
         raise UsageError(
             f"`model` is {describe_value(request.model)}; give a Hub id, a path, a PretrainedConfig, or a transformers "
             "model on the meta device."
         )
     check_meta(request.model)
-    return _Subject(build=lambda: copy.deepcopy(request.model), facts=live_facts(request.model), peft=request.peft)
+    return _Subject(build=lambda: copy.deepcopy(request.model), facts=describe_model(request.model), peft=request.peft)

@@ -17,14 +17,14 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
-from inspector.model.configuration import text_config
-from inspector.model.roles import expert_banks, role_of
-from inspector.model.sizes import count_of, tensors_of
-from inspector.model.tree import module_tree
+from inspector.model.configuration import find_text_config
+from inspector.model.roles import find_role, list_expert_banks
+from inspector.model.sizes import count_weights, list_tensors
+from inspector.model.tree import build_module_tree
 from inspector.records.model import Census, Role
 from inspector.records.source import Published
 
-__all__ = ["BaseCount", "assign_roles", "bytes_by_dtype", "count_base", "take_census"]
+__all__ = ["BaseCount", "assign_roles", "count_base", "count_bytes_by_dtype", "take_census"]
 
 # Where configurations say how many routed experts a token uses.
 _EXPERTS_PER_TOKEN = (
@@ -56,8 +56,8 @@ class BaseCount:
 
     @property
     def count(self) -> int:
-        """Return P."""
-        return sum(count_of(parameter) for parameter in self.roles)
+        """Return P, the parameters of the base model, each once."""
+        return sum(count_weights(parameter) for parameter in self.roles)
 
 
 def count_base(model: nn.Module) -> BaseCount:
@@ -69,14 +69,14 @@ def count_base(model: nn.Module) -> BaseCount:
             name = f"{path}.{own_name}" if path else own_name
             names.setdefault(parameter, []).append(name)
             if parameter not in roles:
-                roles[parameter] = role_of(name, module, model)
+                roles[parameter] = find_role(name, module, model)
     tied = tuple(tuple(group) for group in names.values() if len(group) > 1)
     return BaseCount(
         roles=roles,
         tied=tied,
-        active=_active_count(model, roles),
-        buffer_bytes=_buffer_bytes(model.buffers()),
-        frozen_dtypes=bytes_by_dtype(parameter for parameter in roles if not parameter.requires_grad),
+        active=_count_active(model, roles),
+        buffer_bytes=_count_buffer_bytes(model.buffers()),
+        frozen_dtypes=count_bytes_by_dtype(parameter for parameter in roles if not parameter.requires_grad),
     )
 
 
@@ -99,43 +99,43 @@ def take_census(model: nn.Module, base: BaseCount, *, published: Published | Non
     roles = assign_roles(model, base)
     groups: Counter[Role] = Counter()
     for name, parameter in model.named_parameters():
-        groups[roles[name]] += count_of(parameter)
-    total = sum(count_of(parameter) for parameter in model.parameters())
-    tree = module_tree(model, depth)
+        groups[roles[name]] += count_weights(parameter)
+    total = sum(count_weights(parameter) for parameter in model.parameters())
+    tree = build_module_tree(model, depth)
     assert total == sum(groups.values()) == tree[0].count, "every parameter has one role and one place in the tree"
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     buffers = list(model.buffers())
     return Census(
         base=base.count,
         total=total,
-        trainable=sum(count_of(parameter) for parameter in trainable),
+        trainable=sum(count_weights(parameter) for parameter in trainable),
         buffers=sum(buffer.numel() for buffer in buffers),
-        buffer_bytes=_buffer_bytes(buffers),
+        buffer_bytes=_count_buffer_bytes(buffers),
         active=base.active,
         groups={role: groups[role] for role in Role if role in groups},
-        dtypes=bytes_by_dtype(model.parameters()),
-        trainable_dtypes=bytes_by_dtype(trainable),
+        dtypes=count_bytes_by_dtype(model.parameters()),
+        trainable_dtypes=count_bytes_by_dtype(trainable),
         tied=base.tied,
         tree=tree,
         published=published,
     )
 
 
-def bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
-    """Return bytes by dtype name, largest first."""
+def count_bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
+    """Return the bytes of parameters, packed weights' scales included, by torch dtype name, largest first."""
     sizes: Counter[torch.dtype] = Counter()
     for parameter in parameters:
-        for tensor in tensors_of(parameter):
+        for tensor in list_tensors(parameter):
             sizes[tensor.dtype] += tensor.numel() * tensor.element_size()
     return {str(dtype).removeprefix("torch."): size for dtype, size in sizes.most_common()}
 
 
-def _buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:
-    """Return the size of buffers."""
+def _count_buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:
+    """Return the bytes of buffers."""
     return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
 
 
-def _active_count(model: nn.Module, roles: Mapping[nn.Parameter, Role]) -> int | None:
+def _count_active(model: nn.Module, roles: Mapping[nn.Parameter, Role]) -> int | None:
     """Return how many parameters one token uses, or None for a model without routed experts.
 
     All experts of a bank have the same size, so of a bank of E experts a token uses k/E. Embeddings count whole. None
@@ -143,20 +143,20 @@ def _active_count(model: nn.Module, roles: Mapping[nn.Parameter, Role]) -> int |
     """
     if not isinstance(model, PreTrainedModel):
         return None
-    banks = expert_banks(model)
-    per_token = _first_field(text_config(model.config), _EXPERTS_PER_TOKEN)
+    banks = list_expert_banks(model)
+    per_token = _find_first_field(find_text_config(model.config), _EXPERTS_PER_TOKEN)
     if not banks or per_token is None:
         return None
     unused = 0
     for _, bank in banks:
         for parameter in bank.parameters():
-            experts = _expert_count(bank, parameter)
+            experts = _count_experts(bank, parameter)
             if experts:  # a config can ask for none
-                unused += count_of(parameter) - count_of(parameter) * min(per_token, experts) // experts
-    return sum(count_of(parameter) for parameter in roles) - unused
+                unused += count_weights(parameter) - count_weights(parameter) * min(per_token, experts) // experts
+    return sum(count_weights(parameter) for parameter in roles) - unused
 
 
-def _expert_count(bank: nn.Module, parameter: nn.Parameter) -> int:
+def _count_experts(bank: nn.Module, parameter: nn.Parameter) -> int:
     """Return how many experts a parameter of a bank belongs to or holds: those of a list, or its first dimension.
 
     Fused parameters of one bank may differ in it: LongCat's gate_up has slices for experts that compute nothing.
@@ -166,7 +166,7 @@ def _expert_count(bank: nn.Module, parameter: nn.Parameter) -> int:
     return parameter.shape[0] if parameter.dim() > 1 else 1
 
 
-def _first_field(config: Any, names: Iterable[str]) -> int | None:
+def _find_first_field(config: Any, names: Iterable[str]) -> int | None:
     """Return the first of the named fields that holds a positive integer."""
     values = (getattr(config, name, None) for name in names)
     return next((value for value in values if isinstance(value, int) and value > 0), None)

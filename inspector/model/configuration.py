@@ -4,7 +4,7 @@ Whatever comes from a repository is untrusted: a field may be negative, absurd o
 of 10^9 layers would fill the memory before any error shows. Sizes are therefore checked by name first
 (`_check_sizes`), then transformers' own validation runs, and every failure becomes one line.
 
-Two repairs are made, and each is told: an unknown `model_type` whose `architectures` name a class that transformers
+Two repairs are made, each with a notice: an unknown `model_type` whose `architectures` name a class that transformers
 has is built with that class's own configuration (moonshotai/Kimi-K2 is a DeepSeek-V3), and `model_type` may be
 missing when `architectures` says enough.
 """
@@ -25,11 +25,11 @@ from inspector.errors import UnsupportedModelError, one_line, quoted
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
 
-__all__ = ["architecture_names", "find_model_class", "read_configuration", "said", "text_config"]
+__all__ = ["describe_error", "find_model_class", "find_text_config", "list_architectures", "read_configuration"]
 
 # Field names that say how many modules are built, and the most that a sane model has: Llama-3.1-405B has 126 layers,
 # Kimi-K2 has 384 experts; the bounds leave room for two orders of magnitude.
-# A vocabulary or a size for each layer is none (gemma3n's vocab_size_per_layer_input).
+# A vocabulary or a size for each layer is not a count (gemma3n's vocab_size_per_layer_input).
 _MODULE_COUNT = re.compile(
     r"^(?!vocab_size_)(?:.*_)?(layers?|blocks?|depths?|stages?|experts?|groups|codes)(?!_(size|dim)s?$)($|_)"
 )
@@ -70,18 +70,18 @@ def read_configuration(files: SourceFiles, *, trust_remote_code: bool = False) -
     if model_type is not None and model_type in CONFIG_MAPPING:
         config_class = CONFIG_MAPPING[model_type]
     else:
-        config_class = _class_from_architectures(files, model_type)
+        config_class = _choose_class_by_architecture(files, model_type)
         # PEFT chooses targets and conversions by model_type: it must be the one of what is built.
         fields["model_type"] = config_class.model_type
         named = f"model_type {quoted(model_type)} is not one that transformers knows" if model_type else "no model_type"
         notices.append(
             Notice(
                 code="model-type-fallback",
-                message=f"config.json: {named}; built as {architecture_names(fields)[0]}, which its architectures "
+                message=f"config.json: {named}; built as {list_architectures(fields)[0]}, which its architectures "
                 "name. Code that the repository may ship was not run.",
             )
         )
-    return _from_fields(config_class, fields, files.id), notices
+    return _build_configuration(config_class, fields, files.id), notices
 
 
 def _check_quantization(declared: Any) -> None:
@@ -101,7 +101,7 @@ def _check_quantization(declared: Any) -> None:
         )
 
 
-def architecture_names(fields: Mapping[str, Any]) -> list[str]:
+def list_architectures(fields: Mapping[str, Any]) -> list[str]:
     """Return the class names that a configuration's `architectures` holds; malformed entries raise."""
     names = fields.get("architectures")
     if names is None:
@@ -122,12 +122,12 @@ def find_model_class(name: str) -> type[PreTrainedModel] | None:
     return None
 
 
-def said(error: Exception) -> str:
-    """Return what a library said, its type first: the text of a KeyError alone says nothing."""
+def describe_error(error: Exception) -> str:
+    """Return an error of a library on one line, its type first: a KeyError's text alone explains nothing."""
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
-def text_config(config: PretrainedConfig) -> PretrainedConfig:
+def find_text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the part of a configuration that describes the text model; the whole when there is none, or several."""
     try:
         found = config.get_text_config()
@@ -136,9 +136,9 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
     return found if isinstance(found, PretrainedConfig) else config
 
 
-def _class_from_architectures(files: SourceFiles, model_type: str | None) -> type[PretrainedConfig]:
+def _choose_class_by_architecture(files: SourceFiles, model_type: str | None) -> type[PretrainedConfig]:
     """Return the configuration class of the first architecture that transformers has, or raise why there is none."""
-    for name in architecture_names(files.config):
+    for name in list_architectures(files.config):
         model_class = find_model_class(name)
         if model_class is not None and model_class.config_class is not None:
             return model_class.config_class
@@ -160,31 +160,35 @@ def _class_from_architectures(files: SourceFiles, model_type: str | None) -> typ
     )
 
 
-def _from_fields(config_class: type[PretrainedConfig], fields: Mapping[str, Any], model_id: str) -> PretrainedConfig:
+def _build_configuration(
+    config_class: type[PretrainedConfig], fields: Mapping[str, Any], model_id: str
+) -> PretrainedConfig:
     """Build the configuration, turning whatever transformers raises into one line."""
     try:
         config: PretrainedConfig = config_class.from_dict(dict(fields))
     except Exception as error:  # any class may be raised by 400 configuration classes over untrusted fields
-        raise UnsupportedModelError(f"config.json of {model_id} is malformed ({said(error)}); correct it.") from error
+        raise UnsupportedModelError(
+            f"config.json of {model_id} is malformed ({describe_error(error)}); correct it."
+        ) from error
     return config
 
 
 def _load_remote(files: SourceFiles) -> PretrainedConfig:
-    """Run the repository's own configuration class; the user has said that its code is trusted."""
+    """Run the repository's own configuration class; the user has declared that its code is trusted."""
     try:
         config: PretrainedConfig = transformers.AutoConfig.from_pretrained(
             files.code_location or files.id, revision=files.revision, trust_remote_code=True
         )
     except Exception as error:  # the repository's code can raise anything
         raise UnsupportedModelError(
-            f"the configuration code of {files.id} failed ({said(error)}); look into that code."
+            f"the configuration code of {files.id} failed ({describe_error(error)}); look into that code."
         ) from error
     return config
 
 
 def _check_sizes(fields: Mapping[str, Any]) -> None:
     """Refuse sizes that are negative or beyond any sane model, before a list of that length is made."""
-    for path, key, value in _integers(fields, ""):
+    for path, key, value in _list_integers(fields, ""):
         lowest = 0 if _SURE_COUNT.search(key) else -_MOST_MODULES
         if _MODULE_COUNT.search(key) and not lowest <= value <= _MOST_MODULES:
             raise UnsupportedModelError(
@@ -200,13 +204,13 @@ def _check_sizes(fields: Mapping[str, Any]) -> None:
             raise UnsupportedModelError(f"config.json: {one_line(path)} = {value} is not a sane size; correct it.")
 
 
-def _integers(value: Any, path: str) -> Iterator[tuple[str, str, int]]:
+def _list_integers(value: Any, path: str) -> Iterator[tuple[str, str, int]]:
     """Yield (dotted path, last key, integer) for every integer in nested mappings and lists."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _integers(item, f"{path}.{key}" if path else str(key))
+            yield from _list_integers(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _integers(item, path)
+            yield from _list_integers(item, path)
     elif isinstance(value, int) and not isinstance(value, bool):
         yield path, path.rpartition(".")[2], value

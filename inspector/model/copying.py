@@ -29,15 +29,17 @@ def copy_model(model: Model) -> Model:
     """
     # Each module has eleven dicts of hooks, empty mostly, which take a third of the time where they are copied.
     hooks = (value for module in model.modules() for value in vars(module).values() if type(value) is OrderedDict)
-    memo: dict[int, Any] = {id(each): OrderedDict() for each in hooks if not each}
+    memo: dict[int, Any] = {id(table): OrderedDict() for table in hooks if not table}
     storages: dict[int, UntypedStorage] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         if type(tensor) in (Tensor, nn.Parameter) and tensor.is_meta:
             old = tensor.untyped_storage()
             new = storages.setdefault(storage_address(old), UntypedStorage(old.nbytes(), device="meta"))
-            made = torch.empty(0, dtype=tensor.dtype, device="meta")
-            made.set_(new, tensor.storage_offset(), tensor.shape, tensor.stride())
-            memo[id(tensor)] = made if type(tensor) is Tensor else nn.Parameter(made, tensor.requires_grad)
+            copied_tensor = torch.empty(0, dtype=tensor.dtype, device="meta")
+            copied_tensor.set_(new, tensor.storage_offset(), tensor.shape, tensor.stride())
+            memo[id(tensor)] = (
+                copied_tensor if type(tensor) is Tensor else nn.Parameter(copied_tensor, tensor.requires_grad)
+            )
     copied = copy.deepcopy(model, memo)
     for original, parameter in zip(model.parameters(), copied.parameters(), strict=True):
         for name, value in vars(original).items():

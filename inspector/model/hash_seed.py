@@ -40,7 +40,7 @@ def find_hash_ordered_layer_types(model: nn.Module) -> tuple[str, ...]:
         types = getattr(getattr(module, "config", None), "layer_types", None)
         if isinstance(types, (list, tuple)) and len(set(types)) > 1:
             classes.setdefault(type(module), set()).update(map(str, types))
-    found = (types for kind, types in classes.items() if any(map(loops_over_set_of_layer_types, _sources(kind))))
+    found = (types for kind, types in classes.items() if any(map(loops_over_set_of_layer_types, _list_sources(kind))))
     return tuple(sorted(set().union(*found)))
 
 
@@ -53,10 +53,10 @@ def loops_over_set_of_layer_types(source: str) -> bool:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and _is_set(node.value, named):
             named |= {ast.unparse(target) for target in node.targets}
-    return any(_is_set(iterated, named) for node in ast.walk(tree) for iterated in _iterated(node))
+    return any(_is_set(iterated, named) for node in ast.walk(tree) for iterated in _find_iterables(node))
 
 
-def _iterated(node: ast.AST) -> Iterator[ast.expr]:
+def _find_iterables(node: ast.AST) -> Iterator[ast.expr]:
     """Yield what a loop or a comprehension goes through; a set made of a set has no order that could matter."""
     if isinstance(node, ast.For):
         yield node.iter
@@ -73,7 +73,7 @@ def _is_set(node: ast.expr, named: set[str]) -> bool:
     return ast.unparse(node) in named
 
 
-def _sources(kind: type) -> Iterator[str]:
+def _list_sources(kind: type) -> Iterator[str]:
     """Yield the source of a class and of those that it inherits from, without torch's own."""
     for parent in kind.__mro__:
         module = sys.modules.get(parent.__module__)

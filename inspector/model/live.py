@@ -15,13 +15,13 @@ from transformers import PreTrainedModel
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import describe_adapter, detach_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
-from inspector.model.census import bytes_by_dtype, count_base, take_census
+from inspector.model.census import count_base, count_bytes_by_dtype, take_census
 from inspector.records.model import Counted, ModelFacts
 from inspector.records.notice import Notice
 from inspector.records.request import Request
 from inspector.records.source import ServedFrom
 
-__all__ = ["check_meta", "count_attached", "count_module", "live_facts"]
+__all__ = ["check_meta", "count_attached", "count_module", "describe_model"]
 
 
 def count_attached(request: Request) -> Counted:
@@ -37,9 +37,9 @@ def count_attached(request: Request) -> Counted:
     base = count_base(base_model)
     facts = describe_adapter(attached, config)
     return Counted(
-        model=live_facts(base_model),
+        model=describe_model(base_model),
         census=take_census(attached, base, published=None, depth=request.depth),
-        base_dtypes=bytes_by_dtype(base.roles),
+        base_dtypes=count_bytes_by_dtype(base.roles),
         base_buffer_bytes=base.buffer_bytes,
         base_frozen_dtypes=base.frozen_dtypes,
         adapter=facts,
@@ -52,21 +52,21 @@ def count_module(request: Request) -> Counted:
     model: nn.Module = request.model
     name = one_line(type(model).__name__, 60)
     if request.peft is not None:
-        raise UsageError(f"adapters are put on transformers models alone, and {name} is none; drop `peft`.")
+        raise UsageError(f"adapters are put on transformers models alone, and {name} is not one; drop `peft`.")
     check_meta(model)
     base = count_base(model)
-    message = f"The training step was not traced: {name} is no transformers model, so its inputs are not known."
+    message = f"The training step was not traced: {name} is not a transformers model, so its inputs are not known."
     return Counted(
-        model=live_facts(model),
+        model=describe_model(model),
         census=take_census(model, base, published=None, depth=request.depth),
-        base_dtypes=bytes_by_dtype(base.roles),
+        base_dtypes=count_bytes_by_dtype(base.roles),
         base_buffer_bytes=base.buffer_bytes,
         base_frozen_dtypes=base.frozen_dtypes,
         notices=(Notice(code="not-traced", message=message),),
     )
 
 
-def live_facts(model: nn.Module) -> ModelFacts:
+def describe_model(model: nn.Module) -> ModelFacts:
     """Describe a model that was handed over as an object.
 
     The type of a module that is no transformers model is "module", its dtype the one that most of its bytes have.
@@ -75,7 +75,7 @@ def live_facts(model: nn.Module) -> ModelFacts:
     if isinstance(model, PreTrainedModel):
         identifier, model_type, dtype = model.name_or_path or name, model.config.model_type, str(model.dtype)
     else:
-        dtypes = bytes_by_dtype(model.parameters())
+        dtypes = count_bytes_by_dtype(model.parameters())
         identifier, model_type, dtype = name, "module", next(iter(dtypes), str(torch.get_default_dtype()))
     return ModelFacts(
         id=identifier,

@@ -2,7 +2,7 @@
 
 PEFT and transformers match module names with patterns that a repository or a user wrote. `re` backtracks:
 `([a-z0-9_.]+)+!` takes longer than the universe has lasted on a name of a hundred letters, and keeps the interpreter
-while it does, so that no thread can end it. Which patterns are safe cannot be told from how they look without refusing
+while it does, so that no thread can end it. Which patterns are safe does not show in their text without refusing
 those that people write (Unsloth's hold five `.*?` and are done at once). So each is matched by the call that will be
 made, with the names that it will be made with, in a process of its own, and refused where the processor time for all of
 them runs out.
@@ -32,17 +32,17 @@ _NOT_A_PATTERN = 3
 
 _TRIAL = f"""
 import json, re, signal, sys
-asked = json.load(sys.stdin)
+request = json.load(sys.stdin)
 if hasattr(signal, "setitimer"):
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, {_PROCESSOR_SECONDS})
-for index, (function, pattern) in enumerate(asked["patterns"]):
+for index, (function, pattern) in enumerate(request["patterns"]):
     print(index, flush=True)
     try:
         match = getattr(re.compile(pattern), function)
     except (re.error, RecursionError, OverflowError):
         sys.exit({_NOT_A_PATTERN})
-    for name in asked["names"]:
+    for name in request["names"]:
         match(name)
 """
 
@@ -70,18 +70,18 @@ def is_plain(text: str) -> bool:
 
 
 def check_patterns(patterns: Sequence[tuple[str, MatchCall]], names: Collection[str]) -> None:
-    """Raise PatternError for the first text that is no regular expression, or that would be matched for too long."""
+    """Raise PatternError for the first text that is not a regular expression, or that would be matched for too long."""
     tried = [(text, call) for text, call in patterns if not is_plain(text)]
     if not tried:
         return
-    asked = {
+    request = {
         "patterns": [(call.function, f"{call.before}{text}{call.after}") for text, call in tried],
         "names": list(names),
     }
     try:
         trial = subprocess.run(  # noqa: S603  # this interpreter with a constant program; the texts are its input
             [sys.executable, "-I", "-S", "-c", _TRIAL],
-            input=json.dumps(asked).encode(),
+            input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_SECONDS_AT_MOST,
@@ -94,5 +94,7 @@ def check_patterns(patterns: Sequence[tuple[str, MatchCall]], names: Collection[
         return
     begun = output.split()
     text = tried[int(begun[-1])][0] if begun else tried[0][0]
-    fault = "is no regular expression" if code == _NOT_A_PATTERN else "is too involved a pattern to be matched in time"
+    fault = (
+        "is not a regular expression" if code == _NOT_A_PATTERN else "is too involved a pattern to be matched in time"
+    )
     raise PatternError(text, fault)

@@ -25,12 +25,12 @@ from inspector.compat.transformers import mark_quantized
 from inspector.dtypes import dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_listed, measure_stored, name_float
-from inspector.model.configuration import said
-from inspector.model.roles import expert_banks
-from inspector.model.sizes import count_of, size_of
+from inspector.model.configuration import describe_error
+from inspector.model.roles import list_expert_banks
+from inspector.model.sizes import count_bytes, count_weights
 from inspector.names import fold_names
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
-from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
+from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.formats import FORMATS
 from inspector.quantization.layout import Matrix, NoRuleError
 from inspector.records.model import QuantizationFacts
@@ -107,11 +107,11 @@ def _read_declared(declared: Mapping[str, Any], requested: str | None, double_qu
         config = BitsAndBytesConfig.from_dict(dict(declared))
         skip = config.llm_int8_skip_modules
         if skip is not None and not all(isinstance(name, str) for name in skip):
-            raise ValueError("llm_int8_skip_modules is no list of names")
+            raise ValueError("llm_int8_skip_modules is not a list of names")
         _check_values(config)
     except Exception as error:  # the fields are untrusted
         raise UnsupportedModelError(
-            f"quantization_config of config.json is malformed ({said(error)}); correct it."
+            f"quantization_config of config.json is malformed ({describe_error(error)}); correct it."
         ) from error
     return BnbPlan(
         method="int8" if config.load_in_8bit else config.bnb_4bit_quant_type,
@@ -144,7 +144,7 @@ def quantize_model(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
     quantizer: HfQuantizer = (Bnb8BitHfQuantizer if is_int8 else Bnb4BitHfQuantizer)(config, pre_quantized=False)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     turned = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
-    with bitsandbytes_stand_in():
+    with stand_in_for_bitsandbytes():
         quantizer.preprocess_model(model, device_map=None)
     found = False
     for name, parameter in model.named_parameters():
@@ -197,7 +197,7 @@ def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notic
     """Say how many weights of routed experts stay in float: transformers converts linear layers alone."""
     left = {
         parameter
-        for _, bank in expert_banks(model)
+        for _, bank in list_expert_banks(model)
         for parameter in bank.parameters()
         if not isinstance(parameter, PACKED)
     }
@@ -231,19 +231,19 @@ def describe_quantization(model: PreTrainedModel, plan: BnbPlan, dequantized_byt
         modules=fold_names(converted),
         modules_count=len(converted),
         kept=fold_names(kept),
-        parameters=sum(count_of(parameter) for parameter in packed),
+        parameters=sum(count_weights(parameter) for parameter in packed),
         weight_bytes=weight_bytes,
-        scale_bytes=sum(size_of(parameter) for parameter in packed) - weight_bytes,
+        scale_bytes=sum(count_bytes(parameter) for parameter in packed) - weight_bytes,
         kept_bytes=sum(
             parameter.numel() * getattr(parameter, "loaded_dtype", parameter.dtype).itemsize for parameter in rest
         ),
-        stored_bytes=_stored_bytes(model, plan) if plan.from_checkpoint else None,
+        stored_bytes=_count_stored_bytes(model, plan) if plan.from_checkpoint else None,
         dequantized_bytes=dequantized_bytes,
         trains=True,
     )
 
 
-def _stored_bytes(model: PreTrainedModel, plan: BnbPlan) -> int | None:
+def _count_stored_bytes(model: PreTrainedModel, plan: BnbPlan) -> int | None:
     """Return the size of all tensors of a checkpoint that bitsandbytes has written, where it is known."""
     config = {
         "load_in_8bit": plan.method == "int8",

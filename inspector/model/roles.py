@@ -1,4 +1,4 @@
-"""What a parameter is for, told from its place in the module tree.
+"""What a parameter is for, decided by its place in the module tree.
 
 The module tree carries no roles, so they follow from names that transformers uses consistently: an ordered list of
 rules over the path's components and the class of the module that owns the parameter. The first rule that holds decides;
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from inspector.records.model import Role
 
-__all__ = ["expert_banks", "role_of"]
+__all__ = ["find_role", "list_expert_banks"]
 
 _VISION = re.compile(r"vision|visual|image|patch_merger|multi_modal_projector|mm_projector|mmproj")
 _AUDIO = re.compile(r"audio|speech|sound")
@@ -46,7 +46,7 @@ _RULES: tuple[tuple[Role, Callable[[_Place], bool]], ...] = (
     (Role.VISION, lambda place: place.is_composite and place.any(_VISION)),
     (Role.AUDIO, lambda place: place.is_composite and place.any(_AUDIO)),
     (Role.LM_HEAD, lambda place: place.is_output),
-    (Role.EXPERTS, lambda place: _in_experts(place)),
+    (Role.EXPERTS, lambda place: _is_in_experts(place)),
     (Role.NORM, lambda place: "norm" in place.owner or bool(_NORM.search(place.components[-2]))),
     (Role.EMBEDDING, lambda place: place.owner == "embedding" and not place.any(_ATTENTION)),
     (Role.ATTENTION, lambda place: place.any(_ATTENTION)),
@@ -55,7 +55,7 @@ _RULES: tuple[tuple[Role, Callable[[_Place], bool]], ...] = (
 )
 
 
-def role_of(name: str, owner: nn.Module, model: nn.Module) -> Role:
+def find_role(name: str, owner: nn.Module, model: nn.Module) -> Role:
     """Return the role of the parameter `name` that the module `owner` of `model` holds.
 
     Which module is the output and whether there are several towers is known of transformers models alone.
@@ -70,8 +70,8 @@ def role_of(name: str, owner: nn.Module, model: nn.Module) -> Role:
     return next((role for role, holds in _RULES if holds(place)), Role.OTHER)
 
 
-def expert_banks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return (path, module) of every bank of routed experts, fused parameters or a list of modules alike."""
+def list_expert_banks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return (path, module) of every bank of routed experts, fused parameters and lists of modules."""
     banks: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
         if any(path.startswith(f"{bank}.") for bank, _ in banks[-1:]):
@@ -81,6 +81,6 @@ def expert_banks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return banks
 
 
-def _in_experts(place: _Place) -> bool:
-    """Tell whether a parameter belongs to a bank of routed experts, as `expert_banks` finds them."""
+def _is_in_experts(place: _Place) -> bool:
+    """Tell whether a parameter belongs to a bank of routed experts, as `list_expert_banks` finds them."""
     return "experts" in place.components or place.owner.endswith("parallelexperts")

@@ -10,21 +10,21 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-__all__ = ["count_of", "size_of", "tensors_of"]
+__all__ = ["count_bytes", "count_weights", "list_tensors"]
 
 
-def count_of(parameter: Tensor) -> int:
+def count_weights(parameter: Tensor) -> int:
     """Return the number of weights, not of the elements that they are packed into."""
     packed: int | None = getattr(parameter, "logical_count", None)
     return parameter.numel() if packed is None else packed
 
 
-def size_of(parameter: Tensor) -> int:
-    """Return the size in bytes, scales included."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(parameter))
+def count_bytes(parameter: Tensor) -> int:
+    """Return the bytes of a parameter and, where it is packed, of its scales."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in list_tensors(parameter))
 
 
-def tensors_of(parameter: Tensor) -> Iterator[Tensor]:
+def list_tensors(parameter: Tensor) -> Iterator[Tensor]:
     """Yield the parameter's own tensor and those that belong to it."""
     yield parameter.data if isinstance(parameter, nn.Parameter) else parameter
     state = getattr(parameter, "state_tensors", None)

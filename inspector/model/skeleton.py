@@ -29,11 +29,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 from inspector.compat.torch import restore_module_hooks_at_end
 from inspector.compat.transformers import float32_modules_of, from_config_of, strict_float32_modules_of
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
-from inspector.model.configuration import architecture_names, find_model_class, said, text_config
+from inspector.model.configuration import describe_error, find_model_class, find_text_config, list_architectures
 from inspector.model.heads import find_head
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
-from inspector.runtime.patches import call_at_end, restoring
+from inspector.runtime.patches import call_at_end, restore_changes
 
 __all__ = ["bound_modules", "build_skeleton", "choose_class", "choose_dtype"]
 
@@ -69,7 +69,7 @@ def build_skeleton(
         raise
     except Exception as error:  # 400 model classes over untrusted sizes can raise anything
         raise UnsupportedModelError(
-            f"{model_id} cannot be built as {model_class.__name__} from its config.json ({said(error)}); "
+            f"{model_id} cannot be built as {model_class.__name__} from its config.json ({describe_error(error)}); "
             "correct it, or name another class with `model_class`."
         ) from error
     _move_to_meta(model)
@@ -91,7 +91,7 @@ def choose_class(
                 "name one such as Qwen2ForCausalLM."
             )
         return model_class, []
-    names = architecture_names(files.config)
+    names = list_architectures(files.config)
     if trust_remote_code and type(config).__module__.startswith("transformers_modules."):
         return _load_remote_class(config, files), []
     for name in names:
@@ -110,7 +110,7 @@ def choose_dtype(
     """Return the dtype of the base weights as `from_pretrained(dtype=requested)` would choose it."""
     if requested != "auto":
         return getattr(torch, requested), []
-    declared = config.dtype or text_config(config).dtype
+    declared = config.dtype or find_text_config(config).dtype
     if isinstance(declared, torch.dtype):
         return declared, []
     if checkpoint_dtype is not None:
@@ -137,7 +137,7 @@ def _choose_fallback(config: PretrainedConfig, names: list[str]) -> type[PreTrai
 
 
 def _load_remote_class(config: PretrainedConfig, files: SourceFiles) -> type[PreTrainedModel]:
-    """Return the repository's own model class; the user has said that its code is trusted."""
+    """Return the repository's own model class; the user has declared that its code is trusted."""
     auto_map: dict[str, Any] = dict(getattr(config, "auto_map", {}))
     references = [auto_map[head] for head in _FALLBACK_HEADS if head in auto_map]
     if not references:
@@ -148,7 +148,7 @@ def _load_remote_class(config: PretrainedConfig, files: SourceFiles) -> type[Pre
         )
     except Exception as error:  # the repository's code can raise anything
         raise UnsupportedModelError(
-            f"the model code of {files.id} failed ({said(error)}); look into that code."
+            f"the model code of {files.id} failed ({describe_error(error)}); look into that code."
         ) from error
     model_class: type[PreTrainedModel] = found
     return model_class
@@ -171,7 +171,7 @@ def bound_modules() -> Iterator[None]:
                 "no real model has so many."
             )
 
-    with restoring():
+    with restore_changes():
         # Classes set the default dtype while they are built, and put it back themselves unless interrupted before that.
         call_at_end(torch.set_default_dtype, torch.get_default_dtype())
         restore_module_hooks_at_end()

@@ -16,11 +16,11 @@ from torch import nn
 
 from inspector.compat.torch import buffers_of, children_of, parameters_of
 from inspector.model.adapter.peft_names import find_wrappers
-from inspector.model.sizes import count_of, size_of
+from inspector.model.sizes import count_bytes, count_weights
 from inspector.names import fold_indices
 from inspector.records.model import TreeRow
 
-__all__ = ["module_tree"]
+__all__ = ["build_module_tree"]
 
 _LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterDict, nn.ParameterList)
 
@@ -39,19 +39,19 @@ class _Node:
     signature: Hashable = None
 
 
-def module_tree(model: nn.Module, depth: int) -> tuple[TreeRow, ...]:
+def build_module_tree(model: nn.Module, depth: int) -> tuple[TreeRow, ...]:
     """Return the rows of the tree down to `depth` (0 is the model alone), identical layers folded."""
     wrappers = find_wrappers(model)
-    root = _read(model, "", {}, "".join(f"{name}." for name in wrappers))
-    return tuple(_rows(_without_wrappers(root, wrappers), "", 0, depth, 1))
+    root = _read_module(model, "", {}, "".join(f"{name}." for name in wrappers))
+    return tuple(_list_rows(_remove_wrappers(root, wrappers), "", 0, depth, 1))
 
 
-def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wrapped: str) -> _Node:
+def _read_module(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wrapped: str) -> _Node:
     """Read a module and everything below it; a parameter counts where it is met first.
 
     `wrapped` is what PEFT's wrappers put in front of the base model's own names.
     """
-    node = _Node(type=_type_name(module), is_list=isinstance(module, _LISTS))
+    node = _Node(type=_describe_type(module), is_list=isinstance(module, _LISTS))
     own: list[Hashable] = []
     for name, parameter in parameters_of(module).items():
         if parameter is None:
@@ -59,16 +59,16 @@ def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wr
         counted = parameter not in first_names
         owner = first_names.setdefault(parameter, f"{path}.{name}" if path else name)
         if counted:
-            node.count += count_of(parameter)
-            node.trainable += count_of(parameter) * parameter.requires_grad
-            node.bytes += size_of(parameter)
+            node.count += count_weights(parameter)
+            node.trainable += count_weights(parameter) * parameter.requires_grad
+            node.bytes += count_bytes(parameter)
         else:
             node.shared_with = owner.removeprefix(wrapped)
         own.append((name, tuple(parameter.shape), parameter.dtype, parameter.requires_grad, counted or owner))
     for name, child in children_of(module).items():
         if child is None:
             continue
-        below = _read(child, f"{path}.{name}" if path else name, first_names, wrapped)
+        below = _read_module(child, f"{path}.{name}" if path else name, first_names, wrapped)
         node.children[name] = below
         node.count += below.count
         node.trainable += below.trainable
@@ -83,7 +83,7 @@ def _read(module: nn.Module, path: str, first_names: dict[nn.Parameter, str], wr
     return node
 
 
-def _rows(node: _Node, path: str, depth: int, deepest: int, repeat: int) -> Iterator[TreeRow]:
+def _list_rows(node: _Node, path: str, depth: int, deepest: int, repeat: int) -> Iterator[TreeRow]:
     """Yield a node's row and, down to `deepest`, those of its folded children; lists give way to their items."""
     yield TreeRow(
         name=path,
@@ -96,11 +96,11 @@ def _rows(node: _Node, path: str, depth: int, deepest: int, repeat: int) -> Iter
         shared_with=node.shared_with if node.count == 0 else None,
     )
     if depth < deepest:
-        for name, child, times in _folded_children(node):
-            yield from _rows(child, f"{path}.{name}" if path else name, depth + 1, deepest, repeat * times)
+        for name, child, times in _fold_children(node):
+            yield from _list_rows(child, f"{path}.{name}" if path else name, depth + 1, deepest, repeat * times)
 
 
-def _folded_children(node: _Node) -> Iterator[tuple[str, _Node, int]]:
+def _fold_children(node: _Node) -> Iterator[tuple[str, _Node, int]]:
     """Yield (name, child, how many) for each child, items of lists folded and named through their list."""
     for name, child in node.children.items():
         if not child.is_list or child.count > sum(item.count for item in child.children.values()):
@@ -116,14 +116,14 @@ def _folded_children(node: _Node) -> Iterator[tuple[str, _Node, int]]:
             yield f"{name}.{indices}", child.children[keys[0]], len(keys)
 
 
-def _type_name(module: nn.Module) -> str:
+def _describe_type(module: nn.Module) -> str:
     """Return the class name, with the method in front for PEFT's layers, whose names are those of torch's."""
     parts = type(module).__module__.split(".")
     method = f"{parts[2]}." if parts[:2] == ["peft", "tuners"] and len(parts) > 2 else ""
     return f"{method}{type(module).__name__}"
 
 
-def _without_wrappers(node: _Node, wrappers: tuple[str, ...]) -> _Node:
+def _remove_wrappers(node: _Node, wrappers: tuple[str, ...]) -> _Node:
     """Return the base model's node with the totals of the wrappers and whatever else they hold as further children."""
     for wrapper in wrappers:
         inner = node.children.pop(wrapper)

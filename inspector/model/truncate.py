@@ -40,7 +40,7 @@ class _Stack:
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Return the list."""
+        """Return the list of layers as it is in the model now."""
         layers = children_of(self.parent)[self.name]
         assert isinstance(layers, nn.ModuleList)
         return layers
@@ -51,20 +51,21 @@ class _Stack:
         return self.periods - _KEPT
 
 
-def shorten_model(model: PreTrainedModel, more: int = 0) -> int:
-    """Take periods of layers out of a model, in place, and return how many are missing where `more` is 0.
+def shorten_model(model: PreTrainedModel, extra_periods: int = 0) -> int:
+    """Take periods of layers out of a model, in place, and return how many are missing where `extra_periods` is 0.
 
-    `more` of these stay all the same. None is taken out, and 0 returned, where too much would be left to be worth it.
+    `extra_periods` of these stay all the same. None is taken out, and 0 returned, where too much would be left to be
+    worth it.
     """
     stack = _find_longest_stack(model)
     if stack is None:
         return 0
     whole = len(stack.layers)
     left = whole - stack.missing * stack.period
-    # Two shallow models are run in place of the whole one, and what they say is worked out.
+    # Two shallow models are run in place of the whole one, and its tape is extrapolated from theirs.
     if 3 * (left + left + stack.period) >= 2 * whole:
         return 0
-    count = (stack.missing - more) * stack.period
+    count = (stack.missing - extra_periods) * stack.period
     end = stack.start + stack.periods * stack.period
     layers = list(stack.layers)
     counters = _find_counters(layers)
@@ -114,7 +115,7 @@ def _holds_its_own(layers: nn.ModuleList) -> bool:
 
 
 def _number_kinds(layers: nn.ModuleList, config: Any) -> list[int]:
-    """Return the kind of each layer as a number."""
+    """Return a number for each layer, equal for layers of one kind."""
     counters = _find_counters(list(layers))
     by_layer = [
         value

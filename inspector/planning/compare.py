@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from inspector.errors import UsageError, one_line, quoted
-from inspector.records.comparison import Compared, Comparison, Figure, Said, Setting
+from inspector.records.comparison import Compared, Comparison, Figure, Setting, SharedNotice
 from inspector.records.report import SCHEMA
 from inspector.records.tape import Category
 from inspector.workloads.registry import WORKLOADS
@@ -170,7 +170,7 @@ def _to_scalar(value: Any) -> _Scalar:
     return one_line(value if isinstance(value, str) else json.dumps(value, default=str), _LONGEST_TEXT)
 
 
-def _collect_warnings(recipes: Sequence[Compared], reports: Sequence[Mapping[str, Any]]) -> list[Said]:
+def _collect_warnings(recipes: Sequence[Compared], reports: Sequence[Mapping[str, Any]]) -> list[SharedNotice]:
     """Return the warnings of all reports, each once."""
     letters_of: dict[str, list[str]] = {}
     for recipe, report in zip(recipes, reports, strict=True):
@@ -178,4 +178,4 @@ def _collect_warnings(recipes: Sequence[Compared], reports: Sequence[Mapping[str
             letters = letters_of.setdefault(one_line(warning["message"], 10 * _LONGEST_TEXT), [])
             if recipe.letter not in letters:
                 letters.append(recipe.letter)
-    return [Said(recipes=letters, message=message) for message, letters in letters_of.items()]
+    return [SharedNotice(recipes=letters, message=message) for message, letters in letters_of.items()]

@@ -37,7 +37,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions
 from inspector.resolve import ResolvedRun
 from inspector.runtime import processes
-from inspector.runtime.quiet import quietly
+from inspector.runtime.quiet import silence_output
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 
@@ -117,7 +117,7 @@ def build_plan(
     tasks += [functools.partial(_build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
     done: dict[int, Any] = {}
     progress(f"tracing {len(candidates)} recipes")
-    for index, result in processes.each(lambda task: task(), tasks):
+    for index, result in processes.run_in_processes(lambda task: task(), tasks):
         done[index] = result
         count = sum(len(rows) for task, rows in done.items() if task)
         progress(f"tracing {len(candidates)} recipes, {count} done")
@@ -184,7 +184,7 @@ def _find_shared_facts(run: ResolvedRun, candidates: Sequence[_Candidate]) -> Fa
     if counted is None or built is None:
         return run.recipe, ()
     workload = load_workload(run.workload)
-    with quietly():
+    with silence_output():
         try:
             shared = workload.resolve(built.model, run.recipe)
         except NotTraceableError:

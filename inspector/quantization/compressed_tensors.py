@@ -10,20 +10,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from inspector.quantization.layout import Matrix, NoRuleError, Packed, Part, Purpose, is_shape, is_size, packed_int32
+from inspector.quantization.layout import (
+    Matrix,
+    NoRuleError,
+    Packed,
+    Part,
+    Purpose,
+    count_packed_int32,
+    is_shape,
+    is_size,
+)
 
-__all__ = ["compressed_tensors_rule", "is_ignored"]
+__all__ = ["is_ignored", "pack_compressed_tensors"]
 
 
-def compressed_tensors_rule(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def pack_compressed_tensors(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Return the tensors of a weight by the layout of its only group."""
-    group = _group(config)
+    group = _find_group(config)
     layout = str(group.get("format") or config.get("format"))
     rule = _LAYOUTS.get(layout)
     if rule is None:
         raise NoRuleError(f"the layout {layout} is not known here")
     weights = group["weights"]
-    parts = [*rule(weights, matrix), *_input_scales(group.get("input_activations"), layout, matrix)]
+    parts = [*rule(weights, matrix), *_list_input_scales(group.get("input_activations"), layout, matrix)]
     return Packed(copies=matrix.copies, parts=tuple(parts))
 
 
@@ -36,7 +45,7 @@ def is_ignored(name: str, class_name: str, ignore: Sequence[str] | None) -> bool
     return False
 
 
-def _group(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _find_group(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the group that all linear layers belong to."""
     groups = config.get("config_groups")
     group = next(iter(groups.values()), None) if isinstance(groups, Mapping) and len(groups) == 1 else None
@@ -47,11 +56,11 @@ def _group(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return group
 
 
-def _packed(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
+def _pack_integers(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
     """Return integers packed into int32 along the inputs, and the shape that they had."""
-    bits = _bits(weights, (2, 4, 8))
-    shape = (matrix.rows, packed_int32(matrix.columns, bits))
-    scales = _scales(weights, matrix)
+    bits = _read_bits(weights, (2, 4, 8))
+    shape = (matrix.rows, count_packed_int32(matrix.columns, bits))
+    scales = _find_scales_shape(weights, matrix)
     parts = [
         Part(suffix=".weight_packed", dtype="I32", shape=shape, purpose=Purpose.WEIGHT),
         Part(suffix=".weight_scale", dtype=matrix.dtype, shape=scales),
@@ -60,17 +69,17 @@ def _packed(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
     if not weights.get("symmetric", True):
         if len(scales) != 2 or scales[0] != matrix.rows:
             raise NoRuleError("zero points that are not by output are not known here")
-        zeros = (packed_int32(matrix.rows, bits), scales[1])
+        zeros = (count_packed_int32(matrix.rows, bits), scales[1])
         parts.append(Part(suffix=".weight_zero_point", dtype="I32", shape=zeros))
     if weights.get("actorder") in ("group", True):
         parts.append(Part(suffix=".weight_g_idx", dtype="I32", shape=(matrix.columns,)))
     return parts
 
 
-def _bytes(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
-    """Return a byte a weight."""
-    _bits(weights, (8,))
-    scales = _scales(weights, matrix)
+def _pack_bytes(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
+    """Return weights of one byte, with scales and zero points."""
+    _read_bits(weights, (8,))
+    scales = _find_scales_shape(weights, matrix)
     dtype = "F8_E4M3" if weights.get("type") == "float" else "I8"
     parts = [
         Part(suffix=".weight", dtype=dtype, shape=(matrix.rows, matrix.columns), purpose=Purpose.WEIGHT),
@@ -81,7 +90,7 @@ def _bytes(weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
     return parts
 
 
-def _nvfp4(_weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
+def _pack_nvfp4(_weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
     """Return two values in a byte, an FP8 scale for 16 of them, a float32 for all."""
     blocks = -(-matrix.columns // 16)
     half = (matrix.rows, -(-matrix.columns // 2))
@@ -93,15 +102,15 @@ def _nvfp4(_weights: Mapping[str, Any], matrix: Matrix) -> list[Part]:
 
 
 _LAYOUTS: dict[str, Callable[[Mapping[str, Any], Matrix], list[Part]]] = {
-    "pack-quantized": _packed,
-    "float-quantized": _bytes,
-    "int-quantized": _bytes,
-    "naive-quantized": _bytes,
-    "nvfp4-pack-quantized": _nvfp4,
+    "pack-quantized": _pack_integers,
+    "float-quantized": _pack_bytes,
+    "int-quantized": _pack_bytes,
+    "naive-quantized": _pack_bytes,
+    "nvfp4-pack-quantized": _pack_nvfp4,
 }
 
 
-def _input_scales(inputs: Any, layout: str, matrix: Matrix) -> list[Part]:
+def _list_input_scales(inputs: Any, layout: str, matrix: Matrix) -> list[Part]:
     """Return what is stored for inputs: a scale where it is not found anew for each of them."""
     if not isinstance(inputs, Mapping) or inputs.get("dynamic") is True:
         return []
@@ -112,7 +121,7 @@ def _input_scales(inputs: Any, layout: str, matrix: Matrix) -> list[Part]:
     return [Part(suffix=".input_scale", dtype=matrix.dtype, shape=(1,))]
 
 
-def _scales(weights: Mapping[str, Any], matrix: Matrix) -> tuple[int, ...]:
+def _find_scales_shape(weights: Mapping[str, Any], matrix: Matrix) -> tuple[int, ...]:
     """Return the shape of the scales of a weight."""
     strategy = weights.get("strategy")
     if strategy == "tensor":
@@ -131,7 +140,7 @@ def _scales(weights: Mapping[str, Any], matrix: Matrix) -> tuple[int, ...]:
     raise NoRuleError(f"scales by {strategy} are not known here")
 
 
-def _bits(weights: Mapping[str, Any], known: tuple[int, ...]) -> int:
+def _read_bits(weights: Mapping[str, Any], known: tuple[int, ...]) -> int:
     """Return the bits of a value, which must be among those whose packing is known."""
     bits = weights.get("num_bits")
     if not is_size(bits) or bits not in known:

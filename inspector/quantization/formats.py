@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.dtypes import BY_SAFETENSORS_NAME, BY_TORCH_NAME
-from inspector.quantization.compressed_tensors import compressed_tensors_rule
+from inspector.quantization.compressed_tensors import pack_compressed_tensors
 from inspector.quantization.layout import (
     Format,
     Matrix,
@@ -25,46 +25,46 @@ from inspector.quantization.layout import (
     Part,
     Purpose,
     Skips,
+    count_packed_int32,
     is_shape,
     is_size,
-    packed_int32,
 )
 
-__all__ = ["FORMATS", "KNOWN", "format_of", "training_on", "write_4bit_fields"]
+__all__ = ["FORMATS", "KNOWN", "find_format", "find_training_support", "write_4bit_fields"]
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 
-def _gptq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_gptq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Integers packed into int32 along the inputs, a float16 scale and a packed zero point a group, one index an input.
 
     Source: gptqmodel/nn_modules/qlinear, `_register_gptq_buffers`; AutoGPTQ's layers are the same.
     """
     if config.get("dynamic"):
-        raise NoRuleError("it quantizes layers in different ways (`dynamic`), which is not known here")
+        raise NoRuleError("it quantizes layers differently (`dynamic`), which is not known here")
     layout = config.get("checkpoint_format", "gptq")
     if layout not in ("gptq", "gptq_v2"):
         raise NoRuleError(f"the layout {layout} is not known here")
-    bits = _bits(config, "bits", (2, 3, 4, 8))
-    groups = _groups(matrix.columns, config.get("group_size", 128))
+    bits = _read_bits(config, "bits", (2, 3, 4, 8))
+    groups = _count_groups(matrix.columns, config.get("group_size", 128))
     return Packed(
         copies=matrix.copies,
         parts=(
             Part(
                 suffix=".qweight",
                 dtype="I32",
-                shape=(packed_int32(matrix.columns, bits), matrix.rows),
+                shape=(count_packed_int32(matrix.columns, bits), matrix.rows),
                 purpose=Purpose.WEIGHT,
             ),
-            Part(suffix=".qzeros", dtype="I32", shape=(groups, packed_int32(matrix.rows, bits))),
+            Part(suffix=".qzeros", dtype="I32", shape=(groups, count_packed_int32(matrix.rows, bits))),
             Part(suffix=".scales", dtype="F16", shape=(groups, matrix.rows)),
             Part(suffix=".g_idx", dtype="I32", shape=(matrix.columns,)),
         ),
     )
 
 
-def _awq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_awq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Integers packed into int32 along the outputs, a float16 scale and a packed zero point a group.
 
     Source: AutoAWQ's WQLinear_GEMM; gptqmodel/nn_modules/qlinear, AWQuantLinear.
@@ -72,12 +72,12 @@ def _awq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     version = str(config.get("version") or config.get("format") or "gemm").lower()
     if version != "gemm":
         raise NoRuleError(f"AWQ stores its {version} layout with padding that is not known here")
-    bits = _bits({"bits": 4, **config}, "w_bit" if "w_bit" in config else "bits", (4,))
+    bits = _read_bits({"bits": 4, **config}, "w_bit" if "w_bit" in config else "bits", (4,))
     size = config.get("group_size", config.get("q_group_size", 128))
-    groups = _groups(matrix.columns, size)
+    groups = _count_groups(matrix.columns, size)
     if size != -1 and matrix.columns % size:
         raise NoRuleError(f"AWQ has no group that is not full, and groups of {size} do not divide {matrix.columns}")
-    rows = packed_int32(matrix.rows, bits)
+    rows = count_packed_int32(matrix.rows, bits)
     return Packed(
         copies=matrix.copies,
         parts=(
@@ -88,7 +88,7 @@ def _awq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     )
 
 
-def _fp8(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_fp8(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """One byte a weight, a float32 scale for each block (of 128 × 128 where no size is given), or one for the weight.
 
     Source: transformers/integrations/finegrained_fp8.py, FP8Linear; DeepSeek-V3's weight_scale_inv.
@@ -113,7 +113,7 @@ def _fp8(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     return Packed(copies=matrix.copies, parts=tuple(parts))
 
 
-def _mxfp4(_config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_mxfp4(_config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Blocks of 32 values along the inputs: 16 bytes of values, one byte of exponent; all experts in one tensor.
 
     Source: OCP Microscaling Formats 1.0, section 5.3; transformers/integrations/mxfp4.py, Mxfp4GptOssExperts.
@@ -132,7 +132,7 @@ def _mxfp4(_config: Mapping[str, Any], matrix: Matrix) -> Packed:
 _STORAGES = ("uint8", "float16", "bfloat16", "float32")
 
 
-def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Two values in a byte and a scale for 64 of them, which may be packed too; or a byte and a scale an output.
 
     Source: bitsandbytes 0.50, functional.py (QuantState.as_dict) and nn/modules.py (`_save_to_state_dict`).
@@ -149,8 +149,8 @@ def _bitsandbytes(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     kind = str(config.get("bnb_4bit_quant_type", "fp4"))
     nested = bool(config.get("bnb_4bit_use_double_quant"))
     count = matrix.rows * matrix.columns
-    asked = str(config.get("bnb_4bit_quant_storage", "uint8"))
-    storage = BY_TORCH_NAME[asked if asked in _STORAGES else "uint8"]
+    storage_name = str(config.get("bnb_4bit_quant_storage", "uint8"))
+    storage = BY_TORCH_NAME[storage_name if storage_name in _STORAGES else "uint8"]
     packed = (count + 1) // (storage.bits // 4)
     scales = -(-count // 64)
     parts = [
@@ -200,7 +200,7 @@ _HQQ_FLAGS = (
 )
 
 
-def _hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Integers packed into bytes, a scale and a zero point a group in the dtype of the products.
 
     Source: hqq/core/quantize.py, Quantizer.bit_to_packing; scales that are quantized themselves are not covered.
@@ -209,7 +209,7 @@ def _hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     weights = settings.get("weight_quant_params") if isinstance(settings, Mapping) else None
     if not isinstance(settings, Mapping) or not isinstance(weights, Mapping) or settings.get("scale_quant_params"):
         raise NoRuleError("its settings differ by layer or pack the scales too, which is not known here")
-    bits = _bits(weights, "nbits", (1, 2, 4, 8))
+    bits = _read_bits(weights, "nbits", (1, 2, 4, 8))
     size = weights.get("group_size", 64)
     size = matrix.columns if size is None else size
     if not is_size(size) or matrix.rows * matrix.columns % size or weights.get("axis", 1) != 1:
@@ -217,9 +217,9 @@ def _hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     groups = matrix.rows * matrix.columns // size
     text = {"compute_dtype": f"torch.{BY_SAFETENSORS_NAME[matrix.dtype].torch}", "packing": f"{bits}bit_u8"}
     text["unpack_view_dtype"] = "torch.uint8"
-    described = [("shape", "I64", (2,)), *((name, "I32", ()) for name in ("axis", "group_size", "nbits"))]
-    described += [(name, "U8", (len(value),)) for name, value in text.items()]
-    described += [(name, "U8", ()) for name in _HQQ_FLAGS]
+    descriptions = [("shape", "I64", (2,)), *((name, "I32", ()) for name in ("axis", "group_size", "nbits"))]
+    descriptions += [(name, "U8", (len(value),)) for name, value in text.items()]
+    descriptions += [(name, "U8", ()) for name in _HQQ_FLAGS]
     return Packed(
         copies=matrix.copies,
         parts=(
@@ -228,7 +228,7 @@ def _hqq(config: Mapping[str, Any], matrix: Matrix) -> Packed:
             Part(suffix=".zero", dtype=matrix.dtype, shape=(groups, 1)),
             *(
                 Part(suffix=f".{name}", dtype=dtype, shape=shape, purpose=Purpose.DESCRIPTION)
-                for name, dtype, shape in described
+                for name, dtype, shape in descriptions
             ),
         ),
     )
@@ -242,13 +242,13 @@ _TORCHAO = {
 }
 
 
-def _torchao(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_torchao(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Bytes of weights, and for each output a float32 scale and, of integers, a zero point of one byte.
 
     Source: torchao/quantization, Int8Tensor and Float8Tensor (version 2 of these configurations), as transformers saves
     them.
     """
-    name, fields = _torchao_type(config)
+    name, fields = _read_torchao_type(config)
     known = _TORCHAO.get(name)
     if known is None or config.get("include_input_output_embeddings"):
         raise NoRuleError(f"{name or 'its type'} is laid out for the kernels of the GPU that stored it")
@@ -272,7 +272,7 @@ def _torchao(config: Mapping[str, Any], matrix: Matrix) -> Packed:
 _QUANTO_BITS = {"int8": 8, "float8": 8, "int4": 4, "int2": 2}
 
 
-def _quanto(config: Mapping[str, Any], matrix: Matrix) -> Packed:
+def _pack_quanto(config: Mapping[str, Any], matrix: Matrix) -> Packed:
     """Bytes of weights and a scale an output; 4 and 2 bits packed into bytes, with a scale and a shift a group.
 
     Source: optimum-quanto 0.2.7, nn/qmodule.py (groups of 128 inputs, or of the next multiple of 32 that divides them)
@@ -299,15 +299,15 @@ def _quanto(config: Mapping[str, Any], matrix: Matrix) -> Packed:
 
 
 FORMATS: dict[str, Format] = {
-    "bitsandbytes": Format(rule=_bitsandbytes, conv1d=True),
-    "gptq": Format(rule=_gptq, conv1d=True, in_blocks=True),
-    "awq": Format(rule=_awq),
-    "fp8": Format(rule=_fp8, skips=Skips.UNLISTED),
-    "mxfp4": Format(rule=_mxfp4, skips=Skips.UNLISTED, experts_only=True),
-    "compressed-tensors": Format(rule=compressed_tensors_rule, skips=Skips.NEVER, skip_key="ignore"),
-    "hqq": Format(rule=_hqq, skips=Skips.NEVER, skip_key="skip_modules"),
-    "torchao": Format(rule=_torchao, skips=Skips.UNLISTED),
-    "quanto": Format(rule=_quanto, skips=Skips.UNLISTED, on_loading=True),
+    "bitsandbytes": Format(rule=_pack_bitsandbytes, conv1d=True),
+    "gptq": Format(rule=_pack_gptq, conv1d=True, in_blocks=True),
+    "awq": Format(rule=_pack_awq),
+    "fp8": Format(rule=_pack_fp8, skips=Skips.UNLISTED),
+    "mxfp4": Format(rule=_pack_mxfp4, skips=Skips.UNLISTED, experts_only=True),
+    "compressed-tensors": Format(rule=pack_compressed_tensors, skips=Skips.NEVER, skip_key="ignore"),
+    "hqq": Format(rule=_pack_hqq, skips=Skips.NEVER, skip_key="skip_modules"),
+    "torchao": Format(rule=_pack_torchao, skips=Skips.UNLISTED),
+    "quanto": Format(rule=_pack_quanto, skips=Skips.UNLISTED, on_loading=True),
 }
 
 # Formats that have no rule, and why.
@@ -336,19 +336,19 @@ _TRAINS = {
 }
 
 
-def training_on(config: Mapping[str, Any]) -> tuple[bool | None, str | None]:
+def find_training_support(config: Mapping[str, Any]) -> tuple[bool | None, str | None]:
     """Return whether an adapter trains on weights of this configuration as they are, and on what that depends."""
-    method = format_of(config)
+    method = find_format(config)
     if method != "torchao":
         return _TRAINS.get(method, (None, None))
-    name, _ = _torchao_type(config)
+    name, _ = _read_torchao_type(config)
     if not name:
         return None, "8-bit weights alone"
     # transformers' `_fuzzy_match_size`, and PEFT's TorchaoLoraLinear.
     return re.search(r"8weight", name.lower()) is not None, "8-bit weights alone, with torchao 0.16 or newer installed"
 
 
-def format_of(config: Mapping[str, Any]) -> str:
+def find_format(config: Mapping[str, Any]) -> str:
     """Return the name of the method that a quantization_config declares; empty where it names none."""
     method = config.get("quant_method")
     if isinstance(method, str):
@@ -359,7 +359,7 @@ def format_of(config: Mapping[str, Any]) -> str:
 # --- parts of rules ---------------------------------------------------------------------------------------------------
 
 
-def _torchao_type(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def _read_torchao_type(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return the name of torchao's configuration and its fields; an empty name where there is not one for all."""
     types = config.get("quant_type")
     if isinstance(types, str):
@@ -369,7 +369,7 @@ def _torchao_type(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return (name, default) if isinstance(name, str) and isinstance(default, Mapping) else ("", {})
 
 
-def _bits(config: Mapping[str, Any], key: str, known: tuple[int, ...]) -> int:
+def _read_bits(config: Mapping[str, Any], key: str, known: tuple[int, ...]) -> int:
     """Return the bits of a value, which must be among those whose packing is known."""
     bits = config.get(key)
     if bits is None:
@@ -379,7 +379,7 @@ def _bits(config: Mapping[str, Any], key: str, known: tuple[int, ...]) -> int:
     return int(bits)
 
 
-def _groups(count: int, size: Any) -> int:
+def _count_groups(count: int, size: Any) -> int:
     """Return how many groups of a size there are; -1 is one of all."""
     if size != -1 and not is_size(size):
         raise NoRuleError("its group size is not a size")

@@ -23,9 +23,9 @@ __all__ = [
     "Part",
     "Purpose",
     "Skips",
+    "count_packed_int32",
     "is_shape",
     "is_size",
-    "packed_int32",
 ]
 
 
@@ -47,7 +47,7 @@ class Matrix:
 
     @property
     def count(self) -> int:
-        """Return the number of weights."""
+        """Return the number of weights in all copies."""
         return self.rows * self.columns * self.copies
 
 
@@ -91,7 +91,7 @@ class Packed:
 
     @property
     def weight_bytes(self) -> int:
-        """Return the size of the packed weight."""
+        """Return the bytes of the packed values of all copies."""
         return self._bytes(Purpose.WEIGHT)
 
     @property
@@ -152,13 +152,13 @@ class Block:
         return -(-count // self.elements) * self.bytes
 
 
-def packed_int32(count: int, bits: int) -> int:
+def count_packed_int32(count: int, bits: int) -> int:
     """Return how many int32 hold so many values that are packed bit after bit."""
     return -(-count * bits // 32)
 
 
 def is_size(value: Any) -> bool:
-    """Tell whether a value is a positive integer; JSON's true and false are none."""
+    """Tell whether a value is a positive integer; JSON's true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

@@ -173,7 +173,7 @@ class FormatComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadCost:
-    """What one way of loading takes: `host_bytes` of main memory and `gpu_bytes` at most, None where it takes none.
+    """What one call of `from_pretrained` takes at most: `host_bytes` of main memory, `gpu_bytes` or None for no GPU.
 
     `way` is "default", "low_memory" or "device_map"; `call` is what the user writes. `gpu_bytes` of the first two is
     what the model takes once it is moved there.

@@ -26,8 +26,8 @@ __all__ = [
     "check_number",
     "check_text",
     "describe_value",
-    "nearest_names",
-    "plain_text",
+    "find_nearest_names",
+    "to_plain_text",
 ]
 
 # What a dimension of a tensor can have; beyond it a number is a slip.
@@ -60,9 +60,9 @@ def check_choice(name: str, value: Any, kind: type[Kind]) -> Kind:
     try:
         return kind(value)
     except ValueError as error:
-        near = nearest_names(plain_text(value), kind.values())
+        near = find_nearest_names(to_plain_text(value), kind.values())
         meant = f"did you mean {near[0]}? If not, " if near else ""
-        raise UsageError(f"`{name}` {quoted(plain_text(value), 60)} is not known; {meant}{known}.") from error
+        raise UsageError(f"`{name}` {quoted(to_plain_text(value), 60)} is not known; {meant}{known}.") from error
 
 
 def check_count(name: str, value: Any, *, least: int = 1) -> int:
@@ -92,7 +92,7 @@ def check_number(name: str, value: Any, *, least: float = 0.0) -> float:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Return a boolean."""
+    """Return a boolean; numbers and text are refused."""
     if isinstance(value, bool):
         return value
     raise UsageError(f"`{name}` is {describe_value(value)}; give True or False.")
@@ -128,18 +128,18 @@ def describe_value(value: Any) -> str:
     if value is None:
         return "None"
     if isinstance(value, str):
-        return f"{quoted(plain_text(value), 60)} ({kind})"
+        return f"{quoted(to_plain_text(value), 60)} ({kind})"
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST_SHOWN):
         return f"{value} ({kind})"
     return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"of type {quoted(kind, 60)}"
 
 
-def plain_text(value: str) -> str:
+def to_plain_text(value: str) -> str:
     """Return a text without what its type makes of it: transformers' enums are text that prints as a member."""
     return str.__str__(value)
 
 
-def nearest_names(name: str, known: Sequence[str], count: int = 1) -> list[str]:
+def find_nearest_names(name: str, known: Sequence[str], count: int = 1) -> list[str]:
     """Return the known names that one was probably meant for: letter case, hyphens and underscores do not count.
 
     A name that is the start of several stands for the first of them, as `adamw` does for the usual one.

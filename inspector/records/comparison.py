@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Compared", "Comparison", "Figure", "Said", "Setting"]
+__all__ = ["Compared", "Comparison", "Figure", "Setting", "SharedNotice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class SharedNotice:
     """A warning of some of the recipes."""
 
     recipes: Sequence[str]
@@ -55,4 +55,4 @@ class Comparison:
     settings: Sequence[Setting]
     figures: Sequence[Figure]
     equal: Sequence[str]
-    warnings: Sequence[Said] = ()
+    warnings: Sequence[SharedNotice] = ()

@@ -65,8 +65,8 @@ class Verdict:
     `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes` and less what the driver keeps.
     Where the step fits, `headroom_bytes` is what stays unreserved of it; where it does not, a negative number: at least
     so many bytes are missing. `assumptions` are sentences on what was not measured on this very GPU. `advice` are
-    changes with which it fits, the least harm first, or with which it still fits: None where none were looked for,
-    empty where none that was tried fits.
+    changes with which it fits, those that change training least first, or with which it still fits: None where none
+    were looked for, empty where none that was tried fits.
     """
 
     gpu: str
@@ -119,12 +119,12 @@ class Method(str, enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
-    """One way to train a model on a GPU.
+    """One candidate of a plan, traced and judged (in the JSON a row).
 
     `options` are those that the command needs for it, beside the ones that the whole plan was made with; `levers` says
-    the same in a few words without what all rows of the method have. `largest_batch_size` and `largest_seq_len` are the
-    largest values that fit with all else as it is, 0 where none does, None where none was searched. `refused` says why
-    the step could not be traced; all figures are then None.
+    the same in a few words without what all candidates of the method have. `largest_batch_size` and
+    `largest_seq_len` are the largest values that fit with all else as it is, 0 where none does, None where none was
+    searched. `refused` says why the step could not be traced; all figures are then None.
     """
 
     method: Method
@@ -141,10 +141,10 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Ways to train one model on one GPU. `recipe` says in words what all rows have in common.
+    """Candidates for training one model on one GPU. `recipe` says in words what all have in common.
 
-    `adapter` is PEFT's name of the method of all adapters, `quantities` what was turned up in each row. `warnings` are
-    sentences. Rows stand in the order of the harm that they do, method by method.
+    `adapter` is PEFT's name of the method of all adapters, `quantities` what was searched for each candidate.
+    `warnings` are sentences. Within a method, candidates that change training least come first.
     """
 
     versions: Mapping[str, str]

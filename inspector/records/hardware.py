@@ -23,7 +23,7 @@ class MemoryFigure(str, enum.Enum):
     TORCH: `torch.cuda.get_device_properties(0).total_memory`, the lowest that was seen; all of it can be allocated.
     DRIVER: what nvidia-smi prints; the driver keeps some of it back from torch.
     APPROXIMATION: neither was seen for this device; the source says what it is.
-    STATED: what the user said.
+    STATED: given by the user.
     """
 
     TORCH = "torch"
@@ -40,7 +40,7 @@ class Gpu:
     `multiprocessors` and `threads_per_multiprocessor` are what torch calls `multi_processor_count` and
     `max_threads_per_multi_processor`. `context_bytes` is what a process takes outside torch's allocator, where that was
     measured on this card. `descending_addresses` says where its driver places a new segment of torch's allocator: below
-    the last one or above it, None where nobody looked. `approximates` says what a verdict on this device assumes,
+    the last one or above it, None where that is not known. `approximates` says what a verdict on this device assumes,
     `note` what else one should know. `common` marks the cards that a report shows where none is named.
     """
 

@@ -1,4 +1,4 @@
-"""The values of a measurement: the GPU at hand, what its allocator said phase by phase, and where the tape differs.
+"""The values of a measurement: the GPU at hand, its allocator's figures phase by phase, and where the tape differs.
 
 Part of the data dictionary, with the same rules as `inspector.records`: field names are JSON keys, sizes are integers
 of bytes. docs/explain/measure.md describes the JSON record that is made of them.
@@ -14,7 +14,7 @@ from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
 
-__all__ = ["Device", "Differing", "Figures", "Measurement"]
+__all__ = ["Device", "Difference", "Figures", "Measurement"]
 
 # The smallest block of the allocator: scalars and helper kernels, which come and go.
 _SMALL_BYTES = 512
@@ -53,7 +53,7 @@ class Figures:
 
     @property
     def peak_allocated_bytes(self) -> int:
-        """Return the largest peak of any phase."""
+        """Return the largest allocated peak of any phase."""
         return max(phase.peak_allocated_bytes for phase in self.phases)
 
     @property
@@ -68,7 +68,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Differing:
+class Difference:
     """A place where the allocator's history and the tape part: what each has there until they agree again.
 
     Sizes are those that were asked for, negative where the memory is given back. `module` and `op` are those of the
@@ -101,12 +101,16 @@ class Measurement:
     recipe: Recipe
     measured: Figures
     predicted: Figures
-    differing: Sequence[Differing] = ()
+    differing: Sequence[Difference] = ()
     differing_count: int = 0
     notices: Sequence[str] = ()
 
     @property
-    def telling(self) -> Differing | None:
+    def first_large(self) -> Difference | None:
         """Return the first difference with an allocation of more than the smallest block, else the first of all."""
-        large = (each for each in self.differing if max((*each.measured, *each.predicted), default=0) > _SMALL_BYTES)
+        large = (
+            difference
+            for difference in self.differing
+            if max((*difference.measured, *difference.predicted), default=0) > _SMALL_BYTES
+        )
         return next(large, self.differing[0] if self.differing else None)

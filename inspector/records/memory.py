@@ -129,7 +129,7 @@ class RunMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticRecipe:
-    """Bytes of one way to train that follow from counts and dtypes alone: no activations, no workspace, no context.
+    """Bytes of one recipe that follow from counts and dtypes alone: no activations, no workspace, no context.
 
     `frozen_bytes` are weights that are not trained, `trained_bytes` weights that are; gradients and optimizer state
     belong to the latter.

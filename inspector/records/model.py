@@ -155,7 +155,7 @@ class QuantizationFacts:
     for it: "request" or "checkpoint". `modules` are the converted layers, folded, `kept` the linear layers that stay in
     float. `parameters` is the number of quantized weights, `weight_bytes` their packed size and `scale_bytes` all that
     is kept to unpack them; `kept_bytes` are the remaining parameters as they are loaded. `stored_bytes` is the size of
-    all tensors of a checkpoint in this format, which nobody stores where it was asked for on loading; None also where
+    all tensors of a checkpoint in this format, which no file holds where it was asked for on loading; None also where
     it depends on data. None where no rule is known for the format. `dequantized_bytes` is the size of all parameters in
     the dtype of the model. `compute_dtype` is the dtype of products. `trains` says whether an adapter can be trained on
     the quantized weights as they are, `note` what else there is to know.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from inspector.errors import UsageError, quoted
-from inspector.records.checks import Choice, check_choice, plain_text
+from inspector.records.checks import Choice, check_choice, to_plain_text
 
 __all__ = [
     "DEFAULT",
@@ -18,7 +18,7 @@ __all__ = [
     "OF_OTHER_PACKAGES",
     "OPTIMIZERS",
     "OptimizerName",
-    "checked_name",
+    "check_optimizer_name",
     "parse_optim_args",
 ]
 
@@ -90,7 +90,7 @@ OF_OTHER_PACKAGES: Mapping[str, str] = {
 }
 
 
-def _flag(text: str) -> bool:
+def _parse_flag(text: str) -> bool:
     """Read a flag as transformers does (trainer_optimizer.py, _get_sgd)."""
     return text.lower() in ("true", "1", "yes")
 
@@ -103,26 +103,26 @@ _ADEMAMIX: _Readers = {
 # The keys that the handler of an optimizer reads (trainer_optimizer.py, 5.23). `foreach` is torch's own argument, which
 # a Trainer takes through `optimizer_cls_and_kwargs`: with foreach=False torch updates one tensor after the other.
 _ARGUMENTS: Mapping[str, _Readers] = {
-    DEFAULT: {"foreach": _flag},
+    DEFAULT: {"foreach": _parse_flag},
     "sgd": {
         **dict.fromkeys(("momentum", "dampening", "weight_decay"), float),
-        **dict.fromkeys(("nesterov", "foreach"), _flag),
+        **dict.fromkeys(("nesterov", "foreach"), _parse_flag),
     },
-    "adagrad": {**dict.fromkeys(("lr_decay", "weight_decay", "eps"), float), "foreach": _flag},
+    "adagrad": {**dict.fromkeys(("lr_decay", "weight_decay", "eps"), float), "foreach": _parse_flag},
     "rmsprop": {
         **dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float),
-        **dict.fromkeys(("centered", "foreach"), _flag),
+        **dict.fromkeys(("centered", "foreach"), _parse_flag),
     },
     **{name: _ADEMAMIX for name in FAMILIES["bitsandbytes"] if "ademamix" in name},
 }
 
 
-def checked_name(name: object) -> OptimizerName:
+def check_optimizer_name(name: object) -> OptimizerName:
     """Return the optimizer of a name that is known here, or raise UsageError with what was probably meant."""
     if isinstance(name, str) and (package := OF_OTHER_PACKAGES.get(name)) is not None:
         known = ", ".join(OPTIMIZERS)
         raise UsageError(
-            f"`optimizer` {plain_text(name)} is of the package {package}, not known here; use one of {known}."
+            f"`optimizer` {to_plain_text(name)} is of the package {package}, not known here; use one of {known}."
         )
     return check_choice("optimizer", name, OptimizerName)
 
@@ -134,7 +134,7 @@ def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
     for piece in text.split(",") if text is not None else ():
         key, separator, value = (part.strip() for part in piece.partition("="))
         if not separator:
-            raise UsageError(f"`optim_args`: {quoted(key)} is no setting; write key=value, as in momentum=0.9.")
+            raise UsageError(f"`optim_args`: {quoted(key)} is not a setting; write key=value, as in momentum=0.9.")
         if key not in readers:
             takes = f"use {', '.join(readers)}" if readers else "drop it"
             raise UsageError(f"`optim_args`: {name} has no argument {quoted(key)}; {takes}.")
@@ -142,6 +142,6 @@ def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
             values[key] = readers[key](value)
         except ValueError as error:
             raise UsageError(
-                f"`optim_args`: {key}={quoted(value)} is no number; write one, as in {key}=0.9."
+                f"`optim_args`: {key}={quoted(value)} is not a number; write one, as in {key}=0.9."
             ) from error
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inspector.records.checks import Choice, check_choice, check_count, check_flag, check_number, check_text
-from inspector.records.optimizer_names import OptimizerName, checked_name
+from inspector.records.optimizer_names import OptimizerName, check_optimizer_name
 
 __all__ = [
     "Attention",
@@ -106,7 +106,7 @@ class Recipe:
             "batch_size": check_count("batch_size", self.batch_size),
             "gradient_accumulation": check_count("gradient_accumulation", self.gradient_accumulation),
             "mixed_precision": check_choice("mixed_precision", self.mixed_precision, Precision),
-            "optimizer": checked_name(self.optimizer),
+            "optimizer": check_optimizer_name(self.optimizer),
             "gradient_checkpointing": check_flag("gradient_checkpointing", self.gradient_checkpointing),
             "use_reentrant": check_flag("use_reentrant", self.use_reentrant),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),

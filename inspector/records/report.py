@@ -1,4 +1,4 @@
-"""The whole: everything that one inspection found."""
+"""The report: everything that one inspection found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inspector.records.fit import Search, Verdict
 from inspector.records.memory import RunMemory, StaticBytes, Textbook
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
-from inspector.records.serialize import plain
+from inspector.records.serialize import to_plain
 
 __all__ = [
     "SCHEMA",
@@ -48,7 +48,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as the JSON object of schema `inspector/1`: plain values, keys that do not apply absent."""
-        fields = plain(self)
+        fields = to_plain(self)
         if self.memory is not None:
             workload = self.memory.workload
             recipe = fields["memory"]["recipe"]

@@ -11,7 +11,7 @@ from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticRecipe
 from inspector.records.model import Census, QuantizationFacts
 
 __all__ = [
-    "plain",
+    "to_plain",
 ]
 
 # Computed values that belong to the JSON beside a record's own fields.
@@ -31,7 +31,7 @@ _INTERNAL: dict[type, tuple[str, ...]] = {
 }
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Turn records, enums, mappings and sequences into dicts, strings and lists, leaving out fields that are None."""
     if isinstance(value, enum.Enum):
         return value.value
@@ -39,9 +39,9 @@ def plain(value: Any) -> Any:
         items = [(item.metadata.get("key", item.name), getattr(value, item.name)) for item in dataclasses.fields(value)]
         items += [(name, getattr(value, name)) for name in _COMPUTED.get(type(value), ())]
         internal = _INTERNAL.get(type(value), ())
-        return {key: plain(item) for key, item in items if item is not None and key not in internal}
+        return {key: to_plain(item) for key, item in items if item is not None and key not in internal}
     if isinstance(value, Mapping):
-        return {str(plain(key)): plain(item) for key, item in value.items()}
+        return {str(to_plain(key)): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return value

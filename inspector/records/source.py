@@ -34,7 +34,7 @@ class ServedFrom(str, enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A count that somebody else published for the same model.
+    """A count that was published elsewhere for the same model.
 
     `parameters` is a number of elements, `kind` says what was counted, `source` where it stands. `explanation` says in
     a sentence why it differs from the model's own count, where that is known.

@@ -30,10 +30,10 @@ _SAME_MEANING: Mapping[str, tuple[str, ...]] = {
     "use_cache": ("use_cache",),
     "seq_len": ("max_length", "max_seq_length"),
 }
-# Where the way of checkpointing stands, and the key that a Recipe has.
+# The fields that hold the keywords of gradient checkpointing, and the keyword that a Recipe has.
 _CHECKPOINTING_KEYWORDS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
 _USE_REENTRANT = "use_reentrant"
-# Fields that change what a step takes, where they are on, in a way that is not traced.
+# Fields that change what a step takes, where they are on, and that are not traced.
 _NOT_TRACED = (
     "auto_find_batch_size",  # another batch size where the memory runs out
     "torch_empty_cache_steps",  # cached blocks are given back
@@ -75,7 +75,7 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
             given[name] = value
     if fields.get("max_grad_norm", 0) is None:  # Trainer clips where there is a norm above 0
         given["max_grad_norm"] = 0.0
-    keywords = _checkpointing_keywords(fields) if given.get("gradient_checkpointing") else {}
+    keywords = _find_checkpointing_keywords(fields) if given.get("gradient_checkpointing") else {}
     if _USE_REENTRANT in keywords:
         given["use_reentrant"] = keywords[_USE_REENTRANT]
     if fields.get("bf16") and fields.get("fp16"):
@@ -86,16 +86,16 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
         recipe = Recipe(**given)
     except UsageError as error:
         raise UsageError(f"`recipe` ({kind}): {error}") from error
-    return recipe, tuple(_notices(kind, recipe, fields, keywords, says_length="seq_len" in given))
+    return recipe, tuple(_collect_notices(kind, recipe, fields, keywords, says_length="seq_len" in given))
 
 
-def _checkpointing_keywords(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def _find_checkpointing_keywords(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the keyword arguments of checkpointing."""
     values = (fields.get(name) for name in _CHECKPOINTING_KEYWORDS)
     return next((value for value in values if isinstance(value, Mapping)), {})
 
 
-def _notices(
+def _collect_notices(
     kind: str, recipe: Recipe, fields: Mapping[str, Any], keywords: Mapping[str, Any], *, says_length: bool
 ) -> Iterator[Notice]:
     """Yield what the user should know of a recipe that was read from fields."""

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from inspector.errors import one_line
 from inspector.records.comparison import Comparison, Figure
-from inspector.records.serialize import plain
+from inspector.records.serialize import to_plain
 from inspector.render.document import (
     Column,
     Document,
@@ -80,7 +80,7 @@ def build_comparison_document(comparison: Comparison) -> Document:
 
 def render_comparison_json(comparison: Comparison, stream: TextIO) -> None:
     """Write the comparison to `stream` as one JSON object."""
-    json.dump({"schema": SCHEMA, **plain(comparison)}, stream, indent=2, ensure_ascii=True, allow_nan=False)
+    json.dump({"schema": SCHEMA, **to_plain(comparison)}, stream, indent=2, ensure_ascii=True, allow_nan=False)
     stream.write("\n")
 
 

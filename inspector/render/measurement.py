@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from inspector.records.measurement import Figures, Measurement
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
-from inspector.records.serialize import plain
+from inspector.records.serialize import to_plain
 from inspector.records.tape import Phase
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
@@ -47,9 +47,9 @@ def build_measurement_document(measurement: Measurement) -> Document:
 def build_record(measurement: Measurement) -> dict[str, Any]:
     """Return the measurement as a JSON object; keys that do not apply are absent."""
     values = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
-    shown: dict[str, Any] = {key: plain(value) for key, value in values.items() if value is not None}
+    shown: dict[str, Any] = {key: to_plain(value) for key, value in values.items() if value is not None}
     for key in ("measured", "predicted"):
-        # `plain` leaves out of phases what a report of two steps has no use for.
+        # `to_plain` leaves out of phases what a report of two steps has no use for.
         shown[key]["phases"] = [_record_phase(phase) for phase in values[key].phases]
     for key in ("differing", "notices"):
         if not shown[key]:
@@ -144,7 +144,7 @@ def _describe_verdict(measurement: Measurement) -> Iterator[Paragraph]:
     if list(map(_record_phase, measurement.predicted.phases)) == list(map(_record_phase, measurement.measured.phases)):
         yield paragraph("Every peak and every end of loading and of both steps is as predicted, to the byte.", Tone.KEY)
         return
-    found = measurement.telling
+    found = measurement.first_large
     if found is None:
         yield paragraph(
             "The sizes and their order are as predicted: the blocks that the allocator took for them are not.",

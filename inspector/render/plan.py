@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from inspector.errors import one_line
 from inspector.records.fit import Method, Plan, PlanRow
-from inspector.records.serialize import plain
+from inspector.records.serialize import to_plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count
@@ -97,14 +97,14 @@ def build_plan_document(plan: Plan, order: str) -> Document:
 
 def render_plan_json(plan: Plan, order: str, stream: TextIO) -> None:
     """Write the plan to `stream` as one JSON object."""
-    content = {"schema": SCHEMA, **plain(plan), "rows": [plain(item) for item in sort_plan(plan, order)]}
+    content = {"schema": SCHEMA, **to_plain(plan), "rows": [to_plain(item) for item in sort_plan(plan, order)]}
     json.dump(content, stream, indent=2, ensure_ascii=True)
     stream.write("\n")
 
 
 def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
     """Write a line for each candidate below a line of titles; what is not known is empty."""
-    rows = [plain(row) for row in sort_plan(plan, order)]
+    rows = [to_plain(row) for row in sort_plan(plan, order)]
     write_csv([_COLUMNS, *([row.get(name) for name in _COLUMNS] for row in rows)], stream)
 
 

@@ -5,7 +5,7 @@ rules in the dispatcher (the list is in `inspector.runtime`). A notebook has oth
 in one worker process, which is started once and waits for more, so that torch is imported once; it is started anew
 where the environment or the working directory is another one by then, and it ends with this process.
 
-Requests and reports are pickled over the pipes of the worker, which nobody else writes to. What cannot be sent (a live
+Requests and reports are pickled over the pipes of the worker, which nothing else writes to. What cannot be sent (a live
 model, a class of `__main__` or of a repository) is worked on in this process, and then its other threads see the
 effects. INSPECTOR_IN_PROCESS=1 asks for that in any case.
 """
@@ -45,7 +45,7 @@ def run_isolated(function_path: str, *arguments: Any, progress: Progress = lambd
     if request is None:
         return resolve_function(function_path)(*arguments, progress)
     with _worker_lock:
-        answer = _current_worker().ask(request, progress)
+        answer = _get_worker().ask(request, progress)
     if answer is None:  # the worker cannot read the request: what it names is known to this process alone
         return resolve_function(function_path)(*arguments, progress)
     return answer[0]
@@ -92,7 +92,7 @@ def _encode(function_path: str, arguments: tuple[Any, ...]) -> bytes | None:
         _Pickler(stream, protocol=pickle.HIGHEST_PROTOCOL).dump((function_path, arguments))
     except _Unsendable:
         return None
-    except Exception:  # classes of anyone's refuse to be pickled in any way
+    except Exception:  # classes of user code can raise anything when they are pickled
         return None
     return stream.getvalue()
 
@@ -104,7 +104,7 @@ class _Worker:
     """A process that works on one request after the other."""
 
     def __init__(self) -> None:
-        self.surroundings = _surroundings()
+        self.surroundings = _read_surroundings()
         root = str(Path(__file__).parents[2])
         # The worker's own first imports: the package from where this process has it, the rest from the standard library
         # and not from a file of the working directory. It then takes this process's environment and path.
@@ -141,7 +141,7 @@ class _Worker:
                 f"the process that did the work {_describe_end(self._process.returncode)}; try again with less else "
                 f"running, or set {IN_PROCESS}=1 to work in this process."
             ) from error
-        except BaseException:  # an interrupt, or an error of `progress`: an answer would come when nobody reads it
+        except BaseException:  # an interrupt, or an error of `progress`: its answer would come too late to be read
             self.stop()
             raise
         if kind == "unreadable":
@@ -174,7 +174,7 @@ def _describe_end(code: int) -> str:
     return f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}, as a lack of memory does"
 
 
-def _surroundings() -> tuple[dict[str, str], Path | None]:
+def _read_surroundings() -> tuple[dict[str, str], Path | None]:
     """Return what libraries read when they are imported: the environment and the working directory."""
     try:
         return dict(os.environ), Path.cwd()
@@ -186,10 +186,10 @@ _worker: _Worker | None = None
 _worker_lock = threading.Lock()
 
 
-def _current_worker() -> _Worker:
+def _get_worker() -> _Worker:
     """Return the running worker, a new one where there is none or it runs in other surroundings."""
     global _worker
-    if _worker is not None and (not _worker.is_alive() or _worker.surroundings != _surroundings()):
+    if _worker is not None and (not _worker.is_alive() or _worker.surroundings != _read_surroundings()):
         stop_worker()
     if _worker is None:
         _worker = _Worker()

@@ -2,10 +2,10 @@
 
 `KeyboardInterrupt` can be raised between any two steps of Python: after an attribute was replaced and before the `try`
 that would put it back, or inside `contextlib` after a block was entered and before `with` knows how to leave it. So
-each change is written down before it is made, in one list of its thread, and `restoring` undoes, when its block ends,
-whatever the list has beyond the mark that it left there: the changes of the block itself, and those of inner blocks
-that were left without their own end. Blocks nest; the outermost one is that of the pipeline, and entering it changes
-nothing. An inner block that ends later, when its frame is collected, finds its mark gone and undoes nothing.
+each change is written down before it is made, in one list of its thread, and `restore_changes` undoes, when its block
+ends, whatever the list has beyond the mark that it left there: the changes of the block itself, and those of inner
+blocks that were left without their own end. Blocks nest; the outermost one is that of the pipeline, and entering it
+changes nothing. An inner block that ends later, when its frame is collected, finds its mark gone and undoes nothing.
 
 An undo may run twice, where an interrupt comes between it and its removal from the list: it sets a value, and setting
 it again changes nothing.
@@ -22,14 +22,14 @@ from typing import Any, ParamSpec
 
 __all__ = [
     "Mark",
-    "begin",
+    "begin_block",
     "call_at_end",
     "remove_item",
     "replace_attribute",
     "replace_item",
-    "restore",
+    "restore_block",
+    "restore_changes",
     "restore_items_at_end",
-    "restoring",
 ]
 
 _Arguments = ParamSpec("_Arguments")
@@ -54,22 +54,22 @@ _pending = _Pending()
 
 
 @contextlib.contextmanager
-def restoring() -> Iterator[None]:
+def restore_changes() -> Iterator[None]:
     """Undo every change that is made inside the block when the block ends, however it ends."""
     mark = Mark()
     try:
-        begin(mark)
+        begin_block(mark)
         yield
     finally:
-        restore(mark)
+        restore_block(mark)
 
 
-def begin(mark: Mark) -> None:
-    """Begin a block, for what cannot use `restoring`: `restore` with the same mark ends it."""
+def begin_block(mark: Mark) -> None:
+    """Begin a block, for what cannot use `restore_changes`: `restore_block` with the same mark ends it."""
     _pending.steps.append(mark)
 
 
-def restore(mark: Mark) -> None:
+def restore_block(mark: Mark) -> None:
     """Undo the changes since `mark`, the last one first; where the mark is gone they are undone already.
 
     An error or an interrupt keeps none of them from being undone; the first one is raised afterwards.
@@ -91,30 +91,30 @@ def restore(mark: Mark) -> None:
 
 
 def call_at_end(undo: Callable[_Arguments, Any], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
-    """Have `undo` called when the innermost `restoring` block ends; call this before making the change."""
+    """Have `undo` called when the innermost `restore_changes` block ends; call this before making the change."""
     _pending.steps.append(lambda: undo(*args, **kwargs))
 
 
 def replace_attribute(owner: Any, name: str, value: Any) -> None:
-    """Set an attribute until the innermost `restoring` block ends; one that `owner` did not have itself goes again."""
+    """Set an attribute until the innermost `restore_changes` block ends; one that `owner` lacked is deleted then."""
     call_at_end(_set_attribute, owner, name, vars(owner).get(name, _ABSENT))
     setattr(owner, name, value)
 
 
 def replace_item(mapping: MutableMapping[Any, Any], key: Any, value: Any) -> None:
-    """Set an entry until the innermost `restoring` block ends; one that was not there goes again."""
+    """Set an entry until the innermost `restore_changes` block ends; then one that was not there is removed."""
     call_at_end(_set_item, mapping, key, mapping.get(key, _ABSENT))
     mapping[key] = value
 
 
 def remove_item(mapping: MutableMapping[Any, Any], key: Any) -> None:
-    """Take an entry out, if it is there, until the innermost `restoring` block ends."""
+    """Take an entry out, if it is there, until the innermost `restore_changes` block ends."""
     call_at_end(_set_item, mapping, key, mapping.get(key, _ABSENT))
     mapping.pop(key, None)
 
 
 def restore_items_at_end(mapping: MutableMapping[Any, Any]) -> None:
-    """Have all entries of a mapping as they are now when the innermost `restoring` block ends."""
+    """Have all entries of a mapping as they are now when the innermost `restore_changes` block ends."""
     call_at_end(_set_items, mapping, dict(mapping))
 
 

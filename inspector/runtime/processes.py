@@ -1,6 +1,6 @@
 """Independent work in one process for each core, where processes can be forked.
 
-A forked process has all that was loaded and read already, so that each costs milliseconds; one that starts anew would
+A forked process has all that was loaded and read already, so that it costs milliseconds; one that starts anew would
 import torch again. On systems without fork (and on macOS, whose libraries do not bear it), on one core, and where torch
 sees a GPU, whose driver a fork loses, the work is done one after the other in this process.
 """
@@ -22,7 +22,7 @@ import torch
 
 from inspector.errors import InspectorError
 
-__all__ = ["each"]
+__all__ = ["run_in_processes"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -31,13 +31,13 @@ Result = TypeVar("Result")
 _work: Callable[[int], Any] | None = None
 
 
-def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-    """Yield the index and the result of each task as they are done; an error of one ends all.
+def run_in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    """Yield the index and the result of each task as they are done; the first error ends all.
 
     Results travel between processes and have to be picklable; what `work` changes elsewhere is lost. Raises
     InspectorError where a process is killed.
     """
-    count = min(len(tasks), _cores())
+    count = min(len(tasks), _count_cores())
     if count < 2 or sys.platform != "linux" or torch.cuda.device_count():
         for index, task in enumerate(tasks):
             yield index, work(task)
@@ -46,11 +46,11 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tupl
     _work = lambda index: work(tasks[index])  # noqa: E731  # named for the children alone
     others = multiprocessing.active_children()
     pool = futures.ProcessPoolExecutor(
-        count, multiprocessing.get_context("fork"), initializer=_begin, initargs=(os.getpid(),)
+        count, multiprocessing.get_context("fork"), initializer=_start_child, initargs=(os.getpid(),)
     )
     try:
-        with _without_interrupts():
-            indices = {pool.submit(_done, index): index for index in range(len(tasks))}
+        with _block_interrupts():
+            indices = {pool.submit(_run_task, index): index for index in range(len(tasks))}
         for future in futures.as_completed(indices):
             yield indices[future], future.result()
     except futures.process.BrokenProcessPool as error:
@@ -58,7 +58,7 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tupl
             "a process of this command was killed, as a system short of memory does; try again with less else running."
         ) from error
     except BaseException:
-        for child in multiprocessing.active_children():  # nobody waits for what they are at
+        for child in multiprocessing.active_children():  # their results are no longer wanted
             if child not in others:
                 child.terminate()
         raise
@@ -67,13 +67,13 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tupl
         pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
+def _block_interrupts() -> Iterator[None]:
     """Keep Ctrl-C waiting while processes are forked: a child would answer it with this process's handler."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -82,22 +82,22 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(parent: int) -> None:
-    """Let an interrupt end this child in silence, and let it end with its parent, however that ends."""
+def _start_child(parent: int) -> None:
+    """Let an interrupt end this child without a traceback, and end it when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    torch.set_num_threads(1)  # the threads of the parent's OpenMP did not come along: waiting for them has no end
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)  # the threads of the parent's OpenMP are not forked: waiting for them would never end
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """Wait until the parent is gone."""
+def _end_with_parent(parent: int) -> None:
+    """Poll for the parent and end this process when it is gone."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)
 
 
-def _done(index: int) -> Any:
+def _run_task(index: int) -> Any:
     """Do one task in a child."""
     assert _work is not None
     return _work(index)

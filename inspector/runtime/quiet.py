@@ -1,8 +1,8 @@
 """Keep the libraries' own chatter out of the report, and put everything back afterwards.
 
-transformers, PEFT and accelerate log and warn while a model is built. What matters of it is said by the inspector's own
-notices; `quietly` silences the rest for the time of a block: Python warnings, the libraries' loggers, and whatever is
-printed (FRoD draws a progress bar).
+transformers, PEFT and accelerate log and warn while a model is built. What matters of it is in the inspector's own
+notices; `silence_output` silences the rest for the time of a block: Python warnings, the libraries' loggers, and
+whatever is printed (FRoD draws a progress bar).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from inspector.runtime.patches import call_at_end, replace_attribute, restoring
+from inspector.runtime.patches import call_at_end, replace_attribute, restore_changes
 
-__all__ = ["quietly"]
+__all__ = ["silence_output"]
 
 _LOGGERS = ("transformers", "peft", "accelerate", "huggingface_hub", "torch", "bitsandbytes")
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def silence_output() -> Iterator[None]:
     """Silence warnings, the libraries' loggers and prints for the time of the block."""
-    with restoring():
+    with restore_changes():
         call_at_end(_set_filters, list(warnings.filters))
         call_at_end(setattr, warnings, "showwarning", warnings.showwarning)
         warnings.simplefilter("ignore")
@@ -40,4 +40,4 @@ def quietly() -> Iterator[None]:
 def _set_filters(filters: Sequence[Any]) -> None:
     """Put the filters of warnings back; `resetwarnings` makes Python forget which warnings it has passed over."""
     warnings.resetwarnings()
-    warnings.filters[:] = filters  # type: ignore[index]  # typed as what nobody writes to
+    warnings.filters[:] = filters  # type: ignore[index]  # typed as read-only

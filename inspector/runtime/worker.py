@@ -65,14 +65,14 @@ def _answer(request: bytes, answers: BinaryIO) -> tuple[Any, ...]:
     try:
         return ("result", resolve_function(function_path)(*arguments, lambda stage: _send(answers, "progress", stage)))
     except BaseException as error:
-        return ("error", _sendable(error), traceback.format_exc())
+        return ("error", _make_sendable(error), traceback.format_exc())
 
 
-def _sendable(error: BaseException) -> BaseException:
+def _make_sendable(error: BaseException) -> BaseException:
     """Return an error as it is where it survives being sent, else one that says the same."""
     try:
         copied = pickle.loads(pickle.dumps(error))  # noqa: S301  # made in this line
-    except Exception:  # errors of anyone's refuse to be pickled in any way
+    except Exception:  # error classes of user code can raise anything when they are pickled
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error if type(copied) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""JSON objects from files and texts that nobody vouches for: bounded in size, depth and integers, one line when wrong.
+"""JSON objects from files and texts that are not trusted: bounded in size, depth and integers, one line when wrong.
 
 Accepted is what Python's `json` reads and transformers writes (`Infinity` included: Mamba-2 configurations hold it),
 less what would hurt later: NaN, integers beyond 64 bit, nesting deeper than a configuration ever is, a byte-order mark.
@@ -50,7 +50,7 @@ def read_object(
     try:
         facts = Path(path).stat()
         if not stat.S_ISREG(facts.st_mode):
-            kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "no regular file"
+            kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
             raise ModelUnavailableError(f"{one_line(what)} is {kind}; name a JSON file.")
         _check_size(facts.st_size, what, error, most_bytes)
         with Path(path).open("rb") as file:
@@ -73,23 +73,23 @@ def parse_object(
     """Return the JSON object in `content`, which messages call `what`; raises `error` for anything else."""
     what = one_line(what)
     _check_size(len(content), what, error, most_bytes)
-    text = content if isinstance(content, str) else _decoded(content, what, error)
+    text = content if isinstance(content, str) else _decode(content, what, error)
     if text.startswith("\ufeff"):
         raise error(f"{what} starts with a byte-order mark; save it as UTF-8 without one.")
     if not text.strip():
         raise error(f"{what} is empty; write a JSON object.")
     try:
-        value = json.loads(text, parse_constant=_constant, parse_int=_integer)
+        value = json.loads(text, parse_constant=_parse_constant, parse_int=_parse_integer)
         _check_depth(value)
     except json.JSONDecodeError as failure:
         where = f"line {failure.lineno} column {failure.colno}"
         raise error(f"{what} is not valid JSON: {one_line(failure.msg)} at {where}; correct it.") from failure
     except _UnwantedNumberError as failure:
-        raise error(f"{what} {failure.why} at {_position(text, failure.literal)}; correct it.") from failure
+        raise error(f"{what} {failure.why} at {_find_position(text, failure.literal)}; correct it.") from failure
     except RecursionError as failure:
         raise error(f"{what} nests deeper than {_DEEPEST} levels, as no configuration does; correct it.") from failure
     if not isinstance(value, dict):
-        raise error(f"{what} holds {_kind(value)}; write a JSON object.")
+        raise error(f"{what} holds {_describe_kind(value)}; write a JSON object.")
     return value
 
 
@@ -101,27 +101,27 @@ def _check_size(size_bytes: int, what: str, error: type[InspectorError], most_by
         )
 
 
-def _decoded(content: bytes, what: str, error: type[InspectorError]) -> str:
+def _decode(content: bytes, what: str, error: type[InspectorError]) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as failure:
         raise error(f"{what} is not UTF-8 text: byte {failure.start} does not fit; save it as UTF-8.") from failure
 
 
-def _constant(literal: str) -> float:
+def _parse_constant(literal: str) -> float:
     if literal == "NaN":
-        raise _UnwantedNumberError(literal, "holds NaN, which is no value of a configuration,")
+        raise _UnwantedNumberError(literal, "holds NaN, which a configuration cannot have,")
     return float(literal)
 
 
-def _integer(literal: str) -> int:
+def _parse_integer(literal: str) -> int:
     # Length first: int() of thousands of digits is slow, and Python refuses it with an error of its own.
     if len(literal) > 20 or not _SMALLEST_INTEGER <= int(literal) <= _LARGEST_INTEGER:
         raise _UnwantedNumberError(literal, f"holds the integer {one_line(literal, 30)}, which is beyond 64 bit,")
     return int(literal)
 
 
-def _position(text: str, literal: str) -> str:
+def _find_position(text: str, literal: str) -> str:
     """Return the line and column of the first `literal` outside strings."""
     matches = re.finditer(rf"{_STRING}|({re.escape(literal)})", text)
     start = next(match.start() for match in matches if match.group(1) is not None)
@@ -140,6 +140,6 @@ def _check_depth(value: Any) -> None:
         raise RecursionError
 
 
-def _kind(value: Any) -> str:
+def _describe_kind(value: Any) -> str:
     kinds = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), "null")

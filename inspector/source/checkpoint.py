@@ -17,14 +17,21 @@ from inspector.errors import one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
 from inspector.records.notice import Notice
 from inspector.source.bounded_json import MOST_BYTES
-from inspector.source.repository import Choice, choose, companions, left_out, shards, variants
+from inspector.source.repository import (
+    Choice,
+    choose_weights,
+    find_variants,
+    list_companions,
+    list_left_out,
+    list_shards,
+)
 from inspector.source.safetensors_header import (
     LENGTH_BYTES,
     MOST_TENSORS,
     MalformedError,
-    header_length,
     parse_header,
     parse_index,
+    read_header_length,
 )
 from inspector.units import format_bytes
 
@@ -47,10 +54,10 @@ class UnreadError(Exception):
 class PartReader(Protocol):
     """Reads files of one repository or directory."""
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return up to `length` bytes from `start` on and the size of the file, where known; UnreadError if not."""
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
         """Return a whole file of up to `most_bytes`; UnreadError if that cannot be."""
 
 
@@ -83,34 +90,34 @@ def read_checkpoint(
 ) -> tuple[StoredCheckpoint, tuple[Notice, ...]]:
     """Return what is stored in `files` and what could not be read of it."""
     notices: list[Notice] = []
-    choice = choose((file.name for file in files), config)
+    choice = choose_weights((file.name for file in files), config)
     by_name = {file.name: file for file in files}
     weights: tuple[StoredFile, ...] = ()
     tensors: dict[str, StoredTensor] | None = None
     if choice is not None:
-        with _told(notices):
+        with _note_errors(notices):
             # Should the index not be read, the names still tell which files are its shards.
-            weights = tuple(by_name[name] for name in shards(by_name, choice.index or ""))
-            weights = _weights(choice, by_name, reader)
+            weights = tuple(by_name[name] for name in list_shards(by_name, choice.index or ""))
+            weights = _list_weights(choice, by_name, reader)
             if choice.format == "safetensors":
-                tensors = _merged(_headers(weights, reader, progress))
+                tensors = _merge_headers(_read_headers(weights, reader, progress))
     found = [
         StoredVariant(
             name=name,
-            files=len(held),
-            bytes=sum(file.bytes or 0 for file in held),
-            dtypes=_variant_dtypes(held, reader, progress, notices),
+            files=len(members),
+            bytes=sum(file.bytes or 0 for file in members),
+            dtypes=_count_variant_dtypes(members, reader, progress, notices),
         )
-        for name, held in variants(files, (file.name for file in weights)).items()
+        for name, members in find_variants(files, (file.name for file in weights)).items()
     ]
-    small = companions(files, choice.index if choice else None)
+    small = list_companions(files, choice.index if choice else None)
     stored = StoredCheckpoint(
         format=choice.format if choice else None,
         weights=weights,
         companions=small,
         tensors=tensors,
         variants=tuple(found),
-        left_out=left_out(files, (*weights, *small)),
+        left_out=list_left_out(files, (*weights, *small)),
         repository_bytes=None if any(file.bytes is None for file in files) else sum(file.bytes or 0 for file in files),
         repository_files=len(files),
     )
@@ -118,8 +125,8 @@ def read_checkpoint(
 
 
 @contextlib.contextmanager
-def _told(notices: list[Notice]) -> Iterator[None]:
-    """Turn what stops the reading into a notice."""
+def _note_errors(notices: list[Notice]) -> Iterator[None]:
+    """Turn MalformedError and UnreadError of the block into a notice in `notices`."""
     try:
         yield
     except MalformedError as error:
@@ -129,12 +136,12 @@ def _told(notices: list[Notice]) -> Iterator[None]:
         notices.append(Notice(code="checkpoint-unread", message=message))
 
 
-def _weights(choice: Choice, by_name: Mapping[str, StoredFile], reader: PartReader) -> tuple[StoredFile, ...]:
+def _list_weights(choice: Choice, by_name: Mapping[str, StoredFile], reader: PartReader) -> tuple[StoredFile, ...]:
     """Return the weight files, in the order of their names."""
     index = choice.index
     if index is None:
         return tuple(by_name[name] for name in (choice.file,) if name)
-    names = sorted(set(parse_index(reader.whole(index, MOST_BYTES), quoted(index)).values()))
+    names = sorted(set(parse_index(reader.read_whole(index, MOST_BYTES), quoted(index)).values()))
     folder = index.rpartition("/")[0]
     names = [f"{folder}/{name}" if folder else name for name in names]
     missing = next((name for name in names if name not in by_name), None)
@@ -143,7 +150,7 @@ def _weights(choice: Choice, by_name: Mapping[str, StoredFile], reader: PartRead
     return tuple(by_name[name] for name in names)
 
 
-def _headers(
+def _read_headers(
     files: Sequence[StoredFile], reader: PartReader, progress: Progress
 ) -> dict[str, Mapping[str, StoredTensor]]:
     """Return the header of each file, several read at once."""
@@ -151,7 +158,7 @@ def _headers(
     done: dict[str, Mapping[str, StoredTensor]] = {}
     pool = ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(files)), thread_name_prefix="headers")
     try:
-        pending = {pool.submit(_header, file, reader, budget): file for file in files}
+        pending = {pool.submit(_read_header, file, reader, budget): file for file in files}
         for future in as_completed(pending):
             done[pending[future].name] = future.result()
             progress(f"reading the headers of the checkpoint: {len(done)} of {len(files)} files")
@@ -160,18 +167,18 @@ def _headers(
     return {file.name: done[file.name] for file in files}
 
 
-def _header(file: StoredFile, reader: PartReader, budget: _Budget) -> dict[str, StoredTensor]:
-    """Return the tensors of one file."""
+def _read_header(file: StoredFile, reader: PartReader, budget: _Budget) -> dict[str, StoredTensor]:
+    """Return the tensors of one file by name; raises MalformedError and UnreadError."""
     what = quoted(file.name)
     if file.bytes is not None and file.bytes < LENGTH_BYTES:  # no server has a range of nothing
-        header_length(bytes(file.bytes), file.bytes, what)
-    start, file_bytes = reader.part(file.name, 0, _FIRST_BYTES)
+        read_header_length(bytes(file.bytes), file.bytes, what)
+    start, file_bytes = reader.read_part(file.name, 0, _FIRST_BYTES)
     file_bytes = file.bytes if file_bytes is None else file_bytes
-    length = header_length(start, file_bytes, what)
+    length = read_header_length(start, file_bytes, what)
     budget.take(header_bytes=length)
     header = start[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(header) < length:
-        header += reader.part(file.name, LENGTH_BYTES + len(header), length - len(header))[0]
+        header += reader.read_part(file.name, LENGTH_BYTES + len(header), length - len(header))[0]
     if len(header) < length:
         raise UnreadError(f"{file.name} ended after {len(header):,} of {length:,} bytes of its header")
     with budget.parsing:
@@ -180,20 +187,20 @@ def _header(file: StoredFile, reader: PartReader, budget: _Budget) -> dict[str, 
     return tensors
 
 
-def _merged(headers: Mapping[str, Mapping[str, StoredTensor]]) -> dict[str, StoredTensor]:
+def _merge_headers(headers: Mapping[str, Mapping[str, StoredTensor]]) -> dict[str, StoredTensor]:
     """Return the tensors of all files; a later file replaces a name, as it does when they are loaded."""
     return {name: tensor for header in headers.values() for name, tensor in header.items()}
 
 
-def _variant_dtypes(
+def _count_variant_dtypes(
     files: Sequence[StoredFile], reader: PartReader, progress: Progress, notices: list[Notice]
 ) -> dict[str, int]:
     """Return the elements by dtype of a variant, or nothing where its headers are not read."""
     if len(files) > _MOST_VARIANT_FILES or not all(file.name.endswith(".safetensors") for file in files):
         return {}
     counts: dict[str, int] = {}
-    # Nobody asked for the variant: one that is malformed has no dtypes, and that is all.
-    with _told(notices), contextlib.suppress(MalformedError):
-        for tensor in _merged(_headers(files, reader, progress)).values():
+    # The variant is not what is loaded: where it is malformed, its dtypes are left out without a notice.
+    with _note_errors(notices), contextlib.suppress(MalformedError):
+        for tensor in _merge_headers(_read_headers(files, reader, progress)).values():
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements
     return counts

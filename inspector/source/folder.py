@@ -1,8 +1,8 @@
 """Files of a directory on this machine, listed and read in part; nothing of what a header says leads out of it.
 
 Links to directories are not followed, links to files are, as transformers does (the cache of huggingface_hub consists
-of them). Only regular files are opened: a pipe or a device could block for ever. Of a file that is none of a
-checkpoint's, not a byte is shown.
+of them). Only regular files are opened: a pipe or a device could block for ever. Of a file that does not belong to a
+checkpoint, no content is shown.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FolderReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return up to `length` bytes of a file from `start` on, and the size of the file."""
         try:
             # Not blocking: between listing and opening, a file can become a pipe.
@@ -59,16 +59,16 @@ class FolderReader:
             with os.fdopen(descriptor, "rb") as file:
                 facts = os.fstat(descriptor)
                 if not stat.S_ISREG(facts.st_mode):
-                    raise UnreadError(f"{one_line(name)} is no regular file")
+                    raise UnreadError(f"{one_line(name)} is not a regular file")
                 file.seek(start)
                 return file.read(length), facts.st_size
         except (OSError, ValueError) as error:
             reason = one_line(getattr(error, "strerror", None) or error)
             raise UnreadError(f"{one_line(name)}: {reason}") from error
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
-        """Return a whole file of up to `most_bytes`."""
-        content, _ = self.part(name, 0, most_bytes + 1)
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
+        """Return a whole file of up to `most_bytes`; UnreadError where it is longer or cannot be read."""
+        content, _ = self.read_part(name, 0, most_bytes + 1)
         if len(content) > most_bytes:
             raise UnreadError(f"{one_line(name)} has more than {most_bytes:,} bytes")
         return content

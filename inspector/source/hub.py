@@ -18,13 +18,13 @@ from inspector.source import header_cache, hub_client
 from inspector.source.bounded_json import MOST_BYTES, read_object
 from inspector.source.checkpoint import UnreadError, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
-from inspector.source.hub_client import HubError, quiet_client, translated_errors
-from inspector.source.listing import Repository, describe
+from inspector.source.hub_client import HubError, silence_client, translate_errors
+from inspector.source.listing import Repository, describe_repository
 from inspector.source.local import ADAPTER_FILE, CONFIG_FILE
-from inspector.source.transport import fetch, within
+from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
 
-__all__ = ["ask", "from_cache"]
+__all__ = ["ask_hub", "read_cache"]
 
 _DEFAULT_BRANCH = "main"
 # A configuration is there in less than a second.
@@ -33,61 +33,61 @@ _DOWNLOAD_SECONDS = 60
 Progress = Callable[[str], None]
 
 
-def ask(name: str, revision: str | None, progress: Progress) -> SourceFiles:
+def ask_hub(name: str, revision: str | None, progress: Progress) -> SourceFiles:
     """Return what the Hub has for `name`; of an adapter, only `adapter_config` and `adapter_id` are filled.
 
     Raises HubError where another source may still help, ModelUnavailableError when the repository holds no
     configuration or the cache cannot be written, UnsupportedModelError when the file is malformed.
     """
-    with quiet_client(), translated_errors():
-        repository = describe(name, revision)
+    with silence_client(), translate_errors():
+        repository = describe_repository(name, revision)
         filename = _pick_file(name, [file.name for file in repository.files])
-        path = _cached_file(name, filename, revision)
+        path = _find_cached_file(name, filename, revision)
         if path is None or path.parent.name != repository.commit:
             try:
-                with translated_errors():
-                    path = _download(name, filename, revision, repository)
+                with translate_errors():
+                    path = _download_file(name, filename, revision, repository)
             except HubError as failure:
-                # Who may not read the files is told their sizes all the same.
+                # The sizes of the files are public, also where the files are not.
                 failure.stored, _ = read_checkpoint(repository.files, {}, _Sealed(), progress)
                 raise
-        files = _source_files(name, path, ServedFrom.HUB, repository)
-        return files if files.adapter_config is not None else _with_checkpoint(files, repository, progress)
+        files = _build_source_files(name, path, ServedFrom.HUB, repository)
+        return files if files.adapter_config is not None else _add_checkpoint(files, repository, progress)
 
 
-def from_cache(name: str, revision: str | None) -> SourceFiles | None:
+def read_cache(name: str, revision: str | None) -> SourceFiles | None:
     """Return what the cache has for `name`, or None; no request is made."""
-    with quiet_client():
+    with silence_client():
         for filename in (ADAPTER_FILE, CONFIG_FILE):
-            path = _cached_file(name, filename, revision)
+            path = _find_cached_file(name, filename, revision)
             if path is not None:
-                files = _source_files(name, path, ServedFrom.CACHE, None)
-                return files if filename == ADAPTER_FILE else _with_cached_checkpoint(files, path.parent)
+                files = _build_source_files(name, path, ServedFrom.CACHE, None)
+                return files if filename == ADAPTER_FILE else _add_cached_checkpoint(files, path.parent)
     return None
 
 
-def _with_checkpoint(files: SourceFiles, repository: Repository, progress: Progress) -> SourceFiles:
+def _add_checkpoint(files: SourceFiles, repository: Repository, progress: Progress) -> SourceFiles:
     """Add what the repository stores at the commit of the configuration: kept from an earlier run, or read now."""
     if repository.commit != files.revision:  # a branch moved between the two requests
         return files
-    stored = header_cache.load(files.id, repository.commit)
+    stored = header_cache.load_checkpoint(files.id, repository.commit)
     if stored is not None:
         return dataclasses.replace(files, checkpoint=stored)
     reader = _HubReader(files.id, repository.commit)
     stored, notices = read_checkpoint(repository.files, files.config, reader, progress)
     if not notices:
-        header_cache.save(files.id, repository.commit, stored)
+        header_cache.save_checkpoint(files.id, repository.commit, stored)
     return dataclasses.replace(files, checkpoint=stored, notices=(*files.notices, *notices))
 
 
-def _with_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
+def _add_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
     """Add what is known here of the commit: what an earlier run read, or the headers of weights that are here."""
-    stored = header_cache.load(files.id, str(files.revision))
+    stored = header_cache.load_checkpoint(files.id, str(files.revision))
     if stored is None:
         stored, _ = read_checkpoint(list_files(snapshot), files.config, FolderReader(snapshot), lambda _stage: None)
         if stored.tensors is None:
             return files
-        # What else the repository holds is not known: the cache has what somebody asked for.
+        # What else the repository holds is not known: the cache has only the files that were asked for.
         stored = dataclasses.replace(stored, left_out=(), repository_bytes=None, repository_files=None)
     return dataclasses.replace(files, checkpoint=stored)
 
@@ -98,19 +98,19 @@ class _HubReader:
     def __init__(self, name: str, commit: str) -> None:
         self._name, self._commit = name, commit
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return up to `length` bytes of a file from `start` on, and the size of the file."""
         try:
-            with translated_errors():
+            with translate_errors():
                 answer = fetch(self._url(name), most_bytes=length, start=start)
         except (HubError, ModelUnavailableError) as error:
             raise UnreadError(f"{one_line(name, 80)}: {error}") from error
         return answer.content, answer.file_bytes
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
-        """Return a whole file of up to `most_bytes`."""
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
+        """Return a whole file of up to `most_bytes`; UnreadError where it is longer or cannot be had."""
         try:
-            with translated_errors():
+            with translate_errors():
                 return fetch(self._url(name), most_bytes=most_bytes).content
         except (HubError, ModelUnavailableError) as error:
             raise UnreadError(f"{one_line(name, 80)}: {error}") from error
@@ -118,18 +118,18 @@ class _HubReader:
     def _url(self, name: str) -> str:
         from huggingface_hub import hf_hub_url
 
-        return hf_hub_url(self._name, name, revision=self._commit, endpoint=hub_client.endpoint())
+        return hf_hub_url(self._name, name, revision=self._commit, endpoint=hub_client.get_endpoint())
 
 
 class _Sealed:
     """Reads nothing: stands for a repository whose files may be listed only."""
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
-        """Refuse."""
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+        """Raise UnreadError."""
         raise UnreadError(name)
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
-        """Refuse."""
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
+        """Raise UnreadError."""
         raise UnreadError(name)
 
 
@@ -137,15 +137,15 @@ def _pick_file(name: str, filenames: list[str]) -> str:
     for filename in (ADAPTER_FILE, CONFIG_FILE):
         if filename in filenames:
             return filename
-    held = ", ".join(quoted(filename, 60) for filename in filenames[:4]) or "no file at all"
-    more = f" and {len(filenames) - 4} more" if len(filenames) > 4 else ""
+    listed = ", ".join(quoted(filename, 60) for filename in filenames[:4]) or "no file at all"
+    remainder = f" and {len(filenames) - 4} more" if len(filenames) > 4 else ""
     raise ModelUnavailableError(
-        f"{quoted(name)} on the Hub has neither {CONFIG_FILE} nor {ADAPTER_FILE} (it holds {held}{more}); "
+        f"{quoted(name)} on the Hub has neither {CONFIG_FILE} nor {ADAPTER_FILE} (it holds {listed}{remainder}); "
         "name the repository of the original model."
     )
 
 
-def _cached_file(name: str, filename: str, revision: str | None) -> Path | None:
+def _find_cached_file(name: str, filename: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -157,7 +157,7 @@ def _cached_file(name: str, filename: str, revision: str | None) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def _download(name: str, filename: str, revision: str | None, repository: Repository) -> Path:
+def _download_file(name: str, filename: str, revision: str | None, repository: Repository) -> Path:
     """Download one file into the cache, by branch name: the client then also notes there what the branch points to.
 
     The client would resume a broken download for long, wait as a server tells it to, and hold a lock meanwhile. So the
@@ -173,21 +173,21 @@ def _download(name: str, filename: str, revision: str | None, repository: Reposi
             f"{filename} of {quoted(name)} has {format_bytes(size)}, more than the {format_bytes(MOST_BYTES)} "
             "that are read of a configuration; name another model."
         )
-    fetch(hf_hub_url(name, filename, revision=revision, endpoint=hub_client.endpoint()), most_bytes=MOST_BYTES)
-    return within(
+    fetch(hf_hub_url(name, filename, revision=revision, endpoint=hub_client.get_endpoint()), most_bytes=MOST_BYTES)
+    return run_within(
         _DOWNLOAD_SECONDS,
-        lambda: Path(hf_hub_download(name, filename, revision=revision, endpoint=hub_client.endpoint())),
+        lambda: Path(hf_hub_download(name, filename, revision=revision, endpoint=hub_client.get_endpoint())),
     )
 
 
-def _source_files(name: str, path: Path, served_from: ServedFrom, repository: Repository | None) -> SourceFiles:
+def _build_source_files(name: str, path: Path, served_from: ServedFrom, repository: Repository | None) -> SourceFiles:
     fields = read_object(path, f"{path.name} of {quoted(name)}")
     commit = path.parent.name  # the cache keeps a directory for each commit
     if path.name == ADAPTER_FILE:
         return SourceFiles(
             id=name, revision=commit, served_from=served_from, config={}, adapter_config=fields, adapter_id=name
         )
-    # A branch can move between the two requests; what was said of the older commit is then left out.
+    # A branch can move between the two requests; the facts of the older commit are then left out.
     described = repository if repository is not None and repository.commit == commit else None
     return SourceFiles(
         id=name,
@@ -197,12 +197,12 @@ def _source_files(name: str, path: Path, served_from: ServedFrom, repository: Re
         code_location=name,
         checkpoint_dtype=described.checkpoint_dtype if described else None,
         published=described.published if described else None,
-        notices=_renamed(name, described) if described else (),
+        notices=_collect_rename_notices(name, described) if described else (),
     )
 
 
-def _renamed(name: str, repository: Repository) -> tuple[Notice, ...]:
-    """Say that the Hub has the repository under another name by now."""
+def _collect_rename_notices(name: str, repository: Repository) -> tuple[Notice, ...]:
+    """Return a notice where the Hub has the repository under another name by now."""
     if repository.id == name:
         return ()
     message = f"{quoted(name)} is called {quoted(repository.id)} on the Hub; the old name still leads there."

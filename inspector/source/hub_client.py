@@ -21,16 +21,16 @@ from inspector.source.transport import EndlessAnswerError
 __all__ = [
     "Cause",
     "HubError",
-    "endpoint",
+    "describe_endpoint",
+    "find_transport_error",
+    "get_endpoint",
     "is_commit",
     "is_offline",
     "is_valid_id",
     "load_client",
-    "quiet_client",
-    "shown_endpoint",
-    "translated_errors",
-    "transport_error",
-    "without_password",
+    "remove_password",
+    "silence_client",
+    "translate_errors",
 ]
 
 _PROGRESS_BARS = ("huggingface_hub.http_get", "huggingface_hub.xet_get")
@@ -39,7 +39,7 @@ _PROGRESS_BARS = ("huggingface_hub.http_get", "huggingface_hub.xet_get")
 class Cause(enum.Enum):
     """Why the Hub did not serve a model; the values are codes of notices.
 
-    NETWORK: not reached, timed out, overloaded (429), broken (5xx), or an answer that is none of the Hub's.
+    NETWORK: not reached, timed out, overloaded (429), broken (5xx), or an answer that is not the Hub's.
     REFUSED: another HTTP error, such as a token that is not valid (401) or a disabled repository (403).
     GATED: the terms of the repository have to be accepted first.
     NOT_FOUND: no such repository, which is also what the Hub says of private ones.
@@ -62,7 +62,7 @@ class HubError(Exception):
     def __init__(self, cause: Cause, detail: str) -> None:
         super().__init__(detail)
         self.cause = cause
-        self.detail = without_password(detail)
+        self.detail = remove_password(detail)
         self.stored: StoredCheckpoint | None = None
 
 
@@ -77,19 +77,19 @@ def load_client() -> None:
         ) from error
 
 
-def endpoint() -> str:
+def get_endpoint() -> str:
     """Return the address of the Hub, without a slash at its end."""
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
 
 
-def shown_endpoint() -> str:
+def describe_endpoint() -> str:
     """Return the address of the Hub as it may be printed: a mirror's may hold a password."""
-    return without_password(one_line(endpoint()))
+    return remove_password(one_line(get_endpoint()))
 
 
-def without_password(text: str) -> str:
+def remove_password(text: str) -> str:
     """Return `text` without what stands before the @ of an address."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
@@ -119,7 +119,7 @@ def is_commit(revision: object) -> bool:
 
 
 @contextmanager
-def quiet_client() -> Iterator[None]:
+def silence_client() -> Iterator[None]:
     """Keep the client from writing log lines and progress bars, and put its settings back."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not in an __all__
@@ -130,7 +130,7 @@ def quiet_client() -> Iterator[None]:
 
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    # Where HF_HUB_DISABLE_PROGRESS_BARS is set, its user has decided and the client lets nobody else.
+    # Where HF_HUB_DISABLE_PROGRESS_BARS is set, the client ignores any other setting.
     free = constants.HF_HUB_DISABLE_PROGRESS_BARS is None
     shown = [bars for bars in _PROGRESS_BARS if free and not are_progress_bars_disabled(bars)]
     logger.setLevel(logging.CRITICAL + 1)
@@ -145,7 +145,7 @@ def quiet_client() -> Iterator[None]:
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what the client raises into HubError or, when the cache cannot be written, ModelUnavailableError."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -166,11 +166,11 @@ def translated_errors() -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise HubError(Cause.REVISION, "no such revision") from error
     except HfHubHTTPError as error:
-        raise _http_failure(error) from error
-    except transport_error() as error:
+        raise _build_http_error(error) from error
+    except find_transport_error() as error:
         raise HubError(Cause.NETWORK, f"{type(error).__name__}: {one_line(error)}") from error
     except EndlessAnswerError as error:
-        raise HubError(Cause.NETWORK, f"the answer of {shown_endpoint()} {one_line(error)}") from error
+        raise HubError(Cause.NETWORK, f"the answer of {describe_endpoint()} {one_line(error)}") from error
     except OSError as error:
         if error.errno is None or isinstance(error, LocalEntryNotFoundError):
             raise HubError(Cause.NETWORK, one_line(error)) from error
@@ -178,18 +178,18 @@ def translated_errors() -> Iterator[None]:
             f"The Hugging Face cache cannot be written ({one_line(error)}); set HF_HOME to a directory that can."
         ) from error
     except Exception as error:  # the client parses what a server made up: anything may come out of that
-        detail = f"the answer of {shown_endpoint()} is not the Hub's ({type(error).__name__}: {one_line(error, 80)})"
+        detail = f"the answer of {describe_endpoint()} is not the Hub's ({type(error).__name__}: {one_line(error, 80)})"
         raise HubError(Cause.NETWORK, detail) from error
 
 
-def _http_failure(error: Any) -> HubError:
+def _build_http_error(error: Any) -> HubError:
     status = error.response.status_code
-    said = f": {one_line(error.server_message)}" if error.server_message else ""
+    message = f": {one_line(error.server_message)}" if error.server_message else ""
     temporary = status in (408, 429) or status >= 500 or status < 400
-    return HubError(Cause.NETWORK if temporary else Cause.REFUSED, f"HTTP {status} from {shown_endpoint()}{said}")
+    return HubError(Cause.NETWORK if temporary else Cause.REFUSED, f"HTTP {status} from {describe_endpoint()}{message}")
 
 
-def transport_error() -> type[Exception]:
+def find_transport_error() -> type[Exception]:
     """Return the base class of what the HTTP library raises.
 
     The client's releases differ in the library (httpx, then httpx2), but each derives its own HTTP error from it.

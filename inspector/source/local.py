@@ -16,13 +16,13 @@ from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import read_checkpoint
 from inspector.source.folder import FolderReader, list_files
 
-__all__ = ["ADAPTER_FILE", "CONFIG_FILE", "find", "is_path_like", "with_checkpoint"]
+__all__ = ["ADAPTER_FILE", "CONFIG_FILE", "add_checkpoint", "find_files", "is_path_like"]
 
 CONFIG_FILE = "config.json"
 ADAPTER_FILE = "adapter_config.json"
 
 
-def find(name: str) -> SourceFiles | None:
+def find_files(name: str) -> SourceFiles | None:
     """Return what the path `name` holds, or None when there is nothing by that name here.
 
     Of an adapter, only `adapter_config` and `adapter_id` are filled: its base model is for `locate` to find. Raises
@@ -31,7 +31,7 @@ def find(name: str) -> SourceFiles | None:
     try:
         path = Path(name).expanduser()
         if path.is_dir():
-            path = _file_in(path, name)
+            path = _find_file(path, name)
         elif not path.exists():
             return None
     except (OSError, RuntimeError, ValueError) as failure:  # no permission, `~nobody`, a NUL or an endless name
@@ -43,10 +43,10 @@ def find(name: str) -> SourceFiles | None:
         raise ModelUnavailableError(
             f"{quoted(name)} is a file but no config.json; name a JSON file or the directory that holds it."
         )
-    return _source_files(path, name, read_object(path))
+    return _build_source_files(path, name, read_object(path))
 
 
-def with_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> SourceFiles:
+def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> SourceFiles:
     """Add what is stored beside the config.json of a local model."""
     if files.code_location is None or files.adapter_config is not None:
         return files
@@ -60,7 +60,7 @@ def is_path_like(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith(("/", ".json")) or "\\" in name
 
 
-def _file_in(directory: Path, name: str) -> Path:
+def _find_file(directory: Path, name: str) -> Path:
     for filename in (ADAPTER_FILE, CONFIG_FILE):
         if (directory / filename).exists():
             return directory / filename
@@ -70,7 +70,7 @@ def _file_in(directory: Path, name: str) -> Path:
     )
 
 
-def _source_files(path: Path, name: str, fields: dict[str, Any]) -> SourceFiles:
+def _build_source_files(path: Path, name: str, fields: dict[str, Any]) -> SourceFiles:
     if path.name == ADAPTER_FILE:
         return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config={}, adapter_config=fields, adapter_id=name)
     return SourceFiles(

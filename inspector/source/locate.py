@@ -1,4 +1,4 @@
-"""What the user named -> SourceFiles: decides which source is asked, in which order, and what is said about it.
+"""What the user named -> SourceFiles: decides which source is asked, in which order, and with which notices.
 
 A path on this machine comes first, then the Hub, then the Hub's local cache, then the bundled catalogue. A source that
 stands in for another one says so in a notice. An explicit revision is never answered by the catalogue, which has none.
@@ -31,10 +31,10 @@ def locate(
     """Return the files of the model or adapter that `name` stands for: a path, a directory or a Hub id.
 
     `revision` is a branch, tag or commit on the Hub. With `offline`, or HF_HUB_OFFLINE, no request is made. `progress`
-    is told what takes time. Raises ModelUnavailableError when the model cannot be had and UnsupportedModelError when
-    its files are malformed.
+    is called with what takes time. Raises ModelUnavailableError where no source has the model, UnsupportedModelError
+    where its files are malformed.
     """
-    found = _find(name, revision, offline, progress)
+    found = _find_files(name, revision, offline, progress)
     if found.adapter_config is None:
         return found
     base = _find_base(found, offline, progress)
@@ -46,22 +46,24 @@ def locate(
     )
 
 
-def _find(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:
+def _find_files(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:
     """Return the files by that name; of an adapter, those of the adapter alone."""
     if not name.strip():
         raise ModelUnavailableError("No model was named; name a Hub id, a directory or a config.json.")
-    here = local.find(name)
-    if here is not None:
-        here = local.with_checkpoint(here, progress)
-        return here if revision is None else _with_notice(here, "revision-ignored", _no_revision(name, revision))
+    files = local.find_files(name)
+    if files is not None:
+        files = local.add_checkpoint(files, progress)
+        if revision is None:
+            return files
+        return _add_notice(files, "revision-ignored", _explain_ignored_revision(name, revision))
     if local.is_path_like(name):
         raise ModelUnavailableError(
             f"The path {quoted(name)} is not here; name a directory, a config.json or a Hub id (org/name)."
         )
     hub_client.load_client()
     if not hub_client.is_valid_id(name):
-        raise ModelUnavailableError(_no_id(name))
-    return _with_catalogue_facts(_from_hub(name, revision or None, offline, progress))
+        raise ModelUnavailableError(_explain_invalid_id(name))
+    return _add_catalogue_facts(_find_on_hub(name, revision or None, offline, progress))
 
 
 def _find_base(adapter: SourceFiles, offline: bool, progress: Progress) -> SourceFiles:
@@ -74,7 +76,7 @@ def _find_base(adapter: SourceFiles, offline: bool, progress: Progress) -> Sourc
     if revision is not None and not isinstance(revision, str):
         raise UnsupportedModelError(f"{where}: revision must be a string, not {quoted(revision, 60)}; correct it.")
     try:
-        base = _find(name, revision or None, offline, progress)
+        base = _find_files(name, revision or None, offline, progress)
     except ModelUnavailableError as error:
         raise ModelUnavailableError(f"The base model that {where} names: {error}") from error
     if base.adapter_config is not None:
@@ -84,42 +86,43 @@ def _find_base(adapter: SourceFiles, offline: bool, progress: Progress) -> Sourc
     return base
 
 
-def _from_hub(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:
+def _find_on_hub(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:
     if offline or hub_client.is_offline():
-        found = _without_hub(name, revision)
+        found = _find_without_hub(name, revision)
         if found is None:
             raise ModelUnavailableError(
-                f"Offline, and {_nowhere_else(name, revision)}; drop `offline` or unset HF_HUB_OFFLINE to ask the Hub."
+                f"Offline, and {_explain_no_stand_in(name, revision)}; drop `offline` or unset HF_HUB_OFFLINE to ask "
+                "the Hub."
             )
         return found
     if hub_client.is_commit(revision):
-        found = hub.from_cache(name, revision)
+        found = hub.read_cache(name, revision)
         if found is not None and (found.checkpoint is not None or found.adapter_config is not None):
             return found
     try:
-        return hub.ask(name, revision, progress)
+        return hub.ask_hub(name, revision, progress)
     except HubError as failure:
-        found = _without_hub(name, revision) if failure.cause is not Cause.REVISION else None
+        found = _find_without_hub(name, revision) if failure.cause is not Cause.REVISION else None
         if found is None:
-            raise ModelUnavailableError(_unavailable(name, revision, failure)) from failure
+            raise ModelUnavailableError(_explain_failure(name, revision, failure)) from failure
         if failure.stored is not None and (found.checkpoint is None or found.checkpoint.tensors is None):
             found = dataclasses.replace(found, checkpoint=failure.stored)
-        return _with_notice(found, failure.cause.value, _stand_in(name, revision, found, failure))
+        return _add_notice(found, failure.cause.value, _describe_stand_in(name, revision, found, failure))
 
 
-def _without_hub(name: str, revision: str | None) -> SourceFiles | None:
+def _find_without_hub(name: str, revision: str | None) -> SourceFiles | None:
     """Return what the cache or, when no revision was asked for, the catalogue has."""
-    found = hub.from_cache(name, revision)
+    found = hub.read_cache(name, revision)
     if found is None:
-        return catalogue.load(name) if revision is None else None
+        return catalogue.load_model(name) if revision is None else None
     if found.checkpoint is None and found.adapter_config is None:  # the cache has the configuration alone
         return dataclasses.replace(found, checkpoint=StoredCheckpoint())
     return found
 
 
-def _with_catalogue_facts(files: SourceFiles) -> SourceFiles:
+def _add_catalogue_facts(files: SourceFiles) -> SourceFiles:
     """Add what the catalogue knows about the same model, when the published count or the configuration is equal."""
-    known = catalogue.load(files.id) if files.adapter_config is None else None
+    known = catalogue.load_model(files.id) if files.adapter_config is None else None
     if known is None or known.published is None:
         return files
     if files.published is None and files.config == known.config:
@@ -132,18 +135,18 @@ def _with_catalogue_facts(files: SourceFiles) -> SourceFiles:
     return dataclasses.replace(files, checkpoint_dtype=files.checkpoint_dtype or known.checkpoint_dtype)
 
 
-# --- what is said -----------------------------------------------------------------------------------------------------
+# --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _with_notice(files: SourceFiles, code: str, message: str) -> SourceFiles:
+def _add_notice(files: SourceFiles, code: str, message: str) -> SourceFiles:
     return dataclasses.replace(files, notices=(*files.notices, Notice(code=code, message=message)))
 
 
-def _no_revision(name: str, revision: str) -> str:
+def _explain_ignored_revision(name: str, revision: str) -> str:
     return f"{quoted(name)} is a path on this machine and has no revisions; {quoted(revision)} was ignored."
 
 
-def _no_id(name: str) -> str:
+def _explain_invalid_id(name: str) -> str:
     other = re.match(r"(?:https?://[^/]+/)?(dataset|space)s/[\w.-]+/[\w.-]+", name)
     if other:
         return f"{quoted(name)} is a {other[1]}, not a model; name a model by its Hub id: 'org/name'."
@@ -156,9 +159,9 @@ def _no_id(name: str) -> str:
     )
 
 
-def _nowhere_else(name: str, revision: str | None) -> str:
+def _explain_no_stand_in(name: str, revision: str | None) -> str:
     if revision is None:
-        near = catalogue.near(name)
+        near = catalogue.list_near_ids(name)
         meant = f" (which has {quoted(near[0])})" if near else ""
         return f"{quoted(name)} is neither in the Hugging Face cache nor in the bundled catalogue{meant}"
     return (
@@ -167,8 +170,8 @@ def _nowhere_else(name: str, revision: str | None) -> str:
     )
 
 
-def _cause(name: str, revision: str | None, failure: HubError) -> str:
-    address = hub_client.shown_endpoint()
+def _describe_cause(name: str, revision: str | None, failure: HubError) -> str:
+    address = hub_client.describe_endpoint()
     return {
         Cause.NETWORK: f"No network or no usable answer ({failure.detail})",
         Cause.REFUSED: f"The Hub refused {quoted(name)} ({failure.detail}); check the token: {_LOG_IN}",
@@ -178,23 +181,23 @@ def _cause(name: str, revision: str | None, failure: HubError) -> str:
     }[failure.cause]
 
 
-def _stand_in(name: str, revision: str | None, found: SourceFiles, failure: HubError) -> str:
+def _describe_stand_in(name: str, revision: str | None, found: SourceFiles, failure: HubError) -> str:
     place = "the Hugging Face cache" if found.served_from is ServedFrom.CACHE else "the bundled catalogue"
-    return f"{_cause(name, revision, failure)}; meanwhile, the configuration is that of {place}."
+    return f"{_describe_cause(name, revision, failure)}; meanwhile, the configuration is that of {place}."
 
 
-def _unavailable(name: str, revision: str | None, failure: HubError) -> str:
-    cause = _cause(name, revision, failure)
+def _explain_failure(name: str, revision: str | None, failure: HubError) -> str:
+    cause = _describe_cause(name, revision, failure)
     if failure.cause is Cause.REVISION:
-        near = " or ".join(quoted(known, 60) for known in listing.near_revisions(name, str(revision)))
+        near = " or ".join(quoted(known, 60) for known in listing.list_near_revisions(name, str(revision)))
         return f"{cause}{f' (it has {near})' if near else ''}; name a branch, a tag or a commit that it has."
     if failure.cause is Cause.GATED:
         return f"{cause}."
     if failure.cause is Cause.NOT_FOUND:
-        other = listing.other_kind(name)
+        other = listing.find_other_kind(name)
         if other is not None:
             return f"{quoted(name)} is a {other} on the Hub, not a model; name the model that you mean."
-        near = " or ".join(quoted(known) for known in catalogue.near(name))
+        near = " or ".join(quoted(known) for known in catalogue.list_near_ids(name))
         meant = f" Did you mean {near}?" if near else ""
         return f"{cause}.{meant} A private repository needs a token: {_LOG_IN}."
-    return f"{cause}, and {_nowhere_else(name, revision)}; try again or name a local directory or config.json."
+    return f"{cause}, and {_explain_no_stand_in(name, revision)}; try again or name a local directory or config.json."

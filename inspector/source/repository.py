@@ -15,7 +15,7 @@ from typing import Any
 from inspector.records.checkpoint import LeftOut, StoredFile
 from inspector.source.safetensors_header import is_plain_name
 
-__all__ = ["Choice", "choose", "companions", "left_out", "shards", "variants"]
+__all__ = ["Choice", "choose_weights", "find_variants", "list_companions", "list_left_out", "list_shards"]
 
 _COMPANIONS = ("config.json", "generation_config.json")
 _SAFETENSORS, _PICKLE = "safetensors", "pickle"
@@ -48,27 +48,27 @@ class Choice:
     index: str | None = None
 
 
-def choose(names: Iterable[str], config: Mapping[str, Any]) -> Choice | None:
+def choose_weights(names: Iterable[str], config: Mapping[str, Any]) -> Choice | None:
     """Return what `from_pretrained` loads of files with these names, or None when it finds no weights."""
-    held = set(names)
+    present = set(names)
     named = config.get("transformers_weights")
     order = _ORDER
     if isinstance(named, str) and is_plain_name(named) and named.endswith((".safetensors", ".safetensors.index.json")):
         order = ((named, _SAFETENSORS), *_ORDER)
     for name, kind in order:
-        if name in held:
+        if name in present:
             return Choice(format=kind, index=name) if name.endswith(".json") else Choice(format=kind, file=name)
     return None
 
 
-def shards(names: Iterable[str], index: str) -> list[str]:
+def list_shards(names: Iterable[str], index: str) -> list[str]:
     """Return the files that are the index's by their names, for where the index itself cannot be read."""
     stem, _, suffix = index.removesuffix(".index.json").rpartition(".")
     numbered = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{re.escape(suffix)}")
     return sorted(name for name in names if numbered.fullmatch(name))
 
 
-def variants(files: Sequence[StoredFile], loaded: Iterable[str]) -> dict[str, list[StoredFile]]:
+def find_variants(files: Sequence[StoredFile], loaded: Iterable[str]) -> dict[str, list[StoredFile]]:
     """Return the weight files of each variant, safetensors where a variant has both."""
     taken = set(loaded)
     found: dict[str, dict[str, list[StoredFile]]] = {}
@@ -80,21 +80,21 @@ def variants(files: Sequence[StoredFile], loaded: Iterable[str]) -> dict[str, li
     return {name: by_suffix.get("safetensors") or by_suffix["bin"] for name, by_suffix in sorted(found.items())}
 
 
-def companions(files: Sequence[StoredFile], index: str | None) -> tuple[StoredFile, ...]:
+def list_companions(files: Sequence[StoredFile], index: str | None) -> tuple[StoredFile, ...]:
     """Return the small files that `from_pretrained` downloads beside the weights."""
     return tuple(file for file in files if file.name in _COMPANIONS or file.name == index)
 
 
-def left_out(files: Sequence[StoredFile], taken: Iterable[StoredFile]) -> tuple[LeftOut, ...]:
+def list_left_out(files: Sequence[StoredFile], taken: Iterable[StoredFile]) -> tuple[LeftOut, ...]:
     """Return what is not loaded, by kind, weights first; files whose size is not known count as empty."""
     names = {file.name for file in taken}
     sizes: dict[str, list[int]] = {kind: [] for kind in (*dict(_KINDS), _OTHER)}
     for file in files:
         if file.name not in names:
-            sizes[_kind(file.name)].append(file.bytes or 0)
-    return tuple(LeftOut(kind=kind, files=len(each), bytes=sum(each)) for kind, each in sizes.items() if each)
+            sizes[_find_kind(file.name)].append(file.bytes or 0)
+    return tuple(LeftOut(kind=kind, files=len(found), bytes=sum(found)) for kind, found in sizes.items() if found)
 
 
-def _kind(name: str) -> str:
+def _find_kind(name: str) -> str:
     lowered = name.lower()
     return next((kind for kind, ends in _KINDS if lowered.endswith(ends)), _OTHER)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from inspector.units import format_bytes
 
-__all__ = ["TIMEOUT_SECONDS", "Answer", "EndlessAnswerError", "fetch", "within"]
+__all__ = ["TIMEOUT_SECONDS", "Answer", "EndlessAnswerError", "fetch", "run_within"]
 
 # Until a connection is made, and between two pieces of an answer.
 TIMEOUT_SECONDS = 10
@@ -43,7 +43,7 @@ class EndlessAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The body of an answer, or as much of it as was asked for, and the size of the whole file where it is said."""
+    """The body of an answer, or the part that was asked for; `file_bytes` is the file's size, None if not given."""
 
     content: bytes
     file_bytes: int | None
@@ -57,16 +57,16 @@ def fetch(url: str, *, most_bytes: int, start: int | None = None) -> Answer:
     """
     for pause in (*_PAUSES, None):
         try:
-            return _attempt(url, most_bytes, start)
+            return _request_once(url, most_bytes, start)
         except Exception as error:
-            asked = _asked_pause(error)
-            if pause is None or asked is None or asked > _LONGEST_PAUSE:
+            least = _find_pause(error)
+            if pause is None or least is None or least > _LONGEST_PAUSE:
                 raise
-            time.sleep(max(pause, asked))
+            time.sleep(max(pause, least))
     raise AssertionError
 
 
-def within(seconds: float, call: Callable[[], _Result]) -> _Result:
+def run_within(seconds: float, call: Callable[[], _Result]) -> _Result:
     """Return `call()`, or raise EndlessAnswerError when it takes longer; it is then left to end by itself.
 
     For calls into the client that have no bound of their own.
@@ -86,19 +86,19 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     if errors:
         raise errors[0]
     if not results:
-        _silence(thread)
+        _silence_thread(thread)
         raise EndlessAnswerError(f"went on for {seconds:g} seconds")
     return results[0]
 
 
-def _silence(thread: threading.Thread) -> None:
-    """Keep what the client logs in a thread that nobody waits for any more from being shown."""
+def _silence_thread(thread: threading.Thread) -> None:
+    """Hide what the client logs in a thread whose result is no longer waited for."""
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(lambda record: record.thread != thread.ident)
 
 
-def _attempt(url: str, most_bytes: int, start: int | None) -> Answer:
-    """Ask once."""
+def _request_once(url: str, most_bytes: int, start: int | None) -> Answer:
+    """Send one request; raises what `fetch` raises."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # public
 
@@ -109,7 +109,7 @@ def _attempt(url: str, most_bytes: int, start: int | None) -> Answer:
     deadline = time.monotonic() + _MOST_SECONDS
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response:
         if response.status_code >= 300:
-            body = _read(response, _MOST_ERROR_BYTES, deadline)
+            body = _read_body(response, _MOST_ERROR_BYTES, deadline)
             kept = {key: value for key, value in response.headers.items() if key.lower() not in _FRAMING}
             whole: Any = type(response)(response.status_code, headers=kept, content=body, request=response.request)
             hf_raise_for_status(whole)
@@ -117,35 +117,35 @@ def _attempt(url: str, most_bytes: int, start: int | None) -> Answer:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise EndlessAnswerError("is compressed, which was not asked for")
         if start is None:
-            content = _read(response, most_bytes + 1, deadline)
+            content = _read_body(response, most_bytes + 1, deadline)
             if len(content) > most_bytes:
                 raise EndlessAnswerError(f"is longer than {format_bytes(most_bytes)}")
             return Answer(content=content, file_bytes=len(content))
-        return _range(response, most_bytes, start, deadline)
+        return _read_range(response, most_bytes, start, deadline)
 
 
 _FRAMING = ("content-encoding", "content-length", "transfer-encoding")
 
 
-def _range(response: Any, most_bytes: int, start: int, deadline: float) -> Answer:
+def _read_range(response: Any, most_bytes: int, start: int, deadline: float) -> Answer:
     """Read the part that was asked for, also from a server that sends the whole file instead."""
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != start:
             raise EndlessAnswerError("is another range than was asked for")
         total = None if match[3] == "*" else int(match[3])
-        return Answer(content=_read(response, most_bytes, deadline), file_bytes=total)
-    content = _read(response, start + most_bytes, deadline)
-    return Answer(content=content[start:], file_bytes=_length(response.headers))
+        return Answer(content=_read_body(response, most_bytes, deadline), file_bytes=total)
+    content = _read_body(response, start + most_bytes, deadline)
+    return Answer(content=content[start:], file_bytes=_read_length(response.headers))
 
 
-def _length(headers: Mapping[str, str]) -> int | None:
-    """Return what Content-Length says."""
-    said = headers.get("Content-Length", "")
-    return int(said) if said.isascii() and said.isdecimal() and len(said) < 20 else None
+def _read_length(headers: Mapping[str, str]) -> int | None:
+    """Return the bytes that Content-Length gives, None where it is missing or not a number."""
+    length = headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else None
 
 
-def _read(response: Any, most_bytes: int, deadline: float) -> bytes:
+def _read_body(response: Any, most_bytes: int, deadline: float) -> bytes:
     """Return at most `most_bytes` of a body, before the deadline."""
     content = bytearray()
     for piece in response.iter_raw():
@@ -157,8 +157,8 @@ def _read(response: Any, most_bytes: int, deadline: float) -> bytes:
     return bytes(content[:most_bytes])
 
 
-def _asked_pause(error: Exception) -> float | None:
-    """Return how long to wait before another attempt, at least, or None when another attempt is of no use."""
+def _find_pause(error: Exception) -> float | None:
+    """Return the least seconds to wait before another attempt, None where another attempt is of no use."""
     response = getattr(error, "response", None)
     if response is None:
         # The HTTP library's names: both httpx and httpx2 have them. A refused connection is not going to open.
@@ -167,5 +167,5 @@ def _asked_pause(error: Exception) -> float | None:
         return 0 if passes and "ReadTimeout" not in names else None
     if response.status_code not in _PASSING:
         return None
-    said = response.headers.get("Retry-After", "0")
-    return float(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0
+    seconds = response.headers.get("Retry-After", "0")
+    return float(seconds) if seconds.isascii() and seconds.isdecimal() and len(seconds) < 10 else 0

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from inspector.compat.torch import tree_leaves, tree_map
-from inspector.runtime.patches import call_at_end, restoring
+from inspector.runtime.patches import call_at_end, restore_changes
 
 __all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "one_thread"]
 
@@ -46,7 +46,7 @@ def one_thread() -> Iterator[None]:
 
     On a machine whose cores were busy the threads of one such op waited 4.5 ms for each other, thousands of times.
     """
-    with restoring():
+    with restore_changes():
         call_at_end(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)
         yield

@@ -34,7 +34,7 @@ from inspector.compat.torch import (
 )
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, Event, EventKind, Phase
-from inspector.runtime.patches import Mark, begin, call_at_end, restore
+from inspector.runtime.patches import Mark, begin_block, call_at_end, restore_block
 from inspector.trace.categories import Categories
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
@@ -222,7 +222,7 @@ class Tracer(TorchDispatchMode):
     def __enter__(self) -> Tracer:
         """Start watching ops and modules."""
         self._mark = Mark()
-        begin(self._mark)
+        begin_block(self._mark)
         restore_module_hooks_at_end()
         register_module_forward_pre_hook(self._enter_module)
         register_module_forward_hook(self._leave_module, always_call=True)
@@ -232,7 +232,7 @@ class Tracer(TorchDispatchMode):
 
     def __exit__(self, *exception: Any) -> None:
         """Stop watching."""
-        restore(self._mark)
+        restore_block(self._mark)
 
     def _stop(self) -> None:
         """Take the mode off the stack of active ones, if it is there."""

@@ -22,9 +22,9 @@ from inspector.dtypes import dtype_name
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import find_owner, strip_wrappers
 from inspector.model.build import BuiltModel
-from inspector.quantization.bitsandbytes.functional import products_on, shared_tables
+from inspector.quantization.bitsandbytes.functional import choose_products_for, renew_shared_tables
 from inspector.quantization.bitsandbytes.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
-from inspector.quantization.bitsandbytes.stand_in import bitsandbytes_stand_in
+from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.formats import write_4bit_fields
 from inspector.records.tape import Category
 from inspector.trace.categories import category_of
@@ -61,9 +61,9 @@ def is_quantized(base: nn.Module) -> bool:
 def quantized_rules(platform: Platform) -> Iterator[None]:
     """Let PEFT find its layers and products follow the GPU inside the block."""
     with (
-        bitsandbytes_stand_in(),
-        shared_tables(),
-        products_on(platform.compute_capability, platform.multiprocessors),
+        stand_in_for_bitsandbytes(),
+        renew_shared_tables(),
+        choose_products_for(platform.compute_capability, platform.multiprocessors),
     ):
         yield
 

@@ -18,7 +18,7 @@ from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
-from inspector.runtime.patches import restoring
+from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import Categories
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import as_on_a_device
@@ -91,7 +91,7 @@ def _trace(
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
     categories, balances = categories_for(workload, model), loops_over_experts(base)
     tracer = Tracer(platform, names, categories, balances_experts=balances, results=results)
-    with restoring(), contextlib.ExitStack() as rules:
+    with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(quantized_rules(platform))
             load_quantized(tracer, built)

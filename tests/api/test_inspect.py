@@ -66,8 +66,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"gpu": {"4090": 2}}, "`gpu` is of type 'dict'; give a name"),
     ({"gpu_memory": 24.5}, "`gpu_memory` is 24.5 (float); give text with a unit"),
     ({"gpu_memory": True}, "`gpu_memory` is True (bool); give text with a unit"),
-    ({"gpu_memory": 0}, "`gpu_memory` 0 (int) is no memory of a GPU; give more than 0"),
-    ({"gpu_memory": 2**60}, "is no memory of a GPU; give more than 0"),
+    ({"gpu_memory": 0}, "`gpu_memory` 0 (int) is not the memory of a GPU; give more than 0"),
+    ({"gpu_memory": 2**60}, "is not the memory of a GPU; give more than 0"),
     ({"recipe": {"seqlen": 3}}, "`recipe` has no setting 'seqlen'; did you mean seq_len?"),
     ({"recipe": {3: 3}}, "`recipe` has no setting '3'; use batch_size"),
     ({"recipe": {"seq_len": "128"}}, "`seq_len` is '128' (str); give an integer"),
@@ -169,7 +169,7 @@ def test_a_module_that_is_no_transformers_model_is_counted() -> None:
     assert report.training is None
     (notice,) = report.warnings
     assert notice.code == "not-traced"
-    assert "Tower is no transformers model" in notice.message
+    assert "Tower is not a transformers model" in notice.message
     assert report.static is not None
     assert report.static.full.gradients_bytes == 4 * (40 + 60) + 2 * 8
     assert "<table" in report._repr_html_()  # type: ignore[attr-defined]

@@ -164,7 +164,7 @@ def test_the_environment_can_forbid_the_network(monkeypatch: pytest.MonkeyPatch)
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("inspector.source.hub.ask", None)  # asking would fail otherwise
+    monkeypatch.setattr("inspector.source.hub.ask_hub", None)  # asking would fail otherwise
     assert run(SMALL, "--json").report["model"]["source"] in ("bundled", "cache")
 
 

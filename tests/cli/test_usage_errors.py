@@ -37,7 +37,7 @@ from .running import SMALL, assert_refused, run
         (["--optim-args", "foreach"], "key=value"),
         (["--optim-args", ""], "key=value"),
         (["--optim-args", "momentum=0.9"], "adamw_torch has no argument"),
-        (["--optimizer", "sgd", "--optim-args", "momentum=much"], "'much' is no number"),
+        (["--optimizer", "sgd", "--optim-args", "momentum=much"], "'much' is not a number"),
         (["--optimizer", "lion_8bit", "--optim-args", "momentum=0.9"], "lion_8bit has no argument"),
         (["--optimizer", "rmsprop_bnb"], "bfloat16"),
         (["--batch-size", "0"], "--batch-size"),

@@ -196,5 +196,5 @@ def test_the_documentation_names_every_warning() -> None:
         code for row in re.findall(r"^\| (`.*`) \|", documented, re.MULTILINE) for code in row.strip("`").split("`, `")
     }
     assert [code for code in sorted(codes) if f'"{code}"' not in sources] == []
-    given = set(re.findall(r'code="([a-z-]+)"|_with_notice\(\w+, "([a-z-]+)"', sources))
+    given = set(re.findall(r'code="([a-z-]+)"|_add_notice\(\w+, "([a-z-]+)"', sources))
     assert {first or second for first, second in given} <= codes

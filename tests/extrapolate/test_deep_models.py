@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inspector.hardware.platform import platform_of
+from inspector.hardware.platform import build_platform
 from inspector.hardware.selection import select
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
@@ -20,7 +20,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.tape import Event, EventKind
 from inspector.resolve import ResolvedRun, resolve_run
-from inspector.runtime.quiet import quietly
+from inspector.runtime.quiet import silence_output
 from inspector.source.locate import locate
 from inspector.workloads.registry import TRAINING, load_workload
 from inspector.workloads.run import trace_run
@@ -75,8 +75,8 @@ def whole_tape(asked: Request) -> list[Event]:
     """Return the tape of the whole model."""
     built = build_whole(asked, locate(str(asked.model), revision=None, offline=True))
     workload = load_workload(TRAINING)
-    with quietly():
-        return trace_run(workload, built, workload.resolve(built.model, run_of(asked).recipe), platform_of(GPU))
+    with silence_output():
+        return trace_run(workload, built, workload.resolve(built.model, run_of(asked).recipe), build_platform(GPU))
 
 
 def assert_same(tape: Sequence[Event], whole: Sequence[Event]) -> None:
@@ -93,7 +93,7 @@ def check(asked: Request, predictor: Predictor | None = None) -> None:
     tape = whole_tape(asked)
     assert len(prediction.template.traced) < len(tape), "the model was traced whole"
     assert_same(prediction.tape, tape)
-    timeline = fold(prediction.tape, descending_addresses=platform_of(GPU).takes_lowest_address)
+    timeline = fold(prediction.tape, descending_addresses=build_platform(GPU).takes_lowest_address)
     assert prediction.replays.unlimited.peak_allocated_bytes == timeline.peak_allocated_bytes
     assert prediction.replays.unlimited.peak_reserved_bytes == timeline.peak_reserved_bytes
     gc.collect()

@@ -22,8 +22,8 @@ from inspector.render.comparison import render_comparison_csv, render_comparison
 from inspector.source import header_cache, listing
 from inspector.source.bounded_json import parse_object
 from inspector.source.checkpoint import UnreadError, read_checkpoint
-from inspector.source.hub_client import HubError, translated_errors
-from inspector.source.safetensors_header import MalformedError, header_length, parse_header, parse_index
+from inspector.source.hub_client import HubError, translate_errors
+from inspector.source.safetensors_header import MalformedError, parse_header, parse_index, read_header_length
 from inspector.source.transport import Answer
 
 __all__ = ["SEEDS", "TARGETS", "seeds"]
@@ -41,7 +41,7 @@ def config(data: bytes) -> None:
 def header(data: bytes) -> None:
     """Read the header of a file."""
     with _refused(MalformedError):
-        length = header_length(data[:8], len(data), "'x'")
+        length = read_header_length(data[:8], len(data), "'x'")
         tensors = parse_header(data[8 : 8 + length], len(data), "'x'")
         assert 8 + length + sum(tensor.bytes for tensor in tensors.values()) == len(data)
         assert all(tensor.elements >= 0 for tensor in tensors.values())
@@ -76,11 +76,11 @@ def checkpoint(data: bytes) -> None:
 def hub_listing(data: bytes) -> None:
     """Read what the Hub says of a repository."""
     with mock.patch.object(listing, "fetch", return_value=Answer(content=data, file_bytes=len(data))):
-        with _refused(HubError), translated_errors():
-            repository = listing.describe("org/model", "main")
+        with _refused(HubError), translate_errors():
+            repository = listing.describe_repository("org/model", "main")
             assert all(".." not in file.name.split("/") for file in repository.files)
-        assert len(listing.near_revisions("org/model", "main")) <= 3
-        assert listing.other_kind("org/model") in (None, "dataset", "Space")
+        assert len(listing.list_near_revisions("org/model", "main")) <= 3
+        assert listing.find_other_kind("org/model") in (None, "dataset", "Space")
 
 
 def note(data: bytes) -> None:
@@ -89,10 +89,10 @@ def note(data: bytes) -> None:
         path = Path(folder) / "note.json"
         path.write_bytes(data)
         with mock.patch.object(header_cache, "_path", return_value=path):
-            found = header_cache.load("org/model", "0" * 40)
+            found = header_cache.load_checkpoint("org/model", "0" * 40)
             if found is not None:
-                header_cache.save("org/model", "0" * 40, found)
-                assert header_cache.load("org/model", "0" * 40) == found
+                header_cache.save_checkpoint("org/model", "0" * 40, found)
+                assert header_cache.load_checkpoint("org/model", "0" * 40) == found
 
 
 def report(data: bytes) -> None:
@@ -140,12 +140,12 @@ class _Memory:
     def __init__(self, files: dict[str, bytes]) -> None:
         self._files = files
 
-    def part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
+    def read_part(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return a part of a file."""
         content = self._files[name]
         return content[start : start + length], len(content)
 
-    def whole(self, name: str, most_bytes: int) -> bytes:
+    def read_whole(self, name: str, most_bytes: int) -> bytes:
         """Return a file of up to `most_bytes`."""
         content = self._files[name]
         if len(content) > most_bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inspector.errors import UsageError
-from inspector.hardware.catalogue import catalogue, common_gpus, find
+from inspector.hardware.catalogue import catalogue, find_gpu, list_common_gpus
 from inspector.hardware.selection import select
 from inspector.records.hardware import MemoryFigure
 
@@ -45,7 +45,7 @@ BY_NAME = {gpu.name: gpu for gpu in catalogue()}
 )
 def test_a_name_is_found_as_people_write_it(written: str, name: str) -> None:
     """Case, blanks, hyphens and what stands in front do not matter, and nothing else is meant."""
-    found = find(written)
+    found = find_gpu(written)
     assert (found.gpu.name, found.others) == (name, ())
 
 
@@ -60,7 +60,7 @@ def test_a_name_is_found_as_people_write_it(written: str, name: str) -> None:
 )
 def test_a_name_of_several_cards_is_the_smallest_of_them(written: str, name: str, others: tuple[str, ...]) -> None:
     """What fits the one with the least memory fits the others, and a notice names them."""
-    found = find(written)
+    found = find_gpu(written)
     assert (found.gpu.name, found.others) == (name, others)
     (notice,) = select([written], []).notices
     assert notice.code == "gpu-ambiguous"
@@ -83,7 +83,7 @@ def test_a_name_of_several_cards_is_the_smallest_of_them(written: str, name: str
 def test_a_name_that_nothing_has_gets_a_suggestion(written: str, says: str) -> None:
     """A typo is answered with what was probably meant, anything else with where to look."""
     with pytest.raises(UsageError, match="is not in the catalogue") as caught:
-        find(written)
+        find_gpu(written)
     assert says in str(caught.value)
 
 
@@ -97,7 +97,7 @@ def test_every_entry_says_where_its_figures_come_from(gpu: object) -> None:
     assert (card.context_bytes is None) == (card.context_source is None)
     assert (card.compute_capability is None) == (card.threads_per_multiprocessor is None)
     assert card.compute_capability or card.approximates, "where CUDA is only assumed, the verdict says so"
-    assert card.name in {find(card.name).gpu.name, *find(card.name).others}
+    assert card.name in {find_gpu(card.name).gpu.name, *find_gpu(card.name).others}
 
 
 def test_names_are_unique() -> None:
@@ -118,14 +118,19 @@ def test_figures_of_cards_that_were_measured() -> None:
 
 def test_the_list_of_common_cards_is_short_and_sorted() -> None:
     """It is what a report shows where nobody named a GPU."""
-    sizes = [gpu.memory_bytes for gpu in common_gpus()]
+    sizes = [gpu.memory_bytes for gpu in list_common_gpus()]
     assert sizes == sorted(sizes)
     assert 5 <= len(sizes) <= 10
 
 
 def test_without_a_name_the_common_cards_are_chosen_and_figures_are_of_none() -> None:
     selection = select([], [])
-    assert (selection.gpus, selection.named, selection.first, selection.notices) == (common_gpus(), False, None, ())
+    assert (selection.gpus, selection.named, selection.first, selection.notices) == (
+        list_common_gpus(),
+        False,
+        None,
+        (),
+    )
 
 
 def test_the_figures_are_those_of_the_first_name() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.errors import UsageError
-from inspector.hardware.memory_size import parse_memory, stated_gpu
+from inspector.hardware.memory_size import build_stated_gpu, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from inspector.hardware.memory_size import parse_memory, stated_gpu
 def test_a_size_is_read_exactly(text: str, size: int) -> None:
     """Binary and decimal units are told apart, in any case."""
     assert parse_memory(text) == size
-    assert stated_gpu(text).memory_bytes == size
+    assert build_stated_gpu(text).memory_bytes == size
 
 
 @pytest.mark.parametrize(
@@ -38,16 +38,16 @@ def test_a_size_is_read_exactly(text: str, size: int) -> None:
         ("0", "has no unit"),
         ("0GiB", "more than 0"),
         ("0.0 MiB", "more than 0"),
-        ("-24GiB", "is no size"),
-        ("24G", "G is no unit"),
-        ("24 giga", "giga is no unit"),
-        ("24Gib/s", "is no size"),
-        ("GiB", "is no size"),
-        ("", "is no size"),
-        ("1e3GiB", "is no size"),
-        ("nanGiB", "is no size"),
+        ("-24GiB", "is not a size"),
+        ("24G", "G is not a unit"),
+        ("24 giga", "giga is not a unit"),
+        ("24Gib/s", "is not a size"),
+        ("GiB", "is not a size"),
+        ("", "is not a size"),
+        ("1e3GiB", "is not a size"),
+        ("nanGiB", "is not a size"),
         ("999999999TiB", "at most 1024TiB"),
-        ("٢٤GiB", "is no size"),
+        ("٢٤GiB", "is not a size"),
     ],
 )
 def test_what_is_no_size_is_refused(text: str, says: str) -> None:
@@ -59,7 +59,7 @@ def test_what_is_no_size_is_refused(text: str, says: str) -> None:
 
 def test_a_size_is_named_as_it_was_given() -> None:
     """The name of the GPU in the report has the unit's own spelling."""
-    assert stated_gpu("24gib").name == "24 GiB"
+    assert build_stated_gpu("24gib").name == "24 GiB"
 
 
 @given(st.text(max_size=12))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inspector.records.measurement import Device, Differing, Figures, Measurement
+from inspector.records.measurement import Device, Difference, Figures, Measurement
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
@@ -35,7 +35,7 @@ def measurement(
     *,
     extra: int = 0,
     process_bytes: int | None = None,
-    differing: Sequence[Differing] = (),
+    differing: Sequence[Difference] = (),
     quantization: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Return a measurement of which the forward pass took `extra` bytes more than predicted."""

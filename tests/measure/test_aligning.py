@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from inspector.measure.aligning import differing, sizes_of
-from inspector.records.measurement import Differing
+from inspector.measure.aligning import find_differences, list_sizes
+from inspector.records.measurement import Difference
 from inspector.records.tape import Event, EventKind, Phase
 from tests.measure.measurements import measurement
 
@@ -27,49 +27,49 @@ def tape() -> list[Event]:
 
 
 def test_equal_histories_have_no_difference() -> None:
-    assert differing(sizes_of(tape())[0], tape()) == []
+    assert find_differences(list_sizes(tape())[0], tape()) == []
 
 
 def test_an_allocation_that_the_tape_lacks_is_named_by_the_event_before_it() -> None:
-    sizes = sizes_of(tape())[0]
+    sizes = list_sizes(tape())[0]
     sizes[11:11] = [777, -777]
-    (found,) = differing(sizes, tape())
+    (found,) = find_differences(sizes, tape())
     assert (found.module, found.op, found.phase) == ("layers.10", "aten.op10", Phase.FORWARD)
     assert (found.measured, found.predicted) == ((777, -777), ())
 
 
 def test_an_allocation_that_was_not_made_is_named() -> None:
-    sizes = sizes_of(tape())[0]
+    sizes = list_sizes(tape())[0]
     del sizes[7]
-    (found,) = differing(sizes, tape())
+    (found,) = find_differences(sizes, tape())
     assert (found.module, found.op) == ("layers.7", "aten.op7")
     assert (found.measured, found.predicted) == ((), (8000,))
 
 
 def test_a_size_that_differs_is_named_once_for_its_allocation_and_once_for_its_free() -> None:
-    sizes = [size if abs(size) != 5000 else (5120 if size > 0 else -5120) for size in sizes_of(tape())[0]]
-    made, freed = differing(sizes, tape())
+    sizes = [size if abs(size) != 5000 else (5120 if size > 0 else -5120) for size in list_sizes(tape())[0]]
+    made, freed = find_differences(sizes, tape())
     assert (made.op, made.measured, made.predicted) == ("aten.op4", (5120,), (5000,))
     assert (freed.phase, freed.measured, freed.predicted) == (Phase.BACKWARD, (-5120,), (-5000,))
 
 
 def test_what_never_agrees_again_is_one_difference_to_the_end() -> None:
-    sizes = sizes_of(tape())[0][:70] + [3] * 10
-    (found,) = differing(sizes, tape())
+    sizes = list_sizes(tape())[0][:70] + [3] * 10
+    (found,) = find_differences(sizes, tape())
     assert found.measured == (3,) * 10
     assert len(found.predicted) == 10
 
 
 def test_a_history_that_goes_on_differs_at_the_end() -> None:
-    (found,) = differing([*sizes_of(tape())[0], 512], tape())
+    (found,) = find_differences([*list_sizes(tape())[0], 512], tape())
     assert found.measured == (512,)
 
 
 def test_the_telling_difference_is_the_first_that_no_helper_kernel_makes() -> None:
-    def at(op: str, *measured: int) -> Differing:
-        return Differing(step=1, phase=Phase.FORWARD, module="", op=op, measured=measured, predicted=())
+    def at(op: str, *measured: int) -> Difference:
+        return Difference(step=1, phase=Phase.FORWARD, module="", op=op, measured=measured, predicted=())
 
     small, freed, large = at("small", 512, -512), at("freed", -9999), at("large", 513)
-    assert measurement(differing=[small, freed, large]).telling is large
-    assert measurement(differing=[small, freed]).telling is small
-    assert measurement(differing=[]).telling is None
+    assert measurement(differing=[small, freed, large]).first_large is large
+    assert measurement(differing=[small, freed]).first_large is small
+    assert measurement(differing=[]).first_large is None

@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-from inspector.measure.loading import load_on
+from inspector.measure.loading import load_model
 from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import read_peft_config
 from inspector.model.skeleton import build_skeleton
@@ -28,7 +28,7 @@ def test_buffers_have_the_values_that_the_class_gives_them(name: str) -> None:
     """Positions and rotary frequencies above all: with garbage in them a GPU stops, or computes NaN."""
     real = buffers(build("cpu", name)[0])
     model = build("meta", name)[0]
-    load_on(built(model), CPU)
+    load_model(built(model), CPU)
     made = buffers(model)
     assert made.keys() == real.keys()
     for key, value in real.items():
@@ -41,7 +41,7 @@ def test_parameters_stay_what_they_were(name: str) -> None:
     before = build("meta", name)[0]
     expected = {key: (item.shape, item.dtype, item.requires_grad) for key, item in before.named_parameters()}
     shared = [[key for key, other in named if other is item] for named in [all_parameters(before)] for _, item in named]
-    load_on(built(before), CPU)
+    load_model(built(before), CPU)
     after = all_parameters(before)
     assert {key: (item.shape, item.dtype, item.requires_grad) for key, item in before.named_parameters()} == expected
     assert [[key for key, other in after if other is item] for _, item in after] == shared
@@ -81,7 +81,7 @@ def test_a_model_with_an_adapter_runs_forward_and_backward(fields: dict[str, obj
         lambda: build_skeleton(config, transformers.LlamaForCausalLM, torch.float32, "tiny"), adapter
     )
     trained = {name for name, item in model.named_parameters() if item.requires_grad}
-    load_on(built(model), CPU)
+    load_model(built(model), CPU)
     model.train()
     ids = torch.ones(2, 8, dtype=torch.int64)
     loss = model(input_ids=ids, labels=ids).loss

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import transformers
 
-from inspector.measure.quantized import _checkpoint
+from inspector.measure.quantized import _build_checkpoint
 from inspector.model.skeleton import build_skeleton
 
 
@@ -23,7 +23,7 @@ def entries(*, tied: bool) -> dict[str, torch.Tensor]:
         vocab_size=64,
         tie_word_embeddings=tied,
     )
-    return dict(_checkpoint(build_skeleton(config, transformers.Qwen2ForCausalLM, torch.bfloat16, "tiny"), {}))
+    return dict(_build_checkpoint(build_skeleton(config, transformers.Qwen2ForCausalLM, torch.bfloat16, "tiny"), {}))
 
 
 def test_all_matrices_are_pieces_of_one_block_as_large_as_the_largest() -> None:

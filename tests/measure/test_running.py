@@ -1,6 +1,6 @@
 """What `inspect measure` runs, on the CPU: it allocates and frees what the tape under CPU's rules says.
 
-The same `run_on` runs on a GPU; only the device differs, and who watches.
+The same `run_steps` runs on a GPU; only the device differs, and who watches.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from inspector.hardware.platform import Platform, installed_torch
-from inspector.measure.running import run_on
+from inspector.hardware.platform import Platform, find_installed_torch
+from inspector.measure.running import run_steps
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
 from inspector.trace.rules.any_device import as_on_a_device
@@ -38,7 +38,9 @@ def traced(model: nn.Module, recipe: Recipe) -> list[Event]:
     workload = load_workload(TRAINING)
     workload.prepare(model, recipe)
     tracer = Tracer(
-        Platform(torch_version=installed_torch()), on_cuda=False, balances_experts=loops_over_experts(base_model(model))
+        Platform(torch_version=find_installed_torch()),
+        on_cuda=False,
+        balances_experts=loops_over_experts(base_model(model)),
     )
     for _, tensor, category in list_in_load_order(built(model)):
         tracer.hold([tensor], category)
@@ -105,7 +107,7 @@ def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adap
     gc.collect()
     recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     recorded.start()
-    run_on(load_workload(TRAINING), built(model), recipe, torch.device("cpu"), StopsAtTheEnd(recorded))
+    run_steps(load_workload(TRAINING), built(model), recipe, torch.device("cpu"), StopsAtTheEnd(recorded))
     real, inside = profiled_events(recorded, (*SMALL[name].kernels, *_KERNELS))
     tape = traced(build("meta", name, adapter=adapter)[0], recipe)
     assert {event.step for event in tape} == {0, 1, 2}
@@ -116,7 +118,7 @@ def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adap
 def test_whoever_watches_is_told_of_every_phase() -> None:
     watcher = Noted()
     recipe = dataclasses.replace(RECIPE, gradient_accumulation=2)
-    run_on(load_workload(TRAINING), built(build("meta", "llama")[0]), recipe, torch.device("cpu"), watcher)
+    run_steps(load_workload(TRAINING), built(build("meta", "llama")[0]), recipe, torch.device("cpu"), watcher)
     micro = [Phase.FORWARD, Phase.BACKWARD]
     step = [*micro, *micro, Phase.OPTIMIZER]
     assert watcher.phases == [(0, Phase.LOAD), *((number, phase) for number in (1, 2) for phase in step), None]

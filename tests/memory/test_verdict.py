@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inspector.hardware.catalogue import find
+from inspector.hardware.catalogue import find_gpu
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
@@ -100,7 +100,7 @@ def test_a_context_that_was_not_measured_is_the_largest_known_of_the_architectur
 def test_what_is_assumed_of_a_card_is_said() -> None:
     """An MI300X has no CUDA and no measured context; a T4 has both."""
     tape = cached()
-    t4, mi300x = (verdict(find(name).gpu, Replays.of(tape.events)) for name in ("t4", "mi300x"))
+    t4, mi300x = (verdict(find_gpu(name).gpu, Replays.of(tape.events)) for name in ("t4", "mi300x"))
     assert t4.assumptions == ()
     context, cuda = mi300x.assumptions
     assert "not measured" in context

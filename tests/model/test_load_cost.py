@@ -11,7 +11,7 @@ import transformers
 
 from inspector.pipeline import run
 from inspector.records.request import Request
-from inspector.runtime.quiet import quietly
+from inspector.runtime.quiet import silence_output
 from tests.cli.running import run_process
 
 # Experts of 4 x (8 x 3 x 512 x 2048), 384 MiB in float32; one fused gate and up has 64 MiB.
@@ -57,7 +57,7 @@ def test_a_real_load_takes_what_the_report_says(tmp_path: Path) -> None:
     glibc is told to give freed tensors back at once (MALLOC_MMAP_THRESHOLD_); by itself it keeps some.
     """
     name = "MixtralForCausalLM"
-    with quietly():
+    with silence_output():
         config = transformers.MixtralConfig(**MIXTRAL, architectures=[name], dtype="bfloat16")
         transformers.MixtralForCausalLM._from_config(config).save_pretrained(tmp_path)
     environment = {"MALLOC_MMAP_THRESHOLD_": "100000", "HF_HUB_OFFLINE": "1"}

@@ -20,8 +20,8 @@ from inspector.model.skeleton import build_skeleton
 from inspector.pipeline import run
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.request import Request
-from inspector.runtime.quiet import quietly
-from inspector.source.safetensors_header import header_length, parse_header
+from inspector.runtime.quiet import silence_output
+from inspector.source.safetensors_header import parse_header, read_header_length
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
@@ -63,14 +63,14 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     name, fields = request.param
     path = tmp_path_factory.mktemp("model")
     model_class = getattr(transformers, name)
-    with quietly():
+    with silence_output():
         model_class(configuration(name, fields)).save_pretrained(path)
     return path, model_class
 
 
 def stored_in(path: Path) -> dict[str, StoredTensor]:
     content = (path / "model.safetensors").read_bytes()
-    length = header_length(content[:8], len(content), "it")
+    length = read_header_length(content[:8], len(content), "it")
     return parse_header(content[8 : 8 + length], len(content), "it")
 
 
@@ -81,7 +81,7 @@ def builder(path: Path, model_class: type[PreTrainedModel]) -> Callable[[], PreT
 
 def really_loaded(path: Path, model_class: Any) -> dict[str, Any]:
     """Return the loading report of real weights on the CPU."""
-    with quietly():
+    with silence_output():
         _, report = model_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True)
     found: dict[str, Any] = report
     return found
@@ -149,7 +149,7 @@ def test_another_shape_is_what_a_real_load_refuses(saved: tuple[Path, Any], tmp_
 def test_layers_that_the_report_of_transformers_passes_over_are_told(tmp_path: Path) -> None:
     """DeepSeek-V3 stores a layer for multi-token prediction that its class ignores: 61, whatever the model's depth."""
     config = configuration("DeepseekV3ForCausalLM", DEEPSEEK)
-    with quietly():
+    with silence_output():
         transformers.DeepseekV3ForCausalLM(config).save_pretrained(tmp_path)
     stored = stored_in(tmp_path)
     extra = {name.replace("layers.1.", "layers.61."): tensor for name, tensor in stored.items() if "layers.1." in name}
@@ -162,7 +162,7 @@ def test_layers_that_the_report_of_transformers_passes_over_are_told(tmp_path: P
 
 def test_old_buffers_are_told(tmp_path: Path) -> None:
     """GPT-2's attention masks are stored as if they were weights."""
-    with quietly():
+    with silence_output():
         transformers.GPT2LMHeadModel(configuration("GPT2LMHeadModel", GPT2)).save_pretrained(tmp_path)
     old = {f"h.{layer}.attn.bias": StoredTensor(dtype="F32", shape=(1, 1, 8, 8), bytes=256) for layer in range(2)}
     found = compare_checkpoint(builder(tmp_path, transformers.GPT2LMHeadModel), {**stored_in(tmp_path), **old}, {})
@@ -171,7 +171,7 @@ def test_old_buffers_are_told(tmp_path: Path) -> None:
 
 def test_fused_parameters_are_measured(tmp_path: Path) -> None:
     """Two layers of four experts: gate and up 2 x 24 x 16, down 16 x 24, in float32."""
-    with quietly():
+    with silence_output():
         transformers.MixtralForCausalLM(configuration("MixtralForCausalLM", EXPERTS)).save_pretrained(tmp_path)
     found = compare_checkpoint(builder(tmp_path, transformers.MixtralForCausalLM), stored_in(tmp_path), {})
     assert found.largest_fused_bytes == 4 * (4 * 2 * 24 * 16)
@@ -180,7 +180,7 @@ def test_fused_parameters_are_measured(tmp_path: Path) -> None:
 
 def test_block_scales_of_fp8_are_no_difference(tmp_path: Path) -> None:
     """Weights of one byte have the model's names and shapes; their scales stand beside them."""
-    with quietly():
+    with silence_output():
         transformers.LlamaForCausalLM(configuration("LlamaForCausalLM", SMALL)).save_pretrained(tmp_path)
     stored = {}
     for name, tensor in stored_in(tmp_path).items():
@@ -197,7 +197,7 @@ def test_block_scales_of_fp8_are_no_difference(tmp_path: Path) -> None:
 
 def test_experts_that_are_not_complete_are_what_a_real_load_refuses(tmp_path: Path) -> None:
     """Three gates and four ups cannot be put together."""
-    with quietly():
+    with silence_output():
         transformers.MixtralForCausalLM(configuration("MixtralForCausalLM", EXPERTS)).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.layers.1.block_sparse_moe.experts.2.w1.weight"]
@@ -252,7 +252,7 @@ def test_odd_tensors_are_compared_or_refused(stored: dict[str, StoredTensor]) ->
 
 def test_a_report_warns_of_what_is_drawn_at_random(tmp_path: Path) -> None:
     """The whole way: a directory without a head, read and inspected."""
-    with quietly():
+    with silence_output():
         transformers.LlamaModel(configuration("LlamaModel", SMALL)).save_pretrained(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**fields, "architectures": ["LlamaForCausalLM"]}))
@@ -267,7 +267,7 @@ def test_a_report_warns_of_what_is_drawn_at_random(tmp_path: Path) -> None:
 
 def test_a_report_warns_of_another_shape(tmp_path: Path) -> None:
     """A vocabulary that was extended in the config alone."""
-    with quietly():
+    with silence_output():
         transformers.LlamaForCausalLM(configuration("LlamaForCausalLM", SMALL)).save_pretrained(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**fields, "vocab_size": 32}))

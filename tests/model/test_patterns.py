@@ -87,7 +87,7 @@ def test_a_pattern_without_an_end_is_refused(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["(", "[", "(?P<idx>a)", "a(?i)", "(" * 3_000])
 def test_a_text_that_is_no_regular_expression_where_it_is_put_is_refused(pattern: str) -> None:
     call = MatchCall(function="match", before=r"(?:^|.*?\.)", after=r"\.(?P<idx>\d+)\.")
-    with pytest.raises(PatternError, match="no regular expression"):
+    with pytest.raises(PatternError, match="not a regular expression"):
         check_patterns([(pattern, call)], ["a"])
 
 

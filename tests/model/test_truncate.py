@@ -23,7 +23,7 @@ def test_two_of_twelve_equal_layers_stay() -> None:
     """Ten are missing; one more on request. The configuration says so."""
     model = built(llama(num_hidden_layers=12))
     shallow, deeper = copy.deepcopy(model), copy.deepcopy(model)
-    assert (shorten_model(shallow), shorten_model(deeper, more=1)) == (10, 10)
+    assert (shorten_model(shallow), shorten_model(deeper, extra_periods=1)) == (10, 10)
     assert (len(shallow.model.layers), len(deeper.model.layers)) == (2, 3)
     assert shallow.config.num_hidden_layers == 2
     assert [layer.self_attn.layer_idx for layer in deeper.model.layers] == [0, 1, 2]

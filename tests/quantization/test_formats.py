@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.quantization.compressed_tensors import is_ignored
-from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_on
+from inspector.quantization.formats import FORMATS, KNOWN, find_format, find_training_support
 from inspector.quantization.layout import Block, Matrix, NoRuleError
 
 # Mistral-7B's down_proj: 4,096 outputs of 14,336 inputs, 58,720,256 weights.
@@ -152,22 +152,22 @@ def test_what_no_rule_covers_says_so(method: str, config: dict[str, Any]) -> Non
 
 
 def test_a_method_is_read_from_a_configuration_as_transformers_reads_it() -> None:
-    assert format_of({"quant_method": "GPTQ"}) == "gptq"
-    assert format_of({"load_in_4bit": True}) == "bitsandbytes"
-    assert format_of({"quant_method": 4}) == ""
+    assert find_format({"quant_method": "GPTQ"}) == "gptq"
+    assert find_format({"load_in_4bit": True}) == "bitsandbytes"
+    assert find_format({"quant_method": 4}) == ""
 
 
 def test_every_format_says_whether_it_trains_and_has_a_rule_or_a_reason() -> None:
     assert not set(FORMATS) & set(KNOWN)
     for method in (*FORMATS, "eetq", "fbgemm_fp8"):
-        assert training_on({"quant_method": method}) != (None, None)
-    assert training_on({"quant_method": "newest"}) == (None, None)
+        assert find_training_support({"quant_method": method}) != (None, None)
+    assert find_training_support({"quant_method": "newest"}) == (None, None)
 
 
 @pytest.mark.parametrize(("name", "trains"), [("Int8WeightOnlyConfig", True), ("Int4WeightOnlyConfig", False)])
 def test_of_torchao_only_8_bits_train(name: str, trains: bool) -> None:
     """Transformers reads it off the name of the type."""
-    assert training_on({"quant_method": "torchao", "quant_type": {"default": {"_type": name}}})[0] is trains
+    assert find_training_support({"quant_method": "torchao", "quant_type": {"default": {"_type": name}}})[0] is trains
 
 
 def torchao(name: str, **data: Any) -> dict[str, Any]:
@@ -223,7 +223,7 @@ for _ in range(3):
 @given(method=st.sampled_from(sorted(FORMATS)), config=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8))
 def test_whatever_a_repository_declares_has_sizes_or_no_rule(method: str, config: dict[str, Any]) -> None:
     """A rule answers with sizes that are not negative, or says that it has none; nothing else is raised."""
-    training_on({**config, "quant_method": method})
+    find_training_support({**config, "quant_method": method})
     try:
         found = FORMATS[method].rule(config, Matrix(rows=96, columns=64, copies=2))
     except NoRuleError:

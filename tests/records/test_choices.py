@@ -20,7 +20,7 @@ from inspector.records.fit import Quantity
 from inspector.records.optimizer_names import FAMILIES, OPTIMIZERS, OptimizerName
 from inspector.records.recipe import Attention, Loop, Precision, Recipe, SdpaBackend
 from inspector.records.request import LoraBias, LoraOptions, Quantization, Request, WeightDtype
-from inspector.records.serialize import plain
+from inspector.records.serialize import to_plain
 
 CHOICES: dict[type[Any], dict[str, type[Choice]]] = {
     Recipe: {
@@ -68,7 +68,7 @@ def test_what_is_no_text_is_no_choice(record: type[Any], name: str, kind: type[C
 def test_a_member_prints_compares_hashes_and_travels_as_its_text(kind: type[Choice]) -> None:
     for member in kind:
         text = member.value
-        assert (f"{member}", str(member), json.loads(json.dumps(member)), plain(member)) == (text,) * 4
+        assert (f"{member}", str(member), json.loads(json.dumps(member)), to_plain(member)) == (text,) * 4
         assert member == text
         assert {text: 1}[member] == 1
         assert pickle.loads(pickle.dumps(member)) is copy.deepcopy(member) is member

@@ -21,13 +21,13 @@ def test_a_defect_is_not_taken_for_a_damaged_note(monkeypatch: pytest.MonkeyPatc
     """It would be read anew for ever, without a word."""
     monkeypatch.setattr(header_cache, "read_object", fail)
     with pytest.raises(DefectError):
-        header_cache.load("org/model", "0" * 40)
+        header_cache.load_checkpoint("org/model", "0" * 40)
 
 
 def test_a_defect_is_not_taken_for_a_hint_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint would be missing, without a word."""
-    monkeypatch.setattr(listing, "_asked", fail)
+    monkeypatch.setattr(listing, "_fetch_object", fail)
     with pytest.raises(DefectError):
-        listing.near_revisions("org/model", "main")
+        listing.list_near_revisions("org/model", "main")
     with pytest.raises(DefectError):
-        listing.other_kind("org/model")
+        listing.find_other_kind("org/model")

@@ -7,7 +7,7 @@ import json
 
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
 
-from inspector.records.measurement import Differing
+from inspector.records.measurement import Difference
 from inspector.records.tape import Phase
 from inspector.render.measurement import build_measurement_document, build_record, render_measurement_json
 from inspector.render.writers.text import write_text
@@ -31,7 +31,7 @@ def test_equal_figures_say_so() -> None:
 
 
 def test_a_difference_names_the_op_and_its_module() -> None:
-    place = Differing(
+    place = Difference(
         step=1, phase=Phase.FORWARD, module="layers.3.mlp", op="aten.mm.default", measured=(4096,), predicted=()
     )
     shown = text(extra=4096, differing=[place])
@@ -61,7 +61,7 @@ def test_what_the_driver_does_not_say_is_a_dash() -> None:
 def test_the_record_follows_its_schema() -> None:
     schema = json.loads((DOCS / "measurement.schema.json").read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
-    place = Differing(step=1, phase=Phase.FORWARD, module="", op="aten.mm.default", measured=(4096,), predicted=())
+    place = Difference(step=1, phase=Phase.FORWARD, module="", op="aten.mm.default", measured=(4096,), predicted=())
     packed = {"method": "nf4", "source": "request", "double_quant": True}
     for found in (
         measurement(),

@@ -37,7 +37,7 @@ POINTS = (
     "inspector.compat.torch:_destroy",
     "inspector.model.skeleton:register_module_module_registration_hook",
     "inspector.model.skeleton:from_config_of",
-    "inspector.quantization.bitsandbytes.stand_in:_layer_modules",
+    "inspector.quantization.bitsandbytes.stand_in:_list_layer_modules",
     "inspector.quantization.bitsandbytes.stand_in:_put_layers_back",
     "inspector.trace.rules.autocast:_switch_on",
     "inspector.trace.rules.autocast:set_key_included",

@@ -10,21 +10,21 @@ import pytest
 
 from inspector.runtime.patches import (
     Mark,
-    begin,
+    begin_block,
     call_at_end,
     remove_item,
     replace_attribute,
     replace_item,
-    restore,
+    restore_block,
+    restore_changes,
     restore_items_at_end,
-    restoring,
 )
 
 
 def test_every_kind_of_change_is_undone_when_its_block_ends() -> None:
     """Attributes and entries that were there have their values back, others are gone."""
     owner, mapping, table = SimpleNamespace(old=1), {"old": 1, "out": 2}, {"a": 1}
-    with restoring():
+    with restore_changes():
         replace_attribute(owner, "old", 10)
         replace_attribute(owner, "new", 11)
         replace_item(mapping, "old", 10)
@@ -43,16 +43,16 @@ def test_an_outer_block_undoes_what_an_inner_one_left_behind() -> None:
 
     @contextmanager
     def inner() -> Iterator[None]:
-        with restoring():
+        with restore_changes():
             replace_item(mapping, "key", 2)
             yield
 
-    with restoring():
+    with restore_changes():
         left = inner()
         left.__enter__()
         assert mapping == {"key": 2}
     assert mapping == {"key": 1}
-    with restoring():
+    with restore_changes():
         replace_item(mapping, "key", 3)
         left.__exit__(None, None, None)  # when its frame is collected at last
         assert mapping == {"key": 3}, "a block whose changes are undone leaves those of others alone"
@@ -70,7 +70,7 @@ def test_an_error_while_changes_are_undone_leaves_none_of_them(error: type[BaseE
             raise error
 
     def change() -> None:
-        with restoring():
+        with restore_changes():
             replace_item(mapping, "first", 2)
             call_at_end(interrupt)
             replace_item(mapping, "last", 2)
@@ -90,7 +90,7 @@ def test_a_change_that_was_interrupted_before_it_was_made_is_undone_all_the_same
             super().__setitem__(key, value)
 
     mapping = Full(key=1)
-    with pytest.raises(KeyboardInterrupt), restoring():
+    with pytest.raises(KeyboardInterrupt), restore_changes():
         replace_item(mapping, "key", 2)
     assert mapping == {"key": 1}
 
@@ -100,9 +100,9 @@ def test_marks_serve_what_cannot_use_a_with_block() -> None:
     undone: list[int] = []
     record: Callable[[int], None] = undone.append
     mark = Mark()
-    begin(mark)
+    begin_block(mark)
     call_at_end(record, 1)
     call_at_end(record, 2)
-    restore(mark)
-    restore(mark)
+    restore_block(mark)
+    restore_block(mark)
     assert undone == [2, 1]

@@ -16,8 +16,8 @@ from inspector.runtime import processes
 @pytest.mark.parametrize("cores", [1, 2])
 def test_each_task_has_its_result_wherever_it_ran(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process where there is one core, in others where there are two."""
-    monkeypatch.setattr(processes, "_cores", lambda: cores)
-    found = dict(processes.each(lambda task: (task * task, os.getpid()), [3, 4, 5]))
+    monkeypatch.setattr(processes, "_count_cores", lambda: cores)
+    found = dict(processes.run_in_processes(lambda task: (task * task, os.getpid()), [3, 4, 5]))
     assert {index: value for index, (value, _) in found.items()} == {0: 9, 1: 16, 2: 25}
     assert (os.getpid() in {where for _, where in found.values()}) is (cores == 1)
 
@@ -25,7 +25,7 @@ def test_each_task_has_its_result_wherever_it_ran(cores: int, monkeypatch: pytes
 @pytest.mark.parametrize("cores", [1, 2])
 def test_an_error_of_one_task_ends_all(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its class and its words."""
-    monkeypatch.setattr(processes, "_cores", lambda: cores)
+    monkeypatch.setattr(processes, "_count_cores", lambda: cores)
 
     def work(task: int) -> int:
         if task == 2:
@@ -33,12 +33,12 @@ def test_an_error_of_one_task_ends_all(cores: int, monkeypatch: pytest.MonkeyPat
         return task
 
     with pytest.raises(UsageError, match="two is refused"):
-        list(processes.each(work, [1, 2, 3]))
+        list(processes.run_in_processes(work, [1, 2, 3]))
 
 
 def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of waiting for it for ever."""
-    monkeypatch.setattr(processes, "_cores", lambda: 2)
+    monkeypatch.setattr(processes, "_count_cores", lambda: 2)
 
     def work(task: int) -> int:
         if task == 2:
@@ -46,12 +46,12 @@ def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         return task
 
     with pytest.raises(InspectorError, match="was killed"):
-        list(processes.each(work, [1, 2, 3]))
+        list(processes.run_in_processes(work, [1, 2, 3]))
 
 
 def test_an_error_does_not_wait_for_what_others_are_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """One task sleeps for an hour, the other is refused."""
-    monkeypatch.setattr(processes, "_cores", lambda: 2)
+    monkeypatch.setattr(processes, "_count_cores", lambda: 2)
 
     def work(task: int) -> int:
         if task == 2:
@@ -60,5 +60,5 @@ def test_an_error_does_not_wait_for_what_others_are_at(monkeypatch: pytest.Monke
         return task
 
     with pytest.raises(UsageError, match="two is refused"):
-        list(processes.each(work, [1, 2]))
+        list(processes.run_in_processes(work, [1, 2]))
     assert not multiprocessing.active_children()

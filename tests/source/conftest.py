@@ -21,7 +21,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
     is read at each call. tests/source/test_environment.py sets the variables themselves, in processes of their own.
     """
     with LoopbackHub() as running:
-        monkeypatch.setattr(hub_client, "endpoint", lambda: running.endpoint)
+        monkeypatch.setattr(hub_client, "get_endpoint", lambda: running.endpoint)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
         monkeypatch.setattr(transport, "_PAUSES", (0, 0))

@@ -36,11 +36,11 @@ def test_infinity_is_a_value() -> None:
         (b"true", "it holds true or false; write a JSON object."),
         (
             b'{"NaN": "NaN",\n "b": NaN}',
-            "it holds NaN, which is no value of a configuration, at line 2 column 7; correct it.",
+            "it holds NaN, which a configuration cannot have, at line 2 column 7; correct it.",
         ),
         (
             b'{"a": "\\"NaN", "b": NaN}',
-            "it holds NaN, which is no value of a configuration, at line 1 column 21; correct it.",
+            "it holds NaN, which a configuration cannot have, at line 1 column 21; correct it.",
         ),
         (
             b'{"a": -9223372036854775809}',
@@ -129,7 +129,7 @@ def test_what_is_no_file_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     reasons: dict[str | Path, str] = {
         tmp_path: "it is a directory; name a JSON file.",
-        tmp_path / "pipe": "it is no regular file; name a JSON file.",
+        tmp_path / "pipe": "it is not a regular file; name a JSON file.",
         tmp_path / "missing": "it cannot be read (No such file or directory)",
         tmp_path / "loop": "it cannot be read (Too many levels of symbolic links)",
         "a\0b": "it cannot be read (embedded null byte)",

@@ -12,11 +12,11 @@ from inspector.source import catalogue
 
 def test_every_id_can_be_loaded() -> None:
     """Each file name gives the id that the file itself holds."""
-    ids = catalogue.ids()
+    ids = catalogue.list_ids()
     assert "Qwen/QwQ-32B" in ids
     assert list(ids) == sorted(set(ids))
     for name in ids:
-        files = catalogue.load(name)
+        files = catalogue.load_model(name)
         assert files is not None
         assert files.id == name
         assert files.served_from is ServedFrom.BUNDLED
@@ -25,7 +25,7 @@ def test_every_id_can_be_loaded() -> None:
 
 def test_an_alias_is_answered_with_the_id_it_stands_for() -> None:
     """`gpt2` is the Hub's legacy name of openai-community/gpt2."""
-    files = catalogue.load("gpt2")
+    files = catalogue.load_model("gpt2")
     assert files is not None
     assert files.id == "openai-community/gpt2"
 
@@ -33,7 +33,7 @@ def test_an_alias_is_answered_with_the_id_it_stands_for() -> None:
 def test_letter_case_does_not_matter() -> None:
     """Ids and aliases are found in any case."""
     for name in ("qwen/qwq-32b", "QWEN/QWQ-32B"):
-        files = catalogue.load(name)
+        files = catalogue.load_model(name)
         assert files is not None
         assert files.id == "Qwen/QwQ-32B"
 
@@ -41,7 +41,7 @@ def test_letter_case_does_not_matter() -> None:
 @pytest.mark.parametrize("name", ["", "nobody/nothing", "../models/Qwen__QwQ-32B", "Qwen__QwQ-32B", "Qwen/../QwQ-32B"])
 def test_other_names_are_not_found(name: str) -> None:
     """Only ids and aliases count: not file names, and nothing leads out of the directory."""
-    assert catalogue.load(name) is None
+    assert catalogue.load_model(name) is None
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_other_names_are_not_found(name: str) -> None:
 )
 def test_near_names_are_suggested(name: str, meant: str) -> None:
     """A slip, a missing organisation and another case lead to the id that was meant, first of at most three."""
-    near = catalogue.near(name)
+    near = catalogue.list_near_ids(name)
     assert near[0] == meant
     assert len(near) <= 3
 
 
 def test_nothing_is_suggested_for_something_else() -> None:
     """A name that resembles no id gets no suggestion."""
-    assert catalogue.near("zzzz/0000-1111") == []
+    assert catalogue.list_near_ids("zzzz/0000-1111") == []
 
 
 def test_an_installed_package_uses_its_own_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -67,16 +67,16 @@ def test_an_installed_package_uses_its_own_copy(monkeypatch: pytest.MonkeyPatch,
         directory.mkdir()
         (directory / f"{name}.json").write_text("{}")
     monkeypatch.setattr(catalogue, "_LOCATIONS", (inside, outside))
-    assert catalogue.ids() == ("a/b",)
+    assert catalogue.list_ids() == ("a/b",)
     monkeypatch.setattr(catalogue, "_LOCATIONS", (tmp_path / "absent", outside))
-    assert catalogue.ids() == ("c/d",)
+    assert catalogue.list_ids() == ("c/d",)
     monkeypatch.setattr(catalogue, "_LOCATIONS", (tmp_path / "absent",))
-    assert catalogue.ids() == ()
+    assert catalogue.list_ids() == ()
 
 
 def test_listing_the_ids_loads_no_client() -> None:
     """Completion and `--help` can list the catalogue without importing huggingface_hub."""
-    code = "from inspector.source import catalogue, locate; catalogue.ids(); import sys; "
+    code = "from inspector.source import catalogue, locate; catalogue.list_ids(); import sys; "
     code += "print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

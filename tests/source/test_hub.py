@@ -26,7 +26,7 @@ FIRST = commit_of("first")
 
 
 def config_of(name: str) -> SourceFiles:
-    files = catalogue.load(name)
+    files = catalogue.load_model(name)
     assert files is not None
     return files
 
@@ -171,7 +171,7 @@ def test_a_password_in_the_endpoint_is_not_printed(hub: LoopbackHub, monkeypatch
     """A mirror's address may hold credentials; the source of a count shows the address without them."""
     hub.host("org/model", {"config.json": LLAMA}, info={"safetensors": {"parameters": {}, "total": 7}})
     secret = hub.endpoint.replace("//", "//user:secret@")
-    monkeypatch.setattr("inspector.source.hub_client.endpoint", lambda: secret)
+    monkeypatch.setattr("inspector.source.hub_client.get_endpoint", lambda: secret)
     published = locate("org/model").published
     assert published is not None
     assert published.source == f"{hub.endpoint}/api/models/org/model"

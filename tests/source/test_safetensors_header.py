@@ -15,10 +15,10 @@ from inspector.records.checkpoint import StoredTensor
 from inspector.source.safetensors_header import (
     MOST_HEADER_BYTES,
     MalformedError,
-    header_length,
     is_plain_name,
     parse_header,
     parse_index,
+    read_header_length,
 )
 
 from .weight_files import framed, weight_file
@@ -26,7 +26,7 @@ from .weight_files import framed, weight_file
 
 def parse(file: bytes) -> dict[str, StoredTensor]:
     """Return the tensors of a whole file."""
-    length = header_length(file[:8], len(file), "'x'")
+    length = read_header_length(file[:8], len(file), "'x'")
     return parse_header(file[8 : 8 + length], len(file), "'x'")
 
 
@@ -95,19 +95,19 @@ def test_a_sub_byte_dtype_counts_elements() -> None:
     [
         ({"a": entry(dtype="F31")}, "dtype 'F31'"),
         ({"a": entry(dtype=None)}, "dtype 'None'"),
-        ({"a": entry(shape=[2, -2])}, "a shape that is none"),
-        ({"a": entry(shape=[2, 2.0])}, "a shape that is none"),
-        ({"a": entry(shape=[True, 4])}, "a shape that is none"),
-        ({"a": entry(shape=[1] * 33)}, "a shape that is none"),
+        ({"a": entry(shape=[2, -2])}, "a shape that is not a list of sizes"),
+        ({"a": entry(shape=[2, 2.0])}, "a shape that is not a list of sizes"),
+        ({"a": entry(shape=[True, 4])}, "a shape that is not a list of sizes"),
+        ({"a": entry(shape=[1] * 33)}, "a shape that is not a list of sizes"),
         ({"a": entry(shape=[2**62, 2**62])}, "do not take"),
         ({"a": entry(shape=[2, 3])}, "16 bytes, which its dtype and shape do not take"),
         ({"a": entry(data_offsets=[16, 0])}, "do not take"),
-        ({"a": entry(data_offsets=[0])}, "offsets that are none"),
-        ({"a": entry(data_offsets=[0, 2**63])}, "offsets that are none"),
+        ({"a": entry(data_offsets=[0])}, "offsets that are not two counts"),
+        ({"a": entry(data_offsets=[0, 2**63])}, "offsets that are not two counts"),
         ({"a": entry(), "b": entry()}, "overlaps the data before it"),
         ({"a": entry(), "b": entry(data_offsets=[8, 24])}, "overlaps the data before it"),
-        ({"a": entry(data_offsets=[4, 20])}, "leaves a hole before it"),
-        ({"a": []}, "describes 'a' by no object"),
+        ({"a": entry(data_offsets=[4, 20])}, "leaves a gap before it"),
+        ({"a": []}, "describes 'a' by something other than an object"),
         ({"n" * 1001: entry()}, "a name of 1,001 characters"),
         ([], "holds a list"),
         (b'{"a": {"shape": [NaN]}}', "holds NaN"),
@@ -127,13 +127,13 @@ def test_a_header_that_is_not_sound_is_refused(header: object, says: str) -> Non
 def test_a_length_that_does_not_fit_is_refused_before_anything_is_read(length: int) -> None:
     """Neither beyond the file nor beyond the bound."""
     with pytest.raises(MalformedError):
-        header_length(length.to_bytes(8, "little"), 34, "'x'")
+        read_header_length(length.to_bytes(8, "little"), 34, "'x'")
 
 
 def test_a_file_that_ends_early_is_refused() -> None:
     """Eight bytes are needed to know more."""
     with pytest.raises(MalformedError, match="has 3 bytes"):
-        header_length(b"abc", 3, "'x'")
+        read_header_length(b"abc", 3, "'x'")
 
 
 def test_many_entries_are_refused() -> None:
@@ -164,7 +164,7 @@ def test_many_entries_are_refused() -> None:
 def test_a_name_that_leads_elsewhere_is_none(name: str) -> None:
     """Names go into addresses and paths."""
     assert not is_plain_name(name)
-    with pytest.raises(MalformedError, match="no name inside the repository"):
+    with pytest.raises(MalformedError, match="not a path inside the repository"):
         parse_index(json.dumps({"weight_map": {"a": name}}).encode(), "'index'")
 
 

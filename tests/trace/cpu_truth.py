@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from inspector.hardware.platform import Platform, installed_torch
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, Event, EventKind
 from inspector.trace.rules.any_device import as_on_a_device
 from inspector.trace.rules.moe_routing import loops_over_experts
@@ -100,7 +100,7 @@ def meta_step(
     model, batch = build("meta")
     optimizer = optimize(trained(model))
     balances = loops_over_experts(model)
-    tracer = Tracer(Platform(torch_version=installed_torch()), on_cuda=False, balances_experts=balances)
+    tracer = Tracer(Platform(torch_version=find_installed_torch()), on_cuda=False, balances_experts=balances)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
     for name, value in (values or {}).items():

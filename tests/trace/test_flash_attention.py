@@ -14,7 +14,7 @@ import transformers
 from transformers import modeling_flash_attention_utils, modeling_utils
 
 import inspector
-from inspector.hardware.platform import Platform, installed_torch
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, EventKind, Phase
 from inspector.trace.kernels.attention import flash_splits
 from inspector.trace.rules.flash_attn import flash_attention_package, use_attention
@@ -23,7 +23,7 @@ from tests.model.tiny import llama
 from tests.trace.cpu_truth import meta_step, real_step
 
 FLASH = "flash_attention_2"
-A100 = Platform(torch_version=installed_torch())
+A100 = Platform(torch_version=find_installed_torch())
 META = torch.device("meta")
 
 

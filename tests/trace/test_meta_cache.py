@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from inspector.hardware.platform import Platform, installed_torch
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
 from inspector.trace.tracer import Tracer
 
@@ -128,7 +128,7 @@ def test_nothing_that_ops_returned_outlives_the_tracer_unless_it_was_handed_in()
     """Two traces of one op: with results of their own, and with shared ones, where the second adds nothing."""
     before, shared, values = kept(), Results(), meta(3)
     for given, alive in ((None, 0), (None, 0), (shared, 1), (shared, 1)):
-        with Tracer(Platform(torch_version=installed_torch()), results=given) as tracer:
+        with Tracer(Platform(torch_version=find_installed_torch()), results=given) as tracer:
             torch.mul(values, 2.0)
         assert kept() > before
         del tracer

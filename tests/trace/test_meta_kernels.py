@@ -7,7 +7,7 @@ import torch
 import transformers
 
 import inspector
-from inspector.hardware.platform import Platform, installed_torch
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.trace.meta_kernels import META_KERNELS
 from tests.model.tiny import mixtral
 from tests.workloads.tracing import trace
@@ -43,7 +43,9 @@ def test_experts_take_the_op_that_transformers_chooses_for_the_gpu(capability: t
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(mixtral(), dtype=torch.bfloat16)
     tape = trace(
-        model, inspector.Recipe(seq_len=16), Platform(compute_capability=capability, torch_version=installed_torch())
+        model,
+        inspector.Recipe(seq_len=16),
+        Platform(compute_capability=capability, torch_version=find_installed_torch()),
     )
     grouped = {event.op for event in tape if "grouped_mm" in event.op}
     assert grouped - {"transformers.grouped_mm_fallback_backward.default"} == {op}

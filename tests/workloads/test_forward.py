@@ -12,7 +12,7 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 
 import inspector
-from inspector.hardware.platform import Platform, installed_torch
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Phase
 from inspector.trace.rules.any_device import as_on_a_device
@@ -63,7 +63,7 @@ def meta_passes(name: str, *, adapter: bool) -> list[int]:
     WORKLOAD.prepare(model, RECIPE)
     categories = categories_for(WORKLOAD, model)
     balances = loops_over_experts(base_model(model))
-    platform = Platform(torch_version=installed_torch())
+    platform = Platform(torch_version=find_installed_torch())
     tracer = Tracer(platform, None, categories, on_cuda=False, balances_experts=balances)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     batch = make_batch(model, "meta", tracer.shadows)

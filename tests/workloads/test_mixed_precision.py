@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import inspector
 from inspector.errors import UsageError
-from inspector.hardware.platform import Platform, installed_torch
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, EventKind, Phase
 from inspector.trace.rules import autocast
 from inspector.trace.rules.cuda import cuda_rules
@@ -23,7 +23,7 @@ from inspector.workloads.training.loops import plain_steps
 from tests.model.tiny import llama
 from tests.workloads.test_trainer_truth import our_events, trainer_events
 
-A100 = Platform(torch_version=installed_torch())
+A100 = Platform(torch_version=find_installed_torch())
 LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
 
 

@@ -35,7 +35,7 @@ TINY_LLAMA = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
 
 def files_of(model: str, **changes: Any) -> SourceFiles:
     """Return a model of the catalogue with changes to its configuration."""
-    files = catalogue.load(model)
+    files = catalogue.load_model(model)
     assert files is not None
     return SourceFiles(id=model, served_from=ServedFrom.LOCAL, config={**files.config, **changes})
 

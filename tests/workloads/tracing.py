@@ -6,7 +6,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from inspector.hardware.platform import Platform, platform_of
+from inspector.hardware.platform import Platform, build_platform
 from inspector.model.adapter.attach import detach_adapter
 from inspector.model.build import BuiltModel
 from inspector.model.census import assign_roles, count_base
@@ -33,4 +33,4 @@ def trace(model: Any, recipe: Recipe, platform: Platform | None = None) -> list[
     """Return the tape of a training step on a model, or on one with known roles."""
     known = model if isinstance(model, BuiltModel) else built(model)
     workload = load_workload(TRAINING)
-    return trace_run(workload, known, workload.resolve(known.model, recipe), platform or platform_of(None))
+    return trace_run(workload, known, workload.resolve(known.model, recipe), platform or build_platform(None))

@@ -17,7 +17,7 @@ from inspector.cli.options import FORMATS, Job, build_job, list_parameters_witho
 from inspector.cli.output import open_output
 from inspector.errors import UsageError
 from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
-from inspector.runtime.patches import replace_item, restoring
+from inspector.runtime.patches import replace_item, restore_changes
 
 if TYPE_CHECKING:
     from inspector.records.fit import Plan
@@ -82,7 +82,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
     from inspector.pipeline import plan as build_plan
     from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
 
-    with restoring(), show_progress(shown=job.progress, color=job.color) as progress:
+    with restore_changes(), show_progress(shown=job.progress, color=job.color) as progress:
         # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
         result = _name_options_in_plan(build_plan(job.request, quantities, progress))

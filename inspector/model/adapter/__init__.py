@@ -1,1 +1,1 @@
-"""PEFT configuration -> the model with its adapter, and what to say about it."""
+"""PEFT configuration -> the model with its adapter, and notices about it."""

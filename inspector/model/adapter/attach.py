@@ -38,7 +38,7 @@ from inspector.model.adapter.config import list_changed_fields
 from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.census import BaseCount, count_base
-from inspector.model.configuration import said
+from inspector.model.configuration import describe_error
 from inspector.model.skeleton import bound_modules
 from inspector.names import fold_names, near_names
 from inspector.records.model import AdapterFacts, MatchedNames
@@ -62,7 +62,7 @@ def attach_adapter(
 ) -> tuple[PeftModel, BaseCount]:
     """Return the model that `build` makes with the adapter attached, and the count of that same model before it.
 
-    `build` is called again when the first attempt failed half-way, since PEFT changes the model in place.
+    `build` is called again when the first attempt failed, since PEFT changes the model in place.
     `autocast_adapter_dtype` is that of `get_peft_model`.
     Raises UsageError when PEFT refuses (an unknown target) or would match a pattern for too long, UnsupportedModelError
     when the method needs real weights.
@@ -94,7 +94,7 @@ def attach_adapter(
             if "meta" not in str(error).lower():
                 raise _explain_refusal(model, config, error) from error
             cause = error
-        except Exception as error:  # 45 methods refuse in their own ways
+        except Exception as error:  # 45 methods raise any class
             raise _explain_refusal(model, config, error) from error
     raise _refuse_without_weights(method) from cause
 
@@ -103,7 +103,7 @@ def _follow_base_dtypes(model: PeftModel) -> None:
     """Give the adapter of each layer the dtype of its base, which PEFT does not do on meta.
 
     Elsewhere it moves an adapter to the device and the floating-point dtype of its layer, and then makes half precision
-    float32 unless told not to (tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`).
+    float32 by default (tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`).
     """
     for _, layer in find_adapted_layers(model):
         base = layer.get_base_layer()
@@ -113,14 +113,14 @@ def _follow_base_dtypes(model: PeftModel) -> None:
         if dtype is None or not dtype.is_floating_point:
             continue
         for name in (*layer.adapter_layer_names, *layer.other_param_names):
-            held = getattr(layer, name, None)
-            if isinstance(held, (nn.ModuleDict, nn.ParameterDict, BufferDict)) and model.active_adapter in held:
-                _cast(held[model.active_adapter], dtype)
+            parts = getattr(layer, name, None)
+            if isinstance(parts, (nn.ModuleDict, nn.ParameterDict, BufferDict)) and model.active_adapter in parts:
+                _cast(parts[model.active_adapter], dtype)
 
 
-def _cast(held: nn.Module | torch.Tensor, dtype: torch.dtype) -> None:
+def _cast(part: nn.Module | torch.Tensor, dtype: torch.dtype) -> None:
     """Cast what an adapter holds for one layer in place; integers stay what they are."""
-    for tensor in [held] if isinstance(held, torch.Tensor) else [*held.parameters(), *held.buffers()]:
+    for tensor in [part] if isinstance(part, torch.Tensor) else [*part.parameters(), *part.buffers()]:
         if tensor.dtype.is_floating_point:
             tensor.data = tensor.data.to(dtype)
 
@@ -149,7 +149,8 @@ def detach_adapter(model: PeftModel) -> PreTrainedModel:
         except Exception as error:  # not every method of PEFT can be unloaded
             method = _name_method(model.active_peft_config)
             raise UnsupportedModelError(
-                f"PEFT cannot take {method} off again ({said(error)}): pass the base model and the PEFT config."
+                f"PEFT cannot take {method} off again ({describe_error(error)}): pass the base model and the PEFT "
+                "config."
             ) from error
         return base
     if isinstance(copied.base_model, AdaptionPromptModel):
@@ -182,7 +183,7 @@ def measure_adapter_file(model: PeftModel) -> int | None:
         if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
             return None
         raise UsageError(
-            f"PEFT cannot save this adapter ({said(error)}); correct the adapter's configuration."
+            f"PEFT cannot save this adapter ({describe_error(error)}); correct the adapter's configuration."
         ) from error
     dtypes = {name: BY_TORCH_NAME[dtype_name(tensor.dtype)] for name, tensor in state.items()}
     entries = sorted(state.items(), key=lambda item: (-DTYPES.index(dtypes[item[0]]), item[0]))
@@ -241,7 +242,7 @@ class _StayOnMeta(TorchFunctionMode):
 
 
 def _make_all_on_meta(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
-    """Make whatever PEFT makes on meta."""
+    """Keep PEFT from allocating data inside the block: tensors that it creates are on the meta device."""
     context: contextlib.AbstractContextManager[Any] = accelerate.init_empty_weights(include_buffers=True)
     return context
 
@@ -326,7 +327,7 @@ def _explain_refusal(model: PreTrainedModel, config: PeftConfig, error: Exceptio
             f"{_name_method(config)} cannot adapt; name linear layers: {linears}."
         )
     return UsageError(
-        f"PEFT refuses {_name_method(config)} on {type(model).__name__} ({said(error)}); "
+        f"PEFT refuses {_name_method(config)} on {type(model).__name__} ({describe_error(error)}); "
         "correct the adapter's configuration."
     )
 

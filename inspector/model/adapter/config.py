@@ -20,7 +20,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 
 from inspector.errors import UsageError, one_line, quoted
-from inspector.model.configuration import said
+from inspector.model.configuration import describe_error
 from inspector.records.checks import describe_value
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
@@ -148,16 +148,16 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     notices = []
     if unknown:
         shown = ", ".join(one_line(field, 40) for field in unknown[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        remainder = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         message = (
-            f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: {shown}{more}. "
-            "If a newer PEFT wrote it, upgrade PEFT: the count may change."
+            f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: "
+            f"{shown}{remainder}. If a newer PEFT wrote it, upgrade PEFT: the count may change."
         )
         notices.append(Notice(code="peft-unknown-fields", message=message))
     try:
         config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
-        raise UsageError(f"PEFT refuses this {name} configuration ({said(error)}); correct it.") from error
+        raise UsageError(f"PEFT refuses this {name} configuration ({describe_error(error)}); correct it.") from error
     return config, notices
 
 

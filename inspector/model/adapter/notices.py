@@ -1,4 +1,4 @@
-"""What PEFT passes over in silence: names that hit nothing, copies made whole, layers and experts left out.
+"""What PEFT passes over without a warning: names that hit nothing, copies made whole, layers and experts left out.
 
 Each rule is one function from the attached model to at most one notice per finding; `collect_adapter_notices` runs them
 in the order in which a user should read them.
@@ -20,7 +20,7 @@ from inspector.errors import quoted
 from inspector.model.adapter.attach import find_adapted_layers, find_saved_modules
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.census import BaseCount
-from inspector.model.sizes import count_of
+from inspector.model.sizes import count_weights
 from inspector.names import fold_indices, fold_names, group_names, near_names
 from inspector.records.model import AdapterFacts, Role
 from inspector.records.notice import Notice
@@ -29,21 +29,21 @@ from inspector.units import format_count, format_share
 __all__ = ["collect_adapter_notices"]
 
 
-def collect_adapter_notices(model: PeftModel, asked: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
-    """Return what the user should know about the adapter that PEFT attached without a word."""
+def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
+    """Return what the user should know about the adapter that PEFT attached, of which PEFT itself warns of nothing."""
     return [
-        *_unmatched(model, facts),
-        *_nothing_trains(model),
-        *_saved_whole(model),
-        *_untied(model, base),
-        *_left_out_linears(model, asked),
-        *_partial_layers(model, asked),
-        *_unreached_experts(model, base),
-        *_unfrozen_base(base),
+        *_describe_unmatched(model, facts),
+        *_describe_nothing_trains(model),
+        *_describe_saved_whole(model),
+        *_describe_untied(model, base),
+        *_describe_left_out_linears(model, config),
+        *_describe_partial_layers(model, config),
+        *_describe_unreached_experts(model, base),
+        *_describe_unfrozen_base(base),
     ]
 
 
-def _unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
+def _describe_unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
     """Name each target and saved module that hit nothing, with what was probably meant."""
     base_model = model.get_base_model()
     leaves = {name.rpartition(".")[2] for name, _ in base_model.named_modules()}
@@ -58,18 +58,18 @@ def _unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
             yield Notice(code=code, message=message)
 
 
-def _nothing_trains(model: PeftModel) -> Iterator[Notice]:
+def _describe_nothing_trains(model: PeftModel) -> Iterator[Notice]:
     """Say when the adapter has no parameter to train."""
     if model.get_nb_trainable_parameters()[0] == 0:
         yield Notice(code="nothing-trains", message="Nothing trains: the adapter's configuration names no parameter.")
 
 
-def _saved_whole(model: PeftModel) -> Iterator[Notice]:
+def _describe_saved_whole(model: PeftModel) -> Iterator[Notice]:
     """Say what each module of modules_to_save adds, those of equal layers together: PEFT trains a whole copy of it."""
     trainable = model.get_nb_trainable_parameters()[0]
     saved = dict(find_saved_modules(model))
     for folded, names in group_names(saved):
-        size = sum(count_of(parameter) for name in names for parameter in _copies_of(saved[name]).parameters())
+        size = sum(count_weights(parameter) for name in names for parameter in _get_copies(saved[name]).parameters())
         what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
         message = (
             f"{what} trained and saved whole: {format_count(size)} parameters, "
@@ -78,7 +78,7 @@ def _saved_whole(model: PeftModel) -> Iterator[Notice]:
         yield Notice(code="saved-whole", message=message)
 
 
-def _untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
+def _describe_untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     """Say which weights are one tensor in the base and are adapted or copied on one side only."""
     wrappers = dict(find_saved_modules(model))
     for group in base.tied:
@@ -106,9 +106,9 @@ def _untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
             yield Notice(code="target-tied", message=message)
 
 
-def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
+def _describe_left_out_linears(model: PeftModel, config: PeftConfig) -> Iterator[Notice]:
     """Say which linear layers `all-linear` left without an adapter; the output head it leaves on purpose."""
-    if getattr(asked, "target_modules", None) != "all-linear":
+    if getattr(config, "target_modules", None) != "all-linear":
         return
     base_model = cast(PreTrainedModel, model.get_base_model())
     modules = list(base_model.named_modules())
@@ -124,7 +124,7 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     ]
     if not left:
         return
-    size = sum(count_of(parameter) for _, module in left for parameter in module.parameters())
+    size = sum(count_weights(parameter) for _, module in left for parameter in module.parameters())
     message = (
         f"all-linear left {len(left)} linear layers of {format_count(size)} parameters without an adapter: "
         f"{_join_names(fold_names(name for name, _ in left))}. Name them in `target_modules` to train them."
@@ -132,7 +132,7 @@ def _left_out_linears(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
     yield Notice(code="linear-left-out", message=message)
 
 
-def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
+def _describe_partial_layers(model: PeftModel, config: PeftConfig) -> Iterator[Notice]:
     """Say which targets hit some layers of a stack only."""
     adapted = [name for name, _ in find_adapted_layers(model)]
     stacks = {
@@ -142,7 +142,7 @@ def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
         if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
         if len(module) > 1 and not name.endswith("experts")
     }
-    targets = getattr(asked, "target_modules", None)
+    targets = getattr(config, "target_modules", None)
     kinds = sorted(targets) if isinstance(targets, (list, tuple, set)) else [None]
     for kind in kinds:
         hits = [name for name in adapted if kind is None or name == kind or name.endswith(f".{kind}")]
@@ -155,7 +155,7 @@ def _partial_layers(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]:
                 yield Notice(code="targets-partial", message=message)
 
 
-def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
+def _describe_unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     """Say when routed experts stay untouched because they are fused parameters, which no module name can target."""
     adapted = find_adapted_layers(model)
     if not adapted:  # prompt methods adapt no module
@@ -167,11 +167,11 @@ def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     reached = saved | {
         parameter
         for _, layer in adapted
-        for name, parameter in _base_layer(layer).named_parameters(recurse=False)
+        for name, parameter in _get_base_layer(layer).named_parameters(recurse=False)
         # A wrapper of one parameter leaves the others of its module alone.
         if parameter in experts and getattr(layer, "parameter_name", name) == name
     }
-    left = sum(count_of(parameter) for parameter in experts - reached)
+    left = sum(count_weights(parameter) for parameter in experts - reached)
     if not left:
         return
     message = (
@@ -181,21 +181,21 @@ def _unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
     yield Notice(code="experts-not-reached", message=message)
 
 
-def _unfrozen_base(base: BaseCount) -> Iterator[Notice]:
+def _describe_unfrozen_base(base: BaseCount) -> Iterator[Notice]:
     """Say when parameters of the base model train beside the adapter."""
-    size = sum(count_of(parameter) for parameter in base.roles if parameter.requires_grad)
+    size = sum(count_weights(parameter) for parameter in base.roles if parameter.requires_grad)
     if size:
         message = f"{format_count(size)} parameters of the base model are not frozen and train beside the adapter."
         yield Notice(code="base-unfrozen", message=message)
 
 
-def _base_layer(layer: BaseTunerLayer) -> nn.Module:
+def _get_base_layer(layer: BaseTunerLayer) -> nn.Module:
     """Return the module of the base model that an adapter layer wraps."""
     module: nn.Module = layer.get_base_layer()
     return module
 
 
-def _copies_of(wrapper: ModulesToSaveWrapper) -> nn.ModuleDict:
+def _get_copies(wrapper: ModulesToSaveWrapper) -> nn.ModuleDict:
     """Return the copies that a wrapper trains, one for each adapter."""
     copies: nn.ModuleDict = wrapper.modules_to_save
     return copies
@@ -207,12 +207,12 @@ def _are_apart(names: list[str], wrappers: Mapping[str, ModulesToSaveWrapper]) -
     copies = [
         (adapter, copy.get_parameter(own))
         for path, _, own in paths
-        for adapter, copy in _copies_of(wrappers[path]).items()
+        for adapter, copy in _get_copies(wrappers[path]).items()
     ]
     return len({(adapter, id(parameter)) for adapter, parameter in copies}) > len({adapter for adapter, _ in copies})
 
 
 def _join_names(names: list[str], most: int = 6) -> str:
     """Join names, saying how many were left out."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    remainder = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + remainder

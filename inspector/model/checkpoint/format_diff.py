@@ -2,7 +2,7 @@
 
 The float checkpoint of the model is what transformers would save of it: its own `revert_weight_conversion` takes the
 fused experts apart and renames them. Weights that the format packs are then replaced by its tensors. Shapes and sizes
-are compared; dtypes of the same size are not told apart, since a checkpoint may keep its scales in either half type.
+are compared; dtypes of the same size count as equal, since a checkpoint may keep its scales in either half type.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from transformers.pytorch_utils import Conv1D
 from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line
 from inspector.model.checkpoint.quantized import find_packed_weights, name_float
-from inspector.model.roles import expert_banks
+from inspector.model.roles import list_expert_banks
 from inspector.names import fold_names
-from inspector.quantization.formats import FORMATS, format_of
+from inspector.quantization.formats import FORMATS, find_format
 from inspector.quantization.layout import Format, Matrix, NoRuleError
 from inspector.records.checkpoint import FormatComparison, FormatDifference, StoredTensor
 from inspector.records.notice import Notice
@@ -52,7 +52,7 @@ def compare_with_format(
 
     `packed` are the names of the weights that are packed, where they are known already.
     """
-    method = format_of(config)
+    method = find_format(config)
     format_ = FORMATS.get(method)
     if format_ is None:
         return None
@@ -127,14 +127,14 @@ def _list_expected(model: PreTrainedModel, packed: set[str], config: Mapping[str
 def _find_inputs_first(model: PreTrainedModel) -> set[str]:
     """Return the names of the weights that have inputs before outputs: GPT-2's, and fused experts of some models."""
     names = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
-    for name, bank in expert_banks(model):
+    for name, bank in list_expert_banks(model):
         if getattr(bank, "is_transposed", False):
             names.update(f"{name}.{own}" for own, _ in bank.named_parameters(recurse=False))
     return names
 
 
 def _describe_matrix(tensor: Tensor, dtype: str, *, is_turned: bool) -> Matrix:
-    """Return the weight as the format sees it."""
+    """Return a weight as outputs by inputs, with one copy for each expert of a fused one."""
     rows, columns = tensor.shape[-2:]
     if is_turned:
         rows, columns = columns, rows
@@ -149,31 +149,31 @@ def _describe_stored(tensor: Tensor) -> StoredTensor:
 
 
 def _differ(expected: _Expected, stored: Mapping[str, StoredTensor], name: str) -> bool:
-    """Tell whether both sides have the name, in the same shape and size."""
-    there = stored.get(name)
+    """Tell whether a side lacks the name, or has it in another shape or size."""
+    actual = stored.get(name)
     if name in expected.varying:
-        return there is None
-    mine = expected.tensors.get(name)
-    return mine is None or there is None or (mine.shape, mine.bytes) != (there.shape, there.bytes)
+        return actual is None
+    wanted = expected.tensors.get(name)
+    return wanted is None or actual is None or (wanted.shape, wanted.bytes) != (actual.shape, actual.bytes)
 
 
 def _fold_differences(
     names: Iterable[str], expected: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor]
 ) -> tuple[FormatDifference, ...]:
-    """Put names together that differ alike."""
-    alike: dict[tuple[StoredTensor | None, StoredTensor | None], list[str]] = {}
+    """Group names whose expected and stored tensors are equal, with their layers folded."""
+    groups: dict[tuple[StoredTensor | None, StoredTensor | None], list[str]] = {}
     for name in names:
-        alike.setdefault((expected.get(name), stored.get(name)), []).append(name)
+        groups.setdefault((expected.get(name), stored.get(name)), []).append(name)
     return tuple(
         FormatDifference(
             names=tuple(fold_names(group)),
             tensors=len(group),
-            expected_dtype=mine.dtype if mine else None,
-            expected_shape=mine.shape if mine else None,
-            expected_bytes=mine.bytes * len(group) if mine else 0,
-            stored_dtype=there.dtype if there else None,
-            stored_shape=there.shape if there else None,
-            stored_bytes=there.bytes * len(group) if there else 0,
+            expected_dtype=wanted.dtype if wanted else None,
+            expected_shape=wanted.shape if wanted else None,
+            expected_bytes=wanted.bytes * len(group) if wanted else 0,
+            stored_dtype=actual.dtype if actual else None,
+            stored_shape=actual.shape if actual else None,
+            stored_bytes=actual.bytes * len(group) if actual else 0,
         )
-        for (mine, there), group in alike.items()
+        for (wanted, actual), group in groups.items()
     )

@@ -22,10 +22,10 @@ from inspector.compat.transformers import float32_modules_of
 from inspector.dtypes import BY_TORCH_NAME, dtype_name
 from inspector.errors import one_line, quoted
 from inspector.model.patterns import MatchCall, PatternError, check_patterns, is_plain
-from inspector.model.roles import expert_banks
+from inspector.model.roles import list_expert_banks
 from inspector.names import fold_names
 from inspector.quantization.compressed_tensors import is_ignored
-from inspector.quantization.formats import FORMATS, KNOWN, format_of, training_on
+from inspector.quantization.formats import FORMATS, KNOWN, find_format, find_training_support
 from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, Skips
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
@@ -51,8 +51,8 @@ _BY_COMPRESSED_TENSORS = MatchCall(function="match")
 
 def describe_stored(model: PreTrainedModel, config: Mapping[str, Any]) -> QuantizationFacts:
     """Describe a model in float whose checkpoint declares the quantization `config`."""
-    method = format_of(config)
-    trains, condition = training_on(config)
+    method = find_format(config)
+    trains, condition = find_training_support(config)
     facts = QuantizationFacts(
         method=one_line(method, 40) or "unnamed",
         source="checkpoint",
@@ -91,7 +91,7 @@ def describe_stored(model: PreTrainedModel, config: Mapping[str, Any]) -> Quanti
 
 def measure_stored(model: PreTrainedModel, weights: Container[str], packed: Iterable[Packed]) -> int | None:
     """Return the size of all tensors in a checkpoint of the model where `packed` stand for `weights`, where known."""
-    sizes = [each.stored_bytes for each in packed]
+    sizes = [matrix.stored_bytes for matrix in packed]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         return None
@@ -108,7 +108,7 @@ def name_float(dtype: torch.dtype) -> str:
 
 
 def _measure(parameter: Tensor) -> int:
-    """Return the bytes of a parameter in float."""
+    """Return the bytes of a parameter as it is before anything is packed."""
     return parameter.numel() * parameter.element_size()
 
 
@@ -134,7 +134,7 @@ def find_packed_weights(
         for name, module in model.named_modules():
             if type(module) in linear_types and is_converted(name):
                 yield f"{name}.weight", module.weight, [_describe_matrix(module)]
-    for name, bank in expert_banks(model):
+    for name, bank in list_expert_banks(model):
         if isinstance(bank, (nn.ModuleList, nn.ModuleDict)) or not is_converted(name):
             continue
         for own, parameter in bank.named_parameters(recurse=False):
@@ -164,12 +164,12 @@ def _choose_converted(model: PreTrainedModel, config: Mapping[str, Any], format_
     """Return what tells by its name whether a module is converted."""
     listed: Any = config.get(format_.skip_key, config.get("ignored_layers"))
     if listed is not None and not _are_names(listed):
-        raise NoRuleError(f"{format_.skip_key} is no list of names")
+        raise NoRuleError(f"{format_.skip_key} is not a list of names")
     check_listed(model, listed or [])
     if format_.skip_key == "ignore":
         return lambda name: not is_ignored(name, "Linear", listed)
     if format_.skip_key == "skip_modules":
-        ends = tuple(f".{each}" for each in (["lm_head"] if listed is None else listed))
+        ends = tuple(f".{name}" for name in (["lm_head"] if listed is None else listed))
         return lambda name: not f".{name}".endswith(ends)
     plain = None if listed is None else [name.removeprefix("re:") for name in listed]
     skipped = HfQuantizer.get_modules_to_not_convert(
@@ -181,7 +181,7 @@ def _choose_converted(model: PreTrainedModel, config: Mapping[str, Any], format_
         _check_calls(model, [(pattern, _BY_TRANSFORMERS)])
     only: Any = config.get("modules_in_block_to_quantize") if format_.in_blocks else None
     if only and not (isinstance(only, list) and all(_are_names(group) for group in only)):
-        raise NoRuleError("modules_in_block_to_quantize is no list of lists of names")
+        raise NoRuleError("modules_in_block_to_quantize is not a list of lists of names")
     chosen = tuple(f".{name}" for group in only for name in group) if only else None
 
     def is_converted(name: str) -> bool:
@@ -197,7 +197,7 @@ def _choose_converted(model: PreTrainedModel, config: Mapping[str, Any], format_
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
 
 
 def check_listed(model: nn.Module, names: Sequence[str]) -> None:

@@ -21,19 +21,19 @@ from torch import Tensor
 
 from inspector.dtypes import dtype_name
 from inspector.quantization.bitsandbytes.products import is_fused
-from inspector.runtime.patches import replace_item, restore_items_at_end, restoring
+from inspector.runtime.patches import replace_item, restore_changes, restore_items_at_end
 
 __all__ = [
     "BLOCK",
     "MatMul8bit",
     "QuantState",
+    "choose_products_for",
     "copy_tensor",
     "dequantize_4bit",
     "int8_vectorwise_dequant",
     "matmul_4bit",
-    "products_on",
     "quantize_4bit",
-    "shared_tables",
+    "renew_shared_tables",
 ]
 
 # Weights of one absmax, and absmax values of one second-level absmax (functional.py, quantize_4bit).
@@ -50,17 +50,17 @@ _GPU: dict[str, tuple[tuple[int, int], int]] = {"followed": ((8, 0), 108)}
 
 
 @contextlib.contextmanager
-def products_on(capability: tuple[int, int], multiprocessors: int) -> Iterator[None]:
+def choose_products_for(capability: tuple[int, int], multiprocessors: int) -> Iterator[None]:
     """Choose kernels as a GPU of this compute capability does inside the block."""
-    with restoring():
+    with restore_changes():
         replace_item(_GPU, "followed", (capability, multiprocessors))
         yield
 
 
 @contextlib.contextmanager
-def shared_tables() -> Iterator[None]:
+def renew_shared_tables() -> Iterator[None]:
     """Make the tables that weights share anew inside the block, as the first load of a process does."""
-    with restoring():
+    with restore_changes():
         restore_items_at_end(_TABLES)
         _TABLES.clear()
         yield
@@ -84,21 +84,21 @@ class QuantState:
         """Tell whether the scales are packed too."""
         return self.state2 is not None
 
-    def copied(self) -> QuantState:
+    def copy(self) -> QuantState:
         """Copy the state with its tensors, in the order of the library's attributes."""
         absmax, code = copy_tensor(self.absmax), copy_tensor(self.code)
         offset = None if self.offset is None else copy_tensor(self.offset)
-        state2 = None if self.state2 is None else self.state2.copied()
+        state2 = None if self.state2 is None else self.state2.copy()
         return replace(self, absmax=absmax, code=code, offset=offset, state2=state2)
 
-    def tensors(self) -> list[Tensor]:
-        """Return every tensor of the state."""
+    def list_tensors(self) -> list[Tensor]:
+        """Return the tensors of the state, those of packed scales included."""
         mine = [self.absmax, self.code, *([self.offset] if self.offset is not None else [])]
-        return [*mine, *(self.state2.tensors() if self.state2 is not None else [])]
+        return [*mine, *(self.state2.list_tensors() if self.state2 is not None else [])]
 
 
 def copy_tensor(tensor: Tensor) -> Tensor:
-    """Make what `copy.deepcopy` makes of a tensor: its storage, and one element that dies (torch/_tensor.py)."""
+    """Allocate what `copy.deepcopy` allocates: the copy, and one element that is freed at once (torch/_tensor.py)."""
     copied = torch.empty_like(tensor)
     element = torch.empty((), dtype=tensor.dtype, device=tensor.device)
     del element

@@ -69,11 +69,11 @@ class Params4bit(nn.Parameter):
 
     def state_tensors(self) -> list[Tensor]:
         """Return the tensors that belong to the packed weight."""
-        return self.quant_state.tensors() if self.quant_state is not None else []
+        return self.quant_state.list_tensors() if self.quant_state is not None else []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Params4bit:
         """Copy the state and then the weight, which PEFT does to look at a layer apart."""
-        state = None if self.quant_state is None else self.quant_state.copied()
+        state = None if self.quant_state is None else self.quant_state.copy()
         copied = Params4bit(copy_tensor(self.data), self.requires_grad)
         copied.__dict__.update(self.__dict__)
         copied.quant_state = state
@@ -159,7 +159,7 @@ class Linear4bit(nn.Linear):
         own = {name: value for name, value in self.__dict__.items() if name != _HELD}
         copied.__dict__.update(copy.deepcopy(own, memo))
         if self.weight.quant_state is not None:
-            copied.__dict__[_HELD] = self.weight.quant_state.copied()
+            copied.__dict__[_HELD] = self.weight.quant_state.copy()
         return copied
 
     def forward(self, x: Tensor) -> Tensor:

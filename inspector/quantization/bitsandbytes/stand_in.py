@@ -16,9 +16,9 @@ from types import ModuleType
 import transformers.integrations.bitsandbytes as integration
 
 from inspector.quantization.bitsandbytes import functional, modules
-from inspector.runtime.patches import call_at_end, replace_item, restoring
+from inspector.runtime.patches import call_at_end, replace_item, restore_changes
 
-__all__ = ["bitsandbytes_stand_in"]
+__all__ = ["stand_in_for_bitsandbytes"]
 
 _NAME = "bitsandbytes"
 _QUESTIONS = ("is_bnb_available", "is_bnb_4bit_available")
@@ -27,19 +27,19 @@ _COPIES: dict[str, ModuleType] = {}
 
 
 @contextlib.contextmanager
-def bitsandbytes_stand_in() -> Iterator[None]:
-    """Stand in for bitsandbytes inside the block."""
-    with restoring():
-        stand_in = _stand_in()
+def stand_in_for_bitsandbytes() -> Iterator[None]:
+    """Let transformers and PEFT import the stand-in as `bitsandbytes` inside the block."""
+    with restore_changes():
+        stand_in = _build_stand_in()
         replace_item(sys.modules, _NAME, stand_in)
         replace_item(vars(integration), "bnb", stand_in)
-        asked = [name for name, module in sys.modules.items() if name.startswith("peft.") and module is not None]
-        for name in asked:
+        of_peft = [name for name, module in sys.modules.items() if name.startswith("peft.") and module is not None]
+        for name in of_peft:
             values = vars(sys.modules[name])
             for question in _QUESTIONS:
                 if question in values:
-                    replace_item(values, question, _yes)
-        before = _layer_modules()
+                    replace_item(values, question, _report_available)
+        before = _list_layer_modules()
         call_at_end(_put_layers_back, before)
         for name in before:
             del sys.modules[name]
@@ -49,7 +49,7 @@ def bitsandbytes_stand_in() -> Iterator[None]:
 
 def _put_layers_back(before: dict[str, ModuleType]) -> None:
     """Keep what PEFT has defined on the stand-in apart from what it has defined on the library, if that is there."""
-    for name, module in _layer_modules().items():
+    for name, module in _list_layer_modules().items():
         if module is not before.get(name):
             _COPIES[name] = module
     for name in _COPIES.keys() - before.keys():
@@ -60,7 +60,7 @@ def _put_layers_back(before: dict[str, ModuleType]) -> None:
         vars(sys.modules[name.rpartition(".")[0]])["bnb"] = module
 
 
-def _layer_modules() -> dict[str, ModuleType]:
+def _list_layer_modules() -> dict[str, ModuleType]:
     """Return PEFT's modules on bitsandbytes that are imported."""
     return {
         name: module
@@ -69,13 +69,13 @@ def _layer_modules() -> dict[str, ModuleType]:
     }
 
 
-def _yes() -> bool:
-    """Say that the library is there."""
+def _report_available() -> bool:
+    """Answer that bitsandbytes is installed."""
     return True
 
 
-def _stand_in() -> ModuleType:
-    """Return a module called bitsandbytes."""
+def _build_stand_in() -> ModuleType:
+    """Return a module called bitsandbytes, with the names that transformers and PEFT read of it."""
     module = ModuleType(_NAME)
     module.__spec__ = ModuleSpec(_NAME, None)
     functions = ModuleType(f"{_NAME}.functional")

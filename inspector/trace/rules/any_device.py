@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inspector.compat.torch import dispatcher_rules
-from inspector.runtime.patches import replace_attribute, restoring
+from inspector.runtime.patches import replace_attribute, restore_changes
 
 __all__ = ["as_on_a_device"]
 
@@ -20,7 +20,7 @@ __all__ = ["as_on_a_device"]
 @contextlib.contextmanager
 def as_on_a_device() -> Iterator[None]:
     """Let meta tensors go the ways of tensors with data inside the block."""
-    with restoring():
+    with restore_changes():
         library = dispatcher_rules("aten")
         library.impl("one_hot", _one_hot, "AutogradMeta")
         replace_attribute(PreTrainedModel, "warn_if_padding_and_no_attention_mask", _look_for_padding)

@@ -32,7 +32,7 @@ from inspector.compat.torch import (
     set_key_excluded,
     set_key_included,
 )
-from inspector.runtime.patches import call_at_end, replace_attribute, restoring
+from inspector.runtime.patches import call_at_end, replace_attribute, restore_changes
 
 __all__ = ["FLOAT32", "FLOAT32_RESULT", "LOWER_PRECISION", "WIDEST", "autocast_for_meta", "autocast_rules"]
 
@@ -74,7 +74,7 @@ WIDEST = (
 def autocast_rules() -> Iterator[None]:
     """Make meta tensors follow CUDA's autocast inside the block, wherever autocast is on."""
     key = autocast_key()
-    with restoring():
+    with restore_changes():
         library, others = dispatcher_rules("aten"), dispatcher_rules("_")
         others.fallback(torch.library.fallthrough_kernel, key)
         casts = _Casts()
@@ -115,7 +115,7 @@ def autocast_for_meta() -> Iterator[None]:
         make(self, "cuda", dtype, False, cache_enabled)
         self._enabled = enabled
 
-    with restoring():
+    with restore_changes():
         replace_attribute(torch.autocast, "__init__", make_for_cuda)
         for module, name in (
             (torch, "is_autocast_enabled"),

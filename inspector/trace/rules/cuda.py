@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inspector.compat.torch import dispatcher_rules
 from inspector.hardware.platform import Platform
-from inspector.runtime.patches import restoring
+from inspector.runtime.patches import restore_changes
 from inspector.trace.rules.autocast import autocast_for_meta
 from inspector.trace.rules.foreach import foreach_as_on_cuda
 from inspector.trace.rules.sdpa import Attention
@@ -36,7 +36,7 @@ def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]
     }
     if platform.compute_capability < (8, 0) and hasattr(torch.ops.transformers, "grouped_mm_fallback"):
         rules["_grouped_mm"] = _grouped_mm
-    with restoring():
+    with restore_changes():
         # Replacing a kernel is the purpose here; torch warns about it once for each op.
         library = dispatcher_rules("aten")
         for name, rule in rules.items():

@@ -23,7 +23,7 @@ from torch import Tensor
 from inspector.compat.transformers import attention_of, compatible_flash_implementations, flash_attention_names
 from inspector.errors import UsageError, one_line
 from inspector.hardware.platform import Platform
-from inspector.runtime.patches import replace_item, restoring
+from inspector.runtime.patches import replace_item, restore_changes
 from inspector.trace.kernels.attention import flash_splits
 
 __all__ = ["FLASH_ATTENTION_2", "flash_attention_package", "use_attention"]
@@ -45,7 +45,7 @@ def flash_attention_package(platform: Platform, attention: str | None) -> Iterat
             f"flash_attention_2 runs on compute capability 8.0 (Ampere) and newer, and this GPU has {major}.{minor}; "
             f"{_INSTEAD}."
         )
-    with restoring():
+    with restore_changes():
         for namespace, values in _replaced(platform):
             for name, value in values.items():
                 if name in namespace:

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from inspector.compat.torch import foreach_device_functions
-from inspector.runtime.patches import replace_attribute, restoring
+from inspector.runtime.patches import replace_attribute, restore_changes
 
 __all__ = ["foreach_as_on_cuda"]
 
@@ -21,7 +21,7 @@ __all__ = ["foreach_as_on_cuda"]
 @contextlib.contextmanager
 def foreach_as_on_cuda() -> Iterator[None]:
     """Let torch choose foreach and fused implementations for meta tensors as it does for CUDA."""
-    with restoring():
+    with restore_changes():
         for module, name in foreach_device_functions():
             replace_attribute(module, name, _with_meta(getattr(module, name)))
         yield

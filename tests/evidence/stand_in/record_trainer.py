@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from inspector.measure.loading import load_on
+from inspector.measure.loading import load_model
 from tests.evidence.truth.trainer_rows import build
 from tests.workloads.tracing import built
 
@@ -64,7 +64,7 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     )
     tokens = [1] * length
     model = build(row)
-    load_on(built(model), torch.device("cuda"))
+    load_model(built(model), torch.device("cuda"))
     transformers.Trainer(
         model=model,
         args=arguments,

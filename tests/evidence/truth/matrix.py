@@ -209,7 +209,7 @@ ROWS = (
 
 def cut(model: str, layers: int, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the configuration of a catalogue model with its first layers alone, `stored` in quantized form."""
-    files = catalogue.load(model)
+    files = catalogue.load_model(model)
     assert files is not None, model
     config: dict[str, Any] = json.loads(json.dumps(dict(files.config)))
     inner = next((config[key] for key in ("text_config", "llm_config") if key in config), config)

@@ -24,7 +24,7 @@ from inspector.predict import Prediction, Predictor
 from inspector.records.tape import Category, Event, Phase
 from inspector.records.workload import WorkloadInfo
 from inspector.resolve import ResolvedRun, resolve_run
-from inspector.runtime.process import exclusive_process
+from inspector.runtime.process import reserve_process
 from inspector.trace.rules.cuda import cuda_rules
 from inspector.trace.tracer import Tracer
 from inspector.workloads.loading import list_in_load_order
@@ -45,7 +45,7 @@ def predicted(name: str, group: str) -> Timeline:
 def predict_timeline(row: Measured) -> Timeline:
     """Return the timeline that is predicted for a row, which need not be one of the records."""
     # As the pipeline traces: a collection in the middle of a step would end what only a cycle keeps alive.
-    with exclusive_process():
+    with reserve_process():
         gc.collect()
         if row.harness == "peft method_comparison":
             run = _resolve(row, TRAINING)

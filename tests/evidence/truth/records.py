@@ -102,7 +102,7 @@ class Measured:
             config = cut(name, self.record["layers"], self.record.get("stored"))
         if config is not None:
             return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=config)
-        files = catalogue.load(name)
+        files = catalogue.load_model(name)
         assert files is not None, f"{name} is not in the catalogue, and its record has no config"
         return files
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.hardware.catalogue import find
+from inspector.hardware.catalogue import find_gpu
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
 from inspector.memory.verdict import overhead, usable_bytes, verdict
@@ -65,12 +65,12 @@ def test_it_stops_where_the_real_allocator_stops_and_runs_where_that_runs(tape: 
 @pytest.mark.filterwarnings("ignore")
 def test_a_card_of_48_gb_has_12_gb_to_spare_and_one_of_24_gb_does_not_load_it(tape: Sequence[Event]) -> None:
     replays = Replays.of(tape)
-    large, small = (verdict(find(name).gpu, replays) for name in ("l40s", "rtx 4090"))
+    large, small = (verdict(find_gpu(name).gpu, replays) for name in ("l40s", "rtx 4090"))
     assert (large.fits, large.headroom_bytes) == (True, large.usable_bytes - PEAK_RESERVED)
     assert large.headroom_bytes == 12_860_784_640
     assert (small.fits, small.headroom_bytes) == (False, small.usable_bytes - PEAK_ALLOCATED)
     assert small.headroom_bytes == -7_192_462_848
-    gpu = find("rtx 4090").gpu
+    gpu = find_gpu("rtx 4090").gpu
     limit = usable_bytes(gpu, overhead(gpu).bytes)
     stopped = fold(tape, limit_bytes=limit).ran_out
     assert stopped is not None

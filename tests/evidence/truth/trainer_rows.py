@@ -17,7 +17,7 @@ __all__ = ["build"]
 
 def build(row: dict[str, Any]) -> nn.Module:
     """Build the model of a row."""
-    files = catalogue.load(row["model"])
+    files = catalogue.load_model(row["model"])
     assert files is not None
     config = transformers.AutoConfig.for_model(**files.config)
     config.num_hidden_layers = row["layers"]

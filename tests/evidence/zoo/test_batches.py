@@ -19,7 +19,7 @@ WITHOUT_LOSS = {"BAAI/bge-m3", "facebook/bart-large", "sentence-transformers/all
 LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
 
 
-@pytest.mark.parametrize("name", catalogue.ids())
+@pytest.mark.parametrize("name", catalogue.list_ids())
 def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
     model = count_model(Request(model=name, offline=True), locate(name, revision=None, offline=True))[1]
     assert model is not None

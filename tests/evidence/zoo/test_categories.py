@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from inspector.errors import UsageError
-from inspector.hardware.platform import Platform, installed_torch
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.model.build import BuiltModel, build_whole, count_model
 from inspector.records.model import Role
 from inspector.records.request import Request
@@ -26,7 +26,7 @@ LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
 
 def load(built: BuiltModel) -> dict[Category, int]:
     """Return the bytes of every category that live when the model is loaded, as they were asked for."""
-    tracer = Tracer(Platform(torch_version=installed_torch()))
+    tracer = Tracer(Platform(torch_version=find_installed_torch()))
     for _, tensor, category in list_in_load_order(built):
         tracer.hold([tensor], category)
     sizes: Counter[Category] = Counter()
@@ -68,7 +68,7 @@ def assert_routes_agree(request: Request, files: Any = None) -> dict[Category, i
 
 
 @pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
-@pytest.mark.parametrize("name", catalogue.ids())
+@pytest.mark.parametrize("name", catalogue.list_ids())
 def test_the_breakdown_of_a_loaded_catalogue_entry_is_its_census(name: str, peft: dict[str, Any] | None) -> None:
     files = locate(name, revision=None, offline=True)
     assert files is not None

@@ -18,7 +18,7 @@ import inspector
 from inspector.source import catalogue
 
 adapter = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
-for name in catalogue.ids():
+for name in catalogue.list_ids():
     inspector.inspect(name, offline=True, count_only=True)
     if name in ("moonshotai/Kimi-K2-Instruct", "meta-llama/Meta-Llama-3.1-405B", "deepseek-ai/DeepSeek-V3"):
         inspector.inspect(name, peft=adapter, offline=True)

@@ -31,10 +31,10 @@ from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import Mark, begin, call_at_end, restore
 from inspector.trace.categories import Categories
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
-from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
+from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
-from inspector.trace.rules.moe_routing import balanced_choice
+from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -52,8 +52,8 @@ class _Op:
 
     name: str
     result: Callable[..., Any]
-    makes_its_results: bool
-    changes_lists_alone: bool
+    returns_new_tensors: bool
+    only_changes_lists: bool
     kernel: Kernel | None
     takes_workspace: bool
 
@@ -69,8 +69,8 @@ def _look_up(func: Any) -> _Op:
         _Op(
             name=str(func),
             result=META_KERNELS.get(func, func),
-            makes_its_results=makes_its_results(func),
-            changes_lists_alone=changes_lists_alone(func),
+            returns_new_tensors=returns_new_tensors(func),
+            only_changes_lists=only_changes_lists(func),
             kernel=KERNELS.get(func),
             takes_workspace=func in WORKSPACE_OPS,
         ),
@@ -128,12 +128,12 @@ class Tracer(TorchDispatchMode):
 
     def hold(self, tensors: Iterable[Tensor], category: Category, module: str = "") -> None:
         """Say what the blocks of these tensors are for and whose; blocks that are not known yet are allocated now."""
-        with self.at(module):
+        with self.attribute_to(module):
             for tensor in tensors:
                 self._categories.assign(self._see(tensor, "load"), category, tensor)
 
     @contextlib.contextmanager
-    def at(self, module: str) -> Iterator[None]:
+    def attribute_to(self, module: str) -> Iterator[None]:
         """Say whose blocks are made inside the block."""
         self._modules.append(module)
         try:
@@ -173,7 +173,7 @@ class Tracer(TorchDispatchMode):
             result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
-        elif self._balances_experts and (choice := balanced_choice(func, args, result)):
+        elif self._balances_experts and (choice := balance_choice(func, args, result)):
             self.shadows.set(*choice)
         name = op.name
         if func in _INDEXING and current_autograd_node() is None:
@@ -189,9 +189,9 @@ class Tracer(TorchDispatchMode):
 
     def _run_op(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an op returns."""
-        if op.changes_lists_alone and args[0] and args[0][0].is_meta:
+        if op.only_changes_lists and args[0] and args[0][0].is_meta:
             return None
-        if op.makes_its_results:
+        if op.returns_new_tensors:
             return self._results.run(func, op.result, args, kwargs)
         return op.result(*args, **kwargs)
 

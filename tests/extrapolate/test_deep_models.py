@@ -138,7 +138,7 @@ def test_the_tape_of_checkpointed_quantized_weights_is_extrapolated_but_for_the_
     tape = whole_tape(asked)
     assert len(prediction.template.traced) < len(tape)
     assert_same(with_sorted_frees(prediction.tape), with_sorted_frees(tape))
-    whole = Replays.of(tape).unlimited
+    whole = Replays.from_tape(tape).unlimited
     assert prediction.replays.unlimited == whole
 
 

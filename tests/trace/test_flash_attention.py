@@ -16,8 +16,8 @@ from transformers import modeling_flash_attention_utils, modeling_utils
 import inspector
 from inspector.hardware.platform import Platform, installed_torch
 from inspector.records.tape import Category, EventKind, Phase
-from inspector.trace.kernels.attention import flash_splits
-from inspector.trace.rules.flash_attn import flash_attention_package, use_attention
+from inspector.trace.kernels.attention import count_flash_splits
+from inspector.trace.rules.flash_attn import provide_flash_attention, use_attention
 from inspector.trace.tracer import Tracer
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import meta_step, real_step
@@ -30,7 +30,7 @@ META = torch.device("meta")
 def allocations(q: torch.Tensor, k: torch.Tensor, starts: torch.Tensor | None = None) -> dict[Phase, list[int]]:
     """Return what attention of q on k allocates, forward and backward, without the gradient that comes in."""
     out: Any = None
-    with flash_attention_package(A100, FLASH):
+    with provide_flash_attention(A100, FLASH):
         functions, *_ = modeling_flash_attention_utils.lazy_import_flash_attention(FLASH)
         tracer = Tracer(A100, on_cuda=False)
         tracer.hold([q, k], Category.INPUTS)
@@ -103,7 +103,7 @@ def test_packed_rows_take_what_mha_varlen_fwd_and_mha_varlen_bwd_do() -> None:
     ],
 )
 def test_few_blocks_are_split_over_the_keys(batch_heads: int, rows: int, keys: int, size: int, splits: int) -> None:
-    assert flash_splits(A100, batch_heads, rows, keys, size) == splits
+    assert count_flash_splits(A100, batch_heads, rows, keys, size) == splits
 
 
 def test_splits_accumulate_in_float32_while_the_kernel_runs() -> None:
@@ -137,7 +137,7 @@ def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: boo
         return model, {"input_ids": ids, "labels": ids, **({"attention_mask": mask.to(device)} if padded else {})}
 
     # oneDNN's products of bfloat16 take memory of their own.
-    with flash_attention_package(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):
+    with provide_flash_attention(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):
         real, inside = real_step(build)
         meta = meta_step(build, values=build("cpu")[1])
     # Summing the boolean mask of 48 positions copies it into int32 (ReduceOpsUtils.h), once a layer.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inspector.hardware.platform import Platform, installed_torch
-from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
+from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.tracer import Tracer
 
 aten = torch.ops.aten
@@ -46,7 +46,7 @@ CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
 def test_the_second_call_returns_what_the_first_returned(name: str) -> None:
     """In memory of its own each time."""
     func, args, kwargs = CALLS[name]
-    assert makes_its_results(func)
+    assert returns_new_tensors(func)
     results = Results()
     first, second = (results.run(func, func, args, kwargs) for _ in range(2))
     assert layouts(first) == layouts(second) == layouts(func(*args, **kwargs))
@@ -84,10 +84,10 @@ def test_a_tensor_on_the_cpu_goes_the_whole_way() -> None:
 
 def test_which_ops_are_known_by_their_schema() -> None:
     """Views and in-place ops are not; foreach ops in place change the tensors of their lists and return nothing."""
-    assert not makes_its_results(aten.view.default)
-    assert not makes_its_results(aten.add_.Tensor)
-    assert changes_lists_alone(aten._foreach_mul_.Scalar)
-    assert not changes_lists_alone(aten._foreach_mul.Scalar)
+    assert not returns_new_tensors(aten.view.default)
+    assert not returns_new_tensors(aten.add_.Tensor)
+    assert only_changes_lists(aten._foreach_mul_.Scalar)
+    assert not only_changes_lists(aten._foreach_mul.Scalar)
 
 
 def test_another_default_dtype_is_another_question() -> None:

@@ -17,7 +17,7 @@ from inspector.errors import UsageError
 from inspector.records.memory import RunMemory
 from inspector.records.optimizer_names import FAMILIES, OF_OTHER_PACKAGES, OPTIMIZERS, parse_optim_args
 from inspector.records.tape import Category, Event, EventKind, Phase
-from inspector.workloads.training.optimizers import class_and_arguments
+from inspector.workloads.training.optimizers import find_class_and_arguments
 from tests.model.tiny import llama
 from tests.workloads.tracing import trace
 
@@ -214,7 +214,7 @@ def test_every_name_of_transformers_is_known_or_refused_by_its_package() -> None
 @pytest.mark.parametrize("name", [*FAMILIES["torch"], *FAMILIES["transformers"]])
 def test_the_class_and_its_arguments_are_those_of_the_trainer(name: str, tmp_path: Path) -> None:
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim=name)
-    assert class_and_arguments(name) == transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
+    assert find_class_and_arguments(name) == transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_the_class_and_its_arguments_are_those_of_the_trainer(name: str, tmp_pat
 def test_optim_args_are_read_as_the_trainer_reads_them(name: str, text: str, tmp_path: Path) -> None:
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim=name, optim_args=text)
     _, expected = transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
-    assert {**class_and_arguments(name)[1], **parse_optim_args(name, text)} == expected
+    assert {**find_class_and_arguments(name)[1], **parse_optim_args(name, text)} == expected
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_the_traced_process_is_left_as_it_was() -> None:
             transformers.MambaConfig(
                 architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=1, vocab_size=32
             ),
-            "MambaMixer goes through each row position by position",
+            "MambaMixer goes through each sequence position by position",
         ),
         (transformers.ResNetConfig(architectures=["ResNetForImageClassification"]), "how large its images are"),
         (

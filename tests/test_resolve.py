@@ -12,7 +12,7 @@ from inspector.records.recipe import Recipe
 from inspector.resolve import find_allocator_settings, settle_recipe
 
 
-def test_reentrant_is_a_way_of_checkpointing() -> None:
+def test_reentrant_alone_turns_gradient_checkpointing_on() -> None:
     with pytest.raises(UsageError, match="add `gradient_checkpointing`"):
         settle_recipe(Recipe(use_reentrant=True))
     assert settle_recipe(Recipe(use_reentrant=True, gradient_checkpointing=True)).use_reentrant
@@ -44,13 +44,13 @@ def test_what_is_asked_for_goes_before_the_environment_and_the_name_for_cuda_bef
 
 
 @pytest.mark.parametrize("text", [None, "", "expandable_segments:False", "garbage_collection_threshold:0.8"])
-def test_defaults_are_not_told(text: str | None) -> None:
+def test_allocator_settings_equal_to_the_defaults_are_left_out_of_the_recipe(text: str | None) -> None:
     settings, recipe = find_allocator_settings(Recipe(alloc_conf=text), {})
     assert settings == AllocatorSettings()
     assert recipe.alloc_conf is None
 
 
-def test_a_bad_value_names_where_it_stands() -> None:
+def test_an_error_names_where_a_bad_allocator_setting_stands() -> None:
     with pytest.raises(UsageError, match=r"^PYTORCH_ALLOC_CONF: unknown allocator setting 'x'"):
         find_allocator_settings(Recipe(), {"PYTORCH_ALLOC_CONF": "x:1"})
     with pytest.raises(UsageError, match=r"^`alloc_conf`: .* at least 20, not 1"):

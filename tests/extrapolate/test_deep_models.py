@@ -182,7 +182,7 @@ def test_an_adapter_that_counts_layers_is_extrapolated_from_three() -> None:
     assert_same(prediction.tape, whole_tape(asked))
 
 
-def test_of_an_encoder_and_its_decoder_only_one_is_extrapolated() -> None:
+def test_one_stack_alone_is_extrapolated_of_an_encoder_and_its_decoder() -> None:
     """Were both to grow, the decoder's layers in a list would read as the encoder's that follow."""
     check(request("google/flan-t5-base", FULL))
 

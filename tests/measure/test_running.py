@@ -113,7 +113,7 @@ def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adap
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_whoever_watches_is_told_of_every_phase() -> None:
+def test_a_running_step_reports_every_phase_to_its_callback() -> None:
     watcher = Noted()
     recipe = dataclasses.replace(RECIPE, gradient_accumulation=2)
     run_on(load_workload(TRAINING), built(build("meta", "llama")[0]), recipe, torch.device("cpu"), watcher)

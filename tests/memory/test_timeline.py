@@ -271,7 +271,9 @@ def test_parts_add_up_at_every_event(tape: list[Event], expandable: bool) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(tape=tapes(), limit_bytes=st.none() | st.integers(0, 400 * MIB), expandable=st.booleans())
-def test_watching_a_replay_changes_nothing_of_it(tape: list[Event], limit_bytes: int | None, expandable: bool) -> None:
+def test_watching_a_replay_leaves_its_peaks_and_its_failure_unchanged(
+    tape: list[Event], limit_bytes: int | None, expandable: bool
+) -> None:
     """The timeline and the replay that nothing watches have the same peaks and the same failure."""
     options = AllocatorSettings(expandable_segments=expandable)
     timeline = fold(tape, options, limit_bytes=limit_bytes)
@@ -283,7 +285,7 @@ def test_watching_a_replay_changes_nothing_of_it(tape: list[Event], limit_bytes:
 
 @settings(max_examples=50, deadline=None)
 @given(tape=tapes())
-def test_freeing_everything_leaves_nothing(tape: list[Event]) -> None:
+def test_freeing_every_block_leaves_nothing_allocated(tape: list[Event]) -> None:
     """Allocated returns to 0, and reserved after the cache is emptied."""
     live = {event.block for event in tape if event.kind is EventKind.ALLOCATE}
     live -= {event.block for event in tape if event.kind is EventKind.FREE}

@@ -46,7 +46,7 @@ def fragmented() -> Tape:
         (0, -60),
     ],
 )
-def test_cached_blocks_are_released_before_a_step_is_said_not_to_fit(usable: int, headroom: int) -> None:
+def test_cached_blocks_are_released_before_a_verdict_says_that_a_step_does_not_fit(usable: int, headroom: int) -> None:
     """A reserved peak above the card's memory is no verdict, and a shortfall counts from the allocated peak."""
     result = judged(cached(), usable * MIB)
     assert (result.fits, result.headroom_bytes) == (headroom >= 0, headroom * MIB)
@@ -74,7 +74,7 @@ def test_a_context_larger_than_the_memory_leaves_nothing() -> None:
     assert find_usable_bytes(made_gpu(10 * MIB), 11 * MIB) == 0
 
 
-def test_of_a_total_of_the_driver_some_is_out_of_reach() -> None:
+def test_part_of_the_total_memory_that_a_driver_reports_is_out_of_reach() -> None:
     """Torch sees less than nvidia-smi prints, and the verdict says what was taken for it."""
     gpu = made_gpu(1000 * MIB, context_bytes=48 * MIB, figure=MemoryFigure.DRIVER)
     assert DRIVER_RESERVE_BYTES == 652 * MIB
@@ -97,7 +97,7 @@ def test_a_context_that_was_not_measured_is_the_largest_known_of_the_architectur
         assert (any_card.bytes, "any card" in any_card.source, "other" in any_card.source) == (300, True, True)
 
 
-def test_what_is_assumed_of_a_card_is_said() -> None:
+def test_a_verdict_lists_what_is_assumed_of_a_card() -> None:
     """An MI300X has no CUDA and no measured context; a T4 has both."""
     tape = cached()
     t4, mi300x = (judge_fit(find(name).gpu, Replays.from_tape(tape.events)) for name in ("t4", "mi300x"))

@@ -155,7 +155,7 @@ def test_an_interrupt_anywhere_leaves_the_process_as_it_was(
     assert inspect() == first
 
 
-def test_a_plan_leaves_the_environment_as_it_was() -> None:
+def test_an_interrupted_plan_leaves_the_environment_as_it_was() -> None:
     """It hides the GPUs from the processes that it forks."""
     before = dict(os.environ)
     assert run("plan", SMALL, "--offline", "--gpu", "h100", "--fit", "none").code == 0

@@ -58,7 +58,7 @@ def heads(*shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.bfloat16, device=META, requires_grad=True)
 
 
-def test_rows_of_one_length_take_what_mha_fwd_and_mha_bwd_do() -> None:
+def test_sequences_of_one_length_take_what_mha_fwd_and_mha_bwd_take() -> None:
     seen = allocations(heads(16, 300, 8, 64), heads(16, 300, 2, 64))
     # 16 x 8 x 5 blocks of 64 rows keep 216 slots busy: no splits. Output, row sums, state; then the gradient given.
     out, sums = 16 * 300 * 8 * 64 * 2, 16 * 8 * 300 * 4
@@ -69,7 +69,7 @@ def test_rows_of_one_length_take_what_mha_fwd_and_mha_bwd_do() -> None:
     assert seen[Phase.BACKWARD][:7] == [out, own, own, *kernel]
 
 
-def test_heads_are_padded_to_8_and_float32_accumulators_to_32_or_64() -> None:
+def test_flash_attention_pads_heads_to_8_and_float32_accumulators_to_32_or_64() -> None:
     seen = allocations(heads(16, 128, 16, 100), heads(16, 128, 16, 100))
     padded, sums = 16 * 128 * 16 * 104 * 2, 16 * 16 * 128 * 4
     assert seen[Phase.FORWARD][:6] == [padded, padded, padded, padded, sums, 16]
@@ -80,7 +80,7 @@ def test_heads_are_padded_to_8_and_float32_accumulators_to_32_or_64() -> None:
     assert 16 * 128 * 16 * 192 * 4 in wide[Phase.BACKWARD]
 
 
-def test_packed_rows_take_what_mha_varlen_fwd_and_mha_varlen_bwd_do() -> None:
+def test_packed_sequences_take_what_mha_varlen_fwd_and_mha_varlen_bwd_take() -> None:
     starts = torch.empty(4, dtype=torch.int32, device=META)
     seen = allocations(heads(1000, 8, 64), heads(1000, 8, 64), starts)
     out = 1000 * 8 * 64 * 2
@@ -102,7 +102,9 @@ def test_packed_rows_take_what_mha_varlen_fwd_and_mha_varlen_bwd_do() -> None:
         (1, 64, 1024, 256, 16),
     ],
 )
-def test_few_blocks_are_split_over_the_keys(batch_heads: int, rows: int, keys: int, size: int, splits: int) -> None:
+def test_flash_attention_splits_few_blocks_over_the_keys(
+    batch_heads: int, rows: int, keys: int, size: int, splits: int
+) -> None:
     assert count_flash_splits(A100, batch_heads, rows, keys, size) == splits
 
 
@@ -164,7 +166,7 @@ def test_no_flash_attention_is_left_after_a_trace() -> None:
         use_attention(model, FLASH)
 
 
-def test_heads_beyond_256_are_refused() -> None:
+def test_flash_attention_refuses_heads_beyond_256() -> None:
     config = llama(dtype="bfloat16", head_dim=264)
     with pytest.raises(inspector.UsageError, match="heads of at most 256, and these have 264"):
         inspector.inspect(config, recipe=inspector.Recipe(attention=FLASH))

@@ -39,7 +39,7 @@ def inputs(model: Any, **changes: Any) -> dict[str, Input | bool]:
     ["gpt2", "opt", "bert", "roberta", "distilbert", "electra", "albert", "mpnet", "bart", "clip", "whisper"],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_the_longest_row_runs_and_one_token_more_does_not(name: str) -> None:
+def test_the_longest_sequence_runs_and_one_token_more_does_not(name: str) -> None:
     model, _ = build("cpu", name)
     longest = find_longest_sequence(model)
     assert longest
@@ -57,7 +57,7 @@ def test_the_longest_row_runs_and_one_token_more_does_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "t5", "deberta-v2", "mixtral"])
-def test_relative_and_rotary_positions_have_no_longest_row(name: str) -> None:
+def test_relative_and_rotary_positions_do_not_bound_a_sequence(name: str) -> None:
     assert find_longest_sequence(build("meta", name)[0]) is None
 
 
@@ -69,7 +69,7 @@ def test_the_virtual_tokens_of_a_prompt_method_take_positions_too() -> None:
     assert resolve(peft.PeftModel(model, config), inspector.Recipe(seq_len=100)).seq_len == 64 - 8
 
 
-def test_labels_of_a_row_follow_the_problem() -> None:
+def test_labels_of_a_sequence_follow_the_problem_type() -> None:
     labels = inputs(bert("SequenceClassification", num_labels=3))["labels"]
     assert labels == Input(shape=(2,))
     labels = inputs(bert("SequenceClassification", num_labels=1))["labels"]
@@ -94,7 +94,7 @@ def test_no_token_of_a_batch_is_special() -> None:
     assert ids.value == 3
 
 
-def test_a_row_of_an_encoder_decoder_is_not_classified() -> None:
+def test_sequence_classification_of_an_encoder_decoder_is_refused() -> None:
     config = transformers.BartConfig(**SMALL["bart"].fields)
     with torch.device("meta"):
         model = transformers.BartForSequenceClassification(config)

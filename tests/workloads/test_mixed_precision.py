@@ -42,7 +42,7 @@ def rules() -> Iterator[None]:
 # --- the lists --------------------------------------------------------------------------------------------------------
 
 
-def test_every_op_that_torch_casts_on_cuda_has_its_rule_here() -> None:
+def test_every_op_that_autocast_casts_on_cuda_has_a_rule_on_meta() -> None:
     """The dispatcher of the installed torch knows for which ops CUDA has autocast kernels."""
     ours = {*autocast.LOWER_PRECISION, *autocast.FLOAT32, *autocast.FLOAT32_RESULT, *autocast.WIDEST}
     ours |= {"norm.Scalar", "norm.ScalarOpt_dim"}  # asked for float32 through another overload

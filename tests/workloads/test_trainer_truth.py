@@ -130,5 +130,7 @@ def test_a_trainers_update_allocates_and_frees_what_ours_does(name: str, accumul
     ids=lambda recipe: recipe.optimizer,
 )
 @pytest.mark.filterwarnings("ignore")
-def test_so_it_does_with_every_optimizer(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_trainers_update_allocates_and_frees_what_ours_does_with_every_optimizer(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     assert our_events("llama", recipe) == trainer_events("llama", recipe, tmp_path)

@@ -49,7 +49,7 @@ def test_the_row_is_the_recipe_of_the_documents_and_has_their_figures() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_it_stops_where_the_real_allocator_stops_and_runs_where_that_runs(tape: Sequence[Event]) -> None:
+def test_a_limited_replay_stops_where_the_real_allocator_stops_and_runs_where_it_runs(tape: Sequence[Event]) -> None:
     assert fold(tape, limit_bytes=LEAST).ran_out is None
     stopped = fold(tape, limit_bytes=LEAST - 2 * 2**20).ran_out
     assert stopped is not None

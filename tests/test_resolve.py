@@ -12,7 +12,7 @@ from inspector.records.recipe import Recipe
 from inspector.resolve import find_allocator_settings, settle_recipe
 
 
-def test_reentrant_alone_turns_gradient_checkpointing_on() -> None:
+def test_a_reentrant_setting_without_gradient_checkpointing_is_refused() -> None:
     with pytest.raises(UsageError, match="add `gradient_checkpointing`"):
         settle_recipe(Recipe(use_reentrant=True))
     assert settle_recipe(Recipe(use_reentrant=True, gradient_checkpointing=True)).use_reentrant

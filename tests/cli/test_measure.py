@@ -44,7 +44,7 @@ def test_measuring_without_cuda_is_refused_before_the_model_is_looked_for() -> N
         (["--use-reentrant"], "--gradient-checkpointing"),
     ],
 )
-def test_measure_has_the_options_of_inspect_that_a_run_can_use(arguments: list[str], says: str) -> None:
+def test_measure_refuses_options_of_inspect_that_a_run_has_no_use_for(arguments: list[str], says: str) -> None:
     """The GPU is the one at hand."""
     assert_refused(run("measure", SMALL, "--offline", *arguments), 2, says)
 

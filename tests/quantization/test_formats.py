@@ -146,7 +146,7 @@ def test_hqq_keeps_a_scale_and_a_zero_in_float16_a_group() -> None:
         ("hqq", {"quant_config": 1}),
     ],
 )
-def test_a_quantization_method_without_a_rule_is_named_as_unknown(method: str, config: dict[str, Any]) -> None:
+def test_a_quantization_method_without_a_rule_raises_an_error(method: str, config: dict[str, Any]) -> None:
     with pytest.raises(NoRuleError):
         packed(method, config)
 

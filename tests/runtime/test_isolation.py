@@ -201,7 +201,7 @@ OfThisProcess.__module__ = "__main__"
 
 @pytest.mark.usefixtures("company")
 @pytest.mark.parametrize("kind", ["module", "tensor", "class", "unpicklable", "unreadable"])
-def test_arguments_that_cannot_be_pickled_are_worked_on_in_the_calling_process(
+def test_arguments_that_cannot_be_sent_to_a_worker_are_worked_on_in_the_calling_process(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Live models, classes of a script, and what the worker cannot read."""

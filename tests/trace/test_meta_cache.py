@@ -74,7 +74,7 @@ def test_a_cached_result_that_is_a_view_shares_memory_with_its_argument() -> Non
         assert view.untyped_storage()._cdata == values.untyped_storage()._cdata
 
 
-def test_an_op_with_a_cpu_tensor_runs_without_the_result_cache() -> None:
+def test_a_cached_op_with_a_scalar_cpu_tensor_keeps_the_dtype_of_the_other_argument() -> None:
     """A number that became a tensor promotes otherwise than a tensor does."""
     results = Results()
     for number in (torch.tensor(2, dtype=torch.int64), torch.tensor(2.0, dtype=torch.float64)):

@@ -195,7 +195,7 @@ def test_fused_kernels_and_those_of_bitsandbytes_take_nothing_beside_the_state(n
         ("sgd", "momentum=0.9", 0),
     ],
 )
-def test_foreach_optimizers_of_torch_take_copies_of_all_trainable_parameters(
+def test_optimizers_of_torch_take_copies_of_all_trainable_parameters(
     name: str, arguments: str | None, copies: int
 ) -> None:
     recipe = inspector.Recipe(optimizer=name, loop="plain", optim_args=arguments, seq_len=8, max_grad_norm=0)

@@ -184,7 +184,7 @@ def test_catalogue_covers_the_promised_families() -> None:
     assert len(ENTRIES) == len(FILES) >= 40
 
 
-def test_names_are_unique() -> None:
+def test_ids_and_aliases_of_fixtures_are_unique() -> None:
     """No id or alias stands for two models, upper and lower case taken as the same."""
     names = [name.lower() for entry in ENTRIES.values() for name in (entry["id"], *entry["aliases"])]
     assert len(names) == len(set(names))

@@ -116,9 +116,9 @@ def _run(request: Request, progress: Progress) -> Report:
         files = _read_files(request, progress)
         progress("loading transformers and PEFT")
 
-    from inspector.memory.checkpoint_cost import checkpoint_facts
-    from inspector.memory.static import static_bytes
-    from inspector.memory.textbook import textbook_rules
+    from inspector.memory.checkpoint_cost import gather_checkpoint_facts
+    from inspector.memory.static import count_static_bytes
+    from inspector.memory.textbook import list_textbook_rules
     from inspector.model.build import count_model
     from inspector.planning.verdicts import Outcome, find_outcome, search_largest
     from inspector.predict import Predictor
@@ -134,14 +134,14 @@ def _run(request: Request, progress: Progress) -> Report:
     if not request.count_only:
         outcome = find_outcome(resolved, built, selection, predictor, progress)
         if resolved.workload.trains:
-            static = static_bytes(
+            static = count_static_bytes(
                 counted.base_dtypes,
                 counted.census,
                 base_buffer_bytes=counted.base_buffer_bytes,
                 base_frozen_bytes=sum(counted.base_frozen_dtypes.values()),
                 has_adapter=counted.adapter is not None,
             )
-            textbook = textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
+            textbook = list_textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
             textbook = dataclasses.replace(textbook, rules=(*textbook.rules, *outcome.rules))
     stored = None if files is None else files.checkpoint
     versions = find_versions()
@@ -151,7 +151,7 @@ def _run(request: Request, progress: Progress) -> Report:
         parameters=counted.census,
         quantization=counted.quantization,
         adapter=counted.adapter,
-        checkpoint=None if stored is None else checkpoint_facts(stored, counted),
+        checkpoint=None if stored is None else gather_checkpoint_facts(stored, counted),
         static=static,
         memory=outcome.memory,
         textbook=textbook,

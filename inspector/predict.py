@@ -20,7 +20,7 @@ from typing import Any
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
-from inspector.memory.verdict import overhead, usable_bytes, verdict
+from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.records.fit import Verdict
@@ -56,7 +56,7 @@ class Prediction:
         self.recipe = recipe
         self.template = template
         self.sizes = sizes
-        self.overhead = overhead(run.gpu)
+        self.overhead = find_overhead(run.gpu)
         self.replays = self.replay(template, sizes)
 
     def replay(self, template: TapeTemplate, sizes: Sizes) -> Replays:
@@ -91,7 +91,7 @@ class Prediction:
         """Return what the allocator has on the run's card, where cached blocks have to be given back for it to fit."""
         if self.run.gpu is None:
             return None
-        usable = usable_bytes(self.run.gpu, self.overhead.bytes)
+        usable = find_usable_bytes(self.run.gpu, self.overhead.bytes)
         is_changed = self.replays.unlimited.peak_reserved_bytes > usable
         return usable if is_changed and self.replays.run_under(usable) else None
 
@@ -103,7 +103,7 @@ class Prediction:
     def judge(self) -> Verdict:
         """Decide whether the run fits its card."""
         assert self.run.gpu is not None, "a verdict is of a card"
-        return verdict(self.run.gpu, self.replays, self.run.platform)
+        return judge_fit(self.run.gpu, self.replays, self.run.platform)
 
 
 class Predictor:

@@ -1,6 +1,6 @@
 """Two tapes of one step laid beside each other: that of a shallow model, and that of one with one more layer.
 
-A layer here is what the two models differ by: a period of layers where kinds alternate. The tapes are compared stretch
+A layer index is what the two models differ by: a period of layers where kinds alternate. The tapes are compared stretch
 by stretch, a stretch being a run of events of one step and phase. Where they part, the deeper one holds a run of events
 that the other lacks and that repeats what stands before it: that is what a layer adds there. A size that grows with the
 layers (the norms of all gradients in one tensor) grows by the same number of bytes with each layer.
@@ -89,7 +89,7 @@ class Signatures:
         self._known: dict[Hashable, int] = {}
         self._paths: dict[str, tuple[str, _Numbers]] = {}
 
-    def of_event(self, event: Event) -> tuple[int, _Numbers]:
+    def sign_event(self, event: Event) -> tuple[int, _Numbers]:
         """Return the signature of an event without its block, and the numbers in its module path."""
         path = self._paths.get(event.module)
         if path is None:
@@ -97,7 +97,7 @@ class Signatures:
             path = self._paths[event.module] = _NUMBER.sub("*", event.module), numbers
         return self._number((event.kind, event.phase, event.step, event.category, path[0], event.op)), path[1]
 
-    def of_free(self, free: int, allocation: int) -> int:
+    def sign_free(self, free: int, allocation: int) -> int:
         """Return the signature of an event that ends a block, by those of the two events."""
         return self._number((free, allocation))
 
@@ -123,7 +123,7 @@ class PreparedTape:
         live: defaultdict[int, list[int]] = defaultdict(list)
         allocations: dict[int, tuple[int, int]] = {}
         for event in tape:
-            signature, numbers = known.of_event(event)
+            signature, numbers = known.sign_event(event)
             kind, ranks = -1, _NO_RANKS
             if event.kind is EventKind.ALLOCATE:
                 kind = kinds.setdefault((signature, event.bytes), len(kinds))
@@ -131,7 +131,7 @@ class PreparedTape:
                 live[kind].append(event.block)
             elif event.block in allocations:
                 allocation, kind = allocations[event.block]
-                signature = known.of_free(signature, allocation)
+                signature = known.sign_free(signature, allocation)
                 same_kind = live[kind]
                 place = same_kind.index(event.block)
                 ranks = len(same_kind) - 1 - place, place
@@ -167,7 +167,7 @@ def replace_numbers(path: str, numbers: _Numbers) -> str:
 
 
 class _Alignment:
-    """One stretch of two tapes laid beside each other; `here` is an index in the shallow tape, `there` in the other."""
+    """One stretch of two tapes laid beside each other: `index` is of the shallow tape, `deeper_index` of the other."""
 
     def __init__(self, shallow: PreparedTape, deeper: PreparedTape, stretch: range, deeper_stretch: range) -> None:
         self._shallow = shallow
@@ -180,97 +180,106 @@ class _Alignment:
 
     def align(self) -> list[Run] | None:
         """Go through both stretches at once."""
-        here, there = self._start, self._deeper_start
+        index, deeper_index = self._start, self._deeper_start
         runs: list[Run] = []
         once: list[Step] = []
         repeated: list[Step] = []
-        while here < self._end or there < self._deeper_end:
-            length = 0 if self._matches(here, there) else self._find_insertion(here, there)
+        while index < self._end or deeper_index < self._deeper_end:
+            length = 0 if self._matches(index, deeper_index) else self._find_insertion(index, deeper_index)
             for offset in range(length):
-                step = self._repeat_event(here - length + offset, there + offset, length)
+                step = self._repeat_event(index - length + offset, deeper_index + offset, length)
                 if step is None:
                     return None
                 repeated.append(step)
             if length:
-                there += length
+                deeper_index += length
                 continue
-            step = self._match_event(here, there)
+            step = self._match_event(index, deeper_index)
             if step is None:
                 return None
             if repeated:
                 runs += [Run(steps=once, repeats=False), Run(steps=repeated, repeats=True)]
                 once, repeated = [], []
             once.append(step)
-            here, there = here + 1, there + 1
+            index, deeper_index = index + 1, deeper_index + 1
         return [*runs, Run(steps=once, repeats=False), Run(steps=repeated, repeats=True)]
 
-    def _matches(self, here: int, there: int) -> bool:
+    def _matches(self, index: int, deeper_index: int) -> bool:
         """Tell whether two events are the same, on blocks of one rank."""
         shallow, deeper = self._shallow, self._deeper
         return (
-            here < self._end
-            and there < self._deeper_end
-            and shallow.tape[here].bytes == deeper.tape[there].bytes
-            and shallow.signatures[here] == deeper.signatures[there]
-            and _has_common_rank(shallow.ranks[here], deeper.ranks[there])
+            index < self._end
+            and deeper_index < self._deeper_end
+            and shallow.tape[index].bytes == deeper.tape[deeper_index].bytes
+            and shallow.signatures[index] == deeper.signatures[deeper_index]
+            and _has_common_rank(shallow.ranks[index], deeper.ranks[deeper_index])
         )
 
-    def _find_insertion(self, here: int, there: int) -> int:
+    def _find_insertion(self, index: int, deeper_index: int) -> int:
         """Return how many events the deeper tape has before the two match again, 0 where it has none."""
-        rest = self._end - here
-        longest = self._deeper_end - there - rest
+        rest = self._end - index
+        longest = self._deeper_end - deeper_index - rest
         if not rest:
-            return longest if self._repeats(there, longest) else 0
+            return longest if self._repeats(deeper_index, longest) else 0
         for is_sized, ahead in itertools.product((True, False), _LOOKAHEADS):
             for length in range(1, longest + 1):
-                if self._match_ahead(here, there + length, min(ahead, rest), is_sized) and self._repeats(there, length):
+                if self._match_ahead(index, deeper_index + length, min(ahead, rest), is_sized) and self._repeats(
+                    deeper_index, length
+                ):
                     return length
         return 0
 
-    def _match_ahead(self, here: int, there: int, ahead: int, is_sized: bool) -> bool:
+    def _match_ahead(self, index: int, deeper_index: int, ahead: int, is_sized: bool) -> bool:
         """Tell whether the next events of the tapes match, with their sizes or without."""
         if is_sized:
-            return all(self._matches(here + offset, there + offset) for offset in range(ahead))
-        return self._shallow.signatures[here : here + ahead] == self._deeper.signatures[there : there + ahead]
-
-    def _repeats(self, there: int, length: int) -> bool:
-        """Tell whether the events from `there` on repeat as many before them, sizes included."""
-        tape, signatures = self._deeper.tape, self._deeper.signatures
-        return there - length >= self._deeper_start and all(
-            tape[index].bytes == tape[index - length].bytes and signatures[index] == signatures[index - length]
-            for index in range(there, there + length)
+            return all(self._matches(index + offset, deeper_index + offset) for offset in range(ahead))
+        return (
+            self._shallow.signatures[index : index + ahead]
+            == self._deeper.signatures[deeper_index : deeper_index + ahead]
         )
 
-    def _match_event(self, here: int, there: int) -> Step | None:
+    def _repeats(self, deeper_index: int, length: int) -> bool:
+        """Tell whether the events from `deeper_index` on repeat as many before them, sizes included."""
+        tape, signatures = self._deeper.tape, self._deeper.signatures
+        return deeper_index - length >= self._deeper_start and all(
+            tape[index].bytes == tape[index - length].bytes and signatures[index] == signatures[index - length]
+            for index in range(deeper_index, deeper_index + length)
+        )
+
+    def _match_event(self, index: int, deeper_index: int) -> Step | None:
         """Return an event that both tapes have, None where they have not."""
         shallow, deeper = self._shallow, self._deeper
-        if here == self._end or there == self._deeper_end or shallow.signatures[here] != deeper.signatures[there]:
+        if (
+            index == self._end
+            or deeper_index == self._deeper_end
+            or shallow.signatures[index] != deeper.signatures[deeper_index]
+        ):
             return None
-        gain = deeper.tape[there].bytes - shallow.tape[here].bytes
-        if gain < 0 or not _has_common_rank(shallow.ranks[here], deeper.ranks[there]):
+        gain = deeper.tape[deeper_index].bytes - shallow.tape[index].bytes
+        if gain < 0 or not _has_common_rank(shallow.ranks[index], deeper.ranks[deeper_index]):
             return None
-        before = shallow.numbers[here]
-        per_layer = _subtract(deeper.numbers[there], before)
+        before = shallow.numbers[index]
+        per_layer = _subtract(deeper.numbers[deeper_index], before)
         self._numbers.append((before, per_layer))
         return Step(
-            source=here - self._start,
+            source=index - self._start,
             gain_bytes=gain,
-            rank=_find_common_rank(shallow.ranks[here], deeper.ranks[there]),
-            numbers=_numbers_where_changed(before, before, per_layer, (0,) * len(before)),
+            rank=_find_common_rank(shallow.ranks[index], deeper.ranks[deeper_index]),
+            numbers=_keep_changed_numbers(before, before, per_layer, (0,) * len(before)),
         )
 
-    def _repeat_event(self, here: int, there: int, length: int) -> Step | None:
+    def _repeat_event(self, index: int, deeper_index: int, length: int) -> Step | None:
         """Return an event that the deeper tape alone has, as the one that it repeats, which both have."""
         shallow, deeper = self._shallow, self._deeper
-        if here < self._start or not _has_common_rank(deeper.ranks[there - length], deeper.ranks[there]):
+        if index < self._start or not _has_common_rank(deeper.ranks[deeper_index - length], deeper.ranks[deeper_index]):
             return None
-        before, per_layer = self._numbers[there - length - self._deeper_start]
-        stride = _subtract(deeper.numbers[there], deeper.numbers[there - length])
+        before, per_layer = self._numbers[deeper_index - length - self._deeper_start]
+        stride = _subtract(deeper.numbers[deeper_index], deeper.numbers[deeper_index - length])
         self._numbers.append((before, tuple(map(sum, zip(per_layer, stride, strict=True)))))
         return Step(
-            source=here - self._start,
-            rank=_find_common_rank(deeper.ranks[there - length], deeper.ranks[there]),
-            numbers=_numbers_where_changed(shallow.numbers[here], before, per_layer, stride),
+            source=index - self._start,
+            rank=_find_common_rank(deeper.ranks[deeper_index - length], deeper.ranks[deeper_index]),
+            numbers=_keep_changed_numbers(shallow.numbers[index], before, per_layer, stride),
         )
 
 
@@ -291,7 +300,7 @@ def _subtract(numbers: _Numbers, others: _Numbers) -> _Numbers:
     return tuple(number - other for number, other in zip(numbers, others, strict=True))
 
 
-def _numbers_where_changed(
+def _keep_changed_numbers(
     source: _Numbers, shallow: _Numbers, per_layer: _Numbers, per_repetition: _Numbers
 ) -> PathNumbers | None:
     """Return the numbers of a path, None where they are always those of its source."""

@@ -35,7 +35,7 @@ class LayerExtrapolation:
     repetitions: Sequence[int]
 
     @classmethod
-    def of_whole(cls, traced: Sequence[Event]) -> LayerExtrapolation:
+    def from_whole_tape(cls, traced: Sequence[Event]) -> LayerExtrapolation:
         """Return the one that leaves the tape of a whole model as it is."""
         return cls(
             layers=0,
@@ -87,7 +87,7 @@ class LayerExtrapolator:
             if runs is None:
                 return False
             known = self._known.setdefault(pair[0].describe(stretch), {})
-            known.setdefault(_growing_sizes(shallow, stretch, runs), (self._count, runs))
+            known.setdefault(_find_growing_sizes(shallow, stretch, runs), (self._count, runs))
             self._count += 1
         return True
 
@@ -98,7 +98,9 @@ class LayerExtrapolator:
         names: list[tuple[int, int]] = []
         for stretch in tape.split():
             known = self._known.get(tape.describe(stretch), {}).items()
-            match = next((entry for sizes, entry in known if _growing_sizes(shallow, stretch, entry[1]) == sizes), None)
+            match = next(
+                (entry for sizes, entry in known if _find_growing_sizes(shallow, stretch, entry[1]) == sizes), None
+            )
             if match is None:
                 return None
             names.append((stretch.start, match[0]))
@@ -177,6 +179,6 @@ class _DeepTape:
         return True
 
 
-def _growing_sizes(tape: Sequence[Event], stretch: range, runs: Sequence[Run]) -> tuple[int, ...]:
+def _find_growing_sizes(tape: Sequence[Event], stretch: range, runs: Sequence[Run]) -> tuple[int, ...]:
     """Return the sizes in a stretch that a layer adds to."""
     return tuple(tape[stretch.start + step.source].bytes for run in runs for step in run.steps if step.gain_bytes)

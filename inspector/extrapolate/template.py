@@ -44,7 +44,7 @@ class TapeTemplate:
 
     def __init__(self, traced: Sequence[Event], extrapolation: LayerExtrapolation | None) -> None:
         self.traced = traced
-        self.extrapolation = extrapolation or LayerExtrapolation.of_whole(traced)
+        self.extrapolation = extrapolation or LayerExtrapolation.from_whole_tape(traced)
         self.sizes = read_sizes(traced)
         self._passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
         self._set_requests()
@@ -107,7 +107,7 @@ class TapeTemplate:
     def derive_sizes(self, passes: Sequence[Event]) -> Sizes | None:
         """Return the sizes of the step with these first passes, None where it does not run as this one does."""
         if len(passes) != self._passes or any(
-            _without_size(event) != _without_size(own) for event, own in zip(passes, self.traced, strict=False)
+            _drop_size(event) != _drop_size(own) for event, own in zip(passes, self.traced, strict=False)
         ):
             return None
         if self._matching_blocks is None:
@@ -147,12 +147,12 @@ class TapeTemplate:
 
         None where one has none. What is left out has the same size whatever the batch size.
         """
-        made = [index for index, event in enumerate(self.traced) if event.kind is EventKind.ALLOCATE]
+        allocations = [index for index, event in enumerate(self.traced) if event.kind is EventKind.ALLOCATE]
         first: dict[Phase, list[int]] = defaultdict(list)
-        for index in made:
+        for index in allocations:
             if index < self._passes:
                 first[self.traced[index].phase].append(index)
-        later = (index for index in made if index >= self._passes)
+        later = (index for index in allocations if index >= self._passes)
         pairs: list[tuple[int, int]] = []
         candidates: dict[tuple[int, Phase], Iterator[int]] = {}
         for key, stretch in itertools.groupby(
@@ -169,8 +169,8 @@ class TapeTemplate:
                 if matching is None:
                     return None
                 pairs.append((index, matching))
-        rows: NDArray[np.int64] = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        return rows
+        indices: NDArray[np.int64] = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        return indices
 
     def _match(self, index: int, other: int) -> bool:
         """Tell whether two blocks came about alike: in one module, by one operation, of one size."""
@@ -183,6 +183,6 @@ def _is_in_first_passes(event: Event) -> bool:
     return event.step == 0 or (event.step == 1 and event.phase is not Phase.OPTIMIZER)
 
 
-def _without_size(event: Event) -> tuple[EventKind, int, Phase, str, str]:
+def _drop_size(event: Event) -> tuple[EventKind, int, Phase, str, str]:
     """Return what stays of an event at another size; its category depends on what follows."""
     return event.kind, event.block, event.phase, event.module, event.op

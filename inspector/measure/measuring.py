@@ -32,7 +32,7 @@ from inspector.measure.devices import (
 from inspector.measure.driver import read_process_bytes
 from inspector.measure.running import Watch, run_steps
 from inspector.memory.timeline import Timeline
-from inspector.memory.verdict import overhead
+from inspector.memory.verdict import find_overhead
 from inspector.model.build import BuiltModel, count_model
 from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
@@ -122,7 +122,7 @@ def _measure_on(
 
 def collect_figures(timeline: Timeline, gpu: Gpu | None) -> Figures:
     """Return the figures that a timeline predicts, with the context that is known of a GPU."""
-    return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + overhead(gpu).bytes)
+    return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + find_overhead(gpu).bytes)
 
 
 def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:

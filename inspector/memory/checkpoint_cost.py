@@ -19,13 +19,13 @@ from inspector.dtypes import dtype_bytes
 from inspector.records.checkpoint import CheckpointFacts, Comparison, LoadCost, StoredCheckpoint, StoredTensor
 from inspector.records.model import Counted
 
-__all__ = ["checkpoint_facts"]
+__all__ = ["gather_checkpoint_facts"]
 
 # core_model_loading.GLOBAL_WORKERS (transformers 5.23) on a machine of four cores or more.
 _LOADING_THREADS = 4
 
 
-def checkpoint_facts(stored: StoredCheckpoint, counted: Counted) -> CheckpointFacts:
+def gather_checkpoint_facts(stored: StoredCheckpoint, counted: Counted) -> CheckpointFacts:
     """Return what is known of the stored weights and what loading them as the counted model takes.
 
     That is for weights in float. Quantized ones, in the checkpoint or on loading, take another way: to the GPU one by
@@ -36,7 +36,7 @@ def checkpoint_facts(stored: StoredCheckpoint, counted: Counted) -> CheckpointFa
     complete = bool(sizes) and len(known) == len(sizes)
     small = [file.bytes or 0 for file in stored.companions]
     comparison, tensors = counted.comparison, stored.tensors
-    dtypes = stored.dtypes if tensors is None else _elements_by_dtype(tensors)
+    dtypes = stored.dtypes if tensors is None else _count_elements_by_dtype(tensors)
     return CheckpointFacts(
         format=stored.format,
         bytes=sum(known) if complete else None,
@@ -52,25 +52,25 @@ def checkpoint_facts(stored: StoredCheckpoint, counted: Counted) -> CheckpointFa
         tensor_bytes=None if tensors is None else sum(tensor.bytes for tensor in tensors.values()),
         dtypes=dtypes,
         parameters=stored.parameters if dtypes is None else sum(dtypes.values()),
-        beyond_parameters=_beyond_parameters(comparison, sum(dtypes.values()) - counted.census.base)
+        beyond_parameters=_list_beyond_parameters(comparison, sum(dtypes.values()) - counted.census.base)
         if comparison and dtypes
         else None,
         not_in_model=comparison.not_in_model if comparison else None,
         not_in_checkpoint=comparison.not_in_checkpoint if comparison else None,
         mismatched=comparison.mismatched if comparison else None,
         by_format=counted.by_format,
-        loading=None if counted.quantization is not None else _loading(counted, tensors),
+        loading=None if counted.quantization is not None else _list_load_costs(counted, tensors),
     )
 
 
-def _beyond_parameters(comparison: Comparison, difference: int) -> dict[str, int]:
+def _list_beyond_parameters(comparison: Comparison, difference: int) -> dict[str, int]:
     """Return what leads from P to the number of stored elements; the rest, which should be none, is unexplained."""
     parts = {reason: count for reason, count in comparison.beyond_parameters.items() if count}
     rest = difference - sum(parts.values())
     return {**parts, "unexplained": rest} if rest else parts
 
 
-def _elements_by_dtype(tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
+def _count_elements_by_dtype(tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
     """Return the number of stored elements by safetensors dtype."""
     elements: dict[str, int] = {}
     for tensor in tensors.values():
@@ -78,7 +78,7 @@ def _elements_by_dtype(tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
     return elements
 
 
-def _loading(counted: Counted, tensors: Mapping[str, StoredTensor] | None) -> tuple[LoadCost, ...]:
+def _list_load_costs(counted: Counted, tensors: Mapping[str, StoredTensor] | None) -> tuple[LoadCost, ...]:
     """Return what each way of loading takes; where the tensors are not known, parameters stored in parts are not."""
     weights = sum(counted.base_dtypes.values()) + counted.base_buffer_bytes
     assembled = counted.comparison.largest_fused_bytes if counted.comparison else 0

@@ -1,9 +1,9 @@
 """A tape replayed through the caching allocator: the one loop that every figure of memory comes from.
 
 What the allocator sees of a tape are *requests*: a block and its size, 0 bytes where the block ends, and block -1 where
-what is cached is given back. `requests_of` makes them of events, one at a time, and `carry_out` runs them. It asks for
-the next request when the last one is carried out and not before. So whoever wants to watch stands between the tape and
-`requests_of` as a generator: after each event that it hands on, the allocator is as that event left it
+what is cached is given back. `list_requests` makes them of events, one at a time, and `carry_out` runs them. It asks
+for the next request when the last one is carried out and not before. So whoever wants to watch stands between the tape
+and `list_requests` as a generator: after each event that it hands on, the allocator is as that event left it
 (`memory.timeline`). Nothing watches where the only question is whether a step runs and what it reserves (`Replays`),
 which a plan asks thousands of times.
 
@@ -19,7 +19,7 @@ from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMem
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.records.tape import Event, EventKind
 
-__all__ = ["CACHED_BLOCKS", "Replay", "Replays", "Requests", "carry_out", "requests_of"]
+__all__ = ["CACHED_BLOCKS", "Replay", "Replays", "Requests", "carry_out", "list_requests"]
 
 Requests = Iterable[tuple[int, int]]
 # The block of a request to give back what is cached.
@@ -27,7 +27,7 @@ CACHED_BLOCKS = -1
 _FREED = -1
 
 
-def requests_of(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
+def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
     """Yield the requests of a tape, each when it is asked for; zero-size tensors take no block and request nothing.
 
     Raises ValueError with the event's index where the tape contradicts itself.
@@ -106,11 +106,11 @@ class Replays:
         self._by_limit: dict[int | None, Replay] = {}
 
     @classmethod
-    def of(
+    def from_tape(
         cls, tape: Sequence[Event], settings: AllocatorSettings | None = None, *, descending_addresses: bool = False
     ) -> Replays:
         """Return the replays of a tape; raise ValueError where it contradicts itself."""
-        requests = list(requests_of(tape))
+        requests = list(list_requests(tape))
         return cls(lambda: requests, settings, descending_addresses=descending_addresses)
 
     @property

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from inspector.records.memory import StaticBytes, StaticRecipe
 from inspector.records.model import Census
 
-__all__ = ["MOMENTS", "OPTIMIZER", "static_bytes"]
+__all__ = ["MOMENTS", "OPTIMIZER", "count_static_bytes"]
 
 OPTIMIZER = "adamw_torch"
 # Moments that AdamW keeps for each trained element: the running mean and the running variance of its gradient.
 MOMENTS = 2
 
 
-def static_bytes(
+def count_static_bytes(
     base_dtypes: Mapping[str, int],
     census: Census,
     *,

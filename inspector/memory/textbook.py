@@ -27,7 +27,7 @@ from inspector.records.memory import (
 from inspector.records.model import Census
 from inspector.records.recipe import Recipe
 
-__all__ = ["activation_rules", "textbook_rules"]
+__all__ = ["list_activation_rules", "list_textbook_rules"]
 
 _HALF_BYTES = 2
 _FLOAT32_BYTES = 4
@@ -50,7 +50,7 @@ _QUOTED_KNOWS = "The rule knows hidden size and layers alone."
 _TRACED = "Traced is what this model, its adapter and its dtypes keep when the forward pass ends, the loss left out."
 
 
-def activation_rules(recipe: Recipe, shape: BlockShape, traced_bytes: int) -> tuple[TextbookRule, ...]:
+def list_activation_rules(recipe: Recipe, shape: BlockShape, traced_bytes: int) -> tuple[TextbookRule, ...]:
     """Return the rules for activations beside what a traced forward pass keeps of them; none with checkpointing."""
     if recipe.gradient_checkpointing or recipe.seq_len is None:
         return ()
@@ -64,34 +64,36 @@ def activation_rules(recipe: Recipe, shape: BlockShape, traced_bytes: int) -> tu
         quoted_formula += " + 2·B·S²·L·2"
     published, as_quoted = ACTIVATION_RULES
     return (
-        _activation_rule(published, korthikanti_formula, korthikanti, traced_bytes, (_KORTHIKANTI, _KORTHIKANTI_KNOWS)),
-        _activation_rule(as_quoted, quoted_formula, quoted, traced_bytes, (_QUOTED, _QUOTED_KNOWS)),
+        _build_activation_rule(
+            published, korthikanti_formula, korthikanti, traced_bytes, (_KORTHIKANTI, _KORTHIKANTI_KNOWS)
+        ),
+        _build_activation_rule(as_quoted, quoted_formula, quoted, traced_bytes, (_QUOTED, _QUOTED_KNOWS)),
     )
 
 
-def _activation_rule(name: str, formula: str, rule: int, traced: int, of: tuple[str, str]) -> TextbookRule:
+def _build_activation_rule(name: str, formula: str, rule: int, traced: int, of: tuple[str, str]) -> TextbookRule:
     """Return one rule with its source and what it knows of a model."""
     source, knows = of
-    differences = _nonzero((f"{knows} {_TRACED}", traced - rule))
+    differences = _drop_zeros((f"{knows} {_TRACED}", traced - rule))
     return TextbookRule(
         name=name, formula=formula, bytes=rule, source=source, exact_bytes=traced, differences=differences
     )
 
 
-def textbook_rules(
+def list_textbook_rules(
     static: StaticBytes, census: Census, base_dtypes: Mapping[str, int], base_frozen_dtypes: Mapping[str, int]
 ) -> Textbook:
     """Return the rules that apply, each with its exact counterpart and the differences between the two."""
     frozen = sum(size // dtype_bytes(name) for name, size in base_frozen_dtypes.items())
-    rules = [_full_rule(static.full, census.base, frozen, base_dtypes)]
+    rules = [_compare_full_rule(static.full, census.base, frozen, base_dtypes)]
     if static.adapter is not None:
-        rules.append(_adapter_rule(static.adapter, census))
+        rules.append(_compare_adapter_rule(static.adapter, census))
     return Textbook(rules=tuple(rules))
 
 
-def _full_rule(exact: StaticRecipe, base: int, frozen: int, base_dtypes: Mapping[str, int]) -> TextbookRule:
+def _compare_full_rule(exact: StaticRecipe, base: int, frozen: int, base_dtypes: Mapping[str, int]) -> TextbookRule:
     """Compare 12P with full fine-tuning in the dtype of the checkpoint; `frozen` elements its class does not train."""
-    kept = _kept_in(base_dtypes)
+    kept = _describe_dtypes(base_dtypes)
     trained = base - frozen
     return TextbookRule(
         name="full fine-tuning",
@@ -99,7 +101,7 @@ def _full_rule(exact: StaticRecipe, base: int, frozen: int, base_dtypes: Mapping
         bytes=12 * base,
         source=_SOURCE,
         exact_bytes=exact.total_bytes,
-        differences=_nonzero(
+        differences=_drop_zeros(
             (
                 f"Weights are {kept}; the rule takes 2 bytes an element.",
                 exact.frozen_bytes + exact.trained_bytes - _HALF_BYTES * base,
@@ -108,7 +110,7 @@ def _full_rule(exact: StaticRecipe, base: int, frozen: int, base_dtypes: Mapping
                 f"Gradients are {kept} like their weights; the rule takes 2.",
                 exact.gradients_bytes - _HALF_BYTES * trained,
             ),
-            *_moments_and_buffers(exact, trained, kept),
+            *_compare_moments_and_buffers(exact, trained, kept),
             (
                 "The model's class itself freezes some weights, which get no gradient and no moments; the rule gives "
                 "them both.",
@@ -118,11 +120,11 @@ def _full_rule(exact: StaticRecipe, base: int, frozen: int, base_dtypes: Mapping
     )
 
 
-def _adapter_rule(exact: StaticRecipe, census: Census) -> TextbookRule:
+def _compare_adapter_rule(exact: StaticRecipe, census: Census) -> TextbookRule:
     """Compare 12·P_a + 2P with training the adapter that PEFT attached."""
     trained = census.trainable
-    kept = _kept_in(census.trainable_dtypes)
-    frozen = _kept_in(Counter(census.dtypes) - Counter(census.trainable_dtypes))
+    kept = _describe_dtypes(census.trainable_dtypes)
+    frozen = _describe_dtypes(Counter(census.dtypes) - Counter(census.trainable_dtypes))
     also_frozen = "Parts of the adapter are frozen; the rule leaves them out."
     also_trained = "Parts of the base train; the rule counts their weights with the frozen ones as well."
     return TextbookRule(
@@ -131,7 +133,7 @@ def _adapter_rule(exact: StaticRecipe, census: Census) -> TextbookRule:
         bytes=12 * trained + _HALF_BYTES * census.base,
         source=_SOURCE,
         exact_bytes=exact.total_bytes,
-        differences=_nonzero(
+        differences=_drop_zeros(
             (
                 f"Frozen weights are {frozen}; the rule takes 2 bytes an element.",
                 exact.frozen_bytes - _HALF_BYTES * census.frozen,
@@ -148,12 +150,12 @@ def _adapter_rule(exact: StaticRecipe, census: Census) -> TextbookRule:
                 f"Their gradients are {kept} too; the rule takes 2 bytes an element.",
                 exact.gradients_bytes - _HALF_BYTES * trained,
             ),
-            *_moments_and_buffers(exact, trained, kept),
+            *_compare_moments_and_buffers(exact, trained, kept),
         ),
     )
 
 
-def _moments_and_buffers(exact: StaticRecipe, trained: int, kept: str) -> tuple[tuple[str, int], ...]:
+def _compare_moments_and_buffers(exact: StaticRecipe, trained: int, kept: str) -> tuple[tuple[str, int], ...]:
     """Return the two differences that every rule has: the dtype of the moments, and buffers."""
     rule = MOMENTS * _FLOAT32_BYTES * trained
     return (
@@ -165,11 +167,11 @@ def _moments_and_buffers(exact: StaticRecipe, trained: int, kept: str) -> tuple[
     )
 
 
-def _kept_in(dtypes: Mapping[str, int]) -> str:
+def _describe_dtypes(dtypes: Mapping[str, int]) -> str:
     """Say in which dtypes elements are kept, the largest share first."""
     return "in " + " and ".join(dtypes) if dtypes else "absent"
 
 
-def _nonzero(*differences: tuple[str, int]) -> tuple[TextbookDifference, ...]:
+def _drop_zeros(*differences: tuple[str, int]) -> tuple[TextbookDifference, ...]:
     """Keep the differences that are not zero."""
     return tuple(TextbookDifference(cause=cause, bytes=size) for cause, size in differences if size)

@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 
 from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
-from inspector.memory.replay import carry_out, requests_of
+from inspector.memory.replay import carry_out, list_requests
 from inspector.records.hardware import Overhead
 from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.records.workload import WorkloadInfo
 
-__all__ = ["MemoryRanOut", "Timeline", "breakdown_at", "fold", "kept_activations", "run_memory"]
+__all__ = ["MemoryRanOut", "Timeline", "build_run_memory", "count_kept_activations", "find_breakdown", "fold"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +78,9 @@ def fold(
     """Run a tape through the allocator; raise ValueError with the event's index where the tape contradicts itself."""
     allocator = CachingAllocator(settings, limit_bytes=limit_bytes, descending_addresses=descending_addresses)
     seen = _Observations(allocator)
-    failure = carry_out(requests_of(seen.watch(tape)), allocator)
+    failure = carry_out(list_requests(seen.watch(tape)), allocator)
     seen.phases.close()
-    alive, end = _alive_after(tape, seen.peak_index), len(seen.allocated_bytes)
+    alive, end = _list_alive_after(tape, seen.peak_index), len(seen.allocated_bytes)
     return Timeline(
         allocated_bytes=seen.allocated_bytes,
         reserved_bytes=seen.reserved_bytes,
@@ -88,26 +88,26 @@ def fold(
         block_bytes=seen.block_bytes,
         phases=seen.phases.records(),
         step_end_allocated_bytes=seen.step_ends,
-        peak=_peak(tape, seen.peak_index, alive, seen.block_bytes) if alive else None,
-        top_modules=_top_modules(alive, seen.block_bytes),
+        peak=_describe_peak(tape, seen.peak_index, alive, seen.block_bytes) if alive else None,
+        top_modules=_rank_modules(alive, seen.block_bytes),
         ran_out=None if failure is None else MemoryRanOut(event_index=end, event=tape[end], failure=failure),
     )
 
 
-def breakdown_at(tape: Sequence[Event], timeline: Timeline, event_index: int) -> dict[Category, int]:
+def find_breakdown(tape: Sequence[Event], timeline: Timeline, event_index: int) -> dict[Category, int]:
     """Return the bytes of every category after an event of the timeline; they sum to what is allocated then."""
     if not 0 <= event_index < len(timeline.allocated_bytes):
         raise IndexError(f"the timeline has {len(timeline.allocated_bytes)} events, not one at index {event_index}")
-    return _breakdown(_alive_after(tape, event_index), timeline.block_bytes)
+    return _sum_by_category(_list_alive_after(tape, event_index), timeline.block_bytes)
 
 
-def kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
+def count_kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
     """Return the activations that live when the last forward pass ends, 0 where the tape has none."""
     ends = [index for index, event in enumerate(tape) if event.phase is Phase.FORWARD]
-    return breakdown_at(tape, timeline, ends[-1])[Category.ACTIVATIONS] if ends else 0
+    return find_breakdown(tape, timeline, ends[-1])[Category.ACTIVATIONS] if ends else 0
 
 
-def run_memory(
+def build_run_memory(
     timeline: Timeline,
     *,
     workload: WorkloadInfo,
@@ -170,7 +170,7 @@ class _Observations:
 
 
 @dataclass(slots=True)
-class _Held:
+class _PhaseState:
     """What is known of one (step, phase) so far."""
 
     peak_allocated: int = 0
@@ -185,7 +185,7 @@ class _Phases:
 
     allocator: CachingAllocator
     peak_reserved_bytes: int = 0
-    _held: dict[tuple[int, Phase], _Held] = field(default_factory=dict)
+    _states: dict[tuple[int, Phase], _PhaseState] = field(default_factory=dict)
     _current: tuple[int, Phase] | None = None
 
     def enter(self, step: int, phase: Phase) -> None:
@@ -201,11 +201,11 @@ class _Phases:
         if self._current is None:
             return
         allocator = self.allocator
-        held = self._held.setdefault(self._current, _Held())
-        held.peak_allocated = max(held.peak_allocated, allocator.max_allocated_bytes)
-        held.peak_reserved = max(held.peak_reserved, allocator.max_reserved_bytes)
-        held.end_allocated = allocator.allocated_bytes
-        held.end_reserved = allocator.reserved_bytes
+        state = self._states.setdefault(self._current, _PhaseState())
+        state.peak_allocated = max(state.peak_allocated, allocator.max_allocated_bytes)
+        state.peak_reserved = max(state.peak_reserved, allocator.max_reserved_bytes)
+        state.end_allocated = allocator.allocated_bytes
+        state.end_reserved = allocator.reserved_bytes
         self.peak_reserved_bytes = max(self.peak_reserved_bytes, allocator.max_reserved_bytes)
 
     def records(self) -> list[MemoryPhase]:
@@ -214,16 +214,16 @@ class _Phases:
             MemoryPhase(
                 name=phase,
                 step=step,
-                end_allocated_bytes=held.end_allocated,
-                peak_allocated_bytes=held.peak_allocated,
-                end_reserved_bytes=held.end_reserved,
-                peak_reserved_bytes=held.peak_reserved,
+                end_allocated_bytes=state.end_allocated,
+                peak_allocated_bytes=state.peak_allocated,
+                end_reserved_bytes=state.end_reserved,
+                peak_reserved_bytes=state.peak_reserved,
             )
-            for (step, phase), held in self._held.items()
+            for (step, phase), state in self._states.items()
         ]
 
 
-def _alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:
+def _list_alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:
     """Return the allocations of the blocks that live after an event, in their order; -1 is before the first."""
     alive: dict[int, Event] = {}
     for index in range(event_index + 1):
@@ -235,24 +235,24 @@ def _alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:
     return list(alive.values())
 
 
-def _breakdown(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[Category, int]:
+def _sum_by_category(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[Category, int]:
     """Return the bytes of every category, those that hold nothing included."""
     result = dict.fromkeys(Category, 0)
-    for held in alive:
-        result[held.category] += sizes[held.block]
+    for event in alive:
+        result[event.category] += sizes[event.block]
     return result
 
 
-def _top_modules(alive: Iterable[Event], sizes: Mapping[int, int]) -> list[TopModule]:
+def _rank_modules(alive: Iterable[Event], sizes: Mapping[int, int]) -> list[TopModule]:
     """Return the modules whose blocks are alive, the largest first, equal ones by name."""
     totals: dict[str, int] = {}
-    for held in alive:
-        totals[held.module] = totals.get(held.module, 0) + sizes[held.block]
+    for event in alive:
+        totals[event.module] = totals.get(event.module, 0) + sizes[event.block]
     ranked = sorted(((name, size) for name, size in totals.items() if size), key=lambda row: (-row[1], row[0]))
     return [TopModule(name=name, bytes=size) for name, size in ranked]
 
 
-def _peak(tape: Sequence[Event], index: int, alive: Iterable[Event], sizes: Mapping[int, int]) -> Peak:
+def _describe_peak(tape: Sequence[Event], index: int, alive: Iterable[Event], sizes: Mapping[int, int]) -> Peak:
     """Return the peak at an event with what lives then."""
     event = tape[index]
     return Peak(
@@ -261,5 +261,5 @@ def _peak(tape: Sequence[Event], index: int, alive: Iterable[Event], sizes: Mapp
         phase=event.phase,
         module=event.module,
         op=event.op,
-        breakdown=_breakdown(alive, sizes),
+        breakdown=_sum_by_category(alive, sizes),
     )

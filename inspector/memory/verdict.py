@@ -24,12 +24,12 @@ from inspector.memory.replay import Replays
 from inspector.records.fit import Verdict
 from inspector.records.hardware import Gpu, MemoryFigure, Overhead
 
-__all__ = ["DRIVER_RESERVE_BYTES", "overhead", "usable_bytes", "verdict"]
+__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit"]
 
 DRIVER_RESERVE_BYTES = 652 * 2**20
 
 
-def overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Overhead:
+def find_overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Overhead:
     """Return what a process takes of `gpu` (None: of any) outside the allocator.
 
     `measured` are the GPUs whose context may stand in, by default those of the catalogue.
@@ -40,21 +40,21 @@ def overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Overhead
     capability = None if gpu is None else gpu.compute_capability
     same = [(size, other) for size, other in known if capability and other.compute_capability == capability]
     size, other = max(same or known, key=lambda pair: pair[0])
-    among = f"of compute capability {_version(capability)}" if same and capability else "on any card"
+    among = f"of compute capability {_format_version(capability)}" if same and capability else "on any card"
     return Overhead(bytes=size, source=f"not measured here: the largest known {among} is taken, the {other.name}'s")
 
 
-def usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
+def find_usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
     """Return what torch's allocator can reserve on `gpu`."""
     reserve = DRIVER_RESERVE_BYTES if gpu.memory_figure is MemoryFigure.DRIVER else 0
     return max(gpu.memory_bytes - reserve - overhead_bytes, 0)
 
 
-def verdict(gpu: Gpu, replays: Replays, platform: Platform | None = None) -> Verdict:
+def judge_fit(gpu: Gpu, replays: Replays, platform: Platform | None = None) -> Verdict:
     """Decide whether the step of `replays`, traced for `platform`, runs on `gpu`."""
-    context = overhead(gpu)
-    usable = usable_bytes(gpu, context.bytes)
-    headroom = _headroom(replays, usable)
+    context = find_overhead(gpu)
+    usable = find_usable_bytes(gpu, context.bytes)
+    headroom = _compute_headroom(replays, usable)
     return Verdict(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
@@ -62,11 +62,11 @@ def verdict(gpu: Gpu, replays: Replays, platform: Platform | None = None) -> Ver
         usable_bytes=usable,
         fits=headroom >= 0,
         headroom_bytes=headroom,
-        assumptions=tuple(_assumptions(gpu, context, platform)),
+        assumptions=tuple(_list_assumptions(gpu, context, platform)),
     )
 
 
-def _headroom(replays: Replays, usable: int) -> int:
+def _compute_headroom(replays: Replays, usable: int) -> int:
     """Return what stays unreserved of the usable bytes or, below 0, how many are missing at least.
 
     Missing is what the peak of allocated memory exceeds them by. Where it does not, the blocks that are alive leave no
@@ -82,7 +82,7 @@ def _headroom(replays: Replays, usable: int) -> int:
     return min(usable - unlimited.peak_allocated_bytes, usable - failure.reserved_bytes - failure.needed_bytes)
 
 
-def _assumptions(gpu: Gpu, context: Overhead, platform: Platform | None) -> Iterator[str]:
+def _list_assumptions(gpu: Gpu, context: Overhead, platform: Platform | None) -> Iterator[str]:
     """Yield what was not measured on this very GPU."""
     if gpu.context_bytes is None:
         yield f"The CUDA context is {context.source}."
@@ -98,6 +98,6 @@ def _assumptions(gpu: Gpu, context: Overhead, platform: Platform | None) -> Iter
         yield gpu.approximates
 
 
-def _version(capability: tuple[int, int]) -> str:
+def _format_version(capability: tuple[int, int]) -> str:
     """Return a compute capability as people write it."""
     return f"{capability[0]}.{capability[1]}"

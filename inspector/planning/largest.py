@@ -15,7 +15,7 @@ from typing import Any
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.memory.replay import Replays
-from inspector.memory.verdict import overhead, usable_bytes
+from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.planning.bisection import bisect_largest
 from inspector.planning.grid import Grid
 from inspector.predict import Prediction, Predictor
@@ -164,7 +164,7 @@ class _Search:
         self._run = run
         self._quantity = quantity
         gpu = require_gpu(run)
-        self._usable = usable_bytes(gpu, overhead(gpu).bytes)
+        self._usable = find_usable_bytes(gpu, find_overhead(gpu).bytes)
         self._predictor = predictor
         self._progress = progress
         self._grid = grid

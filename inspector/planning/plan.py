@@ -18,7 +18,7 @@ import torch
 
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
-from inspector.memory.verdict import overhead, usable_bytes
+from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.model.build import count_model
 from inspector.model.quantize import plan_quantization
 from inspector.planning.advice import (
@@ -132,7 +132,7 @@ def build_plan(
         model=str(run.request.model) if run.files is None else run.files.id,
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
-        usable_bytes=usable_bytes(gpu, overhead(gpu).bytes),
+        usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes),
         recipe=f"batch {recipe.batch_size:,}{'' if recipe.seq_len is None else f' × {recipe.seq_len:,} tokens'}, "
         f"mixed precision {recipe.mixed_precision}, attention {recipe.attention or 'of the model'}, loop {recipe.loop}",
         adapter=_find_adapter_name(run),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.hardware.selection import Selection
-from inspector.memory.textbook import activation_rules
-from inspector.memory.timeline import kept_activations, run_memory
+from inspector.memory.textbook import list_activation_rules
+from inspector.memory.timeline import build_run_memory, count_kept_activations
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
 from inspector.planning.headroom import find_increases
@@ -76,7 +76,7 @@ def find_outcome(
         known = () if facts is None else facts.notices
         return Outcome(notices=(*known, Notice(code="not-traced", message=message)))
     timeline = prediction.fold(prediction.limit_bytes)
-    memory = run_memory(
+    memory = build_run_memory(
         timeline,
         workload=run.workload,
         recipe=prediction.recipe,
@@ -88,7 +88,7 @@ def find_outcome(
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
-        rules = activation_rules(prediction.recipe, facts.shape, kept_activations(prediction.tape, timeline))
+        rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
     notices = (*facts.notices, *_find_released(prediction), *left_out)

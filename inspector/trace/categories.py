@@ -1,6 +1,6 @@
 """What a block of memory is for: the only file that decides it.
 
-Three things tell. Who owns a tensor: a parameter by its role in the census (`category_of`), a batch, an optimizer.
+Three things tell. Who owns a tensor: a parameter by its role in the census (`find_category`), a batch, an optimizer.
 Where it was made: past the output projection, in a block that is computed again, in the backward pass of the loss
 (`Categories.find`). And, for what none of these decides, how long it lived: what a phase made and left alive is what
 the workload says that this phase keeps, and the rest were temporaries (`Categories.close`).
@@ -17,13 +17,13 @@ from inspector.compat.torch import current_autograd_node, next_sequence_number, 
 from inspector.records.model import Role
 from inspector.records.tape import Category, Phase
 
-__all__ = ["Categories", "category_of"]
+__all__ = ["Categories", "find_category"]
 
 # What the norm of all gradients comes from; the norms it is made of die with the call.
 _NORM = "aten.linalg_vector_norm.default"
 
 
-def category_of(role: Role) -> Category:
+def find_category(role: Role) -> Category:
     """Return the category of a parameter: copies of `modules_to_save` are weights, as the modules they replace."""
     return Category.ADAPTER if role is Role.ADAPTER else Category.WEIGHTS
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from inspector.compat.torch import OpOverload, schema_of, storage_address, tree_leaves
 
-__all__ = ["MOST_RESULTS", "Results", "changes_lists_alone", "makes_its_results"]
+__all__ = ["MOST_RESULTS", "Results", "only_changes_lists", "returns_new_tensors"]
 
 # Shape, strides, dtype.
 _Layout = tuple[Sequence[int], Sequence[int], torch.dtype]
@@ -77,13 +77,13 @@ class Results:
         return result
 
 
-def makes_its_results(func: Any) -> bool:
+def returns_new_tensors(func: Any) -> bool:
     """Tell whether an op returns tensors of its own and changes none."""
     schema = schema_of(func)
     return bool(schema.returns) and all(item.alias_info is None for item in (*schema.arguments, *schema.returns))
 
 
-def changes_lists_alone(func: Any) -> bool:
+def only_changes_lists(func: Any) -> bool:
     """Tell whether an op is the in-place form of a foreach op."""
     name = schema_of(func).name
     return name.startswith("aten::_foreach_") and name.endswith("_") and not schema_of(func).returns

@@ -24,11 +24,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from inspector.compat.torch import tree_leaves, tree_map
 from inspector.runtime.patches import call_at_end, restore_changes
 
-__all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "one_thread"]
+__all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "use_one_thread"]
 
 # A mask of 8,192 x 8,192; nothing in a step reads a larger tensor.
 LARGEST_SHADOW = 2**26
-# A padding mask of 16 rows of 4,096; larger floating-point tensors are data.
+# A padding mask of 16 sequences of 4,096; larger floating-point tensors are data.
 LARGEST_FLOAT_SHADOW = 2**16
 
 # A square of queries and keys that is made of nothing becomes a mask, which nothing reads; the mask has a dimension for
@@ -41,7 +41,7 @@ _PACKED = (torch.uint8, torch.int8)
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def use_one_thread() -> Iterator[None]:
     """Let torch's CPU ops run in one thread inside the block: shadows are too small to share out.
 
     On a machine whose cores were busy the threads of one such op waited 4.5 ms for each other, thousands of times.
@@ -91,7 +91,9 @@ class Shadows:
         ):
             return NO_VALUE
         # The rows and columns of Adafactor's state are small, and what they broadcast to is a matrix.
-        if len(tensors) > 1 and _broadcast_count(tensors) > min(*largest, *(_largest(each.dtype) for each in tensors)):
+        if len(tensors) > 1 and _broadcast_count(tensors) > min(
+            *largest, *(_largest(tensor.dtype) for tensor in tensors)
+        ):
             return NO_VALUE
         shadow_args, shadow_kwargs = tree_map(self._shadow, (args, dict(kwargs)))
         return func(*shadow_args, **shadow_kwargs)

@@ -3,11 +3,7 @@
 The tracer records, nothing else, and knows nothing of what runs: what a block is for is decided in `categories`. A
 block is a storage, since views share one; a weak reference on the storage tells of its end.
 
-A dispatch mode changes what runs: while one is active, composite code takes branches that work out of place
-(ATen/TensorSubclassLikeUtils.h). Two such changes are undone here. Autograd adds a second gradient of a tensor in place
-into the first when nobody else holds it (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two
-use counts decide here). The backward of whatever selects values writes into the zeros that it has just made.
-tests/trace shows that what is left equals a real step without any mode, allocation by allocation.
+Being a dispatch mode it changes what runs; `mode_effects` undoes that.
 """
 
 from __future__ import annotations
@@ -28,18 +24,17 @@ from inspector.compat.torch import (
     dispatch_mode_stack,
     restore_module_hooks_at_end,
     storage_address,
-    storage_use_count,
     tree_leaves,
-    use_count,
 )
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import Mark, begin_block, call_at_end, restore_block
 from inspector.trace.categories import Categories
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
-from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
+from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
-from inspector.trace.rules.moe_routing import balanced_choice
+from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
+from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -48,26 +43,7 @@ aten = torch.ops.aten
 
 # Two steps of LoRA on Llama-3.1-405B are 118,975 events, traced in 2.3 s on one core here: a million take 20 s.
 _MOST_EVENTS = 1_000_000
-
-# Use counts of a gradient that only autograd's buffer holds, seen from inside a dispatch mode: of the tensor (the
-# buffer, the call and its Python wrapper) and of its storage (the tensor and the Python wrapper asked for the count).
-_SOLE_TENSOR_USES = 4
-_SOLE_STORAGE_USES = 2
-
-
-# What a C++ backward formula does in place unless a mode is active: node and op -> the op that runs without one.
-_IN_PLACE_WITHOUT_MODE = {
-    ("IndexBackward0", aten.index_put.default): aten.index_put_.default,
-    ("IndexSelectBackward0", aten.index_add.default): aten.index_add_.default,
-    ("GatherBackward0", aten.scatter_add.default): aten.scatter_add_.default,
-    # What selects values (FunctionsManual.cpp, value_selecting_reduction_backward).
-    **{
-        (f"{name}Backward0", aten.scatter.src): aten.scatter_.src
-        for name in ("Topk", "Sort", "Max", "Min", "Median", "Mode", "Kthvalue")
-    },
-}
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
-_OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +52,8 @@ class _Op:
 
     name: str
     result: Callable[..., Any]
-    makes_its_results: bool
-    changes_lists_alone: bool
+    returns_new_tensors: bool
+    only_changes_lists: bool
     kernel: Kernel | None
     takes_workspace: bool
 
@@ -86,15 +62,15 @@ class _Op:
 _OPS: dict[Any, _Op] = {}
 
 
-def _known(func: Any) -> _Op:
+def _look_up(func: Any) -> _Op:
     """Look an op up in the registries."""
     return _OPS.setdefault(
         func,
         _Op(
             name=str(func),
             result=META_KERNELS.get(func, func),
-            makes_its_results=makes_its_results(func),
-            changes_lists_alone=changes_lists_alone(func),
+            returns_new_tensors=returns_new_tensors(func),
+            only_changes_lists=only_changes_lists(func),
             kernel=KERNELS.get(func),
             takes_workspace=func in WORKSPACE_OPS,
         ),
@@ -152,12 +128,12 @@ class Tracer(TorchDispatchMode):
 
     def hold(self, tensors: Iterable[Tensor], category: Category, module: str = "") -> None:
         """Say what the blocks of these tensors are for and whose; blocks that are not known yet are allocated now."""
-        with self.at(module):
+        with self.attribute_to(module):
             for tensor in tensors:
                 self._categories.assign(self._see(tensor, "load"), category, tensor)
 
     @contextlib.contextmanager
-    def at(self, module: str) -> Iterator[None]:
+    def attribute_to(self, module: str) -> Iterator[None]:
         """Say whose blocks are made inside the block."""
         self._modules.append(module)
         try:
@@ -184,20 +160,20 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one op, on shadows too where it has values, and record what it allocates."""
         kwargs = kwargs or {}
-        if func is aten.add.Tensor and not kwargs and self._accumulates_in_place(*args):
+        if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
             return aten.add_.Tensor(*args)
-        func = self._without_mode(func)
-        op = _OPS.get(func) or _known(func)
+        func = find_op_without_mode(func)
+        op = _OPS.get(func) or _look_up(func)
         value = self.shadows.run(func, args, kwargs)
         if func is aten._local_scalar_dense.default and value is not NO_VALUE:
             return value
         if func is aten.nonzero.default and value is not NO_VALUE:
             result = args[0].new_empty(value.shape, dtype=torch.int64)
         else:
-            result = self._result(op, func, args, kwargs)
+            result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
-        elif self._balances_experts and (choice := balanced_choice(func, args, result)):
+        elif self._balances_experts and (choice := balance_choice(func, args, result)):
             self.shadows.set(*choice)
         name = op.name
         if func in _INDEXING and current_autograd_node() is None:
@@ -211,11 +187,11 @@ class Tracer(TorchDispatchMode):
             self._take_workspaces(func, args)
         return result
 
-    def _result(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run_op(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an op returns."""
-        if op.changes_lists_alone and args[0] and args[0][0].is_meta:
+        if op.only_changes_lists and args[0] and args[0][0].is_meta:
             return None
-        if op.makes_its_results:
+        if op.returns_new_tensors:
             return self._results.run(func, op.result, args, kwargs)
         return op.result(*args, **kwargs)
 
@@ -247,26 +223,6 @@ class Tracer(TorchDispatchMode):
     def _leave_module(self, _module: nn.Module, _inputs: Any, _outputs: Any) -> None:
         """Note that its caller is at work again."""
         self._modules.pop()
-
-    def _accumulates_in_place(self, old: Any, new: Any) -> bool:
-        """Tell whether this is autograd adding a gradient to one that nobody else holds."""
-        return (
-            not torch.is_grad_enabled()
-            and isinstance(new, Tensor)
-            and old.shape == new.shape
-            and old.dtype == new.dtype
-            and current_autograd_node() is not None
-            and use_count(old) == _SOLE_TENSOR_USES
-            and storage_use_count(storage_address(old.untyped_storage())) == _SOLE_STORAGE_USES
-            and _is_dense(old)
-        )
-
-    def _without_mode(self, func: Any) -> Any:
-        """Return the op that would run if no mode were active."""
-        if func not in _OUT_OF_PLACE:
-            return func
-        node = current_autograd_node()
-        return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
 
     # --- recording ----------------------------------------------------------------------------------------------------
 
@@ -377,15 +333,3 @@ class _KernelScratch:
         """Record the end of all that is still held, the last one first."""
         for block in reversed(self._held):
             self._tracer._release(block)
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Tell whether a tensor covers its memory without gaps or overlaps, in whatever order of dimensions."""
-    expected = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        if size == 1:
-            continue
-        if stride != expected:
-            return False
-        expected *= size
-    return True

@@ -3,10 +3,10 @@
 A registry of small pure functions: the first kind that fits the class's name and its main input makes the inputs from
 the configuration and the recipe. An `Input` describes one tensor, so that the same batch can be made on meta for a
 trace and with data for a real step. Values are plausible (every token is the first that is not special, one position of
-the last row is padded): what a step allocates does not depend on them, but control flow reads some.
+the last sequence is padded): what a step allocates does not depend on them, but control flow reads some.
 
-A row has at most as many tokens as the text part of the model has learned positions for: beyond its table a real run
-raises (`longest_row`). Models of text and images get text alone (`leaves_out_images`).
+A sequence has at most as many tokens as the text part of the model has learned positions for: beyond its table a real
+run raises (`find_longest_sequence`). Models of text and images get text alone (`has_text_only_batch`).
 
 Not covered: multiple choice, detection, masked images, CTC, and sizes of images that only the processor's file knows.
 """
@@ -30,10 +30,10 @@ __all__ = [
     "BatchError",
     "Input",
     "Inputs",
-    "batch_inputs",
-    "inputs_without_labels",
-    "leaves_out_images",
-    "longest_row",
+    "find_longest_sequence",
+    "has_text_only_batch",
+    "make_batch_inputs",
+    "make_inputs_without_labels",
 ]
 
 # The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
@@ -58,7 +58,7 @@ class BatchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One tensor of a batch: `value` everywhere, but `last` at the end of the last row where it is not None."""
+    """One tensor of a batch: `value` everywhere, but `last` at the end of the last sequence where it is not None."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.int64
@@ -78,43 +78,43 @@ Inputs = Mapping[str, "Input | bool"]
 _Maker = Callable[[Any, Recipe], Inputs]
 
 
-def batch_inputs(model: Any, recipe: Recipe) -> Inputs:
+def make_batch_inputs(model: Any, recipe: Recipe) -> Inputs:
     """Return the inputs of a micro-batch of a resolved `recipe` for a transformers model, in the order they are made.
 
     Raises BatchError where there is no such batch.
     """
-    return _kind_of(model)(model, recipe)
+    return _find_maker(model)(model, recipe)
 
 
-def inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
+def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
     """Return the inputs of a forward pass alone for a transformers model; raises BatchError where none are known.
 
     An encoder-decoder gets as many tokens for its decoder as for its encoder, one of text and speech those of the text.
     """
-    name, arguments = type(model).__name__, _arguments(model)
+    name, arguments = type(model).__name__, _list_arguments(model)
     decoder: dict[str, Input] = {}
     if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in arguments:
-        decoder = {"decoder_input_ids": _ids(model, recipe)}
+        decoder = {"decoder_input_ids": _make_ids(model, recipe)}
     if _takes_images_alone(model):
-        return {"pixel_values": _images(model.config, recipe)}
+        return {"pixel_values": _make_images(model.config, recipe)}
     if {"return_loss", "pixel_values", "input_ids"} <= arguments:
-        return {key: item for key, item in _pairs(model, recipe).items() if key != "return_loss"}
+        return {key: item for key, item in _make_pairs(model, recipe).items() if key != "return_loss"}
     if model.main_input_name == "input_ids":
-        return {"input_ids": _ids(model, recipe), **_mask(recipe), **decoder}
+        return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), **decoder}
     if model.main_input_name == "input_features":
-        return {"input_features": _speech(model, recipe)["input_features"], **decoder}
+        return {"input_features": _make_speech(model, recipe)["input_features"], **decoder}
     raise BatchError(f"which inputs {name} takes is not known here")
 
 
-def longest_row(model: Any) -> int | None:
-    """Return how many tokens a row may have; 0 where the model takes none, None where nothing bounds them.
+def find_longest_sequence(model: Any) -> int | None:
+    """Return how many tokens a sequence may have; 0 where the model takes none, None where nothing bounds them.
 
     What bounds them is a table of learned positions in the text part; rotary and relative positions have no end.
     """
     if _takes_images_alone(model):
         return 0
     tables = [
-        module.num_embeddings - _first_position(module)
+        module.num_embeddings - _find_first_position(module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and not _TOWERS.search(name)
         # The encoder of speech counts frames, not tokens.
@@ -123,16 +123,16 @@ def longest_row(model: Any) -> int | None:
     return min(tables, default=None)
 
 
-def leaves_out_images(model: Any) -> bool:
+def has_text_only_batch(model: Any) -> bool:
     """Tell whether the batch of a model is text alone although it takes images too."""
-    arguments = _arguments(model)
+    arguments = _list_arguments(model)
     takes_images = any(name.startswith("pixel_values") for name in arguments)
     return takes_images and model.main_input_name == "input_ids" and "return_loss" not in arguments
 
 
 def _takes_images_alone(model: Any) -> bool:
     """Tell whether a model takes images and no tokens."""
-    return model.main_input_name == "pixel_values" and "input_ids" not in _arguments(model)
+    return model.main_input_name == "pixel_values" and "input_ids" not in _list_arguments(model)
 
 
 # --- kinds of models --------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def _takes_images_alone(model: Any) -> bool:
 _KINDS: dict[tuple[str, str], _Maker] = {}
 
 
-def _kind(*endings: str, main: str) -> Callable[[_Maker], _Maker]:
+def _register(*endings: str, main: str) -> Callable[[_Maker], _Maker]:
     """Register what makes the batch of classes whose names end so and whose main input is `main`."""
 
     def register(maker: _Maker) -> _Maker:
@@ -153,85 +153,92 @@ def _kind(*endings: str, main: str) -> Callable[[_Maker], _Maker]:
     return register
 
 
-@_kind("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", main="input_ids")
-def _tokens(model: Any, recipe: Recipe) -> Inputs:
+@_register("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", main="input_ids")
+def _make_tokens(model: Any, recipe: Recipe) -> Inputs:
     """Make ids, and labels of the same length: language models, and encoder-decoders.
 
     An encoder-decoder makes its decoder's inputs from the labels. Padded positions have a label that does not count.
     """
-    ids = _ids(model, recipe)
+    ids = _make_ids(model, recipe)
     labels = dataclasses.replace(ids, last=_IGNORED if recipe.padding else None)
-    return {"input_ids": ids, "labels": labels, **_mask(recipe)}
+    return {"input_ids": ids, "labels": labels, **_make_mask(recipe)}
 
 
-@_kind("ForTokenClassification", main="input_ids")
-def _token_labels(model: Any, recipe: Recipe) -> Inputs:
+@_register("ForTokenClassification", main="input_ids")
+def _make_token_labels(model: Any, recipe: Recipe) -> Inputs:
     """Make ids, and a class of each token; padded positions have one that does not count."""
-    ids = _ids(model, recipe)
+    ids = _make_ids(model, recipe)
     labels = dataclasses.replace(ids, value=0, last=_IGNORED if recipe.padding else None)
-    return {"input_ids": ids, "labels": labels, **_mask(recipe)}
+    return {"input_ids": ids, "labels": labels, **_make_mask(recipe)}
 
 
-@_kind("ForSequenceClassification", main="input_ids")
-def _row_labels(model: Any, recipe: Recipe) -> Inputs:
-    """Make ids and labels of rows: a class each, a number each for regression, or a float for every class."""
+@_register("ForSequenceClassification", main="input_ids")
+def _make_sequence_labels(model: Any, recipe: Recipe) -> Inputs:
+    """Make ids and labels of sequences: a class each, a number each for regression, or a float for every class."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False):
-        raise BatchError(f"{type(model).__name__} looks for the ends of its rows, which a batch without data has not")
+        raise BatchError(
+            f"{type(model).__name__} looks for the ends of its sequences, which a batch without data has not"
+        )
     problem = getattr(config, "problem_type", None) or ("regression" if config.num_labels == 1 else None)
     if problem == "multi_label_classification":
         labels = Input(shape=(recipe.batch_size, config.num_labels), dtype=torch.float32)
     else:
         dtype = torch.float32 if problem == "regression" else torch.int64
         labels = Input(shape=(recipe.batch_size,), dtype=dtype)
-    return {"input_ids": _ids(model, recipe), **_mask(recipe), "labels": labels}
+    return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), "labels": labels}
 
 
-@_kind("ForQuestionAnswering", main="input_ids")
-def _spans(model: Any, recipe: Recipe) -> Inputs:
-    """Make ids, and where each row's answer starts and ends."""
+@_register("ForQuestionAnswering", main="input_ids")
+def _make_spans(model: Any, recipe: Recipe) -> Inputs:
+    """Make ids, and where each sequence's answer starts and ends."""
     position = Input(shape=(recipe.batch_size,))
-    return {"input_ids": _ids(model, recipe), **_mask(recipe), "start_positions": position, "end_positions": position}
+    return {
+        "input_ids": _make_ids(model, recipe),
+        **_make_mask(recipe),
+        "start_positions": position,
+        "end_positions": position,
+    }
 
 
-@_kind("ForImageClassification", main="pixel_values")
-def _image_labels(model: Any, recipe: Recipe) -> Inputs:
+@_register("ForImageClassification", main="pixel_values")
+def _make_image_labels(model: Any, recipe: Recipe) -> Inputs:
     """Make images as an image processor gives them, in float32, and a class of each."""
-    return {"pixel_values": _images(model.config, recipe), "labels": Input(shape=(recipe.batch_size,))}
+    return {"pixel_values": _make_images(model.config, recipe), "labels": Input(shape=(recipe.batch_size,))}
 
 
-@_kind("ForSemanticSegmentation", main="pixel_values")
-def _image_maps(model: Any, recipe: Recipe) -> Inputs:
+@_register("ForSemanticSegmentation", main="pixel_values")
+def _make_image_maps(model: Any, recipe: Recipe) -> Inputs:
     """Make images and a class of each of their pixels."""
-    images = _images(model.config, recipe)
+    images = _make_images(model.config, recipe)
     return {"pixel_values": images, "labels": Input(shape=(images.shape[0], *images.shape[2:]))}
 
 
-@_kind("ForConditionalGeneration", main="input_features")
-def _speech(model: Any, recipe: Recipe) -> Inputs:
+@_register("ForConditionalGeneration", main="input_features")
+def _make_speech(model: Any, recipe: Recipe) -> Inputs:
     """Make spectrograms of 30 seconds in float32, as whisper's feature extractor gives them, and labels of text."""
     bins, positions = (getattr(model.config, name, None) for name in ("num_mel_bins", "max_source_positions"))
     if not isinstance(bins, int) or not isinstance(positions, int):
         raise BatchError(f"how long the features of {type(model).__name__} are is not known here")
     # The second convolution halves them (modeling_whisper.py, WhisperEncoder).
     features = Input(shape=(recipe.batch_size, bins, 2 * positions), dtype=torch.float32)
-    return {"input_features": features, "labels": _ids(model, recipe)}
+    return {"input_features": features, "labels": _make_ids(model, recipe)}
 
 
-def _pairs(model: Any, recipe: Recipe) -> Inputs:
+def _make_pairs(model: Any, recipe: Recipe) -> Inputs:
     """Make pairs of text and image; models such as CLIP return a loss when they are asked for it."""
-    images = _images(getattr(model.config, "vision_config", model.config), recipe)
-    return {"input_ids": _ids(model, recipe), **_mask(recipe), "pixel_values": images, "return_loss": True}
+    images = _make_images(getattr(model.config, "vision_config", model.config), recipe)
+    return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), "pixel_values": images, "return_loss": True}
 
 
-def _kind_of(model: Any) -> _Maker:
+def _find_maker(model: Any) -> _Maker:
     """Return what makes the batch of a model; raises BatchError with the reason where nothing does."""
-    name, arguments = type(model).__name__, _arguments(model)
+    name, arguments = type(model).__name__, _list_arguments(model)
     for (ending, main), maker in _KINDS.items():
         if name.endswith(ending) and model.main_input_name == main and (main in arguments):
             return maker
     if {"return_loss", "pixel_values", "input_ids"} <= arguments:
-        return _pairs
+        return _make_pairs
     if not arguments & {"labels", "return_loss", "start_positions"}:
         head = find_head(model.config, _HEADS)
         advice = f"; the same model with a head is `model_class={head.__name__}`" if head else ""
@@ -242,7 +249,7 @@ def _kind_of(model: Any) -> _Maker:
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _ids(model: Any, recipe: Recipe) -> Input:
+def _make_ids(model: Any, recipe: Recipe) -> Input:
     """Return ids of tokens, none of which is special to the model."""
     named = (value for name, value in model.config.to_dict().items() if name.endswith("_token_id"))
     special = {number for value in named for number in (value if isinstance(value, list) else [value])}
@@ -250,7 +257,7 @@ def _ids(model: Any, recipe: Recipe) -> Input:
     return Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=token)
 
 
-def _mask(recipe: Recipe) -> dict[str, Input]:
+def _make_mask(recipe: Recipe) -> dict[str, Input]:
     """Return the attention mask of a padded batch: how many positions are padded does not change what is allocated."""
     if not recipe.padding:
         return {}
@@ -258,7 +265,7 @@ def _mask(recipe: Recipe) -> dict[str, Input]:
     return {"attention_mask": Input(shape=shape, value=1, last=0)}
 
 
-def _images(config: Any, recipe: Recipe) -> Input:
+def _make_images(config: Any, recipe: Recipe) -> Input:
     """Return images of the size that a configuration names: a side, or height and width."""
     size = getattr(config, "image_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
@@ -271,13 +278,13 @@ def _images(config: Any, recipe: Recipe) -> Input:
 # --- what a class says ------------------------------------------------------------------------------------------------
 
 
-def _arguments(model: Any) -> set[str]:
+def _list_arguments(model: Any) -> set[str]:
     """Return the names of what a model's forward takes."""
     return set(inspect.signature(type(model).forward).parameters)
 
 
-def _first_position(table: nn.Embedding) -> int:
-    """Return the row of a table of positions that belongs to a row's first token.
+def _find_first_position(table: nn.Embedding) -> int:
+    """Return the row of a table of positions that belongs to a sequence's first token.
 
     OPT's and BART's tables have an offset; RoBERTa's start behind the padding index.
     """

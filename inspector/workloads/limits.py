@@ -12,7 +12,7 @@ from torch import nn
 from inspector.errors import one_line
 from inspector.records.recipe import Recipe
 from inspector.workloads.base import NotTraceableError, base_model
-from inspector.workloads.batch import BatchError, Inputs, longest_row
+from inspector.workloads.batch import BatchError, Inputs, find_longest_sequence
 
 __all__ = ["bound_sizes", "find_positions", "refuse_scans"]
 
@@ -25,13 +25,13 @@ def bound_sizes(model: Any, recipe: Recipe, make_inputs: Callable[[Any, Recipe],
     """
     base = base_model(model)
     try:
-        recipe = _bounded(recipe, longest_row(base), _virtual_tokens(model))
+        recipe = _bound_recipe(recipe, find_longest_sequence(base), _count_virtual_tokens(model))
         make_inputs(model, recipe)
     except BatchError as error:
         raise NotTraceableError(str(error)) from error
     except Exception as error:  # configurations hold values of any kind
-        said = one_line(f"{type(error).__name__}: {error}")
-        raise NotTraceableError(f"no batch for {type(base).__name__} ({said})") from error
+        cause = one_line(f"{type(error).__name__}: {error}")
+        raise NotTraceableError(f"no batch for {type(base).__name__} ({cause})") from error
     return recipe
 
 
@@ -49,12 +49,12 @@ def refuse_scans(base: nn.Module) -> None:
         name = type(module).__name__
         if (name.endswith("MambaMixer") and "2" not in name) or name == "RwkvSelfAttention":
             raise NotTraceableError(
-                f"{name} goes through each row position by position where no CUDA kernel is installed for it, and what "
-                "that kernel keeps is not known here"
+                f"{name} goes through each sequence position by position where no CUDA kernel is installed for it, and "
+                "what that kernel keeps is not known here"
             )
 
 
-def _bounded(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe:
+def _bound_recipe(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe:
     """Return the recipe with sequences of at most `longest` tokens, those of PEFT's prompt methods included."""
     if longest == 0:
         return dataclasses.replace(recipe, seq_len=None, padding=False)
@@ -65,6 +65,6 @@ def _bounded(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe
     return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
 
 
-def _virtual_tokens(model: Any) -> int:
+def _count_virtual_tokens(model: Any) -> int:
     """Return how many positions PEFT's prompt methods put before each sequence."""
     return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from inspector.model.build import BuiltModel
 from inspector.records.model import Role
 from inspector.records.tape import Category
-from inspector.trace.categories import category_of
+from inspector.trace.categories import find_category
 
 __all__ = ["ADDED", "list_in_load_order"]
 
@@ -22,8 +22,8 @@ def list_in_load_order(built: BuiltModel) -> Iterator[tuple[str, Tensor, Categor
     parameters = list(built.model.named_parameters())
     for name, tensor in parameters:
         if built.roles[name] not in ADDED:
-            yield name, tensor, category_of(built.roles[name])
+            yield name, tensor, find_category(built.roles[name])
     yield from ((name, tensor, Category.BUFFERS) for name, tensor in built.model.named_buffers())
     for name, tensor in parameters:
         if built.roles[name] in ADDED:
-            yield name, tensor, category_of(built.roles[name])
+            yield name, tensor, find_category(built.roles[name])

@@ -12,7 +12,7 @@ from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
-from inspector.workloads.batch import Input, Inputs, leaves_out_images
+from inspector.workloads.batch import Input, Inputs, has_text_only_batch
 from inspector.workloads.limits import find_positions
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
@@ -50,16 +50,17 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
     positions = find_positions(base)
     if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
         message = (
-            f"Rows of {asked.seq_len:,} tokens cannot run on {type(base).__name__}, which has learned "
-            f"{recipe.seq_len:,} positions: rows of {recipe.seq_len:,} were traced."
+            f"Sequences of {asked.seq_len:,} tokens cannot run on {type(base).__name__}, which has learned "
+            f"{recipe.seq_len:,} positions: sequences of {recipe.seq_len:,} were traced."
         )
         yield Notice(code="seq-len-clamped", message=message)
     elif recipe.seq_len is not None and positions is not None and recipe.seq_len > positions:
         message = (
-            f"Rows of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is made for."
+            f"Sequences of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is "
+            "made for."
         )
         yield Notice(code="beyond-positions", message=message)
-    if leaves_out_images(base):
+    if has_text_only_batch(base):
         message = "The traced batch has text alone: images add what their tower keeps and the positions they take."
         yield Notice(code="no-image", message=message)
     if loops_over_experts(base):

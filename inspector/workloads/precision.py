@@ -1,6 +1,6 @@
 """What mixed precision puts around forward, backward and update, with data or without: torch's and accelerate's code.
 
-`autocast` is what a bare loop enters around its forward pass; `prepared` is what accelerate makes of a model
+`autocast` is what a bare loop enters around its forward pass; `wrap_forward` is what accelerate makes of a model
 (accelerate/accelerator.py, `prepare_model`): its forward under autocast, its outputs in float32 afterwards. fp16 scales
 the loss, and the optimizer's step is torch's `GradScaler.step`. Gradients are taken to be finite: where some are not, a
 real step is skipped.
@@ -38,7 +38,7 @@ class MixedPrecision:
             return contextlib.nullcontext()
         return torch.autocast(self._device_type, dtype=self._dtype)
 
-    def prepared(self, model: nn.Module) -> Callable[..., Any]:
+    def wrap_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return what calls the model as accelerate prepares it: under autocast, with float32 outputs."""
         if self._dtype is None:
             return model
@@ -56,7 +56,7 @@ class MixedPrecision:
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Bring the gradients to their own scale, which clipping needs."""
         if self._scaler is not None:
-            with _refusals():
+            with _explain_refusals():
                 self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -64,7 +64,7 @@ class MixedPrecision:
         if self._scaler is None:
             optimizer.step()
         else:
-            with _refusals():
+            with _explain_refusals():
                 self._scaler.step(optimizer)
             self._scaler.update()
 
@@ -78,7 +78,7 @@ _CANNOT_UNSCALE = {
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def _explain_refusals() -> Iterator[None]:
     """Say what to change where torch refuses the gradients that a scaled loss gave."""
     try:
         yield

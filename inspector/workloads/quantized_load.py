@@ -27,11 +27,11 @@ from inspector.quantization.bitsandbytes.modules import Int8Params, Linear4bit, 
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.formats import write_4bit_fields
 from inspector.records.tape import Category
-from inspector.trace.categories import category_of
+from inspector.trace.categories import find_category
 from inspector.trace.tracer import Tracer
 from inspector.workloads.loading import ADDED
 
-__all__ = ["OUTLIERS", "has_int8_weights", "is_quantized", "load_quantized", "quantized_rules"]
+__all__ = ["OUTLIERS", "apply_quantized_rules", "has_int8_weights", "is_quantized", "load_quantized"]
 
 _PACKED = (Params4bit, Int8Params)
 # Digits of a float in Python at most: a text with them is still far below the smallest block of 512 bytes.
@@ -58,7 +58,7 @@ def is_quantized(base: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def quantized_rules(platform: Platform) -> Iterator[None]:
+def apply_quantized_rules(platform: Platform) -> Iterator[None]:
     """Let PEFT find its layers and products follow the GPU inside the block."""
     with (
         stand_in_for_bitsandbytes(),
@@ -75,13 +75,13 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
     cast = [
         (name, parameter)
         for name, parameter in parameters.items()
-        if not isinstance(parameter, _PACKED) and _loaded_dtype(parameter) is not parameter.dtype
+        if not isinstance(parameter, _PACKED) and _find_loaded_dtype(parameter) is not parameter.dtype
     ]
     with tracer:
-        warm_up = torch.empty(_reckoned_bytes(parameters.values()), dtype=torch.uint8, device="meta")
+        warm_up = torch.empty(_count_warm_up_bytes(parameters.values()), dtype=torch.uint8, device="meta")
         del warm_up
-        for name in sorted(parameters, key=lambda name: _natural(strip_wrappers(model, name))):
-            with tracer.at(find_owner(model, name)):
+        for name in sorted(parameters, key=lambda name: _make_sort_key(strip_wrappers(model, name))):
+            with tracer.attribute_to(find_owner(model, name)):
                 _load(tracer, parameters[name], find_owner(model, name))
         for module in model.modules():
             if isinstance(module, Linear8bitLt):
@@ -89,7 +89,7 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
         for name, buffer in model.named_buffers():
             tracer.hold([buffer], Category.BUFFERS, find_owner(model, name))
         for name, parameter in cast:
-            with tracer.at(find_owner(model, name)):
+            with tracer.attribute_to(find_owner(model, name)):
                 parameter.data = parameter.data.to(torch.float32)
                 tracer.hold([parameter], Category.WEIGHTS, find_owner(model, name))
         tracer.empty_cache()
@@ -105,28 +105,28 @@ def _attach(tracer: Tracer, built: BuiltModel) -> None:
     """
     model: nn.Module = built.model
     added = [(name, parameter) for name, parameter in model.named_parameters() if built.roles[name] in ADDED]
-    first = {name: _first_dtype(model, name) for name, _ in added}
+    first = {name: _find_first_dtype(model, name) for name, _ in added}
     with tracer:
         for name, parameter in added:
             dtype = first[name]
-            with tracer.at(find_owner(model, name)):
+            with tracer.attribute_to(find_owner(model, name)):
                 magnitudes = model.get_submodule(name.rpartition(".")[0])
                 if isinstance(magnitudes, DoraLinearLayer):
                     _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
                 elif dtype is not None and dtype is not parameter.dtype:
                     parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
-                tracer.hold([parameter], category_of(built.roles[name]), find_owner(model, name))
+                tracer.hold([parameter], find_category(built.roles[name]), find_owner(model, name))
         for name, parameter in added:
             if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
-                with tracer.at(find_owner(model, name)):
+                with tracer.attribute_to(find_owner(model, name)):
                     parameter.data = parameter.data.to(torch.float32)
-                    tracer.hold([parameter], category_of(built.roles[name]), find_owner(model, name))
+                    tracer.hold([parameter], find_category(built.roles[name]), find_owner(model, name))
 
 
 def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:
     """Let PEFT compute the magnitudes of a layer again, into the parameter that is trained."""
     parameter = magnitudes.weight
-    adapter = next(name for name, each in layer.lora_magnitude_vector.items() if each is magnitudes)
+    adapter = next(name for name, candidate in layer.lora_magnitude_vector.items() if candidate is magnitudes)
     magnitudes.update_layer(
         base_layer=layer.get_base_layer(),
         lora_A=layer.lora_A[adapter].weight,
@@ -137,7 +137,7 @@ def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:
     magnitudes.weight = parameter
 
 
-def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
+def _find_first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
     """Return the dtype in which PEFT makes a parameter of an adapter on a layer of 4 bits."""
     path = name
     while path:
@@ -151,25 +151,25 @@ def _first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
 def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
     """Make a parameter as it is loaded."""
     if not isinstance(parameter, _PACKED):
-        parameter.data = torch.empty(parameter.shape, dtype=_loaded_dtype(parameter), device="meta")
+        parameter.data = torch.empty(parameter.shape, dtype=_find_loaded_dtype(parameter), device="meta")
         tracer.hold([parameter], Category.WEIGHTS, owner)
         return
-    if _loaded_dtype(parameter) is parameter.dtype:  # it was stored so
-        tensors, read = _stored(parameter)
+    if _find_loaded_dtype(parameter) is parameter.dtype:  # it was stored so
+        tensors, read = _list_stored_tensors(parameter)
         tracer.hold(tensors, Category.WEIGHTS, owner)
         fields = torch.empty(_count_field_bytes(parameter), dtype=torch.uint8, device="meta")
         tracer.hold(read, Category.WEIGHTS, owner)
         del fields
         return
     shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
-    stored = weight = torch.empty(shape, dtype=_loaded_dtype(parameter), device="meta")
+    stored = weight = torch.empty(shape, dtype=_find_loaded_dtype(parameter), device="meta")
     if isinstance(parameter, Params4bit) and getattr(parameter, "inputs_first", False):
         weight = torch.empty_like(stored)  # GPT-2 stores inputs before outputs; what is packed lies the other way
     parameter.quantize_from(weight)
     tracer.hold([parameter, *parameter.state_tensors()], Category.WEIGHTS, owner)
 
 
-def _stored(parameter: Params4bit | Int8Params) -> tuple[list[Tensor], list[Tensor]]:
+def _list_stored_tensors(parameter: Params4bit | Int8Params) -> tuple[list[Tensor], list[Tensor]]:
     """Return the tensors of a packed weight in the order of their names in a checkpoint, and what its fields hold."""
     if isinstance(parameter, Int8Params):
         return [*parameter.state_tensors(), parameter], []
@@ -192,24 +192,24 @@ def _count_field_bytes(parameter: Params4bit | Int8Params) -> int:
     return len(write_4bit_fields(state.quant_type, dtype_name(state.dtype), state.shape, nested_offset=offset))
 
 
-def _loaded_dtype(parameter: nn.Parameter) -> torch.dtype:
+def _find_loaded_dtype(parameter: nn.Parameter) -> torch.dtype:
     """Return the dtype in which a parameter comes from the checkpoint."""
     dtype: torch.dtype = getattr(parameter, "loaded_dtype", parameter.dtype)
     return dtype
 
 
-def _reckoned_bytes(parameters: Any) -> int:
+def _count_warm_up_bytes(parameters: Any) -> int:
     """Return the size for which the allocator is warmed up."""
     total = 0
     for parameter in parameters:
         if isinstance(parameter, _PACKED):
             total += parameter.logical_count * _HALVES[type(parameter)] // 2
         else:
-            total += parameter.numel() * _loaded_dtype(parameter).itemsize
+            total += parameter.numel() * _find_loaded_dtype(parameter).itemsize
     return total
 
 
-def _natural(name: str) -> list[tuple[int, int | str, int]]:
+def _make_sort_key(name: str) -> list[tuple[int, int | str, int]]:
     """Sort names as transformers does, layer 2 before layer 10 (core_model_loading.py, dot_natural_key)."""
     key: list[tuple[int, int | str, int]] = []
     for part in name.split("."):

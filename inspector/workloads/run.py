@@ -21,19 +21,19 @@ from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import Categories
 from inspector.trace.meta_cache import Results
-from inspector.trace.rules.any_device import as_on_a_device
-from inspector.trace.rules.autocast import autocast_rules
-from inspector.trace.rules.cuda import cuda_rules
-from inspector.trace.rules.flash_attn import flash_attention_package
+from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.autocast import apply_autocast_rules
+from inspector.trace.rules.cuda import apply_cuda_rules
+from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.moe_routing import loops_over_experts
-from inspector.trace.shadow import LARGEST_SHADOW, one_thread
+from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import Input
 from inspector.workloads.loading import list_in_load_order
-from inspector.workloads.quantized_load import is_quantized, load_quantized, quantized_rules
+from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
-__all__ = ["categories_for", "trace_run"]
+__all__ = ["build_categories", "trace_run"]
 
 
 def trace_run(
@@ -56,11 +56,11 @@ def trace_run(
         raise NotTraceableError(
             f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
         )
-    with flash_attention_package(platform, recipe.attention), one_thread():
+    with provide_flash_attention(platform, recipe.attention), use_one_thread():
         return _trace(workload, built, recipe, platform, until, results)
 
 
-def categories_for(workload: Workload, model: Any) -> Categories:
+def build_categories(workload: Workload, model: Any) -> Categories:
     """Return the categories of a run of `workload` on `model`."""
     return Categories(
         trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
@@ -89,25 +89,30 @@ def _trace(
     model, base = built.model, base_model(built.model)
     workload.prepare(model, recipe)
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
-    categories, balances = categories_for(workload, model), loops_over_experts(base)
+    categories, balances = build_categories(workload, model), loops_over_experts(base)
     tracer = Tracer(platform, names, categories, balances_experts=balances, results=results)
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
-            rules.enter_context(quantized_rules(platform))
+            rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
         else:
             for name, tensor, category in list_in_load_order(built):
                 tracer.hold([tensor], category, find_owner(model, name))
         try:
             batch = _make_batch(tracer, workload, model, recipe)
-            for context in (cuda_rules(platform, recipe.sdpa_backend), _autocast(recipe), as_on_a_device(), tracer):
+            for context in (
+                apply_cuda_rules(platform, recipe.sdpa_backend),
+                _choose_autocast(recipe),
+                treat_meta_as_device(),
+                tracer,
+            ):
                 rules.enter_context(context)
             state = workload.make_state(model, recipe, on_gpu=False)
             tracer.hold(workload.list_state(state), Category.OPTIMIZER)
-            held = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
+            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()
-            del held
+            del state_of_loop
             return tape
         except _PhaseReachedError as reached:
             return reached.tape
@@ -115,8 +120,8 @@ def _trace(
             raise
         except Exception as error:  # 400 model classes run their forward over configurations of any kind
             advice = workload.explain_stop(built, recipe, error)
-            said = one_line(f"{type(error).__name__}: {error}")
-            raise NotTraceableError(f"{type(base).__name__} stopped the trace ({said}){advice}") from error
+            cause = one_line(f"{type(error).__name__}: {error}")
+            raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause}){advice}") from error
 
 
 def _enter_until(tracer: Tracer, until: Phase | None) -> Callable[[Phase, int], None]:
@@ -130,9 +135,9 @@ def _enter_until(tracer: Tracer, until: Phase | None) -> Callable[[Phase, int], 
     return enter
 
 
-def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+def _choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     """Return the rules that mixed precision needs: without it no op goes through them."""
-    return contextlib.nullcontext() if recipe.mixed_precision == "no" else autocast_rules()
+    return contextlib.nullcontext() if recipe.mixed_precision == "no" else apply_autocast_rules()
 
 
 def _make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:

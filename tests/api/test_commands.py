@@ -20,7 +20,7 @@ from .arguments import LORA, SFTArguments, tiny_llama
 SHORT: dict[str, Any] = {"seq_len": 16}
 
 
-def test_a_plan_is_that_of_the_command(tmp_path: Path) -> None:
+def test_a_plan_from_python_is_that_of_the_command(tmp_path: Path) -> None:
     model = written(tmp_path, tiny_llama().to_dict())
     plan = inspector.plan(model, gpu="4090", fit=None, recipe=SHORT, offline=True)
     printed = json.loads(

@@ -80,7 +80,7 @@ def test_a_wrong_lora_specification_is_refused(spec: str, says: str) -> None:
         (".*", "cannot adapt"),
     ],
 )
-def test_wrong_targets_are_refused(targets: str, says: str) -> None:
+def test_targets_that_peft_cannot_adapt_are_refused_with_those_that_work(targets: str, says: str) -> None:
     """Targets that hit nothing, or what PEFT cannot adapt, are named with those that would work."""
     assert_refused(run(SMALL, "--offline", "--lora", "r=8", "--targets", targets), 2, says)
 

@@ -113,7 +113,7 @@ def test_the_forms_of_a_comparison_say_the_same(tiny: str) -> None:
 
 
 @pytest.mark.parametrize(("memory", "code"), [("680MiB", 1), ("2GiB", 0)])
-def test_the_exit_code_says_whether_one_of_them_fits(memory: str, code: int, tiny: str) -> None:
+def test_the_exit_code_of_a_comparison_says_whether_one_recipe_fits(memory: str, code: int, tiny: str) -> None:
     """2 GiB are enough for one of the batches."""
     ran = run("compare", tiny, "--offline", "--gpu-memory", memory, "--seq-len", "4096", "--with", "--batch-size 64")
     assert (ran.code, ran.err) == (code, "")
@@ -172,7 +172,7 @@ def test_files_that_are_no_reports_are_refused(tiny: str, tmp_path: Path) -> Non
     assert_refused(run("compare", report, str(tmp_path / "none.json"), "--offline"), 3, "none.json")
 
 
-def test_a_report_is_known_by_what_it_holds(tiny: str, tmp_path: Path) -> None:
+def test_a_report_file_is_recognized_by_its_content(tiny: str, tmp_path: Path) -> None:
     """The file that --output names need not end in .json; one that is no JSON is still refused as a model is."""
     report, text = tmp_path / "before", tmp_path / "notes.txt"
     assert run(tiny, *QUICK, "--json", "--output", str(report)).code == 0

@@ -88,7 +88,7 @@ def test_a_model_that_is_not_known_is_refused(config: object, says: str, tmp_pat
     assert_refused(run(written(tmp_path, config)), 4, says)
 
 
-def test_an_unknown_architecture_of_a_known_type_is_built_as_that_type_and_told(tmp_path: Path) -> None:
+def test_an_unknown_architecture_of_a_known_type_is_built_as_that_type_with_a_notice(tmp_path: Path) -> None:
     """A class that transformers lacks is replaced by the model type's own, with a warning."""
     config = {**bundled_config(SMALL), "architectures": ["NobodysForCausalLM"]}
     report = run(written(tmp_path, config), "--json").report
@@ -119,7 +119,7 @@ def test_an_unknown_architecture_of_a_known_type_is_built_as_that_type_and_told(
         pytest.param({"model_type": "dac", "n_codebooks": 10**9}, id="codebooks"),
     ],
 )
-def test_absurd_values_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
+def test_absurd_values_of_a_configuration_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
     """Counts that would fill the memory, and values that no model can be built from."""
     base = {} if "model_type" in changes else bundled_config(SMALL)
     assert_refused(run(written(tmp_path, {**base, **changes})), 4)

@@ -44,7 +44,7 @@ def fits(model: str, *options: str) -> bool:
         ("seq-len", ("--batch-size", "2", "--attention", "eager", "--lora", "r=4", "--targets", "all-linear")),
     ],
 )
-def test_the_value_that_is_found_fits_and_the_next_one_does_not(
+def test_the_largest_batch_that_a_search_finds_fits_and_the_next_one_does_not(
     quantity: str, options: tuple[str, ...], tiny: str
 ) -> None:
     """So does brute force around it, in at most 12 traces; the report is of the step with the value."""
@@ -82,7 +82,7 @@ def test_a_range_that_fits_as_a_whole_ends_where_the_model_does(tmp_path: Path) 
     assert "fails" not in search
 
 
-def test_where_nothing_fits_the_smallest_tried_is_said(tiny: str) -> None:
+def test_a_search_in_which_nothing_fits_reports_the_smallest_value_tried(tiny: str) -> None:
     """Exit code 1, and the report is of that step."""
     ran = run(tiny, "--offline", "--json", "--gpu-memory", "666MiB", "--fit", "batch-size", "--batch-size", "4")
     report = json.loads(ran.out)
@@ -111,7 +111,7 @@ def test_a_search_that_cannot_be_is_refused(options: tuple[str, ...], says: str)
     assert len(ran.err.splitlines()) == 1
 
 
-def test_rows_without_a_length_cannot_be_searched() -> None:
+def test_a_sequence_length_of_images_cannot_be_searched() -> None:
     """An image classifier takes no tokens."""
     assert_refused(run("google/vit-base-patch16-224", "--offline", "--gpu", "t4", "--fit", "seq-len"), 2, "use --fit")
 
@@ -155,7 +155,7 @@ def test_no_advice_where_no_gpu_is_named_and_where_none_is_wanted(tiny: str) -> 
         assert [verdict for verdict in report["fit"] if "advice" in verdict] == []
 
 
-def test_what_could_be_turned_up_is_said_where_it_fits(tiny: str) -> None:
+def test_a_report_of_a_step_that_fits_lists_changes_that_use_the_headroom(tiny: str) -> None:
     """Each change alone, at the total that the command gives for it."""
     shared = (tiny, "--offline", "--json", ROOM, "--seq-len", "2048")
     adapter = ("--lora", "r=4,dropout=0.1", "--targets", "all-linear", "--gradient-checkpointing")
@@ -189,20 +189,20 @@ def test_what_does_not_fit_any_more_or_cannot_run_is_not_offered(tmp_path: Path)
     assert cut == some  # rows of 1,024 tokens are cut to 96, and so are those of a larger batch
 
 
-def test_rows_without_tokens_cannot_be_longer() -> None:
+def test_a_model_without_tokens_gets_no_advice_on_sequence_length() -> None:
     """A model of images has none: a length that changes nothing is no advice."""
     report = run("google/vit-base-patch16-224", "--offline", "--gpu", "t4", "--json").report
     assert [each["change"] for each in report["fit"][0]["advice"]] == ["--batch-size 2"]
 
 
-def test_where_no_change_is_enough_a_warning_says_so(tiny: str) -> None:
+def test_a_warning_says_that_no_change_makes_the_step_fit(tiny: str) -> None:
     """With the least that was reached."""
     report = json.loads(run(tiny, "--offline", "--json", "--gpu-memory", "666MiB").out)
     assert report["fit"][0]["advice"] == []
     assert "nothing-fits" in [warning["code"] for warning in report["warnings"]]
 
 
-def test_a_plan_says_of_each_way_what_the_command_says_of_it(tiny: str) -> None:
+def test_a_plan_has_for_each_candidate_the_figures_of_the_command(tiny: str) -> None:
     """Peaks and totals are those of `inspect MODEL` with the options of the row."""
     shared = (tiny, "--offline", "--json", ROOM, "--seq-len", "64")
     plan = run("plan", *shared, "--fit", "none").report
@@ -218,7 +218,7 @@ def test_a_plan_says_of_each_way_what_the_command_says_of_it(tiny: str) -> None:
         assert each["headroom_bytes"] == report["fit"][0]["headroom_bytes"]
 
 
-def test_a_plan_says_what_its_ways_run_on() -> None:
+def test_a_plan_names_the_conditions_of_its_candidates() -> None:
     """Rows end where BERT's positions do, its search too; weights that are stored packed are traced in float."""
     bert = run("plan", "google-bert/bert-base-uncased", "--offline", "--json", "--gpu", "t4", "--fit", "seq-len").report
     assert "batch 1 × 512 tokens" in bert["recipe"]
@@ -228,7 +228,7 @@ def test_a_plan_says_what_its_ways_run_on() -> None:
     assert any("dequantized" in warning for warning in run(*packed_base).report["warnings"])
 
 
-def test_a_plan_of_which_only_shorter_rows_would_fit_ends_with_1(tiny: str) -> None:
+def test_a_plan_in_which_only_shorter_sequences_would_fit_ends_with_1(tiny: str) -> None:
     """Its exit code is about the recipe that was asked for, searched or not."""
     tight = ("plan", tiny, "--offline", "--json", "--gpu-memory", "720MiB", "--quantization", "none")
     ran = run(*tight, "--seq-len", "65536", "--fit", "seq-len")
@@ -249,7 +249,7 @@ def packed(folder: Path) -> str:
     return written(folder, {**TINY_CONFIG, "vocab_size": 2_000, "quantization_config": declared})
 
 
-def test_the_largest_batch_and_row_of_a_way_are_what_fit_finds(tmp_path: Path) -> None:
+def test_the_largest_batch_and_sequence_of_a_candidate_are_what_a_search_finds(tmp_path: Path) -> None:
     """A checkpoint of bitsandbytes has the packed ways; with flash attention for all of them they are four.
 
     Rows are found to a multiple of 64: that one fits, and the next does not, as the command itself says.
@@ -267,7 +267,7 @@ def test_the_largest_batch_and_row_of_a_way_are_what_fit_finds(tmp_path: Path) -
     assert all(each["largest_batch_size"] >= 1 and each["largest_seq_len"] >= 128 for each in rows)
 
 
-def test_a_plan_has_its_forms_and_orders(tiny: str) -> None:
+def test_a_plan_has_text_markdown_and_csv_and_can_be_sorted(tiny: str) -> None:
     """Text of 100 columns, Markdown, CSV with bytes; rows as they come or sorted."""
     quick = ("plan", tiny, "--offline", ROOM, "--fit", "none", "--seq-len", "64")
     text, markdown, table = run(*quick), run(*quick, "--format", "markdown"), run(*quick, "--format", "csv")
@@ -313,7 +313,7 @@ def methods_of(*arguments: str) -> list[str]:
     return [each["method"] for each in ran.report["rows"]]
 
 
-def test_a_plan_has_the_ways_that_the_model_can_have(tmp_path: Path, tiny: str) -> None:
+def test_a_plan_has_the_candidates_that_the_model_allows(tmp_path: Path, tiny: str) -> None:
     """An adapter trains as it is or on packed weights; what is stored packed by bitsandbytes stays so."""
     adapter = tmp_path / "adapter"
     adapter.mkdir()
@@ -330,7 +330,7 @@ def test_a_plan_has_the_ways_that_the_model_can_have(tmp_path: Path, tiny: str) 
     assert methods_of(packed(stored)) == ["quantized-adapter"] * 7
 
 
-def test_a_plan_says_why_a_way_cannot_be_traced(tiny: str) -> None:
+def test_a_plan_gives_the_reason_why_a_candidate_cannot_be_traced(tiny: str) -> None:
     """A T4 has no flash attention; the other rows are there."""
     rows = run("plan", tiny, "--offline", "--json", "--gpu", "t4", "--fit", "none", "--seq-len", "32").report["rows"]
     refused = {each["options"]: each["refused"] for each in rows if "refused" in each}
@@ -338,7 +338,7 @@ def test_a_plan_says_why_a_way_cannot_be_traced(tiny: str) -> None:
     assert all("flash_attention_2" in options and "8.0" in why for options, why in refused.items())
 
 
-def test_a_plan_of_a_model_without_tokens_has_no_longest_row(tmp_path: Path) -> None:
+def test_a_plan_of_a_model_without_tokens_has_no_longest_sequence(tmp_path: Path) -> None:
     """Images have no length."""
     fields = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 32}
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32}

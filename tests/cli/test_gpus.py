@@ -75,13 +75,13 @@ def test_what_names_no_gpu_is_refused_before_any_work(
     assert_refused(run(SMALL, "--offline", *options), 2, says)
 
 
-def test_a_gpu_of_which_nothing_can_be_said_is_no_success() -> None:
+def test_a_step_that_cannot_be_traced_for_a_gpu_is_no_success() -> None:
     """A guard that lets pass what was never traced would be worse than none."""
     ran = run("state-spaces/mamba-130m-hf", "--offline", "--gpu", "h100")
     assert_refused(ran, 4, "drop --gpu")
 
 
-def test_the_catalogue_is_listed() -> None:
+def test_the_gpu_catalogue_is_listed_in_every_format() -> None:
     """Text for people, JSON with every source, Markdown for pages."""
     text, markdown = run("gpus"), run("gpus", "--format", "markdown")
     assert (text.code, markdown.code) == (0, 0)
@@ -103,7 +103,7 @@ def test_the_list_can_be_written_to_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "gpus.txt").read_text() == run("gpus").out
 
 
-def test_a_subcommand_comes_first() -> None:
+def test_a_subcommand_is_recognized_as_the_first_word_alone() -> None:
     """After options its name would be a model's."""
     assert_refused(run("--json", "gpus"), 2, "./gpus for a directory")
 
@@ -116,7 +116,7 @@ def test_a_subcommand_comes_first() -> None:
         (["gpus", "--json", "--format", "text"], "contradicts"),
     ],
 )
-def test_options_of_a_subcommand_are_its_own(arguments: list[str], says: str) -> None:
+def test_a_subcommand_refuses_options_of_inspect_that_it_does_not_have(arguments: list[str], says: str) -> None:
     """What `inspect gpus` does not know it refuses like any command."""
     assert_refused(run(*arguments), 2, says)
 

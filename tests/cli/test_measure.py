@@ -27,7 +27,7 @@ GIB = 2**30
 
 
 @NO_CUDA
-def test_without_cuda_it_is_refused_before_the_model_is_looked_for() -> None:
+def test_measuring_without_cuda_is_refused_before_the_model_is_looked_for() -> None:
     """A machine without a GPU can predict and not measure; no model of that name exists."""
     assert_refused(run("measure", "no/such-model-anywhere", "--offline"), 2, "CUDA")
 
@@ -44,7 +44,7 @@ def test_without_cuda_it_is_refused_before_the_model_is_looked_for() -> None:
         (["--use-reentrant"], "--gradient-checkpointing"),
     ],
 )
-def test_options_are_those_of_inspect_without_what_a_run_has_no_use_for(arguments: list[str], says: str) -> None:
+def test_measure_refuses_options_of_inspect_that_a_run_has_no_use_for(arguments: list[str], says: str) -> None:
     """The GPU is the one at hand."""
     assert_refused(run("measure", SMALL, "--offline", *arguments), 2, says)
 

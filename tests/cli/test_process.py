@@ -126,7 +126,7 @@ def test_an_interrupt_during_the_shutdown_is_one_line() -> None:
     assert (ran.code, ran.err) == (130, "inspect: interrupted\n")
 
 
-def test_an_interrupt_that_was_ignored_from_the_start_stays_so() -> None:
+def test_an_interrupt_that_was_ignored_from_the_start_stays_ignored() -> None:
     """A script's `inspect ... &` is not for Ctrl-C to end."""
     ran = run_process("sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", INTERRUPTED, "ignored", SMALL)
     assert (ran.code, ran.out, ran.err) == (0, "half", "")

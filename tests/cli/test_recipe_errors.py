@@ -78,7 +78,7 @@ WITHOUT_CHECKPOINTING = {
 }
 
 
-def test_a_model_without_checkpointing_is_refused_it(tmp_path: Path) -> None:
+def test_gradient_checkpointing_is_refused_for_a_model_without_support(tmp_path: Path) -> None:
     """ALBERT has none in transformers, which raises a ValueError; its plan has the other ways."""
     model = written(tmp_path, WITHOUT_CHECKPOINTING)
     short = ("--seq-len", "64", "--offline")

@@ -92,7 +92,9 @@ def test_an_option_of_the_report_is_told_where_a_command_does_not_have_it(
         (("compere", "--offline"), 3, "did you mean the command inspect compare?"),
     ],
 )
-def test_a_mistyped_command_is_told(arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_the_error_of_a_mistyped_command_names_the_command_that_was_meant(
+    arguments: tuple[str, ...], code: int, says: str
+) -> None:
     """It was taken for a model that is nowhere, or for one with options that it does not have."""
     assert_refused(run(*arguments), code, says)
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from inspector.cli.main import command
 
 
-def test_the_options_stay() -> None:
+def test_the_options_of_inspect_keep_their_names() -> None:
     """Removing or renaming an option breaks scripts; a new one is added here."""
     options = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
     assert options == [
@@ -65,7 +65,7 @@ def test_the_options_stay() -> None:
     ]
 
 
-def test_the_choices_stay() -> None:
+def test_the_choices_of_options_keep_their_names() -> None:
     """Choices and defaults are as much of a promise as names."""
     choices = {
         parameter.name: (list(parameter.type.choices), parameter.default)
@@ -96,7 +96,7 @@ def test_the_options_of_a_comparison_stay() -> None:
     assert (ours - theirs, theirs - ours) == ({"model", "--fit", "--advice", "--depth"}, {"models", "--with"})
 
 
-def test_the_commands_stay() -> None:
+def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
     assert sorted(command.subcommands) == ["compare", "gpus", "measure", "plan"]
 

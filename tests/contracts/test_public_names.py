@@ -28,7 +28,7 @@ def test_the_public_names_are_those_that_exist() -> None:
     assert list(inspector.__all__) == sorted(inspector.__all__)
 
 
-def test_the_public_names_stay() -> None:
+def test_the_public_names_of_the_package_stay() -> None:
     """Removing one breaks whoever imports it; adding one belongs here too."""
     assert inspector.__all__ == [
         "Comparison",

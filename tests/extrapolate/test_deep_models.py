@@ -138,7 +138,7 @@ def test_the_tape_of_checkpointed_quantized_weights_is_extrapolated_but_for_the_
     tape = whole_tape(asked)
     assert len(prediction.template.traced) < len(tape)
     assert_same(with_sorted_frees(prediction.tape), with_sorted_frees(tape))
-    whole = Replays.of(tape).unlimited
+    whole = Replays.from_tape(tape).unlimited
     assert prediction.replays.unlimited == whole
 
 
@@ -182,7 +182,7 @@ def test_an_adapter_that_counts_layers_is_extrapolated_from_three() -> None:
     assert_same(prediction.tape, whole_tape(asked))
 
 
-def test_of_an_encoder_and_its_decoder_only_one_is_extrapolated() -> None:
+def test_one_stack_alone_is_extrapolated_of_an_encoder_and_its_decoder() -> None:
     """Were both to grow, the decoder's layers in a list would read as the encoder's that follow."""
     check(request("google/flan-t5-base", FULL))
 

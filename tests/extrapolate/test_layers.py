@@ -53,7 +53,7 @@ def check(shallow: list[Event], deeper: list[Event], layers: int, whole: list[Ev
     assert deepen(shallow, extrapolation) == whole
 
 
-def test_layers_are_added_where_they_were_seen_to_be() -> None:
+def test_extrapolated_layers_are_added_where_traced_layers_were() -> None:
     """Ten layers: 10 x 100 bytes, 10 blocks freed from the last one on, and 4 x 10 bytes in the stacked one."""
     tape = extrapolated(10)
     assert tape == step(10)
@@ -61,7 +61,7 @@ def test_layers_are_added_where_they_were_seen_to_be() -> None:
     assert step(10)[-1].bytes == 40
 
 
-def test_what_was_learned_holds_for_other_sizes() -> None:
+def test_layers_learned_at_one_size_are_extrapolated_at_other_sizes() -> None:
     """Five sequences make blocks of 50 bytes."""
     assert extrapolated(7, batch_size=5) == step(7, batch_size=5)
 
@@ -105,7 +105,7 @@ def test_the_numbers_are_right_where_an_insertion_starts_in_the_middle_of_a_laye
     check(tape(2), tape(3), 6, tape(8))
 
 
-def test_a_list_that_is_freed_in_its_own_order_is_told_from_one_that_is_freed_in_reverse() -> None:
+def test_a_list_freed_in_order_is_distinguished_from_a_list_freed_in_reverse() -> None:
     """Temporaries of a foreach op: the first one made is the first one freed."""
 
     def temporaries(layers: int) -> list[Event]:
@@ -117,14 +117,14 @@ def test_a_list_that_is_freed_in_its_own_order_is_told_from_one_that_is_freed_in
     check(temporaries(2), temporaries(3), 4, temporaries(6))
 
 
-def test_tapes_that_do_not_go_together_teach_nothing() -> None:
+def test_nothing_is_learned_from_tapes_that_cannot_be_aligned() -> None:
     """A third layer of another size repeats none, and sizes do not shrink."""
     third = Tape().at(0, Phase.LOAD, "layers.2").allocate(90, 101).events
     assert not LayerExtrapolator().learn(step(2), [*step(2)[:3], *third, *step(2)[3:]])
     assert not LayerExtrapolator().learn(step(2, batch_size=2), step(3, batch_size=1))
 
 
-def test_a_stretch_is_known_only_where_all_of_it_is_what_was_learned() -> None:
+def test_a_stretch_is_extrapolated_only_where_all_of_it_equals_a_learned_stretch() -> None:
     """Nothing learned, four layers, layers of other numbers, and a step whose number has the hash of the known one."""
     assert LayerExtrapolator().extrapolate(step(2), 3) is None
     extrapolator = LayerExtrapolator()

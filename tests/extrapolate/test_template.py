@@ -49,7 +49,7 @@ def allocated(tape: Sequence[Event]) -> list[int]:
     return [event.bytes for event in tape if event.kind is EventKind.ALLOCATE]
 
 
-def test_the_passes_of_one_update_give_the_sizes_of_both() -> None:
+def test_the_passes_of_the_first_update_give_the_sizes_of_both_updates() -> None:
     """Five sequences: 200 and 1,500 bytes in both, the workspace once, labels of 40 bytes after loading and steps."""
     template = TapeTemplate(Step(batch_size=2).whole(), None)
     sizes = template.derive_sizes(Step(batch_size=5).passes())
@@ -106,7 +106,7 @@ def test_a_template_makes_the_tape_of_more_layers() -> None:
     assert template.bound_peak(template.sizes) == 1_024 + 3 * 512
 
 
-def test_an_emptied_cache_is_a_request_of_its_own() -> None:
+def test_emptying_the_cache_is_a_request_of_the_template() -> None:
     """That changes nothing of what is allocated."""
     tape = Tape().at(0, Phase.LOAD).allocate(0, 512)
     template = TapeTemplate(tape.empty_cache().free(0).allocate(1, 512).events, None)

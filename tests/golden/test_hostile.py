@@ -48,7 +48,7 @@ def test_no_control_character_is_written(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["markdown", "html"])
-def test_no_element_is_started(name: str) -> None:
+def test_text_from_outside_starts_no_html_element(name: str) -> None:
     """Angle brackets from outside are entities."""
     assert "<script" not in outputs()[name]
     assert "</td><" not in outputs()["markdown"]
@@ -80,7 +80,7 @@ def test_a_plan_and_a_comparison_write_no_control_character_and_start_no_element
     assert "<script" not in markdown.getvalue()
 
 
-def test_json_carries_the_text_unchanged() -> None:
+def test_json_carries_hostile_text_unchanged() -> None:
     """Programs get what the repository said, in ASCII, and nothing that JSON has no form for."""
     as_json = outputs()["json"]
     assert as_json.isascii()
@@ -92,7 +92,7 @@ def test_json_carries_the_text_unchanged() -> None:
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_markdown_tables_keep_their_columns(name: str) -> None:
+def test_rows_of_a_markdown_table_have_as_many_cells_with_hostile_text(name: str) -> None:
     """All lines of a table have the same number of cells."""
     stream = io.StringIO()
     write_markdown(build_report_document(REPORTS[name]), stream)

@@ -219,7 +219,7 @@ def test_warnings_are_announced_and_marked() -> None:
     assert sum(line.startswith("! ") for line in after) == len(report.warnings)
 
 
-def test_what_is_not_included_is_said_below_the_figures() -> None:
+def test_a_line_below_the_static_figures_says_what_is_not_included() -> None:
     """Nobody can take the static bytes for the whole of what training needs."""
     words = " ".join(" ".join(section(text_of(QWQ_LORA), "Static bytes of training")).split())
     assert "Activations, kernel workspaces and the CUDA context are not in these figures" in words

@@ -100,7 +100,7 @@ def test_every_entry_says_where_its_figures_come_from(gpu: object) -> None:
     assert card.name in {find_gpu(card.name).gpu.name, *find_gpu(card.name).others}
 
 
-def test_names_are_unique() -> None:
+def test_names_of_gpus_are_unique() -> None:
     """A name is what JSON identifies a card by."""
     assert len(BY_NAME) == len(catalogue())
 

@@ -53,7 +53,7 @@ def test_a_size_that_differs_is_named_once_for_its_allocation_and_once_for_its_f
     assert (freed.phase, freed.measured, freed.predicted) == (Phase.BACKWARD, (-5120,), (-5000,))
 
 
-def test_what_never_agrees_again_is_one_difference_to_the_end() -> None:
+def test_histories_that_never_agree_again_have_one_difference_to_the_end() -> None:
     sizes = list_sizes(tape())[0][:70] + [3] * 10
     (found,) = find_differences(sizes, tape())
     assert found.measured == (3,) * 10

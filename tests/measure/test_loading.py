@@ -37,7 +37,7 @@ def test_buffers_have_the_values_that_the_class_gives_them(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.filterwarnings("ignore")
-def test_parameters_stay_what_they_were(name: str) -> None:
+def test_materialized_parameters_keep_shape_dtype_and_sharing(name: str) -> None:
     before = build("meta", name)[0]
     expected = {key: (item.shape, item.dtype, item.requires_grad) for key, item in before.named_parameters()}
     shared = [[key for key, other in named if other is item] for named in [all_parameters(before)] for _, item in named]

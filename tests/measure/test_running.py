@@ -18,11 +18,11 @@ from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.measure.running import run_steps
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
-from inspector.trace.rules.any_device import as_on_a_device
+from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
-from inspector.workloads.batch import Input, batch_inputs
+from inspector.workloads.batch import Input, make_batch_inputs
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
@@ -45,12 +45,12 @@ def traced(model: nn.Module, recipe: Recipe) -> list[Event]:
     for _, tensor, category in list_in_load_order(built(model)):
         tracer.hold([tensor], category)
     batch: dict[str, Any] = {}
-    for name, item in batch_inputs(base_model(model), recipe).items():
+    for name, item in make_batch_inputs(base_model(model), recipe).items():
         batch[name] = item.on("meta") if isinstance(item, Input) else item
         if isinstance(item, Input) and not item.dtype.is_floating_point:
             tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold((item for item in batch.values() if isinstance(item, Tensor)), Category.INPUTS)
-    with as_on_a_device(), tracer:
+    with treat_meta_as_device(), tracer:
         optimizer = workload.make_state(model, recipe, on_gpu=False)
         held = workload.run(model, batch, optimizer, tracer.enter, recipe)
         tape = tracer.tape()
@@ -115,7 +115,7 @@ def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adap
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_whoever_watches_is_told_of_every_phase() -> None:
+def test_a_running_step_reports_every_phase_to_its_callback() -> None:
     watcher = Noted()
     recipe = dataclasses.replace(RECIPE, gradient_accumulation=2)
     run_steps(load_workload(TRAINING), built(build("meta", "llama")[0]), recipe, torch.device("cpu"), watcher)

@@ -302,7 +302,7 @@ def test_several_oversize_blocks_are_released_largest_first() -> None:
     assert (allocator.reserved_bytes, allocator.retry_count) == (110 * MIB, 0)
 
 
-def test_releasing_oversize_blocks_stops_when_they_suffice() -> None:
+def test_releasing_oversize_blocks_stops_when_the_request_fits() -> None:
     """Free 30, 40 and 40 MiB under 110: for 80 the two of 40 are exactly enough, and the 30 stay."""
     allocator = CachingAllocator(AllocatorSettings(max_split_bytes=20 * MIB), limit_bytes=110 * MIB)
     for block in [take(allocator, size * MIB) for size in (30, 40, 40)]:

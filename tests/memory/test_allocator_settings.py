@@ -18,7 +18,7 @@ from inspector.memory.allocator.settings import MIB, UNLIMITED, AllocatorSetting
 DEFAULT = AllocatorSettings()
 
 
-def test_defaults_are_those_of_torch() -> None:
+def test_defaults_of_the_allocator_settings_are_those_of_torch() -> None:
     """20 MiB segments, no bound on splitting, no expandable segments, rounding to 512 bytes."""
     assert DEFAULT.large_segment_bytes == DEFAULT.max_non_split_rounding_bytes == 20_971_520
     assert DEFAULT.max_split_bytes == 18_446_744_073_709_551_615
@@ -57,7 +57,7 @@ def test_defaults_are_those_of_torch() -> None:
         ("release_lock_on_cudamalloc:True,pinned_num_register_threads:8,per_process_memory_fraction:0", DEFAULT),
     ],
 )
-def test_settings_are_read_as_torch_reads_them(text: str, expected: AllocatorSettings) -> None:
+def test_allocator_settings_are_read_as_torch_reads_them(text: str, expected: AllocatorSettings) -> None:
     """Known keys in any order, white space ignored, a comma at the end allowed."""
     assert AllocatorSettings.parse(text) == expected
 
@@ -125,7 +125,7 @@ def test_rounding_divisions_of_every_interval(text: str, divisions: tuple[int, .
         ("backend:cudaMallocAsync", "'cudaMallocAsync' leaves caching to the CUDA driver"),
     ],
 )
-def test_what_torch_refuses_is_refused_in_one_line(text: str, part: str) -> None:
+def test_allocator_settings_that_torch_refuses_are_refused_in_one_line(text: str, part: str) -> None:
     """The message names the setting and what it needs."""
     with pytest.raises(UsageError) as caught:
         AllocatorSettings.parse(text)
@@ -143,7 +143,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("request_bytes", "block"), [(1, 512), (511, 512), (512, 512), (513, 1024), (MIB, MIB), (MIB + 1, MIB + 512)]
 )
-def test_plain_rounding_is_to_512_bytes(request_bytes: int, block: int) -> None:
+def test_plain_rounding_of_requests_is_to_512_bytes(request_bytes: int, block: int) -> None:
     """512 is one block, 513 is two."""
     assert DEFAULT.round_size(request_bytes) == block
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
-from inspector.memory.replay import CACHED_BLOCKS, Replays, requests_of
+from inspector.memory.replay import CACHED_BLOCKS, Replays, list_requests
 from inspector.memory.timeline import fold
 from tests.memory.tapes import Tape
 
@@ -18,7 +18,7 @@ def cached() -> Tape:
 def test_a_replay_has_the_peaks_of_the_timeline() -> None:
     """40 MiB go back before 30 come; with expandable segments pages of 20 MiB come and go."""
     for settings in (None, AllocatorSettings.parse("expandable_segments:True")):
-        replay = Replays.of(cached().events, settings).unlimited
+        replay = Replays.from_tape(cached().events, settings).unlimited
         timeline = fold(cached().events, settings)
         assert replay.peak_allocated_bytes == timeline.peak_allocated_bytes == 40 * MIB
         assert replay.peak_reserved_bytes == timeline.peak_reserved_bytes == 40 * MIB
@@ -27,14 +27,14 @@ def test_a_replay_has_the_peaks_of_the_timeline() -> None:
 
 def test_a_replay_ends_where_memory_runs_out() -> None:
     """The first request wants 40 MiB of 39."""
-    replay = Replays.of(cached().events).under(39 * MIB)
+    replay = Replays.from_tape(cached().events).under(39 * MIB)
     assert replay.failure is not None
     assert (replay.failure.requested_bytes, replay.peak_allocated_bytes) == (40 * MIB, 0)
 
 
 def test_a_zero_size_tensor_requests_nothing() -> None:
     """Neither does its end."""
-    assert list(requests_of(cached().events)) == [(0, 40 * MIB), (0, 0), (CACHED_BLOCKS, 0), (2, 30 * MIB)]
+    assert list(list_requests(cached().events)) == [(0, 40 * MIB), (0, 0), (CACHED_BLOCKS, 0), (2, 30 * MIB)]
 
 
 @pytest.mark.parametrize("requests", [[(3, 0)], [(3, 512), (3, 0), (3, 0)]])

@@ -7,8 +7,8 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.memory.static import static_bytes
-from inspector.memory.textbook import textbook_rules
+from inspector.memory.static import count_static_bytes
+from inspector.memory.textbook import list_textbook_rules
 from inspector.records.model import Census, Role
 
 SIZES = st.integers(0, 10**12)
@@ -32,7 +32,7 @@ def census(base: int, adapter: int, *, base_size: int, adapter_size: int, buffer
 
 
 def test_full_fine_tuning_in_bfloat16_takes_eight_bytes_a_parameter() -> None:
-    static = static_bytes(
+    static = count_static_bytes(
         {"bfloat16": 200}, census(100, 0, base_size=2, adapter_size=2), base_buffer_bytes=0, has_adapter=False
     )
     assert static.adapter is None
@@ -41,7 +41,7 @@ def test_full_fine_tuning_in_bfloat16_takes_eight_bytes_a_parameter() -> None:
 
 def test_an_adapter_in_float32_takes_sixteen_bytes_a_parameter_and_two_of_the_base() -> None:
     counted = census(100, 10, base_size=2, adapter_size=4, buffer_bytes=7)
-    static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
+    static = count_static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
     assert static.adapter is not None
     assert static.adapter.frozen_bytes == 200
     assert static.adapter.total_bytes == 200 + 16 * 10 + 7
@@ -49,8 +49,8 @@ def test_an_adapter_in_float32_takes_sixteen_bytes_a_parameter_and_two_of_the_ba
 
 def test_the_rule_for_full_fine_tuning_differs_by_its_float32_moments() -> None:
     counted = census(100, 0, base_size=2, adapter_size=2)
-    static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=False)
-    (rule,) = textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
+    static = count_static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=False)
+    (rule,) = list_textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
     assert (rule.formula, rule.bytes, rule.exact_bytes) == ("12·P", 1200, 800)
     (difference,) = rule.differences
     assert difference.bytes == -400
@@ -59,8 +59,8 @@ def test_the_rule_for_full_fine_tuning_differs_by_its_float32_moments() -> None:
 
 def test_the_rule_for_an_adapter_differs_by_weights_and_gradients_in_float32() -> None:
     counted = census(100, 10, base_size=2, adapter_size=4)
-    static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
-    _, rule = textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
+    static = count_static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
+    _, rule = list_textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
     assert rule.bytes == 12 * 10 + 2 * 100
     assert [difference.bytes for difference in rule.differences] == [20, 20]
 
@@ -70,8 +70,8 @@ def test_parts_of_the_base_that_train_are_named_as_what_the_rule_counts_twice() 
     counted = dataclasses.replace(
         census(100, 5, base_size=2, adapter_size=2), trainable=15, trainable_dtypes={"bfloat16": 30}
     )
-    static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
-    _, rule = textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
+    static = count_static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=True)
+    _, rule = list_textbook_rules(static, counted, {"bfloat16": 200}, {}).rules
     assert [(item.cause.partition(";")[0], item.bytes) for item in rule.differences] == [
         ("Parts of the base train", -20),
         ("AdamW's moments are in bfloat16 like the weights they belong to", -60),
@@ -84,15 +84,17 @@ def test_the_differences_always_add_up_to_exact_minus_rule(
 ) -> None:
     counted = census(base, adapter, base_size=base_size, adapter_size=adapter_size, buffer_bytes=buffer_bytes)
     base_dtypes = {{2: "bfloat16", 4: "float32"}[base_size]: base * base_size}
-    static = static_bytes(base_dtypes, counted, base_buffer_bytes=buffer_bytes, has_adapter=True)
-    for rule in textbook_rules(static, counted, base_dtypes, {}).rules:
+    static = count_static_bytes(base_dtypes, counted, base_buffer_bytes=buffer_bytes, has_adapter=True)
+    for rule in list_textbook_rules(static, counted, base_dtypes, {}).rules:
         assert sum(difference.bytes for difference in rule.differences) == rule.exact_bytes - rule.bytes
 
 
 def test_what_the_class_freezes_has_no_gradient_and_no_moments() -> None:
     counted = census(100, 0, base_size=2, adapter_size=2)
-    static = static_bytes({"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=False, base_frozen_bytes=20)
+    static = count_static_bytes(
+        {"bfloat16": 200}, counted, base_buffer_bytes=0, has_adapter=False, base_frozen_bytes=20
+    )
     assert (static.full.frozen_bytes, static.full.trained_bytes) == (20, 180)
     assert static.full.total_bytes == 200 + 180 + 2 * 180
-    (rule,) = textbook_rules(static, counted, {"bfloat16": 200}, {"bfloat16": 20}).rules
+    (rule,) = list_textbook_rules(static, counted, {"bfloat16": 200}, {"bfloat16": 20}).rules
     assert sum(difference.bytes for difference in rule.differences) == rule.exact_bytes - rule.bytes

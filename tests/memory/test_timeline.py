@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
 from inspector.memory.replay import Replays
-from inspector.memory.timeline import breakdown_at, fold, run_memory
+from inspector.memory.timeline import build_run_memory, find_breakdown, fold
 from inspector.records.hardware import Overhead
 from inspector.records.memory import MemoryPhase, TopModule
 from inspector.records.recipe import Recipe
@@ -108,7 +108,7 @@ def test_a_step_ends_with_what_it_leaves_behind() -> None:
 
 def test_training_memory_shows_loading_and_the_last_step() -> None:
     """The peaks are over both steps."""
-    memory = run_memory(
+    memory = build_run_memory(
         fold(two_steps()), workload=TRAINING, recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=()
     )
     assert [(item.step, item.name) for item in memory.phases] == [
@@ -164,7 +164,9 @@ def test_an_empty_tape_is_an_empty_timeline() -> None:
     timeline = fold([])
     assert (timeline.peak, timeline.phases, timeline.peak_allocated_bytes) == (None, [], 0)
     with pytest.raises(ValueError, match="allocates nothing"):
-        run_memory(timeline, workload=TRAINING, recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=())
+        build_run_memory(
+            timeline, workload=TRAINING, recipe=Recipe(), platform="any", overhead=CONTEXT, not_accounted=()
+        )
 
 
 def test_emptying_the_cache_lowers_reserved_but_not_its_peak() -> None:
@@ -211,7 +213,7 @@ def test_a_tape_that_contradicts_itself_is_refused_by_the_timeline_and_by_a_repl
     with pytest.raises(ValueError, match=message):
         fold(tape.events)
     with pytest.raises(ValueError, match=message):
-        Replays.of(tape.events)
+        Replays.from_tape(tape.events)
 
 
 def test_there_is_no_breakdown_outside_the_timeline() -> None:
@@ -219,7 +221,7 @@ def test_there_is_no_breakdown_outside_the_timeline() -> None:
     tape = two_steps()
     for index in (-1, len(tape)):
         with pytest.raises(IndexError, match="events, not one at index"):
-            breakdown_at(tape, fold(tape), index)
+            find_breakdown(tape, fold(tape), index)
 
 
 # --- laws -------------------------------------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ def test_parts_add_up_at_every_event(tape: list[Event], expandable: bool) -> Non
     timeline = fold(tape, options)
     assert fold(tape, options) == timeline
     for index, allocated in enumerate(timeline.allocated_bytes):
-        breakdown = breakdown_at(tape, timeline, index)
+        breakdown = find_breakdown(tape, timeline, index)
         assert sum(breakdown.values()) == allocated
         assert min(breakdown.values()) >= 0
         assert allocated <= timeline.reserved_bytes[index] <= timeline.peak_reserved_bytes
@@ -269,11 +271,13 @@ def test_parts_add_up_at_every_event(tape: list[Event], expandable: bool) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(tape=tapes(), limit_bytes=st.none() | st.integers(0, 400 * MIB), expandable=st.booleans())
-def test_watching_a_replay_changes_nothing_of_it(tape: list[Event], limit_bytes: int | None, expandable: bool) -> None:
+def test_watching_a_replay_leaves_its_peaks_and_its_failure_unchanged(
+    tape: list[Event], limit_bytes: int | None, expandable: bool
+) -> None:
     """The timeline and the replay that nothing watches have the same peaks and the same failure."""
     options = AllocatorSettings(expandable_segments=expandable)
     timeline = fold(tape, options, limit_bytes=limit_bytes)
-    replay = Replays.of(tape, options).under(limit_bytes)
+    replay = Replays.from_tape(tape, options).under(limit_bytes)
     assert replay.failure == (timeline.ran_out and timeline.ran_out.failure)
     assert replay.peak_allocated_bytes == timeline.peak_allocated_bytes
     assert replay.peak_reserved_bytes == timeline.peak_reserved_bytes
@@ -281,7 +285,7 @@ def test_watching_a_replay_changes_nothing_of_it(tape: list[Event], limit_bytes:
 
 @settings(max_examples=50, deadline=None)
 @given(tape=tapes())
-def test_freeing_everything_leaves_nothing(tape: list[Event]) -> None:
+def test_freeing_every_block_leaves_nothing_allocated(tape: list[Event]) -> None:
     """Allocated returns to 0, and reserved after the cache is emptied."""
     live = {event.block for event in tape if event.kind is EventKind.ALLOCATE}
     live -= {event.block for event in tape if event.kind is EventKind.FREE}

@@ -8,7 +8,7 @@ from inspector.hardware.catalogue import find_gpu
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
-from inspector.memory.verdict import DRIVER_RESERVE_BYTES, overhead, usable_bytes, verdict
+from inspector.memory.verdict import DRIVER_RESERVE_BYTES, find_overhead, find_usable_bytes, judge_fit
 from inspector.records.fit import Verdict
 from inspector.records.hardware import MemoryFigure
 from tests.hardware.gpus import made_gpu
@@ -17,7 +17,7 @@ from tests.memory.tapes import Tape
 
 def judged(tape: Tape, usable: int) -> Verdict:
     """Return the verdict on a GPU that has exactly so much for the allocator."""
-    return verdict(made_gpu(usable), Replays.of(tape.events))
+    return judge_fit(made_gpu(usable), Replays.from_tape(tape.events))
 
 
 def cached() -> Tape:
@@ -46,7 +46,7 @@ def fragmented() -> Tape:
         (0, -60),
     ],
 )
-def test_cached_blocks_are_released_before_a_step_is_said_not_to_fit(usable: int, headroom: int) -> None:
+def test_cached_blocks_are_released_before_a_verdict_says_that_a_step_does_not_fit(usable: int, headroom: int) -> None:
     """A reserved peak above the card's memory is no verdict, and a shortfall counts from the allocated peak."""
     result = judged(cached(), usable * MIB)
     assert (result.fits, result.headroom_bytes) == (headroom >= 0, headroom * MIB)
@@ -64,21 +64,21 @@ def test_memory_in_pieces_does_not_fit_though_the_allocated_peak_would(usable: i
 
 def test_the_context_is_not_usable() -> None:
     """100 MiB with a context of 30 leave 70."""
-    result = verdict(made_gpu(100 * MIB, context_bytes=30 * MIB), Replays.of(cached().events))
+    result = judge_fit(made_gpu(100 * MIB, context_bytes=30 * MIB), Replays.from_tape(cached().events))
     assert (result.overhead_bytes, result.usable_bytes, result.headroom_bytes) == (30 * MIB, 70 * MIB, 10 * MIB)
     assert result.assumptions == ()
 
 
 def test_a_context_larger_than_the_memory_leaves_nothing() -> None:
     """Usable bytes are never negative."""
-    assert usable_bytes(made_gpu(10 * MIB), 11 * MIB) == 0
+    assert find_usable_bytes(made_gpu(10 * MIB), 11 * MIB) == 0
 
 
-def test_of_a_total_of_the_driver_some_is_out_of_reach() -> None:
+def test_part_of_the_total_memory_that_a_driver_reports_is_out_of_reach() -> None:
     """Torch sees less than nvidia-smi prints, and the verdict says what was taken for it."""
     gpu = made_gpu(1000 * MIB, context_bytes=48 * MIB, figure=MemoryFigure.DRIVER)
     assert DRIVER_RESERVE_BYTES == 652 * MIB
-    result = verdict(gpu, Replays.of(cached().events))
+    result = judge_fit(gpu, Replays.from_tape(cached().events))
     assert result.usable_bytes == 300 * MIB
     assert [text for text in result.assumptions if "652 MiB" in text] == list(result.assumptions)
 
@@ -90,17 +90,17 @@ def test_a_context_that_was_not_measured_is_the_largest_known_of_the_architectur
         made_gpu(1, name="large", context_bytes=200, capability=(7, 5)),
         made_gpu(1, name="other", context_bytes=300, capability=(8, 9)),
     )
-    same = overhead(made_gpu(1, context_bytes=None, capability=(7, 5)), measured)
+    same = find_overhead(made_gpu(1, context_bytes=None, capability=(7, 5)), measured)
     assert (same.bytes, "7.5" in same.source, "large" in same.source) == (200, True, True)
     for unknown in (None, made_gpu(1, context_bytes=None), made_gpu(1, context_bytes=None, capability=None)):
-        any_card = overhead(unknown, measured)
+        any_card = find_overhead(unknown, measured)
         assert (any_card.bytes, "any card" in any_card.source, "other" in any_card.source) == (300, True, True)
 
 
-def test_what_is_assumed_of_a_card_is_said() -> None:
+def test_a_verdict_lists_what_is_assumed_of_a_card() -> None:
     """An MI300X has no CUDA and no measured context; a T4 has both."""
     tape = cached()
-    t4, mi300x = (verdict(find_gpu(name).gpu, Replays.of(tape.events)) for name in ("t4", "mi300x"))
+    t4, mi300x = (judge_fit(find_gpu(name).gpu, Replays.from_tape(tape.events)) for name in ("t4", "mi300x"))
     assert t4.assumptions == ()
     context, cuda = mi300x.assumptions
     assert "not measured" in context
@@ -112,9 +112,9 @@ def test_the_replay_runs_under_the_allocators_settings() -> None:
     """Expandable segments join what is free: the 12 MiB take 6 + 8 free MiB of two pages and need no third one."""
     settings = AllocatorSettings.parse("expandable_segments:True")
     tape = fragmented()
-    plain = verdict(made_gpu(31 * MIB), Replays.of(tape.events))
-    joined = verdict(made_gpu(40 * MIB), Replays.of(tape.events, settings))
+    plain = judge_fit(made_gpu(31 * MIB), Replays.from_tape(tape.events))
+    joined = judge_fit(made_gpu(40 * MIB), Replays.from_tape(tape.events, settings))
     # Three blocks of 6 take one page of 20 MiB. Of it 2 are free at its end, behind which 12 MiB need one page more.
     assert plain.headroom_bytes == -1 * MIB
     assert joined.headroom_bytes == 0
-    assert verdict(made_gpu(39 * MIB), Replays.of(tape.events, settings)).headroom_bytes < 0
+    assert judge_fit(made_gpu(39 * MIB), Replays.from_tape(tape.events, settings)).headroom_bytes < 0

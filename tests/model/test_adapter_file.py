@@ -83,7 +83,9 @@ def test_every_method_of_peft_is_counted_and_sized_as_peft_does_it_with_real_wei
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_sized_in_the_dtype_of_its_base_where_peft_is_told_so(method: str, tmp_path: Path) -> None:
+def test_every_method_is_sized_in_the_dtype_of_its_base_without_autocast_of_the_adapter_dtype(
+    method: str, tmp_path: Path
+) -> None:
     """`autocast_adapter_dtype=False` of `get_peft_model`."""
     assert_same_as_real({"peft_type": method, **FIELDS.get(method, {})}, tmp_path, autocast=False)
 

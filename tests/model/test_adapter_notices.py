@@ -35,18 +35,18 @@ def test_a_saved_module_that_hit_nothing_is_named_with_what_was_probably_meant()
     assert "Did you mean 'embed_tokens'?" in message
 
 
-def test_a_module_saved_whole_is_told_with_its_size() -> None:
+def test_a_notice_names_a_module_saved_whole_with_its_size() -> None:
     message = notices(llama(), target_modules=["q_proj"], modules_to_save=["lm_head"])["saved-whole"]
     # 1,024 beside 3 layers of 4 * (16 + 16)
     assert message == "lm_head is trained and saved whole: 1,024 parameters, 72.7 % of what is trained."
 
 
-def test_saving_one_side_of_a_tied_weight_is_told() -> None:
+def test_a_notice_warns_of_saving_one_side_of_a_tied_weight() -> None:
     found = notices(llama(tie_word_embeddings=True), target_modules=["q_proj"], modules_to_save=["lm_head"])
     assert found["saved-untied"].startswith("lm_head shares its weight with model.embed_tokens")
 
 
-def test_saving_both_sides_of_a_tied_weight_is_told_unless_the_copies_are_tied_too() -> None:
+def test_a_notice_warns_of_saving_both_sides_of_a_tied_weight_unless_the_copies_are_tied() -> None:
     fields = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}
     found = notices(llama(tie_word_embeddings=True), **fields)
     assert found["saved-untied"].startswith("lm_head and model.embed_tokens share their weight, their saved copies do")
@@ -54,7 +54,7 @@ def test_saving_both_sides_of_a_tied_weight_is_told_unless_the_copies_are_tied_t
     assert "saved-untied" not in notices(llama(), **fields)
 
 
-def test_equal_modules_saved_whole_are_told_once() -> None:
+def test_one_notice_names_all_equal_modules_saved_whole() -> None:
     fields = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "modules_to_save": ["input_layernorm"]}
     (notice,) = inspector.inspect(llama(), peft=fields).warnings
     # 3 norms of 16 beside 3 layers of 4 * (16 + 16)
@@ -64,17 +64,17 @@ def test_equal_modules_saved_whole_are_told_once() -> None:
     )
 
 
-def test_adapting_one_side_of_a_tied_weight_is_told() -> None:
+def test_a_notice_warns_of_adapting_one_side_of_a_tied_weight() -> None:
     found = notices(llama(tie_word_embeddings=True), target_modules=["q_proj", "lm_head"])
     assert found["target-tied"].startswith("lm_head shares its weight with model.embed_tokens")
 
 
-def test_targets_that_hit_part_of_the_layers_are_told() -> None:
+def test_a_notice_names_targets_that_hit_part_of_the_layers() -> None:
     message = notices(llama(), target_modules=["q_proj"], layers_to_transform=[1])["targets-partial"]
     assert message == "Target 'q_proj' hits 1 of the 3 layers in model.layers: 1."
 
 
-def test_fused_experts_that_no_target_reaches_are_told() -> None:
+def test_a_notice_names_fused_experts_that_no_target_reaches() -> None:
     message = notices(mixtral(), target_modules=["q_proj"])["experts-not-reached"]
     # 2 layers of 4 experts of 64*16 + 16*32
     assert message.startswith("12,288 parameters of routed experts")
@@ -99,21 +99,21 @@ def test_the_parts_of_one_layer_are_no_stack_of_layers() -> None:
     assert "targets-partial" not in notices(config)
 
 
-def test_an_adapter_that_trains_nothing_is_told() -> None:
+def test_a_notice_names_an_adapter_that_trains_nothing() -> None:
     report = inspector.inspect(llama(), peft={"peft_type": "TRAINABLE_TOKENS"})
     assert "nothing-trains" in {notice.code for notice in report.warnings}
 
 
-def test_experts_that_are_saved_whole_are_not_missed() -> None:
+def test_experts_that_are_saved_whole_get_no_notice() -> None:
     assert "experts-not-reached" not in notices(mixtral(), target_modules=["q_proj"], modules_to_save=["experts"])
 
 
-def test_a_prompt_method_is_not_told_about_experts() -> None:
+def test_a_prompt_method_gets_no_notice_about_experts() -> None:
     report = inspector.inspect(mixtral(), peft={"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2})
     assert "experts-not-reached" not in {notice.code for notice in report.warnings}
 
 
-def test_experts_reached_in_part_are_told_for_the_rest() -> None:
+def test_a_notice_names_the_rest_of_experts_that_are_reached_in_part() -> None:
     message = notices(mixtral(), target_parameters=["mlp.experts.down_proj"])["experts-not-reached"]
     # the gate_up projections are left: 2 layers of 4 experts of 64*16
     assert message.startswith("8,192 parameters of routed experts")

@@ -70,7 +70,7 @@ def test_a_saved_module_is_a_copy_beside_the_frozen_original() -> None:
     assert census.trainable == 3 * LORA_LAYER + 1_024
 
 
-def test_of_an_expert_model_one_token_uses_k_of_e_experts() -> None:
+def test_one_token_of_an_expert_model_uses_k_of_e_experts() -> None:
     census = inspector.inspect(mixtral()).parameters
     experts = 2 * 4 * (64 * 16 + 16 * 32)
     assert census.groups[Role.EXPERTS] == experts
@@ -116,7 +116,7 @@ def test_dtypes_asked_for_replace_those_of_the_checkpoint() -> None:
     assert inspector.inspect(llama(), dtype="float32").parameters.dtypes == {"float32": 4 * LLAMA_UNTIED}
 
 
-def test_parts_that_the_class_keeps_in_float32_are_counted_so() -> None:
+def test_parts_that_the_class_keeps_in_float32_are_counted_in_float32() -> None:
     # T5 keeps the output projection of each feed-forward block in float32 under float16: d_ff * d_model elements each.
     config = transformers.T5Config(
         architectures=["T5ForConditionalGeneration"],
@@ -167,7 +167,7 @@ def test_a_live_peft_model_is_counted_with_its_base() -> None:
     ],
     ids=["one saved", "both saved", "adaption prompt", "prompt"],
 )
-def test_a_live_peft_model_is_counted_as_its_parts_are(config: peft.PeftConfig) -> None:
+def test_a_live_peft_model_has_the_counts_of_its_base_and_its_adapter(config: peft.PeftConfig) -> None:
     base = llama(tie_word_embeddings=True)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -185,7 +185,7 @@ def test_a_live_peft_model_is_counted_as_its_parts_are(config: peft.PeftConfig) 
     assert [name for name, _ in attached.named_modules()] == modules
 
 
-def test_a_base_that_was_left_unfrozen_is_told() -> None:
+def test_a_notice_names_a_base_that_was_left_unfrozen() -> None:
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(llama())
         attached = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj"]))
@@ -281,7 +281,7 @@ def test_the_parts_of_every_census_add_up(
     assert_laws(inspector.inspect(make(tie_word_embeddings=True), peft=fields, depth=9).parameters)
 
 
-def test_the_tree_folds_equal_layers_and_its_children_add_up_to_their_row() -> None:
+def test_the_tree_folds_equal_layers_and_children_of_a_row_add_up_to_the_row() -> None:
     tree = inspector.inspect(llama(), peft=LORA, depth=5).parameters.tree
     rows = {row.name: row for row in tree}
     layers = rows["model.layers.0-2"]
@@ -315,7 +315,7 @@ def test_the_tree_names_modules_as_the_base_model_does(fields: dict[str, object]
     assert rows["lm_head"].shared_with == "model.embed_tokens.weight"
 
 
-def test_a_tied_weight_counts_at_its_first_owner_and_the_other_row_says_so() -> None:
+def test_a_tied_weight_counts_at_its_first_owner_and_the_second_owner_names_the_first() -> None:
     tree = inspector.inspect(llama(tie_word_embeddings=True), depth=1).parameters.tree
     head = next(row for row in tree if row.name == "lm_head")
     assert (head.count, head.shared_with) == (0, "model.embed_tokens.weight")

@@ -102,7 +102,7 @@ def changed(path: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]]
     return folder
 
 
-def test_what_transformers_saved_fits(saved: tuple[Path, Any]) -> None:
+def test_a_checkpoint_that_transformers_saved_has_no_differences(saved: tuple[Path, Any]) -> None:
     """Fused experts, other names, prefixes and tied weights are no differences."""
     path, model_class = saved
     found = compare_checkpoint(builder(path, model_class), stored_in(path), {})
@@ -146,7 +146,7 @@ def test_another_shape_is_what_a_real_load_refuses(saved: tuple[Path, Any], tmp_
     assert accounted(found, folder, model_class) == 0
 
 
-def test_layers_that_the_report_of_transformers_passes_over_are_told(tmp_path: Path) -> None:
+def test_layers_that_the_loading_report_of_transformers_omits_are_listed(tmp_path: Path) -> None:
     """DeepSeek-V3 stores a layer for multi-token prediction that its class ignores: 61, whatever the model's depth."""
     config = configuration("DeepseekV3ForCausalLM", DEEPSEEK)
     with silence_output():
@@ -160,7 +160,7 @@ def test_layers_that_the_report_of_transformers_passes_over_are_told(tmp_path: P
     assert "model.layers.61.mlp.experts.0-3.gate_proj.weight" in found.not_in_model.names
 
 
-def test_old_buffers_are_told(tmp_path: Path) -> None:
+def test_stored_buffers_that_the_class_no_longer_loads_are_listed(tmp_path: Path) -> None:
     """GPT-2's attention masks are stored as if they were weights."""
     with silence_output():
         transformers.GPT2LMHeadModel(configuration("GPT2LMHeadModel", GPT2)).save_pretrained(tmp_path)
@@ -169,7 +169,7 @@ def test_old_buffers_are_told(tmp_path: Path) -> None:
     assert (found.not_in_model.tensors, found.not_in_model.parameters) == (2, 2 * 64)
 
 
-def test_fused_parameters_are_measured(tmp_path: Path) -> None:
+def test_the_largest_fused_parameter_is_measured_in_bytes(tmp_path: Path) -> None:
     """Two layers of four experts: gate and up 2 x 24 x 16, down 16 x 24, in float32."""
     with silence_output():
         transformers.MixtralForCausalLM(configuration("MixtralForCausalLM", EXPERTS)).save_pretrained(tmp_path)

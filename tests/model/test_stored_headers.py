@@ -44,7 +44,7 @@ def by_format(report: Report) -> FormatComparison:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_headers_that_a_library_writes_are_what_the_format_says(name: str, tmp_path: Path) -> None:
+def test_headers_that_a_library_writes_agree_with_the_rule_of_the_format(name: str, tmp_path: Path) -> None:
     report = inspected(tmp_path, FORMATS[name]["config"], FORMATS[name]["tensors"])
     found = by_format(report)
     assert found.differences == ()
@@ -267,7 +267,7 @@ def test_experts_are_expected_one_by_one_as_they_are_stored(
     assert report.quantization.loaded_bytes == found.stored_bytes
 
 
-def test_layers_of_gpt2_are_packed_the_other_way_round(tmp_path: Path) -> None:
+def test_layers_of_gpt2_are_packed_with_inputs_before_outputs(tmp_path: Path) -> None:
     """`Conv1D` holds inputs before outputs; its bias stays, as do embeddings, norms and the tied head."""
     config = {
         "model_type": "gpt2",
@@ -347,7 +347,7 @@ def test_other_groups_than_declared_and_a_missing_tensor_are_named(tmp_path: Pat
     assert found.stored_bytes == found.expected_bytes + beyond
 
 
-def test_an_output_head_that_is_packed_too_is_told(tmp_path: Path) -> None:
+def test_an_output_head_that_is_packed_without_a_declaration_is_listed(tmp_path: Path) -> None:
     """The configuration says nothing of it, so the rule expects it in float."""
     config, tensors = llama_in_fp8(tmp_path)
     tensors["lm_head.weight"] = ["F8_E4M3", [96, 256]]

@@ -19,7 +19,7 @@ def built(config: Any) -> Any:
         return transformers.AutoModelForCausalLM.from_config(config)
 
 
-def test_two_of_twelve_equal_layers_stay() -> None:
+def test_a_truncated_model_keeps_two_of_twelve_equal_layers() -> None:
     """Ten are missing; one more on request. The configuration says so."""
     model = built(llama(num_hidden_layers=12))
     shallow, deeper = copy.deepcopy(model), copy.deepcopy(model)
@@ -61,7 +61,7 @@ def test_layers_that_share_parameters_stay() -> None:
     assert shorten_model(model) == 0
 
 
-def test_a_layer_that_differs_in_one_setting_is_of_another_kind() -> None:
+def test_truncation_takes_a_layer_that_differs_in_one_setting_as_another_kind() -> None:
     """The longest run of equal ones is what is shortened: layers 5 to 11, of which two stay."""
     model = built(llama(num_hidden_layers=12))
     model.model.layers[4].self_attn.attention_dropout = 0.5

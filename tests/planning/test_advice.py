@@ -75,7 +75,7 @@ def test_a_checkpoint_that_is_quantized_is_not_quantized_again() -> None:
     assert offered(source, recipe=recipe) == [LORA, f"{LORA} {DTYPE}"]
 
 
-def test_a_change_is_made_in_the_request_and_in_its_recipe() -> None:
+def test_a_suggested_change_applies_to_the_request_and_to_its_recipe() -> None:
     """Each field where it belongs, the others as they were; what 4-bit weights need of the adapter is part of it."""
     request = Request(model="x", autocast_adapter_dtype=False, recipe=Recipe(batch_size=4))
     merged = {name: value for change in list_changes(run(request, files())) for name, value in change.items()}

@@ -15,7 +15,7 @@ def brute_force(border: int, most: int) -> int:
 
 
 @given(border=st.integers(0, 300), start=st.integers(1, 300), most=st.integers(1, 300), hinted=st.integers(-5, 400))
-def test_the_border_is_found_wherever_it_lies_and_whatever_the_hint(
+def test_a_search_finds_the_largest_fitting_value_with_any_hint(
     border: int, start: int, most: int, hinted: int
 ) -> None:
     """The largest that fits is the brute force's, and each value is tried once."""
@@ -48,12 +48,12 @@ def test_a_right_hint_takes_two_trials_more() -> None:
     assert bounds == Bounds(fits=51_234, fails=51_235, trials=3)
 
 
-def test_a_search_that_is_cut_short_says_what_it_knows() -> None:
+def test_a_search_that_is_cut_short_returns_the_largest_value_known_to_fit() -> None:
     """After 12 trials from 1 upwards: 2^11 fits, and nothing failed."""
     bounds = bisect_largest(lambda value: value <= 10**6, start=1, most=2**24)
     assert bounds == Bounds(fits=2**11, fails=2**24 + 1, trials=MOST_TRIALS)
 
 
-def test_the_end_of_the_range_can_fit() -> None:
+def test_a_search_can_return_the_end_of_the_range() -> None:
     """Then nothing fails within it."""
     assert bisect_largest(lambda _value: True, start=3, most=10) == Bounds(fits=10, fails=11, trials=3)  # 3, 6, 10

@@ -71,7 +71,7 @@ def test_what_differs_stands_in_the_order_of_a_report_and_the_rest_is_equal() ->
     ]
 
 
-def test_what_one_recipe_does_not_have_is_absent() -> None:
+def test_a_figure_that_one_compared_recipe_lacks_is_absent() -> None:
     """Full fine-tuning has no adapter and no file; counts alone have no training."""
     full = report()
     del full["adapter"]
@@ -85,7 +85,7 @@ def test_what_one_recipe_does_not_have_is_absent() -> None:
     assert settings["fit.T4.fits"] == {"A": True, "B": True}
 
 
-def test_gpus_and_phases_are_found_by_their_names() -> None:
+def test_a_comparison_matches_gpus_and_phases_by_name() -> None:
     """Whatever their place in the list."""
     other = report(fit=[{"gpu": "L4", "fits": True, "headroom_bytes": 9}, *report()["fit"]])
     found = compare(report(), other)
@@ -93,7 +93,7 @@ def test_gpus_and_phases_are_found_by_their_names() -> None:
     assert "fit.T4.headroom_bytes" in found.equal
 
 
-def test_a_warning_is_said_once_with_whom_it_is_about() -> None:
+def test_a_comparison_shows_a_warning_once_with_the_recipes_it_is_about() -> None:
     """In the order in which they come."""
     other = report(warnings=[{"code": "y", "message": "Only\x1b here."}, {"code": "x", "message": "Beware."}])
     said = [(list(each.recipes), each.message) for each in compare(report(), other).warnings]
@@ -118,7 +118,7 @@ def test_a_comparison_is_of_two_to_eight(count: int) -> None:
         ({"fit": [{"gpu": "T4", "headroom_bytes": []}]}, "fit.T4.headroom_bytes is no integer"),
     ],
 )
-def test_what_is_no_report_is_refused_by_its_name(changes: dict[str, Any], says: str) -> None:
+def test_a_file_that_is_no_report_is_refused_by_its_name(changes: dict[str, Any], says: str) -> None:
     """With what is wrong in it."""
     with pytest.raises(UsageError, match="'1' is no") as caught:
         compare(report(), report(**changes))

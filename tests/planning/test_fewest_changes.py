@@ -31,7 +31,7 @@ class Step:
         return find_fitting_changes(len(self.savings), 100, self)
 
 
-def test_the_least_harmful_change_that_does_comes_first_then_the_others_that_do_alone() -> None:
+def test_the_least_harmful_sufficient_change_comes_first_and_then_other_sufficient_ones() -> None:
     """30 are missing: the second saves 30, the fourth 40; the first and the third do not."""
     step = Step([10, 30, 5, 40], room=70)
     assert step.found() == [(1,), (3,)]
@@ -39,13 +39,13 @@ def test_the_least_harmful_change_that_does_comes_first_then_the_others_that_do_
     assert step.tried == [(0, 1, 2, 3), (0, 1), (0,), (1,), (2,), (3,)]
 
 
-def test_changes_are_combined_where_none_does_alone() -> None:
+def test_changes_are_combined_where_no_single_change_suffices() -> None:
     """35 are missing: 10 + 30 do, and without the useless change between them."""
     assert Step([10, 0, 30, 2], room=65).found() == [(0, 2)]
     assert Step([10, 0, 12, 1, 14], room=64).found() == [(0, 2, 4)]
 
 
-def test_where_all_together_do_not_fit_one_trial_says_so() -> None:
+def test_one_trial_shows_that_all_changes_together_do_not_fit() -> None:
     """Nothing else is tried."""
     step = Step([10, 20, 30], room=39)
     assert (step.found(), step.tried) == ([], [(0, 1, 2)])
@@ -59,7 +59,9 @@ def test_what_the_step_refuses_or_what_takes_more_is_left_out() -> None:
 
 
 @given(savings=st.lists(st.integers(0, 40), max_size=6), room=st.integers(0, 99))
-def test_every_set_that_is_found_fits_and_one_is_found_where_any_exists(savings: list[int], room: int) -> None:
+def test_every_set_of_changes_that_is_found_fits_and_a_set_is_found_where_one_exists(
+    savings: list[int], room: int
+) -> None:
     """No change of a set can be left out, either."""
     step = Step(savings, room)
     subsets = itertools.chain.from_iterable(

@@ -11,7 +11,9 @@ from inspector.planning.grid import Grid
 
 @pytest.mark.parametrize("unit", [None, 1, 64])
 @pytest.mark.parametrize("most", [1, 63, 64, 65, 1_000, 16_383, 16_384, 50_000])
-def test_values_rise_to_the_end_of_the_range_and_have_their_numbers(unit: int | None, most: int) -> None:
+def test_values_of_a_search_grid_rise_to_the_end_of_the_range_and_each_has_a_number(
+    unit: int | None, most: int
+) -> None:
     """Each number has a value of its own; what lies between two of them has the number of the lower one."""
     grid = Grid(most, unit)
     values = [grid.value(number) for number in range(1, grid.last + 1)]
@@ -23,13 +25,13 @@ def test_values_rise_to_the_end_of_the_range_and_have_their_numbers(unit: int | 
     assert grid.number((unit or 1) - 1) == 0
 
 
-def test_without_a_unit_every_value_counts() -> None:
+def test_a_search_grid_without_a_unit_has_every_value() -> None:
     """1 to 300."""
     grid = Grid(300)
     assert [grid.value(number) for number in range(1, grid.last + 1)] == list(range(1, 301))
 
 
-def test_neighbours_lie_less_than_one_percent_apart_or_one_unit() -> None:
+def test_neighbours_in_a_search_grid_lie_less_than_one_percent_or_one_unit_apart() -> None:
     """Up to 256 units each counts: 16,320, 16,384, and from there 16,512; from 512 on each fourth: 32,768, 33,024."""
     grid = Grid(2**20, 64)
     assert [grid.value(number) for number in (255, 256, 257, 384, 385)] == [16_320, 16_384, 16_512, 32_768, 33_024]

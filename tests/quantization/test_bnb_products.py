@@ -31,7 +31,7 @@ RECORDED = [
 
 
 @pytest.mark.parametrize(("capability", "multiprocessors", "most"), RECORDED)
-def test_the_most_rows_that_are_fused_are_those_of_the_library(
+def test_the_largest_fused_input_of_a_4_bit_product_is_that_of_the_library(
     capability: tuple[int, int], multiprocessors: int, most: tuple[int, ...]
 ) -> None:
     for (rows, columns), expected in zip(SHAPES, most, strict=True):
@@ -43,7 +43,7 @@ def test_the_most_rows_that_are_fused_are_those_of_the_library(
         assert fused[-1] == expected, (rows, columns)
 
 
-def test_float32_is_fused_for_seven_rows_and_a_t4_fuses_float16_alone() -> None:
+def test_a_4_bit_product_in_float32_is_fused_up_to_seven_rows_and_on_a_t4_in_float16_alone() -> None:
     def most(dtype: str) -> int:
         answers = (is_fused(m, 4096, 4096, dtype=dtype, capability=(7, 5), multiprocessors=40) for m in range(1, 2048))
         return sum(answers)

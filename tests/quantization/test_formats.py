@@ -146,7 +146,7 @@ def test_hqq_keeps_a_scale_and_a_zero_in_float16_a_group() -> None:
         ("hqq", {"quant_config": 1}),
     ],
 )
-def test_what_no_rule_covers_says_so(method: str, config: dict[str, Any]) -> None:
+def test_a_quantization_method_without_a_rule_raises_an_error(method: str, config: dict[str, Any]) -> None:
     with pytest.raises(NoRuleError):
         packed(method, config)
 
@@ -165,7 +165,7 @@ def test_every_format_says_whether_it_trains_and_has_a_rule_or_a_reason() -> Non
 
 
 @pytest.mark.parametrize(("name", "trains"), [("Int8WeightOnlyConfig", True), ("Int4WeightOnlyConfig", False)])
-def test_of_torchao_only_8_bits_train(name: str, trains: bool) -> None:
+def test_torchao_trains_in_8_bits_alone(name: str, trains: bool) -> None:
     """Transformers reads it off the name of the type."""
     assert find_training_support({"quant_method": "torchao", "quant_type": {"default": {"_type": name}}})[0] is trains
 

@@ -59,13 +59,15 @@ def test_text_that_is_no_member_of_a_choice_is_refused_with_the_nearest_one(
 
 @pytest.mark.parametrize(("record", "name", "kind"), EVERY_CHOICE)
 @pytest.mark.parametrize("value", [3, 2.5, True, b"auto", ["auto"], object()], ids=lambda value: type(value).__name__)
-def test_what_is_no_text_is_no_choice(record: type[Any], name: str, kind: type[Choice], value: object) -> None:
+def test_a_value_that_is_not_text_is_refused_as_a_choice(
+    record: type[Any], name: str, kind: type[Choice], value: object
+) -> None:
     with pytest.raises(UsageError, match=f"^`{name}` is .*; use one of "):
         record(**NEEDED[record], **{name: value})
 
 
 @pytest.mark.parametrize("kind", [kind for _, _, kind in EVERY_CHOICE])
-def test_a_member_prints_compares_hashes_and_travels_as_its_text(kind: type[Choice]) -> None:
+def test_a_member_of_a_choice_prints_compares_hashes_and_pickles_as_its_text(kind: type[Choice]) -> None:
     for member in kind:
         text = member.value
         assert (f"{member}", str(member), json.loads(json.dumps(member)), to_plain(member)) == (text,) * 4
@@ -139,7 +141,7 @@ def test_a_switch_is_on_or_off(record: type[Any], name: str, value: object) -> N
     [(Recipe, "optim_args"), (Recipe, "alloc_conf"), (Request, "revision"), (Request, "model_class")],
 )
 @pytest.mark.parametrize("value", [5, b"x", ["x"]], ids=repr)
-def test_a_text_is_text(record: type[Any], name: str, value: object) -> None:
+def test_a_text_field_refuses_values_that_are_not_text(record: type[Any], name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"^`{name}` is .*; give text, as in "):
         record(**NEEDED[record], **{name: value})
 

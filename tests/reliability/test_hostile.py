@@ -65,7 +65,9 @@ FILES = [
 
 
 @pytest.mark.parametrize(("fault", "content"), FILES, ids=[fault for fault, _ in FILES])
-def test_a_header_that_lies(fault: str, content: bytes, hub: LoopbackHub, told: Told) -> None:
+def test_a_header_that_lies_is_named_and_the_model_is_inspected(
+    fault: str, content: bytes, hub: LoopbackHub, told: Told
+) -> None:
     """The model is inspected, and the file is told to be none."""
     repository = hub.host("org/model", {"config.json": config_bytes(), "model.safetensors": content})
     if "in a file of that size" in fault:
@@ -100,7 +102,7 @@ def test_an_index_that_leads_elsewhere(fault: str, content: bytes, hub: Loopback
     told(SECTION, f"model.safetensors.index.json {fault}", ran)
 
 
-def test_names_that_are_sequences(hub: LoopbackHub, told: Told) -> None:
+def test_names_with_terminal_sequences_reach_every_format_as_text(hub: LoopbackHub, told: Told) -> None:
     """Names of tensors, variants and dtypes reach a terminal and Markdown as text, and JSON escaped."""
     tensors = {**TINY_TENSORS, ESCAPE: ("BF16", (3,))}
     files = {"config.json": config_bytes(), "model.safetensors": weight_file(tensors)}
@@ -127,7 +129,7 @@ def test_names_of_files_that_lead_elsewhere(hub: LoopbackHub, told: Told, tmp_pa
     told(SECTION, "Files have names that lead out of the repository", ran)
 
 
-def test_pickles(hub: LoopbackHub, told: Told, tmp_path: Path) -> None:
+def test_pickled_weights_are_neither_downloaded_nor_unpickled(hub: LoopbackHub, told: Told, tmp_path: Path) -> None:
     """Nothing is unpickled, and nothing of it is downloaded."""
     bomb = pickle.dumps(Bomb(tmp_path / "went-off"))
     hub.host("org/model", {"config.json": config_bytes(), "pytorch_model.bin": bomb, "training_args.bin": bomb})
@@ -139,7 +141,7 @@ def test_pickles(hub: LoopbackHub, told: Told, tmp_path: Path) -> None:
     told(SECTION, "Weights are pickles that run a command", ran)
 
 
-def test_code(hub: LoopbackHub, told: Told, tmp_path: Path) -> None:
+def test_code_of_a_repository_is_not_downloaded_without_trust(hub: LoopbackHub, told: Told, tmp_path: Path) -> None:
     """`auto_map` points at code in the repository; without --trust-remote-code it is not even downloaded."""
     code = f"open({str(tmp_path / 'went-off')!r}, 'w')".encode()
     auto_map = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}

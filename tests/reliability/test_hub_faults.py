@@ -188,7 +188,7 @@ def test_a_sharded_checkpoint_without_its_index(model: LoopbackHub, told: Told) 
     sound(model)
 
 
-def test_no_network(hub: LoopbackHub, told: Told) -> None:
+def test_a_run_without_network_serves_the_catalogue_or_is_refused_at_once(hub: LoopbackHub, told: Told) -> None:
     """A model that is nowhere else is refused at once; one of the catalogue is served."""
     hub.close()
     ran = run("org/model", *OPTIONS)
@@ -208,7 +208,7 @@ def test_a_mirror_that_has_not_every_model(hub: LoopbackHub, told: Told) -> None
     assert_refused(ran, 3)
 
 
-def test_a_near_name(hub: LoopbackHub, told: Told) -> None:
+def test_a_near_name_is_suggested_for_a_model_that_is_not_there(hub: LoopbackHub, told: Told) -> None:
     """The catalogue knows what was probably meant."""
     ran = run("Qwen/QwQ-32", *OPTIONS)
     assert_refused(ran, 3, "Qwen/QwQ-32B")
@@ -216,7 +216,9 @@ def test_a_near_name(hub: LoopbackHub, told: Told) -> None:
 
 
 @pytest.mark.parametrize(("kind", "shown"), [("datasets", "dataset"), ("spaces", "Space")])
-def test_another_kind_of_repository(kind: str, shown: str, hub: LoopbackHub, told: Told) -> None:
+def test_a_dataset_in_place_of_a_model_is_named_as_a_dataset(
+    kind: str, shown: str, hub: LoopbackHub, told: Told
+) -> None:
     """Whoever names a dataset is told so."""
     hub.others["org/other"] = kind
     ran = run("org/other", *OPTIONS)
@@ -232,7 +234,7 @@ def test_an_address_of_another_kind(name: str, hub: LoopbackHub, told: Told) -> 
     told(ACCESS, f"The name is `{name}`", ran)
 
 
-def test_a_gated_repository(hub: LoopbackHub, told: Told) -> None:
+def test_a_gated_repository_is_refused_with_the_page_of_its_terms(hub: LoopbackHub, told: Told) -> None:
     """The page where the terms are accepted, and how to log in."""
     hub.host("org/model", {"config.json": config_bytes()}, gated=True)
     ran = run("org/model", *OPTIONS)
@@ -240,7 +242,7 @@ def test_a_gated_repository(hub: LoopbackHub, told: Told) -> None:
     told(ACCESS, "The repository is gated", ran)
 
 
-def test_a_gated_repository_of_the_catalogue(hub: LoopbackHub, told: Told) -> None:
+def test_a_gated_repository_of_the_catalogue_is_served_from_the_catalogue(hub: LoopbackHub, told: Told) -> None:
     """The configuration is the catalogue's, the sizes are the Hub's."""
     hub.host("Qwen/QwQ-32B", {"config.json": b"{}", **sharded(3)}, gated=True)
     ran = run("Qwen/QwQ-32B", *OPTIONS)
@@ -248,7 +250,7 @@ def test_a_gated_repository_of_the_catalogue(hub: LoopbackHub, told: Told) -> No
     told(ACCESS, "The repository is gated; the catalogue has the model", ran)
 
 
-def test_a_renamed_repository(hub: LoopbackHub, told: Told) -> None:
+def test_a_report_of_a_renamed_repository_has_the_present_name(hub: LoopbackHub, told: Told) -> None:
     """The Hub redirects, and the report says the present name."""
     hub.host("new/model", {"config.json": config_bytes(), "model.safetensors": weight_file(TINY_TENSORS)})
     hub.renamed["org/model"] = "new/model"
@@ -272,7 +274,7 @@ def test_a_published_count_is_explained_by_what_is_stored(hub: LoopbackHub) -> N
     assert report["parameters"]["base"] + 24 + 40 == total
 
 
-def test_a_revision_that_is_not_there(hub: LoopbackHub, told: Told) -> None:
+def test_near_branches_and_tags_are_named_for_a_revision_that_is_not_there(hub: LoopbackHub, told: Told) -> None:
     """Near branches and tags are named."""
     repository = hub.host("org/model", {"config.json": config_bytes()})
     repository.branches |= {"v1.0": repository.branches["main"], "experiment": repository.branches["main"]}
@@ -281,7 +283,7 @@ def test_a_revision_that_is_not_there(hub: LoopbackHub, told: Told) -> None:
     told(ACCESS, "The revision does not exist", ran)
 
 
-def test_offline(hub: LoopbackHub, told: Told) -> None:
+def test_offline_mode_makes_no_request(hub: LoopbackHub, told: Told) -> None:
     """No request is made."""
     ran = run("org/model", "--offline", *OPTIONS)
     assert_refused(ran, 3)

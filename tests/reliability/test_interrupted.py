@@ -85,7 +85,9 @@ def assert_sound(home: Path, server: LoopbackHub) -> None:
         ("while headers are read", "-of-00012.safetensors"),
     ],
 )
-def test_an_interrupt(fault: str, where: str, server: LoopbackHub, tmp_path: Path, told: Told) -> None:
+def test_an_interrupt_while_the_server_is_silent_exits_with_130(
+    fault: str, where: str, server: LoopbackHub, tmp_path: Path, told: Told
+) -> None:
     """Ctrl-C while the server is silent: 130 within a moment."""
     server.broken = Broken(body=b"{}", pause=1.0, headers={"Content-Length": "10"}, where=where)
     with started_process(*COMMAND, environment=surroundings(server, tmp_path / "home")) as command:
@@ -99,7 +101,7 @@ def test_an_interrupt(fault: str, where: str, server: LoopbackHub, tmp_path: Pat
     assert_sound(tmp_path / "home", server)
 
 
-def test_a_reader_that_leaves(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_error(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """`| head -1` is no error."""
     pipe = f"set -o pipefail; {' '.join(COMMAND[:4])} --depth 64 --json | head -1 > /dev/null"
     ran = run_process("bash", "-c", pipe, environment=surroundings(server, tmp_path / "home"))
@@ -118,7 +120,7 @@ def without_privileges() -> tuple[str, ...]:
     return ("setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}")
 
 
-def test_a_read_only_cache(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
+def test_a_read_only_cache_is_used_and_the_way_out_is_named(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """What is there is used; what is not cannot be kept, and the way out is named."""
     home = tmp_path / "home"
     environment = surroundings(server, home)
@@ -153,7 +155,7 @@ main()
 """
 
 
-def test_a_full_disk(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
+def test_a_full_disk_leaves_no_half_written_file(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """No file may grow beyond 100 bytes here: config.json cannot be kept, and nothing half-written stays."""
     environment = surroundings(server, tmp_path / "home")
     arguments = (sys.executable, "-B", "-c", LIMITED)
@@ -188,7 +190,7 @@ def test_an_output_that_does_not_fit(server: LoopbackHub, tmp_path: Path, told: 
     told(SECTION, "The disk is full: the report cannot be written", ran)
 
 
-def test_an_unset_home(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
+def test_an_unset_home_is_no_crash(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """Neither HOME nor HF_HOME: the client finds a place, or one line says that it cannot."""
     environment = surroundings(server, tmp_path / "home")
     del environment["HF_HOME"], environment["HOME"]
@@ -206,7 +208,7 @@ def test_a_home_that_is_no_directory(server: LoopbackHub, tmp_path: Path, told: 
     told(SECTION, "HF_HOME is no directory", ran)
 
 
-def test_two_runs_at_once(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
+def test_two_runs_at_once_give_equal_whole_reports(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """Both download and keep the same files; both reports are whole and equal."""
     environment = surroundings(server, tmp_path / "home")
     running = functools.partial(started_process, *COMMAND, environment=environment)

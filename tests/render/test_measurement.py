@@ -22,7 +22,7 @@ def text(**changes: object) -> str:
     return stream.getvalue()
 
 
-def test_equal_figures_say_so() -> None:
+def test_a_measurement_equal_to_its_prediction_says_that_the_figures_are_equal() -> None:
     shown = text(process_bytes=3 * GIB)
     assert "as predicted, to the byte" in shown
     assert "+0" not in shown
@@ -41,7 +41,7 @@ def test_a_difference_names_the_op_and_its_module() -> None:
     assert "to the byte" not in shown
 
 
-def test_equal_sizes_in_other_blocks_are_told_apart() -> None:
+def test_a_measurement_distinguishes_equal_sizes_in_other_blocks() -> None:
     assert "the blocks that the allocator took for them are not" in text(extra=512)
 
 

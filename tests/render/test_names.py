@@ -41,7 +41,7 @@ def test_names_with_two_numbers_fold_each_of_them() -> None:
     assert fold_names([f"l.{i}.e.{j}.w" for i in range(2) for j in range(4)]) == ["l.0-1.e.0-3.w"]
 
 
-def test_a_typo_finds_what_was_meant() -> None:
+def test_a_typo_in_a_name_finds_the_name_that_was_meant() -> None:
     assert near_names("embed_token", ["embed_tokens", "lm_head", "norm"]) == ["embed_tokens"]
 
 

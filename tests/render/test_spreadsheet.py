@@ -32,12 +32,12 @@ def test_a_text_that_a_spreadsheet_would_compute_has_an_apostrophe_before_it(tex
 
 
 @pytest.mark.parametrize("number", ["-1.5", "+2", "-1e-3", "-12", -12, -1.5])
-def test_a_number_stays_a_number(number: Cell) -> None:
+def test_a_number_in_a_spreadsheet_has_no_apostrophe(number: Cell) -> None:
     assert lines([number]) == [[str(number)]]
 
 
 @given(st.lists(st.text(), min_size=1))
-def test_no_cell_is_computed_and_no_text_leaves_its_row(texts: list[str]) -> None:
+def test_a_spreadsheet_computes_no_cell_and_keeps_every_text_in_its_row(texts: list[str]) -> None:
     ((*cells,),) = lines(["", *texts])
     assert len(cells) == len(texts) + 1
     for cell in cells:
@@ -46,7 +46,7 @@ def test_no_cell_is_computed_and_no_text_leaves_its_row(texts: list[str]) -> Non
             float(cell)
 
 
-def test_neither_a_plan_nor_a_comparison_of_foreign_reports_is_computed() -> None:
+def test_a_spreadsheet_computes_no_cell_of_a_plan_or_of_a_comparison_of_foreign_reports() -> None:
     """The options of a plan begin with hyphens, and what is in a saved report with whatever its author wrote."""
     foreign = dataclasses.replace(
         THREE,

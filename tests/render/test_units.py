@@ -39,7 +39,7 @@ def hundredths(text: str, units: dict[str, int]) -> int:
         (2**80, "1048576.00 EiB"),
     ],
 )
-def test_bytes_at_the_boundaries(size_bytes: int, text: str) -> None:
+def test_a_size_never_reads_1024_of_a_unit_that_has_a_larger_one(size_bytes: int, text: str) -> None:
     """A figure never reads 1024 of a unit that has a larger one."""
     assert format_bytes(size_bytes) == text
 
@@ -83,20 +83,20 @@ def test_short_counts_at_the_boundaries(count: int, text: str) -> None:
         (-1, 3, "-33.3 %"),
     ],
 )
-def test_shares(part: int, whole: int, text: str) -> None:
+def test_small_shares_keep_two_significant_digits(part: int, whole: int, text: str) -> None:
     """Small shares keep two significant digits, and nearly all is not all."""
     assert format_share(part, whole) == text
 
 
 @pytest.mark.parametrize(("number", "text"), [(512, "+512"), (0, "0"), (-1_234, "-1,234")])
-def test_differences_show_their_sign(number: int, text: str) -> None:
+def test_a_signed_figure_has_a_plus_where_it_is_positive(number: int, text: str) -> None:
     """A signed figure has a plus unless it is zero or negative."""
     assert format_count(number, signed=True) == text
     assert format_bytes(number, signed=True)[0] == text[0]
 
 
 @given(st.integers(-HUGE, HUGE))
-def test_counts_lose_nothing(count: int) -> None:
+def test_the_exact_form_of_a_count_reads_back_as_the_number(count: int) -> None:
     """The exact form reads back as the number."""
     assert int(format_count(count).replace(",", "")) == count
     assert int(format_count(count, signed=True).replace(",", "")) == count
@@ -111,7 +111,7 @@ def test_a_larger_number_never_reads_smaller(one: int, other: int) -> None:
 
 
 @given(st.integers(0, 2**70), st.integers(0, 1_024))
-def test_neighbours_keep_their_order(size: int, step: int) -> None:
+def test_close_sizes_keep_their_order_when_they_are_rounded(size: int, step: int) -> None:
     """Close sizes too, where rounding could turn them around."""
     assert hundredths(format_bytes(size), UNIT_BYTES) <= hundredths(format_bytes(size + step), UNIT_BYTES)
 
@@ -134,6 +134,6 @@ def test_a_negative_reads_as_the_positive_with_a_minus(size: int) -> None:
 
 
 @given(st.integers(0, HUGE), st.integers(1, HUGE))
-def test_shares_are_percentages(part: int, whole: int) -> None:
+def test_any_two_counts_have_a_share_in_percent(part: int, whole: int) -> None:
     """Any two counts have a share, however far apart they are."""
     assert format_share(part, whole).endswith(" %")

@@ -41,13 +41,13 @@ POINTS = (
     "inspector.quantization.bitsandbytes.stand_in:_put_layers_back",
     "inspector.trace.rules.autocast:_switch_on",
     "inspector.trace.rules.autocast:set_key_included",
-    "inspector.trace.rules.cuda:autocast_for_meta",
+    "inspector.trace.rules.cuda:provide_autocast_for_meta",
     "inspector.trace.tracer:register_module_forward_pre_hook",
     "inspector.trace.tracer:register_module_forward_hook",
     "inspector.workloads.quantized_load:_load",
     "inspector.workloads.quantized_load:_attach",
     "inspector.workloads.run:load_quantized",
-    "inspector.workloads.training.workload:trainer_steps",
+    "inspector.workloads.training.workload:run_trainer_steps",
     "torch:set_default_dtype",
     "torch:set_num_threads",
     "warnings:simplefilter",
@@ -155,7 +155,7 @@ def test_an_interrupt_anywhere_leaves_the_process_as_it_was(
     assert inspect() == first
 
 
-def test_a_plan_leaves_the_environment_as_it_was() -> None:
+def test_an_interrupted_plan_leaves_the_environment_as_it_was() -> None:
     """It hides the GPUs from the processes that it forks."""
     before = dict(os.environ)
     assert run("plan", SMALL, "--offline", "--gpu", "h100", "--fit", "none").code == 0

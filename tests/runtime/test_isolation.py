@@ -125,7 +125,7 @@ def company(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         isolation.stop_worker()
 
 
-def test_a_process_of_one_thread_works_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_one_thread_starts_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nobody to disturb."""
     monkeypatch.delenv(IN_PROCESS, raising=False)
     monkeypatch.setattr(threading, "active_count", lambda: 1)  # pytest-xdist has threads
@@ -133,7 +133,7 @@ def test_a_process_of_one_thread_works_by_itself(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("company")
-def test_a_worker_answers_again_and_again_and_tells_its_progress_here(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_answers_several_calls_and_reports_progress_to_the_caller(capfd: pytest.CaptureFixture[str]) -> None:
     """Two calls are answered by one process, and what it prints goes nowhere."""
     stages: list[str] = []
     first = call("say_where", Recipe(seq_len=7), progress=stages.append)
@@ -159,7 +159,7 @@ def test_another_environment_or_working_directory_starts_another_worker(
 
 
 @pytest.mark.usefixtures("company")
-def test_errors_arrive_as_what_they_are_with_the_traceback_of_the_worker() -> None:
+def test_errors_of_a_worker_keep_their_class_and_the_traceback_of_the_worker() -> None:
     """Those that are meant keep their class; a defect that cannot be sent keeps its words."""
     with pytest.raises(UsageError, match=r"^no; drop it\.$") as caught:
         call("refuse")
@@ -169,7 +169,7 @@ def test_errors_arrive_as_what_they_are_with_the_traceback_of_the_worker() -> No
 
 
 @pytest.mark.usefixtures("company")
-def test_a_worker_that_dies_is_one_sentence_and_the_next_call_has_another() -> None:
+def test_the_death_of_a_worker_is_one_sentence_and_the_next_call_starts_another_worker() -> None:
     """Its death is not waited for ever."""
     with pytest.raises(InspectorError, match="was killed by signal 9") as caught:
         call("die")
@@ -201,7 +201,9 @@ OfThisProcess.__module__ = "__main__"
 
 @pytest.mark.usefixtures("company")
 @pytest.mark.parametrize("kind", ["module", "tensor", "class", "unpicklable", "unreadable"])
-def test_what_cannot_be_sent_is_worked_on_here(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_that_cannot_be_sent_to_a_worker_are_worked_on_in_the_calling_process(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Live models, classes of a script, and what the worker cannot read."""
     import torch
 

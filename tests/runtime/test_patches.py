@@ -37,7 +37,7 @@ def test_every_kind_of_change_is_undone_when_its_block_ends() -> None:
     assert (vars(owner), mapping, table) == ({"old": 1}, {"old": 1, "out": 2}, {"a": 1})
 
 
-def test_an_outer_block_undoes_what_an_inner_one_left_behind() -> None:
+def test_an_outer_block_undoes_changes_that_an_inner_block_left_behind() -> None:
     """As where an interrupt comes inside contextlib, after the inner block was entered."""
     mapping = {"key": 1}
 
@@ -60,7 +60,7 @@ def test_an_outer_block_undoes_what_an_inner_one_left_behind() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_an_error_while_changes_are_undone_leaves_none_of_them(error: type[BaseException]) -> None:
+def test_an_error_while_changes_are_undone_leaves_no_change_behind(error: type[BaseException]) -> None:
     """It is raised when all are undone."""
     mapping = {"first": 1, "last": 1}
     raised = iter((True,))
@@ -80,7 +80,7 @@ def test_an_error_while_changes_are_undone_leaves_none_of_them(error: type[BaseE
     assert mapping == {"first": 1, "last": 1}
 
 
-def test_a_change_that_was_interrupted_before_it_was_made_is_undone_all_the_same() -> None:
+def test_a_change_that_was_interrupted_before_it_was_made_is_undone() -> None:
     """What is written down first may never have happened."""
 
     class Full(dict[str, int]):

@@ -14,7 +14,7 @@ from inspector.runtime import processes
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_each_task_has_its_result_wherever_it_ran(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_task_has_its_result_in_whichever_process_it_ran(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process where there is one core, in others where there are two."""
     monkeypatch.setattr(processes, "_count_cores", lambda: cores)
     found = dict(processes.run_in_processes(lambda task: (task * task, os.getpid()), [3, 4, 5]))
@@ -23,7 +23,7 @@ def test_each_task_has_its_result_wherever_it_ran(cores: int, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_an_error_of_one_task_ends_all(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_one_task_ends_all_tasks(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its class and its words."""
     monkeypatch.setattr(processes, "_count_cores", lambda: cores)
 
@@ -36,7 +36,7 @@ def test_an_error_of_one_task_ends_all(cores: int, monkeypatch: pytest.MonkeyPat
         list(processes.run_in_processes(work, [1, 2, 3]))
 
 
-def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_of_a_task_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of waiting for it for ever."""
     monkeypatch.setattr(processes, "_count_cores", lambda: 2)
 
@@ -49,7 +49,7 @@ def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         list(processes.run_in_processes(work, [1, 2, 3]))
 
 
-def test_an_error_does_not_wait_for_what_others_are_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_one_task_does_not_wait_for_running_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One task sleeps for an hour, the other is refused."""
     monkeypatch.setattr(processes, "_count_cores", lambda: 2)
 

@@ -9,7 +9,7 @@ from inspector.errors import ModelUnavailableError, UnsupportedModelError, Usage
 from inspector.source.bounded_json import MOST_BYTES, parse_object, read_object
 
 
-def test_an_object_is_returned_as_json_reads_it() -> None:
+def test_a_bounded_object_is_returned_as_json_reads_it() -> None:
     """Text and bytes give the same object; nulls are kept, since a dropped null changes a model."""
     text = '{"a": 1, "b": null, "c": [1.5, "é"], "d": {}}'
     expected: dict[str, object] = {"a": 1, "b": None, "c": [1.5, "é"], "d": {}}
@@ -17,7 +17,7 @@ def test_an_object_is_returned_as_json_reads_it() -> None:
     assert parse_object(text.encode(), "it") == expected
 
 
-def test_infinity_is_a_value() -> None:
+def test_infinity_is_read_as_a_value_of_json() -> None:
     """Mamba-2 configurations hold `"time_step_limit": [0.0, Infinity]`, and transformers reads that."""
     assert parse_object('{"a": [0.0, Infinity, -Infinity]}', "it") == {"a": [0.0, float("inf"), float("-inf")]}
 
@@ -66,7 +66,7 @@ def test_anything_else_is_one_line_with_the_position(content: bytes, message: st
 @pytest.mark.parametrize(
     "text", ['{"a":' * 101 + "1" + "}" * 101, "[" * 100_000], ids=["just too deep", "absurdly deep"]
 )
-def test_deep_nesting_is_refused(text: str) -> None:
+def test_deeply_nested_json_is_refused(text: str) -> None:
     """More than 100 levels are refused, whether Python's parser would still manage or not."""
     with pytest.raises(UnsupportedModelError, match="nests deeper than 100 levels"):
         parse_object(text, "it")

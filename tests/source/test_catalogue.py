@@ -39,7 +39,7 @@ def test_letter_case_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nobody/nothing", "../models/Qwen__QwQ-32B", "Qwen__QwQ-32B", "Qwen/../QwQ-32B"])
-def test_other_names_are_not_found(name: str) -> None:
+def test_names_that_are_not_in_the_catalogue_are_not_found(name: str) -> None:
     """Only ids and aliases count: not file names, and nothing leads out of the directory."""
     assert catalogue.load_model(name) is None
 
@@ -48,7 +48,7 @@ def test_other_names_are_not_found(name: str) -> None:
     ("name", "meant"),
     [("Qwen/QwQ-32", "Qwen/QwQ-32B"), ("QwQ-32B", "Qwen/QwQ-32B"), ("qwen/qwq32b", "Qwen/QwQ-32B")],
 )
-def test_near_names_are_suggested(name: str, meant: str) -> None:
+def test_near_names_of_models_are_suggested(name: str, meant: str) -> None:
     """A slip, a missing organisation and another case lead to the id that was meant, first of at most three."""
     near = catalogue.list_near_ids(name)
     assert near[0] == meant

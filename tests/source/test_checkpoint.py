@@ -109,7 +109,7 @@ def test_the_index_is_not_believed(hub: LoopbackHub) -> None:
     assert sum(file.bytes or 0 for file in found.weights) == sum(len(sharded(3)[name]) for name in shard_names(3))
 
 
-def test_what_is_not_downloaded_is_told_by_kind(hub: LoopbackHub) -> None:
+def test_files_that_are_not_downloaded_are_counted_by_kind(hub: LoopbackHub) -> None:
     """Duplicates in other formats, original weights and whatever else lies there."""
     files = {
         "config.json": CONFIG,
@@ -140,7 +140,7 @@ def test_what_is_not_downloaded_is_told_by_kind(hub: LoopbackHub) -> None:
     assert taken + sum(item.bytes for item in found.left_out) == found.repository_bytes
 
 
-def test_variants_are_told_with_their_dtypes(hub: LoopbackHub) -> None:
+def test_variants_of_a_checkpoint_are_listed_with_their_dtypes(hub: LoopbackHub) -> None:
     """`variant="fp16"` loads other files, single or sharded, by the old names and the new."""
     half = {name: ("F16", shape) for name, (_, shape) in TINY_TENSORS.items()}
     hub.host(
@@ -243,7 +243,7 @@ def test_a_note_with_wrong_values_is_read_anew(hub: LoopbackHub) -> None:
         assert len(hub.requests) == 2, "the listing and the header"
 
 
-def test_weights_in_the_cache_are_read_there(hub: LoopbackHub) -> None:
+def test_headers_of_weights_in_the_cache_are_read_from_the_cache(hub: LoopbackHub) -> None:
     """Who has downloaded a model gets its headers without network, through the links that the cache consists of."""
     hub.host("org/model", {"config.json": CONFIG, **sharded(2)})
     snapshot_download("org/model", endpoint=hub.endpoint)
@@ -255,7 +255,7 @@ def test_weights_in_the_cache_are_read_there(hub: LoopbackHub) -> None:
     assert found.checkpoint.repository_bytes is None, "what else there is, nobody knows here"
 
 
-def test_a_cache_that_has_the_configuration_alone_says_so(hub: LoopbackHub) -> None:
+def test_a_cache_with_the_configuration_alone_leaves_sizes_unknown_offline(hub: LoopbackHub) -> None:
     """Offline, sizes are unknown; online, a pinned commit is then asked for once, and never again."""
     hub.host("org/model", {"config.json": CONFIG, **sharded(2)})
     snapshot_download("org/model", endpoint=hub.endpoint, allow_patterns="config.json")
@@ -281,7 +281,7 @@ def test_an_unreachable_header_leaves_the_sizes(hub: LoopbackHub) -> None:
     assert elements(stored("org/model")) == ELEMENTS
 
 
-def test_a_failure_that_passes_is_not_told(hub: LoopbackHub) -> None:
+def test_a_request_that_succeeds_in_the_third_attempt_leaves_no_notice(hub: LoopbackHub) -> None:
     """The third attempt is the last one."""
     hub.host("org/model", {"config.json": CONFIG, "model.safetensors": weight_file(TINY_TENSORS)})
     hub.broken = Broken(status=503, where="model.safetensors", times=2)
@@ -289,7 +289,7 @@ def test_a_failure_that_passes_is_not_told(hub: LoopbackHub) -> None:
     assert sum("model.safetensors" in request for request in hub.requests) == 3
 
 
-def test_of_a_gated_repository_the_sizes_are_told(hub: LoopbackHub) -> None:
+def test_a_report_of_a_gated_repository_has_the_sizes_of_its_files(hub: LoopbackHub) -> None:
     """Everybody may list it; the catalogue gives the configuration."""
     hub.host("Qwen/QwQ-32B", {"config.json": b"{}", **sharded(3)}, gated=True)
     files = locate("Qwen/QwQ-32B")
@@ -316,7 +316,7 @@ def test_the_catalogue_knows_the_published_total_only() -> None:
     assert locate("Qwen/QwQ-32B", offline=True).checkpoint == StoredCheckpoint(parameters=32_763_876_352)
 
 
-def test_a_directory_is_read_where_it_is(tmp_path: Path) -> None:
+def test_headers_and_sizes_of_a_local_directory_are_read_in_place(tmp_path: Path) -> None:
     """Headers and sizes of local files, those of folders below it included."""
     path = folder(tmp_path, {"config.json": CONFIG, "sub/notes.txt": b"abc", ".git/x": b"", **sharded(2)})
     found = stored(str(path))
@@ -325,7 +325,7 @@ def test_a_directory_is_read_where_it_is(tmp_path: Path) -> None:
     assert stored(str(path / "config.json")) == found
 
 
-def test_links_to_files_are_followed_and_others_not(tmp_path: Path) -> None:
+def test_links_to_files_are_followed_and_links_to_directories_are_not(tmp_path: Path) -> None:
     """The cache consists of links to files; a link to a directory may lead in a circle or out of here."""
     path = folder(tmp_path / "model", {"config.json": CONFIG})
     (tmp_path / "weights").write_bytes(weight_file(TINY_TENSORS))

@@ -136,7 +136,7 @@ def test_a_file_that_ends_early_is_refused() -> None:
         read_header_length(b"abc", 3, "'x'")
 
 
-def test_many_entries_are_refused() -> None:
+def test_a_safetensors_header_of_too_many_entries_is_refused() -> None:
     """Before their fields are looked at."""
     entries = b",".join(b'"%x":0' % number for number in range(500_000))
     assert "more than the 200,000 that are read" in refusal(b"{" + entries + b"}")
@@ -169,7 +169,7 @@ def test_a_name_that_leads_elsewhere_is_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "a/b.bin", "a..b", "modèle", "C", "a b"])
-def test_any_other_name_is_one(name: str) -> None:
+def test_names_of_files_with_spaces_dots_and_any_script_are_accepted(name: str) -> None:
     """Spaces, dots and letters of any script are in names of files."""
     assert is_plain_name(name)
 

@@ -69,7 +69,7 @@ def test_the_cache_comes_before_the_catalogue(broken: Broken, hub: LoopbackHub) 
     assert "the Hugging Face cache" in notice_of(files)[1]
 
 
-def test_a_dead_network_is_told_at_once(hub: LoopbackHub) -> None:
+def test_an_error_without_network_cache_and_catalogue_names_all_three(hub: LoopbackHub) -> None:
     """Without network, cache and catalogue, the error names all three and the next step."""
     hub.close()
     error = error_of("org/model")
@@ -124,7 +124,7 @@ def test_a_model_of_the_catalogue_that_the_hub_lost_is_still_served(hub: Loopbac
     assert notice_of(files)[0] == "not-found"
 
 
-def test_a_refused_token_is_told(hub: LoopbackHub) -> None:
+def test_an_error_names_a_token_that_the_hub_refuses(hub: LoopbackHub) -> None:
     """With a token that is not valid, the Hub refuses public models too."""
     headers = {"X-Error-Message": "Invalid credentials in Authorization header"}
     hub.broken = Broken(status=401, headers=headers)

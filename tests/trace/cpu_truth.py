@@ -16,10 +16,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, Event, EventKind
-from inspector.trace.rules.any_device import as_on_a_device
+from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.tracer import Tracer
-from inspector.workloads.training.loops import plain_steps
+from inspector.workloads.training.loops import run_plain_steps
 
 # Scalars and step counters: some of them are CPU tensors on any device, and none of them matters for memory.
 SMALLEST_BYTES = 64
@@ -58,10 +58,10 @@ def real_step(build: Build, optimize: Optimize = adamw, kernels: tuple[str, ...]
     """
     model, batch = build("cpu")
     optimizer = optimize(trained(model))
-    plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
+    run_plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
+        run_plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=1)
     return profiled_events(recorded, kernels)
 
 
@@ -107,8 +107,8 @@ def meta_step(
         key = batch[name]
         if isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor):
             tracer.shadows.set(key, value)
-    with as_on_a_device(), tracer:
-        plain_steps(model, batch, optimizer, tracer.enter, steps=2)
+    with treat_meta_as_device(), tracer:
+        run_plain_steps(model, batch, optimizer, tracer.enter, steps=2)
     return tape_events(event for event in tracer.tape() if event.step == 2)
 
 

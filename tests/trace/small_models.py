@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import inspector
-from inspector.workloads.batch import Input, batch_inputs
+from inspector.workloads.batch import Input, make_batch_inputs
 
 BATCH, LENGTH, VOCABULARY = 2, 24, 160
 RECIPE = inspector.Recipe(batch_size=BATCH, seq_len=LENGTH, padding=False)
@@ -234,7 +234,7 @@ def build(
     if cache:
         base.config.use_cache = True
     model.train()
-    batch = {key: _filled(key, item, device) for key, item in batch_inputs(base, RECIPE).items()}
+    batch = {key: _filled(key, item, device) for key, item in make_batch_inputs(base, RECIPE).items()}
     return model, batch
 
 

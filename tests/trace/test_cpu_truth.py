@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from inspector.trace.rules.foreach import foreach_as_on_cuda
+from inspector.trace.rules.foreach import use_foreach_on_meta
 from tests.trace.cpu_truth import Optimize, adamw, assert_aligned, meta_step, real_step
 from tests.trace.small_models import SMALL, build
 
@@ -51,7 +51,7 @@ OPTIMIZERS: dict[str, Optimize] = {
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_of_every_optimizer_allocates_and_frees_as_on_the_cpu(optimize: Optimize, adapter: bool) -> None:
-    with foreach_as_on_cuda():  # fused kernels are refused on meta else
+    with use_foreach_on_meta():  # fused kernels are refused on meta else
         assert_same_events("llama", optimize, adapter=adapter)
 
 

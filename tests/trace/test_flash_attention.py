@@ -16,8 +16,8 @@ from transformers import modeling_flash_attention_utils, modeling_utils
 import inspector
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, EventKind, Phase
-from inspector.trace.kernels.attention import flash_splits
-from inspector.trace.rules.flash_attn import flash_attention_package, use_attention
+from inspector.trace.kernels.attention import count_flash_splits
+from inspector.trace.rules.flash_attn import provide_flash_attention, use_attention
 from inspector.trace.tracer import Tracer
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import meta_step, real_step
@@ -30,7 +30,7 @@ META = torch.device("meta")
 def allocations(q: torch.Tensor, k: torch.Tensor, starts: torch.Tensor | None = None) -> dict[Phase, list[int]]:
     """Return what attention of q on k allocates, forward and backward, without the gradient that comes in."""
     out: Any = None
-    with flash_attention_package(A100, FLASH):
+    with provide_flash_attention(A100, FLASH):
         functions, *_ = modeling_flash_attention_utils.lazy_import_flash_attention(FLASH)
         tracer = Tracer(A100, on_cuda=False)
         tracer.hold([q, k], Category.INPUTS)
@@ -58,7 +58,7 @@ def heads(*shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.bfloat16, device=META, requires_grad=True)
 
 
-def test_rows_of_one_length_take_what_mha_fwd_and_mha_bwd_do() -> None:
+def test_sequences_of_one_length_take_what_mha_fwd_and_mha_bwd_take() -> None:
     seen = allocations(heads(16, 300, 8, 64), heads(16, 300, 2, 64))
     # 16 x 8 x 5 blocks of 64 rows keep 216 slots busy: no splits. Output, row sums, state; then the gradient given.
     out, sums = 16 * 300 * 8 * 64 * 2, 16 * 8 * 300 * 4
@@ -69,7 +69,7 @@ def test_rows_of_one_length_take_what_mha_fwd_and_mha_bwd_do() -> None:
     assert seen[Phase.BACKWARD][:7] == [out, own, own, *kernel]
 
 
-def test_heads_are_padded_to_8_and_float32_accumulators_to_32_or_64() -> None:
+def test_flash_attention_pads_heads_to_8_and_float32_accumulators_to_32_or_64() -> None:
     seen = allocations(heads(16, 128, 16, 100), heads(16, 128, 16, 100))
     padded, sums = 16 * 128 * 16 * 104 * 2, 16 * 16 * 128 * 4
     assert seen[Phase.FORWARD][:6] == [padded, padded, padded, padded, sums, 16]
@@ -80,7 +80,7 @@ def test_heads_are_padded_to_8_and_float32_accumulators_to_32_or_64() -> None:
     assert 16 * 128 * 16 * 192 * 4 in wide[Phase.BACKWARD]
 
 
-def test_packed_rows_take_what_mha_varlen_fwd_and_mha_varlen_bwd_do() -> None:
+def test_packed_sequences_take_what_mha_varlen_fwd_and_mha_varlen_bwd_take() -> None:
     starts = torch.empty(4, dtype=torch.int32, device=META)
     seen = allocations(heads(1000, 8, 64), heads(1000, 8, 64), starts)
     out = 1000 * 8 * 64 * 2
@@ -102,8 +102,10 @@ def test_packed_rows_take_what_mha_varlen_fwd_and_mha_varlen_bwd_do() -> None:
         (1, 64, 1024, 256, 16),
     ],
 )
-def test_few_blocks_are_split_over_the_keys(batch_heads: int, rows: int, keys: int, size: int, splits: int) -> None:
-    assert flash_splits(A100, batch_heads, rows, keys, size) == splits
+def test_flash_attention_splits_few_blocks_over_the_keys(
+    batch_heads: int, rows: int, keys: int, size: int, splits: int
+) -> None:
+    assert count_flash_splits(A100, batch_heads, rows, keys, size) == splits
 
 
 def test_splits_accumulate_in_float32_while_the_kernel_runs() -> None:
@@ -137,7 +139,7 @@ def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: boo
         return model, {"input_ids": ids, "labels": ids, **({"attention_mask": mask.to(device)} if padded else {})}
 
     # oneDNN's products of bfloat16 take memory of their own.
-    with flash_attention_package(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):
+    with provide_flash_attention(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):
         real, inside = real_step(build)
         meta = meta_step(build, values=build("cpu")[1])
     # Summing the boolean mask of 48 positions copies it into int32 (ReduceOpsUtils.h), once a layer.
@@ -164,7 +166,7 @@ def test_no_flash_attention_is_left_after_a_trace() -> None:
         use_attention(model, FLASH)
 
 
-def test_heads_beyond_256_are_refused() -> None:
+def test_flash_attention_refuses_heads_beyond_256() -> None:
     config = llama(dtype="bfloat16", head_dim=264)
     with pytest.raises(inspector.UsageError, match="heads of at most 256, and these have 264"):
         inspector.inspect(config, recipe=inspector.Recipe(attention=FLASH))

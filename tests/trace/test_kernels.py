@@ -17,7 +17,7 @@ from inspector.records.tape import EventKind, Phase
 from inspector.trace import shadow
 from inspector.trace.kernels import KERNELS
 from inspector.trace.kernels.registry import kernel
-from inspector.trace.rules.cuda import cuda_rules
+from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from tests.evidence.stand_in.kernel_cases import CASES, Case
 
@@ -31,7 +31,7 @@ WORKSPACES = {"cublas workspace", "cublaslt workspace"}
 def traced(case: Case, platform: Platform) -> list[int]:
     """Return the events of a case on meta under CUDA's rules, without the workspaces that handles take once."""
     tracer = Tracer(platform)
-    with cuda_rules(platform), tracer:
+    with apply_cuda_rules(platform), tracer:
         running = case("meta")
         next(running)
         tracer.enter(Phase.BACKWARD, 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inspector.hardware.platform import Platform, find_installed_torch
-from inspector.trace.meta_cache import Results, changes_lists_alone, makes_its_results
+from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.tracer import Tracer
 
 aten = torch.ops.aten
@@ -43,10 +43,10 @@ CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_second_call_returns_what_the_first_returned(name: str) -> None:
+def test_a_cached_op_returns_in_the_second_call_what_it_returned_in_the_first(name: str) -> None:
     """In memory of its own each time."""
     func, args, kwargs = CALLS[name]
-    assert makes_its_results(func)
+    assert returns_new_tensors(func)
     results = Results()
     first, second = (results.run(func, func, args, kwargs) for _ in range(2))
     assert layouts(first) == layouts(second) == layouts(func(*args, **kwargs))
@@ -59,14 +59,14 @@ def test_the_second_call_returns_what_the_first_returned(name: str) -> None:
     assert len(set(storages)) == len(storages)
 
 
-def test_numbers_that_are_equal_are_told_apart() -> None:
+def test_equal_numbers_of_other_types_are_other_keys_of_the_result_cache() -> None:
     """1 keeps integers, 1.0 makes floats of them."""
     results, values = Results(), meta(4, dtype=torch.int64)
     dtypes = [results.run(aten.mul.Tensor, aten.mul.Tensor, (values, number), {}).dtype for number in (1, 1.0, True)]
     assert dtypes == [torch.int64, torch.float32, torch.int64]
 
 
-def test_what_shares_memory_with_an_argument_is_not_made_anew() -> None:
+def test_a_cached_result_that_is_a_view_shares_memory_with_its_argument() -> None:
     """`_unsafe_view` is a view, though its schema says nothing of it."""
     values, results = meta(4, 6), Results()
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_what_shares_memory_with_an_argument_is_not_made_anew() -> None:
         assert view.untyped_storage()._cdata == values.untyped_storage()._cdata
 
 
-def test_a_tensor_on_the_cpu_goes_the_whole_way() -> None:
+def test_a_cached_op_with_a_scalar_cpu_tensor_keeps_the_dtype_of_the_other_argument() -> None:
     """A number that became a tensor promotes otherwise than a tensor does."""
     results = Results()
     for number in (torch.tensor(2, dtype=torch.int64), torch.tensor(2.0, dtype=torch.float64)):
@@ -82,15 +82,15 @@ def test_a_tensor_on_the_cpu_goes_the_whole_way() -> None:
         assert made.dtype is torch.bfloat16
 
 
-def test_which_ops_are_known_by_their_schema() -> None:
+def test_the_schema_of_an_op_says_whether_it_returns_new_tensors_or_only_changes_lists() -> None:
     """Views and in-place ops are not; foreach ops in place change the tensors of their lists and return nothing."""
-    assert not makes_its_results(aten.view.default)
-    assert not makes_its_results(aten.add_.Tensor)
-    assert changes_lists_alone(aten._foreach_mul_.Scalar)
-    assert not changes_lists_alone(aten._foreach_mul.Scalar)
+    assert not returns_new_tensors(aten.view.default)
+    assert not returns_new_tensors(aten.add_.Tensor)
+    assert only_changes_lists(aten._foreach_mul_.Scalar)
+    assert not only_changes_lists(aten._foreach_mul.Scalar)
 
 
-def test_another_default_dtype_is_another_question() -> None:
+def test_another_default_dtype_is_another_key_of_the_result_cache() -> None:
     """Integers become floats of the default dtype where they are divided."""
     results, values = Results(), meta(4, dtype=torch.int64)
     dtypes = []
@@ -103,7 +103,7 @@ def test_another_default_dtype_is_another_question() -> None:
     assert dtypes == [torch.float32, torch.float64]
 
 
-def test_no_more_results_are_kept_than_there_is_room_for() -> None:
+def test_the_result_cache_drops_the_oldest_result_when_it_is_full() -> None:
     """The oldest goes first, and what went is worked out again."""
     runs: list[int] = []
 
@@ -124,7 +124,7 @@ def kept() -> int:
     return sum(len(item) for item in gc.get_objects() if type(item) is Results)
 
 
-def test_nothing_that_ops_returned_outlives_the_tracer_unless_it_was_handed_in() -> None:
+def test_results_of_ops_outlive_a_tracer_only_in_a_cache_that_was_handed_in() -> None:
     """Two traces of one op: with results of their own, and with shared ones, where the second adds nothing."""
     before, shared, values = kept(), Results(), meta(3)
     for given, alive in ((None, 0), (None, 0), (shared, 1), (shared, 1)):

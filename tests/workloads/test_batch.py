@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import inspector
-from inspector.workloads.batch import BatchError, Input, batch_inputs, longest_row
+from inspector.workloads.batch import BatchError, Input, find_longest_sequence, make_batch_inputs
 from tests.trace.small_models import RECIPE, SMALL, build
 from tests.workloads.tracing import resolve
 
@@ -31,7 +31,7 @@ def bert(head: str, **changes: Any) -> Any:
 def inputs(model: Any, **changes: Any) -> dict[str, Input | bool]:
     """Return the batch of two rows of four tokens."""
     recipe = inspector.Recipe(batch_size=2, seq_len=4, padding=False)
-    return dict(batch_inputs(model, dataclasses.replace(recipe, **changes)))
+    return dict(make_batch_inputs(model, dataclasses.replace(recipe, **changes)))
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def inputs(model: Any, **changes: Any) -> dict[str, Input | bool]:
     ["gpt2", "opt", "bert", "roberta", "distilbert", "electra", "albert", "mpnet", "bart", "clip", "whisper"],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_the_longest_row_runs_and_one_token_more_does_not(name: str) -> None:
+def test_the_longest_sequence_runs_and_one_token_more_does_not(name: str) -> None:
     model, _ = build("cpu", name)
-    longest = longest_row(model)
+    longest = find_longest_sequence(model)
     assert longest
     for length in (longest, longest + 1):
         recipe = dataclasses.replace(RECIPE, seq_len=length)
         batch = {
             key: item.on("cpu") if isinstance(item, Input) else item
-            for key, item in batch_inputs(model, recipe).items()
+            for key, item in make_batch_inputs(model, recipe).items()
         }
         if length == longest:
             assert model(**batch)["loss"].isfinite()
@@ -57,8 +57,8 @@ def test_the_longest_row_runs_and_one_token_more_does_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "t5", "deberta-v2", "mixtral"])
-def test_relative_and_rotary_positions_have_no_longest_row(name: str) -> None:
-    assert longest_row(build("meta", name)[0]) is None
+def test_relative_and_rotary_positions_do_not_bound_a_sequence(name: str) -> None:
+    assert find_longest_sequence(build("meta", name)[0]) is None
 
 
 def test_the_virtual_tokens_of_a_prompt_method_take_positions_too() -> None:
@@ -69,7 +69,7 @@ def test_the_virtual_tokens_of_a_prompt_method_take_positions_too() -> None:
     assert resolve(peft.PeftModel(model, config), inspector.Recipe(seq_len=100)).seq_len == 64 - 8
 
 
-def test_labels_of_a_row_follow_the_problem() -> None:
+def test_labels_of_a_sequence_follow_the_problem_type() -> None:
     labels = inputs(bert("SequenceClassification", num_labels=3))["labels"]
     assert labels == Input(shape=(2,))
     labels = inputs(bert("SequenceClassification", num_labels=1))["labels"]
@@ -94,12 +94,12 @@ def test_no_token_of_a_batch_is_special() -> None:
     assert ids.value == 3
 
 
-def test_a_row_of_an_encoder_decoder_is_not_classified() -> None:
+def test_sequence_classification_of_an_encoder_decoder_is_refused() -> None:
     config = transformers.BartConfig(**SMALL["bart"].fields)
     with torch.device("meta"):
         model = transformers.BartForSequenceClassification(config)
-    with pytest.raises(BatchError, match="ends of its rows"):
-        batch_inputs(model, RECIPE)
+    with pytest.raises(BatchError, match="ends of its sequences"):
+        make_batch_inputs(model, RECIPE)
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 10**6, "seq_len": 512}, {"batch_size": 2**31 - 1}])

@@ -15,13 +15,13 @@ import inspector
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Phase
-from inspector.trace.rules.any_device import as_on_a_device
+from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import Input
 from inspector.workloads.registry import FORWARD, load_workload
-from inspector.workloads.run import categories_for
+from inspector.workloads.run import build_categories
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
 from tests.trace.small_models import LENGTH, SMALL, build
@@ -61,14 +61,14 @@ def meta_passes(name: str, *, adapter: bool) -> list[int]:
     """Return the same of two passes on meta, without CUDA's rules."""
     model = build("meta", name, adapter=adapter)[0]
     WORKLOAD.prepare(model, RECIPE)
-    categories = categories_for(WORKLOAD, model)
+    categories = build_categories(WORKLOAD, model)
     balances = loops_over_experts(base_model(model))
     platform = Platform(torch_version=find_installed_torch())
     tracer = Tracer(platform, None, categories, on_cuda=False, balances_experts=balances)
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     batch = make_batch(model, "meta", tracer.shadows)
     tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
-    with as_on_a_device(), tracer:
+    with treat_meta_as_device(), tracer:
         held = WORKLOAD.run(model, batch, None, tracer.enter, RECIPE)
         tape = tracer.tape()
         del held

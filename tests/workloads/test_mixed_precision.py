@@ -17,9 +17,9 @@ from inspector.errors import UsageError
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, EventKind, Phase
 from inspector.trace.rules import autocast
-from inspector.trace.rules.cuda import cuda_rules
+from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
-from inspector.workloads.training.loops import plain_steps
+from inspector.workloads.training.loops import run_plain_steps
 from tests.model.tiny import llama
 from tests.workloads.test_trainer_truth import our_events, trainer_events
 
@@ -35,14 +35,14 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.fixture
 def rules() -> Iterator[None]:
     """Install the rules of a trace."""
-    with cuda_rules(A100), autocast.autocast_rules():
+    with apply_cuda_rules(A100), autocast.apply_autocast_rules():
         yield
 
 
 # --- the lists --------------------------------------------------------------------------------------------------------
 
 
-def test_every_op_that_torch_casts_on_cuda_has_its_rule_here() -> None:
+def test_every_op_that_autocast_casts_on_cuda_has_a_rule_on_meta() -> None:
     """The dispatcher of the installed torch knows for which ops CUDA has autocast kernels."""
     ours = {*autocast.LOWER_PRECISION, *autocast.FLOAT32, *autocast.FLOAT32_RESULT, *autocast.WIDEST}
     ours |= {"norm.Scalar", "norm.ScalarOpt_dim"}  # asked for float32 through another overload
@@ -118,7 +118,7 @@ def casts_of_two_uses(*, trains: bool) -> tuple[int, int]:
     inputs = meta(8, 32)
     tracer = Tracer(A100)
     tracer.hold([weight, inputs], Category.WEIGHTS)
-    with cuda_rules(A100), autocast.autocast_rules(), tracer, torch.no_grad():
+    with apply_cuda_rules(A100), autocast.apply_autocast_rules(), tracer, torch.no_grad():
         with torch.autocast("cuda", dtype=HALF):
             for _ in range(2):
                 nn.functional.linear(inputs, weight)
@@ -189,7 +189,7 @@ def test_a_plain_loop_trains_to_the_weights_of_one_that_is_written_out(precision
     inputs = torch.linspace(-0.1, 0.1, 128).reshape(16, 8)
     model, written, start = Regression(), Regression(), Regression()
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
-    plain_steps(
+    run_plain_steps(
         model,
         {"inputs": inputs},
         optimizer,

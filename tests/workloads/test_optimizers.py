@@ -17,7 +17,7 @@ from inspector.errors import UsageError
 from inspector.records.memory import RunMemory
 from inspector.records.optimizer_names import FAMILIES, OF_OTHER_PACKAGES, OPTIMIZERS, parse_optim_args
 from inspector.records.tape import Category, Event, EventKind, Phase
-from inspector.workloads.training.optimizers import class_and_arguments
+from inspector.workloads.training.optimizers import find_class_and_arguments
 from tests.model.tiny import llama
 from tests.workloads.tracing import trace
 
@@ -117,7 +117,7 @@ def test_the_state_of_every_optimizer_is_exact(asked: tuple[str, str, str | None
 
 
 @pytest.mark.parametrize("bits", [8, 32])
-def test_rmsprop_of_bitsandbytes_runs_in_float16_and_is_refused_in_bfloat16_as_it_refuses(bits: int) -> None:
+def test_rmsprop_of_bitsandbytes_runs_in_float16_and_is_refused_in_bfloat16(bits: int) -> None:
     recipe = inspector.Recipe(optimizer=f"rmsprop_bnb_{bits}bit", seq_len=8)
     state = [size for index, shape in enumerate(SHAPES) for size in blockwise(1, bits=bits)(shape, index == 0)]
     expected = blocks([*state, *([1024] if bits == 8 else [])])
@@ -137,12 +137,12 @@ def test_rmsprop_of_bitsandbytes_runs_in_float16_and_is_refused_in_bfloat16_as_i
         ("paged_ademamix_32bit", "plain", 2 * 131_072 * 3 * 4),
     ],
 )
-def test_paged_state_is_told_with_its_bytes(name: str, loop: str, managed: int) -> None:
+def test_a_report_lists_paged_optimizer_state_with_its_bytes(name: str, loop: str, managed: int) -> None:
     told = traced(inspector.Recipe(optimizer=name, loop=loop, seq_len=8)).not_accounted
     assert [item.why.partition(" ")[0] for item in told if "paged" in item.what] == [f"{managed:,}"]
 
 
-def test_without_pages_nothing_is_told_of_them() -> None:
+def test_a_report_of_an_unpaged_optimizer_lists_no_paged_state() -> None:
     told = traced(inspector.Recipe(optimizer="adamw_8bit", seq_len=8)).not_accounted
     assert [item for item in told if "paged" in item.what] == []
 
@@ -172,7 +172,7 @@ def test_clipping_takes_what_the_foreach_kernels_of_cuda_take() -> None:
     assert optimizer_phase(inspector.Recipe(optimizer="sgd", loop="plain", seq_len=8)) == CLIPPING
 
 
-def test_without_clipping_a_plain_loop_takes_no_norm_and_a_trainer_takes_it_all_the_same() -> None:
+def test_without_clipping_a_plain_loop_takes_no_gradient_norm_and_a_trainer_takes_one() -> None:
     recipe = inspector.Recipe(optimizer="sgd", loop="plain", seq_len=8, max_grad_norm=0)
     assert optimizer_phase(recipe) == []
     recipe = inspector.Recipe(optimizer="sgd", loop="trainer", seq_len=8, max_grad_norm=0)
@@ -195,7 +195,9 @@ def test_fused_kernels_and_those_of_bitsandbytes_take_nothing_beside_the_state(n
         ("sgd", "momentum=0.9", 0),
     ],
 )
-def test_optimizers_of_torch_take_copies_of_all_that_trains(name: str, arguments: str | None, copies: int) -> None:
+def test_optimizers_of_torch_take_copies_of_all_trainable_parameters(
+    name: str, arguments: str | None, copies: int
+) -> None:
     recipe = inspector.Recipe(optimizer=name, loop="plain", optim_args=arguments, seq_len=8, max_grad_norm=0)
     assert sorted(optimizer_phase(recipe)) == sorted(GRADIENTS * copies)
 
@@ -212,9 +214,9 @@ def test_every_name_of_transformers_is_known_or_refused_by_its_package() -> None
 
 
 @pytest.mark.parametrize("name", [*FAMILIES["torch"], *FAMILIES["transformers"]])
-def test_the_class_and_its_arguments_are_those_of_the_trainer(name: str, tmp_path: Path) -> None:
+def test_the_class_and_the_arguments_of_an_optimizer_are_those_of_the_trainer(name: str, tmp_path: Path) -> None:
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim=name)
-    assert class_and_arguments(name) == transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
+    assert find_class_and_arguments(name) == transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_the_class_and_its_arguments_are_those_of_the_trainer(name: str, tmp_pat
 def test_optim_args_are_read_as_the_trainer_reads_them(name: str, text: str, tmp_path: Path) -> None:
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim=name, optim_args=text)
     _, expected = transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
-    assert {**class_and_arguments(name)[1], **parse_optim_args(name, text)} == expected
+    assert {**find_class_and_arguments(name)[1], **parse_optim_args(name, text)} == expected
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_packed_bytes_follow_from_the_shapes() -> None:
 
 
 @pytest.mark.parametrize("method", ["nf4", "int8"])
-def test_counts_are_those_of_the_weights_not_of_their_bytes(method: str) -> None:
+def test_counts_of_a_packed_model_are_of_weights_and_not_of_bytes(method: str) -> None:
     in_float = quantized(peft=LORA)
     packed = quantized(peft=LORA, quantization=method)
     assert packed.parameters.base == in_float.parameters.base == 1_100_048_384
@@ -117,14 +117,14 @@ def test_counts_are_those_of_the_weights_not_of_their_bytes(method: str) -> None
     assert packed.parameters.tree[0].count == in_float.parameters.tree[0].count
 
 
-def test_what_is_prepared_for_an_adapter_is_float32() -> None:
+def test_unpacked_weights_prepared_for_an_adapter_are_float32() -> None:
     # 968,884,224 / 2 packed, their scales, and embedding, head and norms in float32; the adapter is float32 too.
     report = quantized(peft=LORA, quantization="nf4")
     float32 = (2 * 32_000 * 2048 + 45 * 2048) * 4 + 968_884_224 // 64 * 4 + 154 * 64 + 12_615_680 * 4
     assert report.parameters.dtypes == {"float32": float32, "uint8": 968_884_224 // 2}
 
 
-def test_peft_puts_its_own_layers_for_4_bits_on_the_weights_and_counts_them_alike() -> None:
+def test_peft_puts_layers_for_4_bits_on_the_weights_and_counts_the_same_parameters() -> None:
     request = Request(model=TINY_LLAMA, quantization="nf4", peft={**LORA, "task_type": "CAUSAL_LM"})
     counted, model = count_model(request, files_of(TINY_LLAMA, num_hidden_layers=1))
     assert model is not None

@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
-from inspector.workloads.training.loops import trainer_steps
-from inspector.workloads.training.optimizers import made_optimizer
+from inspector.workloads.training.loops import run_trainer_steps
+from inspector.workloads.training.optimizers import build_optimizer
 from tests.trace.cpu_truth import relevant
 from tests.trace.small_models import BATCH, build
 
@@ -75,9 +75,9 @@ def trainer_events(name: str, recipe: Recipe, folder: Path) -> list[int]:
 
 
 def our_events(name: str, recipe: Recipe) -> list[int]:
-    """Return what `trainer_steps` allocates and frees in its second update."""
+    """Return what `run_trainer_steps` allocates and frees in its second update."""
     model, batch = build("cpu", name)
-    optimizer = made_optimizer(model, recipe)
+    optimizer = build_optimizer(model, recipe)
     recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     started = False
 
@@ -87,7 +87,7 @@ def our_events(name: str, recipe: Recipe) -> list[int]:
             started = True
             recorded.__enter__()
 
-    trainer_steps(
+    run_trainer_steps(
         model,
         batch,
         optimizer,
@@ -130,5 +130,7 @@ def test_a_trainers_update_allocates_and_frees_what_ours_does(name: str, accumul
     ids=lambda recipe: recipe.optimizer,
 )
 @pytest.mark.filterwarnings("ignore")
-def test_so_it_does_with_every_optimizer(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_trainers_update_allocates_and_frees_what_ours_does_with_every_optimizer(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     assert our_events("llama", recipe) == trainer_events("llama", recipe, tmp_path)

@@ -136,7 +136,7 @@ def test_a_model_of_experts_is_traced_in_every_dtype(peft: dict[str, Any] | None
     assert "balanced-experts" not in {notice.code for notice in report.warnings}
 
 
-def test_experts_in_a_loop_are_assumed_to_be_balanced_and_told() -> None:
+def test_a_notice_says_that_experts_in_a_loop_are_assumed_to_be_balanced() -> None:
     attention: dict[str, Any] = {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8}
     experts: dict[str, Any] = {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2}
     sizes: dict[str, Any] = {"d_model": 64, "n_heads": 4, "n_layers": 2, "vocab_size": 160, "max_seq_len": 64}
@@ -162,7 +162,7 @@ def test_the_traced_process_is_left_as_it_was() -> None:
             transformers.MambaConfig(
                 architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=1, vocab_size=32
             ),
-            "MambaMixer goes through each row position by position",
+            "MambaMixer goes through each sequence position by position",
         ),
         (transformers.ResNetConfig(architectures=["ResNetForImageClassification"]), "how large its images are"),
         (
@@ -177,7 +177,7 @@ def test_the_traced_process_is_left_as_it_was() -> None:
     ],
     ids=["scan", "image size", "multiple choice", "no loss", "float32 input"],
 )
-def test_a_step_that_cannot_be_traced_is_told_with_the_reason_and_the_counts_stay(config: Any, reason: str) -> None:
+def test_a_report_of_a_step_that_cannot_be_traced_has_the_reason_and_the_counts(config: Any, reason: str) -> None:
     report = inspector.inspect(config)
     assert report.training is None
     assert report.parameters.base > 0
@@ -189,7 +189,7 @@ def test_the_class_that_is_named_for_a_model_without_a_loss_is_traced() -> None:
     assert inspector.inspect(config, model_class="BertForMaskedLM").training is not None
 
 
-def test_rows_beyond_learned_positions_are_cut_and_told() -> None:
+def test_sequences_beyond_learned_positions_are_cut_with_a_notice() -> None:
     sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 48}
     config = transformers.GPT2Config(architectures=["GPT2LMHeadModel"], **sizes)
     report = inspector.inspect(config, recipe=inspector.Recipe(seq_len=49))
@@ -204,7 +204,7 @@ def test_rows_beyond_learned_positions_are_cut_and_told() -> None:
     assert "seq-len-clamped" not in {notice.code for notice in exact.warnings}
 
 
-def test_images_have_no_row_length_and_no_padding() -> None:
+def test_images_have_no_sequence_length_and_no_padding() -> None:
     config = transformers.ViTConfig(architectures=["ViTForImageClassification"], image_size=32, **ENCODER)
     training = inspector.inspect(config, recipe=inspector.Recipe(batch_size=3)).to_dict()["training"]
     assert "seq_len" not in training["recipe"]
@@ -215,7 +215,7 @@ def test_images_have_no_row_length_and_no_padding() -> None:
     ]
 
 
-def test_a_model_of_images_and_text_is_traced_with_text_and_told() -> None:
+def test_a_model_of_images_and_text_is_traced_with_text_and_a_notice() -> None:
     config = transformers.LlavaConfig(
         architectures=["LlavaForConditionalGeneration"],
         text_config=llama(),
@@ -234,7 +234,7 @@ def test_a_model_of_images_and_text_is_traced_with_text_and_told() -> None:
     assert "no-image" not in {notice.code for notice in inspector.inspect(llama()).warnings}
 
 
-def test_rows_longer_than_the_models_positions_are_told() -> None:
+def test_a_notice_names_sequences_longer_than_the_models_positions() -> None:
     report = inspector.inspect(llama(max_position_embeddings=512), recipe=inspector.Recipe(seq_len=513))
     assert "beyond-positions" in {notice.code for notice in report.warnings}
 

@@ -291,9 +291,9 @@ class ExpandablePool(Pool):
                 block = block.next
             if room >= size:
                 return start
-        return self._new_range()
+        return self._add_range()
 
-    def _new_range(self) -> Block:
+    def _add_range(self) -> Block:
         """Reserve addresses and return them as one unmapped block."""
         limit = self.device.limit_bytes
         pages = -(-(limit + limit // 8) // self.page_bytes)

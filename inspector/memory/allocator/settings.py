@@ -60,7 +60,7 @@ class AllocatorSettings:
     @classmethod
     def parse(cls, text: str) -> AllocatorSettings:
         """Return the settings that `text` describes; raise UsageError where torch would refuse to start."""
-        values = _pairs("".join(text.split()))
+        values = _split_pairs("".join(text.split()))
         backend = values.get("backend", "native")
         if backend == "cudaMallocAsync":
             raise UsageError(
@@ -70,16 +70,16 @@ class AllocatorSettings:
         if backend != "native":
             raise UsageError(f"unknown allocator backend {quoted(backend)}; use 'native'")
         # torch settles the segment size before the keys whose bounds depend on it, wherever it stands in the text.
-        large = _mebibytes(values, "large_segment_size_mb", at_least=MIN_LARGE_ALLOC_BYTES // MIB + 1)
+        large = _parse_mebibytes(values, "large_segment_size_mb", at_least=MIN_LARGE_ALLOC_BYTES // MIB + 1)
         large_bytes = LARGE_SEGMENT_BYTES if large is None else large
-        split = _mebibytes(values, "max_split_size_mb", at_least=large_bytes // MIB)
-        rounding = _mebibytes(values, "max_non_split_rounding_mb", at_least=large_bytes // MIB)
+        split = _parse_mebibytes(values, "max_split_size_mb", at_least=large_bytes // MIB)
+        rounding = _parse_mebibytes(values, "max_non_split_rounding_mb", at_least=large_bytes // MIB)
         return cls(
             large_segment_bytes=large_bytes,
             max_split_bytes=UNLIMITED if split is None else split,
             max_non_split_rounding_bytes=large_bytes if rounding is None else rounding,
-            expandable_segments=_boolean(values, "expandable_segments"),
-            roundup_power2_divisions=_divisions(values),
+            expandable_segments=_parse_boolean(values, "expandable_segments"),
+            roundup_power2_divisions=_parse_divisions(values),
         )
 
     def round_size(self, requested_bytes: int) -> int:
@@ -103,7 +103,7 @@ class AllocatorSettings:
         return -(-size // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES
 
 
-def _pairs(text: str) -> dict[str, str]:
+def _split_pairs(text: str) -> dict[str, str]:
     """Return the values by key of a text without white space; a comma at its end is allowed."""
     values: dict[str, str] = {}
     for pair in _PAIR_END.split(text.removesuffix(",")) if text else []:
@@ -120,24 +120,24 @@ def _pairs(text: str) -> dict[str, str]:
     return values
 
 
-def _integer(key: str, value: str) -> int:
+def _parse_integer(key: str, value: str) -> int:
     """Return a decimal integer without a sign."""
     if not (value.isascii() and value.isdigit()):
         raise UsageError(f"allocator setting {key} needs a whole number, not {quoted(value)}")
     return int(value)
 
 
-def _mebibytes(values: dict[str, str], key: str, *, at_least: int) -> int | None:
+def _parse_mebibytes(values: dict[str, str], key: str, *, at_least: int) -> int | None:
     """Return a setting given in MiB as bytes, None where it is not given."""
     if key not in values:
         return None
-    number = _integer(key, values[key])
+    number = _parse_integer(key, values[key])
     if number < at_least:
         raise UsageError(f"allocator setting {key} must be at least {at_least}, not {number}")
     return min(number * MIB, UNLIMITED)
 
 
-def _boolean(values: dict[str, str], key: str) -> bool:
+def _parse_boolean(values: dict[str, str], key: str) -> bool:
     """Return a setting that is spelt True or False, False where it is not given."""
     value = values.get(key, "False")
     if value not in ("True", "False"):
@@ -145,7 +145,7 @@ def _boolean(values: dict[str, str], key: str) -> bool:
     return value == "True"
 
 
-def _divisions(values: dict[str, str]) -> tuple[int, ...]:
+def _parse_divisions(values: dict[str, str]) -> tuple[int, ...]:
     """Return the rounding divisions of every interval from one number or from a list such as `[256:1,512:2,>:4]`.
 
     The first entry of a list also holds for all smaller sizes, `>` for all above the entry before it, and intervals
@@ -154,7 +154,7 @@ def _divisions(values: dict[str, str]) -> tuple[int, ...]:
     key = "roundup_power2_divisions"
     text = values.get(key, "[]")
     if not (text.startswith("[") and text.endswith("]")):
-        number = _integer(key, text)
+        number = _parse_integer(key, text)
         if not _is_power_of_two(number):
             raise UsageError(f"allocator setting {key} needs a power of two, not {number}")
         return (number,) * _INTERVALS
@@ -163,13 +163,13 @@ def _divisions(values: dict[str, str]) -> tuple[int, ...]:
     inner = text[1:-1].removesuffix(",")
     for entry in inner.split(",") if inner else []:
         size, colon, value = entry.partition(":")
-        divisions = _integer(key, value) if colon else -1
+        divisions = _parse_integer(key, value) if colon else -1
         if divisions != 0 and not _is_power_of_two(divisions):
             raise UsageError(f"allocator setting {key} needs SIZE:DIVISIONS with a power of two, not {quoted(entry)}")
         if size == ">":
             result[last + 1 :] = [divisions] * (_INTERVALS - last - 1)
             continue
-        if not _is_power_of_two(mebibytes := _integer(key, size)):
+        if not _is_power_of_two(mebibytes := _parse_integer(key, size)):
             raise UsageError(f"allocator setting {key} needs sizes in MiB that are powers of two, not {quoted(size)}")
         last = min(mebibytes.bit_length() - 1, _INTERVALS - 1)
         if first:
@@ -197,17 +197,17 @@ def _check_fraction(key: str, value: str) -> None:
 
 def _check_boolean(key: str, value: str) -> None:
     """Refuse what is not True or False."""
-    _boolean({key: value}, key)
+    _parse_boolean({key: value}, key)
 
 
 def _check_integer(key: str, value: str) -> None:
     """Refuse what is not a whole number."""
-    _integer(key, value)
+    _parse_integer(key, value)
 
 
 def _check_threads(key: str, value: str) -> None:
     """Refuse a number of threads that is no power of two up to 128."""
-    if not _is_power_of_two(number := _integer(key, value)) or number > 128:
+    if not _is_power_of_two(number := _parse_integer(key, value)) or number > 128:
         raise UsageError(f"allocator setting {key} needs a power of two up to 128, not {number}")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from inspector.hardware.platform import Platform
 from inspector.trace.kernels.registry import Scratch, kernel
 
-__all__ = ["flash_splits"]
+__all__ = ["count_flash_splits"]
 
 aten = torch.ops.aten
 
@@ -24,7 +24,7 @@ _RANDOM_STATE_BYTES = 16
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def _up(number: int, multiple: int) -> int:
+def _round_up(number: int, multiple: int) -> int:
     """Round up to a multiple."""
     return -(-number // multiple) * multiple
 
@@ -39,24 +39,24 @@ def _flash_attention(
     """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own."""
     batch, heads, rows, size = query.shape
     scratch.outputs(0, 1)
-    splits = 1 if dropout_p else flash_splits(scratch.platform, batch * heads, rows, key.shape[2], size)
-    held = []
+    splits = 1 if dropout_p else count_flash_splits(scratch.platform, batch * heads, rows, key.shape[2], size)
+    blocks = []
     if splits > 1:
-        held.append(scratch.take(_FLOAT_BYTES * splits * batch * heads * rows))
-        held.append(scratch.take(_FLOAT_BYTES * splits * batch * heads * rows * _padded_size(size)))
+        blocks.append(scratch.take(_FLOAT_BYTES * splits * batch * heads * rows))
+        blocks.append(scratch.take(_FLOAT_BYTES * splits * batch * heads * rows * _pad_size(size)))
     scratch.outputs(6, 7)
-    for block in held:
+    for block in blocks:
         scratch.give(block)
     if dropout_p:
         scratch.take(_RANDOM_STATE_BYTES)
 
 
-def _padded_size(size: int) -> int:
+def _pad_size(size: int) -> int:
     """Return the head size that flash attention computes with."""
-    return _up(size, 32) if size < 224 else 256
+    return _round_up(size, 32) if size < 224 else 256
 
 
-def flash_splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
+def count_flash_splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
     """Return in how many parts flash attention cuts the keys so that its blocks fill the GPU: two a multiprocessor."""
     blocks = heads * -(-rows // 64)
     places = 2 * platform.multiprocessors
@@ -86,9 +86,9 @@ def _flash_attention_backward(
             scratch.take(tensor.numel() * tensor.element_size())
     scratch.outputs(0, 1, 2)
     batch, heads, queries, size = query.shape
-    rows = _up(queries, 128)
+    rows = _round_up(queries, 128)
     scratch.take(_FLOAT_BYTES * batch * heads * rows)
-    scratch.take(_FLOAT_BYTES * batch * rows * heads * _padded_size(size))
+    scratch.take(_FLOAT_BYTES * batch * rows * heads * _pad_size(size))
     if key.shape[1] != heads:
         expanded = batch * key.shape[2] * heads * size * key.element_size()
         scratch.take(expanded)
@@ -149,8 +149,8 @@ def _backward_workspace(platform: Platform, query: Tensor, key: Tensor, value: T
         if batch * heads >= 256 and keys <= 2 * keys_tile:
             splits = 1
         splits = min(splits, max(200 // (batch * heads), 1))
-        elements += splits * keys_tile * (_up(size, queries_tile) + _up(value_size, queries_tile))
-    return _FLOAT_BYTES * batch * heads * _up(elements, 4)
+        elements += splits * keys_tile * (_round_up(size, queries_tile) + _round_up(value_size, queries_tile))
+    return _FLOAT_BYTES * batch * heads * _round_up(elements, 4)
 
 
 def _tile(platform: Platform, dtype: torch.dtype, size: int, *, dropout: bool) -> tuple[int, int, bool]:

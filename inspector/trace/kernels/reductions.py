@@ -44,8 +44,8 @@ class _Dimension:
 def reduce(scratch: Scratch, values: Tensor, dims: Sequence[int], accumulator_bytes: int, vector: int = 4) -> None:
     """Take what the reduction of `values` over `dims` (all of them if empty) needs while it runs."""
     buffer, semaphores = global_reduce_bytes(scratch.platform, values, dims, accumulator_bytes, vector)
-    held = [scratch.take(size) for size in (buffer, semaphores) if size]
-    for block in reversed(held):
+    blocks = [scratch.take(size) for size in (buffer, semaphores) if size]
+    for block in reversed(blocks):
         scratch.give(block)
 
 

@@ -33,7 +33,7 @@ _BITS_PER_PASS, _HISTOGRAM_BYTES = 8, 1024
 _LONGEST_ROW_IN_PLACE = 4096
 
 
-def _aligned(size_bytes: int) -> int:
+def _align(size_bytes: int) -> int:
     """Round up to CUB's alignment."""
     return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
 
@@ -42,7 +42,7 @@ def scan_bytes(platform: Platform, count: int, tile: int = _SCAN_TILE) -> int:
     """Return what a scan of `count` elements takes; with CUDA 13 (torch 2.11 on) an allocation more is aligned."""
     tiles = -(-count // tile)
     extra = 1 if platform.torch_version >= (2, 11) else 0
-    return _aligned(_SCAN_DESCRIPTOR_BYTES * (tiles + _SCAN_PADDING)) + (1 + extra) * _ALIGNMENT - 1
+    return _align(_SCAN_DESCRIPTOR_BYTES * (tiles + _SCAN_PADDING)) + (1 + extra) * _ALIGNMENT - 1
 
 
 def unique_bytes(platform: Platform, count: int) -> int:
@@ -60,7 +60,7 @@ def radix_sort_bytes(platform: Platform, count: int, bits: int = 64) -> int:
     passes = -(-bits // _BITS_PER_PASS)
     lookback = _HISTOGRAM_BYTES * -(-count // tile)
     counters = 2 * passes * _HISTOGRAM_BYTES + _ALIGNMENT
-    return 2 * _aligned(_INDEX_BYTES * count) + counters + lookback + _ALIGNMENT - 1
+    return 2 * _align(_INDEX_BYTES * count) + counters + lookback + _ALIGNMENT - 1
 
 
 @kernel(aten.cumsum.default)

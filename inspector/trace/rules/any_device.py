@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 from inspector.compat.torch import dispatcher_rules
 from inspector.runtime.patches import replace_attribute, restore_changes
 
-__all__ = ["as_on_a_device"]
+__all__ = ["treat_meta_as_device"]
 
 
 @contextlib.contextmanager
-def as_on_a_device() -> Iterator[None]:
-    """Let meta tensors go the ways of tensors with data inside the block."""
+def treat_meta_as_device() -> Iterator[None]:
+    """Let meta tensors take the branches that tensors with data take inside the block."""
     with restore_changes():
         library = dispatcher_rules("aten")
         library.impl("one_hot", _one_hot, "AutogradMeta")

@@ -3,8 +3,8 @@
 torch casts in kernels of a dispatch key above autograd, AutocastCUDA, which meta tensors do not have. They get one
 here: a key that no backend of these builds uses is switched on for this thread, and the ops of the lists get kernels
 for it. A kernel does what `ATen/autocast_mode.cpp` does: switch the key off, cast, call the op again; everything below
-(autograd's formulas, the rules of `cuda_rules`) then sees what it sees on CUDA. Whether autocast is on, its dtype and
-its cache are torch's own state for CUDA, which `torch.autocast`, checkpointing and model code set as in a real run.
+(autograd's formulas, the rules of `apply_cuda_rules`) then sees what it sees on CUDA. Whether autocast is on, its dtype
+and its cache are torch's own state for CUDA, which `torch.autocast`, checkpointing and model code set as in a real run.
 
 Not covered: recurrent layers of cuDNN, whose weights autocast casts as one flat buffer.
 """
@@ -34,7 +34,14 @@ from inspector.compat.torch import (
 )
 from inspector.runtime.patches import call_at_end, replace_attribute, restore_changes
 
-__all__ = ["FLOAT32", "FLOAT32_RESULT", "LOWER_PRECISION", "WIDEST", "autocast_for_meta", "autocast_rules"]
+__all__ = [
+    "FLOAT32",
+    "FLOAT32_RESULT",
+    "LOWER_PRECISION",
+    "WIDEST",
+    "apply_autocast_rules",
+    "provide_autocast_for_meta",
+]
 
 # The lists of ATen/autocast_mode.h. An op that the installed torch does not list for CUDA gets no kernel.
 LOWER_PRECISION = (
@@ -71,20 +78,20 @@ WIDEST = (
 
 
 @contextlib.contextmanager
-def autocast_rules() -> Iterator[None]:
+def apply_autocast_rules() -> Iterator[None]:
     """Make meta tensors follow CUDA's autocast inside the block, wherever autocast is on."""
     key = autocast_key()
     with restore_changes():
         library, others = dispatcher_rules("aten"), dispatcher_rules("_")
         others.fallback(torch.library.fallthrough_kernel, key)
         casts = _Casts()
-        for policy, names in ((_lower, LOWER_PRECISION), (_float32, FLOAT32), (_widest, WIDEST)):
+        for policy, names in ((_choose_lower, LOWER_PRECISION), (_choose_float32, FLOAT32), (_choose_widest, WIDEST)):
             for name in filter(_is_listed, names):
                 library.impl(name, _Casting(_overload(name), policy, casts), key)
         for name in filter(_is_listed, FLOAT32_RESULT):
-            library.impl(name, _asking_float32(_overload(name)), key)
+            library.impl(name, _ask_for_float32(_overload(name)), key)
         for name in filter(_is_listed, _WITH_DTYPE):
-            norm = _appending_float32(_overload(name), _overload(f"norm.{_WITH_DTYPE[name]}"))
+            norm = _append_float32(_overload(name), _overload(f"norm.{_WITH_DTYPE[name]}"))
             library.impl(name, norm, key)
         library.impl(_UNSCALE, _unscale, key)
         _clear_with_torch(casts)
@@ -93,7 +100,7 @@ def autocast_rules() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def autocast_for_meta() -> Iterator[None]:
+def provide_autocast_for_meta() -> Iterator[None]:
     """Let code ask for autocast on the meta device, which torch has none of: it is that of CUDA, with or without a GPU.
 
     PEFT turns autocast off around the experts that it adapts, early releases of transformers 5 ask if it is on, and
@@ -122,11 +129,11 @@ def autocast_for_meta() -> Iterator[None]:
             (torch, "get_autocast_dtype"),
             (torch.amp, "is_autocast_available"),
         ):
-            replace_attribute(module, name, _of_cuda(getattr(module, name)))
+            replace_attribute(module, name, _answer_for_cuda(getattr(module, name)))
         yield
 
 
-def _of_cuda(query: Callable[..., Any]) -> Callable[..., Any]:
+def _answer_for_cuda(query: Callable[..., Any]) -> Callable[..., Any]:
     """Return a query of a device type's autocast that answers for CUDA where it is asked about meta."""
     return lambda *device_type: query(*("cuda" if name == "meta" else name for name in device_type))
 
@@ -215,23 +222,23 @@ class _Casting:
         return argument
 
 
-def _lower(_tensors: list[Tensor]) -> torch.dtype:
+def _choose_lower(_tensors: list[Tensor]) -> torch.dtype:
     """Return the lower precision that autocast is on for."""
     return torch.get_autocast_dtype("cuda")
 
 
-def _float32(_tensors: list[Tensor]) -> torch.dtype:
+def _choose_float32(_tensors: list[Tensor]) -> torch.dtype:
     """Return float32, whatever comes in."""
     return torch.float32
 
 
-def _widest(tensors: list[Tensor]) -> torch.dtype:
+def _choose_widest(tensors: list[Tensor]) -> torch.dtype:
     """Return float32 where one of the tensors has it, else the lower precision (`prioritize`, autocast_mode.h)."""
     is_wide = any(tensor.dtype is torch.float32 for tensor in tensors)
     return torch.float32 if is_wide else torch.get_autocast_dtype("cuda")
 
 
-def _asking_float32(op: Any) -> Callable[..., Any]:
+def _ask_for_float32(op: Any) -> Callable[..., Any]:
     """Return the kernel of an op that is asked for a float32 result unless the caller asked for a dtype."""
     names = [argument.name for argument in schema_of(op).arguments]
     by_name = next(argument.kwarg_only for argument in schema_of(op).arguments if argument.name == "dtype")
@@ -249,7 +256,7 @@ def _asking_float32(op: Any) -> Callable[..., Any]:
     return run
 
 
-def _appending_float32(op: Any, with_dtype: Any) -> Callable[..., Any]:
+def _append_float32(op: Any, with_dtype: Any) -> Callable[..., Any]:
     """Return the kernel of a norm whose overload with a dtype is asked for float32 instead."""
     count = len(schema_of(op).arguments)
 

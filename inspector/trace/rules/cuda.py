@@ -16,17 +16,17 @@ from torch import Tensor
 from inspector.compat.torch import dispatcher_rules
 from inspector.hardware.platform import Platform
 from inspector.runtime.patches import restore_changes
-from inspector.trace.rules.autocast import autocast_for_meta
-from inspector.trace.rules.foreach import foreach_as_on_cuda
+from inspector.trace.rules.autocast import provide_autocast_for_meta
+from inspector.trace.rules.foreach import use_foreach_on_meta
 from inspector.trace.rules.sdpa import Attention
 
-__all__ = ["cuda_rules"]
+__all__ = ["apply_cuda_rules"]
 
 aten = torch.ops.aten
 
 
 @contextlib.contextmanager
-def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]:
+def apply_cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]:
     """Make meta tensors follow the rules of CUDA on `platform` inside the block."""
     rules: dict[str, Callable[..., Any]] = {
         "scaled_dot_product_attention": Attention(platform, sdpa_backend),
@@ -41,7 +41,7 @@ def cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator[None]
         library = dispatcher_rules("aten")
         for name, rule in rules.items():
             library.impl(name, rule, "AutogradMeta")
-        with autocast_for_meta(), foreach_as_on_cuda():
+        with provide_autocast_for_meta(), use_foreach_on_meta():
             yield
 
 

@@ -1,14 +1,15 @@
 """The functions of the flash-attn package on meta tensors, for transformers' `flash_attention_2`.
 
 The package cannot be installed without CUDA, and a trace needs no more of it than what it allocates. transformers' own
-code runs as it does with the package: it pads and unpads, looks for packed rows and calls one of two functions. These
-stand here, written after the package's Python code and the C++ code of its kernels, tensor by tensor in their order.
+code runs as it does with the package: it pads and unpads, looks for packed sequences and calls one of two functions.
+These stand here, written after the package's Python code and the C++ code of its kernels, tensor by tensor in their
+order.
 
 Source: flash-attn 2.8.3, flash_attn/flash_attn_interface.py (`FlashAttnFunc`, `FlashAttnVarlenFunc`), bert_padding.py
 and csrc/flash_attn/flash_api.cpp (`mha_fwd`, `mha_varlen_fwd`, `mha_bwd`, `mha_varlen_bwd`). Releases before it round
 head sizes between 129 and 192 to 32 instead of 64. What the package refuses is refused here.
 
-Does not cover: rows of one token with grouped queries, deterministic backward passes, ALiBi, paged caches.
+Does not cover: sequences of one token with grouped queries, deterministic backward passes, ALiBi, paged caches.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from inspector.compat.transformers import attention_of, compatible_flash_impleme
 from inspector.errors import UsageError, one_line
 from inspector.hardware.platform import Platform
 from inspector.runtime.patches import replace_item, restore_changes
-from inspector.trace.kernels.attention import flash_splits
+from inspector.trace.kernels.attention import count_flash_splits
 
-__all__ = ["FLASH_ATTENTION_2", "flash_attention_package", "use_attention"]
+__all__ = ["FLASH_ATTENTION_2", "provide_flash_attention", "use_attention"]
 
 FLASH_ATTENTION_2 = "flash_attention_2"
 _INSTEAD = 'use `attention="sdpa"`, or eager'
@@ -34,7 +35,7 @@ _LARGEST_HEAD = 256
 
 
 @contextlib.contextmanager
-def flash_attention_package(platform: Platform, attention: str | None) -> Iterator[None]:
+def provide_flash_attention(platform: Platform, attention: str | None) -> Iterator[None]:
     """Let transformers find flash-attn inside the block where `attention` asks for it; afterwards all is as before."""
     if attention != FLASH_ATTENTION_2:
         yield
@@ -46,7 +47,7 @@ def flash_attention_package(platform: Platform, attention: str | None) -> Iterat
             f"{_INSTEAD}."
         )
     with restore_changes():
-        for namespace, values in _replaced(platform):
+        for namespace, values in _list_replacements(platform):
             for name, value in values.items():
                 if name in namespace:
                     replace_item(namespace, name, value)
@@ -69,7 +70,7 @@ def use_attention(model: Any, attention: str) -> None:
         raise UsageError(f"{name} does not support {attention}; {instead}.")
 
 
-def _replaced(platform: Platform) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
+def _list_replacements(platform: Platform) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
     """Yield where transformers looks for the package, and what it would find there."""
 
     def flash_attn_func(
@@ -114,7 +115,7 @@ def _yes(*_: Any, **__: Any) -> bool:
 
 
 def _attend(platform: Platform, q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, dropout: float) -> Tensor:
-    """Run the attention function of rows of one length, or of packed rows that begin at `starts`."""
+    """Run the attention function of sequences of one length, or of packed ones that begin at `starts`."""
     if q.dtype not in (torch.float16, torch.bfloat16):
         dtype = str(q.dtype).removeprefix("torch.")
         raise UsageError(
@@ -137,20 +138,20 @@ class _FlashAttention(torch.autograd.Function):
     ) -> Tensor:
         """Make the output, the row sums and the state of the random numbers, which the backward pass reads."""
         size = q.shape[-1]
-        q, k, v = (_padded(item) for item in (q, k, v))
-        held = [_dense_rows(item) for item in (q, k, v)]
-        out = torch.empty_like(held[0])
+        q, k, v = (_pad_heads(item) for item in (q, k, v))
+        tensors = [_make_dense(item) for item in (q, k, v)]
+        out = torch.empty_like(tensors[0])
         if starts is None:
             batch, rows, heads, padded = q.shape
             sums = q.new_empty((batch, heads, rows), dtype=torch.float32)
-            splits = 1 if dropout else flash_splits(platform, batch * heads, rows, k.shape[1], padded)
+            splits = 1 if dropout else count_flash_splits(platform, batch * heads, rows, k.shape[1], padded)
             if splits > 1:  # what the parts add up in, until the kernel is done
                 shape = (splits, batch, heads, rows)
-                held += [q.new_empty(item, dtype=torch.float32) for item in (shape, (*shape, _rounded_head(padded)))]
+                tensors += [q.new_empty(item, dtype=torch.float32) for item in (shape, (*shape, _round_head(padded)))]
         else:
             sums = q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
         random_state = q.new_empty((2,), dtype=torch.int64)
-        _release(held)
+        _release(tensors)
         ctx.save_for_backward(q, k, v, out, sums, starts, random_state)
         return out[..., :size]
 
@@ -160,7 +161,7 @@ class _FlashAttention(torch.autograd.Function):
         (gradient,) = gradients
         q, k, v, out, _sums, starts, _random_state = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        dense = [_dense_rows(item) for item in (_padded(gradient), q, k, v, out)]
+        dense = [_make_dense(item) for item in (_pad_heads(gradient), q, k, v, out)]
         _backward_kernel(q, k, (dk, dv), starts)
         _release(dense)
         size = gradient.shape[-1]
@@ -174,39 +175,39 @@ def _backward_kernel(q: Tensor, k: Tensor, results: tuple[Tensor, Tensor], start
     if starts is None:
         batch, rows = q.shape[:2]
         rows = -(-rows // 128) * 128
-        shapes = (batch, heads, rows), (batch, rows, heads, _rounded_head(size))
+        shapes = (batch, heads, rows), (batch, rows, heads, _round_head(size))
     else:
         rows = q.shape[0] + 128 * (starts.shape[0] - 1)
-        shapes = (heads, rows), (rows, heads, _rounded_head(size))
-    held = [q.new_empty(shape, dtype=torch.float32) for shape in shapes]
+        shapes = (heads, rows), (rows, heads, _round_head(size))
+    tensors = [q.new_empty(shape, dtype=torch.float32) for shape in shapes]
     own_heads = k.shape[-2]
     if own_heads != heads:
-        held += [k.new_empty((*k.shape[:-2], heads, size)) for _ in results]
+        tensors += [k.new_empty((*k.shape[:-2], heads, size)) for _ in results]
         for index, result in enumerate(results):
             grouped = (*k.shape[:-2], own_heads, heads // own_heads, size)
-            torch.sum(held[2 + index].reshape(grouped), dim=(-2,), out=result)
-    _release(held)
+            torch.sum(tensors[2 + index].reshape(grouped), dim=(-2,), out=result)
+    _release(tensors)
 
 
-def _release(held: list[Tensor]) -> None:
+def _release(tensors: list[Tensor]) -> None:
     """Let go of the last tensor first, as C++ does at the end of a function."""
-    while held:
-        held.pop()
+    while tensors:
+        tensors.pop()
 
 
-def _rounded_head(size: int) -> int:
+def _round_head(size: int) -> int:
     """Return the head size that float32 accumulators have."""
     step = 32 if size <= 128 else 64
     return -(-size // step) * step
 
 
-def _padded(tensor: Tensor) -> Tensor:
+def _pad_heads(tensor: Tensor) -> Tensor:
     """Pad heads to a multiple of 8."""
     rest = tensor.shape[-1] % 8
     return torch.nn.functional.pad(tensor, [0, 8 - rest]) if rest else tensor
 
 
-def _dense_rows(tensor: Tensor) -> Tensor:
+def _make_dense(tensor: Tensor) -> Tensor:
     """Copy a tensor whose heads are not dense (`maybe_contiguous`)."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 

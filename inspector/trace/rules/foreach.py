@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator
 from inspector.compat.torch import foreach_device_functions
 from inspector.runtime.patches import replace_attribute, restore_changes
 
-__all__ = ["foreach_as_on_cuda"]
+__all__ = ["use_foreach_on_meta"]
 
 
 @contextlib.contextmanager
-def foreach_as_on_cuda() -> Iterator[None]:
+def use_foreach_on_meta() -> Iterator[None]:
     """Let torch choose foreach and fused implementations for meta tensors as it does for CUDA."""
     with restore_changes():
         for module, name in foreach_device_functions():
-            replace_attribute(module, name, _with_meta(getattr(module, name)))
+            replace_attribute(module, name, _add_meta(getattr(module, name)))
         yield
 
 
-def _with_meta(devices: Callable[[], list[str]]) -> Callable[[], list[str]]:
+def _add_meta(devices: Callable[[], list[str]]) -> Callable[[], list[str]]:
     """Return the function with meta among what it returns."""
     return lambda: [*devices(), "meta"]

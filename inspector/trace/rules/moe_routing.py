@@ -1,7 +1,7 @@
 """Which expert takes which token, where a step asks: routing follows floating-point data, which a trace has none of.
 
-Most expert models multiply all experts' rows at once, and what is allocated does not depend on the routing. A loop over
-experts reads it. Experts are then assumed to be balanced: tokens take them in turn.
+Most expert models multiply the tokens of all experts at once, and what is allocated does not depend on the routing. A
+loop over experts reads it. Experts are then assumed to be balanced: tokens take them in turn.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from inspector.compat.transformers import experts_implementation
 
-__all__ = ["balanced_choice", "loops_over_experts"]
+__all__ = ["balance_choice", "loops_over_experts"]
 
 aten = torch.ops.aten
 
 
 def loops_over_experts(model: nn.Module) -> bool:
-    """Tell whether a model runs its experts one after the other, each with the rows that are routed to it.
+    """Tell whether a model runs its experts one after the other, each with the tokens that are routed to it.
 
-    transformers' classes do, unless a decorator gives them another way that the configuration then names
+    transformers' classes do, unless a decorator gives them another implementation, which the configuration then names
     (transformers/integrations/moe.py).
     """
     for module in model.modules():
@@ -36,7 +36,7 @@ def loops_over_experts(model: nn.Module) -> bool:
     return False
 
 
-def balanced_choice(func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
+def balance_choice(func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
     """Return the indices that an op chose along the last dimension, and the choice that takes all in turn.
 
     None for other ops: routers choose with topk or argmax.

@@ -23,7 +23,7 @@ from inspector.records.workload import WorkloadInfo
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import OnPhase, RunFacts, base_model
-from inspector.workloads.batch import Inputs, inputs_without_labels
+from inspector.workloads.batch import Inputs, make_inputs_without_labels
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_notices
 from inspector.workloads.precision import MixedPrecision
@@ -66,7 +66,7 @@ class _Forward:
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a batch as a tokenizer or an image processor makes it: no labels."""
-        return inputs_without_labels(base_model(model), recipe)
+        return make_inputs_without_labels(base_model(model), recipe)
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> None:
         """Keep nothing beside the model."""

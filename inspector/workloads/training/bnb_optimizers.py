@@ -45,7 +45,7 @@ class State:
     scales_first: bool = False
     bfloat16: bool = True
 
-    def dtype(self, parameter: Tensor, *, wide: bool) -> torch.dtype:
+    def choose_dtype(self, parameter: Tensor, *, wide: bool) -> torch.dtype:
         """Return the dtype of a parameter's state; `wide` is one for which 32 bits were asked."""
         return torch.float32 if self.bits == 32 or wide or parameter.numel() < _SMALLEST_8BIT else torch.uint8
 
@@ -53,11 +53,11 @@ class State:
         """Tell whether the state of a parameter is managed memory."""
         return self.paged and parameter.numel() >= _SMALLEST_PAGED
 
-    def managed_bytes(self, parameter: Tensor, *, wide: bool) -> int:
+    def count_managed_bytes(self, parameter: Tensor, *, wide: bool) -> int:
         """Return how many bytes of managed memory the state of a parameter is."""
         if not self.is_managed(parameter):
             return 0
-        return sum(self.buffers) * parameter.numel() * self.dtype(parameter, wide=wide).itemsize
+        return sum(self.buffers) * parameter.numel() * self.choose_dtype(parameter, wide=wide).itemsize
 
 
 class BnbOptimizer(torch.optim.Optimizer):
@@ -86,9 +86,9 @@ class BnbOptimizer(torch.optim.Optimizer):
 
     def _update(self, parameter: nn.Parameter) -> None:
         """Update one parameter, which is made contiguous for it, as its gradient is (`update_step`)."""
-        dtype = self._kept.dtype(parameter, wide=id(parameter) in self._wide)
+        dtype = self._kept.choose_dtype(parameter, wide=id(parameter) in self._wide)
         if not self.state[parameter]:
-            self.state[parameter]["state"] = self._made(parameter, dtype)
+            self.state[parameter]["state"] = self._make_state(parameter, dtype)
         assert parameter.grad is not None
         if dtype is torch.float32 and parameter.grad.dtype is torch.bfloat16 and not self._kept.bfloat16:
             raise UsageError(
@@ -98,17 +98,17 @@ class BnbOptimizer(torch.optim.Optimizer):
         parameter.data = parameter.data.contiguous()
         parameter.grad = parameter.grad.contiguous()
 
-    def _made(self, parameter: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    def _make_state(self, parameter: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Return the state of a parameter (`init_state`)."""
         if dtype is torch.float32:
-            return self._buffers(parameter, dtype)
+            return self._make_buffers(parameter, dtype)
         while len(self._tables) < len(self._kept.buffers):  # the signed table, then the unsigned one
             self._tables.append(torch.zeros(_TABLE, dtype=torch.float32, device=parameter.device))
         if self._kept.scales_first:
-            return [*self._scales(parameter), *self._buffers(parameter, dtype)]
-        return [*self._buffers(parameter, dtype), *self._scales(parameter)]
+            return [*self._make_scales(parameter), *self._make_buffers(parameter, dtype)]
+        return [*self._make_buffers(parameter, dtype), *self._make_scales(parameter)]
 
-    def _buffers(self, parameter: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    def _make_buffers(self, parameter: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Return the buffers of a parameter, none where they are managed memory (`get_state_buffer`)."""
         if self._kept.is_managed(parameter):
             return []
@@ -116,7 +116,7 @@ class BnbOptimizer(torch.optim.Optimizer):
             torch.zeros(times * parameter.numel(), dtype=dtype, device=parameter.device) for times in self._kept.buffers
         ]
 
-    def _scales(self, parameter: Tensor) -> list[Tensor]:
+    def _make_scales(self, parameter: Tensor) -> list[Tensor]:
         """Return the scales of the blocks of every buffer."""
         blocks = math.ceil(parameter.numel() / _BLOCK)
         return [

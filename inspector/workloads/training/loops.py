@@ -18,14 +18,14 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from inspector.records.tape import Phase
 from inspector.workloads.precision import MixedPrecision
 
-__all__ = ["plain_steps", "trainer_steps"]
+__all__ = ["run_plain_steps", "run_trainer_steps"]
 
 
 # The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
 _IGNORED = -100
 
 
-def plain_steps(
+def run_plain_steps(
     model: nn.Module,
     batch: Mapping[str, Tensor | bool],
     optimizer: torch.optim.Optimizer,
@@ -41,7 +41,7 @@ def plain_steps(
     The outputs live until the step is over; `max_grad_norm` 0 turns clipping off. Mixed precision is autocast around
     the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
     """
-    precision = MixedPrecision(mixed_precision, _device_of(batch))
+    precision = MixedPrecision(mixed_precision, _find_device(batch))
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):
             on_phase(Phase.FORWARD, step)
@@ -59,7 +59,7 @@ def plain_steps(
     return ()
 
 
-def trainer_steps(
+def run_trainer_steps(
     model: nn.Module,
     batch: Mapping[str, Tensor | bool],
     optimizer: torch.optim.Optimizer,
@@ -80,9 +80,9 @@ def trainer_steps(
     Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23), and `backward` of
     accelerate/accelerator.py; tests/trace holds it against a real Trainer.
     """
-    device = _device_of(batch)
+    device = _find_device(batch)
     precision = MixedPrecision(mixed_precision, device)
-    prepared = precision.prepared(model)
+    forward = precision.wrap_forward(model)
     wrapped: Any = model
     base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
     labels: Any = batch.get("labels")
@@ -92,12 +92,12 @@ def trainer_steps(
     count: dict[str, Any] = {}
     for step in range(1, steps + 1):
         if is_counted:
-            rows: list[Any] = [item["labels"] for item in batches]
-            counted = [item[..., 1:] for item in rows] if _shifts_labels(base) else rows
+            labels_of_batches: list[Any] = [item["labels"] for item in batches]
+            counted = [item[..., 1:] for item in labels_of_batches] if _shifts_labels(base) else labels_of_batches
             count["num_items_in_batch"] = sum(item.ne(_IGNORED).sum() for item in counted)
         for micro_batch in batches:
             on_phase(Phase.FORWARD, step)
-            loss = prepared(**micro_batch, **count)["loss"]
+            loss = forward(**micro_batch, **count)["loss"]
             if not is_counted:
                 loss = loss / gradient_accumulation
             on_phase(Phase.BACKWARD, step)
@@ -125,7 +125,7 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     return {name: item.clone() if isinstance(item, Tensor) else item for name, item in batch.items()}
 
 
-def _device_of(batch: Mapping[str, Tensor | bool]) -> torch.device:
+def _find_device(batch: Mapping[str, Tensor | bool]) -> torch.device:
     """Return where the tensors of a batch are."""
     return next(item.device for item in batch.values() if isinstance(item, Tensor))
 

@@ -19,7 +19,13 @@ from inspector.records.optimizer_names import parse_optim_args
 from inspector.records.recipe import Recipe
 from inspector.workloads.training.bnb_optimizers import BnbOptimizer, State
 
-__all__ = ["class_and_arguments", "made_optimizer", "managed_bytes", "parameter_groups", "state_tensors"]
+__all__ = [
+    "build_optimizer",
+    "count_managed_bytes",
+    "find_class_and_arguments",
+    "list_parameter_groups",
+    "list_state_tensors",
+]
 
 # What transformers.Trainer leaves without weight decay (trainer.py, get_decay_parameter_names).
 _WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -52,25 +58,25 @@ _STATES: Mapping[str, State] = {
 }
 
 
-def made_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Make the optimizer of a recipe for what trains in a model, as the loop of the recipe makes it."""
-    groups = list(parameter_groups(model, recipe.loop))
+    groups = list(list_parameter_groups(model, recipe.loop))
     state = _STATES.get(recipe.optimizer)
     if state is not None:
-        return BnbOptimizer(groups, state, _wide(model, recipe, state))
-    make, arguments = class_and_arguments(recipe.optimizer)
+        return BnbOptimizer(groups, state, _list_wide_parameters(model, recipe, state))
+    make, arguments = find_class_and_arguments(recipe.optimizer)
     optimizer = make(groups, **arguments, **parse_optim_args(recipe.optimizer, recipe.optim_args))
     if recipe.loop == "trainer" and optimizer.state:
         _place(optimizer)
     return optimizer
 
 
-def class_and_arguments(name: str) -> _ClassAndArguments:
+def find_class_and_arguments(name: str) -> _ClassAndArguments:
     """Return the class of a name and the arguments that a Trainer gives it, without `optim_args`."""
     return _CLASSES[name]()
 
 
-def managed_bytes(model: nn.Module, recipe: Recipe) -> int:
+def count_managed_bytes(model: nn.Module, recipe: Recipe) -> int:
     """Return how much of the optimizer's state is managed memory, which torch's allocator does not see.
 
     Parameters that train and get no gradient are counted too, though an update would pass them over.
@@ -78,18 +84,18 @@ def managed_bytes(model: nn.Module, recipe: Recipe) -> int:
     state = _STATES.get(recipe.optimizer)
     if state is None:
         return 0
-    wide = {id(parameter) for parameter in _wide(model, recipe, state)}
+    wide = {id(parameter) for parameter in _list_wide_parameters(model, recipe, state)}
     trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-    return sum(state.managed_bytes(parameter, wide=id(parameter) in wide) for parameter in trained)
+    return sum(state.count_managed_bytes(parameter, wide=id(parameter) in wide) for parameter in trained)
 
 
-def state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+def list_state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     """Yield the tensors on meta that an optimizer holds already: Adagrad makes its state before the first step."""
     for state in optimizer.state.values():
         yield from (item for item in state.values() if isinstance(item, Tensor) and item.device.type == "meta")
 
 
-def _named(name: str) -> Callable[[Callable[[], _ClassAndArguments]], Callable[[], _ClassAndArguments]]:
+def _register(name: str) -> Callable[[Callable[[], _ClassAndArguments]], Callable[[], _ClassAndArguments]]:
     """Register the class and arguments of a name."""
 
     def register(entry: Callable[[], _ClassAndArguments]) -> Callable[[], _ClassAndArguments]:
@@ -101,39 +107,39 @@ def _named(name: str) -> Callable[[Callable[[], _ClassAndArguments]], Callable[[
     return register
 
 
-@_named("adamw_torch")
+@_register("adamw_torch")
 def _adamw() -> _ClassAndArguments:
     return torch.optim.AdamW, {"lr": _LEARNING_RATE, **_ADAM}
 
 
-@_named("adamw_torch_fused")
+@_register("adamw_torch_fused")
 def _fused_adamw() -> _ClassAndArguments:
     return torch.optim.AdamW, {"lr": _LEARNING_RATE, **_ADAM, "fused": True}
 
 
-@_named("sgd")
+@_register("sgd")
 def _sgd() -> _ClassAndArguments:
     return torch.optim.SGD, {"lr": _LEARNING_RATE}
 
 
-@_named("adagrad")
+@_register("adagrad")
 def _adagrad() -> _ClassAndArguments:
     return torch.optim.Adagrad, {"lr": _LEARNING_RATE}
 
 
-@_named("rmsprop")
+@_register("rmsprop")
 def _rmsprop() -> _ClassAndArguments:
     return torch.optim.RMSprop, {"lr": _LEARNING_RATE}
 
 
-@_named("adafactor")
+@_register("adafactor")
 def _adafactor() -> _ClassAndArguments:
     from transformers.optimization import Adafactor
 
     return Adafactor, {"lr": _LEARNING_RATE, "scale_parameter": False, "relative_step": False}
 
 
-def parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:
+def list_parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:
     """Yield the parameter groups: what trains, split into with and without weight decay where the Trainer does so.
 
     The Trainer gives each group the decay of `TrainingArguments.weight_decay`, by default 0 for both.
@@ -149,7 +155,7 @@ def parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:
             yield {"params": group, "weight_decay": 0.0}
 
 
-def _wide(model: nn.Module, recipe: Recipe, state: State) -> list[Tensor]:
+def _list_wide_parameters(model: nn.Module, recipe: Recipe, state: State) -> list[Tensor]:
     """Return what keeps 32 bits under an 8-bit optimizer: the Trainer says so of embeddings (create_optimizer)."""
     if recipe.loop != "trainer" or state.bits != 8:
         return []

@@ -10,19 +10,19 @@ from transformers import Trainer, TrainingArguments
 
 from inspector.records.optimizer_names import FAMILIES
 from inspector.records.recipe import Recipe
-from inspector.workloads.training.optimizers import made_optimizer, parameter_groups
+from inspector.workloads.training.optimizers import build_optimizer, list_parameter_groups
 
-__all__ = ["real_optimizer"]
+__all__ = ["build_real_optimizer"]
 
 
-def real_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_real_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Make the optimizer of a recipe for what trains in a model on a device."""
     if recipe.optimizer not in FAMILIES["bitsandbytes"]:
-        return made_optimizer(model, recipe)
+        return build_optimizer(model, recipe)
     arguments = TrainingArguments(optim=recipe.optimizer, optim_args=recipe.optim_args, report_to=[])
     wrapped: Any = model
     make, options = Trainer.get_optimizer_cls_and_kwargs(arguments, wrapped)
-    optimizer: torch.optim.Optimizer = make(list(parameter_groups(model, recipe.loop)), **options)
+    optimizer: torch.optim.Optimizer = make(list(list_parameter_groups(model, recipe.loop)), **options)
     if recipe.loop == "trainer" and options.get("optim_bits") == 8:
         _keep_embeddings_wide(model)
     return optimizer

@@ -17,13 +17,13 @@ from inspector.records.workload import WorkloadInfo
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
-from inspector.workloads.batch import Inputs, batch_inputs
+from inspector.workloads.batch import Inputs, make_batch_inputs
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
 from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights, is_quantized
 from inspector.workloads.registry import TRAINING
-from inspector.workloads.training.loops import plain_steps, trainer_steps
-from inspector.workloads.training.optimizers import made_optimizer, managed_bytes, state_tensors
+from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
+from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 
 __all__ = ["Training", "enable_checkpointing"]
 
@@ -85,19 +85,19 @@ class Training:
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a micro-batch as the usual collator makes it."""
-        return batch_inputs(base_model(model), recipe)
+        return make_batch_inputs(base_model(model), recipe)
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> torch.optim.Optimizer:
         """Make the optimizer."""
         if not on_gpu:
-            return made_optimizer(model, recipe)
-        from inspector.workloads.training.real_optimizers import real_optimizer  # needs transformers.Trainer
+            return build_optimizer(model, recipe)
+        from inspector.workloads.training.real_optimizers import build_real_optimizer  # needs transformers.Trainer
 
-        return real_optimizer(model, recipe)
+        return build_real_optimizer(model, recipe)
 
     def list_state(self, state: torch.optim.Optimizer) -> Iterable[Tensor]:
         """Return what the optimizer holds already."""
-        return state_tensors(state)
+        return list_state_tensors(state)
 
     def run(
         self,
@@ -108,7 +108,7 @@ class Training:
         recipe: Recipe,
     ) -> tuple[Any, ...]:
         """Run the updates; return what the loop still holds when the last one is over."""
-        run = trainer_steps if recipe.loop == "trainer" else plain_steps
+        run = run_trainer_steps if recipe.loop == "trainer" else run_plain_steps
         return run(
             model,
             batch,
@@ -140,7 +140,7 @@ def enable_checkpointing(base: Any, *, use_reentrant: bool) -> None:
 
 def _find_unaccounted(model: Any, recipe: Recipe) -> Iterator[Unaccounted]:
     """Yield what a real step of `recipe` on `model` may take and a trace does not know or does not count."""
-    managed = managed_bytes(model, recipe)
+    managed = count_managed_bytes(model, recipe)
     if managed:
         why = f"{managed:,} bytes that the driver moves between host and GPU, outside the allocator of torch"
         yield Unaccounted(what="paged state of the optimizer", why=why)

@@ -12,7 +12,7 @@ from inspector.records.recipe import Recipe
 from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.batch import Input, Inputs
 from inspector.workloads.registry import TRAINING
-from inspector.workloads.training.loops import plain_steps
+from inspector.workloads.training.loops import run_plain_steps
 from inspector.workloads.training.workload import Training
 
 __all__ = ["FITCHECK", "WORKLOAD"]
@@ -44,7 +44,7 @@ class _Fitcheck(Training):
     ) -> tuple[Any, ...]:
         """Run two steps."""
         ids = batch["input_ids"]
-        return plain_steps(model, {"input_ids": ids, "labels": ids}, state, on_phase, steps=self.steps)
+        return run_plain_steps(model, {"input_ids": ids, "labels": ids}, state, on_phase, steps=self.steps)
 
 
 WORKLOAD = _Fitcheck()

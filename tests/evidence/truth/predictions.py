@@ -25,11 +25,11 @@ from inspector.records.tape import Category, Event, Phase
 from inspector.records.workload import WorkloadInfo
 from inspector.resolve import ResolvedRun, resolve_run
 from inspector.runtime.process import reserve_process
-from inspector.trace.rules.cuda import cuda_rules
+from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.registry import TRAINING, load_workload
-from inspector.workloads.run import categories_for
+from inspector.workloads.run import build_categories
 from tests.evidence.truth.fitcheck import FITCHECK
 from tests.evidence.truth.records import Measured, load
 
@@ -79,7 +79,7 @@ def _method_comparison(row: Measured) -> list[Event]:
     padded = torch.ones(ids.shape, dtype=torch.int64)
     padded[-1, -1] = 0
     optimizer = torch.optim.AdamW(_trained(model), foreach=True)
-    with cuda_rules(row.platform, row.recipe.sdpa_backend), tracer:
+    with apply_cuda_rules(row.platform, row.recipe.sdpa_backend), tracer:
         outputs = None  # lives on while the next forward pass runs
         for step in (1, 2):
             if step == 2:
@@ -104,7 +104,7 @@ def _loaded(row: Measured, built: BuiltModel) -> tuple[Tracer, Tensor]:
     """Return a tracer that holds the model of a row, prepared, and the ids of its batch."""
     workload = load_workload(TRAINING)
     workload.prepare(built.model, row.recipe)
-    tracer = Tracer(row.platform, None, categories_for(workload, built.model))
+    tracer = Tracer(row.platform, None, build_categories(workload, built.model))
     for _, tensor, category in list_in_load_order(built):
         tracer.hold([tensor], category)
     ids = torch.zeros(row.recipe.batch_size, row.recipe.seq_len or 0, dtype=torch.int64, device=torch.device("meta"))

@@ -10,7 +10,7 @@ from tests.evidence.truth.records import Measured, load
 COUNTED = [row for row in load() if "counts" in row.record]
 
 
-def test_rows_with_counts_are_there() -> None:
+def test_truth_rows_with_counts_exist() -> None:
     assert len(COUNTED) == 5
 
 

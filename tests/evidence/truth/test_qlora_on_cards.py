@@ -14,7 +14,7 @@ import pytest
 from inspector.hardware.catalogue import find_gpu
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
-from inspector.memory.verdict import overhead, usable_bytes, verdict
+from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.records.tape import Event, Phase
 from tests.evidence.truth.predictions import predict_row
 from tests.evidence.truth.records import load
@@ -49,7 +49,7 @@ def test_the_row_is_the_recipe_of_the_documents_and_has_their_figures() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_it_stops_where_the_real_allocator_stops_and_runs_where_that_runs(tape: Sequence[Event]) -> None:
+def test_a_limited_replay_stops_where_the_real_allocator_stops_and_runs_where_it_runs(tape: Sequence[Event]) -> None:
     assert fold(tape, limit_bytes=LEAST).ran_out is None
     stopped = fold(tape, limit_bytes=LEAST - 2 * 2**20).ran_out
     assert stopped is not None
@@ -64,14 +64,14 @@ def test_it_stops_where_the_real_allocator_stops_and_runs_where_that_runs(tape: 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_card_of_48_gb_has_12_gb_to_spare_and_one_of_24_gb_does_not_load_it(tape: Sequence[Event]) -> None:
-    replays = Replays.of(tape)
-    large, small = (verdict(find_gpu(name).gpu, replays) for name in ("l40s", "rtx 4090"))
+    replays = Replays.from_tape(tape)
+    large, small = (judge_fit(find_gpu(name).gpu, replays) for name in ("l40s", "rtx 4090"))
     assert (large.fits, large.headroom_bytes) == (True, large.usable_bytes - PEAK_RESERVED)
     assert large.headroom_bytes == 12_860_784_640
     assert (small.fits, small.headroom_bytes) == (False, small.usable_bytes - PEAK_ALLOCATED)
     assert small.headroom_bytes == -7_192_462_848
     gpu = find_gpu("rtx 4090").gpu
-    limit = usable_bytes(gpu, overhead(gpu).bytes)
+    limit = find_usable_bytes(gpu, find_overhead(gpu).bytes)
     stopped = fold(tape, limit_bytes=limit).ran_out
     assert stopped is not None
     # With 24,803,934,208 bytes the real code stopped while PEFT made the embedding float32, 152,064 × 5,120: "tried

@@ -39,12 +39,12 @@ def test_the_sample_has_every_row_on_a_gpu_and_rows_of_every_file() -> None:
     assert len(sample) < len(rows)
 
 
-def test_every_known_difference_is_of_a_row_that_exists_and_is_one() -> None:
+def test_every_known_difference_belongs_to_a_truth_row_and_is_not_zero() -> None:
     assert {name for name, _ in KNOWN} <= {row.name for row in load()}
     assert all(known.differences != {0} for known in KNOWN.values())
 
 
-def test_names_of_rows_are_unique_in_their_group() -> None:
+def test_names_of_truth_rows_are_unique_in_their_group() -> None:
     names = [(row.group, row.name) for row in load()]
     assert len(names) == len(set(names))
 

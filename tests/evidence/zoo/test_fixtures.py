@@ -111,7 +111,7 @@ def test_file_has_the_agreed_keys_and_the_name_of_its_id(path: Path) -> None:
 
 
 @each_entry
-def test_facts_have_sources(model_id: str) -> None:
+def test_facts_of_a_fixture_have_sources(model_id: str) -> None:
     """The config and the published count say where they come from."""
     entry = ENTRIES[model_id]
     assert entry["config_source"] == f"https://huggingface.co/{model_id}/blob/main/config.json"
@@ -121,7 +121,7 @@ def test_facts_have_sources(model_id: str) -> None:
 
 
 @each_entry
-def test_config_holds_facts_only(model_id: str) -> None:
+def test_the_config_of_a_fixture_holds_facts_only(model_id: str) -> None:
     """A config names its architecture and leaves out what determines neither modules nor a training step."""
     config = ENTRIES[model_id]["config"]
     assert next(iter(config)) == "model_type"
@@ -139,7 +139,7 @@ def test_published_count_is_own_count_plus_explained_difference(model_id: str) -
 
 
 @each_entry
-def test_explanation_is_there_exactly_where_counts_differ(model_id: str) -> None:
+def test_an_explanation_exists_exactly_where_a_published_count_differs(model_id: str) -> None:
     """A published count that differs is explained in one sentence, and no other is."""
     explanation = ENTRIES[model_id]["published"].get("explanation")
     assert (explanation is not None) == (model_id in DIFFERENCES)
@@ -162,7 +162,7 @@ def test_explanation_names_the_difference_and_its_parts_add_up(model_id: str) ->
 
 
 @pytest.mark.parametrize("model_id", UNIDENTIFIED)
-def test_a_remainder_that_is_not_understood_is_called_so(model_id: str) -> None:
+def test_a_remainder_that_is_not_understood_is_called_unidentified(model_id: str) -> None:
     """An explanation that leaves parameters over gives their number and says that they aren't identified."""
     explanation = ENTRIES[model_id]["published"]["explanation"]
     assert f"{UNIDENTIFIED[model_id]:,}" in explanation
@@ -184,7 +184,7 @@ def test_catalogue_covers_the_promised_families() -> None:
     assert len(ENTRIES) == len(FILES) >= 40
 
 
-def test_names_are_unique() -> None:
+def test_ids_and_aliases_of_fixtures_are_unique() -> None:
     """No id or alias stands for two models, upper and lower case taken as the same."""
     names = [name.lower() for entry in ENTRIES.values() for name in (entry["id"], *entry["aliases"])]
     assert len(names) == len(set(names))

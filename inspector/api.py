@@ -13,8 +13,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inspector.checks import check_choice, describe_value, find_nearest_names
 from inspector.errors import UsageError, one_line, quoted
-from inspector.records.checks import check_choice, describe_value, find_nearest_names
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
@@ -22,8 +22,8 @@ from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
-from inspector.records.training_arguments import is_training_arguments, read_training_arguments
 from inspector.runtime.isolation import run_isolated
+from inspector.training_arguments import is_training_arguments, read_training_arguments
 
 __all__ = ["compare", "inspect", "measure", "plan"]
 

@@ -18,7 +18,7 @@ from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
-from inspector.records.workload import WorkloadInfo
+from inspector.records.tape import WorkloadInfo
 from inspector.workloads.registry import find_workload
 
 __all__ = ["ALLOCATOR_VARIABLE", "ResolvedRun", "find_allocator_settings", "resolve_run", "settle_recipe"]

@@ -19,9 +19,17 @@ from inspector.cli.values import parse_lora, parse_names, parse_targets, read_pe
 from inspector.compat.verified import VERIFIED
 from inspector.errors import UsageError
 from inspector.records.fit import Quantity
-from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
-from inspector.records.optimizer_names import OPTIMIZERS, check_optimizer_name, parse_optim_args
-from inspector.records.recipe import Attention, Loop, Precision, Recipe, SdpaBackend
+from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.records.recipe import (
+    OPTIMIZERS,
+    Attention,
+    Loop,
+    Precision,
+    Recipe,
+    SdpaBackend,
+    check_optimizer_name,
+    parse_optim_args,
+)
 from inspector.records.request import Quantization, Request, WeightDtype
 from inspector.workloads.registry import WORKLOADS
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from inspector.checks import describe_value
 from inspector.errors import UsageError, quoted
-from inspector.records.checks import describe_value
 from inspector.records.hardware import Gpu, MemoryFigure
 from inspector.units import format_bytes
 

@@ -19,8 +19,7 @@ from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.measure.driver import read_driver_version
 from inspector.measure.quantized import forget_tables
 from inspector.records.measurement import Device
-from inspector.records.optimizer_names import FAMILIES
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import FAMILIES, Recipe
 from inspector.runtime.quiet import silence_output
 
 __all__ = [

@@ -24,8 +24,7 @@ from inspector.memory.replay import carry_out, list_requests
 from inspector.records.hardware import Overhead
 from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Category, Event, EventKind, Phase
-from inspector.records.workload import WorkloadInfo
+from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 
 __all__ = ["MemoryRanOut", "Timeline", "build_run_memory", "count_kept_activations", "find_breakdown", "fold"]
 

@@ -18,6 +18,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from inspector.checks import describe_value
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter, describe_adapter
@@ -42,7 +43,6 @@ from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
-from inspector.records.checks import describe_value
 from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import Request

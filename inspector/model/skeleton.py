@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import accelerate
@@ -27,15 +27,38 @@ from torch.nn.modules.module import (
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.torch import restore_module_hooks_at_end
-from inspector.compat.transformers import float32_modules_of, from_config_of, strict_float32_modules_of
+from inspector.compat.transformers import (
+    float32_modules_of,
+    from_config_of,
+    model_mapping_of,
+    strict_float32_modules_of,
+)
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import describe_error, find_model_class, find_text_config, list_architectures
-from inspector.model.heads import find_head
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
 from inspector.runtime.patches import call_at_end, restore_changes
 
-__all__ = ["bound_modules", "build_skeleton", "choose_class", "choose_dtype"]
+__all__ = ["bound_modules", "build_skeleton", "choose_class", "choose_dtype", "find_head"]
+
+
+def find_head(config: PretrainedConfig, auto_classes: Iterable[str]) -> type[PreTrainedModel] | None:
+    """Return the model class of the first of these auto classes that has one for `config`, None where none has.
+
+    `auto_classes` are names such as AutoModelForCausalLM; those that transformers does not have are passed over.
+    """
+    for auto_class in auto_classes:
+        auto = getattr(transformers, auto_class, None)
+        mapping = None if auto is None else model_mapping_of(auto)
+        if mapping is None:
+            continue
+        with contextlib.suppress(ValueError):  # some tables name classes that transformers does not have
+            found = mapping.get(type(config), None)
+            if found is not None:
+                model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
+                return model_class
+    return None
+
 
 # A linear layer on meta costs 2.5 KB and 64 µs here (50,000 of them). Fused experts keep real models far below this.
 _MOST_MODULES = 250_000

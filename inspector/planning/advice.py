@@ -18,7 +18,7 @@ from inspector.records.fit import Advice, Purpose
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.source import SourceFiles
-from inspector.records.workload import WorkloadInfo
+from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
 from inspector.workloads.base import NotTraceableError
 

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from inspector.records.checks import Choice
+from inspector.checks import Choice
 
 __all__ = [
     "QUANTITIES",

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Category, Phase
-from inspector.records.workload import WorkloadInfo
+from inspector.records.tape import Category, Phase, WorkloadInfo
 
 __all__ = [
     "ACTIVATION_RULES",

@@ -2,18 +2,150 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from inspector.records.checks import Choice, check_choice, check_count, check_flag, check_number, check_text
-from inspector.records.optimizer_names import OptimizerName, check_optimizer_name
+from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
+from inspector.errors import UsageError, quoted
 
 __all__ = [
+    "DEFAULT",
+    "FAMILIES",
+    "OF_OTHER_PACKAGES",
+    "OPTIMIZERS",
     "Attention",
     "Loop",
+    "OptimizerName",
     "Precision",
     "Recipe",
     "SdpaBackend",
+    "check_optimizer_name",
+    "parse_optim_args",
 ]
+
+
+class OptimizerName(Choice):
+    """An optimizer by the name of transformers' `TrainingArguments.optim`.
+
+    ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
+    ADAFACTOR: transformers' class.
+    All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
+    name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
+    """
+
+    ADAMW_TORCH = "adamw_torch"
+    ADAMW_TORCH_FUSED = "adamw_torch_fused"
+    SGD = "sgd"
+    ADAGRAD = "adagrad"
+    RMSPROP = "rmsprop"
+    ADAFACTOR = "adafactor"
+    ADAMW_8BIT = "adamw_8bit"
+    ADAMW_BNB_8BIT = "adamw_bnb_8bit"
+    PAGED_ADAMW_32BIT = "paged_adamw_32bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    LION_32BIT = "lion_32bit"
+    LION_8BIT = "lion_8bit"
+    PAGED_LION_32BIT = "paged_lion_32bit"
+    PAGED_LION_8BIT = "paged_lion_8bit"
+    ADEMAMIX = "ademamix"
+    ADEMAMIX_8BIT = "ademamix_8bit"
+    PAGED_ADEMAMIX_32BIT = "paged_ademamix_32bit"
+    PAGED_ADEMAMIX_8BIT = "paged_ademamix_8bit"
+    RMSPROP_BNB = "rmsprop_bnb"
+    RMSPROP_BNB_8BIT = "rmsprop_bnb_8bit"
+    RMSPROP_BNB_32BIT = "rmsprop_bnb_32bit"
+
+
+DEFAULT = OptimizerName.ADAMW_TORCH.value
+OPTIMIZERS = OptimizerName.values()
+_OF_TORCH = (DEFAULT, "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+_OF_TRANSFORMERS = ("adafactor",)
+# Where the class comes from -> the names.
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "torch": _OF_TORCH,
+    "transformers": _OF_TRANSFORMERS,
+    "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS)),
+}
+# What else transformers 5.23 names (training_args.py, OptimizerNames), and the package that each comes from.
+OF_OTHER_PACKAGES: Mapping[str, str] = {
+    "adamw_torch_xla": "torch_xla",
+    "adamw_torch_npu_fused": "torch_npu",
+    "adamw_anyprecision": "torchdistx",
+    "adamw_torch_4bit": "torchao",
+    "adamw_torch_8bit": "torchao",
+    "galore_adamw": "galore_torch",
+    "galore_adamw_8bit": "galore_torch",
+    "galore_adafactor": "galore_torch",
+    "galore_adamw_layerwise": "galore_torch",
+    "galore_adamw_8bit_layerwise": "galore_torch",
+    "galore_adafactor_layerwise": "galore_torch",
+    "lomo": "lomo_optim",
+    "adalomo": "lomo_optim",
+    "grokadamw": "grokadamw",
+    "schedule_free_radam": "schedulefree",
+    "schedule_free_adamw": "schedulefree",
+    "schedule_free_sgd": "schedulefree",
+    "apollo_adamw": "apollo_torch",
+    "apollo_adamw_layerwise": "apollo_torch",
+    "stable_adamw": "torch-optimi",
+}
+
+
+def _parse_flag(text: str) -> bool:
+    """Read a flag as transformers does (trainer_optimizer.py, _get_sgd)."""
+    return text.lower() in ("true", "1", "yes")
+
+
+_Readers = Mapping[str, Callable[[str], object]]
+_ADEMAMIX: _Readers = {
+    **dict.fromkeys(("beta1", "beta2", "beta3", "alpha", "eps"), float),
+    **dict.fromkeys(("t_alpha", "t_beta3"), int),
+}
+# The keys that the handler of an optimizer reads (trainer_optimizer.py, 5.23). `foreach` is torch's own argument, which
+# a Trainer takes through `optimizer_cls_and_kwargs`: with foreach=False torch updates one tensor after the other.
+_ARGUMENTS: Mapping[str, _Readers] = {
+    DEFAULT: {"foreach": _parse_flag},
+    "sgd": {
+        **dict.fromkeys(("momentum", "dampening", "weight_decay"), float),
+        **dict.fromkeys(("nesterov", "foreach"), _parse_flag),
+    },
+    "adagrad": {**dict.fromkeys(("lr_decay", "weight_decay", "eps"), float), "foreach": _parse_flag},
+    "rmsprop": {
+        **dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float),
+        **dict.fromkeys(("centered", "foreach"), _parse_flag),
+    },
+    **{name: _ADEMAMIX for name in FAMILIES["bitsandbytes"] if "ademamix" in name},
+}
+
+
+def check_optimizer_name(name: object) -> OptimizerName:
+    """Return the optimizer of a name that is known here, or raise UsageError with what was probably meant."""
+    if isinstance(name, str) and (package := OF_OTHER_PACKAGES.get(name)) is not None:
+        known = ", ".join(OPTIMIZERS)
+        raise UsageError(
+            f"`optimizer` {to_plain_text(name)} is of the package {package}, not known here; use one of {known}."
+        )
+    return check_choice("optimizer", name, OptimizerName)
+
+
+def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
+    """Read `key=value,key=value`, transformers' `optim_args`, for the optimizer of a name."""
+    readers = _ARGUMENTS.get(name, {})
+    values: dict[str, object] = {}
+    for piece in text.split(",") if text is not None else ():
+        key, separator, value = (part.strip() for part in piece.partition("="))
+        if not separator:
+            raise UsageError(f"`optim_args`: {quoted(key)} is not a setting; write key=value, as in momentum=0.9.")
+        if key not in readers:
+            takes = f"use {', '.join(readers)}" if readers else "drop it"
+            raise UsageError(f"`optim_args`: {name} has no argument {quoted(key)}; {takes}.")
+        try:
+            values[key] = readers[key](value)
+        except ValueError as error:
+            raise UsageError(
+                f"`optim_args`: {key}={quoted(value)} is not a number; write one, as in {key}=0.9."
+            ) from error
+    return values
 
 
 class Loop(Choice):

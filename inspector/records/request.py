@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inspector.errors import UsageError
-from inspector.records.checks import (
+from inspector.checks import (
     Choice,
     check_choice,
     check_count,
@@ -18,6 +17,7 @@ from inspector.records.checks import (
     check_text,
     describe_value,
 )
+from inspector.errors import UsageError
 from inspector.records.fit import Quantity
 from inspector.records.recipe import Recipe
 

@@ -12,8 +12,7 @@ from inspector.model.build import BuiltModel
 from inspector.records.memory import BatchInput, BlockShape, Unaccounted
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Phase
-from inspector.records.workload import WorkloadInfo
+from inspector.records.tape import Phase, WorkloadInfo
 from inspector.workloads.batch import Inputs
 
 __all__ = ["NotTraceableError", "OnPhase", "RunFacts", "Workload", "base_model"]

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.model.heads import find_head
+from inspector.model.skeleton import find_head
 from inspector.records.recipe import Recipe
 
 __all__ = [

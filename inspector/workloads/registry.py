@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from inspector.errors import UsageError, quoted
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Category, Phase
-from inspector.records.workload import WorkloadInfo
+from inspector.records.tape import Category, Phase, WorkloadInfo
 
 if TYPE_CHECKING:
     from inspector.workloads.base import Workload

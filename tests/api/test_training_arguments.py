@@ -13,7 +13,7 @@ import transformers
 import inspector
 from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
-from inspector.records.training_arguments import read_training_arguments
+from inspector.training_arguments import read_training_arguments
 
 from .arguments import LORA, DPOArguments, SFTArguments, tiny_llama
 

@@ -14,11 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.training_args import OptimizerNames
 
+from inspector.checks import Choice
 from inspector.errors import UsageError
-from inspector.records.checks import Choice
 from inspector.records.fit import Quantity
-from inspector.records.optimizer_names import FAMILIES, OPTIMIZERS, OptimizerName
-from inspector.records.recipe import Attention, Loop, Precision, Recipe, SdpaBackend
+from inspector.records.recipe import (
+    FAMILIES,
+    OPTIMIZERS,
+    Attention,
+    Loop,
+    OptimizerName,
+    Precision,
+    Recipe,
+    SdpaBackend,
+)
 from inspector.records.request import LoraBias, LoraOptions, Quantization, Request, WeightDtype
 from inspector.records.serialize import to_plain
 

@@ -16,7 +16,7 @@ from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, Job, build_job, list_parameters_without
 from inspector.cli.output import open_output
 from inspector.errors import UsageError
-from inspector.records.optimizer_names import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.runtime.patches import replace_item, restore_changes
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from peft import LoraConfig, PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 
+from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line, quoted
 from inspector.model.configuration import describe_error
-from inspector.records.checks import describe_value
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
 

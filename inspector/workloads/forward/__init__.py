@@ -18,8 +18,7 @@ from torch import Tensor
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Phase
-from inspector.records.workload import WorkloadInfo
+from inspector.records.tape import Phase, WorkloadInfo
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import OnPhase, RunFacts, base_model

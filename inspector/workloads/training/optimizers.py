@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import get_parameter_names
 
-from inspector.records.optimizer_names import parse_optim_args
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Recipe, parse_optim_args
 from inspector.workloads.training.bnb_optimizers import BnbOptimizer, State
 
 __all__ = [

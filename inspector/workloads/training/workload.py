@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from inspector.errors import UsageError, one_line
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
-from inspector.records.optimizer_names import parse_optim_args
-from inspector.records.recipe import Recipe
-from inspector.records.workload import WorkloadInfo
+from inspector.records.recipe import Recipe, parse_optim_args
+from inspector.records.tape import WorkloadInfo
 from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model

@@ -88,7 +88,7 @@ def note(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "note.json"
         path.write_bytes(data)
-        with mock.patch.object(header_cache, "_path", return_value=path):
+        with mock.patch.object(header_cache, "_build_path", return_value=path):
             found = header_cache.load_checkpoint("org/model", "0" * 40)
             if found is not None:
                 header_cache.save_checkpoint("org/model", "0" * 40, found)

@@ -23,6 +23,7 @@ from inspector.memory.timeline import Timeline, fold
 from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
+from inspector.model.truncate import count_missing_periods
 from inspector.records.fit import Verdict
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
@@ -31,7 +32,7 @@ from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
-from inspector.workloads.base import NotTraceableError
+from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
 
@@ -246,7 +247,11 @@ class Predictor:
         """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
         key = _make_model_key(request), added_periods
         if key not in self._models:
-            self._models[key] = build_shallow(request, self._files, added_periods)
+            whole = self._models.get((key[0], None))
+            if whole is not None and not count_missing_periods(base_model(whole[0].model)):
+                self._models[key] = whole  # no layers to leave out: built anew it would be the same
+            else:
+                self._models[key] = build_shallow(request, self._files, added_periods)
         return self._models[key]
 
 

@@ -21,7 +21,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.torch import children_of
 
-__all__ = ["shorten_model"]
+__all__ = ["count_missing_periods", "shorten_model"]
 
 # How many periods stay: the first layer of a model may do what others do not, and the last one, too.
 _KEPT = 2
@@ -57,13 +57,8 @@ def shorten_model(model: PreTrainedModel, extra_periods: int = 0) -> int:
     `extra_periods` of these stay all the same. None is taken out, and 0 returned, where too much would be left to be
     worth it.
     """
-    stack = _find_longest_stack(model)
+    stack = _find_stack_to_shorten(model)
     if stack is None:
-        return 0
-    whole = len(stack.layers)
-    left = whole - stack.missing * stack.period
-    # Two shallow models are run in place of the whole one, and its tape is extrapolated from theirs.
-    if 3 * (left + left + stack.period) >= 2 * whole:
         return 0
     count = (stack.missing - extra_periods) * stack.period
     end = stack.start + stack.periods * stack.period
@@ -87,6 +82,23 @@ def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) 
             setattr(config, name, value[:first] + value[end:])
         elif type(value) is int and value == count and "layer" in name:
             setattr(config, name, count - (end - first))
+
+
+def count_missing_periods(model: PreTrainedModel) -> int:
+    """Return how many periods of layers `shorten_model` would say that are missing, and change nothing."""
+    stack = _find_stack_to_shorten(model)
+    return 0 if stack is None else stack.missing
+
+
+def _find_stack_to_shorten(model: PreTrainedModel) -> _Stack | None:
+    """Return the stack that lacks the most layers, None where too much would be left to be worth it."""
+    stack = _find_longest_stack(model)
+    if stack is None:
+        return None
+    whole = len(stack.layers)
+    left = whole - stack.missing * stack.period
+    # Two shallow models are run in place of the whole one, and its tape is extrapolated from theirs.
+    return None if 3 * (left + left + stack.period) >= 2 * whole else stack
 
 
 def _find_longest_stack(model: PreTrainedModel) -> _Stack | None:

@@ -42,3 +42,8 @@ def test_requests_that_free_what_is_not_alive_are_an_error(requests: list[tuple[
     """A block that never was, and one that was freed before."""
     with pytest.raises(ValueError, match="block 3 is freed, and is not alive"):
         Replays(lambda: requests).under(None)
+
+
+def test_a_device_without_memory_refuses_the_first_request_of_an_expandable_pool_too() -> None:
+    replays = Replays.from_tape(Tape().allocate(0, 1).events, AllocatorSettings(expandable_segments=True))
+    assert replays.under(0).failure is not None

@@ -207,7 +207,7 @@ def test_full_fine_tuning_has_no_buffers_of_an_adapter() -> None:
 
 
 def test_a_dtype_that_is_none_is_a_usage_error() -> None:
-    with pytest.raises(inspector.UsageError, match="dtype 'float' is not known; use one of auto, float32"):
+    with pytest.raises(inspector.UsageError, match="`dtype` 'float' is not known; did you mean float32"):
         inspector.inspect(llama(), dtype="float")
 
 

@@ -50,11 +50,10 @@ def test_a_loop_with_an_order_of_its_own_is_not_found(source: str) -> None:
 SCRIPT = """
 import hashlib, json
 import torch, transformers
-from inspector.hardware.platform import platform_of
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.records.recipe import Recipe
-from inspector.workloads.training.trace_ import resolved, trace_training
 from tests.trace.small_models import COMMON, SMALL
+from tests.workloads.tracing import trace
 
 found = []
 for name, types in json.loads(input()):
@@ -63,7 +62,7 @@ for name, types in json.loads(input()):
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     reported = find_hash_ordered_layer_types(model)
-    tape = trace_training(model, resolved(model, Recipe(seq_len=64)), platform_of(None))
+    tape = trace(model, Recipe(seq_len=64))
     text = repr([(event.kind, event.block, event.bytes) for event in tape])
     found.append([list(reported), hashlib.sha256(text.encode()).hexdigest()])
 print(json.dumps(found))

@@ -296,7 +296,7 @@ class ExpandablePool(Pool):
     def _add_range(self) -> Block:
         """Reserve addresses and return them as one unmapped block."""
         limit = self.device.limit_bytes
-        pages = -(-(limit + limit // 8) // self.page_bytes)
+        pages = max(-(-(limit + limit // 8) // self.page_bytes), 1)
         size = min(pages * self.page_bytes, _ENDLESS_BYTES)
         block = Block(self, self.device.addresses(size, self.page_bytes), size, mapped=False)
         self.add(block)

@@ -24,7 +24,7 @@ def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
     model = count_model(Request(model=name, offline=True), locate(name, revision=None, offline=True))[1]
     assert model is not None
     if name in WITHOUT_LOSS:
-        with pytest.raises(NotTraceableError, match="no loss to train on; the same model with a head is --model-class"):
+        with pytest.raises(NotTraceableError, match="no loss to train on; the same model with a head is `model_class="):
             resolve(model.model, inspector.Recipe())
     else:
         recipe = resolve(model.model, inspector.Recipe())

@@ -117,8 +117,12 @@ def _build_answer(report: Report) -> Section:
     if report.adapter:
         rows.append(_build_count("P_a", "trained", census.trainable, f"{share}, {report.adapter.type}", tone=Tone.KEY))
     else:
-        words = "all of them: full fine-tuning" if census.trainable == census.total else share
-        rows.append(_build_count("", "trained", census.trainable, words, tone=Tone.KEY))
+        is_run_alone = report.memory is not None and not report.memory.workload.trains
+        whole = "all of them" if is_run_alone else "all of them: full fine-tuning"
+        words = whole if census.trainable == census.total else share
+        rows.append(
+            _build_count("", "trainable" if is_run_alone else "trained", census.trainable, words, tone=Tone.KEY)
+        )
     rows.append(_build_count("", "total", census.total, "with the adapter" if report.adapter else ""))
     rows.append(_build_count("", "frozen", census.frozen))
     if census.active is not None:

@@ -6,9 +6,7 @@ configuration, which can mean waiting for the network, a thread already imports 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,13 +17,13 @@ from inspector.hardware.selection import select_gpus
 from inspector.records.fit import Plan
 from inspector.records.report import Report
 from inspector.records.request import Request
-from inspector.records.source import SourceFiles
 from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
 from inspector.runtime.patches import replace_item
 from inspector.runtime.preload import preload_libraries
 from inspector.runtime.process import reserve_process
 from inspector.runtime.quiet import silence_output
 from inspector.runtime.versions import find_versions
+from inspector.source.read import read_files
 
 if TYPE_CHECKING:
     from inspector.records.comparison import Comparison
@@ -52,7 +50,7 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
         resolved = resolve_run(request, selection.gpus[0], os.environ)
-        files = _read_files(request, progress)
+        files = read_files(request, progress)
         progress("loading transformers and PEFT")
 
         from inspector.planning.plan import build_plan
@@ -69,7 +67,7 @@ def compare(
     Second is whether one of them fits all GPUs that were named, or none was. Raises what the inspection of one raises,
     with its name in front.
     """
-    from inspector.planning.compare import compare_reports
+    from inspector.planning.compare import compare_reports, prefix_stages
 
     reports: list[tuple[str, Mapping[str, Any]]] = []
     fits = []
@@ -78,9 +76,8 @@ def compare(
             if isinstance(recipe, Mapping):
                 reports.append((name, recipe))
                 continue
-            prefix = f"recipe {len(reports) + 1} of {len(recipes)}"
             try:
-                report = _run(recipe, functools.partial(_report_stage, progress, prefix))
+                report = _run(recipe, prefix_stages(progress, f"recipe {len(reports) + 1} of {len(recipes)}"))
             except InspectorError as error:
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
@@ -101,11 +98,9 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
             from inspector.measure.measuring import check_machine, measure_run
 
         check_machine(resolved.recipe, request.quantization)
-        files = _read_files(request, progress)
+        files = read_files(request, progress)
         progress("loading transformers and PEFT")
-        return measure_run(
-            dataclasses.replace(resolved, files=files), find_versions(), _find_own_config(files), progress
-        )
+        return measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress)
 
 
 def _run(request: Request, progress: Progress) -> Report:
@@ -113,14 +108,12 @@ def _run(request: Request, progress: Progress) -> Report:
     selection = select_gpus(request)
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ)
     with preload_libraries():
-        files = _read_files(request, progress)
+        files = read_files(request, progress)
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
-    from inspector.memory.static import count_static_bytes
-    from inspector.memory.textbook import list_textbook_rules
     from inspector.model.build import count_model
-    from inspector.planning.verdicts import Outcome, find_outcome, search_largest
+    from inspector.planning.verdicts import Outcome, find_outcome, find_static, search_largest
     from inspector.predict import Predictor
 
     predictor = Predictor(files)
@@ -134,15 +127,7 @@ def _run(request: Request, progress: Progress) -> Report:
     if not request.count_only:
         outcome = find_outcome(resolved, built, selection, predictor, progress)
         if resolved.workload.trains:
-            static = count_static_bytes(
-                counted.base_dtypes,
-                counted.census,
-                base_buffer_bytes=counted.base_buffer_bytes,
-                base_frozen_bytes=sum(counted.base_frozen_dtypes.values()),
-                has_adapter=counted.adapter is not None,
-            )
-            textbook = list_textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
-            textbook = dataclasses.replace(textbook, rules=(*textbook.rules, *outcome.rules))
+            static, textbook = find_static(counted, outcome.rules)
     stored = None if files is None else files.checkpoint
     versions = find_versions()
     return Report(
@@ -159,29 +144,3 @@ def _run(request: Request, progress: Progress) -> Report:
         search=search,
         warnings=(*counted.notices, *selection.notices, *outcome.notices, *find_unverified_versions(versions)),
     )
-
-
-def _report_stage(progress: Progress, prefix: str, stage: str) -> None:
-    """Report a stage of one of several inspections."""
-    progress(f"{prefix}: {stage}")
-
-
-def _read_files(request: Request, progress: Progress) -> SourceFiles | None:
-    """Return what the source holds for a named model; a live object of the Python API needs no source."""
-    if not isinstance(request.model, (str, os.PathLike)):
-        return None
-    from inspector.source.locate import locate
-
-    progress("reading the configuration")
-    name = os.fspath(request.model)
-    return locate(name, revision=request.revision, offline=request.offline, progress=progress)
-
-
-def _find_own_config(files: SourceFiles | None) -> dict[str, Any] | None:
-    """Return the configuration of a model that the catalogue does not have, for the record of a measurement."""
-    from inspector.source import catalogue
-
-    bundled = None if files is None else catalogue.load_model(files.id)
-    if files is None or (bundled is not None and bundled.config == files.config):
-        return None
-    return copy.deepcopy(dict(files.config))  # as it is: transformers writes into what is nested in a configuration

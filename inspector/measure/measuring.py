@@ -9,6 +9,7 @@ read only where a figure differs.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -40,8 +41,10 @@ from inspector.records.measurement import Device, Difference, Figures, Measureme
 from inspector.records.model import Counted
 from inspector.records.recipe import Recipe
 from inspector.records.serialize import to_plain
+from inspector.records.source import SourceFiles
 from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
+from inspector.source import catalogue
 from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.quantized_load import is_quantized
@@ -60,18 +63,24 @@ def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
     check_packages(recipe, quantization)
 
 
-def measure_run(
-    run: ResolvedRun, versions: Mapping[str, str], config: Mapping[str, Any] | None, progress: Callable[[str], None]
-) -> Measurement:
+def measure_run(run: ResolvedRun, versions: Mapping[str, str], progress: Callable[[str], None]) -> Measurement:
     """Predict a run for the GPU at hand and run it there, and put both side by side.
 
-    `config` goes into the record where the catalogue does not have the model. Raises DoesNotFitError where the
-    prediction says that memory will not do, or where it does not all the same; UnsupportedModelError where the run
-    cannot be traced or stops on the GPU.
+    Raises DoesNotFitError where the prediction says that memory will not do, or where it does not all the same;
+    UnsupportedModelError where the run cannot be traced or stops on the GPU.
     """
+    config = _copy_own_config(run.files)  # before a model is built: transformers writes into what is nested in it
     device = find_cuda_device()
     with empty_device(device):
         return _measure_on(run, device, versions, config, progress)
+
+
+def _copy_own_config(files: SourceFiles | None) -> dict[str, Any] | None:
+    """Return the configuration of a model that the catalogue does not have, for the record of a measurement."""
+    bundled = None if files is None else catalogue.load_model(files.id)
+    if files is None or (bundled is not None and bundled.config == files.config):
+        return None
+    return copy.deepcopy(dict(files.config))
 
 
 def _measure_on(

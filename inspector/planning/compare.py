@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from inspector.errors import UsageError, one_line, quoted
@@ -20,7 +20,7 @@ from inspector.records.report import SCHEMA
 from inspector.records.tape import Category
 from inspector.workloads.registry import WORKLOADS
 
-__all__ = ["MOST_RECIPES", "compare_reports"]
+__all__ = ["MOST_RECIPES", "compare_reports", "prefix_stages"]
 
 MOST_RECIPES = 8
 _SETTINGS = (
@@ -72,6 +72,11 @@ def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: 
         equal=[path for path, values in figures.items() if not _differs(values, len(recipes))],
         warnings=_collect_warnings(recipes, [report for _, report in reports]),
     )
+
+
+def prefix_stages(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    """Return what reports a stage of one of several inspections."""
+    return lambda stage: progress(f"{prefix}: {stage}")
 
 
 def _collect_values(recipes: Sequence[Compared], columns: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.hardware.selection import Selection
-from inspector.memory.textbook import list_activation_rules
+from inspector.memory.static import count_static_bytes
+from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory, count_kept_activations
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
@@ -16,14 +17,15 @@ from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Search, Verdict
-from inspector.records.memory import RunMemory, TextbookRule
+from inspector.records.memory import RunMemory, StaticBytes, Textbook, TextbookRule
+from inspector.records.model import Counted
 from inspector.records.notice import Notice
 from inspector.resolve import ResolvedRun
 from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError, RunFacts
 from inspector.workloads.registry import load_workload
 
-__all__ = ["Outcome", "find_outcome", "search_largest"]
+__all__ = ["Outcome", "find_outcome", "find_static", "search_largest"]
 
 Progress = Callable[[str], None]
 
@@ -52,6 +54,19 @@ def search_largest(
         return None, run
     search = find_largest(run, quantity, predictor, progress)
     return search, run.with_request(set_value(run.request, quantity, search.value or search.tried[0].value))
+
+
+def find_static(counted: Counted, rules: Sequence[TextbookRule]) -> tuple[StaticBytes, Textbook]:
+    """Return the bytes of training that need no trace, and the rules of thumb beside them with the further `rules`."""
+    static = count_static_bytes(
+        counted.base_dtypes,
+        counted.census,
+        base_buffer_bytes=counted.base_buffer_bytes,
+        base_frozen_bytes=sum(counted.base_frozen_dtypes.values()),
+        has_adapter=counted.adapter is not None,
+    )
+    textbook = list_textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
+    return static, dataclasses.replace(textbook, rules=(*textbook.rules, *rules))
 
 
 def find_outcome(

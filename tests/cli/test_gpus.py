@@ -71,7 +71,7 @@ def test_what_names_no_gpu_is_refused_before_any_work(
     options: list[str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model is not even looked for."""
-    monkeypatch.setattr("inspector.pipeline._read_files", None)  # calling it would fail otherwise
+    monkeypatch.setattr("inspector.pipeline.read_files", None)  # calling it would fail otherwise
     assert_refused(run(SMALL, "--offline", *options), 2, says)
 
 

@@ -1,0 +1,25 @@
+"""What a request names -> the files of its source; importing this module loads no client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from inspector.records.request import Request
+from inspector.records.source import SourceFiles
+
+__all__ = ["read_files"]
+
+
+def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles | None:
+    """Return what the source holds for a named model; a live object of the Python API needs no source.
+
+    Raises ModelUnavailableError where no source has it, UnsupportedModelError where what it has is malformed.
+    """
+    if not isinstance(request.model, (str, os.PathLike)):
+        return None
+    from inspector.source.locate import locate
+
+    progress("reading the configuration")
+    name = os.fspath(request.model)
+    return locate(name, revision=request.revision, offline=request.offline, progress=progress)

@@ -93,3 +93,14 @@ def test_a_count_that_a_page_gives_is_the_real_one(page: str, pattern: str, coun
 def test_every_recording_of_kernels_has_every_case() -> None:
     for path in (ROOT / "tests" / "evidence" / "stand_in" / "recorded").glob("*.json"):
         assert len(json.loads(path.read_text(encoding="utf-8"))["cases"]) == len(CASES)
+
+
+def test_every_function_that_the_architecture_page_names_is_defined_in_the_code() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "inspector").rglob("*.py"))
+    defined = set(re.findall(r"\b\w+\b", code))
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    # Modules of the model that is followed through the code.
+    of_the_example = {"self_attn"}
+    named = set(re.findall(r"`(?:\w+\.)*(_?[a-z]+(?:_[a-z0-9]+)+)(?:\(\))?`", page)) - of_the_example
+    assert len(named) > 40
+    assert named - defined == set()

@@ -354,3 +354,13 @@ def test_what_a_plan_does_not_take_is_refused(option: str, value: str) -> None:
     ran = run("plan", SMALL, "--offline", "--gpu", "t4", option, value)
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
     assert option in ran.err
+
+
+def test_the_rank_of_a_named_adapter_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
+    """Its rank is part of what is stored; there is no second refusal behind the first."""
+    config = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "base_model_name_or_path": SMALL}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    ran = run(str(tmp_path), "--offline", "--gpu", "4090", "--fit", "rank")
+    assert_refused(ran, 2, "is part of what is stored")
+    assert "use --fit batch-size" in ran.err
+    assert SMALL in ran.err

@@ -241,3 +241,14 @@ def test_a_notice_names_sequences_longer_than_the_models_positions() -> None:
 
 def test_counting_alone_traces_nothing() -> None:
     assert inspector.inspect(llama(), count_only=True).training is None
+
+
+def test_a_model_that_loops_over_a_set_of_layer_kinds_is_noted_as_depending_on_the_hash_seed() -> None:
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "head_dim": 16}
+    kinds = ["sliding_attention", "full_attention"]
+    config = transformers.Gemma3TextConfig(
+        architectures=["Gemma3ForCausalLM"], num_hidden_layers=2, layer_types=kinds, vocab_size=64, **sizes
+    )
+    codes = {notice.code for notice in inspector.inspect(config, recipe=inspector.Recipe(seq_len=16)).warnings}
+    assert "hash-seed" in codes
+    assert "hash-seed" not in {notice.code for notice in inspector.inspect(llama()).warnings}

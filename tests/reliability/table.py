@@ -1,6 +1,6 @@
 """The tables of docs/evidence/reliability.md, made of what the tests of this folder saw.
 
-A test calls `told(section, fault, ran)` with what the command did. At the end of a session in which all of them ran,
+A test calls `told(section, fault, ran)` with what the command did. At the end of a session,
 tests/reliability/test_table.py compares the tables with the committed ones, or writes them with UPDATE_RELIABILITY=1.
 """
 

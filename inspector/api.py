@@ -191,7 +191,7 @@ def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comp
             "mapping with a name for each."
         )
     named = list(recipes.items()) if isinstance(recipes, Mapping) else [(None, recipe) for recipe in recipes]
-    _check_settings(settings)
+    _check_names("compare", settings, _OF_A_COMPARED_RECIPE)
     compared: list[tuple[str, Request | Mapping[str, Any]]] = []
     warnings: list[SharedNotice] = []
     for index, (name, recipe) in enumerate(named):
@@ -318,11 +318,6 @@ def _read_recipe_to_compare(
     if "model" not in arguments:
         raise UsageError("`recipes` has one without a model; add `model`, for this one or for all.")
     return _build_request(**arguments, advice=False, depth=0)
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse what no recipe of a comparison has."""
-    _check_names("compare", settings, _OF_A_COMPARED_RECIPE)
 
 
 def _check_names(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> None:

@@ -17,14 +17,13 @@ __all__ = ["NAMES", "Missing", "PrivateName", "private", "private_attribute"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateName:
-    """A private name: its dotted path, the release it was last seen in, what it is for, and what to do without it.
+    """A private name: its dotted path, what it is for, and what to do without it.
 
     `purpose` continues "which ... needs"; `instead` is for whoever supports a release without the name. `find` is the
     probe: it returns the object and raises AttributeError or ImportError where it is gone.
     """
 
     path: str
-    seen_in: str
     purpose: str
     instead: str
     find: Callable[[], Any]
@@ -33,6 +32,11 @@ class PrivateName:
     def library(self) -> str:
         """Return the library that has the name."""
         return self.path.partition(".")[0]
+
+    @property
+    def seen_in(self) -> str:
+        """Return the newest release that was seen to have the name: the newest that the inspector is verified with."""
+        return VERIFIED[self.library].highest
 
     def resolve(self) -> Any:
         """Return the object, or what stands for a missing one: it raises CompatibilityError when it is first used."""
@@ -77,13 +81,13 @@ class Missing:
 NAMES: dict[str, PrivateName] = {}
 
 
-def private(path: str, *, seen_in: str, purpose: str, instead: str) -> Any:
+def private(path: str, *, purpose: str, instead: str) -> Any:
     """Declare a module, class, function or method by its dotted path, and return it, or a `Missing`."""
-    return _declare(path, seen_in, purpose, instead, lambda: _look_up(path))
+    return _declare(path, purpose, instead, lambda: _look_up(path))
 
 
 def private_attribute(
-    path: str, *, seen_in: str, purpose: str, instead: str, example: Callable[[], Any] | None = None
+    path: str, *, purpose: str, instead: str, example: Callable[[], Any] | None = None
 ) -> Callable[[Any], Any]:
     """Declare an attribute of instances, and return what reads it from one; `example` makes one to look at.
 
@@ -95,15 +99,15 @@ def private_attribute(
         getattr(_look_up(owner) if example is None else example(), name)
         return operator.attrgetter(name)
 
-    read: Callable[[Any], Any] = _declare(path, seen_in, purpose, instead, find)
+    read: Callable[[Any], Any] = _declare(path, purpose, instead, find)
     return read
 
 
-def _declare(path: str, seen_in: str, purpose: str, instead: str, find: Callable[[], Any]) -> Any:
+def _declare(path: str, purpose: str, instead: str, find: Callable[[], Any]) -> Any:
     """Register a name and look for it."""
     if path in NAMES:
         raise ValueError(f"{path} is declared twice")
-    NAMES[path] = PrivateName(path=path, seen_in=seen_in, purpose=purpose, instead=instead, find=find)
+    NAMES[path] = PrivateName(path=path, purpose=purpose, instead=instead, find=find)
     return NAMES[path].resolve()
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 else:
     BufferDict = private(
         "peft.tuners._buffer_dict.BufferDict",
-        seen_in="0.21.2",
         purpose="counting an adapter",
         instead="the container that VeRA, VB-LoRA and others keep shared tensors in as buffers",
     )

@@ -12,7 +12,6 @@ from torch import nn
 from inspector.compat.names import private, private_attribute
 from inspector.runtime.patches import call_at_end, restore_items_at_end
 
-_SEEN_IN = "2.13.0"
 _TRACE = "tracing"
 _MEASURE = "inspect measure"
 
@@ -23,28 +22,23 @@ if TYPE_CHECKING:
 else:
     TorchDispatchMode = private(
         "torch.utils._python_dispatch.TorchDispatchMode",
-        seen_in=_SEEN_IN,
         purpose=_TRACE,
         instead="a class that sees every op below autograd; FlopCounterMode of torch.utils is built on it",
     )
 dispatch_mode_stack: Callable[[], list[Any]] = private(
     "torch.utils._python_dispatch._get_current_dispatch_mode_stack",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="whatever lists the active modes: an interrupted trace takes its own off",
 )
 tree_leaves: Callable[[Any], list[Any]] = private(
-    "torch.utils._pytree.tree_leaves", seen_in=_SEEN_IN, purpose=_TRACE, instead="torch.utils.pytree, once public"
+    "torch.utils._pytree.tree_leaves", purpose=_TRACE, instead="torch.utils.pytree, once public"
 )
 tree_map: Callable[..., Any] = private(
-    "torch.utils._pytree.tree_map", seen_in=_SEEN_IN, purpose=_TRACE, instead="torch.utils.pytree, once public"
+    "torch.utils._pytree.tree_map", purpose=_TRACE, instead="torch.utils.pytree, once public"
 )
-OpOverload: Any = private(
-    "torch._ops.OpOverload", seen_in=_SEEN_IN, purpose=_TRACE, instead="type(torch.ops.aten.add.Tensor)"
-)
+OpOverload: Any = private("torch._ops.OpOverload", purpose=_TRACE, instead="type(torch.ops.aten.add.Tensor)")
 schema_of: Callable[[Any], Any] = private_attribute(
     "torch._ops.OpOverload._schema",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="torch._C._get_schema",
     example=lambda: torch.ops.aten.add.Tensor,
@@ -54,19 +48,16 @@ schema_of: Callable[[Any], Any] = private_attribute(
 
 current_autograd_node: Callable[[], Any] = private(
     "torch._C._current_autograd_node",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what tells which backward formula runs: gradients are added in place by it",
 )
 next_sequence_number: Callable[[], int] = private(
     "torch._C._autograd._get_sequence_nr",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what numbers autograd's nodes: those after the head's belong to the logits",
 )
 _sequence_number_of: Callable[[Any], Callable[[], int]] = private_attribute(
     "torch.autograd.graph.Node._sequence_nr",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what numbers autograd's nodes: those after the head's belong to the logits",
 )
@@ -79,28 +70,24 @@ def sequence_number(node: Any) -> int:
 
 use_count: Callable[[Any], int] = private(
     "torch.Tensor._use_count",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="the reference count by which autograd adds gradients in place (can_accumulate_inplace)",
 )
 storage_use_count: Callable[[int], int] = private(
     "torch._C._storage_Use_Count",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="the reference count by which autograd adds gradients in place (can_accumulate_inplace)",
 )
 storage_address: Callable[[Any], int] = private_attribute(
     "torch.UntypedStorage._cdata",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what tells storages on meta apart: all of them have data_ptr() 0",
 )
 is_view: Callable[[Any], bool] = private(
-    "torch.Tensor._is_view", seen_in=_SEEN_IN, purpose="mixed precision", instead="tensor._base is not None"
+    "torch.Tensor._is_view", purpose="mixed precision", instead="tensor._base is not None"
 )
 make_subclass: Callable[..., Any] = private(
     "torch.Tensor._make_subclass",
-    seen_in=_SEEN_IN,
     purpose="quantization",
     instead="what bitsandbytes' own parameters are made with (nn/modules.py)",
 )
@@ -109,34 +96,29 @@ make_subclass: Callable[..., Any] = private(
 
 parameters_of: Callable[[nn.Module], dict[str, nn.Parameter | None]] = private_attribute(
     "torch.nn.Module._parameters",
-    seen_in=_SEEN_IN,
     purpose="counting",
     instead="named_parameters(recurse=False), which lists a shared parameter once",
     example=nn.Module,
 )
 buffers_of: Callable[[nn.Module], dict[str, torch.Tensor | None]] = private_attribute(
     "torch.nn.Module._buffers",
-    seen_in=_SEEN_IN,
     purpose="counting",
     instead="named_buffers(recurse=False)",
     example=nn.Module,
 )
 children_of: Callable[[nn.Module], dict[str, nn.Module | None]] = private_attribute(
     "torch.nn.Module._modules",
-    seen_in=_SEEN_IN,
     purpose="counting",
     instead="named_children(), which lists a shared module once",
     example=nn.Module,
 )
 backward_hooks_of: Callable[[Any], Any] = private_attribute(
     "torch.Tensor._backward_hooks",
-    seen_in=_SEEN_IN,
     purpose="--fit",
     instead="what tells that a gradient goes through a hook, which no copy of a model has",
 )
 accumulate_hooks_of: Callable[[Any], Any] = private_attribute(
     "torch.Tensor._post_accumulate_grad_hooks",
-    seen_in=_SEEN_IN,
     purpose="--fit",
     instead="what tells that a gradient goes through a hook, which no copy of a model has",
 )
@@ -144,7 +126,6 @@ accumulate_hooks_of: Callable[[Any], Any] = private_attribute(
 _hook_tables = tuple(
     private(
         f"torch.nn.modules.module._global_{kind}_hooks{suffix}",
-        seen_in=_SEEN_IN,
         purpose="building and tracing a model",
         instead="where hooks on all modules are kept: an interrupt may come before their handles are",
     )
@@ -168,7 +149,6 @@ def restore_module_hooks_at_end() -> None:
 
 _destroy: Callable[[Any], None] = private(
     "torch.library.Library._destroy",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what takes implementations out of the dispatcher again; torch.library._scoped_library uses it",
 )
@@ -185,46 +165,39 @@ def dispatcher_rules(namespace: str) -> torch.library.Library:
 _AUTOCAST_KEY = "AutocastIPU"
 _autocast_key_of: Callable[[Any], Any] = private_attribute(
     f"torch._C.DispatchKey.{_AUTOCAST_KEY}",
-    seen_in=_SEEN_IN,
     purpose="mixed precision",
     instead="another key above autograd of a backend that these builds lack: AutocastHPU, AutocastXLA, AutocastMAIA",
 )
 _key_set: Callable[[Any], Any] = private(
-    "torch._C.DispatchKeySet", seen_in=_SEEN_IN, purpose="mixed precision", instead="what switches a key off"
+    "torch._C.DispatchKeySet", purpose="mixed precision", instead="what switches a key off"
 )
 _exclude_keys: Callable[[Any], Any] = private(
     "torch._C._ExcludeDispatchKeyGuard",
-    seen_in=_SEEN_IN,
     purpose="mixed precision",
     instead="what switches a key off: a kernel calls its op again below itself",
 )
 has_kernel_for_key: Callable[[str, str], bool] = private(
     "torch._C._dispatch_has_kernel_for_dispatch_key",
-    seen_in=_SEEN_IN,
     purpose="mixed precision",
     instead="what says which ops the installed torch lists for autocast on CUDA",
 )
 is_key_included: Callable[[str], bool] = private(
     "torch._C._dispatch_tls_is_dispatch_key_included",
-    seen_in=_SEEN_IN,
     purpose="mixed precision",
     instead="torch._C._IncludeDispatchKeyGuard",
 )
 is_key_excluded: Callable[[str], bool] = private(
     "torch._C._dispatch_tls_is_dispatch_key_excluded",
-    seen_in=_SEEN_IN,
     purpose="mixed precision",
     instead="torch._C._ExcludeDispatchKeyGuard",
 )
 set_key_included: Callable[[str, bool], None] = private(
     "torch._C._dispatch_tls_set_dispatch_key_included",
-    seen_in=_SEEN_IN,
     purpose="mixed precision",
     instead="torch._C._IncludeDispatchKeyGuard",
 )
 set_key_excluded: Callable[[str, bool], None] = private(
     "torch._C._dispatch_tls_set_dispatch_key_excluded",
-    seen_in=_SEEN_IN,
     purpose="mixed precision",
     instead="torch._C._ExcludeDispatchKeyGuard",
 )
@@ -251,13 +224,11 @@ def below_autocast() -> Any:
 
 _foreach_devices: Any = private(
     "torch.utils._foreach_utils._get_foreach_kernels_supported_devices",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what says which devices optimizers and clipping take foreach kernels on",
 )
 _fused_devices: Any = private(
     "torch.utils._foreach_utils._get_fused_kernels_supported_devices",
-    seen_in=_SEEN_IN,
     purpose=_TRACE,
     instead="what says which devices optimizers take fused kernels on",
 )
@@ -281,16 +252,14 @@ def foreach_device_functions() -> Iterator[tuple[Any, str]]:
 
 record_memory_history: Callable[..., None] = private(
     "torch.cuda.memory._record_memory_history",
-    seen_in=_SEEN_IN,
     purpose=_MEASURE,
     instead="what records the allocator's history",
 )
 memory_snapshot: Callable[..., Any] = private(
-    "torch.cuda.memory._snapshot", seen_in=_SEEN_IN, purpose=_MEASURE, instead="what returns the allocator's history"
+    "torch.cuda.memory._snapshot", purpose=_MEASURE, instead="what returns the allocator's history"
 )
 clear_cublas_workspaces: Callable[[], None] = private(
     "torch._C._cuda_clearCublasWorkspaces",
-    seen_in=_SEEN_IN,
     purpose=f"{_MEASURE} on a torch built with CUDA",
     instead="what gives cuBLAS' workspaces back, so that a measurement begins without them",
 )

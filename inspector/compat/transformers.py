@@ -11,49 +11,41 @@ from typing import Any
 
 from inspector.compat.names import private, private_attribute
 
-_SEEN_IN = "5.23.0"
 _FLASH = "--attention flash_attention_2"
 
 from_config_of: Callable[[Any], Callable[..., Any]] = private_attribute(
     "transformers.PreTrainedModel._from_config",
-    seen_in=_SEEN_IN,
     purpose="building a model",
     instead="model_class(config) under the default dtype, with attention set on the configuration",
 )
 float32_modules_of: Callable[[Any], Any] = private_attribute(
     "transformers.PreTrainedModel._keep_in_fp32_modules",
-    seen_in=_SEEN_IN,
     purpose="counting",
     instead="PreTrainedModel._get_dtype_plan: the parts that stay float32 under float16",
 )
 strict_float32_modules_of: Callable[[Any], Any] = private_attribute(
     "transformers.PreTrainedModel._keep_in_fp32_modules_strict",
-    seen_in=_SEEN_IN,
     purpose="counting",
     instead="PreTrainedModel._get_dtype_plan: the parts that stay float32 under any half precision",
 )
 model_mapping_of: Callable[[Any], Any] = private_attribute(
     "transformers.AutoModel._model_mapping",
-    seen_in=_SEEN_IN,
     purpose="choosing a model class",
     instead="the public MODEL_FOR_*_MAPPING of each auto class",
 )
 ADJUST_REPORT = "_adjust_missing_and_unexpected_keys"
 adjust_report_of: Callable[[Any], Callable[..., None]] = private_attribute(
     f"transformers.PreTrainedModel.{ADJUST_REPORT}",
-    seen_in=_SEEN_IN,
     purpose="comparing a checkpoint with its model",
     instead="where from_pretrained shortens its loading report: the keys before that are wanted",
 )
 attention_of: Callable[[Any], Any] = private_attribute(
     "transformers.PretrainedConfig._attn_implementation",
-    seen_in=_SEEN_IN,
     purpose="--attention",
     instead="what says which attention a model runs with",
 )
 flash_kwargs_function: Callable[[Any], Any] = private(
     "transformers.modeling_flash_attention_utils._lazy_define_process_function",
-    seen_in=_SEEN_IN,
     purpose=_FLASH,
     instead="what reads from the signature of a function of flash-attn which arguments it takes",
 )

@@ -24,7 +24,7 @@ from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter, describe_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import collect_adapter_notices
-from inspector.model.census import BaseCount, assign_roles, count_base, count_bytes_by_dtype, take_census
+from inspector.model.census import BaseCount, assign_roles, count_base, count_in_float, take_census
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
@@ -233,7 +233,7 @@ def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltMode
     """Count a model without an adapter: what its class does not freeze trains."""
     model = subject.build()
     base = count_base(model)
-    in_float = _count_in_float(base)
+    in_float = count_in_float(base)
     facts, of_weights = None, []
     if subject.plan is not None:
         model = quantize_model(model, subject.plan)
@@ -264,7 +264,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         if subject.plan is not None:
             stack.enter_context(stand_in_for_bitsandbytes())
             model = subject.build()
-            in_float = _count_in_float(count_base(model))
+            in_float = count_in_float(count_base(model))
             model = quantize_model(model, subject.plan)
             quantization = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
             of_weights = collect_experts_notices(model, subject.plan)
@@ -277,7 +277,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
     counted = Counted(
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
-        **(in_float or _count_in_float(base)),
+        **(in_float or count_in_float(base)),
         adapter=facts,
         quantization=quantization,
         notices=(*subject.notices, *of_weights, *config_notices, *notices),
@@ -288,15 +288,6 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
 def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
     """Build a model whose weights are quantized, prepared for an adapter."""
     return prepare_for_kbit_training(quantize_model(build(), plan))
-
-
-def _count_in_float(base: BaseCount) -> dict[str, Any]:
-    """Return what full fine-tuning is reckoned with: the base model in the dtype of its checkpoint."""
-    return {
-        "base_dtypes": count_bytes_by_dtype(base.roles),
-        "base_buffer_bytes": base.buffer_bytes,
-        "base_frozen_dtypes": base.frozen_dtypes,
-    }
 
 
 def _read_source(request: Request, files: SourceFiles) -> _Subject:

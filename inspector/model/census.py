@@ -24,7 +24,7 @@ from inspector.model.tree import build_module_tree
 from inspector.records.model import Census, Role
 from inspector.records.source import Published
 
-__all__ = ["BaseCount", "assign_roles", "count_base", "count_bytes_by_dtype", "take_census"]
+__all__ = ["BaseCount", "assign_roles", "count_base", "count_bytes_by_dtype", "count_in_float", "take_census"]
 
 # Where configurations say how many routed experts a token uses.
 _EXPERTS_PER_TOKEN = (
@@ -128,6 +128,15 @@ def count_bytes_by_dtype(parameters: Iterable[nn.Parameter]) -> dict[str, int]:
         for tensor in list_tensors(parameter):
             sizes[tensor.dtype] += tensor.numel() * tensor.element_size()
     return {str(dtype).removeprefix("torch."): size for dtype, size in sizes.most_common()}
+
+
+def count_in_float(base: BaseCount) -> dict[str, Any]:
+    """Return what full fine-tuning is reckoned with: the base model in the dtype of its checkpoint."""
+    return {
+        "base_dtypes": count_bytes_by_dtype(base.roles),
+        "base_buffer_bytes": base.buffer_bytes,
+        "base_frozen_dtypes": base.frozen_dtypes,
+    }
 
 
 def _count_buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:

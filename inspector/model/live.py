@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import describe_adapter, detach_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
-from inspector.model.census import count_base, count_bytes_by_dtype, take_census
+from inspector.model.census import count_base, count_bytes_by_dtype, count_in_float, take_census
 from inspector.records.model import Counted, ModelFacts
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -39,9 +39,7 @@ def count_attached(request: Request) -> Counted:
     return Counted(
         model=describe_model(base_model),
         census=take_census(attached, base, published=None, depth=request.depth),
-        base_dtypes=count_bytes_by_dtype(base.roles),
-        base_buffer_bytes=base.buffer_bytes,
-        base_frozen_dtypes=base.frozen_dtypes,
+        **count_in_float(base),
         adapter=facts,
         notices=tuple(collect_adapter_notices(attached, config, facts, base)),
     )
@@ -59,9 +57,7 @@ def count_module(request: Request) -> Counted:
     return Counted(
         model=describe_model(model),
         census=take_census(model, base, published=None, depth=request.depth),
-        base_dtypes=count_bytes_by_dtype(base.roles),
-        base_buffer_bytes=base.buffer_bytes,
-        base_frozen_dtypes=base.frozen_dtypes,
+        **count_in_float(base),
         notices=(Notice(code="not-traced", message=message),),
     )
 

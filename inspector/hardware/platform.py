@@ -29,7 +29,7 @@ def parse_torch(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,2})\.(\d{1,3})(?:\.\d{1,3})?(?:(?:a|b|rc|\.dev|\+)[\w.]*)?", text.strip())
     known = f"give {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} to {NEWEST_TORCH[0]}.{NEWEST_TORCH[1]}."
     if match is None:
-        raise UsageError(f"torch {quoted(text, 40)} is not a release: {known}")
+        raise UsageError(f"`torch` {quoted(text, 40)} is not a release: {known}")
     release = int(match[1]), int(match[2])
     if not OLDEST_TORCH <= release <= max(NEWEST_TORCH, find_installed_torch()):
         raise UsageError(f"what torch {one_line(text, 40)} allocates is not known here: {known}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inspector.errors import one_line
-from inspector.records.fit import Search, Verdict
+from inspector.records.fit import Fit, Search, Verdict
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
@@ -31,12 +31,38 @@ def build_fit_row(verdicts: Sequence[Verdict]) -> Row:
     fitting = [one_line(verdict.gpu) for verdict in verdicts if verdict.fits]
     others = [one_line(verdict.gpu) for verdict in verdicts if not verdict.fits]
     if len(verdicts) == 1:
-        size = format_bytes(abs(verdicts[0].headroom_bytes))
-        words = f"{(fitting or others)[0]}: {f'yes, {size} to spare' if fitting else f'no, {size} are missing'}"
+        words = f"{one_line(verdicts[0].gpu)}: {_describe_verdict(verdicts[0])}"
     else:
         words = ", ".join(fitting) or "none of these"
         words += f"; not {', '.join(others)}" if others else ""
     return row(("", "fits", "", "", words), tone=Tone.KEY)
+
+
+def _describe_verdict(verdict: Verdict) -> str:
+    """Say whether a step fits a card, and by how much."""
+    if verdict.headroom_bytes is None:
+        return f"{verdict.outcome.value}: {verdict.reason}{_describe_cards(verdict)}"
+    size = format_bytes(abs(verdict.headroom_bytes))
+    if verdict.outcome is Fit.NO:
+        return f"no, {size} are missing{_describe_cards(verdict)}"
+    unknown = ", ".join(f"{item.what} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
+    tight = f", less than what is not known ({unknown})" if verdict.outcome is Fit.TIGHT else ""
+    return f"{verdict.outcome.value}, {size} to spare{tight}{_describe_cards(verdict)}"
+
+
+def _describe_cards(verdict: Verdict) -> str:
+    """Say what several cards have to hold at least, nothing where there is one."""
+    cards = verdict.cards
+    if cards is None:
+        return ""
+    shares = {"zero1": "its optimizer state", "zero2": "its optimizer state and gradients"}.get(
+        cards.sharding or "", "all of it"
+    )
+    least = "no number of cards is" if cards.least_count is None else f"at least {cards.least_count} of these cards are"
+    return (
+        f" (on one card alone; the state is {format_bytes(cards.state_bytes)}, and with {shares} in shares {least} "
+        "enough for it, before any activation)"
+    )
 
 
 def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
@@ -114,11 +140,11 @@ def _build_row(verdict: Verdict) -> Row:
     """Return the row of a GPU: its usable bytes and its headroom, below zero what is missing at least."""
     cells = (
         verdict.gpu,
-        "yes" if verdict.fits else "no",
+        verdict.outcome.value,
         format_count(verdict.usable_bytes),
         format_bytes(verdict.usable_bytes),
-        format_count(verdict.headroom_bytes, signed=True),
-        format_bytes(verdict.headroom_bytes, signed=True),
+        "–" if verdict.headroom_bytes is None else format_count(verdict.headroom_bytes, signed=True),
+        "–" if verdict.headroom_bytes is None else format_bytes(verdict.headroom_bytes, signed=True),
     )
     return row(cells, tone=Tone.KEY if verdict.fits else Tone.PLAIN)
 
@@ -143,7 +169,7 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
     blocks: list[Table | Paragraph] = []
     for verdict in verdicts:
         if verdict.advice:
-            still = "still " if verdict.fits else ""
+            still = "still " if verdict.outcome is Fit.YES else ""
             columns = (
                 column("total", Kind.NUMBER),
                 column("", Kind.NUMBER, quiet=True),
@@ -154,10 +180,10 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
                 for advice in verdict.advice
             )
             blocks.append(Table(columns=columns, rows=rows))
-        elif verdict.advice is not None and verdict.fits:
+        elif verdict.advice is not None and verdict.outcome is Fit.YES:
             blocks.append(paragraph(f"Nothing of what was tried could be turned up on the {verdict.gpu}.", Tone.QUIET))
     if any(verdict.advice for verdict in verdicts):
         blocks.append(paragraph(TOTAL, Tone.QUIET))
-    if any(verdict.fits and verdict.advice for verdict in verdicts):
+    if any(verdict.outcome is Fit.YES and verdict.advice for verdict in verdicts):
         blocks.append(paragraph(TURNED_UP, Tone.QUIET))
     return blocks

@@ -293,9 +293,8 @@ def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreT
 def _read_source(request: Request, files: SourceFiles) -> _Subject:
     """Read the configuration that a source delivered."""
     if files.adapter_config is not None and request.peft is not None:
-        raise UsageError(
-            f"{files.adapter_id} is an adapter already: name its base model {files.id} to put another adapter on it."
-        )
+        base = "the config.json in it alone" if files.id == files.adapter_id else f"its base model {files.id}"
+        raise UsageError(f"{files.adapter_id} is an adapter already: name {base} to put another adapter on it.")
     config, notices = read_configuration(files, trust_remote_code=request.trust_remote_code)
     model_class, class_notices = choose_class(
         config, files, request.model_class, trust_remote_code=request.trust_remote_code

@@ -21,8 +21,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from inspector.checks import describe_value
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
-from inspector.model.adapter.attach import attach_adapter, describe_adapter
+from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
+from inspector.model.adapter.describe import describe_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
 from inspector.model.census import BaseCount, assign_roles, count_base, count_in_float, take_census
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint

@@ -40,8 +40,9 @@ Progress = Callable[[str], None]
 def ask_hub(name: str, revision: str | None, progress: Progress, wanted: Sequence[str] = EITHER_FILE) -> SourceFiles:
     """Return what the Hub has for `name`; of an adapter, only `adapter_config` and `adapter_id` are filled.
 
-    The first of the `wanted` files that is there says what it is. Raises HubError where another source may still help, ModelUnavailableError when the repository holds no
-    configuration or the cache cannot be written, UnsupportedModelError when the file is malformed.
+    The first of the `wanted` files that is there says what it is. Raises HubError where another source may still help,
+    ModelUnavailableError when the repository holds none of them or the cache cannot be written, UnsupportedModelError
+    when the file is malformed.
     """
     with silence_client(), translate_errors():
         repository = describe_repository(name, revision)

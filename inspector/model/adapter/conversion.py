@@ -52,12 +52,15 @@ def describe_conversion(model: PeftModel, asked: PeftConfig) -> Iterator[Notice]
     if getattr(asked, "target_modules", None) == "all-linear":
         return
     ranks = getattr(model.active_peft_config, "rank_pattern", None) or {}
+    hit = [path for path, _ in find_adapted_layers(model)]
     parts = []
     for parameter in dict.fromkeys(converted.values()):
+        if not any(ends_with(path, parameter) for path in hit):
+            continue
         names = " and ".join(quoted(name) for name in converted if converted[name] == parameter)
         rank = ranks.get(rf".*\.{re.escape(parameter)}")
         parts.append(f"{names} as the parameter {parameter}{f' with rank {rank}' if rank else ''}")
-    if any(name != parameter for name, parameter in converted.items()):
+    if parts and any(name != parameter for name, parameter in converted.items()):
         message = (
             f"PEFT adapts {', '.join(parts)}: these are names of modules in transformers 4, where transformers 5 has "
             "parameters of all experts together."

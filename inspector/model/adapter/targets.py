@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
 from inspector.model.adapter.config import list_names, name_method
+from inspector.model.adapter.conversion import find_conversion
 from inspector.model.adapter.patterns import find_whole_matches
 from inspector.model.adapter.peft_names import ends_with, list_base_modules
 from inspector.names import near_names
@@ -44,7 +45,7 @@ def explain_name(model: nn.Module, config: PeftConfig, name: str) -> str:
     takes_parameters = hasattr(config, "target_parameters")
     parameters = [path for path, _ in _list_parameters(modules)]
     if name in list_names(config, "target_parameters"):
-        near = near_names(name, [*map(_shorten, parameters), *list_leaves(parameters)])
+        near = near_names(name, (".".join(path.split(".")[-(name.count(".") + 1) :]) for path in parameters))
         return f"Did you mean {quoted(near[0])}?" if near else ""
     path = next((path for path in parameters if ends_with(path, name)), None)
     if path is not None:
@@ -55,9 +56,12 @@ def explain_name(model: nn.Module, config: PeftConfig, name: str) -> str:
         return (
             f"The names in a list are ends of paths, not patterns: write target_modules={quoted(name)} as one string."
         )
-    near = near_names(name.rpartition(".")[2], list_linear_leaves(model)) or near_names(
-        name.rpartition(".")[2], list_leaves(modules)
-    )
+    parameter = find_conversion(model, name) if name_method(config) == "LORA" else None
+    if parameter is not None:
+        return f"PEFT takes it for the parameter {parameter} of experts, which this model does not have."
+    leaf = name.rpartition(".")[2]
+    near = near_names(leaf, set(list_linear_leaves(model)) - {leaf})
+    near = near or near_names(leaf, set(list_leaves(modules)) - {leaf})
     return f"Did you mean {quoted(near[0])}?" if near else ""
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 
-from inspector.errors import ModelUnavailableError, UnsupportedModelError, quoted
+from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint
 from inspector.records.notice import Notice
 from inspector.records.source import ServedFrom, SourceFiles
@@ -176,8 +176,8 @@ def _add_notice(files: SourceFiles, code: str, message: str) -> SourceFiles:
 def _spell_way_out(adapter: SourceFiles) -> str:
     """Return the command that puts an adapter on a base that the user names."""
     if adapter.served_from is ServedFrom.LOCAL:
-        return f"inspect BASE --peft {quoted(adapter.adapter_id)}"
-    return f"inspect BASE --peft FILE, where FILE is {local.ADAPTER_FILE} downloaded from there"
+        return f'inspect BASE `peft="{one_line(adapter.adapter_id)}"`'
+    return f'inspect BASE `peft="FILE"`, where FILE is {local.ADAPTER_FILE} downloaded from there'
 
 
 def _explain_ignored_revision(name: str, revision: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from inspector.cli.option_names import name_options
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError
 from inspector.records.source import ServedFrom
 from inspector.source.locate import locate
@@ -106,8 +107,9 @@ def test_a_base_that_cannot_be_had_is_refused_with_the_way_to_name_another(
     (tmp_path / "adapter_config.json").write_bytes(adapter(base))
     hub.host("org/adapter", {"adapter_config.json": adapter(base)})
     kind = ModelUnavailableError if base else UnsupportedModelError
-    assert f"inspect BASE --peft '{tmp_path}'." in error_of(str(tmp_path), kind)
-    assert "inspect BASE --peft FILE, where FILE is adapter_config.json downloaded" in error_of("org/adapter", kind)
+    local, remote = (name_options(error_of(name, kind)) for name in (str(tmp_path), "org/adapter"))
+    assert f"inspect BASE --peft {tmp_path}." in local
+    assert "inspect BASE --peft FILE, where FILE is adapter_config.json downloaded" in remote
 
 
 def test_the_revision_of_the_base_is_the_one_the_adapter_names(hub: LoopbackHub) -> None:

@@ -68,7 +68,7 @@ def inspect_adapter(model: Any, fields: dict[str, Any]) -> tuple[Outcome, dict[s
 
 def attach_for_real(config: transformers.PretrainedConfig, fields: dict[str, Any], folder: Path) -> Outcome:
     """Put an adapter on random weights with PEFT itself, and save it into `folder`; raises what PEFT raises."""
-    (name,) = config.architectures or ()
+    name = (config.architectures or [""])[0]
     fields = {"task_type": "CAUSAL_LM" if name.endswith("ForCausalLM") else None, **fields}
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(fields.pop("peft_type"))]
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

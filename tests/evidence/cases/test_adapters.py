@@ -62,12 +62,13 @@ CONVERTED = (
 
 def experts_model(model_type: str) -> transformers.PretrainedConfig:
     """Return a small configuration of a model with experts."""
-    kind = type(AutoConfig.for_model(model_type))
+    kind: Any = type(AutoConfig.for_model(model_type))
     known = kind()
     config = kind(**{name: value for name, value in SIZES.items() if hasattr(known, name)}, dtype="float32")
-    found = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None) or MODEL_MAPPING.get(kind, None)
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None) or MODEL_MAPPING.get(kind, None)
     config.architectures = [found.__name__]
-    return config
+    small: transformers.PretrainedConfig = config
+    return small
 
 
 @pytest.mark.parametrize("model_type", CONVERTED)
@@ -118,9 +119,20 @@ def test_layers_that_lose_their_adapter_to_experts_of_the_same_name_are_named(tm
     assert counted == attach_for_real(config, fields, tmp_path)
     (message,) = said["converted-left-out"]
     assert "model.layers.0.mlp.gate_proj" in message
-    assert "model.layers.1.mlp.shared_experts.down_proj (6 modules)" in message.replace(", model", "; model")
+    assert "model.layers.1.mlp.shared_experts.down_proj (6 modules)" in message
     reached = {**fields, "target_parameters": ["layers.0.mlp.gate_proj.weight", "shared_experts.gate_proj.weight"]}
     assert "gate_proj," not in inspect_adapter(config, reached)[1]["converted-left-out"][0].partition(" get no")[0]
+    everything = inspect_adapter(config, {**fields, "target_modules": "all-linear"})[1]
+    assert "reaches them, as 'model.layers.0.mlp.gate_proj.weight'" in everything["linear-left-out"][0]
+
+
+def test_a_name_of_experts_in_a_model_without_any_is_no_typo_of_itself() -> None:
+    """Beam has none at these sizes, and PEFT takes the names of its linear layers for them all the same."""
+    config = experts_model("beam")
+    fields = {"peft_type": "LORA", "r": 4, "target_modules": ["o_proj", "gate_proj", "up_proj"]}
+    _, said = inspect_adapter(config, fields)
+    assert all("Did you mean" not in message for messages in said.values() for message in messages)
+    assert "for the parameter gate_up_proj of experts, which this model does not have" in said["target-unmatched"][0]
 
 
 def test_a_pattern_that_peft_takes_for_names_says_what_else_it_reaches(tmp_path: Path) -> None:
@@ -136,7 +148,8 @@ def test_a_pattern_that_peft_takes_for_names_says_what_else_it_reaches(tmp_path:
 
 def test_boft_is_counted_with_the_butterfly_factors_that_were_asked_for() -> None:
     """Butterfly-oft #2: DeBERTa-v3-base, blocks of 8 with 2 factors; 1,410,048 by hand, and a head of 1,538."""
-    config = transformers.DebertaV2Config(
+    kind: Any = transformers.DebertaV2Config
+    config = kind(
         architectures=["DebertaV2ForSequenceClassification"],
         vocab_size=128_100,
         hidden_size=768,

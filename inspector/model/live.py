@@ -13,7 +13,8 @@ from torch.nn.parameter import is_lazy
 from transformers import PreTrainedModel
 
 from inspector.errors import UsageError, one_line
-from inspector.model.adapter.attach import describe_adapter, detach_adapter
+from inspector.model.adapter.attach import detach_adapter
+from inspector.model.adapter.describe import describe_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
 from inspector.model.census import count_base, count_bytes_by_dtype, count_in_float, count_trained_tensors, take_census
 from inspector.records.model import Counted, ModelFacts

@@ -189,7 +189,7 @@ def _find_shared_facts(run: ResolvedRun, candidates: Sequence[_Candidate]) -> Fa
             shared = workload.resolve(built.model, run.recipe)
         except NotTraceableError:
             return run.recipe, tuple(counted.notices)
-        return shared, (*counted.notices, *workload.describe(built.model, run.recipe, shared).notices)
+        return shared, (*counted.notices, *workload.describe(built.model, run.recipe, shared, run.platform).notices)
 
 
 def _find_adapter_name(run: ResolvedRun) -> str:

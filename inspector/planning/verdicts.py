@@ -83,7 +83,7 @@ def find_outcome(
     facts: RunFacts | None = None
     try:
         recipe = load_workload(run.workload).resolve(built.model, run.recipe)
-        facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe)
+        facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe, run.platform)
         prediction = predictor.predict(run)
     except NotTraceableError as error:
         _refuse_silence(selection, str(error))

@@ -1,42 +1,71 @@
 """The verdicts as a section: on which GPUs the traced step runs, with what to spare, and what was assumed.
 
-The row of the first screen names what fits and what does not; for a single GPU it says by how much.
+What the first screen says of a verdict is here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
 from inspector.records.fit import Search, Verdict
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
-__all__ = ["build_fit_row", "build_fit_section", "build_search_section"]
+__all__ = [
+    "OUTCOMES",
+    "build_fit_section",
+    "build_search_section",
+    "describe_outcome",
+    "describe_remedies",
+    "describe_search",
+    "name_outcome",
+]
 
 USABLE = (
-    "Usable is the memory that torch reports less the CUDA context. Headroom is what stays unreserved of it; below "
-    "zero, what is missing at least. A step fits when the allocator has room for all requests, cached blocks released."
+    "Usable = the memory that torch reports − the CUDA context. Headroom = usable − peak reserved; below zero, at "
+    "least so much is missing. A step fits when the allocator finds room for every request, once it has given back "
+    "what it caches."
 )
 
-TOTAL = "Total is peak reserved and the CUDA context: what nvidia-smi would show."
+TOTAL = "Total = peak reserved + the CUDA context: what nvidia-smi would show."
 
 TURNED_UP = (
     "Each of these was traced alone. Sizes were doubled once: --fit batch-size, seq-len or rank finds the largest."
 )
+# The verdicts in a word, the best first.
+OUTCOMES = ("yes", "tight", "no")
+# What people call the quantities of --fit.
+_QUANTITIES = {"batch-size": "batch size", "seq-len": "sequence length", "rank": "rank"}
 
 
-def build_fit_row(verdicts: Sequence[Verdict]) -> Row:
-    """Return the row of the first screen: the GPUs that fit and those that do not; for one GPU by how much."""
-    fitting = [one_line(verdict.gpu) for verdict in verdicts if verdict.fits]
-    others = [one_line(verdict.gpu) for verdict in verdicts if not verdict.fits]
-    if len(verdicts) == 1:
-        size = format_bytes(abs(verdicts[0].headroom_bytes))
-        words = f"{(fitting or others)[0]}: {f'yes, {size} to spare' if fitting else f'no, {size} are missing'}"
-    else:
-        words = ", ".join(fitting) or "none of these"
-        words += f"; not {', '.join(others)}" if others else ""
-    return row(("", "fits", "", "", words), tone=Tone.KEY)
+def name_outcome(verdict: Verdict) -> str:
+    """Return the verdict in one word."""
+    return "yes" if verdict.fits else "no"
+
+
+def describe_outcome(verdict: Verdict) -> str:
+    """Return the verdict in a few words: what is left, or what is missing at least, of how much."""
+    size = format_bytes(abs(verdict.headroom_bytes))
+    by = f"{size} to spare" if verdict.fits else f"{size} are missing"
+    return f"{name_outcome(verdict)}, {by} of {format_bytes(verdict.usable_bytes)} usable"
+
+
+def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
+    """Yield the first changes with which the step fits; where it does, in one sentence what could be larger."""
+    advice = verdict.advice or ()
+    most += len(advice) == most + 1  # a line that says so would be as long
+    if verdict.fits:
+        larger = ", ".join(f"{item.change} ({format_bytes(item.total_bytes)})" for item in advice[:most])
+        if larger:
+            yield f"still fits with one of {larger}" if len(advice[:most]) > 1 else f"still fits with {larger}"
+        return
+    if verdict.advice is not None and not advice:
+        yield "nothing that was tried makes it fit"
+    for item in advice[:most]:
+        yield f"fits with {item.change}: {format_bytes(item.total_bytes)} total"
+    if len(advice) > most:
+        yield f"and {len(advice) - most} more: --show fit"
 
 
 def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
@@ -49,7 +78,7 @@ def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
         column("headroom", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
     )
-    views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 2, 4),), ((0, 1, 4), (0, 2, 3)))
+    views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 3, 5),), ((0, 1, 5), (0, 3)))
     table = Table(columns=columns, rows=tuple(map(_build_row, verdicts)), views=views)
     traced = (
         f"The step above is traced for {one_line(platform)}; each verdict comes from a trace of its card's own kernels."
@@ -68,7 +97,7 @@ def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
 def build_search_section(search: Search) -> Section:
     """Return the largest value that fits, and every value that was traced on the way."""
     columns = (
-        column(search.quantity, Kind.NUMBER),
+        column(_QUANTITIES.get(search.quantity, search.quantity), Kind.NUMBER),
         column("fits", Kind.LABEL),
         column("total", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
@@ -85,36 +114,33 @@ def build_search_section(search: Search) -> Section:
         )
         for tried in search.tried
     )
-    words = (
-        f"{_describe_search(search)} Total is what nvidia-smi would show. The report is of the step with that value."
-    )
-    return Section(
-        title=f"Largest {search.quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words))
-    )
+    quantity = _QUANTITIES.get(search.quantity, search.quantity)
+    traces = f"{search.traces} {'trace' if search.traces == 1 else 'traces'}"
+    words = f"{one_line(search.gpu)}: {describe_search(search)}; found in {traces}. {TOTAL}"
+    if search.value is not None:
+        words += " The report is of the step with that value."
+    return Section(title=f"Largest {quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words)))
 
 
-def _describe_search(search: Search) -> str:
-    """Say in a sentence or two what a search found."""
-    gpu, traces = one_line(search.gpu), f"found in {search.traces} {'trace' if search.traces == 1 else 'traces'}"
+def describe_search(search: Search, *, brief: bool = False) -> str:
+    """Return in a few words what a search found; `brief` leaves out how sure that is."""
+    quantity = _QUANTITIES.get(search.quantity, search.quantity)
     if search.value is None:
         least = search.tried[0]
-        return (
-            f"Nothing fits the {gpu}: {search.quantity} {format_count(least.value)}, the smallest tried, takes "
-            f"{format_bytes(least.total_bytes)}."
-        )
-    value = f"{search.quantity} {format_count(search.value)} fits the {gpu}"
+        size = format_bytes(least.total_bytes)
+        return f"no {quantity} fits: {format_count(least.value)}, the smallest tried, takes {size}"
+    found = f"{quantity} {format_count(search.value)} fits"
     if search.fails is None:
-        return f"{value}, and so does all below; no larger one can run. {traces.capitalize()}."
-    if search.fails == search.value + 1:
-        return f"{value}, {format_count(search.fails)} does not; {traces}."
-    return f"{value}, {format_count(search.fails)} does not; what lies between was not tried: {traces}, the most."
+        return f"{found}, and no larger one can run"
+    between = "" if brief or search.fails == search.value + 1 else "; what lies between was not tried"
+    return f"{found}, {format_count(search.fails)} does not{between}"
 
 
 def _build_row(verdict: Verdict) -> Row:
     """Return the row of a GPU: its usable bytes and its headroom, below zero what is missing at least."""
     cells = (
         verdict.gpu,
-        "yes" if verdict.fits else "no",
+        name_outcome(verdict),
         format_count(verdict.usable_bytes),
         format_bytes(verdict.usable_bytes),
         format_count(verdict.headroom_bytes, signed=True),
@@ -155,7 +181,7 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
             )
             blocks.append(Table(columns=columns, rows=rows))
         elif verdict.advice is not None and verdict.fits:
-            blocks.append(paragraph(f"Nothing of what was tried could be turned up on the {verdict.gpu}.", Tone.QUIET))
+            blocks.append(paragraph(f"On the {verdict.gpu} nothing larger that was tried fits.", Tone.QUIET))
     if any(verdict.advice for verdict in verdicts):
         blocks.append(paragraph(TOTAL, Tone.QUIET))
     if any(verdict.fits and verdict.advice for verdict in verdicts):

@@ -53,7 +53,8 @@ def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: 
     if not 2 <= len(reports) <= MOST_RECIPES:
         raise UsageError(f"{len(reports)} recipes cannot be compared: give 2 to {MOST_RECIPES}.")
     recipes = [
-        Compared(letter=letter, name=name) for letter, (name, _) in zip(string.ascii_uppercase, reports, strict=False)
+        Compared(letter=letter, name=name, fit=dict(_list_verdicts(report)))
+        for letter, (name, report) in zip(string.ascii_uppercase, reports, strict=False)
     ]
     for name, report in reports:
         if report.get("schema") != SCHEMA:
@@ -120,6 +121,16 @@ def _list_settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
     for gpu, verdict in _list_members(report, "fit", "gpu"):
         if isinstance(verdict.get("fits"), bool):
             yield f"fit.{gpu}.fits", verdict["fits"]
+
+
+def _list_verdicts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the verdict of each GPU of a report in a word."""
+    for gpu, verdict in _list_members(report, "fit", "gpu"):
+        outcome, fits = verdict.get("outcome"), verdict.get("fits")
+        if outcome in ("yes", "tight", "no"):
+            yield gpu, outcome
+        elif isinstance(fits, bool):
+            yield gpu, "yes" if fits else "no"
 
 
 def _list_figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

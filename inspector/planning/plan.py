@@ -133,7 +133,8 @@ def build_plan(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
         usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes),
-        recipe=f"batch {recipe.batch_size:,}{'' if recipe.seq_len is None else f' × {recipe.seq_len:,} tokens'}, "
+        recipe=f"batch size {recipe.batch_size:,}"
+        f"{'' if recipe.seq_len is None else f', sequence length {recipe.seq_len:,}'}, "
         f"mixed precision {recipe.mixed_precision}, attention {recipe.attention or 'of the model'}, loop {recipe.loop}",
         adapter=_find_adapter_name(run),
         quantities=tuple(quantities),

@@ -101,12 +101,12 @@ def _inspect(job: Job, shown: Collection[str]) -> int:
     with show_progress(shown=job.progress, color=job.color) as progress:
         report = run(job.request, progress)
     with open_output(job.output) as stream:
-        _render(report, shown, job.format, stream, color=job.color)
+        _render(report, job.format, stream, shown=shown, color=job.color)
     named = bool(job.request.gpus or job.request.gpu_memory)
     return choose_code_if_all_fit(verdict.fits for verdict in report.fit or ()) if named else ExitCode.DONE
 
 
-def _render(report: Report, shown: Collection[str], format_: str, stream: TextIO, *, color: bool) -> None:
+def _render(report: Report, format_: str, stream: TextIO, *, shown: Collection[str], color: bool) -> None:
     """Write the report in the format asked for; its warnings name options."""
     report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
     if format_ == "json":

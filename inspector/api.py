@@ -16,7 +16,7 @@ from typing import Any
 from inspector.checks import check_choice, describe_value, find_nearest_names
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.comparison import Comparison, SharedNotice
-from inspector.records.fit import Plan, Quantity
+from inspector.records.fit import VARIED_BY_A_PLAN, Plan, Quantity
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
@@ -29,12 +29,10 @@ __all__ = ["compare", "inspect", "measure", "plan"]
 
 # What a plan can search the largest value of.
 _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
-# What a plan varies itself, as it stands before any change.
-_VARIED_BY_A_PLAN = ("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant")
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 _OF_A_COMPARED_RECIPE = (
-    *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "revision", "dtype", "quantization"),
-    *("double_quant", "model_class", "trust_remote_code", "offline", "count_only", "workload", "torch"),
+    *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "margin", "revision", "dtype"),
+    *("quantization", "double_quant", "model_class", "trust_remote_code", "offline", "count_only", "workload", "torch"),
 )
 
 
@@ -48,6 +46,7 @@ def inspect(
     torch: str | None = None,
     gpu: str | Sequence[str] | None = None,
     gpu_memory: str | int | Sequence[str | int] | None = None,
+    margin: str | int | None = None,
     fit: str | None = None,
     advice: bool = True,
     revision: str | None = None,
@@ -78,6 +77,8 @@ def inspect(
             ["4090", "H100"]. Each is judged by a trace of its own kernels, and the figures are those of the first.
             None: a few common ones, and the figures of an A100's kernels.
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit, "24GiB", or in bytes.
+        margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
+            of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
             of the step with it; `report.search` says how it was found.
         advice: whether to look for changes that make the step fit a named GPU, up to eight traces more, or, where it
@@ -105,6 +106,7 @@ def inspect(
         torch=torch,
         gpu=gpu,
         gpu_memory=gpu_memory,
+        margin=margin,
         fit=fit,
         advice=advice,
         revision=revision,
@@ -126,6 +128,7 @@ def plan(
     *,
     gpu: str | Sequence[str] | None = None,
     gpu_memory: str | int | Sequence[str | int] | None = None,
+    margin: str | int | None = None,
     fit: str | Sequence[str] | None = ("batch-size", "seq-len"),
     peft: Any = None,
     recipe: Any = None,
@@ -154,6 +157,7 @@ def plan(
         torch=torch,
         gpu=gpu,
         gpu_memory=gpu_memory,
+        margin=margin,
         advice=False,
         revision=revision,
         dtype=dtype,
@@ -165,7 +169,7 @@ def plan(
         depth=0,
     )
     defaults = Recipe()
-    as_planned = {name: getattr(defaults, name) for name in _VARIED_BY_A_PLAN}
+    as_planned = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
     request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **as_planned))
     quantities = _read_quantities(fit)
     result: Plan = run_isolated("inspector.pipeline:plan", request, quantities)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.hardware.selection import select_gpus
-from inspector.records.fit import Plan
+from inspector.records.fit import Fit, Plan
 from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
@@ -61,16 +61,16 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
 
 def compare(
     recipes: Sequence[tuple[str, Request | Mapping[str, Any]]], progress: Progress = lambda _stage: None
-) -> tuple[Comparison, bool]:
+) -> tuple[Comparison, tuple[Fit, ...]]:
     """Return what differs between recipes, each given with its name as a request or as the JSON of a report.
 
-    Second is whether one of them fits all GPUs that were named, or none was. Raises what the inspection of one raises,
-    with its name in front.
+    Second is the worst outcome of each request that named GPUs. Raises what the inspection of one raises, with its name
+    in front.
     """
     from inspector.planning.compare import compare_reports, prefix_stages
 
     reports: list[tuple[str, Mapping[str, Any]]] = []
-    fits = []
+    outcomes = []
     with reserve_process():
         for name, recipe in recipes:
             if isinstance(recipe, Mapping):
@@ -82,8 +82,8 @@ def compare(
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
             if recipe.gpus or recipe.gpu_memory:
-                fits.append(all(verdict.fits for verdict in report.fit or ()))
-    return compare_reports(reports, find_versions()), not fits or any(fits)
+                outcomes.append(max((verdict.outcome for verdict in report.fit or ()), key=tuple(Fit).index))
+    return compare_reports(reports, find_versions()), tuple(outcomes)
 
 
 def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
@@ -113,7 +113,7 @@ def _run(request: Request, progress: Progress) -> Report:
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
     from inspector.model.build import count_model
-    from inspector.planning.verdicts import Outcome, find_outcome, find_static, search_largest
+    from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
     from inspector.predict import Predictor
 
     predictor = Predictor(files)
@@ -125,9 +125,9 @@ def _run(request: Request, progress: Progress) -> Report:
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
-        outcome = find_outcome(resolved, built, selection, predictor, progress)
-        if resolved.workload.trains:
-            static, textbook = find_static(counted, outcome.rules)
+        static = find_static(resolved, counted) if resolved.workload.trains else None
+        outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
+        textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint
     versions = find_versions()
     return Report(

@@ -18,13 +18,15 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
+from inspector.memory.margin import HASH_SEED, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
 from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
+from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
-from inspector.records.fit import Verdict
+from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
@@ -49,15 +51,24 @@ class Prediction:
     """A run that was traced: what it takes, and what that means for GPUs.
 
     `recipe` is the recipe as it runs on the model. `template` is what happens whatever the sizes, `sizes` are those of
-    its blocks. All figures are bytes.
+    its blocks; `uncertainty` is what the run's card may lack of the memory that a verdict counts on. All figures are
+    bytes.
     """
 
-    def __init__(self, run: ResolvedRun, recipe: Recipe, template: TapeTemplate, sizes: Sizes) -> None:
+    def __init__(
+        self,
+        run: ResolvedRun,
+        recipe: Recipe,
+        template: TapeTemplate,
+        sizes: Sizes,
+        uncertainty: Sequence[Uncertainty] = (),
+    ) -> None:
         self.run = run
         self.recipe = recipe
         self.template = template
         self.sizes = sizes
         self.overhead = find_overhead(run.gpu)
+        self.uncertainty = uncertainty
         self.replays = self.replay(template, sizes)
 
     def replay(self, template: TapeTemplate, sizes: Sizes) -> Replays:
@@ -92,7 +103,7 @@ class Prediction:
         """Return what the allocator has on the run's card, where cached blocks have to be given back for it to fit."""
         if self.run.gpu is None:
             return None
-        usable = find_usable_bytes(self.run.gpu, self.overhead.bytes)
+        usable = _find_usable_bytes(self.run, self.run.margin_bytes or 0)
         is_changed = self.replays.unlimited.peak_reserved_bytes > usable
         return usable if is_changed and self.replays.run_under(usable) else None
 
@@ -104,7 +115,13 @@ class Prediction:
     def judge(self) -> Verdict:
         """Decide whether the run fits its card."""
         assert self.run.gpu is not None, "a verdict is of a card"
-        return judge_fit(self.run.gpu, self.replays, self.run.platform)
+        return judge_fit(
+            self.run.gpu,
+            self.replays,
+            self.run.platform,
+            margin_bytes=self.run.margin_bytes,
+            uncertainty=self.uncertainty,
+        )
 
 
 class Predictor:
@@ -148,8 +165,26 @@ class Predictor:
         """
         key = _make_run_key(run)
         if key not in self._predictions:
-            self._predictions[key] = Prediction(run, *(self._resize(run) or self._trace_to_end(run)))
+            traced = self._resize(run) or self._trace_to_end(run)
+            self._predictions[key] = Prediction(run, *traced, self._list_uncertainties(run))
         return self._predictions[key]
+
+    def find_margin_bytes(self, run: ResolvedRun) -> int:
+        """Return how much of a run's card stays free where it fits for sure: what was asked for, or is not known."""
+        unknown = sum(item.bytes for item in self._list_uncertainties(run))
+        return unknown if run.margin_bytes is None else run.margin_bytes
+
+    def find_safe_bytes(self, run: ResolvedRun) -> int:
+        """Return what the allocator has on a run's card for sure: where searches and plans stop."""
+        return _find_usable_bytes(run, self.find_margin_bytes(run))
+
+    def _list_uncertainties(self, run: ResolvedRun) -> tuple[Uncertainty, ...]:
+        """Return what a run's card may lack of its usable memory, nothing where a margin was asked for."""
+        if run.gpu is None or run.margin_bytes is not None:
+            return ()
+        base = base_model(self._build_shallow(run.request, 0)[0].model)
+        by_seed = (HASH_SEED,) if find_hash_ordered_layer_types(base) else ()
+        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""
@@ -255,12 +290,18 @@ class Predictor:
         return self._models[key]
 
 
+def _find_usable_bytes(run: ResolvedRun, margin_bytes: int) -> int:
+    """Return what the allocator has on a run's card, so much left free."""
+    assert run.gpu is not None, "a limit is a card's"
+    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, margin_bytes)
+
+
 # --- what runs are equal by -------------------------------------------------------------------------------------------
 
 
 def _make_run_key(run: ResolvedRun) -> _Key:
     """Return what two runs of one inspection are equal by."""
-    return _make_trace_key(run), freeze(run.allocator), freeze(run.gpu)
+    return _make_trace_key(run), freeze(run.allocator), freeze(run.gpu), run.margin_bytes
 
 
 def _make_trace_key(run: ResolvedRun, **changes: Any) -> _Key:

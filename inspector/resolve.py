@@ -12,16 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inspector.errors import UsageError
+from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
-from inspector.records.request import Request
+from inspector.records.request import Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.workloads.registry import find_workload
 
-__all__ = ["ALLOCATOR_VARIABLE", "ResolvedRun", "find_allocator_settings", "resolve_run", "settle_recipe"]
+__all__ = [
+    "ALLOCATOR_VARIABLE",
+    "ResolvedRun",
+    "find_allocator_settings",
+    "is_packed",
+    "resolve_run",
+    "settle_recipe",
+]
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
@@ -32,9 +41,9 @@ _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 class ResolvedRun:
     """What is to be predicted: a model with its adapter, a workload and its recipe, on a platform under an allocator.
 
-    `request` names the model and the forms of its weights, and its recipe is settled. `files` are what the source
-    delivered, None for a live object. `gpu` is the card that the prediction is for, None where none was named;
-    `platform` is that card's with the torch that was asked for.
+    `request` is what was asked for, with the allocator settings of the environment where it names none; `recipe` is its
+    recipe as it is settled. `files` are what the source delivered, None for a live object. `gpu` is the card that the
+    prediction is for, None where none was named; `platform` is that card's with the torch that was asked for.
     """
 
     request: Request
@@ -42,65 +51,107 @@ class ResolvedRun:
     workload: WorkloadInfo
     gpu: Gpu | None
     platform: Platform
-    allocator: AllocatorSettings
 
     @property
     def recipe(self) -> Recipe:
-        """Return the recipe as it was settled; what depends on the model is filled in when it runs."""
-        return self.request.recipe
+        """Return the recipe with everything filled in but what the workload decides by the model's class."""
+        recipe = settle_recipe(self.request.recipe, is_prepared=self.workload.trains and is_packed(self))
+        is_default = self.allocator == AllocatorSettings()
+        return dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf)
+
+    @property
+    def margin_bytes(self) -> int | None:
+        """Return how much of a card is to stay free, None for what is not known of it."""
+        return None if self.request.margin is None else parse_margin(self.request.margin)
+
+    @property
+    def allocator(self) -> AllocatorSettings:
+        """Return the settings of the caching allocator."""
+        return AllocatorSettings.parse(self.request.recipe.alloc_conf or "")
+
+    def list_defaults(self) -> tuple[str, ...]:
+        """Return the fields of the recipe that the workload reads and that were asked for as they are by default."""
+        asked, default = self.request.recipe, Recipe()
+        names = (field.name for field in dataclasses.fields(Recipe) if field.name in self.workload.recipe_fields)
+        return tuple(name for name in names if getattr(asked, name) == getattr(default, name))
 
     def with_gpu(self, gpu: Gpu) -> ResolvedRun:
         """Return the same run on another card."""
         return dataclasses.replace(self, gpu=gpu, platform=build_platform(gpu, self.platform.torch_version))
 
     def with_request(self, request: Request) -> ResolvedRun:
-        """Return the run of another request of the same inspection: another recipe, adapter or form of the weights.
-
-        The allocator stays that of this run.
-        """
-        recipe = dataclasses.replace(settle_recipe(request.recipe), alloc_conf=self.recipe.alloc_conf)
-        return dataclasses.replace(self, request=dataclasses.replace(request, recipe=recipe))
+        """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""
+        return dataclasses.replace(self, request=request)
 
 
 def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str]) -> ResolvedRun:
     """Return the run that a request asks for on a card; raise UsageError where none could be as it says."""
     workload = find_workload(request.workload)
     _refuse_what_is_not_read(request, workload)
-    allocator, recipe = find_allocator_settings(settle_recipe(request.recipe), environment)
+    recipe = request.recipe
+    if recipe.use_reentrant and recipe.gradient_checkpointing is False:
+        raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
+    recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
+    if request.margin is not None:
+        parse_margin(request.margin)
     return ResolvedRun(
         request=dataclasses.replace(request, recipe=recipe),
         workload=workload,
         gpu=gpu,
         platform=build_platform(gpu, torch_version),
-        allocator=allocator,
     )
 
 
-def settle_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe with the KV cache settled; raise UsageError where no step could run as it says."""
-    if recipe.use_reentrant and not recipe.gradient_checkpointing:
+def is_packed(run: ResolvedRun) -> bool:
+    """Tell whether bitsandbytes packs the base weights, as it was asked for or as the checkpoint declares it.
+
+    PEFT's preparation for training on packed weights is then part of the run.
+    """
+    if run.request.quantization is not None:
+        return run.request.quantization != Quantization.NONE
+    declared = None if run.files is None else run.files.config.get("quantization_config")
+    return isinstance(declared, Mapping) and find_format(declared) == "bitsandbytes"
+
+
+def settle_recipe(recipe: Recipe, *, is_prepared: bool = False) -> Recipe:
+    """Return the recipe with checkpointing and the KV cache settled; raise UsageError where no step could run so.
+
+    `is_prepared` says that PEFT's `prepare_model_for_kbit_training` runs before, with its defaults: it switches
+    checkpointing on with no keyword, which torch reads as reentrant (peft/utils/other.py; torch/utils/checkpoint.py,
+    `use_reentrant is None`). A Trainer that is not told to checkpoint leaves that as it is; one that is told to has its
+    own keywords, not reentrant (transformers/modeling_utils.py, `_activation_checkpointing_enable`).
+    """
+    checkpointing, reentrant = recipe.gradient_checkpointing, recipe.use_reentrant
+    if checkpointing is None:
+        checkpointing = is_prepared
+        reentrant = checkpointing if reentrant is None else reentrant
+    if reentrant and not checkpointing:
         raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
     # Trainer sets config.use_cache to TrainingArguments.use_cache, which is off; blocks that are computed again fill no
     # cache at all (transformers/utils/generic.py, merge_with_config_defaults).
-    return dataclasses.replace(recipe, use_cache=bool(recipe.use_cache) and not recipe.gradient_checkpointing)
+    return dataclasses.replace(
+        recipe,
+        gradient_checkpointing=checkpointing,
+        use_reentrant=bool(reentrant),
+        use_cache=bool(recipe.use_cache) and not checkpointing,
+    )
 
 
-def find_allocator_settings(recipe: Recipe, environment: Mapping[str, str]) -> tuple[AllocatorSettings, Recipe]:
-    """Return the settings of the caching allocator, and the recipe with their text where they are not torch's defaults.
+def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the settings of the caching allocator as text: those that were asked for, else the environment's.
 
-    The recipe's own text goes before the environment's, as torch reads it.
+    Raises UsageError, which names where they stand, for settings that torch does not have.
     """
-    source, text = "`alloc_conf`", recipe.alloc_conf
+    source, text = "`alloc_conf`", asked
     for variable in _VARIABLES:
         if text is None:
             source, text = variable, environment.get(variable)
     try:
-        settings = AllocatorSettings.parse(text or "")
+        AllocatorSettings.parse(text or "")
     except UsageError as error:
         raise UsageError(f"{source}: {error}; correct it.") from error
-    text = text if settings != AllocatorSettings() else None
-    return settings, dataclasses.replace(recipe, alloc_conf=text)
+    return text
 
 
 def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:

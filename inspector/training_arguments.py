@@ -75,7 +75,9 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
             given[name] = value
     if fields.get("max_grad_norm", 0) is None:  # Trainer clips where there is a norm above 0
         given["max_grad_norm"] = 0.0
-    keywords = _find_checkpointing_keywords(fields) if given.get("gradient_checkpointing") else {}
+    if not given.get("gradient_checkpointing"):  # then a Trainer leaves it as it finds it
+        given.pop("gradient_checkpointing", None)
+    keywords = _find_checkpointing_keywords(fields) if "gradient_checkpointing" in given else {}
     if _USE_REENTRANT in keywords:
         given["use_reentrant"] = keywords[_USE_REENTRANT]
     if fields.get("bf16") and fields.get("fp16"):

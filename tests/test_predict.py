@@ -104,6 +104,7 @@ def test_the_figures_of_a_step_that_fits_with_cached_blocks_given_back_are_those
     (verdict,) = report.fit
     assert verdict.fits
     assert report.training.limit_bytes == verdict.usable_bytes
+    assert verdict.headroom_bytes is not None
     assert report.training.peak_reserved_bytes == verdict.usable_bytes - verdict.headroom_bytes
     assert report.training.total_bytes <= verdict.memory_bytes
     assert "cached-blocks-released" in {notice.code for notice in report.warnings}

@@ -9,13 +9,24 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from inspector.cli.option_names import name_options
+from inspector.errors import one_line
+
 if TYPE_CHECKING:
     from inspector.render.document import Document
 
-__all__ = ["render_document", "show_progress"]
+__all__ = ["print_error", "render_document", "show_progress"]
 
 # In a file or a pipe the text is the one of a terminal of this width.
 _TEXT_WIDTH = 80
+_LONGEST_MESSAGE = 1000
+
+
+def print_error(message: str) -> None:
+    """Print one line on standard error, where there is one; settings in backticks become options."""
+    if sys.stderr is not None:
+        # Names of files and of the Hub may hold anything; terminals obey what they are sent.
+        print(f"inspect: {one_line(name_options(message), _LONGEST_MESSAGE)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
+from inspector.records.fit import Fit
+
 __all__ = ["ExitCode", "choose_code_if_all_fit", "choose_code_if_any_fits"]
 
 
@@ -19,7 +21,8 @@ class ExitCode(enum.IntEnum):
     DOES_NOT_FIT: the step does not fit a GPU that was named.
     WRONG_USAGE: a bad option, a bad value, a target that names no module.
     UNAVAILABLE: the model could not be had: not found, gated, no network, no config.
-    UNSUPPORTED: the model cannot be inspected: unknown architecture, remote code not trusted, malformed config.
+    UNSUPPORTED: the model cannot be inspected: unknown architecture, remote code not trusted, malformed config; or a
+    GPU was named and the run could not be traced, so that nothing says whether it fits.
     INTERNAL: a defect of the inspector itself, to be reported (EX_SOFTWARE of sysexits.h).
     INTERRUPTED: Ctrl-C (128 + SIGINT).
     """
@@ -33,11 +36,17 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
-def choose_code_if_all_fit(fits: Iterable[bool]) -> ExitCode:
-    """Return the code of an inspection: every GPU that was named has to do."""
-    return ExitCode.DONE if all(fits) else ExitCode.DOES_NOT_FIT
+def choose_code_if_all_fit(outcomes: Iterable[Fit]) -> ExitCode:
+    """Return the code of an inspection: every GPU that was named has to do, and silence is no yes."""
+    found = set(outcomes)
+    if Fit.NO in found:
+        return ExitCode.DOES_NOT_FIT
+    return ExitCode.UNSUPPORTED if Fit.UNKNOWN in found else ExitCode.DONE
 
 
-def choose_code_if_any_fits(fits: Iterable[bool | None]) -> ExitCode:
+def choose_code_if_any_fits(outcomes: Iterable[Fit | None]) -> ExitCode:
     """Return the code of a plan or a comparison: one candidate that fits is an answer."""
-    return ExitCode.DONE if any(fits) else ExitCode.DOES_NOT_FIT
+    found = set(outcomes)
+    if found & {Fit.YES, Fit.TIGHT}:
+        return ExitCode.DONE
+    return ExitCode.UNSUPPORTED if Fit.UNKNOWN in found else ExitCode.DOES_NOT_FIT

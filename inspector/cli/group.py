@@ -33,6 +33,16 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 SUBCOMMANDS: dict[str, click.Command] = {}
 
 
+# What launchers and other tools call it.
+_OF_SEVERAL_GPUS = frozenset(
+    (
+        *("--num-gpus", "--n-gpus", "--num-processes", "--num_processes", "--nproc-per-node", "--nproc_per_node"),
+        *("--world-size", "--nodes", "--nnodes", "--num-machines", "--tp", "--tensor-parallel", "--pp", "--ddp"),
+        *("--device-map", "--zero", "--zero-stage", "--use-fsdp", "--multi-gpu", "--data-parallel", "--dp"),
+    )
+)
+
+
 class WithSubcommands(click.Command):
     """A command with the subcommands beside it; each is told by the first word alone."""
 
@@ -68,6 +78,9 @@ def describe_click_error(error: click.ClickException, known: Sequence[click.Para
     """
     if isinstance(error, click.NoSuchOption) and any(error.option_name in parameter.opts for parameter in known):
         return f"{error.option_name} is an option of inspect MODEL and has no place here"
+    if isinstance(error, click.NoSuchOption) and error.option_name in _OF_SEVERAL_GPUS:
+        several = "several cards are --gpu 2x4090, or --gpus 2; what they share is --fsdp or --deepspeed zero3"
+        return f"{error.option_name} is no option: {several}"
     message = one_line(error.format_message(), length).rstrip(".")
     for type_, meant in (("integer range", "an integer"), ("float range", "a number")):
         message = message.replace(f" is not a valid {type_}", f" is not {meant}")

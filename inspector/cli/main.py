@@ -24,16 +24,14 @@ import click
 
 from inspector.cli.commands import compare, gpus, measure, plan  # noqa: F401  # each registers its command
 from inspector.cli.commands.inspect import command
+from inspector.cli.console import print_error
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import add_hint, describe_click_error, suggest_subcommand
-from inspector.cli.option_names import name_options
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import remove_partial_files
 from inspector.errors import InspectorError, ModelUnavailableError, one_line
 
 __all__ = ["command", "main"]
-
-_LONGEST_MESSAGE = 1000
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -103,9 +101,7 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     """Print one line on standard error, after the traceback with INSPECTOR_DEBUG=1, and exit."""
     if os.environ.get("INSPECTOR_DEBUG") == "1":
         traceback.print_exc()
-    if sys.stderr is not None:
-        # Names of files and of the Hub may hold anything; terminals obey what they are sent.
-        print(f"inspect: {one_line(name_options(message), _LONGEST_MESSAGE)}", file=sys.stderr)
+    print_error(message)
     sys.exit(exit_code)
 
 

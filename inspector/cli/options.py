@@ -201,11 +201,17 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Arguments of the optimizer, as transformers' optim_args: momentum=0.9 for sgd; foreach=False for one "
         "tensor after the other.",
     ),
-    click.Option(["--gradient-checkpointing"], is_flag=True, help="Compute blocks again in the backward pass."),
+    click.Option(
+        ["--gradient-checkpointing/--no-gradient-checkpointing"],
+        default=None,
+        help="Compute blocks again in the backward pass; default: with --quantization, where PEFT's "
+        "prepare_model_for_kbit_training switches it on.",
+    ),
     click.Option(
         ["--use-reentrant/--no-use-reentrant"],
-        default=False,
-        help="The key of gradient_checkpointing_kwargs; default: not reentrant, as in transformers.",
+        default=None,
+        help="The key of gradient_checkpointing_kwargs; default: as the library that switches it on has it, "
+        "transformers not reentrant, PEFT's preparation reentrant.",
     ),
     click.Option(
         ["--max-grad-norm"],
@@ -261,14 +267,34 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         multiple=True,
         metavar="NAME",
         shell_complete=_complete_gpu,
-        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each is judged by its "
-        "own kernels. Default: common cards. `inspect gpus` lists all.",
+        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each kind is judged by "
+        "its own kernels; 2x4090 is two cards. Default: common cards. `inspect gpus` lists all.",
     ),
     click.Option(
         ["--gpu-memory"],
         multiple=True,
         metavar="SIZE",
         help="The same for a GPU of this memory, as torch reports it, with a unit: 24GiB, 24GB or 24576MiB.",
+    ),
+    click.Option(
+        ["--gpus", "gpu_count"],
+        type=click.IntRange(1, 2**20),
+        default=1,
+        metavar="N",
+        help="How many of the named GPU one run has. Ranks are not traced yet: one card alone is judged, and how many "
+        "hold the state in shares is said.",
+    ),
+    click.Option(["--fsdp"], is_flag=True, help="The run keeps weights, gradients and optimizer state in shares."),
+    click.Option(
+        ["--deepspeed"],
+        type=click.Choice(("zero1", "zero2", "zero3")),
+        help="What DeepSpeed keeps in shares: optimizer state, gradients too, weights too.",
+    ),
+    click.Option(
+        ["--margin"],
+        metavar="SIZE",
+        help="How much of the GPU is to stay free, such as 1GiB, exit code 1 if not; default: a step that leaves less "
+        "than what is not known of the card is called tight, and searches leave as much.",
     ),
     click.Option(
         ["--fit"],
@@ -308,6 +334,8 @@ def build_job(
     modules_to_save: str | None,
     peft: str | None,
     gpus_: tuple[str, ...],
+    fsdp: bool,
+    deepspeed: str | None,
     as_json: bool,
     format_: str | None,
     output: str | None,
@@ -316,6 +344,8 @@ def build_job(
     **values: Any,
 ) -> Job:
     """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other."""
+    if fsdp and deepspeed is not None:
+        raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
     parse_optim_args(values["optimizer"], values["optim_args"])
     recipe = Recipe(**{name: value for name, value in values.items() if name in _OF_A_RECIPE})
     others = {name: value for name, value in values.items() if name not in _OF_A_RECIPE}
@@ -325,6 +355,7 @@ def build_job(
             peft=_read_adapter(lora, targets, modules_to_save, peft),
             recipe=recipe,
             gpus=gpus_,
+            sharding="fsdp" if fsdp else deepspeed,
             **others,
         ),
         format=choose_format(as_json, format_),

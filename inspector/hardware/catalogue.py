@@ -116,7 +116,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _list_gpus(content: Mapping[str, Any], threads: Mapping[str, int]) -> Iterator[Gpu]:
     """Yield the GPUs of one file; what a family has in common stands at its head."""
-    common = {"family": content["family"], "approximates": content.get("approximates")}
+    common = {name: value for name, value in content.items() if name != "gpu"}
     for entry in content["gpu"]:
         fields = {**common, **entry}
         capability = fields.pop("compute_capability", None)

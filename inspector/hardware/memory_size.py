@@ -13,7 +13,7 @@ from inspector.errors import UsageError, quoted
 from inspector.records.hardware import Gpu, MemoryFigure
 from inspector.units import format_bytes
 
-__all__ = ["build_stated_gpu", "parse_memory"]
+__all__ = ["build_stated_gpu", "parse_margin", "parse_memory"]
 
 _UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BY_FOLDED_NAME = {name.lower(): (name, size) for name, size in _UNITS.items()}
@@ -21,10 +21,29 @@ _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _LARGEST_BYTES = 2**50
 
 
-def parse_memory(text: str) -> int:
-    """Read `24GiB`, `23.5 GiB`, `24GB` or `24576MiB` as whole bytes, a fraction of a byte cut off."""
+def parse_memory(text: str, name: str = "gpu_memory") -> int:
+    """Read `24GiB`, `23.5 GiB`, `24GB` or `24576MiB` as whole bytes, a fraction of a byte cut off.
+
+    Raises UsageError, which names the setting `name`, for what is not a size above 0.
+    """
+    size = _parse_size(text, name)
+    _check_size(size, f"`{name}` {quoted(text, 40)}")
+    return size
+
+
+def parse_margin(size: str | int) -> int:
+    """Read how much memory is to stay free, as text with a unit or in bytes: 0 or more."""
+    if isinstance(size, str):
+        size = 0 if size.strip() == "0" else _parse_size(size, "margin")
+    if not 0 <= size <= _LARGEST_BYTES:
+        raise UsageError(f"`margin` is {describe_value(size)}; give 0 to 1024TiB, as in 1GiB.")
+    return size
+
+
+def _parse_size(text: str, name: str) -> int:
+    """Read a number and a unit as bytes."""
     match = _SIZE.fullmatch(text.strip())
-    what = f"`gpu_memory` {quoted(text, 40)}"
+    what = f"`{name}` {quoted(text, 40)}"
     if not match:
         raise UsageError(f"{what} is not a size; write a number and a unit, as in 24GiB.")
     number, unit = match.groups()
@@ -32,9 +51,7 @@ def parse_memory(text: str) -> int:
         raise UsageError(f"{what} has no unit; write {number}GiB, {number}GB or {number}MiB.")
     if unit.lower() not in _BY_FOLDED_NAME:
         raise UsageError(f"{what}: {unit} is not a unit; use GiB (2^30 bytes), GB (10^9) or MiB (2^20).")
-    size = int(Decimal(number) * _BY_FOLDED_NAME[unit.lower()][1])
-    _check_size(size, what)
-    return size
+    return int(Decimal(number) * _BY_FOLDED_NAME[unit.lower()][1])
 
 
 def _check_size(size: int, what: str) -> None:

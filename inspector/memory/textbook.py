@@ -1,8 +1,9 @@
 """The rules of thumb that everybody quotes, beside the exact figure, with each difference as a sentence.
 
 The rules for weights and optimizer assume half-precision weights and gradients (2 bytes an element each) and two
-float32 moments of Adam (8 bytes an element). The exact figure is that of `inspector.memory.static`; what the two
-disagree on is a dtype, or something that the rule does not count, and the differences add up to the last byte.
+float32 moments of Adam (8 bytes an element). The exact figure is that of `inspector.memory.static` with AdamW, whatever
+the recipe's optimizer is; what the two disagree on is a dtype, or something that the rule does not count, and the
+differences add up to the last byte.
 
 The rules for activations know a block's hidden size and number of heads, no more. Beside them stands what the traced
 forward pass leaves alive for the backward pass. They are not given for checkpointing, which they do not describe.
@@ -10,11 +11,11 @@ forward pass leaves alive for the backward pass. They are not given for checkpoi
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
 from inspector.dtypes import dtype_bytes
-from inspector.memory.static import MOMENTS
 from inspector.records.memory import (
     ACTIVATION_RULES,
     BlockShape,
@@ -31,6 +32,9 @@ __all__ = ["list_activation_rules", "list_textbook_rules"]
 
 _HALF_BYTES = 2
 _FLOAT32_BYTES = 4
+# Moments that AdamW keeps for each trained element, in its dtype: the running mean and variance of its gradient
+# (`torch.zeros_like(p)`, torch/optim/adam.py).
+_MOMENTS = 2
 
 # The rule's parts are those of the transformers documentation: 8 bytes an element for the two moments of AdamW, weights
 # and gradients at the size of their dtype. ZeRO (arXiv:1910.02054, section 3.1) counts 4 more for a float32 copy of the
@@ -87,10 +91,15 @@ def list_textbook_rules(
 ) -> Textbook:
     """Return the rules that apply, each with its exact counterpart and the differences between the two."""
     frozen = sum(size // dtype_bytes(name) for name, size in base_frozen_dtypes.items())
-    rules = [_compare_full_rule(static.full, census.base, frozen, base_dtypes)]
+    rules = [_compare_full_rule(_train_with_adamw(static.full), census.base, frozen, base_dtypes)]
     if static.adapter is not None:
-        rules.append(_compare_adapter_rule(static.adapter, census))
+        rules.append(_compare_adapter_rule(_train_with_adamw(static.adapter), census))
     return Textbook(rules=tuple(rules))
+
+
+def _train_with_adamw(exact: StaticRecipe) -> StaticRecipe:
+    """Return the bytes of a recipe with AdamW, which the rules are of; its step counters weigh nothing."""
+    return dataclasses.replace(exact, optimizer_bytes=_MOMENTS * exact.trained_bytes)
 
 
 def _compare_full_rule(exact: StaticRecipe, base: int, frozen: int, base_dtypes: Mapping[str, int]) -> TextbookRule:
@@ -159,7 +168,7 @@ def _compare_adapter_rule(exact: StaticRecipe, census: Census) -> TextbookRule:
 
 def _compare_moments_and_buffers(exact: StaticRecipe, trained: int, kept: str) -> tuple[tuple[str, int], ...]:
     """Return the two differences that every rule has: the dtype of the moments, and buffers."""
-    rule = MOMENTS * _FLOAT32_BYTES * trained
+    rule = _MOMENTS * _FLOAT32_BYTES * trained
     return (
         (
             f"AdamW's moments are {kept} like the weights they belong to; the rule takes two float32.",

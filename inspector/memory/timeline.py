@@ -114,7 +114,9 @@ def build_run_memory(
     platform: str,
     overhead: Overhead,
     not_accounted: Sequence[Unaccounted],
+    defaults: Sequence[str] = (),
     limit_bytes: int | None = None,
+    upper_bound: str | None = None,
     inputs: Sequence[BatchInput] | None = None,
 ) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
@@ -124,6 +126,7 @@ def build_run_memory(
     return RunMemory(
         workload=workload,
         recipe=recipe,
+        defaults=defaults,
         platform=platform,
         peak_allocated_bytes=timeline.peak_allocated_bytes,
         peak_reserved_bytes=timeline.peak_reserved_bytes,
@@ -135,6 +138,7 @@ def build_run_memory(
         top_modules=timeline.top_modules,
         not_accounted=not_accounted,
         limit_bytes=limit_bytes,
+        upper_bound=upper_bound,
         inputs=inputs,
     )
 

@@ -3,7 +3,8 @@
 What the allocator can reserve is the memory as torch reports it, less what the process takes outside the allocator: the
 CUDA context and the code of libraries. A peak of reserved memory above that does not decide: an allocator that gets no
 more memory first gives back what it only caches, and tries again. So the tape runs through the allocator under that
-limit, and the step fits if no request fails.
+limit, and the step fits if no request fails. It fits for sure if it also runs without what is not known of the card
+(`memory.margin`), and is tight where it does not.
 
 Where the context was not measured on a card, the largest measured one of its compute capability stands in, and where
 none was, the largest measured on any card. Where only the driver's total is known, 652 MiB are left to the driver: the
@@ -21,10 +22,10 @@ from collections.abc import Iterator, Sequence
 from inspector.hardware.catalogue import catalogue
 from inspector.hardware.platform import Platform
 from inspector.memory.replay import Replays
-from inspector.records.fit import Verdict
+from inspector.records.fit import Fit, Uncertainty, Verdict
 from inspector.records.hardware import Gpu, MemoryFigure, Overhead
 
-__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit"]
+__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit", "judge_untraced"]
 
 DRIVER_RESERVE_BYTES = 652 * 2**20
 
@@ -44,25 +45,56 @@ def find_overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Ove
     return Overhead(bytes=size, source=f"not measured here: the largest known {among} is taken, the {other.name}'s")
 
 
-def find_usable_bytes(gpu: Gpu, overhead_bytes: int) -> int:
-    """Return what torch's allocator can reserve on `gpu`."""
+def find_usable_bytes(gpu: Gpu, overhead_bytes: int, margin_bytes: int = 0) -> int:
+    """Return what torch's allocator can reserve on `gpu`, where so much is to stay free."""
     reserve = DRIVER_RESERVE_BYTES if gpu.memory_figure is MemoryFigure.DRIVER else 0
-    return max(gpu.memory_bytes - reserve - overhead_bytes, 0)
+    return max(gpu.memory_bytes - reserve - overhead_bytes - margin_bytes, 0)
 
 
-def judge_fit(gpu: Gpu, replays: Replays, platform: Platform | None = None) -> Verdict:
-    """Decide whether the step of `replays`, traced for `platform`, runs on `gpu`."""
+def judge_fit(
+    gpu: Gpu,
+    replays: Replays,
+    platform: Platform | None = None,
+    *,
+    margin_bytes: int | None = None,
+    uncertainty: Sequence[Uncertainty] = (),
+) -> Verdict:
+    """Decide whether the step of `replays`, traced for `platform`, runs on `gpu`.
+
+    `margin_bytes` of its memory are to stay free; else `uncertainty` says what may be missing.
+    """
     context = find_overhead(gpu)
-    usable = find_usable_bytes(gpu, context.bytes)
+    usable = find_usable_bytes(gpu, context.bytes, margin_bytes or 0)
     headroom = _compute_headroom(replays, usable)
+    outcome = Fit.NO
+    if headroom >= 0:
+        is_sure = replays.run_under(max(usable - sum(item.bytes for item in uncertainty), 0))
+        outcome = Fit.YES if is_sure else Fit.TIGHT
     return Verdict(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
         overhead_bytes=context.bytes,
         usable_bytes=usable,
-        fits=headroom >= 0,
+        outcome=outcome,
         headroom_bytes=headroom,
+        margin_bytes=margin_bytes,
+        uncertainty=tuple(uncertainty),
         assumptions=tuple(_list_assumptions(gpu, context, platform)),
+    )
+
+
+def judge_untraced(gpu: Gpu, reason: str, margin_bytes: int | None = None) -> Verdict:
+    """Return the verdict on a step that could not be traced."""
+    context = find_overhead(gpu)
+    return Verdict(
+        gpu=gpu.name,
+        memory_bytes=gpu.memory_bytes,
+        overhead_bytes=context.bytes,
+        usable_bytes=find_usable_bytes(gpu, context.bytes, margin_bytes or 0),
+        outcome=Fit.UNKNOWN,
+        margin_bytes=margin_bytes,
+        reason=reason,
+        assumptions=tuple(_list_assumptions(gpu, context, None)),
     )
 
 

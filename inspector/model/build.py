@@ -24,7 +24,14 @@ from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter, describe_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import collect_adapter_notices
-from inspector.model.census import BaseCount, assign_roles, count_base, count_in_float, take_census
+from inspector.model.census import (
+    BaseCount,
+    assign_roles,
+    count_base,
+    count_in_float,
+    count_trained_tensors,
+    take_census,
+)
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
@@ -237,7 +244,7 @@ def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltMode
     facts, of_weights = None, []
     if subject.plan is not None:
         model = quantize_model(model, subject.plan)
-        of_weights = collect_experts_notices(model, subject.plan)
+        of_weights = collect_experts_notices(model, subject.plan, is_prepared=False)
         facts = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
         base = count_base(model)
     elif subject.stored is not None:
@@ -247,6 +254,7 @@ def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltMode
         model=subject.facts,
         census=take_census(model, base, published=subject.published, depth=request.depth),
         **in_float,
+        trained_tensors=count_trained_tensors(model),
         quantization=facts,
         notices=(*subject.notices, *of_weights),
     )
@@ -267,7 +275,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
             in_float = count_in_float(count_base(model))
             model = quantize_model(model, subject.plan)
             quantization = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
-            of_weights = collect_experts_notices(model, subject.plan)
+            of_weights = collect_experts_notices(model, subject.plan, is_prepared=True)
             build = functools.partial(_build_prepared, subject.build, subject.plan)
         attached, base = attach_adapter(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
         facts = dataclasses.replace(
@@ -278,6 +286,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         model=subject.facts,
         census=take_census(attached, base, published=subject.published, depth=request.depth),
         **(in_float or count_in_float(base)),
+        trained_tensors=count_trained_tensors(attached),
         adapter=facts,
         quantization=quantization,
         notices=(*subject.notices, *of_weights, *config_notices, *notices),

@@ -21,10 +21,18 @@ from inspector.model.configuration import find_text_config
 from inspector.model.roles import find_role, list_expert_banks
 from inspector.model.sizes import count_weights, list_tensors
 from inspector.model.tree import build_module_tree
-from inspector.records.model import Census, Role
+from inspector.records.model import Census, Role, TensorKind
 from inspector.records.source import Published
 
-__all__ = ["BaseCount", "assign_roles", "count_base", "count_bytes_by_dtype", "count_in_float", "take_census"]
+__all__ = [
+    "BaseCount",
+    "assign_roles",
+    "count_base",
+    "count_bytes_by_dtype",
+    "count_in_float",
+    "count_trained_tensors",
+    "take_census",
+]
 
 # Where configurations say how many routed experts a token uses.
 _EXPERTS_PER_TOKEN = (
@@ -43,7 +51,8 @@ _EXPERTS_PER_TOKEN = (
 class BaseCount:
     """The base model before the adapter: its unique parameters with a role each, and what follows from them.
 
-    `frozen_dtypes` is bytes by dtype of what the class itself does not train (Whisper's sinusoidal positions).
+    `frozen_dtypes` is bytes by dtype of what the class itself does not train (Whisper's sinusoidal positions),
+    `tensors` how many parameters of each kind it does.
 
     The parameters are held, not only their ids, so that an id cannot be taken by a new tensor while it is compared.
     """
@@ -53,6 +62,7 @@ class BaseCount:
     active: int | None
     buffer_bytes: int
     frozen_dtypes: Mapping[str, int]
+    tensors: Mapping[TensorKind, int]
 
     @property
     def count(self) -> int:
@@ -77,6 +87,7 @@ def count_base(model: nn.Module) -> BaseCount:
         active=_count_active(model, roles),
         buffer_bytes=_count_buffer_bytes(model.buffers()),
         frozen_dtypes=count_bytes_by_dtype(parameter for parameter in roles if not parameter.requires_grad),
+        tensors=count_trained_tensors(model),
     )
 
 
@@ -136,7 +147,22 @@ def count_in_float(base: BaseCount) -> dict[str, Any]:
         "base_dtypes": count_bytes_by_dtype(base.roles),
         "base_buffer_bytes": base.buffer_bytes,
         "base_frozen_dtypes": base.frozen_dtypes,
+        "base_tensors": base.tensors,
     }
+
+
+def count_trained_tensors(model: nn.Module) -> dict[TensorKind, int]:
+    """Return how many parameters of each kind train, tied ones once."""
+    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    return Counter(
+        TensorKind(
+            dtype=str(parameter.dtype).removeprefix("torch."),
+            shape=tuple(parameter.shape),
+            is_embedding=parameter in embeddings,
+        )
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    )
 
 
 def _count_buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:

@@ -14,6 +14,7 @@ loops in functions outside a class, and code without source.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import sys
@@ -40,7 +41,7 @@ def find_hash_ordered_layer_types(model: nn.Module) -> tuple[str, ...]:
         types = getattr(getattr(module, "config", None), "layer_types", None)
         if isinstance(types, (list, tuple)) and len(set(types)) > 1:
             classes.setdefault(type(module), set()).update(map(str, types))
-    found = (types for kind, types in classes.items() if any(map(loops_over_set_of_layer_types, _list_sources(kind))))
+    found = (types for kind, types in classes.items() if _loops_over_set(kind))
     return tuple(sorted(set().union(*found)))
 
 
@@ -54,6 +55,12 @@ def loops_over_set_of_layer_types(source: str) -> bool:
         if isinstance(node, ast.Assign) and _is_set(node.value, named):
             named |= {ast.unparse(target) for target in node.targets}
     return any(_is_set(iterated, named) for node in ast.walk(tree) for iterated in _find_iterables(node))
+
+
+@functools.lru_cache(maxsize=64)
+def _loops_over_set(kind: type) -> bool:
+    """Tell whether the source of a class, or of one that it inherits from, has such a loop."""
+    return any(map(loops_over_set_of_layer_types, _list_sources(kind)))
 
 
 def _find_iterables(node: ast.AST) -> Iterator[ast.expr]:

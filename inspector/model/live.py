@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import describe_adapter, detach_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
-from inspector.model.census import count_base, count_bytes_by_dtype, count_in_float, take_census
+from inspector.model.census import count_base, count_bytes_by_dtype, count_in_float, count_trained_tensors, take_census
 from inspector.records.model import Counted, ModelFacts
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -40,6 +40,7 @@ def count_attached(request: Request) -> Counted:
         model=describe_model(base_model),
         census=take_census(attached, base, published=None, depth=request.depth),
         **count_in_float(base),
+        trained_tensors=count_trained_tensors(attached),
         adapter=facts,
         notices=tuple(collect_adapter_notices(attached, config, facts, base)),
     )
@@ -58,6 +59,7 @@ def count_module(request: Request) -> Counted:
         model=describe_model(model),
         census=take_census(model, base, published=None, depth=request.depth),
         **count_in_float(base),
+        trained_tensors=base.tensors,
         notices=(Notice(code="not-traced", message=message),),
     )
 

@@ -35,7 +35,7 @@ from inspector.quantization.formats import FORMATS
 from inspector.quantization.layout import Matrix, NoRuleError
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
-from inspector.units import format_count
+from inspector.units import format_bytes, format_count
 
 __all__ = [
     "PACKED",
@@ -193,8 +193,11 @@ def prepare_for_kbit_training(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notice]:
-    """Say how many weights of routed experts stay in float: transformers converts linear layers alone."""
+def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan, *, is_prepared: bool) -> list[Notice]:
+    """Say how many weights of routed experts stay in float: transformers converts linear layers alone.
+
+    `is_prepared` says that PEFT prepares the model for an adapter, which makes them float32.
+    """
     left = {
         parameter
         for _, bank in list_expert_banks(model)
@@ -208,6 +211,12 @@ def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan) -> list[Notic
         f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: transformers converts "
         "linear layers, and these are fused parameters."
     )
+    loaded = sum(parameter.numel() * parameter.element_size() for parameter in left)
+    if is_prepared and loaded < size * torch.float32.itemsize:
+        message += (
+            f" PEFT's prepare_model_for_kbit_training then makes them float32: {format_bytes(loaded)} become "
+            f"{format_bytes(size * torch.float32.itemsize)}."
+        )
     return [Notice(code="experts-in-float", message=message)]
 
 

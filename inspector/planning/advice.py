@@ -14,7 +14,7 @@ from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
 from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, find_fitting_changes
 from inspector.predict import Predictor
-from inspector.records.fit import Advice, Purpose
+from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.source import SourceFiles
@@ -27,6 +27,7 @@ __all__ = [
     "NF4",
     "Change",
     "apply_change",
+    "expand_segments",
     "find_advice",
     "format_options",
     "has_adapter",
@@ -42,79 +43,87 @@ LORA = LoraOptions(r=16, targets="all-linear")
 NF4: Change = {"quantization": "nf4", "double_quant": True, "autocast_adapter_dtype": True}
 _OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
-_Files = SourceFiles | None
 
 
-def has_adapter(request: Request, files: _Files) -> bool:
+def has_adapter(run: ResolvedRun) -> bool:
     """Tell whether an adapter is trained: one that was asked for, or the one that was named."""
-    return request.peft is not None or (files is not None and files.adapter_config is not None)
+    return run.request.peft is not None or (run.files is not None and run.files.adapter_config is not None)
 
 
-def is_stored_quantized(files: _Files) -> bool:
+def is_stored_quantized(files: SourceFiles | None) -> bool:
     """Tell whether the checkpoint declares a quantization."""
     return files is not None and "quantization_config" in files.config
 
 
-def _fuse_optimizer(request: Request, _files: _Files) -> Change | None:
-    recipe = request.recipe
+def expand_segments(run: ResolvedRun) -> Change | None:
+    """Let segments grow: one stretch of addresses instead of pieces, which costs nothing (torch's own advice)."""
+    if run.allocator.expandable_segments:
+        return None
+    settings = (run.request.recipe.alloc_conf, "expandable_segments:True")
+    return {"alloc_conf": ",".join(filter(None, settings))}
+
+
+def _fuse_optimizer(run: ResolvedRun) -> Change | None:
+    recipe = run.recipe
     return {"optimizer": "adamw_torch_fused"} if recipe.optimizer == "adamw_torch" and not recipe.optim_args else None
 
 
-def _checkpoint_gradients(request: Request, _files: _Files) -> Change | None:
-    return None if request.recipe.gradient_checkpointing else {"gradient_checkpointing": True}
+def _checkpoint_gradients(run: ResolvedRun) -> Change | None:
+    return None if run.recipe.gradient_checkpointing else {"gradient_checkpointing": True}
 
 
-def _use_flash_attention(request: Request, _files: _Files) -> Change | None:
-    attention = request.recipe.attention
-    return None if attention == "flash_attention_2" else {"attention": "flash_attention_2"}
+def _use_flash_attention(run: ResolvedRun) -> Change | None:
+    return None if run.recipe.attention == "flash_attention_2" else {"attention": "flash_attention_2"}
 
 
-def _shrink_batch(request: Request, _files: _Files) -> Change | None:
+def _shrink_batch(run: ResolvedRun) -> Change | None:
     """Accumulate gradients over micro-batches of one sequence: the same sequences per step."""
-    batch_size = request.recipe.batch_size
+    batch_size = run.recipe.batch_size
     if batch_size == 1:
         return None
-    return {"batch_size": 1, "gradient_accumulation": batch_size * request.recipe.gradient_accumulation}
+    return {"batch_size": 1, "gradient_accumulation": batch_size * run.recipe.gradient_accumulation}
 
 
-def _use_eight_bit_optimizer(request: Request, _files: _Files) -> Change | None:
-    return {"optimizer": "adamw_8bit"} if request.recipe.optimizer in _ADAMW and not request.recipe.optim_args else None
+def _use_eight_bit_optimizer(run: ResolvedRun) -> Change | None:
+    return {"optimizer": "adamw_8bit"} if run.recipe.optimizer in _ADAMW and not run.recipe.optim_args else None
 
 
-def _keep_adapter_dtype(request: Request, files: _Files) -> Change | None:
+def _keep_adapter_dtype(run: ResolvedRun) -> Change | None:
     """Leave the adapter in the half precision of its base."""
-    applies = has_adapter(request, files) and request.autocast_adapter_dtype and request.quantization not in FOUR_BIT
+    request = run.request
+    applies = has_adapter(run) and request.autocast_adapter_dtype and request.quantization not in FOUR_BIT
     return {"autocast_adapter_dtype": False} if applies else None
 
 
-def _pack_base(request: Request, files: _Files) -> Change | None:
+def _pack_base(run: ResolvedRun) -> Change | None:
     """Keep the frozen base in 4 bits, scales packed too."""
-    if not has_adapter(request, files) or is_stored_quantized(files):
+    if not has_adapter(run) or is_stored_quantized(run.files):
         return None
-    if request.quantization not in FOUR_BIT:
+    if run.request.quantization not in FOUR_BIT:
         return NF4
-    return None if request.double_quant else {"double_quant": True}
+    return None if run.request.double_quant else {"double_quant": True}
 
 
-def _shorten_sequences(request: Request, _files: _Files) -> Change | None:
-    length = request.recipe.seq_len
+def _shorten_sequences(run: ResolvedRun) -> Change | None:
+    length = run.recipe.seq_len
     return {"seq_len": length // 2} if length is not None and length > 1 else None
 
 
-def _add_lora(request: Request, files: _Files) -> Change | None:
-    return None if has_adapter(request, files) else {"peft": LORA}
+def _add_lora(run: ResolvedRun) -> Change | None:
+    return None if has_adapter(run) else {"peft": LORA}
 
 
-def _add_lora_in_base_dtype(request: Request, files: _Files) -> Change | None:
-    return None if has_adapter(request, files) else {"peft": LORA, "autocast_adapter_dtype": False}
+def _add_lora_in_base_dtype(run: ResolvedRun) -> Change | None:
+    return None if has_adapter(run) else {"peft": LORA, "autocast_adapter_dtype": False}
 
 
-def _add_lora_on_packed_base(request: Request, files: _Files) -> Change | None:
-    return None if has_adapter(request, files) or is_stored_quantized(files) else {"peft": LORA, **NF4}
+def _add_lora_on_packed_base(run: ResolvedRun) -> Change | None:
+    return None if has_adapter(run) or is_stored_quantized(run.files) else {"peft": LORA, **NF4}
 
 
 # Where a model is trained whole, adapters come last: they train something else.
-_CHANGES: tuple[Callable[[Request, _Files], Change | None], ...] = (
+_CHANGES: tuple[Callable[[ResolvedRun], Change | None], ...] = (
+    expand_segments,
     _fuse_optimizer,
     _checkpoint_gradients,
     _use_flash_attention,
@@ -131,7 +140,7 @@ _CHANGES: tuple[Callable[[Request, _Files], Change | None], ...] = (
 
 def list_changes(run: ResolvedRun) -> list[Change]:
     """Return the changes that apply to a run, the least harmful first, of fields that its workload reads."""
-    changes = (make(run.request, run.files) for make in _CHANGES)
+    changes = (make(run) for make in _CHANGES)
     return [change for change in changes if change is not None and _is_read(change, run.workload)]
 
 
@@ -156,6 +165,8 @@ def format_options(change: Change) -> str:
 def _format_option(name: str, value: object) -> str:
     if name == "autocast_adapter_dtype":
         return "" if value else "--no-autocast-adapter-dtype"
+    if name == "gradient_checkpointing" and value is False:
+        return "--no-gradient-checkpointing"
     if value in (None, False):
         return ""
     if isinstance(value, LoraOptions):
@@ -190,7 +201,7 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
             return None
         traces += is_new
         least = min(least, prediction.total_bytes)
-        return prediction.judge().fits, prediction.total_bytes
+        return prediction.judge().outcome is Fit.YES, prediction.total_bytes
 
     found = find_fitting_changes(len(changes), total_bytes, try_changes)
     advice = tuple(

@@ -16,6 +16,7 @@ from typing import Any
 
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.comparison import Compared, Comparison, Figure, Setting, SharedNotice
+from inspector.records.fit import Fit
 from inspector.records.report import SCHEMA
 from inspector.records.tape import Category
 from inspector.workloads.registry import WORKLOADS
@@ -40,6 +41,7 @@ _FIGURES = (
     *("quantization.loaded_bytes", "adapter.file_bytes"),
     *(f"{name}.{path}" for name in WORKLOADS for path in _OF_A_RUN),
 )
+_OUTCOMES = tuple(outcome.value for outcome in Fit)
 _LONGEST_TEXT = 200
 _LONGEST_NAME = 60
 _Scalar = str | bool | int | float
@@ -127,7 +129,7 @@ def _list_verdicts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the verdict of each GPU of a report in a word."""
     for gpu, verdict in _list_members(report, "fit", "gpu"):
         outcome, fits = verdict.get("outcome"), verdict.get("fits")
-        if outcome in ("yes", "tight", "no"):
+        if isinstance(outcome, str) and outcome in _OUTCOMES:
             yield gpu, outcome
         elif isinstance(fits, bool):
             yield gpu, "yes" if fits else "no"

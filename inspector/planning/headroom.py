@@ -13,9 +13,9 @@ from inspector.errors import InspectorError
 from inspector.planning.advice import apply_change, is_stored_quantized
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
-from inspector.records.fit import Advice, Purpose
+from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.request import LoraOptions, Request
-from inspector.resolve import ResolvedRun
+from inspector.resolve import ResolvedRun, is_packed
 from inspector.workloads.base import NotTraceableError
 
 __all__ = ["MOST_TRIALS", "find_increases", "list_increases"]
@@ -27,39 +27,42 @@ MOST_TRIALS = 6
 _Increase = tuple[str, Request]
 
 
-def _double_batch(request: Request) -> _Increase:
+def _double_batch(run: ResolvedRun) -> _Increase:
     """Double the micro-batch; where gradients are accumulated, half as often."""
-    recipe = request.recipe
+    recipe = run.recipe
     change = {"batch_size": 2 * recipe.batch_size}
     text = f"--batch-size {2 * recipe.batch_size}"
     if recipe.gradient_accumulation % 2 == 0:
         change["gradient_accumulation"] = recipe.gradient_accumulation // 2
         text += f" --gradient-accumulation {recipe.gradient_accumulation // 2}"
-    return text, apply_change(request, change)
+    return text, apply_change(run.request, change)
 
 
-def _double_seq_len(request: Request) -> _Increase | None:
-    length = request.recipe.seq_len
-    return None if length is None else (f"--seq-len {2 * length}", apply_change(request, {"seq_len": 2 * length}))
+def _double_seq_len(run: ResolvedRun) -> _Increase | None:
+    length = run.recipe.seq_len
+    return None if length is None else (f"--seq-len {2 * length}", apply_change(run.request, {"seq_len": 2 * length}))
 
 
-def _keep_activations(request: Request) -> _Increase | None:
-    if not request.recipe.gradient_checkpointing:
+def _keep_activations(run: ResolvedRun) -> _Increase | None:
+    if not run.recipe.gradient_checkpointing:
         return None
-    off = {"gradient_checkpointing": False, "use_reentrant": False}
-    return "without --gradient-checkpointing", apply_change(request, off)
+    asked = run.request.recipe.gradient_checkpointing
+    off = {"gradient_checkpointing": False, "use_reentrant": None}
+    text = "without --gradient-checkpointing" if asked and not is_packed(run) else "--no-gradient-checkpointing"
+    return text, apply_change(run.request, off)
 
 
-def _unpack_weights(request: Request) -> _Increase | None:
+def _unpack_weights(run: ResolvedRun) -> _Increase | None:
+    request = run.request
     if request.quantization in (None, "none"):
         return None
     text = "--quantization none" if request.double_quant is None else "without --quantization and --double-quant"
     return text, apply_change(request, {"quantization": None, "double_quant": None})
 
 
-def _double_rank(request: Request) -> _Increase | None:
+def _double_rank(run: ResolvedRun) -> _Increase | None:
     """Double the rank, where the adapter was given with one."""
-    peft = request.peft
+    request, peft = run.request, run.request.peft
     if isinstance(peft, LoraOptions):
         rank = 2 * (peft.r or 8)
         return f"--lora {_format_lora(dataclasses.replace(peft, r=rank))}", set_value(request, "rank", rank)
@@ -69,8 +72,9 @@ def _double_rank(request: Request) -> _Increase | None:
     return f"r {2 * given} in the PEFT configuration", set_value(request, "rank", 2 * given)
 
 
-def _train_whole_model(request: Request) -> _Increase | None:
+def _train_whole_model(run: ResolvedRun) -> _Increase | None:
     """Train the weights themselves."""
+    request = run.request
     if request.peft is None:
         return None
     change = {"peft": None, "quantization": None, "double_quant": None, "autocast_adapter_dtype": True}
@@ -78,14 +82,14 @@ def _train_whole_model(request: Request) -> _Increase | None:
     return text if request.quantization is None else f"{text} and --quantization", apply_change(request, change)
 
 
-_INCREASES: tuple[Callable[[Request], _Increase | None], ...] = (
+_INCREASES: tuple[Callable[[ResolvedRun], _Increase | None], ...] = (
     *(_double_batch, _double_seq_len, _keep_activations, _unpack_weights, _double_rank, _train_whole_model),
 )
 
 
 def list_increases(run: ResolvedRun) -> list[_Increase]:
     """Return the increases that apply to a run: the options to show, and the request with them."""
-    found = [increase for increase in (make(run.request) for make in _INCREASES) if increase is not None]
+    found = [increase for increase in (make(run) for make in _INCREASES) if increase is not None]
     if not run.workload.trains:  # what trains makes no difference
         found = [increase for increase in found if increase[1].peft == run.request.peft]
     if is_stored_quantized(run.files):  # packed weights train with an adapter alone
@@ -105,7 +109,7 @@ def find_increases(run: ResolvedRun, predictor: Predictor, progress: Progress) -
         # Sequences grow no further than the model's positions, and have no length where it takes no tokens.
         is_longer = request.recipe.seq_len != run.recipe.seq_len
         was_cut = is_longer and prediction.recipe.seq_len != request.recipe.seq_len
-        if prediction.judge().fits and not was_cut:
+        if prediction.judge().outcome is Fit.YES and not was_cut:
             advice.append(Advice(purpose=Purpose.TURN_UP, change=text, total_bytes=prediction.total_bytes))
     return tuple(advice)
 

@@ -15,7 +15,6 @@ from typing import Any
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.memory.replay import Replays
-from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.planning.bisection import bisect_largest
 from inspector.planning.grid import Grid
 from inspector.predict import Prediction, Predictor
@@ -103,6 +102,7 @@ def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress
         value=bounds.fits or None,
         fails=bounds.fails if bounds.fails <= most else None,
         most=most,
+        margin_bytes=predictor.find_margin_bytes(run),
         traces=bounds.trials,
         tried=tuple(
             Tried(value=value, fits=search.tried[value], total_bytes=search.traced[value].total_bytes)
@@ -163,8 +163,7 @@ class _Search:
     ) -> None:
         self._run = run
         self._quantity = quantity
-        gpu = require_gpu(run)
-        self._usable = find_usable_bytes(gpu, find_overhead(gpu).bytes)
+        self._usable = predictor.find_safe_bytes(run)
         self._predictor = predictor
         self._progress = progress
         self._grid = grid

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -25,13 +24,14 @@ from inspector.planning.advice import (
     LORA,
     Change,
     apply_change,
+    expand_segments,
     format_options,
     has_adapter,
     is_stored_quantized,
 )
 from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
 from inspector.predict import Prediction, Predictor, freeze
-from inspector.records.fit import Method, Plan, PlanRow
+from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions
@@ -50,36 +50,44 @@ Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 # The largest sequence length is found to a multiple of so many tokens: nobody acts on less.
 _SEQ_LEN_UNIT = 64
 
-_PLAIN: Change = {"optimizer": "adamw_torch"}
-_FUSED: Change = {"optimizer": "adamw_torch_fused"}
-_EIGHT_BIT: Change = {"optimizer": "adamw_8bit"}
-_PAGED: Change = {"optimizer": "paged_adamw_8bit"}
-_ADAFACTOR: Change = {"optimizer": "adafactor"}
-_CHECKPOINTING: Change = {"gradient_checkpointing": True}
-_FLASH: Change = {"attention": "flash_attention_2"}
-_ADAPTER_DTYPE: Change = {"autocast_adapter_dtype": False}
-# An adapter has little optimizer state, so that its optimizer matters less than what it keeps for the backward pass.
-_LADDERS: Mapping[Method, Sequence[Sequence[Change]]] = {
+
+class _Lever(NamedTuple):
+    """Something that saves memory: its name in a few words, and what it changes in the request."""
+
+    words: str
+    change: Change
+
+
+# The default of transformers, and of a request.
+_FUSED = _Lever("adamw_torch_fused", {})
+_EIGHT_BIT = _Lever("adamw_8bit", {"optimizer": "adamw_8bit"})
+_PAGED = _Lever("paged_adamw_8bit", {"optimizer": "paged_adamw_8bit"})
+_ADAFACTOR = _Lever("adafactor", {"optimizer": "adafactor"})
+_CHECKPOINTING = _Lever("checkpointing", {"gradient_checkpointing": True})
+# Packed weights come with it: PEFT's preparation switches it on.
+_PREPARED = _Lever("checkpointing", {})
+_UNCHECKPOINTED = _Lever("no checkpointing", {"gradient_checkpointing": False})
+_FLASH = _Lever("flash_attention_2", {"attention": "flash_attention_2"})
+_ADAPTER_DTYPE = _Lever("adapter in the base's dtype", {"autocast_adapter_dtype": False})
+_EXPANDED = "expandable segments"
+_ORDER = tuple(Fit)
+# What changes training least comes first, in the order of `advice`: checkpointing costs time, flash-attn a package, an
+# 8-bit optimizer or an adapter in half precision changes what is learned. Packed weights come with checkpointing.
+_LADDERS: Mapping[Method, Sequence[Sequence[_Lever]]] = {
     Method.FULL: (
-        *((_PLAIN,), (_FUSED,), (_EIGHT_BIT,)),
-        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _FUSED), (_CHECKPOINTING, _EIGHT_BIT)),
-        *((_CHECKPOINTING, _EIGHT_BIT, _FLASH), (_CHECKPOINTING, _PAGED), (_CHECKPOINTING, _ADAFACTOR)),
+        *((_FUSED,), (_CHECKPOINTING, _FUSED), (_FLASH, _FUSED), (_CHECKPOINTING, _FLASH, _FUSED)),
+        *((_EIGHT_BIT,), (_CHECKPOINTING, _EIGHT_BIT), (_CHECKPOINTING, _FLASH, _EIGHT_BIT)),
+        *((_CHECKPOINTING, _PAGED), (_CHECKPOINTING, _ADAFACTOR)),
     ),
     Method.ADAPTER: (
-        *((_PLAIN,), (_PLAIN, _FLASH), (_EIGHT_BIT,), (_PLAIN, _ADAPTER_DTYPE)),
-        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _PLAIN, _FLASH), (_CHECKPOINTING, _EIGHT_BIT)),
-        (_CHECKPOINTING, _PLAIN, _ADAPTER_DTYPE),
+        *((_FUSED,), (_CHECKPOINTING, _FUSED), (_FLASH, _FUSED), (_CHECKPOINTING, _FLASH, _FUSED)),
+        *((_EIGHT_BIT,), (_CHECKPOINTING, _EIGHT_BIT)),
+        *((_FUSED, _ADAPTER_DTYPE), (_CHECKPOINTING, _FUSED, _ADAPTER_DTYPE)),
     ),
     Method.QUANTIZED_ADAPTER: (
-        *((_PLAIN,), (_PAGED,), (_PLAIN, _FLASH)),
-        *((_CHECKPOINTING, _PLAIN), (_CHECKPOINTING, _PAGED), (_CHECKPOINTING, _PLAIN, _FLASH)),
-        (_CHECKPOINTING, _PAGED, _FLASH),
+        *((_PREPARED, _FUSED), (_PREPARED, _FLASH, _FUSED), (_PREPARED, _PAGED), (_PREPARED, _FLASH, _PAGED)),
+        *((_UNCHECKPOINTED, _FUSED), (_UNCHECKPOINTED, _FLASH, _FUSED), (_UNCHECKPOINTED, _PAGED)),
     ),
-}
-_WORDS = {
-    "gradient_checkpointing": "checkpointing",
-    "attention": "flash_attention_2",
-    "autocast_adapter_dtype": "adapter in the base's dtype",
 }
 
 
@@ -106,8 +114,10 @@ def build_plan(
     traced.
     """
     candidates = _list_candidates(run)
-    # Candidates that keep the same for the backward pass follow each other: what one found helps the next.
-    alike = {key: list(group) for key, group in itertools.groupby(candidates, key=_find_kept)}
+    # Candidates that keep the same for the backward pass are traced one after the other: one helps the next.
+    alike: dict[_Kept, list[_Candidate]] = {}
+    for candidate in candidates:
+        alike.setdefault(_find_kept(candidate), []).append(candidate)
     # What takes longest goes first, so that no process is left alone with it at the end: checkpointed candidates fit
     # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
@@ -121,8 +131,9 @@ def build_plan(
         done[index] = result
         count = sum(len(rows) for task, rows in done.items() if task)
         progress(f"tracing {len(candidates)} recipes, {count} done")
-    rows = {key: done[index] for index, key in enumerate(longest_first, 1)}
-    ordered = tuple(row for key in alike for row in rows[key])
+    found = [pair for index, key in enumerate(longest_first, 1) for pair in zip(alike[key], done[index], strict=True)]
+    found.sort(key=lambda pair: candidates.index(pair[0]))
+    ordered = tuple(row for _, row in found)
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; `count_only` has the counts.")
     recipe, shared = done[0]
@@ -133,6 +144,7 @@ def build_plan(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
         usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes),
+        margin_bytes=predictor.find_margin_bytes(run),
         recipe=f"batch size {recipe.batch_size:,}"
         f"{'' if recipe.seq_len is None else f', sequence length {recipe.seq_len:,}'}, "
         f"mixed precision {recipe.mixed_precision}, attention {recipe.attention or 'of the model'}, loop {recipe.loop}",
@@ -153,9 +165,8 @@ class _Kept(NamedTuple):
 
 def _find_kept(candidate: _Candidate) -> _Kept:
     """Return what candidates that are traced one after the other have in common."""
-    return _Kept(
-        candidate.method, "gradient_checkpointing" in candidate.change, "autocast_adapter_dtype" in candidate.change
-    )
+    is_checkpointed = "checkpointing" in candidate.levers
+    return _Kept(candidate.method, is_checkpointed, "autocast_adapter_dtype" in candidate.change)
 
 
 def _build_rows(
@@ -207,10 +218,13 @@ def _list_candidates(run: ResolvedRun) -> list[_Candidate]:
     candidates: dict[Any, _Candidate] = {}
     for method, base in _list_methods(run).items():
         for rung in _LADDERS[method]:
-            levers = {name: value for change in rung for name, value in change.items()}
-            change = {**base, **levers}
-            words = tuple(str(value) if name == "optimizer" else _WORDS[name] for name, value in levers.items())
-            candidate = _Candidate(method=method, change=change, options=format_options(change), levers=words)
+            change = {**base, **{name: value for lever in rung for name, value in lever.change.items()}}
+            candidate = _Candidate(
+                method=method,
+                change=change,
+                options=format_options(change),
+                levers=tuple(lever.words for lever in rung),
+            )
             candidates.setdefault(freeze(apply_change(run.request, change)), candidate)
     return list(candidates.values())
 
@@ -219,10 +233,11 @@ def _list_methods(run: ResolvedRun) -> Mapping[Method, Change]:
     """Return the methods that the model can have, each with what it changes before any rung of its ladder.
 
     `request.quantization` says how the weights under an adapter are packed, none that they are not; by default in NF4.
-    Weights that are stored in a form of bitsandbytes stay in it; those in another form are traced dequantized.
+    Weights that are stored in a form of bitsandbytes stay in it; those in another form are traced dequantized. Neither
+    can be trained whole.
     """
     request, files = run.request, run.files
-    adapter: Change = {} if has_adapter(request, files) else {"peft": LORA}
+    adapter: Change = {} if has_adapter(run) else {"peft": LORA}
     is_stored = is_stored_quantized(files)
     asked = request.quantization or (None if is_stored else "nf4")
     # The dtype of products plays no part in whether the options go together.
@@ -230,12 +245,13 @@ def _list_methods(run: ResolvedRun) -> Mapping[Method, Change]:
     if packing is not None and packing.from_checkpoint:
         return {Method.QUANTIZED_ADAPTER: adapter}
     in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
-    methods = {Method.FULL: {"peft": None, **in_float}, Method.ADAPTER: {**adapter, **in_float}}
+    methods = {} if is_stored else {Method.FULL: {"peft": None, **in_float}}
+    methods[Method.ADAPTER] = {**adapter, **in_float}
     if packing is not None:
         double = None if packing.method not in FOUR_BIT else request.double_quant is not False
         methods[Method.QUANTIZED_ADAPTER] = {**adapter, "quantization": packing.method, "double_quant": double}
     if files is not None and files.adapter_config is not None:
-        del methods[Method.FULL]
+        methods.pop(Method.FULL, None)
     return methods
 
 
@@ -248,18 +264,26 @@ def _build_row(
 ) -> PlanRow:
     """Trace one candidate and search the quantities, starting from the `experience` of the candidates before."""
     own = run.with_request(apply_change(run.request, candidate.change))
+    options, levers = candidate.options, candidate.levers
     try:
         prediction = predictor.predict(own)
     except (NotTraceableError, InspectorError) as error:  # what stops one candidate, the others are worth knowing
         refused = one_line(error, 300)
-        return PlanRow(method=candidate.method, options=candidate.options, levers=candidate.levers, refused=refused)
+        return PlanRow(method=candidate.method, options=options, levers=levers, refused=refused)
     verdict = prediction.judge()
+    growing = None if verdict.outcome is Fit.YES else expand_segments(own)
+    if growing is not None:  # costs nothing, and no trace
+        expanded = own.with_request(apply_change(own.request, growing))
+        better = predictor.predict(expanded).judge()
+        if _ORDER.index(better.outcome) < _ORDER.index(verdict.outcome):
+            own, prediction, verdict = expanded, predictor.predict(expanded), better
+            options, levers = f"{options} {format_options(growing)}".strip(), (*levers, _EXPANDED)
     largest = {quantity: _find_largest(own, quantity, prediction, predictor, experience) for quantity in quantities}
     return PlanRow(
         method=candidate.method,
-        options=candidate.options,
-        levers=candidate.levers,
-        fits=verdict.fits,
+        options=options,
+        levers=levers,
+        outcome=verdict.outcome,
         peak_allocated_bytes=prediction.peak_allocated_bytes,
         total_bytes=prediction.total_bytes,
         headroom_bytes=verdict.headroom_bytes,
@@ -282,5 +306,5 @@ def _find_largest(
         found = find_nearly_largest(run, quantity, predictor, experience, unit=unit)
     except (NotTraceableError, InspectorError):
         return None
-    traced = prediction.recipe.seq_len if quantity == "seq-len" and prediction.judge().fits else None
+    traced = prediction.recipe.seq_len if quantity == "seq-len" and prediction.judge().outcome is Fit.YES else None
     return max(found, traced or 0)  # steps may pass over the sequence length that was asked for

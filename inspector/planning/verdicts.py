@@ -6,29 +6,36 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from inspector.errors import UnsupportedModelError, UsageError, one_line
+from inspector.dtypes import FOUR_BIT
+from inspector.errors import UsageError, one_line
 from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
 from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory, count_kept_activations
+from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
+from inspector.planning.cards import spread_over_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Search, Verdict
-from inspector.records.memory import RunMemory, StaticBytes, Textbook, TextbookRule
+from inspector.records.fit import Fit, Search, Verdict
+from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
 from inspector.resolve import ResolvedRun
 from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError, RunFacts
 from inspector.workloads.registry import load_workload
+from inspector.workloads.training.state import count_state_bytes
 
-__all__ = ["Outcome", "find_outcome", "find_static", "search_largest"]
+__all__ = ["Outcome", "find_outcome", "find_static", "find_textbook", "search_largest"]
 
 Progress = Callable[[str], None]
 
+_OF_BITSANDBYTES = (*FOUR_BIT, "int8")
+# Ampere; before, torch.cuda.is_bf16_supported() says yes to an emulation (torch/cuda/__init__.py).
+_FIRST_WITH_BFLOAT16 = (8, 0)
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
 _MOST_EVENTS_FOR_A_CARD = 20_000
 
@@ -56,29 +63,77 @@ def search_largest(
     return search, run.with_request(set_value(run.request, quantity, search.value or search.tried[0].value))
 
 
-def find_static(counted: Counted, rules: Sequence[TextbookRule]) -> tuple[StaticBytes, Textbook]:
-    """Return the bytes of training that need no trace, and the rules of thumb beside them with the further `rules`."""
-    static = count_static_bytes(
+def find_static(run: ResolvedRun, counted: Counted) -> StaticBytes:
+    """Return the bytes of training that need no trace."""
+    full, adapter = (
+        count_state_bytes(tensors, run.recipe, run.platform)
+        for tensors in (counted.base_tensors, counted.trained_tensors)
+    )
+    return count_static_bytes(
         counted.base_dtypes,
         counted.census,
+        optimizer=str(run.recipe.optimizer),
+        full_state_bytes=full,
+        adapter_state_bytes=None if counted.adapter is None else adapter,
         base_buffer_bytes=counted.base_buffer_bytes,
         base_frozen_bytes=sum(counted.base_frozen_dtypes.values()),
-        has_adapter=counted.adapter is not None,
     )
+
+
+def find_textbook(static: StaticBytes, counted: Counted, rules: Sequence[TextbookRule]) -> Textbook:
+    """Return the rules of thumb beside the static bytes, with the further `rules`."""
     textbook = list_textbook_rules(static, counted.census, counted.base_dtypes, counted.base_frozen_dtypes)
-    return static, dataclasses.replace(textbook, rules=(*textbook.rules, *rules))
+    return dataclasses.replace(textbook, rules=(*textbook.rules, *rules))
 
 
 def find_outcome(
-    run: ResolvedRun, built: BuiltModel | None, selection: Selection, predictor: Predictor, progress: Progress
+    run: ResolvedRun,
+    counted: Counted,
+    built: BuiltModel | None,
+    static: StaticBytes | None,
+    selection: Selection,
+    predictor: Predictor,
+    progress: Progress,
 ) -> Outcome:
-    """Predict a run on the model that was counted, or say in a notice why it cannot be traced.
+    """Predict a run on the model that was counted, or say why it cannot be traced: a named card then gets no yes.
 
-    Raises UnsupportedModelError where a card was named and nothing can be said of it: silence would read as a yes.
+    `static` is what training keeps whatever runs, None where nothing trains.
     """
+    outcome = _find_outcome_of_one_card(run, counted, built, selection, predictor, progress)
+    if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
+        return outcome
+    state = _find_state(counted, static)
+    verdicts = (
+        spread_over_cards(verdict, count, run.request.sharding, state)
+        for verdict, count in zip(outcome.fit, selection.counts, strict=True)
+    )
+    return dataclasses.replace(outcome, fit=tuple(verdicts))
+
+
+def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:
+    """Return what a run keeps whatever it does: weights alone where nothing trains."""
+    if static is not None:
+        return static.adapter or static.full
+    return StaticRecipe(
+        frozen_bytes=counted.census.bytes,
+        trained_bytes=0,
+        gradients_bytes=0,
+        optimizer_bytes=0,
+        buffers_bytes=counted.census.buffer_bytes,
+    )
+
+
+def _find_outcome_of_one_card(
+    run: ResolvedRun,
+    counted: Counted,
+    built: BuiltModel | None,
+    selection: Selection,
+    predictor: Predictor,
+    progress: Progress,
+) -> Outcome:
+    """Predict a run, or say why it cannot be traced, with a verdict on each card alone."""
     if built is None:
-        _refuse_silence(selection, "the step of a live model is not traced")
-        return Outcome()
+        return _give_up(run, selection, "a live model with an adapter on it is not built anew, and a trace changes it")
     progress(f"tracing {run.workload.summary.partition(':')[0]}")
     facts: RunFacts | None = None
     try:
@@ -86,18 +141,17 @@ def find_outcome(
         facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe, run.platform)
         prediction = predictor.predict(run)
     except NotTraceableError as error:
-        _refuse_silence(selection, str(error))
-        message = f"The {run.workload.name} step was not traced: {error}. The static bytes are what is known."
-        known = () if facts is None else facts.notices
-        return Outcome(notices=(*known, Notice(code="not-traced", message=message)))
+        return _give_up(run, selection, str(error), () if facts is None else facts.notices)
     timeline = prediction.fold(prediction.limit_bytes)
     memory = build_run_memory(
         timeline,
         workload=run.workload,
         recipe=prediction.recipe,
+        defaults=run.list_defaults(),
         platform=str(run.platform),
         overhead=prediction.overhead,
         limit_bytes=prediction.limit_bytes,
+        upper_bound=_find_upper_bound(counted),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
     )
@@ -106,11 +160,41 @@ def find_outcome(
         rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
-    notices = (*facts.notices, *_find_released(prediction), *left_out)
+    notices = (*facts.notices, *_find_emulated(run, counted), *_find_released(prediction), *left_out)
     if selection.named and run.request.advice:
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
+    if memory.upper_bound is not None:
+        verdicts = tuple(_withdraw_no(verdict, memory.upper_bound) for verdict in verdicts)
     return Outcome(memory=memory, fit=verdicts, rules=rules, notices=notices)
+
+
+def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:
+    """Return what there is to say of a run that was not traced; a card that was named has a verdict that says why."""
+    reason = one_line(why, 300)
+    message = f"The {run.workload.name} step was not traced: {reason}. The static bytes are what is known."
+    verdicts = tuple(judge_untraced(gpu, reason, run.margin_bytes) for gpu in selection.gpus)
+    return Outcome(
+        fit=verdicts if selection.named else None, notices=(*known, Notice(code="not-traced", message=message))
+    )
+
+
+def _find_upper_bound(counted: Counted) -> str | None:
+    """Return why the figures of a run are an upper bound, None where they are its own.
+
+    Weights that are stored packed are traced in float. Where no adapter trains on them packed, that is what runs.
+    """
+    stored = counted.quantization
+    if stored is None or stored.trains is False or stored.method in _OF_BITSANDBYTES:
+        return None
+    return f"upper bound, dequantized: with its weights left in {stored.method} the step takes less"
+
+
+def _withdraw_no(verdict: Verdict, upper_bound: str) -> Verdict:
+    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same."""
+    if verdict.outcome is not Fit.NO:
+        return verdict
+    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
 
 
 def _judge(
@@ -143,6 +227,18 @@ def _judge(
     return tuple(verdicts), (Notice(code="gpus-left-out", message=message),)
 
 
+def _find_emulated(run: ResolvedRun, counted: Counted) -> Iterator[Notice]:
+    """Yield a notice where a card has no bfloat16 of its own: torch takes it all the same."""
+    is_bfloat16 = counted.model.dtype == "bfloat16" or run.recipe.mixed_precision == "bf16"
+    if is_bfloat16 and run.platform.compute_capability < _FIRST_WITH_BFLOAT16:
+        name = "This card" if run.gpu is None else f"The {run.gpu.name}"
+        message = (
+            f"{name} has no bfloat16 of its own: torch emulates it, which takes the memory shown and is slow. Usual "
+            'there is float16: `dtype="float16"`, or `mixed_precision="fp16"`.'
+        )
+        yield Notice(code="bfloat16-emulated", message=message)
+
+
 def _find_released(prediction: Prediction) -> Iterator[Notice]:
     """Yield a notice where the run fits only because cached blocks are given back."""
     limit = prediction.limit_bytes
@@ -166,23 +262,16 @@ def _advise(
     advised, notices = [], []
     for gpu, verdict in zip(selection.gpus, verdicts, strict=True):
         on_gpu = run.with_gpu(gpu)
-        if verdict.fits:
+        if verdict.outcome is Fit.YES:
             advised.append(dataclasses.replace(verdict, advice=find_increases(on_gpu, predictor, progress)))
             continue
         advice, least_bytes = find_advice(on_gpu, predictor, progress)
         advised.append(dataclasses.replace(verdict, advice=advice))
         if not advice:
+            kept = ", with what is not known of it left free" if verdict.uncertainty else ""
             message = (
-                f"None of the known changes makes the step fit the {gpu.name}: the least total that was traced is "
-                f"{format_bytes(least_bytes)}."
+                f"None of the known changes makes the step fit the {gpu.name}{kept}: the least total that was traced "
+                f"is {format_bytes(least_bytes)}."
             )
             notices.append(Notice(code="nothing-fits", message=message))
     return tuple(advised), notices
-
-
-def _refuse_silence(selection: Selection, why: str) -> None:
-    """Refuse to go on where a card was named and nothing can be said of it."""
-    if selection.named:
-        raise UnsupportedModelError(
-            f"nothing says whether the step fits: {one_line(why, 300)}; drop `gpu` and `gpu_memory` for the counts."
-        )

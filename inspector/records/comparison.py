@@ -17,7 +17,7 @@ __all__ = ["Compared", "Comparison", "Figure", "Setting", "SharedNotice"]
 class Compared:
     """One of the recipes: the letter it goes by, and what the user called it.
 
-    `fit` is its verdict by GPU, as the report has it: yes, tight or no.
+    `fit` is its verdict by GPU, as the report has it: yes, tight, no or not known.
     """
 
     letter: str

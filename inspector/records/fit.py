@@ -10,7 +10,10 @@ from inspector.checks import Choice
 
 __all__ = [
     "QUANTITIES",
+    "VARIED_BY_A_PLAN",
     "Advice",
+    "Cards",
+    "Fit",
     "Method",
     "Plan",
     "PlanRow",
@@ -18,6 +21,7 @@ __all__ = [
     "Quantity",
     "Search",
     "Tried",
+    "Uncertainty",
     "Verdict",
 ]
 
@@ -58,13 +62,55 @@ class Advice:
     total_bytes: int
 
 
+class Fit(str, enum.Enum):
+    """Whether a run fits a GPU.
+
+    YES: it runs, and runs too where everything that is not known of the card turns out as bad as it can.
+    TIGHT: it runs if the card is as the verdict takes it to be; what is left is less than what is not known.
+    NO: it does not run. UNKNOWN: nothing says so, because the run could not be traced.
+    """
+
+    YES = "yes"
+    TIGHT = "tight"
+    NO = "no"
+    UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """Memory of a card that a run may not find: what takes it, at most how many bytes, and where the figure is from."""
+
+    what: str
+    bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cards:
+    """Several cards of a kind for one run, of which one alone was judged: what they have to hold at least.
+
+    `state_bytes` are weights, gradients, optimizer state and buffers of the whole run. `sharding` is what is kept of
+    them in shares, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
+    their shares, before any activation; None where no number does.
+    """
+
+    count: int
+    sharding: str | None = None
+    state_bytes: int
+    least_count: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Whether the traced step runs on a GPU.
 
-    `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes` and less what the driver keeps.
-    Where the step fits, `headroom_bytes` is what stays unreserved of it; where it does not, a negative number: at least
-    so many bytes are missing. `assumptions` are sentences on what was not measured on this very GPU. `advice` are
+    `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes`, less what the driver keeps, less
+    the `margin_bytes` that were asked for. Where the step fits, `headroom_bytes` is what stays unreserved of it; where
+    it does not, a negative number: at least so many bytes are missing. `uncertainty` is what may be missing of the
+    usable bytes, nothing where a margin was asked for, and `uncertain_bytes` its sum. `fits` is true where `outcome` is
+    YES or TIGHT, and None, as the headroom, where it is UNKNOWN; `reason` then says why. `cards` says what several
+    cards have to hold, where the run was asked for on more than one.
+    `assumptions` are sentences on what was not measured on this very GPU. `advice` are
     changes with which it fits, those that change training least first, or with which it still fits: None where none
     were looked for, empty where none that was tried fits.
     """
@@ -73,15 +119,32 @@ class Verdict:
     memory_bytes: int
     overhead_bytes: int
     usable_bytes: int
-    fits: bool
-    headroom_bytes: int
+    outcome: Fit
+    headroom_bytes: int | None = None
+    margin_bytes: int | None = None
+    uncertainty: Sequence[Uncertainty] = ()
+    reason: str | None = None
+    cards: Cards | None = None
     assumptions: Sequence[str] = ()
     advice: Sequence[Advice] | None = None
+
+    @property
+    def fits(self) -> bool | None:
+        """Tell whether the step runs on the card as far as that is known, None where nothing says so."""
+        return None if self.outcome is Fit.UNKNOWN else self.outcome is not Fit.NO
+
+    @property
+    def uncertain_bytes(self) -> int:
+        """Return what may be missing of the usable bytes."""
+        return sum(item.bytes for item in self.uncertainty)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A value that was traced; `total_bytes` is what nvidia-smi would show at the peak."""
+    """A value that was traced; `total_bytes` is what nvidia-smi would show at the peak.
+
+    `fits` tells whether it fits for sure: what is not known of the card, or the margin that was asked for, stays free.
+    """
 
     value: int
     fits: bool
@@ -90,7 +153,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """The largest value of a quantity that fits a GPU.
+    """The largest value of a quantity that fits a GPU for sure, `margin_bytes` of its memory left free.
 
     `value` is None where the smallest value does not fit. `fails` is the smallest value above it that does not: the
     next one, where the search was not cut short, and None where the whole range up to `most` fits. `tried` are the
@@ -102,6 +165,7 @@ class Search:
     value: int | None
     fails: int | None
     most: int
+    margin_bytes: int
     traces: int
     tried: Sequence[Tried]
 
@@ -117,20 +181,24 @@ class Method(str, enum.Enum):
     QUANTIZED_ADAPTER = "quantized-adapter"
 
 
+# The fields of a recipe that the candidates of a plan differ in: what a plan is made from has their defaults.
+VARIED_BY_A_PLAN = ("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
     """One candidate of a plan, traced and judged (in the JSON a row).
 
     `options` are those that the command needs for it, beside the ones that the whole plan was made with; `levers` says
     the same in a few words without what all candidates of the method have. `largest_batch_size` and
-    `largest_seq_len` are the largest values that fit with all else as it is, 0 where none does, None where none was
-    searched. `refused` says why the step could not be traced; all figures are then None.
+    `largest_seq_len` are the largest values that fit for sure with all else as it is, 0 where none does, None where
+    none was searched. `refused` says why the step could not be traced; all figures are then None.
     """
 
     method: Method
     options: str
     levers: Sequence[str]
-    fits: bool | None = None
+    outcome: Fit | None = None
     peak_allocated_bytes: int | None = None
     total_bytes: int | None = None
     headroom_bytes: int | None = None
@@ -138,13 +206,19 @@ class PlanRow:
     largest_seq_len: int | None = None
     refused: str | None = None
 
+    @property
+    def fits(self) -> bool | None:
+        """Tell whether the step runs on the card, None where it could not be traced."""
+        return None if self.outcome is None else self.outcome is not Fit.NO
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Candidates for training one model on one GPU. `recipe` says in words what all have in common.
 
     `adapter` is PEFT's name of the method of all adapters, `quantities` what was searched for each candidate.
-    `warnings` are sentences. Within a method, candidates that change training least come first.
+    `margin_bytes` of the usable ones stay free where a candidate fits for sure. `warnings` are sentences. Within a
+    method, candidates that change training least come first.
     """
 
     versions: Mapping[str, str]
@@ -152,6 +226,7 @@ class Plan:
     gpu: str
     memory_bytes: int
     usable_bytes: int
+    margin_bytes: int
     recipe: str
     adapter: str
     quantities: Sequence[str] = ()

@@ -39,9 +39,11 @@ class Gpu:
     `compute_capability` is (major, minor), None where there is no CUDA or nothing is known of the device.
     `multiprocessors` and `threads_per_multiprocessor` are what torch calls `multi_processor_count` and
     `max_threads_per_multi_processor`. `context_bytes` is what a process takes outside torch's allocator, where that was
-    measured on this card. `descending_addresses` says where its driver places a new segment of torch's allocator: below
-    the last one or above it, None where that is not known. `approximates` says what a verdict on this device assumes,
-    `note` what else one should know. `common` marks the cards that a report shows where none is named.
+    measured on this card; `context_at_start` says that it was before any kernel ran. `memory_spread_bytes` is by how
+    much the totals that were seen differ, `has_display` whether a desktop may be shown on it. `descending_addresses`
+    says where its driver places a new segment of torch's allocator: below the last one or above it, None where that is
+    not known. `approximates` says what a verdict on this device assumes, `note` what else one should know. `common`
+    marks the cards that a report shows where none is named.
     """
 
     name: str
@@ -56,6 +58,9 @@ class Gpu:
     threads_per_multiprocessor: int | None = None
     context_bytes: int | None = None
     context_source: str | None = None
+    context_at_start: bool = False
+    memory_spread_bytes: int | None = None
+    has_display: bool = False
     descending_addresses: bool | None = None
     descending_addresses_source: str | None = None
     approximates: str | None = None

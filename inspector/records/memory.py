@@ -102,7 +102,8 @@ class RunMemory:
     which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of. The CUDA context
     comes on top of all figures. `limit_bytes` is what the allocator has on the card, where cached blocks have to be
     given back for the run to fit: all figures are those under it. None where they are those of a device without an end.
-    `workload` says what ran.
+    `workload` says what ran, `defaults` names the fields of the recipe that have their default. `upper_bound` says why
+    the figures are more than what really runs takes, None where they are not.
     """
 
     workload: WorkloadInfo
@@ -117,7 +118,9 @@ class RunMemory:
     phases: Sequence[MemoryPhase]
     top_modules: Sequence[TopModule]
     not_accounted: Sequence[Unaccounted]
+    defaults: Sequence[str] = ()
     limit_bytes: int | None = None
+    upper_bound: str | None = None
     inputs: Sequence[BatchInput] | None = None
 
     @property

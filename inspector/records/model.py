@@ -19,6 +19,7 @@ __all__ = [
     "ModelFacts",
     "QuantizationFacts",
     "Role",
+    "TensorKind",
     "TreeRow",
 ]
 
@@ -186,11 +187,21 @@ class QuantizationFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorKind:
+    """What decides which state an optimizer keeps for a parameter: 8-bit ones tell the weights of embeddings apart."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    is_embedding: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """What the model stage hands on: everything that follows from the module tree alone.
 
     `base_dtypes` is bytes by dtype of the base model before the adapter, `base_buffer_bytes` the size of its buffers,
-    `base_frozen_dtypes` bytes by dtype of what its class itself does not train.
+    `base_frozen_dtypes` bytes by dtype of what its class itself does not train, and `base_tensors` how many parameters
+    of each kind it trains; `trained_tensors` are those that train with the adapter.
     `comparison` sets the stored tensors beside the model, where both are known,
     `by_format` those of a quantized checkpoint beside its format.
     """
@@ -200,6 +211,8 @@ class Counted:
     base_dtypes: Mapping[str, int]
     base_buffer_bytes: int
     base_frozen_dtypes: Mapping[str, int] = field(default_factory=dict)
+    base_tensors: Mapping[TensorKind, int] = field(default_factory=dict)
+    trained_tensors: Mapping[TensorKind, int] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
     quantization: QuantizationFacts | None = None
     comparison: Comparison | None = None

@@ -56,9 +56,10 @@ class OptimizerName(Choice):
     RMSPROP_BNB_32BIT = "rmsprop_bnb_32bit"
 
 
-DEFAULT = OptimizerName.ADAMW_TORCH.value
+# TrainingArguments.optim with torch 2.8 and newer (transformers/training_args.py, `default_optim`).
+DEFAULT = OptimizerName.ADAMW_TORCH_FUSED.value
 OPTIMIZERS = OptimizerName.values()
-_OF_TORCH = (DEFAULT, "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+_OF_TORCH = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 _OF_TRANSFORMERS = ("adafactor",)
 # Where the class comes from -> the names.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -104,7 +105,7 @@ _ADEMAMIX: _Readers = {
 # The keys that the handler of an optimizer reads (trainer_optimizer.py, 5.23). `foreach` is torch's own argument, which
 # a Trainer takes through `optimizer_cls_and_kwargs`: with foreach=False torch updates one tensor after the other.
 _ARGUMENTS: Mapping[str, _Readers] = {
-    DEFAULT: {"foreach": _parse_flag},
+    "adamw_torch": {"foreach": _parse_flag},
     "sgd": {
         **dict.fromkeys(("momentum", "dampening", "weight_decay"), float),
         **dict.fromkeys(("nesterov", "foreach"), _parse_flag),
@@ -208,9 +209,12 @@ class Recipe:
     padded when the batch is larger than 1.
 
     `attention` None is what transformers takes by itself: sdpa where the model's class has it, eager elsewhere.
-    `use_reentrant` is the key of gradient_checkpointing_kwargs. `use_cache` says whether the forward pass fills a KV
-    cache; None is what Trainer does, which is off. `alloc_conf` holds settings of the caching allocator as
-    PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
+    `gradient_checkpointing` None is what a Trainer finds: on and reentrant where PEFT's
+    `prepare_model_for_kbit_training` has prepared packed weights, which switches it on and which no Trainer switches
+    off, else off. `use_reentrant` is the key of gradient_checkpointing_kwargs, None what the library that switches
+    checkpointing on takes. `use_cache` says whether the forward pass fills a KV cache; None is what Trainer does, which
+    is off. `alloc_conf` holds settings of the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that
+    variable says.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -220,10 +224,10 @@ class Recipe:
     seq_len: int | None = 1024
     gradient_accumulation: int = 1
     mixed_precision: Precision | str = Precision.NO
-    optimizer: OptimizerName | str = OptimizerName.ADAMW_TORCH
+    optimizer: OptimizerName | str = OptimizerName.ADAMW_TORCH_FUSED
     optim_args: str | None = None
-    gradient_checkpointing: bool = False
-    use_reentrant: bool = False
+    gradient_checkpointing: bool | None = None
+    use_reentrant: bool | None = None
     max_grad_norm: float = 1.0
     padding: bool | None = None
     loop: Loop | str = Loop.TRAINER
@@ -239,8 +243,6 @@ class Recipe:
             "gradient_accumulation": check_count("gradient_accumulation", self.gradient_accumulation),
             "mixed_precision": check_choice("mixed_precision", self.mixed_precision, Precision),
             "optimizer": check_optimizer_name(self.optimizer),
-            "gradient_checkpointing": check_flag("gradient_checkpointing", self.gradient_checkpointing),
-            "use_reentrant": check_flag("use_reentrant", self.use_reentrant),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
@@ -251,10 +253,9 @@ class Recipe:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
-        if self.padding is not None:
-            check_flag("padding", self.padding)
-        if self.use_cache is not None:
-            check_flag("use_cache", self.use_cache)
+        for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache"):
+            if getattr(self, name) is not None:
+                check_flag(name, getattr(self, name))
         if self.alloc_conf is not None:
             check_text("alloc_conf", self.alloc_conf, "expandable_segments:True")
         for name, value in checked.items():

@@ -26,6 +26,7 @@ __all__ = [
     "LoraOptions",
     "Quantization",
     "Request",
+    "Sharding",
     "WeightDtype",
 ]
 
@@ -65,6 +66,18 @@ class LoraBias(Choice):
     NONE = "none"
     ALL = "all"
     LORA_ONLY = "lora_only"
+
+
+class Sharding(Choice):
+    """What of a run is kept in shares on several GPUs.
+
+    ZERO1: the optimizer's state. ZERO2: gradients, too. ZERO3 and FSDP: weights, too.
+    """
+
+    FSDP = "fsdp"
+    ZERO1 = "zero1"
+    ZERO2 = "zero2"
+    ZERO3 = "zero3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +126,10 @@ class Request:
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
     `peft.PeftConfig`. `quantization` None is what the checkpoint declares, and `double_quant` packs the scales of 4-bit
     weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an adapter in half precision
-    becomes float32. `gpus` are names as people write them, `gpu_memory` sizes as text with a unit or as integers of
-    bytes; one alone is taken for a list. The first of them decides for which GPU the step is traced. `fit` is the
+    becomes float32. `gpus` are names as people write them, `2x4090` for two, `gpu_memory` sizes as text with a unit or
+    as integers of bytes; one alone is taken for a list. The first of them decides for which GPU the step is traced.
+    `gpu_count` is how many of each card one run has, `sharding` what it keeps on them in shares. `margin` is how
+    much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the
     quantity to turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or,
     where it fits, for what could be turned up.
 
@@ -137,6 +152,9 @@ class Request:
     torch: str | None = None
     gpus: Sequence[str] = ()
     gpu_memory: Sequence[str | int] = ()
+    gpu_count: int = 1
+    sharding: Sharding | str | None = None
+    margin: str | int | None = None
     fit: Quantity | str | None = None
     advice: bool = True
     count_only: bool = False
@@ -162,10 +180,15 @@ class Request:
             "dtype": check_choice("dtype", self.dtype, WeightDtype),
             "gpus": _check_gpus(self.gpus),
             "gpu_memory": _check_sizes(self.gpu_memory),
+            "gpu_count": check_count("gpu_count", self.gpu_count),
             "depth": check_count("depth", self.depth, least=0),
         }
         if self.quantization is not None:
             checked["quantization"] = check_choice("quantization", self.quantization, Quantization)
+        if self.margin is not None:
+            checked["margin"] = _check_margin(self.margin)
+        if self.sharding is not None:
+            checked["sharding"] = check_choice("sharding", self.sharding, Sharding)
         if self.fit is not None:
             checked["fit"] = check_choice("fit", self.fit, Quantity)
         for name, value in checked.items():
@@ -188,12 +211,27 @@ def _check_sizes(value: Any) -> tuple[str | int, ...]:
     """Return the memory sizes of GPUs, given as none, one or several."""
     items = _as_tuple(value)
     for item in items:
-        if not isinstance(item, (str, int)) or isinstance(item, bool):
+        if not _is_size(item):
             raise UsageError(
                 f'`gpu_memory` is {describe_value(item)}; give text with a unit, such as "24GiB", an integer of bytes, '
                 "or a list of these."
             )
     return items
+
+
+def _check_margin(value: Any) -> str | int:
+    """Return a size of memory."""
+    if not _is_size(value):
+        raise UsageError(
+            f'`margin` is {describe_value(value)}; give text with a unit, such as "1GiB", or an integer of bytes.'
+        )
+    size: str | int = value
+    return size
+
+
+def _is_size(value: Any) -> bool:
+    """Tell whether a value can be a size of memory."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

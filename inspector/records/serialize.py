@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from inspector.records.fit import PlanRow, Verdict
 from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticRecipe
 from inspector.records.model import Census, QuantizationFacts
 
@@ -20,6 +21,8 @@ _COMPUTED: dict[type, tuple[str, ...]] = {
     QuantizationFacts: ("loaded_bytes",),
     StaticRecipe: ("total_bytes",),
     RunMemory: ("total_bytes",),
+    Verdict: ("fits", "uncertain_bytes"),
+    PlanRow: ("fits",),
 }
 
 

@@ -134,7 +134,7 @@ def _build_recipes(comparison: Comparison) -> Table:
         if are_named:
             cells += [recipe.fit.get(gpu, _ABSENT) for gpu in gpus]
         else:
-            fitting = sum(outcome != "no" for outcome in recipe.fit.values())
+            fitting = sum(outcome in ("yes", "tight") for outcome in recipe.fit.values())
             cells.append(f"{fitting} of {len(recipe.fit)} GPUs" if recipe.fit else _ABSENT)
         rows.append(row((*cells, recipe.name), tone=Tone.KEY))
     return Table(columns=tuple(columns), rows=tuple(rows))

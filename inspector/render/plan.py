@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from inspector.errors import one_line
-from inspector.records.fit import Method, Plan, PlanRow
+from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.serialize import to_plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.writers.spreadsheet import write_csv
@@ -122,10 +122,11 @@ def _name_methods(plan: Plan) -> Mapping[Method, str]:
 def _build_answer(method: str, rows: Sequence[PlanRow]) -> Row:
     """Return the least harmful candidate of a method that fits, or how many bytes the nearest one lacks."""
     traced = [item for item in rows if item.total_bytes is not None and item.headroom_bytes is not None]
-    fitting = next((item for item in traced if item.fits), None)
+    fitting = min((item for item in traced if item.fits), key=lambda item: item.outcome is Fit.TIGHT, default=None)
     if fitting is not None:
         spare = f"{format_bytes(fitting.headroom_bytes or 0)} to spare{_describe_growth(fitting)}"
-        words = f"fits with {spare}: {fitting.options}"
+        sure = " tightly" if fitting.outcome is Fit.TIGHT else ""
+        words = f"fits{sure} with {spare}: {fitting.options or 'as it is by default'}"
         return row((method, words), tone=Tone.KEY)
     if not traced:
         return row((method, f"not traced: {rows[0].refused}"), tone=Tone.QUIET)
@@ -185,7 +186,7 @@ def _build_row(plan: Plan, name: str, candidate: PlanRow) -> Row:
     found = [largest[quantity] for quantity in plan.quantities]
     cells = (
         name,
-        "yes" if candidate.fits else "no",
+        candidate.outcome.value if candidate.outcome else _UNKNOWN,
         format_bytes(candidate.peak_allocated_bytes),
         format_bytes(candidate.total_bytes),
         format_bytes(candidate.headroom_bytes, signed=True),

@@ -60,6 +60,12 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
             "made for."
         )
         yield Notice(code="beyond-positions", message=message)
+    if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None:
+        message = (
+            f"{type(base).__name__} has no sdpa in transformers: eager attention makes the matrix of all scores, which "
+            "grows with the square of the sequence length."
+        )
+        yield Notice(code="eager-attention", message=message)
     if has_text_only_batch(base):
         message = "The traced batch has text alone: images add what their tower keeps and the positions they take."
         yield Notice(code="no-image", message=message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from inspector.planning.compare import compare_reports
-from inspector.records.fit import Method, Plan, PlanRow
+from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category
@@ -27,7 +27,7 @@ def way(
         method=method,
         options=options,
         levers=levers,
-        fits=headroom_bytes >= 0,
+        outcome=Fit.YES if headroom_bytes >= 0 else Fit.NO,
         peak_allocated_bytes=total_bytes - 3 * GIB // 2,
         total_bytes=total_bytes,
         headroom_bytes=headroom_bytes,
@@ -43,6 +43,7 @@ PLAN = Plan(
     gpu="RTX 4090",
     memory_bytes=24 * GIB,
     usable_bytes=USABLE,
+    margin_bytes=GIB // 2,
     recipe="batch size 1, sequence length 1,024, mixed precision no, attention sdpa, loop trainer",
     adapter="LORA",
     quantities=("batch-size", "seq-len"),
@@ -86,6 +87,7 @@ HOSTILE_PLAN = Plan(
     gpu=HOSTILE_TEXT,
     memory_bytes=24 * GIB,
     usable_bytes=USABLE,
+    margin_bytes=GIB // 2,
     recipe=HOSTILE_TEXT,
     adapter=HOSTILE_TEXT,
     rows=(
@@ -111,7 +113,8 @@ _CHECKPOINTED = dataclasses.replace(
         ),
     ),
     fit=tuple(
-        dataclasses.replace(each, headroom_bytes=each.headroom_bytes + _SAVED, fits=True) for each in QWQ_LORA.fit or ()
+        dataclasses.replace(each, headroom_bytes=(each.headroom_bytes or 0) + _SAVED, outcome=Fit.YES)
+        for each in QWQ_LORA.fit or ()
     ),
     warnings=(Notice(code="beyond-positions", message="Rows are longer than the model is made for."),),
 )

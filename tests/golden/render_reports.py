@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from inspector.records.fit import Advice, Purpose, Search, Tried, Verdict
+from inspector.records.fit import Advice, Fit, Purpose, Search, Tried, Verdict
 from inspector.records.memory import (
     ACTIVATION_RULES,
     MemoryPhase,
@@ -93,7 +93,7 @@ def verdict(gpu: str, usable_bytes: int, headroom_bytes: int, *assumptions: str)
         memory_bytes=usable_bytes + 1_000,
         overhead_bytes=1_000,
         usable_bytes=usable_bytes,
-        fits=headroom_bytes >= 0,
+        outcome=Fit.YES if headroom_bytes >= 0 else Fit.NO,
         headroom_bytes=headroom_bytes,
         assumptions=assumptions,
     )
@@ -259,7 +259,7 @@ QWQ_LORA = Report(
             memory_bytes=84_929_413_120,
             overhead_bytes=697_303_040,
             usable_bytes=84_232_110_080,
-            fits=False,
+            outcome=Fit.NO,
             headroom_bytes=-15_303_995_904,
             assumptions=(NOT_MEASURED,),
         ),
@@ -268,7 +268,7 @@ QWQ_LORA = Report(
             memory_bytes=150_000_893_952,
             overhead_bytes=697_303_040,
             usable_bytes=149_303_590_912,
-            fits=True,
+            outcome=Fit.YES,
             headroom_bytes=48_334_110_720,
             assumptions=(NOT_MEASURED,),
         ),
@@ -569,6 +569,7 @@ HOSTILE = Report(
         value=2,
         fails=3,
         most=16_777_216,
+        margin_bytes=0,
         traces=2,
         tried=(Tried(value=2, fits=True, total_bytes=4_900), Tried(value=3, fits=False, total_bytes=5_100)),
     ),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inspector
-from inspector.records.fit import Advice, Purpose, Search, Tried, Verdict
+from inspector.records.fit import Advice, Cards, Fit, Purpose, Search, Tried, Uncertainty, Verdict
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.records.report import Report
@@ -41,18 +41,28 @@ def print_report(report: Report, *shown: str, width: int = 80) -> str:
     return stream.getvalue()
 
 
+OUTCOMES = (Fit.NO, Fit.YES, Fit.TIGHT, Fit.UNKNOWN)
+
+
 def judge(number: int, changes: int | None) -> Verdict:
-    """Return a verdict on a card, every second one a yes, with so many changes; None where none were looked for."""
-    fits = number % 2 == 1
-    purpose = Purpose.TURN_UP if fits else Purpose.FIT
+    """Return a verdict on a card with so many changes, None where none were looked for: each outcome in its turn."""
+    outcome = OUTCOMES[number % len(OUTCOMES)]
+    purpose = Purpose.TURN_UP if outcome is Fit.YES else Purpose.FIT
     advice = [Advice(purpose=purpose, change=change, total_bytes=20 * GIB) for change in CHANGES[: changes or 0]]
     return Verdict(
         gpu=f"RTX PRO 60{number}0 Ada",
         memory_bytes=24 * GIB,
         overhead_bytes=GIB,
         usable_bytes=23 * GIB,
-        fits=fits,
-        headroom_bytes=GIB if fits else -GIB,
+        outcome=outcome,
+        headroom_bytes={Fit.NO: -GIB, Fit.UNKNOWN: None}.get(outcome, GIB),
+        uncertainty=(
+            Uncertainty(what="CUDA context", bytes=GIB, source="not measured on this card"),
+            Uncertainty(what="desktop", bytes=GIB, source="an allowance, where this card shows one"),
+        )
+        if outcome is Fit.TIGHT
+        else (),
+        reason="MambaMixer goes through each sequence position by position" if outcome is Fit.UNKNOWN else None,
         advice=None if changes is None else advice,
     )
 
@@ -72,6 +82,7 @@ SEARCH = Search(
     value=4096,
     fails=5000,
     most=2**24,
+    margin_bytes=GIB,
     traces=9,
     tried=(Tried(value=4096, fits=True, total_bytes=20 * GIB),),
 )
@@ -157,6 +168,47 @@ def test_a_remedy_is_on_the_first_screen_with_what_it_takes() -> None:
     assert "no, 1.00 GiB are missing of 23.00 GiB usable" in text
     assert "fits with --optimizer adamw_8bit: 20.00 GiB total" in text
     assert "and 2 more: --show fit" in text
+
+
+def test_a_tight_verdict_says_what_is_not_known_of_the_card() -> None:
+    text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(judge(2, 1),))).split())
+    assert "tight, 1.00 GiB to spare, 2.00 GiB are not known (CUDA context 1.00 GiB, desktop 1.00 GiB)" in text
+    assert "fits with --optimizer adamw_8bit: 20.00 GiB total" in text
+
+
+def test_a_verdict_that_nothing_is_known_of_says_why() -> None:
+    assert "not known: MambaMixer goes through" in print_report(dataclasses.replace(QWQ_LORA, fit=(judge(3, None),)))
+
+
+def test_several_cards_are_said_to_be_judged_alone() -> None:
+    cards = Cards(count=2, state_bytes=50 * GIB, least_count=3)
+    verdict = dataclasses.replace(judge(0, None), cards=cards)
+    text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(verdict,))).split())
+    assert "judged on one card alone; at least 3 of these cards hold the 50.00 GiB of weights" in text
+
+
+@pytest.mark.parametrize(
+    ("defaults", "said"),
+    [
+        ((), None),
+        (("seq_len", "optimizer", "loop"), "by default sequence length, optimizer"),
+        (
+            ("batch_size", "seq_len", "optimizer", "gradient_checkpointing", "mixed_precision", "attention"),
+            "by default all of it",
+        ),
+    ],
+)
+def test_what_nobody_asked_for_is_said_below_the_recipe(defaults: tuple[str, ...], said: str | None) -> None:
+    memory: Any = dataclasses.replace(QWQ_LORA.memory, defaults=defaults)  # type: ignore[type-var]
+    text = " ".join(print_report(dataclasses.replace(QWQ_LORA, memory=memory)).split())
+    assert ("by default" in text) == (said is not None)
+    assert (said or "") in text
+
+
+def test_figures_that_are_an_upper_bound_say_so() -> None:
+    bound = "upper bound, dequantized: with its weights left in awq the step takes less"
+    memory: Any = dataclasses.replace(QWQ_LORA.memory, upper_bound=bound)  # type: ignore[type-var]
+    assert bound in " ".join(print_report(dataclasses.replace(QWQ_LORA, memory=memory)).split())
 
 
 def test_the_parts_on_the_first_screen_add_up_to_the_peak() -> None:

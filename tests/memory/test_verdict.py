@@ -8,8 +8,8 @@ from inspector.hardware.catalogue import find_gpu
 from inspector.memory.allocator.settings import MIB, AllocatorSettings
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
-from inspector.memory.verdict import DRIVER_RESERVE_BYTES, find_overhead, find_usable_bytes, judge_fit
-from inspector.records.fit import Verdict
+from inspector.memory.verdict import DRIVER_RESERVE_BYTES, find_overhead, find_usable_bytes, judge_fit, judge_untraced
+from inspector.records.fit import Fit, Uncertainty, Verdict
 from inspector.records.hardware import MemoryFigure
 from tests.hardware.gpus import made_gpu
 from tests.memory.tapes import Tape
@@ -117,4 +117,42 @@ def test_the_replay_runs_under_the_allocators_settings() -> None:
     # Three blocks of 6 take one page of 20 MiB. Of it 2 are free at its end, behind which 12 MiB need one page more.
     assert plain.headroom_bytes == -1 * MIB
     assert joined.headroom_bytes == 0
-    assert judge_fit(made_gpu(39 * MIB), Replays.from_tape(tape.events, settings)).headroom_bytes < 0
+    assert judge_fit(made_gpu(39 * MIB), Replays.from_tape(tape.events, settings)).outcome is Fit.NO
+
+
+def unknown(*sizes: int) -> tuple[Uncertainty, ...]:
+    """Return uncertainties of so many MiB each."""
+    return tuple(Uncertainty(what="x", bytes=size * MIB, source="a test") for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("usable", "outcome"),
+    [
+        (130, Fit.YES),  # 100 are reserved, 30 are not known
+        (129, Fit.YES),  # the cached 40 MiB are given back for the 60 where less is there
+        (90, Fit.YES),
+        (89, Fit.TIGHT),
+        (60, Fit.TIGHT),
+        (59, Fit.NO),
+    ],
+)
+def test_a_step_that_leaves_less_than_is_not_known_is_tight(usable: int, outcome: Fit) -> None:
+    replays = Replays.from_tape(cached().events)
+    result = judge_fit(made_gpu(usable * MIB), replays, uncertainty=unknown(10, 20))
+    assert result.outcome is outcome
+    assert result.uncertain_bytes == 30 * MIB
+    assert result.usable_bytes == usable * MIB
+    assert result.fits is (outcome is not Fit.NO)
+
+
+def test_a_margin_that_is_asked_for_is_not_usable_and_leaves_no_tight() -> None:
+    replays = Replays.from_tape(cached().events)
+    roomy, short = (judge_fit(made_gpu(usable * MIB), replays, margin_bytes=30 * MIB) for usable in (90, 89))
+    assert (roomy.outcome, roomy.usable_bytes, roomy.headroom_bytes) == (Fit.YES, 60 * MIB, 0)
+    assert (short.outcome, short.headroom_bytes, short.margin_bytes) == (Fit.NO, -1 * MIB, 30 * MIB)
+
+
+def test_a_step_that_could_not_be_traced_has_a_verdict_without_figures() -> None:
+    result = judge_untraced(made_gpu(100 * MIB, context_bytes=30 * MIB), "why")
+    assert (result.outcome, result.fits, result.headroom_bytes) == (Fit.UNKNOWN, None, None)
+    assert (result.usable_bytes, result.reason) == (70 * MIB, "why")

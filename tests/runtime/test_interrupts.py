@@ -58,7 +58,8 @@ POINTS = (
 def inspect() -> Report:
     """Inspect a small model on the way that changes most: quantized, with an adapter, in mixed precision."""
     recipe = Recipe(seq_len=8, mixed_precision="bf16")
-    return pipeline.run(Request(model=llama(), peft=LORA, quantization="nf4", recipe=recipe))
+    request = Request(model=llama(), peft=LORA, quantization="nf4", recipe=recipe, gpus=("a100-80gb",), advice=False)
+    return pipeline.run(request)
 
 
 def snapshot() -> dict[str, Any]:

@@ -42,7 +42,7 @@ def host():
 def inspect():
     peft = {{"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}}
     recipe = inspector.Recipe(seq_len=64, mixed_precision="bf16")
-    return inspector.inspect("{SMALL}", peft=peft, recipe=recipe, offline=True).to_dict()
+    return inspector.inspect("{SMALL}", peft=peft, recipe=recipe, gpu="t4", advice=False, offline=True).to_dict()
 
 done, printed, failures = threading.Event(), [], []
 thread = threading.Thread(target=host)

@@ -10,7 +10,7 @@ import click
 
 from inspector.cli.compared_requests import Recipes, read_recipes
 from inspector.cli.console import render_document, show_progress
-from inspector.cli.exit_codes import ExitCode
+from inspector.cli.exit_codes import ExitCode, choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
 from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, Job, complete_model, list_parameters_without
@@ -59,7 +59,7 @@ def _compare(recipes: Recipes, job: Job) -> int:
     from inspector.render.comparison import build_comparison_document, render_comparison_csv, render_comparison_json
 
     with show_progress(shown=job.progress, color=job.color) as progress:
-        comparison, fits = compare_recipes(recipes, progress)
+        comparison, outcomes = compare_recipes(recipes, progress)
     warnings = [dataclasses.replace(warning, message=name_options(warning.message)) for warning in comparison.warnings]
     comparison = dataclasses.replace(comparison, warnings=warnings)
     with open_output(job.output) as stream:
@@ -69,4 +69,4 @@ def _compare(recipes: Recipes, job: Job) -> int:
             render_comparison_csv(comparison, stream)
         else:
             render_document(build_comparison_document(comparison), job.format, stream, color=job.color)
-    return ExitCode.DONE if fits else ExitCode.DOES_NOT_FIT
+    return choose_code_if_any_fits(outcomes) if outcomes else ExitCode.DONE

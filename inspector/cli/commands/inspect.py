@@ -12,13 +12,14 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from inspector.checks import find_nearest_names
-from inspector.cli.console import render_document, show_progress
+from inspector.cli.console import print_error, render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
 from inspector.cli.option_names import name_options_in_notices
 from inspector.cli.options import PARAMETERS, Job, build_job
 from inspector.cli.output import open_output
 from inspector.errors import UsageError, quoted
+from inspector.records.fit import Fit
 from inspector.render.sections import SECTIONS
 
 if TYPE_CHECKING:
@@ -103,7 +104,12 @@ def _inspect(job: Job, shown: Collection[str]) -> int:
     with open_output(job.output) as stream:
         _render(report, job.format, stream, shown=shown, color=job.color)
     named = bool(job.request.gpus or job.request.gpu_memory)
-    return choose_code_if_all_fit(verdict.fits for verdict in report.fit or ()) if named else ExitCode.DONE
+    if not named:
+        return ExitCode.DONE
+    for verdict in report.fit or ():
+        if verdict.outcome is Fit.UNKNOWN:
+            print_error(f"nothing says whether the step fits the {verdict.gpu}: {verdict.reason}")
+    return choose_code_if_all_fit(verdict.outcome for verdict in report.fit or ())
 
 
 def _render(report: Report, format_: str, stream: TextIO, *, shown: Collection[str], color: bool) -> None:

@@ -16,7 +16,19 @@ from inspector.cli.output import open_output
 __all__ = ["measure"]
 
 # Options of a report that a run on the GPU at hand has no use for.
-_NOT_OF_A_RUN = ("torch", "gpus_", "gpu_memory", "fit", "advice", "count_only", "depth")
+_NOT_OF_A_RUN = (
+    "torch",
+    "gpus_",
+    "gpu_memory",
+    "gpu_count",
+    "fsdp",
+    "deepspeed",
+    "margin",
+    "fit",
+    "advice",
+    "count_only",
+    "depth",
+)
 
 
 @subcommand(list_parameters_without(*_NOT_OF_A_RUN))
@@ -37,6 +49,10 @@ def measure(**options: Any) -> Work:
         "torch": None,
         "gpus_": (),
         "gpu_memory": (),
+        "gpu_count": 1,
+        "fsdp": False,
+        "deepspeed": None,
+        "margin": None,
         "fit": None,
         "advice": False,
         "count_only": False,

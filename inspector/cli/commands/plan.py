@@ -16,7 +16,8 @@ from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, Job, build_job, list_parameters_without
 from inspector.cli.output import open_output
 from inspector.errors import UsageError
-from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.records.fit import VARIED_BY_A_PLAN
+from inspector.records.recipe import Recipe
 from inspector.runtime.patches import replace_item, restore_changes
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ __all__ = ["plan"]
 
 # Options of a report that a plan decides itself or has no use for.
 _NOT_OF_A_PLAN = (
-    *("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant", "autocast_adapter_dtype"),
-    *("workload", "fit", "advice", "count_only", "depth", "format_"),
+    *VARIED_BY_A_PLAN,
+    *("autocast_adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
 )
 # What can be searched for each candidate of a plan.
 _SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "seq-len": ("seq-len",), "none": ()}
@@ -66,14 +67,9 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     csv = format_ == "csv"
     if csv and options["as_json"]:
         raise UsageError("--json contradicts --format csv: drop one of them.")
-    shared: dict[str, Any] = {"format_": None if csv else format_, "optimizer": DEFAULT_OPTIMIZER, "optim_args": None}
-    shared |= {
-        "workload": "training",
-        "gradient_checkpointing": False,
-        "use_reentrant": False,
-        "autocast_adapter_dtype": True,
-    }
-    job = build_job(depth=0, fit=None, advice=False, count_only=False, **shared, **options)
+    unused: dict[str, Any] = {name: getattr(Recipe(), name) for name in VARIED_BY_A_PLAN}
+    unused |= {"autocast_adapter_dtype": True, "workload": "training", "fit": None, "advice": False}
+    job = build_job(format_=None if csv else format_, depth=0, count_only=False, **unused, **options)
     return functools.partial(_plan, dataclasses.replace(job, format="csv") if csv else job, _SEARCHED[fit], sort)
 
 
@@ -93,7 +89,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
             render_plan_csv(result, order, stream)
         else:
             render_document(build_plan_document(result, order), job.format, stream, color=job.color)
-    return choose_code_if_any_fits(row.fits for row in result.rows)
+    return choose_code_if_any_fits(row.outcome for row in result.rows)
 
 
 def _name_options_in_plan(plan: Plan) -> Plan:

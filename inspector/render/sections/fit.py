@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.fit import Search, Verdict
-from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.records.fit import Fit, Search, Verdict
+from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.names import format_exact_bytes
 from inspector.units import format_bytes, format_count
 
 __all__ = [
-    "OUTCOMES",
     "build_fit_section",
     "build_search_section",
+    "describe_cards",
     "describe_outcome",
     "describe_remedies",
     "describe_search",
-    "name_outcome",
 ]
 
 USABLE = (
@@ -33,29 +33,48 @@ TOTAL = "Total = peak reserved + the CUDA context: what nvidia-smi would show."
 TURNED_UP = (
     "Each of these was traced alone. Sizes were doubled once: --fit batch-size, seq-len or rank finds the largest."
 )
-# The verdicts in a word, the best first.
-OUTCOMES = ("yes", "tight", "no")
+# A reason on the first screen.
+_BRIEF_REASON = 90
 # What people call the quantities of --fit.
 _QUANTITIES = {"batch-size": "batch size", "seq-len": "sequence length", "rank": "rank"}
 
 
-def name_outcome(verdict: Verdict) -> str:
-    """Return the verdict in one word."""
-    return "yes" if verdict.fits else "no"
+def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
+    """Return the verdict in a few words: what is left, what is not known of it, or what is missing at least.
+
+    `brief` cuts short why nothing says so.
+    """
+    if verdict.headroom_bytes is None:
+        return f"{verdict.outcome.value}: {one_line(verdict.reason or '', _BRIEF_REASON if brief else 300)}"
+    size, usable = format_bytes(abs(verdict.headroom_bytes)), format_bytes(verdict.usable_bytes)
+    if verdict.outcome is Fit.TIGHT:
+        parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
+        return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
+    by = f"{size} {'to spare' if verdict.fits else 'are missing'}"
+    margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
+    return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
 
 
-def describe_outcome(verdict: Verdict) -> str:
-    """Return the verdict in a few words: what is left, or what is missing at least, of how much."""
-    size = format_bytes(abs(verdict.headroom_bytes))
-    by = f"{size} to spare" if verdict.fits else f"{size} are missing"
-    return f"{name_outcome(verdict)}, {by} of {format_bytes(verdict.usable_bytes)} usable"
+def describe_cards(verdict: Verdict) -> str | None:
+    """Return what several cards have to hold at least, None where there is one."""
+    cards = verdict.cards
+    if cards is None:
+        return None
+    shares = {"zero1": "the optimizer's state", "zero2": "gradients and the optimizer's state"}.get(
+        cards.sharding or "", "all of it"
+    )
+    least = "no number of cards" if cards.least_count is None else f"at least {cards.least_count} of these cards"
+    return (
+        f"judged on one card alone; {least} hold the {format_bytes(cards.state_bytes)} of weights, gradients and "
+        f"optimizer with {shares} in shares, before activations"
+    )
 
 
 def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
     """Yield the first changes with which the step fits; where it does, in one sentence what could be larger."""
     advice = verdict.advice or ()
     most += len(advice) == most + 1  # a line that says so would be as long
-    if verdict.fits:
+    if verdict.outcome is Fit.YES:
         larger = ", ".join(f"{item.change} ({format_bytes(item.total_bytes)})" for item in advice[:most])
         if larger:
             yield f"still fits with one of {larger}" if len(advice[:most]) > 1 else f"still fits with {larger}"
@@ -68,8 +87,11 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
         yield f"and {len(advice) - most} more: --show fit"
 
 
-def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
-    """Return one row for each GPU, what its figures mean, and what was assumed for which of them."""
+def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:
+    """Return one row for each GPU, what its figures mean, and what is not known or was assumed of which of them.
+
+    `platform` is what the step of the report was traced for, None where none was.
+    """
     columns = (
         column("GPU", Kind.NAME),
         column("fits", Kind.LABEL),
@@ -81,14 +103,17 @@ def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
     views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 3, 5),), ((0, 1, 5), (0, 3)))
     table = Table(columns=columns, rows=tuple(map(_build_row, verdicts)), views=views)
     traced = (
-        f"The step above is traced for {one_line(platform)}; each verdict comes from a trace of its card's own kernels."
+        ""
+        if platform is None
+        else f" The step below is traced for {one_line(platform)}; each verdict comes from a trace of its card's own "
+        "kernels."
     )
     return Section(
         title="Does it fit",
         blocks=(
             table,
-            paragraph(f"{USABLE} {traced}", Tone.QUIET),
-            *_list_assumptions(verdicts),
+            paragraph(f"{USABLE}{traced}", Tone.QUIET),
+            *_list_details(verdicts),
             *_list_advice(verdicts),
         ),
     )
@@ -116,7 +141,8 @@ def build_search_section(search: Search) -> Section:
     )
     quantity = _QUANTITIES.get(search.quantity, search.quantity)
     traces = f"{search.traces} {'trace' if search.traces == 1 else 'traces'}"
-    words = f"{one_line(search.gpu)}: {describe_search(search)}; found in {traces}. {TOTAL}"
+    margin = format_bytes(search.margin_bytes)
+    words = f"{one_line(search.gpu)}: {describe_search(search)}; found in {traces}, {margin} left free. {TOTAL}"
     if search.value is not None:
         words += " The report is of the step with that value."
     return Section(title=f"Largest {quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words)))
@@ -140,36 +166,46 @@ def _build_row(verdict: Verdict) -> Row:
     """Return the row of a GPU: its usable bytes and its headroom, below zero what is missing at least."""
     cells = (
         verdict.gpu,
-        name_outcome(verdict),
+        verdict.outcome.value,
         format_count(verdict.usable_bytes),
         format_bytes(verdict.usable_bytes),
-        format_count(verdict.headroom_bytes, signed=True),
-        format_bytes(verdict.headroom_bytes, signed=True),
+        "–" if verdict.headroom_bytes is None else format_count(verdict.headroom_bytes, signed=True),
+        "–" if verdict.headroom_bytes is None else format_bytes(verdict.headroom_bytes, signed=True),
     )
     return row(cells, tone=Tone.KEY if verdict.fits else Tone.PLAIN)
 
 
-def _list_assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
-    """Return each assumption once, with the GPUs that it was made for."""
-    gpus: dict[str, list[str]] = {}
+def _list_details(verdicts: Sequence[Verdict]) -> list[Block]:
+    """Return why nothing is known, what several cards hold, what is not known of a card, and what was assumed."""
+    found: list[tuple[str, str, str]] = []
     for verdict in verdicts:
-        for assumption in verdict.assumptions:
-            gpus.setdefault(assumption, []).append(verdict.gpu)
+        if verdict.reason is not None:
+            found.append(("not known", verdict.gpu, verdict.reason))
+        cards = describe_cards(verdict)
+        if cards is not None:
+            found.append((f"{verdict.cards.count if verdict.cards else 1} cards", verdict.gpu, cards))
+        for item in verdict.uncertainty:
+            found.append(("not known", verdict.gpu, f"{item.what}, {format_exact_bytes(item.bytes)}: {item.source}"))
+        found += [("assumed", verdict.gpu, assumption) for assumption in verdict.assumptions]
+    gpus: dict[tuple[str, str], list[str]] = {}
+    for label, gpu, words in sorted(found, key=lambda item: item[0] == "assumed"):
+        gpus.setdefault((label, words), []).append(gpu)
     if not gpus:
         return []
+    labels = [label for label, _ in gpus]
     rows = tuple(
-        row(("" if index else "assumed", f"{', '.join(names)}: {assumption}"))
-        for index, (assumption, names) in enumerate(gpus.items())
+        row(("" if index and labels[index - 1] == label else label, f"{', '.join(names)}: {words}"))
+        for index, ((label, words), names) in enumerate(gpus.items())
     )
     return [Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)]
 
 
-def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
+def _list_advice(verdicts: Sequence[Verdict]) -> list[Block]:
     """Return for each GPU the changes with which the step fits it, or with which it still does."""
-    blocks: list[Table | Paragraph] = []
+    blocks: list[Block] = []
     for verdict in verdicts:
         if verdict.advice:
-            still = "still " if verdict.fits else ""
+            still = "still " if verdict.outcome is Fit.YES else ""
             columns = (
                 column("total", Kind.NUMBER),
                 column("", Kind.NUMBER, quiet=True),
@@ -180,10 +216,10 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
                 for advice in verdict.advice
             )
             blocks.append(Table(columns=columns, rows=rows))
-        elif verdict.advice is not None and verdict.fits:
+        elif verdict.advice is not None and verdict.outcome is Fit.YES:
             blocks.append(paragraph(f"On the {verdict.gpu} nothing larger that was tried fits.", Tone.QUIET))
     if any(verdict.advice for verdict in verdicts):
         blocks.append(paragraph(TOTAL, Tone.QUIET))
-    if any(verdict.fits and verdict.advice for verdict in verdicts):
+    if any(verdict.outcome is Fit.YES and verdict.advice for verdict in verdicts):
         blocks.append(paragraph(TURNED_UP, Tone.QUIET))
     return blocks

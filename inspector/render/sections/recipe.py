@@ -9,15 +9,34 @@ from inspector.records.memory import RunMemory
 from inspector.records.recipe import Recipe
 from inspector.units import format_count
 
-__all__ = ["describe_recipe", "format_shape"]
+__all__ = ["describe_defaults", "describe_recipe", "format_shape"]
 
 # Settings are names, which are short.
 _LONGEST_SETTING = 20
+
+# What a brief recipe always says, in its order.
+_WORDS = {
+    "batch_size": "batch size",
+    "seq_len": "sequence length",
+    "optimizer": "optimizer",
+    "gradient_checkpointing": "checkpointing",
+    "mixed_precision": "mixed precision",
+    "attention": "attention",
+}
 
 
 def describe_recipe(memory: RunMemory, *, brief: bool = False) -> str:
     """Return the recipe in words; `brief` leaves out what is as one expects it."""
     return ", ".join(_describe(memory, brief))
+
+
+def describe_defaults(memory: RunMemory) -> str:
+    """Return which of the words of a brief recipe nobody asked for; nothing where all were."""
+    shown = [name for name in _WORDS if name in memory.workload.recipe_fields]
+    if memory.recipe.seq_len is None:
+        shown.remove("seq_len")
+    taken = [name for name in shown if name in memory.defaults]
+    return "all of it" if taken == shown else ", ".join(_WORDS[name] for name in taken)
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -107,8 +107,8 @@ def _list_search(report: Report) -> Iterator[Section]:
 
 
 def _list_fit(report: Report) -> Iterator[Section]:
-    if report.memory and report.fit:
-        yield build_fit_section(report.fit, report.memory.platform)
+    if report.fit:
+        yield build_fit_section(report.fit, report.memory.platform if report.memory else None)
 
 
 def _list_quantization(report: Report) -> Iterator[Section]:

@@ -11,21 +11,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.errors import one_line
-from inspector.records.fit import Verdict
+from inspector.records.fit import Fit, Verdict
 from inspector.records.memory import Peak, RunMemory, StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.report import Report
 from inspector.records.tape import Phase
 from inspector.render.document import Block, Document, Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.fit import (
-    OUTCOMES,
+    describe_cards,
     describe_outcome,
     describe_remedies,
     describe_search,
-    name_outcome,
 )
 from inspector.render.sections.names import format_exact_bytes
-from inspector.render.sections.recipe import describe_recipe
+from inspector.render.sections.recipe import describe_defaults, describe_recipe
 from inspector.render.writers.glyphs import Charset
 from inspector.render.writers.text import list_lines
 from inspector.units import format_bytes, format_count, format_share, format_short_count
@@ -148,9 +147,19 @@ def _build_facts(report: Report) -> Table:
         rows.append(row(("quantized", _describe_quantization(report))))
     if report.memory:
         rows.append(row((report.memory.workload.label, describe_recipe(report.memory, brief=True))))
+        rows += _list_circumstances(report.memory)
     elif report.static is None:
         rows.append(row(("weights", format_exact_bytes(report.parameters.bytes))))
     return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=tuple(rows))
+
+
+def _list_circumstances(memory: RunMemory) -> Iterator[Row]:
+    """Yield what of the recipe nobody asked for, and why the figures may be too large."""
+    defaults = describe_defaults(memory)
+    if defaults:
+        yield row(("by default", defaults))
+    if memory.upper_bound is not None:
+        yield row(("figures", one_line(memory.upper_bound)), tone=Tone.WARN)
 
 
 def _list_files(report: Report) -> Iterator[str]:
@@ -278,20 +287,23 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
 def _list_verdict_rows(verdict: Verdict, most: int, *, is_first: bool) -> Iterator[Row]:
     """Yield the verdict on one card, and what could be changed."""
     label = "fits" if is_first else ""
-    yield row((label, one_line(verdict.gpu, 30), describe_outcome(verdict)), tone=Tone.KEY)
+    yield row((label, one_line(verdict.gpu, 30), describe_outcome(verdict, brief=True)), tone=Tone.KEY)
+    cards = describe_cards(verdict)
+    if cards is not None:
+        yield row(("", "", cards))
     for words in describe_remedies(verdict, most):
         yield row(("", "", words))
 
 
 def _sort_verdicts(verdicts: Sequence[Verdict], *, sizes: bool) -> Iterator[Row]:
     """Yield the cards of each outcome, with `sizes` by how much."""
-    gpus: dict[str, list[str]] = {}
+    gpus: dict[Fit, list[str]] = {}
     for verdict in verdicts:
-        by = f" ({format_bytes(verdict.headroom_bytes, signed=True)})" if sizes else ""
-        gpus.setdefault(name_outcome(verdict), []).append(f"{one_line(verdict.gpu, 30)}{by}")
-    outcomes = sorted(gpus, key=OUTCOMES.index)
-    for index, outcome in enumerate(outcomes):
-        yield row(("" if index else "fits", outcome, ", ".join(gpus[outcome])), tone=Tone.KEY)
+        has_size = sizes and verdict.headroom_bytes is not None
+        by = f" ({format_bytes(verdict.headroom_bytes or 0, signed=True)})" if has_size else ""
+        gpus.setdefault(verdict.outcome, []).append(f"{one_line(verdict.gpu, 30)}{by}")
+    for index, outcome in enumerate(sorted(gpus, key=tuple(Fit).index)):
+        yield row(("" if index else "fits", outcome.value, ", ".join(gpus[outcome])), tone=Tone.KEY)
 
 
 # --- notices ----------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class Training:
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
         if recipe.gradient_checkpointing:
-            enable_checkpointing(base, use_reentrant=recipe.use_reentrant)
+            enable_checkpointing(base, use_reentrant=bool(recipe.use_reentrant))
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a micro-batch as the usual collator makes it."""
@@ -133,8 +133,8 @@ def enable_checkpointing(base: Any, *, use_reentrant: bool) -> None:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
     except ValueError as error:
         raise UsageError(
-            f"{type(base).__name__} runs without checkpointing alone ({one_line(error, 120)}); drop "
-            "`gradient_checkpointing`."
+            f"{type(base).__name__} runs without checkpointing alone ({one_line(error, 120)}); use "
+            "`gradient_checkpointing=False`."
         ) from error
 
 

@@ -1,0 +1,49 @@
+"""Several cards for one run: what they have to hold at least, until ranks are traced.
+
+A verdict is of one card that runs the whole step. On several, FSDP and ZeRO keep the state of a run in shares, so that
+a no of one card is no answer: what decides then is whether the shares fit. Activations, gathered weights and buffers of
+communication come on top and are not counted, so that the number of cards is a lower bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from inspector.records.fit import Cards, Fit, Verdict
+from inspector.records.memory import StaticRecipe
+from inspector.records.request import Sharding
+from inspector.units import format_bytes
+
+__all__ = ["count_least_cards", "spread_over_cards"]
+
+
+def spread_over_cards(verdict: Verdict, count: int, sharding: str | None, state: StaticRecipe) -> Verdict:
+    """Return the verdict of one card with what `count` of them have to hold of a run's `state`.
+
+    A no stays one where not even the shares fit, and is not known where they do.
+    """
+    least = count_least_cards(state, verdict.usable_bytes, sharding)
+    cards = Cards(count=count, sharding=sharding, state_bytes=state.total_bytes, least_count=least)
+    verdict = dataclasses.replace(verdict, cards=cards)
+    if verdict.outcome is not Fit.NO or least is None or least > count:
+        return verdict
+    missing = format_bytes(-(verdict.headroom_bytes or 0))
+    reason = f"one card alone lacks {missing}; {count} hold the state in shares, and what each rank takes is not traced"
+    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason)
+
+
+def count_least_cards(state: StaticRecipe, usable_bytes: int, sharding: str | None) -> int | None:
+    """Return the least number of cards with so much memory that hold a state in shares, None where no number does.
+
+    Without a `sharding` it is kept as FSDP does. Buffers are whole on every card.
+    """
+    parts = {
+        Sharding.ZERO1: (state.optimizer_bytes,),
+        Sharding.ZERO2: (state.optimizer_bytes, state.gradients_bytes),
+    }
+    everything = (state.optimizer_bytes, state.gradients_bytes, state.trained_bytes, state.frozen_bytes)
+    shared = sum(everything if sharding is None else parts.get(Sharding(sharding), everything))
+    left = usable_bytes - (state.total_bytes - shared)
+    if left <= 0:
+        return None
+    return max(-(-shared // left), 1)

@@ -1,0 +1,55 @@
+"""The state that an optimizer keeps, without a traced step: its own code updates one parameter of each kind.
+
+What a kind is (`records.model.TensorKind`) decides the state: parameters of one dtype and shape have the same, but for
+embeddings under an 8-bit optimizer. State in managed memory is none of torch's allocator and is not counted, nor are
+the tables that 8-bit optimizers share (1 KiB each).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import UsageError
+from inspector.hardware.platform import Platform
+from inspector.records.model import TensorKind
+from inspector.records.recipe import Recipe
+from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.cuda import apply_cuda_rules
+from inspector.trace.tracer import Tracer
+from inspector.workloads.training.optimizers import build_optimizer
+
+__all__ = ["count_state_bytes"]
+
+
+def count_state_bytes(tensors: Mapping[TensorKind, int], recipe: Recipe, platform: Platform) -> int:
+    """Return the bytes of an optimizer's state on the GPU, for so many trained parameters of each kind."""
+    with apply_cuda_rules(platform, recipe.sdpa_backend), treat_meta_as_device(), Tracer(platform):
+        return sum(count * _count_bytes(kind, recipe) for kind, count in tensors.items())
+
+
+def _count_bytes(kind: TensorKind, recipe: Recipe) -> int:
+    """Return the bytes of state that the first update makes for a parameter of a kind."""
+    model = nn.Module()
+    model.owner = nn.Embedding(1, 1, device="meta") if kind.is_embedding else nn.Module()
+    parameter = nn.Parameter(torch.empty(kind.shape, dtype=getattr(torch, kind.dtype), device="meta"))
+    model.owner.weight = parameter
+    parameter.grad = torch.empty_like(parameter)
+    optimizer = build_optimizer(model, recipe)
+    with contextlib.suppress(UsageError):  # what an update refuses is for the traced step to say; the state is made
+        optimizer.step()
+    return sum(item.numel() * item.element_size() for item in _list_tensors(optimizer.state[parameter]))
+
+
+def _list_tensors(state: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a parameter's state that lie on the GPU."""
+    if isinstance(state, Tensor):
+        if state.device.type == "meta":
+            yield state
+    elif isinstance(state, (Mapping, list, tuple)):
+        for item in state.values() if isinstance(state, Mapping) else state:
+            yield from _list_tensors(item)

@@ -1,0 +1,42 @@
+"""The state of every optimizer without a trace equals what a traced step makes of it: two routes to one number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from inspector.model.build import count_model
+from inspector.predict import Predictor
+from inspector.records.recipe import OPTIMIZERS, Recipe
+from inspector.records.request import Request
+from inspector.records.tape import Category, Event, EventKind
+from inspector.resolve import resolve_run
+from inspector.workloads.training.state import count_state_bytes
+from tests.model.tiny import llama
+
+# A table of 256 float32 for each buffer of an 8-bit optimizer belongs to no parameter.
+_TABLE = 1024
+
+
+def count_living_state(tape: Sequence[Event]) -> int:
+    """Return the bytes of optimizer state that is alive when a tape ends."""
+    living = {}
+    for event in tape:
+        if event.category is Category.OPTIMIZER:
+            living[event.block] = event.bytes if event.kind is EventKind.ALLOCATE else 0
+    return sum(living.values())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "loop"),
+    [*((name, "trainer") for name in OPTIMIZERS), ("adagrad", "plain"), ("adamw_8bit", "plain")],
+)
+def test_the_state_of_an_optimizer_is_what_a_traced_step_makes(optimizer: str, loop: str) -> None:
+    config = llama(vocab_size=640, dtype="float32")  # the embedding has 10,240 elements: 8 bits in a plain loop
+    request = Request(model=config, recipe=Recipe(optimizer=optimizer, loop=loop, seq_len=8))
+    run = resolve_run(request, None, {})
+    traced = count_living_state(Predictor(None).predict(run).tape)
+    counted = count_state_bytes(count_model(request, None)[0].trained_tensors, run.recipe, run.platform)
+    assert counted > 0 or optimizer == "sgd"
+    assert traced - counted in ((0, _TABLE, 2 * _TABLE) if "8bit" in optimizer else (0,))

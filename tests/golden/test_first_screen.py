@@ -167,7 +167,7 @@ def test_a_remedy_is_on_the_first_screen_with_what_it_takes() -> None:
     text = print_report(dataclasses.replace(QWQ_LORA, fit=(judge(0, 5),)))
     assert "no, 1.00 GiB are missing of 23.00 GiB usable" in text
     assert "fits with --optimizer adamw_8bit: 20.00 GiB total" in text
-    assert "and 2 more: --show fit" in text
+    assert "2 more: --show fit" in " ".join(text.split())
 
 
 def test_a_tight_verdict_says_what_is_not_known_of_the_card() -> None:
@@ -184,7 +184,8 @@ def test_several_cards_are_said_to_be_judged_alone() -> None:
     cards = Cards(count=2, state_bytes=50 * GIB, least_count=3)
     verdict = dataclasses.replace(judge(0, None), cards=cards)
     text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(verdict,))).split())
-    assert "judged on one card alone; at least 3 of these cards hold the 50.00 GiB of weights" in text
+    assert "judged on one card alone; 50.00 GiB of weights" in text
+    assert "at least 3 of these cards" in text
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,9 @@ def test_what_nobody_asked_for_is_said_below_the_recipe(defaults: tuple[str, ...
 def test_figures_that_are_an_upper_bound_say_so() -> None:
     bound = "upper bound, dequantized: with its weights left in awq the step takes less"
     memory: Any = dataclasses.replace(QWQ_LORA.memory, upper_bound=bound)  # type: ignore[type-var]
-    assert bound in " ".join(print_report(dataclasses.replace(QWQ_LORA, memory=memory)).split())
+    assert "figures upper bound, dequantized" in " ".join(
+        print_report(dataclasses.replace(QWQ_LORA, memory=memory)).split()
+    )
 
 
 def test_the_parts_on_the_first_screen_add_up_to_the_peak() -> None:

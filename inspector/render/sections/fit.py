@@ -5,6 +5,7 @@ What the first screen says of a verdict is here, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
@@ -20,6 +21,7 @@ __all__ = [
     "describe_outcome",
     "describe_remedies",
     "describe_search",
+    "shorten_reason",
 ]
 
 USABLE = (
@@ -42,10 +44,11 @@ _QUANTITIES = {"batch-size": "batch size", "seq-len": "sequence length", "rank":
 def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     """Return the verdict in a few words: what is left, what is not known of it, or what is missing at least.
 
-    `brief` cuts short why nothing says so.
+    `brief` says with the first clause alone why nothing says so.
     """
     if verdict.headroom_bytes is None:
-        return f"{verdict.outcome.value}: {one_line(verdict.reason or '', _BRIEF_REASON if brief else 300)}"
+        reason = one_line(verdict.reason or "", 300)
+        return f"{verdict.outcome.value}: {shorten_reason(reason) if brief else reason}"
     size, usable = format_bytes(abs(verdict.headroom_bytes)), format_bytes(verdict.usable_bytes)
     if verdict.outcome is Fit.TIGHT:
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
@@ -64,27 +67,30 @@ def describe_cards(verdict: Verdict) -> str | None:
         cards.sharding or "", "all of it"
     )
     least = "no number of cards" if cards.least_count is None else f"at least {cards.least_count} of these cards"
-    return (
-        f"judged on one card alone; {least} hold the {format_bytes(cards.state_bytes)} of weights, gradients and "
-        f"optimizer with {shares} in shares, before activations"
-    )
+    state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer, {shares} in shares"
+    return f"judged on one card alone; {state}: {least}, before activations"
+
+
+def shorten_reason(reason: str) -> str:
+    """Return the first clause of a reason."""
+    return one_line(re.split("[;:] ", reason)[0], _BRIEF_REASON)
 
 
 def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
     """Yield the first changes with which the step fits; where it does, in one sentence what could be larger."""
     advice = verdict.advice or ()
-    most += len(advice) == most + 1  # a line that says so would be as long
+    shown = advice[: max(most, 1)]
+    more = f"; {len(advice) - len(shown)} more: --show fit" if len(advice) > len(shown) else ""
     if verdict.outcome is Fit.YES:
-        larger = ", ".join(f"{item.change} ({format_bytes(item.total_bytes)})" for item in advice[:most])
+        larger = ", ".join(f"{item.change} ({format_bytes(item.total_bytes)})" for item in shown)
         if larger:
-            yield f"still fits with one of {larger}" if len(advice[:most]) > 1 else f"still fits with {larger}"
+            yield f"still fits with {'one of ' if len(shown) > 1 else ''}{larger}"
         return
     if verdict.advice is not None and not advice:
         yield "nothing that was tried makes it fit"
-    for item in advice[:most]:
-        yield f"fits with {item.change}: {format_bytes(item.total_bytes)} total"
-    if len(advice) > most:
-        yield f"and {len(advice) - most} more: --show fit"
+    for item in shown:
+        end = more if item is shown[-1] else ""
+        yield f"fits with {item.change}: {format_bytes(item.total_bytes)} total{end}"
 
 
 def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:

@@ -79,7 +79,7 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
 
 def _describe_update(recipe: Recipe, brief: bool) -> Iterator[str]:
     """Yield how weights are updated."""
-    yield f"optimizer {_shorten(recipe.optimizer)}" + (f" ({_shorten(recipe.optim_args)})" if recipe.optim_args else "")
+    yield _shorten(recipe.optimizer) + (f" ({_shorten(recipe.optim_args)})" if recipe.optim_args else "")
     reentrant = " (reentrant)" if recipe.use_reentrant else ""
     yield f"checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
     if not recipe.max_grad_norm:

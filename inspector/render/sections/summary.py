@@ -22,6 +22,7 @@ from inspector.render.sections.fit import (
     describe_outcome,
     describe_remedies,
     describe_search,
+    shorten_reason,
 )
 from inspector.render.sections.names import format_exact_bytes
 from inspector.render.sections.recipe import describe_defaults, describe_recipe
@@ -159,7 +160,7 @@ def _list_circumstances(memory: RunMemory) -> Iterator[Row]:
     if defaults:
         yield row(("by default", defaults))
     if memory.upper_bound is not None:
-        yield row(("figures", one_line(memory.upper_bound)), tone=Tone.WARN)
+        yield row(("figures", shorten_reason(memory.upper_bound)), tone=Tone.WARN)
 
 
 def _list_files(report: Report) -> Iterator[str]:
@@ -225,7 +226,7 @@ def _build_static(report: Report, most: int) -> Table | None:
         "buffers": recipe.buffers_bytes,
     }
     rows = _list_parts({name: size for name, size in names.items() if size}, most)
-    total = _build_size("static bytes", recipe.total_bytes, "activations come on top", tone=Tone.TOTAL)
+    total = _build_size("static bytes", recipe.total_bytes, "before activations", tone=Tone.TOTAL)
     return _build_sum([*rows, total])
 
 

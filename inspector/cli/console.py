@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["print_error", "render_document", "show_progress"]
 
-_TEXT_WIDTH = 100
+# In a file or a pipe the text is the one of a terminal of this width.
+_TEXT_WIDTH = 80
 _LONGEST_MESSAGE = 1000
 
 
@@ -31,7 +32,7 @@ def print_error(message: str) -> None:
 @contextlib.contextmanager
 def show_progress(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
     """Show the stage at hand on standard error while it lasts, on a terminal only."""
-    if not (shown and sys.stderr is not None and sys.stderr.isatty()):
+    if not (shown and sys.stderr is not None and sys.stderr.isatty() and _understands_escapes()):
         yield lambda _stage: None
         return
     from rich.console import Console
@@ -54,6 +55,11 @@ def render_document(document: Document, format_: str, stream: TextIO, *, color: 
         write_text(
             document,
             width=shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns if terminal else _TEXT_WIDTH,
-            color=color and terminal and not os.environ.get("NO_COLOR"),
+            color=color and terminal and not os.environ.get("NO_COLOR") and _understands_escapes(),
             stream=stream,
         )
+
+
+def _understands_escapes() -> bool:
+    """Tell whether the terminal at hand obeys escape sequences: a dumb one shows them."""
+    return os.environ.get("TERM", "").lower() not in ("dumb", "unknown")

@@ -1,6 +1,7 @@
 """Every exit code of the command, and the rules that choose one: the only place that decides them.
 
-An error carries its own (`inspector.errors`); whoever ran into a closed pipe has seen enough, which is no verdict.
+An error carries its own (`inspector.errors`). A reader that leaves before the end, as `head` does, has seen enough: it
+changes no code, so that 1 means one thing alone.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _end_at_interrupt)
     try:
-        work = command.main(arguments, prog_name=_find_program_name(), standalone_mode=False)
+        work = _read_arguments(arguments)
         code = work() if callable(work) else ExitCode.DONE  # there is none after --help or --version
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", ExitCode.INTERRUPTED)
@@ -64,6 +64,17 @@ def main(arguments: list[str] | None = None) -> None:
         )
     if code:
         sys.exit(code)
+
+
+def _read_arguments(arguments: list[str] | None) -> object:
+    """Return the work that the arguments ask for; --help and --version are printed here, and there is none."""
+    try:
+        return command.main(arguments, prog_name=_find_program_name(), standalone_mode=False)
+    except SystemExit as stop:
+        # click ends with 1 where whoever reads the help has left (`Command.main`), which here would be a verdict.
+        if stop.code == 1:
+            return None
+        raise
 
 
 def _suggest_command(arguments: list[str] | None) -> str | None:

@@ -310,7 +310,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
     click.Option(
-        ["--depth"], type=click.IntRange(0, 64), default=3, show_default=True, help="Module tree down to this depth."
+        ["--depth"],
+        type=click.IntRange(0, 64),
+        default=3,
+        show_default=True,
+        help="Module tree down to this depth; shows it.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Same as --format json."),
     click.Option(["--format", "format_"], type=click.Choice(FORMATS), help="How to print the report; default: text."),

@@ -104,7 +104,7 @@ def _read_positive(key: str, text: str) -> int:
     number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
     if not 1 <= number <= _LARGEST_INTEGER:
         raise UsageError(
-            f"--lora: {key}={one_line(text, 40)} is no integer from 1 to {_LARGEST_INTEGER}; write {key}=16."
+            f"--lora: {key}={one_line(text, 40)} is not allowed: give an integer from 1 to {_LARGEST_INTEGER}."
         )
     return number
 

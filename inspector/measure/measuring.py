@@ -105,7 +105,7 @@ def _measure_on(
     try:
         prediction = predictor.predict(run)
         with silence_output():
-            facts = load_workload(run.workload).describe(built.model, run.recipe, prediction.recipe)
+            facts = load_workload(run.workload).describe(built.model, run.recipe, prediction.recipe, run.platform)
     except NotTraceableError as error:
         message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
         raise UnsupportedModelError(message) from error

@@ -48,10 +48,12 @@ _SOURCE = (
 # Per block, with 16-bit activations: 34·S·B·H and, where the attention matrix is kept, 5·a·S²·B (equation 1). Kernels
 # that do not keep it are what selective recomputation leaves, 34·S·B·H (section 5).
 _KORTHIKANTI = "Korthikanti et al., arXiv:2205.05198, equation 1 (without the attention matrix: section 5)"
-_KORTHIKANTI_KNOWS = "The rule knows GPT's block in 16 bit: an MLP of 4·H, no gate, three dropout masks."
+_KORTHIKANTI_KNOWS = "The rule is for GPT's block in 16 bit: an MLP of 4·H, no gate, three dropout masks."
 _QUOTED = "commonly quoted for half precision with flash attention; no published derivation is known"
-_QUOTED_KNOWS = "The rule knows hidden size and layers alone."
-_TRACED = "Traced is what this model, its adapter and its dtypes keep when the forward pass ends, the loss left out."
+_QUOTED_KNOWS = "The rule takes nothing but hidden size and layers."
+_TRACED = (
+    "The exact figure is what this model and adapter keep in their dtypes after the forward pass, without the loss."
+)
 
 
 def list_activation_rules(recipe: Recipe, shape: BlockShape, traced_bytes: int) -> tuple[TextbookRule, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.comparison import Compared, Comparison, Figure, Setting, SharedNotice
+from inspector.records.fit import Fit
 from inspector.records.report import SCHEMA
 from inspector.records.tape import Category
 from inspector.workloads.registry import WORKLOADS
@@ -40,6 +41,7 @@ _FIGURES = (
     *("quantization.loaded_bytes", "adapter.file_bytes"),
     *(f"{name}.{path}" for name in WORKLOADS for path in _OF_A_RUN),
 )
+_OUTCOMES = tuple(outcome.value for outcome in Fit)
 _LONGEST_TEXT = 200
 _LONGEST_NAME = 60
 _Scalar = str | bool | int | float
@@ -53,7 +55,8 @@ def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: 
     if not 2 <= len(reports) <= MOST_RECIPES:
         raise UsageError(f"{len(reports)} recipes cannot be compared: give 2 to {MOST_RECIPES}.")
     recipes = [
-        Compared(letter=letter, name=name) for letter, (name, _) in zip(string.ascii_uppercase, reports, strict=False)
+        Compared(letter=letter, name=name, fit=dict(_list_verdicts(report)))
+        for letter, (name, report) in zip(string.ascii_uppercase, reports, strict=False)
     ]
     for name, report in reports:
         if report.get("schema") != SCHEMA:
@@ -122,6 +125,16 @@ def _list_settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
             yield f"fit.{gpu}.fits", verdict["fits"]
         if isinstance(verdict.get("outcome"), str):
             yield f"fit.{gpu}.outcome", _to_scalar(verdict["outcome"])
+
+
+def _list_verdicts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the verdict of each GPU of a report in a word."""
+    for gpu, verdict in _list_members(report, "fit", "gpu"):
+        outcome, fits = verdict.get("outcome"), verdict.get("fits")
+        if isinstance(outcome, str) and outcome in _OUTCOMES:
+            yield gpu, outcome
+        elif isinstance(fits, bool):
+            yield gpu, "yes" if fits else "no"
 
 
 def _list_figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -145,7 +145,8 @@ def build_plan(
         memory_bytes=gpu.memory_bytes,
         usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes),
         margin_bytes=predictor.find_margin_bytes(run),
-        recipe=f"batch {recipe.batch_size:,}{'' if recipe.seq_len is None else f' × {recipe.seq_len:,} tokens'}, "
+        recipe=f"batch size {recipe.batch_size:,}"
+        f"{'' if recipe.seq_len is None else f', sequence length {recipe.seq_len:,}'}, "
         f"mixed precision {recipe.mixed_precision}, attention {recipe.attention or 'of the model'}, loop {recipe.loop}",
         adapter=_find_adapter_name(run),
         quantities=tuple(quantities),
@@ -200,7 +201,7 @@ def _find_shared_facts(run: ResolvedRun, candidates: Sequence[_Candidate]) -> Fa
             shared = workload.resolve(built.model, run.recipe)
         except NotTraceableError:
             return run.recipe, tuple(counted.notices)
-        return shared, (*counted.notices, *workload.describe(built.model, run.recipe, shared).notices)
+        return shared, (*counted.notices, *workload.describe(built.model, run.recipe, shared, run.platform).notices)
 
 
 def _find_adapter_name(run: ResolvedRun) -> str:

@@ -141,7 +141,7 @@ def _find_outcome_of_one_card(
     facts: RunFacts | None = None
     try:
         recipe = load_workload(run.workload).resolve(built.model, run.recipe)
-        facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe)
+        facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe, run.platform)
         prediction = predictor.predict(run)
     except NotTraceableError as error:
         return _give_up(run, selection, str(error), () if facts is None else facts.notices)

@@ -8,17 +8,21 @@ are by the letter of the recipe, A for the first; a recipe that does not have a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Compared", "Comparison", "Figure", "Setting", "SharedNotice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One of the recipes: the letter it goes by, and what the user called it."""
+    """One of the recipes: the letter it goes by, and what the user called it.
+
+    `fit` is its verdict by GPU, as the report has it: yes, tight, no or not known.
+    """
 
     letter: str
     name: str
+    fit: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

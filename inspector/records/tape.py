@@ -14,10 +14,10 @@ __all__ = ["Category", "Event", "EventKind", "Phase", "WorkloadInfo"]
 class WorkloadInfo:
     """A kind of run, such as a training step.
 
-    `name` is that of `--workload` and the report's key for what the run takes. `title` heads its section, `label` names
-    its peak on the first screen, `summary` is its line in `--help`. `module` is where its code is, imported when it
-    runs. `recipe_fields` are the fields of a `Recipe` that change it, `phases` its phases in order with what they are
-    called, `note` which steps those are. `kept` says what a block is for that a phase made and left alive.
+    `name` is that of `--workload` and the report's key for what the run takes. `title` heads its section, `label`
+    stands before its recipe on the first screen, `summary` is its line in `--help`. `module` is where its code is,
+    imported when it runs. `recipe_fields` are the fields of a `Recipe` that change it, `phases` its phases with what
+    they are called, `note` which steps those are. `kept` says what a block is for that a phase made and left alive.
     `sized_until` is the first phase whose blocks do not depend on the batch size and the sequence length: a trace of
     the phases before it is enough for another size; None where all of them depend on it. `trains` tells whether weights
     are updated, so that an adapter and an optimizer mean something.

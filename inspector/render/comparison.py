@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from inspector.errors import one_line
-from inspector.records.comparison import Comparison, Figure
+from inspector.records.comparison import Comparison, Figure, Setting
 from inspector.records.serialize import to_plain
 from inspector.render.document import (
     Column,
@@ -39,7 +39,7 @@ _NAMES = {
     "parameters.base": "parameters",
     "parameters.total": "with the adapter",
     "parameters.trainable": "trained",
-    "parameters.active": "active for a token",
+    "parameters.active": "active",
     "quantization.loaded_bytes": "weights as loaded",
     "adapter.file_bytes": "adapter file",
 }
@@ -61,8 +61,14 @@ def build_comparison_document(comparison: Comparison) -> Document:
     """Return what the recipes are, what differs in words and in figures, and what is equal."""
     letters = [recipe.letter for recipe in comparison.recipes]
     sections = [Section(title="", blocks=(_build_recipes(comparison),))]
-    if comparison.settings:
-        sections.append(Section(title="Settings that differ", blocks=(_build_settings(comparison, letters),)))
+    # The verdicts on GPUs that were named stand above.
+    settings = [
+        setting
+        for setting in comparison.settings
+        if not _is_verdict(setting.path) or _is_of_a_common_gpu(comparison, setting.path)
+    ]
+    if settings:
+        sections.append(Section(title="Settings that differ", blocks=(_build_settings(settings, letters),)))
     figures = [figure for figure in comparison.figures if not _is_of_a_common_gpu(comparison, figure.path)]
     if figures:
         sections.append(Section(title="Figures that differ", blocks=(_build_figures(figures, letters),)))
@@ -95,48 +101,51 @@ def render_comparison_csv(comparison: Comparison, stream: TextIO) -> None:
     write_csv(rows, stream)
 
 
-def _format_setting(value: str | bool | int | float) -> str:
-    """Return a setting in words: booleans in lower case, texts on one line."""
-    return str(value).lower() if isinstance(value, bool) else one_line(value, _LONGEST_CELL)
+def _format_setting(setting: Setting, letter: str) -> str:
+    """Return a recipe's value in words: a verdict as yes or no, other booleans in lower case, texts on one line."""
+    value = setting.values.get(letter, _ABSENT)
+    if isinstance(value, bool):
+        return ("yes" if value else "no") if _is_verdict(setting.path) else str(value).lower()
+    return one_line(value, _LONGEST_CELL)
+
+
+def _is_verdict(path: str) -> bool:
+    """Tell whether a setting is whether a GPU fits."""
+    return path.startswith("fit.") and path.endswith(".fits")
 
 
 def _build_recipes(comparison: Comparison) -> Table:
-    """Return a row for each recipe: its letter, what the step takes in all, how that differs, and what it is."""
+    """Return a row for each recipe: its letter, what the step takes in all, how that differs, verdicts, what it is."""
     total = next((figure for figure in comparison.figures if _strip_workload(figure.path) == _TOTAL), None)
-    columns = [column("", Kind.LABEL), column("recipe", Kind.WORDS)]
-    if total is None:
-        return Table(
-            columns=tuple(columns), rows=tuple(row((recipe.letter, recipe.name)) for recipe in comparison.recipes)
-        )
-    columns[1:1] = [column("total", Kind.NUMBER), column("to A", Kind.NUMBER)]
+    gpus = list(dict.fromkeys(gpu for recipe in comparison.recipes for gpu in recipe.fit))
+    are_named = len(gpus) <= _MOST_GPUS
+    columns = [column("", Kind.LABEL)]
+    if total is not None:
+        columns += [column("total", Kind.NUMBER), column("to A", Kind.NUMBER)]
+    columns += [column(f"fits {gpu}", Kind.LABEL) for gpu in gpus] if are_named else [column("fits", Kind.LABEL)]
+    columns.append(column("recipe", Kind.WORDS))
     rows = []
     for recipe in comparison.recipes:
-        size, difference = total.values.get(recipe.letter), total.differences.get(recipe.letter)
-        cells = (
-            recipe.letter,
-            _ABSENT if size is None else format_bytes(size),
-            "" if difference is None else format_bytes(difference, signed=True),
-            recipe.name,
-        )
-        rows.append(row(cells, tone=Tone.KEY))
+        cells = [recipe.letter]
+        if total is not None:
+            size, difference = total.values.get(recipe.letter), total.differences.get(recipe.letter)
+            cells.append(_ABSENT if size is None else format_bytes(size))
+            cells.append("" if difference is None else format_bytes(difference, signed=True))
+        if are_named:
+            cells += [recipe.fit.get(gpu, _ABSENT) for gpu in gpus]
+        else:
+            fitting = sum(outcome in ("yes", "tight") for outcome in recipe.fit.values())
+            cells.append(f"{fitting} of {len(recipe.fit)} GPUs" if recipe.fit else _ABSENT)
+        rows.append(row((*cells, recipe.name), tone=Tone.KEY))
     return Table(columns=tuple(columns), rows=tuple(rows))
 
 
-def _build_settings(comparison: Comparison, letters: Sequence[str]) -> Table:
-    """Return a row for each setting that differs."""
+def _build_settings(settings: Sequence[Setting], letters: Sequence[str]) -> Table:
+    """Return a row for each setting."""
     columns = (column("", Kind.NAME), *(column(letter, Kind.NAME) for letter in letters))
     rows = tuple(
-        row(
-            (
-                _name_setting(setting.path),
-                *(
-                    _ABSENT if letter not in setting.values else _format_setting(setting.values[letter])
-                    for letter in letters
-                ),
-            )
-        )
-        for setting in comparison.settings
-        if not _is_of_a_common_gpu(comparison, setting.path) or setting.path.endswith(".fits")
+        row((_name_setting(setting.path), *(_format_setting(setting, letter) for letter in letters)))
+        for setting in settings
     )
     return Table(columns=columns, rows=rows, views=_list_views(len(columns), len(letters)))
 

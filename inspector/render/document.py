@@ -13,7 +13,20 @@ from dataclasses import dataclass
 
 from inspector.errors import one_line
 
-__all__ = ["Column", "Document", "Kind", "Paragraph", "Row", "Section", "Table", "Tone", "column", "paragraph", "row"]
+__all__ = [
+    "Block",
+    "Column",
+    "Document",
+    "Kind",
+    "Paragraph",
+    "Row",
+    "Section",
+    "Table",
+    "Tone",
+    "column",
+    "paragraph",
+    "row",
+]
 
 _LONGEST_CELL = 4000
 
@@ -86,18 +99,22 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paragraph:
-    """A sentence or two."""
+    """A sentence or two; `most_lines` is how many lines of it are shown where a line has an end."""
 
     text: str
     tone: Tone = Tone.PLAIN
+    most_lines: int | None = None
+
+
+Block = Table | Paragraph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A titled part; the first one, with the answer, has no title."""
+    """A titled part; those with the answer, which come first, have no title."""
 
     title: str
-    blocks: tuple[Table | Paragraph, ...]
+    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +138,6 @@ def row(cells: Iterable[object], *, tone: Tone = Tone.PLAIN, depth: int = 0, sha
     return Row(cells=tuple(one_line(cell, _LONGEST_CELL) for cell in cells), tone=tone, depth=depth, share=share)
 
 
-def paragraph(text: object, tone: Tone = Tone.PLAIN) -> Paragraph:
+def paragraph(text: object, tone: Tone = Tone.PLAIN, *, most_lines: int | None = None) -> Paragraph:
     """Return a paragraph of clean text."""
-    return Paragraph(text=one_line(text, _LONGEST_CELL), tone=tone)
+    return Paragraph(text=one_line(text, _LONGEST_CELL), tone=tone, most_lines=most_lines)

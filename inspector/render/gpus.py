@@ -59,7 +59,7 @@ def _build_section(family: str, gpus: Sequence[Gpu]) -> Section:
         column("SMs", Kind.NUMBER),
         column("context", Kind.NUMBER),
     )
-    views = (((0, 1, 2, 3, 4, 5, 6),), ((0, 1, 3, 4),), ((0, 1),))
+    views = (((0, 1, 2, 3, 4, 5, 6),), ((0, 2, 3, 4, 5, 6),), ((0, 2, 3, 4),), ((0, 2),))
     blocks: list[Table | Paragraph] = [Table(columns=columns, rows=tuple(map(_build_row, gpus)), views=views)]
     blocks += [paragraph(text, Tone.QUIET) for text in dict.fromkeys(gpu.approximates for gpu in gpus) if text]
     return Section(title=family, blocks=tuple(blocks))

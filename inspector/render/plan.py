@@ -25,7 +25,7 @@ _COLUMNS = (
     *("largest_batch_size", "largest_seq_len", "refused"),
 )
 _UNKNOWN = "–"
-_TITLES = {"batch-size": "max batch", "seq-len": "max seq len"}
+_TITLES = {"batch-size": "max batch size", "seq-len": "max seq len"}
 
 
 def _sort_by_least(name: str) -> Callable[[PlanRow], Any]:
@@ -136,7 +136,7 @@ def _build_answer(method: str, rows: Sequence[PlanRow]) -> Row:
     instead = (
         ""
         if smaller is None
-        else f"; with sequences of {format_count(smaller.largest_seq_len or 0)}: {smaller.options}"
+        else f"; with sequence length {format_count(smaller.largest_seq_len or 0)}: {smaller.options}"
     )
     return row((method, f"does not fit, {missing} are missing at least ({', '.join(least.levers)}){instead}"))
 
@@ -145,9 +145,9 @@ def _describe_growth(candidate: PlanRow) -> str:
     """Return the largest batch size and sequence length of a candidate in words, each found alone."""
     words = ""
     if candidate.largest_batch_size is not None:
-        words += f", batch up to {format_count(candidate.largest_batch_size)}"
+        words += f", batch size up to {format_count(candidate.largest_batch_size)}"
     if candidate.largest_seq_len is not None:
-        words += f"{' or' if words else ','} sequences up to {format_count(candidate.largest_seq_len)}"
+        words += f"{' or' if words else ','} sequence length up to {format_count(candidate.largest_seq_len)}"
     return words
 
 
@@ -198,15 +198,15 @@ def _build_row(plan: Plan, name: str, candidate: PlanRow) -> Row:
 def _explain_columns(plan: Plan) -> Iterator[Paragraph]:
     """Yield what the figures are, and the options behind the words."""
     largest = (
-        " Max batch is the largest batch size that fits, max seq len the largest sequence length in steps of 64, each "
-        "with all else as it is; 0 where not even the least fits."
+        " Max batch size and max seq len (in steps of 64) are the largest that fit, each with all else as it is; 0 "
+        "where not even the least fits."
         if plan.quantities
         else ""
     )
     yield paragraph(
-        "Peak is what torch allocates at most, total what nvidia-smi would show. Headroom is what stays unreserved of "
-        f"the usable memory; below zero, what is missing at least.{largest} Each candidate was traced; --json has the "
-        "bytes.",
+        "Peak is what torch allocates at most, total = peak reserved + the CUDA context: what nvidia-smi would show. "
+        f"Headroom = usable − peak reserved; below zero, at least so much is missing.{largest} "
+        "Each candidate was traced; --json has the bytes.",
         Tone.QUIET,
     )
     yield paragraph(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
 from inspector.records.memory import BatchInput, BlockShape, Unaccounted
 from inspector.records.notice import Notice
@@ -57,8 +58,8 @@ class Workload(Protocol):
     def check(self, model: Any, recipe: Recipe) -> None:
         """Raise NotTraceableError where the run cannot be traced, before anything is done."""
 
-    def describe(self, model: Any, asked: Recipe, recipe: Recipe) -> RunFacts:
-        """Return what to say of running `recipe`, which is `asked` as it runs on `model`."""
+    def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
+        """Return what to say of running `recipe` on a platform, which is `asked` as it runs on `model`."""
 
     def prepare(self, model: Any, recipe: Recipe) -> None:
         """Set the model up for the run."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from .running import SMALL, run
+from inspector.render.sections import SECTIONS
+
+from .running import SMALL, assert_refused, run
 
 MAIN_JOB = ("Qwen/QwQ-32B", "--offline", "--lora", "r=16", "--targets", "all-linear")
 # 64 layers; Q and O 5120 x 5120, K and V 5120 x 1024, gate, up and down 5120 x 27648: r (in + out) each.
@@ -44,7 +47,9 @@ def test_a_misspelt_saved_module_is_named_beside_the_count() -> None:
 def test_options_that_are_turned_off_stand_among_the_options_and_defaults_do_not() -> None:
     """What an adapter says otherwise than PEFT by default is shown, whether it turns something on or off."""
     peft = {"peft_type": "LORA", "r": 4, "init_lora_weights": False, "use_rslora": False, "loftq_config": None}
-    text = " ".join(run(SMALL, "--offline", "--count-only", "--peft", json.dumps(peft)).out.split())
+    text = " ".join(
+        run(SMALL, "--offline", "--count-only", "--show", "adapter", "--peft", json.dumps(peft)).out.split()
+    )
     assert "options r=4, init_lora_weights=False, loftq_config=none targets" in text
 
 
@@ -155,8 +160,8 @@ def test_a_peak_in_the_first_step_is_distinguished_from_the_phases_of_the_second
     model = ("google-bert/bert-base-uncased", "--offline", "--optimizer", "adamw_torch")
     training = run(*model, "--json").report["training"]
     assert max(phase["peak_allocated_bytes"] for phase in training["phases"]) < training["peak_allocated_bytes"]
-    assert "The peak itself is in the first step." in " ".join(run(*model).out.split())
-    assert "The peak itself" not in run(SMALL, "--offline").out
+    assert "The peak itself is in the first step." in " ".join(run(*model, "--show", "training").out.split())
+    assert "The peak itself" not in run(SMALL, "--offline", "--show", "training").out
 
 
 def test_the_environment_can_forbid_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,3 +180,40 @@ def test_help_and_version_are_answers_not_errors() -> None:
         assert (ran.code, ran.err) == (0, "")
     assert run("--version").out.startswith("inspect ")
     assert "_INSPECT_COMPLETE" in run("--help").out
+
+
+def list_titles(*options: str) -> list[str]:
+    """Return the titles of the sections that a report prints."""
+    out = run(SMALL, "--offline", "--count-only", *options).out
+    return [line for line in out.splitlines()[2:] if line[:1].isupper() and ":" not in line]
+
+
+def test_the_first_screen_is_the_default_and_sections_are_named() -> None:
+    """In commas, in several options, in any case."""
+    assert list_titles() == []
+    assert list_titles("--show", "tree,Checkpoint") == list_titles("--show", "checkpoint", "--show", "tree")
+    assert list_titles("--show", "tree,checkpoint") == ["Download and loading", "Modules"]
+    assert {"Parameters by role", "Download and loading", "Modules"} < set(list_titles("--details"))
+
+
+def test_a_depth_shows_the_tree_that_it_is_for() -> None:
+    assert list_titles("--depth", "1") == ["Modules"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--show", "trees"), "did you mean tree?"),
+        (("--show", "modules"), "use some of search, fit"),
+        (("--show", ""), "use some of search, fit"),
+        (("--show", "tree", "--json"), "drop --show"),
+        (("--details", "--json"), "drop --details"),
+    ],
+)
+def test_a_section_that_there_is_not_is_refused(options: tuple[str, ...], says: str) -> None:
+    assert_refused(run(SMALL, "--offline", *options), 2, says)
+
+
+def test_the_help_names_every_section() -> None:
+    words = " ".join(run("--help").out.split())
+    assert all(re.search(rf"[ ,]{name}[ ,.]", words) for name in SECTIONS)

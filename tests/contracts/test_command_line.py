@@ -61,6 +61,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-advice",
         "--count-only",
         "--depth",
+        "--details",
+        "--show",
         "--json",
         "--format",
         "--output",
@@ -89,7 +91,7 @@ def test_the_options_of_a_plan_stay() -> None:
     theirs = {parameter.opts[0] for parameter in plan.params}
     varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
     assert (ours - theirs, theirs - ours) == (
-        {*varied, "--workload", "--advice", "--count-only", "--depth"},
+        {*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show"},
         {"--sort"},
     )
 
@@ -98,7 +100,8 @@ def test_the_options_of_a_comparison_stay() -> None:
     """Those of a report, without what it does not show, and the recipes."""
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
-    assert (ours - theirs, theirs - ours) == ({"model", "--fit", "--advice", "--depth"}, {"models", "--with"})
+    unshown = {"--depth", "--details", "--show"}
+    assert (ours - theirs, theirs - ours) == ({"model", "--fit", "--advice", *unshown}, {"models", "--with"})
 
 
 def test_words_that_start_a_command_stay_commands() -> None:

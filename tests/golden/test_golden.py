@@ -25,6 +25,7 @@ from inspector.render.comparison import (
 from inspector.render.document import Document
 from inspector.render.gpus import build_gpus_document
 from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
+from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
 from inspector.render.writers.json import render_json
 from tests.golden.render_plans import PLAN, THREE, TWO
@@ -42,9 +43,10 @@ class Terminal(io.StringIO):
 
 
 def printed(shown: Document, suffix: str) -> str:
-    """Return a document as the commands print it into the file with this suffix: text is 100 columns wide in a file."""
-    stream = Terminal() if suffix == "60.txt" else io.StringIO()
-    with mock.patch.dict(os.environ, {"COLUMNS": "60"}):
+    """Return a document as the commands print it into the file with this suffix: text is 80 columns wide in a file."""
+    width = suffix.removesuffix(".txt")
+    stream = Terminal() if width.isdecimal() else io.StringIO()
+    with mock.patch.dict(os.environ, {"COLUMNS": width}):
         render_document(shown, "markdown" if suffix == "md" else "text", stream, color=False)
     return stream.getvalue()
 
@@ -65,16 +67,24 @@ def check_golden(name: str, text: str) -> None:
     assert text.splitlines() == path.read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("suffix", ["txt", "60.txt", "md", "json"])
+@pytest.mark.parametrize("suffix", ["txt", "60.txt", "40.txt", "md"])
 @pytest.mark.parametrize("name", REPORTS)
-def test_output_is_the_golden_file(name: str, suffix: str) -> None:
+def test_the_first_screen_is_the_golden_file(name: str, suffix: str) -> None:
     """Every line is the one that was read and found good."""
-    report = REPORTS[name]
-    is_json = suffix == "json"
-    text = (
-        written(functools.partial(render_json, report)) if is_json else printed(build_report_document(report), suffix)
-    )
-    check_golden(f"{name}.{suffix}", text)
+    check_golden(f"{name}.{suffix}", printed(build_report_document(REPORTS[name]), suffix))
+
+
+@pytest.mark.parametrize("suffix", ["txt", "60.txt", "md"])
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_details_are_the_golden_file(name: str, suffix: str) -> None:
+    """The same for all that --details prints."""
+    check_golden(f"{name}.details.{suffix}", printed(build_report_document(REPORTS[name], SECTIONS), suffix))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_json_is_the_golden_file(name: str) -> None:
+    """The same for what programs read."""
+    check_golden(f"{name}.json", written(functools.partial(render_json, REPORTS[name])))
 
 
 @pytest.mark.parametrize("suffix", ["txt", "60.txt", "md"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from inspector.errors import one_line
 from inspector.render.comparison import (
     build_comparison_document,
     render_comparison_csv,
     render_comparison_json,
 )
 from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
+from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
 from inspector.render.writers.html import render_html
 from inspector.render.writers.json import render_json
@@ -28,8 +31,8 @@ from tests.golden.render_reports import HOSTILE, HOSTILE_TEXT, REPORTS
 def outputs() -> dict[str, str]:
     """Return the hostile report in every format."""
     text, markdown, as_json = io.StringIO(), io.StringIO(), io.StringIO()
-    write_text(build_report_document(HOSTILE), width=200, color=False, stream=text)
-    write_markdown(build_report_document(HOSTILE), markdown)
+    write_text(build_report_document(HOSTILE, SECTIONS), width=200, color=False, stream=text)
+    write_markdown(build_report_document(HOSTILE, SECTIONS), markdown)
     render_json(HOSTILE, as_json)
     return {
         "text": text.getvalue(),
@@ -95,7 +98,7 @@ def test_json_carries_hostile_text_unchanged() -> None:
 def test_rows_of_a_markdown_table_have_as_many_cells_with_hostile_text(name: str) -> None:
     """All lines of a table have the same number of cells."""
     stream = io.StringIO()
-    write_markdown(build_report_document(REPORTS[name]), stream)
+    write_markdown(build_report_document(REPORTS[name], SECTIONS), stream)
     for table in re.findall(r"(?:^\|.*\n)+", stream.getvalue(), flags=re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
@@ -136,7 +139,7 @@ class _Checker(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.open.append(tag)
         self.wrong += [f"{tag} {name}" for name, _ in attrs if name not in ("style", "class")]
-        if tag not in {"div", "table", "tr", "td", "th"}:
+        if tag not in {"div", "table", "tr", "td", "th", "details", "summary"}:
             self.wrong.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -153,6 +156,17 @@ def test_html_is_a_closed_fragment_that_loads_nothing(name: str) -> None:
     assert checker.wrong == []
     assert checker.open == []
     assert "url(" not in render_html(REPORTS[name])
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_notebook_shows_the_answer_and_the_warnings_and_folds_the_rest(name: str) -> None:
+    """Whatever has a title is closed until somebody opens it."""
+    report = REPORTS[name]
+    shown = re.sub(r"<details>.*?</details>", "", render_html(report), flags=re.DOTALL)
+    assert f"{report.parameters.total:,}" in shown
+    assert all(html.escape(one_line(notice.message, 4000)) in shown for notice in report.warnings)
+    assert "Parameters by role" not in shown
+    assert "Parameters by role" in render_html(report)
 
 
 def test_a_notebook_shows_the_html() -> None:

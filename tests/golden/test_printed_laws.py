@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
+import itertools
 import re
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.records.report import Report
+from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
 from inspector.render.writers.text import write_text
+from inspector.units import format_bytes
 from tests.golden.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
 WIDTHS = (60, 80, 100, 160, 200)
+# Narrower, some figures stand there in GiB alone.
+EXACT_WIDTHS = (80, 100, 160, 200)
 HONEST = [name for name in REPORTS if name != "hostile"]
 NUMBER = r"[-+]?\d[\d,]*"
 # An exact figure is the one followed by a blank and its human form, or by the end of its column.
 PAIR = re.compile(rf"({NUMBER}) +[-+]?[\d.]+ (?:B|[KMGTPE]iB)(?= |$)")
 
 
-def text_of(report: Report, width: int = 100, *, color: bool = False) -> str:
-    """Return the report as text."""
+def text_of(report: Report, width: int = 100, *, color: bool = False, shown: Collection[str] = SECTIONS) -> str:
+    """Return the report as text, with all sections or the ones `shown`."""
     stream = io.StringIO()
-    write_text(build_report_document(report), width=width, color=color, stream=stream)
+    write_text(build_report_document(report, shown), width=width, color=color, stream=stream)
     return stream.getvalue()
 
 
@@ -110,12 +115,12 @@ def test_printed_categories_and_modules_add_up_to_the_printed_peak(title: str, w
     ((parts, (total,)),) = sums(split, "peak allocated")
     assert sum(parts) == total == training.peak_allocated_bytes
     assert len(parts) == (7 if title == "allocated by" else sum(size > 0 for size in training.peak.breakdown.values()))
-    assert f"{total:,}" in answers[0]
+    assert f"{total:,}" in answers[0] or (width not in EXACT_WIDTHS and format_bytes(total) in answers[0])
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", EXACT_WIDTHS)
 def test_a_phase_holds_no_more_at_its_end_than_at_most_and_one_of_them_has_the_peak(width: int) -> None:
-    """The phases are printed in order with both figures, exactly, at every width."""
+    """The phases are printed in order with both figures, exactly."""
     training = QWQ_LORA.training
     assert training is not None
     found = tables(section(text_of(QWQ_LORA, width), "One training step"))
@@ -150,13 +155,26 @@ def test_printed_root_of_the_tree_is_the_total(name: str, width: int) -> None:
     assert sum(number(match[1]) for match in below if match) == REPORTS[name].parameters.total
 
 
-@given(width=st.integers(60, 220), name=st.sampled_from(sorted(REPORTS)))
+@given(width=st.integers(40, 220), name=st.sampled_from(HONEST), shown=st.sampled_from([(), SECTIONS]))
 @settings(max_examples=150, deadline=None)
-def test_no_line_is_wider_than_asked(width: int, name: str) -> None:
-    """No terminal of 60 columns or more has to break a line, and no line ends in blanks."""
-    for line in text_of(REPORTS[name], width).splitlines():
+def test_no_line_is_wider_than_asked(width: int, name: str, shown: Collection[str]) -> None:
+    """No terminal of 40 columns or more has to break a line, and no line ends in blanks."""
+    for line in text_of(REPORTS[name], width, shown=shown).splitlines():
         assert len(line) <= width
         assert line == line.rstrip()
+
+
+@given(width=st.integers(40, 220))
+@settings(max_examples=30, deadline=None)
+def test_no_word_of_a_report_is_broken_inside(width: int) -> None:
+    """A word goes to the next line whole; where it is longer than a line, it is broken behind a sign that joins."""
+    words = {re.sub(r"[^\w]+$", "", word) for word in text_of(QWQ_LORA, 400).split()}
+    words |= {part for word in words for part in re.split(r"[-./_,=:|({]", word)}
+    lines = text_of(QWQ_LORA, width).splitlines()
+    for line, below in itertools.pairwise(lines):
+        last, first = (line.split() or [""])[-1], (below.split() or [""])[0]
+        if len(line) > width - 4 and last.isalpha() and first.isalpha() and last not in words:
+            pytest.fail(f"{last!r} was cut off from {first!r}")
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -184,7 +202,7 @@ def test_a_stream_without_blocks_gets_ascii(name: str, encoding: str) -> None:
     """Nothing is written that the stream's encoding lacks, bars are made of `#`, and the widths stay."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
-    write_text(build_report_document(REPORTS[name]), width=80, color=False, stream=stream)
+    write_text(build_report_document(REPORTS[name], SECTIONS), width=80, color=False, stream=stream)
     stream.flush()
     text = raw.getvalue().decode(encoding)
     assert "###" in text
@@ -196,18 +214,8 @@ def test_sections_without_facts_are_absent() -> None:
     text = text_of(COUNT_ONLY)
     for title in ("Adapter", "Static bytes", "Rules of thumb", "Modules", "Checks", "Warnings", "static bytes"):
         assert title not in text
-    for title in ("One training step", "training peak"):
+    for title in ("One training step", "training step", "peak"):
         assert title not in text
-
-
-def test_the_first_screen_has_the_traced_peak_or_else_the_static_bytes() -> None:
-    """A figure without activations is no answer where the one with them is known."""
-    traced = text_of(QWQ_LORA).partition("Parameters by role")[0]
-    assert "training peak  100,969,480,192" in traced
-    assert "static bytes" not in traced
-    untraced = text_of(dataclasses.replace(QWQ_LORA, memory=None)).partition("Parameters by role")[0]
-    assert "static bytes  67,675,236,864" in untraced
-    assert "training peak" not in untraced
 
 
 def test_warnings_are_announced_and_marked() -> None:

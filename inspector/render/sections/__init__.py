@@ -1,1 +1,11 @@
-"""Report -> Document, one file a part of the report."""
+"""Sections of the report, by what they say; `SECTIONS` are the names by which one asks for them."""
+
+from inspector.workloads.registry import WORKLOADS
+
+__all__ = ["SECTIONS"]
+
+# In the order in which they are printed. The names are the keys of the JSON; what runs is named by its workload.
+SECTIONS = (
+    *("search", "fit", *WORKLOADS, "quantization", "parameters", "adapter"),
+    *("checkpoint", "static", "textbook", "tree", "warnings"),
+)

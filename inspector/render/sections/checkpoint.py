@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from inspector.errors import one_line
-from inspector.records.checkpoint import CheckpointFacts, FormatComparison, FormatDifference, NamedTensors
+from inspector.records.checkpoint import CheckpointFacts, FormatComparison, FormatDifference, LoadCost, NamedTensors
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.names import fold_names, shorten_list
 from inspector.units import format_bytes, format_count, format_share
@@ -22,6 +22,8 @@ _WAYS = {
     "low_memory": "low_cpu_mem_usage=True",
     "device_map": "device_map on one GPU",
 }
+# Where these two take the same, as they do when files are mapped.
+_EITHER_WAY = "default, also low_cpu_mem_usage"
 
 _REASONS = {
     "not_in_model": "not in the model",
@@ -37,8 +39,8 @@ UNKNOWN_SIZES = "File sizes are not known: this source has the configuration onl
 NO_WEIGHTS = "There are no weights that from_pretrained would load."
 PICKLES = "Pickles are not opened: reading one means executing it. Only the sizes of the files are known."
 ON_TOP = (
-    "At most, as transformers 5 loads: files are mapped, so low_cpu_mem_usage changes nothing. Pages of mapped files "
-    "come on top while memory is free."
+    "At most, with transformers 5, which maps the files into memory. The system may keep parts of them beside this "
+    "while memory is free."
 )
 
 
@@ -80,7 +82,7 @@ def _build_files(facts: CheckpointFacts) -> Table:
         rows.append(_build_file_row(item.kind, item.files, item.bytes, "not downloaded by from_pretrained"))
     if facts.repository_bytes is not None:
         rows.append(_build_file_row("repository", facts.repository_files, facts.repository_bytes, "", Tone.TOTAL))
-    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 2, 3),), ((0, 1, 2),)))
+    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3, 4),)))
 
 
 def _build_file_row(label: str, files: int | None, size: int, words: str, tone: Tone = Tone.PLAIN) -> Row:
@@ -176,6 +178,13 @@ def _list_side(label: str, names: NamedTensors, words: str, tone: Tone) -> Itera
         yield row(("", name))
 
 
+def _is_equal(one: LoadCost | None, other: LoadCost | None) -> bool:
+    """Tell whether two ways of loading take the same."""
+    if one is None or other is None:
+        return False
+    return (one.host_bytes, one.gpu_bytes) == (other.host_bytes, other.gpu_bytes)
+
+
 def _count_files(count: int) -> str:
     return f"{format_count(count)} {'file' if count == 1 else 'files'}"
 
@@ -183,15 +192,20 @@ def _count_files(count: int) -> str:
 def _build_loading(facts: CheckpointFacts) -> Table:
     """Return the bytes that each way of loading takes, of main memory and of the GPU."""
     columns = (
-        column("loading", Kind.LABEL),
+        column("loading", Kind.WORDS),
         column("main memory", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
         column("GPU", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
     )
     rows = []
-    for cost in facts.loading or ():
+    costs = {cost.way: cost for cost in facts.loading or ()}
+    names = dict(_WAYS)
+    if _is_equal(costs.get("default"), costs.get("low_memory")):
+        names["default"] = _EITHER_WAY
+        del costs["low_memory"]
+    for cost in costs.values():
         gpu = ("", "") if cost.gpu_bytes is None else (format_count(cost.gpu_bytes), format_bytes(cost.gpu_bytes))
         host = (format_count(cost.host_bytes), format_bytes(cost.host_bytes))
-        rows.append(row((_WAYS[cost.way], *host, *gpu)))
-    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 3),), ((0, 1), (0, 3))))
+        rows.append(row((names[cost.way], *host, *gpu)))
+    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 2, 4),), ((0, 2), (0, 4))))

@@ -1,72 +1,103 @@
 """The verdicts as a section: on which GPUs the traced step runs, with what to spare, and what was assumed.
 
-The row of the first screen names what fits and what does not; for a single GPU it says by how much.
+What the first screen says of a verdict is here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
 from inspector.records.fit import Fit, Search, Verdict
-from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.names import format_exact_bytes
 from inspector.units import format_bytes, format_count
 
-__all__ = ["build_fit_row", "build_fit_section", "build_search_section"]
+__all__ = [
+    "build_fit_section",
+    "build_search_section",
+    "describe_cards",
+    "describe_outcome",
+    "describe_remedies",
+    "describe_search",
+    "shorten_reason",
+]
 
 USABLE = (
-    "Usable is the memory that torch reports less the CUDA context. Headroom is what stays unreserved of it; below "
-    "zero, what is missing at least. A step fits when the allocator has room for all requests, cached blocks released."
+    "Usable = the memory that torch reports − the CUDA context. Headroom = usable − peak reserved; below zero, at "
+    "least so much is missing. A step fits when the allocator finds room for every request, once it has given back "
+    "what it caches."
 )
 
-TOTAL = "Total is peak reserved and the CUDA context: what nvidia-smi would show."
+TOTAL = "Total = peak reserved + the CUDA context: what nvidia-smi would show."
 
 TURNED_UP = (
     "Each of these was traced alone. Sizes were doubled once: --fit batch-size, seq-len or rank finds the largest."
 )
+# A reason on the first screen.
+_BRIEF_REASON = 90
+# What people call the quantities of --fit.
+_QUANTITIES = {"batch-size": "batch size", "seq-len": "sequence length", "rank": "rank"}
 
 
-def build_fit_row(verdicts: Sequence[Verdict]) -> Row:
-    """Return the row of the first screen: the GPUs that fit and those that do not; for one GPU by how much."""
-    fitting = [one_line(verdict.gpu) for verdict in verdicts if verdict.fits]
-    others = [one_line(verdict.gpu) for verdict in verdicts if not verdict.fits]
-    if len(verdicts) == 1:
-        words = f"{one_line(verdicts[0].gpu)}: {_describe_verdict(verdicts[0])}"
-    else:
-        words = ", ".join(fitting) or "none of these"
-        words += f"; not {', '.join(others)}" if others else ""
-    return row(("", "fits", "", "", words), tone=Tone.KEY)
+def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
+    """Return the verdict in a few words: what is left, what is not known of it, or what is missing at least.
 
-
-def _describe_verdict(verdict: Verdict) -> str:
-    """Say whether a step fits a card, and by how much."""
+    `brief` says with the first clause alone why nothing says so.
+    """
     if verdict.headroom_bytes is None:
-        return f"{verdict.outcome.value}: {verdict.reason}{_describe_cards(verdict)}"
-    size = format_bytes(abs(verdict.headroom_bytes))
-    if verdict.outcome is Fit.NO:
-        return f"no, {size} are missing{_describe_cards(verdict)}"
-    unknown = ", ".join(f"{item.what} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
-    tight = f", less than what is not known ({unknown})" if verdict.outcome is Fit.TIGHT else ""
-    return f"{verdict.outcome.value}, {size} to spare{tight}{_describe_cards(verdict)}"
+        reason = one_line(verdict.reason or "", 300)
+        return f"{verdict.outcome.value}: {shorten_reason(reason) if brief else reason}"
+    size, usable = format_bytes(abs(verdict.headroom_bytes)), format_bytes(verdict.usable_bytes)
+    if verdict.outcome is Fit.TIGHT:
+        parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
+        return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
+    by = f"{size} {'to spare' if verdict.fits else 'are missing'}"
+    margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
+    return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
 
 
-def _describe_cards(verdict: Verdict) -> str:
-    """Say what several cards have to hold at least, nothing where there is one."""
+def describe_cards(verdict: Verdict) -> str | None:
+    """Return what several cards have to hold at least, None where there is one."""
     cards = verdict.cards
     if cards is None:
-        return ""
-    shares = {"zero1": "its optimizer state", "zero2": "its optimizer state and gradients"}.get(
+        return None
+    shares = {"zero1": "the optimizer's state", "zero2": "gradients and the optimizer's state"}.get(
         cards.sharding or "", "all of it"
     )
-    least = "no number of cards is" if cards.least_count is None else f"at least {cards.least_count} of these cards are"
-    return (
-        f" (on one card alone; the state is {format_bytes(cards.state_bytes)}, and with {shares} in shares {least} "
-        "enough for it, before any activation)"
-    )
+    least = "no number of cards" if cards.least_count is None else f"at least {cards.least_count} of these cards"
+    state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer, {shares} in shares"
+    return f"judged on one card alone; {state}: {least}, before activations"
 
 
-def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
-    """Return one row for each GPU, what its figures mean, and what was assumed for which of them."""
+def shorten_reason(reason: str) -> str:
+    """Return the first clause of a reason."""
+    return one_line(re.split("[;:] ", reason)[0], _BRIEF_REASON)
+
+
+def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
+    """Yield the first changes with which the step fits; where it does, in one sentence what could be larger."""
+    advice = verdict.advice or ()
+    shown = advice[: max(most, 1)]
+    more = f"; {len(advice) - len(shown)} more: --show fit" if len(advice) > len(shown) else ""
+    if verdict.outcome is Fit.YES:
+        larger = ", ".join(f"{item.change} ({format_bytes(item.total_bytes)})" for item in shown)
+        if larger:
+            yield f"still fits with {'one of ' if len(shown) > 1 else ''}{larger}"
+        return
+    if verdict.advice is not None and not advice:
+        yield "nothing that was tried makes it fit"
+    for item in shown:
+        end = more if item is shown[-1] else ""
+        yield f"fits with {item.change}: {format_bytes(item.total_bytes)} total{end}"
+
+
+def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:
+    """Return one row for each GPU, what its figures mean, and what is not known or was assumed of which of them.
+
+    `platform` is what the step of the report was traced for, None where none was.
+    """
     columns = (
         column("GPU", Kind.NAME),
         column("fits", Kind.LABEL),
@@ -75,17 +106,20 @@ def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
         column("headroom", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
     )
-    views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 2, 4),), ((0, 1, 4), (0, 2, 3)))
+    views = (((0, 1, 2, 3, 4, 5),), ((0, 1, 3, 5),), ((0, 1, 5), (0, 3)))
     table = Table(columns=columns, rows=tuple(map(_build_row, verdicts)), views=views)
     traced = (
-        f"The step above is traced for {one_line(platform)}; each verdict comes from a trace of its card's own kernels."
+        ""
+        if platform is None
+        else f" The step below is traced for {one_line(platform)}; each verdict comes from a trace of its card's own "
+        "kernels."
     )
     return Section(
         title="Does it fit",
         blocks=(
             table,
-            paragraph(f"{USABLE} {traced}", Tone.QUIET),
-            *_list_assumptions(verdicts),
+            paragraph(f"{USABLE}{traced}", Tone.QUIET),
+            *_list_details(verdicts),
             *_list_advice(verdicts),
         ),
     )
@@ -94,7 +128,7 @@ def build_fit_section(verdicts: Sequence[Verdict], platform: str) -> Section:
 def build_search_section(search: Search) -> Section:
     """Return the largest value that fits, and every value that was traced on the way."""
     columns = (
-        column(search.quantity, Kind.NUMBER),
+        column(_QUANTITIES.get(search.quantity, search.quantity), Kind.NUMBER),
         column("fits", Kind.LABEL),
         column("total", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
@@ -111,29 +145,27 @@ def build_search_section(search: Search) -> Section:
         )
         for tried in search.tried
     )
-    words = (
-        f"{_describe_search(search)} Total is what nvidia-smi would show. The report is of the step with that value."
-    )
-    return Section(
-        title=f"Largest {search.quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words))
-    )
+    quantity = _QUANTITIES.get(search.quantity, search.quantity)
+    traces = f"{search.traces} {'trace' if search.traces == 1 else 'traces'}"
+    margin = format_bytes(search.margin_bytes)
+    words = f"{one_line(search.gpu)}: {describe_search(search)}; found in {traces}, {margin} left free. {TOTAL}"
+    if search.value is not None:
+        words += " The report is of the step with that value."
+    return Section(title=f"Largest {quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words)))
 
 
-def _describe_search(search: Search) -> str:
-    """Say in a sentence or two what a search found."""
-    gpu, traces = one_line(search.gpu), f"found in {search.traces} {'trace' if search.traces == 1 else 'traces'}"
+def describe_search(search: Search, *, brief: bool = False) -> str:
+    """Return in a few words what a search found; `brief` leaves out how sure that is."""
+    quantity = _QUANTITIES.get(search.quantity, search.quantity)
     if search.value is None:
         least = search.tried[0]
-        return (
-            f"Nothing fits the {gpu}: {search.quantity} {format_count(least.value)}, the smallest tried, takes "
-            f"{format_bytes(least.total_bytes)}."
-        )
-    value = f"{search.quantity} {format_count(search.value)} fits the {gpu}"
+        size = format_bytes(least.total_bytes)
+        return f"no {quantity} fits: {format_count(least.value)}, the smallest tried, takes {size}"
+    found = f"{quantity} {format_count(search.value)} fits"
     if search.fails is None:
-        return f"{value}, and so does all below; no larger one can run. {traces.capitalize()}."
-    if search.fails == search.value + 1:
-        return f"{value}, {format_count(search.fails)} does not; {traces}."
-    return f"{value}, {format_count(search.fails)} does not; what lies between was not tried: {traces}, the most."
+        return f"{found}, and no larger one can run"
+    between = "" if brief or search.fails == search.value + 1 else "; what lies between was not tried"
+    return f"{found}, {format_count(search.fails)} does not{between}"
 
 
 def _build_row(verdict: Verdict) -> Row:
@@ -149,24 +181,34 @@ def _build_row(verdict: Verdict) -> Row:
     return row(cells, tone=Tone.KEY if verdict.fits else Tone.PLAIN)
 
 
-def _list_assumptions(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
-    """Return each assumption once, with the GPUs that it was made for."""
-    gpus: dict[str, list[str]] = {}
+def _list_details(verdicts: Sequence[Verdict]) -> list[Block]:
+    """Return why nothing is known, what several cards hold, what is not known of a card, and what was assumed."""
+    found: list[tuple[str, str, str]] = []
     for verdict in verdicts:
-        for assumption in verdict.assumptions:
-            gpus.setdefault(assumption, []).append(verdict.gpu)
+        if verdict.reason is not None:
+            found.append(("not known", verdict.gpu, verdict.reason))
+        cards = describe_cards(verdict)
+        if cards is not None:
+            found.append((f"{verdict.cards.count if verdict.cards else 1} cards", verdict.gpu, cards))
+        for item in verdict.uncertainty:
+            found.append(("not known", verdict.gpu, f"{item.what}, {format_exact_bytes(item.bytes)}: {item.source}"))
+        found += [("assumed", verdict.gpu, assumption) for assumption in verdict.assumptions]
+    gpus: dict[tuple[str, str], list[str]] = {}
+    for label, gpu, words in sorted(found, key=lambda item: item[0] == "assumed"):
+        gpus.setdefault((label, words), []).append(gpu)
     if not gpus:
         return []
+    labels = [label for label, _ in gpus]
     rows = tuple(
-        row(("" if index else "assumed", f"{', '.join(names)}: {assumption}"))
-        for index, (assumption, names) in enumerate(gpus.items())
+        row(("" if index and labels[index - 1] == label else label, f"{', '.join(names)}: {words}"))
+        for index, ((label, words), names) in enumerate(gpus.items())
     )
     return [Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=rows)]
 
 
-def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
+def _list_advice(verdicts: Sequence[Verdict]) -> list[Block]:
     """Return for each GPU the changes with which the step fits it, or with which it still does."""
-    blocks: list[Table | Paragraph] = []
+    blocks: list[Block] = []
     for verdict in verdicts:
         if verdict.advice:
             still = "still " if verdict.outcome is Fit.YES else ""
@@ -181,7 +223,7 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Table | Paragraph]:
             )
             blocks.append(Table(columns=columns, rows=rows))
         elif verdict.advice is not None and verdict.outcome is Fit.YES:
-            blocks.append(paragraph(f"Nothing of what was tried could be turned up on the {verdict.gpu}.", Tone.QUIET))
+            blocks.append(paragraph(f"On the {verdict.gpu} nothing larger that was tried fits.", Tone.QUIET))
     if any(verdict.advice for verdict in verdicts):
         blocks.append(paragraph(TOTAL, Tone.QUIET))
     if any(verdict.outcome is Fit.YES and verdict.advice for verdict in verdicts):

@@ -1,13 +1,14 @@
-"""Lists of module names, shortened for people: siblings on one line, an end to very long lists."""
+"""Lists of module names, shortened for people, and values beside their label: what several sections have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from inspector.errors import one_line
-from inspector.units import format_count
+from inspector.render.document import Row, row
+from inspector.units import format_bytes, format_count
 
-__all__ = ["fold_names", "shorten_list"]
+__all__ = ["fold_names", "format_exact_bytes", "label_values", "shorten_list"]
 
 _LONGEST_LIST = 40
 
@@ -33,3 +34,14 @@ def shorten_list(names: Iterable[str], longest: int = _LONGEST_LIST) -> list[str
     if len(listed) <= longest:
         return listed
     return [*listed[: longest - 1], f"and {format_count(len(listed) - longest + 1)} more (JSON lists them all)"]
+
+
+def label_values(label: str, values: Sequence[str]) -> list[Row]:
+    """Return one row for each value, with the label before the first."""
+    return [row((label if index == 0 else "", value)) for index, value in enumerate(values)]
+
+
+def format_exact_bytes(size_bytes: int) -> str:
+    """Return bytes exactly and, where that differs, for people."""
+    exact = f"{format_count(size_bytes)} bytes"
+    return exact if abs(size_bytes) < 1024 else f"{exact} ({format_bytes(size_bytes)})"

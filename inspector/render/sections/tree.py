@@ -6,22 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
 from inspector.records.model import Census, TreeRow
-from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
 __all__ = ["build_tree_section"]
 
 # Columns: name, type, parameters, trained, bytes, human bytes. The widest view first.
-_VIEWS = (
-    ((0, 1, 2, 3, 4, 5),),
-    ((0, 1, 2, 3, 4),),
-    ((0, 1, 2, 3, 5),),
-    ((0, 2, 3, 4),),
-    ((0, 2, 3, 5),),
-    ((0, 2, 5),),
-    ((0, 2),),
-)
-_ALL_TRAINED_VIEWS = (((0, 1, 2, 4, 5),), ((0, 1, 2, 4),), ((0, 1, 2, 5),), ((0, 2, 4),), ((0, 2, 5),), ((0, 2),))
+_VIEWS = (((0, 1, 2, 3, 4, 5),), ((0, 1, 2, 3, 5),), ((0, 2, 3, 5),), ((0, 2, 5),), ((0, 2),))
+_ALL_TRAINED_VIEWS = (((0, 1, 2, 4, 5),), ((0, 1, 2, 5),), ((0, 2, 5),), ((0, 2),))
 
 
 def build_tree_section(census: Census) -> Section:
@@ -37,11 +29,8 @@ def build_tree_section(census: Census) -> Section:
     rows = tuple(_list_rows(census.tree))
     all_trained = all(item.trainable == item.count for item in census.tree)
     table = Table(columns=columns, rows=rows, views=_ALL_TRAINED_VIEWS if all_trained else _VIEWS)
-    hidden = len(census.tree) - len(rows)
-    notes: tuple[Paragraph, ...] = ()
-    if hidden:
-        text = f"Not listed: {hidden} {'kinds' if hidden > 1 else 'kind'} of modules without parameters."
-        notes = (paragraph(text, Tone.QUIET),)
+    is_shortened = len(rows) < len(census.tree)
+    notes = (paragraph("Modules without parameters are left out.", Tone.QUIET),) if is_shortened else ()
     return Section(title="Modules", blocks=(table, *notes))
 
 

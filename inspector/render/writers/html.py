@@ -1,5 +1,7 @@
 """The report as one self-contained HTML fragment for notebooks: tables with inline style, no script, no address loaded.
 
+What the first screen answers and the warnings are open, every section below them folds.
+
 Colours are those of the page around it (`currentColor`), so that it suits light and dark themes.
 """
 
@@ -10,6 +12,7 @@ from html import escape
 
 from inspector.records.report import Report
 from inspector.render.document import Column, Kind, Paragraph, Row, Section, Table, Tone
+from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
 
 __all__ = ["render_html"]
@@ -34,29 +37,27 @@ def render_html(report: Report) -> str:
 
 def _list_lines(report: Report) -> Iterator[str]:
     """Yield the lines of the fragment from headline to versions."""
-    document = build_report_document(report)
+    document = build_report_document(report, SECTIONS)
     yield '<div class="inspector-report" style="line-height:1.4;">'
     yield f'<div style="font-size:1.25em;font-weight:bold;">{escape(document.title)}</div>'
     yield from (f'<div style="opacity:0.7;">{escape(line)}</div>' for line in document.subtitle)
     for section in document.sections:
-        yield from _list_section_lines(section)
-    if document.warnings:
-        yield _format_heading("Warnings")
-        style = "border-left:4px solid #d97706;padding-left:8px;margin:4px 0;"
-        yield from (f'<div style="{style}">{escape(warning)}</div>' for warning in document.warnings)
+        if not section.title:
+            yield from _list_block_lines(section)
+    style = "border-left:4px solid #d97706;padding-left:8px;margin:4px 0;"
+    yield from (f'<div style="{style}">{escape(warning)}</div>' for warning in document.warnings)
+    for section in document.sections:
+        if section.title:
+            yield "<details>"
+            yield f'<summary style="font-weight:bold;margin-top:4px;">{escape(section.title)}</summary>'
+            yield from _list_block_lines(section)
+            yield "</details>"
     yield f'<div style="opacity:0.6;font-size:0.85em;margin-top:12px;">{escape(document.footer)}</div>'
     yield "</div>"
 
 
-def _format_heading(title: str) -> str:
-    """Return the title of a section."""
-    return f'<div style="font-weight:bold;margin-top:12px;">{escape(title)}</div>'
-
-
-def _list_section_lines(section: Section) -> Iterator[str]:
-    """Yield the title of a section and its blocks."""
-    if section.title:
-        yield _format_heading(section.title)
+def _list_block_lines(section: Section) -> Iterator[str]:
+    """Yield the blocks of a section."""
     for block in section.blocks:
         if isinstance(block, Paragraph):
             yield f'<div style="{_STYLE_OF_TONE[block.tone]}">{escape(block.text)}</div>'

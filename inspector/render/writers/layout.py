@@ -7,7 +7,9 @@ lines are longer than the width.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -24,12 +26,16 @@ _GAP = 2
 _SHORTEST_NAME = 18
 _SHORTEST_FIRST_NAME = 18
 _SHORTEST_WORDS = 22
+_WIDE_WORDS = 40
 _LONGEST_WORDS = 96
 _LONGEST_FIRST_WORDS = 72
 _SHORTEST_BAR = 8
 _LONGEST_BAR = 40
 _DEEPEST_WORDS = 12
 _TREE_INDENT = 2
+
+# Behind these a long word may be broken: paths, lists of names, options.
+_JOINTS = re.compile(r"(?<=[-./_,=:|({])(?=\w)")
 
 STYLE_OF_TONE = {Tone.PLAIN: "plain", Tone.KEY: "key", Tone.TOTAL: "total", Tone.WARN: "warn", Tone.QUIET: "quiet"}
 
@@ -46,16 +52,20 @@ Line = list[Span]
 
 def lay_out_table(table: Table, width: int, charset: Charset) -> Iterator[Line]:
     """Yield the lines of the first view of `table` that fits `width`."""
-    views = table.views or ((tuple(range(len(table.columns))),),)
-    chosen = next((view for view in views if _fits(table, view, width)), views[-1])
+    views = table.views or _list_views(table.columns)
+    fitting = [view for view in views if _fits(table, view, width)]
+    chosen = next((view for view in fitting if _fits(table, view, width, with_words=True)), (*fitting, *views)[-1])
     for index, selection in enumerate(chosen):
         if index:
             yield []
         yield from _lay_out_selection(_select(table, selection), width, charset)
 
 
-def wrap(text: str, width: int) -> list[str]:
-    """Return `text` on lines of at most `width` cells, broken between words and, where one is longer, inside it."""
+def wrap(text: str, width: int, most: int | None = None) -> list[str]:
+    """Return `text` on lines of at most `width` cells, broken between words; what is beyond `most` lines is left out.
+
+    A word that is longer than a line is broken behind a sign that joins its parts and, where it has none, anywhere.
+    """
     lines = [""]
     for word in text.split():
         room = width - cell_len(lines[-1]) - 1 if lines[-1] else width
@@ -64,8 +74,26 @@ def wrap(text: str, width: int) -> list[str]:
             continue
         if not lines[-1]:
             lines.pop()
-        lines += chop_cells(word, width)
-    return lines
+        lines += _break_word(word, width)
+    if most is None or len(lines) <= most:
+        return lines
+    last = lines[most - 1]
+    while cell_len(last) > width - 2 and last:
+        last = last.rpartition(" ")[0]
+    return [*lines[: most - 1], f"{last} …"]
+
+
+def _break_word(word: str, width: int) -> list[str]:
+    """Return a word in pieces of at most `width` cells."""
+    pieces = [""]
+    for part in _JOINTS.split(word):
+        if cell_len(pieces[-1]) + cell_len(part) <= width:
+            pieces[-1] += part
+            continue
+        if not pieces[-1]:
+            pieces.pop()
+        pieces += chop_cells(part, width)
+    return pieces
 
 
 @functools.lru_cache(maxsize=4096)
@@ -87,27 +115,48 @@ def crop_middle(text: str, width: int) -> str:
 # --- one table --------------------------------------------------------------------------------------------------------
 
 
+def _list_views(columns: Sequence[Column]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Return the views of a table that names none: whole, without exact figures that a quiet column repeats, least."""
+    whole = tuple(range(len(columns)))
+    short = tuple(index for index in whole if not _is_repeated(columns, index))
+    least = tuple(index for index in short if not (columns[index].quiet and columns[index].title))
+    return ((whole,), (short,), (least,))
+
+
+def _is_repeated(columns: Sequence[Column], index: int) -> bool:
+    """Tell whether the next column is the same figure in a form that is easier to read."""
+    beside = columns[index + 1 : index + 2]
+    return columns[index].kind is Kind.NUMBER and any(item.quiet and not item.title for item in beside)
+
+
+def _name_column(columns: Sequence[Column], selection: Sequence[int], index: int) -> Column:
+    """Return a column with its title: one that stands alone for the figure that it repeats has the title of that."""
+    if index and index - 1 not in selection and _is_repeated(columns, index - 1) and not columns[index].title:
+        return dataclasses.replace(columns[index], title=columns[index - 1].title)
+    return columns[index]
+
+
 def _select(table: Table, selection: Sequence[int]) -> Table:
     """Return the table with the selected columns only."""
     rows = tuple(
         Row(cells=tuple(item.cells[index] for index in selection), tone=item.tone, depth=item.depth, share=item.share)
         for item in table.rows
     )
-    return Table(columns=tuple(table.columns[index] for index in selection), rows=rows)
+    return Table(columns=tuple(_name_column(table.columns, selection, index) for index in selection), rows=rows)
 
 
-def _fits(table: Table, view: Sequence[Sequence[int]], width: int) -> bool:
+def _fits(table: Table, view: Sequence[Sequence[int]], width: int, *, with_words: bool = False) -> bool:
     """Tell whether each table of the view fits when its flexible columns are as narrow as is still readable."""
-    return all(_find_least_width(_select(table, selection)) <= width for selection in view)
+    return all(_find_least_width(_select(table, selection), with_words) <= width for selection in view)
 
 
-def _find_least_width(table: Table) -> int:
-    """Return the width that the table needs at least; words and bars can do without room of their own."""
+def _find_least_width(table: Table, with_words: bool) -> int:
+    """Return the width that the table needs at least; bars and, if need be, words can do without room of their own."""
     naturals = _measure_columns(table)
     kept = [
         min(natural, _find_least_column_width(column, index))
         for index, (column, natural) in enumerate(zip(table.columns, naturals, strict=True))
-        if not (index and column.kind in (Kind.WORDS, Kind.BAR))
+        if not (index and (column.kind is Kind.BAR or (column.kind is Kind.WORDS and not with_words)))
     ]
     return INDENT + sum(kept) + _GAP * (len(kept) - 1)
 
@@ -136,7 +185,7 @@ def _choose_widths(table: Table, width: int) -> list[int]:
         least = min(widths[index], _find_least_column_width(table.columns[index], index))
         kept = max(widths[index] - max(over, 0), least)
         over -= widths[index] - kept
-        if over > 0 and index and table.columns[index].kind is not Kind.NAME:
+        if (over > 0 or _breaks_words(table, index, kept)) and index and table.columns[index].kind is not Kind.NAME:
             over -= kept + _GAP
             kept = 0
         widths[index] = kept
@@ -144,6 +193,13 @@ def _choose_widths(table: Table, width: int) -> list[int]:
         min(size, _LONGEST_WORDS if index else _LONGEST_FIRST_WORDS) if column.kind is Kind.WORDS else size
         for index, (column, size) in enumerate(zip(table.columns, widths, strict=True))
     ]
+
+
+def _breaks_words(table: Table, index: int, size: int) -> bool:
+    """Tell whether a narrow column of words would have to break one."""
+    if table.columns[index].kind is not Kind.WORDS or not size or size >= _WIDE_WORDS:
+        return False
+    return any(cell_len(word) > size for item in table.rows for word in item.cells[index].split())
 
 
 def _order_flexible_columns(columns: Sequence[Column]) -> list[int]:
@@ -161,10 +217,12 @@ def _lay_out_selection(table: Table, width: int, charset: Charset) -> Iterator[L
         yield from _lay_out_row(titles, table.columns, widths, width, charset)
     for item in table.rows:
         if item.tone is Tone.TOTAL:
-            bars = sum(
-                size + _GAP for size, column in zip(widths, table.columns, strict=True) if column.kind is Kind.BAR
+            beside = sum(
+                size + _GAP
+                for index, (size, column) in enumerate(zip(widths, table.columns, strict=True))
+                if size and (column.kind is Kind.BAR or (index and column.kind is Kind.WORDS))
             )
-            yield [Span(" " * INDENT, "plain"), Span("─" * (table_width - bars), "quiet")]
+            yield [Span(" " * INDENT, "plain"), Span("─" * (table_width - beside), "quiet")]
         yield from _lay_out_row(item, table.columns, widths, width, charset)
 
 
@@ -177,7 +235,8 @@ def _lay_out_row(
         _lay_out_cell(item, index, column, size, charset)
         for index, (column, size) in enumerate(zip(columns, widths, strict=True))
     ]
-    for height in range(max(len(lines) for lines in cells)):
+    is_empty = not any(text for lines in cells for text in lines)
+    for height in range(0 if is_empty and not all(widths) else max(len(lines) for lines in cells)):
         line = [Span(" " * INDENT, "plain")]
         for lines, column, size in zip(cells, columns, widths, strict=True):
             if not size:

@@ -30,7 +30,8 @@ def write_markdown(document: Document, stream: TextIO) -> None:
     if document.warnings:
         lines += ["", "## Warnings", "", "> [!WARNING]"]
         lines += [f"> - {escape_markdown(warning)}" for warning in document.warnings]
-    lines += ["", f"<sub>{escape_markdown(document.footer)}</sub>", ""]
+    lines += ["", f"<sub>{escape_markdown(document.footer)}</sub>"] if document.footer else []
+    lines.append("")
     stream.write("\n".join(lines))
 
 
@@ -49,7 +50,7 @@ def _list_section_lines(section: Section) -> Iterator[str]:
         if index:
             yield ""
         if isinstance(block, Paragraph):
-            yield escape_markdown(block.text)
+            yield ("⚠ " if block.tone is Tone.WARN else "") + escape_markdown(block.text)
         else:
             yield from _list_table_lines(block)
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from inspector.render.document import Document, Paragraph, Section, Table
+from inspector.render.document import Block, Document, Paragraph, Section, Table, Tone
 from inspector.render.writers.glyphs import Charset
 
 if TYPE_CHECKING:
     from inspector.render.writers.layout import Line
 
-__all__ = ["write_text"]
+__all__ = ["list_lines", "write_text"]
 
 _STYLES = {
     "plain": "",
@@ -39,7 +39,14 @@ def write_text(document: Document, *, width: int, color: bool, stream: TextIO) -
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(
+    class Output(Console):
+        """A console that leaves it to the command what a closed pipe means; rich itself would exit with 1."""
+
+        def on_broken_pipe(self) -> None:
+            """Pass on the BrokenPipeError at hand."""
+            raise  # rich calls this while it handles that error
+
+    console = Output(
         file=stream,
         width=max(width, _NARROWEST),
         height=25,  # with both given, rich asks neither the environment nor the terminal
@@ -50,7 +57,7 @@ def write_text(document: Document, *, width: int, color: bool, stream: TextIO) -
         legacy_windows=None if color else False,
     )
     charset = Charset(getattr(stream, "encoding", None))
-    for line in _list_lines(_replace_characters(document, charset), max(width, _NARROWEST), charset):
+    for line in list_lines(_replace_characters(document, charset), max(width, _NARROWEST), charset):
         text = Text.assemble(*((charset.fit(span.text), _STYLES[span.style]) for span in line))
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
@@ -69,7 +76,7 @@ def _replace_characters(document: Document, charset: Charset) -> Document:
 
 def _replace_in_section(section: Section, charset: Charset) -> Section:
     """Return a section in the characters of the stream."""
-    blocks: list[Table | Paragraph] = []
+    blocks: list[Block] = []
     for block in section.blocks:
         if isinstance(block, Paragraph):
             blocks.append(replace(block, text=charset.fit(block.text)))
@@ -80,8 +87,8 @@ def _replace_in_section(section: Section, charset: Charset) -> Section:
     return replace(section, title=charset.fit(section.title), blocks=tuple(blocks))
 
 
-def _list_lines(document: Document, width: int, charset: Charset) -> Iterator[Line]:
-    """Yield the lines of the report from headline to versions."""
+def list_lines(document: Document, width: int, charset: Charset) -> Iterator[Line]:
+    """Yield the lines of a document from headline to footer, as they are written for `width` columns."""
     from inspector.render.writers.layout import Span, crop_middle, wrap
 
     yield [Span(crop_middle(document.title, width), "title")]
@@ -99,8 +106,9 @@ def _list_lines(document: Document, width: int, charset: Charset) -> Iterator[Li
     for warning in document.warnings:
         for index, text in enumerate(wrap(warning, min(width, _LONGEST_SENTENCE) - 2)):
             yield [Span("  " if index else "! ", "mark"), Span(text, "warn")]
-    yield []
-    yield from ([Span(text, "quiet")] for text in wrap(document.footer, width))
+    if document.footer:
+        yield []
+        yield from ([Span(text, "quiet")] for text in wrap(document.footer, min(width, _LONGEST_SENTENCE)))
 
 
 def _list_section_lines(section: Section, width: int, charset: Charset) -> Iterator[Line]:
@@ -115,5 +123,6 @@ def _list_section_lines(section: Section, width: int, charset: Charset) -> Itera
         if isinstance(block, Table):
             yield from lay_out_table(block, width, charset)
             continue
-        for text in wrap(block.text, min(width, _LONGEST_SENTENCE) - INDENT):
-            yield [Span(" " * INDENT, "plain"), Span(text, STYLE_OF_TONE[block.tone])]
+        for count, text in enumerate(wrap(block.text, min(width, _LONGEST_SENTENCE) - INDENT, block.most_lines)):
+            marked = block.tone is Tone.WARN and not count
+            yield [Span("! ", "mark") if marked else Span(" " * INDENT, "plain"), Span(text, STYLE_OF_TONE[block.tone])]

@@ -3,16 +3,15 @@
 A rule is a function of shapes, strides and the platform. It says on a `Scratch` what the kernel takes and gives back;
 what it still holds at its end is freed in reverse order, as the destructors of C++ do. Rules come with their source,
 and tests/trace/test_kernels.py holds them against torch's own CUDA code. Duplicate rules for one op raise. What is not
-here and not known is listed in `NOT_ACCOUNTED`, which goes into the report.
+here and not known is named in `registry`, and goes into the report of models that have it.
 """
 
 from inspector.trace.kernels import attention, convolutions, indexing, normalization, pointwise, reductions, sorting
-from inspector.trace.kernels.registry import KERNELS, LT_OPS, NOT_ACCOUNTED, WORKSPACE_OPS, Kernel, Scratch
+from inspector.trace.kernels.registry import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel, Scratch
 
 __all__ = [
     "KERNELS",
     "LT_OPS",
-    "NOT_ACCOUNTED",
     "WORKSPACE_OPS",
     "Kernel",
     "Scratch",

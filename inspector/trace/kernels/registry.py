@@ -10,7 +10,18 @@ import torch
 
 from inspector.hardware.platform import Platform
 
-__all__ = ["KERNELS", "LT_OPS", "NOT_ACCOUNTED", "WORKSPACE_OPS", "Kernel", "Scratch", "kernel"]
+__all__ = [
+    "ATTENTION_PLANS",
+    "CONVOLUTION_PLANS",
+    "EXPERT_PRODUCTS",
+    "KERNELS",
+    "LT_OPS",
+    "RMS_NORM",
+    "WORKSPACE_OPS",
+    "Kernel",
+    "Scratch",
+    "kernel",
+]
 
 aten = torch.ops.aten
 
@@ -19,14 +30,15 @@ WORKSPACE_OPS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default
 # Of these, the ones with a bias epilogue go through cuBLASLt (ATen/native/cuda/Blas.cpp, addmm_out_cuda_impl).
 LT_OPS = frozenset({aten.addmm.default})
 
-NOT_ACCOUNTED = (
-    ("torch's own RMSNorm module, which few models use", "CUDA runs it as one kernel, the trace as its parts"),
-    ("grouped matrix products of experts", "arguments and workspaces of their kernels, whose size was not measured"),
-    (
-        "plans of cuDNN convolutions and attention",
-        "what cuDNN's own engines add to the workspace is chosen at run time",
-    ),
+# What kernels take and no rule knows: what, and why. `inspector.workloads.unaccounted` says which models it concerns.
+RMS_NORM = ("torch's own RMSNorm module", "CUDA runs it as one kernel, the trace as its parts")
+EXPERT_PRODUCTS = (
+    "grouped matrix products of experts",
+    "arguments and workspaces of their kernels, whose size was not measured",
 )
+_CUDNN_WORKSPACE = "what cuDNN's own engines add to the workspace is chosen at run time"
+CONVOLUTION_PLANS = ("plans of cuDNN convolutions", _CUDNN_WORKSPACE)
+ATTENTION_PLANS = ("plans of cuDNN attention", _CUDNN_WORKSPACE)
 
 
 class Scratch(Protocol):

@@ -15,19 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
-from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase, WorkloadInfo
-from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import OnPhase, RunFacts, base_model
 from inspector.workloads.batch import Inputs, make_inputs_without_labels
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_notices
 from inspector.workloads.precision import MixedPrecision
-from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights
 from inspector.workloads.registry import FORWARD
+from inspector.workloads.unaccounted import find_unaccounted
 
 __all__ = ["WORKLOAD"]
 
@@ -46,13 +45,12 @@ class _Forward:
         """Refuse layers that no trace gets through."""
         refuse_scans(base_model(model))
 
-    def describe(self, model: Any, asked: Recipe, recipe: Recipe) -> RunFacts:
+    def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what is not counted."""
-        known = (*((OUTLIERS,) if has_int8_weights(base_model(model)) else ()), *NOT_ACCOUNTED)
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)),
             shape=None,
-            not_accounted=tuple(Unaccounted(what=what, why=why) for what, why in known),
+            not_accounted=find_unaccounted(model, recipe, platform),
             notices=tuple(find_notices(model, asked, recipe)),
         )
 

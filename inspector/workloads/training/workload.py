@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from inspector.errors import UsageError, one_line
+from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe, parse_optim_args
 from inspector.records.tape import WorkloadInfo
-from inspector.trace.kernels import NOT_ACCOUNTED
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import Inputs, make_batch_inputs
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
-from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights, is_quantized
+from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
+from inspector.workloads.unaccounted import find_unaccounted
 
 __all__ = ["Training", "enable_checkpointing"]
 
@@ -64,12 +65,12 @@ class Training:
                 "them: add `peft=LoraOptions(r=16)`"
             )
 
-    def describe(self, model: Any, asked: Recipe, recipe: Recipe) -> RunFacts:
+    def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what a real step takes that is not counted."""
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)),
             shape=find_block_shape(model),
-            not_accounted=tuple(_find_unaccounted(model, recipe)),
+            not_accounted=(*_find_managed(model, recipe), *find_unaccounted(model, recipe, platform)),
             notices=tuple(find_notices(model, asked, recipe)),
         )
 
@@ -137,11 +138,9 @@ def enable_checkpointing(base: Any, *, use_reentrant: bool) -> None:
         ) from error
 
 
-def _find_unaccounted(model: Any, recipe: Recipe) -> Iterator[Unaccounted]:
-    """Yield what a real step of `recipe` on `model` may take and a trace does not know or does not count."""
+def _find_managed(model: Any, recipe: Recipe) -> Iterator[Unaccounted]:
+    """Yield the state of a paged optimizer, which the allocator of torch does not hold."""
     managed = count_managed_bytes(model, recipe)
     if managed:
         why = f"{managed:,} bytes that the driver moves between host and GPU, outside the allocator of torch"
         yield Unaccounted(what="paged state of the optimizer", why=why)
-    known = (*((OUTLIERS,) if has_int8_weights(base_model(model)) else ()), *NOT_ACCOUNTED)
-    yield from (Unaccounted(what=what, why=why) for what, why in known)

@@ -48,4 +48,13 @@ def _show_in_a_notebook(report: Report) -> str:
     return render_html(report)
 
 
+def _print(record: Report | Plan | Comparison | Measurement) -> str:
+    """Return the record as the command prints it."""
+    from inspector.render.printed import format_record
+
+    return format_record(record)
+
+
 Report._repr_html_ = _show_in_a_notebook  # type: ignore[attr-defined]
+for _kind in (Report, Plan, Comparison, Measurement):
+    _kind.__str__ = _print  # type: ignore[assignment]  # mypy has no way to say that of four records

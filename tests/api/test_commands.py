@@ -13,7 +13,7 @@ import inspector
 from inspector.errors import InspectorError, UsageError
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
-from tests.cli.running import run, written
+from tests.cli.running import SMALL, run, written
 
 from .arguments import LORA, SFTArguments, tiny_llama
 
@@ -125,3 +125,15 @@ def test_measuring_without_a_gpu_is_refused_again_and_again() -> None:
 def test_measuring_checks_its_arguments_before_anything_else(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"^`(recipe|dtype|offline)` is 3"):
         inspector.measure(tiny_llama(), **arguments)
+
+
+def test_printed_records_are_the_text_of_the_command() -> None:
+    report = inspector.inspect(SMALL, gpu="a100-80gb", advice=False, offline=True)
+    *told, versions = str(report).splitlines()
+    *shown, _more = run(SMALL, "--gpu", "a100-80gb", "--no-advice", "--offline").out.splitlines()
+    assert told == shown
+    assert "torch" in versions
+    plan = inspector.plan(SMALL, gpu="a100-80gb", fit=None, offline=True)
+    assert str(plan) == run("plan", SMALL, "--gpu", "a100-80gb", "--fit", "none", "--offline").out.rstrip("\n")
+    both = inspector.compare([SMALL, SMALL], count_only=True, offline=True)
+    assert str(both).startswith("2 recipes side by side")

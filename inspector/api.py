@@ -31,8 +31,9 @@ __all__ = ["compare", "inspect", "measure", "plan"]
 _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 _OF_A_COMPARED_RECIPE = (
-    *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "margin", "revision", "dtype"),
-    *("quantization", "double_quant", "model_class", "trust_remote_code", "offline", "count_only", "workload", "torch"),
+    *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "gpu_count", "sharding", "margin"),
+    *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "offline"),
+    *("count_only", "workload", "torch"),
 )
 
 
@@ -46,6 +47,8 @@ def inspect(
     torch: str | None = None,
     gpu: str | Sequence[str] | None = None,
     gpu_memory: str | int | Sequence[str | int] | None = None,
+    gpu_count: int = 1,
+    sharding: str | None = None,
     margin: str | int | None = None,
     fit: str | None = None,
     advice: bool = True,
@@ -74,9 +77,12 @@ def inspect(
             is a batch of one sequence of 1,024 tokens in `transformers.Trainer`.
         torch: the torch release of the machine that will run it, such as "2.10"; None is the installed one.
         gpu: the GPU, or several, that `report.fit` is about, by names as `inspect gpus` lists them: "a100-80gb",
-            ["4090", "H100"]. Each is judged by a trace of its own kernels, and the figures are those of the first.
-            None: a few common ones, and the figures of an A100's kernels.
+            ["4090", "H100"]; "2x4090" is two cards for one run. Each kind is judged by a trace of its own kernels, and
+            the figures are those of the first. None: a few common ones, and the figures of an A100's kernels.
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit, "24GiB", or in bytes.
+        gpu_count: how many of each named GPU one run has. One card alone is judged; `report.fit` says how many hold
+            the state of the run in shares.
+        sharding: what they keep in shares: "fsdp", "zero1", "zero2" or "zero3".
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
@@ -106,6 +112,8 @@ def inspect(
         torch=torch,
         gpu=gpu,
         gpu_memory=gpu_memory,
+        gpu_count=gpu_count,
+        sharding=sharding,
         margin=margin,
         fit=fit,
         advice=advice,

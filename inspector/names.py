@@ -11,7 +11,7 @@ import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 
-__all__ = ["fold_indices", "fold_names", "group_names", "near_names"]
+__all__ = ["fold_indices", "fold_names", "group_names", "join_names", "near_names"]
 
 _MOST_RUNS = 4
 
@@ -45,6 +45,12 @@ def fold_indices(indices: Sequence[int]) -> str:
     if len(written) > _MOST_RUNS:
         written = [*written[: _MOST_RUNS - 1], "…", written[-1]]
     return ",".join(written)
+
+
+def join_names(names: Sequence[str], most: int = 6) -> str:
+    """Join names, saying how many were left out."""
+    remainder = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + remainder
 
 
 def near_names(name: str, candidates: Iterable[str]) -> list[str]:

@@ -70,10 +70,10 @@ class ResolvedRun:
         return AllocatorSettings.parse(self.request.recipe.alloc_conf or "")
 
     def list_defaults(self) -> tuple[str, ...]:
-        """Return the fields of the recipe that the workload reads and that were asked for as they are by default."""
-        asked, default = self.request.recipe, Recipe()
+        """Return the fields of the recipe that the workload reads and that are as they would be by default."""
+        default = dataclasses.replace(self, request=dataclasses.replace(self.request, recipe=Recipe())).recipe
         names = (field.name for field in dataclasses.fields(Recipe) if field.name in self.workload.recipe_fields)
-        return tuple(name for name in names if getattr(asked, name) == getattr(default, name))
+        return tuple(name for name in names if getattr(self.recipe, name) == getattr(default, name))
 
     def with_gpu(self, gpu: Gpu) -> ResolvedRun:
         """Return the same run on another card."""

@@ -86,7 +86,7 @@ BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     ],
 )
 def test_checkpointing_is_as_a_trainer_finds_it_after_the_preparation_of_packed_weights(
-    quantization: str | None, declared: Any, asked: dict[str, bool], settled: tuple[bool, bool]
+    quantization: str | None, declared: Any, asked: dict[str, Any], settled: tuple[bool, bool]
 ) -> None:
     run = resolve_run(Request(model="gpt2", quantization=quantization, recipe=Recipe(**asked)), None, {})
     config = {} if declared is None else {"quantization_config": declared}
@@ -98,14 +98,15 @@ def test_a_forward_pass_on_packed_weights_is_not_checkpointed() -> None:
     assert not resolve_run(Request(model="gpt2", quantization="nf4", workload="forward"), None, {}).recipe.use_reentrant
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 def test_the_preparation_switches_reentrant_checkpointing_on_and_a_trainer_leaves_it(tmp_path: Path) -> None:
     """PEFT's function and transformers' Trainer themselves, on a small model that says that it is in 4 bits."""
     config = transformers.LlamaConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=32
     )
-    model = transformers.LlamaForCausalLM(config)
+    model: Any = transformers.LlamaForCausalLM(config)
     model.is_loaded_in_4bit = True
-    prepared = peft.get_peft_model(peft.prepare_model_for_kbit_training(model), peft.LoraConfig(r=2))
+    prepared: Any = peft.get_peft_model(peft.prepare_model_for_kbit_training(model), peft.LoraConfig(r=2))
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
     transformers.Trainer(prepared, arguments)
     layer = prepared.get_base_model().model.layers[0]
@@ -116,7 +117,7 @@ def test_the_preparation_switches_reentrant_checkpointing_on_and_a_trainer_leave
 
 
 def test_the_default_optimizer_is_that_of_the_installed_transformers(tmp_path: Path) -> None:
-    assert Recipe().optimizer == transformers.TrainingArguments(output_dir=str(tmp_path)).optim.value
+    assert Recipe().optimizer == transformers.TrainingArguments(output_dir=str(tmp_path)).optim
 
 
 def test_a_recipe_says_which_of_its_settings_are_as_they_are_by_default() -> None:

@@ -22,8 +22,8 @@ _SETTING = re.compile(r"`(\w+)(?:=([^`]*))?`")
 _LORA = re.compile(r"LoraOptions\((.*)\)")
 # What Python has no argument for: in backticks these words mean something else.
 _OF_THE_COMMAND_ALONE = ("json", "format", "output", "quiet", "no_color", "version")
-# What PEFT calls otherwise than the option that sets it.
-_ALIASES = {"target_modules": "targets"}
+# What Python and PEFT call otherwise than the option that sets it.
+_ALIASES = {"target_modules": "targets", "gpu_count": "gpus", "sharding": "fsdp"}
 
 
 def _map_python_names() -> dict[str, click.Parameter]:

@@ -1,7 +1,13 @@
-"""Private names of PEFT."""
+"""Private names of PEFT.
+
+Names that some supported releases lack are read with a default by the function at the end: without them an adapter is
+attached as those releases attach it.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from inspector.compat.names import private
@@ -15,4 +21,19 @@ else:
         instead="the container that VeRA, VB-LoRA and others keep shared tensors in as buffers",
     )
 
-__all__ = ["BufferDict"]
+__all__ = ["BufferDict", "converted_expert_names"]
+
+
+def converted_expert_names(model_type: str | None) -> Mapping[str, str]:
+    """Return the parameters that PEFT makes targets of, by the names of modules that transformers 4 had for them.
+
+    Seen in 0.21.2 (peft.utils.transformers_weight_conversion, _convert_peft_config_moe); empty for other types of
+    models, and in releases that convert nothing.
+    """
+    try:
+        conversion = importlib.import_module("peft.utils.transformers_weight_conversion")
+    except ImportError:
+        return {}
+    kinds: Mapping[str, str] = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
+    names: Mapping[str, Mapping[str, str]] = getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {})
+    return names.get(kinds.get(str(model_type), ""), {})

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from inspector.compat.torch import memory_snapshot
 from inspector.measure.loading import load_model
 from inspector.measure.quantized import load_quantized_model
+from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.build import BuiltModel
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
@@ -113,7 +114,7 @@ def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: tor
         load_model(built, device)
     batch = _make_batch(workload, model, recipe, device)
     state = workload.make_state(model, recipe, on_gpu=True)
-    with _choose_attention_kernel(recipe):
+    with _choose_attention_kernel(recipe), stand_in_for_extension():
         kept = workload.run(model, batch, state, watcher.enter, recipe)
         watcher.close()
         del kept

@@ -21,8 +21,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from inspector.checks import describe_value
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
-from inspector.model.adapter.attach import attach_adapter, describe_adapter
+from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
+from inspector.model.adapter.describe import describe_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
 from inspector.model.census import (
     BaseCount,
@@ -302,9 +303,8 @@ def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreT
 def _read_source(request: Request, files: SourceFiles) -> _Subject:
     """Read the configuration that a source delivered."""
     if files.adapter_config is not None and request.peft is not None:
-        raise UsageError(
-            f"{files.adapter_id} is an adapter already: name its base model {files.id} to put another adapter on it."
-        )
+        base = "the config.json in it alone" if files.id == files.adapter_id else f"its base model {files.id}"
+        raise UsageError(f"{files.adapter_id} is an adapter already: name {base} to put another adapter on it.")
     config, notices = read_configuration(files, trust_remote_code=request.trust_remote_code)
     model_class, class_notices = choose_class(
         config, files, request.model_class, trust_remote_code=request.trust_remote_code

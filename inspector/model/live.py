@@ -13,11 +13,11 @@ from torch.nn.parameter import is_lazy
 from transformers import PreTrainedModel
 
 from inspector.errors import UsageError, one_line
-from inspector.model.adapter.attach import describe_adapter, detach_adapter
+from inspector.model.adapter.attach import detach_adapter
+from inspector.model.adapter.describe import describe_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
 from inspector.model.census import count_base, count_bytes_by_dtype, count_in_float, count_trained_tensors, take_census
 from inspector.records.model import Counted, ModelFacts
-from inspector.records.notice import Notice
 from inspector.records.request import Request
 from inspector.records.source import ServedFrom
 
@@ -54,13 +54,11 @@ def count_module(request: Request) -> Counted:
         raise UsageError(f"adapters are put on transformers models alone, and {name} is not one; drop `peft`.")
     check_meta(model)
     base = count_base(model)
-    message = f"The training step was not traced: {name} is not a transformers model, so its inputs are not known."
     return Counted(
         model=describe_model(model),
         census=take_census(model, base, published=None, depth=request.depth),
         **count_in_float(base),
         trained_tensors=base.tensors,
-        notices=(Notice(code="not-traced", message=message),),
     )
 
 

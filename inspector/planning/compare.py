@@ -123,6 +123,8 @@ def _list_settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
     for gpu, verdict in _list_members(report, "fit", "gpu"):
         if isinstance(verdict.get("fits"), bool):
             yield f"fit.{gpu}.fits", verdict["fits"]
+        if isinstance(verdict.get("outcome"), str):
+            yield f"fit.{gpu}.outcome", _to_scalar(verdict["outcome"])
 
 
 def _list_verdicts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

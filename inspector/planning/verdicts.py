@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from peft import PeftModel
 
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
@@ -133,7 +136,7 @@ def _find_outcome_of_one_card(
 ) -> Outcome:
     """Predict a run, or say why it cannot be traced, with a verdict on each card alone."""
     if built is None:
-        return _give_up(run, selection, "a live model with an adapter on it is not built anew, and a trace changes it")
+        return _give_up(run, selection, _explain_live(run.request.model))
     progress(f"tracing {run.workload.summary.partition(':')[0]}")
     facts: RunFacts | None = None
     try:
@@ -177,6 +180,13 @@ def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[N
     return Outcome(
         fit=verdicts if selection.named else None, notices=(*known, Notice(code="not-traced", message=message))
     )
+
+
+def _explain_live(model: Any) -> str:
+    """Return why no run of a live object is traced."""
+    if isinstance(model, PeftModel):
+        return "a trace would change the PeftModel that was given; pass its base model, and its configuration as `peft`"
+    return f"{one_line(type(model).__name__, 60)} is not a transformers model, so its inputs are not known"
 
 
 def _find_upper_bound(counted: Counted) -> str | None:

@@ -52,7 +52,8 @@ class SourceFiles:
 
     `config` is the parsed config.json. `code_location` is the Hub id or directory that remote code would come from.
     `checkpoint_dtype` is the dtype of the stored weights where the config does not say it, `checkpoint` what is stored.
-    `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model.
+    `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model, which
+    a folder may hold beside it. `adapter_alone` is set while that base is still to be found.
     """
 
     id: str
@@ -64,5 +65,6 @@ class SourceFiles:
     published: Published | None = None
     adapter_config: Mapping[str, Any] | None = None
     adapter_id: str | None = None
+    adapter_alone: bool = False
     checkpoint: StoredCheckpoint | None = None
     notices: Sequence[Notice] = ()

@@ -1,5 +1,8 @@
 """A Hub id -> its config.json or adapter_config.json and what it stores, from the Hub or from the local cache.
 
+Of a repository that holds both files, the adapter's counts, as for `from_pretrained` (transformers 5.23): the base
+that it names is loaded, and the model beside it only where that is the repository itself.
+
 The huggingface_hub client does all talking. One request resolves the revision to a commit and lists the files; when
 the cache has that commit, nothing more is asked for. Otherwise the file is downloaded into the cache, and the headers
 of the weights are read by range requests. Not covered: weights; they are never downloaded.
@@ -8,7 +11,7 @@ of the weights are read by range requests. Not covered: weights; they are never 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
@@ -24,24 +27,26 @@ from inspector.source.local import ADAPTER_FILE, CONFIG_FILE
 from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
 
-__all__ = ["ask_hub", "read_cache"]
+__all__ = ["EITHER_FILE", "ask_hub", "read_cache"]
 
 _DEFAULT_BRANCH = "main"
+EITHER_FILE = (ADAPTER_FILE, CONFIG_FILE)
 # A configuration is there in less than a second.
 _DOWNLOAD_SECONDS = 60
 
 Progress = Callable[[str], None]
 
 
-def ask_hub(name: str, revision: str | None, progress: Progress) -> SourceFiles:
+def ask_hub(name: str, revision: str | None, progress: Progress, wanted: Sequence[str] = EITHER_FILE) -> SourceFiles:
     """Return what the Hub has for `name`; of an adapter, only `adapter_config` and `adapter_id` are filled.
 
-    Raises HubError where another source may still help, ModelUnavailableError when the repository holds no
-    configuration or the cache cannot be written, UnsupportedModelError when the file is malformed.
+    The first of the `wanted` files that is there says what it is. Raises HubError where another source may still help,
+    ModelUnavailableError when the repository holds none of them or the cache cannot be written, UnsupportedModelError
+    when the file is malformed.
     """
     with silence_client(), translate_errors():
         repository = describe_repository(name, revision)
-        filename = _pick_file(name, [file.name for file in repository.files])
+        filename = _pick_file(name, [file.name for file in repository.files], wanted)
         path = _find_cached_file(name, filename, revision)
         if path is None or path.parent.name != repository.commit:
             try:
@@ -55,10 +60,10 @@ def ask_hub(name: str, revision: str | None, progress: Progress) -> SourceFiles:
         return files if files.adapter_config is not None else _add_checkpoint(files, repository, progress)
 
 
-def read_cache(name: str, revision: str | None) -> SourceFiles | None:
+def read_cache(name: str, revision: str | None, wanted: Sequence[str] = EITHER_FILE) -> SourceFiles | None:
     """Return what the cache has for `name`, or None; no request is made."""
     with silence_client():
-        for filename in (ADAPTER_FILE, CONFIG_FILE):
+        for filename in wanted:
             path = _find_cached_file(name, filename, revision)
             if path is not None:
                 files = _build_source_files(name, path, ServedFrom.CACHE, None)
@@ -133,8 +138,8 @@ class _Sealed:
         raise UnreadError(name)
 
 
-def _pick_file(name: str, filenames: list[str]) -> str:
-    for filename in (ADAPTER_FILE, CONFIG_FILE):
+def _pick_file(name: str, filenames: list[str], wanted: Sequence[str]) -> str:
+    for filename in wanted:
         if filename in filenames:
             return filename
     listed = ", ".join(quoted(filename, 60) for filename in filenames[:4]) or "no file at all"
@@ -185,7 +190,13 @@ def _build_source_files(name: str, path: Path, served_from: ServedFrom, reposito
     commit = path.parent.name  # the cache keeps a directory for each commit
     if path.name == ADAPTER_FILE:
         return SourceFiles(
-            id=name, revision=commit, served_from=served_from, config={}, adapter_config=fields, adapter_id=name
+            id=name,
+            revision=commit,
+            served_from=served_from,
+            config={},
+            adapter_config=fields,
+            adapter_id=name,
+            adapter_alone=True,
         )
     # A branch can move between the two requests; the facts of the older commit are then left out.
     described = repository if repository is not None and repository.commit == commit else None

@@ -1,4 +1,7 @@
-"""A path on this machine -> files: a config.json by any name, or a directory that holds one or an adapter's.
+"""A path on this machine -> files: a config.json by any name, or a directory that holds one, an adapter's, or both.
+
+A directory with both is the model that is there with the adapter on it, whatever base the adapter names: so loads it
+`from_pretrained` (transformers 5.23, `maybe_load_adapters` and `AutoModel.from_pretrained`).
 
 Not covered: which commit or checkpoint the files came from; they are taken as they are.
 """
@@ -25,13 +28,14 @@ ADAPTER_FILE = "adapter_config.json"
 def find_files(name: str) -> SourceFiles | None:
     """Return what the path `name` holds, or None when there is nothing by that name here.
 
-    Of an adapter, only `adapter_config` and `adapter_id` are filled: its base model is for `locate` to find. Raises
-    ModelUnavailableError when the path is there without a configuration or cannot be read.
+    Of an adapter alone, only `adapter_config` and `adapter_id` are filled: its base model is for `locate` to find.
+    Raises ModelUnavailableError when the path is there without a configuration or cannot be read.
     """
+    beside = None
     try:
         path = Path(name).expanduser()
         if path.is_dir():
-            path = _find_file(path, name)
+            path, beside = _find_file(path, name)
         elif not path.exists():
             return None
     except (OSError, RuntimeError, ValueError) as failure:  # no permission, `~nobody`, a NUL or an endless name
@@ -43,12 +47,15 @@ def find_files(name: str) -> SourceFiles | None:
         raise ModelUnavailableError(
             f"{quoted(name)} is a file but no config.json; name a JSON file or the directory that holds it."
         )
-    return _build_source_files(path, name, read_object(path))
+    files = _build_source_files(path, name, read_object(path))
+    if beside is None:
+        return files
+    return dataclasses.replace(files, adapter_config=read_object(beside), adapter_id=name)
 
 
 def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> SourceFiles:
     """Add what is stored beside the config.json of a local model."""
-    if files.code_location is None or files.adapter_config is not None:
+    if files.code_location is None:
         return files
     folder = Path(files.code_location)
     stored, notices = read_checkpoint(list_files(folder), files.config, FolderReader(folder), progress)
@@ -60,10 +67,13 @@ def is_path_like(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith(("/", ".json")) or "\\" in name
 
 
-def _find_file(directory: Path, name: str) -> Path:
-    for filename in (ADAPTER_FILE, CONFIG_FILE):
-        if (directory / filename).exists():
-            return directory / filename
+def _find_file(directory: Path, name: str) -> tuple[Path, Path | None]:
+    """Return the file that says what a directory is, and the adapter's beside that of a model."""
+    model, adapter = directory / CONFIG_FILE, directory / ADAPTER_FILE
+    if model.exists():
+        return model, adapter if adapter.exists() else None
+    if adapter.exists():
+        return adapter, None
     raise ModelUnavailableError(
         f"The directory {quoted(name)} holds neither {CONFIG_FILE} nor {ADAPTER_FILE}; name one that does"
         f"{'' if is_path_like(name) else ', or run from another directory to mean the Hub id'}."
@@ -72,7 +82,14 @@ def _find_file(directory: Path, name: str) -> Path:
 
 def _build_source_files(path: Path, name: str, fields: dict[str, Any]) -> SourceFiles:
     if path.name == ADAPTER_FILE:
-        return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config={}, adapter_config=fields, adapter_id=name)
+        return SourceFiles(
+            id=name,
+            served_from=ServedFrom.LOCAL,
+            config={},
+            adapter_config=fields,
+            adapter_id=name,
+            adapter_alone=True,
+        )
     return SourceFiles(
         id=name,
         served_from=ServedFrom.LOCAL,

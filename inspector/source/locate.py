@@ -2,16 +2,17 @@
 
 A path on this machine comes first, then the Hub, then the Hub's local cache, then the bundled catalogue. A source that
 stands in for another one says so in a notice. An explicit revision is never answered by the catalogue, which has none.
-An adapter is followed to its base model, once: an adapter on an adapter is refused.
+An adapter is followed to its base model, once: an adapter on an adapter is refused. Where it names none, itself, or one
+that cannot be had, the model that its own repository holds is the base, if there is one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from inspector.errors import ModelUnavailableError, UnsupportedModelError, quoted
+from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint
 from inspector.records.notice import Notice
 from inspector.records.source import ServedFrom, SourceFiles
@@ -20,6 +21,7 @@ from inspector.source.hub_client import Cause, HubError
 
 __all__ = ["locate"]
 
+_BESIDE = "the model that its own repository holds is taken for it"
 _LOG_IN = "set HF_TOKEN or run 'hf auth login'"
 
 Progress = Callable[[str], None]
@@ -35,9 +37,9 @@ def locate(
     where its files are malformed.
     """
     found = _find_files(name, revision, offline, progress)
-    if found.adapter_config is None:
+    if not found.adapter_alone:
         return found
-    base = _find_base(found, offline, progress)
+    base = _find_base(found, offline, progress, lambda: _find_beside(found, revision, offline, progress))
     return dataclasses.replace(
         base,
         adapter_config=found.adapter_config,
@@ -66,19 +68,36 @@ def _find_files(name: str, revision: str | None, offline: bool, progress: Progre
     return _add_catalogue_facts(_find_on_hub(name, revision or None, offline, progress))
 
 
-def _find_base(adapter: SourceFiles, offline: bool, progress: Progress) -> SourceFiles:
-    """Return the files of the base model that an adapter names."""
+def _find_base(
+    adapter: SourceFiles, offline: bool, progress: Progress, find_beside: Callable[[], SourceFiles | None]
+) -> SourceFiles:
+    """Return the files of the base model that an adapter names, or of the one beside it where that one is not there."""
     fields = adapter.adapter_config or {}
     where = f"{local.ADAPTER_FILE} of {quoted(adapter.adapter_id)}"
     name, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     if not isinstance(name, str) or not name.strip():
-        raise UnsupportedModelError(f"{where} names no base model: write its id or path into base_model_name_or_path.")
+        beside = find_beside()
+        if beside is not None:
+            return _add_notice(beside, "base-beside-adapter", f"{where} names no base model; {_BESIDE}.")
+        raise UnsupportedModelError(
+            f"{where} names no base model: write its id or path into base_model_name_or_path, or name it here: "
+            f"{_spell_way_out(adapter)}."
+        )
+    if name == adapter.adapter_id:
+        beside = find_beside()
+        if beside is not None:
+            return beside
     if revision is not None and not isinstance(revision, str):
         raise UnsupportedModelError(f"{where}: revision must be a string, not {quoted(revision, 60)}; correct it.")
     try:
         base = _find_files(name, revision or None, offline, progress)
     except ModelUnavailableError as error:
-        raise ModelUnavailableError(f"The base model that {where} names: {error}") from error
+        beside = find_beside()
+        if beside is not None:
+            return _add_notice(beside, "base-beside-adapter", f"The base model that {where} names: {error} {_BESIDE}.")
+        raise ModelUnavailableError(
+            f"The base model that {where} names: {error} To name another base: {_spell_way_out(adapter)}."
+        ) from error
     if base.adapter_config is not None:
         raise UnsupportedModelError(
             f"The base model {quoted(name)} that {where} names is itself an adapter; merge it into its own base."
@@ -86,9 +105,21 @@ def _find_base(adapter: SourceFiles, offline: bool, progress: Progress) -> Sourc
     return base
 
 
-def _find_on_hub(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:
+def _find_beside(adapter: SourceFiles, revision: str | None, offline: bool, progress: Progress) -> SourceFiles | None:
+    """Return the files of the model in an adapter's own repository, or None where it holds none."""
+    if adapter.served_from is ServedFrom.LOCAL:  # a directory that holds one is a model
+        return None
+    try:
+        return _find_on_hub(adapter.id, revision or None, offline, progress, (local.CONFIG_FILE,))
+    except ModelUnavailableError:
+        return None
+
+
+def _find_on_hub(
+    name: str, revision: str | None, offline: bool, progress: Progress, wanted: Sequence[str] = hub.EITHER_FILE
+) -> SourceFiles:
     if offline or hub_client.is_offline():
-        found = _find_without_hub(name, revision)
+        found = _find_without_hub(name, revision, wanted)
         if found is None:
             raise ModelUnavailableError(
                 f"Offline, and {_explain_no_stand_in(name, revision)}; drop `offline` or unset HF_HUB_OFFLINE to ask "
@@ -96,13 +127,13 @@ def _find_on_hub(name: str, revision: str | None, offline: bool, progress: Progr
             )
         return found
     if hub_client.is_commit(revision):
-        found = hub.read_cache(name, revision)
+        found = hub.read_cache(name, revision, wanted)
         if found is not None and (found.checkpoint is not None or found.adapter_config is not None):
             return found
     try:
-        return hub.ask_hub(name, revision, progress)
+        return hub.ask_hub(name, revision, progress, wanted)
     except HubError as failure:
-        found = _find_without_hub(name, revision) if failure.cause is not Cause.REVISION else None
+        found = _find_without_hub(name, revision, wanted) if failure.cause is not Cause.REVISION else None
         if found is None:
             raise ModelUnavailableError(_explain_failure(name, revision, failure)) from failure
         if failure.stored is not None and (found.checkpoint is None or found.checkpoint.tensors is None):
@@ -110,9 +141,9 @@ def _find_on_hub(name: str, revision: str | None, offline: bool, progress: Progr
         return _add_notice(found, failure.cause.value, _describe_stand_in(name, revision, found, failure))
 
 
-def _find_without_hub(name: str, revision: str | None) -> SourceFiles | None:
+def _find_without_hub(name: str, revision: str | None, wanted: Sequence[str]) -> SourceFiles | None:
     """Return what the cache or, when no revision was asked for, the catalogue has."""
-    found = hub.read_cache(name, revision)
+    found = hub.read_cache(name, revision, wanted)
     if found is None:
         return catalogue.load_model(name) if revision is None else None
     if found.checkpoint is None and found.adapter_config is None:  # the cache has the configuration alone
@@ -140,6 +171,13 @@ def _add_catalogue_facts(files: SourceFiles) -> SourceFiles:
 
 def _add_notice(files: SourceFiles, code: str, message: str) -> SourceFiles:
     return dataclasses.replace(files, notices=(*files.notices, Notice(code=code, message=message)))
+
+
+def _spell_way_out(adapter: SourceFiles) -> str:
+    """Return the command that puts an adapter on a base that the user names."""
+    if adapter.served_from is ServedFrom.LOCAL:
+        return f'inspect BASE `peft="{one_line(adapter.adapter_id)}"`'
+    return f'inspect BASE `peft="FILE"`, where FILE is {local.ADAPTER_FILE} downloaded from there'
 
 
 def _explain_ignored_revision(name: str, revision: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from inspector.errors import InspectorError, one_line
 from inspector.hardware.platform import Platform
+from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
@@ -104,6 +105,7 @@ def _trace(
                 apply_cuda_rules(platform, recipe.sdpa_backend),
                 _choose_autocast(recipe),
                 treat_meta_as_device(),
+                stand_in_for_extension(),
                 tracer,
             ):
                 rules.enter_context(context)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import inspector
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError
+from inspector.errors import InspectorError, UsageError
 from inspector.records.model import Role
 from inspector.records.recipe import Recipe
 from tests.cli.running import SMALL, bundled_config, written
@@ -178,7 +178,6 @@ def test_a_module_that_is_no_transformers_model_is_counted() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"gpu": "4090"}, UnsupportedModelError),  # silence would read as a yes
         ({"gpu": "4090", "fit": "batch-size"}, UsageError),
         ({"peft": LORA}, UsageError),
         ({"quantization": "nf4"}, UsageError),
@@ -190,6 +189,21 @@ def test_what_needs_a_transformers_model_is_refused_for_other_modules(
 ) -> None:
     with pytest.raises(error):
         inspector.inspect(tower(), **arguments)
+
+
+def test_a_named_card_has_a_verdict_on_a_live_object_that_says_why_nothing_is_known() -> None:
+    """Silence would read as a yes."""
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(tiny_llama())
+        adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules="all-linear"))
+    for model, why in ((tower(), "not a transformers model"), (adapted, "pass its base model")):
+        report = inspector.inspect(model, gpu="4090")
+        assert report.fit is not None
+        (verdict,) = report.fit
+        assert (verdict.outcome.value, verdict.fits) == ("not known", None)
+        assert verdict.reason is not None
+        assert why in verdict.reason
+        assert [notice.code for notice in report.warnings].count("not-traced") == 1
 
 
 @pytest.mark.parametrize("module", [nn.Linear(2, 2), nn.LazyLinear(2), nn.LazyBatchNorm1d()])

@@ -33,12 +33,13 @@ def arguments(folder: Path, **fields: Any) -> transformers.TrainingArguments:
         ({"bf16": True}, {"mixed_precision": "bf16"}),
         ({"optim": "sgd", "optim_args": "momentum=0.9"}, {"optimizer": "sgd", "optim_args": "momentum=0.9"}),
         ({"optim": "adamw_bnb_8bit", "max_grad_norm": 0.3}, {"optimizer": "adamw_bnb_8bit", "max_grad_norm": 0.3}),
-        ({"gradient_checkpointing": True}, {"gradient_checkpointing": True, "use_reentrant": False}),
+        ({"gradient_checkpointing": True}, {"gradient_checkpointing": True, "use_reentrant": None}),
+        ({"gradient_checkpointing": False}, {"gradient_checkpointing": None}),  # a Trainer leaves it as it finds it
         (
             {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
             {"gradient_checkpointing": True, "use_reentrant": True},
         ),
-        ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, {"use_reentrant": False}),
+        ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, {"use_reentrant": None}),
         ({"weight_decay": 0.1, "learning_rate": 1.0, "num_train_epochs": 9}, {"loop": "trainer"}),
     ],
     ids=str,

@@ -63,7 +63,7 @@ def test_a_wrong_lora_specification_is_refused(spec: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("targets", "says"),
     [
-        ("q_prj", "Did you mean q_proj"),
+        ("q_prj", "Did you mean 'q_proj'"),
         ("nothing_at_all", "The linear layers are"),
         ("", "is empty"),
         ("  ", "is empty"),

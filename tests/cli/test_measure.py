@@ -52,7 +52,8 @@ def test_measure_refuses_options_of_inspect_that_a_run_has_no_use_for(arguments:
 def test_every_option_of_inspect_is_an_option_of_measure() -> None:
     """A recipe that was predicted can be measured as it was typed."""
     measure = command.subcommands["measure"]
-    unused = {"torch", "gpus_", "gpu_memory", "fit", "advice", "count_only", "depth"}
+    unused = {"torch", "gpus_", "gpu_memory", "gpu_count", "fsdp", "deepspeed", "margin", "fit", "advice"}
+    unused |= {"count_only", "depth"}
     own = {parameter.name for parameter in command.params} - unused
     assert {parameter.name for parameter in measure.params} == own
     assert all(option.help for option in measure.params if isinstance(option, click.Option))

@@ -79,13 +79,13 @@ WITHOUT_CHECKPOINTING = {
 
 
 def test_gradient_checkpointing_is_refused_for_a_model_without_support(tmp_path: Path) -> None:
-    """ALBERT has none in transformers, which raises a ValueError; its plan has the other ways."""
+    """ALBERT has none in transformers, which raises a ValueError; its plan has the other candidates."""
     model = written(tmp_path, WITHOUT_CHECKPOINTING)
     short = ("--seq-len", "64", "--offline")
     says = "AlbertForMaskedLM runs without checkpointing alone"
     assert_refused(run(model, "--gradient-checkpointing", *short), 2, says)
     rows = json.loads(run("plan", model, "--gpu", "4090", "--fit", "none", "--json", *short).out)["rows"]
-    assert {("--gradient-checkpointing" in row["options"], says in row.get("refused", "")) for row in rows} == {
+    assert {("checkpointing" in row["levers"], says in row.get("refused", "")) for row in rows} == {
         (True, True),
         (False, False),
     }

@@ -36,7 +36,7 @@ from .running import SMALL, assert_refused, run
         (["--optimizer", ""], "--optimizer"),
         (["--optim-args", "foreach"], "key=value"),
         (["--optim-args", ""], "key=value"),
-        (["--optim-args", "momentum=0.9"], "adamw_torch has no argument"),
+        (["--optim-args", "momentum=0.9"], "adamw_torch_fused has no argument"),
         (["--optimizer", "sgd", "--optim-args", "momentum=much"], "'much' is not a number"),
         (["--optimizer", "lion_8bit", "--optim-args", "momentum=0.9"], "lion_8bit has no argument"),
         (["--optimizer", "rmsprop_bnb"], "bfloat16"),

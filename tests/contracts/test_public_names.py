@@ -61,6 +61,9 @@ def test_the_arguments_of_inspect_stay() -> None:
         "torch": None,
         "gpu": None,
         "gpu_memory": None,
+        "gpu_count": 1,
+        "sharding": None,
+        "margin": None,
         "fit": None,
         "advice": True,
         "revision": None,
@@ -74,7 +77,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "depth": 3,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 18
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 21
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

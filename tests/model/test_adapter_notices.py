@@ -131,9 +131,9 @@ def test_experts_that_peft_reaches_are_listed_as_targets_by_parameter() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"target_modules": ["q_projj"]}, "Did you mean q_proj"),
+        ({"target_modules": ["q_projj"]}, "Did you mean 'q_proj'"),
         ({"target_modules": "nothing.*"}, "matches the whole path"),
-        ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "leaves nothing of it"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "leaves nothing of target"),
         ({"r": 0}, "rank r must be an integer of at least 1"),
         ({"r": "8"}, "rank r must be an integer of at least 1"),
         ({"lora_alpha": "x"}, "PEFT refuses LORA"),

@@ -17,8 +17,9 @@ from peft.utils import PeftType
 from transformers import PreTrainedModel
 
 from inspector.errors import InspectorError
-from inspector.model.adapter.attach import attach_adapter, describe_adapter
+from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import read_peft_config
+from inspector.model.adapter.describe import describe_adapter
 from inspector.model.adapter.patterns import list_match_calls
 from inspector.model.patterns import MatchCall, PatternError, check_patterns
 from inspector.model.skeleton import build_skeleton

@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 
 import inspector
-from inspector.model.adapter.peft_names import find_owner, strip_wrappers
+from inspector.model.adapter.peft_names import find_owner, list_base_modules, strip_wrappers
 from tests.model.tiny import llama
 
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -45,6 +45,26 @@ def test_every_parameter_of_the_base_has_its_own_name_again(adapter: str) -> Non
     assert found == names
     owners = [find_owner(model, name) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert owners == [name.rpartition(".")[0] for name in names]
+
+
+ADDED_TO_MODULES = {
+    **ADAPTERS,
+    "copies and rows": {
+        "peft_type": "LORA",
+        "target_modules": ["q_proj"],
+        "modules_to_save": ["mlp"],
+        "trainable_token_indices": [1],
+    },
+}
+
+
+@pytest.mark.parametrize("adapter", ADDED_TO_MODULES)
+def test_the_modules_of_the_base_are_listed_without_what_an_adapter_adds(adapter: str) -> None:
+    modules = {name: type(module) for name, module in build().named_modules() if name}
+    config = peft.PeftConfig.from_peft_type(task_type="CAUSAL_LM", **ADDED_TO_MODULES[adapter])
+    model = peft.get_peft_model(build(), config, low_cpu_mem_usage=True)
+    assert {name: type(module) for name, module in list_base_modules(model).items()} == modules
+    assert {name: type(module) for name, module in list_base_modules(build()).items()} == modules
 
 
 def test_a_model_without_peft_keeps_names_that_look_wrapped() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from inspector.cli.option_names import name_options
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError
 from inspector.records.source import ServedFrom
 from inspector.source.locate import locate
@@ -38,13 +39,77 @@ def test_an_adapter_of_the_hub_leads_to_its_base(hub: LoopbackHub) -> None:
 
 
 def test_a_local_adapter_leads_to_its_base(hub: LoopbackHub, tmp_path: Path) -> None:
-    """A directory that holds both files is an adapter, and its file can be named directly."""
+    """An adapter's directory and its file can be named alike."""
     hub.host("org/base", {"config.json": BASE})
-    (tmp_path / "config.json").write_text("{}")
     (tmp_path / "adapter_config.json").write_bytes(adapter())
     for name in (str(tmp_path), str(tmp_path / "adapter_config.json")):
         files = locate(name)
         assert (files.id, files.adapter_id, files.served_from) == ("org/base", name, ServedFrom.HUB)
+
+
+@pytest.mark.parametrize("base", ["org/base", "org/absent", "/not/here", None])
+def test_a_directory_with_both_files_is_its_model_with_its_adapter(
+    base: str | None, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    """Whatever base the adapter names, as `from_pretrained` does; without asking for it."""
+    (tmp_path / "config.json").write_bytes(BASE)
+    (tmp_path / "adapter_config.json").write_bytes(adapter(base))
+    files = locate(str(tmp_path))
+    assert (files.id, files.adapter_id, files.served_from) == (str(tmp_path), str(tmp_path), ServedFrom.LOCAL)
+    assert (files.config, files.adapter_config) == (json.loads(BASE), json.loads(adapter(base)))
+    assert files.checkpoint is not None
+    assert (files.notices, hub.requests) == ((), [])
+    assert locate(str(tmp_path / "config.json")).adapter_config is None
+
+
+def test_the_model_beside_an_adapter_on_the_hub_is_not_its_base_where_it_names_another(hub: LoopbackHub) -> None:
+    """`from_pretrained` looks for a model beside the adapter in a directory, and not in a repository."""
+    hub.host("org/base", {"config.json": BASE})
+    hub.host("org/both", {"config.json": b'{"model_type": "gpt2"}', "adapter_config.json": adapter()}, commit="other")
+    for offline in (False, True):
+        assert locate("org/both", offline=offline).id == "org/base"
+
+
+def test_an_adapter_that_names_its_own_repository_sits_on_the_model_in_it(hub: LoopbackHub) -> None:
+    """So `from_pretrained` loads it, from the Hub and from the cache."""
+    hub.host("org/both", {"config.json": BASE, "adapter_config.json": adapter("org/both")})
+    for offline, source in ((False, ServedFrom.HUB), (True, ServedFrom.CACHE)):
+        files = locate("org/both", offline=offline)
+        assert (files.id, files.adapter_id, files.served_from) == ("org/both", "org/both", source)
+        assert (files.config, files.notices) == (json.loads(BASE), ())
+        assert not files.adapter_alone
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        (None, "names no base model; the model that its own repository holds is taken for it."),
+        ("/content/llama", "The path '/content/llama' is not here; "),
+        ("org/absent", "has no public model 'org/absent'"),
+    ],
+)
+def test_a_model_beside_an_adapter_on_the_hub_stands_in_for_a_base_that_cannot_be_had(
+    base: str | None, says: str, hub: LoopbackHub
+) -> None:
+    """The cause stands in a notice; an adapter alone is refused for the same."""
+    hub.host("org/both", {"config.json": BASE, "adapter_config.json": adapter(base)})
+    files = locate("org/both")
+    assert (files.id, files.adapter_id, files.config) == ("org/both", "org/both", json.loads(BASE))
+    (notice,) = [notice for notice in files.notices if notice.code == "base-beside-adapter"]
+    assert says in notice.message
+
+
+@pytest.mark.parametrize("base", [None, "", "/content/llama", "C:\\models\\llama", "org/absent"])
+def test_a_base_that_cannot_be_had_is_refused_with_the_way_to_name_another(
+    base: str | None, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    """`inspect BASE --peft ADAPTER` puts a local adapter on any base, and a downloaded file does for the Hub."""
+    (tmp_path / "adapter_config.json").write_bytes(adapter(base))
+    hub.host("org/adapter", {"adapter_config.json": adapter(base)})
+    kind = ModelUnavailableError if base else UnsupportedModelError
+    local, remote = (name_options(error_of(name, kind)) for name in (str(tmp_path), "org/adapter"))
+    assert f"inspect BASE --peft {tmp_path}." in local
+    assert "inspect BASE --peft FILE, where FILE is adapter_config.json downloaded" in remote
 
 
 def test_the_revision_of_the_base_is_the_one_the_adapter_names(hub: LoopbackHub) -> None:

@@ -131,7 +131,7 @@ def test_an_encoder_without_a_loss_runs_forward() -> None:
 
 def test_a_batch_is_searched_and_advice_is_about_the_forward_pass() -> None:
     config = llama(max_position_embeddings=2048)
-    report = inspector.inspect(config, workload="forward", gpu_memory="1GiB", fit="batch-size")
+    report = inspector.inspect(config, workload="forward", gpu_memory="2GiB", fit="batch-size")
     assert report.search is not None
     assert report.search.value is not None
     changes = [advice.change for verdict in report.fit or () for advice in verdict.advice or ()]

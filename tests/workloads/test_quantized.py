@@ -50,7 +50,7 @@ def traced_peaks(run: dict[str, Any]) -> list[dict[str, Any]]:
         peft={"peft_type": "LORA", "task_type": "CAUSAL_LM", **run["lora"]},
     )
     _, model = count_model(request, files_of(run["model"], num_hidden_layers=2))
-    timeline = fold(trace(model, Recipe(**{"padding": False, **run["recipe"]}), A100))
+    timeline = fold(trace(model, Recipe(**{"padding": False, "optimizer": "adamw_torch", **run["recipe"]}), A100))
     return [
         {
             "step": phase.step,

@@ -70,7 +70,7 @@ def test_a_step_ends_with_what_is_kept_and_its_peak_is_the_sum_of_its_parts(
 
 
 def test_the_state_of_adamw_is_two_moments_of_every_trained_weight() -> None:
-    report = inspector.inspect(llama(), peft=LORA)
+    report = inspector.inspect(llama(), peft=LORA, recipe=inspector.Recipe(optimizer="adamw_torch"))
     training = report.training
     assert training is not None
     kept = (Category.WEIGHTS, Category.ADAPTER, Category.BUFFERS, Category.INPUTS, Category.OTHER)

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import accelerate
@@ -23,38 +22,25 @@ import peft
 import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners import AdaptionPromptModel
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from inspector.compat.peft import BufferDict
 from inspector.compat.torch import children_of, parameters_of
-from inspector.dtypes import BY_TORCH_NAME, DTYPES, dtype_name
-from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
-from inspector.model.adapter.config import list_changed_fields
+from inspector.errors import InspectorError, UnsupportedModelError, UsageError
+from inspector.model.adapter.butterfly import stand_in_for_extension
+from inspector.model.adapter.config import name_method
 from inspector.model.adapter.patterns import check_config_patterns
-from inspector.model.adapter.peft_names import strip_wrappers
+from inspector.model.adapter.peft_names import find_adapted_layers
+from inspector.model.adapter.refusals import explain_refusal
+from inspector.model.adapter.token_rows import check_token_rows
 from inspector.model.census import BaseCount, count_base
 from inspector.model.configuration import describe_error
 from inspector.model.skeleton import bound_modules
-from inspector.names import fold_names, near_names
-from inspector.records.model import AdapterFacts, MatchedNames
 
-__all__ = [
-    "attach_adapter",
-    "describe_adapter",
-    "detach_adapter",
-    "find_adapted_layers",
-    "find_saved_modules",
-    "measure_adapter_file",
-]
-
-# What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
-# Source: safetensors/src/tensor.rs (serialize), and the format's README.
-_SAFETENSORS_LENGTH_BYTES = 8
+__all__ = ["attach_adapter", "detach_adapter"]
 
 
 def attach_adapter(
@@ -67,19 +53,20 @@ def attach_adapter(
     Raises UsageError when PEFT refuses (an unknown target) or would match a pattern for too long, UnsupportedModelError
     when the method needs real weights.
     """
-    method = _name_method(config)
+    method = name_method(config)
     if method in _FOLLOWS_VALUES:
         raise _refuse_without_weights(method)
     for prepare in _PREPARATIONS.get(method, (_make_all_on_meta, _make_adapter_for_real)):
-        model = build()
+        model, tried = build(), copy.deepcopy(config)
         try:
             check_config_patterns(config, model)
+            check_token_rows(config, model)
             context = prepare(model)
             base = count_base(model)
-            with torch.random.fork_rng(devices=[]), bound_modules(), context:
+            with torch.random.fork_rng(devices=[]), bound_modules(), stand_in_for_extension(config), context:
                 attached = peft.get_peft_model(
                     model,
-                    copy.deepcopy(config),
+                    tried,
                     autocast_adapter_dtype=autocast_adapter_dtype,
                     low_cpu_mem_usage=prepare is not _make_all_on_meta,
                 )
@@ -92,10 +79,10 @@ def attach_adapter(
             raise
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error).lower():
-                raise _explain_refusal(model, config, error) from error
+                raise explain_refusal(model, config, tried, error) from error
             cause = error
         except Exception as error:  # 45 methods raise any class
-            raise _explain_refusal(model, config, error) from error
+            raise explain_refusal(model, config, tried, error) from error
     raise _refuse_without_weights(method) from cause
 
 
@@ -147,7 +134,7 @@ def detach_adapter(model: PeftModel) -> PreTrainedModel:
         try:
             base: PreTrainedModel = copied.unload()
         except Exception as error:  # not every method of PEFT can be unloaded
-            method = _name_method(model.active_peft_config)
+            method = name_method(model.active_peft_config)
             raise UnsupportedModelError(
                 f"PEFT cannot take {method} off again ({describe_error(error)}): pass the base model and the PEFT "
                 "config."
@@ -156,89 +143,6 @@ def detach_adapter(model: PeftModel) -> PreTrainedModel:
     if isinstance(copied.base_model, AdaptionPromptModel):
         copied.base_model.disable_adapter_layers()  # puts the attention modules that it wrapped back
     return cast(PreTrainedModel, copied.get_base_model())
-
-
-def describe_adapter(model: PeftModel, asked: PeftConfig) -> AdapterFacts:
-    """Return what the adapter is and what it hit; `asked` is the configuration before PEFT expanded it."""
-    return AdapterFacts(
-        type=_name_method(asked),
-        config=list_changed_fields(asked),
-        targets=_match_targets(model, asked),
-        modules_to_save=_match_saved(model, asked),
-        file_bytes=measure_adapter_file(model),
-    )
-
-
-def measure_adapter_file(model: PeftModel) -> int | None:
-    """Return the size in bytes of adapter_model.safetensors as `save_pretrained` would write it.
-
-    None where PEFT computes with values to save the adapter (CPT projects its prompt): the size is not known then.
-    Header and data follow the safetensors format: entries sorted by dtype (widest first) and name, offsets without
-    gaps.
-    """
-    try:
-        with _StayOnMeta(), _hide_base_name(model.active_peft_config):
-            state = peft.get_peft_model_state_dict(model, adapter_name=model.active_adapter)
-    except Exception as error:  # some methods look into their configuration only now
-        if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
-            return None
-        raise UsageError(
-            f"PEFT cannot save this adapter ({describe_error(error)}); correct the adapter's configuration."
-        ) from error
-    dtypes = {name: BY_TORCH_NAME[dtype_name(tensor.dtype)] for name, tensor in state.items()}
-    entries = sorted(state.items(), key=lambda item: (-DTYPES.index(dtypes[item[0]]), item[0]))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in entries:
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": dtypes[name].safetensors,
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    padded = -(-len(text) // 8) * 8
-    return _SAFETENSORS_LENGTH_BYTES + padded + end
-
-
-def find_adapted_layers(model: PeftModel) -> list[tuple[str, BaseTunerLayer]]:
-    """Return (name in the base model, layer) of every module or single parameter that carries an adapter."""
-    found = []
-    for name, module in model.named_modules():
-        if isinstance(module, BaseTunerLayer):
-            parameter = getattr(module, "parameter_name", None)
-            path = strip_wrappers(model, name)
-            found.append((f"{path}.{parameter}" if parameter else path, module))
-    return found
-
-
-def find_saved_modules(model: PeftModel) -> list[tuple[str, ModulesToSaveWrapper]]:
-    """Return (name in the base model, wrapper) of every module that is trained and saved as a copy."""
-    return [
-        (strip_wrappers(model, name), module)
-        for name, module in model.named_modules()
-        if isinstance(module, ModulesToSaveWrapper)
-    ]
-
-
-@contextlib.contextmanager
-def _hide_base_name(config: PeftConfig) -> Iterator[None]:
-    """Hide the name of the base, for which PEFT would ask the Hub to compare vocabularies; attaching set it."""
-    name = config.base_model_name_or_path
-    config.base_model_name_or_path = None
-    try:
-        yield
-    finally:
-        config.base_model_name_or_path = name
-
-
-class _StayOnMeta(TorchFunctionMode):
-    """Answer `.cpu()` with the tensor itself: PEFT moves prompt embeddings there to save them, and meta has no data."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return args[0] if func is torch.Tensor.cpu else func(*args, **(kwargs or {}))
 
 
 def _make_all_on_meta(_model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
@@ -293,78 +197,3 @@ _PREPARATIONS = {
     # Draws r * (rows + columns) positions in each weight: shapes alone count (peft/tuners/shira/mask_functions.py).
     "SHIRA": (_zero_weights,),
 }
-
-
-def _explain_refusal(model: PreTrainedModel, config: PeftConfig, error: Exception) -> UsageError:
-    """Turn PEFT's refusal into one line that names the target and what was probably meant."""
-    targets = getattr(config, "target_modules", None)
-    names = [targets] if isinstance(targets, str) else sorted(targets or [])
-    leaves = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)}
-    linears = ", ".join(sorted(leaves)[:12])
-    if names and "not found in the base model" in str(error):
-        leaf = names[0].rpartition(".")[2]
-        if leaf in leaves:
-            return UsageError(
-                f"target {quoted(', '.join(names))} is in {type(model).__name__}, but layers_to_transform, "
-                "exclude_modules or the rest of its path leaves nothing of it: correct these."
-            )
-        if isinstance(targets, str) and not targets.isidentifier():
-            return UsageError(
-                f"target {quoted(targets)} matches no module of {type(model).__name__}; write a regular expression "
-                f"that matches the whole path: .*({'|'.join(sorted(leaves)[:2])})."
-            )
-        near = near_names(leaf, leaves)
-        hint = f"Did you mean {', '.join(near)}?" if near else f"The linear layers are {linears}: name some."
-        return UsageError(f"target {quoted(', '.join(names))} matches no module of {type(model).__name__}. {hint}")
-    if "specify `target_modules`" in str(error) or "No `target_modules` passed" in str(error):
-        return UsageError(
-            f"PEFT has no default targets for model type {quoted(model.config.model_type)}: add "
-            f'`target_modules="all-linear"`, or name some of {linears}.'
-        )
-    if names and "is not supported. Currently" in str(error):
-        return UsageError(
-            f"target {quoted(', '.join(names))} matches a module of {type(model).__name__} that PEFT's "
-            f"{_name_method(config)} cannot adapt; name linear layers: {linears}."
-        )
-    return UsageError(
-        f"PEFT refuses {_name_method(config)} on {type(model).__name__} ({describe_error(error)}); "
-        "correct the adapter's configuration."
-    )
-
-
-def _name_method(config: PeftConfig) -> str:
-    """Return PEFT's name of the method, such as LORA."""
-    return str(getattr(config.peft_type, "value", config.peft_type))
-
-
-def _is_linear(module: nn.Module) -> bool:
-    """Tell whether PEFT's `all-linear` would count a module as linear."""
-    return isinstance(module, (nn.Linear, Conv1D))
-
-
-def _match_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
-    """Return which modules the adapter sits on and which names of the request hit none."""
-    layers = [name for name, _ in find_adapted_layers(model)]
-    if not layers:
-        return None
-    targets = getattr(asked, "target_modules", None)
-    unmatched = []
-    if isinstance(targets, (list, tuple, set)):
-        unmatched = [name for name in sorted(targets) if not any(_ends_with(layer, name) for layer in layers)]
-    return MatchedNames(matched=fold_names(layers), matched_count=len(layers), unmatched=unmatched)
-
-
-def _match_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
-    """Return which modules are trained and saved as copies and which names of the request hit none."""
-    saved = [name for name, _ in find_saved_modules(model)]
-    names = list(getattr(asked, "modules_to_save", None) or [])
-    if not saved and not names:
-        return None
-    # PEFT matches the end of the whole path, not of a component (peft.utils.other._set_trainable).
-    unmatched = [name for name in names if not any(module.endswith(name) for module in saved)]
-    return MatchedNames(matched=fold_names(saved), matched_count=len(saved), unmatched=unmatched)
-
-
-def _ends_with(path: str, name: str) -> bool:
-    """Tell whether PEFT's suffix rule matches a module path to a target name."""
-    return path == name or path.endswith(f".{name}")

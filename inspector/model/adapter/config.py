@@ -25,7 +25,7 @@ from inspector.model.configuration import describe_error
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
 
-__all__ = ["list_changed_fields", "names_layers", "read_peft_config"]
+__all__ = ["list_changed_fields", "list_names", "name_method", "names_layers", "read_peft_config"]
 
 # Which PEFT task goes with a model class; PEFT's task decides what it saves beside the adapter (a classifier, say).
 _TASKS = {
@@ -40,10 +40,16 @@ _TASKS = {
 # Fields for which PEFT makes that many modules, or runs that many steps, for each layer; real ones are below 20.
 _COUNTS = ("depth", "encoder_num_layers", "n_skills", "n_splits")
 _MOST_OF_A_COUNT = 256
+# First values that PEFT computes from the weights; the sizes are those of any others.
+_LOFTQ = "loftq"
 # Fields for which PEFT loads weights from the Hub or imports a module by name while it attaches the adapter.
 _LOADERS = ("adapters", "megatron_config", "shadow_model")
 # "mirror" makes SHADOW's second backbone from the base's own configuration.
 _LOADING_NOTHING: tuple[Any, ...] = (None, {}, "mirror")
+
+# Fields of the first releases of PEFT, by the values with which they change nothing (peft 0.1, tuners/lora.py): today's
+# LoRA has no part of a fused layer left out, and merging is a method.
+_OLD_FIELDS: Mapping[str, tuple[Any, ...]] = {"enable_lora": (None, [], False), "merge_weights": (None, False, True)}
 
 # Fields that choose among layers, and how fields end that name modules or parameters of the base.
 _OF_LAYERS = ("layers_to_transform", "layers_pattern", "layer_replication", "adapter_layers")
@@ -72,11 +78,24 @@ def read_peft_config(
     # depend on them.
     if hasattr(config, "prompt_tuning_init"):
         config.prompt_tuning_init = "RANDOM"
+    if hasattr(config, "init_lora_weights") and config.init_lora_weights == _LOFTQ:
+        config.init_lora_weights = True
     # The base is the model at hand, whatever the configuration says.
     config.base_model_name_or_path = None
     config.inference_mode = False
     _check_config(config)
     return config, notices
+
+
+def name_method(config: PeftConfig) -> str:
+    """Return PEFT's name of the method, such as LORA."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def list_names(config: PeftConfig, field: str) -> list[str]:
+    """Return the names in a field of a configuration, sorted; none where it is not set or is a pattern."""
+    value = getattr(config, field, None)
+    return sorted(name for name in value if isinstance(name, str)) if isinstance(value, (list, tuple, set)) else []
 
 
 def names_layers(config: PeftConfig) -> bool:
@@ -145,20 +164,47 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
     accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
     unknown = sorted(set(fields) - accepted - {"runtime_config"})
-    notices = []
-    if unknown:
-        shown = ", ".join(one_line(field, 40) for field in unknown[:5])
-        remainder = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        message = (
-            f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: "
-            f"{shown}{remainder}. If a newer PEFT wrote it, upgrade PEFT: the count may change."
-        )
-        notices.append(Notice(code="peft-unknown-fields", message=message))
+    notices = [_describe_unknown(fields, unknown)] if unknown else []
+    if fields.get("init_lora_weights") == _LOFTQ:
+        fields = _drop_loftq(fields)
     try:
         config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
         raise UsageError(f"PEFT refuses this {name} configuration ({describe_error(error)}); correct it.") from error
     return config, notices
+
+
+def _describe_unknown(fields: Mapping[str, Any], unknown: list[str]) -> Notice:
+    """Say which fields PEFT ignores, and by what its release says of the one that wrote them whether that matters."""
+    shown = ", ".join(one_line(field, 40) for field in unknown[:5])
+    remainder = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    writer = fields.get("peft_version")
+    if all(field in _OLD_FIELDS for field in unknown):
+        harmless = all(fields[field] in _OLD_FIELDS[field] for field in unknown)
+        meaning = (
+            "They are of PEFT 0.1 and change nothing."
+            if harmless
+            else "They are of PEFT 0.1, where they left parts of a fused layer out: its file may hold less."
+        )
+    elif isinstance(writer, str) and writer[:1].isdigit():
+        meaning = f"PEFT {one_line(writer, 40)} wrote it: with that release the count may be another."
+    else:
+        meaning = "If a newer PEFT wrote it, upgrade PEFT: the count may change."
+    message = (
+        f"PEFT {peft.__version__} does not know these fields of the configuration and ignores them: "
+        f"{shown}{remainder}. {meaning}"
+    )
+    return Notice(code="peft-unknown-fields", message=message)
+
+
+def _drop_loftq(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields without LoftQ, which computes first values of the adapter from the weights, by scipy.
+
+    Raises UsageError where PEFT, with scipy, would refuse it (LoraConfig.__post_init__).
+    """
+    if not fields.get("loftq_config"):
+        raise UsageError("init_lora_weights is 'loftq' and loftq_config is missing: PEFT wants both; add it.")
+    return {**fields, "init_lora_weights": True, "loftq_config": {}}
 
 
 def _check_config(config: PeftConfig) -> None:

@@ -17,11 +17,20 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
-from inspector.model.adapter.attach import find_adapted_layers, find_saved_modules
-from inspector.model.adapter.peft_names import strip_wrappers
+from inspector.model.adapter.butterfly import count_without_extension
+from inspector.model.adapter.conversion import describe_conversion, find_conversion
+from inspector.model.adapter.describe import measure_saved_embeddings
+from inspector.model.adapter.peft_names import (
+    find_adapted_layers,
+    find_saved_modules,
+    list_base_modules,
+    strip_wrappers,
+)
+from inspector.model.adapter.targets import explain_name
+from inspector.model.adapter.unused import describe_unused
 from inspector.model.census import BaseCount
 from inspector.model.sizes import count_weights
-from inspector.names import fold_indices, fold_names, group_names, near_names
+from inspector.names import fold_indices, fold_names, group_names, join_names, near_names
 from inspector.records.model import AdapterFacts, Role
 from inspector.records.notice import Notice
 from inspector.units import format_count, format_share
@@ -32,7 +41,10 @@ __all__ = ["collect_adapter_notices"]
 def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
     """Return what the user should know about the adapter that PEFT attached, of which PEFT itself warns of nothing."""
     return [
-        *_describe_unmatched(model, facts),
+        *_describe_unmatched(model, config, facts),
+        *describe_conversion(model, config),
+        *describe_unused(model, config),
+        *_describe_factors(model),
         *_describe_nothing_trains(model),
         *_describe_saved_whole(model),
         *_describe_untied(model, base),
@@ -40,22 +52,48 @@ def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: Adapter
         *_describe_partial_layers(model, config),
         *_describe_unreached_experts(model, base),
         *_describe_unfrozen_base(base),
+        *_describe_saved_embeddings(model, facts),
     ]
 
 
-def _describe_unmatched(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
+def _describe_unmatched(model: PeftModel, config: PeftConfig, facts: AdapterFacts) -> Iterator[Notice]:
     """Name each target and saved module that hit nothing, with what was probably meant."""
     base_model = model.get_base_model()
-    leaves = {name.rpartition(".")[2] for name, _ in base_model.named_modules()}
-    for code, what, matched in (
-        ("target-unmatched", "target", facts.targets),
-        ("modules-to-save-unmatched", "module to save", facts.modules_to_save),
-    ):
-        for name in matched.unmatched if matched else ():
-            near = near_names(name.rpartition(".")[2], {leaf for leaf in leaves if not leaf.isdigit()} - {"default"})
-            meant = f" Did you mean {quoted(near[0])}?" if near else ""
-            message = f"{quoted(name)} is the name of no {what} in this model: nothing is trained for it.{meant}"
-            yield Notice(code=code, message=message)
+    for name in facts.targets.unmatched if facts.targets else ():
+        meant = explain_name(base_model, config, name)
+        message = f"{quoted(name)} is the name of no target in this model: nothing is trained for it. {meant}".rstrip()
+        yield Notice(code="target-unmatched", message=message)
+    leaves = {name.rpartition(".")[2] for name in list_base_modules(model)}
+    for name in facts.modules_to_save.unmatched if facts.modules_to_save else ():
+        near = near_names(name.rpartition(".")[2], {leaf for leaf in leaves if not leaf.isdigit()})
+        meant = f" Did you mean {quoted(near[0])}?" if near else ""
+        message = f"{quoted(name)} is the name of no module to save in this model: nothing is trained for it.{meant}"
+        yield Notice(code="modules-to-save-unmatched", message=message)
+
+
+def _describe_factors(model: PeftModel) -> Iterator[Notice]:
+    """Say what BOFT trains on a machine where PEFT's extension does not build."""
+    fewer = count_without_extension(model)
+    if fewer is not None:
+        message = (
+            "BOFT is counted with the butterfly factors that were asked for, as where PEFT's CUDA extension builds "
+            f"(with nvcc and ninja); where it does not, PEFT sets boft_n_butterfly_factor to 1 and trains "
+            f"{format_count(fewer)} parameters."
+        )
+        yield Notice(code="butterfly-extension", message=message)
+
+
+def _describe_saved_embeddings(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
+    """Say when the adapter's file holds the base's embedding and head, which PEFT saves once one is a target."""
+    found = measure_saved_embeddings(model)
+    if found is not None and facts.file_bytes is not None:
+        names, size, without = found
+        message = (
+            f"The adapter file holds {' and '.join(names)} of the base whole, {format_count(size)} of its "
+            f"{format_count(facts.file_bytes)} bytes: PEFT saves embeddings and heads that are targets. With "
+            f"save_pretrained(save_embedding_layers=False) it has {format_count(without)} bytes."
+        )
+        yield Notice(code="embeddings-in-file", message=message)
 
 
 def _describe_nothing_trains(model: PeftModel) -> Iterator[Notice]:
@@ -127,9 +165,17 @@ def _describe_left_out_linears(model: PeftModel, config: PeftConfig) -> Iterator
     size = sum(count_weights(parameter) for _, module in left for parameter in module.parameters())
     message = (
         f"all-linear left {len(left)} linear layers of {format_count(size)} parameters without an adapter: "
-        f"{_join_names(fold_names(name for name, _ in left))}. Name them in `target_modules` to train them."
+        f"{join_names(fold_names(name for name, _ in left))}. {_advise_on_left_out(base_model, [n for n, _ in left])}"
     )
     yield Notice(code="linear-left-out", message=message)
+
+
+def _advise_on_left_out(base_model: PreTrainedModel, names: list[str]) -> str:
+    """Say by which field PEFT adapts linear layers that it left out: not by names that it takes for experts."""
+    converted = [name for name in names if find_conversion(base_model, name)]
+    if not converted:
+        return "Name them in `target_modules` to train them."
+    return f"PEFT takes their names for experts: target_parameters reaches them, as {quoted(f'{converted[0]}.weight')}."
 
 
 def _describe_partial_layers(model: PeftModel, config: PeftConfig) -> Iterator[Notice]:
@@ -210,9 +256,3 @@ def _are_apart(names: list[str], wrappers: Mapping[str, ModulesToSaveWrapper]) -
         for adapter, copy in _get_copies(wrappers[path]).items()
     ]
     return len({(adapter, id(parameter)) for adapter, parameter in copies}) > len({adapter for adapter, _ in copies})
-
-
-def _join_names(names: list[str], most: int = 6) -> str:
-    """Join names, saying how many were left out."""
-    remainder = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + remainder

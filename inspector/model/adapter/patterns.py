@@ -6,7 +6,8 @@ fourierft and osf. Lists of targets are compared with the ends of names; only a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from peft import PeftConfig
@@ -15,7 +16,7 @@ from torch import nn
 from inspector.errors import UsageError, quoted
 from inspector.model.patterns import MatchCall, PatternError, check_patterns
 
-__all__ = ["check_config_patterns", "list_match_calls"]
+__all__ = ["check_config_patterns", "find_whole_matches", "list_match_calls", "matches_key"]
 
 # Names that PEFT matches with targets whether the model has such modules or not (`EMBEDDING_LAYER_NAMES`).
 _OTHER_NAMES = ("embed_tokens", "lm_head")
@@ -30,6 +31,26 @@ _KEYS = (
     MatchCall(function="match", before=r".*\.", after=r"$"),
     MatchCall(function="search"),
 )
+
+
+# Which of them PEFT makes with the keys, by method; the first with all others (`get_pattern_key`).
+_KEY_OF = {"C3A": _KEYS[1], "FOURIERFT": _KEYS[1], "OSF": _KEYS[2]}
+
+
+def matches_key(method: str, key: str, name: str) -> bool:
+    """Tell whether PEFT gives a module what a key of a `..._pattern` says; the key was checked when it was attached."""
+    call = _KEY_OF.get(method, _KEYS[0])
+    return getattr(re, call.function)(f"{call.before}{key}{call.after}", name) is not None
+
+
+def find_whole_matches(text: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a text matches as a pattern of the whole path; none where it is no pattern, or too slow."""
+    found = list(names)
+    try:
+        check_patterns([(text, call) for call in _WHOLE_NAME], found)
+    except PatternError:
+        return []
+    return [name for name in found if re.fullmatch(text, name)]
 
 
 def check_config_patterns(config: PeftConfig, model: nn.Module) -> None:

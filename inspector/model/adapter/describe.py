@@ -1,0 +1,145 @@
+"""The attached adapter -> what it is, what it hit, and what its file weighs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import peft
+import torch
+from peft import PeftConfig, PeftModel
+from torch.overrides import TorchFunctionMode
+
+from inspector.dtypes import BY_TORCH_NAME, DTYPES, dtype_name
+from inspector.errors import UsageError
+from inspector.model.adapter.config import list_changed_fields, list_names, name_method
+from inspector.model.adapter.conversion import find_converted_names
+from inspector.model.adapter.peft_names import ends_with, find_adapted_layers, find_saved_modules, strip_wrappers
+from inspector.model.configuration import describe_error
+from inspector.names import fold_names
+from inspector.records.model import AdapterFacts, MatchedNames
+
+__all__ = ["describe_adapter", "measure_adapter_file", "measure_saved_embeddings"]
+
+# What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
+# Source: safetensors/src/tensor.rs (serialize), and the format's README.
+_SAFETENSORS_LENGTH_BYTES = 8
+
+
+def describe_adapter(model: PeftModel, asked: PeftConfig) -> AdapterFacts:
+    """Return what the adapter is and what it hit; `asked` is the configuration before PEFT expanded it."""
+    return AdapterFacts(
+        type=name_method(asked),
+        config=list_changed_fields(asked),
+        targets=_match_targets(model, asked),
+        modules_to_save=_match_saved(model, asked),
+        file_bytes=measure_adapter_file(model),
+    )
+
+
+def measure_adapter_file(model: PeftModel) -> int | None:
+    """Return the size in bytes of adapter_model.safetensors as `save_pretrained` would write it.
+
+    None where PEFT computes with values to save the adapter (CPT projects its prompt): the size is not known then.
+    Header and data follow the safetensors format: entries sorted by dtype (widest first) and name, offsets without
+    gaps.
+    """
+    state = _gather_saved_state(model)
+    return None if state is None else _measure_file(state)
+
+
+def measure_saved_embeddings(model: PeftModel) -> tuple[list[str], int, int] | None:
+    """Return the tensors of the base's embedding and head that the file holds, their bytes, and the file without them.
+
+    PEFT saves both once one of them is a target (`save_embedding_layers="auto"`). None where the file holds neither.
+    """
+    state, without = _gather_saved_state(model), _gather_saved_state(model, save_embedding_layers=False)
+    if state is None or without is None or state.keys() == without.keys():
+        return None
+    added = {name: tensor for name, tensor in state.items() if name not in without}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in added.values())
+    return [strip_wrappers(model, name) for name in added], size, _measure_file(without)
+
+
+def _gather_saved_state(
+    model: PeftModel, save_embedding_layers: bool | Literal["auto"] = "auto"
+) -> dict[str, torch.Tensor] | None:
+    """Return the tensors that PEFT saves by their names in the file; None where it computes with values for that."""
+    try:
+        with _StayOnMeta(), _hide_base_name(model.active_peft_config):
+            state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(
+                model, adapter_name=model.active_adapter, save_embedding_layers=save_embedding_layers
+            )
+            return state
+    except Exception as error:  # some methods look into their configuration only now
+        if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
+            return None
+        raise UsageError(
+            f"PEFT cannot save this adapter ({describe_error(error)}); correct the adapter's configuration."
+        ) from error
+
+
+def _measure_file(state: dict[str, torch.Tensor]) -> int:
+    """Return the size in bytes of a safetensors file with these tensors."""
+    dtypes = {name: BY_TORCH_NAME[dtype_name(tensor.dtype)] for name, tensor in state.items()}
+    entries = sorted(state.items(), key=lambda item: (-DTYPES.index(dtypes[item[0]]), item[0]))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in entries:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": dtypes[name].safetensors,
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    padded = -(-len(text) // 8) * 8
+    return _SAFETENSORS_LENGTH_BYTES + padded + end
+
+
+@contextlib.contextmanager
+def _hide_base_name(config: PeftConfig) -> Iterator[None]:
+    """Hide the name of the base, for which PEFT would ask the Hub to compare vocabularies; attaching set it."""
+    name = config.base_model_name_or_path
+    config.base_model_name_or_path = None
+    try:
+        yield
+    finally:
+        config.base_model_name_or_path = name
+
+
+class _StayOnMeta(TorchFunctionMode):
+    """Answer `.cpu()` with the tensor itself: PEFT moves prompt embeddings there to save them, and meta has no data."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is torch.Tensor.cpu else func(*args, **(kwargs or {}))
+
+
+def _match_targets(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
+    """Return which modules and parameters the adapter sits on and which names of the request hit none."""
+    layers = [name for name, _ in find_adapted_layers(model)]
+    if not layers:
+        return None
+    converted = find_converted_names(model, asked)
+    unmatched = [
+        name
+        for field in ("target_modules", "target_parameters")
+        for name in list_names(asked, field)
+        if not any(ends_with(layer, converted.get(name, name)) for layer in layers)
+    ]
+    return MatchedNames(matched=fold_names(layers), matched_count=len(layers), unmatched=unmatched)
+
+
+def _match_saved(model: PeftModel, asked: PeftConfig) -> MatchedNames | None:
+    """Return which modules are trained and saved as copies and which names of the request hit none."""
+    saved = [name for name, _ in find_saved_modules(model)]
+    names = list(getattr(asked, "modules_to_save", None) or [])
+    if not saved and not names:
+        return None
+    # PEFT matches the end of the whole path, not of a component (peft.utils.other._set_trainable).
+    unmatched = [name for name in names if not any(module.endswith(name) for module in saved)]
+    return MatchedNames(matched=fold_names(saved), matched_count=len(saved), unmatched=unmatched)

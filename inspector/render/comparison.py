@@ -55,6 +55,7 @@ _NAMES_OF_A_RUN = {
 _KEYS = ("parameters.trainable", "peak_allocated_bytes", _TOTAL)
 _BREAKDOWN = "peak.breakdown."
 _PHASES = "phases."
+_OUTCOME = ".outcome"
 
 
 def build_comparison_document(comparison: Comparison) -> Document:
@@ -65,7 +66,8 @@ def build_comparison_document(comparison: Comparison) -> Document:
     settings = [
         setting
         for setting in comparison.settings
-        if not _is_verdict(setting.path) or _is_of_a_common_gpu(comparison, setting.path)
+        if not _is_verdict(setting.path)
+        or (setting.path.endswith(_OUTCOME) and _is_of_a_common_gpu(comparison, setting.path))
     ]
     if settings:
         sections.append(Section(title="Settings that differ", blocks=(_build_settings(settings, letters),)))
@@ -102,16 +104,14 @@ def render_comparison_csv(comparison: Comparison, stream: TextIO) -> None:
 
 
 def _format_setting(setting: Setting, letter: str) -> str:
-    """Return a recipe's value in words: a verdict as yes or no, other booleans in lower case, texts on one line."""
+    """Return a recipe's value in words: booleans in lower case, texts on one line."""
     value = setting.values.get(letter, _ABSENT)
-    if isinstance(value, bool):
-        return ("yes" if value else "no") if _is_verdict(setting.path) else str(value).lower()
-    return one_line(value, _LONGEST_CELL)
+    return str(value).lower() if isinstance(value, bool) else one_line(value, _LONGEST_CELL)
 
 
 def _is_verdict(path: str) -> bool:
-    """Tell whether a setting is whether a GPU fits."""
-    return path.startswith("fit.") and path.endswith(".fits")
+    """Tell whether a setting is whether a GPU fits, in a word or as what programs read."""
+    return path.startswith("fit.") and path.endswith((_OUTCOME, ".fits"))
 
 
 def _build_recipes(comparison: Comparison) -> Table:
@@ -137,7 +137,12 @@ def _build_recipes(comparison: Comparison) -> Table:
             fitting = sum(outcome in ("yes", "tight") for outcome in recipe.fit.values())
             cells.append(f"{fitting} of {len(recipe.fit)} GPUs" if recipe.fit else _ABSENT)
         rows.append(row((*cells, recipe.name), tone=Tone.KEY))
-    return Table(columns=tuple(columns), rows=tuple(rows))
+    whole, last = tuple(range(len(columns))), len(columns) - 1
+    start = last - (len(gpus) if are_named else 1)
+    verdicts = tuple((0, index) for index in range(start, last))
+    return Table(
+        columns=tuple(columns), rows=tuple(rows), views=((whole,), ((*range(start), last), *verdicts)) if start else ()
+    )
 
 
 def _build_settings(settings: Sequence[Setting], letters: Sequence[str]) -> Table:
@@ -163,11 +168,12 @@ def _build_figures(figures: Sequence[Figure], letters: Sequence[str]) -> Table:
 
 
 def _list_views(column_count: int, recipe_count: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return the views of a table: whole, values and differences apart, and few recipes at a time."""
+    """Return the views of a table: whole, values and differences apart, few recipes at a time, one of them."""
     values, differences = range(1, recipe_count + 1), range(recipe_count + 1, column_count)
     pieces = [(0, *part[start : start + _FEW]) for part in (values, differences) for start in range(0, len(part), _FEW)]
     apart = [(0, *part) for part in (values, differences) if part]
-    return ((tuple(range(column_count)),), tuple(apart), tuple(pieces))
+    single = [(0, index) for index in range(1, column_count)]
+    return ((tuple(range(column_count)),), tuple(apart), tuple(pieces), tuple(single))
 
 
 def _build_figure_row(figure: Figure, letters: Sequence[str]) -> Row:
@@ -192,8 +198,8 @@ def _strip_workload(path: str) -> str:
 def _name_setting(path: str) -> str:
     """Return what people call a setting: the option that makes it, where there is one."""
     path = _strip_workload(path).removeprefix("recipe.").removeprefix("adapter.config.")
-    if path.startswith("fit.") and path.endswith(".fits"):
-        return f"fits {path[len('fit.') : -len('.fits')]}"
+    if _is_verdict(path):
+        return f"fits {path[len('fit.') : -len(_OUTCOME)]}"
     return path.replace(".", " ")
 
 

@@ -92,11 +92,11 @@ def test_reports_that_were_written_before_are_compared(tiny: str, tmp_path: Path
 
 
 def test_the_forms_of_a_comparison_say_the_same(tiny: str) -> None:
-    """Text of 100 columns, Markdown and CSV; the file is written."""
+    """Text of 80 columns, Markdown and CSV; the file is written."""
     shared = ("compare", tiny, *QUICK, "--with", "--optimizer sgd")
     text, markdown, table = run(*shared), run(*shared, "--format", "markdown"), run(*shared, "--format", "csv")
     made = run(*shared, "--json").report
-    assert max(map(len, text.out.splitlines())) <= 100
+    assert max(map(len, text.out.splitlines())) <= 80
     peak = figures(made)["training.peak_allocated_bytes"]
     for out in (text.out, markdown.out):
         assert f"{peak['A']:,}" in out

@@ -11,11 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inspector.records.comparison import Comparison
+from inspector.records.fit import Plan
 from inspector.records.report import Report
+from inspector.render.comparison import build_comparison_document
+from inspector.render.plan import build_plan_document
 from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
 from inspector.render.writers.text import write_text
 from inspector.units import format_bytes
+from tests.golden.render_plans import PLAN, THREE, TWO
 from tests.golden.render_reports import COUNT_ONLY, QWQ_LORA, REPORTS
 
 WIDTHS = (60, 80, 100, 160, 200)
@@ -231,3 +236,12 @@ def test_a_line_below_the_static_figures_says_what_is_not_included() -> None:
     """Nobody can take the static bytes for the whole of what training needs."""
     words = " ".join(" ".join(section(text_of(QWQ_LORA), "Static bytes of training")).split())
     assert "Activations, kernel workspaces and the CUDA context are not in these figures" in words
+
+
+@given(width=st.integers(40, 220), shown=st.sampled_from([TWO, THREE, PLAN]))
+@settings(max_examples=100, deadline=None)
+def test_no_line_of_a_plan_or_a_comparison_is_wider_than_asked(width: int, shown: Plan | Comparison) -> None:
+    document = build_plan_document(shown, "recipe") if isinstance(shown, Plan) else build_comparison_document(shown)
+    stream = io.StringIO()
+    write_text(document, width=width, color=False, stream=stream)
+    assert [line for line in stream.getvalue().splitlines() if len(line) > width] == []

@@ -80,7 +80,7 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
 def _describe_update(recipe: Recipe, brief: bool) -> Iterator[str]:
     """Yield how weights are updated."""
     yield _shorten(recipe.optimizer) + (f" ({_shorten(recipe.optim_args)})" if recipe.optim_args else "")
-    reentrant = " (reentrant)" if recipe.use_reentrant else ""
+    reentrant = " (reentrant)" if recipe.use_reentrant and not brief else ""
     yield f"checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
     if not recipe.max_grad_norm:
         yield "no clipping"

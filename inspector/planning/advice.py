@@ -204,7 +204,9 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         return prediction.judge().outcome is Fit.YES, prediction.total_bytes
 
     found = find_fitting_changes(len(changes), total_bytes, try_changes)
-    advice = tuple(
+    tight = _expand_tightly(run, predictor)
+    advice = () if tight is None else (tight,)
+    advice += tuple(
         Advice(
             purpose=Purpose.FIT,
             change=format_options(merge(chosen)),
@@ -213,3 +215,14 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         for chosen in found
     )
     return advice, least
+
+
+def _expand_tightly(run: ResolvedRun, predictor: Predictor) -> Advice | None:
+    """Return growing segments, which cost nothing, where they alone make a run fit that does not, though tightly."""
+    change = expand_segments(run)
+    if change is None or predictor.predict(run).judge().outcome is not Fit.NO:
+        return None
+    prediction = predictor.predict(run.with_request(apply_change(run.request, change)))
+    if prediction.judge().outcome is not Fit.TIGHT:
+        return None
+    return Advice(purpose=Purpose.FIT, change=format_options(change), total_bytes=prediction.total_bytes, is_tight=True)

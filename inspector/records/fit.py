@@ -54,12 +54,13 @@ class Purpose(str, enum.Enum):
 class Advice:
     """A change of the recipe with which the step fits, as options of the command, and what it then takes.
 
-    `total_bytes` is what nvidia-smi would show at the peak.
+    `total_bytes` is what nvidia-smi would show at the peak, `is_tight` whether less than the margin stays free.
     """
 
     purpose: Purpose
     change: str
     total_bytes: int
+    is_tight: bool = False
 
 
 class Fit(str, enum.Enum):

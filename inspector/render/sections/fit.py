@@ -90,7 +90,8 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
         yield "nothing that was tried makes it fit"
     for item in shown:
         end = more if item is shown[-1] else ""
-        yield f"fits with {item.change}: {format_bytes(item.total_bytes)} total{end}"
+        tightly = " tightly" if item.is_tight else ""
+        yield f"fits{tightly} with {item.change}: {format_bytes(item.total_bytes)} total{end}"
 
 
 def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:
@@ -218,7 +219,14 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Block]:
                 column(f"{still}fits the {verdict.gpu} with", Kind.WORDS),
             )
             rows = tuple(
-                row((format_count(advice.total_bytes), format_bytes(advice.total_bytes), advice.change), tone=Tone.KEY)
+                row(
+                    (
+                        format_count(advice.total_bytes),
+                        format_bytes(advice.total_bytes),
+                        f"{advice.change}{', tightly' if advice.is_tight else ''}",
+                    ),
+                    tone=Tone.KEY,
+                )
                 for advice in verdict.advice
             )
             blocks.append(Table(columns=columns, rows=rows))

@@ -39,7 +39,7 @@ _MOST_NAMED_GPUS = 4
 # Notices that change what the figures mean come first, those that somebody may well do without last.
 _FIRST = (
     *("not-traced", "does-not-load", "nothing-trains", "target-unmatched", "modules-to-save-unmatched"),
-    *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-not-reached", "experts-in-float"),
+    *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-in-float", "experts-not-reached"),
 )
 _LAST = (
     "nothing-fits",

@@ -205,8 +205,7 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
 
     found = find_fitting_changes(len(changes), total_bytes, try_changes)
     tight = _expand_tightly(run, predictor)
-    advice = () if tight is None else (tight,)
-    advice += tuple(
+    sure = tuple(
         Advice(
             purpose=Purpose.FIT,
             change=format_options(merge(chosen)),
@@ -214,7 +213,7 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         )
         for chosen in found
     )
-    return advice, least
+    return sure if tight is None else (tight, *sure), least
 
 
 def _expand_tightly(run: ResolvedRun, predictor: Predictor) -> Advice | None:

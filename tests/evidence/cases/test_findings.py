@@ -147,7 +147,7 @@ def test_7_the_answer_is_one_screen() -> None:
 
 def test_8_a_plan_recommends_what_the_advice_does_least_harmful_first_and_with_a_margin() -> None:
     plan = run("plan", *M7, "--gpu", "4090", "--fit", "none", "--json").report
-    first = {}
+    first: dict[str, str] = {}
     for row in plan["rows"]:
         if row.get("outcome") == "yes":
             first.setdefault(row["method"], row["options"])

@@ -136,6 +136,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--trust-remote-code"], is_flag=True, help="Run model code from the repository. Never done without it."
     ),
     click.Option(
+        ["--assume-defaults"],
+        is_flag=True,
+        help="Go on where config.json does not say how large the model is, with the defaults of its class.",
+    ),
+    click.Option(
         ["--offline"], is_flag=True, help="No network: the cache, then the bundled catalogue. As HF_HUB_OFFLINE=1."
     ),
     click.Option(

@@ -28,7 +28,7 @@ from inspector.model.census import BaseCount, assign_roles, count_base, count_in
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
-from inspector.model.configuration import read_configuration
+from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
 from inspector.model.quantize import (
     PACKED,
@@ -296,7 +296,11 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         raise UsageError(
             f"{files.adapter_id} is an adapter already: name its base model {files.id} to put another adapter on it."
         )
-    config, notices = read_configuration(files, trust_remote_code=request.trust_remote_code)
+    config, notices = read_configuration(
+        files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
+    )
+    assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
+    notices = [notice for notice in notices if notice not in assumed]
     model_class, class_notices = choose_class(
         config, files, request.model_class, trust_remote_code=request.trust_remote_code
     )
@@ -320,7 +324,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=files.adapter_config if files.adapter_config is not None else request.peft,
         published=files.published,
-        notices=(*files.notices, *notices, *class_notices, *dtype_notices),
+        notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
     )
 
 

@@ -22,6 +22,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-double-quant",
         "--model-class",
         "--trust-remote-code",
+        "--assume-defaults",
         "--offline",
         "--lora",
         "--targets",

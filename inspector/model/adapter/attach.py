@@ -39,7 +39,7 @@ from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.census import BaseCount, count_base
 from inspector.model.configuration import describe_error
-from inspector.model.skeleton import bound_modules
+from inspector.model.untrusted.bounds import bound_modules
 from inspector.names import fold_names, near_names
 from inspector.records.model import AdapterFacts, MatchedNames
 

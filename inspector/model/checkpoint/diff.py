@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from inspector.compat.transformers import ADJUST_REPORT, adjust_report_of
 from inspector.dtypes import BY_SAFETENSORS_NAME
 from inspector.errors import CompatibilityError, one_line
-from inspector.model.skeleton import bound_modules
+from inspector.model.untrusted.bounds import bound_modules
 from inspector.names import fold_names
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.notice import Notice

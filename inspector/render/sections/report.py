@@ -82,7 +82,8 @@ def build_report_document(report: Report) -> Document:
 
 
 def _list_subtitle(report: Report) -> Iterator[str]:
-    """Say which class was counted, in which dtype, and where its configuration came from."""
+    """Say what the figures rest on: assumed sizes first, the class, its dtype, where its configuration came from."""
+    yield from (one_line(notice.message, 1000) for notice in report.warnings if notice.code == "sizes-assumed")
     model = report.model
     parts = [f"{model.model_class} ({model.model_type})", model.dtype]
     if model.revision:

@@ -24,6 +24,7 @@ from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter, describe_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.notices import collect_adapter_notices
+from inspector.model.adapter.rank import collect_rank_notices
 from inspector.model.census import BaseCount, assign_roles, count_base, count_in_float, take_census
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
@@ -42,6 +43,7 @@ from inspector.model.quantize import (
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
+from inspector.quantization.declared import find_declared
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
 from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
@@ -174,7 +176,7 @@ def _add_comparison(
     counted: Counted, subject: _Subject, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
 ) -> Counted:
     """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
-    by_format = _compare_with_format(subject, stored, config.get("quantization_config"))
+    by_format = _compare_with_format(subject, stored, find_declared(config))
     if by_format is not None:
         notices = (*counted.notices, *collect_format_notices(by_format))
         counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
@@ -280,7 +282,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         **(in_float or count_in_float(base)),
         adapter=facts,
         quantization=quantization,
-        notices=(*subject.notices, *of_weights, *config_notices, *notices),
+        notices=(*subject.notices, *of_weights, *config_notices, *notices, *collect_rank_notices(attached)),
     )
     return counted, BuiltModel(model=attached, roles=assign_roles(attached, base))
 
@@ -305,7 +307,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         config, files, request.model_class, trust_remote_code=request.trust_remote_code
     )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
-    declared = files.config.get("quantization_config")
+    declared = find_declared(files.config)
     plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)
     facts = ModelFacts(
         id=files.id,

@@ -23,6 +23,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from inspector.errors import InspectorError, UnsupportedModelError, one_line, quoted
 from inspector.model.untrusted.bounds import bound_work
 from inspector.model.untrusted.given import check_counts, find_gaps
+from inspector.quantization.declared import find_declared, has_ignored_declaration
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
 
@@ -55,7 +56,7 @@ def read_configuration(
     """
     fields = dict(files.config)
     list_architectures(fields)
-    _check_quantization(fields.get("quantization_config"))
+    _check_quantization(find_declared(fields))
     model_type = fields.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         raise UnsupportedModelError(
@@ -84,6 +85,14 @@ def read_configuration(
         )
     check_counts(config_class, fields)
     config = _build_configuration(config_class, fields, files.id)
+    if has_ignored_declaration(fields):
+        notices.append(
+            Notice(
+                code="quantization-ignored",
+                message="config.json declares a quantization as compression_config, which transformers ignores: the "
+                "model is built and loaded in float. Newer files have it as quantization_config.",
+            )
+        )
     return config, [*notices, *_judge_gaps(config, fields, files, assume_defaults=assume_defaults)]
 
 
@@ -175,7 +184,7 @@ def _choose_class_by_architecture(files: SourceFiles, model_type: str | None) ->
             f"config.json of {files.id} has no model_type and names no architecture that transformers "
             f"{transformers.__version__} has; name the configuration of a transformers model."
         )
-    near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING), n=1)
+    near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING), n=1, cutoff=0.75)
     meant = f"did you mean {quoted(near[0])}? If not, " if near else ""
     raise UnsupportedModelError(
         f"config.json of {files.id}: model_type {quoted(model_type, 60)} is unknown to transformers "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,11 @@ class WeightDtype(Choice):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return the short names that trainers have for them."""
+        return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class Quantization(Choice):

@@ -32,8 +32,8 @@ _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 _OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "gpu_count", "sharding", "margin"),
-    *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "offline"),
-    *("count_only", "workload", "torch"),
+    *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "assume_defaults"),
+    *("offline", "count_only", "workload", "torch"),
 )
 
 
@@ -58,6 +58,7 @@ def inspect(
     double_quant: bool | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
+    assume_defaults: bool = False,
     offline: bool = False,
     count_only: bool = False,
     depth: int = 3,
@@ -96,6 +97,8 @@ def inspect(
         double_quant: whether the scales of 4-bit weights are packed too; None is bitsandbytes' default, no.
         model_class: the transformers class to build, or its name; default: the one that the config names.
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
+        assume_defaults: go on where a config.json does not say how large the model is, with the defaults of its class;
+            the first warning says so. Without it that is an UnsupportedModelError.
         offline: make no request: the local cache, then the bundled catalogue.
         count_only: stop after the parameter counts.
         depth: how deep `report.parameters.tree` goes; 0 is the model alone.
@@ -123,6 +126,7 @@ def inspect(
         double_quant=double_quant,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
+        assume_defaults=assume_defaults,
         offline=offline,
         count_only=count_only,
         depth=depth,
@@ -147,6 +151,7 @@ def plan(
     double_quant: bool | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
+    assume_defaults: bool = False,
     offline: bool = False,
 ) -> Plan:
     """Return up to 24 recipes to train a model on one GPU: what each takes, its largest batch size and sequence length.
@@ -173,6 +178,7 @@ def plan(
         double_quant=double_quant,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
+        assume_defaults=assume_defaults,
         offline=offline,
         depth=0,
     )
@@ -229,6 +235,7 @@ def measure(
     double_quant: bool | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
+    assume_defaults: bool = False,
     offline: bool = False,
 ) -> Measurement:
     """Run the step of a model for real on the CUDA GPU at hand, with random weights, beside its prediction.
@@ -254,6 +261,7 @@ def measure(
         double_quant=double_quant,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
+        assume_defaults=assume_defaults,
         offline=offline,
         depth=0,
     )

@@ -14,10 +14,12 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from inspector.checks import Choice
+from inspector.cli.contradictions import refuse_contradictions
 from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.compat.verified import VERIFIED
-from inspector.errors import UsageError
+from inspector.errors import UsageError, quoted
 from inspector.records.fit import Quantity
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
@@ -47,6 +49,7 @@ __all__ = [
 # A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
 _COUNT = click.IntRange(1, 2**24)
 FORMATS = ("text", "json", "markdown")
+_FORMAT_OF_ENDING = {".json": "json", ".md": "markdown", ".markdown": "markdown", ".csv": "csv"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,18 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
 
 
+class _ChoiceWithAliases(click.Choice[str]):
+    """The values of a closed choice, and what else they are called."""
+
+    def __init__(self, kind: type[Choice]) -> None:
+        super().__init__(kind.values())
+        self._aliases = kind.aliases()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value that a text is or names."""
+        return super().convert(self._aliases.get(value, value), param, ctx)
+
+
 _VERSION = click.version_option(
     package_name="model-inspector",
     prog_name="inspect",
@@ -114,10 +129,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--revision"], metavar="TEXT", help="Branch, tag or commit of the Hub repository; default: main."),
     click.Option(
         ["--dtype"],
-        type=click.Choice(WeightDtype.values()),
+        type=_ChoiceWithAliases(WeightDtype),
         default="auto",
         show_default=True,
-        help="Dtype of the base weights; auto is what the checkpoint declares.",
+        help="Dtype of the base weights (fp32, bf16 and fp16, too); auto is what the checkpoint declares.",
     ),
     click.Option(
         ["--quantization"],
@@ -134,6 +149,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--trust-remote-code"], is_flag=True, help="Run model code from the repository. Never done without it."
+    ),
+    click.Option(
+        ["--assume-defaults"],
+        is_flag=True,
+        help="Go on where config.json does not say how large the model is, with the defaults of its class.",
     ),
     click.Option(
         ["--offline"], is_flag=True, help="No network: the cache, then the bundled catalogue. As HF_HUB_OFFLINE=1."
@@ -180,10 +200,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--mixed-precision"],
-        type=click.Choice(Precision.values()),
+        type=_ChoiceWithAliases(Precision),
         default="no",
         show_default=True,
-        help="Autocast, as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss.",
+        help="Autocast, as TrainingArguments(bf16=True) or (fp16=True), which scales the loss; bfloat16 and float16 "
+        "mean the same.",
     ),
     click.Option(
         ["--optimizer"],
@@ -317,8 +338,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Module tree down to this depth; shows it.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Same as --format json."),
-    click.Option(["--format", "format_"], type=click.Choice(FORMATS), help="How to print the report; default: text."),
-    click.Option(["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there."),
+    click.Option(
+        ["--format", "format_"],
+        type=click.Choice(FORMATS),
+        help="How to print the report; default: what --output ends in (.json, .md), else text.",
+    ),
+    click.Option(
+        ["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there; - is standard output."
+    ),
     click.Option(["--quiet"], is_flag=True, help="No progress on standard error."),
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,
@@ -339,6 +366,7 @@ def build_job(
     as_json: bool,
     format_: str | None,
     output: str | None,
+    has_csv: bool = False,
     quiet: bool,
     no_color: bool,
     **values: Any,
@@ -348,6 +376,7 @@ def build_job(
         raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
     parse_optim_args(values["optimizer"], values["optim_args"])
     recipe = Recipe(**{name: value for name, value in values.items() if name in _OF_A_RECIPE})
+    refuse_contradictions(recipe)
     others = {name: value for name, value in values.items() if name not in _OF_A_RECIPE}
     return Job(
         request=Request(
@@ -358,7 +387,7 @@ def build_job(
             sharding="fsdp" if fsdp else deepspeed,
             **others,
         ),
-        format=choose_format(as_json, format_),
+        format=choose_format(as_json, format_, output, has_csv=has_csv),
         output=check_output(output),
         progress=not quiet,
         color=not no_color,
@@ -370,11 +399,21 @@ def list_parameters_without(*names: str) -> list[click.Parameter]:
     return [parameter for parameter in PARAMETERS if parameter.name not in names]
 
 
-def choose_format(as_json: bool, format_: str | None) -> str:
-    """Return the format that the options ask for, or raise UsageError where they contradict each other."""
+def choose_format(as_json: bool, format_: str | None, output: str | None = None, *, has_csv: bool = False) -> str:
+    """Return the format that the options ask for, else the one that the name of the output file ends in.
+
+    Raises UsageError where options contradict each other, and for a file of a format that the command does not write.
+    """
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
-    return "json" if as_json else format_ or "text"
+    if as_json or format_ is not None or output is None:
+        return "json" if as_json else format_ or "text"
+    ending = Path(output).suffix.lower()
+    if ending == ".csv" and not has_csv:
+        raise UsageError(
+            f"--output {quoted(output)}: this is not written as CSV; give --format text, or a .json or .md."
+        )
+    return _FORMAT_OF_ENDING.get(ending, "text")
 
 
 def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:

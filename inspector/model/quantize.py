@@ -31,6 +31,7 @@ from inspector.model.sizes import count_bytes, count_weights
 from inspector.names import fold_names
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
+from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import FORMATS
 from inspector.quantization.layout import Matrix, NoRuleError
 from inspector.records.model import QuantizationFacts
@@ -81,7 +82,7 @@ def plan_quantization(
 
     None where it does not. Raises UsageError for what contradicts itself or the checkpoint.
     """
-    declared = fields.get("quantization_config")
+    declared = find_declared(fields)
     if isinstance(declared, Mapping):
         return _read_declared(declared, requested, double_quant)
     if requested in (None, "none", "int8") and double_quant is not None:

@@ -14,6 +14,7 @@ from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
 from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, find_fitting_changes
 from inspector.predict import Predictor
+from inspector.quantization.declared import find_declared
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
@@ -52,7 +53,7 @@ def has_adapter(run: ResolvedRun) -> bool:
 
 def is_stored_quantized(files: SourceFiles | None) -> bool:
     """Tell whether the checkpoint declares a quantization."""
-    return files is not None and "quantization_config" in files.config
+    return files is not None and find_declared(files.config) is not None
 
 
 def expand_segments(run: ResolvedRun) -> Change | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,11 @@ class WeightDtype(Choice):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return the short names that trainers have for them."""
+        return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class Quantization(Choice):
@@ -121,6 +126,7 @@ class LoraOptions:
 class Request:
     """One inspection. `model` is what the user named, or a live object of the Python API.
 
+    `assume_defaults` goes on where a config.json does not say how large the model is, with the defaults of its class.
     `workload` is what runs (a name of `workloads.registry`), `recipe` how. `torch` is the release of the machine that
     will run it, None the installed one.
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
@@ -142,6 +148,7 @@ class Request:
     dtype: WeightDtype | str = WeightDtype.AUTO
     model_class: str | None = None
     trust_remote_code: bool = False
+    assume_defaults: bool = False
     offline: bool = False
     quantization: Quantization | str | None = None
     double_quant: bool | None = None
@@ -162,7 +169,8 @@ class Request:
 
     def __post_init__(self) -> None:
         """Check every field but `peft`, whose types PEFT has; choices become members of their enums."""
-        for name in ("trust_remote_code", "offline", "autocast_adapter_dtype", "advice", "count_only"):
+        flags = ("trust_remote_code", "assume_defaults", "offline", "autocast_adapter_dtype", "advice", "count_only")
+        for name in flags:
             check_flag(name, getattr(self, name))
         if self.double_quant is not None:
             check_flag("double_quant", self.double_quant)

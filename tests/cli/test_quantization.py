@@ -33,7 +33,7 @@ def test_a_quantized_checkpoint_is_not_quantized_again(options: list[str]) -> No
 
 def test_a_model_without_linear_layers_cannot_be_quantized(tmp_path: Path) -> None:
     """ResNet without its head has convolutions alone."""
-    config = {"model_type": "resnet", "architectures": ["ResNetModel"], "dtype": "float32"}
+    config = {"model_type": "resnet", "architectures": ["ResNetModel"], "dtype": "float32", "depths": [3, 4, 6, 3]}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert_refused(run(str(tmp_path), "--quantization", "nf4"), 2, "no linear layer")
 
@@ -133,7 +133,6 @@ def test_mxfp4_is_counted_sized_and_says_that_it_does_not_train() -> None:
         ({**BNB, "load_in_4bit": True, "bnb_4bit_compute_dtype": "int3"}, "bnb_4bit_compute_dtype"),
         ({**BNB, "load_in_4bit": True, "llm_int8_skip_modules": ["["]}, "not a regular expression"),
         ({**BNB, "load_in_4bit": True, "llm_int8_skip_modules": ["([a-z0-9_.]+)+!"]}, "too involved a pattern"),
-        ({**GPTQ, "group_size": -7}, "group_size = -7"),
         ({**GPTQ, "group_size": 10**30}, "beyond 64 bit"),
     ],
     ids=str,
@@ -151,6 +150,7 @@ def test_a_malformed_declaration_is_refused(declared: Any, says: str, tmp_path: 
         ({**GPTQ, "bits": 0}, "bits = 0"),
         ({**GPTQ, "bits": "4"}, "bits = '4'"),
         ({"quant_method": "gptq"}, "does not say how many bits"),
+        ({**GPTQ, "group_size": -7}, "group size is not a size"),
         ({**GPTQ, "group_size": 0}, "group size is not a size"),
         ({**GPTQ, "group_size": None}, "group size is not a size"),
         ({**GPTQ, "modules_in_block_to_quantize": "q_proj"}, "not a list of lists"),

@@ -71,7 +71,8 @@ def _describe_rest(names: Collection[str]) -> str:
 
 
 def _list_subtitle(report: Report) -> Iterator[str]:
-    """Say which class was counted, in which dtype, and where its configuration came from."""
+    """Say what the figures rest on: assumed sizes first, the class, its dtype, where its configuration came from."""
+    yield from (one_line(notice.message, 1000) for notice in report.warnings if notice.code == "sizes-assumed")
     model = report.model
     parts = [f"{one_line(model.model_class, 44)} ({one_line(model.model_type, 24)})", one_line(model.dtype, 20)]
     if model.revision:

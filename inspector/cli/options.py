@@ -1,25 +1,18 @@
-"""What the commands take: the options of a training step, their completion, and the job that they ask for.
+"""What the commands take: the options of a training step, their completion, and lists of them for each command.
 
 Standard library and click only: `inspect --help` loads nothing else.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from inspector.checks import Choice
-from inspector.cli.contradictions import refuse_contradictions
-from inspector.cli.output import check_output
-from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.compat.verified import VERIFIED
-from inspector.errors import UsageError, quoted
 from inspector.records.fit import Quantity
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
@@ -27,20 +20,15 @@ from inspector.records.recipe import (
     Attention,
     Loop,
     Precision,
-    Recipe,
     SdpaBackend,
     check_optimizer_name,
-    parse_optim_args,
 )
-from inspector.records.request import Quantization, Request, WeightDtype
+from inspector.records.request import Quantization, WeightDtype
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
     "FORMATS",
     "PARAMETERS",
-    "Job",
-    "build_job",
-    "choose_format",
     "complete_file",
     "complete_model",
     "list_parameters_without",
@@ -49,18 +37,6 @@ __all__ = [
 # A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
 _COUNT = click.IntRange(1, 2**24)
 FORMATS = ("text", "json", "markdown")
-_FORMAT_OF_ENDING = {".json": "json", ".md": "markdown", ".markdown": "markdown", ".csv": "csv"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the arguments ask for. `output` is the file to write, None standard output."""
-
-    request: Request
-    format: str
-    output: Path | None
-    progress: bool
-    color: bool
 
 
 def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -350,84 +326,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,
 )
-_OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
-
-
-def build_job(
-    *,
-    model: str,
-    lora: str | None,
-    targets: str | None,
-    modules_to_save: str | None,
-    peft: str | None,
-    gpus_: tuple[str, ...],
-    fsdp: bool,
-    deepspeed: str | None,
-    as_json: bool,
-    format_: str | None,
-    output: str | None,
-    has_csv: bool = False,
-    quiet: bool,
-    no_color: bool,
-    **values: Any,
-) -> Job:
-    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other."""
-    if fsdp and deepspeed is not None:
-        raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
-    parse_optim_args(values["optimizer"], values["optim_args"])
-    recipe = Recipe(**{name: value for name, value in values.items() if name in _OF_A_RECIPE})
-    refuse_contradictions(recipe)
-    others = {name: value for name, value in values.items() if name not in _OF_A_RECIPE}
-    return Job(
-        request=Request(
-            model=model,
-            peft=_read_adapter(lora, targets, modules_to_save, peft),
-            recipe=recipe,
-            gpus=gpus_,
-            sharding="fsdp" if fsdp else deepspeed,
-            **others,
-        ),
-        format=choose_format(as_json, format_, output, has_csv=has_csv),
-        output=check_output(output),
-        progress=not quiet,
-        color=not no_color,
-    )
 
 
 def list_parameters_without(*names: str) -> list[click.Parameter]:
     """Return the parameters of a report but for some, for a command that decides these itself."""
     return [parameter for parameter in PARAMETERS if parameter.name not in names]
-
-
-def choose_format(as_json: bool, format_: str | None, output: str | None = None, *, has_csv: bool = False) -> str:
-    """Return the format that the options ask for, else the one that the name of the output file ends in.
-
-    Raises UsageError where options contradict each other, and for a file of a format that the command does not write.
-    """
-    if as_json and format_ not in (None, "json"):
-        raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
-    if as_json or format_ is not None or output is None:
-        return "json" if as_json else format_ or "text"
-    ending = Path(output).suffix.lower()
-    if ending == ".csv" and not has_csv:
-        raise UsageError(
-            f"--output {quoted(output)}: this is not written as CSV; give --format text, or a .json or .md."
-        )
-    return _FORMAT_OF_ENDING.get(ending, "text")
-
-
-def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
-    """Return the adapter that the options ask for, or raise UsageError where they contradict each other."""
-    if lora is not None and peft is not None:
-        raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
-    if peft is not None:
-        if targets is not None or modules_to_save is not None:
-            raise UsageError(
-                "--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config."
-            )
-        return read_peft(peft)
-    if lora is None:
-        if targets is not None or modules_to_save is not None:
-            raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
-        return None
-    return parse_lora(lora, targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))

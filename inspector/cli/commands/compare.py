@@ -12,8 +12,9 @@ from inspector.cli.compared_requests import Recipes, read_recipes
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
+from inspector.cli.jobs import Job
 from inspector.cli.option_names import name_options
-from inspector.cli.options import FORMATS, Job, complete_model, list_parameters_without
+from inspector.cli.options import FORMATS, complete_model, list_parameters_without
 from inspector.cli.output import open_output
 
 __all__ = ["compare"]

@@ -10,7 +10,8 @@ import click
 from inspector.cli.console import render_document
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
-from inspector.cli.options import FORMATS, choose_format, complete_file
+from inspector.cli.jobs import choose_format
+from inspector.cli.options import FORMATS, complete_file
 from inspector.cli.output import check_output, open_output
 
 __all__ = ["gpus"]

@@ -15,8 +15,9 @@ from inspector.checks import find_nearest_names
 from inspector.cli.console import print_error, render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
+from inspector.cli.jobs import Job, build_job
 from inspector.cli.option_names import name_options_in_notices
-from inspector.cli.options import PARAMETERS, Job, build_job
+from inspector.cli.options import PARAMETERS
 from inspector.cli.output import open_output
 from inspector.errors import UsageError, quoted
 from inspector.records.fit import Fit

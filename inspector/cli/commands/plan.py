@@ -13,8 +13,9 @@ import click
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
+from inspector.cli.jobs import Job, build_job
 from inspector.cli.option_names import name_options
-from inspector.cli.options import FORMATS, Job, build_job, list_parameters_without
+from inspector.cli.options import FORMATS, list_parameters_without
 from inspector.cli.output import open_output
 from inspector.records.fit import VARIED_BY_A_PLAN
 from inspector.records.recipe import Recipe

@@ -1,0 +1,106 @@
+"""The values of the options -> the job that they ask for, or one line where they contradict each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspector.cli.contradictions import refuse_contradictions
+from inspector.cli.output import check_output
+from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
+from inspector.errors import UsageError, quoted
+from inspector.records.recipe import Recipe, parse_optim_args
+from inspector.records.request import Request
+
+__all__ = ["Job", "build_job", "choose_format"]
+
+_FORMAT_OF_ENDING = {".json": "json", ".md": "markdown", ".markdown": "markdown", ".csv": "csv"}
+_OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the arguments ask for. `output` is the file to write, None standard output."""
+
+    request: Request
+    format: str
+    output: Path | None
+    progress: bool
+    color: bool
+
+
+def build_job(
+    *,
+    model: str,
+    lora: str | None,
+    targets: str | None,
+    modules_to_save: str | None,
+    peft: str | None,
+    gpus_: tuple[str, ...],
+    fsdp: bool,
+    deepspeed: str | None,
+    as_json: bool,
+    format_: str | None,
+    output: str | None,
+    has_csv: bool = False,
+    quiet: bool,
+    no_color: bool,
+    **values: Any,
+) -> Job:
+    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other."""
+    if fsdp and deepspeed is not None:
+        raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
+    parse_optim_args(values["optimizer"], values["optim_args"])
+    recipe = Recipe(**{name: value for name, value in values.items() if name in _OF_A_RECIPE})
+    refuse_contradictions(recipe)
+    others = {name: value for name, value in values.items() if name not in _OF_A_RECIPE}
+    return Job(
+        request=Request(
+            model=model,
+            peft=_read_adapter(lora, targets, modules_to_save, peft),
+            recipe=recipe,
+            gpus=gpus_,
+            sharding="fsdp" if fsdp else deepspeed,
+            **others,
+        ),
+        format=choose_format(as_json, format_, output, has_csv=has_csv),
+        output=check_output(output),
+        progress=not quiet,
+        color=not no_color,
+    )
+
+
+def choose_format(as_json: bool, format_: str | None, output: str | None = None, *, has_csv: bool = False) -> str:
+    """Return the format that the options ask for, else the one that the name of the output file ends in.
+
+    Raises UsageError where options contradict each other, and for a file of a format that the command does not write.
+    """
+    if as_json and format_ not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
+    if as_json or format_ is not None or output is None:
+        return "json" if as_json else format_ or "text"
+    ending = Path(output).suffix.lower()
+    if ending == ".csv" and not has_csv:
+        raise UsageError(
+            f"--output {quoted(output)}: this is not written as CSV; give --format text, or a .json or .md."
+        )
+    return _FORMAT_OF_ENDING.get(ending, "text")
+
+
+def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
+    """Return the adapter that the options ask for, or raise UsageError where they contradict each other."""
+    if lora is not None and peft is not None:
+        raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
+    if peft is not None:
+        if targets is not None or modules_to_save is not None:
+            raise UsageError(
+                "--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config."
+            )
+        return read_peft(peft)
+    if lora is None:
+        if targets is not None or modules_to_save is not None:
+            raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
+        return None
+    return parse_lora(lora, targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))

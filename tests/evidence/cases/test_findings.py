@@ -46,8 +46,6 @@ def test_1_qlora_of_7b_fits_a_card_of_24_gb_because_the_preparation_switches_che
     assert (code, read_verdict(report)["outcome"]) == (0, "yes")
     assert report["training"]["recipe"]["gradient_checkpointing"] is True
     assert {"gradient_checkpointing", "optimizer"} <= set(report["training"]["defaults"])
-    text = run(*shared)
-    assert "checkpointing on" in join(text)
     code, without = ask(*shared, "--no-gradient-checkpointing")
     assert (code, without["training"]["recipe"]["gradient_checkpointing"]) == (1, False)
 
@@ -84,7 +82,6 @@ def test_4_a_packed_checkpoint_is_judged_by_an_upper_bound_and_the_first_screen_
     code, report = ask(*packed, *LORA, "--gpu", "4090", "--no-advice")
     assert (code, read_verdict(report)["outcome"]) == (4, "not known")
     assert "upper bound" in read_verdict(report)["reason"]
-    assert "upper bound, dequantized" in join(run(*packed, *LORA, "--gpu", "4090", "--no-advice"))
     # What fits dequantized fits packed.
     assert ask(*packed, *LORA, "--gpu", "h200", "--no-advice")[0] == 0
     plan = run("plan", *packed, "--gpu", "h200", "--fit", "none", "--json").report
@@ -103,7 +100,6 @@ def test_5_several_cards_are_understood_and_one_alone_is_judged(cards: tuple[str
     assert (verdict["cards"]["count"], verdict["cards"]["least_count"]) == (2, 3)
     assert verdict["cards"]["state_bytes"] == report["static"]["full"]["total_bytes"]
     assert "several-gpus" in [warning["code"] for warning in report["warnings"]]
-    assert "one card alone" in join(run(*M7, *cards, "--no-advice"))
 
 
 @pytest.mark.parametrize(("option", "value"), [("--tp", "2"), ("--world-size", "2"), ("--num-gpus", "2")])
@@ -123,7 +119,6 @@ def test_6_a_close_call_is_tight_and_a_search_stops_at_the_margin() -> None:
     assert 0 <= verdict["headroom_bytes"] < verdict["uncertain_bytes"]
     assert sum(item["bytes"] for item in verdict["uncertainty"]) == verdict["uncertain_bytes"]
     assert report["training"]["total_bytes"] <= verdict["memory_bytes"]
-    assert "not known" in join(run(*shared, "--batch-size", "4"))
     # Who asks for more to stay free gets a no.
     assert ask(*shared, "--batch-size", "4", "--margin", "1GiB")[0] == 1
     assert ask(*shared, "--batch-size", "4", "--margin", "0")[0] == 0
@@ -134,15 +129,25 @@ def test_6_a_close_call_is_tight_and_a_search_stops_at_the_margin() -> None:
     assert all(item["total_bytes"] <= verdict["memory_bytes"] for item in fitting)
 
 
-def test_7_the_answer_is_one_screen() -> None:
-    for arguments in ((*M7, *LORA, "--gpu", "4090"), ("Qwen/QwQ-32B", "--offline", *LORA)):
-        ran = run(*arguments)
-        lines = ran.out.splitlines()
-        assert len(lines) <= 28
-        assert max(map(len, lines)) <= 80
-        assert "RTX 4090" in ran.out
-    assert "--gradient-checkpointing" in run(*M7, *LORA, "--gpu", "4090").out
-    assert len(run(*M7, *LORA, "--details").out.splitlines()) > 100
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((*M7, *LORA, "--gpu", "4090"), "fits with --gradient-checkpointing"),
+        ((*M7, "--gpu", "2x4090", "--no-advice"), "judged on one card alone"),
+        (
+            ("Qwen/Qwen2.5-7B-Instruct-AWQ", "--offline", *LORA, "--gpu", "4090", "--no-advice"),
+            "upper bound, dequantized",
+        ),
+        ((*M7, *LORA, "--gpu", "4090", "--gradient-checkpointing", "--batch-size", "4", "--no-advice"), "not known"),
+    ],
+)
+def test_7_the_answer_is_one_screen(arguments: tuple[str, ...], says: str) -> None:
+    ran = run(*arguments)
+    lines = ran.out.splitlines()
+    assert len(lines) <= 28
+    assert max(map(len, lines)) <= 80
+    assert "RTX 4090" in ran.out
+    assert says in join(ran)
 
 
 def test_8_a_plan_recommends_what_the_advice_does_least_harmful_first_and_with_a_margin() -> None:
@@ -157,15 +162,13 @@ def test_8_a_plan_recommends_what_the_advice_does_least_harmful_first_and_with_a
     }
     advice = read_verdict(ask(*M7, *LORA, "--gpu", "4090")[1])["advice"]
     assert advice[0]["change"] == "--gradient-checkpointing"
-    text = join(run("plan", *M7, "--gpu", "4090", "--fit", "none"))
-    assert all(options in text for options in first.values())
 
 
 def test_9_sequences_are_no_rows() -> None:
-    for arguments in (("--help",), ("plan", "--help"), ("plan", *M7, "--gpu", "4090", "--fit", "none")):
+    small = ("plan", "Qwen/Qwen2.5-0.5B", "--offline", "--gpu", "4090", "--seq-len", "64", "--fit", "none")
+    for arguments in (("--help",), ("plan", "--help"), small):
         words = join(run(*arguments)).lower().split()
         assert not {"rows", "row"} & set(words)
-    assert "max seq len" in join(run("plan", "Qwen/Qwen2.5-0.5B", "--offline", "--gpu", "4090", "--fit", "seq-len"))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def find_declared(config: Mapping[str, Any]) -> Any:
     What MLX wrote has `quant_method` "mlx".
     """
     parts = (config, *(part for name in _TEXT_PARTS if isinstance(part := config.get(name), Mapping)))
-    declared = next((found for part in parts if (found := part.get("quantization_config"))), None)
+    given = [part["quantization_config"] for part in parts if part.get("quantization_config") is not None]
+    declared = next(filter(None, given), given[0] if given else None)  # one without a field is a declaration, too
     packed = config.get("quantization")
     is_named = isinstance(declared, Mapping) and "quant_method" in declared
     if isinstance(packed, Mapping) and {"bits", "group_size"} <= packed.keys() and not is_named:

@@ -4,8 +4,9 @@ Any of a thousand fields of 400 classes may become a loop, a list or a tensor, u
 it is called. Instead the work stops where no real model's work goes on:
 
 - modules and parameters are counted as they are registered (`bound_modules`);
-- memory is bounded by the address space of the process, where the system has that limit: a list of 10^9 entries fails
-  in one step of C, between two of Python (`bound_work`);
+- memory is bounded by what the process may map to write to, where the system has that limit: a list of 10^9 entries
+  fails in one step of C, between two of Python (`bound_work`). Addresses alone are not, of which a CUDA driver reserves
+  far more than it ever uses;
 - processor time is bounded by a timer, in the main thread: a loop of 10^12 rounds may take no memory (`bound_work`).
 
 Not covered: loops in a thread that is not the main one, where Python delivers no signals; memory on systems other than
@@ -49,6 +50,8 @@ _MOST_PARAMETERS = 10**14
 # The stack of a thread and what surrounds it: torch starts as many threads as there are processors.
 _THREAD_BYTES = 2**24
 _STATISTICS = Path("/proc/self/statm")
+# The place of the data in it: private memory that can be written, stacks included (proc(5)).
+_DATA = 5
 # How much later the timer says it again, where code has caught what it said first.
 _AGAIN_SECONDS = 1
 
@@ -90,7 +93,7 @@ def bound_modules() -> Iterator[None]:
 def bound_work(what: str, *, cpu_seconds: float, memory_bytes: int) -> Iterator[None]:
     """Stop the block, which does `what`, when it takes more processor time or more memory; UnsupportedModelError then.
 
-    `memory_bytes` come on top of what the process has mapped, and of what its threads may still map.
+    `memory_bytes` come on top of what the process has mapped to write to, and of what its threads may still map.
     """
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -126,10 +129,10 @@ def _limit_memory(memory_bytes: int) -> None:
     """Let the process map so much more memory until the innermost `restore_changes` block ends."""
     if resource is None or not _STATISTICS.exists():
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    mapped = int(_STATISTICS.read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    mapped = int(_STATISTICS.read_text().split()[_DATA]) * resource.getpagesize()
     limit = mapped + memory_bytes + (os.cpu_count() or 1) * _THREAD_BYTES
     if soft != resource.RLIM_INFINITY and soft <= limit:  # bounded closer already; a hard limit is never below it
         return
-    call_at_end(resource.setrlimit, resource.RLIMIT_AS, (soft, hard))
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    call_at_end(resource.setrlimit, resource.RLIMIT_DATA, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

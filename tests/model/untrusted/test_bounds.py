@@ -62,11 +62,11 @@ def test_a_tensor_on_the_processor_is_bounded_too() -> None:
 
 
 def test_nothing_of_the_bounds_stays() -> None:
-    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)
+    before = resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGVTALRM)
     with bound_work("nothing", cpu_seconds=SECONDS, memory_bytes=BYTES):
-        assert resource.getrlimit(resource.RLIMIT_AS) != before[0]
+        assert resource.getrlimit(resource.RLIMIT_DATA) != before[0]
         assert signal.getitimer(signal.ITIMER_VIRTUAL) != (0.0, 0.0)
-    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)) == before
+    assert (resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGVTALRM)) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
@@ -85,12 +85,12 @@ def test_a_thread_has_no_timer_and_works_all_the_same() -> None:
 
 
 def test_a_bound_that_is_closer_already_is_kept() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     with bound_work("outer", cpu_seconds=SECONDS, memory_bytes=BYTES):
-        outer = resource.getrlimit(resource.RLIMIT_AS)
+        outer = resource.getrlimit(resource.RLIMIT_DATA)
         with bound_work("inner", cpu_seconds=100, memory_bytes=2**40):
-            assert resource.getrlimit(resource.RLIMIT_AS) == outer
-    assert resource.getrlimit(resource.RLIMIT_AS) == (soft, hard)
+            assert resource.getrlimit(resource.RLIMIT_DATA) == outer
+    assert resource.getrlimit(resource.RLIMIT_DATA) == (soft, hard)
 
 
 def test_more_parameters_than_any_model_has_are_refused() -> None:

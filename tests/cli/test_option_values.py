@@ -34,7 +34,7 @@ def test_mixed_precision_may_be_called_by_the_name_of_the_dtype(alias: str, mean
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--optimizer", "adam"], "--optimizer adam is not known; did you mean adamw_torch?"),
+        (["--optimizer", "adam"], "--optimizer adam is not known; did you mean adamw_torch_fused?"),
         (["--lora", "r=8", "--targets", "all"], "did you mean all-linear?"),
         (["--gpu", ""], "--gpu is empty; see `inspect gpus`"),
         (["--use-cache", "--gradient-checkpointing"], "--use-cache has no effect with --gradient-checkpointing"),

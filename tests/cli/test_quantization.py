@@ -108,7 +108,7 @@ def test_every_format_is_counted_sized_and_says_whether_it_trains(
     # quanto packs when it loads: its checkpoint holds floats. The others store what is loaded, and descriptions of it.
     in_float = declared["quant_method"] == "quanto"
     assert facts["stored_bytes"] == facts["dequantized_bytes"] if in_float else facts["loaded_bytes"]
-    text = run(str(tmp_path), "--count-only").out
+    text = run(str(tmp_path), "--count-only", "--details").out
     assert "loaded dequantized" in text
     assert "stored in the checkpoint" in text
 
@@ -197,7 +197,7 @@ def test_quantized_weights_alone_cannot_be_trained() -> None:
 
 
 def test_the_report_says_what_is_packed_and_what_it_takes() -> None:
-    result = run(SMALL, "--offline", "--quantization", "nf4", "--double-quant", "--lora", "r=8", "--depth", "0")
+    result = run(SMALL, "--offline", "--quantization", "nf4", "--double-quant", "--lora", "r=8", "--details")
     assert result.code == 0
     for words in ("Quantized weights", "scales packed too", "packed weights", "loaded as they are"):
         assert words in result.out

@@ -82,8 +82,8 @@ def inspect(
             the figures are those of the first. None: a few common ones, and the figures of an A100's kernels.
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit, "24GiB", or in bytes.
         gpu_count: how many of each named GPU one run has. One card alone is judged; `report.fit` says how many hold
-            the state of the run in shares.
-        sharding: what they keep in shares: "fsdp", "zero1", "zero2" or "zero3".
+            the state of the run when it is sharded.
+        sharding: what is sharded over them: "fsdp", "zero1", "zero2" or "zero3".
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is

@@ -17,7 +17,7 @@ from inspector.hardware.selection import select_gpus
 from inspector.records.fit import Fit, Plan
 from inspector.records.report import Report
 from inspector.records.request import Request
-from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
+from inspector.resolve import ALLOCATOR_VARIABLE, is_packed, resolve_run
 from inspector.runtime.patches import replace_item
 from inspector.runtime.preload import preload_libraries
 from inspector.runtime.process import reserve_process
@@ -49,6 +49,11 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
+        if max(selection.counts) > 1 or request.sharding is not None:
+            raise UsageError(
+                "a plan is for one card, since ranks are not traced yet: give one; `inspect MODEL` with several says "
+                "how many of them hold the state."
+            )
         resolved = resolve_run(request, selection.gpus[0], os.environ)
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
@@ -125,7 +130,8 @@ def _run(request: Request, progress: Progress) -> Report:
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
-        static = find_static(resolved, counted) if resolved.workload.trains else None
+        is_trained = resolved.workload.trains and not (is_packed(resolved) and counted.adapter is None)
+        static = find_static(resolved, counted) if is_trained else None
         outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint

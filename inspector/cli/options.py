@@ -279,13 +279,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default=1,
         metavar="N",
         help="How many of the named GPU one run has. Ranks are not traced yet: one card alone is judged, and how many "
-        "hold the state in shares is said.",
+        "hold its sharded state is said.",
     ),
-    click.Option(["--fsdp"], is_flag=True, help="The run keeps weights, gradients and optimizer state in shares."),
+    click.Option(["--fsdp"], is_flag=True, help="The run shards weights, gradients and optimizer state."),
     click.Option(
         ["--deepspeed"],
         type=click.Choice(("zero1", "zero2", "zero3")),
-        help="What DeepSpeed keeps in shares: optimizer state, gradients too, weights too.",
+        help="What DeepSpeed shards: optimizer state, gradients too, weights too.",
     ),
     click.Option(
         ["--margin"],

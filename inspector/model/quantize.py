@@ -208,15 +208,14 @@ def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan, *, is_prepare
     size = sum(parameter.numel() for parameter in left)
     if not size:
         return []
-    message = (
-        f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: transformers converts "
-        "linear layers, and these are fused parameters."
-    )
+    stays = "transformers converts linear layers, and these are fused parameters."
+    message = f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: {stays}"
     loaded = sum(parameter.numel() * parameter.element_size() for parameter in left)
     if is_prepared and loaded < size * torch.float32.itemsize:
-        message += (
-            f" PEFT's prepare_model_for_kbit_training then makes them float32: {format_bytes(loaded)} become "
-            f"{format_bytes(size * torch.float32.itemsize)}."
+        message = (
+            f"Experts grow under {plan.method}: {format_bytes(loaded)} become "
+            f"{format_bytes(size * torch.float32.itemsize)}, as PEFT's prepare_model_for_kbit_training makes "
+            f"{format_count(size)} parameters of them float32. They are not packed: {stays}"
         )
     return [Notice(code="experts-in-float", message=message)]
 

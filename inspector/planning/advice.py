@@ -17,7 +17,7 @@ from inspector.predict import Predictor
 from inspector.quantization.declared import find_declared
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import Recipe
-from inspector.records.request import LoraOptions, Request
+from inspector.records.request import LoraOptions, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
@@ -214,7 +214,27 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         )
         for chosen in found
     )
-    return sure if tight is None else (tight, *sure), least
+    free = () if tight is None else (tight,)
+    return (*free, *(sure or _unpack_base(run, predictor))), least
+
+
+def _unpack_base(run: ResolvedRun, predictor: Predictor) -> tuple[Advice, ...]:
+    """Return the base in float with checkpointing, where that fits and nothing else does.
+
+    Preparing packed weights makes whatever is not packed float32: experts, which transformers does not convert, are
+    then larger than before.
+    """
+    if run.request.quantization in (None, Quantization.NONE):
+        return ()
+    change = {"quantization": None, "double_quant": None, "gradient_checkpointing": True}
+    try:
+        prediction = predictor.predict(run.with_request(apply_change(run.request, change)))
+    except (NotTraceableError, InspectorError):
+        return ()
+    if prediction.judge().outcome is not Fit.YES:
+        return ()
+    text = f"--gradient-checkpointing without --quantization{' and --double-quant' if run.request.double_quant else ''}"
+    return (Advice(purpose=Purpose.FIT, change=text, total_bytes=prediction.total_bytes),)
 
 
 def _expand_tightly(run: ResolvedRun, predictor: Predictor) -> Advice | None:

@@ -66,7 +66,7 @@ class Advice:
 class Fit(str, enum.Enum):
     """Whether a run fits a GPU.
 
-    YES: it runs, and runs too where everything that is not known of the card turns out as bad as it can.
+    YES: it runs, and leaves at least what is not known of the card.
     TIGHT: it runs if the card is as the verdict takes it to be; what is left is less than what is not known.
     NO: it does not run. UNKNOWN: nothing says so, because the run could not be traced.
     """
@@ -91,7 +91,7 @@ class Cards:
     """Several cards of a kind for one run, of which one alone was judged: what they have to hold at least.
 
     `state_bytes` are weights, gradients, optimizer state and buffers of the whole run. `sharding` is what is kept of
-    them in shares, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
+    them sharded, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
     their shares, before any activation; None where no number does.
     """
 

@@ -74,7 +74,7 @@ class LoraBias(Choice):
 
 
 class Sharding(Choice):
-    """What of a run is kept in shares on several GPUs.
+    """What of a run is sharded over several GPUs.
 
     ZERO1: the optimizer's state. ZERO2: gradients, too. ZERO3 and FSDP: weights, too.
     """
@@ -134,7 +134,7 @@ class Request:
     weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an adapter in half precision
     becomes float32. `gpus` are names as people write them, `2x4090` for two, `gpu_memory` sizes as text with a unit or
     as integers of bytes; one alone is taken for a list. The first of them decides for which GPU the step is traced.
-    `gpu_count` is how many of each card one run has, `sharding` what it keeps on them in shares. `margin` is how
+    `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is how
     much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the
     quantity to turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or,
     where it fits, for what could be turned up.

@@ -80,6 +80,8 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
 
     Exit code 1: none of them fits.
     """  # noqa: D301  # as above
+    if options["peft"] is None and options["lora"] is None and (options["targets"] or options["modules_to_save"]):
+        options["lora"] = "r=16"  # what a plan takes where no adapter is named
     unused: dict[str, Any] = {name: getattr(Recipe(), name) for name in VARIED_BY_A_PLAN}
     unused |= {"autocast_adapter_dtype": True, "workload": "training", "fit": None, "advice": False}
     job = build_job(format_=format_, has_csv=True, depth=0, count_only=False, **unused, **options)

@@ -129,7 +129,9 @@ def unknown(*sizes: int) -> tuple[Uncertainty, ...]:
     ("usable", "outcome"),
     [
         (130, Fit.YES),  # 100 are reserved, 30 are not known
-        (129, Fit.YES),  # the cached 40 MiB are given back for the 60 where less is there
+        (129, Fit.TIGHT),
+        (100, Fit.TIGHT),
+        (99, Fit.YES),  # the cached 40 MiB are given back for the 60, which leaves 39
         (90, Fit.YES),
         (89, Fit.TIGHT),
         (60, Fit.TIGHT),

@@ -55,7 +55,7 @@ def find_head(config: PretrainedConfig, auto_classes: Iterable[str]) -> type[Pre
     return None
 
 
-# 250,000 modules, the most that are made, take some 30 s and 700 MB, about what may be taken; no model of the catalogue takes a tenth of that.
+# 250,000 modules, the most that are made, take some 30 s and as much memory; no model of the catalogue takes a tenth.
 _MOST_CPU_SECONDS = 120
 _MOST_BYTES = 5 * 2**27
 

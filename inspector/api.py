@@ -16,7 +16,7 @@ from typing import Any
 from inspector.checks import check_choice, describe_value, find_nearest_names
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.comparison import Comparison, SharedNotice
-from inspector.records.fit import VARIED_BY_A_PLAN, Plan, Quantity
+from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
@@ -176,9 +176,6 @@ def plan(
         offline=offline,
         depth=0,
     )
-    defaults = Recipe()
-    as_planned = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
-    request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **as_planned))
     quantities = _read_quantities(fit)
     result: Plan = run_isolated("inspector.pipeline:plan", request, quantities)
     return dataclasses.replace(result, warnings=(*(notice.message for notice in notices), *result.warnings))

@@ -5,13 +5,14 @@ Standard library and click only: `inspect --help` loads nothing else.
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from inspector.cli.output import check_output
@@ -25,12 +26,12 @@ from inspector.records.recipe import (
     Attention,
     Loop,
     Precision,
-    Recipe,
     SdpaBackend,
     check_optimizer_name,
     parse_optim_args,
 )
-from inspector.records.request import Quantization, Request, WeightDtype
+from inspector.records.request import LoraOptions, Quantization, Request, WeightDtype
+from inspector.training_files.names import has_suffix
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -108,6 +109,31 @@ _VERSION = click.version_option(
     message="%(prog)s %(version)s\nverified with "
     + ", ".join(f"{name} {releases}" for name, releases in VERIFIED.items()),
 )(click.Command("inspect")).params[-1]
+_OF_A_TRAINING_FILE: tuple[click.Parameter, ...] = (
+    click.Option(
+        ["--framework"],
+        metavar="NAME[==VERSION]",
+        help="Whose defaults hold for a training file, such as axolotl==0.21; default: what its keys say, in the "
+        "installed version, else the newest known.",
+    ),
+    click.Option(
+        ["--base-model"],
+        metavar="ID",
+        help="The model in the place of the one that a training file names, such as a path of another machine.",
+    ),
+    click.Option(
+        ["--launch"],
+        multiple=True,
+        metavar="FILE",
+        shell_complete=complete_file,
+        help="accelerate's YAML or DeepSpeed's JSON beside MODEL: how many cards, and what they share; repeatable.",
+    ),
+    click.Option(
+        ["--strict"],
+        is_flag=True,
+        help="Exit code 2 where a training file has what changes memory and is not modelled.",
+    ),
+)
 # The parameters of `inspect MODEL`, in the order of its help.
 PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["model"], shell_complete=complete_model),
@@ -308,6 +334,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
         "for what could be turned up (up to 6).",
     ),
+    *_OF_A_TRAINING_FILE,
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
     click.Option(
         ["--depth"],
@@ -323,7 +350,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,
 )
-_OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
+# Parameters that set a field of another name.
+_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(("lora", "targets", "modules_to_save", "peft"), "peft"),
+    "gpus_": "gpus",
+    "fsdp": "sharding",
+    "deepspeed": "sharding",
+}
 
 
 def build_job(
@@ -341,28 +374,47 @@ def build_job(
     output: str | None,
     quiet: bool,
     no_color: bool,
+    framework: str | None = None,
+    base_model: str | None = None,
+    launch: tuple[str, ...] = (),
+    strict: bool = False,
+    typed: Collection[str] | None = None,
     **values: Any,
 ) -> Job:
-    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other."""
+    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other.
+
+    MODEL may be a training file: then what is not `typed`, by default on the command line at hand, is what it says.
+    """
+    from inspector.training_files.merge import build_request
+
     if fsdp and deepspeed is not None:
         raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
     parse_optim_args(values["optimizer"], values["optim_args"])
-    recipe = Recipe(**{name: value for name, value in values.items() if name in _OF_A_RECIPE})
-    others = {name: value for name, value in values.items() if name not in _OF_A_RECIPE}
+    is_file = has_suffix(model)
+    arguments = {
+        **values,
+        "model": model,
+        "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=is_file),
+        "gpus": gpus_,
+        "sharding": "fsdp" if fsdp else deepspeed,
+    }
+    given = frozenset(_FIELDS.get(name, name) for name in (_list_typed() if typed is None else typed))
+    request = build_request(arguments, given, framework=framework, launch=launch, base_model=base_model, strict=strict)
     return Job(
-        request=Request(
-            model=model,
-            peft=_read_adapter(lora, targets, modules_to_save, peft),
-            recipe=recipe,
-            gpus=gpus_,
-            sharding="fsdp" if fsdp else deepspeed,
-            **others,
-        ),
+        request=request,
         format=choose_format(as_json, format_),
         output=check_output(output),
         progress=not quiet,
         color=not no_color,
     )
+
+
+def _list_typed() -> list[str]:
+    """Return the parameters that the command at hand was given."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return []
+    return [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
 
 
 def list_parameters_without(*names: str) -> list[click.Parameter]:
@@ -377,8 +429,13 @@ def choose_format(as_json: bool, format_: str | None) -> str:
     return "json" if as_json else format_ or "text"
 
 
-def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
-    """Return the adapter that the options ask for, or raise UsageError where they contradict each other."""
+def _read_adapter(
+    lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None, *, is_file: bool
+) -> Any:
+    """Return the adapter that the options ask for, or raise UsageError where they contradict each other.
+
+    Beside a training file options may change the targets of the adapter that it has.
+    """
     if lora is not None and peft is not None:
         raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
     if peft is not None:
@@ -388,6 +445,8 @@ def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | 
             )
         return read_peft(peft)
     if lora is None:
+        if is_file and (targets is not None or modules_to_save is not None):
+            return LoraOptions(targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))
         if targets is not None or modules_to_save is not None:
             raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
         return None

@@ -20,6 +20,7 @@ from inspector.records.request import LoraOptions, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
+from inspector.training_files.changes import spell_change
 from inspector.workloads.base import NotTraceableError
 
 __all__ = [
@@ -204,12 +205,15 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         return prediction.judge().outcome is Fit.YES, prediction.total_bytes
 
     found = find_fitting_changes(len(changes), total_bytes, try_changes)
-    advice = tuple(
-        Advice(
-            purpose=Purpose.FIT,
-            change=format_options(merge(chosen)),
-            total_bytes=predictor.predict(run.with_request(apply_change(run.request, merge(chosen)))).total_bytes,
-        )
-        for chosen in found
+    return tuple(_advise(run, merge(chosen), predictor) for chosen in found), least
+
+
+def _advise(run: ResolvedRun, change: Change, predictor: Predictor) -> Advice:
+    """Return a change that makes a run fit, as options and as fields of the run's training file."""
+    request = apply_change(run.request, change)
+    return Advice(
+        purpose=Purpose.FIT,
+        change=format_options(change),
+        in_file=spell_change(run.request, request),
+        total_bytes=predictor.predict(run.with_request(request)).total_bytes,
     )
-    return advice, least

@@ -9,15 +9,17 @@ import re
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.fit import Fit, Search, Verdict
+from inspector.records.fit import Advice, Fit, Search, Verdict
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.names import format_exact_bytes
+from inspector.render.sections.source import format_fields
 from inspector.units import format_bytes, format_count
 
 __all__ = [
     "build_fit_section",
     "build_search_section",
     "describe_cards",
+    "describe_change",
     "describe_outcome",
     "describe_remedies",
     "describe_search",
@@ -71,6 +73,11 @@ def describe_cards(verdict: Verdict) -> str | None:
     return f"judged on one card alone; {state}: {least}, before activations"
 
 
+def describe_change(advice: Advice) -> str:
+    """Return a change as options of the command, or as fields of the training file where it is from one."""
+    return advice.change if advice.in_file is None else format_fields(advice.in_file)
+
+
 def shorten_reason(reason: str) -> str:
     """Return the first clause of a reason."""
     return one_line(re.split("[;:] ", reason)[0], _BRIEF_REASON)
@@ -82,7 +89,7 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
     shown = advice[: max(most, 1)]
     more = f"; {len(advice) - len(shown)} more: --show fit" if len(advice) > len(shown) else ""
     if verdict.outcome is Fit.YES:
-        larger = ", ".join(f"{item.change} ({format_bytes(item.total_bytes)})" for item in shown)
+        larger = ", ".join(f"{describe_change(item)} ({format_bytes(item.total_bytes)})" for item in shown)
         if larger:
             yield f"still fits with {'one of ' if len(shown) > 1 else ''}{larger}"
         return
@@ -90,7 +97,7 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
         yield "nothing that was tried makes it fit"
     for item in shown:
         end = more if item is shown[-1] else ""
-        yield f"fits with {item.change}: {format_bytes(item.total_bytes)} total{end}"
+        yield f"fits with {describe_change(item)}: {format_bytes(item.total_bytes)} total{end}"
 
 
 def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:
@@ -161,7 +168,8 @@ def describe_search(search: Search, *, brief: bool = False) -> str:
         least = search.tried[0]
         size = format_bytes(least.total_bytes)
         return f"no {quantity} fits: {format_count(least.value)}, the smallest tried, takes {size}"
-    found = f"{quantity} {format_count(search.value)} fits"
+    in_file = "" if search.in_file is None else f" ({format_fields(search.in_file)})"
+    found = f"{quantity} {format_count(search.value)} fits{in_file}"
     if search.fails is None:
         return f"{found}, and no larger one can run"
     between = "" if brief or search.fails == search.value + 1 else "; what lies between was not tried"
@@ -218,7 +226,10 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Block]:
                 column(f"{still}fits the {verdict.gpu} with", Kind.WORDS),
             )
             rows = tuple(
-                row((format_count(advice.total_bytes), format_bytes(advice.total_bytes), advice.change), tone=Tone.KEY)
+                row(
+                    (format_count(advice.total_bytes), format_bytes(advice.total_bytes), describe_change(advice)),
+                    tone=Tone.KEY,
+                )
                 for advice in verdict.advice
             )
             blocks.append(Table(columns=columns, rows=rows))

@@ -43,6 +43,7 @@ _FIRST = (
 )
 _LAST = (
     "nothing-fits",
+    "fields-not-modelled",
     "dtype-assumed",
     "renamed",
     "torch-fallback",

@@ -6,15 +6,16 @@ Standard library and click only: `inspect --help` loads nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from inspector.cli.completion import complete_file, complete_gpu, complete_model
+from inspector.cli.file_options import OF_A_TRAINING_FILE, find_given
 from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.compat.verified import VERIFIED
@@ -61,31 +62,6 @@ class Job:
     color: bool
 
 
-def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer subcommands and the ids of the bundled catalogue, and files for what looks like a path or starts no id."""
-    from inspector.source.catalogue import list_ids
-
-    if not incomplete.startswith((".", "/", "~")):
-        known = (*getattr(context.command, "subcommands", ()), *list_ids())
-        names = [CompletionItem(name) for name in known if name.lower().startswith(incomplete.lower())]
-        if names:
-            return names
-    return complete_file(context, parameter, incomplete)
-
-
-def _complete_gpu(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the names of the catalogue as one word each."""
-    from inspector.hardware.catalogue import catalogue
-
-    names = [gpu.name.lower().replace(" ", "-") for gpu in catalogue()]
-    return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
-
-
-def complete_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Let the shell offer names of files."""
-    return [CompletionItem(incomplete, type="file")]
-
-
 def _check_finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
     """Refuse NaN and infinity, which a range lets through."""
     if not math.isfinite(value):
@@ -109,31 +85,6 @@ _VERSION = click.version_option(
     message="%(prog)s %(version)s\nverified with "
     + ", ".join(f"{name} {releases}" for name, releases in VERIFIED.items()),
 )(click.Command("inspect")).params[-1]
-_OF_A_TRAINING_FILE: tuple[click.Parameter, ...] = (
-    click.Option(
-        ["--framework"],
-        metavar="NAME[==VERSION]",
-        help="Whose defaults hold for a training file, such as axolotl==0.21; default: what its keys say, in the "
-        "installed version, else the newest known.",
-    ),
-    click.Option(
-        ["--base-model"],
-        metavar="ID",
-        help="The model in the place of the one that a training file names, such as a path of another machine.",
-    ),
-    click.Option(
-        ["--launch"],
-        multiple=True,
-        metavar="FILE",
-        shell_complete=complete_file,
-        help="accelerate's YAML or DeepSpeed's JSON beside MODEL: how many cards, and what they share; repeatable.",
-    ),
-    click.Option(
-        ["--strict"],
-        is_flag=True,
-        help="Exit code 2 where a training file has what changes memory and is not modelled.",
-    ),
-)
 # The parameters of `inspect MODEL`, in the order of its help.
 PARAMETERS: tuple[click.Parameter, ...] = (
     click.Argument(["model"], shell_complete=complete_model),
@@ -292,7 +243,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--gpu", "gpus_"],
         multiple=True,
         metavar="NAME",
-        shell_complete=_complete_gpu,
+        shell_complete=complete_gpu,
         help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each kind is judged by "
         "its own kernels; 2x4090 is two cards. Default: common cards. `inspect gpus` lists all.",
     ),
@@ -334,7 +285,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
         "for what could be turned up (up to 6).",
     ),
-    *_OF_A_TRAINING_FILE,
+    *OF_A_TRAINING_FILE,
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
     click.Option(
         ["--depth"],
@@ -350,13 +301,6 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,
 )
-# Parameters that set a field of another name.
-_FIELDS: Mapping[str, str] = {
-    **dict.fromkeys(("lora", "targets", "modules_to_save", "peft"), "peft"),
-    "gpus_": "gpus",
-    "fsdp": "sharding",
-    "deepspeed": "sharding",
-}
 
 
 def build_job(
@@ -398,8 +342,9 @@ def build_job(
         "gpus": gpus_,
         "sharding": "fsdp" if fsdp else deepspeed,
     }
-    given = frozenset(_FIELDS.get(name, name) for name in (_list_typed() if typed is None else typed))
-    request = build_request(arguments, given, framework=framework, launch=launch, base_model=base_model, strict=strict)
+    request = build_request(
+        arguments, find_given(typed), framework=framework, launch=launch, base_model=base_model, strict=strict
+    )
     return Job(
         request=request,
         format=choose_format(as_json, format_),
@@ -407,14 +352,6 @@ def build_job(
         progress=not quiet,
         color=not no_color,
     )
-
-
-def _list_typed() -> list[str]:
-    """Return the parameters that the command at hand was given."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return []
-    return [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
 
 
 def list_parameters_without(*names: str) -> list[click.Parameter]:

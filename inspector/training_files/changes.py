@@ -17,7 +17,7 @@ import yaml
 from inspector.errors import UsageError, quoted
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
-from inspector.records.training_file import TrainingFile
+from inspector.records.training_file import Origin, TrainingFile
 from inspector.training_files.frameworks.shared import ALLOCATOR
 from inspector.training_files.reading import read_document
 from inspector.training_files.recognise import FRAMEWORKS
@@ -42,12 +42,14 @@ def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
             change[item.name] = value
     framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
     index = framework.index()
+    replaced = {item.name for item in record.fields if item.origin is Origin.OPTION}
     spelt = {}
     for name, value in framework.spell(change, record.spelling).items():
         plain = str(value) if type(value) not in (str, int, float, bool, dict, list, type(None)) else value
         default = index[name].find_default(record.version) if name in index else None
-        if plain != record.spelling.get(name, default):
-            spelt[record.spelled.get(name, name)] = plain
+        spelling = record.spelled.get(name, name)
+        if spelling in replaced or plain != record.spelling.get(name, default):
+            spelt[spelling] = plain
     return spelt or None
 
 
@@ -56,16 +58,16 @@ def check_copy(target: str, original: str) -> Path:
     path = Path(target).expanduser()
     if Path(original).suffix.lower() not in (".yaml", ".yml", ".json", ".toml"):
         raise UsageError(
-            f"`write_changes`: what to change in {quoted(original, 60)} is printed and not written, since it is code; "
+            f"--write-changes: what to change in {quoted(original, 60)} is printed and not written, since it is code; "
             "drop it."
         )
     try:
         if path.exists() and path.samefile(Path(original).expanduser()):
-            raise UsageError(f"`write_changes` {quoted(target, 60)} is the file itself; name another one.")
+            raise UsageError(f"--write-changes {quoted(target, 60)} is the file itself; name another one.")
         if path.is_dir() or not path.absolute().parent.is_dir():
-            raise UsageError(f"`write_changes` {quoted(target, 60)} is no file in a folder that there is; name one.")
+            raise UsageError(f"--write-changes {quoted(target, 60)} is no file in a folder that there is; name one.")
     except OSError as error:
-        raise UsageError(f"`write_changes` {quoted(target, 60)} cannot be written; name another file.") from error
+        raise UsageError(f"--write-changes {quoted(target, 60)} cannot be written; name another file.") from error
     return path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import UsageError, one_line, quoted
@@ -21,7 +21,7 @@ from inspector.training_files.secrets import hide_secrets
 if TYPE_CHECKING:
     from inspector.training_files.read import ReadFile
 
-__all__ = ["build_request", "describe_effect"]
+__all__ = ["build_request", "describe_effect", "find_given"]
 
 _OF_A_RECIPE = frozenset(item.name for item in dataclasses.fields(Recipe))
 # What several cards are about, and means nothing without one that was named.
@@ -84,6 +84,23 @@ def build_request(
         if file is None:
             raise
         raise UsageError(f"{one_line(model, 100)}: {error}") from error
+
+
+def find_given(arguments: Mapping[str, Any], names: Iterable[str] = ()) -> frozenset[str]:
+    """Return the arguments that are not at their default, and those of `names`: what goes before a file."""
+    defaults = {item.name: item.default for kind in (Recipe, Request) for item in dataclasses.fields(kind)}
+    given = {name for name, value in arguments.items() if name in defaults and _is_other(value, defaults[name])}
+    return frozenset(given | set(names)) - {"model", "advice", "depth"}
+
+
+def _is_other(value: Any, default: Any) -> bool:
+    """Tell whether a value is another one than the default, of which nothing and None are the same."""
+    if value is None or value == () or value is default:
+        return False
+    try:
+        return bool(value != default)
+    except Exception:  # an object that cannot be compared was given by somebody
+        return True
 
 
 def _make(arguments: Mapping[str, Any]) -> Request:

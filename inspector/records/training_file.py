@@ -32,6 +32,11 @@ class Effect(Choice):
     MORE = "more"
     UNKNOWN = "unknown"
 
+    @property
+    def direction(self) -> str:
+        """Return the effect in words."""
+        return {"less": "takes less", "more": "takes more"}.get(self.value, "either way")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileField:

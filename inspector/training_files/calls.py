@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from inspector.training_files.scripts import Calls
 
-__all__ = ["find_framework", "spread_calls"]
+__all__ = ["Spread", "find_framework", "spread_calls"]
 
 _AS_THEY_ARE = {name: name for name in ("dtype", "attn_implementation", "load_in_4bit", "load_in_8bit")}
 # What the arguments of a call are called in the table of TRL, where they differ.
@@ -43,28 +44,36 @@ def find_framework(calls: Calls) -> str | None:
     return "transformers" if "args" in calls.arguments or "trainer" in calls.arguments else None
 
 
-def spread_calls(calls: Calls, framework: str) -> tuple[dict[str, Any], dict[str, str], str | None]:
-    """Return the fields that the arguments are, how each is spelt in the script, and the stage."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The arguments of calls as fields, how each is spelt in the script, and the defaults of what was called.
+
+    `stage` is that of the trainer.
+    """
+
+    document: Mapping[str, Any]
+    spelled: Mapping[str, str]
+    defaults: Mapping[str, Any]
+    stage: str
+
+
+def spread_calls(calls: Calls, framework: str) -> Spread:
+    """Return what the arguments of calls mean for a framework."""
     document: dict[str, Any] = {}
     spelled: dict[str, str] = {}
+    defaults: dict[str, Any] = {}
     for kind in ("load", "quant", "peft", "args", "trainer"):
         for argument, value in calls.arguments.get(kind, {}).items():
             name = _name_field(kind, argument, framework)
-            if name is None or name in document:
-                continue
-            document[name] = value
-            spelled[name] = f"{argument} in {calls.called[kind]}"
-    if framework != "unsloth":
-        if "peft" in calls.arguments:
-            document["use_peft"] = True
-            spelled["use_peft"] = calls.called["peft"]
-            for name in ("lora_r", "lora_alpha", "lora_dropout"):
-                document.setdefault(name, _DEFAULTS_OF_PEFT[name])
-                spelled.setdefault(name, calls.called["peft"])
-        if "load" in calls.arguments:  # a loaded model has its own dtype, not that of TRL's command
-            document.setdefault("dtype", "auto")
-            spelled.setdefault("dtype", calls.called["load"])
-    return document, spelled, (_find_stage(calls) or "sft")
+            if name is not None and name not in document:
+                document[name] = value
+                spelled[name] = f"{argument} in {calls.called[kind]}"
+    if framework != "unsloth" and "peft" in calls.arguments:
+        document["use_peft"], spelled["use_peft"] = True, calls.called["peft"]
+        defaults |= _DEFAULTS_OF_PEFT
+    if framework != "unsloth" and "load" in calls.arguments:  # its own dtype, not that of TRL's command
+        defaults["dtype"] = "auto"
+    return Spread(document=document, spelled=spelled, defaults=defaults, stage=_find_stage(calls) or "sft")
 
 
 _DEFAULTS_OF_PEFT = {"lora_r": 8, "lora_alpha": 8, "lora_dropout": 0.0}

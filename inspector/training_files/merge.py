@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
-from inspector.records.training_file import Effect, FieldNotModelled, Origin, RequestSource, TrainingFile
+from inspector.records.training_file import FieldNotModelled, Origin, RequestSource, TrainingFile
 from inspector.training_files.names import has_suffix, is_missing_path
 from inspector.training_files.secrets import hide_secrets
 
@@ -186,5 +186,4 @@ def _refuse_what_is_not_modelled(records: Sequence[TrainingFile]) -> None:
 
 def describe_effect(item: FieldNotModelled) -> str:
     """Return a field that is not modelled with the direction in which it changes memory."""
-    words = {Effect.LESS: "takes less", Effect.MORE: "takes more", Effect.UNKNOWN: "either way"}
-    return f"{one_line(item.name, 60)} ({words[item.effect]})"
+    return f"{one_line(item.name, 60)} ({item.effect.direction})"

@@ -12,7 +12,7 @@ from typing import Any
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.records.training_file import FieldNotModelled, FileField, Origin, TrainingFile, UnreadField
-from inspector.training_files.calls import find_framework, spread_calls
+from inspector.training_files.calls import Spread, find_framework, spread_calls
 from inspector.training_files.fields import Framework, Settings, Values, check_kind
 from inspector.training_files.frameworks.torchtune import explain_torchtune
 from inspector.training_files.names import has_suffix
@@ -112,12 +112,13 @@ def _read_calls(calls: Calls, model: str, asked: tuple[str, str | None] | None) 
             "running it; give the options instead, or name a YAML file."
         )
     settings = Settings()
-    document, spelled, settings.stage = spread_calls(calls, name)
+    spread = spread_calls(calls, name)
+    settings.stage = spread.stage
     for kind, argument in calls.unread:
         called = calls.called.get(kind, kind)
         assumed = "arguments of a dictionary were not read" if argument == "**" else "the default was taken"
         settings.unread.append(UnreadField(name=f"{argument} in {called}", assumed=assumed))
-    return _settle(FRAMEWORKS[name], document, model, asked[1] if asked else None, settings, spelled)
+    return _settle(FRAMEWORKS[name], spread.document, model, asked[1] if asked else None, settings, spread)
 
 
 def _settle(
@@ -126,7 +127,7 @@ def _settle(
     path: str,
     version: str | None,
     settings: Settings,
-    spelled: Mapping[str, str] | None = None,
+    spread: Spread | None = None,
 ) -> ReadFile:
     """Return what a document of a framework means, and the record of it."""
     found, installed = _find_version(framework)
@@ -141,8 +142,8 @@ def _settle(
         if item.name in values.given and values.given[item.name] is not None:
             continue
         values.given[item.name] = value
-        values.spelled[item.name] = (spelled or {}).get(name, name)
-    if spelled is None:
+        values.spelled[item.name] = name if spread is None else spread.spelled[name]
+    if spread is None:
         _refuse_slips(framework, values, unknown)
     for item in framework.fields:
         if item.name in values.given:
@@ -152,6 +153,7 @@ def _settle(
         default = item.find_default(values.version)
         if default is not None:
             values.defaults[item.name] = default
+    values.defaults |= {} if spread is None else spread.defaults
     for item in framework.fields:
         value = values[item.name]
         if item.becomes is not None and "." not in item.becomes and value is not None:

@@ -13,7 +13,6 @@ from inspector.render.document import Block, Kind, Section, Table, Tone, column,
 
 __all__ = ["build_source_sections", "describe_source", "format_fields"]
 
-_EFFECTS = {Effect.LESS: "takes less", Effect.MORE: "takes more", Effect.UNKNOWN: "either way"}
 _VERSIONS = {
     "option": "the version that was asked for",
     "installed": "the version that is installed",
@@ -64,10 +63,10 @@ def _describe_missed(record: TrainingFile) -> str:
     """Return the fields that are not modelled by the direction in which they change memory."""
     shown = record.not_modelled[:_MOST_MISSED]
     parts = []
-    for effect, words in _EFFECTS.items():
+    for effect in Effect:
         names = [one_line(item.name, 40) for item in shown if item.effect is effect]
         if names:
-            parts.append(f"{', '.join(names)} ({words})")
+            parts.append(f"{', '.join(names)} ({effect.direction})")
     rest = len(record.not_modelled) - len(shown)
     return "; ".join(parts) + (f"; {rest} more" if rest else "")
 
@@ -84,7 +83,7 @@ def _build_section(record: TrainingFile) -> Section:
     if record.not_modelled:
         missing = (column("not modelled", Kind.NAME), column("effect", Kind.LABEL), column("why", Kind.WORDS))
         missed = tuple(
-            row((one_line(item.name, 60), _EFFECTS[item.effect], one_line(item.why, 120)), tone=Tone.WARN)
+            row((one_line(item.name, 60), item.effect.direction, one_line(item.why, 120)), tone=Tone.WARN)
             for item in record.not_modelled
         )
         blocks.append(Table(columns=missing, rows=missed))

@@ -98,7 +98,7 @@ def _set_in_yaml(text: str, name: str, value: Any) -> str:
             end = item.end_mark.index
             before = text[: key.end_mark.index]
             tail = text[end:]
-            if isinstance(item, yaml.CollectionNode) and not item.flow_style:  # a block ends at the next key
+            if text[:end].endswith("\n"):  # a block ends where the next key begins
                 tail = "\n" + tail
             return f"{before}: {written}{tail}"
     is_flow = isinstance(node, yaml.MappingNode) and node.flow_style

@@ -117,7 +117,8 @@ def _merge(
     said = set() if file is None else {_root(item.becomes) for item in file.record.fields if item.origin is Origin.FILE}
     for item in launched:
         settings |= {name: value for name, value in item.settings.items() if name not in said or name in _OF_CARDS}
-    gpus = [name for name in arguments.get("gpus") or () if isinstance(name, str)]
+    named = arguments.get("gpus") or ()
+    gpus = [named] if isinstance(named, str) else [name for name in named if isinstance(name, str)]
     if not gpus and not arguments.get("gpu_memory"):
         settings = {name: value for name, value in settings.items() if name not in _OF_CARDS}
     if any(_COUNTED_GPU.match(name) for name in gpus):

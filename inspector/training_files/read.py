@@ -33,6 +33,8 @@ __all__ = ["ReadFile", "read_launch_file", "read_training_file"]
 # An unknown field this like one that decides memory is a slip of the pen.
 _ALIKE = 0.85
 _LONGEST_VALUE = 300
+# What settles other fields and is none of a request; and code of a repository, which the user alone allows to run.
+_NOT_OF_A_FILE = ("stage", "plugins", "trust_remote_code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ def _settle(
         if item.becomes is not None and "." not in item.becomes and value is not None:
             settings.fields[item.becomes] = value
     framework.settle(values, settings)
-    for name in ("stage", "plugins"):
+    for name in _NOT_OF_A_FILE:
         settings.fields.pop(name, None)
     record = TrainingFile(
         path=path,

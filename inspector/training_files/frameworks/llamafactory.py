@@ -48,7 +48,6 @@ __all__ = ["LLAMAFACTORY"]
 _FIELDS: tuple[Field, ...] = (
     reads("model_name_or_path", TEXT, "model"),
     reads("model_revision", TEXT, "revision"),
-    reads("trust_remote_code", FLAG, "trust_remote_code"),
     reads("stage", TEXT, "stage", default="sft"),
     reads("finetuning_type", TEXT, "peft", default="lora"),
     reads("lora_rank", COUNT, "peft.r", default=8),

@@ -46,7 +46,6 @@ _FIELDS: tuple[Field, ...] = (
     reads("load.full_finetuning", FLAG, "peft", default=False),
     reads("load.attn_implementation", TEXT, "attention"),
     reads("load.use_gradient_checkpointing", ANY, "gradient_checkpointing"),
-    reads("load.trust_remote_code", FLAG, "trust_remote_code"),
     reads("peft.r", COUNT, "peft.r", default=16),
     reads("peft.lora_alpha", NUMBER, "peft.alpha", default=16),
     reads("peft.lora_dropout", NUMBER, "peft.dropout", default=0),

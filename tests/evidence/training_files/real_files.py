@@ -1,8 +1,8 @@
 """The memory-relevant fields of 56 files in the frameworks' own repositories, written as files again and read.
 
-train_configs.json names the repository, path and commit of each, its fields as they stand there, and for most of them
-the request that they mean (`expected`) and what cannot be said (`not_modelled_today`). Of notebooks it has the arguments
-of the calls: these are written as calls again.
+train_configs.json names the repository, path and commit of each, its fields as they stand there, for most of them
+the request that they mean (`expected`), and what cannot be said (`not_modelled_today`). Of notebooks it has arguments
+of calls, which are written as calls again.
 """
 
 from __future__ import annotations

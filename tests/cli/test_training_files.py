@@ -123,8 +123,8 @@ def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
     assert "batch size 2" in plan["recipe"]
     assert len({(row["method"], row["options"]) for row in plan["rows"]}) == len(plan["rows"])
     compared = run("compare", path, "--with", "--batch-size 1", "--offline", "--json")
-    changes = {change["path"]: change["values"] for change in json.loads(compared.out)["changes"]}
-    assert changes["training.recipe.batch_size"] == [2, 1]
+    changes = {change["path"]: change["values"] for change in json.loads(compared.out)["settings"]}
+    assert changes["training.recipe.batch_size"] == {"A": 2, "B": 1}
 
 
 def test_python_takes_a_file_too(tmp_path: Path) -> None:

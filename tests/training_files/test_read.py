@@ -226,3 +226,9 @@ def test_a_launcher_says_how_many_cards_share_what(
 def test_what_no_launcher_reads_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither accelerate's YAML nor DeepSpeed's JSON"):
         read_launch_file(write(tmp_path, content))
+
+
+def test_the_file_that_deepspeed_names_is_read_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 1}}', encoding="utf-8")
+    assert read(tmp_path, AXOLOTL | {"deepspeed": "ds.json"}).settings["sharding"] == "zero1"
+    assert read(tmp_path, LLAMAFACTORY | {"deepspeed": "z2.json"}).settings["sharding"] == "zero2"

@@ -18,6 +18,8 @@ from inspector.training_files.frameworks.shared import OF_TRAINING_ARGUMENTS
 from inspector.training_files.frameworks.trl import TRL
 from inspector.training_files.recognise import FRAMEWORKS
 
+from .reference_page import PAGE, make_page
+
 # What a table's `becomes` may name beside fields of a Request and its Recipe: what settles them.
 OF_NO_RECORD = {"stage", "plugins"}
 CLASSES = {
@@ -74,3 +76,8 @@ def test_every_field_of_an_installed_axolotl_is_known() -> None:
     config = importlib.import_module("axolotl.utils.schemas.config").AxolotlInputConfig
     known = set(AXOLOTL.index()) | AXOLOTL.others
     assert [name for name in config.model_fields if name not in known] == []
+
+
+def test_the_reference_page_has_the_tables_as_they_are() -> None:
+    """`python -m tests.training_files.reference_page` writes it."""
+    assert PAGE.read_text(encoding="utf-8") == make_page()

@@ -5,13 +5,16 @@ Names are those of transformers 5.23 (training_args.py); TRL and LLaMA-Factory i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inspector.errors import InspectorError
 from inspector.records.recipe import OPTIMIZERS, check_optimizer_name
 from inspector.records.request import LoraOptions
 from inspector.records.training_file import Effect, Origin
+from inspector.source.bounded_json import read_object
 from inspector.training_files.fields import (
     ANY,
     COUNT,
@@ -170,7 +173,7 @@ def settle_attention(values: Values, settings: Settings, name: str) -> None:
 def settle_sharding(values: Values, settings: Settings) -> None:
     """Take what several cards share from `deepspeed`, `fsdp` and `fsdp_config`."""
     settings.fields.pop("sharding", None)
-    deepspeed = values["deepspeed"]
+    deepspeed = _read_deepspeed(values.path, values["deepspeed"])
     if isinstance(deepspeed, dict):
         zero = deepspeed.get("zero_optimization")
         stage = zero.get("stage") if isinstance(zero, dict) else None
@@ -184,6 +187,16 @@ def settle_sharding(values: Values, settings: Settings) -> None:
             settings.fields["sharding"] = f"zero{stages[0]}"
     elif values["fsdp"] or values["fsdp_config"]:
         settings.fields["sharding"] = "fsdp"
+
+
+def _read_deepspeed(path: str, given: Any) -> Any:
+    """Return what the JSON file holds that `deepspeed` names, beside the training file or here; else what is given."""
+    if isinstance(given, str) and given.endswith(".json") and "\0" not in given:
+        for candidate in (Path(path).parent / given, Path(given)):
+            with contextlib.suppress(InspectorError, OSError):
+                if candidate.is_file():
+                    return read_object(candidate)
+    return given
 
 
 def spell_fields(

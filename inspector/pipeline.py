@@ -111,7 +111,9 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         check_machine(resolved.recipe, request.quantization)
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
-        return measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress)
+        result = measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress)
+        said = (notice.message for notice in list_file_notices(request.source))
+        return dataclasses.replace(result, notices=(*said, *result.notices))
 
 
 def _run(request: Request, progress: Progress) -> Report:

@@ -83,11 +83,15 @@ def misses(name: str, effect: Effect, why: str, *, kind: Kind = Kind.ANY, **othe
 
 @dataclass(slots=True, kw_only=True)
 class Values:
-    """What a document has of a table, with the defaults of a version; `[name]` is a value, None where there is none."""
+    """What a document has of a table, with the defaults of a version; `[name]` is a value, None where there is none.
+
+    `names` are all that the document has, also those that are in no table.
+    """
 
     path: str
     framework: str
     version: str
+    names: frozenset[str] = frozenset()
     given: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     spelled: dict[str, str] = field(default_factory=dict)

@@ -18,7 +18,8 @@ def is_missing_path(model: object) -> bool:
     """Tell whether a model is named by a path that is not on this machine."""
     if not isinstance(model, str):
         return False
-    is_path = model.startswith(("/", "./", "../", "~")) or model.count("/") > 1
+    is_url = "://" in model or "." in model.partition("/")[0].strip(".")  # hf.co/org/name, too
+    is_path = model.startswith(("/", "./", "../", "~")) or (model.count("/") > 1 and not is_url)
     try:
         return is_path and not os.path.exists(os.path.expanduser(model))  # noqa: PTH110, PTH111  # any text may come
     except ValueError:  # a NUL

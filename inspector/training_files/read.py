@@ -133,7 +133,7 @@ def _settle(
 ) -> ReadFile:
     """Return what a document of a framework means, and the record of it."""
     found, installed = _find_version(framework)
-    values = Values(path=path, framework=framework.name, version=version or found)
+    values = Values(path=path, framework=framework.name, version=version or found, names=frozenset(document))
     known, unknown = framework.index(), []
     for name, value in document.items():
         item = known.get(name)

@@ -9,6 +9,7 @@ import pytest
 
 from inspector.errors import UnsupportedModelError, UsageError
 from inspector.records.training_file import Effect, Origin
+from inspector.training_files.names import is_missing_path
 from inspector.training_files.read import read_launch_file, read_training_file
 
 from .documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, read, write
@@ -232,3 +233,32 @@ def test_the_file_that_deepspeed_names_is_read_where_it_lies(tmp_path: Path) -> 
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 1}}', encoding="utf-8")
     assert read(tmp_path, AXOLOTL | {"deepspeed": "ds.json"}).settings["sharding"] == "zero1"
     assert read(tmp_path, LLAMAFACTORY | {"deepspeed": "z2.json"}).settings["sharding"] == "zero2"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "stage"),
+    [
+        ({}, "train.yaml", "sft"),
+        ({"loss_type": "nll"}, "train.yaml", "sft"),
+        ({"loss_type": ["sigmoid", "bco_pair"]}, "train.yaml", "dpo"),
+        ({"loss_type": "apo_zero"}, "train.yaml", "dpo"),
+        ({"beta": 0.1}, "train.yaml", "dpo"),
+        ({"beta": 0.1}, "orpo.yaml", "orpo"),
+        ({"desirable_weight": 1.0}, "train.yaml", "kto"),
+        ({"num_generations": 4, "beta": 0.1}, "train.yaml", "grpo"),
+        ({"loss_type": "dapo"}, "train.yaml", "grpo"),
+        ({"center_rewards_coefficient": 0.1}, "train.yaml", "reward"),
+    ],
+    ids=str,
+)
+def test_the_stage_of_a_trl_file_follows_from_its_fields(
+    fields: dict[str, Any], path: str, stage: str, tmp_path: Path
+) -> None:
+    found = read(tmp_path, TRL | fields, path).record
+    assert found.stage == stage
+    assert any(item.name == "stage" for item in found.not_modelled) is (stage != "sft")
+
+
+@pytest.mark.parametrize("name", ["https://huggingface.co/org/name", "hf.co/org/name", "org/name", "gpt2"])
+def test_an_address_of_the_hub_is_no_missing_path(name: str) -> None:
+    assert not is_missing_path(name)

@@ -58,6 +58,7 @@ _OF_THE_MODEL: tuple[Field, ...] = (
     reads("model_revision", TEXT, "revision"),
     reads("dtype", TEXT, "dtype", since={"0": "auto", "0.27": "float32"}, aliases=("torch_dtype",)),
     reads("attn_implementation", TEXT, "attention"),
+    reads("use_flash_attention_2", FLAG, "attention"),  # of alignment-handbook's older recipes
     reads("load_in_4bit", FLAG, "quantization", default=False),
     reads("load_in_8bit", FLAG, "quantization", default=False),
     reads("bnb_4bit_quant_type", TEXT, "quantization", default="nf4"),
@@ -110,6 +111,10 @@ _LORA = {
     "rslora": "use_rslora",
     "modules_to_save": "lora_modules_to_save",
 }
+_LOSSES_OF_GRPO = ("grpo", "dapo", "dr_grpo", "bnpo")
+_LOSSES_OF_DPO = ("sigmoid", "ipo", "hinge", "robust", "apo_zero", "apo_down", "exo_pair", "nca_pair", "sppo_hard")
+_OF_PREFERENCE = {"precompute_ref_log_probs", "max_prompt_length", "ref_model_init_kwargs", "rpo_alpha", "beta"}
+_OF_REWARDS = "center_rewards_coefficient"
 _REFERENCE = ("dpo", "kto", "grpo", "rloo")
 _STAGES = {
     "dpo": "DPO runs chosen and rejected rows together and a reference pass: a supervised step stands in for it",
@@ -131,27 +136,26 @@ def miss_stage(settings: Settings, name: str, stage: str, origin: Origin) -> Non
         settings.miss(name, stage, UNKNOWN, why, origin)
 
 
-def find_stage(document: Mapping[str, Any], path: str) -> str:
+def find_stage(values: Values) -> str:
     """Return the stage that the fields of a file are of: sft, where they say no other.
 
-    ORPO, CPO and KTO have no field that DPO lacks: a folder or a file of their name tells them apart.
+    ORPO, CPO and KTO have few fields that DPO lacks: a folder or a file of their name tells them apart.
     """
-    if "num_generations" in document or ("max_completion_length" in document and "beta" not in document):
+    names, loss = values.names, values["loss_type"]
+    if names & {"num_generations", "reward_funcs", "reward_weights"} or loss in _LOSSES_OF_GRPO:
         return "grpo"
-    loss = document.get("loss_type")
-    if "desirable_weight" in document or "undesirable_weight" in document:
+    if names & {"desirable_weight", "undesirable_weight"}:
         return "kto"
-    preference = ("precompute_ref_log_probs", "max_prompt_length", "ref_model_init_kwargs", "rpo_alpha", "beta")
-    if isinstance(loss, list) or any(name in document for name in preference):
-        words = re.split(r"[^a-z]+", path.lower())
+    if names & _OF_PREFERENCE or isinstance(loss, list) or loss in _LOSSES_OF_DPO:
+        words = re.split(r"[^a-z]+", values.path.lower())
         return next((stage for stage in ("orpo", "cpo", "kto") if stage in words), "dpo")
-    return "reward" if "center_rewards_coefficient" in document else "sft"
+    return "grpo" if "max_completion_length" in names else "reward" if _OF_REWARDS in names else "sft"
 
 
 def _settle(values: Values, settings: Settings) -> None:
     """Make the step of TRL's trainers."""
     fields = settings.fields
-    settings.stage = settings.stage or find_stage(values.given, values.path)
+    settings.stage = settings.stage or find_stage(values)
     settings.silent |= {"max_prompt_length", "max_completion_length"}
     if settings.stage in ("dpo", "kto", "orpo", "cpo"):
         settings.silent.add("beta")
@@ -159,6 +163,8 @@ def _settle(values: Values, settings: Settings) -> None:
         settings.unread.append(UnreadField(name=values.spell("max_length"), assumed="rows of 1,024 tokens"))
     fields["dtype"] = values.choose("dtype", DTYPES)
     settle_attention(values, settings, "attn_implementation")
+    if values["use_flash_attention_2"]:
+        fields.setdefault("attention", "flash_attention_2")
     _settle_model_arguments(values, settings)
     settle_optimizer(values, settings, "optim")
     settle_precision(values, settings)

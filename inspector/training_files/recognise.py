@@ -40,13 +40,19 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("deepspeed", ("zero_optimization", "train_micro_batch_size_per_gpu")),
 )
 _OF_LLAMAFACTORY = ("cutoff_len", "template", "lora_rank", "lora_target")
+# Without a sign: so many names of TRL's configurations, one of these among them.
+_LEAST_KNOWN = 2
+_OF_TRAINING = (
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "output_dir"),
+    *("learning_rate", "max_seq_length", "optim", "dataset_name"),
+)
 # A model's or an adapter's own configuration, or a report.
 _OF_A_MODEL = ("architectures", "peft_type", "schema", "transformers_version", "auto_map")
 
 
 def recognise(document: Mapping[str, Any], path: str) -> str | None:
     """Return whose file a document is, by a name of FRAMEWORKS or `torchtune`; None where nothing says so."""
-    if any(key in document for key in _OF_A_MODEL) or ("model_type" in document and "hidden_size" in document):
+    if any(key in document for key in _OF_A_MODEL) or _is_model(document):
         return None
     found = {name: next(key for key in keys if key in document) for name, keys in _SIGNS if set(keys) & set(document)}
     components = [key for key, value in document.items() if isinstance(value, dict) and "_component_" in value]
@@ -64,8 +70,13 @@ def recognise(document: Mapping[str, Any], path: str) -> str | None:
         )
     if found:
         return next(iter(found))
-    known = {name for name in document if name in TRL.index()}
-    return "trl" if len(known) >= 2 else None
+    known = [name for name in document if name in TRL.index() or name in TRL.others]
+    return "trl" if len(known) >= _LEAST_KNOWN and any(name in document for name in _OF_TRAINING) else None
+
+
+def _is_model(document: Mapping[str, Any]) -> bool:
+    """Tell whether a document is a model's configuration: axolotl's `model_type` stands beside its `base_model`."""
+    return "model_type" in document and "base_model" not in document and "model_name_or_path" not in document
 
 
 def parse_framework(text: str) -> tuple[str, str | None]:

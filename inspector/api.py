@@ -33,8 +33,8 @@ _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 _OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "gpu_count", "sharding", "margin"),
-    *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "offline"),
-    *("count_only", "workload", "torch", "framework", "launch", "base_model", "strict"),
+    *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "assume_defaults"),
+    *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict"),
 )
 
 
@@ -59,6 +59,7 @@ def inspect(
     double_quant: bool | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
+    assume_defaults: bool = False,
     offline: bool = False,
     count_only: bool = False,
     depth: int = 3,
@@ -88,8 +89,8 @@ def inspect(
             the figures are those of the first. None: a few common ones, and the figures of an A100's kernels.
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit, "24GiB", or in bytes.
         gpu_count: how many of each named GPU one run has. One card alone is judged; `report.fit` says how many hold
-            the state of the run in shares.
-        sharding: what they keep in shares: "fsdp", "zero1", "zero2" or "zero3".
+            the state of the run when it is sharded.
+        sharding: what is sharded over them: "fsdp", "zero1", "zero2" or "zero3".
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
@@ -103,6 +104,8 @@ def inspect(
         double_quant: whether the scales of 4-bit weights are packed too; None is bitsandbytes' default, no.
         model_class: the transformers class to build, or its name; default: the one that the config names.
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
+        assume_defaults: go on where a config.json does not say how large the model is, with the defaults of its class;
+            the first warning says so. Without it that is an UnsupportedModelError.
         offline: make no request: the local cache, then the bundled catalogue.
         count_only: stop after the parameter counts.
         depth: how deep `report.parameters.tree` goes; 0 is the model alone.
@@ -135,6 +138,7 @@ def inspect(
         double_quant=double_quant,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
+        assume_defaults=assume_defaults,
         offline=offline,
         count_only=count_only,
         depth=depth,
@@ -163,6 +167,7 @@ def plan(
     double_quant: bool | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
+    assume_defaults: bool = False,
     offline: bool = False,
     framework: str | None = None,
     launch: str | Sequence[str] = (),
@@ -193,6 +198,7 @@ def plan(
         double_quant=double_quant,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
+        assume_defaults=assume_defaults,
         offline=offline,
         depth=0,
         framework=framework,
@@ -250,6 +256,7 @@ def measure(
     double_quant: bool | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
+    assume_defaults: bool = False,
     offline: bool = False,
     framework: str | None = None,
     base_model: str | None = None,
@@ -278,6 +285,7 @@ def measure(
         double_quant=double_quant,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
+        assume_defaults=assume_defaults,
         offline=offline,
         depth=0,
         framework=framework,

@@ -11,7 +11,7 @@ import enum
 import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from inspector.errors import UsageError, quoted
@@ -42,6 +42,17 @@ class Choice(str, enum.Enum):
     def __str__(self) -> str:
         """Return the value."""
         return str(self.value)
+
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return what else the members are called, each with its value."""
+        return {}
+
+    @classmethod
+    def _missing_(cls, value: object) -> Choice | None:
+        """Return the member that has this other name, which `kind(value)` asks for."""
+        found = cls.aliases().get(value) if isinstance(value, str) else None
+        return None if found is None else cls(found)
 
     @classmethod
     def values(cls) -> tuple[str, ...]:

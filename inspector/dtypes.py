@@ -15,11 +15,14 @@ __all__ = [
     "BY_TORCH_NAME",
     "DTYPES",
     "FOUR_BIT",
+    "LOADED_IN",
     "Dtype",
     "dtype_bytes",
     "dtype_name",
 ]
 
+# Dtypes in which models are loaded; others (I32, U8, F8_E4M3) hold packed or scaled weights, which say nothing of it.
+LOADED_IN = ("float64", "float32", "float16", "bfloat16")
 # The quantizations of bitsandbytes whose scales can be packed too.
 FOUR_BIT = ("nf4", "fp4")
 

@@ -18,7 +18,7 @@ from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
-from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
+from inspector.resolve import ALLOCATOR_VARIABLE, is_packed, resolve_run
 from inspector.runtime.patches import replace_item
 from inspector.runtime.preload import preload_libraries
 from inspector.runtime.process import reserve_process
@@ -52,6 +52,11 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
+        if max(selection.counts) > 1 or request.sharding is not None:
+            raise UsageError(
+                "a plan is for one card, since ranks are not traced yet: give one; `inspect MODEL` with several says "
+                "how many of them hold the state."
+            )
         resolved = resolve_run(request, selection.gpus[0], os.environ)
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
@@ -64,10 +69,14 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
 
 
 def _forget_what_is_varied(request: Request) -> Request:
-    """Return the request with the defaults of what the candidates of a plan differ in."""
+    """Return the request with the defaults of what the candidates of a plan differ in.
+
+    A plan is for one card: of several, files of trainers and launchers say something that it has no use for.
+    """
     defaults = Recipe()
     varied = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **varied))
+    request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **varied))
+    return request if request.source is None else dataclasses.replace(request, sharding=None, gpu_count=1)
 
 
 def compare(
@@ -138,7 +147,8 @@ def _run(request: Request, progress: Progress) -> Report:
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
-        static = find_static(resolved, counted) if resolved.workload.trains else None
+        is_trained = resolved.workload.trains and not (is_packed(resolved) and counted.adapter is None)
+        static = find_static(resolved, counted) if is_trained else None
         outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint

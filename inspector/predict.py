@@ -103,7 +103,7 @@ class Prediction:
         """Return what the allocator has on the run's card, where cached blocks have to be given back for it to fit."""
         if self.run.gpu is None:
             return None
-        usable = _find_usable_bytes(self.run, self.run.margin_bytes or 0)
+        usable = _find_usable_bytes(self.run)
         is_changed = self.replays.unlimited.peak_reserved_bytes > usable
         return usable if is_changed and self.replays.run_under(usable) else None
 
@@ -169,14 +169,17 @@ class Predictor:
             self._predictions[key] = Prediction(run, *traced, self._list_uncertainties(run))
         return self._predictions[key]
 
+    def find_usable_bytes(self, run: ResolvedRun) -> int:
+        """Return what the allocator has on a run's card, the margin that was asked for left out."""
+        return _find_usable_bytes(run)
+
+    def find_unknown_bytes(self, run: ResolvedRun) -> int:
+        """Return what a run's card may lack of that: nothing where a margin was asked for."""
+        return sum(item.bytes for item in self._list_uncertainties(run))
+
     def find_margin_bytes(self, run: ResolvedRun) -> int:
         """Return how much of a run's card stays free where it fits for sure: what was asked for, or is not known."""
-        unknown = sum(item.bytes for item in self._list_uncertainties(run))
-        return unknown if run.margin_bytes is None else run.margin_bytes
-
-    def find_safe_bytes(self, run: ResolvedRun) -> int:
-        """Return what the allocator has on a run's card for sure: where searches and plans stop."""
-        return _find_usable_bytes(run, self.find_margin_bytes(run))
+        return self.find_unknown_bytes(run) if run.margin_bytes is None else run.margin_bytes
 
     def _list_uncertainties(self, run: ResolvedRun) -> tuple[Uncertainty, ...]:
         """Return what a run's card may lack of its usable memory, nothing where a margin was asked for."""
@@ -290,10 +293,10 @@ class Predictor:
         return self._models[key]
 
 
-def _find_usable_bytes(run: ResolvedRun, margin_bytes: int) -> int:
-    """Return what the allocator has on a run's card, so much left free."""
+def _find_usable_bytes(run: ResolvedRun) -> int:
+    """Return what the allocator has on the run's card, the margin that was asked for left out."""
     assert run.gpu is not None, "a limit is a card's"
-    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, margin_bytes)
+    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0)
 
 
 # --- what runs are equal by -------------------------------------------------------------------------------------------

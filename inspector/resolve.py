@@ -15,6 +15,7 @@ from inspector.errors import UsageError
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
@@ -118,7 +119,7 @@ def is_packed(run: ResolvedRun) -> bool:
     """
     if run.request.quantization is not None:
         return run.request.quantization != Quantization.NONE
-    declared = None if run.files is None else run.files.config.get("quantization_config")
+    declared = None if run.files is None else find_declared(run.files.config)
     return isinstance(declared, Mapping) and find_format(declared) == "bitsandbytes"
 
 

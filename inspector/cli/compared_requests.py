@@ -15,7 +15,8 @@ import click
 from click.core import ParameterSource
 
 from inspector.cli.group import add_hint, describe_click_error
-from inspector.cli.options import PARAMETERS, Job, build_job, list_parameters_without
+from inspector.cli.jobs import Job, build_job
+from inspector.cli.options import PARAMETERS, list_parameters_without
 from inspector.errors import InspectorError, UsageError, quoted
 from inspector.records.request import Request
 from inspector.source.bounded_json import read_object

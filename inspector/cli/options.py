@@ -1,4 +1,4 @@
-"""What the commands take: the options of a training step, their completion, and the job that they ask for.
+"""What the commands take: the options of a training step, their completion, and lists of them for each command.
 
 Standard library and click only: `inspect --help` loads nothing else.
 """
@@ -6,20 +6,15 @@ Standard library and click only: `inspect --help` loads nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from inspector.checks import Choice
 from inspector.cli.completion import complete_file, complete_gpu, complete_model
-from inspector.cli.file_options import OF_A_TRAINING_FILE, find_given
-from inspector.cli.output import check_output
-from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
+from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
-from inspector.errors import UsageError
 from inspector.records.fit import Quantity
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
@@ -29,18 +24,13 @@ from inspector.records.recipe import (
     Precision,
     SdpaBackend,
     check_optimizer_name,
-    parse_optim_args,
 )
-from inspector.records.request import LoraOptions, Quantization, Request, WeightDtype
-from inspector.training_files.names import has_suffix
+from inspector.records.request import Quantization, WeightDtype
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
     "FORMATS",
     "PARAMETERS",
-    "Job",
-    "build_job",
-    "choose_format",
     "complete_file",
     "complete_model",
     "list_parameters_without",
@@ -49,17 +39,6 @@ __all__ = [
 # A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
 _COUNT = click.IntRange(1, 2**24)
 FORMATS = ("text", "json", "markdown")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the arguments ask for. `output` is the file to write, None standard output."""
-
-    request: Request
-    format: str
-    output: Path | None
-    progress: bool
-    color: bool
 
 
 def _check_finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
@@ -79,6 +58,18 @@ def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, in
     return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
 
 
+class _ChoiceWithAliases(click.Choice[str]):
+    """The values of a closed choice, and what else they are called."""
+
+    def __init__(self, kind: type[Choice]) -> None:
+        super().__init__(kind.values())
+        self._aliases = kind.aliases()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value that a text is or names."""
+        return super().convert(self._aliases.get(value, value), param, ctx)
+
+
 _VERSION = click.version_option(
     package_name="model-inspector",
     prog_name="inspect",
@@ -91,10 +82,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--revision"], metavar="TEXT", help="Branch, tag or commit of the Hub repository; default: main."),
     click.Option(
         ["--dtype"],
-        type=click.Choice(WeightDtype.values()),
+        type=_ChoiceWithAliases(WeightDtype),
         default="auto",
         show_default=True,
-        help="Dtype of the base weights; auto is what the checkpoint declares.",
+        help="Dtype of the base weights (fp32, bf16 and fp16, too); auto is what the checkpoint declares.",
     ),
     click.Option(
         ["--quantization"],
@@ -111,6 +102,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--trust-remote-code"], is_flag=True, help="Run model code from the repository. Never done without it."
+    ),
+    click.Option(
+        ["--assume-defaults"],
+        is_flag=True,
+        help="Go on where config.json does not say how large the model is, with the defaults of its class.",
     ),
     click.Option(
         ["--offline"], is_flag=True, help="No network: the cache, then the bundled catalogue. As HF_HUB_OFFLINE=1."
@@ -157,10 +153,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--mixed-precision"],
-        type=click.Choice(Precision.values()),
+        type=_ChoiceWithAliases(Precision),
         default="no",
         show_default=True,
-        help="Autocast, as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss.",
+        help="Autocast, as TrainingArguments(bf16=True) or (fp16=True), which scales the loss; bfloat16 and float16 "
+        "mean the same.",
     ),
     click.Option(
         ["--optimizer"],
@@ -259,13 +256,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default=1,
         metavar="N",
         help="How many of the named GPU one run has. Ranks are not traced yet: one card alone is judged, and how many "
-        "hold the state in shares is said.",
+        "hold its sharded state is said.",
     ),
-    click.Option(["--fsdp"], is_flag=True, help="The run keeps weights, gradients and optimizer state in shares."),
+    click.Option(["--fsdp"], is_flag=True, help="The run shards weights, gradients and optimizer state."),
     click.Option(
         ["--deepspeed"],
         type=click.Choice(("zero1", "zero2", "zero3")),
-        help="What DeepSpeed keeps in shares: optimizer state, gradients too, weights too.",
+        help="What DeepSpeed shards: optimizer state, gradients too, weights too.",
     ),
     click.Option(
         ["--margin"],
@@ -295,96 +292,20 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Module tree down to this depth; shows it.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Same as --format json."),
-    click.Option(["--format", "format_"], type=click.Choice(FORMATS), help="How to print the report; default: text."),
-    click.Option(["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there."),
+    click.Option(
+        ["--format", "format_"],
+        type=click.Choice(FORMATS),
+        help="How to print the report; default: what --output ends in (.json, .md), else text.",
+    ),
+    click.Option(
+        ["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there; - is standard output."
+    ),
     click.Option(["--quiet"], is_flag=True, help="No progress on standard error."),
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,
 )
 
 
-def build_job(
-    *,
-    model: str,
-    lora: str | None,
-    targets: str | None,
-    modules_to_save: str | None,
-    peft: str | None,
-    gpus_: tuple[str, ...],
-    fsdp: bool,
-    deepspeed: str | None,
-    as_json: bool,
-    format_: str | None,
-    output: str | None,
-    quiet: bool,
-    no_color: bool,
-    framework: str | None = None,
-    base_model: str | None = None,
-    launch: tuple[str, ...] = (),
-    strict: bool = False,
-    typed: Collection[str] | None = None,
-    **values: Any,
-) -> Job:
-    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other.
-
-    MODEL may be a training file: then what is not `typed`, by default on the command line at hand, is what it says.
-    """
-    from inspector.training_files.merge import build_request
-
-    if fsdp and deepspeed is not None:
-        raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
-    parse_optim_args(values["optimizer"], values["optim_args"])
-    is_file = has_suffix(model)
-    arguments = {
-        **values,
-        "model": model,
-        "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=is_file),
-        "gpus": gpus_,
-        "sharding": "fsdp" if fsdp else deepspeed,
-    }
-    request = build_request(
-        arguments, find_given(typed), framework=framework, launch=launch, base_model=base_model, strict=strict
-    )
-    return Job(
-        request=request,
-        format=choose_format(as_json, format_),
-        output=check_output(output),
-        progress=not quiet,
-        color=not no_color,
-    )
-
-
 def list_parameters_without(*names: str) -> list[click.Parameter]:
     """Return the parameters of a report but for some, for a command that decides these itself."""
     return [parameter for parameter in PARAMETERS if parameter.name not in names]
-
-
-def choose_format(as_json: bool, format_: str | None) -> str:
-    """Return the format that the options ask for, or raise UsageError where they contradict each other."""
-    if as_json and format_ not in (None, "json"):
-        raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
-    return "json" if as_json else format_ or "text"
-
-
-def _read_adapter(
-    lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None, *, is_file: bool
-) -> Any:
-    """Return the adapter that the options ask for, or raise UsageError where they contradict each other.
-
-    Beside a training file options may change the targets of the adapter that it has.
-    """
-    if lora is not None and peft is not None:
-        raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
-    if peft is not None:
-        if targets is not None or modules_to_save is not None:
-            raise UsageError(
-                "--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config."
-            )
-        return read_peft(peft)
-    if lora is None:
-        if is_file and (targets is not None or modules_to_save is not None):
-            return LoraOptions(targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))
-        if targets is not None or modules_to_save is not None:
-            raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
-        return None
-    return parse_lora(lora, targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))

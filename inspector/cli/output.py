@@ -34,7 +34,7 @@ def remove_partial_files() -> None:
 
 def check_output(output: str | None) -> Path | None:
     """Return the file to write, or raise UsageError where that cannot be: better now than after the work."""
-    if output is None:
+    if output in (None, "-"):
         return None
     what = f"--output {quoted(output)}"
     if not output or "\0" in output:

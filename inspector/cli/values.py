@@ -20,6 +20,8 @@ _FLAGS = ("dora", "rslora")
 # What else people call the keys.
 _SYNONYMS = {"rank": "r", "lora_r": "r", "R": "r"}
 _ALL_LINEAR = "all-linear"
+# What other tools call it.
+_ALL_LINEAR_ELSEWHERE = "all"
 # A dotted path or one of its ends; anything else in --targets is a regular expression.
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _LARGEST_INTEGER = 2**31 - 1
@@ -55,7 +57,8 @@ def parse_targets(text: str | None) -> str | list[str] | None:
         raise UsageError(
             f"--targets {quoted(text)}: {_ALL_LINEAR} cannot stand in a list; give it alone, or name modules alone."
         )
-    if difflib.get_close_matches(text.strip().lower().replace("_", "-"), [_ALL_LINEAR], n=1, cutoff=0.8):
+    meant = text.strip().lower().replace("_", "-")
+    if meant == _ALL_LINEAR_ELSEWHERE or difflib.get_close_matches(meant, [_ALL_LINEAR], n=1, cutoff=0.8):
         raise UsageError(f"--targets {quoted(text)} is no target; did you mean {_ALL_LINEAR}?")
     if not all(names):
         raise UsageError(f"--targets {quoted(text)} has an empty name; write q_proj,v_proj.")

@@ -66,6 +66,8 @@ def find_gpu(name: str) -> Found:
     """Return the GPU that people call `name`; UsageError, with suggestions, where the catalogue does not have it."""
     key = _normalize_name(name)
     named = [gpu for gpu in catalogue() if _list_keys(gpu) & {key, f"{key}gb"}]
+    if not name.strip():
+        raise UsageError('`gpu` is empty; see `inspect gpus`, or give a memory with `gpu_memory="24GiB"`.')
     if not named:
         raise UsageError(f"`gpu` {quoted(name, 60)} is not in the catalogue; {_suggest_next_step(name)}")
     smallest = min(named, key=lambda gpu: gpu.memory_bytes)

@@ -117,6 +117,7 @@ def build_run_memory(
     defaults: Sequence[str] = (),
     limit_bytes: int | None = None,
     upper_bound: str | None = None,
+    lower_bound: str | None = None,
     inputs: Sequence[BatchInput] | None = None,
 ) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
@@ -139,6 +140,7 @@ def build_run_memory(
         not_accounted=not_accounted,
         limit_bytes=limit_bytes,
         upper_bound=upper_bound,
+        lower_bound=lower_bound,
         inputs=inputs,
     )
 

@@ -3,8 +3,8 @@
 What the allocator can reserve is the memory as torch reports it, less what the process takes outside the allocator: the
 CUDA context and the code of libraries. A peak of reserved memory above that does not decide: an allocator that gets no
 more memory first gives back what it only caches, and tries again. So the tape runs through the allocator under that
-limit, and the step fits if no request fails. It fits for sure if it also runs without what is not known of the card
-(`memory.margin`), and is tight where it does not.
+limit, and the step fits if no request fails. It fits for sure if it leaves at least what is not known of the card
+(`memory.margin`), and is tight where it leaves less.
 
 Where the context was not measured on a card, the largest measured one of its compute capability stands in, and where
 none was, the largest measured on any card. Where only the driver's total is known, 652 MiB are left to the driver: the
@@ -25,7 +25,7 @@ from inspector.memory.replay import Replays
 from inspector.records.fit import Fit, Uncertainty, Verdict
 from inspector.records.hardware import Gpu, MemoryFigure, Overhead
 
-__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit", "judge_untraced"]
+__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit", "judge_untraced", "leaves_free"]
 
 DRIVER_RESERVE_BYTES = 652 * 2**20
 
@@ -68,8 +68,7 @@ def judge_fit(
     headroom = _compute_headroom(replays, usable)
     outcome = Fit.NO
     if headroom >= 0:
-        is_sure = replays.run_under(max(usable - sum(item.bytes for item in uncertainty), 0))
-        outcome = Fit.YES if is_sure else Fit.TIGHT
+        outcome = Fit.YES if headroom >= sum(item.bytes for item in uncertainty) else Fit.TIGHT
     return Verdict(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
@@ -81,6 +80,15 @@ def judge_fit(
         uncertainty=tuple(uncertainty),
         assumptions=tuple(_list_assumptions(gpu, context, platform)),
     )
+
+
+def leaves_free(replays: Replays, usable_bytes: int, margin_bytes: int) -> bool:
+    """Tell whether a step runs in so much memory and leaves so much of it unreserved."""
+    unlimited = replays.unlimited.peak_reserved_bytes
+    if unlimited <= usable_bytes:
+        return unlimited <= usable_bytes - margin_bytes
+    limited = replays.under(usable_bytes)
+    return limited.failure is None and limited.peak_reserved_bytes <= usable_bytes - margin_bytes
 
 
 def judge_untraced(gpu: Gpu, reason: str, margin_bytes: int | None = None) -> Verdict:

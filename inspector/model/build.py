@@ -25,6 +25,7 @@ from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.describe import describe_adapter
 from inspector.model.adapter.notices import collect_adapter_notices
+from inspector.model.adapter.rank import collect_rank_notices
 from inspector.model.census import (
     BaseCount,
     assign_roles,
@@ -36,7 +37,7 @@ from inspector.model.census import (
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
-from inspector.model.configuration import read_configuration
+from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
 from inspector.model.quantize import (
     PACKED,
@@ -50,6 +51,7 @@ from inspector.model.quantize import (
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
+from inspector.quantization.declared import find_declared
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
 from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
@@ -182,7 +184,7 @@ def _add_comparison(
     counted: Counted, subject: _Subject, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
 ) -> Counted:
     """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
-    by_format = _compare_with_format(subject, stored, config.get("quantization_config"))
+    by_format = _compare_with_format(subject, stored, find_declared(config))
     if by_format is not None:
         notices = (*counted.notices, *collect_format_notices(by_format))
         counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
@@ -290,7 +292,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         trained_tensors=count_trained_tensors(attached),
         adapter=facts,
         quantization=quantization,
-        notices=(*subject.notices, *of_weights, *config_notices, *notices),
+        notices=(*subject.notices, *of_weights, *config_notices, *notices, *collect_rank_notices(attached)),
     )
     return counted, BuiltModel(model=attached, roles=assign_roles(attached, base))
 
@@ -305,12 +307,16 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     if files.adapter_config is not None and request.peft is not None:
         base = "the config.json in it alone" if files.id == files.adapter_id else f"its base model {files.id}"
         raise UsageError(f"{files.adapter_id} is an adapter already: name {base} to put another adapter on it.")
-    config, notices = read_configuration(files, trust_remote_code=request.trust_remote_code)
+    config, notices = read_configuration(
+        files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
+    )
+    assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
+    notices = [notice for notice in notices if notice not in assumed]
     model_class, class_notices = choose_class(
         config, files, request.model_class, trust_remote_code=request.trust_remote_code
     )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
-    declared = files.config.get("quantization_config")
+    declared = find_declared(files.config)
     plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)
     facts = ModelFacts(
         id=files.id,
@@ -329,7 +335,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=files.adapter_config if files.adapter_config is not None else request.peft,
         published=files.published,
-        notices=(*files.notices, *notices, *class_notices, *dtype_notices),
+        notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
     )
 
 

@@ -1,8 +1,8 @@
 """A config.json's fields -> a transformers configuration, checked before anything is built from it.
 
-Whatever comes from a repository is untrusted: a field may be negative, absurd or of the wrong type, and a module list
-of 10^9 layers would fill the memory before any error shows. Sizes are therefore checked by name first
-(`_check_sizes`), then transformers' own validation runs, and every failure becomes one line.
+Whatever comes from a repository is untrusted: a field may be negative, absurd or of the wrong type. transformers' own
+validation runs within bounds of time and memory (`untrusted.bounds`), and every failure becomes one line. A file that
+leaves the size of its model to the defaults of a class is refused (`untrusted.given`).
 
 Two repairs are made, each with a notice: an unknown `model_type` whose `architectures` name a class that transformers
 has is built with that class's own configuration (moonshotai/Kimi-K2 is a DeepSeek-V3), and `model_type` may be
@@ -12,8 +12,7 @@ missing when `architectures` says enough.
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
@@ -21,40 +20,43 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from inspector.errors import UnsupportedModelError, one_line, quoted
+from inspector.errors import InspectorError, UnsupportedModelError, one_line, quoted
+from inspector.model.untrusted.bounds import bound_work
+from inspector.model.untrusted.given import check_counts, find_gaps
+from inspector.quantization.declared import find_declared, has_ignored_declaration
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
 
-__all__ = ["describe_error", "find_model_class", "find_text_config", "list_architectures", "read_configuration"]
+__all__ = [
+    "SIZES_ASSUMED",
+    "describe_error",
+    "find_model_class",
+    "find_text_config",
+    "list_architectures",
+    "read_configuration",
+]
 
-# Field names that say how many modules are built, and the most that a sane model has: Llama-3.1-405B has 126 layers,
-# Kimi-K2 has 384 experts; the bounds leave room for two orders of magnitude.
-# A vocabulary or a size for each layer is not a count (gemma3n's vocab_size_per_layer_input).
-_MODULE_COUNT = re.compile(
-    r"^(?!vocab_size_)(?:.*_)?(layers?|blocks?|depths?|stages?|experts?|groups|codes)(?!_(size|dim)s?$)($|_)"
-)
-# Those of them that are counts for sure; others may be positions, where -1 is the last layer (vision_feature_layer).
-_SURE_COUNT = re.compile(r"^(num|n)_|^depths?$")
-_MOST_MODULES = 10_000
-# transformers makes a name for each label. ImageNet-21k has 21,843; catalogues of products some 10^5.
-_LABEL_COUNT = re.compile(r"^(num|n)_(labels|classes)$")
-_MOST_LABELS = 1_000_000
-# Many more fields become loops and lists somewhere in 400 classes. Of those that count anything, a vocabulary is the
-# largest with some 10^6; positions reach 10^7 and more, and bases of rotary embeddings and seeds are no sizes at all.
-_LARGEST_COUNT = 2**28
-_LARGEST_SIZE = 2**40
-_NO_COUNT = re.compile(r"max|length|positions|theta|base|freq|seed|_id$")
-_SIZE = re.compile(r"(size|dim|heads?|width|channels|positions|_inner|_embd|_model|_ff|_kv|rank)$")
+# The code of the notice that the figures are those of a class's defaults.
+SIZES_ASSUMED = "sizes-assumed"
+
+# A configuration is made in milliseconds; one of 10^6 labels, each with a name, in a few seconds and some 200 MB.
+_MOST_CPU_SECONDS = 20
+_MOST_BYTES = 2**29
 
 
-def read_configuration(files: SourceFiles, *, trust_remote_code: bool = False) -> tuple[PretrainedConfig, list[Notice]]:
+def read_configuration(
+    files: SourceFiles, *, trust_remote_code: bool = False, assume_defaults: bool = False
+) -> tuple[PretrainedConfig, list[Notice]]:
     """Return the transformers configuration for `files` and what had to be repaired to get it.
 
-    Raises UnsupportedModelError for a malformed configuration, an unknown architecture or untrusted remote code.
+    Sizes that the file leaves to the class's defaults are a notice with `assume_defaults`, an error without.
+
+    Raises UnsupportedModelError for a malformed configuration, one that does not say how large the model is, an unknown
+    architecture or untrusted remote code.
     """
     fields = dict(files.config)
-    _check_sizes(fields)
-    _check_quantization(fields.get("quantization_config"))
+    list_architectures(fields)
+    _check_quantization(find_declared(fields))
     model_type = fields.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         raise UnsupportedModelError(
@@ -81,7 +83,37 @@ def read_configuration(files: SourceFiles, *, trust_remote_code: bool = False) -
                 "name. Code that the repository may ship was not run.",
             )
         )
-    return _build_configuration(config_class, fields, files.id), notices
+    check_counts(config_class, fields)
+    config = _build_configuration(config_class, fields, files.id)
+    if has_ignored_declaration(fields):
+        notices.append(
+            Notice(
+                code="quantization-ignored",
+                message="config.json declares a quantization as compression_config, which transformers ignores: the "
+                "model is built and loaded in float. Newer files have it as quantization_config.",
+            )
+        )
+    return config, [*notices, *_judge_gaps(config, fields, files, assume_defaults=assume_defaults)]
+
+
+def _judge_gaps(
+    config: PretrainedConfig, fields: Mapping[str, Any], files: SourceFiles, *, assume_defaults: bool
+) -> list[Notice]:
+    """Return a notice of sizes that the file does not give, where defaults may stand in for them; else raise."""
+    gaps = find_gaps(config, fields)
+    if not gaps:
+        return []
+    class_name = type(config).__name__
+    if assume_defaults:
+        message = f"config.json {gaps.describe()}: the figures are those of {class_name}'s defaults in their place."
+        return [Notice(code=SIZES_ASSUMED, message=message)]
+    stored = files.checkpoint
+    has_gguf = stored is not None and any(item.kind == "gguf" for item in stored.left_out)
+    step = "The weights are GGUF files: name the repository of the original model" if has_gguf else "Correct it"
+    raise UnsupportedModelError(
+        f"config.json of {files.id} {gaps.describe()}; {class_name}'s defaults would make another model of it. {step}, "
+        "or add `assume_defaults=True` to go on with them."
+    )
 
 
 def _check_quantization(declared: Any) -> None:
@@ -152,7 +184,7 @@ def _choose_class_by_architecture(files: SourceFiles, model_type: str | None) ->
             f"config.json of {files.id} has no model_type and names no architecture that transformers "
             f"{transformers.__version__} has; name the configuration of a transformers model."
         )
-    near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING), n=1)
+    near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING), n=1, cutoff=0.75)
     meant = f"did you mean {quoted(near[0])}? If not, " if near else ""
     raise UnsupportedModelError(
         f"config.json of {files.id}: model_type {quoted(model_type, 60)} is unknown to transformers "
@@ -164,8 +196,12 @@ def _build_configuration(
     config_class: type[PretrainedConfig], fields: Mapping[str, Any], model_id: str
 ) -> PretrainedConfig:
     """Build the configuration, turning whatever transformers raises into one line."""
+    what = f"reading config.json of {model_id}"
     try:
-        config: PretrainedConfig = config_class.from_dict(dict(fields))
+        with bound_work(what, cpu_seconds=_MOST_CPU_SECONDS, memory_bytes=_MOST_BYTES):
+            config: PretrainedConfig = config_class.from_dict(dict(fields))
+    except InspectorError:
+        raise
     except Exception as error:  # any class may be raised by 400 configuration classes over untrusted fields
         raise UnsupportedModelError(
             f"config.json of {model_id} is malformed ({describe_error(error)}); correct it."
@@ -184,33 +220,3 @@ def _load_remote(files: SourceFiles) -> PretrainedConfig:
             f"the configuration code of {files.id} failed ({describe_error(error)}); look into that code."
         ) from error
     return config
-
-
-def _check_sizes(fields: Mapping[str, Any]) -> None:
-    """Refuse sizes that are negative or beyond any sane model, before a list of that length is made."""
-    for path, key, value in _list_integers(fields, ""):
-        lowest = 0 if _SURE_COUNT.search(key) else -_MOST_MODULES
-        if _MODULE_COUNT.search(key) and not lowest <= value <= _MOST_MODULES:
-            raise UnsupportedModelError(
-                f"config.json: {one_line(path)} = {one_line(value, 40)} is outside of 0 to {_MOST_MODULES:,}; "
-                "correct it, no model has so many."
-            )
-        if _LABEL_COUNT.search(key) and value > _MOST_LABELS:
-            raise UnsupportedModelError(
-                f"config.json: {one_line(path)} = {one_line(value, 40)} is more than {_MOST_LABELS:,}; correct it."
-            )
-        largest = _LARGEST_SIZE if _NO_COUNT.search(key) else _LARGEST_COUNT
-        if value > largest or (value < 0 and _SIZE.search(key) and value != -1):
-            raise UnsupportedModelError(f"config.json: {one_line(path)} = {value} is not a sane size; correct it.")
-
-
-def _list_integers(value: Any, path: str) -> Iterator[tuple[str, str, int]]:
-    """Yield (dotted path, last key, integer) for every integer in nested mappings and lists."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _list_integers(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _list_integers(item, path)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield path, path.rpartition(".")[2], value

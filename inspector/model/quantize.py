@@ -31,6 +31,7 @@ from inspector.model.sizes import count_bytes, count_weights
 from inspector.names import fold_names
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
+from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import FORMATS
 from inspector.quantization.layout import Matrix, NoRuleError
 from inspector.records.model import QuantizationFacts
@@ -81,7 +82,7 @@ def plan_quantization(
 
     None where it does not. Raises UsageError for what contradicts itself or the checkpoint.
     """
-    declared = fields.get("quantization_config")
+    declared = find_declared(fields)
     if isinstance(declared, Mapping):
         return _read_declared(declared, requested, double_quant)
     if requested in (None, "none", "int8") and double_quant is not None:
@@ -207,15 +208,14 @@ def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan, *, is_prepare
     size = sum(parameter.numel() for parameter in left)
     if not size:
         return []
-    message = (
-        f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: transformers converts "
-        "linear layers, and these are fused parameters."
-    )
+    stays = "transformers converts linear layers, and these are fused parameters."
+    message = f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: {stays}"
     loaded = sum(parameter.numel() * parameter.element_size() for parameter in left)
     if is_prepared and loaded < size * torch.float32.itemsize:
-        message += (
-            f" PEFT's prepare_model_for_kbit_training then makes them float32: {format_bytes(loaded)} become "
-            f"{format_bytes(size * torch.float32.itemsize)}."
+        message = (
+            f"Experts grow under {plan.method}: {format_bytes(loaded)} become "
+            f"{format_bytes(size * torch.float32.itemsize)}, as PEFT's prepare_model_for_kbit_training makes "
+            f"{format_count(size)} parameters of them float32. They are not packed: {stays}"
         )
     return [Notice(code="experts-in-float", message=message)]
 

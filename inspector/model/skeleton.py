@@ -13,20 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import accelerate
 import torch
 import transformers
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
 from transformers import PretrainedConfig, PreTrainedModel
 
-from inspector.compat.torch import restore_module_hooks_at_end
 from inspector.compat.transformers import (
     float32_modules_of,
     from_config_of,
@@ -35,11 +30,11 @@ from inspector.compat.transformers import (
 )
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import describe_error, find_model_class, find_text_config, list_architectures
+from inspector.model.untrusted.bounds import bound_modules, bound_work
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
-from inspector.runtime.patches import call_at_end, restore_changes
 
-__all__ = ["bound_modules", "build_skeleton", "choose_class", "choose_dtype", "find_head"]
+__all__ = ["build_skeleton", "choose_class", "choose_dtype", "find_head"]
 
 
 def find_head(config: PretrainedConfig, auto_classes: Iterable[str]) -> type[PreTrainedModel] | None:
@@ -60,8 +55,9 @@ def find_head(config: PretrainedConfig, auto_classes: Iterable[str]) -> type[Pre
     return None
 
 
-# A linear layer on meta costs 2.5 KB and 64 µs here (50,000 of them). Fused experts keep real models far below this.
-_MOST_MODULES = 250_000
+# 250,000 modules, the most that are made, take some 30 s and 700 MB; no model of the catalogue takes a tenth of that.
+_MOST_CPU_SECONDS = 120
+_MOST_BYTES = 3 * 2**28
 
 # Which head to build when the config names no class that exists: the first of these that has one for the model type.
 # Whole models come before parts of them: encoder-decoders before their decoders alone, two towers before one.
@@ -86,7 +82,11 @@ def build_skeleton(
     Raises UnsupportedModelError when the class cannot be built from this configuration.
     """
     try:
-        with bound_modules(), accelerate.init_empty_weights(include_buffers=True):
+        with (
+            bound_work(f"building {model_class.__name__}", cpu_seconds=_MOST_CPU_SECONDS, memory_bytes=_MOST_BYTES),
+            bound_modules(),
+            accelerate.init_empty_weights(include_buffers=True),
+        ):
             model: PreTrainedModel = from_config_of(model_class)(config, dtype=dtype)
     except InspectorError:
         raise
@@ -175,32 +175,6 @@ def _load_remote_class(config: PretrainedConfig, files: SourceFiles) -> type[Pre
         ) from error
     model_class: type[PreTrainedModel] = found
     return model_class
-
-
-@contextlib.contextmanager
-def bound_modules() -> Iterator[None]:
-    """Stop a build that makes more modules than any real model has, whichever field of a config asked for them.
-
-    Parameters count too: torch's LSTM holds all its layers' in one module.
-    """
-    count = 0
-
-    def count_one(_parent: nn.Module, _name: str, _child: nn.Module | nn.Parameter | None) -> None:
-        nonlocal count
-        count += 1
-        if count > _MOST_MODULES:
-            raise UnsupportedModelError(
-                f"the config asks for more than {_MOST_MODULES:,} modules and parameters; correct it, "
-                "no real model has so many."
-            )
-
-    with restore_changes():
-        # Classes set the default dtype while they are built, and put it back themselves unless interrupted before that.
-        call_at_end(torch.set_default_dtype, torch.get_default_dtype())
-        restore_module_hooks_at_end()
-        register_module_module_registration_hook(count_one)
-        register_module_parameter_registration_hook(count_one)
-        yield
 
 
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
 from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, find_fitting_changes
-from inspector.predict import Predictor
+from inspector.predict import Prediction, Predictor
+from inspector.quantization.declared import find_declared
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import Recipe
-from inspector.records.request import LoraOptions, Request
+from inspector.records.request import LoraOptions, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
@@ -53,7 +54,7 @@ def has_adapter(run: ResolvedRun) -> bool:
 
 def is_stored_quantized(files: SourceFiles | None) -> bool:
     """Tell whether the checkpoint declares a quantization."""
-    return files is not None and "quantization_config" in files.config
+    return files is not None and find_declared(files.config) is not None
 
 
 def expand_segments(run: ResolvedRun) -> Change | None:
@@ -205,15 +206,50 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         return prediction.judge().outcome is Fit.YES, prediction.total_bytes
 
     found = find_fitting_changes(len(changes), total_bytes, try_changes)
-    return tuple(_advise(run, merge(chosen), predictor) for chosen in found), least
+    tight = _expand_tightly(run, predictor)
+    sure = tuple(
+        _advise(run, merge(chosen), predictor.predict(run.with_request(apply_change(run.request, merge(chosen)))))
+        for chosen in found
+    )
+    free = () if tight is None else (tight,)
+    return (*free, *(sure or _unpack_base(run, predictor))), least
 
 
-def _advise(run: ResolvedRun, change: Change, predictor: Predictor) -> Advice:
+def _unpack_base(run: ResolvedRun, predictor: Predictor) -> tuple[Advice, ...]:
+    """Return the base in float with checkpointing, where that fits and nothing else does.
+
+    Preparing packed weights makes whatever is not packed float32: experts, which transformers does not convert, are
+    then larger than before.
+    """
+    if run.request.quantization in (None, Quantization.NONE):
+        return ()
+    change = {"quantization": None, "double_quant": None, "gradient_checkpointing": True}
+    try:
+        prediction = predictor.predict(run.with_request(apply_change(run.request, change)))
+    except (NotTraceableError, InspectorError):
+        return ()
+    if prediction.judge().outcome is not Fit.YES:
+        return ()
+    text = f"--gradient-checkpointing without --quantization{' and --double-quant' if run.request.double_quant else ''}"
+    return (dataclasses.replace(_advise(run, change, prediction), change=text),)
+
+
+def _expand_tightly(run: ResolvedRun, predictor: Predictor) -> Advice | None:
+    """Return growing segments, which cost nothing, where they alone make a run fit that does not, though tightly."""
+    change = expand_segments(run)
+    if change is None or predictor.predict(run).judge().outcome is not Fit.NO:
+        return None
+    prediction = predictor.predict(run.with_request(apply_change(run.request, change)))
+    if prediction.judge().outcome is not Fit.TIGHT:
+        return None
+    return dataclasses.replace(_advise(run, change, prediction), is_tight=True)
+
+
+def _advise(run: ResolvedRun, change: Change, prediction: Prediction) -> Advice:
     """Return a change that makes a run fit, as options and as fields of the run's training file."""
-    request = apply_change(run.request, change)
     return Advice(
         purpose=Purpose.FIT,
         change=format_options(change),
-        in_file=spell_change(run.request, request),
-        total_bytes=predictor.predict(run.with_request(request)).total_bytes,
+        in_file=spell_change(run.request, apply_change(run.request, change)),
+        total_bytes=prediction.total_bytes,
     )

@@ -1,6 +1,6 @@
 """Several cards for one run: what they have to hold at least, until ranks are traced.
 
-A verdict is of one card that runs the whole step. On several, FSDP and ZeRO keep the state of a run in shares, so that
+A verdict is of one card that runs the whole step. On several, FSDP and ZeRO shard the state of a run, so that
 a no of one card is no answer: what decides then is whether the shares fit. Activations, gathered weights and buffers of
 communication come on top and are not counted, so that the number of cards is a lower bound.
 """
@@ -28,12 +28,12 @@ def spread_over_cards(verdict: Verdict, count: int, sharding: str | None, state:
     if verdict.outcome is not Fit.NO or least is None or least > count:
         return verdict
     missing = format_bytes(-(verdict.headroom_bytes or 0))
-    reason = f"one card alone lacks {missing}; {count} hold the state in shares, and what each rank takes is not traced"
+    reason = f"one card alone lacks {missing}; {count} hold the sharded state, and what each rank takes is not traced"
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason)
 
 
 def count_least_cards(state: StaticRecipe, usable_bytes: int, sharding: str | None) -> int | None:
-    """Return the least number of cards with so much memory that hold a state in shares, None where no number does.
+    """Return the least number of cards with so much memory that hold a state sharded, None where no number does.
 
     Without a `sharding` it is kept as FSDP does. Buffers are whole on every card.
     """

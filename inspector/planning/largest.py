@@ -15,6 +15,7 @@ from typing import Any
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.memory.replay import Replays
+from inspector.memory.verdict import leaves_free
 from inspector.planning.bisection import bisect_largest
 from inspector.planning.grid import Grid
 from inspector.predict import Prediction, Predictor
@@ -163,7 +164,7 @@ class _Search:
     ) -> None:
         self._run = run
         self._quantity = quantity
-        self._usable = predictor.find_safe_bytes(run)
+        self._usable, self._margin = predictor.find_usable_bytes(run), predictor.find_unknown_bytes(run)
         self._predictor = predictor
         self._progress = progress
         self._grid = grid
@@ -195,10 +196,11 @@ class _Search:
         return self._run.with_request(set_value(self._run.request, self._quantity, value))
 
     def _fits(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
-        """Tell whether a step runs in what the GPU has for it; the same sizes are replayed once."""
+        """Tell whether a step runs on the GPU and leaves the margin free; the same sizes are replayed once."""
         key = template, sizes.tobytes()
         if key not in self._known:
-            self._known[key] = template.bound_peak(sizes) <= self._usable and replays.run_under(self._usable)
+            safe = self._usable - self._margin
+            self._known[key] = template.bound_peak(sizes) <= safe and leaves_free(replays, self._usable, self._margin)
         return self._known[key]
 
     def hint(self, low: int, high: int) -> int | None:
@@ -207,7 +209,7 @@ class _Search:
             return self._guess_first(low, high)
         farthest = self._limit_curves(low, high)
         # Below the border of what is allocated lies that of what the allocator has to reserve for it.
-        border = near = self._find_last_below(self._usable, low, farthest)
+        border = near = self._find_last_below(self._usable - self._margin, low, farthest)
         if self._experience.least_peak_bytes is not None:
             near = max(self._find_last_below(self._experience.least_peak_bytes, low, farthest), 1)
         if self._experience.values.get(self._quantity) == self._grid.value(low) and near - low <= _NEARBY * low:
@@ -223,7 +225,7 @@ class _Search:
             self._experience.least_peak_bytes = int(self._estimate_peak(found.fits))
         least = self._estimate_peak(found.fails)
         # Where curves are followed no further, what lies beyond was not estimated to fail.
-        self._fails_bytes = least if found.fails <= border or least > self._usable else None
+        self._fails_bytes = least if found.fails <= border or least > self._usable - self._margin else None
         return found.fits
 
     def _find_last_below(self, limit_bytes: int, low: int, high: int) -> int:
@@ -243,7 +245,7 @@ class _Search:
             return 1  # where the least does not fit either, nothing does
         ((value, prediction),) = self.traced.items()
         growing, others = prediction.template.split_peak(prediction.sizes)
-        rest = max(self._usable - others, 0) * value // max(growing, 1)
+        rest = max(self._usable - self._margin - others, 0) * value // max(growing, 1)
         return min(max(self._grid.number(rest), low + 1), high - 1)
 
     def _add_known(self) -> None:
@@ -265,7 +267,7 @@ class _Search:
             template, sizes = estimated
             return template.bound_peak(sizes)
         peaks = {traced: prediction.template.bound_peak(prediction.sizes) for traced, prediction in self.traced.items()}
-        nearest = sorted(peaks, key=lambda traced: abs(peaks[traced] - self._usable))[: DEGREE + 1]
+        nearest = sorted(peaks, key=lambda traced: abs(peaks[traced] - self._usable + self._margin))[: DEGREE + 1]
         return interpolate(nearest, [peaks[traced] for traced in nearest], value)
 
     def _estimate_fits(self, number: int) -> bool:

@@ -30,6 +30,7 @@ from inspector.planning.advice import (
     is_stored_quantized,
 )
 from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
+from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor, freeze
 from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
@@ -201,7 +202,12 @@ def _find_shared_facts(run: ResolvedRun, candidates: Sequence[_Candidate]) -> Fa
             shared = workload.resolve(built.model, run.recipe)
         except NotTraceableError:
             return run.recipe, tuple(counted.notices)
-        return shared, (*counted.notices, *workload.describe(built.model, run.recipe, shared, run.platform).notices)
+        precision = find_precision_notices(run, counted)
+        return shared, (
+            *counted.notices,
+            *precision,
+            *workload.describe(built.model, run.recipe, shared, run.platform).notices,
+        )
 
 
 def _find_adapter_name(run: ResolvedRun) -> str:

@@ -21,6 +21,7 @@ from inspector.planning.advice import find_advice
 from inspector.planning.cards import spread_over_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
+from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Search, Verdict
 from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
@@ -37,9 +38,10 @@ __all__ = ["Outcome", "find_outcome", "find_static", "find_textbook", "search_la
 
 Progress = Callable[[str], None]
 
+# The notice of a batch that leaves out what a model takes beside text, and what that makes of the figures.
+_NO_IMAGE = "no-image"
+_TEXT_ALONE = "lower bound, text alone: images add what their tower keeps and the positions they take"
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
-# Ampere; before, torch.cuda.is_bf16_supported() says yes to an emulation (torch/cuda/__init__.py).
-_FIRST_WITH_BFLOAT16 = (8, 0)
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
 _MOST_EVENTS_FOR_A_CARD = 20_000
 
@@ -157,6 +159,7 @@ def _find_outcome_of_one_card(
         overhead=prediction.overhead,
         limit_bytes=prediction.limit_bytes,
         upper_bound=_find_upper_bound(counted),
+        lower_bound=_TEXT_ALONE if _NO_IMAGE in {notice.code for notice in facts.notices} else None,
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
     )
@@ -165,7 +168,7 @@ def _find_outcome_of_one_card(
         rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
-    notices = (*facts.notices, *_find_emulated(run, counted), *_find_released(prediction), *left_out)
+    notices = (*facts.notices, *find_precision_notices(run, counted), *_find_released(prediction), *left_out)
     if selection.named and run.request.advice:
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
@@ -237,18 +240,6 @@ def _judge(
         "of this model takes long; name one as `gpu`."
     )
     return tuple(verdicts), (Notice(code="gpus-left-out", message=message),)
-
-
-def _find_emulated(run: ResolvedRun, counted: Counted) -> Iterator[Notice]:
-    """Yield a notice where a card has no bfloat16 of its own: torch takes it all the same."""
-    is_bfloat16 = counted.model.dtype == "bfloat16" or run.recipe.mixed_precision == "bf16"
-    if is_bfloat16 and run.platform.compute_capability < _FIRST_WITH_BFLOAT16:
-        name = "This card" if run.gpu is None else f"The {run.gpu.name}"
-        message = (
-            f"{name} has no bfloat16 of its own: torch emulates it, which takes the memory shown and is slow. Usual "
-            'there is float16: `dtype="float16"`, or `mixed_precision="fp16"`.'
-        )
-        yield Notice(code="bfloat16-emulated", message=message)
 
 
 def _find_released(prediction: Prediction) -> Iterator[Notice]:

@@ -312,6 +312,7 @@ FORMATS: dict[str, Format] = {
 
 # Formats that have no rule, and why.
 KNOWN = {
+    "mlx": "weights, scales and biases are packed for Apple's MLX, and transformers does not load them",
     "aqlm": "codebooks of several sizes, which the configuration alone does not fix",
     "eetq": "int8 weights in the layout of its kernels, with a float16 scale for each output",
     "fbgemm_fp8": "one byte a weight, with a float32 scale for each output",

@@ -56,19 +56,21 @@ class Advice:
     """A change of the recipe with which the step fits, as options of the command, and what it then takes.
 
     `in_file` is the same as fields of the training file that the request was read from, None where it was from none or
-    has no such fields. `total_bytes` is what nvidia-smi would show at the peak.
+    has no such fields. `total_bytes` is what nvidia-smi would show at the peak, `is_tight` whether less than the margin
+    stays free.
     """
 
     purpose: Purpose
     change: str
     in_file: Mapping[str, Any] | None = None
     total_bytes: int
+    is_tight: bool = False
 
 
 class Fit(str, enum.Enum):
     """Whether a run fits a GPU.
 
-    YES: it runs, and runs too where everything that is not known of the card turns out as bad as it can.
+    YES: it runs, and leaves at least what is not known of the card.
     TIGHT: it runs if the card is as the verdict takes it to be; what is left is less than what is not known.
     NO: it does not run. UNKNOWN: nothing says so, because the run could not be traced.
     """
@@ -93,7 +95,7 @@ class Cards:
     """Several cards of a kind for one run, of which one alone was judged: what they have to hold at least.
 
     `state_bytes` are weights, gradients, optimizer state and buffers of the whole run. `sharding` is what is kept of
-    them in shares, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
+    them sharded, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
     their shares, before any activation; None where no number does.
     """
 
@@ -160,7 +162,8 @@ class Search:
 
     `value` is None where the smallest value does not fit. `fails` is the smallest value above it that does not: the
     next one, where the search was not cut short, and None where the whole range up to `most` fits. `tried` are the
-    traced values in ascending order, `traces` how many. `in_file` is the value as fields of the training file.
+    traced values in ascending order, `traces` how many. `in_file` is the value as
+    fields of the training file.
     """
 
     quantity: str

@@ -103,7 +103,7 @@ class RunMemory:
     comes on top of all figures. `limit_bytes` is what the allocator has on the card, where cached blocks have to be
     given back for the run to fit: all figures are those under it. None where they are those of a device without an end.
     `workload` says what ran, `defaults` names the fields of the recipe that have their default. `upper_bound` says why
-    the figures are more than what really runs takes, None where they are not.
+    the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not.
     """
 
     workload: WorkloadInfo
@@ -121,6 +121,7 @@ class RunMemory:
     defaults: Sequence[str] = ()
     limit_bytes: int | None = None
     upper_bound: str | None = None
+    lower_bound: str | None = None
     inputs: Sequence[BatchInput] | None = None
 
     @property

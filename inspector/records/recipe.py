@@ -126,6 +126,9 @@ def check_optimizer_name(name: object) -> OptimizerName:
         raise UsageError(
             f"`optimizer` {to_plain_text(name)} is of the package {package}, not known here; use one of {known}."
         )
+    if name == "adam":  # which is as near to ademamix; transformers has AdamW alone
+        others = ", ".join(OPTIMIZERS)
+        raise UsageError(f"`optimizer` adam is not known; did you mean {DEFAULT}? If not, use one of {others}.")
     return check_choice("optimizer", name, OptimizerName)
 
 
@@ -196,6 +199,11 @@ class Precision(Choice):
     NO = "no"
     BF16 = "bf16"
     FP16 = "fp16"
+
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return torch's names of the dtypes."""
+        return {"bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

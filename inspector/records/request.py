@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,11 @@ class WeightDtype(Choice):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
 
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return the short names that trainers have for them."""
+        return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
 
 class Quantization(Choice):
     """How bitsandbytes quantizes the base weights while they are loaded.
@@ -70,7 +75,7 @@ class LoraBias(Choice):
 
 
 class Sharding(Choice):
-    """What of a run is kept in shares on several GPUs.
+    """What of a run is sharded over several GPUs.
 
     ZERO1: the optimizer's state. ZERO2: gradients, too. ZERO3 and FSDP: weights, too.
     """
@@ -122,6 +127,7 @@ class LoraOptions:
 class Request:
     """One inspection. `model` is what the user named, or a live object of the Python API.
 
+    `assume_defaults` goes on where a config.json does not say how large the model is, with the defaults of its class.
     `workload` is what runs (a name of `workloads.registry`), `recipe` how. `torch` is the release of the machine that
     will run it, None the installed one.
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
@@ -129,7 +135,7 @@ class Request:
     weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an adapter in half precision
     becomes float32. `gpus` are names as people write them, `2x4090` for two, `gpu_memory` sizes as text with a unit or
     as integers of bytes; one alone is taken for a list. The first of them decides for which GPU the step is traced.
-    `gpu_count` is how many of each card one run has, `sharding` what it keeps on them in shares. `margin` is how
+    `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is how
     much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the
     quantity to turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or,
     where it fits, for what could be turned up. `source` are the files that it was read from.
@@ -143,6 +149,7 @@ class Request:
     dtype: WeightDtype | str = WeightDtype.AUTO
     model_class: str | None = None
     trust_remote_code: bool = False
+    assume_defaults: bool = False
     offline: bool = False
     quantization: Quantization | str | None = None
     double_quant: bool | None = None
@@ -164,7 +171,8 @@ class Request:
 
     def __post_init__(self) -> None:
         """Check every field but `peft`, whose types PEFT has; choices become members of their enums."""
-        for name in ("trust_remote_code", "offline", "autocast_adapter_dtype", "advice", "count_only"):
+        flags = ("trust_remote_code", "assume_defaults", "offline", "autocast_adapter_dtype", "advice", "count_only")
+        for name in flags:
             check_flag(name, getattr(self, name))
         if self.double_quant is not None:
             check_flag("double_quant", self.double_quant)

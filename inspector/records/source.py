@@ -11,6 +11,7 @@ from inspector.records.checkpoint import StoredCheckpoint
 from inspector.records.notice import Notice
 
 __all__ = [
+    "CatalogueEntry",
     "Published",
     "ServedFrom",
     "SourceFiles",
@@ -44,6 +45,16 @@ class Published:
     kind: str
     source: str
     explanation: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueEntry:
+    """A model of the bundled catalogue, as a list shows it: its id, its other names, what it is, what was published."""
+
+    id: str
+    aliases: tuple[str, ...]
+    model_type: str
+    published: Published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

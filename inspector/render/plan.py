@@ -205,7 +205,8 @@ def _explain_columns(plan: Plan) -> Iterator[Paragraph]:
     )
     yield paragraph(
         "Peak is what torch allocates at most, total = peak reserved + the CUDA context: what nvidia-smi would show. "
-        f"Headroom = usable − peak reserved; below zero, at least so much is missing.{largest} "
+        "Headroom = usable − peak reserved where it fits, else what is missing at least: usable − peak allocated."
+        f"{largest} "
         "Each candidate was traced; --json has the bytes.",
         Tone.QUIET,
     )

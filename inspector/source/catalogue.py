@@ -8,16 +8,15 @@ The catalogue has no revisions: it is the state of each repository's main branch
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from inspector.records.checkpoint import StoredCheckpoint
-from inspector.records.source import Published, ServedFrom, SourceFiles
+from inspector.records.source import CatalogueEntry, Published, ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
 
-__all__ = ["list_ids", "list_near_ids", "load_model"]
+__all__ = ["list_entries", "list_ids", "load_model"]
 
 # The kind of published count that is what the files hold.
 _STORED = "hub safetensors total"
@@ -30,6 +29,24 @@ def list_ids() -> tuple[str, ...]:
     return tuple(sorted(_list_files_by_id()))
 
 
+def list_entries(filters: Iterable[str] = ()) -> list[CatalogueEntry]:
+    """Return the models whose id, other names or model type hold all of these texts, in the order of their ids."""
+    wanted = [text.casefold() for text in filters]
+    found = []
+    for path in _list_files_by_id().values():
+        files = read_object(path)
+        entry = CatalogueEntry(
+            id=files["id"],
+            aliases=tuple(files["aliases"]),
+            model_type=files["config"]["model_type"],
+            published=_read_published(files["published"]),
+        )
+        named = " ".join((entry.id, *entry.aliases, entry.model_type)).casefold()
+        if all(text in named for text in wanted):
+            found.append(entry)
+    return sorted(found, key=lambda entry: entry.id.casefold())
+
+
 def load_model(name: str) -> SourceFiles | None:
     """Return the model called `name` by id or alias, or None; letter case decides only between several."""
     files = _list_files_by_id()
@@ -40,17 +57,6 @@ def load_model(name: str) -> SourceFiles | None:
     by_folded_name = {known.casefold(): entry for known, entry in by_exact_name.items()}
     entry = by_exact_name.get(name) or by_folded_name.get(name.casefold())
     return None if entry is None else _build_source_files(entry)
-
-
-def list_near_ids(name: str) -> list[str]:
-    """Return up to three ids that `name` may have been meant to be, the nearest first."""
-    by_folded_id = {known.casefold(): known for known in list_ids()}
-    # Either the whole id is nearly right, or the model's name is and the organisation is missing or another one.
-    whole = difflib.get_close_matches(name.casefold(), by_folded_id, n=3, cutoff=0.8)
-    by_folded_end = {folded.rpartition("/")[2]: known for folded, known in by_folded_id.items()}
-    ends = difflib.get_close_matches(name.casefold().rpartition("/")[2], by_folded_end, n=3, cutoff=0.8)
-    found = [by_folded_id[folded] for folded in whole] + [by_folded_end[folded] for folded in ends]
-    return list(dict.fromkeys(found))[:3]
 
 
 def _list_files_by_id() -> dict[str, Path]:
@@ -76,10 +82,15 @@ def _build_source_files(entry: Mapping[str, Any]) -> SourceFiles:
         code_location=entry["id"],
         checkpoint_dtype=entry["checkpoint_dtype"],
         checkpoint=StoredCheckpoint(parameters=published["parameters"] if is_stored else None),
-        published=Published(
-            parameters=published["parameters"],
-            kind=published["kind"],
-            source=published["source"],
-            explanation=published.get("explanation"),
-        ),
+        published=_read_published(published),
+    )
+
+
+def _read_published(fields: Mapping[str, Any]) -> Published:
+    """Return the count that somebody else published."""
+    return Published(
+        parameters=fields["parameters"],
+        kind=fields["kind"],
+        source=fields["source"],
+        explanation=fields.get("explanation"),
     )

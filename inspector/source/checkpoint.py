@@ -8,14 +8,17 @@ reading one means executing it. What cannot be read or is malformed leaves the s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
+from inspector.dtypes import BY_SAFETENSORS_NAME, LOADED_IN
 from inspector.errors import one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
 from inspector.records.notice import Notice
+from inspector.records.source import SourceFiles
 from inspector.source.bounded_json import MOST_BYTES
 from inspector.source.repository import (
     Choice,
@@ -35,7 +38,7 @@ from inspector.source.safetensors_header import (
 )
 from inspector.units import format_bytes
 
-__all__ = ["PartReader", "UnreadError", "read_checkpoint"]
+__all__ = ["PartReader", "UnreadError", "add_stored_dtype", "read_checkpoint"]
 
 # Nearly all headers fit: 1,000 tensors take some 110,000 bytes, and shards of large models hold fewer.
 _FIRST_BYTES = 128 * 2**10
@@ -204,3 +207,17 @@ def _count_variant_dtypes(
         for tensor in _merge_headers(_read_headers(files, reader, progress)).values():
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements
     return counts
+
+
+def add_stored_dtype(files: SourceFiles) -> SourceFiles:
+    """Add the dtype that weights are loaded in where config.json names none, as the headers have it.
+
+    transformers takes the floating-point tensor of the first file that is first by its name (`get_state_dict_dtype`,
+    5.23). Of several files the names of all are taken here: which file a tensor is in is not kept.
+    """
+    stored = None if files.checkpoint is None else files.checkpoint.tensors
+    if files.checkpoint_dtype is not None or stored is None:
+        return files
+    found = (BY_SAFETENSORS_NAME.get(stored[name].dtype) for name in sorted(stored))
+    names = (dtype.torch for dtype in found if dtype is not None and dtype.torch in LOADED_IN)
+    return dataclasses.replace(files, checkpoint_dtype=next(names, None))

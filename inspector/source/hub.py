@@ -24,6 +24,7 @@ from inspector.source.folder import FolderReader, list_files
 from inspector.source.hub_client import HubError, silence_client, translate_errors
 from inspector.source.listing import Repository, describe_repository
 from inspector.source.local import ADAPTER_FILE, CONFIG_FILE
+from inspector.source.recognize.foreign import describe_foreign_files
 from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
 
@@ -142,6 +143,9 @@ def _pick_file(name: str, filenames: list[str], wanted: Sequence[str]) -> str:
     for filename in wanted:
         if filename in filenames:
             return filename
+    foreign = describe_foreign_files(filenames)
+    if foreign is not None:
+        raise ModelUnavailableError(f"{quoted(name)} on the Hub {foreign}")
     listed = ", ".join(quoted(filename, 60) for filename in filenames[:4]) or "no file at all"
     remainder = f" and {len(filenames) - 4} more" if len(filenames) > 4 else ""
     raise ModelUnavailableError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from inspector.dtypes import BY_TORCH_NAME
+from inspector.dtypes import BY_TORCH_NAME, LOADED_IN
 from inspector.errors import ModelUnavailableError
 from inspector.records.checkpoint import StoredFile
 from inspector.records.source import Published
@@ -26,8 +26,7 @@ __all__ = ["Repository", "describe_repository", "find_other_kind", "list_near_re
 
 _LARGEST_COUNT = 2**63 - 1
 _MOST_FILES = 100_000
-# Dtypes in which models are loaded; others (I32, U8, F8_E4M3) hold packed or scaled weights, which say nothing of it.
-_LOADED_IN = {BY_TORCH_NAME[name].safetensors: name for name in ("float64", "float32", "float16", "bfloat16")}
+_LOADED_IN = {BY_TORCH_NAME[name].safetensors: name for name in LOADED_IN}
 _OTHER_KINDS = {"datasets": "dataset", "spaces": "Space"}
 
 

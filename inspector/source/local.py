@@ -18,6 +18,7 @@ from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import read_checkpoint
 from inspector.source.folder import FolderReader, list_files
+from inspector.source.recognize.foreign import describe_foreign_files
 
 __all__ = ["ADAPTER_FILE", "CONFIG_FILE", "add_checkpoint", "find_files", "is_path_like"]
 
@@ -74,6 +75,15 @@ def _find_file(directory: Path, name: str) -> tuple[Path, Path | None]:
         return model, adapter if adapter.exists() else None
     if adapter.exists():
         return adapter, None
+    present = [file.name for file in list_files(directory)]
+    foreign = describe_foreign_files(present)
+    if foreign is not None:
+        raise ModelUnavailableError(f"The directory {quoted(name)} {foreign}")
+    if any(file.lower().endswith(".gguf") for file in present):
+        raise ModelUnavailableError(
+            f"The directory {quoted(name)} holds GGUF files and no {CONFIG_FILE}; name the repository of the original "
+            "model."
+        )
     raise ModelUnavailableError(
         f"The directory {quoted(name)} holds neither {CONFIG_FILE} nor {ADAPTER_FILE}; name one that does"
         f"{'' if is_path_like(name) else ', or run from another directory to mean the Hub id'}."

@@ -12,12 +12,14 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 
-from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
+from inspector.errors import ModelUnavailableError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint
 from inspector.records.notice import Notice
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import catalogue, hub, hub_client, listing, local
 from inspector.source.hub_client import Cause, HubError
+from inspector.source.recognize.address import looks_like_address, read_address
+from inspector.source.recognize.nearest import list_near_ids
 
 __all__ = ["locate"]
 
@@ -58,14 +60,29 @@ def _find_files(name: str, revision: str | None, offline: bool, progress: Progre
         if revision is None:
             return files
         return _add_notice(files, "revision-ignored", _explain_ignored_revision(name, revision))
-    if local.is_path_like(name):
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+/", name):  # an id with a slash behind it; there is no such folder
+        name = name.rstrip("/")
+    if local.is_path_like(name) and not looks_like_address(name):
         raise ModelUnavailableError(
             f"The path {quoted(name)} is not here; name a directory, a config.json or a Hub id (org/name)."
         )
     hub_client.load_client()
+    address = read_address(name, hub_client.get_endpoint())
+    if address is not None:
+        name, revision = address.id, _choose_revision(name, address.revision, revision)
     if not hub_client.is_valid_id(name):
         raise ModelUnavailableError(_explain_invalid_id(name))
     return _add_catalogue_facts(_find_on_hub(name, revision or None, offline, progress))
+
+
+def _choose_revision(name: str, written: str | None, asked: str | None) -> str | None:
+    """Return the revision of an address, or the one that was asked for beside it."""
+    if written is not None and asked is not None and written != asked:
+        raise UsageError(
+            f"{quoted(name)} names the revision {quoted(written, 60)}, and `revision` {quoted(asked, 60)} another: "
+            "drop one."
+        )
+    return asked if written is None else written
 
 
 def _find_base(
@@ -190,7 +207,8 @@ def _explain_invalid_id(name: str) -> str:
         return f"{quoted(name)} is a {other[1]}, not a model; name a model by its Hub id: 'org/name'."
     url = re.match(r"https?://[^/]+/([\w.-]+/[\w.-]+)", name)
     if url:
-        return f"{quoted(name)} is an address; name the model by its Hub id: {quoted(url.group(1))}."
+        unknown = f"{quoted(name)} is an address of no Hub that is known here"
+        return f"{unknown}; name the model by its Hub id: {quoted(url.group(1))}."
     return (
         f"{quoted(name)} is neither a path on this machine nor a Hub id; "
         "name one: 'org/name', of letters, digits, '-', '_' and '.'."
@@ -199,7 +217,7 @@ def _explain_invalid_id(name: str) -> str:
 
 def _explain_no_stand_in(name: str, revision: str | None) -> str:
     if revision is None:
-        near = catalogue.list_near_ids(name)
+        near = list_near_ids(name, catalogue.list_ids())
         meant = f" (which has {quoted(near[0])})" if near else ""
         return f"{quoted(name)} is neither in the Hugging Face cache nor in the bundled catalogue{meant}"
     return (
@@ -235,7 +253,7 @@ def _explain_failure(name: str, revision: str | None, failure: HubError) -> str:
         other = listing.find_other_kind(name)
         if other is not None:
             return f"{quoted(name)} is a {other} on the Hub, not a model; name the model that you mean."
-        near = " or ".join(quoted(known) for known in catalogue.list_near_ids(name))
+        near = " or ".join(quoted(known) for known in list_near_ids(name, catalogue.list_ids()))
         meant = f" Did you mean {near}?" if near else ""
         return f"{cause}.{meant} A private repository needs a token: {_LOG_IN}."
     return f"{cause}, and {_explain_no_stand_in(name, revision)}; try again or name a local directory or config.json."

@@ -18,8 +18,12 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
     """
     if not isinstance(request.model, (str, os.PathLike)):
         return None
+    from inspector.source.checkpoint import add_stored_dtype
     from inspector.source.locate import locate
+    from inspector.source.recognize.foreign import refuse_foreign
 
     progress("reading the configuration")
     name = os.fspath(request.model)
-    return locate(name, revision=request.revision, offline=request.offline, progress=progress)
+    files = locate(name, revision=request.revision, offline=request.offline, progress=progress)
+    refuse_foreign(files)
+    return add_stored_dtype(files)

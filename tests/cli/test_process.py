@@ -202,7 +202,7 @@ from inspector.cli.main import main
 codes = []
 for path in sys.argv[1:]:
     try:
-        main([path, "--count-only", "--depth", "0", "--output", "/dev/null"])
+        main([path, "--assume-defaults", "--count-only", "--depth", "0", "--output", "/dev/null"])
         codes.append(0)
     except SystemExit as stop:
         codes.append(stop.code)

@@ -22,6 +22,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-double-quant",
         "--model-class",
         "--trust-remote-code",
+        "--assume-defaults",
         "--offline",
         "--lora",
         "--targets",
@@ -111,7 +112,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["compare", "gpus", "measure", "plan"]
+    assert sorted(command.subcommands) == ["compare", "gpus", "measure", "models", "plan"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

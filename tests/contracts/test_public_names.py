@@ -72,6 +72,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "double_quant": None,
         "model_class": None,
         "trust_remote_code": False,
+        "assume_defaults": False,
         "offline": False,
         "count_only": False,
         "depth": 3,
@@ -81,7 +82,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 25
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 26
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

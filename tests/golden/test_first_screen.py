@@ -165,7 +165,7 @@ def test_the_first_screen_of_a_model_of_the_catalogue_is_short(
 
 def test_a_remedy_is_on_the_first_screen_with_what_it_takes() -> None:
     text = print_report(dataclasses.replace(QWQ_LORA, fit=(judge(0, 5),)))
-    assert "no, 1.00 GiB are missing of 23.00 GiB usable" in text
+    assert "no, at least 1.00 GiB are missing of 23.00 GiB usable" in text
     assert "fits with --optimizer adamw_8bit: 20.00 GiB total" in text
     assert "2 more: --show fit" in " ".join(text.split())
 
@@ -185,7 +185,7 @@ def test_several_cards_are_said_to_be_judged_alone() -> None:
     verdict = dataclasses.replace(judge(0, None), cards=cards)
     text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(verdict,))).split())
     assert "judged on one card alone; 50.00 GiB of weights" in text
-    assert "at least 3 of these cards" in text
+    assert "all of it sharded: at least 3 cards" in text
 
 
 @pytest.mark.parametrize(

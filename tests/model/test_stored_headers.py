@@ -202,6 +202,7 @@ MOE: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
     "dtype": "bfloat16",
     "hidden_size": 64,
+    "intermediate_size": 128,
     "moe_intermediate_size": 96,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,

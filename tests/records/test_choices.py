@@ -133,6 +133,7 @@ def test_the_norm_is_a_finite_number(value: Any) -> None:
     [
         *((Recipe, name) for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache")),
         *((Request, name) for name in ("trust_remote_code", "offline", "double_quant", "autocast_adapter_dtype")),
+        *((Request, name) for name in ("assume_defaults",)),
         *((Request, name) for name in ("advice", "count_only")),
         *((LoraOptions, name) for name in ("dora", "rslora")),
     ],

@@ -111,7 +111,7 @@ def test_names_with_terminal_sequences_reach_every_format_as_text(hub: LoopbackH
     assert ran.report["checkpoint"]["not_in_model"]["parameters"] == 3
     assert ran.out.isascii()
     for format_ in ("text", "markdown"):
-        shown = run("org/model", *OPTIONS, "--format", format_)
+        shown = run("org/model", *OPTIONS, "--details", "--format", format_)
         assert "alert(1)" in shown.out, "the name is told"
         assert all(character == "\n" or character.isprintable() for character in shown.out)
         assert format_ == "text" or "<script" not in shown.out

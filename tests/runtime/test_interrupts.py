@@ -35,7 +35,7 @@ POINTS = (
     "inspector.runtime.patches:_set_item",
     "inspector.runtime.patches:_set_items",
     "inspector.compat.torch:_destroy",
-    "inspector.model.skeleton:register_module_module_registration_hook",
+    "inspector.model.untrusted.bounds:register_module_module_registration_hook",
     "inspector.model.skeleton:from_config_of",
     "inspector.quantization.bitsandbytes.stand_in:_list_layer_modules",
     "inspector.quantization.bitsandbytes.stand_in:_put_layers_back",

@@ -8,6 +8,7 @@ import pytest
 
 from inspector.records.source import ServedFrom
 from inspector.source import catalogue
+from inspector.source.recognize.nearest import list_near_ids
 
 
 def test_every_id_can_be_loaded() -> None:
@@ -50,14 +51,14 @@ def test_names_that_are_not_in_the_catalogue_are_not_found(name: str) -> None:
 )
 def test_near_names_of_models_are_suggested(name: str, meant: str) -> None:
     """A slip, a missing organisation and another case lead to the id that was meant, first of at most three."""
-    near = catalogue.list_near_ids(name)
+    near = list_near_ids(name, catalogue.list_ids())
     assert near[0] == meant
     assert len(near) <= 3
 
 
 def test_nothing_is_suggested_for_something_else() -> None:
     """A name that resembles no id gets no suggestion."""
-    assert catalogue.list_near_ids("zzzz/0000-1111") == []
+    assert list_near_ids("zzzz/0000-1111", catalogue.list_ids()) == []
 
 
 def test_an_installed_package_uses_its_own_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

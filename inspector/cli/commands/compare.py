@@ -12,10 +12,10 @@ from inspector.cli.compared_requests import Recipes, read_recipes
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
+from inspector.cli.jobs import Job
 from inspector.cli.option_names import name_options
-from inspector.cli.options import FORMATS, Job, complete_model, list_parameters_without
+from inspector.cli.options import FORMATS, complete_model, list_parameters_without
 from inspector.cli.output import open_output
-from inspector.errors import UsageError
 
 __all__ = ["compare"]
 
@@ -46,11 +46,8 @@ def compare(models: tuple[str, ...], others: tuple[str, ...], format_: str | Non
 
     Exit code 1: none of the recipes fits a GPU that was named.
     """  # noqa: D301  # as above
-    csv = format_ == "csv"
-    if csv and options["as_json"]:
-        raise UsageError("--json contradicts --format csv: drop one of them.")
-    recipes, job = read_recipes(models, others, {**options, "format_": None if csv else format_})
-    return functools.partial(_compare, recipes, dataclasses.replace(job, format="csv") if csv else job)
+    recipes, job = read_recipes(models, others, {**options, "format_": format_, "has_csv": True})
+    return functools.partial(_compare, recipes, job)
 
 
 def _compare(recipes: Recipes, job: Job) -> int:

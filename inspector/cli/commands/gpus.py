@@ -10,7 +10,8 @@ import click
 from inspector.cli.console import render_document
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
-from inspector.cli.options import FORMATS, choose_format, complete_file
+from inspector.cli.jobs import choose_format
+from inspector.cli.options import FORMATS, complete_file
 from inspector.cli.output import check_output, open_output
 
 __all__ = ["gpus"]
@@ -26,7 +27,9 @@ def gpus(as_json: bool, format_: str | None, output: str | None, no_color: bool)
 
     The names of the list are matched in any case, with and without blanks and hyphens: a100-80gb, rtx4090, 4090.
     """
-    return functools.partial(_list_gpus, choose_format(as_json, format_), check_output(output), color=not no_color)
+    return functools.partial(
+        _list_gpus, choose_format(as_json, format_, output), check_output(output), color=not no_color
+    )
 
 
 def _list_gpus(format_: str, output: Path | None, *, color: bool) -> int:

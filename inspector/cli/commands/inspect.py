@@ -17,8 +17,9 @@ from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
+from inspector.cli.jobs import Job, build_job
 from inspector.cli.option_names import name_options_in_notices
-from inspector.cli.options import PARAMETERS, Job, build_job
+from inspector.cli.options import PARAMETERS
 from inspector.cli.output import open_output
 from inspector.errors import UsageError, quoted
 from inspector.records.fit import Fit, Purpose
@@ -90,9 +91,10 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     inspect train.yaml --gpu 4090
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
 
-    Other commands: `inspect gpus` lists the GPUs that --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes
-    to train on one, `inspect compare MODEL --with OPTIONS` sets recipes side by side, `inspect measure MODEL` runs the
-    step on the GPU at hand and prints predicted beside measured. A directory of such a name is given as ./gpus.
+    Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
+    --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes to train on one, `inspect compare MODEL --with OPTIONS`
+    sets recipes side by side, `inspect measure MODEL` runs the step on the GPU at hand and prints predicted beside
+    measured. A directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")

@@ -9,8 +9,9 @@ from typing import Any
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
+from inspector.cli.jobs import Job, build_job
 from inspector.cli.option_names import name_options
-from inspector.cli.options import Job, build_job, list_parameters_without
+from inspector.cli.options import list_parameters_without
 from inspector.cli.output import open_output
 
 __all__ = ["measure"]

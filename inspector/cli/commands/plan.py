@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -12,10 +13,10 @@ import click
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
+from inspector.cli.jobs import Job, build_job
 from inspector.cli.option_names import name_options
-from inspector.cli.options import FORMATS, Job, build_job, list_parameters_without
+from inspector.cli.options import FORMATS, list_parameters_without
 from inspector.cli.output import open_output
-from inspector.errors import UsageError
 from inspector.records.fit import VARIED_BY_A_PLAN
 from inspector.records.recipe import Recipe
 from inspector.runtime.patches import replace_item, restore_changes
@@ -30,11 +31,26 @@ _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
     *("autocast_adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
 )
+# What options say here.
+_HELP = {
+    "gpus_": "The GPU that the plan is for (a100-80gb, 4090): exactly one, here or as --gpu-memory. `inspect gpus` "
+    "lists all.",
+    "gpu_memory": "The same for a GPU of this memory, as torch reports it, with a unit: 24GiB, 24GB or 24576MiB.",
+}
 # What can be searched for each candidate of a plan.
 _SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "seq-len": ("seq-len",), "none": ()}
 
 
-@subcommand(list_parameters_without(*_NOT_OF_A_PLAN))
+def _list_parameters() -> list[click.Parameter]:
+    """Return the parameters of a report that a plan shares; of cards it takes one, however it is named."""
+    shared = [copy.copy(parameter) for parameter in list_parameters_without(*_NOT_OF_A_PLAN)]
+    for option in shared:
+        if isinstance(option, click.Option) and option.name in _HELP:
+            option.help = _HELP[option.name]
+    return shared
+
+
+@subcommand(_list_parameters())
 @click.option("--format", "format_", type=click.Choice((*FORMATS, "csv")), help="How to print it; default: text.")
 @click.option(
     "--fit",
@@ -64,13 +80,12 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
 
     Exit code 1: none of them fits.
     """  # noqa: D301  # as above
-    csv = format_ == "csv"
-    if csv and options["as_json"]:
-        raise UsageError("--json contradicts --format csv: drop one of them.")
+    if options["peft"] is None and options["lora"] is None and (options["targets"] or options["modules_to_save"]):
+        options["lora"] = "r=16"  # what a plan takes where no adapter is named
     unused: dict[str, Any] = {name: getattr(Recipe(), name) for name in VARIED_BY_A_PLAN}
     unused |= {"autocast_adapter_dtype": True, "workload": "training", "fit": None, "advice": False}
-    job = build_job(format_=None if csv else format_, depth=0, count_only=False, **unused, **options)
-    return functools.partial(_plan, dataclasses.replace(job, format="csv") if csv else job, _SEARCHED[fit], sort)
+    job = build_job(format_=format_, has_csv=True, depth=0, count_only=False, **unused, **options)
+    return functools.partial(_plan, job, _SEARCHED[fit], sort)
 
 
 def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:

@@ -38,7 +38,7 @@ from inspector.model.adapter.refusals import explain_refusal
 from inspector.model.adapter.token_rows import check_token_rows
 from inspector.model.census import BaseCount, count_base
 from inspector.model.configuration import describe_error
-from inspector.model.skeleton import bound_modules
+from inspector.model.untrusted.bounds import bound_modules
 
 __all__ = ["attach_adapter", "detach_adapter"]
 

@@ -61,7 +61,7 @@ def _describe_unmatched(model: PeftModel, config: PeftConfig, facts: AdapterFact
     base_model = model.get_base_model()
     for name in facts.targets.unmatched if facts.targets else ():
         meant = explain_name(base_model, config, name)
-        message = f"{quoted(name)} is the name of no target in this model: nothing is trained for it. {meant}".rstrip()
+        message = f"{quoted(name)} is the name of no target: nothing is trained for it. {meant}".rstrip()
         yield Notice(code="target-unmatched", message=message)
     leaves = {name.rpartition(".")[2] for name in list_base_modules(model)}
     for name in facts.modules_to_save.unmatched if facts.modules_to_save else ():

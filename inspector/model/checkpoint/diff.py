@@ -25,8 +25,10 @@ from transformers import PreTrainedModel
 from inspector.compat.transformers import ADJUST_REPORT, adjust_report_of
 from inspector.dtypes import BY_SAFETENSORS_NAME
 from inspector.errors import CompatibilityError, one_line
-from inspector.model.skeleton import bound_modules
+from inspector.model.configuration import find_text_config
+from inspector.model.untrusted.bounds import bound_modules
 from inspector.names import fold_names
+from inspector.quantization.declared import find_declared
 from inspector.records.checkpoint import Comparison, NamedTensors, ShapeDifference, StoredTensor
 from inspector.records.notice import Notice
 from inspector.runtime.patches import replace_item, restore_changes
@@ -107,7 +109,7 @@ def collect_comparison_notices(comparison: Comparison) -> list[Notice]:
 
 def _find_method(config: Mapping[str, Any]) -> str | None:
     """Return the method of a checkpoint that is stored quantized, or None."""
-    declared = config.get("quantization_config") or config.get("compression_config")
+    declared = find_declared(config) or config.get("compression_config")
     if not isinstance(declared, Mapping):
         return None
     return one_line(declared.get("quant_method", "an unnamed method"), 40)
@@ -117,8 +119,8 @@ def _load_report(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> 
     """Return what `from_pretrained` reports on loading tensors of these shapes and dtypes."""
     config = copy.deepcopy(model.config)
     # FP8 weights have the names and shapes of the model's; its quantizer wants a GPU before it loads anything.
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    for part in (config, find_text_config(config)):
+        vars(part).pop("quantization_config", None)
     found: dict[str, Any] = {}
     try:
         tensors = {name: _make_meta(tensor) for name, tensor in stored.items()}

@@ -25,6 +25,7 @@ from inspector.model.patterns import MatchCall, PatternError, check_patterns, is
 from inspector.model.roles import list_expert_banks
 from inspector.names import fold_names
 from inspector.quantization.compressed_tensors import is_ignored
+from inspector.quantization.declared import MLX
 from inspector.quantization.formats import FORMATS, KNOWN, find_format, find_training_support
 from inspector.quantization.layout import Format, Matrix, NoRuleError, Packed, Skips
 from inspector.records.model import QuantizationFacts
@@ -114,6 +115,12 @@ def _measure(parameter: Tensor) -> int:
 
 def collect_stored_notices(facts: QuantizationFacts) -> list[Notice]:
     """Say what the report's other figures are about: the model as it is used, in float."""
+    if facts.method == MLX:
+        message = (
+            "The weights are packed for MLX, which from_pretrained refuses: parameters are counted as the model that "
+            "they were made from has them, and its step is traced; name that model for what can be trained."
+        )
+        return [Notice(code="does-not-load", message=message)]
     known = ""
     if facts.loaded_bytes is None:
         known = f" {facts.note}"

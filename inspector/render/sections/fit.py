@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.fit import Advice, Fit, Search, Verdict
+from inspector.records.fit import Advice, Cards, Fit, Search, Verdict
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.names import format_exact_bytes
 from inspector.render.sections.source import format_fields
@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 USABLE = (
-    "Usable = the memory that torch reports − the CUDA context. Headroom = usable − peak reserved; below zero, at "
-    "least so much is missing. A step fits when the allocator finds room for every request, once it has given back "
-    "what it caches."
+    "Usable = the memory that torch reports − the CUDA context. Headroom = usable − peak reserved where it fits; where "
+    "not, what is missing at least: usable − peak allocated, since cached blocks can be given back. A step fits when "
+    "the allocator finds room for every request, once it has given back what it caches."
 )
 
 TOTAL = "Total = peak reserved + the CUDA context: what nvidia-smi would show."
@@ -55,7 +55,9 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     if verdict.outcome is Fit.TIGHT:
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
         return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
-    by = f"{size} {'to spare' if verdict.fits else 'are missing'}"
+    if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
+        return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
+    by = f"{size} to spare" if verdict.fits else f"at least {size} are missing"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
     return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
 
@@ -65,12 +67,19 @@ def describe_cards(verdict: Verdict) -> str | None:
     cards = verdict.cards
     if cards is None:
         return None
-    shares = {"zero1": "the optimizer's state", "zero2": "gradients and the optimizer's state"}.get(
-        cards.sharding or "", "all of it"
+    sharded = {"zero1": "optimizer state sharded", "zero2": "gradients and optimizer state sharded"}.get(
+        cards.sharding or "", "all of it sharded"
     )
-    least = "no number of cards" if cards.least_count is None else f"at least {cards.least_count} of these cards"
-    state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer, {shares} in shares"
-    return f"judged on one card alone; {state}: {least}, before activations"
+    least = (
+        "no number of these cards holds it" if cards.least_count is None else f"at least {cards.least_count:,} cards"
+    )
+    state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer state"
+    return f"judged on one card alone; {state}, {sharded}: {least}, before activations"
+
+
+def _lacks_cards(cards: Cards) -> bool:
+    """Tell whether there are fewer cards than hold the state of a run."""
+    return cards.least_count is None or cards.least_count > cards.count
 
 
 def describe_change(advice: Advice) -> str:
@@ -93,11 +102,12 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
         if larger:
             yield f"still fits with {'one of ' if len(shown) > 1 else ''}{larger}"
         return
-    if verdict.advice is not None and not advice:
+    if verdict.advice is not None and not advice and verdict.outcome is not Fit.UNKNOWN:
         yield "nothing that was tried makes it fit"
     for item in shown:
         end = more if item is shown[-1] else ""
-        yield f"fits with {describe_change(item)}: {format_bytes(item.total_bytes)} total{end}"
+        tightly = " tightly" if item.is_tight else ""
+        yield f"fits{tightly} with {describe_change(item)}: {format_bytes(item.total_bytes)} total{end}"
 
 
 def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:
@@ -227,7 +237,11 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Block]:
             )
             rows = tuple(
                 row(
-                    (format_count(advice.total_bytes), format_bytes(advice.total_bytes), describe_change(advice)),
+                    (
+                        format_count(advice.total_bytes),
+                        format_bytes(advice.total_bytes),
+                        f"{describe_change(advice)}{', tightly' if advice.is_tight else ''}",
+                    ),
                     tone=Tone.KEY,
                 )
                 for advice in verdict.advice

@@ -72,7 +72,8 @@ def _describe_rest(names: Collection[str]) -> str:
 
 
 def _list_subtitle(report: Report) -> Iterator[str]:
-    """Say which class was counted, in which dtype, and where its configuration came from."""
+    """Say what the figures rest on: assumed sizes first, the class, its dtype, where its configuration came from."""
+    yield from (one_line(notice.message, 1000) for notice in report.warnings if notice.code == "sizes-assumed")
     if report.source is not None:
         yield from describe_source(report.source)
     model = report.model

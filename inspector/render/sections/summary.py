@@ -39,11 +39,13 @@ _MOST_NAMED_GPUS = 4
 # Notices that change what the figures mean come first, those that somebody may well do without last.
 _FIRST = (
     *("not-traced", "does-not-load", "nothing-trains", "target-unmatched", "modules-to-save-unmatched"),
-    *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-not-reached", "experts-in-float"),
+    *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-in-float", "experts-not-reached"),
+    *("float16-training", "bfloat16-emulated", "seq-len-clamped", "gpu-ambiguous"),
 )
 _LAST = (
     "nothing-fits",
     "fields-not-modelled",
+    "several-gpus",
     "dtype-assumed",
     "renamed",
     "torch-fallback",
@@ -74,7 +76,9 @@ _ROOMS = (
     _Room(parts=4, changes=3, notices=3, notice_lines=2),
     _Room(parts=4, changes=2, notices=2, notice_lines=2),
     _Room(parts=4, changes=1, notices=2, notice_lines=2),
-    _Room(parts=3, changes=1, notices=2, notice_lines=1),
+    _Room(parts=4, changes=1, notices=2, notice_lines=1),
+    _Room(parts=4, changes=1, notices=1, notice_lines=1),
+    _Room(parts=3, changes=1, notices=1, notice_lines=1),
     _Room(parts=3, changes=0, notices=1, notice_lines=1, lists_gpus=False),
     _Room(parts=2, changes=0, notices=1, notice_lines=1, lists_gpus=False, sizes=False),
     _Room(parts=0, changes=0, notices=0, notice_lines=1, lists_gpus=False, sizes=False),
@@ -160,8 +164,9 @@ def _list_circumstances(memory: RunMemory) -> Iterator[Row]:
     defaults = describe_defaults(memory)
     if defaults:
         yield row(("by default", defaults))
-    if memory.upper_bound is not None:
-        yield row(("figures", shorten_reason(memory.upper_bound)), tone=Tone.WARN)
+    for bound in (memory.upper_bound, memory.lower_bound):
+        if bound is not None:
+            yield row(("figures", shorten_reason(bound)), tone=Tone.WARN)
 
 
 def _list_files(report: Report) -> Iterator[str]:

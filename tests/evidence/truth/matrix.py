@@ -24,7 +24,14 @@ from typing import Any
 from inspector.records.recipe import Recipe
 from inspector.source import catalogue
 
-__all__ = ["ROWS", "MatrixRow", "cut", "pack", "run_row"]
+__all__ = ["OF_EVERY_ROW", "ROWS", "MatrixRow", "cut", "pack", "run_row"]
+
+# What a row does that names nothing else: the first ones were measured so, and records leave it out.
+OF_EVERY_ROW: Mapping[str, Any] = {
+    "optimizer": "adamw_torch",
+    "gradient_checkpointing": False,
+    "use_reentrant": False,
+}
 
 _ALL = "--targets all-linear"
 _QV = "--targets q_proj,v_proj"
@@ -59,13 +66,18 @@ class MatrixRow:
 def _row(
     name: str, model: str, layers: int | None, options: str = "", stored: Mapping[str, Any] | None = None
 ) -> MatrixRow:
-    return MatrixRow(name=name, model=model, layers=layers, options=options, stored=stored)
+    named = options.split()
+    if "--optimizer" not in named:
+        options = f"{options} --optimizer {OF_EVERY_ROW['optimizer']}"
+    if "--gradient-checkpointing" not in named:
+        options = f"{options} --no-gradient-checkpointing"
+    return MatrixRow(name=name, model=model, layers=layers, options=options.strip(), stored=stored)
 
 
 _SMALL = "Qwen/Qwen2.5-0.5B"
 # What the stand-in calls itself; how much memory it has is said to it.
 _STAND_IN = "Stand-in GPU"
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+_DEFAULTS = {**{field.name: field.default for field in dataclasses.fields(Recipe)}, **OF_EVERY_ROW}
 
 ROWS = (
     # Every way to train, on one dense model with grouped queries and biases.

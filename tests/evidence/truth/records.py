@@ -22,7 +22,7 @@ from inspector.records.recipe import Attention, Recipe
 from inspector.records.request import Request
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import catalogue
-from tests.evidence.truth.matrix import cut
+from tests.evidence.truth.matrix import OF_EVERY_ROW, cut
 
 __all__ = ["FOLDER", "Measured", "load"]
 
@@ -48,7 +48,7 @@ class Measured:
     @property
     def recipe(self) -> Recipe:
         """Return how the step ran; sdpa was recorded where nothing else had been asked for."""
-        recipe = Recipe(**self.record["recipe"])
+        recipe = Recipe(**{**OF_EVERY_ROW, **self.record["recipe"]})
         return dataclasses.replace(recipe, attention=None) if recipe.attention is Attention.SDPA else recipe
 
     @property

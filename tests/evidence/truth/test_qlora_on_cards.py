@@ -21,7 +21,7 @@ from tests.evidence.truth.records import load
 
 ROOT = Path(__file__).parents[3]
 ROW = next(row for row in load() if (row.group, row.name) == ("quantized", "nf4-qwq-32b"))
-# The largest peaks of the row, of the backward pass; README and docs/explain/quantization.md have them too.
+# The largest peaks of the row, of the backward pass; docs/explain/quantization.md has them too.
 PEAK_ALLOCATED = 31_996_397_056
 PEAK_RESERVED = 34_355_544_064
 # With so much memory the real step ran, all of it reserved; with one segment of 2 MiB less it stopped.
@@ -43,7 +43,6 @@ def test_the_row_is_the_recipe_of_the_documents_and_has_their_figures() -> None:
     phases = ROW.record["measured"]["phases"]
     assert max(phase["peak_allocated_bytes"] for phase in phases) == PEAK_ALLOCATED
     assert max(phase["peak_reserved_bytes"] for phase in phases) == PEAK_RESERVED
-    assert f"{PEAK_RESERVED:,}" in (ROOT / "README.md").read_text(encoding="utf-8")
     described = (ROOT / "docs" / "explain" / "quantization.md").read_text(encoding="utf-8")
     assert all(f"{figure:,}" in described for figure in (PEAK_ALLOCATED, PEAK_RESERVED, LEAST))
 

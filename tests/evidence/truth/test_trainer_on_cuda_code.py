@@ -15,6 +15,7 @@ import transformers
 from inspector.hardware.platform import Platform
 from inspector.memory.timeline import fold
 from inspector.records.recipe import Recipe
+from tests.evidence.truth.matrix import OF_EVERY_ROW
 from tests.evidence.truth.trainer_rows import build
 from tests.workloads.tracing import trace
 
@@ -41,7 +42,7 @@ def test_a_trainers_second_update_takes_what_is_traced(row: dict[str, Any]) -> N
         torch_version=(int(major), int(minor)),
     )
     model = build(row)
-    timeline = fold(trace(model, Recipe(**row["recipe"]), platform))
+    timeline = fold(trace(model, Recipe(**{**OF_EVERY_ROW, **row["recipe"]}), platform))
     second = [phase for phase in timeline.phases if phase.step == 2]
     assert row["measured"] == {
         "peak_allocated_bytes": max(phase.peak_allocated_bytes for phase in second),

@@ -1,0 +1,35 @@
+"""What to say of the dtypes that a run trains in, on the card that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.records.model import Counted
+from inspector.records.notice import Notice
+from inspector.resolve import ResolvedRun
+
+__all__ = ["find_precision_notices"]
+
+# Ampere; before, torch.cuda.is_bf16_supported() says yes to an emulation (torch/cuda/__init__.py).
+_FIRST_WITH_BFLOAT16 = (8, 0)
+
+
+def find_precision_notices(run: ResolvedRun, counted: Counted) -> Iterator[Notice]:
+    """Yield a notice where a card has no bfloat16 of its own, and where weights train in float16."""
+    mixed, trained = run.recipe.mixed_precision, counted.census.trainable_dtypes
+    is_bfloat16 = counted.model.dtype == "bfloat16" or mixed == "bf16"
+    if is_bfloat16 and run.platform.compute_capability < _FIRST_WITH_BFLOAT16:
+        name = "This card" if run.gpu is None else f"The {run.gpu.name}"
+        # Gradients of float16 cannot be unscaled: what trains has to be float32, as an adapter is.
+        dtype = "float32" if counted.adapter is None or "float32" not in trained else "float16"
+        message = (
+            f'{name} has no bfloat16 of its own and emulates it, which is slow: usual there are `dtype="{dtype}"` and '
+            '`mixed_precision="fp16"`.'
+        )
+        yield Notice(code="bfloat16-emulated", message=message)
+    if run.workload.trains and "float16" in trained and mixed == "no":
+        message = (
+            "Weights train in float16 and nothing scales the loss: small gradients and updates become 0, and training "
+            'usually diverges. Usual are `dtype="bfloat16"`, or `dtype="float32"` with `mixed_precision`.'
+        )
+        yield Notice(code="float16-training", message=message)

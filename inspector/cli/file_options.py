@@ -32,7 +32,7 @@ OF_A_TRAINING_FILE: tuple[click.Parameter, ...] = (
         multiple=True,
         metavar="FILE",
         shell_complete=complete_file,
-        help="accelerate's YAML or DeepSpeed's JSON beside MODEL: how many cards, and what they share; give it once a file.",
+        help="accelerate's YAML or DeepSpeed's JSON beside MODEL: how many cards, and what they share; once a file.",
     ),
     click.Option(
         ["--strict"],

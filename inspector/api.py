@@ -16,7 +16,7 @@ from typing import Any
 from inspector.checks import check_choice, describe_value, find_nearest_names
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.comparison import Comparison, SharedNotice
-from inspector.records.fit import VARIED_BY_A_PLAN, Plan, Quantity
+from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
@@ -24,6 +24,7 @@ from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.runtime.isolation import run_isolated
 from inspector.training_arguments import is_training_arguments, read_training_arguments
+from inspector.training_files.merge import build_request, find_given
 
 __all__ = ["compare", "inspect", "measure", "plan"]
 
@@ -33,7 +34,7 @@ _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
 _OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "gpu_count", "sharding", "margin"),
     *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "assume_defaults"),
-    *("offline", "count_only", "workload", "torch"),
+    *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict"),
 )
 
 
@@ -62,13 +63,19 @@ def inspect(
     offline: bool = False,
     count_only: bool = False,
     depth: int = 3,
+    framework: str | None = None,
+    launch: str | Sequence[str] = (),
+    base_model: str | None = None,
+    strict: bool = False,
 ) -> Report:
     """Count a model, with an adapter or without, and return the report; print nothing.
 
     Args:
         model: a Hub id, a local directory, a path to a config.json, an adapter (id or directory), a
             `transformers.PretrainedConfig`, or a transformers model, `peft.PeftModel` or any other `torch.nn.Module` on
-            the meta device. Of the last two the parameters are counted and no step is traced.
+            the meta device. Of the last two the parameters are counted and no step is traced. Or a training file of
+            axolotl, LLaMA-Factory, TRL, transformers or Unsloth ("train.yaml"): then every argument that is left at its
+            default is what the file says, and `report.source` says where each value is from.
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
         autocast_adapter_dtype: as in PEFT's `get_peft_model`: whether an adapter in half precision becomes float32.
@@ -102,6 +109,11 @@ def inspect(
         offline: make no request: the local cache, then the bundled catalogue.
         count_only: stop after the parameter counts.
         depth: how deep `report.parameters.tree` goes; 0 is the model alone.
+        framework: whose defaults hold for a training file, "axolotl==0.21" for one; None is what its keys say, in the
+            installed version, else in the newest that is known.
+        launch: accelerate's YAML or DeepSpeed's JSON beside the model or the training file, or several.
+        base_model: the model in the place of the one that the training file names.
+        strict: raise UsageError where the training file has what changes memory and is not modelled.
 
     Raises:
         InspectorError: one of its subclasses, each with a message of one line and an `exit_code`.
@@ -130,6 +142,10 @@ def inspect(
         offline=offline,
         count_only=count_only,
         depth=depth,
+        framework=framework,
+        launch=launch,
+        base_model=base_model,
+        strict=strict,
     )
     report: Report = run_isolated("inspector.pipeline:run", request)
     return dataclasses.replace(report, warnings=(*notices, *report.warnings)) if notices else report
@@ -153,6 +169,10 @@ def plan(
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
     offline: bool = False,
+    framework: str | None = None,
+    launch: str | Sequence[str] = (),
+    base_model: str | None = None,
+    strict: bool = False,
 ) -> Plan:
     """Return up to 24 recipes to train a model on one GPU: what each takes, its largest batch size and sequence length.
 
@@ -181,10 +201,11 @@ def plan(
         assume_defaults=assume_defaults,
         offline=offline,
         depth=0,
+        framework=framework,
+        launch=launch,
+        base_model=base_model,
+        strict=strict,
     )
-    defaults = Recipe()
-    as_planned = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
-    request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **as_planned))
     quantities = _read_quantities(fit)
     result: Plan = run_isolated("inspector.pipeline:plan", request, quantities)
     return dataclasses.replace(result, warnings=(*(notice.message for notice in notices), *result.warnings))
@@ -237,6 +258,9 @@ def measure(
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
     offline: bool = False,
+    framework: str | None = None,
+    base_model: str | None = None,
+    strict: bool = False,
 ) -> Measurement:
     """Run the step of a model for real on the CUDA GPU at hand, with random weights, beside its prediction.
 
@@ -264,6 +288,9 @@ def measure(
         assume_defaults=assume_defaults,
         offline=offline,
         depth=0,
+        framework=framework,
+        base_model=base_model,
+        strict=strict,
     )
     from inspector import pipeline
 
@@ -284,15 +311,28 @@ def _build_request(
     own_recipe, notices = _read_recipe(recipe)
     if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
         dtype = str(dtype).removeprefix("torch.")
-    request = Request(
-        recipe=own_recipe,
-        gpus=gpu,
-        gpu_memory=gpu_memory,
-        dtype=dtype,
-        model_class=model_class.__name__ if isinstance(model_class, type) else model_class,
+    beside = {name: others.pop(name) for name in _BESIDE_A_FILE if name in others}
+    launch = beside.pop("launch", ())
+    arguments = {
+        **{item.name: getattr(own_recipe, item.name) for item in dataclasses.fields(Recipe)},
         **others,
+        "gpus": gpu,
+        "gpu_memory": gpu_memory,
+        "dtype": dtype,
+        "model_class": model_class.__name__ if isinstance(model_class, type) else model_class,
+    }
+    model = arguments.get("model")
+    if isinstance(model, os.PathLike):
+        arguments["model"] = os.fsdecode(model)
+    launch = (launch,) if isinstance(launch, str) else tuple(launch)
+    request = build_request(
+        arguments, find_given(arguments, recipe if isinstance(recipe, Mapping) else ()), launch=launch, **beside
     )
     return request, notices
+
+
+# Arguments about a training file, which are no fields of a Request.
+_BESIDE_A_FILE = ("framework", "launch", "base_model", "strict")
 
 
 def _read_recipe(recipe: Any) -> tuple[Recipe, tuple[Notice, ...]]:

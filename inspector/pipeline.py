@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.hardware.selection import select_gpus
-from inspector.records.fit import Fit, Plan
+from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan
+from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.resolve import ALLOCATOR_VARIABLE, is_packed, resolve_run
@@ -24,6 +25,7 @@ from inspector.runtime.process import reserve_process
 from inspector.runtime.quiet import silence_output
 from inspector.runtime.versions import find_versions
 from inspector.source.read import read_files
+from inspector.training_files.notices import list_file_notices
 
 if TYPE_CHECKING:
     from inspector.records.comparison import Comparison
@@ -46,6 +48,7 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
     """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each."""
     with reserve_process():
+        request = _forget_what_is_varied(request)
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
@@ -61,7 +64,19 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         from inspector.planning.plan import build_plan
 
         resolved = dataclasses.replace(resolved, files=files)
-        return build_plan(resolved, quantities, find_versions(), selection.notices, progress)
+        notices = (*list_file_notices(request.source), *selection.notices)
+        return build_plan(resolved, quantities, find_versions(), notices, progress)
+
+
+def _forget_what_is_varied(request: Request) -> Request:
+    """Return the request with the defaults of what the candidates of a plan differ in.
+
+    A plan is for one card: of several, files of trainers and launchers say something that it has no use for.
+    """
+    defaults = Recipe()
+    varied = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
+    request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **varied))
+    return request if request.source is None else dataclasses.replace(request, sharding=None, gpu_count=1)
 
 
 def compare(
@@ -105,7 +120,9 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         check_machine(resolved.recipe, request.quantization)
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
-        return measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress)
+        result = measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress)
+        said = (notice.message for notice in list_file_notices(request.source))
+        return dataclasses.replace(result, notices=(*said, *result.notices))
 
 
 def _run(request: Request, progress: Progress) -> Report:
@@ -136,8 +153,10 @@ def _run(request: Request, progress: Progress) -> Report:
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint
     versions = find_versions()
+    notices = (*list_file_notices(request.source), *counted.notices, *selection.notices, *outcome.notices)
     return Report(
         versions=versions,
+        source=request.source,
         model=counted.model,
         parameters=counted.census,
         quantization=counted.quantization,
@@ -148,5 +167,5 @@ def _run(request: Request, progress: Progress) -> Report:
         textbook=textbook,
         fit=outcome.fit,
         search=search,
-        warnings=(*counted.notices, *selection.notices, *outcome.notices, *find_unverified_versions(versions)),
+        warnings=(*notices, *find_unverified_versions(versions)),
     )

@@ -22,6 +22,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.request import Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
+from inspector.records.training_file import Origin
 from inspector.workloads.registry import find_workload
 
 __all__ = [
@@ -71,9 +72,16 @@ class ResolvedRun:
         return AllocatorSettings.parse(self.request.recipe.alloc_conf or "")
 
     def list_defaults(self) -> tuple[str, ...]:
-        """Return the fields of the recipe that the workload reads and that are as they would be by default."""
+        """Return the fields of the recipe that the workload reads and that are as they would be by default.
+
+        Of a training file they are those that neither the file says nor an option.
+        """
+        names = [item.name for item in dataclasses.fields(Recipe) if item.name in self.workload.recipe_fields]
+        source = self.request.source
+        if source is not None and source.file is not None:
+            said = {item.becomes for item in source.file.fields if item.origin is not Origin.DEFAULT}
+            return tuple(name for name in names if name not in said)
         default = dataclasses.replace(self, request=dataclasses.replace(self.request, recipe=Recipe())).recipe
-        names = (field.name for field in dataclasses.fields(Recipe) if field.name in self.workload.recipe_fields)
         return tuple(name for name in names if getattr(self.recipe, name) == getattr(default, name))
 
     def with_gpu(self, gpu: Gpu) -> ResolvedRun:

@@ -1,7 +1,7 @@
 """transformers' TrainingArguments, TRL's SFTConfig and their like -> a Recipe, and notices of what it cannot say.
 
 Anything counts that is a dataclass instance with their fields. Fields alone are read, never a property: `device` and
-`n_gpu` would ask for the GPU. Standard library only.
+`n_gpu` would ask for the GPU. What a field means stands in the tables of training files.
 
 Does not cover: weight decay, which takes a temporary tensor under SGD, Adagrad and RMSprop; evaluation; whatever the
 trainer of another stage (DPO, GRPO) runs beside a supervised step, which a notice says.
@@ -16,43 +16,30 @@ from typing import Any
 from inspector.errors import UsageError, one_line
 from inspector.records.notice import Notice
 from inspector.records.recipe import Precision, Recipe
+from inspector.training_files.fields import Field
+from inspector.training_files.frameworks.trl import TRL
 
 __all__ = ["is_training_arguments", "read_training_arguments"]
 
-# Fields that mean the same in a Recipe. Of several for one the first that is there and not None decides.
+# Fields that mean the same in a Recipe, as the tables of training files have them. Of several for one the first that is
+# there and not None decides.
 _SAME_MEANING: Mapping[str, tuple[str, ...]] = {
-    "batch_size": ("per_device_train_batch_size",),
-    "gradient_accumulation": ("gradient_accumulation_steps",),
-    "optimizer": ("optim",),
-    "optim_args": ("optim_args",),
-    "gradient_checkpointing": ("activation_checkpointing", "gradient_checkpointing"),
-    "max_grad_norm": ("max_grad_norm",),
-    "use_cache": ("use_cache",),
-    "seq_len": ("max_length", "max_seq_length"),
+    item.becomes: (*item.aliases, item.name)
+    for item in TRL.fields
+    if item.becomes in (*("batch_size", "gradient_accumulation", "optimizer", "optim_args"), "gradient_checkpointing")
+    or item.becomes in ("max_grad_norm", "use_cache", "seq_len")
 }
 # The fields that hold the keywords of gradient checkpointing, and the keyword that a Recipe has.
 _CHECKPOINTING_KEYWORDS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
 _USE_REENTRANT = "use_reentrant"
+# Fields whose values in an object say nothing, since their class fills them in whatever is asked for.
+_FILLED_IN = ("fsdp_config", "loss_type", "eos_token", "max_prompt_length", "max_completion_length", "vllm_mode")
 # Fields that change what a step takes, where they are on, and that are not traced.
-_NOT_TRACED = (
-    "auto_find_batch_size",  # another batch size where the memory runs out
-    "torch_empty_cache_steps",  # cached blocks are given back
-    "torch_compile",  # other kernels, which keep other tensors
-    "use_liger_kernel",  # fused kernels of Liger
-    "neftune_noise_alpha",  # noise on the embeddings, a tensor of their size
-    "label_smoothing_factor",  # a second pass over the logits
-    "optim_target_modules",  # GaLore's and APOLLO's layers
-    "fsdp",  # weights, gradients and states in parts on several GPUs
-    "deepspeed",
-    "parallelism_config",
-    "activation_offloading",  # SFTConfig: activations on the CPU
-    "packing",  # SFTConfig: sequences of one length, without padding
-    "padding_free",
-    "pad_to_multiple_of",
-    "model_init_kwargs",  # SFTConfig: dtype and attention of the model, which are arguments of their own here
-    "beta",  # DPO, KTO, ORPO, GRPO: their trainers run more than a supervised step
-    "num_generations",
-)
+_NOT_TRACED = tuple(item for item in TRL.fields if item.effect is not None and item.name not in _FILLED_IN)
+# SFTConfig: dtype and attention of the model, which are arguments of their own here.
+_OF_THE_MODEL = "model_init_kwargs"
+# What GRPO's prompts are taken to be, where they have no bound.
+_PROMPT = 512
 
 
 def is_training_arguments(value: Any) -> bool:
@@ -73,6 +60,8 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
         value = next((fields[source] for source in sources if fields.get(source) is not None), None)
         if value is not None:
             given[name] = value
+    if "seq_len" not in given and isinstance(fields.get("max_completion_length"), int):  # GRPO, RLOO
+        given["seq_len"] = (fields.get("max_prompt_length") or _PROMPT) + fields["max_completion_length"]
     if fields.get("max_grad_norm", 0) is None:  # Trainer clips where there is a norm above 0
         given["max_grad_norm"] = 0.0
     if not given.get("gradient_checkpointing"):  # then a Trainer leaves it as it finds it
@@ -107,16 +96,23 @@ def _collect_notices(
             "Recipe."
         )
         yield Notice(code="seq-len-assumed", message=message)
-    ignored = [name for name in _NOT_TRACED if name in fields and _is_on(fields[name])]
+    uses_vllm = bool(fields.get("use_vllm"))
+    on = [item for item in _NOT_TRACED if item.name in fields and _is_on(item, fields[item.name])]
+    ignored = [
+        f"{item.name} ({item.effect.direction})"
+        for item in on
+        if item.effect is not None and (uses_vllm or not item.name.startswith("vllm_"))
+    ]
+    ignored += [_OF_THE_MODEL] if fields.get(_OF_THE_MODEL) else []
     ignored += [f"{_CHECKPOINTING_KEYWORDS[-1]}[{one_line(key, 40)!r}]" for key in keywords if key != _USE_REENTRANT]
     if ignored:
         message = f"These settings of {kind} change what a step takes and were not traced: {', '.join(ignored)}."
         yield Notice(code="arguments-not-traced", message=message)
 
 
-def _is_on(value: Any) -> bool:
+def _is_on(item: Field, value: Any) -> bool:
     """Tell whether a setting is anything else than off."""
     try:
-        return bool(value) and value != "no"
+        return item.is_on(value)
     except Exception:  # an object without a truth value says more than "off"
         return True

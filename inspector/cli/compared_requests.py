@@ -56,8 +56,10 @@ def read_recipes(models: Sequence[str], others: Sequence[str], options: Mapping[
         else:
             recipes.append((" ".join((model, *typed)), build_job(model=model, **options, **_UNUSED).request))
     for text in others:
-        changed = {**options, **_settle_conflicts(_parse_options(text))}
-        recipes.append((f"with {text}", build_job(model=models[0], **changed, **_UNUSED).request))
+        parsed = _settle_conflicts(_parse_options(text))
+        names = {name for name in options if _is_typed(name)} | set(parsed)
+        job = build_job(model=models[0], typed=names, **{**options, **parsed}, **_UNUSED)
+        recipes.append((f"with {text}", job.request))
     return recipes, build_job(model=models[0], **options, **_UNUSED)
 
 
@@ -115,6 +117,11 @@ def _read_report(model: str) -> Mapping[str, Any] | None:
     return content if isinstance(schema, str) and schema.startswith("inspector") else None
 
 
+def _is_typed(name: str) -> bool:
+    """Tell whether the command at hand was given an option."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
 def _list_typed_options() -> list[str]:
     """Return the options of recipes that the command at hand was given, as they are typed."""
     context = click.get_current_context()
@@ -122,7 +129,7 @@ def _list_typed_options() -> list[str]:
     words = []
     for parameter in context.command.params:
         name = parameter.name or ""
-        if name not in names or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if name not in names or not _is_typed(name):
             continue
         value = context.params[name]
         if value is True or value is False:

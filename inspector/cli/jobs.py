@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
+from inspector.cli.file_options import find_given
 from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.errors import UsageError, quoted
-from inspector.records.recipe import Recipe, parse_optim_args
-from inspector.records.request import Request
+from inspector.records.recipe import parse_optim_args
+from inspector.records.request import LoraOptions, Request
+from inspector.training_files.names import has_suffix
 
 __all__ = ["Job", "build_job", "choose_format"]
 
 _FORMAT_OF_ENDING = {".json": "json", ".md": "markdown", ".markdown": "markdown", ".csv": "csv"}
-_OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,24 +48,35 @@ def build_job(
     has_csv: bool = False,
     quiet: bool,
     no_color: bool,
+    framework: str | None = None,
+    base_model: str | None = None,
+    launch: tuple[str, ...] = (),
+    strict: bool = False,
+    typed: Collection[str] | None = None,
     **values: Any,
 ) -> Job:
-    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other."""
+    """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other.
+
+    MODEL may be a training file: then what is not `typed`, by default on the command line at hand, is what it says.
+    """
+    from inspector.training_files.merge import build_request
+
     if fsdp and deepspeed is not None:
         raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
     parse_optim_args(values["optimizer"], values["optim_args"])
-    recipe = Recipe(**{name: value for name, value in values.items() if name in _OF_A_RECIPE})
-    refuse_contradictions(recipe)
-    others = {name: value for name, value in values.items() if name not in _OF_A_RECIPE}
+    arguments = {
+        **values,
+        "model": model,
+        "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
+        "gpus": gpus_,
+        "sharding": "fsdp" if fsdp else deepspeed,
+    }
+    request = build_request(
+        arguments, find_given(typed), framework=framework, launch=launch, base_model=base_model, strict=strict
+    )
+    refuse_contradictions(request.recipe)
     return Job(
-        request=Request(
-            model=model,
-            peft=_read_adapter(lora, targets, modules_to_save, peft),
-            recipe=recipe,
-            gpus=gpus_,
-            sharding="fsdp" if fsdp else deepspeed,
-            **others,
-        ),
+        request=request,
         format=choose_format(as_json, format_, output, has_csv=has_csv),
         output=check_output(output),
         progress=not quiet,
@@ -89,8 +101,13 @@ def choose_format(as_json: bool, format_: str | None, output: str | None = None,
     return _FORMAT_OF_ENDING.get(ending, "text")
 
 
-def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None) -> Any:
-    """Return the adapter that the options ask for, or raise UsageError where they contradict each other."""
+def _read_adapter(
+    lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None, *, is_file: bool
+) -> Any:
+    """Return the adapter that the options ask for, or raise UsageError where they contradict each other.
+
+    Beside a training file options may change the targets of the adapter that it has.
+    """
     if lora is not None and peft is not None:
         raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
     if peft is not None:
@@ -100,6 +117,8 @@ def _read_adapter(lora: str | None, targets: str | None, modules_to_save: str | 
             )
         return read_peft(peft)
     if lora is None:
+        if is_file and (targets is not None or modules_to_save is not None):
+            return LoraOptions(targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))
         if targets is not None or modules_to_save is not None:
             raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
         return None

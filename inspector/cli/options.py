@@ -12,6 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from inspector.checks import Choice
+from inspector.cli.completion import complete_file, complete_gpu, complete_model
+from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
@@ -37,31 +39,6 @@ __all__ = [
 # A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
 _COUNT = click.IntRange(1, 2**24)
 FORMATS = ("text", "json", "markdown")
-
-
-def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer subcommands and the ids of the bundled catalogue, and files for what looks like a path or starts no id."""
-    from inspector.source.catalogue import list_ids
-
-    if not incomplete.startswith((".", "/", "~")):
-        known = (*getattr(context.command, "subcommands", ()), *list_ids())
-        names = [CompletionItem(name) for name in known if name.lower().startswith(incomplete.lower())]
-        if names:
-            return names
-    return complete_file(context, parameter, incomplete)
-
-
-def _complete_gpu(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the names of the catalogue as one word each."""
-    from inspector.hardware.catalogue import catalogue
-
-    names = [gpu.name.lower().replace(" ", "-") for gpu in catalogue()]
-    return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
-
-
-def complete_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Let the shell offer names of files."""
-    return [CompletionItem(incomplete, type="file")]
 
 
 def _check_finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
@@ -263,7 +240,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--gpu", "gpus_"],
         multiple=True,
         metavar="NAME",
-        shell_complete=_complete_gpu,
+        shell_complete=complete_gpu,
         help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each kind is judged by "
         "its own kernels; 2x4090 is two cards. Default: common cards. `inspect gpus` lists all.",
     ),
@@ -305,6 +282,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
         "for what could be turned up (up to 6).",
     ),
+    *OF_A_TRAINING_FILE,
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
     click.Option(
         ["--depth"],

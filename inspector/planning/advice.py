@@ -13,7 +13,7 @@ from typing import Any
 from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
 from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, find_fitting_changes
-from inspector.predict import Predictor
+from inspector.predict import Prediction, Predictor
 from inspector.quantization.declared import find_declared
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import Recipe
@@ -21,6 +21,7 @@ from inspector.records.request import LoraOptions, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
+from inspector.training_files.changes import spell_change
 from inspector.workloads.base import NotTraceableError
 
 __all__ = [
@@ -207,11 +208,7 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
     found = find_fitting_changes(len(changes), total_bytes, try_changes)
     tight = _expand_tightly(run, predictor)
     sure = tuple(
-        Advice(
-            purpose=Purpose.FIT,
-            change=format_options(merge(chosen)),
-            total_bytes=predictor.predict(run.with_request(apply_change(run.request, merge(chosen)))).total_bytes,
-        )
+        _advise(run, merge(chosen), predictor.predict(run.with_request(apply_change(run.request, merge(chosen)))))
         for chosen in found
     )
     free = () if tight is None else (tight,)
@@ -234,7 +231,7 @@ def _unpack_base(run: ResolvedRun, predictor: Predictor) -> tuple[Advice, ...]:
     if prediction.judge().outcome is not Fit.YES:
         return ()
     text = f"--gradient-checkpointing without --quantization{' and --double-quant' if run.request.double_quant else ''}"
-    return (Advice(purpose=Purpose.FIT, change=text, total_bytes=prediction.total_bytes),)
+    return (dataclasses.replace(_advise(run, change, prediction), change=text),)
 
 
 def _expand_tightly(run: ResolvedRun, predictor: Predictor) -> Advice | None:
@@ -245,4 +242,14 @@ def _expand_tightly(run: ResolvedRun, predictor: Predictor) -> Advice | None:
     prediction = predictor.predict(run.with_request(apply_change(run.request, change)))
     if prediction.judge().outcome is not Fit.TIGHT:
         return None
-    return Advice(purpose=Purpose.FIT, change=format_options(change), total_bytes=prediction.total_bytes, is_tight=True)
+    return dataclasses.replace(_advise(run, change, prediction), is_tight=True)
+
+
+def _advise(run: ResolvedRun, change: Change, prediction: Prediction) -> Advice:
+    """Return a change that makes a run fit, as options and as fields of the run's training file."""
+    return Advice(
+        purpose=Purpose.FIT,
+        change=format_options(change),
+        in_file=spell_change(run.request, apply_change(run.request, change)),
+        total_bytes=prediction.total_bytes,
+    )

@@ -16,6 +16,7 @@ from inspector.predict import Predictor
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun, is_packed
+from inspector.training_files.changes import spell_change
 from inspector.workloads.base import NotTraceableError
 
 __all__ = ["MOST_TRIALS", "find_increases", "list_increases"]
@@ -110,7 +111,9 @@ def find_increases(run: ResolvedRun, predictor: Predictor, progress: Progress) -
         is_longer = request.recipe.seq_len != run.recipe.seq_len
         was_cut = is_longer and prediction.recipe.seq_len != request.recipe.seq_len
         if prediction.judge().outcome is Fit.YES and not was_cut:
-            advice.append(Advice(purpose=Purpose.TURN_UP, change=text, total_bytes=prediction.total_bytes))
+            in_file = spell_change(run.request, request)
+            total_bytes = prediction.total_bytes
+            advice.append(Advice(purpose=Purpose.TURN_UP, change=text, in_file=in_file, total_bytes=total_bytes))
     return tuple(advice)
 
 

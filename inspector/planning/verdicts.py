@@ -28,6 +28,7 @@ from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textb
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
 from inspector.resolve import ResolvedRun
+from inspector.training_files.changes import spell_change
 from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError, RunFacts
 from inspector.workloads.registry import load_workload
@@ -65,7 +66,8 @@ def search_largest(
     if quantity is None:
         return None, run
     search = find_largest(run, quantity, predictor, progress)
-    return search, run.with_request(set_value(run.request, quantity, search.value or search.tried[0].value))
+    request = set_value(run.request, quantity, search.value or search.tried[0].value)
+    return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)
 
 
 def find_static(run: ResolvedRun, counted: Counted) -> StaticBytes:

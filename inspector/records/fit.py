@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inspector.checks import Choice
 
@@ -54,11 +55,14 @@ class Purpose(str, enum.Enum):
 class Advice:
     """A change of the recipe with which the step fits, as options of the command, and what it then takes.
 
-    `total_bytes` is what nvidia-smi would show at the peak, `is_tight` whether less than the margin stays free.
+    `in_file` is the same as fields of the training file that the request was read from, None where it was from none or
+    has no such fields. `total_bytes` is what nvidia-smi would show at the peak, `is_tight` whether less than the margin
+    stays free.
     """
 
     purpose: Purpose
     change: str
+    in_file: Mapping[str, Any] | None = None
     total_bytes: int
     is_tight: bool = False
 
@@ -158,7 +162,8 @@ class Search:
 
     `value` is None where the smallest value does not fit. `fails` is the smallest value above it that does not: the
     next one, where the search was not cut short, and None where the whole range up to `most` fits. `tried` are the
-    traced values in ascending order, `traces` how many.
+    traced values in ascending order, `traces` how many. `in_file` is the value as
+    fields of the training file.
     """
 
     quantity: str
@@ -169,6 +174,7 @@ class Search:
     margin_bytes: int
     traces: int
     tried: Sequence[Tried]
+    in_file: Mapping[str, Any] | None = None
 
 
 class Method(str, enum.Enum):

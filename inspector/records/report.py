@@ -12,6 +12,7 @@ from inspector.records.memory import RunMemory, StaticBytes, Textbook
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.records.serialize import to_plain
+from inspector.records.training_file import RequestSource
 
 __all__ = [
     "SCHEMA",
@@ -29,6 +30,7 @@ class Report:
     """
 
     versions: Mapping[str, str]
+    source: RequestSource | None = None
     model: ModelFacts
     parameters: Census
     quantization: QuantizationFacts | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from inspector.records.fit import PlanRow, Verdict
 from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticRecipe
 from inspector.records.model import Census, QuantizationFacts
+from inspector.records.training_file import TrainingFile
 
 __all__ = [
     "to_plain",
@@ -30,6 +31,7 @@ _COMPUTED: dict[type, tuple[str, ...]] = {
 _INTERNAL: dict[type, tuple[str, ...]] = {
     Peak: ("event_index", "step"),
     RunMemory: ("workload",),
+    TrainingFile: ("spelling", "spelled"),
     MemoryPhase: ("step", "end_reserved_bytes", "peak_reserved_bytes"),
 }
 

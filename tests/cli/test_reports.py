@@ -204,8 +204,8 @@ def test_a_depth_shows_the_tree_that_it_is_for() -> None:
     ("options", "says"),
     [
         (("--show", "trees"), "did you mean tree?"),
-        (("--show", "modules"), "use some of search, fit"),
-        (("--show", ""), "use some of search, fit"),
+        (("--show", "modules"), "use some of source, search"),
+        (("--show", ""), "use some of source, search"),
         (("--show", "tree", "--json"), "drop --show"),
         (("--details", "--json"), "drop --details"),
     ],

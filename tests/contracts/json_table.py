@@ -58,6 +58,8 @@ def _kind(schema: dict[str, Any]) -> str:
         return f'"{schema["const"]}"'
     if "enum" in schema:
         return ", ".join(f'"{value}"' for value in schema["enum"])
+    if "type" not in schema:
+        return "any"
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}"
     values = schema.get("additionalProperties")

@@ -60,10 +60,15 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--fit",
         "--advice",
         "--no-advice",
+        "--framework",
+        "--base-model",
+        "--launch",
+        "--strict",
         "--count-only",
         "--depth",
         "--details",
         "--show",
+        "--write-changes",
         "--json",
         "--format",
         "--output",
@@ -92,7 +97,7 @@ def test_the_options_of_a_plan_stay() -> None:
     theirs = {parameter.opts[0] for parameter in plan.params}
     varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
     assert (ours - theirs, theirs - ours) == (
-        {*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show"},
+        {*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"},
         {"--sort"},
     )
 
@@ -101,7 +106,7 @@ def test_the_options_of_a_comparison_stay() -> None:
     """Those of a report, without what it does not show, and the recipes."""
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
-    unshown = {"--depth", "--details", "--show"}
+    unshown = {"--depth", "--details", "--show", "--write-changes"}
     assert (ours - theirs, theirs - ours) == ({"model", "--fit", "--advice", *unshown}, {"models", "--with"})
 
 
@@ -127,4 +132,6 @@ def test_the_examples_of_the_help_stand_on_lines_of_their_own() -> None:
     help_text = CliRunner().invoke(command, ["--help"]).output
     assert "\\b" not in help_text
     examples = [line for line in help_text.splitlines() if line.startswith("  inspect ")]
-    assert [line.split()[1] for line in examples] == ["Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B", "Qwen/Qwen2.5-7B"]
+    assert [line.split()[1] for line in examples] == [
+        *("Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B", "train.yaml", "Qwen/Qwen2.5-7B")
+    ]

@@ -76,9 +76,13 @@ def test_the_arguments_of_inspect_stay() -> None:
         "offline": False,
         "count_only": False,
         "depth": 3,
+        "framework": None,
+        "launch": (),
+        "base_model": None,
+        "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 22
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 26
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

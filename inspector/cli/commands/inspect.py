@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -12,6 +13,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from inspector.checks import find_nearest_names
+from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
@@ -20,7 +22,7 @@ from inspector.cli.option_names import name_options_in_notices
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import open_output
 from inspector.errors import UsageError, quoted
-from inspector.records.fit import Fit
+from inspector.records.fit import Fit, Purpose
 from inspector.render.sections import SECTIONS
 
 if TYPE_CHECKING:
@@ -60,7 +62,13 @@ def _list_parameters() -> list[click.Parameter]:
         ),
     ]
     index = next(index for index, parameter in enumerate(PARAMETERS) if parameter.name == "as_json")
-    return [*PARAMETERS[:index], *shown, *PARAMETERS[index:]]
+    written = click.Option(
+        ["--write-changes"],
+        shell_complete=complete_file,
+        metavar="FILE",
+        help="Write a copy of the training file with the first change that makes the step fit, or what --fit found.",
+    )
+    return [*PARAMETERS[:index], *shown, written, *PARAMETERS[index:]]
 
 
 @click.command(
@@ -70,15 +78,17 @@ def _list_parameters() -> list[click.Parameter]:
     context_settings=CONTEXT_SETTINGS,
     epilog="Shell completion: _INSPECT_COMPLETE=bash_source inspect (or zsh_source, fish_source) prints the script.",
 )
-def command(model: str, details: bool, show: tuple[str, ...], **options: Any) -> Work:
+def command(model: str, details: bool, show: tuple[str, ...], write_changes: str | None, **options: Any) -> Work:
     """Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
 
-    MODEL is a Hub id (Qwen/QwQ-32B), a local directory, a path to a config.json, or an adapter (Hub id or directory
-    holding adapter_config.json). No weights are downloaded and no GPU is needed.
+    MODEL is a Hub id (Qwen/QwQ-32B), a local directory, a path to a config.json, an adapter (Hub id or directory
+    holding adapter_config.json), or a training file of axolotl, LLaMA-Factory, TRL, transformers or Unsloth
+    (train.yaml, .json, .toml, .ipynb, .py), which is read and not run. No weights are downloaded and no GPU is needed.
 
     \b
     inspect Qwen/QwQ-32B --lora r=16 --targets all-linear
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
+    inspect train.yaml --gpu 4090
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
 
     Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
@@ -94,10 +104,21 @@ def command(model: str, details: bool, show: tuple[str, ...], **options: Any) ->
     depth = click.get_current_context().get_parameter_source("depth")
     if depth is ParameterSource.COMMANDLINE:
         show = (*show, "tree")
-    return functools.partial(_inspect, job, SECTIONS if details else show)
+    copy = None if write_changes is None else _check_copy(write_changes, job)
+    return functools.partial(_inspect, job, SECTIONS if details else show, copy)
 
 
-def _inspect(job: Job, shown: Collection[str]) -> int:
+def _check_copy(target: str, job: Job) -> Path:
+    """Return where a changed copy of the training file goes, or raise UsageError where there is nothing to copy."""
+    from inspector.training_files.changes import check_copy
+
+    source = job.request.source
+    if source is None or source.file is None:
+        raise UsageError("--write-changes copies a training file: name one as MODEL, or drop it.")
+    return check_copy(target, source.file.path)
+
+
+def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
     """Inspect, print or write the report, and return the exit code."""
     from inspector.pipeline import run
 
@@ -105,6 +126,8 @@ def _inspect(job: Job, shown: Collection[str]) -> int:
         report = run(job.request, progress)
     with open_output(job.output) as stream:
         _render(report, job.format, stream, shown=shown, color=job.color)
+    if copy is not None:
+        _write_changes(report, copy)
     named = bool(job.request.gpus or job.request.gpu_memory)
     if not named:
         return ExitCode.DONE
@@ -112,6 +135,22 @@ def _inspect(job: Job, shown: Collection[str]) -> int:
         if verdict.outcome is Fit.UNKNOWN:
             print_error(f"nothing says whether the step fits the {verdict.gpu}: {verdict.reason}")
     return choose_code_if_all_fit(verdict.outcome for verdict in report.fit or ())
+
+
+def _write_changes(report: Report, copy: Path) -> None:
+    """Write the training file with what was searched, or with the first change that makes the step fit."""
+    from inspector.training_files.changes import make_changed_copy
+
+    found = [report.search.in_file] if report.search is not None else []
+    advice = [item for verdict in report.fit or () for item in verdict.advice or () if item.purpose is Purpose.FIT]
+    changes = next((item for item in (*found, *(each.in_file for each in advice)) if item), None)
+    assert report.source is not None
+    assert report.source.file is not None
+    if changes is None:
+        print_error("there is no change to write: --write-changes takes what makes a step fit, or what --fit found")
+        return
+    with open_output(copy) as stream:
+        stream.write(make_changed_copy(report.source.file, changes))
 
 
 def _render(report: Report, format_: str, stream: TextIO, *, shown: Collection[str], color: bool) -> None:

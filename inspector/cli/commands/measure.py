@@ -24,6 +24,7 @@ _NOT_OF_A_RUN = (
     "gpu_count",
     "fsdp",
     "deepspeed",
+    "launch",
     "margin",
     "fit",
     "advice",

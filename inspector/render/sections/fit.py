@@ -9,15 +9,17 @@ import re
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.fit import Cards, Fit, Search, Verdict
+from inspector.records.fit import Advice, Cards, Fit, Search, Verdict
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.names import format_exact_bytes
+from inspector.render.sections.source import format_fields
 from inspector.units import format_bytes, format_count
 
 __all__ = [
     "build_fit_section",
     "build_search_section",
     "describe_cards",
+    "describe_change",
     "describe_outcome",
     "describe_remedies",
     "describe_search",
@@ -80,6 +82,11 @@ def _lacks_cards(cards: Cards) -> bool:
     return cards.least_count is None or cards.least_count > cards.count
 
 
+def describe_change(advice: Advice) -> str:
+    """Return a change as options of the command, or as fields of the training file where it is from one."""
+    return advice.change if advice.in_file is None else format_fields(advice.in_file)
+
+
 def shorten_reason(reason: str) -> str:
     """Return the first clause of a reason."""
     return one_line(re.split("[;:] ", reason)[0], _BRIEF_REASON)
@@ -91,7 +98,7 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
     shown = advice[: max(most, 1)]
     more = f"; {len(advice) - len(shown)} more: --show fit" if len(advice) > len(shown) else ""
     if verdict.outcome is Fit.YES:
-        larger = ", ".join(f"{item.change} ({format_bytes(item.total_bytes)})" for item in shown)
+        larger = ", ".join(f"{describe_change(item)} ({format_bytes(item.total_bytes)})" for item in shown)
         if larger:
             yield f"still fits with {'one of ' if len(shown) > 1 else ''}{larger}"
         return
@@ -100,7 +107,7 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
     for item in shown:
         end = more if item is shown[-1] else ""
         tightly = " tightly" if item.is_tight else ""
-        yield f"fits{tightly} with {item.change}: {format_bytes(item.total_bytes)} total{end}"
+        yield f"fits{tightly} with {describe_change(item)}: {format_bytes(item.total_bytes)} total{end}"
 
 
 def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:
@@ -171,7 +178,8 @@ def describe_search(search: Search, *, brief: bool = False) -> str:
         least = search.tried[0]
         size = format_bytes(least.total_bytes)
         return f"no {quantity} fits: {format_count(least.value)}, the smallest tried, takes {size}"
-    found = f"{quantity} {format_count(search.value)} fits"
+    in_file = "" if search.in_file is None else f" ({format_fields(search.in_file)})"
+    found = f"{quantity} {format_count(search.value)} fits{in_file}"
     if search.fails is None:
         return f"{found}, and no larger one can run"
     between = "" if brief or search.fails == search.value + 1 else "; what lies between was not tried"
@@ -232,7 +240,7 @@ def _list_advice(verdicts: Sequence[Verdict]) -> list[Block]:
                     (
                         format_count(advice.total_bytes),
                         format_bytes(advice.total_bytes),
-                        f"{advice.change}{', tightly' if advice.is_tight else ''}",
+                        f"{describe_change(advice)}{', tightly' if advice.is_tight else ''}",
                     ),
                     tone=Tone.KEY,
                 )

@@ -20,6 +20,7 @@ from inspector.render.sections.checkpoint import build_checkpoint_section
 from inspector.render.sections.fit import build_fit_section, build_search_section
 from inspector.render.sections.parameters import build_parameter_sections
 from inspector.render.sections.quantization import build_quantization_section
+from inspector.render.sections.source import build_source_sections, describe_source
 from inspector.render.sections.static import build_static_section, build_textbook_section
 from inspector.render.sections.summary import build_summary
 from inspector.render.sections.training import build_run_section
@@ -73,6 +74,8 @@ def _describe_rest(names: Collection[str]) -> str:
 def _list_subtitle(report: Report) -> Iterator[str]:
     """Say what the figures rest on: assumed sizes first, the class, its dtype, where its configuration came from."""
     yield from (one_line(notice.message, 1000) for notice in report.warnings if notice.code == "sizes-assumed")
+    if report.source is not None:
+        yield from describe_source(report.source)
     model = report.model
     parts = [f"{one_line(model.model_class, 44)} ({one_line(model.model_type, 24)})", one_line(model.dtype, 20)]
     if model.revision:
@@ -100,6 +103,11 @@ def _list_run(workload: str) -> Callable[[Report], Iterator[Section]]:
             yield build_run_section(report.memory, report.textbook)
 
     return build
+
+
+def _list_source(report: Report) -> Iterator[Section]:
+    if report.source:
+        yield from build_source_sections(report.source)
 
 
 def _list_search(report: Report) -> Iterator[Section]:
@@ -144,6 +152,7 @@ def _list_tree(report: Report) -> Iterator[Section]:
 
 _WARNINGS = "warnings"
 _BUILDERS: Mapping[str, Callable[[Report], Iterator[Section]]] = {
+    "source": _list_source,
     "search": _list_search,
     "fit": _list_fit,
     **{name: _list_run(name) for name in WORKLOADS},

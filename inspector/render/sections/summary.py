@@ -44,6 +44,7 @@ _FIRST = (
 )
 _LAST = (
     "nothing-fits",
+    "fields-not-modelled",
     "several-gpus",
     "dtype-assumed",
     "renamed",

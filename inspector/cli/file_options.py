@@ -1,0 +1,63 @@
+"""Options about training files, and which options of a command go before what such a file says: those that were typed.
+
+Standard library and click only, as `options`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import click
+from click.core import ParameterSource
+
+from inspector.cli.completion import complete_file
+
+__all__ = ["OF_A_TRAINING_FILE", "find_given"]
+
+
+OF_A_TRAINING_FILE: tuple[click.Parameter, ...] = (
+    click.Option(
+        ["--framework"],
+        metavar="NAME[==VERSION]",
+        help="Whose defaults hold for a training file, such as axolotl==0.21; default: what its keys say, in the "
+        "installed version, else the newest known.",
+    ),
+    click.Option(
+        ["--base-model"],
+        metavar="ID",
+        help="The model in the place of the one that a training file names, such as a path of another machine.",
+    ),
+    click.Option(
+        ["--launch"],
+        multiple=True,
+        metavar="FILE",
+        shell_complete=complete_file,
+        help="accelerate's YAML or DeepSpeed's JSON beside MODEL: how many cards, and what they share; once a file.",
+    ),
+    click.Option(
+        ["--strict"],
+        is_flag=True,
+        help="Exit code 2 where a training file has what changes memory and is not modelled.",
+    ),
+)
+# Parameters that set a field of another name.
+_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(("lora", "targets", "modules_to_save", "peft"), "peft"),
+    "gpus_": "gpus",
+    "fsdp": "sharding",
+    "deepspeed": "sharding",
+}
+
+
+def find_given(typed: Collection[str] | None) -> frozenset[str]:
+    """Return the fields that `typed` parameters set, by default those that the command at hand was given."""
+    names = _list_typed() if typed is None else typed
+    return frozenset(_FIELDS.get(name, name) for name in names)
+
+
+def _list_typed() -> list[str]:
+    """Return the parameters that the command at hand was given."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return []
+    return [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]

@@ -1,0 +1,118 @@
+"""A change of a request -> the fields of the training file that make it, and a copy of the file with them.
+
+Copies keep everything else of a YAML or TOML file as it is, comments too; a JSON file is written anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inspector.errors import UsageError, quoted
+from inspector.records.recipe import Recipe
+from inspector.records.request import Request
+from inspector.records.training_file import Origin, TrainingFile
+from inspector.training_files.frameworks.shared import ALLOCATOR
+from inspector.training_files.reading import read_document
+from inspector.training_files.recognise import FRAMEWORKS
+
+__all__ = ["check_copy", "make_changed_copy", "spell_change"]
+
+_OF_THE_REQUEST = ("dtype", "quantization", "double_quant", "peft")
+
+
+def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
+    """Return what to write into the training file of a request so that it becomes another one.
+
+    None where the request is from no file, or the file has no fields for the change.
+    """
+    record = None if before.source is None else before.source.file
+    if record is None:
+        return None
+    change = {name: getattr(after, name) for name in _OF_THE_REQUEST if getattr(after, name) != getattr(before, name)}
+    for item in dataclasses.fields(Recipe):
+        value = getattr(after.recipe, item.name)
+        if value != getattr(before.recipe, item.name):
+            change[item.name] = value
+    framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
+    index = framework.index()
+    replaced = {item.name for item in record.fields if item.origin is Origin.OPTION}
+    spelt = {}
+    for name, value in framework.spell(change, record.spelling).items():
+        plain = str(value) if type(value) not in (str, int, float, bool, dict, list, type(None)) else value
+        default = index[name].find_default(record.version) if name in index else None
+        spelling = record.spelled.get(name, name)
+        if spelling in replaced or plain != record.spelling.get(name, default):
+            spelt[spelling] = plain
+    return spelt or None
+
+
+def check_copy(target: str, original: str) -> Path:
+    """Return the file to write a changed copy to; raise UsageError for the original itself."""
+    path = Path(target).expanduser()
+    if Path(original).suffix.lower() not in (".yaml", ".yml", ".json", ".toml"):
+        raise UsageError(
+            f"--write-changes: what to change in {quoted(original, 60)} is printed and not written, since it is code; "
+            "drop it."
+        )
+    try:
+        if path.exists() and path.samefile(Path(original).expanduser()):
+            raise UsageError(f"--write-changes {quoted(target, 60)} is the file itself; name another one.")
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise UsageError(f"--write-changes {quoted(target, 60)} is no file in a folder that there is; name one.")
+    except OSError as error:
+        raise UsageError(f"--write-changes {quoted(target, 60)} cannot be written; name another file.") from error
+    return path
+
+
+def make_changed_copy(record: TrainingFile, changes: Mapping[str, Any]) -> str:
+    """Return the text of a training file with fields changed or added."""
+    path = Path(record.path).expanduser()
+    inside = {name: value for name, value in changes.items() if name != ALLOCATOR}
+    text = path.read_text(encoding="utf-8-sig")
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        document = dict(read_document(path))  # type: ignore[arg-type]  # a JSON file holds no calls
+        return json.dumps({**document, **inside}, indent=2, ensure_ascii=False) + "\n"
+    for name, value in inside.items():
+        text = _set_in_yaml(text, name, value) if suffix != ".toml" else _set_in_toml(text, name, value)
+    if ALLOCATOR in changes:
+        text += f"# and in the environment of the run: {ALLOCATOR}={changes[ALLOCATOR]}\n"
+    return text
+
+
+def _set_in_yaml(text: str, name: str, value: Any) -> str:
+    """Return a YAML text with a key of its first level set."""
+    written = json.dumps(value) if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][\w./-]*", value) else value
+    if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off", "null", "y", "n"):
+        written = json.dumps(value)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key, item in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value == name:
+            end = item.end_mark.index
+            before = text[: key.end_mark.index]
+            tail = text[end:]
+            if text[:end].endswith("\n"):  # a block ends where the next key begins
+                tail = "\n" + tail
+            return f"{before}: {written}{tail}"
+    is_flow = isinstance(node, yaml.MappingNode) and node.flow_style
+    if is_flow:
+        end = node.end_mark.index - 1
+        return f"{text[:end].rstrip().rstrip(',')}, {name}: {written}{text[end:]}"
+    ends = "" if not text or text.endswith("\n") else "\n"
+    return f"{text}{ends}{name}: {written}\n"
+
+
+def _set_in_toml(text: str, name: str, value: Any) -> str:
+    """Return a TOML text with a key of its first level set."""
+    line = f"{name} = {json.dumps(value)}"
+    head = re.search(r"^\s*\[", text, re.MULTILINE)
+    top, rest = (text[: head.start()], text[head.start() :]) if head else (text, "")
+    changed, count = re.subn(rf"^{re.escape(name)}\s*=.*$", lambda _match: line, top, count=1, flags=re.MULTILINE)
+    return changed + rest if count else f"{line}\n{text}"

@@ -1,0 +1,335 @@
+"""axolotl's YAML, as its release 0.21.0 reads it.
+
+Defaults and what they make of each other: axolotl/utils/schemas/{config,training,peft,validation}.py,
+utils/config/__init__.py (dtype, reentrant), loaders/model.py (double quantization), core/builders. Packed rows are one
+row of micro_batch_size x sequence_len tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inspector.records.request import LoraOptions
+from inspector.records.training_file import Origin
+from inspector.training_files.fields import (
+    ANY,
+    COUNT,
+    FLAG,
+    LESS,
+    MAPPING,
+    MORE,
+    NAMES,
+    NUMBER,
+    TEXT,
+    UNKNOWN,
+    Field,
+    Framework,
+    Settings,
+    Values,
+    misses,
+    reads,
+)
+from inspector.training_files.frameworks.shared import (
+    ALLOCATOR,
+    read_lora,
+    read_others,
+    settle_attention,
+    settle_optimizer,
+    settle_reentrant,
+    settle_sharding,
+    spell_fields,
+)
+from inspector.training_files.frameworks.trl import miss_stage
+
+__all__ = ["AXOLOTL"]
+
+_SHARDED = "ranks are not traced: the figures are those of the whole step on one card"
+_LIGER = "Liger's fused kernels keep less"
+_KERNELS = "axolotl's fused LoRA kernels keep less than autograd"
+_FIELDS: tuple[Field, ...] = (
+    reads("base_model", TEXT, "model"),
+    reads("revision_of_model", TEXT, "revision", aliases=("model_revision",)),
+    reads("trust_remote_code", FLAG, "trust_remote_code"),
+    reads("micro_batch_size", COUNT, "batch_size", default=1),
+    reads("sequence_len", COUNT, "seq_len", default=512),
+    reads("gradient_accumulation_steps", COUNT, "gradient_accumulation", default=1),
+    reads("batch_size", COUNT, "gradient_accumulation"),
+    reads("optimizer", TEXT, "optimizer", default="adamw_torch_fused"),
+    reads("optim_args", ANY, "optim_args"),
+    reads("max_grad_norm", NUMBER, "max_grad_norm", default=1.0),
+    reads("bf16", ANY, "mixed_precision", default="auto"),
+    reads("fp16", FLAG, "mixed_precision"),
+    reads("bfloat16", FLAG, "dtype"),
+    reads("float16", FLAG, "dtype"),
+    reads("gradient_checkpointing", ANY, "gradient_checkpointing", default=False),
+    reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant"),
+    reads("attn_implementation", TEXT, "attention"),
+    reads("flash_attention", FLAG, "attention"),
+    reads("sdp_attention", FLAG, "attention"),
+    reads("eager_attention", FLAG, "attention"),
+    reads("adapter", TEXT, "peft"),
+    reads("lora_r", COUNT, "peft.r"),
+    reads("lora_alpha", NUMBER, "peft.alpha"),
+    reads("lora_dropout", NUMBER, "peft.dropout", default=0.0),
+    reads("lora_target_modules", NAMES, "peft.targets"),
+    reads("lora_target_linear", FLAG, "peft.targets"),
+    reads("lora_modules_to_save", NAMES, "peft.modules_to_save"),
+    reads("peft_use_dora", FLAG, "peft.dora"),
+    reads("peft_use_rslora", FLAG, "peft.rslora"),
+    reads("load_in_4bit", FLAG, "quantization", default=False),
+    reads("load_in_8bit", FLAG, "quantization", default=False),
+    reads("bnb_config_kwargs", MAPPING, "quantization"),
+    reads(
+        "sample_packing",
+        FLAG,
+        "padding",
+        effect=UNKNOWN,
+        why="documents share one row of micro_batch_size x sequence_len tokens, their lengths unknown",
+    ),
+    reads("pad_to_sequence_len", FLAG, "padding"),
+    reads("fsdp", ANY, "sharding", effect=LESS, why=_SHARDED),
+    reads("fsdp_config", ANY, "sharding", effect=LESS, why=_SHARDED),
+    reads("deepspeed", ANY, "sharding", effect=LESS, why=_SHARDED),
+    reads("rl", TEXT, "stage"),
+    reads("plugins", NAMES, "plugins"),
+    # Not modelled.
+    misses("reward_model", UNKNOWN, "a head of one score in the place of the logits", kind=FLAG),
+    misses("process_reward_model", UNKNOWN, "a head of scores in the place of the logits", kind=FLAG),
+    misses("liger_rope", LESS, _LIGER, kind=FLAG),
+    misses("liger_rms_norm", LESS, _LIGER, kind=FLAG),
+    misses("liger_layer_norm", LESS, _LIGER, kind=FLAG),
+    misses("liger_glu_activation", LESS, _LIGER, kind=FLAG, aliases=("liger_swiglu",)),
+    misses("liger_cross_entropy", LESS, _LIGER, kind=FLAG),
+    misses("liger_fused_linear_cross_entropy", LESS, "no logits are kept", kind=FLAG),
+    misses("cut_cross_entropy", LESS, "no logits are kept", kind=FLAG),
+    misses("chunked_cross_entropy", LESS, "logits are made in chunks", kind=FLAG),
+    misses("lora_mlp_kernel", LESS, _KERNELS, kind=FLAG),
+    misses("lora_qkv_kernel", LESS, _KERNELS, kind=FLAG),
+    misses("lora_o_kernel", LESS, _KERNELS, kind=FLAG),
+    misses("lora_embedding_kernel", LESS, _KERNELS, kind=FLAG),
+    misses("activation_offloading", LESS, "activations are kept in host memory"),
+    misses("layer_offloading", LESS, "frozen layers are kept in host memory"),
+    misses("unfrozen_parameters", LESS, "part of the weights is frozen"),
+    misses("lisa_n_layers", LESS, "a few layers train at a time"),
+    misses("qat", MORE, "weights are quantized on the way, beside themselves"),
+    misses("fp8", UNKNOWN, "products in 8 bits"),
+    misses("tokens", MORE, "the embedding and the head grow"),
+    misses("added_tokens_overrides", UNKNOWN, "tokens of the vocabulary are renamed"),
+    misses("resize_token_embeddings_to_32x", MORE, "the embedding and the head grow", kind=FLAG),
+    misses("torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
+    misses("neftune_noise_alpha", MORE, "noise of the size of the embeddings", aliases=("noisy_embedding_alpha",)),
+    misses("gc_steps", LESS, "cached blocks are given back"),
+    misses("relora", UNKNOWN, "the adapter is merged on the way"),
+    misses("peft_layers_to_transform", LESS, "some layers alone have an adapter"),
+    misses("lora_target_parameters", MORE, "experts' parameters have adapters, too"),
+    misses("peft_init_lora_weights", UNKNOWN, "adapters that start otherwise", off=(True,)),
+    misses("loraplus_lr_ratio", UNKNOWN, "parameters in more groups"),
+    misses("optim_target_modules", LESS, "GaLore's or APOLLO's projected states"),
+    misses("sequence_parallel_degree", LESS, "cards share a sequence", off=(1,)),
+    misses("context_parallel_size", LESS, "cards share a sequence", off=(1,)),
+    misses("tensor_parallel_size", LESS, "cards share a layer", off=(1,)),
+    misses("dp_shard_size", LESS, _SHARDED, off=(1,)),
+    misses("tiled_mlp", LESS, "the MLP runs in pieces of a row", kind=FLAG),
+    misses("quantize_moe_experts", LESS, "experts are packed, too", kind=FLAG),
+    misses("use_kernels", UNKNOWN, "kernels of the Hub", kind=FLAG),
+    misses("use_scattermoe", LESS, "fused kernels for experts", kind=FLAG),
+    misses("use_sonicmoe", LESS, "fused kernels for experts", kind=FLAG),
+    misses("use_eaft", MORE, "entropies of the logits", kind=FLAG),
+    misses("use_dft", UNKNOWN, "another loss"),
+    misses("kd_trainer", MORE, "logits of a teacher"),
+    misses("trl", UNKNOWN, "arguments of TRL's trainers"),
+    misses("is_mistral_derived_model", UNKNOWN, "padding on the other side"),
+    misses("s2_attention", LESS, "shifted sparse attention", kind=FLAG),
+    misses("xformers_attention", UNKNOWN, "xFormers' kernels", kind=FLAG),
+    misses("flex_attention", UNKNOWN, "compiled attention", kind=FLAG),
+    misses("sage_attention", UNKNOWN, "SageAttention's kernels", kind=FLAG),
+    misses("flash_attn_fuse_mlp", LESS, "fused MLP of flash-attn", kind=FLAG),
+    misses("flash_attn_cross_entropy", LESS, "fused loss of flash-attn", kind=FLAG),
+    misses("flash_attn_rms_norm", LESS, "fused norm of flash-attn", kind=FLAG),
+    misses("flash_optimum", UNKNOWN, "BetterTransformer", kind=FLAG),
+    misses(
+        "overrides_of_model_config",
+        UNKNOWN,
+        "the model is another one",
+        aliases=("overrides_of_model_kwargs", "model_config_overrides"),
+    ),
+    misses("gptq", UNKNOWN, "weights in another packed form", kind=FLAG),
+    misses("freeze_mm_modules", LESS, "the modules of pictures are frozen", kind=FLAG),
+)
+_OTHERS = read_others("axolotl")
+_LORA = {
+    "r": "lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "dora": "peft_use_dora",
+    "rslora": "peft_use_rslora",
+    "modules_to_save": "lora_modules_to_save",
+}
+_STAGES = {"dpo": "dpo", "ipo": "dpo", "simpo": "cpo", "kto": "kto", "orpo": "orpo", "grpo": "grpo", "gdpo": "grpo"}
+_KERNEL_FIELDS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+_CUT = "cut_cross_entropy"
+
+
+def _settle(values: Values, settings: Settings) -> None:
+    """Make the step of axolotl's trainer."""
+    fields = settings.fields
+    stage = str(values["rl"] or "").lower()
+    settings.stage = _STAGES.get(stage, stage) or ("reward" if values["reward_model"] else "sft")
+    _settle_dtype(values, settings)
+    settle_optimizer(values, settings, "optimizer")
+    if not isinstance(values["optim_args"], str):
+        fields.pop("optim_args", None)
+    _settle_attention(values, settings)
+    _settle_checkpointing(values, settings)
+    settle_sharding(values, settings)
+    _settle_adapter(values, settings)
+    _settle_rows(values, settings)
+    if stage:
+        miss_stage(settings, values.spell("rl"), settings.stage, Origin.FILE)
+    _miss_what_axolotl_does(values, settings)
+
+
+def _settle_dtype(values: Values, settings: Settings) -> None:
+    """Take the dtype of the weights, which follows from how it computes (utils/config/__init__.py:150)."""
+    bf16 = values["bf16"]
+    if bf16 not in (True, False, None, "auto", "full", "true", "false"):
+        raise values.refuse("bf16", "true, false, auto or full")
+    is_half = bool(values["fp16"] or values["float16"])
+    if is_half and not values.has("bf16"):
+        bf16 = False
+    is_brain = bf16 not in (False, None, "false") or bool(values["bfloat16"])
+    settings.fields["dtype"] = "bfloat16" if is_brain else "float16" if is_half else "float32"
+    autocast = "bf16" if bf16 in (True, "auto", "true") else "fp16" if values["fp16"] and not is_brain else "no"
+    settings.fields["mixed_precision"] = autocast
+
+
+def _settle_attention(values: Values, settings: Settings) -> None:
+    """Take the attention implementation from its name, or from the older flags."""
+    settle_attention(values, settings, "attn_implementation")
+    if "attention" not in settings.fields:
+        for name, meant in (
+            ("flash_attention", "flash_attention_2"),
+            ("eager_attention", "eager"),
+            ("sdp_attention", "sdpa"),
+        ):
+            if values[name]:
+                settings.fields["attention"] = meant
+
+
+def _settle_checkpointing(values: Values, settings: Settings) -> None:
+    """Take whether blocks are computed again; a word says where their inputs are kept."""
+    given = values["gradient_checkpointing"]
+    if given not in (True, False, None, "true", "false", "unsloth", "offload", "offload_disk"):
+        raise values.refuse("gradient_checkpointing", "true, false, offload or offload_disk")
+    settings.fields["gradient_checkpointing"] = given not in (False, None, "false")
+    if given in ("unsloth", "offload", "offload_disk"):
+        settings.miss("gradient_checkpointing", given, LESS, "checkpoints are kept outside the card", Origin.FILE)
+    settle_reentrant(values, settings)
+
+
+def _settle_adapter(values: Values, settings: Settings) -> None:
+    """Take the adapter and how its base is packed."""
+    fields, adapter = settings.fields, values["adapter"]
+    for name in ("peft", "quantization", "double_quant"):
+        fields.pop(name, None)
+    if adapter is not None and adapter.lower() not in ("lora", "qlora", "dora"):
+        settings.miss(
+            "adapter", adapter, UNKNOWN, "an adapter that is not read here: full training is traced", Origin.FILE
+        )
+    elif adapter is not None:
+        targets = values["lora_target_modules"]
+        if values["lora_target_linear"]:
+            targets = "all-linear"
+        fields["peft"] = read_lora(values, _LORA, targets=targets)
+    if values["load_in_4bit"] or (adapter == "qlora" and not values["load_in_8bit"] and not values.has("load_in_4bit")):
+        keywords = values["bnb_config_kwargs"] or {}
+        fields["quantization"] = "fp4" if keywords.get("bnb_4bit_quant_type") == "fp4" else "nf4"
+        fields["double_quant"] = bool(keywords.get("bnb_4bit_use_double_quant", True))
+    elif values["load_in_8bit"]:
+        fields["quantization"] = "int8"
+
+
+def _settle_rows(values: Values, settings: Settings) -> None:
+    """Take the rows of a micro-batch: packed ones are one row."""
+    fields = settings.fields
+    micro, length = values["micro_batch_size"], values["sequence_len"]
+    total = values["batch_size"]
+    fields["batch_size"] = micro
+    if total is not None and not values.has("gradient_accumulation_steps"):
+        fields["gradient_accumulation"] = max(total // micro, 1)
+    else:
+        fields["gradient_accumulation"] = values["gradient_accumulation_steps"]
+    fields.pop("padding", None)
+    if values["sample_packing"]:
+        fields |= {"batch_size": 1, "seq_len": micro * length, "padding": False}
+
+
+def _miss_what_axolotl_does(values: Values, settings: Settings) -> None:
+    """Note what axolotl switches on by itself, and what its plugins do."""
+    plugins = values["plugins"] or []
+    if any("cut_cross_entropy" in str(plugin) for plugin in plugins) and not values.has(_CUT):
+        settings.miss("plugins", "cut cross-entropy", LESS, "no logits are kept", Origin.FILE)
+    lora = settings.fields.get("peft") is not None
+    asks = any(values.has(name) for name in _KERNEL_FIELDS)
+    if lora and not asks and settings.stage == "sft" and not values["load_in_8bit"] and not values["trust_remote_code"]:
+        settings.miss("lora kernels", "on", LESS, f"{_KERNELS}, switched on where none is named")
+    if lora and settings.fields.get("quantization") in ("nf4", "fp4"):
+        why = "norms and embeddings go back to bfloat16 after PEFT's k-bit preparation, which is traced"
+        settings.miss("preparation", "axolotl", LESS, why)
+
+
+def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a change in fields of an axolotl file."""
+    packed = bool(given.get("sample_packing"))
+    length = given.get("sequence_len", 512)
+    spelt = spell_fields(change, _SPELLING)
+    if packed and "seq_len" in change:
+        rows, rest = divmod(change["seq_len"], length)
+        spelt.pop("sequence_len", None)
+        spelt |= (
+            {"micro_batch_size": rows}
+            if rows and not rest
+            else {"micro_batch_size": 1, "sequence_len": change["seq_len"]}
+        )
+    elif packed and "batch_size" in change:
+        spelt["micro_batch_size"] = change["batch_size"] * given.get("micro_batch_size", 1)
+    if "quantization" in change:
+        spelt["load_in_4bit"] = change["quantization"] in ("nf4", "fp4")
+        if given.get("load_in_8bit"):
+            spelt["load_in_8bit"] = False
+        if given.get("adapter") or change.get("peft"):
+            spelt["adapter"] = "qlora" if spelt["load_in_4bit"] else "lora"
+    if "peft" in change:
+        lora = change["peft"]
+        if lora is None:
+            spelt["adapter"] = None
+        elif isinstance(lora, LoraOptions):
+            spelt.setdefault("adapter", "lora")
+            spelt |= {"lora_r": lora.r, "lora_alpha": lora.alpha or lora.r}
+            spelt |= {"lora_target_linear": True} if lora.targets == "all-linear" else {}
+    if "attention" in change and "flash_attention" in given:
+        spelt.pop("attn_implementation", None)
+        spelt["flash_attention"] = change["attention"] == "flash_attention_2"
+    return spelt
+
+
+_SPELLING = {
+    "batch_size": "micro_batch_size",
+    "seq_len": "sequence_len",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "optimizer": "optimizer",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "attention": "attn_implementation",
+    "alloc_conf": ALLOCATOR,
+}
+
+AXOLOTL = Framework(
+    name="axolotl",
+    package="axolotl",
+    newest="0.21.0",
+    fields=_FIELDS,
+    others=_OTHERS,
+    settle=_settle,
+    spell=_spell,
+)

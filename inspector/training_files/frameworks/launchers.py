@@ -1,0 +1,142 @@
+"""accelerate's YAML and DeepSpeed's JSON: how a run is launched, on how many cards, and what these share.
+
+Sources: accelerate 1.15 (commands/config, utils/dataclasses.py), DeepSpeed's configuration page. `"auto"` means what
+TrainingArguments say. Neither names a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inspector.records.training_file import Origin
+from inspector.training_files.fields import (
+    ANY,
+    COUNT,
+    LESS,
+    MAPPING,
+    MORE,
+    TEXT,
+    Field,
+    Framework,
+    Settings,
+    Values,
+    misses,
+    reads,
+)
+from inspector.training_files.frameworks.shared import read_others
+
+__all__ = ["ACCELERATE", "DEEPSPEED"]
+
+_SHARDED = "ranks are not traced: the figures are those of the whole step on one card"
+_OFFLOADED = "offloaded to the host or a disk"
+
+_OF_ACCELERATE: tuple[Field, ...] = (
+    reads("num_processes", COUNT, "gpu_count"),
+    reads("distributed_type", TEXT, "sharding"),
+    reads("mixed_precision", TEXT, "mixed_precision"),
+    reads("fsdp_config", MAPPING, "sharding", effect=LESS, why=_SHARDED),
+    reads("deepspeed_config", MAPPING, "sharding", effect=LESS, why=_SHARDED),
+    reads("gradient_accumulation_steps", ANY, "gradient_accumulation"),
+    misses("dynamo_config", LESS, "compiled kernels", off=({"dynamo_backend": "NO"},)),
+    misses("megatron_lm_config", LESS, "cards share layers"),
+    misses("parallelism_config", LESS, "cards share a sequence or a layer"),
+    misses("fp8_config", MORE, "products in 8 bits"),
+)
+_OTHERS_OF_ACCELERATE = read_others("accelerate")
+_SHARES = {"FULL_SHARD": "fsdp", "SHARD_GRAD_OP": "zero2", "NO_SHARD": None, "HYBRID_SHARD": "fsdp", "1": "fsdp"}
+
+
+def _settle_accelerate(values: Values, settings: Settings) -> None:
+    """Take the cards and what they share."""
+    fields = settings.fields
+    kind = str(values["distributed_type"] or "NO").upper()
+    fields.pop("sharding", None)
+    precision = values.choose("mixed_precision", {"no": "no", "bf16": "bf16", "fp16": "fp16", "fp8": "bf16"})
+    if precision is not None:
+        fields["mixed_precision"] = precision
+    if not isinstance(values["gradient_accumulation_steps"], int):
+        fields.pop("gradient_accumulation", None)
+    fsdp, deepspeed = values["fsdp_config"] or {}, values["deepspeed_config"] or {}
+    if kind == "FSDP":
+        strategy = str(fsdp.get("fsdp_sharding_strategy", "FULL_SHARD")).upper()
+        fields["sharding"] = _SHARES.get(strategy, "fsdp")
+        if fsdp.get("fsdp_reshard_after_forward") in (False, "false", "SHARD_GRAD_OP"):
+            fields["sharding"] = "zero2"
+        if fsdp.get("fsdp_offload_params") in (True, "true"):
+            settings.miss("fsdp_offload_params", True, LESS, f"weights and states are {_OFFLOADED}", Origin.FILE)
+        if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
+            fields["gradient_checkpointing"] = True
+    elif kind == "DEEPSPEED":
+        _take_stage(settings, deepspeed.get("zero_stage"))
+        for name in ("offload_optimizer_device", "offload_param_device"):
+            if deepspeed.get(name) not in (None, "none"):
+                settings.miss(f"deepspeed_config.{name}", deepspeed[name], LESS, _OFFLOADED, Origin.FILE)
+    settings.silent |= {"fsdp_config"} if kind != "FSDP" else set()
+    settings.silent |= {"deepspeed_config"} if kind != "DEEPSPEED" or not fields.get("sharding") else set()
+
+
+def _take_stage(settings: Settings, stage: object) -> None:
+    """Take a stage of ZeRO."""
+    if stage in (1, 2, 3, "1", "2", "3"):
+        settings.fields["sharding"] = f"zero{stage}"
+
+
+_OF_DEEPSPEED: tuple[Field, ...] = (
+    reads("zero_optimization", MAPPING, "sharding", effect=LESS, why=_SHARDED),
+    reads("bf16", MAPPING, "mixed_precision"),
+    reads("fp16", MAPPING, "mixed_precision"),
+    reads("train_micro_batch_size_per_gpu", ANY, "batch_size"),
+    reads("gradient_accumulation_steps", ANY, "gradient_accumulation"),
+    reads("gradient_clipping", ANY, "max_grad_norm"),
+    misses("activation_checkpointing", LESS, "checkpoints of DeepSpeed's own"),
+    misses("compression_training", LESS, "weights are compressed on the way"),
+    misses("tensor_parallel", LESS, "cards share a layer"),
+)
+_OTHERS_OF_DEEPSPEED = read_others("deepspeed")
+
+
+def _settle_deepspeed(values: Values, settings: Settings) -> None:
+    """Take the stage of ZeRO and the numbers that are not left to TrainingArguments."""
+    fields = settings.fields
+    fields.pop("sharding", None)
+    fields.pop("mixed_precision", None)
+    for name, wanted in (("batch_size", int), ("gradient_accumulation", int), ("max_grad_norm", (int, float))):
+        if not isinstance(fields.get(name), wanted) or isinstance(fields.get(name), bool):
+            fields.pop(name, None)
+    for precision in ("fp16", "bf16"):
+        if (values[precision] or {}).get("enabled") is True:
+            fields["mixed_precision"] = precision
+    zero = values["zero_optimization"] or {}
+    _take_stage(settings, zero.get("stage"))
+    if not fields.get("sharding"):
+        settings.silent.add("zero_optimization")
+    for name in ("offload_optimizer", "offload_param"):
+        part = zero.get(name)
+        if isinstance(part, dict) and part.get("device") not in (None, "none"):
+            settings.miss(f"zero_optimization.{name}", part["device"], LESS, _OFFLOADED, Origin.FILE)
+
+
+def _spell(_change: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nothing: what is changed for a step stands in the training file."""
+    return {}
+
+
+ACCELERATE = Framework(
+    name="accelerate",
+    package="accelerate",
+    newest="1.15.0",
+    fields=_OF_ACCELERATE,
+    others=_OTHERS_OF_ACCELERATE,
+    settle=_settle_accelerate,
+    spell=_spell,
+)
+DEEPSPEED = Framework(
+    name="DeepSpeed",
+    package="deepspeed",
+    newest="0.18.0",
+    fields=_OF_DEEPSPEED,
+    others=_OTHERS_OF_DEEPSPEED,
+    settle=_settle_deepspeed,
+    spell=_spell,
+)

@@ -1,0 +1,270 @@
+"""LLaMA-Factory's YAML and JSON, as its release 0.9.5 reads them.
+
+Defaults: src/llamafactory/hparams/{model,finetuning,data}_args.py; what they make of each other:
+model/{adapter,loader,patcher}.py, model/model_utils/{checkpointing,attention,quantization}.py. What trains becomes
+float32 but under `pure_bf16` and BAdam; checkpointing is on, and reentrant, unless it is disabled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from inspector.records.request import LoraOptions
+from inspector.records.training_file import Origin
+from inspector.training_files.fields import (
+    ANY,
+    COUNT,
+    FLAG,
+    LESS,
+    MORE,
+    NAMES,
+    NUMBER,
+    TEXT,
+    UNKNOWN,
+    Field,
+    Framework,
+    Settings,
+    Values,
+    misses,
+    reads,
+)
+from inspector.training_files.frameworks.shared import (
+    ALLOCATOR,
+    OF_TRAINING_ARGUMENTS,
+    OTHERS_OF_TRAINING_ARGUMENTS,
+    read_lora,
+    read_others,
+    settle_optimizer,
+    settle_precision,
+    settle_sharding,
+    spell_fields,
+)
+from inspector.training_files.frameworks.trl import miss_stage
+
+__all__ = ["LLAMAFACTORY"]
+
+_FIELDS: tuple[Field, ...] = (
+    reads("model_name_or_path", TEXT, "model"),
+    reads("model_revision", TEXT, "revision"),
+    reads("stage", TEXT, "stage", default="sft"),
+    reads("finetuning_type", TEXT, "peft", default="lora"),
+    reads("lora_rank", COUNT, "peft.r", default=8),
+    reads("lora_alpha", NUMBER, "peft.alpha"),
+    reads("lora_dropout", NUMBER, "peft.dropout", default=0.0),
+    reads("lora_target", NAMES, "peft.targets", default="all"),
+    reads("additional_target", NAMES, "peft.modules_to_save"),
+    reads("use_rslora", FLAG, "peft.rslora"),
+    reads("use_dora", FLAG, "peft.dora"),
+    reads("oft_rank", ANY, "peft.r"),
+    reads("oft_block_size", COUNT, "peft.oft_block_size", default=32),
+    reads("oft_target", NAMES, "peft.targets", default="all"),
+    reads("cutoff_len", COUNT, "seq_len", default=2048),
+    reads("pure_bf16", FLAG, "dtype", default=False),
+    reads("quantization_bit", COUNT, "quantization"),
+    reads("quantization_type", TEXT, "quantization", default="nf4"),
+    reads("double_quantization", FLAG, "double_quant", default=True),
+    reads("flash_attn", ANY, "attention", default="auto"),
+    reads("disable_gradient_checkpointing", FLAG, "gradient_checkpointing", default=False),
+    reads("use_reentrant_gc", FLAG, "use_reentrant", default=True),
+    reads("packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row"),
+    reads("neat_packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row, each with its own mask"),
+    misses(
+        "quantization_method",
+        UNKNOWN,
+        "weights in another packed form",
+        aliases=("quantization_backend",),
+        off=("bnb", "bitsandbytes"),
+    ),
+    misses("use_galore", LESS, "GaLore's projected states: AdamW is traced", kind=FLAG),
+    misses("use_apollo", LESS, "APOLLO's projected states: AdamW is traced", kind=FLAG),
+    misses("use_badam", LESS, "one block trains at a time: all are traced", kind=FLAG),
+    misses("use_muon", LESS, "Muon keeps one state a matrix: AdamW is traced", kind=FLAG),
+    misses("use_adam_mini", LESS, "Adam-mini keeps half of AdamW's state: AdamW is traced", kind=FLAG),
+    misses("use_dft_loss", MORE, "a loss that keeps probabilities, too", kind=FLAG),
+    misses("use_asft_loss", MORE, "a reference model beside the loss", kind=FLAG),
+    misses("use_eaft_loss", MORE, "entropies of the logits", kind=FLAG),
+    misses("loraplus_lr_ratio", UNKNOWN, "parameters in more groups"),
+    misses("freeze_trainable_layers", LESS, "the last layers alone train"),
+    misses("freeze_trainable_modules", LESS, "some modules alone train", off=("all",)),
+    misses("freeze_extra_modules", MORE, "further modules train"),
+    misses("freeze_vision_tower", LESS, "the vision tower is frozen", off=(True,)),
+    misses("freeze_multi_modal_projector", LESS, "the projector is frozen", off=(True,)),
+    misses("freeze_language_model", LESS, "the language model is frozen"),
+    misses("use_llama_pro", LESS, "expanded blocks alone train", kind=FLAG),
+    misses("pissa_init", UNKNOWN, "adapters that start otherwise", kind=FLAG),
+    misses("resize_vocab", MORE, "the embedding and the head grow and train", kind=FLAG),
+    misses("add_tokens", MORE, "the embedding and the head grow and train"),
+    misses("add_special_tokens", MORE, "the embedding and the head grow and train"),
+    misses("new_special_tokens", MORE, "the embedding and the head grow and train"),
+    misses("upcast_layernorm", MORE, "norms in float32", kind=FLAG),
+    misses("upcast_lmhead_output", MORE, "logits in float32", kind=FLAG),
+    misses("enable_liger_kernel", LESS, "Liger's fused kernels keep less", kind=FLAG),
+    misses("use_unsloth", LESS, "Unsloth's kernels keep less", kind=FLAG),
+    misses("use_unsloth_gc", LESS, "checkpoints are kept in host memory", kind=FLAG),
+    misses("shift_attn", LESS, "shifted sparse attention", kind=FLAG),
+    misses("mixture_of_depths", LESS, "tokens skip layers"),
+    misses("use_kv_cache", MORE, "a KV cache", off=(True,)),
+    misses("moe_aux_loss_coef", MORE, "routers' logits are kept"),
+    misses("rope_scaling", UNKNOWN, "longer positions"),
+    misses("image_max_pixels", UNKNOWN, "how many tokens a picture is"),
+    misses("video_max_pixels", UNKNOWN, "how many tokens a video is"),
+    misses("ref_model", MORE, "a second model as reference"),
+    misses("reward_model", MORE, "a second model for rewards"),
+    misses("ref_model_quantization_bit", LESS, "a packed reference"),
+    misses("pref_ftx", MORE, "a supervised loss beside the preference's"),
+    misses("adapter_name_or_path", UNKNOWN, "an adapter that is there already"),
+    misses("fp8", UNKNOWN, "products in 8 bits", kind=FLAG),
+    misses("use_kt", LESS, "experts are kept on the host", kind=FLAG),
+    misses("predict_with_generate", MORE, "answers are generated in an evaluation", kind=FLAG),
+)
+_OTHERS = OTHERS_OF_TRAINING_ARGUMENTS | read_others("llamafactory")
+_LORA = {
+    "r": "lora_rank",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "dora": "use_dora",
+    "rslora": "use_rslora",
+    "modules_to_save": "additional_target",
+}
+_ATTENTION = {
+    "auto": None,
+    "fa2": "flash_attention_2",
+    "sdpa": "sdpa",
+    "disabled": "eager",
+    "off": "eager",
+    "false": "eager",
+    False: "eager",
+    "fa3": "flash_attention_2",
+}
+_STAGES = {"rm": "reward"}
+
+
+def _settle(values: Values, settings: Settings) -> None:
+    """Make the step of LLaMA-Factory's trainers."""
+    fields = settings.fields
+    stage = values["stage"].lower()
+    if stage not in ("pt", "sft", "rm", "ppo", "dpo", "kto"):
+        raise values.refuse("stage", "pt, sft, rm, ppo, dpo or kto")
+    settings.stage = _STAGES.get(stage, stage)
+    settle_precision(values, settings)
+    settle_optimizer(values, settings, "optim")
+    settle_sharding(values, settings)
+    _settle_adapter(values, settings)
+    fields.pop("attention", None)
+    attention = values.choose("flash_attn", _ATTENTION)
+    if attention is not None:
+        fields["attention"] = attention
+    is_on = not values["disable_gradient_checkpointing"]
+    fields |= {"gradient_checkpointing": is_on, "use_reentrant": is_on and bool(values["use_reentrant_gc"])}
+    fields.pop("padding", None)
+    if values["packing"] or values["neat_packing"] or (stage == "pt" and values["packing"] is None):
+        fields["padding"] = False
+    if stage == "pt":
+        settings.silent.add("packing")
+    _miss_what_it_does(values, settings)
+
+
+def _settle_adapter(values: Values, settings: Settings) -> None:
+    """Take what trains, in which dtype, and how its base is packed."""
+    fields, method = settings.fields, values["finetuning_type"].lower()
+    for name in ("peft", "quantization", "double_quant", "modules_to_save"):
+        fields.pop(name, None)
+    fields["dtype"] = "auto"
+    if method == "lora":
+        if not values.has("lora_alpha"):
+            values.defaults["lora_alpha"] = 2 * values["lora_rank"]
+        saved = _split(values["additional_target"])
+        lora = read_lora(values, _LORA | {"modules_to_save": ""}, targets=_read_targets(values["lora_target"]))
+        fields["peft"] = dataclasses.replace(lora, modules_to_save=saved)
+    elif method == "oft":
+        block = values["oft_block_size"]
+        targets = _read_targets(values["oft_target"])
+        rank = values["oft_rank"] or 0
+        fields["peft"] = {"peft_type": "OFT", "r": rank, "oft_block_size": block, "target_modules": targets}
+    elif method in ("full", "freeze"):
+        is_pure = bool(values["pure_bf16"] or values["use_badam"])
+        fields["dtype"] = "auto" if is_pure else "float32"
+        if not is_pure and values["bf16"]:
+            why = "what trains is cast to float32 and the rest stays as stored: all is traced in float32"
+            settings.miss("cast to float32", True, LESS, why)
+        if method == "freeze":
+            settings.miss("finetuning_type", "freeze", LESS, "the last layers alone train", Origin.FILE)
+    else:
+        raise values.refuse("finetuning_type", "lora, oft, freeze or full")
+    bits = values["quantization_bit"]
+    if bits == 4:
+        fields["quantization"] = values.choose("quantization_type", {"nf4": "nf4", "fp4": "fp4"})
+        fields["double_quant"] = bool(values["double_quantization"])
+    elif bits == 8:
+        fields["quantization"] = "int8"
+    elif bits is not None:
+        settings.miss("quantization_bit", bits, LESS, "weights in a packed form that is not traced", Origin.FILE)
+
+
+def _read_targets(given: str | list[str]) -> Any:
+    """Return the target modules; `all` are the linear ones."""
+    names = _split(given)
+    return "all-linear" if names == ["all"] else names
+
+
+def _split(given: str | list[str] | None) -> list[str] | None:
+    """Return names in a comma list or a list."""
+    if given is None:
+        return None
+    names = given if isinstance(given, list) else given.split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _miss_what_it_does(values: Values, settings: Settings) -> None:
+    """Note what LLaMA-Factory does by itself."""
+    stage = settings.stage or "sft"
+    origin = Origin.FILE if values.has("stage") else Origin.DEFAULT
+    miss_stage(settings, "stage", stage, origin)
+    if stage == "dpo":
+        settings.miss("loss", "float32 logits", MORE, "the logits of all rows in float32, in both passes")
+    if settings.fields.get("peft") and settings.fields.get("quantization"):
+        why = "nothing is upcast: PEFT's k-bit preparation is traced"
+        settings.miss("preparation", "none", LESS, why)
+
+
+def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a change in fields of a LLaMA-Factory file."""
+    spelt = spell_fields(change, _SPELLING, {"attention": {"flash_attention_2": "fa2", "eager": "disabled"}})
+    if "gradient_checkpointing" in change:
+        spelt["disable_gradient_checkpointing"] = not change["gradient_checkpointing"]
+    if "quantization" in change:
+        bits = {"nf4": 4, "fp4": 4, "int8": 8}.get(change["quantization"] or "")
+        spelt["quantization_bit"] = bits
+    if "peft" in change:
+        lora = change["peft"]
+        if isinstance(lora, LoraOptions):
+            spelt |= {"finetuning_type": "lora", "lora_rank": lora.r}
+            spelt["lora_target"] = "all" if lora.targets == "all-linear" else ",".join(lora.targets or ())
+        elif lora is None:
+            spelt["finetuning_type"] = "full"
+    return spelt
+
+
+_SPELLING = {
+    "batch_size": "per_device_train_batch_size",
+    "seq_len": "cutoff_len",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "optimizer": "optim",
+    "attention": "flash_attn",
+    "double_quant": "double_quantization",
+    "alloc_conf": ALLOCATOR,
+}
+# Its own fields say how it checkpoints.
+_REPLACED = ("gradient_checkpointing", "gradient_checkpointing_kwargs", "use_cache", "use_liger_kernel")
+
+LLAMAFACTORY = Framework(
+    name="LLaMA-Factory",
+    package="llamafactory",
+    newest="0.9.5",
+    fields=(*_FIELDS, *(item for item in OF_TRAINING_ARGUMENTS if item.name not in _REPLACED)),
+    others=_OTHERS | frozenset(_REPLACED),
+    settle=_settle,
+    spell=_spell,
+)

@@ -1,0 +1,335 @@
+"""TRL's command and its configurations, and transformers' TrainingArguments in a script of one's own.
+
+Defaults are those of TRL's tags 0.9 to 1.16 (trainer/{base,sft,dpo,grpo,kto,reward}_config.py, model_config.py), where
+they moved by the release that moved them. A file of `trl sft --config` holds fields of SFTConfig and ModelConfig.
+Before 0.27 a weight's dtype is taken as stored, which is what transformers 5 does with none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from inspector.records.request import LoraOptions
+from inspector.records.training_file import Origin, UnreadField
+from inspector.training_files.fields import (
+    ANY,
+    COUNT,
+    FLAG,
+    LESS,
+    MAPPING,
+    MORE,
+    NAMES,
+    NUMBER,
+    TEXT,
+    UNKNOWN,
+    Field,
+    Framework,
+    Settings,
+    Values,
+    misses,
+    reads,
+)
+from inspector.training_files.frameworks.shared import (
+    ALLOCATOR,
+    DTYPES,
+    OF_TRAINING_ARGUMENTS,
+    OTHERS_OF_TRAINING_ARGUMENTS,
+    read_lora,
+    read_others,
+    settle_attention,
+    settle_optimizer,
+    settle_precision,
+    settle_reentrant,
+    settle_sharding,
+    spell_fields,
+)
+
+__all__ = ["TRANSFORMERS", "TRL"]
+
+_MOVED = {
+    "bf16": {"0": False, "0.19": True},  # unless fp16 is on
+    "gradient_checkpointing": {"0": False, "0.22": True},
+}
+_OF_THE_MODEL: tuple[Field, ...] = (
+    reads("model_name_or_path", TEXT, "model", aliases=("model",)),
+    reads("model_revision", TEXT, "revision"),
+    reads("dtype", TEXT, "dtype", since={"0": "auto", "0.27": "float32"}, aliases=("torch_dtype",)),
+    reads("attn_implementation", TEXT, "attention"),
+    reads("use_flash_attention_2", FLAG, "attention"),  # of alignment-handbook's older recipes
+    reads("load_in_4bit", FLAG, "quantization", default=False),
+    reads("load_in_8bit", FLAG, "quantization", default=False),
+    reads("bnb_4bit_quant_type", TEXT, "quantization", default="nf4"),
+    reads("use_bnb_nested_quant", FLAG, "double_quant", default=False, aliases=("bnb_4bit_use_double_quant",)),
+    reads("use_peft", FLAG, "peft", default=False),
+    reads("lora_r", COUNT, "peft.r", default=16),
+    reads("lora_alpha", NUMBER, "peft.alpha", default=32),
+    reads("lora_dropout", NUMBER, "peft.dropout", default=0.05),
+    reads("lora_target_modules", NAMES, "peft.targets"),
+    reads("lora_modules_to_save", NAMES, "peft.modules_to_save"),
+    reads("use_rslora", FLAG, "peft.rslora"),
+    reads("use_dora", FLAG, "peft.dora"),
+    reads("lora_bias", TEXT, "peft.bias"),
+    reads("model_init_kwargs", ANY, "dtype"),
+)
+_OF_THE_STEP: tuple[Field, ...] = (
+    reads("max_length", COUNT, "seq_len", default=1024, aliases=("max_seq_length",)),
+    reads("env", MAPPING, "alloc_conf"),
+    # Not modelled.
+    reads("packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row, their lengths unknown"),
+    reads("padding_free", FLAG, "padding", effect=LESS, why="rows without padding, one after the other"),
+    misses("packing_strategy", UNKNOWN, "how documents share a row", off=("ffd", "bfd")),
+    misses("pad_to_multiple_of", MORE, "rows grow to a multiple"),
+    misses("activation_offloading", LESS, "activations are kept in host memory", kind=FLAG),
+    misses("loss_type", UNKNOWN, "another loss"),
+    misses("precompute_ref_log_probs", LESS, "no reference pass in the step", kind=FLAG),
+    misses("max_prompt_length", UNKNOWN, "how a row is cut"),
+    misses("max_completion_length", UNKNOWN, "how long an answer is"),
+    misses("num_generations", MORE, "answers are generated in the step"),
+    misses("steps_per_generation", MORE, "rows of one generation"),
+    misses("beta", MORE, "a reference pass beside the policy's", kind=NUMBER),
+    misses("sync_ref_model", MORE, "a second model as reference", kind=FLAG),
+    misses("use_vllm", MORE, "vLLM's share of the card", kind=FLAG),
+    misses("vllm_gpu_memory_utilization", MORE, "vLLM's share of the card"),
+    misses("vllm_mode", UNKNOWN, "whether vLLM is on the same card"),
+    misses("use_logits_to_keep", LESS, "logits of the answers alone"),
+    misses("ref_model_init_kwargs", MORE, "a second model as reference"),
+    misses("disable_dropout", LESS, "no dropout masks", off=(True,)),
+    misses("eos_token", MORE, "the embedding grows where the token is new", off=("<|im_end|>", "<|eot_id|>", "</s>")),
+    misses("chat_template_path", MORE, "the embedding grows where its tokens are new"),
+    misses("lora_task_type", UNKNOWN, "another head", off=("CAUSAL_LM",)),
+)
+_OTHERS = OTHERS_OF_TRAINING_ARGUMENTS | read_others("trl")
+_LORA = {
+    "r": "lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "bias": "lora_bias",
+    "dora": "use_dora",
+    "rslora": "use_rslora",
+    "modules_to_save": "lora_modules_to_save",
+}
+_LOSSES_OF_GRPO = ("grpo", "dapo", "dr_grpo", "bnpo")
+_LOSSES_OF_DPO = ("sigmoid", "ipo", "hinge", "robust", "apo_zero", "apo_down", "exo_pair", "nca_pair", "sppo_hard")
+_OF_PREFERENCE = {"precompute_ref_log_probs", "max_prompt_length", "ref_model_init_kwargs", "rpo_alpha", "beta"}
+_OF_REWARDS = "center_rewards_coefficient"
+_REFERENCE = ("dpo", "kto", "grpo", "rloo")
+_STAGES = {
+    "dpo": "DPO runs chosen and rejected rows together and a reference pass: a supervised step stands in for it",
+    "kto": "KTO runs a reference pass beside its own: a supervised step stands in for it",
+    "orpo": "ORPO runs chosen and rejected rows together: a supervised step stands in for it",
+    "cpo": "CPO runs chosen and rejected rows together: a supervised step stands in for it",
+    "grpo": "GRPO generates answers and runs passes on them: a supervised step stands in for it",
+    "rloo": "RLOO generates answers and runs passes on them: a supervised step stands in for it",
+    "ppo": "PPO runs a value and a reward model, too: a supervised step stands in for it",
+}
+
+
+def miss_stage(settings: Settings, name: str, stage: str, origin: Origin) -> None:
+    """Note that another trainer than that of supervised training runs."""
+    if stage in _STAGES:
+        settings.miss(name, stage, MORE, _STAGES[stage], origin)
+    elif stage in ("reward", "rm"):
+        why = "a head of one score in the place of the logits, and two rows a pair: a supervised step stands in for it"
+        settings.miss(name, stage, UNKNOWN, why, origin)
+
+
+def find_stage(values: Values) -> str:
+    """Return the stage that the fields of a file are of: sft, where they say no other.
+
+    ORPO, CPO and KTO have few fields that DPO lacks: a folder or a file of their name tells them apart.
+    """
+    names, loss = values.names, values["loss_type"]
+    if names & {"num_generations", "reward_funcs", "reward_weights"} or loss in _LOSSES_OF_GRPO:
+        return "grpo"
+    if names & {"desirable_weight", "undesirable_weight"}:
+        return "kto"
+    if names & _OF_PREFERENCE or isinstance(loss, list) or loss in _LOSSES_OF_DPO:
+        words = re.split(r"[^a-z]+", values.path.lower())
+        return next((stage for stage in ("orpo", "cpo", "kto") if stage in words), "dpo")
+    return "grpo" if "max_completion_length" in names else "reward" if _OF_REWARDS in names else "sft"
+
+
+def _settle(values: Values, settings: Settings) -> None:
+    """Make the step of TRL's trainers."""
+    fields = settings.fields
+    settings.stage = settings.stage or find_stage(values)
+    settings.silent |= {"max_prompt_length", "max_completion_length"}
+    if settings.stage in ("dpo", "kto", "orpo", "cpo"):
+        settings.silent.add("beta")
+    if "max_length" in values.given and values.given["max_length"] is None:
+        settings.unread.append(UnreadField(name=values.spell("max_length"), assumed="rows of 1,024 tokens"))
+    fields["dtype"] = values.choose("dtype", DTYPES)
+    settle_attention(values, settings, "attn_implementation")
+    if values["use_flash_attention_2"]:
+        fields.setdefault("attention", "flash_attention_2")
+    _settle_model_arguments(values, settings)
+    settle_optimizer(values, settings, "optim")
+    settle_precision(values, settings)
+    fields["gradient_checkpointing"] = bool(values["gradient_checkpointing"])
+    settle_reentrant(values, settings)
+    settle_sharding(values, settings)
+    settle_quantization(values, settings)
+    fields.pop("peft", None)
+    if values["use_peft"]:
+        targets = values["lora_target_modules"]
+        if isinstance(targets, list) and len(targets) == 1:
+            targets = targets[0] if targets[0] == "all-linear" else targets
+        fields["peft"] = read_lora(values, _LORA, targets=targets)
+    fields.pop("padding", None)
+    if values["packing"]:
+        fields["padding"] = False
+    environment = values["env"] or {}
+    fields.pop("alloc_conf", None)
+    if isinstance(environment.get(ALLOCATOR), str):
+        fields["alloc_conf"] = environment[ALLOCATOR]
+    _settle_rows(values, settings)
+    _miss_what_trl_does(values, settings)
+
+
+def _settle_model_arguments(values: Values, settings: Settings) -> None:
+    """Take what `model_init_kwargs` says of the model."""
+    arguments = values["model_init_kwargs"]
+    if not isinstance(arguments, dict):
+        return
+    dtype = arguments.get("dtype", arguments.get("torch_dtype"))
+    if isinstance(dtype, str) and dtype.lower() in DTYPES:
+        settings.fields["dtype"] = DTYPES[dtype.lower()]
+    attention = arguments.get("attn_implementation")
+    if isinstance(attention, str):
+        settings.fields["attention"] = attention if attention in ("sdpa", "eager") else "flash_attention_2"
+
+
+def settle_quantization(values: Values, settings: Settings) -> None:
+    """Take how bitsandbytes packs the weights."""
+    settings.fields.pop("quantization", None)
+    settings.fields.pop("double_quant", None)
+    if values["load_in_4bit"]:
+        settings.fields["quantization"] = values.choose("bnb_4bit_quant_type", {"nf4": "nf4", "fp4": "fp4"})
+        settings.fields["double_quant"] = bool(values["use_bnb_nested_quant"])
+    elif values["load_in_8bit"]:
+        settings.fields["quantization"] = "int8"
+
+
+def _settle_rows(values: Values, settings: Settings) -> None:
+    """Take how long a row is in the stages that generate."""
+    if settings.stage not in ("grpo", "rloo"):
+        return
+    completion = values["max_completion_length"] or (512 if values.is_at_least("1.10") else 256)
+    prompt = values["max_prompt_length"] or 512
+    if isinstance(completion, int) and isinstance(prompt, int) and not values.has("max_length"):
+        settings.fields["seq_len"] = prompt + completion
+
+
+def _miss_what_trl_does(values: Values, settings: Settings) -> None:
+    """Note what the trainers do by themselves and no field says."""
+    loss = values["loss_type"]
+    miss_stage(settings, "stage", settings.stage or "sft", Origin.DEFAULT)
+    if settings.stage == "sft" and loss in (None, "nll"):
+        if values.is_at_least("1.15"):
+            settings.miss("loss", "fused", LESS, "the fused head of TRL 1.15 keeps no logits: the stock loss is traced")
+        elif loss is None and values.is_at_least("1.7"):
+            settings.miss(
+                "loss", "chunked_nll", LESS, "TRL computes logits in chunks since 1.7: the stock loss is traced"
+            )
+        settings.silent.add("loss_type")
+    elif settings.stage in ("dpo", "kto", "grpo", "rloo") and values.is_at_least("1.15"):
+        settings.miss("loss", "fused", LESS, "the fused head of TRL 1.15 keeps no logits: the stock loss is traced")
+    since = "0.29" if settings.stage == "dpo" else "0.26"
+    if settings.fields.get("quantization") and settings.fields.get("peft") and values.is_at_least(since):
+        why = "nothing is upcast and the adapter is bfloat16: PEFT's k-bit preparation is traced"
+        settings.miss("preparation", "none", LESS, why)
+    if settings.stage in _REFERENCE and settings.fields.get("peft") is None and values["beta"] != 0:
+        settings.miss("reference", "second model", MORE, "the reference is a second copy of the weights")
+
+
+def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a change in fields of a TRL file."""
+    spelt = spell_fields(change, _SPELLING)
+    if "quantization" in change:
+        spelt["load_in_4bit"] = change["quantization"] in ("nf4", "fp4")
+        if change["quantization"] is None and given.get("load_in_8bit"):
+            spelt["load_in_8bit"] = False
+    if "peft" in change:
+        lora = change["peft"]
+        spelt["use_peft"] = lora is not None
+        if isinstance(lora, LoraOptions):
+            spelt |= {"lora_r": lora.r, "lora_target_modules": lora.targets}
+    if change.get("use_reentrant") is not None:
+        spelt["gradient_checkpointing_kwargs"] = {"use_reentrant": change["use_reentrant"]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in spelt.items()}
+
+
+_SPELLING = {
+    "batch_size": "per_device_train_batch_size",
+    "seq_len": "max_length",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "optimizer": "optim",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "attention": "attn_implementation",
+    "double_quant": "use_bnb_nested_quant",
+    "alloc_conf": ALLOCATOR,
+}
+
+
+def _with_moved_defaults(item: Field) -> Field:
+    """Return a field of TrainingArguments with TRL's default."""
+    if item.name not in _MOVED:
+        return item
+    return dataclasses.replace(item, default_since=_MOVED[item.name])
+
+
+TRL = Framework(
+    name="TRL",
+    package="trl",
+    newest="1.16.0",
+    fields=(*_OF_THE_MODEL, *map(_with_moved_defaults, OF_TRAINING_ARGUMENTS), *_OF_THE_STEP),
+    others=_OTHERS,
+    settle=_settle,
+    spell=_spell,
+)
+
+
+def _settle_own_loop(values: Values, settings: Settings) -> None:
+    """Make the step of transformers' Trainer: nothing but what the arguments say."""
+    _settle_without_trl(values, settings)
+    if not values["gradient_checkpointing"]:  # a Trainer leaves it as it finds it
+        settings.fields.pop("gradient_checkpointing", None)
+        settings.fields.pop("use_reentrant", None)
+
+
+def _settle_without_trl(values: Values, settings: Settings) -> None:
+    settings.stage = settings.stage or "sft"
+    settings.fields["dtype"] = values.choose("dtype", DTYPES)
+    settle_attention(values, settings, "attn_implementation")
+    settle_optimizer(values, settings, "optim")
+    settle_precision(values, settings)
+    settle_reentrant(values, settings)
+    settle_sharding(values, settings)
+    settle_quantization(values, settings)
+    settings.fields.pop("peft", None)
+    if values["use_peft"]:
+        settings.fields["peft"] = read_lora(values, _LORA, targets=values["lora_target_modules"])
+
+
+def _without_default(item: Field) -> Field:
+    """Return a field of the model as a script of one's own has it: nothing but what it says."""
+    defaults = {"0": "auto"} if item.name == "dtype" else {}
+    return dataclasses.replace(item, default_since=defaults)
+
+
+TRANSFORMERS = Framework(
+    name="transformers",
+    package="transformers",
+    newest="5.23.0",
+    fields=(
+        *map(_without_default, _OF_THE_MODEL),
+        *OF_TRAINING_ARGUMENTS,
+        reads("max_length", COUNT, "seq_len", aliases=("max_seq_length",)),
+    ),
+    others=_OTHERS,
+    settle=_settle_own_loop,
+    spell=_spell,
+)

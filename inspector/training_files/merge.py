@@ -1,0 +1,190 @@
+"""What files say and what was given beside them -> the arguments of a Request, and the record of where each is from.
+
+What was given beside a file goes before it. A launcher's file goes before the defaults of a training file, and behind
+what that file says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from inspector.errors import UsageError, one_line, quoted
+from inspector.records.recipe import Recipe
+from inspector.records.request import LoraOptions, Request
+from inspector.records.training_file import FieldNotModelled, Origin, RequestSource, TrainingFile
+from inspector.training_files.names import has_suffix, is_missing_path
+from inspector.training_files.secrets import hide_secrets
+
+if TYPE_CHECKING:
+    from inspector.training_files.read import ReadFile
+
+__all__ = ["build_request", "describe_effect", "find_given"]
+
+_OF_A_RECIPE = frozenset(item.name for item in dataclasses.fields(Recipe))
+# What several cards are about, and means nothing without one that was named.
+_OF_CARDS = ("gpu_count", "sharding")
+_COUNTED_GPU = re.compile(r"\s*\d+\s*[xX×*]")
+# A setting that was given beside a file, and what of the file goes with the one that it replaces.
+_GO_TOGETHER = {
+    "optimizer": ("optim_args",),
+    "gradient_checkpointing": ("use_reentrant",),
+    "quantization": ("double_quant",),
+    "model": ("revision",),
+}
+_MOST_NAMED = 6
+
+
+def build_request(
+    arguments: Mapping[str, Any],
+    given: frozenset[str],
+    *,
+    framework: str | None = None,
+    launch: Sequence[str] = (),
+    base_model: str | None = None,
+    strict: bool = False,
+) -> Request:
+    """Return the request of `arguments`, the fields of a Request and of its Recipe by name.
+
+    Where `model` names a training file, or `launch` files of a launcher, what these say stands in for the arguments
+    that are not in `given`. `base_model` is the model in the place of the one that the file names. With `strict` a
+    field that changes memory and is not modelled is a UsageError.
+    """
+    model = arguments["model"]
+    is_file = isinstance(model, str) and has_suffix(model)
+    if not (is_file or launch or strict) and framework is base_model is None:
+        return _make(arguments)
+    from inspector.training_files.read import read_launch_file, read_training_file
+
+    file = read_training_file(model, framework=framework) if isinstance(model, str) else None
+    launched = [read_launch_file(name) for name in launch]
+    if file is None:
+        for name, value in (("framework", framework), ("base_model", base_model)):
+            if value is not None:
+                raise UsageError(f"`{name}` is about a training file, which {quoted(model, 60)} is not; drop it.")
+        if not launched:
+            if strict:
+                raise UsageError("`strict` is about a training file; name one, or drop it.")
+            return _make(arguments)
+    read = [item for item in (file, *launched) if item is not None]
+    if strict:
+        _refuse_what_is_not_modelled([item.record for item in read])
+    settings = _merge(arguments, given, file, launched)
+    if file is not None:
+        settings["model"] = _find_model(file, base_model)
+    source = RequestSource(
+        file=None if file is None else _mark_options(file.record, arguments, given, base_model),
+        launch=tuple(_mark_options(item.record, arguments, given, None) for item in launched),
+    )
+    try:
+        return _make({**arguments, **settings, "source": source})
+    except UsageError as error:
+        if file is None:
+            raise
+        raise UsageError(f"{one_line(model, 100)}: {error}") from error
+
+
+def find_given(arguments: Mapping[str, Any], names: Iterable[str] = ()) -> frozenset[str]:
+    """Return the arguments that are not at their default, and those of `names`: what goes before a file."""
+    defaults = {item.name: item.default for kind in (Recipe, Request) for item in dataclasses.fields(kind)}
+    given = {name for name, value in arguments.items() if name in defaults and _is_other(value, defaults[name])}
+    return frozenset(given | set(names)) - {"model", "advice", "depth"}
+
+
+def _is_other(value: Any, default: Any) -> bool:
+    """Tell whether a value is another one than the default, of which nothing and None are the same."""
+    if value is None or value == () or value is default:
+        return False
+    try:
+        return bool(value != default)
+    except Exception:  # an object that cannot be compared was given by somebody
+        return True
+
+
+def _make(arguments: Mapping[str, Any]) -> Request:
+    """Return the request of fields that are its own or its recipe's."""
+    recipe = Recipe(**{name: value for name, value in arguments.items() if name in _OF_A_RECIPE})
+    return Request(recipe=recipe, **{name: value for name, value in arguments.items() if name not in _OF_A_RECIPE})
+
+
+def _merge(
+    arguments: Mapping[str, Any], given: frozenset[str], file: ReadFile | None, launched: Sequence[ReadFile]
+) -> dict[str, Any]:
+    """Return what the files say and nobody said otherwise."""
+    settings: dict[str, Any] = {} if file is None else dict(file.settings)
+    said = set() if file is None else {_root(item.becomes) for item in file.record.fields if item.origin is Origin.FILE}
+    for item in launched:
+        settings |= {name: value for name, value in item.settings.items() if name not in said or name in _OF_CARDS}
+    named = arguments.get("gpus") or ()
+    gpus = [named] if isinstance(named, str) else [name for name in named if isinstance(name, str)]
+    if not gpus and not arguments.get("gpu_memory"):
+        settings = {name: value for name, value in settings.items() if name not in _OF_CARDS}
+    if any(_COUNTED_GPU.match(name) for name in gpus):
+        settings.pop("gpu_count", None)
+    for name in given:
+        settings.pop(name, None)
+        for other in _GO_TOGETHER.get(name, ()):
+            settings.pop(other, None)
+    adapter = None if file is None else file.settings.get("peft")
+    part = arguments.get("peft")
+    if "peft" in given and isinstance(part, LoraOptions) and part.r is None and isinstance(adapter, LoraOptions):
+        changes = {name: value for name in ("targets", "modules_to_save") if (value := getattr(part, name)) is not None}
+        settings["peft"] = dataclasses.replace(adapter, **changes)
+    return settings
+
+
+def _root(becomes: str) -> str:
+    """Return the field of a Request that a part belongs to."""
+    return becomes.partition(".")[0]
+
+
+def _find_model(file: ReadFile, base_model: str | None) -> str:
+    """Return the model that a file names, or the one in its place; raise UsageError for a path that is not here."""
+    if base_model is not None:
+        return base_model
+    name = file.settings.get("model")
+    path = one_line(file.record.path, 100)
+    if not isinstance(name, str) or not name.strip():
+        raise UsageError(f"{path} names no model that can be read; add `base_model`, a Hub id or a path.")
+    if is_missing_path(name):
+        raise UsageError(
+            f"{path} names the model {quoted(hide_secrets(name), 100)}, a path that is not on this machine; add "
+            "`base_model`, the Hub id or the path of the same model here."
+        )
+    return name
+
+
+def _mark_options(
+    record: TrainingFile, arguments: Mapping[str, Any], given: frozenset[str], base_model: str | None
+) -> TrainingFile:
+    """Return the record with the values that were given beside the file."""
+    fields = []
+    for item in record.fields:
+        root = _root(item.becomes)
+        if root == "model" and base_model is not None:
+            item = dataclasses.replace(item, value=base_model, origin=Origin.OPTION)
+        elif root in given and root != "model":
+            value = arguments.get(root)
+            plain = value if isinstance(value, (str, int, float, bool)) or value is None else root
+            item = dataclasses.replace(item, value=hide_secrets(plain), origin=Origin.OPTION)
+        fields.append(item)
+    return dataclasses.replace(record, fields=tuple(fields))
+
+
+def _refuse_what_is_not_modelled(records: Sequence[TrainingFile]) -> None:
+    """Raise UsageError where a figure would leave something out."""
+    missed = [(record, item) for record in records for item in record.not_modelled]
+    if missed:
+        named = ", ".join(describe_effect(item) for _, item in missed[:_MOST_NAMED])
+        more = f" and {len(missed) - _MOST_NAMED} more" if len(missed) > _MOST_NAMED else ""
+        raise UsageError(
+            f"{one_line(missed[0][0].path, 100)} changes memory in what is not modelled, and `strict` was given: "
+            f"{named}{more}; drop these or `strict`."
+        )
+
+
+def describe_effect(item: FieldNotModelled) -> str:
+    """Return a field that is not modelled with the direction in which it changes memory."""
+    return f"{one_line(item.name, 60)} ({item.effect.direction})"

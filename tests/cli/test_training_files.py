@@ -1,0 +1,148 @@
+"""`inspect train.yaml`: the report of a training file, its errors, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
+
+import inspector
+from tests.cli.running import assert_refused, run
+from tests.contracts.json_table import closed, load_schema
+from tests.training_files.documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, write
+
+PACKED = AXOLOTL | {"sample_packing": True, "hf_token": "hf_SECRETSECRETSECRETSECRET"}
+
+
+def test_a_report_says_below_its_title_what_it_read(tmp_path: Path) -> None:
+    lines = run(write(tmp_path, PACKED), "--offline").out.splitlines()
+    assert lines[:3] == [
+        MODEL,
+        "train.yaml as axolotl 0.21.0 reads it: 7 fields, 8 defaults, 1 not modelled",
+        "not modelled: sample_packing (either way)",
+    ]
+
+
+def test_the_report_of_a_file_is_that_of_the_options_which_mean_the_same(tmp_path: Path) -> None:
+    options = [
+        "--dtype",
+        "bfloat16",
+        "--lora",
+        "r=8,dropout=0",
+        "--targets",
+        "all-linear",
+        "--batch-size",
+        "2",
+        "--seq-len",
+        "128",
+    ]
+    options += ["--mixed-precision", "bf16", "--no-gradient-checkpointing", "--json", "--offline"]
+    by_options = run(MODEL, *options).report
+    by_file = run(write(tmp_path, AXOLOTL), "--json", "--offline").report
+    assert by_file.pop("source")["file"]["framework"] == "axolotl"
+    for report in (by_options, by_file):
+        report["training"].pop("defaults")
+    assert by_file == by_options
+
+
+def test_the_json_of_a_file_says_where_each_value_is_from_and_follows_the_schema(tmp_path: Path) -> None:
+    launch = write(tmp_path, {"distributed_type": "FSDP", "num_processes": 2}, "fsdp.yaml")
+    ran = run(write(tmp_path, PACKED), "--launch", launch, "--seq-len", "64", "--gpu", "4090", "--json", "--offline")
+    Draft202012Validator(closed(load_schema())).validate(ran.report)
+    file = ran.report["source"]["file"]
+    origins = {item["name"]: item["from"] for item in file["fields"]}
+    assert (origins["micro_batch_size"], origins["sequence_len"], origins["bf16"]) == ("file", "option", "default")
+    assert [item["effect"] for item in file["not_modelled"]] == ["unknown"]
+    assert file["unknown"] == ["hf_token"]
+    assert ran.report["source"]["launch"][0]["framework"] == "accelerate"
+    assert "SECRET" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "options", "says"),
+    [
+        (PACKED, "train.yaml", ["--strict"], "--strict was given: sample_packing (either way)"),
+        (AXOLOTL | {"base_model": "/fsx/x"}, "train.yaml", [], "add --base-model"),
+        ({"base_model": MODEL, "micro_batch_sizes": 1}, "train.yaml", [], "did you mean micro_batch_size?"),
+        ({"foo": 1}, "train.yaml", [], "say whose it is with --framework"),
+        (AXOLOTL, "train.yaml", ["--framework", "axolotel"], "did you mean axolotl?"),
+        (AXOLOTL, "train.yaml", ["--framework", "axolotl==x"], "has no version"),
+        (AXOLOTL, "train.yaml", ["--launch", "nowhere.yaml"], "there is no file 'nowhere.yaml'"),
+        ({"num_processes": 1, "distributed_type": "NO"}, "a.yaml", [], "give it as --launch"),
+    ],
+)
+def test_a_file_that_cannot_be_answered_from_is_one_line(
+    content: dict[str, object], name: str, options: list[str], says: str, tmp_path: Path
+) -> None:
+    assert_refused(run(write(tmp_path, content, name), "--offline", *options), 2, says)
+
+
+def test_a_file_that_is_not_there_and_one_of_torchtune_are_one_line(tmp_path: Path) -> None:
+    assert_refused(run("nowhere.yaml", "--offline"), 2, "there is no file 'nowhere.yaml'")
+    torchtune = {"model": {"_component_": "torchtune.models.qwen2_5.qwen2_5_0_5b"}}
+    assert_refused(run(write(tmp_path, torchtune), "--offline"), 4, "is torchtune's")
+
+
+def test_advice_is_in_the_keys_of_the_file_and_a_copy_has_it(tmp_path: Path) -> None:
+    path, copy = write(tmp_path, LLAMAFACTORY | {"cutoff_len": 512}), tmp_path / "new.yaml"
+    before = Path(path).read_bytes()
+    ran = run(path, "--offline", "--gpu-memory", "6GiB", "--write-changes", str(copy), "--json")
+    (verdict,) = json.loads(ran.out)["fit"]
+    assert ran.code == 1
+    first = verdict["advice"][0]["in_file"]
+    assert yaml.safe_load(copy.read_text()) == {**yaml.safe_load(before), **first}
+    assert first
+    assert set(first) <= {"per_device_train_batch_size", "gradient_accumulation_steps", "optim", "flash_attn"}
+    assert Path(path).read_bytes() == before
+    assert run(str(copy), "--offline", "--gpu-memory", "6GiB", "--no-advice").code == 0
+
+
+def test_what_fit_found_is_in_the_keys_of_the_file(tmp_path: Path) -> None:
+    copy = tmp_path / "new.yaml"
+    ran = run(
+        write(tmp_path, PACKED), "--offline", "--gpu", "4090", "--fit", "batch-size", "--write-changes", str(copy)
+    )
+    assert ran.code == 0
+    found = yaml.safe_load(copy.read_text())["micro_batch_size"]
+    assert found > 2
+    assert f"micro_batch_size: {found}" in ran.out
+
+
+def test_a_copy_without_a_file_or_over_it_is_refused(tmp_path: Path) -> None:
+    assert_refused(run(MODEL, "--offline", "--write-changes", "x"), 2, "--write-changes copies a training file")
+    path = write(tmp_path, AXOLOTL)
+    assert_refused(run(path, "--offline", "--write-changes", path), 2, "is the file itself")
+
+
+def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, AXOLOTL | {"optimizer": "sgd"})
+    plan = json.loads(run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json").out)
+    assert "batch size 2" in plan["recipe"]
+    assert len({(row["method"], row["options"]) for row in plan["rows"]}) == len(plan["rows"])
+    compared = run("compare", path, "--with", "--batch-size 1", "--offline", "--json")
+    changes = {change["path"]: change["values"] for change in json.loads(compared.out)["settings"]}
+    assert changes["training.recipe.batch_size"] == {"A": 2, "B": 1}
+
+
+def test_python_takes_a_file_too(tmp_path: Path) -> None:
+    report = inspector.inspect(
+        Path(write(tmp_path, TRL)), offline=True, recipe={"batch_size": 1}, framework="trl==0.18"
+    )
+    assert report.training is not None
+    assert (report.training.recipe.batch_size, report.training.recipe.seq_len) == (1, 64)
+    assert report.source is not None
+    assert report.source.file is not None
+    assert report.source.file.version == "0.18"
+    with pytest.raises(inspector.UsageError, match="`strict` was given"):
+        inspector.inspect(write(tmp_path, PACKED), offline=True, strict=True)
+
+
+def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
+    code = f"open({str(tmp_path / 'made')!r}, 'w')\nSFTTrainer(model='{MODEL}', args=SFTConfig(max_length=N))\n"
+    ran = run(write(tmp_path, code, "train.py"), "--offline", "--count-only")
+    assert ran.code == 0
+    assert "max_length in SFTConfig" in ran.out
+    assert not (tmp_path / "made").exists()

@@ -1,0 +1,93 @@
+"""Every real file is recognised, means the request that it is known to mean, and has nothing passed over in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inspector.errors import UnsupportedModelError
+from inspector.records.training_file import Origin
+from inspector.training_files.read import ReadFile
+from tests.evidence.training_files.page import PAGE, make_page
+from tests.evidence.training_files.real_files import RealFile, load_files, read_real_file, to_peft
+
+OF_TORCHTUNE = [known for known in load_files() if known["framework"] == "torchtune"]
+READ = [known for known in load_files() if known["framework"] != "torchtune"]
+EXPECTED = [known for known in READ if known.get("expected")]
+# What no recipe has: the nearest one stands in, and is named among what is not modelled.
+STAND_INS = {"adamw_torch_8bit": "adamw_8bit", "kernels-community/vllm-flash-attn3": "flash_attention_2"}
+NAMES = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL", "unsloth": "Unsloth"}
+NAMES |= {"accelerate": "accelerate", "deepspeed": "DeepSpeed"}
+
+
+def name(known: RealFile) -> str:
+    """Return the name of a case."""
+    return f"{known['framework']}:{known['path']}"
+
+
+@pytest.fixture
+def read(request: pytest.FixtureRequest, tmp_path: Path) -> ReadFile:
+    """Return a real file as it is read."""
+    return read_real_file(request.param, tmp_path)
+
+
+@pytest.mark.parametrize(("known", "read"), [(item, item) for item in READ], indirect=["read"], ids=map(name, READ))
+def test_a_real_file_is_recognised_and_none_of_its_fields_is_unknown(known: RealFile, read: ReadFile) -> None:
+    assert read.record.framework == NAMES[known["framework"]]
+    assert read.record.unknown == ()
+    assert read.record.unread == ()
+    stage = {"rm": "reward"}.get(known["stage"], known["stage"])
+    assert (read.record.stage or "launch") == stage
+
+
+@pytest.mark.parametrize("known", OF_TORCHTUNE, ids=map(name, OF_TORCHTUNE))
+def test_a_file_of_torchtune_is_told_with_the_options_that_are_nearest(known: RealFile, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="is torchtune's, whose models are its own") as raised:
+        read_real_file(known, tmp_path)
+    assert f"--batch-size {known['fields']['batch_size']}" in str(raised.value)
+    assert "--dtype bfloat16 --gradient-checkpointing" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("known", "read"), [(item, item) for item in EXPECTED], indirect=["read"], ids=map(name, EXPECTED)
+)
+def test_a_real_file_means_the_request_that_it_is_known_to_mean(known: RealFile, read: ReadFile) -> None:
+    expected = known["expected"]
+    assert {key: read.settings.get(key) for key in ("model", "dtype", "quantization", "double_quant")} == {
+        key: expected[key] for key in ("model", "dtype", "quantization", "double_quant")
+    }
+    adapter = expected["peft"]
+    if adapter is not None and str(adapter["target_modules"]).startswith("all-linear + "):  # linear ones, all of them
+        adapter = {**adapter, "target_modules": "all-linear"}
+    assert to_peft(read.settings.get("peft")) == adapter
+    recipe = {key: STAND_INS.get(value, value) for key, value in expected["recipe"].items()}
+    found = {key: read.settings.get(key) for key in recipe}
+    if found["attention"] is None:  # what the model's class has, sdpa for all of these
+        found["attention"] = "sdpa"
+    assert found == recipe
+
+
+@pytest.mark.parametrize(
+    ("known", "read"), [(item, item) for item in EXPECTED], indirect=["read"], ids=map(name, EXPECTED)
+)
+def test_what_cannot_be_said_of_a_real_file_is_named(known: RealFile, read: ReadFile) -> None:
+    named = {item.name for item in read.record.not_modelled}
+    assert bool(named) == bool(known["not_modelled_today"])
+    words = {word.strip(",:") for text in known["not_modelled_today"] for word in text.split()}
+    of_packing = {"micro_batch_size", "sequence_len"}  # in the words that explain it
+    assert {word for word in words - of_packing if word in known["fields"]} <= named
+
+
+def test_each_value_is_from_the_file_or_a_default_and_never_both(tmp_path: Path) -> None:
+    for known in READ:
+        fields = read_real_file(known, tmp_path).record.fields
+        assert len({item.name for item in fields}) == len(fields)
+        if "load" not in known["fields"]:  # no calls
+            given = {item.name for item in fields if item.origin is Origin.FILE}
+            assert given <= set(known["fields"])
+
+
+def test_the_page_has_the_share_of_the_fields_that_are_modelled(tmp_path: Path) -> None:
+    """`python -m tests.evidence.training_files.page` writes it."""
+    assert PAGE.read_text(encoding="utf-8") == make_page(tmp_path)

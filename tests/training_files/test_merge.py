@@ -1,0 +1,95 @@
+"""What was given beside a file goes before it, and a launcher's file goes before a file's defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspector.errors import UsageError
+from inspector.records.request import LoraOptions, Request
+from inspector.records.training_file import Origin
+from inspector.training_files.merge import build_request, find_given
+
+from .documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, write
+
+FSDP = {"distributed_type": "FSDP", "num_processes": 8, "mixed_precision": "fp16"}
+
+
+def build(model: str, *, launch: tuple[str, ...] = (), **arguments: Any) -> Request:
+    """Return the request of a file and of what is given beside it."""
+    own = {name: arguments.pop(name) for name in ("framework", "base_model", "strict") if name in arguments}
+    given = {"model": model, **arguments}
+    return build_request(given, find_given(given), launch=launch, **own)
+
+
+def test_an_option_goes_before_the_file_and_is_marked(tmp_path: Path) -> None:
+    request = build(write(tmp_path, AXOLOTL), batch_size=4, dtype="float32")
+    assert (request.recipe.batch_size, request.recipe.seq_len, request.dtype) == (4, 128, "float32")
+    assert request.source is not None
+    assert request.source.file is not None
+    origins = {item.name: (item.origin, item.value) for item in request.source.file.fields}
+    assert origins["micro_batch_size"] == (Origin.OPTION, 4)
+    assert origins["sequence_len"] == (Origin.FILE, 128)
+    assert origins["max_grad_norm"] == (Origin.DEFAULT, 1.0)
+
+
+def test_what_goes_with_a_replaced_field_is_replaced_with_it(tmp_path: Path) -> None:
+    content = TRL | {"optim": "sgd", "optim_args": "momentum=0.9", "load_in_4bit": True}
+    request = build(write(tmp_path, content), optimizer="adafactor", quantization="int8")
+    assert (request.recipe.optimizer, request.recipe.optim_args) == ("adafactor", None)
+    assert (request.quantization, request.double_quant) == ("int8", None)
+
+
+def test_targets_beside_a_file_change_the_adapter_that_it_has(tmp_path: Path) -> None:
+    request = build(write(tmp_path, AXOLOTL), peft=LoraOptions(targets=["q_proj"]))
+    assert (request.peft.r, request.peft.targets) == (8, ("q_proj",))
+
+
+def test_a_launchers_file_goes_before_defaults_and_behind_the_file(tmp_path: Path) -> None:
+    launch = write(tmp_path, FSDP, "fsdp.yaml")
+    by_default = build(write(tmp_path, LLAMAFACTORY), launch=(launch,), gpus="4090")
+    assert (by_default.recipe.mixed_precision, by_default.gpu_count, by_default.sharding) == ("fp16", 8, "fsdp")
+    said = build(write(tmp_path, LLAMAFACTORY | {"bf16": True}), launch=(launch,))
+    assert said.recipe.mixed_precision == "bf16"
+
+
+def test_cards_are_about_a_gpu_that_was_named(tmp_path: Path) -> None:
+    launch = write(tmp_path, FSDP, "fsdp.yaml")
+    request = build(MODEL, launch=(launch,))
+    assert (request.gpu_count, request.sharding) == (1, None)
+    counted = build(MODEL, launch=(launch,), gpus="2x4090")
+    assert (counted.gpu_count, counted.sharding) == (1, "fsdp")
+
+
+@pytest.mark.parametrize("path", ["/fsx/models/llama", "./out/checkpoint-5", "~/models/none", "a/b/c"])
+def test_a_path_of_another_machine_is_told_and_can_be_replaced(path: str, tmp_path: Path) -> None:
+    name = write(tmp_path, AXOLOTL | {"base_model": path})
+    with pytest.raises(UsageError, match="a path that is not on this machine; add `base_model`"):
+        build(name)
+    assert build(name, base_model=MODEL).model == MODEL
+
+
+@pytest.mark.parametrize("content", ["SFTConfig()", "SFTTrainer(model=NAME, args=SFTConfig())"])
+def test_a_file_without_a_model_asks_for_one(content: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="names no model that can be read; add `base_model`"):
+        build(write(tmp_path, content, "train.py"))
+
+
+def test_strict_refuses_what_is_not_modelled(tmp_path: Path) -> None:
+    assert build(write(tmp_path, AXOLOTL), strict=True).recipe.batch_size == 2
+    with pytest.raises(UsageError, match=r"`strict` was given: sample_packing \(either way\); drop these or `strict`"):
+        build(write(tmp_path, AXOLOTL | {"sample_packing": True}), strict=True)
+
+
+@pytest.mark.parametrize("beside", [{"framework": "axolotl"}, {"base_model": "x/y"}, {"strict": True}], ids=str)
+def test_what_is_about_a_file_is_refused_without_one(beside: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is about a training file"):
+        build(MODEL, **beside)
+
+
+def test_a_mistake_of_a_value_names_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, AXOLOTL | {"lora_dropout": 0.05})
+    with pytest.raises(UsageError, match=r"train\.yaml: `batch_size` is 0"):
+        build(path, batch_size=0)

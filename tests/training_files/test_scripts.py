@@ -1,0 +1,115 @@
+"""Arguments are read from the syntax tree: literals, names with one value, dtypes; nothing is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inspector.training_files.scripts import read_script_calls
+
+from .documents import MODEL, read
+
+UNSLOTH = f"""
+from unsloth import FastLanguageModel
+import torch
+max_seq_length = 512
+model, tokenizer = FastLanguageModel.from_pretrained("{MODEL}", max_seq_length=max_seq_length, dtype=None,
+                                                     load_in_4bit=False, token="hf_SECRETSECRETSECRETSECRET")
+model = FastLanguageModel.get_peft_model(model, r=4, target_modules=["q_proj", "lm_head"], lora_alpha=8)
+trainer = SFTTrainer(model=model, args=SFTConfig(per_device_train_batch_size=1, optim="adamw_8bit",
+                     fp16=not is_bfloat16_supported(), bf16=is_bfloat16_supported(), learning_rate=rate()))
+"""
+TRL = f"""
+from trl import DPOConfig, DPOTrainer
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained("{MODEL}", torch_dtype=torch.bfloat16)
+config = DPOConfig(per_device_train_batch_size=2 * 2, max_length=LENGTH, **more)
+DPOTrainer(model, args=config, peft_config=LoraConfig(r=8, target_modules="all-linear"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("4", 4),
+        ("-1", -1),
+        ("2 * 8 // 4 + 1 - 2", 3),
+        ("not True", False),
+        ("torch.bfloat16", "bfloat16"),
+        ("torch.half", "float16"),
+        ("['a', ('b',)]", ["a", ["b"]]),
+        ("{'a': torch.float16}", {"a": "float16"}),
+        ("dict(a=1)", {"a": 1}),
+        ("torch.cuda.is_bf16_supported()", True),
+    ],
+)
+def test_a_value_that_needs_no_running_is_read(code: str, value: object) -> None:
+    calls = read_script_calls(f"SFTConfig(optim={code})", "x")
+    assert calls.arguments["args"] == {"optim": value}
+    assert calls.unread == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "int(os.environ['BATCH'])",
+        "unknown",
+        "args.batch",
+        "2 ** 9999",
+        "1 // 0",
+        "'a' * 3",
+        "lambda: 1",
+        "f'{x}'",
+        "2**30 * 2**30 * 2**30",
+    ],
+)
+def test_a_value_that_only_running_would_tell_is_unread(code: str) -> None:
+    calls = read_script_calls(f"SFTConfig(optim={code})", "x")
+    assert calls.unread == [("args", "optim")]
+    assert calls.arguments["args"] == {}
+
+
+@pytest.mark.parametrize(
+    "code", ["x = 1\nx = 2", "for x in y:\n    pass\nx = 1", "x, z = 1, 2", "x = 1\nx += 1", "x = x", "pass"]
+)
+def test_a_name_with_another_value_than_one_literal_is_unread(code: str) -> None:
+    assert read_script_calls(f"{code}\nSFTConfig(optim=x)", "x").unread == [("args", "optim")]
+
+
+def test_arguments_of_a_literal_dictionary_are_read_and_those_of_another_noted() -> None:
+    calls = read_script_calls("a = {'optim': 'sgd'}\nSFTConfig(**a, **b)", "x")
+    assert (calls.arguments, calls.unread) == ({"args": {"optim": "sgd"}}, [("args", "**")])
+
+
+def test_a_script_of_unsloth_is_read_with_its_defaults(tmp_path: Path) -> None:
+    found = read(tmp_path, UNSLOTH, "train.py")
+    settings = found.settings
+    assert (found.record.framework, found.record.stage, found.record.unread) == ("Unsloth", "sft", ())
+    assert (settings["model"], settings["seq_len"], settings["dtype"]) == (MODEL, 512, "bfloat16")
+    assert (settings["batch_size"], settings["gradient_accumulation"]) == (1, 2)
+    assert (settings["optimizer"], settings["mixed_precision"]) == ("adamw_8bit", "bf16")
+    assert (settings["peft"].targets, settings["peft"].modules_to_save) == (("q_proj",), ("lm_head",))
+    assert "quantization" not in settings
+    assert "SECRET" not in repr(found)
+
+
+def test_what_of_a_script_is_unread_is_named_with_what_was_assumed(tmp_path: Path) -> None:
+    found = read(tmp_path, TRL, "train.py")
+    settings = found.settings
+    assert (found.record.framework, found.record.stage) == ("TRL", "dpo")
+    assert [item.name for item in found.record.unread] == ["max_length in DPOConfig", "** in DPOConfig"]
+    assert (settings["batch_size"], settings["dtype"], settings["seq_len"]) == (4, "bfloat16", 1024)
+    assert (settings["peft"].r, settings["peft"].alpha) == (8, 8)
+
+
+def test_a_script_of_transformers_has_transformers_defaults(tmp_path: Path) -> None:
+    code = f"""
+model = AutoModelForCausalLM.from_pretrained("{MODEL}")
+Trainer(model=model, args=TrainingArguments("out", bf16=True))
+"""
+    found = read(tmp_path, code, "train.py")
+    assert found.record.framework == "transformers"
+    assert (found.settings["batch_size"], found.settings["mixed_precision"]) == (8, "bf16")
+    assert "gradient_checkpointing" not in found.settings
+    assert found.settings["dtype"] == "auto"

@@ -40,7 +40,7 @@ from inspector.records.hardware import Gpu
 from inspector.records.measurement import Device, Difference, Figures, Measurement
 from inspector.records.model import Counted
 from inspector.records.recipe import Recipe
-from inspector.records.serialize import to_plain
+from inspector.records.report import to_plain
 from inspector.records.source import SourceFiles
 from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output

@@ -1,25 +1,46 @@
-"""The report: everything that one inspection found."""
+"""The report: everything that one inspection found, and how records become plain values for JSON."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
-from inspector.records.fit import Search, Verdict
-from inspector.records.memory import RunMemory, StaticBytes, Textbook
+from inspector.records.fit import PlanRow, Search, Verdict
+from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticBytes, StaticRecipe, Textbook
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
-from inspector.records.serialize import to_plain
-from inspector.records.training_file import RequestSource
+from inspector.records.training_file import RequestSource, TrainingFile
 
 __all__ = [
     "SCHEMA",
     "Report",
+    "to_plain",
 ]
 
 SCHEMA = "inspector/1"
+
+# Computed values that belong to the JSON beside a record's own fields.
+_COMPUTED: dict[type, tuple[str, ...]] = {
+    Census: ("frozen", "bytes"),
+    QuantizationFacts: ("loaded_bytes",),
+    StaticRecipe: ("total_bytes",),
+    RunMemory: ("total_bytes",),
+    Verdict: ("fits", "uncertain_bytes"),
+    PlanRow: ("fits",),
+}
+
+
+# Values that only say where on the tape something was found.
+_INTERNAL: dict[type, tuple[str, ...]] = {
+    Peak: ("event_index", "step"),
+    RunMemory: ("workload",),
+    TrainingFile: ("spelling", "spelled"),
+    MemoryPhase: ("step", "end_reserved_bytes", "peak_reserved_bytes"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +78,19 @@ class Report:
             fields["memory"]["recipe"] = {key: value for key, value in recipe.items() if key in workload.recipe_fields}
             fields = {workload.name if key == "memory" else key: value for key, value in fields.items()}
         return {"schema": SCHEMA, **fields}
+
+
+def to_plain(value: Any) -> Any:
+    """Turn records, enums, mappings and sequences into dicts, strings and lists, leaving out fields that are None."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value):
+        items = [(item.metadata.get("key", item.name), getattr(value, item.name)) for item in dataclasses.fields(value)]
+        items += [(name, getattr(value, name)) for name in _COMPUTED.get(type(value), ())]
+        internal = _INTERNAL.get(type(value), ())
+        return {key: to_plain(item) for key, item in items if item is not None and key not in internal}
+    if isinstance(value, Mapping):
+        return {str(to_plain(key)): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from inspector.errors import one_line
 from inspector.records.comparison import Comparison, Figure, Setting
-from inspector.records.serialize import to_plain
+from inspector.records.report import to_plain
 from inspector.render.document import (
     Column,
     Document,

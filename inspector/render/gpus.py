@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from inspector.records.hardware import Gpu, MemoryFigure
-from inspector.records.serialize import to_plain
+from inspector.records.report import to_plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from inspector.records.measurement import Figures, Measurement
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
-from inspector.records.serialize import to_plain
+from inspector.records.report import to_plain
 from inspector.records.tape import Phase
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TextIO
 
-from inspector.records.serialize import to_plain
+from inspector.records.report import to_plain
 from inspector.records.source import CatalogueEntry
 from inspector.render.document import Document, Kind, Row, Section, Table, column, paragraph, row
 from inspector.render.writers.spreadsheet import write_csv

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from inspector.errors import one_line
 from inspector.records.fit import Fit, Method, Plan, PlanRow
-from inspector.records.serialize import to_plain
+from inspector.records.report import to_plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count

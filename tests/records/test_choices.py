@@ -27,8 +27,8 @@ from inspector.records.recipe import (
     Recipe,
     SdpaBackend,
 )
+from inspector.records.report import to_plain
 from inspector.records.request import LoraBias, LoraOptions, Quantization, Request, WeightDtype
-from inspector.records.serialize import to_plain
 
 CHOICES: dict[type[Any], dict[str, type[Choice]]] = {
     Recipe: {

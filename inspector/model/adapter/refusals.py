@@ -76,13 +76,14 @@ def _explain_nothing_targeted(model: PreTrainedModel, asked: PeftConfig, tried: 
     for table in tables if isinstance(tables, Mapping) else ():
         if not any(path.endswith(str(table)) for path in modules):
             near = near_names(str(table), list_leaves(modules))
-            meant = f" Did you mean {near[0]}?" if near else ""
-            return f"trainable_token_indices names {quoted(table)}, which is no module of {name}.{meant}"
+            step = f". Did you mean {near[0]}?" if near else "; name the module of a token table, such as embed_tokens."
+            return f"trainable_token_indices names {quoted(table)}, which is no module of {name}{step}"
     targets = getattr(asked, "target_modules", None)
     parameters = list_names(asked, "target_parameters")
     if not targets and parameters:
         reasons = " ".join(filter(None, (explain_name(model, asked, parameter) for parameter in parameters[:3])))
-        return f"target_parameters {spell_list(parameters)} match no parameter of {name}. {reasons}".rstrip()
+        step = f". {reasons}" if reasons else "; name parameters that are there, or drop them."
+        return f"target_parameters {spell_list(parameters)} match no parameter of {name}{step}"
     if targets is not None and not targets:
         return _explain_empty(model, asked)
     if not _select(tried, modules, without=_FILTERS):

@@ -86,6 +86,7 @@ def refuse(model: Any, fields: dict[str, Any], folder: Path) -> str:
         ({"target_modules": ["q_proj"], "trainable_token_indices": [-321]}, "has -321, and model.embed_tokens"),
         ({"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [1, 999]}}, "has 999, and lm_head has"),
         ({"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokns": [1]}}, "Did you mean embed_tokens?"),
+        ({"trainable_token_indices": {"00": [1]}}, "name the module of a token table"),
         ({"peft_type": "TRAINABLE_TOKENS", "token_indices": [0, 320]}, "token_indices has 320"),
         ({"peft_type": "CPT", "task_type": "CAUSAL_LM", "cpt_token_ids": [-1]}, "cpt_token_ids has -1"),
     ],

@@ -18,7 +18,7 @@ from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
-from inspector.resolve import ALLOCATOR_VARIABLE, is_packed, resolve_run
+from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
 from inspector.runtime.patches import replace_item
 from inspector.runtime.preload import preload_libraries
 from inspector.runtime.process import reserve_process
@@ -48,11 +48,14 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
     """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each."""
     with reserve_process():
-        request = _forget_what_is_varied(request)
+        defaults = Recipe()
+        varied = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
+        request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **varied))
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
-        if max(selection.counts) > 1 or request.sharding is not None:
+        # Several cards of a training file are no slip: a notice of the selection says that one alone is judged.
+        if request.source is None and (max(selection.counts) > 1 or request.sharding is not None):
             raise UsageError(
                 "a plan is for one card, since ranks are not traced yet: give one; `inspect MODEL` with several says "
                 "how many of them hold the state."
@@ -66,17 +69,6 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         resolved = dataclasses.replace(resolved, files=files)
         notices = (*list_file_notices(request.source), *selection.notices)
         return build_plan(resolved, quantities, find_versions(), notices, progress)
-
-
-def _forget_what_is_varied(request: Request) -> Request:
-    """Return the request with the defaults of what the candidates of a plan differ in.
-
-    A plan is for one card: of several, files of trainers and launchers say something that it has no use for.
-    """
-    defaults = Recipe()
-    varied = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
-    request = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **varied))
-    return request if request.source is None else dataclasses.replace(request, sharding=None, gpu_count=1)
 
 
 def compare(
@@ -147,8 +139,7 @@ def _run(request: Request, progress: Progress) -> Report:
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
-        is_trained = resolved.workload.trains and not (is_packed(resolved) and counted.adapter is None)
-        static = find_static(resolved, counted) if is_trained else None
+        static = find_static(resolved, counted)
         outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint

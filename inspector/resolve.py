@@ -82,7 +82,8 @@ class ResolvedRun:
             said = {item.becomes for item in source.file.fields if item.origin is not Origin.DEFAULT}
             return tuple(name for name in names if name not in said)
         default = dataclasses.replace(self, request=dataclasses.replace(self.request, recipe=Recipe())).recipe
-        return tuple(name for name in names if getattr(self.recipe, name) == getattr(default, name))
+        recipe = self.recipe
+        return tuple(name for name in names if getattr(recipe, name) == getattr(default, name))
 
     def with_gpu(self, gpu: Gpu) -> ResolvedRun:
         """Return the same run on another card."""

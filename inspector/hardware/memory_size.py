@@ -21,13 +21,10 @@ _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _LARGEST_BYTES = 2**50
 
 
-def parse_memory(text: str, name: str = "gpu_memory") -> int:
-    """Read `24GiB`, `23.5 GiB`, `24GB` or `24576MiB` as whole bytes, a fraction of a byte cut off.
-
-    Raises UsageError, which names the setting `name`, for what is not a size above 0.
-    """
-    size = _parse_size(text, name)
-    _check_size(size, f"`{name}` {quoted(text, 40)}")
+def parse_memory(text: str) -> int:
+    """Read `24GiB`, `23.5 GiB`, `24GB` or `24576MiB` as whole bytes, a fraction of a byte cut off."""
+    size = _parse_size(text, "gpu_memory")
+    _check_size(size, f"`gpu_memory` {quoted(text, 40)}")
     return size
 
 

@@ -118,12 +118,15 @@ class Replays:
         """Return the replay on a device without an end."""
         return self.under(None)
 
-    def run_under(self, limit_bytes: int) -> bool:
-        """Tell whether the step runs under a limit: it does where it reserves no more without one."""
+    def run_under(self, limit_bytes: int, left_bytes: int = 0) -> bool:
+        """Tell whether the step runs under a limit and leaves so much of it unreserved.
+
+        What is known without a limit serves where it stays below: a limit that is not reached changes nothing.
+        """
         unlimited = self._by_limit.get(None)
-        if unlimited is not None and unlimited.peak_reserved_bytes <= limit_bytes:
-            return True
-        return self.under(limit_bytes).failure is None
+        is_known = unlimited is not None and unlimited.peak_reserved_bytes <= limit_bytes
+        replay = unlimited if unlimited is not None and is_known else self.under(limit_bytes)
+        return replay.failure is None and replay.peak_reserved_bytes <= limit_bytes - left_bytes
 
     def under(self, limit_bytes: int | None) -> Replay:
         """Return the replay under a limit, which ends where memory runs out; for each limit it runs once."""

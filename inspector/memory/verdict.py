@@ -25,7 +25,7 @@ from inspector.memory.replay import Replays
 from inspector.records.fit import Fit, Uncertainty, Verdict
 from inspector.records.hardware import Gpu, MemoryFigure, Overhead
 
-__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit", "judge_untraced", "leaves_free"]
+__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit", "judge_untraced"]
 
 DRIVER_RESERVE_BYTES = 652 * 2**20
 
@@ -80,15 +80,6 @@ def judge_fit(
         uncertainty=tuple(uncertainty),
         assumptions=tuple(_list_assumptions(gpu, context, platform)),
     )
-
-
-def leaves_free(replays: Replays, usable_bytes: int, margin_bytes: int) -> bool:
-    """Tell whether a step runs in so much memory and leaves so much of it unreserved."""
-    unlimited = replays.unlimited.peak_reserved_bytes
-    if unlimited <= usable_bytes:
-        return unlimited <= usable_bytes - margin_bytes
-    limited = replays.under(usable_bytes)
-    return limited.failure is None and limited.peak_reserved_bytes <= usable_bytes - margin_bytes
 
 
 def judge_untraced(gpu: Gpu, reason: str, margin_bytes: int | None = None) -> Verdict:

@@ -15,7 +15,6 @@ from typing import Any
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.memory.replay import Replays
-from inspector.memory.verdict import leaves_free
 from inspector.planning.bisection import bisect_largest
 from inspector.planning.grid import Grid
 from inspector.predict import Prediction, Predictor
@@ -199,8 +198,8 @@ class _Search:
         """Tell whether a step runs on the GPU and leaves the margin free; the same sizes are replayed once."""
         key = template, sizes.tobytes()
         if key not in self._known:
-            safe = self._usable - self._margin
-            self._known[key] = template.bound_peak(sizes) <= safe and leaves_free(replays, self._usable, self._margin)
+            can_fit = template.bound_peak(sizes) <= self._usable - self._margin
+            self._known[key] = can_fit and replays.run_under(self._usable, self._margin)
         return self._known[key]
 
     def hint(self, low: int, high: int) -> int | None:

@@ -27,7 +27,7 @@ from inspector.records.fit import Fit, Search, Verdict
 from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
-from inspector.resolve import ResolvedRun
+from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
 from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError, RunFacts
@@ -70,8 +70,10 @@ def search_largest(
     return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)
 
 
-def find_static(run: ResolvedRun, counted: Counted) -> StaticBytes:
-    """Return the bytes of training that need no trace."""
+def find_static(run: ResolvedRun, counted: Counted) -> StaticBytes | None:
+    """Return the bytes of training that need no trace, None where nothing trains: packed weights alone do not."""
+    if not run.workload.trains or (is_packed(run) and counted.adapter is None):
+        return None
     full, adapter = (
         count_state_bytes(tensors, run.recipe, run.platform)
         for tensors in (counted.base_tensors, counted.trained_tensors)

@@ -127,6 +127,12 @@ def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
     assert changes["training.recipe.batch_size"] == {"A": 2, "B": 1}
 
 
+def test_a_plan_of_a_file_for_several_cards_says_that_one_alone_is_judged(tmp_path: Path) -> None:
+    path = write(tmp_path, AXOLOTL | {"fsdp": ["full_shard", "auto_wrap"]})
+    plan = run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json").report
+    assert any("one card alone" in warning for warning in plan["warnings"])
+
+
 def test_python_takes_a_file_too(tmp_path: Path) -> None:
     report = inspector.inspect(
         Path(write(tmp_path, TRL)), offline=True, recipe={"batch_size": 1}, framework="trl==0.18"

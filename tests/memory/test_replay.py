@@ -32,6 +32,21 @@ def test_a_replay_ends_where_memory_runs_out() -> None:
     assert (replay.failure.requested_bytes, replay.peak_allocated_bytes) == (40 * MIB, 0)
 
 
+@pytest.mark.parametrize("knows_unlimited", [False, True])
+@pytest.mark.parametrize(
+    ("limit", "left", "runs"), [(100, 0, True), (100, 1, False), (99, 39, True), (99, 40, False), (59, 0, False)]
+)
+def test_a_step_runs_where_it_leaves_what_is_to_stay_free(
+    knows_unlimited: bool, limit: int, left: int, runs: bool
+) -> None:
+    """40 MiB that are cached and 60 that follow reserve 100 without a limit, and 60 where the 40 are given back."""
+    tape = Tape().allocate(0, 40 * MIB).free(0).allocate(1, 60 * MIB)
+    replays = Replays.from_tape(tape.events)
+    if knows_unlimited:
+        assert replays.unlimited.peak_reserved_bytes == 100 * MIB
+    assert replays.run_under(limit * MIB, left * MIB) is runs
+
+
 def test_a_zero_size_tensor_requests_nothing() -> None:
     """Neither does its end."""
     assert list(list_requests(cached().events)) == [(0, 40 * MIB), (0, 0), (CACHED_BLOCKS, 0), (2, 30 * MIB)]

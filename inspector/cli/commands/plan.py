@@ -30,6 +30,7 @@ __all__ = ["plan"]
 _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
     *("autocast_adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
+    *("gpu_count", "fsdp", "deepspeed"),
 )
 # What options say here.
 _HELP = {
@@ -84,6 +85,7 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
         options["lora"] = "r=16"  # what a plan takes where no adapter is named
     unused: dict[str, Any] = {name: getattr(Recipe(), name) for name in VARIED_BY_A_PLAN}
     unused |= {"autocast_adapter_dtype": True, "workload": "training", "fit": None, "advice": False}
+    unused |= {"gpu_count": 1, "fsdp": False, "deepspeed": None}
     job = build_job(format_=format_, has_csv=True, depth=0, count_only=False, **unused, **options)
     return functools.partial(_plan, job, _SEARCHED[fit], sort)
 

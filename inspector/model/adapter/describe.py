@@ -74,6 +74,9 @@ def _gather_saved_state(
             )
             return state
     except Exception as error:  # some methods look into their configuration only now
+        # torch tells by its words alone that values were asked for: "Cannot copy out of meta tensor; no data!" and
+        # "... from the 'Meta' backend" are NotImplementedErrors, "Tensor.item() cannot be called on meta tensors" is a
+        # RuntimeError.
         if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
             return None
         raise UsageError(

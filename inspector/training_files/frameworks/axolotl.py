@@ -32,6 +32,7 @@ from inspector.training_files.fields import (
 )
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
+    SHARDED,
     read_lora,
     read_others,
     settle_attention,
@@ -44,7 +45,6 @@ from inspector.training_files.frameworks.trl import miss_stage
 
 __all__ = ["AXOLOTL"]
 
-_SHARDED = "ranks are not traced: the figures are those of the whole step on one card"
 _LIGER = "Liger's fused kernels keep less"
 _KERNELS = "axolotl's fused LoRA kernels keep less than autograd"
 _FIELDS: tuple[Field, ...] = (
@@ -88,9 +88,9 @@ _FIELDS: tuple[Field, ...] = (
         why="documents share one row of micro_batch_size x sequence_len tokens, their lengths unknown",
     ),
     reads("pad_to_sequence_len", FLAG, "padding"),
-    reads("fsdp", ANY, "sharding", effect=LESS, why=_SHARDED),
-    reads("fsdp_config", ANY, "sharding", effect=LESS, why=_SHARDED),
-    reads("deepspeed", ANY, "sharding", effect=LESS, why=_SHARDED),
+    reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
+    reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
+    reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("rl", TEXT, "stage"),
     reads("plugins", NAMES, "plugins"),
     # Not modelled.
@@ -129,7 +129,7 @@ _FIELDS: tuple[Field, ...] = (
     misses("sequence_parallel_degree", LESS, "cards share a sequence", off=(1,)),
     misses("context_parallel_size", LESS, "cards share a sequence", off=(1,)),
     misses("tensor_parallel_size", LESS, "cards share a layer", off=(1,)),
-    misses("dp_shard_size", LESS, _SHARDED, off=(1,)),
+    misses("dp_shard_size", LESS, SHARDED, off=(1,)),
     misses("tiled_mlp", LESS, "the MLP runs in pieces of a row", kind=FLAG),
     misses("quantize_moe_experts", LESS, "experts are packed, too", kind=FLAG),
     misses("use_kernels", UNKNOWN, "kernels of the Hub", kind=FLAG),

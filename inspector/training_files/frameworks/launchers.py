@@ -24,19 +24,18 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.shared import read_others
+from inspector.training_files.frameworks.shared import SHARDED, read_others
 
 __all__ = ["ACCELERATE", "DEEPSPEED"]
 
-_SHARDED = "ranks are not traced: the figures are those of the whole step on one card"
 _OFFLOADED = "offloaded to the host or a disk"
 
 _OF_ACCELERATE: tuple[Field, ...] = (
     reads("num_processes", COUNT, "gpu_count"),
     reads("distributed_type", TEXT, "sharding"),
     reads("mixed_precision", TEXT, "mixed_precision"),
-    reads("fsdp_config", MAPPING, "sharding", effect=LESS, why=_SHARDED),
-    reads("deepspeed_config", MAPPING, "sharding", effect=LESS, why=_SHARDED),
+    reads("fsdp_config", MAPPING, "sharding", effect=LESS, why=SHARDED),
+    reads("deepspeed_config", MAPPING, "sharding", effect=LESS, why=SHARDED),
     reads("gradient_accumulation_steps", ANY, "gradient_accumulation"),
     misses("dynamo_config", LESS, "compiled kernels", off=({"dynamo_backend": "NO"},)),
     misses("megatron_lm_config", LESS, "cards share layers"),
@@ -83,7 +82,7 @@ def _take_stage(settings: Settings, stage: object) -> None:
 
 
 _OF_DEEPSPEED: tuple[Field, ...] = (
-    reads("zero_optimization", MAPPING, "sharding", effect=LESS, why=_SHARDED),
+    reads("zero_optimization", MAPPING, "sharding", effect=LESS, why=SHARDED),
     reads("bf16", MAPPING, "mixed_precision"),
     reads("fp16", MAPPING, "mixed_precision"),
     reads("train_micro_batch_size_per_gpu", ANY, "batch_size"),

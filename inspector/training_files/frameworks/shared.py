@@ -37,6 +37,7 @@ __all__ = [
     "DTYPES",
     "OF_TRAINING_ARGUMENTS",
     "OTHERS_OF_TRAINING_ARGUMENTS",
+    "SHARDED",
     "read_lora",
     "read_others",
     "settle_attention",
@@ -56,7 +57,7 @@ DTYPES: Mapping[Any, str] = {
     "auto": "auto",
 }
 
-_SHARDED = "ranks are not traced: the figures are those of the whole step on one card"
+SHARDED = "ranks are not traced: the figures are those of the whole step on one card"
 
 OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     reads("per_device_train_batch_size", COUNT, "batch_size", default=8),
@@ -71,9 +72,9 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     ),
     reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant", aliases=("activation_checkpointing_kwargs",)),
     reads("use_cache", FLAG, "use_cache"),
-    reads("fsdp", ANY, "sharding", effect=LESS, why=_SHARDED),
-    reads("fsdp_config", ANY, "sharding", effect=LESS, why=_SHARDED),
-    reads("deepspeed", ANY, "sharding", effect=LESS, why=_SHARDED),
+    reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
+    reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
+    reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
     # Not modelled.
     misses("auto_find_batch_size", LESS, "a smaller batch where memory runs out"),
     misses("torch_empty_cache_steps", LESS, "cached blocks are given back"),

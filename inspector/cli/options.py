@@ -6,6 +6,7 @@ Standard library and click only: `inspect --help` loads nothing else.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import click
@@ -38,6 +39,19 @@ __all__ = [
 
 # A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
 _COUNT = click.IntRange(1, 2**24)
+
+
+class _TokenCount(click.IntRange):
+    """A number of tokens; `4k` is 4,096, as context lengths are written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number that a text is or abbreviates."""
+        if isinstance(value, str) and (thousands := re.fullmatch(r"([0-9]{1,5})[kK]", value)):
+            value = 1024 * int(thousands[1])
+        count: int = super().convert(value, param, ctx)
+        return count
+
+
 FORMATS = ("text", "json", "markdown")
 
 
@@ -64,9 +78,12 @@ class _ChoiceWithAliases(click.Choice[str]):
     def __init__(self, kind: type[Choice]) -> None:
         super().__init__(kind.values())
         self._aliases = kind.aliases()
+        self._unclear = kind.unclear_names()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value that a text is or names."""
+        if value in self._unclear:
+            self.fail(self._unclear[value], param, ctx)
         return super().convert(self._aliases.get(value, value), param, ctx)
 
 
@@ -89,7 +106,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--quantization"],
-        type=click.Choice(Quantization.values()),
+        type=_ChoiceWithAliases(Quantization),
         help="Load the base weights quantized as bitsandbytes does; default: what the checkpoint declares.",
     ),
     click.Option(
@@ -143,7 +160,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="What runs: " + "; ".join(f"{info.name}, {info.summary}" for info in WORKLOADS.values()) + ".",
     ),
     click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Sequences of one micro-batch."),
-    click.Option(["--seq-len"], type=_COUNT, default=1024, show_default=True, help="Tokens of a sequence."),
+    click.Option(
+        ["--seq-len"],
+        type=_TokenCount(1, 2**24),
+        default=1024,
+        show_default=True,
+        help="Tokens of a sequence; 4k is 4096.",
+    ),
     click.Option(
         ["--gradient-accumulation"],
         type=_COUNT,

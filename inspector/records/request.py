@@ -62,6 +62,19 @@ class Quantization(Choice):
     FP4 = "fp4"
     INT8 = "int8"
 
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return what people call 8 bits."""
+        return {"8bit": "int8", "8-bit": "int8", "llm.int8": "int8"}
+
+    @classmethod
+    def unclear_names(cls) -> Mapping[str, str]:
+        """Return what people call 4 bits: QLoRA's are nf4, `load_in_4bit=True` alone takes fp4."""
+        return {
+            name: f"{name} may be nf4, which QLoRA takes, or fp4, the default of load_in_4bit; give one of them"
+            for name in ("4bit", "4-bit", "int4", "q4")
+        }
+
 
 class LoraBias(Choice):
     """Which biases train beside a LoRA adapter, as LoraConfig's `bias`.

@@ -31,18 +31,19 @@ def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
         assert recipe.seq_len is None or 77 <= recipe.seq_len <= 1024
 
 
-@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize(
-    ("name", "changes", "seq_len"),
+    ("name", "changes", "seq_len", "peft"),
     [
-        ("google-t5/t5-small", {}, 1024),
-        ("facebook/bart-large", {"model_class": "BartForConditionalGeneration"}, 1024),
-        ("distilbert/distilbert-base-uncased", {}, 512),
-        ("FacebookAI/roberta-large", {}, 512),
-        ("microsoft/deberta-v3-base", {}, 1024),
-        ("google/vit-base-patch16-224", {}, None),
-        ("openai/clip-vit-base-patch32", {}, 77),
-        ("openai/whisper-small", {}, 448),
+        ("google-t5/t5-small", {}, 1024, None),
+        ("google-t5/t5-small", {}, 1024, LORA),
+        ("facebook/bart-large", {"model_class": "BartForConditionalGeneration"}, 1024, LORA),
+        ("distilbert/distilbert-base-uncased", {}, 512, None),
+        ("FacebookAI/roberta-large", {}, 512, LORA),
+        ("microsoft/deberta-v3-base", {}, 1024, LORA),
+        ("google/vit-base-patch16-224", {}, None, None),
+        ("google/vit-base-patch16-224", {}, None, LORA),
+        ("openai/clip-vit-base-patch32", {}, 77, LORA),
+        ("openai/whisper-small", {}, 448, LORA),
     ],
 )
 def test_small_models_of_each_kind_are_traced(

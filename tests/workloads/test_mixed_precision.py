@@ -160,8 +160,9 @@ def test_a_trainers_update_in_bf16_allocates_and_frees_what_ours_does(
 ) -> None:
     """On the CPU, whose autocast has lists of its own; fp16 a Trainer refuses there."""
     recipe = inspector.Recipe(gradient_accumulation=accumulation, mixed_precision="bf16")
-    theirs = list_trainer_events(*build("cpu", model_type), recipe, tmp_path)
-    assert in_any_order_of_frees(list_our_events(*build("cpu", model_type), recipe)) == in_any_order_of_frees(theirs)
+    (model, batch), (other, _) = build("cpu", model_type), build("cpu", model_type)
+    theirs = list_trainer_events(other, batch, recipe, tmp_path)
+    assert in_any_order_of_frees(list_our_events(model, batch, recipe)) == in_any_order_of_frees(theirs)
 
 
 class Regression(nn.Module):

@@ -13,7 +13,8 @@ from tests.workloads.trainer_events import list_our_events, list_trainer_events
 
 def assert_same_update(name: str, recipe: Recipe, folder: Path) -> None:
     """Compare both updates of a small model."""
-    assert list_our_events(*build("cpu", name), recipe) == list_trainer_events(*build("cpu", name), recipe, folder)
+    (ours, batch), (theirs, _) = build("cpu", name), build("cpu", name)
+    assert list_our_events(ours, batch, recipe) == list_trainer_events(theirs, batch, recipe, folder)
 
 
 # Decoders, experts, encoders with each head, encoder-decoders, images, speech, and models that take no count of labels

@@ -17,16 +17,18 @@ each text), and batches packed into one sequence, which the library makes for fl
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inspector.records.notice import Notice
+from inspector.records.recipe import Attention, Recipe
 from inspector.workloads.batch import PAIR_COLUMNS
 
-__all__ = ["InBatchNegatives"]
+__all__ = ["InBatchNegatives", "find_pair_notices"]
 
 _Features = dict[str, Any]
 _SCALE = 20.0
@@ -50,6 +52,23 @@ class InBatchNegatives:
     def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Return whether the loss is divided by a count of labels: there are none, so that it is a mean."""
         return False
+
+
+def find_pair_notices(base: Any, recipe: Recipe) -> Iterator[Notice]:
+    """Yield what is assumed of the training of a bare encoder."""
+    alone = " One pair has no negatives: use a larger `batch_size`." if recipe.batch_size == 1 else ""
+    message = (
+        f"{type(base).__name__} has no loss of its own: it was traced as sentence-transformers trains it, on pairs of "
+        "texts with in-batch negatives (MultipleNegativesRankingLoss). The mean of its tokens is assumed to stand for "
+        f"a text, and `batch_size` counts pairs.{alone}"
+    )
+    yield Notice(code="in-batch-negatives", message=message)
+    if recipe.attention == Attention.FLASH_ATTENTION_2:
+        message = (
+            "For flash attention sentence-transformers packs the texts of a batch into one sequence without padding; "
+            "texts in rows were traced."
+        )
+        yield Notice(code="rows-not-packed", message=message)
 
 
 def _collect_features(batch: Mapping[str, Any], column: str) -> _Features:

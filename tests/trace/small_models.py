@@ -159,7 +159,12 @@ SMALL: dict[str, Small] = {
     # Encoders without a head, on pairs of texts. logsumexp has no name on meta for what it makes on the way
     # (ReduceOps.cpp): with CUDA's rules a kernel rule has.
     "bert, bare": Small(fields=NO_DROPOUT, head="", model_type="bert", kernels=("aten::logsumexp",)),
-    "xlm-roberta, bare": Small(fields=NO_DROPOUT, head="", model_type="xlm-roberta", kernels=("aten::logsumexp",)),
+    "xlm-roberta, bare": Small(
+        fields={**NO_DROPOUT, "sentence_pooling": "cls"},
+        head="",
+        model_type="xlm-roberta",
+        kernels=("aten::logsumexp",),
+    ),
     # Encoder-decoders.
     "t5": Small(
         fields={

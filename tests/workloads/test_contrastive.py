@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,11 @@ def rank(embeddings: list[Tensor]) -> Tensor:
     return loss
 
 
-def build_encoder(kind: str) -> Any:
+def build_encoder(kind: str, **fields: Any) -> Any:
     """Return a small bare encoder."""
     torch.manual_seed(0)
-    return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **SMALL_ENCODER)).train()
+    config = transformers.AutoConfig.for_model(kind, **SMALL_ENCODER, **fields)
+    return transformers.AutoModel.from_config(config).train()
 
 
 def make_batch(model: Any, recipe: inspector.Recipe) -> dict[str, Any]:
@@ -191,3 +193,26 @@ def test_one_pair_and_texts_that_would_be_packed_are_named() -> None:
     messages = {item.code: item.message for item in inspector.inspect(config, recipe=recipe).warnings}
     assert "One pair has no negatives" in messages["in-batch-negatives"]
     assert "packs the texts" in messages["rows-not-packed"]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "words"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "Its cls pooling is that of"),
+        ({"pooling_mode": "mean"}, "Its mean pooling is that of"),
+        ({"pooling_mode": "lasttoken"}, "asks for lasttoken: the mean of its tokens was traced"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "The mean of its tokens is assumed"),
+        (None, "The mean of its tokens is assumed"),
+    ],
+    ids=["first token", "mean", "another", "two at once", "no file"],
+)
+def test_the_pooling_of_the_repository_is_traced_where_it_says_one(
+    pooling: dict[str, Any] | None, words: str, tmp_path: Path
+) -> None:
+    transformers.BertConfig(architectures=["BertModel"], dtype="float32", **BGE_SMALL).save_pretrained(tmp_path)
+    if pooling is not None:
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    report = inspector.inspect(tmp_path, recipe=inspector.Recipe(batch_size=8, seq_len=32))
+    (message,) = (item.message for item in report.warnings if item.code == "in-batch-negatives")
+    assert words in message

@@ -34,7 +34,11 @@ def build_tokenizer(kind: str) -> Any:
 
 
 def list_their_events(
-    kind: str, recipe: inspector.Recipe, folder: Path, adapter: peft.LoraConfig | None = None
+    kind: str,
+    recipe: inspector.Recipe,
+    folder: Path,
+    adapter: peft.LoraConfig | None = None,
+    pooling: str = "mean",
 ) -> list[int]:
     """Return what a SentenceTransformerTrainer with the ranking loss allocates and frees in its second update."""
     datasets = pytest.importorskip("datasets", reason=NOT_INSTALLED)
@@ -42,7 +46,10 @@ def list_their_events(
     losses: Any = pytest.importorskip("sentence_transformers.losses", reason=NOT_INSTALLED)
     build_encoder(kind).save_pretrained(folder / "encoder")
     build_tokenizer(kind).save_pretrained(folder / "encoder")
-    model = library.SentenceTransformer(str(folder / "encoder"), device="cpu")
+    models: Any = pytest.importorskip("sentence_transformers.models", reason=NOT_INSTALLED)
+    encoder = models.Transformer(str(folder / "encoder"))
+    pool = models.Pooling(encoder.get_embedding_dimension(), pooling)
+    model = library.SentenceTransformer(modules=[encoder, pool], device="cpu")
     if adapter is not None:
         model.add_adapter(adapter)
     assert recipe.seq_len is not None
@@ -89,3 +96,10 @@ def test_an_update_of_an_adapter_with_checkpointing_allocates_and_frees_what_our
     batch = make_batch(base, recipe)
     enable_checkpointing(base, use_reentrant=False)
     assert list_our_events(peft.get_peft_model(base, config).train(), batch, recipe) == theirs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_update_with_the_first_token_of_each_text_allocates_and_frees_what_ours_does(tmp_path: Path) -> None:
+    theirs = list_their_events("bert", RECIPE, tmp_path, pooling="cls")
+    model = build_encoder("bert", sentence_pooling="cls")
+    assert list_our_events(model, make_batch(model, RECIPE), RECIPE) == theirs

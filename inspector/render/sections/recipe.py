@@ -14,6 +14,9 @@ __all__ = ["describe_defaults", "describe_recipe", "format_shape"]
 # Settings are names, which are short.
 _LONGEST_SETTING = 20
 
+# The input that a batch of pairs of texts has.
+_OF_A_PAIR = "positive_input_ids"
+
 # What a brief recipe always says, in its order.
 _WORDS = {
     "batch_size": "batch size",
@@ -47,8 +50,12 @@ def format_shape(shape: Sequence[int]) -> str:
 def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     """Yield the batch, the update, and the code that runs."""
     recipe, trains = memory.recipe, memory.workload.trains
-    yield f"batch size {format_count(recipe.batch_size)}"
+    of_pairs = any(item.name == _OF_A_PAIR for item in memory.inputs or ())
+    unit = "" if not of_pairs else " pair" if recipe.batch_size == 1 else " pairs"
+    yield f"batch size {format_count(recipe.batch_size)}{unit}"
     yield from _describe_sequence(memory, brief)
+    if of_pairs:
+        yield "in-batch negatives"
     if recipe.gradient_accumulation > 1:
         yield f"gradient accumulation {format_count(recipe.gradient_accumulation)}"
     if trains:

@@ -101,6 +101,7 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
     recipe = request.recipe
     if recipe.use_reentrant and recipe.gradient_checkpointing is False:
         raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
+    _refuse_long_parts(recipe)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
     if request.margin is not None:
@@ -162,6 +163,16 @@ def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -
     except UsageError as error:
         raise UsageError(f"{source}: {error}; correct it.") from error
     return text
+
+
+def _refuse_long_parts(recipe: Recipe) -> None:
+    """Raise UsageError for a prompt or an answer that leaves nothing of its row."""
+    for name in ("prompt_len", "completion_len"):
+        length = getattr(recipe, name)
+        if length is not None and recipe.seq_len is not None and length >= recipe.seq_len:
+            raise UsageError(
+                f"`{name}` is {length:,} of the {recipe.seq_len:,} tokens of a row; give less, or a larger `seq_len`."
+            )
 
 
 def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:

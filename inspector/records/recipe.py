@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
 from inspector.errors import UsageError, quoted
+from inspector.records.stages import Reference, Stage, check_stage
 
 __all__ = [
     "DEFAULT",
@@ -216,6 +217,12 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1.
 
+    `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one that
+    it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and the rest
+    is the answer: None leaves the prompt one token, in GRPO half of the row. `completion_len` says the same from the
+    other side; both together say how long a row is. `num_generations` are GRPO's answers to a prompt. `vllm_share` is
+    the part of the card that vLLM takes in the same process, None where it has none.
+
     `attention` None is what transformers takes by itself: sdpa where the model's class has it, eager elsewhere.
     `gradient_checkpointing` None is what a Trainer finds: on and reentrant where PEFT's
     `prepare_model_for_kbit_training` has prepared packed weights, which switches it on and which no Trainer switches
@@ -243,6 +250,12 @@ class Recipe:
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
     use_cache: bool | None = None
     alloc_conf: str | None = None
+    stage: Stage | str | None = None
+    reference: Reference | str | None = None
+    prompt_len: int | None = None
+    completion_len: int | None = None
+    num_generations: int | None = None
+    vllm_share: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -259,6 +272,14 @@ class Recipe:
             checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
+        checked |= check_stage(
+            self.stage,
+            reference=self.reference,
+            prompt_len=self.prompt_len,
+            completion_len=self.completion_len,
+            num_generations=self.num_generations,
+            vllm_share=self.vllm_share,
+        )
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache"):

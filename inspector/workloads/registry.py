@@ -25,7 +25,9 @@ TRAINING = WorkloadInfo(
     recipe_fields=frozenset(field.name for field in dataclasses.fields(Recipe)),
     phases={
         Phase.LOAD: "loading",
+        Phase.GENERATE: "generation",
         Phase.FORWARD: "forward pass",
+        Phase.REFERENCE: "reference pass",
         Phase.BACKWARD: "backward pass",
         Phase.OPTIMIZER: "optimizer",
     },

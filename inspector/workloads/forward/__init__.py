@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
@@ -60,6 +60,10 @@ class _Forward:
         model.eval()
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
+
+    def find_companions(self, model: Any) -> Mapping[str, nn.Module]:
+        """Return none."""
+        return {}
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a batch as a tokenizer or an image processor makes it: no labels."""

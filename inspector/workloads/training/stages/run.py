@@ -1,0 +1,90 @@
+"""A step of a stage: how its recipe is settled, its model set up, and its updates run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import UsageError
+from inspector.records.recipe import Recipe
+from inspector.records.stages import Reference
+from inspector.workloads.base import OnPhase, base_model
+from inspector.workloads.quantized_load import is_quantized
+from inspector.workloads.training.loops import run_trainer_steps
+from inspector.workloads.training.losses import Loss
+from inspector.workloads.training.stages.dpo import DpoLoss
+from inspector.workloads.training.stages.passes import Passes, disable_dropout, find_reference, keep_second_model
+
+__all__ = ["prepare_stage", "run_stage", "settle_stage"]
+
+# The stages whose rows come in pairs.
+_PAIRED = ("dpo", "orpo", "reward")
+
+
+def settle_stage(model: Any, recipe: Recipe) -> Recipe:
+    """Return a recipe with padding decided by the rows of its stage; raise UsageError where no step could run so."""
+    if recipe.stage is None:
+        return recipe
+    if recipe.loop != "trainer":
+        raise UsageError(f"`stage={recipe.stage}` is run by a trainer: drop `loop`.")
+    reference = find_reference(model, recipe)
+    is_adapted = hasattr(model, "disable_adapter")
+    if reference is Reference.ADAPTER and not is_adapted:
+        raise UsageError(
+            "`reference=adapter` is the model without its adapter, and there is none: add `peft=LoraOptions(r=16)`, or "
+            "use `reference=model`."
+        )
+    if reference is Reference.MODEL and is_quantized(base_model(model)):
+        raise UsageError(
+            "a second model beside quantized weights is not traced: use `reference=adapter`, which is what trainers do."
+        )
+    rows = recipe.batch_size * (2 if recipe.stage in _PAIRED else 1)
+    padding = rows > 1 if recipe.padding is None else recipe.padding
+    return dataclasses.replace(recipe, padding=padding)
+
+
+def prepare_stage(model: Any, recipe: Recipe) -> None:
+    """Set a model up as TRL's trainers do, before checkpointing is switched on.
+
+    The reference is loaded, dropout is 0, and the embeddings' output requires gradients where an adapter is
+    checkpointed, which PEFT's models need for it.
+    """
+    if find_reference(model, recipe) is Reference.MODEL:
+        keep_second_model(model)
+    disable_dropout(model)
+    if recipe.gradient_checkpointing and hasattr(model, "disable_adapter"):
+        base_model(model).enable_input_require_grads()
+
+
+def run_stage(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    on_phase: OnPhase,
+    recipe: Recipe,
+    *,
+    steps: int,
+) -> tuple[Any, ...]:
+    """Run the updates of a stage; return what the loop still holds when the last one is over."""
+    device = next(item.device for item in batch.values() if isinstance(item, Tensor))
+    passes = Passes(model, recipe, on_phase, device)
+    return run_trainer_steps(
+        model,
+        batch,
+        optimizer,
+        passes.enter,
+        steps=steps,
+        max_grad_norm=recipe.max_grad_norm,
+        gradient_accumulation=recipe.gradient_accumulation,
+        mixed_precision=str(recipe.mixed_precision),
+        how=_make_loss(passes, find_reference(model, recipe)),
+    )
+
+
+def _make_loss(passes: Passes, reference: Reference) -> Loss:
+    """Return the loss of a stage."""
+    return DpoLoss(passes, reference)

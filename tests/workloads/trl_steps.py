@@ -1,0 +1,162 @@
+"""Steps of TRL's trainers on the CPU with a small model, and ours of the same batch: what each allocates and frees.
+
+Kernels of Triton are launched on nothing: they write into tensors that are there already, and no figure reads them.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import itertools
+import types
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from torch.profiler import ProfilerActivity, profile
+
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Phase
+from inspector.workloads.batch import Input
+from inspector.workloads.registry import TRAINING, load_workload
+from tests.trace.cpu_truth import relevant
+from tests.trace.small_models import build
+from tests.workloads.tracing import resolve
+
+trl: Any = pytest.importorskip("trl")
+datasets: Any = pytest.importorskip("datasets")
+IS_FUSED = tuple(map(int, trl.__version__.split(".")[:2])) >= (1, 15)
+
+
+class _Nothing:
+    """A kernel that is launched on nothing."""
+
+    def __getitem__(self, _grid: Any) -> Any:
+        return lambda *_arguments, **_options: None
+
+
+class _Recorder(transformers.TrainerCallback):
+    """Record the second update of a Trainer."""
+
+    def __init__(self) -> None:
+        self.profile: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start before the first pass of the second update."""
+        if state.global_step == 1:
+            gc.collect()
+            self.profile.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop when its gradients are gone."""
+        if state.global_step == 2:
+            self.profile.__exit__(None, None, None)
+
+
+def use_kernels_of_a_gpu(patch: pytest.MonkeyPatch) -> None:
+    """Let TRL's functions take the way that they take on a GPU with Triton."""
+    from trl.kernels import logprob_entropy  # type: ignore[import-not-found]
+    from trl.trainer import utils  # type: ignore[import-not-found]
+
+    for name in ("_forward_kernel", "_backward_kernel"):
+        patch.setattr(logprob_entropy, name, _Nothing())
+    patch.setattr(utils, "_supports_trl_loss_kernel", lambda *_: True)
+
+
+def make_tokenizer() -> Any:
+    """Return a tokenizer of words w0 to w149."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {"<pad>": 0, "</s>": 2, "<s>": 1, **{f"w{number}": number for number in range(3, 150)}}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<s>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
+
+
+def make_batch(model: Any, recipe: Recipe) -> dict[str, Any]:
+    """Return the batch of a resolved recipe on the CPU."""
+    inputs = load_workload(TRAINING).make_inputs(model, recipe)
+    return {name: item.on("cpu") if isinstance(item, Input) else item for name, item in inputs.items()}
+
+
+def read_events(recorded: Any) -> list[int]:
+    """Return the signed sizes of what a profile saw, in order.
+
+    What is freed in one go stands in the order of size: autocast frees its casts in that of their addresses.
+    """
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()) if relevant(event.nbytes())]
+    runs = (list(run) for _, run in itertools.groupby(sizes, key=lambda size: size > 0))
+    return [size for run in runs for size in (run if run[0] > 0 else sorted(run))]
+
+
+def record_ours(name: str, recipe: Recipe, *, adapter: bool) -> list[int]:
+    """Return what our second update allocates and frees."""
+    model: Any = build("cpu", name)[0]
+    if adapter:
+        model = peft.get_peft_model(model, _lora())
+    workload, recipe = load_workload(TRAINING), resolve(model, recipe)
+    workload.prepare(model, recipe)
+    optimizer = workload.make_state(model, recipe, on_gpu=False)
+    recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    started = False
+
+    def on_phase(_phase: Phase, step: int) -> None:
+        nonlocal started
+        if step == 2 and not started:
+            started = True
+            gc.collect()
+            recorded.__enter__()
+
+    held = workload.run(model, make_batch(model, recipe), optimizer, on_phase, recipe)
+    recorded.__exit__(None, None, None)
+    del held
+    return read_events(recorded)
+
+
+def record_trainers(
+    trainer: str, name: str, recipe: Recipe, folder: Path, *, adapter: bool, rows: Any, **options: Any
+) -> list[int]:
+    """Return what the second update of a trainer of TRL allocates and frees on the same batch."""
+    model: Any = build("cpu", name)[0]
+    extra: dict[str, Any] = {"peft_config": _lora()} if adapter else {}
+    if not adapter and recipe.stage in ("dpo", "kto"):
+        extra["ref_model"] = copy.deepcopy(model).eval()
+    batch = make_batch(model, resolve(peft.get_peft_model(build("meta", name)[0], _lora()) if adapter else model, recipe))
+    recorder = _Recorder()
+    arguments = getattr(trl, f"{trainer}Config")(
+        output_dir=str(folder),
+        use_cpu=True,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        gradient_checkpointing=bool(recipe.gradient_checkpointing),
+        optim=recipe.optimizer,
+        max_steps=3,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        bf16=recipe.mixed_precision == "bf16",
+        **options,
+    )
+    dataset = datasets.Dataset.from_list([dict(rows)] * (8 * recipe.batch_size * recipe.gradient_accumulation))
+    getattr(trl, f"{trainer}Trainer")(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=make_tokenizer(),
+        callbacks=[recorder],
+        data_collator=lambda _items: {key: item.clone() for key, item in batch.items()},
+        **extra,
+    ).train()
+    return read_events(recorder.profile)
+
+
+def _lora() -> Any:
+    return peft.LoraConfig(r=8, target_modules="all-linear")
+
+
+__all__ = ["IS_FUSED", "record_ours", "record_trainers", "use_kernels_of_a_gpu"]

@@ -66,7 +66,8 @@ class Categories:
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase; behind a reference's pass the forward pass goes on, with the loss."""
-        self._is_past_head = goes_on = self._phase is Phase.REFERENCE and phase is Phase.FORWARD
+        goes_on = self._phase is Phase.REFERENCE and phase is Phase.FORWARD and self._head_sequence is not None
+        self._is_past_head = goes_on
         if phase is Phase.FORWARD and not goes_on:
             self._head_sequence = None
         self._phase = phase

@@ -36,6 +36,18 @@ def _make_pairs(model: Any, base: Any, recipe: Recipe) -> Inputs:
     return inputs
 
 
+def _make_answers(model: Any, base: Any, recipe: Recipe) -> Inputs:
+    """Make answers, other rows of as many tokens, and which answers are wanted: the first ones of as many as not."""
+    rows = recipe.batch_size
+    own = {**_make_rows(base, recipe, rows), "completion_mask": _mark_answers(recipe, rows)}
+    inputs = own | {f"KL_{name}": item for name, item in own.items()}
+    if find_reference(model, recipe) is Reference.NONE:
+        known = Input(shape=(rows,), dtype=torch.float32)
+        inputs |= {"ref_logps": known, "ref_KL_logps": known}
+    verdict = Input(shape=(rows,), dtype=torch.bool, make=lambda: torch.arange(rows) < (rows + 1) // 2)
+    return {**inputs, "label": verdict}
+
+
 def _make_rows(base: Any, recipe: Recipe, rows: int) -> dict[str, Input]:
     """Return ids and their mask: the last row is padded where the recipe says so."""
     made = make_inputs_without_labels(base, dataclasses.replace(recipe, batch_size=rows, padding=True))
@@ -59,4 +71,4 @@ def _mark_answers(recipe: Recipe, rows: int) -> Input:
     return Input(shape=(rows, length), value=1, make=make)
 
 
-_MAKERS = {"dpo": _make_pairs}
+_MAKERS = {"dpo": _make_pairs, "kto": _make_answers}

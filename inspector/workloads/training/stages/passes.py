@@ -81,13 +81,18 @@ class Passes:
     @contextlib.contextmanager
     def run_reference(self) -> Iterator[Callable[..., Any]]:
         """Give what calls the reference inside the block."""
-        self._on_phase(Phase.REFERENCE, self._step)
-        with torch.no_grad(), pause_checkpointing(self.model):
+        with self.run_beside(), torch.no_grad(), pause_checkpointing(self.model):
             if self._second is not None:
                 yield self._second
             else:
                 with self.model.disable_adapter():
                     yield self.policy
+
+    @contextlib.contextmanager
+    def run_beside(self) -> Iterator[None]:
+        """Say that what runs inside the block is beside the forward pass."""
+        self._on_phase(Phase.REFERENCE, self._step)
+        yield
         self._on_phase(Phase.FORWARD, self._step)
 
 

@@ -17,6 +17,7 @@ from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.training.loops import run_trainer_steps
 from inspector.workloads.training.losses import Loss
 from inspector.workloads.training.stages.dpo import DpoLoss
+from inspector.workloads.training.stages.kto import KtoLoss
 from inspector.workloads.training.stages.passes import Passes, disable_dropout, find_reference, keep_second_model
 
 __all__ = ["prepare_stage", "run_stage", "settle_stage"]
@@ -87,4 +88,4 @@ def run_stage(
 
 def _make_loss(passes: Passes, reference: Reference) -> Loss:
     """Return the loss of a stage."""
-    return DpoLoss(passes, reference)
+    return {"dpo": DpoLoss, "kto": KtoLoss}[str(passes.recipe.stage)](passes, reference)

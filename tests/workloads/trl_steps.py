@@ -139,6 +139,7 @@ def record_trainers(
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        remove_unused_columns=False,
         bf16=recipe.mixed_precision == "bf16",
         **options,
     )

@@ -8,6 +8,8 @@ kto_trainer.py, reward_trainer.py).
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ from inspector.workloads.training.stages.passes import find_reference
 
 __all__ = ["make_stage_inputs"]
 
+# The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
+_IGNORED = -100
+
 
 def make_stage_inputs(model: Any, base: Any, recipe: Recipe) -> Inputs:
     """Return a micro-batch of a recipe's stage for a model, whose transformers model is `base`."""
@@ -28,18 +33,17 @@ def make_stage_inputs(model: Any, base: Any, recipe: Recipe) -> Inputs:
 
 def _make_pairs(model: Any, base: Any, recipe: Recipe) -> Inputs:
     """Make chosen rows and rejected rows of as many tokens."""
-    rows = 2 * recipe.batch_size
-    inputs = {**_make_rows(base, recipe, rows), "completion_mask": _mark_answers(recipe, rows)}
-    if recipe.stage == "dpo" and find_reference(model, recipe) is Reference.NONE:
+    inputs = _make_rows(base, recipe, 2 * recipe.batch_size, padded=bool(recipe.padding))
+    if find_reference(model, recipe) is Reference.NONE:
         known = Input(shape=(recipe.batch_size,), dtype=torch.float32)
         inputs |= {"ref_chosen_logps": known, "ref_rejected_logps": known}
     return inputs
 
 
 def _make_answers(model: Any, base: Any, recipe: Recipe) -> Inputs:
-    """Make answers, other rows of as many tokens, and which answers are wanted: the first ones of as many as not."""
+    """Make answers, other rows of as many tokens, and which answers are wanted: the first half."""
     rows = recipe.batch_size
-    own = {**_make_rows(base, recipe, rows), "completion_mask": _mark_answers(recipe, rows)}
+    own = _make_rows(base, recipe, rows, padded=bool(recipe.padding))
     inputs = own | {f"KL_{name}": item for name, item in own.items()}
     if find_reference(model, recipe) is Reference.NONE:
         known = Input(shape=(rows,), dtype=torch.float32)
@@ -48,27 +52,60 @@ def _make_answers(model: Any, base: Any, recipe: Recipe) -> Inputs:
     return {**inputs, "label": verdict}
 
 
-def _make_rows(base: Any, recipe: Recipe, rows: int) -> dict[str, Input]:
-    """Return ids and their mask: the last row is padded where the recipe says so."""
+def _make_parts(_model: Any, base: Any, recipe: Recipe) -> Inputs:
+    """Make chosen rows and rejected rows apart, with labels, and their prompts alone, which the step does not read."""
+    inputs: dict[str, Input] = {}
+    rows, prompt = recipe.batch_size, _split(recipe)[0]
+    for name, padded in (("chosen", False), ("rejected", bool(recipe.padding))):
+        made = _make_rows(base, recipe, rows, padded=padded)
+        marked = made.pop("completion_mask").make
+        assert marked is not None
+        labels = functools.partial(_label_answers, marked, made["input_ids"].value)
+        made["labels"] = Input(shape=made["input_ids"].shape, make=labels)
+        inputs |= {f"{name}_{key}": item for key, item in made.items()}
+    of_prompts = _make_rows(base, dataclasses.replace(recipe, seq_len=prompt, prompt_len=None), rows, padded=False)
+    del of_prompts["completion_mask"]
+    return inputs | {f"prompt_{key}": item for key, item in of_prompts.items()}
+
+
+def _make_scored_pairs(_model: Any, base: Any, recipe: Recipe) -> Inputs:
+    """Make chosen rows and rejected rows for a head of one score."""
+    inputs = _make_rows(base, recipe, 2 * recipe.batch_size, padded=bool(recipe.padding))
+    del inputs["completion_mask"]
+    return inputs
+
+
+def _make_rows(base: Any, recipe: Recipe, rows: int, *, padded: bool) -> dict[str, Input]:
+    """Return ids, their mask, and the mask of the answers; `padded` leaves out the end of the last row."""
+    length, prompt = recipe.seq_len or 0, _split(recipe)[0]
     made = make_inputs_without_labels(base, dataclasses.replace(recipe, batch_size=rows, padding=True))
     ids, mask = made["input_ids"], made["attention_mask"]
     assert isinstance(ids, Input) and isinstance(mask, Input)
-    return {"input_ids": ids, "attention_mask": mask if recipe.padding else dataclasses.replace(mask, last=None)}
+    answers = functools.partial(_mark_answers, rows, length, prompt, padded=padded)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask if padded else dataclasses.replace(mask, last=None),
+        "completion_mask": Input(shape=(rows, length), make=answers),
+    }
 
 
-def _mark_answers(recipe: Recipe, rows: int) -> Input:
-    """Return the mask of the answers, which a padded position is none of."""
-    length = recipe.seq_len or 0
-    prompt = split_row(length, recipe.prompt_len, recipe.completion_len, halves=False)[0]
-
-    def make() -> Tensor:
-        mask = torch.ones((rows, length), dtype=torch.int64)
-        mask[:, :prompt] = 0
-        if recipe.padding:
-            mask[-1, -1] = 0
-        return mask
-
-    return Input(shape=(rows, length), value=1, make=make)
+def _mark_answers(rows: int, length: int, prompt: int, *, padded: bool) -> Tensor:
+    """Return 1 for the tokens of answers, which a padded position is none of."""
+    mask = torch.ones((rows, length), dtype=torch.int64)
+    mask[:, :prompt] = 0
+    if padded:
+        mask[-1, -1] = 0
+    return mask
 
 
-_MAKERS = {"dpo": _make_pairs, "kto": _make_answers}
+def _label_answers(mark: Callable[[], Tensor], token: int) -> Tensor:
+    """Return the token where a mask holds, and the label that does not count elsewhere."""
+    return torch.where(mark() == 1, token, _IGNORED)
+
+
+def _split(recipe: Recipe) -> tuple[int, int]:
+    """Return how many tokens of a row are prompt and answer."""
+    return split_row(recipe.seq_len or 0, recipe.prompt_len, recipe.completion_len, halves=False)
+
+
+_MAKERS = {"dpo": _make_pairs, "kto": _make_answers, "orpo": _make_parts, "reward": _make_scored_pairs}

@@ -21,7 +21,7 @@ class _LogProbAndEntropy(torch.autograd.Function):
     """Allocate what TRL's function does, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies; the normalizer and the expected logit are kept beside the logits."""
         log_probs = torch.zeros(logits.shape[:-1], device=logits.device, dtype=torch.float32)
         entropy, normalizer, expected = (torch.zeros_like(log_probs) for _ in range(3))
@@ -39,7 +39,7 @@ class _LogProbAndEntropy(torch.autograd.Function):
         return gradient, None, None
 
 
-def score_labels(logits: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def score_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities of labels (batch, positions), and the entropies, which are logged alone."""
     log_probs, entropy = _LogProbAndEntropy.apply(logits, labels, mask)  # type: ignore[no-untyped-call]
     return log_probs, entropy.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,12 +18,20 @@ from inspector.workloads.training.loops import run_trainer_steps
 from inspector.workloads.training.losses import Loss
 from inspector.workloads.training.stages.dpo import DpoLoss
 from inspector.workloads.training.stages.kto import KtoLoss
+from inspector.workloads.training.stages.orpo import OrpoLoss
 from inspector.workloads.training.stages.passes import Passes, disable_dropout, find_reference, keep_second_model
+from inspector.workloads.training.stages.reward import RewardLoss
 
 __all__ = ["prepare_stage", "run_stage", "settle_stage"]
 
 # The stages whose rows come in pairs.
 _PAIRED = ("dpo", "orpo", "reward")
+_LOSSES: Mapping[str, Callable[[Passes, Reference], Loss]] = {
+    "dpo": DpoLoss,
+    "kto": KtoLoss,
+    "orpo": OrpoLoss,
+    "reward": RewardLoss,
+}
 
 
 def settle_stage(model: Any, recipe: Recipe) -> Recipe:
@@ -88,4 +96,4 @@ def run_stage(
 
 def _make_loss(passes: Passes, reference: Reference) -> Loss:
     """Return the loss of a stage."""
-    return {"dpo": DpoLoss, "kto": KtoLoss}[str(passes.recipe.stage)](passes, reference)
+    return _LOSSES[str(passes.recipe.stage)](passes, reference)

@@ -30,6 +30,7 @@ from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
+from inspector.records.stages import Stage
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
@@ -325,7 +326,8 @@ def _make_key_without_optimizer(run: ResolvedRun) -> _Key:
 
 def _make_model_key(request: Request) -> _Key:
     """Return what two models of one inspection are equal by."""
-    return tuple(freeze(getattr(request, name)) for name in _OF_THE_MODEL)
+    trains_rewards = request.recipe.stage is Stage.REWARD
+    return trains_rewards, *(freeze(getattr(request, name)) for name in _OF_THE_MODEL)
 
 
 def freeze(value: Any) -> Any:

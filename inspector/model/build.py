@@ -48,6 +48,7 @@ from inspector.model.quantize import (
     prepare_for_kbit_training,
     quantize_model,
 )
+from inspector.model.rewards import choose_reward_class, give_one_score
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
@@ -56,6 +57,7 @@ from inspector.records.checkpoint import Comparison, FormatComparison, StoredTen
 from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import Request
+from inspector.records.stages import Stage
 from inspector.records.source import Published, ServedFrom, SourceFiles
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.runtime.quiet import silence_output
@@ -312,9 +314,15 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     )
     assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
     notices = [notice for notice in notices if notice not in assumed]
-    model_class, class_notices = choose_class(
-        config, files, request.model_class, trust_remote_code=request.trust_remote_code
-    )
+    trains_rewards = request.recipe.stage is Stage.REWARD
+    if trains_rewards:
+        give_one_score(config)
+    if trains_rewards and request.model_class is None:
+        model_class, class_notices = choose_reward_class(config)
+    else:
+        model_class, class_notices = choose_class(
+            config, files, request.model_class, trust_remote_code=request.trust_remote_code
+        )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = find_declared(files.config)
     plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)

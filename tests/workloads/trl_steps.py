@@ -95,7 +95,7 @@ def read_events(recorded: Any) -> list[int]:
 
 def record_ours(name: str, recipe: Recipe, *, adapter: bool) -> list[int]:
     """Return what our second update allocates and frees."""
-    model: Any = build("cpu", name)[0]
+    model = _build("cpu", name, recipe)
     if adapter:
         model = peft.get_peft_model(model, _lora())
     workload, recipe = load_workload(TRAINING), resolve(model, recipe)
@@ -121,11 +121,13 @@ def record_trainers(
     trainer: str, name: str, recipe: Recipe, folder: Path, *, adapter: bool, rows: Any, **options: Any
 ) -> list[int]:
     """Return what the second update of a trainer of TRL allocates and frees on the same batch."""
-    model: Any = build("cpu", name)[0]
+    model = _build("cpu", name, recipe)
     extra: dict[str, Any] = {"peft_config": _lora()} if adapter else {}
     if not adapter and recipe.stage in ("dpo", "kto"):
         extra["ref_model"] = copy.deepcopy(model).eval()
-    batch = make_batch(model, resolve(peft.get_peft_model(build("meta", name)[0], _lora()) if adapter else model, recipe))
+    described = _build("meta", name, recipe)
+    described = peft.get_peft_model(described, _lora()) if adapter else described
+    batch = make_batch(described, resolve(described, recipe))
     recorder = _Recorder()
     arguments = getattr(trl, f"{trainer}Config")(
         output_dir=str(folder),
@@ -154,6 +156,17 @@ def record_trainers(
         **extra,
     ).train()
     return read_events(recorder.profile)
+
+
+def _build(device: str, name: str, recipe: Recipe) -> Any:
+    """Return a small model, with a head of one score for rewards."""
+    model: Any = build(device, name)[0]
+    if recipe.stage != "reward":
+        return model
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    with torch.device(device):
+        return transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
 
 
 def _lora() -> Any:

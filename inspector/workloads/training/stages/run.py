@@ -51,6 +51,12 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
         raise UsageError(
             "a second model beside quantized weights is not traced: use `reference=adapter`, which is what trainers do."
         )
+    base = base_model(model)
+    if recipe.stage == "reward" and (getattr(base.config, "num_labels", 0) != 1 or not hasattr(base, "num_labels")):
+        raise UsageError(
+            f"{type(base).__name__} gives no single score, which `stage=reward` trains: pass the configuration in its "
+            "place, or a model with `num_labels=1`."
+        )
     rows = recipe.batch_size * (2 if recipe.stage in _PAIRED else 1)
     padding = rows > 1 if recipe.padding is None else recipe.padding
     return dataclasses.replace(recipe, padding=padding)

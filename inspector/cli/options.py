@@ -25,7 +25,7 @@ from inspector.records.recipe import (
     SdpaBackend,
     check_optimizer_name,
 )
-from inspector.records.request import Quantization, WeightDtype
+from inspector.records.request import AdapterDtype, Preparation, Quantization, WeightDtype
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -136,6 +136,22 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
     ),
     click.Option(
+        ["--adapter-dtype"],
+        type=_ChoiceWithAliases(AdapterDtype),
+        default="auto",
+        show_default=True,
+        help="Dtype that a trainer casts the attached adapter to: bfloat16 is TRL's on packed weights, float32 "
+        "LLaMA-Factory's; auto is PEFT's.",
+    ),
+    click.Option(
+        ["--preparation"],
+        type=click.Choice(Preparation.values()),
+        default="peft",
+        show_default=True,
+        help="What happens to packed weights before an adapter trains on them: peft is "
+        "prepare_model_for_kbit_training, none what TRL 0.26 and newer and LLaMA-Factory do.",
+    ),
+    click.Option(
         ["--workload"],
         type=click.Choice(tuple(WORKLOADS)),
         default="training",
@@ -199,6 +215,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--padding/--no-padding"],
         default=None,
         help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
+    ),
+    click.Option(
+        ["--attention-mask/--no-attention-mask"],
+        default=None,
+        help="Whether the batch has a mask where nothing is padded, as TRL's collator and those that pad with a "
+        "tokenizer send it; default: no.",
     ),
     click.Option(
         ["--loop"],

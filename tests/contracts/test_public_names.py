@@ -56,6 +56,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "model": inspect.Parameter.empty,
         "peft": None,
         "autocast_adapter_dtype": True,
+        "adapter_dtype": "auto",
+        "preparation": "peft",
         "workload": "training",
         "recipe": None,
         "torch": None,

@@ -84,7 +84,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 26
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 28
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import convert_outputs_to_fp32
-from torch import Tensor, nn
+from torch import Tensor
 
 from inspector.errors import UsageError
 
@@ -38,7 +38,7 @@ class MixedPrecision:
             return contextlib.nullcontext()
         return torch.autocast(self._device_type, dtype=self._dtype)
 
-    def wrap_forward(self, model: nn.Module) -> Callable[..., Any]:
+    def wrap_forward(self, model: Callable[..., Any]) -> Callable[..., Any]:
         """Return what calls the model as accelerate prepares it: under autocast, with float32 outputs."""
         if self._dtype is None:
             return model

@@ -6,17 +6,17 @@ the line between them.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.records.tape import Phase
+from inspector.workloads.base import base_model
 from inspector.workloads.precision import MixedPrecision
+from inspector.workloads.training.losses import find_loss, shifts_labels
 
 __all__ = ["run_plain_steps", "run_trainer_steps"]
 
@@ -42,20 +42,22 @@ def run_plain_steps(
     the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
     """
     precision = MixedPrecision(mixed_precision, _find_device(batch))
+    how = find_loss(model)
+    forward = how.build_forward(model)
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):
             on_phase(Phase.FORWARD, step)
             with precision.autocast():
-                outputs = model(**batch)
+                loss, outputs = how.compute_loss(forward, batch, {})
             on_phase(Phase.BACKWARD, step)
-            precision.backward(outputs.loss)
+            precision.backward(loss)
         on_phase(Phase.OPTIMIZER, step)
         if max_grad_norm > 0:
             precision.unscale(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         precision.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
-        del outputs
+        del loss, outputs
     return ()
 
 
@@ -82,22 +84,22 @@ def run_trainer_steps(
     """
     device = _find_device(batch)
     precision = MixedPrecision(mixed_precision, device)
-    forward = precision.wrap_forward(model)
-    wrapped: Any = model
-    base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
-    labels: Any = batch.get("labels")
-    is_counted = labels is not None and _takes_count(base)
+    how = find_loss(model)
+    forward = precision.wrap_forward(how.build_forward(model))
+    is_counted = how.counts_labels(model, batch)
     batches = [batch, *(_copy(batch) for _ in range(gradient_accumulation - 1))]
     total = torch.zeros((), device=device)
     count: dict[str, Any] = {}
     for step in range(1, steps + 1):
         if is_counted:
             labels_of_batches: list[Any] = [item["labels"] for item in batches]
-            counted = [item[..., 1:] for item in labels_of_batches] if _shifts_labels(base) else labels_of_batches
+            counted = (
+                [item[..., 1:] for item in labels_of_batches] if shifts_labels(base_model(model)) else labels_of_batches
+            )
             count["num_items_in_batch"] = sum(item.ne(_IGNORED).sum() for item in counted)
         for micro_batch in batches:
             on_phase(Phase.FORWARD, step)
-            loss = forward(**micro_batch, **count)["loss"]
+            loss = how.compute_loss(forward, micro_batch, count)[0]
             if not is_counted:
                 loss = loss / gradient_accumulation
             on_phase(Phase.BACKWARD, step)
@@ -128,17 +130,3 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
 def _find_device(batch: Mapping[str, Tensor | bool]) -> torch.device:
     """Return where the tensors of a batch are."""
     return next(item.device for item in batch.values() if isinstance(item, Tensor))
-
-
-def _takes_count(base: Any) -> bool:
-    """Tell whether the Trainer hands a model the number of labels: it says so, or takes any keyword."""
-    if hasattr(base, "accepts_loss_kwargs"):
-        return bool(base.accepts_loss_kwargs)
-    parameters = inspect.signature(base.forward).parameters.values()
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-
-
-def _shifts_labels(base: Any) -> bool:
-    """Tell whether the loss compares each position with the next label, so that the first one does not count."""
-    shifts = LOSS_MAPPING.get(getattr(base, "loss_type", None) or "") is ForCausalLMLoss
-    return shifts and not getattr(base.config, "is_encoder_decoder", False)

@@ -44,7 +44,10 @@ __all__ = ["Prediction", "Predictor", "freeze"]
 # How many depths are tried: in some models what two layers show is not yet what all do.
 _DEPTHS = 2
 # What of a request decides which model is built.
-_OF_THE_MODEL = ("dtype", "model_class", "quantization", "double_quant", "peft", "autocast_adapter_dtype")
+_OF_THE_MODEL = (
+    *("dtype", "model_class", "quantization", "double_quant"),
+    *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
+)
 _Key = tuple[Any, ...]
 
 
@@ -270,7 +273,7 @@ class Predictor:
         """
         built = self._build_whole(request) if added_periods is None else self._build_shallow(request, added_periods)[0]
         if not has_gradient_hooks(built.model):
-            return BuiltModel(model=copy_model(built.model), roles=built.roles)
+            return dataclasses.replace(built, model=copy_model(built.model))
         if added_periods is None:
             return build_whole(request, self._files)
         return build_shallow(request, self._files, added_periods)[0]

@@ -19,7 +19,7 @@ from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
-from inspector.records.request import Quantization, Request
+from inspector.records.request import Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -57,7 +57,8 @@ class ResolvedRun:
     @property
     def recipe(self) -> Recipe:
         """Return the recipe with everything filled in but what the workload decides by the model's class."""
-        recipe = settle_recipe(self.request.recipe, is_prepared=self.workload.trains and is_packed(self))
+        is_prepared = self.workload.trains and is_packed(self) and self.request.preparation == Preparation.PEFT
+        recipe = settle_recipe(self.request.recipe, is_prepared=is_prepared)
         is_default = self.allocator == AllocatorSettings()
         return dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf)
 
@@ -115,10 +116,7 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
 
 
 def is_packed(run: ResolvedRun) -> bool:
-    """Tell whether bitsandbytes packs the base weights, as it was asked for or as the checkpoint declares it.
-
-    PEFT's preparation for training on packed weights is then part of the run.
-    """
+    """Tell whether bitsandbytes packs the base weights, as it was asked for or as the checkpoint declares it."""
     if run.request.quantization is not None:
         return run.request.quantization != Quantization.NONE
     declared = None if run.files is None else find_declared(run.files.config)

@@ -107,7 +107,7 @@ def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: tor
     watcher.enter(Phase.LOAD, 0)
     model: Any = built.model
     if is_quantized(base_model(model)):
-        model = load_quantized_model(model, device)
+        model = load_quantized_model(built, device)
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)

@@ -17,7 +17,7 @@ from inspector.predict import Prediction, Predictor
 from inspector.quantization.declared import find_declared
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import Recipe
-from inspector.records.request import LoraOptions, Quantization, Request
+from inspector.records.request import AdapterDtype, LoraOptions, Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
@@ -27,6 +27,7 @@ from inspector.workloads.base import NotTraceableError
 __all__ = [
     "LORA",
     "NF4",
+    "WITHOUT_ADAPTER",
     "Change",
     "apply_change",
     "expand_segments",
@@ -43,6 +44,13 @@ Change = Mapping[str, Any]
 LORA = LoraOptions(r=16, targets="all-linear")
 # The adapter on 4-bit weights is in float32 (model/build.py).
 NF4: Change = {"quantization": "nf4", "double_quant": True, "autocast_adapter_dtype": True}
+# What there is to say of an adapter means nothing without one.
+WITHOUT_ADAPTER: Change = {
+    "peft": None,
+    "autocast_adapter_dtype": True,
+    "adapter_dtype": AdapterDtype.AUTO,
+    "preparation": Preparation.PEFT,
+}
 _OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
 
@@ -93,7 +101,8 @@ def _use_eight_bit_optimizer(run: ResolvedRun) -> Change | None:
 def _keep_adapter_dtype(run: ResolvedRun) -> Change | None:
     """Leave the adapter in the half precision of its base."""
     request = run.request
-    applies = has_adapter(run) and request.autocast_adapter_dtype and request.quantization not in FOUR_BIT
+    is_upcast = request.autocast_adapter_dtype and request.adapter_dtype == AdapterDtype.AUTO
+    applies = has_adapter(run) and is_upcast and request.quantization not in FOUR_BIT
     return {"autocast_adapter_dtype": False} if applies else None
 
 
@@ -167,6 +176,8 @@ def format_options(change: Change) -> str:
 def _format_option(name: str, value: object) -> str:
     if name == "autocast_adapter_dtype":
         return "" if value else "--no-autocast-adapter-dtype"
+    if value in (AdapterDtype.AUTO, Preparation.PEFT):
+        return ""
     if name == "gradient_checkpointing" and value is False:
         return "--no-gradient-checkpointing"
     if value in (None, False):

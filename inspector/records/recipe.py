@@ -215,7 +215,8 @@ class Recipe:
     `seq_len` is None in the recipe of a traced step whose model takes no tokens. `optimizer` is a name of transformers'
     `optim` that `OptimizerName` has, `optim_args` its arguments as `key=value,key=value`. `max_grad_norm` 0 turns
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
-    padded when the batch is larger than 1.
+    padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
+    as collators that pad with a tokenizer send it; None means that it has none.
 
     `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one that
     it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and the rest
@@ -245,6 +246,7 @@ class Recipe:
     use_reentrant: bool | None = None
     max_grad_norm: float = 1.0
     padding: bool | None = None
+    attention_mask: bool | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
@@ -282,7 +284,7 @@ class Recipe:
         )
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
-        for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache"):
+        for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):
             if getattr(self, name) is not None:
                 check_flag(name, getattr(self, name))
         if self.alloc_conf is not None:

@@ -307,11 +307,14 @@ def _make_ids(model: Any, recipe: Recipe) -> Input:
 
 
 def _make_mask(recipe: Recipe) -> dict[str, Input]:
-    """Return the attention mask of a padded batch: how many positions are padded does not change what is allocated."""
-    if not recipe.padding:
+    """Return the attention mask of a padded batch, or of a collator that always sends one.
+
+    How many positions are padded does not change what is allocated; that none is does: sdpa goes without a mask then.
+    """
+    if not recipe.padding and not recipe.attention_mask:
         return {}
     shape = (recipe.batch_size, recipe.seq_len or 0)
-    return {"attention_mask": Input(shape=shape, value=1, last=0)}
+    return {"attention_mask": Input(shape=shape, value=1, last=0 if recipe.padding else None)}
 
 
 def _make_images(config: Any, recipe: Recipe) -> Input:

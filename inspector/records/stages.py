@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspector.checks import Choice, check_choice, check_count, check_number
 from inspector.errors import UsageError
 
-__all__ = ["Reference", "Stage", "check_stage", "split_row"]
+__all__ = ["PAIRED", "WITH_REFERENCE", "Reference", "Stage", "check_stage", "split_row"]
 
 
 class Stage(Choice):
@@ -39,9 +39,13 @@ class Reference(Choice):
     NONE = "none"
 
 
+# The stages whose rows come in pairs, and those that a reference runs in.
+PAIRED = (Stage.DPO, Stage.ORPO, Stage.REWARD)
+WITH_REFERENCE = (Stage.DPO, Stage.KTO, Stage.GRPO)
+
 # What is read in which stages.
 _READ_IN = {
-    "reference": (Stage.DPO, Stage.KTO, Stage.GRPO),
+    "reference": WITH_REFERENCE,
     "prompt_len": (Stage.DPO, Stage.KTO, Stage.ORPO, Stage.GRPO),
     "completion_len": (Stage.GRPO,),
     "num_generations": (Stage.GRPO,),

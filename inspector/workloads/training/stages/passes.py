@@ -15,7 +15,7 @@ from torch import nn
 
 from inspector.model.copying import copy_model
 from inspector.records.recipe import Recipe
-from inspector.records.stages import Reference
+from inspector.records.stages import Reference, Stage
 from inspector.records.tape import Phase
 from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.precision import MixedPrecision
@@ -30,7 +30,7 @@ def find_reference(model: Any, recipe: Recipe) -> Reference:
     """Return what the reference of a recipe is on a model."""
     if recipe.reference is not None:
         return Reference(recipe.reference)
-    if recipe.stage == "grpo" or recipe.stage not in ("dpo", "kto", "grpo"):
+    if recipe.stage not in (Stage.DPO, Stage.KTO):
         return Reference.NONE
     return Reference.ADAPTER if hasattr(model, "disable_adapter") else Reference.MODEL
 

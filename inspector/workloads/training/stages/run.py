@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
-from inspector.records.stages import Reference
+from inspector.records.stages import PAIRED, WITH_REFERENCE, Reference
 from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.training.loops import run_trainer_steps
@@ -24,8 +24,6 @@ from inspector.workloads.training.stages.reward import RewardLoss
 
 __all__ = ["prepare_stage", "run_stage", "settle_stage"]
 
-# The stages whose rows come in pairs.
-_PAIRED = ("dpo", "orpo", "reward")
 _LOSSES: Mapping[str, Callable[[Passes, Reference], Loss]] = {
     "dpo": DpoLoss,
     "kto": KtoLoss,
@@ -57,9 +55,10 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
             f"{type(base).__name__} gives no single score, which `stage=reward` trains: pass the configuration in its "
             "place, or a model with `num_labels=1`."
         )
-    rows = recipe.batch_size * (2 if recipe.stage in _PAIRED else 1)
+    rows = recipe.batch_size * (2 if recipe.stage in PAIRED else 1)
     padding = rows > 1 if recipe.padding is None else recipe.padding
-    return dataclasses.replace(recipe, padding=padding)
+    has_reference = recipe.stage in WITH_REFERENCE
+    return dataclasses.replace(recipe, padding=padding, reference=reference if has_reference else None)
 
 
 def prepare_stage(model: Any, recipe: Recipe) -> None:

@@ -32,7 +32,11 @@ TRAINING = WorkloadInfo(
         Phase.OPTIMIZER: "optimizer",
     },
     note="Loading, and the phases of the second step: the first one has no optimizer state yet.",
-    kept={Phase.FORWARD: Category.ACTIVATIONS, Phase.OPTIMIZER: Category.OPTIMIZER},
+    kept={
+        Phase.GENERATE: Category.INPUTS,
+        Phase.FORWARD: Category.ACTIVATIONS,
+        Phase.OPTIMIZER: Category.OPTIMIZER,
+    },
     sized_until=Phase.OPTIMIZER,
     trains=True,
 )

@@ -18,7 +18,7 @@ from inspector.workloads.base import base_model
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.training.losses import Loss, find_loss, shifts_labels
 
-__all__ = ["run_plain_steps", "run_trainer_steps"]
+__all__ = ["find_device", "run_plain_steps", "run_trainer_steps"]
 
 
 # The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
@@ -41,7 +41,7 @@ def run_plain_steps(
     The outputs live until the step is over; `max_grad_norm` 0 turns clipping off. Mixed precision is autocast around
     the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
     """
-    precision = MixedPrecision(mixed_precision, _find_device(batch))
+    precision = MixedPrecision(mixed_precision, find_device(batch, model))
     how = find_loss(model)
     forward = how.build_forward(model)
     for step in range(1, steps + 1):
@@ -85,7 +85,7 @@ def run_trainer_steps(
     Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23), and `backward` of
     accelerate/accelerator.py; tests/trace holds it against a real Trainer.
     """
-    device = _find_device(batch)
+    device = find_device(batch, model)
     precision = MixedPrecision(mixed_precision, device)
     how = how or find_loss(model)
     forward = precision.wrap_forward(how.build_forward(model))
@@ -94,7 +94,7 @@ def run_trainer_steps(
     total = torch.zeros((), device=device)
     count: dict[str, Any] = {}
     for step in range(1, steps + 1):
-        if is_counted:
+        if is_counted and "labels" in batch:
             labels_of_batches: list[Any] = [item["labels"] for item in batches]
             counted = (
                 [item[..., 1:] for item in labels_of_batches] if shifts_labels(base_model(model)) else labels_of_batches
@@ -130,6 +130,7 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     return {name: item.clone() if isinstance(item, Tensor) else item for name, item in batch.items()}
 
 
-def _find_device(batch: Mapping[str, Tensor | bool]) -> torch.device:
-    """Return where the tensors of a batch are."""
-    return next(item.device for item in batch.values() if isinstance(item, Tensor))
+def find_device(batch: Mapping[str, Any], model: nn.Module) -> torch.device:
+    """Return where the tensors of a batch are; one without any is made on the way, where the model is."""
+    devices = (item.device for item in (*batch.values(), *model.parameters()) if isinstance(item, Tensor))
+    return next(devices)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -75,6 +75,11 @@ def _make_scored_pairs(_model: Any, base: Any, recipe: Recipe) -> Inputs:
     return inputs
 
 
+def _make_nothing(_model: Any, _base: Any, _recipe: Recipe) -> Inputs:
+    """Make nothing: prompts are lists on the host, and rows are generated in the step."""
+    return {}
+
+
 def _make_rows(base: Any, recipe: Recipe, rows: int, *, padded: bool) -> dict[str, Input]:
     """Return ids, their mask, and the mask of the answers; `padded` leaves out the end of the last row."""
     length, prompt = recipe.seq_len or 0, _split(recipe)[0]
@@ -108,4 +113,10 @@ def _split(recipe: Recipe) -> tuple[int, int]:
     return split_row(recipe.seq_len or 0, recipe.prompt_len, recipe.completion_len, halves=False)
 
 
-_MAKERS = {"dpo": _make_pairs, "kto": _make_answers, "orpo": _make_parts, "reward": _make_scored_pairs}
+_MAKERS: Mapping[str, Callable[[Any, Any, Recipe], Inputs]] = {
+    "dpo": _make_pairs,
+    "grpo": _make_nothing,
+    "kto": _make_answers,
+    "orpo": _make_parts,
+    "reward": _make_scored_pairs,
+}

@@ -69,9 +69,10 @@ class Passes:
         self._on_phase = on_phase
         self._step = 0
         second = find_second_model(model)
-        precision = MixedPrecision(str(recipe.mixed_precision), device)
-        self.policy: Callable[..., Any] = precision.wrap_forward(model)
-        self._second = None if second is None else precision.wrap_forward(second)
+        self.device = device
+        self.precision = MixedPrecision(str(recipe.mixed_precision), device)
+        self.policy: Callable[..., Any] = self.precision.wrap_forward(model)
+        self._second = None if second is None else self.precision.wrap_forward(second)
 
     def enter(self, phase: Phase, step: int) -> None:
         """Pass a phase of the loop on, whose step the phases in between are of."""
@@ -89,11 +90,17 @@ class Passes:
                     yield self.policy
 
     @contextlib.contextmanager
-    def run_beside(self) -> Iterator[None]:
-        """Say that what runs inside the block is beside the forward pass."""
-        self._on_phase(Phase.REFERENCE, self._step)
+    def run_beside(self, phase: Phase = Phase.REFERENCE) -> Iterator[None]:
+        """Say that what runs inside the block is of a phase of its own beside the forward pass."""
+        self._on_phase(phase, self._step)
         yield
         self._on_phase(Phase.FORWARD, self._step)
+
+    @property
+    def generator(self) -> Callable[..., Any]:
+        """Return what `generate` calls: the transformers model, which accelerate has prepared where nothing wraps it."""
+        base = base_model(self.model)
+        return self.policy if base is self.model else base
 
 
 @contextlib.contextmanager

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
 from inspector.records.stages import PAIRED, WITH_REFERENCE, Reference
 from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.quantized_load import is_quantized
-from inspector.workloads.training.loops import run_trainer_steps
+from inspector.workloads.training.loops import find_device, run_trainer_steps
 from inspector.workloads.training.losses import Loss
 from inspector.workloads.training.stages.dpo import DpoLoss
+from inspector.workloads.training.stages.grpo import GrpoLoss
 from inspector.workloads.training.stages.kto import KtoLoss
 from inspector.workloads.training.stages.orpo import OrpoLoss
 from inspector.workloads.training.stages.passes import Passes, disable_dropout, find_reference, keep_second_model
@@ -26,6 +27,7 @@ __all__ = ["prepare_stage", "run_stage", "settle_stage"]
 
 _LOSSES: Mapping[str, Callable[[Passes, Reference], Loss]] = {
     "dpo": DpoLoss,
+    "grpo": GrpoLoss,
     "kto": KtoLoss,
     "orpo": OrpoLoss,
     "reward": RewardLoss,
@@ -55,10 +57,22 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
             f"{type(base).__name__} gives no single score, which `stage=reward` trains: pass the configuration in its "
             "place, or a model with `num_labels=1`."
         )
+    if recipe.stage == "grpo":
+        _check_groups(recipe)
     rows = recipe.batch_size * (2 if recipe.stage in PAIRED else 1)
     padding = rows > 1 if recipe.padding is None else recipe.padding
     has_reference = recipe.stage in WITH_REFERENCE
     return dataclasses.replace(recipe, padding=padding, reference=reference if has_reference else None)
+
+
+def _check_groups(recipe: Recipe) -> None:
+    """Raise UsageError where the rows of an update are no whole groups of answers to a prompt, as TRL does."""
+    rows = recipe.batch_size * recipe.gradient_accumulation
+    if recipe.num_generations is not None and rows % recipe.num_generations:
+        raise UsageError(
+            f"the {rows} rows of an update (`batch_size` times `gradient_accumulation`) are no whole groups of "
+            f"`num_generations={recipe.num_generations}`; choose them so that they are."
+        )
 
 
 def prepare_stage(model: Any, recipe: Recipe) -> None:
@@ -84,8 +98,7 @@ def run_stage(
     steps: int,
 ) -> tuple[Any, ...]:
     """Run the updates of a stage; return what the loop still holds when the last one is over."""
-    device = next(item.device for item in batch.values() if isinstance(item, Tensor))
-    passes = Passes(model, recipe, on_phase, device)
+    passes = Passes(model, recipe, on_phase, find_device(batch, model))
     return run_trainer_steps(
         model,
         batch,

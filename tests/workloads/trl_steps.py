@@ -47,8 +47,12 @@ class _Recorder(transformers.TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start before the first pass of the second update."""
         if state.global_step == 1:
-            gc.collect()
-            self.profile.__enter__()
+            self.start()
+
+    def start(self) -> None:
+        """Start."""
+        gc.collect()
+        self.profile.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop when its gradients are gone."""
@@ -94,7 +98,7 @@ def read_events(recorded: Any) -> list[int]:
 
 
 def record_ours(name: str, recipe: Recipe, *, adapter: bool) -> list[int]:
-    """Return what our second update allocates and frees."""
+    """Return what our second update allocates and frees; in GRPO from where its rows are there."""
     model = _build("cpu", name, recipe)
     if adapter:
         model = peft.get_peft_model(model, _lora())
@@ -102,12 +106,15 @@ def record_ours(name: str, recipe: Recipe, *, adapter: bool) -> list[int]:
     workload.prepare(model, recipe)
     optimizer = workload.make_state(model, recipe, on_gpu=False)
     recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-    started = False
+    seen: list[Phase] = []
 
-    def on_phase(_phase: Phase, step: int) -> None:
-        nonlocal started
-        if step == 2 and not started:
-            started = True
+    def on_phase(phase: Phase, step: int) -> None:
+        if step != 2:
+            return
+        seen.append(phase)
+        is_first = len(seen) == 1 if recipe.stage != "grpo" else seen.count(Phase.GENERATE) == 2
+        if is_first and (recipe.stage != "grpo" or phase is Phase.FORWARD):
+            seen.append(Phase.GENERATE)
             gc.collect()
             recorded.__enter__()
 
@@ -130,19 +137,9 @@ def record_trainers(
     batch = make_batch(described, resolve(described, recipe))
     recorder = _Recorder()
     arguments = getattr(trl, f"{trainer}Config")(
-        output_dir=str(folder),
-        use_cpu=True,
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
+        **_arguments(recipe, folder),
         gradient_checkpointing=bool(recipe.gradient_checkpointing),
-        optim=recipe.optimizer,
-        max_steps=3,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
         remove_unused_columns=False,
-        bf16=recipe.mixed_precision == "bf16",
         **options,
     )
     dataset = datasets.Dataset.from_list([dict(rows)] * (8 * recipe.batch_size * recipe.gradient_accumulation))
@@ -156,6 +153,71 @@ def record_trainers(
         **extra,
     ).train()
     return read_events(recorder.profile)
+
+
+def record_grpo_trainers(name: str, recipe: Recipe, folder: Path, *, adapter: bool, **options: Any) -> list[int]:
+    """Return what the second update of TRL's GRPOTrainer allocates and frees once its rows are there."""
+    model = _build("cpu", name, recipe)
+    length, prompt = recipe.seq_len or 0, recipe.prompt_len or 0
+    recorder = _Recorder()
+    arguments = trl.GRPOConfig(
+        **_arguments(recipe, folder),
+        max_completion_length=length - prompt,
+        num_generations=2,
+        gradient_checkpointing=bool(recipe.gradient_checkpointing),
+        **options,
+    )
+    words = " ".join(["w5"] * prompt)
+    trainer = trl.GRPOTrainer(
+        model=model,
+        reward_funcs=[lambda completions, **_: [0.0 for _ in completions]],
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list([{"prompt": words}] * 16),
+        processing_class=make_tokenizer(),
+        callbacks=[recorder],
+        peft_config=_lora() if adapter else None,
+    )
+    trainer.callback_handler.remove_callback(recorder)
+    trainer.callback_handler.add_callback(_Stopper(recorder))
+    trainer._generate_single_turn = lambda prompts, *_, **__: ([[5] * (length - prompt) for _ in prompts], None)
+    compute_loss = trainer.compute_loss
+
+    def start_then_compute(*arguments: Any, **keywords: Any) -> Any:
+        if trainer.state.global_step == 1:
+            recorder.start()
+        return compute_loss(*arguments, **keywords)
+
+    trainer.compute_loss = start_then_compute
+    trainer.train()
+    return read_events(recorder.profile)
+
+
+class _Stopper(transformers.TrainerCallback):
+    """Stop a recorder when the gradients of the second update are gone."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        self._recorder = recorder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop."""
+        self._recorder.on_step_end(args, state, control)
+
+
+def _arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Return the arguments that all trainers have."""
+    return {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "per_device_train_batch_size": recipe.batch_size,
+        "gradient_accumulation_steps": recipe.gradient_accumulation,
+        "optim": recipe.optimizer,
+        "max_steps": 3,
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "bf16": recipe.mixed_precision == "bf16",
+    }
 
 
 def _build(device: str, name: str, recipe: Recipe) -> Any:
@@ -173,4 +235,4 @@ def _lora() -> Any:
     return peft.LoraConfig(r=8, target_modules="all-linear")
 
 
-__all__ = ["IS_FUSED", "record_ours", "record_trainers", "use_kernels_of_a_gpu"]
+__all__ = ["IS_FUSED", "record_grpo_trainers", "record_ours", "record_trainers", "use_kernels_of_a_gpu"]

@@ -67,7 +67,7 @@ class GrpoLoss:
             rows = self._generate(recipe)
         rows = self._add_log_probs(forward, rows, recipe)
         with self._passes.run_beside(Phase.GENERATE):
-            order = torch.randperm(len(rows["prompt_ids"]))
+            order = torch.arange(len(rows["prompt_ids"]))  # TRL shuffles, which takes as much
             rows = {name: item if item.dim() == 0 else item[order] for name, item in rows.items()}
             steps, size = recipe.gradient_accumulation, recipe.batch_size
             return [
@@ -84,7 +84,7 @@ class GrpoLoss:
         number = recipe.batch_size * recipe.gradient_accumulation
         mask = torch.ones((number, prompt_len), dtype=torch.int64)
         if recipe.padding:
-            mask[0, 0] = 0
+            mask[:: recipe.batch_size, 0] = 0  # each micro-batch has a prompt that is shorter than the longest of all
         token = make_inputs_without_labels(base_model(passes.model), recipe)["input_ids"]
         assert isinstance(token, Input)
         prompts = torch.full((number, prompt_len), token.value)
@@ -179,10 +179,15 @@ class GrpoLoss:
         for clipped in (is_low_clipped, is_high_clipped, is_region_clipped):
             _log_mean(clipped.float(), mask)
         for clipped in (is_low_clipped, is_high_clipped):
-            values = clipped.float()
-            torch.isnan((values * mask).sum(-1) / mask.sum(-1)).all()
+            gathered = _compute_row_means(clipped.float(), mask)
+            torch.isnan(gathered).all()
         del policy_loss
         return loss
+
+
+def _compute_row_means(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each answer."""
+    return (values * mask).sum(-1) / mask.sum(-1)
 
 
 def _log_mean(values: Tensor, mask: Tensor) -> None:

@@ -60,6 +60,8 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
     if recipe.stage == "grpo":
         _check_groups(recipe)
     rows = recipe.batch_size * (2 if recipe.stage in PAIRED else 1)
+    if recipe.stage == "grpo":  # prompts are padded to the longest of all that are generated from
+        rows *= recipe.gradient_accumulation
     padding = rows > 1 if recipe.padding is None else recipe.padding
     has_reference = recipe.stage in WITH_REFERENCE
     return dataclasses.replace(recipe, padding=padding, reference=reference if has_reference else None)

@@ -125,6 +125,7 @@ class Prediction:
             self.run.platform,
             margin_bytes=self.run.margin_bytes,
             uncertainty=self.uncertainty,
+            shared=self.run.recipe.vllm_share or 0.0,
         )
 
 
@@ -300,7 +301,8 @@ class Predictor:
 def _find_usable_bytes(run: ResolvedRun) -> int:
     """Return what the allocator has on the run's card, the margin that was asked for left out."""
     assert run.gpu is not None, "a limit is a card's"
-    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0)
+    shared = run.recipe.vllm_share or 0.0
+    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0, shared=shared)
 
 
 # --- what runs are equal by -------------------------------------------------------------------------------------------

@@ -245,7 +245,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=_COUNT,
         help="Tokens of a row that are its prompt, the rest the answer; default: one, in grpo half of the row.",
     ),
-    click.Option(["--completion-len"], type=_COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the row."),
+    click.Option(
+        ["--completion-len"], type=_COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the row."
+    ),
     click.Option(
         ["--num-generations"],
         type=_COUNT,

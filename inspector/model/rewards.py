@@ -1,7 +1,7 @@
 """The model of reward training: the class with a head for sequences, which gives each one score.
 
-TRL loads it with `num_labels=1` and takes the tokenizer's padding token (trainer/reward_trainer.py), where the head finds
-the last token of a row; which token that is changes no memory.
+TRL loads it with `num_labels=1` and takes the tokenizer's padding token (trainer/reward_trainer.py), by which the head
+finds the last token of a row; which token that is changes no memory.
 """
 
 from __future__ import annotations

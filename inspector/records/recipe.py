@@ -218,11 +218,11 @@ class Recipe:
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
     as collators that pad with a tokenizer send it; None means that it has none.
 
-    `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one that
-    it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and the rest
-    is the answer: None leaves the prompt one token, in GRPO half of the row. `completion_len` says the same from the
-    other side; both together say how long a row is. `num_generations` are GRPO's answers to a prompt. `vllm_share` is
-    the part of the card that vLLM takes in the same process, None where it has none.
+    `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one
+    that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and
+    the rest is the answer: None leaves the prompt one token, in GRPO half of the row. `completion_len` says the same
+    from the other side; both together say how long a row is. `num_generations` are GRPO's answers to a prompt.
+    `vllm_share` is the part of the card that vLLM takes in the same process, None where it has none.
 
     `attention` None is what transformers takes by itself: sdpa where the model's class has it, eager elsewhere.
     `gradient_checkpointing` None is what a Trainer finds: on and reentrant where PEFT's

@@ -28,9 +28,9 @@ class Stage(Choice):
 class Reference(Choice):
     """What the reference of DPO, KTO and GRPO is.
 
-    AUTO: the model without its adapter, or a second model where there is no adapter; in GRPO nothing. ADAPTER: the model
-    without its adapter. MODEL: a second model. NONE: nothing runs, as its log-probabilities were computed before, or
-    GRPO's beta is 0.
+    AUTO: the model without its adapter, or a second model where there is no adapter; in GRPO nothing. ADAPTER: the
+    model without its adapter. MODEL: a second model. NONE: nothing runs, as its log-probabilities were computed before,
+    or GRPO's beta is 0.
     """
 
     AUTO = "auto"

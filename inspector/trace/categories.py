@@ -33,8 +33,8 @@ def find_category(role: Role) -> Category:
 class Categories:
     """The category of every block of one run, as far as it is known by now.
 
-    `trained` are the parameters whose gradients are gradients, `heads` are the modules that make logits, `kept` says what
-    a block is for that a phase made and left alive.
+    `trained` are the parameters whose gradients are gradients, `heads` are the modules that make logits, `kept` says
+    what a block is for that a phase made and left alive.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
 
-from inspector.records.recipe import Recipe  # noqa: E402
-from tests.workloads.trl_steps import IS_FUSED, record_ours, record_trainers, use_kernels_of_a_gpu  # noqa: E402
+from inspector.records.recipe import Recipe
+from tests.workloads.trl_steps import IS_FUSED, record_ours, record_trainers, use_kernels_of_a_gpu
 
 PAIR = {"prompt": "w5 w6 w7", "chosen": " w8 w9", "rejected": " w9 w8"}
 

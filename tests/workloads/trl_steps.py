@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
-import types
 from pathlib import Path
 from typing import Any
 

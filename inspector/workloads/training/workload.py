@@ -22,10 +22,11 @@ from inspector.workloads.notices import describe_inputs, find_block_shape, find_
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
+from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.training.stages.batches import make_stage_inputs
+from inspector.workloads.training.stages.facts import describe_rows, find_stage_unaccounted
 from inspector.workloads.training.stages.passes import find_second_model
 from inspector.workloads.training.stages.run import prepare_stage, run_stage, settle_stage
-from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.unaccounted import find_unaccounted
 
 __all__ = ["Training", "enable_checkpointing"]
@@ -71,9 +72,13 @@ class Training:
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what a real step takes that is not counted."""
         return RunFacts(
-            inputs=describe_inputs(self.make_inputs(model, recipe)),
+            inputs=describe_inputs(self.make_inputs(model, recipe)) or describe_rows(recipe),
             shape=find_block_shape(model),
-            not_accounted=(*_find_managed(model, recipe), *find_unaccounted(model, recipe, platform)),
+            not_accounted=(
+                *_find_managed(model, recipe),
+                *find_stage_unaccounted(recipe),
+                *find_unaccounted(model, recipe, platform),
+            ),
             notices=tuple(find_notices(model, asked, recipe)),
         )
 

@@ -85,7 +85,8 @@ def _make_rows(base: Any, recipe: Recipe, rows: int, *, padded: bool) -> dict[st
     length, prompt = recipe.seq_len or 0, _split(recipe)[0]
     made = make_inputs_without_labels(base, dataclasses.replace(recipe, batch_size=rows, padding=True))
     ids, mask = made["input_ids"], made["attention_mask"]
-    assert isinstance(ids, Input) and isinstance(mask, Input)
+    assert isinstance(ids, Input)
+    assert isinstance(mask, Input)
     answers = functools.partial(_mark_answers, rows, length, prompt, padded=padded)
     return {
         "input_ids": ids,

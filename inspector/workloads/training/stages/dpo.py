@@ -1,8 +1,8 @@
 """DPO: chosen and rejected answers in one batch, a pass of the policy, and one of the reference without gradients.
 
 TRL's own loss is that of 1.13 and 1.14, which make all logits (trainer/dpo_trainer.py, `_compute_loss` with
-`loss_type="sigmoid"`). What it logs is part of it, and what its names hold, the outputs of both passes among them, lives
-until the loss is there: statements, names and their order are TRL's.
+`loss_type="sigmoid"`). What it logs is part of it, and what its names hold, the outputs of both passes among them,
+lives until the loss is there: statements, names and their order are TRL's.
 """
 
 from __future__ import annotations
@@ -10,32 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from inspector.records.stages import Reference
 from inspector.workloads.training.stages.log_probs import score_labels, select_positions
-from inspector.workloads.training.stages.passes import Passes
+from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["DpoLoss"]
 
 _BETA = 0.1
 
 
-class DpoLoss:
+class DpoLoss(StageLoss):
     """The loss of a batch of pairs: `input_ids`, `attention_mask` and `completion_mask`, chosen rows first."""
-
-    def __init__(self, passes: Passes, reference: Reference) -> None:
-        self._passes = passes
-        self._reference = reference
-
-    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
-        """Return the model."""
-        return model
-
-    def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Return that the loss is a mean."""
-        return False
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]

@@ -5,8 +5,8 @@ operations run on a shorter cache, so that no token takes more: what is allocate
 of the last token. What the allocator reserves meanwhile depends on all of them, and is not traced.
 
 Source: `GRPOTrainer._generate_single_turn` of TRL 1.16, `_prefill` and `_sample` of transformers 5.23
-(generation/utils.py), `multinomial` of ATen (native/Distributions.cpp, which samples by exponentials). The forward of the
-transformers model itself runs: behind PEFT's wrapper accelerate puts no autocast around it.
+(generation/utils.py), `multinomial` of ATen (native/Distributions.cpp, which samples by exponentials). The forward of
+the transformers model itself runs: behind PEFT's wrapper accelerate puts no autocast around it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def _sample(logits: Tensor) -> Tensor:
 
 def _grow(cache: DynamicCache, length: int) -> None:
     """Bring a cache to a length, where its layers grow."""
-    for layer in cache.layers:
+    layers: list[Any] = cache.layers
+    for layer in layers:
         if not isinstance(getattr(layer, "keys", None), Tensor):
             continue
         wanted = length

@@ -1,11 +1,13 @@
 """GRPO: answers are generated for all micro-batches of an update at once, scored, and learned from one after the other.
 
 Source: trainer/grpo_trainer.py of TRL 1.14 and 1.16 (`_prepare_inputs`, `_generate_and_score_completions`,
-`_compute_loss`) with their defaults: `loss_type="dapo"`, importance by token, `steps_per_generation` as many as there are
-micro-batches. Log-probabilities of the policy as it was run where vLLM generates, whose own are corrected by them; those of
-the reference run where there is one. What is logged is part of it; statements, names and their order are TRL's.
+`_compute_loss`) with their defaults: `loss_type="dapo"`, importance by token, `steps_per_generation` as many as there
+are micro-batches. Log-probabilities of the policy as it was run where vLLM generates, whose own are corrected by them;
+those of the reference run where there is one. What is logged is part of it; statements, names and their order are
+TRL's.
 
-Not covered: rewards, which are functions on the host, or models of their own; `num_iterations` above 1; tools and images.
+Not covered: rewards, which are functions on the host, or models of their own; `num_iterations` above 1; tools and
+images.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from inspector.workloads.batch import Input, make_inputs_without_labels
 from inspector.workloads.training.stages.generation import generate
 from inspector.workloads.training.stages.log_probs import score_labels
 from inspector.workloads.training.stages.passes import Passes, pause_checkpointing
+from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["GrpoLoss"]
 
@@ -31,18 +34,13 @@ _BETA = 0.04
 _EPSILON = 0.2
 
 
-class GrpoLoss:
+class GrpoLoss(StageLoss):
     """The loss of an update whose first micro-batch generates the rows of all."""
 
     def __init__(self, passes: Passes, reference: Reference) -> None:
-        self._passes = passes
-        self._reference = reference
+        super().__init__(passes, reference)
         self._buffered: list[dict[str, Tensor]] = []
         self._count = 0
-
-    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
-        """Return the model."""
-        return model
 
     def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Return that the loss is divided by the number of tokens that are learned from."""
@@ -102,9 +100,7 @@ class GrpoLoss:
             rows["sampling_per_token_logps"] = torch.zeros((number, completion_len), dtype=torch.float32).to(device)
         return rows
 
-    def _add_log_probs(
-        self, forward: Callable[..., Any], rows: dict[str, Tensor], recipe: Recipe
-    ) -> dict[str, Tensor]:
+    def _add_log_probs(self, forward: Callable[..., Any], rows: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
         """Add the log-probabilities of the policy as it was and of the reference, and what the answers are worth."""
         num_items = rows["completion_mask"].sum().sum()
         ids = torch.cat([rows["prompt_ids"], rows["completion_ids"]], dim=1)

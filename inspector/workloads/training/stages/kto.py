@@ -12,32 +12,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from inspector.records.stages import Reference
 from inspector.workloads.training.stages.log_probs import score_labels, select_positions
-from inspector.workloads.training.stages.passes import Passes
+from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["KtoLoss"]
 
 _BETA = 0.1
 
 
-class KtoLoss:
+class KtoLoss(StageLoss):
     """The loss of a batch of answers: `KL_...` are the other rows, `label` says which answers are wanted."""
-
-    def __init__(self, passes: Passes, reference: Reference) -> None:
-        self._passes = passes
-        self._reference = reference
-
-    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
-        """Return the model."""
-        return model
-
-    def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Return that the loss is a mean."""
-        return False
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]

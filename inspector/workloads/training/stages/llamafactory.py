@@ -1,8 +1,8 @@
 """DPO as LLaMA-Factory runs it: float32 logits of all rows and their log-softmax, whole, in both passes.
 
-Source: train/dpo/trainer.py and train/trainer_utils.py of 0.9.5 (`concatenated_forward`, `get_batch_logps`), and `dpo_loss`
-of TRL 0.24, the newest that it takes. The logits of the policy live until the loss is there, for their mean in the log,
-and so do those of the reference while it runs. Statements and names are in its order.
+Source: train/dpo/trainer.py and train/trainer_utils.py of 0.9.5 (`concatenated_forward`, `get_batch_logps`), and
+`dpo_loss` of TRL 0.24, the newest that it takes. The logits of the policy live until the loss is there, for their mean
+in the log, and so do those of the reference while it runs. Statements and names are in its order.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from inspector.workloads.training.stages.passes import Passes
+from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["LlamaFactoryDpoLoss"]
 
@@ -22,19 +22,8 @@ _BETA = 0.1
 _IGNORED = -100
 
 
-class LlamaFactoryDpoLoss:
+class LlamaFactoryDpoLoss(StageLoss):
     """The loss of a batch of pairs: `input_ids`, `attention_mask` and `labels`, chosen rows first."""
-
-    def __init__(self, passes: Passes) -> None:
-        self._passes = passes
-
-    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
-        """Return the model."""
-        return model
-
-    def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Return that the loss is a mean."""
-        return False
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]

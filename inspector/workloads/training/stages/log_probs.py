@@ -1,8 +1,8 @@
 """Log-probabilities of tokens from logits, as TRL 1.13 and 1.14 compute them on a GPU, and what they log of logits.
 
-One kernel of Triton reads the logits in place and gives the log-probability of each label and the entropy; another gives
-the gradient, as large as the logits (trl/kernels/logprob_entropy.py of 1.14, `_LogProbEntropyFunction`). Here these
-kernels compute nothing: what they read and write is allocated as there, and values are 0.
+One kernel of Triton reads the logits in place and gives the log-probability of each label and the entropy; another
+gives the gradient, as large as the logits (trl/kernels/logprob_entropy.py of 1.14, `_LogProbEntropyFunction`). Here
+these kernels compute nothing: what they read and write is allocated as there, and values are 0.
 
 Not covered: releases before 1.13, which take `torch.logsumexp` row by row, keep more and have gradients twice as large.
 """

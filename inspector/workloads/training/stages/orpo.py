@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from inspector.records.stages import Reference
 from inspector.workloads.training.stages.log_probs import score_labels
-from inspector.workloads.training.stages.passes import Passes
+from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["OrpoLoss"]
 
@@ -27,19 +26,8 @@ _BRANCH = -0.6931471805599453
 _PARTS = ("input_ids", "attention_mask", "labels")
 
 
-class OrpoLoss:
+class OrpoLoss(StageLoss):
     """The loss of a batch of pairs: `chosen_...` and `rejected_...` ids, masks and labels."""
-
-    def __init__(self, passes: Passes, reference: Reference) -> None:
-        """Take nothing beside the policy's pass."""
-
-    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
-        """Return the model."""
-        return model
-
-    def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Return that the loss is a mean."""
-        return False
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]

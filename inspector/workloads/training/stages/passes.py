@@ -98,7 +98,7 @@ class Passes:
 
     @property
     def generator(self) -> Callable[..., Any]:
-        """Return what `generate` calls: the transformers model, which accelerate has prepared where nothing wraps it."""
+        """Return what generates: the transformers model, which accelerate has prepared where nothing wraps it."""
         base = base_model(self.model)
         return self.policy if base is self.model else base
 

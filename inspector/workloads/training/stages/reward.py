@@ -10,28 +10,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from inspector.records.stages import Reference
-from inspector.workloads.training.stages.passes import Passes
+from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["RewardLoss"]
 
 
-class RewardLoss:
+class RewardLoss(StageLoss):
     """The loss of a batch of pairs: `input_ids` and `attention_mask`, chosen rows first."""
-
-    def __init__(self, passes: Passes, reference: Reference) -> None:
-        """Take nothing beside the policy's pass."""
-
-    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
-        """Return the model."""
-        return model
-
-    def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Return that the loss is a mean."""
-        return False
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]

@@ -40,7 +40,8 @@ RECIPES = {
     "Lion, reentrant": Recipe(seq_len=128, optimizer="lion_32bit", gradient_checkpointing=True),
     "cache": Recipe(seq_len=128, use_cache=True),
 }
-# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of two stacks that grows.
+# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of two stacks that grows,
+# two passes through one stack.
 MODELS = (
     "meta-llama/Llama-3.2-1B",
     "openai-community/gpt2",
@@ -52,6 +53,7 @@ MODELS = (
     "google/vit-base-patch16-224",
     "bigscience/bloom-7b1",
     "openai/whisper-small",
+    "BAAI/bge-m3",
 )
 
 

@@ -17,6 +17,8 @@ _LONGEST_SETTING = 20
 
 _STAGES = {"dpo": "DPO", "kto": "KTO", "orpo": "ORPO", "reward": "reward training", "grpo": "GRPO"}
 _REFERENCES = {"adapter": "reference: adapter off", "model": "reference: second model", "none": "no reference pass"}
+# The input that a batch of pairs of texts has.
+_OF_A_PAIR = "positive_input_ids"
 
 # What a brief recipe always says, in its order.
 _WORDS = {
@@ -52,8 +54,13 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     """Yield the batch, the update, and the code that runs."""
     recipe, trains = memory.recipe, memory.workload.trains
     yield from _describe_stage(recipe)
-    yield f"batch size {format_count(recipe.batch_size)}" + (" pairs" if recipe.stage in PAIRED else "")
+    takes_pairs = any(item.name == _OF_A_PAIR for item in memory.inputs or ())
+    of_pairs = takes_pairs or recipe.stage in PAIRED
+    unit = "" if not of_pairs else " pair" if recipe.batch_size == 1 else " pairs"
+    yield f"batch size {format_count(recipe.batch_size)}{unit}"
     yield from _describe_sequence(memory, brief)
+    if takes_pairs:
+        yield "in-batch negatives"
     if recipe.gradient_accumulation > 1:
         yield f"gradient accumulation {format_count(recipe.gradient_accumulation)}"
     if trains:

@@ -59,7 +59,8 @@ class ModelLoss:
 
 def find_loss(model: nn.Module) -> Loss:
     """Return the loss that a model is trained with."""
-    return InBatchNegatives() if is_bare_encoder(base_model(model)) else ModelLoss()
+    base = base_model(model)
+    return InBatchNegatives(getattr(base.config, "sentence_pooling", None)) if is_bare_encoder(base) else ModelLoss()
 
 
 def shifts_labels(base: Any) -> bool:

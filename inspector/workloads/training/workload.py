@@ -16,11 +16,12 @@ from inspector.records.recipe import Recipe, parse_optim_args
 from inspector.records.tape import WorkloadInfo
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
-from inspector.workloads.batch import Inputs, make_batch_inputs
+from inspector.workloads.batch import Inputs, is_bare_encoder, make_batch_inputs
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.training.contrastive import find_pair_notices
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.training.stages.batches import make_stage_inputs
@@ -71,15 +72,21 @@ class Training:
 
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what a real step takes that is not counted."""
+        base = base_model(model)
+        takes_pairs = recipe.stage is None and is_bare_encoder(base)
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)) or describe_rows(recipe),
-            shape=find_block_shape(model),
+            # Rules of thumb know of one forward pass.
+            shape=None if takes_pairs or recipe.stage is not None else find_block_shape(model),
             not_accounted=(
                 *_find_managed(model, recipe),
                 *find_stage_unaccounted(recipe),
                 *find_unaccounted(model, recipe, platform),
             ),
-            notices=tuple(find_notices(model, asked, recipe)),
+            notices=(
+                *(find_pair_notices(base, recipe) if takes_pairs else ()),
+                *find_notices(model, asked, recipe),
+            ),
         )
 
     def prepare(self, model: Any, recipe: Recipe) -> None:

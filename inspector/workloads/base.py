@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
@@ -64,7 +64,7 @@ class Workload(Protocol):
     def prepare(self, model: Any, recipe: Recipe) -> None:
         """Set the model up for the run."""
 
-    def find_companions(self, model: Any) -> Mapping[str, nn.Module]:
+    def find_companions(self, model: Any) -> Mapping[str, Any]:
         """Return the further models that a prepared `model` runs with, by name; they are loaded behind it."""
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:

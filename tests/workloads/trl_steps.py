@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -135,14 +136,15 @@ def record_trainers(
     described = peft.get_peft_model(described, _lora()) if adapter else described
     batch = make_batch(described, resolve(described, recipe))
     recorder = _Recorder()
-    arguments = getattr(trl, f"{trainer}Config")(
+    module = _find_module(trainer)
+    arguments = getattr(module, f"{trainer}Config")(
         **_arguments(recipe, folder),
         gradient_checkpointing=bool(recipe.gradient_checkpointing),
         remove_unused_columns=False,
         **options,
     )
     dataset = datasets.Dataset.from_list([dict(rows)] * (8 * recipe.batch_size * recipe.gradient_accumulation))
-    getattr(trl, f"{trainer}Trainer")(
+    getattr(module, f"{trainer}Trainer")(
         model=model,
         args=arguments,
         train_dataset=dataset,
@@ -200,6 +202,13 @@ class _Stopper(transformers.TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop."""
         self._recorder.on_step_end(args, state, control)
+
+
+def _find_module(trainer: str) -> Any:
+    """Return where TRL has a trainer."""
+    if hasattr(trl, f"{trainer}Trainer"):
+        return trl
+    return importlib.import_module(f"trl.experimental.{trainer.lower()}")
 
 
 def _arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class _Forward:
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
 
-    def find_companions(self, model: Any) -> Mapping[str, nn.Module]:
+    def find_companions(self, model: Any) -> Mapping[str, Any]:
         """Return none."""
         return {}
 

@@ -100,7 +100,7 @@ class Training:
         if recipe.gradient_checkpointing:
             enable_checkpointing(base, use_reentrant=bool(recipe.use_reentrant))
 
-    def find_companions(self, model: Any) -> Mapping[str, nn.Module]:
+    def find_companions(self, model: Any) -> Mapping[str, Any]:
         """Return the second model of a stage."""
         second = find_second_model(model)
         return {} if second is None else {"reference": second}

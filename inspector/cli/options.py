@@ -16,6 +16,7 @@ from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
+from inspector.records.losses import LossName
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
@@ -221,6 +222,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default=None,
         help="Whether the batch has a mask where nothing is padded, as TRL's collator and those that pad with a "
         "tokenizer send it; default: no.",
+    ),
+    click.Option(
+        ["--loss"],
+        type=click.Choice(LossName.values()),
+        default="stock",
+        show_default=True,
+        help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
+        "1.15 and newer.",
     ),
     click.Option(
         ["--loop"],

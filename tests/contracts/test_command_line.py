@@ -48,6 +48,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-padding",
         "--attention-mask",
         "--no-attention-mask",
+        "--loss",
         "--loop",
         "--attention",
         "--sdpa-backend",

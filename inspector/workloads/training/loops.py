@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from inspector.records.tape import Phase
 from inspector.workloads.base import base_model
 from inspector.workloads.precision import MixedPrecision
-from inspector.workloads.training.losses import find_loss, shifts_labels
+from inspector.workloads.training.losses import Loss, find_loss, shifts_labels
 
 __all__ = ["run_plain_steps", "run_trainer_steps"]
 
@@ -35,6 +35,7 @@ def run_plain_steps(
     max_grad_norm: float = 0.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
+    how: Loss | None = None,
 ) -> tuple[Any, ...]:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
@@ -42,7 +43,7 @@ def run_plain_steps(
     the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
     """
     precision = MixedPrecision(mixed_precision, _find_device(batch))
-    how = find_loss(model)
+    how = how or find_loss(model)
     forward = how.build_forward(model)
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):
@@ -71,8 +72,11 @@ def run_trainer_steps(
     max_grad_norm: float = 1.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
+    how: Loss | None = None,
 ) -> tuple[Any, ...]:
     """Run `steps` updates as `transformers.Trainer` runs them on one device.
+
+    `how` is where the loss comes from, the model's own way where it is None.
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
     alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
@@ -84,7 +88,7 @@ def run_trainer_steps(
     """
     device = _find_device(batch)
     precision = MixedPrecision(mixed_precision, device)
-    how = find_loss(model)
+    how = how or find_loss(model)
     forward = precision.wrap_forward(how.build_forward(model))
     is_counted = how.counts_labels(model, batch)
     batches = [batch, *(_copy(batch) for _ in range(gradient_accumulation - 1))]

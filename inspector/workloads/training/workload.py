@@ -21,6 +21,7 @@ from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.training.lm_losses.registry import check_loss, make_loss
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.unaccounted import find_unaccounted
@@ -52,6 +53,7 @@ class Training:
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
         parse_optim_args(recipe.optimizer, recipe.optim_args)
+        check_loss(model, recipe)
         recipe = settle_attention(model, recipe)
         return bound_sizes(model, recipe, self.make_inputs)
 
@@ -118,6 +120,7 @@ class Training:
             max_grad_norm=recipe.max_grad_norm,
             gradient_accumulation=recipe.gradient_accumulation,
             mixed_precision=recipe.mixed_precision,
+            how=make_loss(recipe),
         )
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:

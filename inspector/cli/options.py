@@ -16,6 +16,7 @@ from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
+from inspector.records.losses import LossName
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
@@ -258,6 +259,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         callback=_check_share,
         help="The part of the card that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
+    ),
+    click.Option(
+        ["--loss"],
+        type=click.Choice(LossName.values()),
+        default="stock",
+        show_default=True,
+        help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
+        "1.15 and newer.",
     ),
     click.Option(
         ["--loop"],

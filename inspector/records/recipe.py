@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
 from inspector.errors import UsageError, quoted
+from inspector.records.losses import LossName
 from inspector.records.stages import Reference, Stage, check_stage
 
 __all__ = [
@@ -216,7 +217,8 @@ class Recipe:
     `optim` that `OptimizerName` has, `optim_args` its arguments as `key=value,key=value`. `max_grad_norm` 0 turns
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
-    as collators that pad with a tokenizer send it; None means that it has none.
+    as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
+    causal language model.
 
     `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one
     that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and
@@ -247,6 +249,7 @@ class Recipe:
     max_grad_norm: float = 1.0
     padding: bool | None = None
     attention_mask: bool | None = None
+    loss: LossName | str = LossName.STOCK
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
@@ -268,6 +271,7 @@ class Recipe:
             "optimizer": check_optimizer_name(self.optimizer),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
+            "loss": check_choice("loss", self.loss, LossName),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
         }
         if self.attention is not None:

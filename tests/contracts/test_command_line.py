@@ -54,6 +54,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--completion-len",
         "--num-generations",
         "--vllm-share",
+        "--loss",
         "--loop",
         "--attention",
         "--sdpa-backend",

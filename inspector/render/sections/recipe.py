@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
+from inspector.records.losses import LossName
 from inspector.records.memory import RunMemory
 from inspector.records.recipe import Recipe
 from inspector.records.stages import PAIRED
@@ -70,6 +71,8 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     yield f"{_shorten(recipe.attention)}{f' ({_shorten(recipe.sdpa_backend)})' if is_fused else ''} attention"
     if recipe.use_cache:
         yield "KV cache filled"
+    if trains and recipe.loss != LossName.STOCK:
+        yield f"{_shorten(recipe.loss)} loss"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
     if recipe.alloc_conf is not None:

@@ -35,6 +35,7 @@ def run_plain_steps(
     max_grad_norm: float = 0.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
+    how: Loss | None = None,
 ) -> tuple[Any, ...]:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
@@ -42,7 +43,7 @@ def run_plain_steps(
     the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
     """
     precision = MixedPrecision(mixed_precision, find_device(batch, model))
-    how = find_loss(model)
+    how = how or find_loss(model)
     forward = how.build_forward(model)
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):

@@ -22,6 +22,7 @@ from inspector.workloads.notices import describe_inputs, find_block_shape, find_
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
 from inspector.workloads.training.contrastive import find_pair_notices
+from inspector.workloads.training.lm_losses.registry import check_loss, make_loss
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.training.stages.batches import make_stage_inputs
@@ -57,6 +58,8 @@ class Training:
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
         parse_optim_args(recipe.optimizer, recipe.optim_args)
+        if recipe.stage is None:
+            check_loss(model, recipe)
         recipe = settle_attention(model, settle_stage(model, recipe))
         return bound_sizes(model, recipe, self.make_inputs)
 
@@ -144,6 +147,7 @@ class Training:
             max_grad_norm=recipe.max_grad_norm,
             gradient_accumulation=recipe.gradient_accumulation,
             mixed_precision=recipe.mixed_precision,
+            how=make_loss(recipe),
         )
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:

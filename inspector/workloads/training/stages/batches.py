@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.records.losses import LossName
 from inspector.records.recipe import Recipe
 from inspector.records.stages import Reference, split_row
 from inspector.workloads.batch import Input, Inputs, make_inputs_without_labels
+from inspector.workloads.training.stages.log_probs import IGNORED
 from inspector.workloads.training.stages.passes import find_reference
 
 __all__ = ["make_stage_inputs"]
-
-# The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
-_IGNORED = -100
 
 
 def make_stage_inputs(model: Any, base: Any, recipe: Recipe) -> Inputs:
@@ -34,6 +33,8 @@ def make_stage_inputs(model: Any, base: Any, recipe: Recipe) -> Inputs:
 def _make_pairs(model: Any, base: Any, recipe: Recipe) -> Inputs:
     """Make chosen rows and rejected rows of as many tokens."""
     inputs = _make_rows(base, recipe, 2 * recipe.batch_size, padded=bool(recipe.padding))
+    if recipe.loss == LossName.FLOAT32:
+        return _label(inputs)
     if find_reference(model, recipe) is Reference.NONE:
         known = Input(shape=(recipe.batch_size,), dtype=torch.float32)
         inputs |= {"ref_chosen_logps": known, "ref_rejected_logps": known}
@@ -57,11 +58,7 @@ def _make_parts(_model: Any, base: Any, recipe: Recipe) -> Inputs:
     inputs: dict[str, Input] = {}
     rows, prompt = recipe.batch_size, _split(recipe)[0]
     for name, padded in (("chosen", False), ("rejected", bool(recipe.padding))):
-        made = _make_rows(base, recipe, rows, padded=padded)
-        marked = made.pop("completion_mask").make
-        assert marked is not None
-        labels = functools.partial(_label_answers, marked, made["input_ids"].value)
-        made["labels"] = Input(shape=made["input_ids"].shape, make=labels)
+        made = _label(_make_rows(base, recipe, rows, padded=padded))
         inputs |= {f"{name}_{key}": item for key, item in made.items()}
     of_prompts = _make_rows(base, dataclasses.replace(recipe, seq_len=prompt, prompt_len=None), rows, padded=False)
     del of_prompts["completion_mask"]
@@ -95,6 +92,14 @@ def _make_rows(base: Any, recipe: Recipe, rows: int, *, padded: bool) -> dict[st
     }
 
 
+def _label(rows: dict[str, Input]) -> dict[str, Input]:
+    """Return rows with labels in the place of the mask of answers."""
+    ids, mark = rows["input_ids"], rows["completion_mask"].make
+    assert mark is not None
+    labels = Input(shape=ids.shape, make=functools.partial(_label_answers, mark, ids.value))
+    return {"input_ids": ids, "attention_mask": rows["attention_mask"], "labels": labels}
+
+
 def _mark_answers(rows: int, length: int, prompt: int, *, padded: bool) -> Tensor:
     """Return 1 for the tokens of answers, which a padded position is none of."""
     mask = torch.ones((rows, length), dtype=torch.int64)
@@ -106,7 +111,7 @@ def _mark_answers(rows: int, length: int, prompt: int, *, padded: bool) -> Tenso
 
 def _label_answers(mark: Callable[[], Tensor], token: int) -> Tensor:
     """Return the token where a mask holds, and the label that does not count elsewhere."""
-    return torch.where(mark() == 1, token, _IGNORED)
+    return torch.where(mark() == 1, token, IGNORED)
 
 
 def _split(recipe: Recipe) -> tuple[int, int]:

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from inspector.records.stages import Reference
-from inspector.workloads.training.stages.log_probs import score_labels, select_positions
+from inspector.workloads.training.lm_losses.heads import log_ratio, read_on_host
+from inspector.workloads.training.stages.log_probs import IGNORED, score_labels
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
-__all__ = ["DpoLoss"]
+__all__ = ["DpoLoss", "FusedDpoLoss"]
 
 _BETA = 0.1
 
@@ -58,9 +59,9 @@ class DpoLoss(StageLoss):
         _ = batch["attention_mask"].sum().sum()
         chosen_logits, rejected_logits = shift_logits.detach().chunk(2, dim=0)
         chosen_mask, rejected_mask = shift_mask.chunk(2, dim=0)
-        total_chosen_logits = select_positions(chosen_logits, chosen_mask).mean(-1).sum()
+        total_chosen_logits = chosen_logits[chosen_mask.bool()].mean(-1).sum()
         total_chosen_tokens = chosen_mask.sum()
-        total_rejected_logits = select_positions(rejected_logits, rejected_mask).mean(-1).sum()
+        total_rejected_logits = rejected_logits[rejected_mask.bool()].mean(-1).sum()
         total_rejected_tokens = rejected_mask.sum()
         _ = total_chosen_logits.sum(), total_chosen_tokens.sum()
         _ = total_rejected_logits.sum(), total_rejected_tokens.sum()
@@ -72,12 +73,68 @@ class DpoLoss(StageLoss):
         correct_tokens = correct_predictions.sum()
         total_sum = total_tokens.sum()
         _ = total_sum > 0, correct_tokens.sum() / total_sum
-        log_rewards(chosen_logratios, rejected_logratios)
+        _log_rewards(chosen_logratios, rejected_logratios)
         _ = chosen_logps.mean(), rejected_logps.mean()
         return loss, None
 
 
-def log_rewards(chosen_logratios: Tensor, rejected_logratios: Tensor) -> None:
+class FusedDpoLoss(StageLoss):
+    """The same with the head of TRL 1.15 and newer, which makes no logits."""
+
+    outputs = ("entropy", "mean_logits", "is_top1")
+
+    def compute_loss(
+        self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]
+    ) -> tuple[Tensor, Any]:
+        """Return the loss."""
+        model_kwargs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+        completion_mask = batch["completion_mask"]
+        shift_mask = completion_mask[..., 1:]
+        labels = batch["input_ids"].masked_fill(completion_mask == 0, IGNORED)
+        outputs = forward(**model_kwargs, labels=labels)
+        per_token_logps = outputs["log_probs"]
+        logps = per_token_logps.sum(dim=1)
+        chosen_logps, rejected_logps = logps.chunk(2, dim=0)
+        if self._reference is Reference.NONE:
+            ref_chosen_logps, ref_rejected_logps = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
+        else:
+            with self._passes.run_reference() as reference:
+                ref_outputs = reference(**model_kwargs, labels=labels)
+            ref_logps = ref_outputs["log_probs"].sum(dim=1)
+            ref_chosen_logps, ref_rejected_logps = ref_logps.chunk(2, dim=0)
+        chosen_logratios = chosen_logps - ref_chosen_logps
+        rejected_logratios = rejected_logps - ref_rejected_logps
+        delta_score = chosen_logratios - rejected_logratios
+        per_sequence_loss = -functional.logsigmoid(_BETA * delta_score)
+        loss: Tensor = 0.0 + per_sequence_loss.mean() * 1.0
+        # What is logged.
+        entropies = outputs["entropy"].detach()
+        entropy_sum = (entropies * shift_mask).sum()
+        total_tokens = shift_mask.sum()
+        entropy_sum, total_tokens = entropy_sum.sum(), total_tokens.sum()
+        log_ratio(entropy_sum, total_tokens)
+        read_on_host(batch["attention_mask"].sum().sum())
+        chosen_mean_logits, rejected_mean_logits = outputs["mean_logits"].chunk(2, dim=0)
+        chosen_mask, rejected_mask = shift_mask.chunk(2, dim=0)
+        total_chosen_logits = chosen_mean_logits[chosen_mask.bool()].sum()
+        total_chosen_tokens = chosen_mask.sum()
+        total_rejected_logits = rejected_mean_logits[rejected_mask.bool()].sum()
+        total_rejected_tokens = rejected_mask.sum()
+        for gathered in (total_chosen_logits, total_chosen_tokens, total_rejected_logits, total_rejected_tokens):
+            read_on_host(gathered.sum())
+        chosen_is_top1, _ = outputs["is_top1"].chunk(2, dim=0)
+        correct_predictions = chosen_is_top1 & chosen_mask.bool()
+        total_tokens = chosen_mask.sum()
+        correct_tokens = correct_predictions.sum()
+        total_sum = total_tokens.sum()
+        log_ratio(correct_tokens.sum(), total_sum)
+        _log_rewards(chosen_logratios, rejected_logratios)
+        read_on_host(chosen_logps.mean())
+        read_on_host(rejected_logps.mean())
+        return loss, None
+
+
+def _log_rewards(chosen_logratios: Tensor, rejected_logratios: Tensor) -> None:
     """Compute the rewards and how they compare, a number a pair."""
     chosen_rewards = _BETA * chosen_logratios.detach()
     rejected_rewards = _BETA * rejected_logratios.detach()

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.records.losses import LossName
 from inspector.records.recipe import Recipe
 from inspector.records.stages import Reference, split_row
 from inspector.records.tape import Phase
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import Input, make_inputs_without_labels
 from inspector.workloads.training.stages.generation import generate
-from inspector.workloads.training.stages.log_probs import score_labels
+from inspector.workloads.training.stages.log_probs import IGNORED, score_labels
 from inspector.workloads.training.stages.passes import Passes, pause_checkpointing
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
@@ -37,8 +38,11 @@ _EPSILON = 0.2
 class GrpoLoss(StageLoss):
     """The loss of an update whose first micro-batch generates the rows of all."""
 
+    outputs = ("entropy",)
+
     def __init__(self, passes: Passes, reference: Reference) -> None:
         super().__init__(passes, reference)
+        self._is_fused = passes.recipe.loss == LossName.FUSED
         self._buffered: list[dict[str, Tensor]] = []
         self._count = 0
 
@@ -124,26 +128,45 @@ class GrpoLoss(StageLoss):
     # --- passes -------------------------------------------------------------------------------------------------------
 
     def _score(
-        self, forward: Callable[..., Any], ids: Tensor, mask: Tensor, keep: int, size: int
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        forward: Callable[..., Any],
+        ids: Tensor,
+        mask: Tensor,
+        keep: int,
+        size: int,
+        *,
+        with_entropy: bool = False,
+    ) -> tuple[Tensor, Any]:
         """Return the log-probabilities of answers and their entropies, `size` rows at a time."""
-        all_logps, all_entropies = [], []
+        all_logps: list[Any] = []
+        all_entropies: list[Any] = []
         for start in range(0, ids.size(0), size):
             end = min(start + size, ids.size(0))
             of_ids, of_mask = ids[start:end], mask[start:end]
+            if self._is_fused:
+                labels = of_ids.masked_fill(of_mask == 0, IGNORED)
+                labels[:, :-keep] = IGNORED
+                with self._passes.precision.autocast():
+                    outputs = forward(input_ids=of_ids, attention_mask=of_mask, labels=labels)
+                all_logps.append(outputs["log_probs"][:, -keep:])
+                all_entropies.append(outputs["entropy"][:, -keep:] if with_entropy else None)
+                continue
             outputs = forward(input_ids=of_ids, attention_mask=of_mask, logits_to_keep=keep + 1, use_cache=False)
             logits = outputs.logits[:, :-1, :][:, -keep:, :]
             logps, entropies = score_labels(logits, of_ids[:, -keep:], of_mask[:, -keep:])
             all_logps.append(logps)
-            all_entropies.append(entropies)
-        return torch.cat(all_logps, dim=0), torch.cat(all_entropies, dim=0)
+            all_entropies.append(entropies if with_entropy else None)
+        logps = torch.cat(all_logps, dim=0)
+        return logps, torch.cat(all_entropies, dim=0) if with_entropy else None
 
     def _compare(self, forward: Callable[..., Any], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of a micro-batch."""
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         attention_mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         mask = inputs["completion_mask"]
-        per_token_logps, entropies = self._score(forward, ids, attention_mask, mask.size(1), len(ids))
+        per_token_logps, entropies = self._score(
+            forward, ids, attention_mask, mask.size(1), len(ids), with_entropy=True
+        )
         advantages = inputs["advantages"].unsqueeze(1)
         old = inputs.get("old_per_token_logps")
         old_per_token_logps = per_token_logps.detach() if old is None else old

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inspector.workloads.training.stages.log_probs import IGNORED
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["LlamaFactoryDpoLoss"]
 
 _BETA = 0.1
-_IGNORED = -100
 
 
 class LlamaFactoryDpoLoss(StageLoss):
@@ -69,8 +69,8 @@ def _score_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of the log-probabilities of each row's labels, and their number."""
     labels = labels[:, 1:].clone()
     logits = logits[:, :-1, :]
-    loss_mask = labels != _IGNORED
-    labels.masked_fill_(labels == _IGNORED, 0)
+    loss_mask = labels != IGNORED
+    labels.masked_fill_(labels == IGNORED, 0)
     per_token_logps = torch.gather(logits.log_softmax(-1), dim=2, index=labels.unsqueeze(2)).squeeze(2)
     valid_length = loss_mask.sum(-1)
     return (per_token_logps * loss_mask).sum(-1), valid_length

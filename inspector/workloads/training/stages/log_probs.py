@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["score_labels", "select_positions"]
+__all__ = ["IGNORED", "score_labels"]
+
+# The label of positions that do not count (torch.nn.functional.cross_entropy, ignore_index).
+IGNORED = -100
 
 
 class _LogProbAndEntropy(torch.autograd.Function):
@@ -43,8 +46,3 @@ def score_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> 
     """Return the log-probabilities of labels (batch, positions), and the entropies, which are logged alone."""
     log_probs, entropy = _LogProbAndEntropy.apply(logits, labels, mask)  # type: ignore[no-untyped-call]
     return log_probs, entropy.detach()
-
-
-def select_positions(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the values where a mask of the first dimensions holds, what `values[mask.bool()]` is."""
-    return values[mask.bool().nonzero().unbind(1)]

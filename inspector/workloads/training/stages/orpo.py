@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inspector.workloads.training.stages.log_probs import score_labels
+from inspector.workloads.training.stages.log_probs import IGNORED, score_labels
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["OrpoLoss"]
 
 _BETA = 0.1
-_IGNORED = -100
+
 _BRANCH = -0.6931471805599453
 # What a collator makes of chosen and of rejected rows, each of which the step puts together.
 _PARTS = ("input_ids", "attention_mask", "labels")
@@ -52,7 +52,7 @@ def _forward_both(forward: Callable[..., Any], batch: Mapping[str, Any]) -> tupl
     outputs = forward(both["input_ids"], attention_mask=both["attention_mask"], use_cache=False)
     all_logits = outputs.logits
     labels = both["input_ids"].clone()
-    labels = torch.where(both["attention_mask"] == 1, labels, _IGNORED)
+    labels = torch.where(both["attention_mask"] == 1, labels, IGNORED)
     nll_loss = _compute_cross_entropy(all_logits[:rows], labels[:rows])
     all_logps = _score_labels(all_logits, both["labels"])
     return all_logps[:rows], all_logps[rows:], all_logits[:rows, :-1, :], all_logits[rows:, :-1, :], nll_loss
@@ -71,8 +71,8 @@ def _score_labels(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean log-probability of each row's labels."""
     labels = labels[:, 1:].clone()
     logits = logits[:, :-1, :]
-    loss_mask = labels != _IGNORED
-    labels = torch.where(labels == _IGNORED, 0, labels)
+    loss_mask = labels != IGNORED
+    labels = torch.where(labels == IGNORED, 0, labels)
     per_token_logps = score_labels(logits, labels)[0]
     return (per_token_logps * loss_mask).sum(-1) / loss_mask.sum(-1)
 

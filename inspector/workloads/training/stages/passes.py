@@ -7,6 +7,7 @@ disabled. accelerate prepares a second model as it does the first, so that it ru
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,7 +101,8 @@ class Passes:
     def generator(self) -> Callable[..., Any]:
         """Return what generates: the transformers model, which accelerate has prepared where nothing wraps it."""
         base = base_model(self.model)
-        return self.policy if base is self.model else base
+        plain = functools.partial(type(base).forward, base)  # without a fused head
+        return self.precision.wrap_forward(plain) if base is self.model else plain
 
 
 @contextlib.contextmanager

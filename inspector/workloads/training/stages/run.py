@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from inspector.errors import UsageError
+from inspector.records.losses import LossName
 from inspector.records.recipe import Recipe
 from inspector.records.stages import PAIRED, WITH_REFERENCE, Reference
 from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.quantized_load import is_quantized
+from inspector.workloads.training.lm_losses.fused import add_fused_head
 from inspector.workloads.training.loops import find_device, run_trainer_steps
-from inspector.workloads.training.losses import Loss
-from inspector.workloads.training.stages.dpo import DpoLoss
+from inspector.workloads.training.stages.dpo import DpoLoss, FusedDpoLoss
 from inspector.workloads.training.stages.grpo import GrpoLoss
-from inspector.workloads.training.stages.kto import KtoLoss
+from inspector.workloads.training.stages.kto import FusedKtoLoss, KtoLoss
+from inspector.workloads.training.stages.llamafactory import LlamaFactoryDpoLoss
 from inspector.workloads.training.stages.orpo import OrpoLoss
-from inspector.workloads.training.stages.passes import Passes, disable_dropout, find_reference, keep_second_model
+from inspector.workloads.training.stages.passes import (
+    Passes,
+    disable_dropout,
+    find_reference,
+    find_second_model,
+    keep_second_model,
+)
 from inspector.workloads.training.stages.reward import RewardLoss
+from inspector.workloads.training.stages.stage_loss import StageLoss
 
 __all__ = ["prepare_stage", "run_stage", "settle_stage"]
 
-_LOSSES: Mapping[str, Callable[[Passes, Reference], Loss]] = {
-    "dpo": DpoLoss,
-    "grpo": GrpoLoss,
-    "kto": KtoLoss,
-    "orpo": OrpoLoss,
-    "reward": RewardLoss,
+# What runs by stage and by what makes its loss: `fused` is TRL 1.15 and newer, `stock` the releases before.
+_LOSSES: Mapping[tuple[str, str], type[StageLoss]] = {
+    ("dpo", "stock"): DpoLoss,
+    ("dpo", "fused"): FusedDpoLoss,
+    ("dpo", "float32"): LlamaFactoryDpoLoss,
+    ("grpo", "stock"): GrpoLoss,
+    ("grpo", "fused"): GrpoLoss,
+    ("kto", "stock"): KtoLoss,
+    ("kto", "fused"): FusedKtoLoss,
+    ("orpo", "stock"): OrpoLoss,
+    ("reward", "stock"): RewardLoss,
 }
 
 
@@ -40,6 +54,9 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
         return recipe
     if recipe.loop != "trainer":
         raise UsageError(f"`stage={recipe.stage}` is run by a trainer: drop `loop`.")
+    if (str(recipe.stage), str(recipe.loss)) not in _LOSSES:
+        known = ", ".join(loss for stage, loss in _LOSSES if stage == recipe.stage)
+        raise UsageError(f"no trainer of `stage={recipe.stage}` has `loss={recipe.loss}`: use one of {known}.")
     reference = find_reference(model, recipe)
     is_adapted = hasattr(model, "disable_adapter")
     if reference is Reference.ADAPTER and not is_adapted:
@@ -110,10 +127,15 @@ def run_stage(
         max_grad_norm=recipe.max_grad_norm,
         gradient_accumulation=recipe.gradient_accumulation,
         mixed_precision=str(recipe.mixed_precision),
-        how=_make_loss(passes, find_reference(model, recipe)),
+        how=_make_loss(model, recipe, passes),
     )
 
 
-def _make_loss(passes: Passes, reference: Reference) -> Loss:
-    """Return the loss of a stage."""
-    return _LOSSES[str(passes.recipe.stage)](passes, reference)
+def _make_loss(model: Any, recipe: Recipe, passes: Passes) -> StageLoss:
+    """Return the loss of a stage, with its head on the model."""
+    make = _LOSSES[str(recipe.stage), str(recipe.loss)]
+    if recipe.loss == LossName.FUSED:
+        add_fused_head(base_model(model), make.outputs)
+        if (second := find_second_model(model)) is not None:
+            add_fused_head(second)
+    return make(passes, find_reference(model, recipe))

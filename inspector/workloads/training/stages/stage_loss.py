@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from inspector.records.stages import Reference
 from inspector.workloads.training.stages.passes import Passes
@@ -13,8 +14,13 @@ from inspector.workloads.training.stages.passes import Passes
 __all__ = ["StageLoss"]
 
 
-class StageLoss:
-    """A loss that runs passes beside the policy's, on a reference that may be none."""
+class StageLoss(abc.ABC):
+    """A loss that runs passes beside the policy's, on a reference that may be none.
+
+    `outputs` is what it reads of each position beside the log-probability where the head is fused.
+    """
+
+    outputs: tuple[str, ...] = ()
 
     def __init__(self, passes: Passes, reference: Reference) -> None:
         self._passes = passes
@@ -27,3 +33,9 @@ class StageLoss:
     def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Return that the loss is a mean."""
         return False
+
+    @abc.abstractmethod
+    def compute_loss(
+        self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]
+    ) -> tuple[Tensor, Any]:
+        """Return the loss of a micro-batch; nothing is left of the passes then."""

@@ -62,12 +62,23 @@ class _Recorder(transformers.TrainerCallback):
 
 def use_kernels_of_a_gpu(patch: pytest.MonkeyPatch) -> None:
     """Let TRL's functions take the way that they take on a GPU with Triton."""
-    from trl.kernels import logprob_entropy  # type: ignore[import-not-found]
-    from trl.trainer import utils  # type: ignore[import-not-found]
-
-    for name in ("_forward_kernel", "_backward_kernel"):
-        patch.setattr(logprob_entropy, name, _Nothing())
+    utils = importlib.import_module("trl.trainer.utils")
+    kernels = [importlib.import_module("trl.kernels.logprob_entropy")]
     patch.setattr(utils, "_supports_trl_loss_kernel", lambda *_: True)
+    if IS_FUSED:
+        kernels.append(importlib.import_module("trl.kernels.chunked_logprob"))
+        patch.setattr(kernels[-1], "_addmm_fp32", _add_product)
+        for module in (utils, kernels[-1]):
+            patch.setattr(module, "_use_triton", lambda *_: True)
+    for module in kernels:
+        for name in ("_forward_kernel", "_backward_kernel"):
+            patch.setattr(module, name, _Nothing())
+
+
+def _add_product(total: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> None:
+    """Add a product to float32: in half precision a GPU does that in cuBLAS, without anything beside."""
+    if first.dtype not in (torch.float16, torch.bfloat16):
+        total.addmm_(first.float(), second.float())
 
 
 def make_tokenizer() -> Any:

@@ -92,7 +92,9 @@ class FusedDpoLoss(StageLoss):
         shift_mask = completion_mask[..., 1:]
         labels = batch["input_ids"].masked_fill(completion_mask == 0, IGNORED)
         outputs = forward(**model_kwargs, labels=labels)
-        per_token_logps = outputs["log_probs"]
+        # All of it: prompt learning would put virtual tokens before, and the slice takes a gradient of its own.
+        seq_len = shift_mask.size(1)
+        per_token_logps = outputs["log_probs"][:, -seq_len:]
         logps = per_token_logps.sum(dim=1)
         chosen_logps, rejected_logps = logps.chunk(2, dim=0)
         if self._reference is Reference.NONE:

@@ -103,7 +103,9 @@ class FusedKtoLoss(StageLoss):
         model_kwargs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
         completion_labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
         outputs = forward(**model_kwargs, labels=completion_labels)
-        completion_logps = outputs["log_probs"].sum(-1)
+        # All of it: prompt learning would put virtual tokens before, and the slice takes a gradient of its own.
+        seq_len = batch["input_ids"].size(1) - 1
+        completion_logps = outputs["log_probs"][:, -seq_len:].sum(-1)
         chosen_idx = torch.nonzero(labels).view(-1)
         rejected_idx = torch.nonzero(~labels).view(-1)
         chosen_logps = completion_logps.index_select(0, chosen_idx)

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.build import BuiltModel
 from inspector.model.checkpoint.diff import load_one_by_one
-from inspector.model.preparation import prepare_base
+from inspector.model.preparation import let_inputs_require_gradients, prepare_base
 from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
+from inspector.records.request import Preparation
 from inspector.workloads.base import base_model
 
 __all__ = ["forget_tables", "load_quantized_model"]
@@ -58,12 +59,15 @@ def load_quantized_model(built: BuiltModel, device: torch.device) -> nn.Module:
             device_map={"": device},
         )
     loaded = prepare_base(loaded, built.preparation)
-    attached: nn.Module = peft.get_peft_model(loaded, copy.deepcopy(model.active_peft_config))
+    attached: Any = peft.get_peft_model(loaded, copy.deepcopy(model.active_peft_config))
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, parameter in attached.named_parameters():
         parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
+    if built.preparation is Preparation.AXOLOTL:
+        let_inputs_require_gradients(attached)
     gc.collect()  # what loading leaves in cycles
-    return attached
+    result: nn.Module = attached
+    return result
 
 
 def forget_tables() -> None:

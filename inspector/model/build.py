@@ -39,7 +39,7 @@ from inspector.model.checkpoint.format_diff import collect_format_notices, compa
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
-from inspector.model.preparation import cast_adapter, prepare_base
+from inspector.model.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
 from inspector.model.quantize import (
     PACKED,
     BnbPlan,
@@ -174,6 +174,8 @@ def _attach(request: Request, build: Callable[[], PreTrainedModel], config: Peft
     """Attach the adapter of a request in the dtype that it is trained in; second is the count of the base alone."""
     attached, base = attach_adapter(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
     cast_adapter(attached, AdapterDtype(request.adapter_dtype))
+    if request.preparation == Preparation.AXOLOTL:
+        let_inputs_require_gradients(attached)
     return attached, base
 
 
@@ -185,8 +187,9 @@ def _wrap_with_adapter(request: Request, attached: PeftModel, base: BaseCount) -
 
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
     """Refuse what is about an adapter where there is none, and one in the dtype of its base where that is in 4 bits."""
+    is_from_file = request.source is not None and request.source.file is not None
     given = {"adapter_dtype": request.adapter_dtype, "preparation": request.preparation}
-    for name, value in given.items():
+    for name, value in ({} if is_from_file else given).items():
         if subject.peft is None and value not in (AdapterDtype.AUTO, Preparation.PEFT):
             raise UsageError(
                 f"`{name}={value}` is about an adapter, and there is none: add `peft=LoraOptions(r=16)`, or drop it."

@@ -12,15 +12,17 @@ Not covered: axolotl's `fp32_norms`, `embeddings_skip_upcast` and LoftQ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import peft
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
 from inspector.records.request import AdapterDtype, Preparation
 
-__all__ = ["cast_adapter", "list_restored", "list_upcast_first", "prepare_base"]
+__all__ = ["cast_adapter", "let_inputs_require_gradients", "list_restored", "list_upcast_first", "prepare_base"]
 
 _ADAPTER_DTYPES = {AdapterDtype.FLOAT32: torch.float32, AdapterDtype.BFLOAT16: torch.bfloat16}
 # axolotl/loaders/utils.py, `get_linear_embedding_layers`: the embedding and the head by type of model.
@@ -47,10 +49,14 @@ def prepare_base(model: PreTrainedModel, preparation: Preparation) -> PreTrained
     peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if preparation is Preparation.AXOLOTL:
         for _, parameter in list_restored(model):
-            parameter.data = parameter.data.to(torch.bfloat16)
-        # loaders/adapter.py, `load_adapter`, whether blocks are computed again or not.
-        model.enable_input_require_grads()
+            parameter.data = parameter.data.to(parameter.loaded_dtype)  # type: ignore[attr-defined]
     return model
+
+
+def let_inputs_require_gradients(attached: PeftModel) -> None:
+    """Let embeddings return what requires gradients, checkpointed or not (axolotl/loaders/adapter.py, load_adapter)."""
+    base: Any = attached.get_base_model()
+    base.enable_input_require_grads()
 
 
 def list_upcast_first(model: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter]]:
@@ -59,7 +65,7 @@ def list_upcast_first(model: PreTrainedModel) -> Iterator[tuple[str, nn.Paramete
 
 
 def list_restored(model: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield what axolotl makes bfloat16 again, in the order of the modules: norms, embeddings and the head."""
+    """Yield what axolotl turns back to the dtype of the model, in the order of the modules: norms, embeddings, head."""
     yield from _list_parameters(model, lambda name: "norm" in name)
 
 

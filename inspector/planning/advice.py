@@ -21,7 +21,7 @@ from inspector.records.request import AdapterDtype, LoraOptions, Preparation, Qu
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
-from inspector.training_files.changes import spell_change
+from inspector.training_files.changes import can_spell, follow_packing, spell_change
 from inspector.workloads.base import NotTraceableError
 
 __all__ = [
@@ -152,7 +152,8 @@ _CHANGES: tuple[Callable[[ResolvedRun], Change | None], ...] = (
 def list_changes(run: ResolvedRun) -> list[Change]:
     """Return the changes that apply to a run, the least harmful first, of fields that its workload reads."""
     changes = (make(run) for make in _CHANGES)
-    return [change for change in changes if change is not None and _is_read(change, run.workload)]
+    found = [change for change in changes if change is not None and _is_read(change, run.workload)]
+    return [change for change in found if can_spell(run.request, apply_change(run.request, change))]
 
 
 def _is_read(change: Change, workload: WorkloadInfo) -> bool:
@@ -165,7 +166,8 @@ def apply_change(request: Request, change: Change) -> Request:
     """Return the request with a change made."""
     recipe = {name: value for name, value in change.items() if name in _OF_A_RECIPE}
     others = {name: value for name, value in change.items() if name not in _OF_A_RECIPE}
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **recipe), **others)
+    changed = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **recipe), **others)
+    return follow_packing(changed) if "quantization" in change else changed
 
 
 def format_options(change: Change) -> str:

@@ -99,8 +99,9 @@ def _prepare(tracer: Tracer, built: BuiltModel, parameters: Mapping[str, nn.Para
     owners = {parameter: find_owner(built.model, name) for name, parameter in parameters.items()}
     is_axolotl = built.preparation is Preparation.AXOLOTL
 
-    def cast(items: Iterable[tuple[str, nn.Parameter]], dtype: torch.dtype) -> None:
+    def cast(items: Iterable[tuple[str, nn.Parameter]], wanted: torch.dtype | None) -> None:
         for _, parameter in items:
+            dtype = wanted or _find_loaded_dtype(parameter)
             if parameter in owners and parameter.dtype is not dtype:
                 with tracer.attribute_to(owners[parameter]):
                     parameter.data = parameter.data.to(dtype)
@@ -112,7 +113,7 @@ def _prepare(tracer: Tracer, built: BuiltModel, parameters: Mapping[str, nn.Para
     cast(halves, torch.float32)
     tracer.empty_cache()
     if is_axolotl:
-        cast(list_restored(base_model(built.model)), torch.bfloat16)
+        cast(list_restored(base_model(built.model)), None)
 
 
 def _attach(tracer: Tracer, built: BuiltModel) -> None:

@@ -17,6 +17,7 @@ from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
+from inspector.records.losses import LossName
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
@@ -26,7 +27,8 @@ from inspector.records.recipe import (
     SdpaBackend,
     check_optimizer_name,
 )
-from inspector.records.request import Quantization, WeightDtype
+from inspector.records.request import AdapterDtype, Preparation, Quantization, WeightDtype
+from inspector.records.stages import Reference, Stage
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -60,6 +62,11 @@ def _check_finite(_context: click.Context, _parameter: click.Parameter, value: f
     if not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def _check_share(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse NaN, which a range lets through."""
+    return None if value is None else _check_finite(context, parameter, value)
 
 
 def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -153,6 +160,22 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
     ),
     click.Option(
+        ["--adapter-dtype"],
+        type=_ChoiceWithAliases(AdapterDtype),
+        default="auto",
+        show_default=True,
+        help="Dtype that a trainer casts the attached adapter to: bfloat16 is TRL's on packed weights, float32 "
+        "LLaMA-Factory's; auto is PEFT's.",
+    ),
+    click.Option(
+        ["--preparation"],
+        type=click.Choice(Preparation.values()),
+        default="peft",
+        show_default=True,
+        help="What happens to packed weights before an adapter trains on them: peft is "
+        "prepare_model_for_kbit_training, none what TRL 0.26 and newer and LLaMA-Factory do.",
+    ),
+    click.Option(
         ["--workload"],
         type=click.Choice(tuple(WORKLOADS)),
         default="training",
@@ -222,6 +245,51 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--padding/--no-padding"],
         default=None,
         help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
+    ),
+    click.Option(
+        ["--attention-mask/--no-attention-mask"],
+        default=None,
+        help="Whether the batch has a mask where nothing is padded, as TRL's collator and those that pad with a "
+        "tokenizer send it; default: no.",
+    ),
+    click.Option(
+        ["--stage"],
+        type=click.Choice(Stage.values()),
+        help="What the step is for, as TRL's trainers run it: supervised (sft, the default), dpo, kto, orpo, reward or "
+        "grpo. A batch size counts pairs in dpo, orpo and reward.",
+    ),
+    click.Option(
+        ["--reference"],
+        type=click.Choice(Reference.values()),
+        help="The reference of dpo, kto and grpo: the model without its adapter, a second model, or none; default: the "
+        "adapter where there is one, else a second model; in grpo none, as its beta is 0.",
+    ),
+    click.Option(
+        ["--prompt-len"],
+        type=_COUNT,
+        help="Tokens of a row that are its prompt, the rest the answer; default: one, in grpo half of the row.",
+    ),
+    click.Option(
+        ["--completion-len"], type=_COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the row."
+    ),
+    click.Option(
+        ["--num-generations"],
+        type=_COUNT,
+        help="Answers to a prompt in grpo, which divide the rows of an update; default: 8, as TRL's.",
+    ),
+    click.Option(
+        ["--vllm-share"],
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        callback=_check_share,
+        help="The part of the card that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
+    ),
+    click.Option(
+        ["--loss"],
+        type=click.Choice(LossName.values()),
+        default="stock",
+        show_default=True,
+        help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
+        "1.15 and newer.",
     ),
     click.Option(
         ["--loop"],

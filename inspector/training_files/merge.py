@@ -31,7 +31,7 @@ _COUNTED_GPU = re.compile(r"\s*\d+\s*[xX×*]")
 _GO_TOGETHER = {
     "optimizer": ("optim_args",),
     "gradient_checkpointing": ("use_reentrant",),
-    "quantization": ("double_quant",),
+    "quantization": ("double_quant", "adapter_dtype"),
     "model": ("revision",),
 }
 _MOST_NAMED = 6

@@ -30,6 +30,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--peft",
         "--autocast-adapter-dtype",
         "--no-autocast-adapter-dtype",
+        "--adapter-dtype",
+        "--preparation",
         "--workload",
         "--batch-size",
         "--seq-len",
@@ -44,6 +46,15 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--max-grad-norm",
         "--padding",
         "--no-padding",
+        "--attention-mask",
+        "--no-attention-mask",
+        "--stage",
+        "--reference",
+        "--prompt-len",
+        "--completion-len",
+        "--num-generations",
+        "--vllm-share",
+        "--loss",
         "--loop",
         "--attention",
         "--sdpa-backend",
@@ -95,7 +106,8 @@ def test_the_options_of_a_plan_stay() -> None:
     plan = command.subcommands["plan"]
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in plan.params}
-    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
+    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant"}
+    varied |= {"--autocast-adapter-dtype", "--adapter-dtype"}
     assert (ours - theirs, theirs - ours) == (
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),

@@ -18,6 +18,7 @@ from inspector.records.notice import Notice
 from inspector.records.recipe import Precision, Recipe
 from inspector.training_files.fields import Field
 from inspector.training_files.frameworks.trl import TRL
+from inspector.training_files.packing import count_documents
 
 __all__ = ["is_training_arguments", "read_training_arguments"]
 
@@ -62,6 +63,7 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
             given[name] = value
     if "seq_len" not in given and isinstance(fields.get("max_completion_length"), int):  # GRPO, RLOO
         given["seq_len"] = (fields.get("max_prompt_length") or _PROMPT) + fields["max_completion_length"]
+    given |= _read_packing(fields, given.get("seq_len", Recipe().seq_len))
     if fields.get("max_grad_norm", 0) is None:  # Trainer clips where there is a norm above 0
         given["max_grad_norm"] = 0.0
     if not given.get("gradient_checkpointing"):  # then a Trainer leaves it as it finds it
@@ -80,6 +82,14 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
     return recipe, tuple(_collect_notices(kind, recipe, fields, keywords, says_length="seq_len" in given))
 
 
+def _read_packing(fields: Mapping[str, Any], row: Any) -> dict[str, Any]:
+    """Return how documents lie in a row of SFTConfig: a strategy that keeps them whole makes the batch padding-free."""
+    if fields.get("packing"):
+        is_cut = fields.get("packing_strategy") == "wrapped"
+        return {"padding": False} if is_cut or not isinstance(row, int) else {"packing": count_documents(row)}
+    return {"packing": 1} if fields.get("padding_free") is True else {}
+
+
 def _find_checkpointing_keywords(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the keyword arguments of checkpointing."""
     values = (fields.get(name) for name in _CHECKPOINTING_KEYWORDS)
@@ -96,6 +106,11 @@ def _collect_notices(
             "Recipe."
         )
         yield Notice(code="seq-len-assumed", message=message)
+    if recipe.packing not in (None, 1):
+        message = (
+            f"{kind} does not say how long the documents of a packed row are: {recipe.packing:,} a row were taken."
+        )
+        yield Notice(code="documents-assumed", message=message)
     uses_vllm = bool(fields.get("use_vllm"))
     on = [item for item in _NOT_TRACED if item.name in fields and _is_on(item, fields[item.name])]
     ignored = [

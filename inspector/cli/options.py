@@ -22,6 +22,7 @@ from inspector.records.recipe import (
     Attention,
     Loop,
     Precision,
+    Recipe,
     SdpaBackend,
     check_optimizer_name,
 )
@@ -51,6 +52,13 @@ def _check_finite(_context: click.Context, _parameter: click.Parameter, value: f
 def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """Refuse the name of an optimizer that is not known, with what was probably meant."""
     return check_optimizer_name(value)
+
+
+def _check_packing(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what says of no documents how they lie in a row."""
+    if value is not None:
+        Recipe(packing=value)
+    return value
 
 
 def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -199,6 +207,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--padding/--no-padding"],
         default=None,
         help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
+    ),
+    click.Option(
+        ["--packing"],
+        metavar="COUNT[xLENGTH]",
+        callback=_check_packing,
+        help="Documents share a row, as TRL, axolotl and DataCollatorWithFlattening pack them: 4x1024 is 4 of 1,024 "
+        "tokens, 4 is 4 in a sequence; the sequences of a micro-batch are one row. 1 is padding-free.",
     ),
     click.Option(
         ["--loop"],

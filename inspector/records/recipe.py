@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
 from inspector.errors import UsageError, quoted
+from inspector.records.rows import lay_out_documents
 
 __all__ = [
     "DEFAULT",
@@ -216,6 +217,9 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1.
 
+    `packing` is how many documents share a sequence; all sequences of a micro-batch then are one row without padding.
+    As text it may say how long each is: "4x1024" is 4 documents in a `seq_len` of 4,096.
+
     `attention` None is what transformers takes by itself: sdpa where the model's class has it, eager elsewhere.
     `gradient_checkpointing` None is what a Trainer finds: on and reentrant where PEFT's
     `prepare_model_for_kbit_training` has prepared packed weights, which switches it on and which no Trainer switches
@@ -238,6 +242,7 @@ class Recipe:
     use_reentrant: bool | None = None
     max_grad_norm: float = 1.0
     padding: bool | None = None
+    packing: int | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
@@ -259,6 +264,8 @@ class Recipe:
             checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
+        if self.packing is not None:
+            checked |= lay_out_documents(self.packing, self.seq_len, self.padding)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache"):

@@ -76,7 +76,7 @@ def test_nothing_of_the_gpu_is_asked_and_the_length_of_an_sft_config_is_taken() 
 @pytest.mark.parametrize(
     ("given", "names"),
     [
-        (SFTArguments(packing=True, use_liger_kernel=True), ["packing", "use_liger_kernel"]),
+        (SFTArguments(torch_compile=True, use_liger_kernel=True), ["torch_compile", "use_liger_kernel"]),
         (SFTArguments(torch_compile=True, fsdp=["full_shard"]), ["torch_compile", "fsdp"]),
         (SFTArguments(deepspeed="zero3.json", neftune_noise_alpha=5.0), ["deepspeed", "neftune_noise_alpha"]),
         (DPOArguments(), ["beta"]),

@@ -44,6 +44,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--max-grad-norm",
         "--padding",
         "--no-padding",
+        "--packing",
         "--loop",
         "--attention",
         "--sdpa-backend",

@@ -39,6 +39,8 @@ RECIPES = {
     "Adafactor": Recipe(seq_len=128, optimizer="adafactor"),
     "Lion, reentrant": Recipe(seq_len=128, optimizer="lion_32bit", gradient_checkpointing=True),
     "cache": Recipe(seq_len=128, use_cache=True),
+    "packed, sdpa": Recipe(packing="4x32"),
+    "packed, flash-attn": Recipe(batch_size=2, packing="4x16", attention="flash_attention_2"),
 }
 # Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of two stacks that grows.
 MODELS = (
@@ -196,6 +198,7 @@ RESIZED = {
     "fp16, padded": request("google/gemma-2-2b", Recipe(seq_len=96, batch_size=3, mixed_precision="fp16"), peft=LORA),
     "checkpointed": request("meta-llama/Llama-3.2-1B", CHECKPOINTED, peft=LORA),
     "nf4": request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=128, batch_size=2), peft=LORA, quantization="nf4"),
+    "packed": request("Qwen/Qwen2.5-0.5B", Recipe(batch_size=2, seq_len=128, packing=4, attention="flash_attention_2")),
     "no tokens": request("google/vit-base-patch16-224", Recipe(batch_size=2)),
 }
 

@@ -77,7 +77,11 @@ def trainer_events(name: str, recipe: Recipe, folder: Path) -> list[int]:
 def our_events(name: str, recipe: Recipe) -> list[int]:
     """Return what `run_trainer_steps` allocates and frees in its second update."""
     model, batch = build("cpu", name)
-    optimizer = build_optimizer(model, recipe)
+    return record_second_update(model, batch, build_optimizer(model, recipe), recipe)
+
+
+def record_second_update(model: Any, batch: Any, optimizer: Any, recipe: Recipe) -> list[int]:
+    """Return what the second of two updates of `run_trainer_steps` allocates and frees."""
     recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     started = False
 

@@ -72,6 +72,10 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield from (f"images of {format_shape(shape[1:])}" for shape in images[:1])
         return
     yield f"sequence length {format_count(recipe.seq_len)}"
+    if recipe.packing is not None:
+        documents = f"{format_count(int(recipe.packing))} documents each" if recipe.packing != 1 else "a document each"
+        yield f"packed in one row, {documents}"
+        return
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     if padded or not brief:
         yield "with padding" if padded else "without padding"

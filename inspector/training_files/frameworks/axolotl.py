@@ -42,6 +42,7 @@ from inspector.training_files.frameworks.shared import (
     spell_fields,
 )
 from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["AXOLOTL"]
 
@@ -80,13 +81,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("load_in_4bit", FLAG, "quantization", default=False),
     reads("load_in_8bit", FLAG, "quantization", default=False),
     reads("bnb_config_kwargs", MAPPING, "quantization"),
-    reads(
-        "sample_packing",
-        FLAG,
-        "padding",
-        effect=UNKNOWN,
-        why="documents share one row of micro_batch_size x sequence_len tokens, their lengths unknown",
-    ),
+    reads("sample_packing", FLAG, "packing"),
     reads("pad_to_sequence_len", FLAG, "padding"),
     reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
@@ -260,9 +255,11 @@ def _settle_rows(values: Values, settings: Settings) -> None:
         fields["gradient_accumulation"] = max(total // micro, 1)
     else:
         fields["gradient_accumulation"] = values["gradient_accumulation_steps"]
-    fields.pop("padding", None)
+    for name in ("padding", "packing"):
+        fields.pop(name, None)
     if values["sample_packing"]:
-        fields |= {"batch_size": 1, "seq_len": micro * length, "padding": False}
+        fields |= {"batch_size": 1, "seq_len": micro * length}
+        assume_documents(settings, micro * length)
 
 
 def _miss_what_axolotl_does(values: Values, settings: Settings) -> None:

@@ -42,6 +42,7 @@ from inspector.training_files.frameworks.shared import (
     spell_fields,
 )
 from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["LLAMAFACTORY"]
 
@@ -68,8 +69,8 @@ _FIELDS: tuple[Field, ...] = (
     reads("flash_attn", ANY, "attention", default="auto"),
     reads("disable_gradient_checkpointing", FLAG, "gradient_checkpointing", default=False),
     reads("use_reentrant_gc", FLAG, "use_reentrant", default=True),
-    reads("packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row"),
-    reads("neat_packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row, each with its own mask"),
+    reads("packing", FLAG, "padding"),
+    reads("neat_packing", FLAG, "packing", effect=MORE, why="its collator makes the mask of all pairs of tokens"),
     misses(
         "quantization_method",
         UNKNOWN,
@@ -158,11 +159,16 @@ def _settle(values: Values, settings: Settings) -> None:
         fields["attention"] = attention
     is_on = not values["disable_gradient_checkpointing"]
     fields |= {"gradient_checkpointing": is_on, "use_reentrant": is_on and bool(values["use_reentrant_gc"])}
-    fields.pop("padding", None)
-    if values["packing"] or values["neat_packing"] or (stage == "pt" and values["packing"] is None):
+    for name in ("padding", "packing"):
+        fields.pop(name, None)
+    if values["neat_packing"]:
+        assume_documents(settings, fields["seq_len"])
+        if attention == "flash_attention_2":  # without a mask, by the positions alone (data/collator.py)
+            settings.silent.add("neat_packing")
+    elif values["packing"] or (
+        stage == "pt" and values["packing"] is None
+    ):  # a row of as many tokens, one after the other
         fields["padding"] = False
-    if stage == "pt":
-        settings.silent.add("packing")
     _miss_what_it_does(values, settings)
 
 

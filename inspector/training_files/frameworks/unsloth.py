@@ -30,6 +30,7 @@ from inspector.training_files.fields import (
 )
 from inspector.training_files.frameworks.shared import DTYPES, read_others, settle_optimizer
 from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["UNSLOTH"]
 
@@ -88,9 +89,9 @@ _FIELDS: tuple[Field, ...] = (
     misses("peft.init_lora_weights", UNKNOWN, "adapters that start otherwise", off=(True,)),
     misses("peft.qat_scheme", MORE, "weights are quantized on the way"),
     misses("peft.target_parameters", MORE, "experts' parameters have adapters, too"),
-    misses("args.packing", UNKNOWN, "documents share a row", kind=FLAG),
-    misses("trainer.packing", UNKNOWN, "documents share a row", kind=FLAG),
-    misses("args.padding_free", LESS, "rows without padding, one after the other", kind=FLAG),
+    reads("args.packing", FLAG, "packing"),
+    reads("trainer.packing", FLAG, "packing"),
+    reads("args.padding_free", FLAG, "packing"),
     misses("args.embedding_learning_rate", UNKNOWN, "parameters in more groups"),
     misses("args.use_vllm", MORE, "vLLM's share of the card", kind=FLAG),
     misses("args.num_generations", MORE, "answers are generated in the step", kind=COUNT),
@@ -154,6 +155,11 @@ def _settle_rows(values: Values, settings: Settings) -> None:
     if settings.stage == "grpo" and isinstance(prompt, int) and isinstance(answer, int):
         lengths.append(prompt + answer)
     settings.fields["seq_len"] = min(lengths)
+    settings.fields.pop("packing", None)
+    if values["args.packing"] or values["trainer.packing"]:
+        assume_documents(settings, min(lengths))
+    elif values["args.padding_free"]:
+        settings.fields |= {"packing": 1, "padding": False}
     settings.silent |= {"args.max_prompt_length", "args.max_completion_length", "trainer.max_prompt_length"}
     if settings.stage != "grpo":
         settings.silent |= {"args.beta", "trainer.beta"}

@@ -19,6 +19,7 @@ from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_
 from inspector.workloads.batch import Inputs, make_batch_inputs
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
+from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
@@ -84,7 +85,9 @@ class Training:
             enable_checkpointing(base, use_reentrant=bool(recipe.use_reentrant))
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
-        """Return a micro-batch as the usual collator makes it."""
+        """Return a micro-batch as the usual collator makes it, or the one that packs."""
+        if recipe.packing is not None:
+            return make_packed_inputs(base_model(model), recipe)
         return make_batch_inputs(base_model(model), recipe)
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> torch.optim.Optimizer:

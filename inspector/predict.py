@@ -236,7 +236,12 @@ class Predictor:
         return recipe, template, template.sizes
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
-        """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run."""
+        """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
+
+        None where layers that look alike are not treated alike: one block in some is checkpointed.
+        """
+        if run.recipe.checkpoint_every not in (None, 1):
+            return None
         try:
             for added_periods in range(_DEPTHS):
                 missing = self._build_shallow(run.request, added_periods)[1]

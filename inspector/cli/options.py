@@ -20,7 +20,9 @@ from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
     Attention,
+    Kept,
     Loop,
+    Offload,
     Precision,
     Recipe,
     SdpaBackend,
@@ -47,6 +49,11 @@ def _check_finite(_context: click.Context, _parameter: click.Parameter, value: f
     if not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def _check_finite_or_none(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse the same where something is given."""
+    return None if value is None else _check_finite(context, parameter, value)
 
 
 def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -194,6 +201,32 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default=None,
         help="The key of gradient_checkpointing_kwargs; default: as the library that switches it on has it, "
         "transformers not reentrant, PEFT's preparation reentrant.",
+    ),
+    click.Option(
+        ["--checkpoint-every"],
+        type=_COUNT,
+        metavar="N",
+        help="Checkpoint one block in N, as every_n_layers of gradient_checkpointing_kwargs; default: all.",
+    ),
+    click.Option(
+        ["--checkpoint-keeps"],
+        type=click.Choice(Kept.values()),
+        help="What a checkpointed block does not compute again, as selective in TRL's gradient_checkpointing_kwargs.",
+    ),
+    click.Option(
+        ["--offload"],
+        type=click.Choice(Offload.values()),
+        default="none",
+        show_default=True,
+        help="What waits for the backward pass in host memory: inputs of checkpointed blocks (transformers' offload, "
+        "Unsloth), or whatever autograd saves (TRL's activation_offloading).",
+    ),
+    click.Option(
+        ["--neftune"],
+        type=click.FloatRange(min=0),
+        callback=_check_finite_or_none,
+        metavar="ALPHA",
+        help="Noise on the embeddings, as TrainingArguments(neftune_noise_alpha=ALPHA).",
     ),
     click.Option(
         ["--max-grad-norm"],

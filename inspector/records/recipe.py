@@ -15,7 +15,9 @@ __all__ = [
     "OF_OTHER_PACKAGES",
     "OPTIMIZERS",
     "Attention",
+    "Kept",
     "Loop",
+    "Offload",
     "OptimizerName",
     "Precision",
     "Recipe",
@@ -207,6 +209,27 @@ class Precision(Choice):
         return {"bfloat16": "bf16", "float16": "fp16"}
 
 
+class Kept(Choice):
+    """What a checkpointed block keeps beside its input, and does not compute again.
+
+    ATTENTION: the output of the fused attention kernel, as TRL's `gradient_checkpointing_kwargs={"selective": True}`.
+    """
+
+    ATTENTION = "attention"
+
+
+class Offload(Choice):
+    """What of the forward pass waits for the backward pass in host memory.
+
+    NONE: nothing. CHECKPOINTS: the inputs of checkpointed blocks, as gradient_checkpointing_kwargs={"offload": True} of
+    transformers and Unsloth's checkpoints. ACTIVATIONS: whatever autograd saves, as TRL's `activation_offloading`.
+    """
+
+    NONE = "none"
+    CHECKPOINTS = "checkpoints"
+    ACTIVATIONS = "activations"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
@@ -224,9 +247,11 @@ class Recipe:
     `gradient_checkpointing` None is what a Trainer finds: on and reentrant where PEFT's
     `prepare_model_for_kbit_training` has prepared packed weights, which switches it on and which no Trainer switches
     off, else off. `use_reentrant` is the key of gradient_checkpointing_kwargs, None what the library that switches
-    checkpointing on takes. `use_cache` says whether the forward pass fills a KV cache; None is what Trainer does, which
-    is off. `alloc_conf` holds settings of the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that
-    variable says.
+    checkpointing on takes. `checkpoint_every` is its key `every_n_layers`: one block in so many is checkpointed, None
+    all; `checkpoint_keeps` is what such a block does not compute again. `offload` is what waits in host memory.
+    `neftune` is transformers' `neftune_noise_alpha`. `use_cache` says whether the forward pass fills a KV cache; None
+    is what Trainer does, which is off. `alloc_conf` holds settings of the caching allocator as PYTORCH_CUDA_ALLOC_CONF
+    has them; None is what that variable says.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -240,6 +265,10 @@ class Recipe:
     optim_args: str | None = None
     gradient_checkpointing: bool | None = None
     use_reentrant: bool | None = None
+    checkpoint_every: int | None = None
+    checkpoint_keeps: Kept | str | None = None
+    offload: Offload | str = Offload.NONE
+    neftune: float | None = None
     max_grad_norm: float = 1.0
     padding: bool | None = None
     packing: int | str | None = None
@@ -258,10 +287,17 @@ class Recipe:
             "optimizer": check_optimizer_name(self.optimizer),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
+            "offload": check_choice("offload", self.offload, Offload),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
+        if self.checkpoint_every is not None:
+            checked["checkpoint_every"] = check_count("checkpoint_every", self.checkpoint_every)
+        if self.checkpoint_keeps is not None:
+            checked["checkpoint_keeps"] = check_choice("checkpoint_keeps", self.checkpoint_keeps, Kept)
+        if self.neftune is not None:
+            checked["neftune"] = check_number("neftune", self.neftune)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
         if self.packing is not None:

@@ -30,7 +30,7 @@ _COUNTED_GPU = re.compile(r"\s*\d+\s*[xX×*]")
 # A setting that was given beside a file, and what of the file goes with the one that it replaces.
 _GO_TOGETHER = {
     "optimizer": ("optim_args",),
-    "gradient_checkpointing": ("use_reentrant",),
+    "gradient_checkpointing": ("use_reentrant", "checkpoint_every", "checkpoint_keeps"),
     "quantization": ("double_quant",),
     "model": ("revision",),
     "packing": ("padding",),

@@ -41,6 +41,10 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-gradient-checkpointing",
         "--use-reentrant",
         "--no-use-reentrant",
+        "--checkpoint-every",
+        "--checkpoint-keeps",
+        "--offload",
+        "--neftune",
         "--max-grad-norm",
         "--padding",
         "--no-padding",
@@ -97,6 +101,7 @@ def test_the_options_of_a_plan_stay() -> None:
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in plan.params}
     varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
+    varied |= {"--checkpoint-every", "--checkpoint-keeps", "--offload"}
     assert (ours - theirs, theirs - ours) == (
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def our_events(name: str, recipe: Recipe) -> list[int]:
 
 def record_second_update(model: Any, batch: Any, optimizer: Any, recipe: Recipe) -> list[int]:
     """Return what the second of two updates of `run_trainer_steps` allocates and frees."""
+    return memory_events(profile_second_update(model, batch, optimizer, recipe))
+
+
+def profile_second_update(model: Any, batch: Any, optimizer: Any, recipe: Recipe, around: Any = nullcontext) -> Any:
+    """Return the profile of the second of two updates of `run_trainer_steps`."""
     recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     started = False
 
@@ -100,9 +106,10 @@ def record_second_update(model: Any, batch: Any, optimizer: Any, recipe: Recipe)
         max_grad_norm=recipe.max_grad_norm,
         gradient_accumulation=recipe.gradient_accumulation,
         mixed_precision=recipe.mixed_precision,
+        around=around,
     )
     recorded.__exit__(None, None, None)
-    return memory_events(recorded)
+    return recorded
 
 
 # Decoders, experts, encoders with each head, encoder-decoders, images, speech, and models that take no count of labels

@@ -65,6 +65,8 @@ _FIELDS: tuple[Field, ...] = (
     reads("float16", FLAG, "dtype"),
     reads("gradient_checkpointing", ANY, "gradient_checkpointing", default=False),
     reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant"),
+    reads("neftune_noise_alpha", NUMBER, "neftune", aliases=("noisy_embedding_alpha",)),
+    reads("activation_offloading", ANY, "offload"),
     reads("attn_implementation", TEXT, "attention"),
     reads("flash_attention", FLAG, "attention"),
     reads("sdp_attention", FLAG, "attention"),
@@ -103,7 +105,6 @@ _FIELDS: tuple[Field, ...] = (
     misses("lora_qkv_kernel", LESS, _KERNELS, kind=FLAG),
     misses("lora_o_kernel", LESS, _KERNELS, kind=FLAG),
     misses("lora_embedding_kernel", LESS, _KERNELS, kind=FLAG),
-    misses("activation_offloading", LESS, "activations are kept in host memory"),
     misses("layer_offloading", LESS, "frozen layers are kept in host memory"),
     misses("unfrozen_parameters", LESS, "part of the weights is frozen"),
     misses("lisa_n_layers", LESS, "a few layers train at a time"),
@@ -113,7 +114,6 @@ _FIELDS: tuple[Field, ...] = (
     misses("added_tokens_overrides", UNKNOWN, "tokens of the vocabulary are renamed"),
     misses("resize_token_embeddings_to_32x", MORE, "the embedding and the head grow", kind=FLAG),
     misses("torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
-    misses("neftune_noise_alpha", MORE, "noise of the size of the embeddings", aliases=("noisy_embedding_alpha",)),
     misses("gc_steps", LESS, "cached blocks are given back"),
     misses("relora", UNKNOWN, "the adapter is merged on the way"),
     misses("peft_layers_to_transform", LESS, "some layers alone have an adapter"),
@@ -217,9 +217,20 @@ def _settle_checkpointing(values: Values, settings: Settings) -> None:
     given = values["gradient_checkpointing"]
     if given not in (True, False, None, "true", "false", "unsloth", "offload", "offload_disk"):
         raise values.refuse("gradient_checkpointing", "true, false, offload or offload_disk")
-    settings.fields["gradient_checkpointing"] = given not in (False, None, "false")
-    if given in ("unsloth", "offload", "offload_disk"):
-        settings.miss("gradient_checkpointing", given, LESS, "checkpoints are kept outside the card", Origin.FILE)
+    fields = settings.fields
+    fields["gradient_checkpointing"] = given not in (False, None, "false")
+    fields.pop("offload", None)
+    where = values["activation_offloading"] or given in ("offload", "offload_disk")
+    if where == "hidden_states" or (not where and given == "unsloth"):
+        fields["offload"] = "checkpoints"
+    elif where:
+        # With an adapter nothing is computed again; without one the blocks are still checkpointed (loaders/model.py).
+        fields |= {"offload": "activations", "gradient_checkpointing": values["adapter"] is None}
+        name = "activation_offloading" if values["activation_offloading"] else "gradient_checkpointing"
+        if values["adapter"] is not None:
+            settings.miss(
+                values.spell(name), where, UNKNOWN, "views of frozen weights leave the card, too", Origin.FILE
+            )
     settle_reentrant(values, settings)
 
 

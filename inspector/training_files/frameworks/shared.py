@@ -72,6 +72,7 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     ),
     reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant", aliases=("activation_checkpointing_kwargs",)),
     reads("use_cache", FLAG, "use_cache"),
+    reads("neftune_noise_alpha", NUMBER, "neftune"),
     reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
@@ -81,7 +82,6 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     misses("torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
     misses("use_liger_kernel", LESS, "Liger's fused kernels keep less"),
     misses("liger_kernel_config", UNKNOWN, "which of Liger's kernels are on"),
-    misses("neftune_noise_alpha", MORE, "noise of the size of the embeddings"),
     misses("label_smoothing_factor", MORE, "a second pass over the logits"),
     misses("optim_target_modules", LESS, "GaLore's or APOLLO's projected states"),
     misses("parallelism_config", UNKNOWN, "several cards share a sequence or a layer"),
@@ -147,15 +147,22 @@ def settle_precision(values: Values, settings: Settings, *, bf16: str = "bf16", 
 
 
 def settle_reentrant(values: Values, settings: Settings, name: str = "gradient_checkpointing_kwargs") -> None:
-    """Take whether checkpointing is reentrant, and note its other keywords."""
+    """Take how blocks are checkpointed, of which TRL knows a keyword more, and note what else there is."""
     keywords = values[name] or {}
     is_on = bool(settings.fields.get("gradient_checkpointing"))
     reentrant = keywords.get("use_reentrant", False)
     if not isinstance(reentrant, bool):
         raise values.refuse(name, "use_reentrant: true or false in it")
     settings.fields["use_reentrant"] = reentrant if is_on else False
+    every = keywords.get("every_n_layers")
+    if every is not None and (type(every) is not int or every < 1):
+        raise values.refuse(name, "every_n_layers: an integer of at least 1 in it")
+    if is_on:
+        settings.fields |= {"checkpoint_every": every} if every not in (None, 1) else {}
+        settings.fields |= {"offload": "checkpoints"} if keywords.get("offload") else {}
+        settings.fields |= {"checkpoint_keeps": "attention"} if keywords.get("selective") else {}
     for key in keywords if is_on else ():
-        if key != "use_reentrant":
+        if key not in ("use_reentrant", "every_n_layers", "offload", "selective"):
             settings.miss(f"{values.spell(name)}.{key}", None, UNKNOWN, "another way to checkpoint", Origin.FILE)
 
 

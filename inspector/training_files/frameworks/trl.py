@@ -81,9 +81,9 @@ _OF_THE_STEP: tuple[Field, ...] = (
     reads("packing", FLAG, "packing"),
     reads("packing_strategy", TEXT, "packing", since={"0": "wrapped", "0.19": "bfd"}),
     reads("padding_free", FLAG, "packing"),
+    reads("activation_offloading", FLAG, "offload"),
     # Not modelled.
     misses("pad_to_multiple_of", MORE, "rows grow to a multiple"),
-    misses("activation_offloading", LESS, "activations are kept in host memory", kind=FLAG),
     misses("loss_type", UNKNOWN, "another loss"),
     misses("precompute_ref_log_probs", LESS, "no reference pass in the step", kind=FLAG),
     misses("max_prompt_length", UNKNOWN, "how a row is cut"),
@@ -180,6 +180,10 @@ def _settle(values: Values, settings: Settings) -> None:
             targets = targets[0] if targets[0] == "all-linear" else targets
         fields["peft"] = read_lora(values, _LORA, targets=targets)
     settle_packing(values, settings)
+    if values["activation_offloading"]:
+        fields["offload"] = "activations"
+    elif fields.get("offload") is False:
+        del fields["offload"]
     environment = values["env"] or {}
     fields.pop("alloc_conf", None)
     if isinstance(environment.get(ALLOCATOR), str):

@@ -6,6 +6,7 @@ the line between them.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.records.tape import Phase
 from inspector.workloads.precision import MixedPrecision
+from inspector.workloads.training.offloading import Around
 
 __all__ = ["run_plain_steps", "run_trainer_steps"]
 
@@ -35,20 +37,23 @@ def run_plain_steps(
     max_grad_norm: float = 0.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
+    around: Around = contextlib.nullcontext,
 ) -> tuple[Any, ...]:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
     The outputs live until the step is over; `max_grad_norm` 0 turns clipping off. Mixed precision is autocast around
-    the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
+    the forward pass, and for fp16 a GradScaler; `around` is entered around both passes of a micro-batch. Returns what
+    the loop still holds: nothing.
     """
     precision = MixedPrecision(mixed_precision, _find_device(batch))
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):
-            on_phase(Phase.FORWARD, step)
-            with precision.autocast():
-                outputs = model(**batch)
-            on_phase(Phase.BACKWARD, step)
-            precision.backward(outputs.loss)
+            with around():
+                on_phase(Phase.FORWARD, step)
+                with precision.autocast():
+                    outputs = model(**batch)
+                on_phase(Phase.BACKWARD, step)
+                precision.backward(outputs.loss)
         on_phase(Phase.OPTIMIZER, step)
         if max_grad_norm > 0:
             precision.unscale(optimizer)
@@ -69,6 +74,7 @@ def run_trainer_steps(
     max_grad_norm: float = 1.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
+    around: Around = contextlib.nullcontext,
 ) -> tuple[Any, ...]:
     """Run `steps` updates as `transformers.Trainer` runs them on one device.
 
@@ -96,16 +102,16 @@ def run_trainer_steps(
             counted = [item[..., 1:] for item in labels_of_batches] if _shifts_labels(base) else labels_of_batches
             count["num_items_in_batch"] = sum(item.ne(_IGNORED).sum() for item in counted)
         for micro_batch in batches:
-            on_phase(Phase.FORWARD, step)
-            loss = forward(**micro_batch, **count)["loss"]
-            if not is_counted:
-                loss = loss / gradient_accumulation
-            on_phase(Phase.BACKWARD, step)
-            precision.backward(
-                loss / 1
-            )  # accelerate divides by its own number of micro-batches, which Trainer leaves 1
-            reported = loss.detach()
-            del loss
+            with around():
+                on_phase(Phase.FORWARD, step)
+                loss = forward(**micro_batch, **count)["loss"]
+                if not is_counted:
+                    loss = loss / gradient_accumulation
+                on_phase(Phase.BACKWARD, step)
+                # accelerate divides by its own number of micro-batches, which Trainer leaves 1
+                precision.backward(loss / 1)
+                reported = loss.detach()
+                del loss
             # What the log's filter asks for; the answers are not read here, since no value is known on meta.
             torch.isnan(reported)
             torch.isinf(reported)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.errors import UsageError, one_line
+from inspector.errors import UsageError
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
@@ -22,11 +22,13 @@ from inspector.workloads.notices import describe_inputs, find_block_shape, find_
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
+from inspector.workloads.training.offloading import COPY_STREAM, keep_activations
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.unaccounted import find_unaccounted
 
-__all__ = ["Training", "enable_checkpointing"]
+__all__ = ["Training"]
 
 # torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
 _NO_INPUT_REQUIRES_GRAD = (
@@ -71,7 +73,11 @@ class Training:
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)),
             shape=find_block_shape(model),
-            not_accounted=(*_find_managed(model, recipe), *find_unaccounted(model, recipe, platform)),
+            not_accounted=(
+                *_find_managed(model, recipe),
+                *((COPY_STREAM,) if recipe.offload == "activations" else ()),
+                *find_unaccounted(model, recipe, platform),
+            ),
             notices=tuple(find_notices(model, asked, recipe)),
         )
 
@@ -82,7 +88,9 @@ class Training:
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
         if recipe.gradient_checkpointing:
-            enable_checkpointing(base, use_reentrant=bool(recipe.use_reentrant))
+            enable_checkpointing(base, recipe)
+        if recipe.neftune is not None:
+            add_noise(base, recipe.neftune)
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a micro-batch as the usual collator makes it, or the one that packs."""
@@ -121,6 +129,7 @@ class Training:
             max_grad_norm=recipe.max_grad_norm,
             gradient_accumulation=recipe.gradient_accumulation,
             mixed_precision=recipe.mixed_precision,
+            around=keep_activations(model, recipe),
         )
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
@@ -128,17 +137,6 @@ class Training:
         if recipe.use_reentrant and "does not require grad" in str(error):
             raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
         return next((f", {advice}" for words, advice in _ADVICE.items() if words in str(error)), "")
-
-
-def enable_checkpointing(base: Any, *, use_reentrant: bool) -> None:
-    """Let blocks be computed again in the backward pass; raise UsageError where the class has no such thing."""
-    try:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
-    except ValueError as error:
-        raise UsageError(
-            f"{type(base).__name__} runs without checkpointing alone ({one_line(error, 120)}); use "
-            "`gradient_checkpointing=False`."
-        ) from error
 
 
 def _find_managed(model: Any, recipe: Recipe) -> Iterator[Unaccounted]:

@@ -21,6 +21,8 @@ STAND_INS = {"adamw_torch_8bit": "adamw_8bit", "kernels-community/vllm-flash-att
 MODELLED_SINCE = {
     "packing",
     "padding_free",
+    "activation_offloading",
+    "use_gradient_checkpointing",
 }
 NAMES = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL", "unsloth": "Unsloth"}
 NAMES |= {"accelerate": "accelerate", "deepspeed": "DeepSpeed"}
@@ -67,6 +69,8 @@ def test_a_real_file_means_the_request_that_it_is_known_to_mean(known: RealFile,
         adapter = {**adapter, "target_modules": "all-linear"}
     assert to_peft(read.settings.get("peft")) == adapter
     recipe = {key: STAND_INS.get(value, value) for key, value in expected["recipe"].items()}
+    if known["fields"].get("activation_offloading") is True and known["framework"] == "axolotl" and adapter is not None:
+        recipe["gradient_checkpointing"] = False  # in its place activations leave (core/builders/base.py)
     found = {key: read.settings.get(key) for key in recipe}
     if found["attention"] is None:  # what the model's class has, sdpa for all of these
         found["attention"] = "sdpa"

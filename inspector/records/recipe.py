@@ -32,6 +32,8 @@ class OptimizerName(Choice):
 
     ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
     ADAFACTOR: transformers' class.
+    SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SCHEDULE_FREE_RADAM: schedulefree's. STABLE_ADAMW: torch-optimi's.
+    MUON: LLaMA-Factory's and axolotl's, which transformers has no name for.
     All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
     name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
     """
@@ -42,6 +44,11 @@ class OptimizerName(Choice):
     ADAGRAD = "adagrad"
     RMSPROP = "rmsprop"
     ADAFACTOR = "adafactor"
+    SCHEDULE_FREE_ADAMW = "schedule_free_adamw"
+    SCHEDULE_FREE_SGD = "schedule_free_sgd"
+    SCHEDULE_FREE_RADAM = "schedule_free_radam"
+    STABLE_ADAMW = "stable_adamw"
+    MUON = "muon"
     ADAMW_8BIT = "adamw_8bit"
     ADAMW_BNB_8BIT = "adamw_bnb_8bit"
     PAGED_ADAMW_32BIT = "paged_adamw_32bit"
@@ -64,11 +71,16 @@ DEFAULT = OptimizerName.ADAMW_TORCH_FUSED.value
 OPTIMIZERS = OptimizerName.values()
 _OF_TORCH = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 _OF_TRANSFORMERS = ("adafactor",)
+_SCHEDULE_FREE = ("schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam")
+_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon")
 # Where the class comes from -> the names.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "torch": _OF_TORCH,
     "transformers": _OF_TRANSFORMERS,
-    "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS)),
+    "schedulefree": _SCHEDULE_FREE,
+    "torch-optimi": ("stable_adamw",),
+    "frameworks": ("muon",),
+    "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS, *_WRITTEN_AFTER)),
 }
 # What else transformers 5.23 names (training_args.py, OptimizerNames), and the package that each comes from.
 OF_OTHER_PACKAGES: Mapping[str, str] = {
@@ -86,18 +98,19 @@ OF_OTHER_PACKAGES: Mapping[str, str] = {
     "lomo": "lomo_optim",
     "adalomo": "lomo_optim",
     "grokadamw": "grokadamw",
-    "schedule_free_radam": "schedulefree",
-    "schedule_free_adamw": "schedulefree",
-    "schedule_free_sgd": "schedulefree",
     "apollo_adamw": "apollo_torch",
     "apollo_adamw_layerwise": "apollo_torch",
-    "stable_adamw": "torch-optimi",
 }
 
 
 def _parse_flag(text: str) -> bool:
     """Read a flag as transformers does (trainer_optimizer.py, _get_sgd)."""
     return text.lower() in ("true", "1", "yes")
+
+
+def _parse_set(text: str) -> bool:
+    """Read a flag that any text but none sets, as transformers does (`bool` of it)."""
+    return bool(text)
 
 
 _Readers = Mapping[str, Callable[[str], object]]
@@ -118,6 +131,9 @@ _ARGUMENTS: Mapping[str, _Readers] = {
         **dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float),
         **dict.fromkeys(("centered", "foreach"), _parse_flag),
     },
+    # What they change is the average and the rate, which no memory follows from.
+    **{name: {"weight_lr_power": float, "r": float} for name in _SCHEDULE_FREE},
+    "stable_adamw": {"max_lr": float, "decouple_lr": _parse_set, "kahan_sum": _parse_set},
     **{name: _ADEMAMIX for name in FAMILIES["bitsandbytes"] if "ademamix" in name},
 }
 

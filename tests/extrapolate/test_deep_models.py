@@ -44,6 +44,8 @@ RECIPES = {
     ),
     "checkpoints on the host": Recipe(seq_len=128, batch_size=2, gradient_checkpointing=True, offload="checkpoints"),
     "activations on the host": Recipe(seq_len=128, batch_size=2, offload="activations"),
+    "schedule-free": Recipe(seq_len=128, optimizer="schedule_free_adamw"),
+    "Muon": Recipe(seq_len=64, optimizer="muon"),
     "packed, sdpa": Recipe(packing="4x32"),
     "packed, flash-attn": Recipe(batch_size=2, packing="4x16", attention="flash_attention_2"),
 }

@@ -70,6 +70,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("disable_gradient_checkpointing", FLAG, "gradient_checkpointing", default=False),
     reads("use_reentrant_gc", FLAG, "use_reentrant", default=True),
     reads("packing", FLAG, "padding"),
+    reads("use_muon", FLAG, "optimizer"),
     reads("neat_packing", FLAG, "packing", effect=MORE, why="its collator makes the mask of all pairs of tokens"),
     misses(
         "quantization_method",
@@ -81,7 +82,6 @@ _FIELDS: tuple[Field, ...] = (
     misses("use_galore", LESS, "GaLore's projected states: AdamW is traced", kind=FLAG),
     misses("use_apollo", LESS, "APOLLO's projected states: AdamW is traced", kind=FLAG),
     misses("use_badam", LESS, "one block trains at a time: all are traced", kind=FLAG),
-    misses("use_muon", LESS, "Muon keeps one state a matrix: AdamW is traced", kind=FLAG),
     misses("use_adam_mini", LESS, "Adam-mini keeps half of AdamW's state: AdamW is traced", kind=FLAG),
     misses("use_dft_loss", MORE, "a loss that keeps probabilities, too", kind=FLAG),
     misses("use_asft_loss", MORE, "a reference model beside the loss", kind=FLAG),
@@ -150,7 +150,11 @@ def _settle(values: Values, settings: Settings) -> None:
         raise values.refuse("stage", "pt, sft, rm, ppo, dpo or kto")
     settings.stage = _STAGES.get(stage, stage)
     settle_precision(values, settings)
+    fields.pop("optimizer", None)
     settle_optimizer(values, settings, "optim")
+    if values["use_muon"]:
+        fields["optimizer"] = "muon"
+        fields.pop("optim_args", None)
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     fields.pop("attention", None)

@@ -103,18 +103,17 @@ _STAND_INS: Mapping[str, tuple[str, Effect]] = {
     "ao_adamw_fp8": ("adamw_8bit", UNKNOWN),
     **dict.fromkeys(("adamw_hf", "adamw_anyprecision", "grokadamw"), ("adamw_torch", UNKNOWN)),
     **dict.fromkeys(("adamw_apex_fused", "adamw_torch_xla", "adamw_torch_npu_fused"), ("adamw_torch_fused", UNKNOWN)),
-    **dict.fromkeys(("stable_adamw", "optimi_adamw", "optimi_stableadamw"), ("adamw_torch_fused", UNKNOWN)),
-    **dict.fromkeys(("schedule_free_adamw", "schedule_free_radam"), ("adamw_torch", UNKNOWN)),
-    "schedule_free_sgd": ("sgd", UNKNOWN),
+    "optimi_adamw": ("adamw_torch_fused", UNKNOWN),
     **dict.fromkeys(("galore_adamw", "galore_adafactor", "apollo_adamw", "flash_adamw"), ("adamw_torch", LESS)),
     **dict.fromkeys(("galore_adamw_layerwise", "galore_adafactor_layerwise"), ("adamw_torch", LESS)),
     **dict.fromkeys(("apollo_adamw_layerwise", "q_galore_adamw8bit"), ("adamw_torch", LESS)),
     **dict.fromkeys(("galore_adamw_8bit", "galore_adamw_8bit_layerwise", "flash_adamw_8bit"), ("adamw_8bit", LESS)),
     **dict.fromkeys(("lomo", "adalomo"), ("sgd", LESS)),
-    **dict.fromkeys(("muon", "dion", "adam_mini", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
+    **dict.fromkeys(("dion", "adam_mini", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
     "came_pytorch": ("adafactor", UNKNOWN),
 }
 _ALIASES = {"paged_adamw": "paged_adamw_32bit", "lion": "lion_32bit", "paged_lion": "paged_lion_32bit"}
+_ALIASES |= {"optimi_stableadamw": "stable_adamw"}
 
 
 def settle_optimizer(values: Values, settings: Settings, name: str) -> None:

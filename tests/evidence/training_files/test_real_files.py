@@ -23,6 +23,7 @@ MODELLED_SINCE = {
     "padding_free",
     "activation_offloading",
     "use_gradient_checkpointing",
+    "use_muon",
 }
 NAMES = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL", "unsloth": "Unsloth"}
 NAMES |= {"accelerate": "accelerate", "deepspeed": "DeepSpeed"}
@@ -71,6 +72,7 @@ def test_a_real_file_means_the_request_that_it_is_known_to_mean(known: RealFile,
     recipe = {key: STAND_INS.get(value, value) for key, value in expected["recipe"].items()}
     if known["fields"].get("activation_offloading") is True and known["framework"] == "axolotl" and adapter is not None:
         recipe["gradient_checkpointing"] = False  # in its place activations leave (core/builders/base.py)
+    recipe |= {"optimizer": "muon"} if known["fields"].get("use_muon") else {}
     found = {key: read.settings.get(key) for key in recipe}
     if found["attention"] is None:  # what the model's class has, sdpa for all of these
         found["attention"] = "sdpa"

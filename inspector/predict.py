@@ -330,7 +330,9 @@ def _make_key_without_optimizer(run: ResolvedRun) -> _Key:
 
 def _make_model_key(request: Request) -> _Key:
     """Return what two models of one inspection are equal by."""
-    return tuple(freeze(getattr(request, name)) for name in _OF_THE_MODEL)
+    recipe = request.recipe
+    changes = recipe.train_only, recipe.add_tokens
+    return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *map(freeze, changes))
 
 
 def freeze(value: Any) -> Any:

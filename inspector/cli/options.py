@@ -230,6 +230,19 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Noise on the embeddings, as TrainingArguments(neftune_noise_alpha=ALPHA).",
     ),
     click.Option(
+        ["--train-only"],
+        multiple=True,
+        metavar="PATTERN",
+        help="A regular expression of the names of parameters that train, all others are frozen; last=2 and first=2 "
+        "are layers. Repeatable; default: all that the class does not freeze.",
+    ),
+    click.Option(
+        ["--add-tokens"],
+        type=_COUNT,
+        metavar="N",
+        help="Rows that the embedding and the head gain, for tokens beyond those that the table has.",
+    ),
+    click.Option(
         ["--max-grad-norm"],
         type=click.FloatRange(min=0),
         callback=_check_finite,

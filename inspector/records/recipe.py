@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
+from inspector.checks import (
+    Choice,
+    check_choice,
+    check_count,
+    check_flag,
+    check_names,
+    check_number,
+    check_text,
+    to_plain_text,
+)
 from inspector.errors import UsageError, quoted
 from inspector.records.rows import lay_out_documents
 
@@ -265,9 +274,10 @@ class Recipe:
     off, else off. `use_reentrant` is the key of gradient_checkpointing_kwargs, None what the library that switches
     checkpointing on takes. `checkpoint_every` is its key `every_n_layers`: one block in so many is checkpointed, None
     all; `checkpoint_keeps` is what such a block does not compute again. `offload` is what waits in host memory.
-    `neftune` is transformers' `neftune_noise_alpha`. `use_cache` says whether the forward pass fills a KV cache; None
-    is what Trainer does, which is off. `alloc_conf` holds settings of the caching allocator as PYTORCH_CUDA_ALLOC_CONF
-    has them; None is what that variable says.
+    `neftune` is transformers' `neftune_noise_alpha`. `train_only` are regular expressions of the names of parameters
+    that train, or `last=2` for layers, None all; `add_tokens` are rows that the tables of tokens gain. `use_cache` says
+    whether the forward pass fills a KV cache; None is what Trainer does, which is off. `alloc_conf` holds settings of
+    the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -285,6 +295,8 @@ class Recipe:
     checkpoint_keeps: Kept | str | None = None
     offload: Offload | str = Offload.NONE
     neftune: float | None = None
+    train_only: str | Sequence[str] | None = None
+    add_tokens: int | None = None
     max_grad_norm: float = 1.0
     padding: bool | None = None
     packing: int | str | None = None
@@ -312,6 +324,11 @@ class Recipe:
             checked["checkpoint_every"] = check_count("checkpoint_every", self.checkpoint_every)
         if self.checkpoint_keeps is not None:
             checked["checkpoint_keeps"] = check_choice("checkpoint_keeps", self.checkpoint_keeps, Kept)
+        if self.train_only is not None:
+            named = (self.train_only,) if isinstance(self.train_only, str) else self.train_only
+            checked["train_only"] = check_names("train_only", named, '"lm_head", "last=2"')
+        if self.add_tokens is not None:
+            checked["add_tokens"] = check_count("add_tokens", self.add_tokens)
         if self.neftune is not None:
             checked["neftune"] = check_number("neftune", self.neftune)
         if self.seq_len is not None:

@@ -42,7 +42,10 @@ FORWARD = WorkloadInfo(
     summary="a forward pass without gradients: scoring, embedding",
     module="inspector.workloads.forward",
     recipe_fields=frozenset(
-        ("batch_size", "seq_len", "mixed_precision", "padding", "attention", "sdpa_backend", "use_cache", "alloc_conf")
+        (
+            *("batch_size", "seq_len", "mixed_precision", "padding", "attention", "sdpa_backend", "use_cache"),
+            *("add_tokens", "alloc_conf"),
+        )
     ),
     phases={Phase.LOAD: "loading", Phase.FORWARD: "forward pass"},
     note="Loading, and the second pass: the outputs of the first one live until it has made its own.",

@@ -45,6 +45,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--checkpoint-keeps",
         "--offload",
         "--neftune",
+        "--train-only",
+        "--add-tokens",
         "--max-grad-norm",
         "--padding",
         "--no-padding",

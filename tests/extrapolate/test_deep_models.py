@@ -172,6 +172,11 @@ def test_what_layers_add_is_learned_once_for_all_recipes() -> None:
         check(request(model, recipe, peft=LORA), predictor)
 
 
+def test_a_model_whose_last_layers_alone_train_is_extrapolated() -> None:
+    """Layers that train are of another kind than those that do not."""
+    check(request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=64, train_only=["last=2", "norm"], gradient_checkpointing=True)))
+
+
 def test_a_model_of_which_one_block_in_three_is_checkpointed_is_traced_whole() -> None:
     """The layers of a shallow one would be other ones of the three."""
     asked = request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=64, gradient_checkpointing=True, checkpoint_every=3), peft=LORA)

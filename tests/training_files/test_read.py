@@ -62,6 +62,11 @@ def test_what_trl_does_by_itself_is_that_of_the_version(version: str, missing: s
         ({"gradient_checkpointing": "offload", "adapter": None}, {"gradient_checkpointing": True}),
         ({"gradient_checkpointing": True, "activation_offloading": "hidden_states"}, {"offload": "checkpoints"}),
         ({"neftune_noise_alpha": 5}, {"neftune": 5}),
+        (
+            {"adapter": None, "unfrozen_parameters": ["^model.embed_tokens.weight$[:32]", "layers.2[0-9]+.mlp.*"]},
+            {"train_only": ["^(?:^model[.]embed_tokens[.]weight$)", "^(?:layers[.]2[0-9]+[.]mlp.*)"]},
+        ),
+        ({"unfrozen_parameters": ["lm_head"]}, {"train_only": None}),
         ({"load_in_4bit": True}, {"quantization": "nf4", "double_quant": True}),
         ({"load_in_4bit": True, "bnb_config_kwargs": {"bnb_4bit_use_double_quant": False}}, {"double_quant": False}),
         ({"load_in_8bit": True}, {"quantization": "int8"}),
@@ -84,6 +89,13 @@ def test_fields_of_axolotl_mean_what_axolotl_makes_of_them(
     ("fields", "settings"),
     [
         ({}, {"dtype": "auto", "gradient_checkpointing": True, "use_reentrant": True, "batch_size": 8}),
+        ({"finetuning_type": "freeze"}, {"train_only": ["last=2"], "peft": None}),
+        (
+            {"finetuning_type": "freeze", "freeze_trainable_layers": -3, "freeze_extra_modules": "embed_tokens,norm"},
+            {"train_only": ["first=3", "embed_tokens", "norm"]},
+        ),
+        ({"add_tokens": "<a>,<b>", "finetuning_type": "full"}, {"add_tokens": 64}),
+        ({"neat_packing": True}, {"packing": 1, "padding": False}),
         ({"disable_gradient_checkpointing": True}, {"gradient_checkpointing": False, "use_reentrant": False}),
         ({"finetuning_type": "full", "bf16": True}, {"dtype": "float32", "peft": None}),
         ({"finetuning_type": "full", "pure_bf16": True}, {"dtype": "auto"}),

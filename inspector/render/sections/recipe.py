@@ -84,6 +84,10 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
 def _describe_update(recipe: Recipe, brief: bool) -> Iterator[str]:
     """Yield how weights are updated."""
     yield _shorten(recipe.optimizer) + (f" ({_shorten(recipe.optim_args)})" if recipe.optim_args else "")
+    if recipe.train_only is not None:
+        yield f"only {one_line(', '.join(recipe.train_only), 30 if brief else 200)} trains"
+    if recipe.add_tokens is not None:
+        yield f"{format_count(recipe.add_tokens)} tokens added"
     how = ", ".join(_describe_checkpoints(recipe, brief))
     yield f"checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{f' ({how})' if how else ''}"
     if recipe.offload == "activations":

@@ -7,6 +7,7 @@ row of micro_batch_size x sequence_len tokens.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant"),
     reads("neftune_noise_alpha", NUMBER, "neftune", aliases=("noisy_embedding_alpha",)),
     reads("activation_offloading", ANY, "offload"),
+    reads("unfrozen_parameters", NAMES, "train_only"),
     reads("attn_implementation", TEXT, "attention"),
     reads("flash_attention", FLAG, "attention"),
     reads("sdp_attention", FLAG, "attention"),
@@ -106,7 +108,6 @@ _FIELDS: tuple[Field, ...] = (
     misses("lora_o_kernel", LESS, _KERNELS, kind=FLAG),
     misses("lora_embedding_kernel", LESS, _KERNELS, kind=FLAG),
     misses("layer_offloading", LESS, "frozen layers are kept in host memory"),
-    misses("unfrozen_parameters", LESS, "part of the weights is frozen"),
     misses("lisa_n_layers", LESS, "a few layers train at a time"),
     misses("qat", MORE, "weights are quantized on the way, beside themselves"),
     misses("fp8", UNKNOWN, "products in 8 bits"),
@@ -164,6 +165,8 @@ _LORA = {
 _STAGES = {"dpo": "dpo", "ipo": "dpo", "simpo": "cpo", "kto": "kto", "orpo": "orpo", "grpo": "grpo", "gdpo": "grpo"}
 _KERNEL_FIELDS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 _CUT = "cut_cross_entropy"
+# Of the patterns of `unfrozen_parameters` (utils/freeze.py, LayerNamePattern).
+_RANGE, _DOT = re.compile(r"\[[0-9:]*\]$"), re.compile(r"\.(?![+*])")
 
 
 def _settle(values: Values, settings: Settings) -> None:
@@ -180,6 +183,7 @@ def _settle(values: Values, settings: Settings) -> None:
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     _settle_rows(values, settings)
+    _settle_what_trains(values, settings)
     if stage:
         miss_stage(settings, values.spell("rl"), settings.stage, Origin.FILE)
     _miss_what_axolotl_does(values, settings)
@@ -254,6 +258,23 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
         fields["double_quant"] = bool(keywords.get("bnb_4bit_use_double_quant", True))
     elif values["load_in_8bit"]:
         fields["quantization"] = "int8"
+
+
+def _settle_what_trains(values: Values, settings: Settings) -> None:
+    """Take the weights that are not frozen: patterns that are matched from the start of a name, dots as they are.
+
+    A range of rows (`[:32000]`) is of gradients that are set to 0, and takes as much as the whole.
+    """
+    settings.fields.pop("train_only", None)
+    given = values["unfrozen_parameters"]
+    if given is None:
+        return
+    if values["adapter"] is not None:  # whose names all begin with base_model.model
+        why = "names of an adapter's model begin otherwise, so that these patterns match none: the adapter is traced"
+        settings.miss("unfrozen_parameters", given, UNKNOWN, why, Origin.FILE)
+        return
+    patterns = [given] if isinstance(given, str) else given
+    settings.fields["train_only"] = [f"^(?:{_DOT.sub('[.]', _RANGE.sub('', pattern))})" for pattern in patterns]
 
 
 def _settle_rows(values: Values, settings: Settings) -> None:

@@ -241,7 +241,12 @@ class Predictor:
         return recipe, template, template.sizes
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
-        """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run."""
+        """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
+
+        None where layers that look alike are not treated alike: one block in some is checkpointed.
+        """
+        if run.recipe.checkpoint_every not in (None, 1):
+            return None
         try:
             for added_periods in range(_DEPTHS):
                 missing = self._build_shallow(run.request, added_periods)[1]
@@ -331,8 +336,9 @@ def _make_key_without_optimizer(run: ResolvedRun) -> _Key:
 
 def _make_model_key(request: Request) -> _Key:
     """Return what two models of one inspection are equal by."""
-    trains_rewards = request.recipe.stage is Stage.REWARD
-    return trains_rewards, *(freeze(getattr(request, name)) for name in _OF_THE_MODEL)
+    recipe = request.recipe
+    changes = recipe.train_only, recipe.add_tokens, recipe.stage is Stage.REWARD
+    return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *map(freeze, changes))
 
 
 def freeze(value: Any) -> Any:

@@ -18,7 +18,7 @@ from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Attention, Offload, Recipe
 from inspector.records.request import Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
@@ -135,8 +135,18 @@ def settle_recipe(recipe: Recipe, *, is_prepared: bool = False) -> Recipe:
     if checkpointing is None:
         checkpointing = is_prepared
         reentrant = checkpointing if reentrant is None else reentrant
-    if reentrant and not checkpointing:
-        raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
+    if recipe.checkpoint_keeps is not None:
+        _check_selective(recipe, bool(checkpointing))
+        reentrant = False
+    is_kept_on_host = recipe.offload == Offload.CHECKPOINTS
+    for name, asked in (
+        ("use_reentrant", reentrant),
+        ("checkpoint_every", recipe.checkpoint_every),
+        ("checkpoint_keeps", recipe.checkpoint_keeps),
+        ("offload", is_kept_on_host),
+    ):
+        if asked and not checkpointing:
+            raise UsageError(f"`{name}` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
     # Trainer sets config.use_cache to TrainingArguments.use_cache, which is off; blocks that are computed again fill no
     # cache at all (transformers/utils/generic.py, merge_with_config_defaults).
     return dataclasses.replace(
@@ -145,6 +155,17 @@ def settle_recipe(recipe: Recipe, *, is_prepared: bool = False) -> Recipe:
         use_reentrant=bool(reentrant),
         use_cache=bool(recipe.use_cache) and not checkpointing,
     )
+
+
+def _check_selective(recipe: Recipe, checkpointing: bool) -> None:
+    """Raise UsageError where checkpointed blocks cannot keep the output of attention."""
+    if checkpointing and recipe.use_reentrant:
+        raise UsageError("`checkpoint_keeps` needs a checkpoint that is not reentrant: drop `use_reentrant`, or it.")
+    if recipe.attention == Attention.FLASH_ATTENTION_2:
+        raise UsageError(
+            '`checkpoint_keeps` is traced with the kernels of `attention="sdpa"`, not with flash_attention_2: use that '
+            "attention, or drop it."
+        )
 
 
 def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -> str | None:

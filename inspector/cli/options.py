@@ -22,8 +22,11 @@ from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
     Attention,
+    Kept,
     Loop,
+    Offload,
     Precision,
+    Recipe,
     SdpaBackend,
     check_optimizer_name,
 )
@@ -64,14 +67,21 @@ def _check_finite(_context: click.Context, _parameter: click.Parameter, value: f
     return value
 
 
-def _check_share(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    """Refuse NaN, which a range lets through."""
+def _check_finite_or_none(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse the same where something is given."""
     return None if value is None else _check_finite(context, parameter, value)
 
 
 def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """Refuse the name of an optimizer that is not known, with what was probably meant."""
     return check_optimizer_name(value)
+
+
+def _check_packing(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what says of no documents how they lie in a row."""
+    if value is not None:
+        Recipe(packing=value)
+    return value
 
 
 def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -212,8 +222,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         shell_complete=_complete_optimizer,
         default=DEFAULT_OPTIMIZER,
         show_default=True,
-        help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, and "
-        "those of bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
+        help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, "
+        "schedule_free_adamw (_sgd, _radam), stable_adamw, muon, and those of bitsandbytes: adamw_8bit, lion_8bit, "
+        "ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
     ),
     click.Option(
         ["--optim-args"],
@@ -232,6 +243,45 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default=None,
         help="The key of gradient_checkpointing_kwargs; default: as the library that switches it on has it, "
         "transformers not reentrant, PEFT's preparation reentrant.",
+    ),
+    click.Option(
+        ["--checkpoint-every"],
+        type=_COUNT,
+        metavar="N",
+        help="Checkpoint one block in N, as every_n_layers of gradient_checkpointing_kwargs; default: all.",
+    ),
+    click.Option(
+        ["--checkpoint-keeps"],
+        type=click.Choice(Kept.values()),
+        help="What a checkpointed block does not compute again, as selective in TRL's gradient_checkpointing_kwargs.",
+    ),
+    click.Option(
+        ["--offload"],
+        type=click.Choice(Offload.values()),
+        default="none",
+        show_default=True,
+        help="What waits for the backward pass in host memory: inputs of checkpointed blocks (transformers' offload, "
+        "Unsloth), or whatever autograd saves (TRL's activation_offloading).",
+    ),
+    click.Option(
+        ["--neftune"],
+        type=click.FloatRange(min=0),
+        callback=_check_finite_or_none,
+        metavar="ALPHA",
+        help="Noise on the embeddings, as TrainingArguments(neftune_noise_alpha=ALPHA).",
+    ),
+    click.Option(
+        ["--train-only"],
+        multiple=True,
+        metavar="PATTERN",
+        help="A regular expression of the names of parameters that train, all others are frozen; last=2 and first=2 "
+        "are layers. Repeatable; default: all that the class does not freeze.",
+    ),
+    click.Option(
+        ["--add-tokens"],
+        type=_COUNT,
+        metavar="N",
+        help="Rows that the embedding and the head gain, for tokens beyond those that the table has.",
     ),
     click.Option(
         ["--max-grad-norm"],
@@ -280,7 +330,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--vllm-share"],
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        callback=_check_share,
+        callback=_check_finite_or_none,
         help="The part of the card that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
     ),
     click.Option(
@@ -290,6 +340,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         show_default=True,
         help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
         "1.15 and newer.",
+    ),
+    click.Option(
+        ["--packing"],
+        metavar="COUNT[xLENGTH]",
+        callback=_check_packing,
+        help="Documents share a row, as TRL, axolotl and DataCollatorWithFlattening pack them: 4x1024 is 4 of 1,024 "
+        "tokens, 4 is 4 in a sequence; the sequences of a micro-batch are one row. 1 is padding-free.",
     ),
     click.Option(
         ["--loop"],

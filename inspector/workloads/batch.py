@@ -95,8 +95,8 @@ class Input:
         return tensor
 
 
-# A bool is an argument that takes no memory.
-Inputs = Mapping[str, "Input | bool"]
+# A number or a bool is an argument that takes no memory.
+Inputs = Mapping[str, "Input | int"]
 _Maker = Callable[[Any, Recipe], Inputs]
 
 

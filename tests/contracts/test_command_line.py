@@ -43,6 +43,12 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-gradient-checkpointing",
         "--use-reentrant",
         "--no-use-reentrant",
+        "--checkpoint-every",
+        "--checkpoint-keeps",
+        "--offload",
+        "--neftune",
+        "--train-only",
+        "--add-tokens",
         "--max-grad-norm",
         "--padding",
         "--no-padding",
@@ -55,6 +61,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--num-generations",
         "--vllm-share",
         "--loss",
+        "--packing",
         "--loop",
         "--attention",
         "--sdpa-backend",
@@ -108,6 +115,7 @@ def test_the_options_of_a_plan_stay() -> None:
     theirs = {parameter.opts[0] for parameter in plan.params}
     varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant"}
     varied |= {"--autocast-adapter-dtype", "--adapter-dtype"}
+    varied |= {"--checkpoint-every", "--checkpoint-keeps", "--offload"}
     assert (ours - theirs, theirs - ours) == (
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),

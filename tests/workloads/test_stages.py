@@ -19,6 +19,7 @@ from inspector.records.stages import Reference, split_row
 from inspector.records.tape import Category, Event, Phase
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.tracer import Tracer
+from inspector.workloads.batch import Input
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.model.tiny import LLAMA_UNTIED, llama
@@ -51,7 +52,7 @@ def weights_of(timeline: Timeline) -> int:
 def test_a_batch_of_pairs_has_two_rows_a_pair() -> None:
     model: Any = build("meta", "qwen2")[0]
     inputs = load_workload(TRAINING).make_inputs(model, Recipe(stage="dpo", batch_size=3, seq_len=64))
-    shapes = {name: item.shape for name, item in inputs.items() if not isinstance(item, bool)}
+    shapes = {name: item.shape for name, item in inputs.items() if isinstance(item, Input)}
     assert shapes == dict.fromkeys(("input_ids", "attention_mask", "completion_mask"), (6, 64))
 
 
@@ -170,7 +171,7 @@ def tape_on_cpu(model: Any, recipe: Recipe) -> list[Event]:
         tracer.hold((*companion.parameters(), *companion.buffers()), Category.WEIGHTS)
     batch: dict[str, Any] = {}
     for name, item in workload.make_inputs(model, recipe).items():
-        assert not isinstance(item, bool)
+        assert isinstance(item, Input)
         batch[name] = item.on("meta")
         tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold(batch.values(), Category.INPUTS)

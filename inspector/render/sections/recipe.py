@@ -101,6 +101,10 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield from (f"images of {format_shape(shape[1:])}" for shape in images[:1])
         return
     yield f"sequence length {format_count(recipe.seq_len)}"
+    if recipe.packing is not None:
+        documents = f"{format_count(int(recipe.packing))} documents each" if recipe.packing != 1 else "a document each"
+        yield f"packed in one row, {documents}"
+        return
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     if padded or not brief:
         yield "with padding" if padded else "without padding"
@@ -109,12 +113,32 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
 def _describe_update(recipe: Recipe, brief: bool) -> Iterator[str]:
     """Yield how weights are updated."""
     yield _shorten(recipe.optimizer) + (f" ({_shorten(recipe.optim_args)})" if recipe.optim_args else "")
-    reentrant = " (reentrant)" if recipe.use_reentrant and not brief else ""
-    yield f"checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
+    if recipe.train_only is not None:
+        yield f"only {one_line(', '.join(recipe.train_only), 30 if brief else 200)} trains"
+    if recipe.add_tokens is not None:
+        yield f"{format_count(recipe.add_tokens)} tokens added"
+    how = ", ".join(_describe_checkpoints(recipe, brief))
+    yield f"checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{f' ({how})' if how else ''}"
+    if recipe.offload == "activations":
+        yield "activations in host memory"
+    if recipe.neftune is not None:
+        yield f"NEFTune {recipe.neftune:g}"
     if not recipe.max_grad_norm:
         yield "no clipping"
     elif not brief:
         yield f"gradients clipped to norm {recipe.max_grad_norm:g}"
+
+
+def _describe_checkpoints(recipe: Recipe, brief: bool) -> Iterator[str]:
+    """Yield how blocks are checkpointed, as far as it is not as one expects it."""
+    if recipe.use_reentrant and not brief:
+        yield "reentrant"
+    if recipe.checkpoint_every not in (None, 1):
+        yield f"one block in {recipe.checkpoint_every}"
+    if recipe.checkpoint_keeps is not None:
+        yield f"{recipe.checkpoint_keeps} kept"
+    if recipe.offload == "checkpoints":
+        yield "in host memory"
 
 
 def _shorten(text: object) -> str:

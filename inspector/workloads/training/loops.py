@@ -6,6 +6,7 @@ the line between them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from inspector.records.tape import Phase
 from inspector.workloads.base import base_model
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.training.losses import Loss, find_loss, shifts_labels
+from inspector.workloads.training.offloading import Around
 
 __all__ = ["find_device", "run_plain_steps", "run_trainer_steps"]
 
@@ -36,22 +38,25 @@ def run_plain_steps(
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
     how: Loss | None = None,
+    around: Around = contextlib.nullcontext,
 ) -> tuple[Any, ...]:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
     The outputs live until the step is over; `max_grad_norm` 0 turns clipping off. Mixed precision is autocast around
-    the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
+    the forward pass, and for fp16 a GradScaler; `around` is entered around both passes of a micro-batch. Returns what
+    the loop still holds: nothing.
     """
     precision = MixedPrecision(mixed_precision, find_device(batch, model))
     how = how or find_loss(model)
     forward = how.build_forward(model)
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):
-            on_phase(Phase.FORWARD, step)
-            with precision.autocast():
-                loss, outputs = how.compute_loss(forward, batch, {})
-            on_phase(Phase.BACKWARD, step)
-            precision.backward(loss)
+            with around():
+                on_phase(Phase.FORWARD, step)
+                with precision.autocast():
+                    loss, outputs = how.compute_loss(forward, batch, {})
+                on_phase(Phase.BACKWARD, step)
+                precision.backward(loss)
         on_phase(Phase.OPTIMIZER, step)
         if max_grad_norm > 0:
             precision.unscale(optimizer)
@@ -73,6 +78,7 @@ def run_trainer_steps(
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
     how: Loss | None = None,
+    around: Around = contextlib.nullcontext,
 ) -> tuple[Any, ...]:
     """Run `steps` updates as `transformers.Trainer` runs them on one device.
 
@@ -102,16 +108,16 @@ def run_trainer_steps(
             )
             count["num_items_in_batch"] = sum(item.ne(_IGNORED).sum() for item in counted)
         for micro_batch in batches:
-            on_phase(Phase.FORWARD, step)
-            loss = how.compute_loss(forward, micro_batch, count)[0]
-            if not is_counted:
-                loss = loss / gradient_accumulation
-            on_phase(Phase.BACKWARD, step)
-            precision.backward(
-                loss / 1
-            )  # accelerate divides by its own number of micro-batches, which Trainer leaves 1
-            reported = loss.detach()
-            del loss
+            with around():
+                on_phase(Phase.FORWARD, step)
+                loss = how.compute_loss(forward, micro_batch, count)[0]
+                if not is_counted:
+                    loss = loss / gradient_accumulation
+                on_phase(Phase.BACKWARD, step)
+                # accelerate divides by its own number of micro-batches, which Trainer leaves 1
+                precision.backward(loss / 1)
+                reported = loss.detach()
+                del loss
             # What the log's filter asks for; the answers are not read here, since no value is known on meta.
             torch.isnan(reported)
             torch.isinf(reported)

@@ -95,8 +95,7 @@ def read_serving(values: dict[str, Any]) -> ServingOptions | None:
     Raises UsageError for an option of an engine without one.
     """
     engine = values.pop("engine")
-    given = {name: value for name in _NAMES if (value := values.pop(name)) not in (None, False) or name == "kv_unified"}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name in _NAMES if (value := values.pop(name)) is not None}
     if engine is not None:
         return ServingOptions(engine=engine, **given)
     if given:

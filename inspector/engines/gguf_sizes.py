@@ -110,9 +110,9 @@ def read_sizes(model: GgufModel) -> Sizes:
         raise _lacks(model, "general.architecture")
     what = f"{quoted(model.files[0])} is of the architecture {one_line(architecture, 40)}, which"
     if architecture in _WITHOUT_CACHE:
-        raise UnsupportedModelError(f"{what} keeps no cache of tokens; llama.cpp is asked for decoders here.")
+        raise UnsupportedModelError(f"{what} keeps no cache of tokens; name a decoder.")
     if architecture in _WITH_AN_INDEXER or architecture in _OTHER_STATES:
-        raise UnsupportedModelError(f"{what} keeps a cache that no rule here counts.")
+        raise UnsupportedModelError(f"{what} keeps a cache that no rule here counts; name another model.")
     fields = _Fields(model, architecture)
     layers = fields.need("block_count", _MOST_LAYERS)
     inner = max(fields.counts("feed_forward_length", layers), default=0)

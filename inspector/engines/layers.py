@@ -65,7 +65,7 @@ def list_layers(config: Any) -> tuple[LayerCache, ...]:
         return _list_encoder_decoder(config)
     if not _generates(config):
         raise UnsupportedModelError(
-            f"{_name(config)} generates nothing, so that there is no KV cache; serving engines are asked for decoders."
+            f"{_name(config)} generates nothing, so that there is no KV cache; name a decoder, or drop `engine`."
         )
     if getattr(text, "index_head_dim", None) or getattr(text, "index_topk", None):
         raise UnsupportedModelError(

@@ -43,7 +43,7 @@ from .running import SMALL, assert_refused, run
         (["--batch-size", "0"], "--batch-size"),
         (["--seq-len", "1k"], "'1k' is not an integer; see --help"),
         (["--max-grad-norm", "much"], "'much' is not a number; see --help"),
-        (["--tragets", "q_proj"], "'--targets'? See --help"),
+        (["--tragets", "q_proj"], "'--targets'?"),
         (["--mixed-precision", "fp8"], "--mixed-precision"),
         (["--mixed-precision", "fp16", "--dtype", "float16"], "--dtype float32"),
         (["--lora"], "--lora"),

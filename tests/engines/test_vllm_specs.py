@@ -94,7 +94,13 @@ def test_the_types_of_the_cache_have_vllms_sizes() -> None:
         assert BY_TORCH_NAME[name].bits == 8 * getattr(torch, name).itemsize
 
 
-@pytest.mark.parametrize("name", ["openai/gpt-oss-20b", "google/gemma-3-27b-it", "google/gemma-2-9b", "Qwen/Qwen3-8B"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("openai/gpt-oss-20b", "google/gemma-3-27b-it", "google/gemma-2-9b", "Qwen/Qwen3-8B"),
+        *("meta-llama/Llama-4-Scout-17B-16E-Instruct", "mistralai/Mistral-7B-v0.1", "moonshotai/Kimi-K2-Instruct"),
+    ],
+)
 def test_the_groups_are_vllms_own(name: str) -> None:
     """How many groups there are, of how many layers each, and how large a block of the pool is."""
     planning: Any = pytest.importorskip("vllm.v1.core.kv_cache_planning", exc_type=ImportError)

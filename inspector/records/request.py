@@ -20,6 +20,7 @@ from inspector.checks import (
 from inspector.errors import UsageError
 from inspector.records.fit import Quantity
 from inspector.records.recipe import Recipe
+from inspector.records.serving import ServingOptions
 from inspector.records.training_file import RequestSource
 
 __all__ = [
@@ -183,7 +184,8 @@ class Request:
     traced. `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is
     how much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the quantity to
     turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or, where it fits,
-    for what could be turned up. `source` are the files that it was read from.
+    for what could be turned up. `serving` is a serving engine with its options, in the place
+    of a step. `source` are the files that it was read from.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError, which names the argument
     of the Python API, where a field is not of its type, out of its range or none of its choices.
@@ -214,6 +216,7 @@ class Request:
     advice: bool = True
     count_only: bool = False
     depth: int = 3
+    serving: ServingOptions | None = None
     source: RequestSource | None = None
 
     def __post_init__(self) -> None:
@@ -232,6 +235,8 @@ class Request:
             check_text("model_class", self.model_class, '"Qwen2ForCausalLM"')
         if not isinstance(self.recipe, Recipe):
             raise UsageError(f"`recipe` is {describe_value(self.recipe)}; give a Recipe.")
+        if self.serving is not None and not isinstance(self.serving, ServingOptions):
+            raise UsageError(f"`serving` is {describe_value(self.serving)}; give ServingOptions.")
         checked: dict[str, object] = {
             "model": check_model(self.model),
             "dtype": check_choice("dtype", self.dtype, WeightDtype),

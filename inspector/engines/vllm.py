@@ -217,6 +217,12 @@ def _list_budget(
 ) -> Iterator[BudgetItem]:
     """Yield what goes off what is requested of a GPU."""
     yield BudgetItem(what="weights", bytes=weights, source="the parameters as they are loaded")
+    if model.rotary.high:
+        yield BudgetItem(
+            what="rotary tables",
+            bytes=Span(low=2 * model.rotary.low, high=4 * model.rotary.high),
+            source=f"vllm {RELEASE}, model_executor/layers/rotary_embedding/base.py: of every position",
+        )
     rows = seqs * model.vocabulary
     yield BudgetItem(
         what="token counters",
@@ -263,6 +269,8 @@ def _decide(
             )
     # One block of the pool is never given out (v1/core/block_pool.py, the null block).
     low, high = (max(size // pool.block_bytes - 1, 0) for size in (cache.low, cache.high))
+    if not cache.high:
+        return Fit.NO, "the weights leave nothing for the cache"
     size = format_bytes(needed * pool.block_bytes)
     if high < needed:
         return Fit.NO, f"one request of {length:,} tokens takes {size}, more than remains for the cache"

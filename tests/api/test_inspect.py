@@ -236,7 +236,7 @@ def test_a_transformers_model_on_meta_is_traced_as_its_configuration_is() -> Non
 
 def test_a_serving_engine_takes_its_options_as_a_mapping_or_a_record() -> None:
     """The fields have the engine's own names; a misspelt one says what was meant."""
-    options = {"engine": "sglang", "context_length": 4096, "max_running_requests": 2}
+    options: dict[str, Any] = {"engine": "sglang", "context_length": 4096, "max_running_requests": 2}
     by_mapping = inspector.inspect(SMALL, serving=options, gpu="4090", offline=True)
     by_record = inspector.inspect(SMALL, serving=inspector.ServingOptions(**options), gpu="4090", offline=True)
     assert by_mapping.serving is not None

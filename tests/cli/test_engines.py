@@ -42,6 +42,15 @@ def test_a_chat_server_of_qwen3_8b_is_answered_on_one_screen(arguments: tuple[st
     assert max(map(len, lines)) <= 80
 
 
+def test_four_cards_and_a_notice_stay_on_one_screen() -> None:
+    """What goes off the first card is summed up where there is no room for it."""
+    cards = [part for name in ("h100", "a100-80gb", "h200", "b200") for part in ("--gpu", name)]
+    result = run("--offline", "openai/gpt-oss-20b", "--engine", "vllm", *cards, "--max-num-seqs", "4000")
+    assert result.code == 0
+    assert len(result.out.splitlines()) <= 28, result.out
+    assert "5 more" in result.out
+
+
 def test_what_only_the_machine_decides_is_exit_code_4() -> None:
     """Between the ends of the budget nothing says whether it starts."""
     result = run("--offline", QWEN, "--engine", "vllm", "--gpu-memory", "23500MiB", "--max-model-len", "32K")

@@ -8,6 +8,7 @@ from inspector.errors import one_line
 from inspector.records.fit import Fit
 from inspector.records.serving import CacheGroup, Engine, EngineVerdict, Serving, Span
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.fit import shorten_reason
 from inspector.units import format_bytes, format_count
 
 __all__ = ["build_serving_section", "describe_setup", "list_serving_blocks"]
@@ -36,15 +37,18 @@ def describe_setup(serving: Serving) -> str:
     return f"rules of {release}; {', '.join(options)}"
 
 
-def list_serving_blocks(serving: Serving) -> Iterator[Block]:
-    """Yield the blocks of the first screen: the cache, the budget of the first card, and the verdicts."""
+def list_serving_blocks(serving: Serving, *, brief: bool) -> Iterator[Block]:
+    """Yield the blocks of the first screen: the cache, the budget of the first card, and the verdicts.
+
+    `brief` sums up what goes off the card beside weights, for where room is short.
+    """
     yield _build_cache(serving)
     named = serving.verdicts
     if not named:
         return
     if len(named) <= _MOST_CARDS:
-        yield _build_budget(serving, named[0])
-    yield _build_verdicts(serving)
+        yield _build_budget(serving, named[0], brief=brief)
+    yield _build_verdicts(serving, brief=brief)
 
 
 def build_serving_section(serving: Serving) -> Section:
@@ -97,10 +101,14 @@ def _describe_page(group: CacheGroup) -> str:
     return "1 token" if group.page_tokens == 1 else f"{group.page_tokens:,} tokens"
 
 
-def _build_budget(serving: Serving, verdict: EngineVerdict) -> Table:
+def _build_budget(serving: Serving, verdict: EngineVerdict, *, brief: bool) -> Table:
     """Return what goes off the card, and what remains for the cache or for nothing."""
     rows = [row((f"{_describe_cards(verdict)}, for the engine", format_bytes(verdict.allowed_bytes), ""))]
-    rows += [row((item.what, _describe_span(item.bytes), "")) for item in verdict.budget]
+    shown, rest = (verdict.budget[:1], verdict.budget[1:]) if brief else (verdict.budget, ())
+    rows += [row((item.what, _describe_span(item.bytes), "")) for item in shown]
+    if rest:
+        ends = Span(low=sum(item.bytes.low for item in rest), high=sum(item.bytes.high for item in rest))
+        rows.append(row((f"{len(rest)} more", _describe_span(ends), "")))
     if serving.engine is not Engine.LLAMA_CPP and verdict.cache_bytes is not None:
         rows.append(row(("remains for the cache", _describe_span(verdict.cache_bytes), ""), tone=Tone.TOTAL))
     if serving.engine is not Engine.LLAMA_CPP and verdict.tokens is not None:
@@ -111,7 +119,7 @@ def _build_budget(serving: Serving, verdict: EngineVerdict) -> Table:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _build_verdicts(serving: Serving) -> Table:
+def _build_verdicts(serving: Serving, *, brief: bool) -> Table:
     """Return the verdict on each card, or, of many that nobody named, the cards of each outcome."""
     verdicts = serving.verdicts
     columns = (column("", Kind.LABEL), column("", Kind.LABEL), column("", Kind.WORDS))
@@ -130,7 +138,7 @@ def _build_verdicts(serving: Serving) -> Table:
             (
                 "fits" if index == 0 else "",
                 _describe_cards(verdict),
-                f"{verdict.outcome.value}, {one_line(verdict.reason)}",
+                f"{verdict.outcome.value}, {shorten_reason(verdict.reason) if brief else one_line(verdict.reason)}",
             ),
             tone=Tone.KEY,
         )

@@ -8,7 +8,6 @@ from inspector.errors import one_line
 from inspector.records.fit import Fit
 from inspector.records.serving import CacheGroup, Engine, EngineVerdict, Serving, Span
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.fit import shorten_reason
 from inspector.units import format_bytes, format_count
 
 __all__ = ["build_serving_section", "describe_setup", "list_serving_blocks"]
@@ -60,7 +59,9 @@ def build_serving_section(serving: Serving) -> Section:
         )
         blocks.append(paragraph(f"By default: {settings}.", Tone.QUIET))
     blocks.append(_build_groups(serving))
-    blocks += [_build_sources(serving, verdict) for verdict in serving.verdicts if verdict.budget]
+    for verdict in serving.verdicts:
+        words = f"{_describe_cards(verdict)}: {verdict.outcome.value}, {one_line(verdict.reason)}."
+        blocks += [_build_sources(serving, verdict), paragraph(words, Tone.KEY)]
     blocks += [paragraph(note, Tone.QUIET) for note in serving.notes]
     return Section(title=f"Served by {_NAMES[serving.engine]}", blocks=tuple(blocks))
 
@@ -123,7 +124,7 @@ def _build_verdicts(serving: Serving, *, brief: bool) -> Table:
     """Return the verdict on each card, or, of many that nobody named, the cards of each outcome."""
     verdicts = serving.verdicts
     columns = (column("", Kind.LABEL), column("", Kind.LABEL), column("", Kind.WORDS))
-    if len(verdicts) > _MOST_CARDS:
+    if len(verdicts) > (1 if brief else _MOST_CARDS):
         found: dict[Fit, list[str]] = {}
         for verdict in verdicts:
             found.setdefault(verdict.outcome, []).append(_describe_cards(verdict))
@@ -131,14 +132,15 @@ def _build_verdicts(serving: Serving, *, brief: bool) -> Table:
             row(("" if index else "fits", outcome.value, ", ".join(found[outcome])), tone=Tone.KEY)
             for index, outcome in enumerate(sorted(found, key=tuple(Fit).index))
         ]
-        rows.append(row(("", "", "--gpu NAME shows what goes off one card"), tone=Tone.QUIET))
+        if not brief:
+            rows.append(row(("", "", "--gpu NAME shows what goes off one card"), tone=Tone.QUIET))
         return Table(columns=columns, rows=tuple(rows))
     rows = [
         row(
             (
                 "fits" if index == 0 else "",
                 _describe_cards(verdict),
-                f"{verdict.outcome.value}, {shorten_reason(verdict.reason) if brief else one_line(verdict.reason)}",
+                f"{verdict.outcome.value}, {one_line(verdict.reason)}",
             ),
             tone=Tone.KEY,
         )

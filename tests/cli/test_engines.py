@@ -24,9 +24,9 @@ QWEN = "Qwen/Qwen3-8B"
         (("vllm", "--gpu", "4090", "--max-model-len", "32k", "--max-num-seqs", "8"), 0, "tight, it starts; 8 requests"),
         (("vllm", "--gpu", "t4", "--max-model-len", "4096"), 1, "no, "),
         (
-            ("vllm", "--gpu-memory", "24GiB", "--max-model-len", "32K", "--kv-cache-memory-bytes", "5G"),
+            ("vllm", "--gpu-memory", "24GiB", "--max-model-len", "16K", "--kv-cache-memory-bytes", "4G"),
             0,
-            "1.11 of full",
+            "1.77 of full",
         ),
         (("sglang", "--gpu", "h100", "--context-length", "32768", "--max-running-requests", "8"), 0, "8 requests"),
         (("vllm",), 0, "--gpu NAME shows what goes off one card"),

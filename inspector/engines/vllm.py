@@ -93,7 +93,7 @@ def serve(model: ServedModel, options: ServingOptions, gpus: list[tuple[Gpu, int
 
 def _settle(options: ServingOptions, gpu: Gpu | None, length: int, block_size: int) -> dict[str, Any]:
     """Return the options with what stands in for those that nobody gave, on that card."""
-    seqs, batched = _find_batch(options, gpu)
+    seqs, batched = _find_batch(options, gpu, length)
     found: dict[str, Any] = {
         "max_model_len": length,
         "max_num_seqs": seqs,
@@ -111,7 +111,7 @@ def _settle(options: ServingOptions, gpu: Gpu | None, length: int, block_size: i
     return found
 
 
-def _find_batch(options: ServingOptions, gpu: Gpu | None) -> tuple[int, int]:
+def _find_batch(options: ServingOptions, gpu: Gpu | None, length: int) -> tuple[int, int]:
     """Return `max_num_seqs` and `max_num_batched_tokens` as the API server settles them (`get_batch_defaults`)."""
     memory = 0 if gpu is None else gpu.memory_bytes
     if memory >= 160 * _GIB:
@@ -121,9 +121,15 @@ def _find_batch(options: ServingOptions, gpu: Gpu | None) -> tuple[int, int]:
     else:
         batched, seqs = 2048, 256
     seqs = options.max_num_seqs or seqs
-    if options.max_num_batched_tokens is not None:
-        return min(seqs, options.max_num_batched_tokens), options.max_num_batched_tokens
-    return seqs, max(batched, seqs)
+    batched = options.max_num_batched_tokens or min(seqs * length, batched)
+    if options.max_num_seqs is None:
+        return min(seqs, batched), batched
+    if seqs > batched:
+        raise UsageError(
+            f"`max_num_seqs` {seqs} is more than the {batched} tokens of a step, which vLLM refuses; give "
+            f"`max_num_batched_tokens` {seqs}, too."
+        )
+    return seqs, batched
 
 
 def _find_length(model: ServedModel, options: ServingOptions) -> int:
@@ -177,7 +183,7 @@ def _judge(
     model: ServedModel, options: ServingOptions, gpu: Gpu, count: int, pool: Pool, length: int, weights: Span
 ) -> EngineVerdict:
     """Return the verdict on one GPU, or on as many of it as there are ranks."""
-    seqs, batched = _find_batch(options, gpu)
+    seqs, batched = _find_batch(options, gpu, length)
     budget = tuple(_list_budget(model, options, weights, seqs, batched))
     taken = Span(low=sum(item.bytes.low for item in budget), high=sum(item.bytes.high for item in budget))
     free = find_usable_bytes(gpu, find_overhead(gpu).bytes)

@@ -45,7 +45,7 @@ def test_a_chat_server_of_qwen3_8b_is_answered_on_one_screen(arguments: tuple[st
 def test_four_cards_and_a_notice_stay_on_one_screen() -> None:
     """What goes off the first card is summed up where there is no room for it."""
     cards = [part for name in ("h100", "a100-80gb", "h200", "b200") for part in ("--gpu", name)]
-    result = run("--offline", "openai/gpt-oss-20b", "--engine", "vllm", *cards, "--max-num-seqs", "4000")
+    result = run("--offline", "openai/gpt-oss-20b", "--engine", "vllm", *cards, "--max-num-seqs", "2000")
     assert result.code == 0
     assert len(result.out.splitlines()) <= 28, result.out
     assert "5 more" in result.out
@@ -82,8 +82,9 @@ def test_a_gguf_on_a_24_gb_card_is_answered_on_one_screen(tmp_path: Path) -> Non
         (("--engine", "vllm", "--gpu-memory-utilization", "nan"), 2, "give a finite number"),
         (("--engine", "vllm", "--max-model-len", "0"), 2, "give an integer of at least 1"),
         (("--engine", "vllm", "--max-model-len", "1e9"), 2, "'1e9' is no integer"),
-        (("--engine", "vllm", "--max-model-len", "1.5"), 2, "'1.5' is no whole number"),
+        (("--engine", "vllm", "--max-model-len", "1.5K"), 2, "'1.5K' has decimals, which only k, m, g and t take"),
         (("--engine", "vllm", "--max-model-len", "200k"), 2, "more than the 40960 positions"),
+        (("--engine", "vllm", "--max-num-seqs", "4000"), 2, "give --max-num-batched-tokens 4000, too"),
         (("--engine", "vllm", "--kv-cache-dtype", "int2"), 2, "has no rule here for vllm"),
         (("--engine", "vllm", "--tensor-parallel-size", "2000"), 2, "give at most 1024"),
         (("--engine", "vllm", "--lora", "r=8"), 2, "has no effect with --engine"),

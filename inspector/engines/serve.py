@@ -97,6 +97,8 @@ def serve_gguf(request: Request, files: SourceFiles, selection: Selection) -> Se
     """Return what llama.cpp makes of a GGUF file."""
     assert request.serving is not None
     assert files.gguf is not None
+    if any(count > 1 for count in selection.counts):
+        raise UsageError("`gpu` has several cards, over which no rule here spreads llama.cpp; give one.")
     return llama_cpp.serve(files.gguf, request.serving, _list_gpus(selection, 1))
 
 

@@ -68,6 +68,7 @@ def test_a_gguf_on_a_24_gb_card_is_answered_on_one_screen(tmp_path: Path) -> Non
     small = run(path, "--engine", "llama.cpp", "--gpu-memory", "6GiB", "--ctx-size", "8192")
     assert small.code == 1
     assert "try --n-gpu-layers" in " ".join(small.out.split())
+    assert_refused(run(path, "--engine", "llama.cpp", "--gpu", "2x4090"), 2, "no rule here spreads llama.cpp; give one")
     report = run(path, "--engine", "llama.cpp", "--json").report
     assert report["parameters"]["base"] == 8_190_726_144
     assert report["serving"]["weights_bytes"]["low"] < report["checkpoint"]["bytes"]

@@ -33,7 +33,8 @@ __all__ = ["compare", "inspect", "measure", "plan"]
 _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 _OF_A_COMPARED_RECIPE = (
-    *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "gpu_count", "sharding", "margin"),
+    *("model", "peft", "autocast_adapter_dtype", "adapter_dtype", "preparation", "recipe", "gpu"),
+    *("gpu_memory", "gpu_count", "sharding", "margin"),
     *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "assume_defaults"),
     *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict"),
 )
@@ -44,6 +45,8 @@ def inspect(
     *,
     peft: Any = None,
     autocast_adapter_dtype: bool = True,
+    adapter_dtype: str = "auto",
+    preparation: str = "peft",
     workload: str = "training",
     recipe: Any = None,
     torch: str | None = None,
@@ -81,6 +84,10 @@ def inspect(
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
         autocast_adapter_dtype: as in PEFT's `get_peft_model`: whether an adapter in half precision becomes float32.
+        adapter_dtype: what a trainer casts the attached adapter to: "float32" as LLaMA-Factory, "bfloat16" as TRL on
+            packed weights; "auto" leaves it as PEFT made it.
+        preparation: what happens to packed weights before an adapter trains on them: "peft" is its
+            `prepare_model_for_kbit_training`, "none" what TRL 0.26 and newer and LLaMA-Factory do, "axolotl" its own.
         workload: what runs: "training", or "forward" for a pass without gradients.
         recipe: how the traced training step runs: a `Recipe`, a mapping of its fields, or `TrainingArguments` and any
             other dataclass with its fields, such as TRL's `SFTConfig`; warnings say what of these is not traced. None
@@ -127,6 +134,8 @@ def inspect(
         model=model,
         peft=peft,
         autocast_adapter_dtype=autocast_adapter_dtype,
+        adapter_dtype=adapter_dtype,
+        preparation=preparation,
         workload=workload,
         recipe=recipe,
         torch=torch,
@@ -254,6 +263,8 @@ def measure(
     *,
     peft: Any = None,
     autocast_adapter_dtype: bool = True,
+    adapter_dtype: str = "auto",
+    preparation: str = "peft",
     workload: str = "training",
     recipe: Any = None,
     revision: str | None = None,
@@ -282,6 +293,8 @@ def measure(
         model=model,
         peft=peft,
         autocast_adapter_dtype=autocast_adapter_dtype,
+        adapter_dtype=adapter_dtype,
+        preparation=preparation,
         workload=workload,
         recipe=recipe,
         advice=False,

@@ -50,6 +50,11 @@ class Choice(str, enum.Enum):
         return {}
 
     @classmethod
+    def unclear_names(cls) -> Mapping[str, str]:
+        """Return names that may mean several members, each with the question to ask."""
+        return {}
+
+    @classmethod
     def _missing_(cls, value: object) -> Choice | None:
         """Return the member that has this other name, which `kind(value)` asks for."""
         found = cls.aliases().get(value) if isinstance(value, str) else None
@@ -72,6 +77,8 @@ def check_choice(name: str, value: Any, kind: type[Kind]) -> Kind:
     try:
         return kind(value)
     except ValueError as error:
+        if value in kind.unclear_names():
+            raise UsageError(f"`{name}`: {kind.unclear_names()[value]}.") from error
         near = find_nearest_names(to_plain_text(value), kind.values())
         meant = f"did you mean {near[0]}? If not, " if near else ""
         raise UsageError(f"`{name}` {quoted(to_plain_text(value), 60)} is not known; {meant}{known}.") from error

@@ -16,7 +16,7 @@ from typing import Any
 from inspector.errors import ModelUnavailableError, one_line, quoted
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
-from inspector.source.checkpoint import read_checkpoint
+from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
 from inspector.source.recognize.foreign import describe_foreign_files
 
@@ -64,8 +64,10 @@ def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> Sourc
     if files.code_location is None:
         return files
     folder = Path(files.code_location)
-    stored, notices = read_checkpoint(list_files(folder), files.config, FolderReader(folder), progress)
-    return dataclasses.replace(files, checkpoint=stored, notices=(*files.notices, *notices))
+    present, reader = list_files(folder), FolderReader(folder)
+    stored, notices = read_checkpoint(present, files.config, reader, progress)
+    pooling = find_pooling(present, reader)
+    return dataclasses.replace(files, checkpoint=stored, pooling=pooling, notices=(*files.notices, *notices))
 
 
 def is_path_like(name: str) -> bool:

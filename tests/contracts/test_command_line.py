@@ -33,6 +33,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--peft",
         "--autocast-adapter-dtype",
         "--no-autocast-adapter-dtype",
+        "--adapter-dtype",
+        "--preparation",
         "--workload",
         "--batch-size",
         "--seq-len",
@@ -44,9 +46,25 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-gradient-checkpointing",
         "--use-reentrant",
         "--no-use-reentrant",
+        "--checkpoint-every",
+        "--checkpoint-keeps",
+        "--offload",
+        "--neftune",
+        "--train-only",
+        "--add-tokens",
         "--max-grad-norm",
         "--padding",
         "--no-padding",
+        "--attention-mask",
+        "--no-attention-mask",
+        "--stage",
+        "--reference",
+        "--prompt-len",
+        "--completion-len",
+        "--num-generations",
+        "--vllm-share",
+        "--loss",
+        "--packing",
         "--loop",
         "--attention",
         "--sdpa-backend",
@@ -122,7 +140,9 @@ def test_the_options_of_a_plan_stay() -> None:
     plan = command.subcommands["plan"]
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in plan.params}
-    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
+    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant"}
+    varied |= {"--autocast-adapter-dtype", "--adapter-dtype"}
+    varied |= {"--checkpoint-every", "--checkpoint-keeps", "--offload"}
     assert (ours - theirs, theirs - ours) == (
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),

@@ -57,6 +57,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "model": inspect.Parameter.empty,
         "peft": None,
         "autocast_adapter_dtype": True,
+        "adapter_dtype": "auto",
+        "preparation": "peft",
         "workload": "training",
         "recipe": None,
         "torch": None,
@@ -84,7 +86,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 27
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 29
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
 from inspector.errors import UsageError, quoted
-from inspector.records.losses import LossName
+from inspector.records.losses import LigerKernel, LossName, check_liger
 
 __all__ = [
     "DEFAULT",
@@ -217,7 +217,7 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
     as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
-    causal language model.
+    causal language model, `liger` are the kernels of Liger in its layers, None for none.
 
     `attention` None is what transformers takes by itself: sdpa where the model's class has it, eager elsewhere.
     `gradient_checkpointing` None is what a Trainer finds: on and reentrant where PEFT's
@@ -243,6 +243,7 @@ class Recipe:
     padding: bool | None = None
     attention_mask: bool | None = None
     loss: LossName | str = LossName.STOCK
+    liger: Sequence[LigerKernel | str] | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
@@ -263,6 +264,8 @@ class Recipe:
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
+        if self.liger is not None:
+            checked["liger"] = check_liger(self.liger)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
         if self.optim_args is not None:

@@ -49,6 +49,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--attention-mask",
         "--no-attention-mask",
         "--loss",
+        "--liger",
         "--loop",
         "--attention",
         "--sdpa-backend",

@@ -133,6 +133,10 @@ def test_ligers_kernels_are_those_of_the_type_of_a_model() -> None:
         assert recipe.loss == "liger"
 
 
+def test_a_kernel_that_a_type_has_no_use_for_changes_nothing() -> None:
+    assert resolve(build_small("qwen2"), Recipe(seq_len=8, liger="geglu,rope")).liger == ("rope",)
+
+
 def test_a_loss_that_was_asked_for_stays_beside_ligers_kernels() -> None:
     assert resolve(build_small("qwen2"), Recipe(seq_len=8, liger="auto", loss="fused")).loss == "fused"
 
@@ -145,10 +149,7 @@ def test_ligers_kernels_of_a_type_that_is_not_known_are_named_as_not_counted() -
     facts = workload.describe(model, recipe, settled, A100)
     assert (settled.liger, settled.loss) == (None, "liger")
     assert "Liger's kernels of layers" in [item.what for item in facts.not_accounted]
-    with pytest.raises(
-        UsageError, match="which of Liger's kernels are in the layers of GPTNeoXForCausalLM is not known"
-    ):
-        resolve(model, Recipe(seq_len=8, liger="rope"))
+    assert resolve(model, Recipe(seq_len=8, liger="rope")).liger is None
 
 
 def test_the_gradient_of_a_norm_has_a_row_for_each_multiprocessor() -> None:

@@ -34,19 +34,15 @@ _LOSSES: Mapping[LossName, Callable[[], Loss]] = {
 def settle_loss(model: Any, recipe: Recipe) -> Recipe:
     """Return the recipe with Liger's kernels named; raise UsageError where a model has nothing for its loss to work on.
 
-    A model of a type whose layers are not known here has Liger's loss alone where all was asked for.
+    A model has those kernels of its type that were asked for, none where they are not known here (`list_unaccounted`).
     """
     base = base_model(model)
     if recipe.liger:
-        known = list_layer_kernels(base)
-        if LigerKernel.AUTO in recipe.liger:
-            loss = LossName.LIGER if recipe.loss == LossName.STOCK else recipe.loss
-            recipe = dataclasses.replace(recipe, liger=known or None, loss=loss)
-        elif known is None:
-            raise UsageError(
-                f"which of Liger's kernels are in the layers of {type(base).__name__} is not known here: use "
-                "`loss=liger`, or drop `liger`."
-            )
+        known, asked = list_layer_kernels(base) or (), check_liger(recipe.liger)
+        is_all = LigerKernel.AUTO in asked
+        loss = LossName.LIGER if is_all and recipe.loss == LossName.STOCK else recipe.loss
+        kernels = tuple(kernel for kernel in known if is_all or kernel in asked)
+        recipe = dataclasses.replace(recipe, liger=kernels or None, loss=loss)
     _check_head(base, recipe)
     return recipe
 
@@ -63,9 +59,8 @@ def list_unaccounted(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Unac
     if recipe.loss == LossName.CCE:
         why = "each of its kernels measures itself in the first step, with a buffer of 256 MiB from torch's allocator"
         yield Unaccounted(what="autotuning of cut-cross-entropy", why=why)
-    if asked.liger and not recipe.liger:
-        name = type(base_model(model)).__name__
-        why = f"which of them are in the layers of {name} is not known here; the loss is Liger's"
+    if asked.liger and list_layer_kernels(base_model(model)) is None:
+        why = f"which of them are in the layers of {type(base_model(model)).__name__} is not known here"
         yield Unaccounted(what="Liger's kernels of layers", why=why)
 
 

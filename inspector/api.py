@@ -13,8 +13,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inspector.checks import check_choice, describe_value, find_nearest_names
-from inspector.errors import UsageError, one_line, quoted
+from inspector.checks import check_choice, check_keys, describe_value
+from inspector.engines.arguments import read_serving
+from inspector.errors import UsageError, one_line
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
@@ -66,6 +67,7 @@ def inspect(
     offline: bool = False,
     count_only: bool = False,
     depth: int = 3,
+    serving: Any = None,
     framework: str | None = None,
     launch: str | Sequence[str] = (),
     base_model: str | None = None,
@@ -116,6 +118,9 @@ def inspect(
         offline: make no request: the local cache, then the bundled catalogue.
         count_only: stop after the parameter counts.
         depth: how deep `report.parameters.tree` goes; 0 is the model alone.
+        serving: what a serving engine makes of the model, in the place of a step: `ServingOptions` or a mapping of its
+            fields, {"engine": "vllm", "max_model_len": 32768}, by the engine's own option names; `report.serving` has
+            it. llama.cpp takes GGUF files.
         framework: whose defaults hold for a training file, "axolotl==0.21" for one; None is what its keys say, in the
             installed version, else in the newest that is known.
         launch: accelerate's YAML or DeepSpeed's JSON beside the model or the training file, or several.
@@ -151,6 +156,7 @@ def inspect(
         offline=offline,
         count_only=count_only,
         depth=depth,
+        serving=read_serving(serving),
         framework=framework,
         launch=launch,
         base_model=base_model,
@@ -239,7 +245,7 @@ def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comp
             "mapping with a name for each."
         )
     named = list(recipes.items()) if isinstance(recipes, Mapping) else [(None, recipe) for recipe in recipes]
-    _check_names("compare", settings, _OF_A_COMPARED_RECIPE)
+    check_keys("compare", settings, _OF_A_COMPARED_RECIPE)
     compared: list[tuple[str, Request | Mapping[str, Any]]] = []
     warnings: list[SharedNotice] = []
     for index, (name, recipe) in enumerate(named):
@@ -356,7 +362,7 @@ def _read_recipe(recipe: Any) -> tuple[Recipe, tuple[Notice, ...]]:
         return recipe, ()
     if isinstance(recipe, Mapping):
         known = [item.name for item in dataclasses.fields(Recipe)]
-        _check_names("recipe", recipe, known)
+        check_keys("recipe", recipe, known)
         return Recipe(**recipe), ()
     if is_training_arguments(recipe):
         return read_training_arguments(recipe)
@@ -386,20 +392,11 @@ def _read_recipe_to_compare(
     if isinstance(recipe, Mapping) and "schema" in recipe:
         return recipe, ()
     given: Mapping[str, Any] = recipe if isinstance(recipe, Mapping) else {"model": recipe}
-    _check_names("recipes", given, _OF_A_COMPARED_RECIPE)
+    check_keys("recipes", given, _OF_A_COMPARED_RECIPE)
     arguments = {**settings, **given}
     if "model" not in arguments:
         raise UsageError("`recipes` has one without a model; add `model`, for this one or for all.")
     return _build_request(**arguments, advice=False, depth=0)
-
-
-def _check_names(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> None:
-    """Refuse a key that is none of the known ones."""
-    for key in given:
-        if key not in known:
-            near = find_nearest_names(key, known) if isinstance(key, str) else []
-            meant = f"did you mean {near[0]}? If not, " if near else ""
-            raise UsageError(f"`{what}` has no setting {quoted(key, 60)}; {meant}use {', '.join(known)}.")
 
 
 def _find_name(compared: Request | Mapping[str, Any]) -> str:

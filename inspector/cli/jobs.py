@@ -67,6 +67,7 @@ def build_job(
     arguments = {
         **values,
         "model": model,
+        "train_only": values["train_only"] or None,
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
         "gpus": gpus_,
         "sharding": "fsdp" if fsdp else deepspeed,

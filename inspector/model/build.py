@@ -39,6 +39,7 @@ from inspector.model.checkpoint.format_diff import collect_format_notices, compa
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
+from inspector.model.partial import change_model
 from inspector.model.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
 from inspector.model.quantize import (
     PACKED,
@@ -48,6 +49,7 @@ from inspector.model.quantize import (
     plan_quantization,
     quantize_model,
 )
+from inspector.model.rewards import choose_reward_class, give_one_score
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
@@ -57,6 +59,7 @@ from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import AdapterDtype, Preparation, Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
+from inspector.records.stages import Stage
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.runtime.quiet import silence_output
 
@@ -79,10 +82,12 @@ class BuiltModel:
 class _Subject:
     """What is counted: how to build it in float (anew each time), what it is, and what then happens to it.
 
-    `plan` says how bitsandbytes quantizes it, `stored` what its checkpoint declares of another format.
+    `build_as_stored` leaves out what the recipe changes. `plan` says how bitsandbytes quantizes it, `stored` what its
+    checkpoint declares of another format.
     """
 
     build: Callable[[], PreTrainedModel]
+    build_as_stored: Callable[[], PreTrainedModel]
     facts: ModelFacts
     plan: BnbPlan | None = None
     stored: Mapping[str, Any] | None = None
@@ -184,7 +189,12 @@ def _wrap_with_adapter(request: Request, attached: PeftModel, base: BaseCount) -
 
 
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
-    """Refuse what is about an adapter where there is none, and one in the dtype of its base where that is in 4 bits."""
+    """Refuse what is about an adapter where there is none, and one in the dtype of its base where that is in 4 bits.
+
+    An adapter that would train beside a part of its base is refused, too.
+    """
+    if request.recipe.train_only is not None and subject.peft is not None:
+        raise UsageError("`train_only` is of full fine-tuning: an adapter freezes its base; drop it, or the adapter.")
     is_from_file = request.source is not None and request.source.file is not None
     given = {"adapter_dtype": request.adapter_dtype, "preparation": request.preparation}
     for name, value in ({} if is_from_file else given).items():
@@ -214,7 +224,7 @@ def _add_comparison(
         notices = (*counted.notices, *collect_format_notices(by_format))
         counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
     try:
-        comparison = compare_checkpoint(subject.build, stored, config)
+        comparison = compare_checkpoint(subject.build_as_stored, stored, config)
     except NotComparableError as error:
         if by_format is not None:  # which is the comparison then
             return counted
@@ -239,9 +249,9 @@ def _compare_with_format(
         return None
     packed = None
     if subject.plan is not None:
-        model = quantize_model(subject.build(), subject.plan)
+        model = quantize_model(subject.build_as_stored(), subject.plan)
         packed = [name for name, parameter in model.named_parameters() if isinstance(parameter, PACKED)]
-    return compare_with_format(subject.build, stored, declared, packed)
+    return compare_with_format(subject.build_as_stored, stored, declared, packed)
 
 
 def _explain_published(census: Census, comparison: Comparison, stored_elements: int) -> Census:
@@ -340,11 +350,18 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     config, notices = read_configuration(
         files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
     )
+    config.sentence_pooling = files.pooling  # for the loss of an embedding model
     assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
     notices = [notice for notice in notices if notice not in assumed]
-    model_class, class_notices = choose_class(
-        config, files, request.model_class, trust_remote_code=request.trust_remote_code
-    )
+    trains_rewards = request.recipe.stage is Stage.REWARD
+    if trains_rewards:
+        give_one_score(config)
+    if trains_rewards and request.model_class is None:
+        model_class, class_notices = choose_reward_class(config)
+    else:
+        model_class, class_notices = choose_class(
+            config, files, request.model_class, trust_remote_code=request.trust_remote_code
+        )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = find_declared(files.config)
     plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)
@@ -357,14 +374,16 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         source=files.served_from,
         adapter_id=files.adapter_id,
     )
+    # The class may write into its configuration, so each build gets one of its own.
+    build = functools.partial(_build_anew, config, model_class, dtype, files.id)
     return _Subject(
-        # The class may write into its configuration, so each build gets one of its own.
-        build=lambda: build_skeleton(copy.deepcopy(config), model_class, dtype, files.id),
+        build=lambda: change_model(build(), request.recipe),
+        build_as_stored=build,
         facts=facts,
         plan=plan,
         stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=files.adapter_config if files.adapter_config is not None else request.peft,
-        published=files.published,
+        published=None if request.recipe.add_tokens else files.published,
         notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
     )
 
@@ -387,4 +406,15 @@ def _read_object(request: Request) -> _Subject:
             "model on the meta device."
         )
     check_meta(request.model)
-    return _Subject(build=lambda: copy.deepcopy(request.model), facts=describe_model(request.model), peft=request.peft)
+    build = functools.partial(copy.deepcopy, request.model)
+    return _Subject(
+        build=lambda: change_model(build(), request.recipe),
+        build_as_stored=build,
+        facts=describe_model(request.model),
+        peft=request.peft,
+    )
+
+
+def _build_anew(config: PretrainedConfig, *arguments: Any) -> PreTrainedModel:
+    """Build a skeleton from a copy of a configuration."""
+    return build_skeleton(copy.deepcopy(config), *arguments)

@@ -147,7 +147,7 @@ def build_plan(
         model=str(run.request.model) if run.files is None else run.files.id,
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
-        usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes),
+        usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes, shared=run.recipe.vllm_share or 0.0),
         margin_bytes=predictor.find_margin_bytes(run),
         recipe=f"batch size {recipe.batch_size:,}"
         f"{'' if recipe.seq_len is None else f', sequence length {recipe.seq_len:,}'}, "

@@ -14,7 +14,7 @@ from inspector.errors import UsageError, one_line
 from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
 from inspector.memory.textbook import list_activation_rules, list_textbook_rules
-from inspector.memory.timeline import build_run_memory, count_kept_activations
+from inspector.memory.timeline import build_run_memory, count_host_bytes, count_kept_activations
 from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
@@ -162,6 +162,7 @@ def _find_outcome_of_one_card(
         limit_bytes=prediction.limit_bytes,
         upper_bound=_find_upper_bound(counted),
         lower_bound=_TEXT_ALONE if _NO_IMAGE in {notice.code for notice in facts.notices} else None,
+        host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
     )

@@ -192,11 +192,16 @@ class QuantizationFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorKind:
-    """What decides which state an optimizer keeps for a parameter: 8-bit ones tell the weights of embeddings apart."""
+    """What decides which state an optimizer keeps for a parameter.
+
+    8-bit ones tell the weights of embeddings apart, Muon goes by `name`, which is that of the parameter without the
+    numbers of layers.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     is_embedding: bool
+    name: str = "weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

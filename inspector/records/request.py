@@ -20,6 +20,7 @@ from inspector.checks import (
 from inspector.errors import UsageError
 from inspector.records.fit import Quantity
 from inspector.records.recipe import Recipe
+from inspector.records.serving import ServingOptions
 from inspector.records.training_file import RequestSource
 
 __all__ = [
@@ -63,6 +64,19 @@ class Quantization(Choice):
     NF4 = "nf4"
     FP4 = "fp4"
     INT8 = "int8"
+
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return what people call 8 bits."""
+        return {"8bit": "int8", "8-bit": "int8", "llm.int8": "int8"}
+
+    @classmethod
+    def unclear_names(cls) -> Mapping[str, str]:
+        """Return what people call 4 bits: QLoRA's are nf4, `load_in_4bit=True` alone takes fp4."""
+        return {
+            name: f"{name} may be nf4, which QLoRA takes, or fp4, the default of load_in_4bit; give one of them"
+            for name in ("4bit", "4-bit", "int4", "q4")
+        }
 
 
 class Preparation(Choice):
@@ -170,7 +184,8 @@ class Request:
     traced. `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is
     how much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the quantity to
     turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or, where it fits,
-    for what could be turned up. `source` are the files that it was read from.
+    for what could be turned up. `serving` is a serving engine with its options, in the place
+    of a step. `source` are the files that it was read from.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError, which names the argument
     of the Python API, where a field is not of its type, out of its range or none of its choices.
@@ -201,6 +216,7 @@ class Request:
     advice: bool = True
     count_only: bool = False
     depth: int = 3
+    serving: ServingOptions | None = None
     source: RequestSource | None = None
 
     def __post_init__(self) -> None:
@@ -219,6 +235,8 @@ class Request:
             check_text("model_class", self.model_class, '"Qwen2ForCausalLM"')
         if not isinstance(self.recipe, Recipe):
             raise UsageError(f"`recipe` is {describe_value(self.recipe)}; give a Recipe.")
+        if self.serving is not None and not isinstance(self.serving, ServingOptions):
+            raise UsageError(f"`serving` is {describe_value(self.serving)}; give ServingOptions.")
         checked: dict[str, object] = {
             "model": check_model(self.model),
             "dtype": check_choice("dtype", self.dtype, WeightDtype),

@@ -112,6 +112,7 @@ class Tracer(TorchDispatchMode):
         self._blocks: dict[int, int] = {}
         self._watched: dict[int, _Watched] = {}
         self._sizes: dict[int, int] = {}
+        self._host_sizes: dict[int, int] = {}
         self._count = 0
         self._phase = Phase.LOAD
         self._step = 0
@@ -146,6 +147,18 @@ class Tracer(TorchDispatchMode):
     def empty_cache(self) -> None:
         """Record `torch.cuda.empty_cache()`."""
         self._record(EventKind.EMPTY_CACHE, -1, 0, "empty_cache")
+
+    def hold_on_host(self, size: int) -> int:
+        """Record a block of host memory."""
+        block = self._count
+        self._count += 1
+        self._host_sizes[block] = size
+        self._record(EventKind.HOST_ALLOCATE, block, size, "to host")
+        return block
+
+    def release_from_host(self, block: int) -> None:
+        """Record its end."""
+        self._record(EventKind.HOST_FREE, block, self._host_sizes.pop(block), "")
 
     def tape(self) -> list[Event]:
         """Return everything recorded, each block with the category that it had."""

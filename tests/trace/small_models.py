@@ -156,6 +156,15 @@ SMALL: dict[str, Small] = {
     "electra": Small(fields=NO_DROPOUT, head="SequenceClassification"),
     "albert": Small(fields={**NO_DROPOUT, "classifier_dropout_prob": 0.0}, head="TokenClassification"),
     "mpnet": Small(fields=NO_DROPOUT, head="QuestionAnswering"),
+    # Encoders without a head, on pairs of texts. logsumexp has no name on meta for what it makes on the way
+    # (ReduceOps.cpp): with CUDA's rules a kernel rule has.
+    "bert, bare": Small(fields=NO_DROPOUT, head="", model_type="bert", kernels=("aten::logsumexp",)),
+    "xlm-roberta, bare": Small(
+        fields={**NO_DROPOUT, "sentence_pooling": "cls"},
+        head="",
+        model_type="xlm-roberta",
+        kernels=("aten::logsumexp",),
+    ),
     # Encoder-decoders.
     "t5": Small(
         fields={
@@ -238,7 +247,7 @@ def build(
     return model, batch
 
 
-def _filled(name: str, item: Input | bool, device: str) -> torch.Tensor | bool:
+def _filled(name: str, item: Input | int, device: str) -> torch.Tensor | int:
     """Return an input on a device; on the CPU every token has an id of its own, and labels alternate."""
     if not isinstance(item, Input):
         return item

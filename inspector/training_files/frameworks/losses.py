@@ -98,10 +98,10 @@ def settle_axolotl_loss(values: Values, settings: Settings) -> None:
     if "liger" in plugins:
         kernels = tuple(kernel for name, meant in names.items() if values[name] for kernel in meant)
         fields |= {"liger": kernels} if kernels else {}
-        fields |= {"loss": "liger"} if values["liger_fused_linear_cross_entropy"] else {}
+        fields |= {"loss": "liger"} if values["liger_fused_linear_cross_entropy"] and settings.stage == "sft" else {}
     else:
         settings.silent |= {"liger_layer_norm", "liger_cross_entropy"}
-    if "cut_cross_entropy" in plugins and values["cut_cross_entropy"] is not False:
+    if "cut_cross_entropy" in plugins and values["cut_cross_entropy"] is not False and settings.stage == "sft":
         fields["loss"] = "cce"
 
 

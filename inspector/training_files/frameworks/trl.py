@@ -47,6 +47,7 @@ from inspector.training_files.frameworks.shared import (
     settle_sharding,
     spell_fields,
 )
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["TRANSFORMERS", "TRL"]
 
@@ -78,12 +79,12 @@ _OF_THE_MODEL: tuple[Field, ...] = (
 _OF_THE_STEP: tuple[Field, ...] = (
     reads("max_length", COUNT, "seq_len", default=1024, aliases=("max_seq_length",)),
     reads("env", MAPPING, "alloc_conf"),
+    reads("packing", FLAG, "packing"),
+    reads("packing_strategy", TEXT, "packing", since={"0": "wrapped", "0.19": "bfd"}),
+    reads("padding_free", FLAG, "packing"),
+    reads("activation_offloading", FLAG, "offload"),
     # Not modelled.
-    reads("packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row, their lengths unknown"),
-    reads("padding_free", FLAG, "padding", effect=LESS, why="rows without padding, one after the other"),
-    misses("packing_strategy", UNKNOWN, "how documents share a row", off=("ffd", "bfd")),
     misses("pad_to_multiple_of", MORE, "rows grow to a multiple"),
-    misses("activation_offloading", LESS, "activations are kept in host memory", kind=FLAG),
     reads("loss_type", ANY, "loss", effect=UNKNOWN, why="another loss"),
     misses("precompute_ref_log_probs", LESS, "no reference pass in the step", kind=FLAG),
     misses("max_prompt_length", UNKNOWN, "how a row is cut"),
@@ -179,9 +180,11 @@ def _settle(values: Values, settings: Settings) -> None:
         if isinstance(targets, list) and len(targets) == 1:
             targets = targets[0] if targets[0] == "all-linear" else targets
         fields["peft"] = read_lora(values, _LORA, targets=targets)
-    fields.pop("padding", None)
-    if values["packing"]:
-        fields["padding"] = False
+    settle_packing(values, settings)
+    if values["activation_offloading"]:
+        fields["offload"] = "activations"
+    elif fields.get("offload") is False:
+        del fields["offload"]
     environment = values["env"] or {}
     fields.pop("alloc_conf", None)
     if isinstance(environment.get(ALLOCATOR), str):
@@ -203,6 +206,19 @@ def _settle_model_arguments(values: Values, settings: Settings) -> None:
     attention = arguments.get("attn_implementation")
     if isinstance(attention, str):
         settings.fields["attention"] = attention if attention in ("sdpa", "eager") else "flash_attention_2"
+
+
+def settle_packing(values: Values, settings: Settings) -> None:
+    """Take how documents lie in a row: a strategy that keeps them whole makes the batch padding-free."""
+    fields = settings.fields
+    for name in ("padding", "packing"):
+        fields.pop(name, None)
+    if values["packing"]:
+        fields["padding"] = False
+        if values["packing_strategy"] != "wrapped":
+            assume_documents(settings, fields["seq_len"])
+    elif values["padding_free"]:
+        fields |= {"packing": 1, "padding": False}
 
 
 def settle_quantization(values: Values, settings: Settings) -> None:

@@ -35,7 +35,7 @@ class Loss(Protocol):
         """
 
     def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Return whether the Trainer counts labels for the loss, which is a sum then; else it is a mean."""
+        """Return whether the loss is a sum divided by a count, of labels where there are any; else it is a mean."""
 
 
 class ModelLoss:
@@ -59,7 +59,8 @@ class ModelLoss:
 
 def find_loss(model: nn.Module) -> Loss:
     """Return the loss that a model is trained with."""
-    return InBatchNegatives() if is_bare_encoder(base_model(model)) else ModelLoss()
+    base = base_model(model)
+    return InBatchNegatives(getattr(base.config, "sentence_pooling", None)) if is_bare_encoder(base) else ModelLoss()
 
 
 def shifts_labels(base: Any) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inspector.workloads.base import base_model
 from inspector.workloads.training.lm_losses.heads import find_head, log_ratio, read_on_host, run_as_head
 
-__all__ = ["FusedHead"]
+__all__ = ["FusedHead", "add_fused_head"]
 
 _TOKENS_PER_TILE = 4096
 _VOCABULARY_PER_TILE = 32768
@@ -31,17 +31,7 @@ class FusedHead:
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return the model with a head that makes log-probabilities of its labels."""
-        base: Any = base_model(model)
-        head = find_head(base)
-
-        def forward(*args: Any, labels: Tensor, **kwargs: Any) -> dict[str, Any]:
-            kwargs["use_cache"] = False
-            backbone_outputs = base.base_model(*args, **kwargs)
-            hidden_states = backbone_outputs.last_hidden_state[:, :-1]
-            labels = labels[:, 1:]
-            return run_as_head(head, _score, head, hidden_states, labels)
-
-        base.forward = forward
+        add_fused_head(base_model(model), ("entropy", "is_top1"))
         return model
 
     def compute_loss(
@@ -70,28 +60,44 @@ class FusedHead:
         return True
 
 
-def _score(head: Any, hidden_states: Tensor, labels: Tensor) -> dict[str, Any]:
+def add_fused_head(base: Any, outputs: tuple[str, ...] = ()) -> None:
+    """Let a transformers model return log-probabilities of its labels, and of each position what else is asked for."""
+    head = find_head(base)
+
+    def forward(*args: Any, labels: Tensor, **kwargs: Any) -> dict[str, Any]:
+        kwargs["use_cache"] = False
+        backbone_outputs = base.base_model(*args, **kwargs)
+        hidden_states = backbone_outputs.last_hidden_state[:, :-1]
+        labels = labels[:, 1:]
+        return run_as_head(head, _score, head, hidden_states, labels, outputs)
+
+    base.forward = forward
+
+
+def _score(head: Any, hidden_states: Tensor, labels: Tensor, outputs: tuple[str, ...]) -> dict[str, Any]:
     """Score the positions that have a label, and put zeros where there is none.
 
     What is scored dies as it is put there: a generator holds it alone.
     """
     mask = labels != _IGNORED
     score: Any = _LogProbs.apply
-    log_probs, entropy, is_top1 = (
-        item.new_zeros(mask.shape).masked_scatter(mask, item)
-        for item in score(hidden_states[mask], head.weight, head.bias, labels[mask])
+    scored: Any = (
+        None if item is None else item.new_zeros(mask.shape).masked_scatter(mask, item)
+        for item in score(hidden_states[mask], head.weight, head.bias, labels[mask], outputs)
     )
+    log_probs, entropy, mean_logits, is_top1 = scored
     loss = -log_probs.sum() / mask.sum().clamp(min=1)
-    return {"loss": loss, "log_probs": log_probs, "entropy": entropy, "is_top1": is_top1, "label_mask": mask}
+    of_each = {"log_probs": log_probs, "entropy": entropy, "mean_logits": mean_logits, "is_top1": is_top1}
+    return {"loss": loss, **of_each, "label_mask": mask}
 
 
 class _LogProbs(torch.autograd.Function):
-    """`ChunkedLogProbFunction` with the outputs that SFTTrainer asks for."""
+    """`ChunkedLogProbFunction` with the outputs that trainers ask for."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, outputs: tuple[str, ...]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """Fold each tile of logits into a few numbers a position."""
         ctx.set_materialize_grads(False)
         rows, vocabulary = hidden.shape[0], weight.shape[0]
@@ -115,13 +121,16 @@ class _LogProbs(torch.autograd.Function):
                     tile.add_(bias[start:end].to(dtype))
         log_z = running_max + torch.log(sum_exp)
         logprobs = target_logit - log_z
-        entropy = log_z - x_sum_exp / sum_exp
-        is_top1 = (target_logit >= running_max) & (target_logit > max_before_target)
+        entropy = log_z - x_sum_exp / sum_exp if "entropy" in outputs else None
+        mean_logits = z_sum / vocabulary if "mean_logits" in outputs else None
+        is_top1 = None
+        if "is_top1" in outputs:
+            is_top1 = (target_logit >= running_max) & (target_logit > max_before_target)
         del sq_sum_exp, z_sum  # which TRL makes whether they are asked for or not
-        ctx.save_for_backward(hidden, weight, bias, targets, log_z, entropy)
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z, log_z if entropy is None else entropy)
         ctx.compute_dtype = dtype
-        ctx.mark_non_differentiable(is_top1)
-        return logprobs, entropy, is_top1
+        ctx.mark_non_differentiable(*(item for item in (mean_logits, is_top1) if item is not None))
+        return logprobs, entropy, mean_logits, is_top1
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -155,6 +164,7 @@ class _LogProbs(torch.autograd.Function):
             grad_hidden.to(hidden.dtype) if grad_hidden is not None else None,
             grad_weight.to(weight.dtype) if grad_weight is not None else None,
             grad_bias.to(bias.dtype) if grad_bias is not None else None,
+            None,
             None,
         )
 

@@ -40,10 +40,12 @@ def settle_loss(model: Any, recipe: Recipe) -> Recipe:
     if recipe.liger:
         known, asked = list_layer_kernels(base) or (), check_liger(recipe.liger)
         is_all = LigerKernel.AUTO in asked
-        loss = LossName.LIGER if is_all and recipe.loss == LossName.STOCK else recipe.loss
+        brings_loss = is_all and recipe.loss == LossName.STOCK and recipe.stage is None
+        loss = LossName.LIGER if brings_loss else recipe.loss
         kernels = tuple(kernel for kernel in known if is_all or kernel in asked)
         recipe = dataclasses.replace(recipe, liger=kernels or None, loss=loss)
-    _check_head(base, recipe)
+    if recipe.stage is None:  # whose losses are stages'
+        _check_head(base, recipe)
     return recipe
 
 

@@ -61,7 +61,7 @@ HALF: dict[str, Any] = {"dtype": torch.bfloat16}
 # Models of the types whose layers are known, each with a recipe.
 PATCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "llama": ({**HALF, "lora": True}, {"batch_size": 2, "seq_len": 512, "mixed_precision": "bf16"}),
-    "ministral": (HALF, {"seq_len": 64, "padding": False}),
+    "ministral": ({**HALF, "head_dim": 16}, {"seq_len": 64, "padding": False}),
     "mistral": (HALF, {"seq_len": 64, "gradient_accumulation": 2}),
     "smollm3": ({**HALF, "pad_token_id": 0}, {"seq_len": 64}),
     "qwen2": ({}, {**LONG, "mixed_precision": "bf16"}),

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
 from inspector.errors import UsageError, one_line
 from inspector.records.notice import Notice
 from inspector.records.recipe import Precision, Recipe
 from inspector.training_files.fields import Field
+from inspector.training_files.frameworks.losses import choose_trl_loss, read_liger
 from inspector.training_files.frameworks.trl import TRL
 from inspector.training_files.packing import count_documents
 
@@ -74,6 +76,7 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
     given |= {name: value for key, (name, value) in _SWITCHES.items() if keywords.get(key)}
     if fields.get("activation_offloading") is True:
         given["offload"] = "activations"
+    given |= _read_losses(arguments, fields)
     if fields.get("bf16") and fields.get("fp16"):
         raise UsageError(f"`recipe` ({kind}): bf16 and fp16 are both on; drop one of them.")
     if fields.get("bf16") or fields.get("fp16"):
@@ -83,6 +86,18 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
     except UsageError as error:
         raise UsageError(f"`recipe` ({kind}): {error}") from error
     return recipe, tuple(_collect_notices(kind, recipe, fields, keywords, says_length="seq_len" in given))
+
+
+def _read_losses(arguments: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Liger's kernels, and for an SFTConfig of TRL what its SFTTrainer has: a loss of its own, and a mask."""
+    liger = read_liger(fields.get("liger_kernel_config")) if fields.get("use_liger_kernel") else {}
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(arguments).__mro__}
+    if ("trl", "SFTConfig") not in kinds:
+        return liger
+    has_liger = liger.pop("loss", None) is not None
+    loss = choose_trl_loss(metadata.version("trl"), fields.get("loss_type"), has_liger=has_liger)
+    is_one_row = fields.get("padding_free") or fields.get("packing")
+    return liger | ({"loss": loss} if loss else {}) | ({} if is_one_row else {"attention_mask": True})
 
 
 def _read_packing(fields: Mapping[str, Any], row: Any) -> dict[str, Any]:

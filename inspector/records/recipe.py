@@ -16,7 +16,7 @@ from inspector.checks import (
     to_plain_text,
 )
 from inspector.errors import UsageError, quoted
-from inspector.records.losses import LossName
+from inspector.records.losses import LigerKernel, LossName, check_liger
 from inspector.records.rows import lay_out_documents
 from inspector.records.stages import Reference, Stage, check_stage
 
@@ -267,7 +267,7 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
     as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
-    causal language model.
+    causal language model, `liger` are the kernels of Liger in its layers, None for none.
 
     `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one
     that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and
@@ -311,6 +311,7 @@ class Recipe:
     padding: bool | None = None
     attention_mask: bool | None = None
     loss: LossName | str = LossName.STOCK
+    liger: Sequence[LigerKernel | str] | str | None = None
     packing: int | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
@@ -339,6 +340,8 @@ class Recipe:
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
+        if self.liger is not None:
+            checked["liger"] = check_liger(self.liger)
         if self.checkpoint_every is not None:
             checked["checkpoint_every"] = check_count("checkpoint_every", self.checkpoint_every)
         if self.checkpoint_keeps is not None:

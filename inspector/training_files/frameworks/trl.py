@@ -32,7 +32,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.losses import settle_trl_loss, settle_trl_preparation
+from inspector.training_files.frameworks.losses import settle_liger, settle_trl_loss, settle_trl_preparation
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     DTYPES,
@@ -101,6 +101,10 @@ _OF_THE_STEP: tuple[Field, ...] = (
     misses("disable_dropout", LESS, "no dropout masks", off=(True,)),
     misses("eos_token", MORE, "the embedding grows where the token is new", off=("<|im_end|>", "<|eot_id|>", "</s>")),
     misses("chat_template_path", MORE, "the embedding grows where its tokens are new"),
+    misses("router_aux_loss_coef", MORE, "routers' logits are kept, and a loss of them", kind=NUMBER),
+    misses("lora_target_parameters", MORE, "experts' parameters have adapters, too"),
+    misses("cast_lm_head_to_fp32", MORE, "the head and its input in float32", kind=FLAG),
+    misses("vllm_enable_sleep_mode", LESS, "vLLM's share is given back during the update", kind=FLAG),
     misses("lora_task_type", UNKNOWN, "another head", off=("CAUSAL_LM",)),
 )
 _OTHERS = OTHERS_OF_TRAINING_ARGUMENTS | read_others("trl")
@@ -313,6 +317,7 @@ def _settle_without_trl(values: Values, settings: Settings) -> None:
     settle_reentrant(values, settings)
     settle_sharding(values, settings)
     settle_quantization(values, settings)
+    settle_liger(values, settings)
     settings.fields.pop("peft", None)
     if values["use_peft"]:
         settings.fields["peft"] = read_lora(values, _LORA, targets=values["lora_target_modules"])

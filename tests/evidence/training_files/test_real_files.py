@@ -18,13 +18,14 @@ EXPECTED = [known for known in READ if known.get("expected")]
 # What no recipe has: the nearest one stands in, and is named among what is not modelled.
 STAND_INS = {"adamw_torch_8bit": "adamw_8bit", "kernels-community/vllm-flash-attn3": "flash_attention_2"}
 # What the data names as missing, and is modelled by now.
-MODELLED_SINCE = ("loss: fused LM head", "no k-bit preparation")
+MODELLED_SINCE = ("loss: fused LM head", "no k-bit preparation", "use_liger_kernel", "cut cross-entropy")
 FIELDS_MODELLED_SINCE = {
     "packing",
     "padding_free",
     "activation_offloading",
     "use_gradient_checkpointing",
     "use_muon",
+    *("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_fused_linear_cross_entropy"),
 }
 NAMES = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL", "unsloth": "Unsloth"}
 NAMES |= {"accelerate": "accelerate", "deepspeed": "DeepSpeed"}

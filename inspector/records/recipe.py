@@ -246,8 +246,9 @@ class Kept(Choice):
 class Offload(Choice):
     """What of the forward pass waits for the backward pass in host memory.
 
-    NONE: nothing. CHECKPOINTS: the inputs of checkpointed blocks, as gradient_checkpointing_kwargs={"offload": True} of
-    transformers and Unsloth's checkpoints. ACTIVATIONS: whatever autograd saves, as TRL's `activation_offloading`.
+    NONE: nothing, which a recipe keeps as None. CHECKPOINTS: the inputs of checkpointed blocks, as
+    gradient_checkpointing_kwargs={"offload": True} of transformers and Unsloth's checkpoints. ACTIVATIONS: whatever
+    autograd saves, as TRL's `activation_offloading`.
     """
 
     NONE = "none"
@@ -293,7 +294,7 @@ class Recipe:
     use_reentrant: bool | None = None
     checkpoint_every: int | None = None
     checkpoint_keeps: Kept | str | None = None
-    offload: Offload | str = Offload.NONE
+    offload: Offload | str | None = None
     neftune: float | None = None
     train_only: str | Sequence[str] | None = None
     add_tokens: int | None = None
@@ -315,11 +316,13 @@ class Recipe:
             "optimizer": check_optimizer_name(self.optimizer),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
-            "offload": check_choice("offload", self.offload, Offload),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
+        if self.offload is not None:
+            where = check_choice("offload", self.offload, Offload)
+            checked["offload"] = None if where is Offload.NONE else where
         if self.checkpoint_every is not None:
             checked["checkpoint_every"] = check_count("checkpoint_every", self.checkpoint_every)
         if self.checkpoint_keeps is not None:

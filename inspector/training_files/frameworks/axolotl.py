@@ -37,6 +37,7 @@ from inspector.training_files.frameworks.shared import (
     read_lora,
     read_others,
     settle_attention,
+    settle_groups,
     settle_optimizer,
     settle_reentrant,
     settle_sharding,
@@ -183,6 +184,7 @@ def _settle(values: Values, settings: Settings) -> None:
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     _settle_rows(values, settings)
+    settle_groups(settings, "loraplus_lr_ratio")
     _settle_what_trains(values, settings)
     if stage:
         miss_stage(settings, values.spell("rl"), settings.stage, Origin.FILE)

@@ -37,6 +37,7 @@ from inspector.training_files.frameworks.shared import (
     OTHERS_OF_TRAINING_ARGUMENTS,
     read_lora,
     read_others,
+    settle_groups,
     settle_optimizer,
     settle_precision,
     settle_sharding,
@@ -174,6 +175,7 @@ def _settle(values: Values, settings: Settings) -> None:
         stage == "pt" and values["packing"] is None
     ):  # a row of as many tokens, one after the other
         fields["padding"] = False
+    settle_groups(settings, "loraplus_lr_ratio")
     _settle_tokens(values, settings)
     _miss_what_it_does(values, settings)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 __all__ = ["Muon", "ScheduleFree", "StableAdamW"]
 
+aten = torch.ops.aten
 _Groups = Iterable[Mapping[str, Any]]
 _Closure = Callable[[], float]
 # From this update on RAdam's approximation is long enough for beta2 = 0.999 (rho_t > 4).
@@ -86,18 +87,18 @@ class ScheduleFree(_OfTrained):
         starts = [self.state[parameter]["z"] for parameter in trained]
         if self._kind != "sgd":
             squares = [self.state[parameter]["exp_avg_sq"] for parameter in trained]
-            torch._foreach_mul_(squares, beta2)
-            torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
-            roots = torch._foreach_div(squares, 1 - beta2**self._updates)
-            torch._foreach_sqrt_(roots)
-            torch._foreach_add_(roots, group["eps"])
-            torch._foreach_div_(gradients, roots)
+            aten._foreach_mul_.Scalar(squares, beta2)
+            aten._foreach_addcmul_.Scalar(squares, gradients, gradients, 1 - beta2)
+            roots = aten._foreach_div.Scalar(squares, 1 - beta2**self._updates)
+            aten._foreach_sqrt_.default(roots)
+            aten._foreach_add_.Scalar(roots, group["eps"])
+            aten._foreach_div_.List(gradients, roots)
         if group["weight_decay"]:
-            torch._foreach_add_(gradients, trained, alpha=group["weight_decay"])
+            aten._foreach_add_.List(gradients, trained, alpha=group["weight_decay"])
         share = 1 / self._updates
-        torch._foreach_lerp_(trained, starts, weight=share)
-        torch._foreach_add_(trained, gradients, alpha=group["lr"] * (beta1 * (1 - share) - 1))
-        torch._foreach_sub_(starts, gradients, alpha=group["lr"])
+        aten._foreach_lerp_.Scalar(trained, starts, share)
+        aten._foreach_add_.List(trained, gradients, alpha=group["lr"] * (beta1 * (1 - share) - 1))
+        aten._foreach_sub_.List(starts, gradients, alpha=group["lr"])
 
 
 class StableAdamW(_OfTrained):

@@ -24,6 +24,8 @@ MODELLED_SINCE = {
     "activation_offloading",
     "use_gradient_checkpointing",
     "use_muon",
+    "loraplus_lr_ratio",
+    "embedding_learning_rate",
 }
 NAMES = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL", "unsloth": "Unsloth"}
 NAMES |= {"accelerate": "accelerate", "deepspeed": "DeepSpeed"}

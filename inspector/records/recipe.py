@@ -42,7 +42,7 @@ class OptimizerName(Choice):
     ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
     ADAFACTOR: transformers' class.
     SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SCHEDULE_FREE_RADAM: schedulefree's. STABLE_ADAMW: torch-optimi's.
-    MUON: LLaMA-Factory's and axolotl's, which transformers has no name for.
+    MUON, ADAM_MINI: LLaMA-Factory's, and axolotl's, which transformers has no name for.
     All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
     name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
     """
@@ -58,6 +58,7 @@ class OptimizerName(Choice):
     SCHEDULE_FREE_RADAM = "schedule_free_radam"
     STABLE_ADAMW = "stable_adamw"
     MUON = "muon"
+    ADAM_MINI = "adam_mini"
     ADAMW_8BIT = "adamw_8bit"
     ADAMW_BNB_8BIT = "adamw_bnb_8bit"
     PAGED_ADAMW_32BIT = "paged_adamw_32bit"
@@ -81,14 +82,14 @@ OPTIMIZERS = OptimizerName.values()
 _OF_TORCH = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 _OF_TRANSFORMERS = ("adafactor",)
 _SCHEDULE_FREE = ("schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam")
-_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon")
+_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon", "adam_mini")
 # Where the class comes from -> the names.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "torch": _OF_TORCH,
     "transformers": _OF_TRANSFORMERS,
     "schedulefree": _SCHEDULE_FREE,
     "torch-optimi": ("stable_adamw",),
-    "frameworks": ("muon",),
+    "frameworks": ("muon", "adam_mini"),
     "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS, *_WRITTEN_AFTER)),
 }
 # What else transformers 5.23 names (training_args.py, OptimizerNames), and the package that each comes from.

@@ -110,7 +110,7 @@ _STAND_INS: Mapping[str, tuple[str, Effect]] = {
     **dict.fromkeys(("apollo_adamw_layerwise", "q_galore_adamw8bit"), ("adamw_torch", LESS)),
     **dict.fromkeys(("galore_adamw_8bit", "galore_adamw_8bit_layerwise", "flash_adamw_8bit"), ("adamw_8bit", LESS)),
     **dict.fromkeys(("lomo", "adalomo"), ("sgd", LESS)),
-    **dict.fromkeys(("dion", "adam_mini", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
+    **dict.fromkeys(("dion", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
     "came_pytorch": ("adafactor", UNKNOWN),
 }
 _ALIASES = {"paged_adamw": "paged_adamw_32bit", "lion": "lion_32bit", "paged_lion": "paged_lion_32bit"}

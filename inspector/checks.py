@@ -21,6 +21,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_flag",
+    "check_keys",
     "check_model",
     "check_names",
     "check_number",
@@ -49,6 +50,11 @@ class Choice(str, enum.Enum):
         return {}
 
     @classmethod
+    def unclear_names(cls) -> Mapping[str, str]:
+        """Return names that may mean several members, each with the question to ask."""
+        return {}
+
+    @classmethod
     def _missing_(cls, value: object) -> Choice | None:
         """Return the member that has this other name, which `kind(value)` asks for."""
         found = cls.aliases().get(value) if isinstance(value, str) else None
@@ -71,6 +77,8 @@ def check_choice(name: str, value: Any, kind: type[Kind]) -> Kind:
     try:
         return kind(value)
     except ValueError as error:
+        if value in kind.unclear_names():
+            raise UsageError(f"`{name}`: {kind.unclear_names()[value]}.") from error
         near = find_nearest_names(to_plain_text(value), kind.values())
         meant = f"did you mean {near[0]}? If not, " if near else ""
         raise UsageError(f"`{name}` {quoted(to_plain_text(value), 60)} is not known; {meant}{known}.") from error
@@ -122,6 +130,15 @@ def check_names(name: str, value: Any, example: str) -> tuple[str, ...]:
         raise UsageError(f"`{name}` is {describe_value(value)}; give a list of names, as in [{example}].")
     items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
     return tuple(check_text(name, item, example) for item in items)
+
+
+def check_keys(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> None:
+    """Refuse a key that is none of the known ones."""
+    for key in given:
+        if key not in known:
+            near = find_nearest_names(key, known) if isinstance(key, str) else []
+            meant = f"did you mean {near[0]}? If not, " if near else ""
+            raise UsageError(f"`{what}` has no setting {quoted(key, 60)}; {meant}use {', '.join(known)}.")
 
 
 def check_model(value: Any) -> Any:

@@ -7,6 +7,7 @@ as it was asked to be, and is none for a program that it starts: there the defau
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -19,3 +20,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, _do_nothing)
 # pytest-xdist's processes have threads of their own, for which the Python API would start a worker process for each.
 os.environ.setdefault("INSPECTOR_IN_PROCESS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the libraries' modules out of every later garbage collection: a fifth of the time of a run."""
+    gc.collect()
+    gc.freeze()

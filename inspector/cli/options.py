@@ -6,6 +6,7 @@ Standard library and click only: `inspect --help` loads nothing else.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
+from inspector.records.losses import LossName
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
@@ -28,7 +30,8 @@ from inspector.records.recipe import (
     SdpaBackend,
     check_optimizer_name,
 )
-from inspector.records.request import Quantization, WeightDtype
+from inspector.records.request import AdapterDtype, Preparation, Quantization, WeightDtype
+from inspector.records.stages import Reference, Stage
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -41,6 +44,19 @@ __all__ = [
 
 # A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
 _COUNT = click.IntRange(1, 2**24)
+
+
+class _TokenCount(click.IntRange):
+    """A number of tokens; `4k` is 4,096, as context lengths are written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number that a text is or abbreviates."""
+        if isinstance(value, str) and (thousands := re.fullmatch(r"([0-9]{1,5})[kK]", value)):
+            value = 1024 * int(thousands[1])
+        count: int = super().convert(value, param, ctx)
+        return count
+
+
 FORMATS = ("text", "json", "markdown")
 
 
@@ -79,9 +95,12 @@ class _ChoiceWithAliases(click.Choice[str]):
     def __init__(self, kind: type[Choice]) -> None:
         super().__init__(kind.values())
         self._aliases = kind.aliases()
+        self._unclear = kind.unclear_names()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value that a text is or names."""
+        if value in self._unclear:
+            self.fail(self._unclear[value], param, ctx)
         return super().convert(self._aliases.get(value, value), param, ctx)
 
 
@@ -104,7 +123,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--quantization"],
-        type=click.Choice(Quantization.values()),
+        type=_ChoiceWithAliases(Quantization),
         help="Load the base weights quantized as bitsandbytes does; default: what the checkpoint declares.",
     ),
     click.Option(
@@ -151,6 +170,22 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
     ),
     click.Option(
+        ["--adapter-dtype"],
+        type=_ChoiceWithAliases(AdapterDtype),
+        default="auto",
+        show_default=True,
+        help="Dtype that a trainer casts the attached adapter to: bfloat16 is TRL's on packed weights, float32 "
+        "LLaMA-Factory's; auto is PEFT's.",
+    ),
+    click.Option(
+        ["--preparation"],
+        type=click.Choice(Preparation.values()),
+        default="peft",
+        show_default=True,
+        help="What happens to packed weights before an adapter trains on them: peft is "
+        "prepare_model_for_kbit_training, none what TRL 0.26 and newer and LLaMA-Factory do.",
+    ),
+    click.Option(
         ["--workload"],
         type=click.Choice(tuple(WORKLOADS)),
         default="training",
@@ -158,7 +193,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="What runs: " + "; ".join(f"{info.name}, {info.summary}" for info in WORKLOADS.values()) + ".",
     ),
     click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Sequences of one micro-batch."),
-    click.Option(["--seq-len"], type=_COUNT, default=1024, show_default=True, help="Tokens of a sequence."),
+    click.Option(
+        ["--seq-len"],
+        type=_TokenCount(1, 2**24),
+        default=1024,
+        show_default=True,
+        help="Tokens of a sequence; 4k is 4096.",
+    ),
     click.Option(
         ["--gradient-accumulation"],
         type=_COUNT,
@@ -254,6 +295,51 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--padding/--no-padding"],
         default=None,
         help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
+    ),
+    click.Option(
+        ["--attention-mask/--no-attention-mask"],
+        default=None,
+        help="Whether the batch has a mask where nothing is padded, as TRL's collator and those that pad with a "
+        "tokenizer send it; default: no.",
+    ),
+    click.Option(
+        ["--stage"],
+        type=click.Choice(Stage.values()),
+        help="What the step is for, as TRL's trainers run it: supervised (sft, the default), dpo, kto, orpo, reward or "
+        "grpo. A batch size counts pairs in dpo, orpo and reward.",
+    ),
+    click.Option(
+        ["--reference"],
+        type=click.Choice(Reference.values()),
+        help="The reference of dpo, kto and grpo: the model without its adapter, a second model, or none; default: the "
+        "adapter where there is one, else a second model; in grpo none, as its beta is 0.",
+    ),
+    click.Option(
+        ["--prompt-len"],
+        type=_COUNT,
+        help="Tokens of a row that are its prompt, the rest the answer; default: one, in grpo half of the row.",
+    ),
+    click.Option(
+        ["--completion-len"], type=_COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the row."
+    ),
+    click.Option(
+        ["--num-generations"],
+        type=_COUNT,
+        help="Answers to a prompt in grpo, which divide the rows of an update; default: 8, as TRL's.",
+    ),
+    click.Option(
+        ["--vllm-share"],
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        callback=_check_finite_or_none,
+        help="The part of the card that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
+    ),
+    click.Option(
+        ["--loss"],
+        type=click.Choice(LossName.values()),
+        default="stock",
+        show_default=True,
+        help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
+        "1.15 and newer.",
     ),
     click.Option(
         ["--packing"],

@@ -138,7 +138,7 @@ class TapeTemplate:
     def _is_from_passes(self) -> NDArray[np.bool_]:
         """Tell of each request whether its block is one that a pass makes, and no gradient."""
         is_from_passes = [
-            event.phase in (Phase.FORWARD, Phase.BACKWARD) and event.category is not Category.GRADIENTS
+            event.phase not in (Phase.LOAD, Phase.OPTIMIZER) and event.category is not Category.GRADIENTS
             for event in self.traced
         ]
         of_requests: NDArray[np.bool_] = np.array(is_from_passes)[self._sources[self._makers]]

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from inspector.errors import InspectorError
-from inspector.planning.advice import apply_change, is_stored_quantized
+from inspector.planning.advice import WITHOUT_ADAPTER, apply_change, is_stored_quantized
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Fit, Purpose
@@ -80,7 +80,7 @@ def _train_whole_model(run: ResolvedRun) -> _Increase | None:
     request = run.request
     if request.peft is None:
         return None
-    change = {"peft": None, "quantization": None, "double_quant": None, "autocast_adapter_dtype": True}
+    change = {**WITHOUT_ADAPTER, "quantization": None, "double_quant": None}
     text = "without --lora" if isinstance(request.peft, LoraOptions) else "without --peft"
     return text if request.quantization is None else f"{text} and --quantization", apply_change(request, change)
 

@@ -16,7 +16,9 @@ from inspector.checks import (
     to_plain_text,
 )
 from inspector.errors import UsageError, quoted
+from inspector.records.losses import LossName
 from inspector.records.rows import lay_out_documents
+from inspector.records.stages import Reference, Stage, check_stage
 
 __all__ = [
     "DEFAULT",
@@ -265,7 +267,15 @@ class Recipe:
     `seq_len` is None in the recipe of a traced step whose model takes no tokens. `optimizer` is a name of transformers'
     `optim` that `OptimizerName` has, `optim_args` its arguments as `key=value,key=value`. `max_grad_norm` 0 turns
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
-    padded when the batch is larger than 1.
+    padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
+    as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
+    causal language model.
+
+    `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one
+    that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and
+    the rest is the answer: None leaves the prompt one token, in GRPO half of the row. `completion_len` says the same
+    from the other side; both together say how long a row is. `num_generations` are GRPO's answers to a prompt.
+    `vllm_share` is the part of the card that vLLM takes in the same process, None where it has none.
 
     `packing` is how many documents share a sequence; all sequences of a micro-batch then are one row without padding.
     As text it may say how long each is: "4x1024" is 4 documents in a `seq_len` of 4,096.
@@ -301,12 +311,20 @@ class Recipe:
     add_tokens: int | None = None
     max_grad_norm: float = 1.0
     padding: bool | None = None
+    attention_mask: bool | None = None
+    loss: LossName | str = LossName.STOCK
     packing: int | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
     use_cache: bool | None = None
     alloc_conf: str | None = None
+    stage: Stage | str | None = None
+    reference: Reference | str | None = None
+    prompt_len: int | None = None
+    completion_len: int | None = None
+    num_generations: int | None = None
+    vllm_share: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -317,6 +335,7 @@ class Recipe:
             "optimizer": check_optimizer_name(self.optimizer),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
+            "loss": check_choice("loss", self.loss, LossName),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
         }
         if self.attention is not None:
@@ -337,11 +356,19 @@ class Recipe:
             checked["neftune"] = check_number("neftune", self.neftune)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
+        checked |= check_stage(
+            self.stage,
+            reference=self.reference,
+            prompt_len=self.prompt_len,
+            completion_len=self.completion_len,
+            num_generations=self.num_generations,
+            vllm_share=self.vllm_share,
+        )
         if self.packing is not None:
             checked |= lay_out_documents(self.packing, self.seq_len, self.padding)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
-        for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache"):
+        for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):
             if getattr(self, name) is not None:
                 check_flag(name, getattr(self, name))
         if self.alloc_conf is not None:

@@ -61,9 +61,15 @@ class Category(str, enum.Enum):
 
 
 class Phase(str, enum.Enum):
-    """When an event happened: loading and attaching, then forward, backward and optimizer of each step."""
+    """When an event happened: loading and attaching, then forward, backward and optimizer of each step.
+
+    GENERATE: answers are sampled before the forward pass. REFERENCE: a pass beside the forward pass without gradients,
+    which a preference is measured by.
+    """
 
     LOAD = "load"
+    GENERATE = "generate"
+    REFERENCE = "reference"
     FORWARD = "forward"
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"

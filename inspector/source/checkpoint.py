@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
 from inspector.dtypes import BY_SAFETENSORS_NAME, LOADED_IN
-from inspector.errors import one_line, quoted
+from inspector.errors import UnsupportedModelError, one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
-from inspector.source.bounded_json import MOST_BYTES
+from inspector.source.bounded_json import MOST_BYTES, parse_object
 from inspector.source.repository import (
     Choice,
     choose_weights,
@@ -38,7 +38,19 @@ from inspector.source.safetensors_header import (
 )
 from inspector.units import format_bytes
 
-__all__ = ["PartReader", "UnreadError", "add_stored_dtype", "read_checkpoint"]
+__all__ = ["PartReader", "UnreadError", "add_stored_dtype", "find_pooling", "read_checkpoint"]
+
+# What sentence-transformers' Pooling says of itself, in its present form or in an older one.
+_POOLING_FILE = "1_Pooling/config.json"
+_MOST_POOLING_BYTES = 64 * 2**10
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 
 # Nearly all headers fit: 1,000 tensors take some 110,000 bytes, and shards of large models hold fewer.
 _FIRST_BYTES = 128 * 2**10
@@ -86,6 +98,22 @@ class _Budget:
                 f"its headers have more than {format_bytes(_MOST_HEADER_BYTES)} or describe more than "
                 f"{MOST_TENSORS:,} tensors, as no real ones do; look into the repository."
             )
+
+
+def find_pooling(files: Sequence[StoredFile], reader: PartReader) -> str | None:
+    """Return how sentence-transformers makes one vector of a text's tokens, None where no file says one way.
+
+    Source: sentence-transformers 6.2, sentence_transformer/modules/pooling.py, `_convert_legacy_pooling_kwargs`.
+    """
+    if not any(file.name == _POOLING_FILE for file in files):
+        return None
+    try:
+        fields = parse_object(reader.read_whole(_POOLING_FILE, _MOST_POOLING_BYTES), _POOLING_FILE)
+    except (UnreadError, UnsupportedModelError):  # the mean is assumed, aloud
+        return None
+    flagged = [mode for flag, mode in _POOLING_FLAGS.items() if fields.get(flag) is True]
+    mode = fields.get("pooling_mode", flagged[0] if len(flagged) == 1 else None)
+    return mode if isinstance(mode, str) and mode in _POOLING_FLAGS.values() else None
 
 
 def read_checkpoint(

@@ -4,8 +4,9 @@ Of a repository that holds both files, the adapter's counts, as for `from_pretra
 that it names is loaded, and the model beside it only where that is the repository itself.
 
 The huggingface_hub client does all talking. One request resolves the revision to a commit and lists the files; when
-the cache has that commit, nothing more is asked for. Otherwise the file is downloaded into the cache, and the headers
-of the weights are read by range requests. Not covered: weights; they are never downloaded.
+the cache has that commit, nothing more is asked for, but for the small file that says how an embedding model pools.
+Otherwise the file is downloaded into the cache, and the headers of the weights are read by range requests. Not covered:
+weights; they are never downloaded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from inspector.records.notice import Notice
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import header_cache, hub_client
 from inspector.source.bounded_json import MOST_BYTES, read_object
-from inspector.source.checkpoint import UnreadError, read_checkpoint
+from inspector.source.checkpoint import UnreadError, find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
 from inspector.source.hub_client import HubError, silence_client, translate_errors
 from inspector.source.listing import Repository, describe_repository
@@ -28,7 +29,7 @@ from inspector.source.recognize.foreign import describe_foreign_files
 from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
 
-__all__ = ["EITHER_FILE", "ask_hub", "read_cache"]
+__all__ = ["EITHER_FILE", "HubReader", "ask_hub", "read_cache"]
 
 _DEFAULT_BRANCH = "main"
 EITHER_FILE = (ADAPTER_FILE, CONFIG_FILE)
@@ -76,10 +77,11 @@ def _add_checkpoint(files: SourceFiles, repository: Repository, progress: Progre
     """Add what the repository stores at the commit of the configuration: kept from an earlier run, or read now."""
     if repository.commit != files.revision:  # a branch moved between the two requests
         return files
+    reader = HubReader(files.id, repository.commit)
+    files = dataclasses.replace(files, pooling=find_pooling(repository.files, reader))
     stored = header_cache.load_checkpoint(files.id, repository.commit)
     if stored is not None:
         return dataclasses.replace(files, checkpoint=stored)
-    reader = _HubReader(files.id, repository.commit)
     stored, notices = read_checkpoint(repository.files, files.config, reader, progress)
     if not notices:
         header_cache.save_checkpoint(files.id, repository.commit, stored)
@@ -88,9 +90,11 @@ def _add_checkpoint(files: SourceFiles, repository: Repository, progress: Progre
 
 def _add_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
     """Add what is known here of the commit: what an earlier run read, or the headers of weights that are here."""
+    present, reader = list_files(snapshot), FolderReader(snapshot)
+    files = dataclasses.replace(files, pooling=find_pooling(present, reader))
     stored = header_cache.load_checkpoint(files.id, str(files.revision))
     if stored is None:
-        stored, _ = read_checkpoint(list_files(snapshot), files.config, FolderReader(snapshot), lambda _stage: None)
+        stored, _ = read_checkpoint(present, files.config, reader, lambda _stage: None)
         if stored.tensors is None:
             return files
         # What else the repository holds is not known: the cache has only the files that were asked for.
@@ -98,7 +102,7 @@ def _add_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
     return dataclasses.replace(files, checkpoint=stored)
 
 
-class _HubReader:
+class HubReader:
     """Reads parts of files of one commit by HTTP range requests."""
 
     def __init__(self, name: str, commit: str) -> None:

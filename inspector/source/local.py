@@ -16,7 +16,7 @@ from typing import Any
 from inspector.errors import ModelUnavailableError, one_line, quoted
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
-from inspector.source.checkpoint import read_checkpoint
+from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
 from inspector.source.recognize.foreign import describe_foreign_files
 
@@ -44,6 +44,11 @@ def find_files(name: str) -> SourceFiles | None:
             return None
         reason = getattr(failure, "strerror", None) or failure
         raise ModelUnavailableError(f"The path {quoted(name)} cannot be read: {one_line(reason)}.") from failure
+    if path.suffix.lower() == ".gguf":
+        raise ModelUnavailableError(
+            f"{quoted(name)} is a GGUF file, which is read for llama.cpp: add `engine=llama.cpp`, or name the "
+            "repository of the original model."
+        )
     if path.suffix != ".json":
         raise ModelUnavailableError(
             f"{quoted(name)} is a file but no config.json; name a JSON file or the directory that holds it."
@@ -59,8 +64,10 @@ def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> Sourc
     if files.code_location is None:
         return files
     folder = Path(files.code_location)
-    stored, notices = read_checkpoint(list_files(folder), files.config, FolderReader(folder), progress)
-    return dataclasses.replace(files, checkpoint=stored, notices=(*files.notices, *notices))
+    present, reader = list_files(folder), FolderReader(folder)
+    stored, notices = read_checkpoint(present, files.config, reader, progress)
+    pooling = find_pooling(present, reader)
+    return dataclasses.replace(files, checkpoint=stored, pooling=pooling, notices=(*files.notices, *notices))
 
 
 def is_path_like(name: str) -> bool:
@@ -81,8 +88,8 @@ def _find_file(directory: Path, name: str) -> tuple[Path, Path | None]:
         raise ModelUnavailableError(f"The directory {quoted(name)} {foreign}")
     if any(file.lower().endswith(".gguf") for file in present):
         raise ModelUnavailableError(
-            f"The directory {quoted(name)} holds GGUF files and no {CONFIG_FILE}; name the repository of the original "
-            "model."
+            f"The directory {quoted(name)} holds GGUF files and no {CONFIG_FILE}; add `engine=llama.cpp` to read one, "
+            "or name the repository of the original model."
         )
     raise ModelUnavailableError(
         f"The directory {quoted(name)} holds neither {CONFIG_FILE} nor {ADAPTER_FILE}; name one that does"

@@ -34,6 +34,7 @@ from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
+from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 
@@ -44,6 +45,7 @@ aten = torch.ops.aten
 # Two steps of LoRA on Llama-3.1-405B are 118,975 events, traced in 2.3 s on one core here: a million take 20 s.
 _MOST_EVENTS = 1_000_000
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
+_MASKED = _INDEXING | {aten.index_put.default}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,11 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one op, on shadows too where it has values, and record what it allocates."""
         kwargs = kwargs or {}
+        if func is aten.masked_select.default:  # which is indexing (native/cuda/IndexKernel.cpp)
+            func, args = aten.index.Tensor, broadcast_mask(args[0], args[1], self.shadows)
+        if func in _MASKED and has_places(func, args, kwargs):
+            places = [self.__torch_dispatch__(aten.nonzero.default, (), (item,)) for item in filter(is_mask, args[1])]
+            args = (args[0], replace_masks(args[1], places, self.shadows), *args[2:])
         if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
             return aten.add_.Tensor(*args)
         func = find_op_without_mode(func)

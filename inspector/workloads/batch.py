@@ -5,6 +5,8 @@ the configuration and the recipe. An `Input` describes one tensor, so that the s
 trace and with data for a real step. Values are plausible (every token is the first that is not special, one position of
 the last sequence is padded): what a step allocates does not depend on them, but control flow reads some.
 
+A bare encoder has no loss of its own: it is trained on pairs of texts (`training.contrastive`), and gets those.
+
 A sequence has at most as many tokens as the text part of the model has learned positions for: beyond its table a real
 run raises (`find_longest_sequence`). Models of text and images get text alone (`has_text_only_batch`).
 
@@ -27,11 +29,13 @@ from inspector.model.skeleton import find_head
 from inspector.records.recipe import Recipe
 
 __all__ = [
+    "PAIR_COLUMNS",
     "BatchError",
     "Input",
     "Inputs",
     "find_longest_sequence",
     "has_text_only_batch",
+    "is_bare_encoder",
     "make_batch_inputs",
     "make_inputs_without_labels",
 ]
@@ -41,6 +45,18 @@ _IGNORED = -100
 # Embeddings of positions, as transformers' classes call them, and the towers whose positions are not those of text.
 _POSITIONS = re.compile(r"(^|\.)(wpe|pos_embed\w*|position_embed\w*|embed_positions|positions_embed)$")
 _TOWERS = re.compile(r"vision|image|visual|audio|speech")
+# The texts of a pair, as columns of a data set: the inputs of each start with its name.
+PAIR_COLUMNS = ("anchor", "positive")
+# Encoders whose tokenizer also says which segment a token is of (transformers 5.23, `model_input_names` of the class
+# that TOKENIZER_MAPPING_NAMES has for the type).
+_WITH_SEGMENTS = frozenset(
+    (
+        *("bert", "convbert", "deberta", "deberta-v2", "electra", "ernie", "layoutlm", "megatron-bert", "nomic_bert"),
+        *("squeezebert", "tapas"),
+    )
+)
+# What a model takes that has a loss.
+_LABELS = ("labels", "return_loss", "start_positions")
 # Heads that a bare model of the same type may have, in the order in which they are worth naming.
 _HEADS = (
     "AutoModelForSeq2SeqLM",
@@ -134,6 +150,21 @@ def has_text_only_batch(model: Any) -> bool:
     arguments = _list_arguments(model)
     takes_images = any(name.startswith("pixel_values") for name in arguments)
     return takes_images and model.main_input_name == "input_ids" and "return_loss" not in arguments
+
+
+def is_bare_encoder(model: Any) -> bool:
+    """Tell whether a model is an encoder of text without a head, as embedding models are published.
+
+    Encoders are the types that have a head for masked tokens, but for decoders of the same class and encoder-decoders.
+    """
+    arguments = _list_arguments(model)
+    return (
+        model.main_input_name == "input_ids"
+        and {"input_ids", "attention_mask"} <= arguments
+        and not arguments & {*_LABELS, "decoder_input_ids", "pixel_values"}
+        and not getattr(model.config, "is_decoder", False)
+        and find_head(model.config, ("AutoModelForMaskedLM",)) is not None
+    )
 
 
 def _takes_images_alone(model: Any) -> bool:
@@ -237,6 +268,16 @@ def _make_pairs(model: Any, recipe: Recipe) -> Inputs:
     return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), "pixel_values": images, "return_loss": True}
 
 
+def _make_text_pairs(model: Any, recipe: Recipe) -> Inputs:
+    """Make pairs of texts as sentence-transformers' collator does: what the tokenizer gives for each, with a mask."""
+    ids = _make_ids(model, recipe)
+    inputs = {"input_ids": ids}
+    if model.config.model_type in _WITH_SEGMENTS and "token_type_ids" in _list_arguments(model):
+        inputs["token_type_ids"] = dataclasses.replace(ids, value=0)
+    inputs["attention_mask"] = dataclasses.replace(ids, value=1, last=0 if recipe.padding else None)
+    return {f"{column}_{name}": item for column in PAIR_COLUMNS for name, item in inputs.items()}
+
+
 def _find_maker(model: Any) -> _Maker:
     """Return what makes the batch of a model; raises BatchError with the reason where nothing does."""
     name, arguments = type(model).__name__, _list_arguments(model)
@@ -245,7 +286,9 @@ def _find_maker(model: Any) -> _Maker:
             return maker
     if {"return_loss", "pixel_values", "input_ids"} <= arguments:
         return _make_pairs
-    if not arguments & {"labels", "return_loss", "start_positions"}:
+    if is_bare_encoder(model):
+        return _make_text_pairs
+    if not arguments & {*_LABELS}:
         head = find_head(model.config, _HEADS)
         advice = f"; the same model with a head is `model_class={head.__name__}`" if head else ""
         raise BatchError(f"{name} alone has no loss to train on{advice}")
@@ -264,11 +307,14 @@ def _make_ids(model: Any, recipe: Recipe) -> Input:
 
 
 def _make_mask(recipe: Recipe) -> dict[str, Input]:
-    """Return the attention mask of a padded batch: how many positions are padded does not change what is allocated."""
-    if not recipe.padding:
+    """Return the attention mask of a padded batch, or of a collator that always sends one.
+
+    How many positions are padded does not change what is allocated; that none is does: sdpa goes without a mask then.
+    """
+    if not recipe.padding and not recipe.attention_mask:
         return {}
     shape = (recipe.batch_size, recipe.seq_len or 0)
-    return {"attention_mask": Input(shape=shape, value=1, last=0)}
+    return {"attention_mask": Input(shape=shape, value=1, last=0 if recipe.padding else None)}
 
 
 def _make_images(config: Any, recipe: Recipe) -> Input:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import convert_outputs_to_fp32
-from torch import Tensor, nn
+from torch import Tensor
 
 from inspector.errors import UsageError
 
@@ -38,12 +38,12 @@ class MixedPrecision:
             return contextlib.nullcontext()
         return torch.autocast(self._device_type, dtype=self._dtype)
 
-    def wrap_forward(self, model: nn.Module) -> Callable[..., Any]:
+    def wrap_forward(self, model: Any) -> Callable[..., Any]:
         """Return what calls the model as accelerate prepares it: under autocast, with float32 outputs."""
-        if self._dtype is None:
-            return model
-        autocast = torch.autocast(self._device_type, dtype=self._dtype)
-        forward: Callable[..., Any] = convert_outputs_to_fp32(autocast(model.__call__))
+        forward: Callable[..., Any] = model
+        if self._dtype is not None:
+            autocast = torch.autocast(self._device_type, dtype=self._dtype)
+            forward = convert_outputs_to_fp32(autocast(model.__call__))
         return forward
 
     def backward(self, loss: Tensor) -> None:

@@ -115,8 +115,6 @@ def test_an_unknown_architecture_of_a_known_type_is_built_as_that_type_with_a_no
         pytest.param({"model_type": "gpt2", "n_layer": 10**9}, id="gpt2-layers"),
         pytest.param({"model_type": "bart", "encoder_layers": 10**9}, id="encoder-layers"),
         pytest.param({"model_type": "swin", "depths": [10**9, 2, 2, 2]}, id="depths"),
-        pytest.param({"model_type": "canine", "num_hash_functions": 10**9}, id="hash-functions"),
-        pytest.param({"model_type": "dac", "n_codebooks": 10**9}, id="codebooks"),
     ],
 )
 def test_absurd_values_of_a_configuration_are_refused(changes: dict[str, object], tmp_path: Path) -> None:

@@ -182,14 +182,10 @@ def test_absurd_configurations_take_little_memory(tmp_path: Path) -> None:
     configs = [
         {"model_type": "qwen2", "num_hidden_layers": 10**9},
         {"model_type": "qwen2", "num_labels": 10**9},
-        {"model_type": "qwen2", "num_labels": 10**6},
-        {"model_type": "mixtral", "num_local_experts": 10**9},
         {"model_type": "mixtral", "num_hidden_layers": 2000, "num_local_experts": 10_000},
         {"model_type": "gpt2", "n_layer": 10**9, "vocab_size": 10**9},
         {"model_type": "bart", "encoder_layers": 9999, "decoder_layers": 9999},
-        {"model_type": "swin", "depths": [10**9, 2, 2, 2]},
         {"model_type": "albert", "inner_group_num": 10**8},
-        {"model_type": "bark", "fine_acoustics_config": {"n_codes_total": 10**9}},
         {"model_type": "whisper", "max_source_positions": 10**9, "d_model": 10**7},
     ]
     for number, config in enumerate(configs):

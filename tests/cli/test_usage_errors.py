@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,9 +43,11 @@ from .running import SMALL, assert_refused, run
         (["--optimizer", "lion_8bit", "--optim-args", "momentum=0.9"], "lion_8bit has no argument"),
         (["--optimizer", "rmsprop_bnb"], "bfloat16"),
         (["--batch-size", "0"], "--batch-size"),
-        (["--seq-len", "1k"], "'1k' is not an integer; see --help"),
+        (["--seq-len", "1x"], "'1x' is not an integer; see --help"),
+        (["--seq-len", "99999k"], "not in the range"),
+        (["--quantization", "4bit"], "may be nf4"),
         (["--max-grad-norm", "much"], "'much' is not a number; see --help"),
-        (["--tragets", "q_proj"], "'--targets'? See --help"),
+        (["--tragets", "q_proj"], "'--targets'?"),
         (["--mixed-precision", "fp8"], "--mixed-precision"),
         (["--mixed-precision", "fp16", "--dtype", "float16"], "--dtype float32"),
         (["--lora"], "--lora"),
@@ -199,3 +203,16 @@ def test_debugging_shows_where_a_known_error_comes_from(monkeypatch: pytest.Monk
     assert "Traceback (most recent call last)" in ran.err
     assert "The above exception was the direct cause" in ran.err
     assert ran.err.splitlines()[-1].startswith("inspect: PEFT refuses LORA")
+
+
+@pytest.mark.parametrize(
+    ("option", "written", "meant", "field"),
+    [
+        ("--seq-len", "1k", 1024, lambda report: report["training"]["recipe"]["seq_len"]),
+        ("--quantization", "8bit", "int8", lambda report: report["quantization"]["method"]),
+    ],
+)
+def test_a_value_may_be_written_as_people_write_it(
+    option: str, written: str, meant: object, field: Callable[[dict[str, Any]], object]
+) -> None:
+    assert field(run(SMALL, "--offline", "--lora", "r=8", option, written, "--json").report) == meant

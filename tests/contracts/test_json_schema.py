@@ -82,6 +82,8 @@ def validator() -> Draft202012Validator:
         pytest.param(("openai/whisper-small",), id="audio"),
         pytest.param(("google-t5/t5-small", "--depth", "0"), id="encoder-decoder"),
         pytest.param(("state-spaces/mamba-130m-hf",), id="state-space"),
+        pytest.param((SMALL, "--engine", "vllm", "--max-num-seqs", "8"), id="vllm"),
+        pytest.param((SMALL, "--engine", "sglang", "--gpu", "4090", "--mem-fraction-static", "0.8"), id="sglang"),
     ],
 )
 def test_json_reports_follow_the_schema(arguments: tuple[str, ...], validator: Draft202012Validator) -> None:

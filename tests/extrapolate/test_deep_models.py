@@ -49,7 +49,8 @@ RECIPES = {
     "packed, sdpa": Recipe(packing="4x32"),
     "packed, flash-attn": Recipe(batch_size=2, packing="4x16", attention="flash_attention_2"),
 }
-# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of two stacks that grows.
+# Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of two stacks that grows,
+# two passes through one stack.
 MODELS = (
     "meta-llama/Llama-3.2-1B",
     "openai-community/gpt2",
@@ -61,6 +62,7 @@ MODELS = (
     "google/vit-base-patch16-224",
     "bigscience/bloom-7b1",
     "openai/whisper-small",
+    "BAAI/bge-m3",
 )
 
 

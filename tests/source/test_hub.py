@@ -72,6 +72,19 @@ def test_the_second_time_one_request_is_enough(hub: LoopbackHub) -> None:
     assert hub.requests == ["GET /api/models/org/model"]
 
 
+def test_the_pooling_of_an_embedding_model_is_read_and_may_be_missing_or_malformed(hub: LoopbackHub) -> None:
+    """One small file more is asked for, only where the repository lists it; what it cannot say is left open."""
+    named = {"org/cls": b'{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}', "org/broken": b"[]"}
+    for name, content in named.items():
+        hub.host(name, {"config.json": LLAMA, "1_Pooling/config.json": content})
+    assert locate("org/cls").pooling == "cls"
+    assert locate("org/cls").pooling == "cls"  # what is stored was read before
+    assert locate("org/broken").pooling is None
+    hub.host("org/model", {"config.json": LLAMA})
+    assert locate("org/model").pooling is None
+    assert not [request for request in hub.requests if "org/model" in request and "1_Pooling" in request]
+
+
 def test_a_new_commit_is_noticed(hub: LoopbackHub) -> None:
     """When main moves on, its new configuration is served, and offline too from then on."""
     hub.host("org/model", {"config.json": b'{"version": 1}'})

@@ -156,6 +156,15 @@ SMALL: dict[str, Small] = {
     "electra": Small(fields=NO_DROPOUT, head="SequenceClassification"),
     "albert": Small(fields={**NO_DROPOUT, "classifier_dropout_prob": 0.0}, head="TokenClassification"),
     "mpnet": Small(fields=NO_DROPOUT, head="QuestionAnswering"),
+    # Encoders without a head, on pairs of texts. logsumexp has no name on meta for what it makes on the way
+    # (ReduceOps.cpp): with CUDA's rules a kernel rule has.
+    "bert, bare": Small(fields=NO_DROPOUT, head="", model_type="bert", kernels=("aten::logsumexp",)),
+    "xlm-roberta, bare": Small(
+        fields={**NO_DROPOUT, "sentence_pooling": "cls"},
+        head="",
+        model_type="xlm-roberta",
+        kernels=("aten::logsumexp",),
+    ),
     # Encoder-decoders.
     "t5": Small(
         fields={

@@ -7,12 +7,15 @@ releases, four GPUs. They show what the host code requests, which is all that th
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
 
-from inspector.hardware.platform import Platform
+from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import EventKind, Phase
 from inspector.trace import shadow
 from inspector.trace.kernels import KERNELS
@@ -20,6 +23,7 @@ from inspector.trace.kernels.registry import kernel
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from tests.evidence.stand_in.kernel_cases import CASES, Case
+from tests.trace.cpu_truth import profiled_events
 
 RECORDED = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -65,6 +69,25 @@ def test_every_op_takes_what_torchs_cuda_code_asks_for(recording: str, monkeypat
         if (ours := traced(CASES[name], platform)) != events
     }
     assert not differing, "\n".join(f"{name}\n  {events}\n  {ours}" for name, (events, ours) in differing.items())
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((128, 48), 1), ((16, 80), 0)])
+def test_logsumexp_takes_on_the_way_what_torchs_code_takes_on_any_device(shape: tuple[int, int], dim: int) -> None:
+    """Its code is one for CPU and CUDA (ReduceOps.cpp), and reductions this small take nothing beside it."""
+    values = torch.zeros(shape)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        result = torch.logsumexp(values, dim)
+    real, _ = profiled_events(recorded)
+    assert result.isfinite().all()
+
+    def case(device: str) -> Iterator[None]:
+        inputs = torch.zeros(shape, device=device)
+        yield
+        result = torch.logsumexp(inputs, dim)
+        yield
+        del result
+
+    assert traced(case, Platform(torch_version=find_installed_torch())) == real
 
 
 def test_a_second_rule_for_an_op_is_refused() -> None:

@@ -15,11 +15,10 @@ from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
 from inspector.records.tape import EventKind, Phase
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
-from inspector.workloads.training.optimizers import build_optimizer
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import assert_aligned, meta_step, real_step
-from tests.workloads.test_trainer_truth import Recorder, memory_events, record_second_update
 from tests.workloads.tracing import trace
+from tests.workloads.trainer_events import Recorder, list_our_events
 
 ON = Recipe(gradient_checkpointing=True, batch_size=2, seq_len=24, padding=False)
 CONFIG = {"dtype": "float32", "use_cache": False, "attn_implementation": "eager"}
@@ -90,8 +89,8 @@ def test_a_trainer_sets_the_model_up_alike(recipe: Recipe, arguments: dict[str, 
     )  # fmt: skip
     real.train()
     model = build("cpu", recipe)
-    ours = record_second_update(model, tokens("cpu"), build_optimizer(model, recipe), recipe)
-    assert ours == memory_events(recorder.profile)
+    ours = list_our_events(model, tokens("cpu"), recipe)
+    assert ours == recorder.list_events()
 
 
 def test_trls_switch_saves_the_output_of_the_same_kernels() -> None:

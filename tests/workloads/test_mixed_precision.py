@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,8 @@ from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from inspector.workloads.training.loops import run_plain_steps
 from tests.model.tiny import llama
-from tests.workloads.test_trainer_truth import our_events, trainer_events
+from tests.trace.small_models import build
+from tests.workloads.trainer_events import in_any_order_of_frees, list_our_events, list_trainer_events
 
 A100 = Platform(torch_version=find_installed_torch())
 LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
@@ -160,14 +160,9 @@ def test_a_trainers_update_in_bf16_allocates_and_frees_what_ours_does(
 ) -> None:
     """On the CPU, whose autocast has lists of its own; fp16 a Trainer refuses there."""
     recipe = inspector.Recipe(gradient_accumulation=accumulation, mixed_precision="bf16")
-    theirs = trainer_events(model_type, recipe, tmp_path)
-    assert in_any_order_of_frees(our_events(model_type, recipe)) == in_any_order_of_frees(theirs)
-
-
-def in_any_order_of_frees(events: list[int]) -> list[int]:
-    """Return events with each run of frees sorted: a table by address holds the casts."""
-    runs = [list(run) for _, run in itertools.groupby(events, key=lambda size: size < 0)]
-    return [size for run in runs for size in (sorted(run) if run[0] < 0 else run)]
+    (model, batch), (other, _) = build("cpu", model_type), build("cpu", model_type)
+    theirs = list_trainer_events(other, batch, recipe, tmp_path)
+    assert in_any_order_of_frees(list_our_events(model, batch, recipe)) == in_any_order_of_frees(theirs)
 
 
 class Regression(nn.Module):

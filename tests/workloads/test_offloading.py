@@ -25,7 +25,7 @@ from inspector.workloads.training.offloading import OffloadActivations
 from inspector.workloads.training.optimizers import build_optimizer
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
-from tests.workloads.test_trainer_truth import profile_second_update
+from tests.workloads.trainer_events import profile_our_update
 
 CONFIG = {"dtype": "float32", "use_cache": False, "attn_implementation": "eager", "vocab_size": 96}
 KINDS = ("full", "LoRA", "checkpointed")
@@ -64,7 +64,7 @@ def real_events(kind: str, make_context: Callable[[nn.Module], Any]) -> tuple[li
     model, batch = build("cpu", kind)
     context = make_context(model)
     recipe = Recipe(optimizer="sgd")
-    recorded = profile_second_update(model, batch, build_optimizer(model, recipe), recipe, around=lambda: context)
+    recorded = profile_our_update(model, batch, recipe, around=lambda: context)
     return profiled_events(recorded, ())
 
 

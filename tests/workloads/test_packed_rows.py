@@ -15,10 +15,9 @@ from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
 from inspector.workloads.batch import Input
 from inspector.workloads.packed_rows import make_packed_inputs
-from inspector.workloads.training.optimizers import build_optimizer
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import assert_aligned, meta_step, real_step
-from tests.workloads.test_trainer_truth import Recorder, memory_events, record_second_update
+from tests.workloads.trainer_events import Recorder, list_our_events
 
 # Two sequences of three documents, of 11, 11 and 10 tokens: none is a multiple of another.
 RECIPE = Recipe(batch_size=2, seq_len=32, packing=3)
@@ -97,8 +96,8 @@ def test_a_trainers_packed_update_allocates_and_frees_what_ours_does(tmp_path: P
         data_collator=transformers.DataCollatorWithFlattening(return_flash_attn_kwargs=True, return_seq_idx=True),
     ).train()
     model = build("cpu")
-    ours = record_second_update(model, batch_on("cpu", model), build_optimizer(model, RECIPE), RECIPE)
-    assert ours == memory_events(recorder.profile)
+    ours = list_our_events(model, batch_on("cpu", model), RECIPE)
+    assert ours == recorder.list_events()
 
 
 def test_documents_share_a_row_without_a_mask_and_flash_attention_sees_where_they_begin() -> None:

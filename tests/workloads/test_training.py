@@ -169,13 +169,14 @@ def test_the_traced_process_is_left_as_it_was() -> None:
             transformers.BertConfig(architectures=["BertForMultipleChoice"]),
             "which batch BertForMultipleChoice trains on",
         ),
-        (transformers.BertConfig(architectures=["BertModel"]), "`model_class=BertForMaskedLM`"),
+        (transformers.BartConfig(architectures=["BartModel"]), "`model_class=BartForConditionalGeneration`"),
+        (llama(architectures=["LlamaModel"]), "`model_class=LlamaForCausalLM`"),
         (
             transformers.WhisperConfig(architectures=["WhisperForConditionalGeneration"], dtype="float16"),
             "`dtype=float32`",
         ),
     ],
-    ids=["scan", "image size", "multiple choice", "no loss", "float32 input"],
+    ids=["scan", "image size", "multiple choice", "encoder-decoder", "decoder", "float32 input"],
 )
 def test_a_report_of_a_step_that_cannot_be_traced_has_the_reason_and_the_counts(config: Any, reason: str) -> None:
     report = inspector.inspect(config)
@@ -184,7 +185,7 @@ def test_a_report_of_a_step_that_cannot_be_traced_has_the_reason_and_the_counts(
     assert [notice.message for notice in report.warnings if notice.code == "not-traced" and reason in notice.message]
 
 
-def test_the_class_that_is_named_for_a_model_without_a_loss_is_traced() -> None:
+def test_a_head_may_be_named_for_an_encoder_without_a_loss() -> None:
     config = transformers.BertConfig(architectures=["BertModel"], **ENCODER)
     assert inspector.inspect(config, model_class="BertForMaskedLM").training is not None
 

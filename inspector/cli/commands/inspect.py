@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from inspector.checks import find_nearest_names
 from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
+from inspector.cli.engine_options import OF_ENGINES, read_serving
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
 from inspector.cli.jobs import Job, build_job
@@ -68,7 +69,7 @@ def _list_parameters() -> list[click.Parameter]:
         metavar="FILE",
         help="Write a copy of the training file with the first change that makes the step fit, or what --fit found.",
     )
-    return [*PARAMETERS[:index], *shown, written, *PARAMETERS[index:]]
+    return [*PARAMETERS[:index], *OF_ENGINES, *shown, written, *PARAMETERS[index:]]
 
 
 @click.command(
@@ -90,6 +91,7 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
     inspect train.yaml --gpu 4090
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
+    inspect Qwen/Qwen3-8B --engine vllm --gpu a100-80gb --max-model-len 32K --max-num-seqs 8
 
     Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
     --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes to train on one, `inspect compare MODEL --with OPTIONS`
@@ -98,7 +100,8 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
-    job = build_job(model=model, **options)
+    serving = read_serving(options)
+    job = build_job(model=model, serving=serving, **options)
     if job.format == "json" and (details or show):
         raise UsageError(f"JSON has all sections: drop {'--details' if details else '--show'}.")
     depth = click.get_current_context().get_parameter_source("depth")
@@ -131,10 +134,12 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
     named = bool(job.request.gpus or job.request.gpu_memory)
     if not named:
         return ExitCode.DONE
-    for verdict in report.fit or ():
+    verdicts = report.fit or () if report.serving is None else report.serving.verdicts
+    subject = "the step fits" if report.serving is None else f"{report.serving.engine} serves it on"
+    for verdict in verdicts:
         if verdict.outcome is Fit.UNKNOWN:
-            print_error(f"nothing says whether the step fits the {verdict.gpu}: {verdict.reason}")
-    return choose_code_if_all_fit(verdict.outcome for verdict in report.fit or ())
+            print_error(f"nothing says whether {subject} the {verdict.gpu}: {verdict.reason}")
+    return choose_code_if_all_fit(verdict.outcome for verdict in verdicts)
 
 
 def _write_changes(report: Report, copy: Path) -> None:

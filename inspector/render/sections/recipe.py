@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
+from inspector.records.losses import LossName
 from inspector.records.memory import RunMemory
 from inspector.records.recipe import Recipe
+from inspector.records.stages import PAIRED
 from inspector.units import format_count
 
 __all__ = ["describe_defaults", "describe_recipe", "format_shape"]
 
 # Settings are names, which are short.
 _LONGEST_SETTING = 20
+
+_STAGES = {"dpo": "DPO", "kto": "KTO", "orpo": "ORPO", "reward": "reward training", "grpo": "GRPO"}
+_REFERENCES = {"adapter": "reference: adapter off", "model": "reference: second model", "none": "no reference pass"}
+# The input that a batch of pairs of texts has.
+_OF_A_PAIR = "positive_input_ids"
 
 # What a brief recipe always says, in its order.
 _WORDS = {
@@ -47,8 +54,14 @@ def format_shape(shape: Sequence[int]) -> str:
 def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     """Yield the batch, the update, and the code that runs."""
     recipe, trains = memory.recipe, memory.workload.trains
-    yield f"batch size {format_count(recipe.batch_size)}"
+    yield from _describe_stage(recipe)
+    takes_pairs = any(item.name == _OF_A_PAIR for item in memory.inputs or ())
+    of_pairs = takes_pairs or recipe.stage in PAIRED
+    unit = "" if not of_pairs else " pair" if recipe.batch_size == 1 else " pairs"
+    yield f"batch size {format_count(recipe.batch_size)}{unit}"
     yield from _describe_sequence(memory, brief)
+    if takes_pairs:
+        yield "in-batch negatives"
     if recipe.gradient_accumulation > 1:
         yield f"gradient accumulation {format_count(recipe.gradient_accumulation)}"
     if trains:
@@ -58,10 +71,26 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     yield f"{_shorten(recipe.attention)}{f' ({_shorten(recipe.sdpa_backend)})' if is_fused else ''} attention"
     if recipe.use_cache:
         yield "KV cache filled"
+    if trains and recipe.loss != LossName.STOCK:
+        yield f"{_shorten(recipe.loss)} loss"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
     if recipe.alloc_conf is not None:
         yield f"allocator {one_line(recipe.alloc_conf, 30 if brief else 200)}"
+
+
+def _describe_stage(recipe: Recipe) -> Iterator[str]:
+    """Yield what the step is for, what its reference is, and how a row is shared out."""
+    if recipe.stage is None:
+        return
+    reference = _REFERENCES.get(str(recipe.reference))
+    yield _STAGES[str(recipe.stage)] + (f" ({reference})" if reference else "")
+    if recipe.prompt_len is not None:
+        yield f"prompts of {format_count(recipe.prompt_len)}"
+    if recipe.completion_len is not None:
+        yield f"answers of {format_count(recipe.completion_len)}"
+    if recipe.vllm_share is not None:
+        yield f"vLLM on {recipe.vllm_share:.0%} of the card"
 
 
 def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:

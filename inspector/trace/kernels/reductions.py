@@ -159,6 +159,22 @@ def _amax(scratch: Scratch, values: Tensor, dims: Any = (), *_: Any) -> None:
     reduce(scratch, values, [dims] if isinstance(dims, int) else dims, values.element_size())
 
 
+@kernel(aten.logsumexp.default, allocates_outputs=True)
+def _logsumexp(scratch: Scratch, values: Tensor, dims: Any, *_: Any) -> None:
+    """Subtract the largest values before summing up (ATen/native/ReduceOps.cpp, logsumexp_out_impl)."""
+    dims = [dims] if isinstance(dims, int) else dims
+    largest = torch.empty_like(values, device="meta").amax(dims)
+    scratch.take(largest.numel() * values.element_size())
+    _amax(scratch, values, dims)
+    magnitudes = scratch.take(largest.numel() * values.element_size())
+    scratch.give(scratch.take(largest.numel()))  # which of them are infinite
+    scratch.give(magnitudes)
+    differences = scratch.take(values.numel() * values.element_size())
+    scratch.outputs()
+    reduce(scratch, torch.empty_like(values, device="meta"), dims, _accumulator(values.dtype))
+    scratch.give(differences)
+
+
 @kernel(aten.max.default, aten.min.default)
 def _max(scratch: Scratch, values: Tensor) -> None:
     """As `amax`, over everything."""

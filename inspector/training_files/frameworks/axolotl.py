@@ -186,6 +186,9 @@ def _settle(values: Values, settings: Settings) -> None:
     _settle_rows(values, settings)
     settle_groups(settings, "loraplus_lr_ratio")
     _settle_what_trains(values, settings)
+    settings.fields["preparation"] = "axolotl"
+    if not values["sample_packing"]:
+        settings.fields["attention_mask"] = True
     if stage:
         miss_stage(settings, values.spell("rl"), settings.stage, Origin.FILE)
     _miss_what_axolotl_does(values, settings)
@@ -305,9 +308,6 @@ def _miss_what_axolotl_does(values: Values, settings: Settings) -> None:
     asks = any(values.has(name) for name in _KERNEL_FIELDS)
     if lora and not asks and settings.stage == "sft" and not values["load_in_8bit"] and not values["trust_remote_code"]:
         settings.miss("lora kernels", "on", LESS, f"{_KERNELS}, switched on where none is named")
-    if lora and settings.fields.get("quantization") in ("nf4", "fp4"):
-        why = "norms and embeddings go back to bfloat16 after PEFT's k-bit preparation, which is traced"
-        settings.miss("preparation", "axolotl", LESS, why)
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

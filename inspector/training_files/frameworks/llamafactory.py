@@ -178,6 +178,13 @@ def _settle(values: Values, settings: Settings) -> None:
         fields["padding"] = False
     settle_groups(settings, "loraplus_lr_ratio")
     _settle_tokens(values, settings)
+    if stage == "pt":
+        settings.silent.add("packing")
+    fields["preparation"] = "none"
+    if not values["pure_bf16"] and not values["use_badam"]:  # then PEFT's float32 stays, and copies are half precision
+        fields["adapter_dtype"] = "float32"
+    if not values["neat_packing"]:
+        fields["attention_mask"] = True
     _miss_what_it_does(values, settings)
 
 
@@ -264,9 +271,6 @@ def _miss_what_it_does(values: Values, settings: Settings) -> None:
     miss_stage(settings, "stage", stage, origin)
     if stage == "dpo":
         settings.miss("loss", "float32 logits", MORE, "the logits of all rows in float32, in both passes")
-    if settings.fields.get("peft") and settings.fields.get("quantization"):
-        why = "nothing is upcast: PEFT's k-bit preparation is traced"
-        settings.miss("preparation", "none", LESS, why)
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

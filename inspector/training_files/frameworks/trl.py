@@ -32,6 +32,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.losses import settle_trl_loss, settle_trl_preparation
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     DTYPES,
@@ -84,7 +85,7 @@ _OF_THE_STEP: tuple[Field, ...] = (
     reads("activation_offloading", FLAG, "offload"),
     # Not modelled.
     misses("pad_to_multiple_of", MORE, "rows grow to a multiple"),
-    misses("loss_type", UNKNOWN, "another loss"),
+    reads("loss_type", ANY, "loss", effect=UNKNOWN, why="another loss"),
     misses("precompute_ref_log_probs", LESS, "no reference pass in the step", kind=FLAG),
     misses("max_prompt_length", UNKNOWN, "how a row is cut"),
     misses("max_completion_length", UNKNOWN, "how long an answer is"),
@@ -189,6 +190,8 @@ def _settle(values: Values, settings: Settings) -> None:
     if isinstance(environment.get(ALLOCATOR), str):
         fields["alloc_conf"] = environment[ALLOCATOR]
     _settle_rows(values, settings)
+    settle_trl_loss(values, settings)
+    settle_trl_preparation(values, settings)
     _miss_what_trl_does(values, settings)
 
 
@@ -241,22 +244,7 @@ def _settle_rows(values: Values, settings: Settings) -> None:
 
 def _miss_what_trl_does(values: Values, settings: Settings) -> None:
     """Note what the trainers do by themselves and no field says."""
-    loss = values["loss_type"]
     miss_stage(settings, "stage", settings.stage or "sft", Origin.DEFAULT)
-    if settings.stage == "sft" and loss in (None, "nll"):
-        if values.is_at_least("1.15"):
-            settings.miss("loss", "fused", LESS, "the fused head of TRL 1.15 keeps no logits: the stock loss is traced")
-        elif loss is None and values.is_at_least("1.7"):
-            settings.miss(
-                "loss", "chunked_nll", LESS, "TRL computes logits in chunks since 1.7: the stock loss is traced"
-            )
-        settings.silent.add("loss_type")
-    elif settings.stage in ("dpo", "kto", "grpo", "rloo") and values.is_at_least("1.15"):
-        settings.miss("loss", "fused", LESS, "the fused head of TRL 1.15 keeps no logits: the stock loss is traced")
-    since = "0.29" if settings.stage == "dpo" else "0.26"
-    if settings.fields.get("quantization") and settings.fields.get("peft") and values.is_at_least(since):
-        why = "nothing is upcast and the adapter is bfloat16: PEFT's k-bit preparation is traced"
-        settings.miss("preparation", "none", LESS, why)
     if settings.stage in _REFERENCE and settings.fields.get("peft") is None and values["beta"] != 0:
         settings.miss("reference", "second model", MORE, "the reference is a second copy of the weights")
 

@@ -196,7 +196,7 @@ def test_11_natural_arguments_in_python_work_and_a_report_prints_itself() -> Non
         inspector.inspect("Qwen/Qwen2.5-0.5B", gpu=4090, offline=True)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", ["BAAI/bge-m3", "state-spaces/mamba-130m-hf"])
+@pytest.mark.parametrize("model", ["facebook/bart-large", "state-spaces/mamba-130m-hf"])
 def test_12_a_model_whose_step_is_not_traced_has_its_counts_and_its_static_bytes(model: str) -> None:
     ran = run(model, "--offline", "--gpu", "4090", "--json")
     report = json.loads(ran.out)
@@ -223,7 +223,6 @@ def test_15_a_remedy_that_costs_nothing_is_offered_first_and_silence_never_is_an
     free = verdict["advice"][0]
     assert (free["change"], free["is_tight"]) == ("--alloc-conf expandable_segments:True", True)
     assert ask(*shared, "--no-autocast-adapter-dtype", "--no-advice", *free["change"].split())[0] == 0
-    code, large = ask("meta-llama/Meta-Llama-3.1-405B", "--offline", "--gpu", "b200")
-    assert code == 1
-    if not read_verdict(large)["advice"]:
-        assert "nothing-fits" in [item["code"] for item in large["warnings"]]
+    code, large = ask("Qwen/Qwen2.5-0.5B", "--offline", "--gpu-memory", "700MiB")
+    assert (code, read_verdict(large)["advice"]) == (1, [])
+    assert "nothing-fits" in [item["code"] for item in large["warnings"]]

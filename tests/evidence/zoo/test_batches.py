@@ -12,10 +12,11 @@ from inspector.records.request import Request
 from inspector.source import catalogue
 from inspector.source.locate import locate
 from inspector.workloads.base import NotTraceableError
+from inspector.workloads.batch import make_batch_inputs
 from tests.workloads.tracing import resolve
 
-# Sentence embeddings and BART name a base model in their configuration.
-WITHOUT_LOSS = {"BAAI/bge-m3", "facebook/bart-large", "sentence-transformers/all-MiniLM-L6-v2"}
+# BART names a base model in its configuration; embedding models do, too, and have the loss that they are trained with.
+WITHOUT_LOSS = {"facebook/bart-large"}
 LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
 
 
@@ -29,20 +30,25 @@ def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
     else:
         recipe = resolve(model.model, inspector.Recipe())
         assert recipe.seq_len is None or 77 <= recipe.seq_len <= 1024
+        pairs = "positive_input_ids" in make_batch_inputs(model.model, recipe)
+        assert pairs is (name in {"BAAI/bge-m3", "sentence-transformers/all-MiniLM-L6-v2"})
 
 
-@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize(
-    ("name", "changes", "seq_len"),
+    ("name", "changes", "seq_len", "peft"),
     [
-        ("google-t5/t5-small", {}, 1024),
-        ("facebook/bart-large", {"model_class": "BartForConditionalGeneration"}, 1024),
-        ("distilbert/distilbert-base-uncased", {}, 512),
-        ("FacebookAI/roberta-large", {}, 512),
-        ("microsoft/deberta-v3-base", {}, 1024),
-        ("google/vit-base-patch16-224", {}, None),
-        ("openai/clip-vit-base-patch32", {}, 77),
-        ("openai/whisper-small", {}, 448),
+        ("google-t5/t5-small", {}, 1024, None),
+        ("google-t5/t5-small", {}, 1024, LORA),
+        ("facebook/bart-large", {"model_class": "BartForConditionalGeneration"}, 1024, LORA),
+        ("distilbert/distilbert-base-uncased", {}, 512, None),
+        ("FacebookAI/roberta-large", {}, 512, LORA),
+        ("microsoft/deberta-v3-base", {}, 1024, LORA),
+        ("sentence-transformers/all-MiniLM-L6-v2", {}, 512, None),
+        ("sentence-transformers/all-MiniLM-L6-v2", {}, 512, LORA),
+        ("google/vit-base-patch16-224", {}, None, None),
+        ("google/vit-base-patch16-224", {}, None, LORA),
+        ("openai/clip-vit-base-patch32", {}, 77, LORA),
+        ("openai/whisper-small", {}, 448, LORA),
     ],
 )
 def test_small_models_of_each_kind_are_traced(

@@ -1,0 +1,105 @@
+"""A real SentenceTransformerTrainer against the step that is traced, where sentence-transformers is installed.
+
+It is no dependency of the project. With sentence-transformers 6.2.0 all of it passed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import transformers
+
+import inspector
+from inspector.workloads.training.checkpointing import enable_checkpointing
+from tests.workloads.test_contrastive import RECIPE, build_encoder, make_batch
+from tests.workloads.trainer_events import Recorder, find_arguments, in_any_order_of_frees, list_our_events
+
+NOT_INSTALLED = "needs sentence-transformers and datasets, which the project does not depend on"
+WORDS = [f"w{number}" for number in range(100)]
+
+
+def build_tokenizer(kind: str) -> Any:
+    """Return the tokenizer of a kind of encoder with a small vocabulary."""
+    if kind == "bert":
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        return transformers.BertTokenizer({word: place for place, word in enumerate([*special, *WORDS])})
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    return transformers.XLMRobertaTokenizer(
+        [*((word, 0.0) for word in special), *((f"▁{word}", -1.0) for word in WORDS)]
+    )
+
+
+def list_their_events(
+    kind: str,
+    recipe: inspector.Recipe,
+    folder: Path,
+    adapter: peft.LoraConfig | None = None,
+    pooling: str = "mean",
+) -> list[int]:
+    """Return what a SentenceTransformerTrainer with the ranking loss allocates and frees in its second update."""
+    datasets = pytest.importorskip("datasets", reason=NOT_INSTALLED)
+    library: Any = pytest.importorskip("sentence_transformers", reason=NOT_INSTALLED)
+    losses: Any = pytest.importorskip("sentence_transformers.losses", reason=NOT_INSTALLED)
+    build_encoder(kind).save_pretrained(folder / "encoder")
+    build_tokenizer(kind).save_pretrained(folder / "encoder")
+    models: Any = pytest.importorskip("sentence_transformers.models", reason=NOT_INSTALLED)
+    encoder = models.Transformer(str(folder / "encoder"))
+    pool = models.Pooling(encoder.get_embedding_dimension(), pooling)
+    model = library.SentenceTransformer(modules=[encoder, pool], device="cpu")
+    if adapter is not None:
+        model.add_adapter(adapter)
+    assert recipe.seq_len is not None
+    text = " ".join(WORDS[: recipe.seq_len - 2])  # beside two special tokens
+    texts = [text] * (recipe.batch_size * 4 * recipe.gradient_accumulation)
+    recorder = Recorder()
+    library.SentenceTransformerTrainer(
+        model=model,
+        args=library.SentenceTransformerTrainingArguments(
+            **find_arguments(recipe, recipe.batch_size, folder),
+            gradient_checkpointing=bool(recipe.gradient_checkpointing),
+        ),
+        train_dataset=datasets.Dataset.from_dict({"anchor": texts, "positive": texts}),
+        loss=losses.MultipleNegativesRankingLoss(model),
+        callbacks=[recorder],
+    ).train()
+    return recorder.list_events()
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"gradient_accumulation": 2}, {"mixed_precision": "bf16"}], ids=["plain", "accumulation", "bf16"]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_update_of_a_sentence_transformer_trainer_allocates_and_frees_what_ours_does(
+    kind: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(RECIPE, **changes)
+    theirs = list_their_events(kind, recipe, tmp_path)
+    model = build_encoder(kind)
+    ours = list_our_events(model, make_batch(model, recipe), recipe)
+    if recipe.mixed_precision == "no":
+        assert ours == theirs
+    else:
+        assert in_any_order_of_frees(ours) == in_any_order_of_frees(theirs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_update_of_an_adapter_with_checkpointing_allocates_and_frees_what_ours_does(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, gradient_checkpointing=True)
+    config = peft.LoraConfig(r=8, target_modules=["query", "value"], task_type="FEATURE_EXTRACTION")
+    theirs = list_their_events("bert", recipe, tmp_path, config)
+    base = build_encoder("bert")
+    batch = make_batch(base, recipe)
+    enable_checkpointing(base, dataclasses.replace(recipe, use_reentrant=False))
+    assert list_our_events(peft.get_peft_model(base, config).train(), batch, recipe) == theirs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_update_with_the_first_token_of_each_text_allocates_and_frees_what_ours_does(tmp_path: Path) -> None:
+    theirs = list_their_events("bert", RECIPE, tmp_path, pooling="cls")
+    model = build_encoder("bert", sentence_pooling="cls")
+    assert list_our_events(model, make_batch(model, RECIPE), RECIPE) == theirs

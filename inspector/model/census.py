@@ -29,6 +29,7 @@ __all__ = [
     "assign_roles",
     "count_base",
     "count_bytes_by_dtype",
+    "count_head_elements",
     "count_in_float",
     "count_trained_tensors",
     "take_census",
@@ -153,6 +154,7 @@ def count_in_float(base: BaseCount) -> dict[str, Any]:
 
 def count_trained_tensors(model: nn.Module) -> dict[TensorKind, int]:
     """Return how many parameters of each kind train, tied ones once."""
+    head_elements = count_head_elements(model)
     embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     return Counter(
         TensorKind(
@@ -160,10 +162,19 @@ def count_trained_tensors(model: nn.Module) -> dict[TensorKind, int]:
             shape=tuple(parameter.shape),
             is_embedding=parameter in embeddings,
             name=".".join(part for part in name.split(".") if not part.isdigit()),
+            head_elements=head_elements,
         )
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     )
+
+
+def count_head_elements(model: nn.Module) -> int:
+    """Return the weights of a head as Adam-mini counts them, 0 where the configuration has no such sizes."""
+    config = getattr(model, "config", None)
+    size, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
+    is_known = isinstance(size, int) and isinstance(heads, int) and heads > 0
+    return size * size // heads if is_known else 0  # type: ignore[operator]  # both are integers
 
 
 def _count_buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:

@@ -50,7 +50,7 @@ def _keep_activations(run: ResolvedRun) -> _Increase | None:
     asked = run.request.recipe.gradient_checkpointing
     off = {"gradient_checkpointing": False, **dict.fromkeys(("use_reentrant", "checkpoint_every", "checkpoint_keeps"))}
     if run.recipe.offload == "checkpoints":
-        off["offload"] = "none"
+        off["offload"] = None
     text = "without --gradient-checkpointing" if asked and not is_packed(run) else "--no-gradient-checkpointing"
     return text, apply_change(run.request, off)
 

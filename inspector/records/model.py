@@ -194,14 +194,15 @@ class QuantizationFacts:
 class TensorKind:
     """What decides which state an optimizer keeps for a parameter.
 
-    8-bit ones tell the weights of embeddings apart, Muon goes by `name`, which is that of the parameter without the
-    numbers of layers.
+    8-bit ones tell the weights of embeddings apart, Muon and Adam-mini go by `name`, which is that of the parameter
+    without the numbers of layers, and Adam-mini by the weights of a head, 0 where a model has none.
     """
 
     dtype: str
     shape: tuple[int, ...]
     is_embedding: bool
     name: str = "weight"
+    head_elements: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

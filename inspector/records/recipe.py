@@ -44,7 +44,7 @@ class OptimizerName(Choice):
     ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
     ADAFACTOR: transformers' class.
     SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SCHEDULE_FREE_RADAM: schedulefree's. STABLE_ADAMW: torch-optimi's.
-    MUON: LLaMA-Factory's and axolotl's, which transformers has no name for.
+    MUON, ADAM_MINI: LLaMA-Factory's, and axolotl's, which transformers has no name for.
     All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
     name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
     """
@@ -60,6 +60,7 @@ class OptimizerName(Choice):
     SCHEDULE_FREE_RADAM = "schedule_free_radam"
     STABLE_ADAMW = "stable_adamw"
     MUON = "muon"
+    ADAM_MINI = "adam_mini"
     ADAMW_8BIT = "adamw_8bit"
     ADAMW_BNB_8BIT = "adamw_bnb_8bit"
     PAGED_ADAMW_32BIT = "paged_adamw_32bit"
@@ -83,14 +84,14 @@ OPTIMIZERS = OptimizerName.values()
 _OF_TORCH = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 _OF_TRANSFORMERS = ("adafactor",)
 _SCHEDULE_FREE = ("schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam")
-_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon")
+_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon", "adam_mini")
 # Where the class comes from -> the names.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "torch": _OF_TORCH,
     "transformers": _OF_TRANSFORMERS,
     "schedulefree": _SCHEDULE_FREE,
     "torch-optimi": ("stable_adamw",),
-    "frameworks": ("muon",),
+    "frameworks": ("muon", "adam_mini"),
     "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS, *_WRITTEN_AFTER)),
 }
 # What else transformers 5.23 names (training_args.py, OptimizerNames), and the package that each comes from.
@@ -248,8 +249,9 @@ class Kept(Choice):
 class Offload(Choice):
     """What of the forward pass waits for the backward pass in host memory.
 
-    NONE: nothing. CHECKPOINTS: the inputs of checkpointed blocks, as gradient_checkpointing_kwargs={"offload": True} of
-    transformers and Unsloth's checkpoints. ACTIVATIONS: whatever autograd saves, as TRL's `activation_offloading`.
+    NONE: nothing, which a recipe keeps as None. CHECKPOINTS: the inputs of checkpointed blocks, as
+    gradient_checkpointing_kwargs={"offload": True} of transformers and Unsloth's checkpoints. ACTIVATIONS: whatever
+    autograd saves, as TRL's `activation_offloading`.
     """
 
     NONE = "none"
@@ -303,7 +305,7 @@ class Recipe:
     use_reentrant: bool | None = None
     checkpoint_every: int | None = None
     checkpoint_keeps: Kept | str | None = None
-    offload: Offload | str = Offload.NONE
+    offload: Offload | str | None = None
     neftune: float | None = None
     train_only: str | Sequence[str] | None = None
     add_tokens: int | None = None
@@ -335,13 +337,15 @@ class Recipe:
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
             "loss": check_choice("loss", self.loss, LossName),
-            "offload": check_choice("offload", self.offload, Offload),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.liger is not None:
             checked["liger"] = check_liger(self.liger)
+        if self.offload is not None:
+            where = check_choice("offload", self.offload, Offload)
+            checked["offload"] = None if where is Offload.NONE else where
         if self.checkpoint_every is not None:
             checked["checkpoint_every"] = check_count("checkpoint_every", self.checkpoint_every)
         if self.checkpoint_keeps is not None:

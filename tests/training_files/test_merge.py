@@ -77,6 +77,15 @@ def test_a_file_without_a_model_asks_for_one(content: str, tmp_path: Path) -> No
         build(write(tmp_path, content, "train.py"))
 
 
+def test_documents_given_beside_a_file_share_its_row_or_say_how_long_theirs_is(tmp_path: Path) -> None:
+    path = write(tmp_path, AXOLOTL | {"sample_packing": True})
+    assert (build(path).recipe.packing, build(path).recipe.seq_len) == (1, 256)
+    many = build(path, packing="8").recipe
+    assert (many.packing, many.seq_len) == (8, 256)
+    long = build(path, packing="4x512").recipe
+    assert (long.packing, long.seq_len) == (4, 2048)
+
+
 def test_strict_refuses_what_is_not_modelled(tmp_path: Path) -> None:
     assert build(write(tmp_path, AXOLOTL), strict=True).recipe.batch_size == 2
     with pytest.raises(UsageError, match=r"`strict` was given: fp8 \(either way\); drop these or `strict`"):

@@ -21,7 +21,7 @@ from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from inspector.workloads.training.optimizers import build_optimizer, find_class_and_arguments
-from inspector.workloads.training.stand_ins import Muon, ScheduleFree, StableAdamW
+from inspector.workloads.training.stand_ins import AdamMini, Muon, ScheduleFree, StableAdamW
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
 
@@ -132,6 +132,39 @@ def test_muon_allocates_and_computes_what_llama_factorys_does(updates: int) -> N
     assert all(torch.allclose(a, b) for a, b in zip(one, other, strict=True))
 
 
+NAMES = ("layers.0.self_attn.q_proj.weight", "layers.0.mlp.up_proj.weight", "layers.0.input_layernorm.weight")
+
+
+def adam_mini(trained: list[nn.Parameter], names: tuple[str, ...] = NAMES) -> torch.optim.Optimizer:
+    """Return the stand-in: a matrix in heads of 384 weights, one in rows, and a norm or a bias."""
+    groups = [{"params": [item], "name": name} for name, item in zip(names, trained, strict=True)]
+    return AdamMini(groups, head_elements=384, lr=0.1)
+
+
+@pytest.mark.parametrize("names", [NAMES, (*NAMES[:2], "layers.0.self_attn.q_proj.bias")], ids=["norm", "bias"])
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.filterwarnings("ignore")
+def test_adam_mini_allocates_and_computes_what_the_package_does(updates: int, names: tuple[str, ...]) -> None:
+    package = pytest.importorskip("adam_mini")
+
+    def real(trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+        named = list(zip(names, trained, strict=True))
+        # 32 x 32 weights of the hidden size in heads of 384 there are none: what it makes of both is their quotient.
+        optimizer = package.Adam_mini(named, lr=0.1, dim=32, n_heads=1, verbose=False)
+        optimizer.head_numel = 384
+        return optimizer  # type: ignore[no-any-return]
+
+    ours = functools.partial(adam_mini, names=names)
+    assert on_cpu(ours, updates)[0] == on_cpu(real, updates)[0]
+    one, other = parameters("cpu"), parameters("cpu")
+    for trained, make in ((one, ours), (other, real)):
+        optimizer = make(trained)
+        for _ in range(updates):
+            give_gradients(trained)
+            optimizer.step()
+    assert all(torch.allclose(a, b) for a, b in zip(one, other, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_state_of_stable_adamw_is_that_of_the_package_with_triton(dtype: torch.dtype) -> None:
     package = pytest.importorskip("optimi")
@@ -152,8 +185,8 @@ def test_the_state_of_stable_adamw_is_that_of_the_package_with_triton(dtype: tor
 @pytest.mark.parametrize("updates", [1, 2])
 @pytest.mark.parametrize(
     "make",
-    [muon, *(functools.partial(schedule_free, kind=kind) for kind in SCHEDULE_FREE)],
-    ids=["muon", *SCHEDULE_FREE],
+    [muon, adam_mini, *(functools.partial(schedule_free, kind=kind) for kind in SCHEDULE_FREE)],
+    ids=["muon", "adam_mini", *SCHEDULE_FREE],
 )
 def test_an_update_runs_on_meta_as_with_data(make: Make, updates: int) -> None:
     assert_aligned(*on_cpu(make, updates), on_meta(make, updates))
@@ -195,7 +228,7 @@ def test_matrices_of_hidden_layers_have_one_state_under_muon_and_all_else_two() 
 
 
 def test_a_report_has_them_under_the_names_of_transformers_and_of_the_frameworks() -> None:
-    for name in ("schedule_free_adamw", "stable_adamw", "muon"):
+    for name in ("schedule_free_adamw", "stable_adamw", "muon", "adam_mini"):
         training = inspector.inspect(llama(dtype="bfloat16"), recipe=Recipe(optimizer=name, seq_len=8)).training
         assert training is not None
         assert training.peak.breakdown[Category.OPTIMIZER] > 0

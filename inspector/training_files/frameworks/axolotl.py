@@ -38,6 +38,7 @@ from inspector.training_files.frameworks.shared import (
     read_lora,
     read_others,
     settle_attention,
+    settle_groups,
     settle_optimizer,
     settle_reentrant,
     settle_sharding,
@@ -184,6 +185,7 @@ def _settle(values: Values, settings: Settings) -> None:
     _settle_adapter(values, settings)
     _settle_rows(values, settings)
     settle_axolotl_loss(values, settings)
+    settle_groups(settings, "loraplus_lr_ratio")
     _settle_what_trains(values, settings)
     settings.fields["preparation"] = "axolotl"
     if not values["sample_packing"]:

@@ -38,6 +38,7 @@ from inspector.training_files.frameworks.shared import (
     OTHERS_OF_TRAINING_ARGUMENTS,
     read_lora,
     read_others,
+    settle_groups,
     settle_optimizer,
     settle_precision,
     settle_sharding,
@@ -73,6 +74,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("use_reentrant_gc", FLAG, "use_reentrant", default=True),
     reads("packing", FLAG, "padding"),
     reads("use_muon", FLAG, "optimizer"),
+    reads("use_adam_mini", FLAG, "optimizer"),
     reads("freeze_trainable_layers", ANY, "train_only"),
     reads("freeze_trainable_modules", NAMES, "train_only"),
     reads("freeze_extra_modules", NAMES, "train_only"),
@@ -89,7 +91,6 @@ _FIELDS: tuple[Field, ...] = (
     misses("use_galore", LESS, "GaLore's projected states: AdamW is traced", kind=FLAG),
     misses("use_apollo", LESS, "APOLLO's projected states: AdamW is traced", kind=FLAG),
     misses("use_badam", LESS, "one block trains at a time: all are traced", kind=FLAG),
-    misses("use_adam_mini", LESS, "Adam-mini keeps half of AdamW's state: AdamW is traced", kind=FLAG),
     misses("use_dft_loss", MORE, "a loss that keeps probabilities, too", kind=FLAG),
     misses("use_asft_loss", MORE, "a reference model beside the loss", kind=FLAG),
     misses("use_eaft_loss", MORE, "entropies of the logits", kind=FLAG),
@@ -154,9 +155,10 @@ def _settle(values: Values, settings: Settings) -> None:
     settle_precision(values, settings)
     fields.pop("optimizer", None)
     settle_optimizer(values, settings, "optim")
-    if values["use_muon"]:
-        fields["optimizer"] = "muon"
-        fields.pop("optim_args", None)
+    for name in ("muon", "adam_mini"):
+        if values[f"use_{name}"]:
+            fields["optimizer"] = name
+            fields.pop("optim_args", None)
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     fields.pop("attention", None)
@@ -175,6 +177,7 @@ def _settle(values: Values, settings: Settings) -> None:
         stage == "pt" and values["packing"] is None
     ):  # a row of as many tokens, one after the other
         fields["padding"] = False
+    settle_groups(settings, "loraplus_lr_ratio")
     _settle_tokens(values, settings)
     if stage == "pt":
         settings.silent.add("packing")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import InspectorError
-from inspector.records.recipe import OPTIMIZERS, check_optimizer_name
+from inspector.records.recipe import FAMILIES, OPTIMIZERS, check_optimizer_name
 from inspector.records.request import LoraOptions
 from inspector.records.training_file import Effect, Origin
 from inspector.source.bounded_json import read_object
@@ -41,6 +41,7 @@ __all__ = [
     "read_lora",
     "read_others",
     "settle_attention",
+    "settle_groups",
     "settle_optimizer",
     "settle_precision",
     "settle_reentrant",
@@ -109,7 +110,7 @@ _STAND_INS: Mapping[str, tuple[str, Effect]] = {
     **dict.fromkeys(("apollo_adamw_layerwise", "q_galore_adamw8bit"), ("adamw_torch", LESS)),
     **dict.fromkeys(("galore_adamw_8bit", "galore_adamw_8bit_layerwise", "flash_adamw_8bit"), ("adamw_8bit", LESS)),
     **dict.fromkeys(("lomo", "adalomo"), ("sgd", LESS)),
-    **dict.fromkeys(("dion", "adam_mini", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
+    **dict.fromkeys(("dion", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
     "came_pytorch": ("adafactor", UNKNOWN),
 }
 _ALIASES = {"paged_adamw": "paged_adamw_32bit", "lion": "lion_32bit", "paged_lion": "paged_lion_32bit"}
@@ -133,6 +134,15 @@ def settle_optimizer(values: Values, settings: Settings, name: str) -> None:
         except Exception:
             raise values.refuse(name, f"an optimizer such as {', '.join(OPTIMIZERS[:3])}") from None
     settings.fields["optimizer"] = given
+
+
+def settle_groups(settings: Settings, name: str) -> None:
+    """Leave out a rate of some parameters' own where more groups change nothing: updates that take no copies.
+
+    torch's foreach kernels copy a group at a time.
+    """
+    if settings.fields.get("optimizer") in ("adamw_torch_fused", *FAMILIES["bitsandbytes"]):
+        settings.silent.add(name)
 
 
 def settle_precision(values: Values, settings: Settings, *, bf16: str = "bf16", fp16: str = "fp16") -> None:

@@ -29,7 +29,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.shared import DTYPES, read_others, settle_optimizer
+from inspector.training_files.frameworks.shared import DTYPES, read_others, settle_groups, settle_optimizer
 from inspector.training_files.frameworks.trl import miss_stage
 from inspector.training_files.packing import assume_documents
 
@@ -134,6 +134,7 @@ def _settle(values: Values, settings: Settings) -> None:
     elif values["load.load_in_4bit"] and not is_full and not values["load.load_in_16bit"]:
         fields |= {"quantization": "nf4", "double_quant": True}
     _settle_rows(values, settings)
+    settle_groups(settings, "args.embedding_learning_rate")
     miss_stage(settings, "stage", settings.stage, Origin.FILE)
     settings.miss("kernels", "Unsloth", LESS, "its RoPE, norm, MLP and LoRA kernels keep less than autograd")
     settings.miss("loss", "Unsloth", LESS, "its loss makes logits in chunks: the stock loss is traced")

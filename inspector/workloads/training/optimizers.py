@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import get_parameter_names
 
+from inspector.model.census import count_head_elements
 from inspector.records.recipe import Recipe, parse_optim_args
 from inspector.workloads.training.bnb_optimizers import BnbOptimizer, State
-from inspector.workloads.training.stand_ins import Muon, ScheduleFree, StableAdamW
+from inspector.workloads.training.stand_ins import AdamMini, Muon, ScheduleFree, StableAdamW
 
 __all__ = [
     "build_optimizer",
@@ -67,9 +68,12 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if state is not None:
         return BnbOptimizer(groups, state, _list_wide_parameters(model, recipe, state))
     make, arguments = find_class_and_arguments(recipe.optimizer)
+    trained = [(name, item) for name, item in model.named_parameters() if item.requires_grad]
+    if recipe.optimizer == "adam_mini":
+        groups = [{"params": [item], "name": name.lower()} for name, item in trained]
+        arguments = {**arguments, "head_elements": count_head_elements(model)}
     if recipe.optimizer == "muon":
         # One group, and AdamW for what is no matrix of a hidden layer (LLaMA-Factory, train/trainer_utils.py).
-        trained = [(name, item) for name, item in model.named_parameters() if item.requires_grad]
         groups = [{"params": [item for _, item in trained]}]
         arguments = {**arguments, "others": [item for name, item in trained if not _is_hidden_matrix(name, item)]}
     optimizer = make(groups, **arguments, **parse_optim_args(recipe.optimizer, recipe.optim_args))
@@ -169,6 +173,11 @@ def _stable_adamw() -> _ClassAndArguments:
 @_register("muon")
 def _muon() -> _ClassAndArguments:
     return Muon, {"lr": _LEARNING_RATE, **_ADAM}
+
+
+@_register("adam_mini")
+def _adam_mini() -> _ClassAndArguments:
+    return AdamMini, {"lr": _LEARNING_RATE, **_ADAM}
 
 
 def list_parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:

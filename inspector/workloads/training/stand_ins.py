@@ -3,10 +3,11 @@
 - `ScheduleFree` is that of schedulefree 1.4.1 (adamw_schedulefree.py, sgd_schedulefree.py, radam_schedulefree.py), with
   its foreach kernels.
 - `Muon` is that of LLaMA-Factory 0.9.5 (third_party/muon/muon.py), which is Moonshot's.
+- `AdamMini` is that of adam-mini 1.1.1 (adam_mini.py), on one card.
 - `StableAdamW` is that of torch-optimi 0.3.3 (stableadamw.py) as it runs on CUDA, where Triton is there: its kernels
   work in place and take nothing beside the state.
 
-The first two compute what the packages compute, and run on a GPU as they are. tests/workloads holds them against the
+All but the last compute what the packages compute, and run on a GPU as they are. tests/workloads holds them against the
 packages, event by event.
 
 RAdam's update scales by the second moments from its fifth on, and takes a copy of them then: the updates here are such.
@@ -22,12 +23,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Muon", "ScheduleFree", "StableAdamW"]
+from inspector.errors import UsageError, one_line
 
+__all__ = ["AdamMini", "Muon", "ScheduleFree", "StableAdamW"]
+
+aten = torch.ops.aten
 _Groups = Iterable[Mapping[str, Any]]
 _Closure = Callable[[], float]
 # From this update on RAdam's approximation is long enough for beta2 = 0.999 (rho_t > 4).
 _RECTIFIED = 5
+# What a second moment is shared by under Adam-mini, by words in the name of a parameter.
+_BY_HEAD = ("k_proj", "q_proj", "wq", "wk", "query", "key")
+_BY_ROW = (
+    *("embed", "embd", "wte", "lm_head", "output", "final_layer", "v_proj", "wv", "value"),
+    *("feed_forward", "linear", "mlp", "o_proj", "wo", "attn.proj"),
+)
 
 
 class _OfTrained(torch.optim.Optimizer):
@@ -86,18 +96,18 @@ class ScheduleFree(_OfTrained):
         starts = [self.state[parameter]["z"] for parameter in trained]
         if self._kind != "sgd":
             squares = [self.state[parameter]["exp_avg_sq"] for parameter in trained]
-            torch._foreach_mul_(squares, beta2)
-            torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
-            roots = torch._foreach_div(squares, 1 - beta2**self._updates)
-            torch._foreach_sqrt_(roots)
-            torch._foreach_add_(roots, group["eps"])
-            torch._foreach_div_(gradients, roots)
+            aten._foreach_mul_.Scalar(squares, beta2)
+            aten._foreach_addcmul_.Scalar(squares, gradients, gradients, 1 - beta2)
+            roots = aten._foreach_div.Scalar(squares, 1 - beta2**self._updates)
+            aten._foreach_sqrt_.default(roots)
+            aten._foreach_add_.Scalar(roots, group["eps"])
+            aten._foreach_div_.List(gradients, roots)
         if group["weight_decay"]:
-            torch._foreach_add_(gradients, trained, alpha=group["weight_decay"])
+            aten._foreach_add_.List(gradients, trained, alpha=group["weight_decay"])
         share = 1 / self._updates
-        torch._foreach_lerp_(trained, starts, weight=share)
-        torch._foreach_add_(trained, gradients, alpha=group["lr"] * (beta1 * (1 - share) - 1))
-        torch._foreach_sub_(starts, gradients, alpha=group["lr"])
+        aten._foreach_lerp_.Scalar(trained, starts, share)
+        aten._foreach_add_.List(trained, gradients, alpha=group["lr"] * (beta1 * (1 - share) - 1))
+        aten._foreach_sub_.List(starts, gradients, alpha=group["lr"])
 
 
 class StableAdamW(_OfTrained):
@@ -171,6 +181,78 @@ class Muon(_OfTrained):
             scale = (1 - beta1**self._updates) / (1 - beta2**self._updates) ** 0.5
             parameter.data.mul_(decay)
             parameter.data.add_(gradient, alpha=-rate / scale)
+
+
+class AdamMini(_OfTrained):
+    """AdamW with a second moment for each row of a matrix, each head of queries and keys, or a whole norm.
+
+    Groups have one parameter each and its `name`, which decides. `head_elements` are the weights of a head.
+    """
+
+    def __init__(
+        self,
+        groups: _Groups,
+        *,
+        head_elements: int,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps})
+        self._head_elements = head_elements
+
+    @torch.no_grad()
+    def step(self, closure: _Closure | None = None) -> float | None:  # type: ignore[override]  # as torch's own
+        """Update what has a gradient; as in the original the last of each name lives until the function ends."""
+        loss = closure() if closure is not None else None
+        self._updates += 1
+        for group in self.param_groups:
+            (parameter,) = group["params"]
+            if parameter.grad is None:
+                continue
+            (beta1, beta2), name, state = group["betas"], group["name"], self.state[parameter]
+            first, second = 1 - beta1**self._updates, math.sqrt(1 - beta2**self._updates)
+            if "bias" in name:
+                if not state:
+                    state["m"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                    state["v"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                gradient = parameter.grad
+                state["v"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                state["m"].lerp_(gradient, 1 - beta1)
+                root = (state["v"].sqrt() / second).add_(group["eps"])
+                size = group["lr"] / first
+                parameter.addcdiv_(state["m"], root, value=-size)
+                continue
+            by_head, by_row = (any(word in name for word in words) for words in (_BY_HEAD, _BY_ROW))
+            if by_head and (not self._head_elements or parameter.numel() % self._head_elements):
+                raise UsageError(
+                    f"`optimizer` adam_mini cuts {one_line(name, 80)} into heads as its package does, which do not go "
+                    "into it evenly; use another one."
+                )
+            if not state:
+                moment = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                state["m"] = moment.view(-1, self._head_elements) if by_head else moment
+                if by_head or by_row:
+                    state["vmean"] = torch.zeros_like(state["m"][:, 0:1], memory_format=torch.preserve_format)
+                else:
+                    state["vmean"] = torch.zeros_like(torch.sum(parameter * parameter))
+            gradient = parameter.grad
+            if by_head or by_row:
+                gradient = gradient.view(state["m"].shape)
+                mean = torch.mean(gradient * gradient, dim=1, keepdim=True)
+                state["vmean"].mul_(beta2).add_(mean, alpha=1 - beta2)
+                state["m"].lerp_(gradient, 1 - beta1)
+            else:
+                mean = torch.sum(gradient * gradient)
+                mean = mean / parameter.numel()
+                state["m"].lerp_(gradient, 1 - beta1)
+                state["vmean"].mul_(beta2).add_(mean, alpha=1 - beta2)
+            root = (state["vmean"].sqrt() / second).add_(group["eps"])
+            size = (1 / first) / root
+            update = (state["m"] * size).view(parameter.size())
+            update.mul_(group["lr"])
+            parameter.add_(-update)
+        return loss
 
 
 def _make_orthogonal(gradient: Tensor, rounds: int) -> Tensor:

@@ -8,6 +8,7 @@ the tables that 8-bit optimizers share (1 KiB each).
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,6 +43,8 @@ def _count_bytes(kind: TensorKind, recipe: Recipe) -> int:
         outer = nn.Module()
         outer.add_module(part, model)
         model = outer
+    size = kind.head_elements
+    setattr(model, "config", types.SimpleNamespace(hidden_size=size, num_attention_heads=size))  # noqa: B010  # no module
     parameter.grad = torch.empty_like(parameter)
     optimizer = build_optimizer(model, recipe)
     with contextlib.suppress(UsageError):  # what an update refuses is for the traced step to say; the state is made

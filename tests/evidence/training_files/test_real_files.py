@@ -26,6 +26,9 @@ FIELDS_MODELLED_SINCE = {
     "use_gradient_checkpointing",
     "use_muon",
     *("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_fused_linear_cross_entropy"),
+    "use_adam_mini",
+    "loraplus_lr_ratio",
+    "embedding_learning_rate",
 }
 NAMES = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL", "unsloth": "Unsloth"}
 NAMES |= {"accelerate": "accelerate", "deepspeed": "DeepSpeed"}
@@ -74,7 +77,8 @@ def test_a_real_file_means_the_request_that_it_is_known_to_mean(known: RealFile,
     recipe = {key: STAND_INS.get(value, value) for key, value in expected["recipe"].items()}
     if known["fields"].get("activation_offloading") is True and known["framework"] == "axolotl" and adapter is not None:
         recipe["gradient_checkpointing"] = False  # in its place activations leave (core/builders/base.py)
-    recipe |= {"optimizer": "muon"} if known["fields"].get("use_muon") else {}
+    own = next((name for name in ("muon", "adam_mini") if known["fields"].get(f"use_{name}")), None)
+    recipe |= {"optimizer": own} if own else {}
     found = {key: read.settings.get(key) for key in recipe}
     if found["attention"] is None:  # what the model's class has, sdpa for all of these
         found["attention"] = "sdpa"

@@ -33,6 +33,7 @@ _GO_TOGETHER = {
     "gradient_checkpointing": ("use_reentrant",),
     "quantization": ("double_quant", "adapter_dtype"),
     "model": ("revision",),
+    "stage": ("loss", "reference", "prompt_len", "completion_len", "num_generations", "vllm_share"),
 }
 _MOST_NAMED = 6
 

@@ -14,6 +14,7 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.records.training_file import FieldNotModelled, FileField, Origin, TrainingFile, UnreadField
 from inspector.training_files.calls import Spread, find_framework, spread_calls
 from inspector.training_files.fields import Framework, Settings, Values, check_kind
+from inspector.training_files.frameworks.stages import TRACED
 from inspector.training_files.frameworks.torchtune import explain_torchtune
 from inspector.training_files.names import has_suffix
 from inspector.training_files.reading import read_document
@@ -34,7 +35,7 @@ __all__ = ["ReadFile", "read_launch_file", "read_training_file"]
 _ALIKE = 0.85
 _LONGEST_VALUE = 300
 # What settles other fields and is none of a request; and code of a repository, which the user alone allows to run.
-_NOT_OF_A_FILE = ("stage", "plugins", "trust_remote_code")
+_NOT_OF_A_FILE = ("plugins", "trust_remote_code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,7 @@ def _settle(
         if item.becomes is not None and "." not in item.becomes and value is not None:
             settings.fields[item.becomes] = value
     framework.settle(values, settings)
+    settings.fields["stage"] = settings.stage if settings.stage in TRACED else None
     for name in _NOT_OF_A_FILE:
         settings.fields.pop(name, None)
     record = TrainingFile(

@@ -17,11 +17,10 @@ _FUSED, _CHUNKED = "1.15", "1.7"
 _UNPREPARED = {"dpo": "0.29"}
 _UNPREPARED_OTHERS = "0.26"
 _OF_SFT = (None, "nll", "chunked_nll")
-_ON_REFERENCE = ("dpo", "kto", "grpo", "rloo")
 
 
 def settle_trl_loss(values: Values, settings: Settings) -> None:
-    """Take the loss of TRL's SFTTrainer; of other trainers note that their head is fused."""
+    """Take the loss of TRL's SFTTrainer; of RLOO note that its head is fused."""
     loss = values["loss_type"]
     settings.fields.pop("loss", None)
     if settings.stage == "sft" and loss in _OF_SFT:
@@ -30,7 +29,7 @@ def settle_trl_loss(values: Values, settings: Settings) -> None:
         elif loss == "chunked_nll" or (loss is None and values.is_at_least(_CHUNKED)):
             settings.fields["loss"] = "chunked"
         settings.silent.add("loss_type")
-    elif settings.stage in _ON_REFERENCE and values.is_at_least(_FUSED):
+    elif settings.stage == "rloo" and values.is_at_least(_FUSED):
         why = "the fused head of TRL 1.15 keeps no logits: the stock loss is traced"
         settings.miss("loss", "fused", LESS, why, Origin.DEFAULT)
 

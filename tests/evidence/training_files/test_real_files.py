@@ -18,7 +18,7 @@ EXPECTED = [known for known in READ if known.get("expected")]
 # What no recipe has: the nearest one stands in, and is named among what is not modelled.
 STAND_INS = {"adamw_torch_8bit": "adamw_8bit", "kernels-community/vllm-flash-attn3": "flash_attention_2"}
 # What was not modelled when the files were collected.
-MODELLED_SINCE = ("loss: fused LM head", "no k-bit preparation")
+MODELLED_SINCE = ("loss: fused LM head", "no k-bit preparation", "stage dpo", "stage orpo", "reward_model")
 NAMES = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL", "unsloth": "Unsloth"}
 NAMES |= {"accelerate": "accelerate", "deepspeed": "DeepSpeed"}
 

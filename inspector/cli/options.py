@@ -266,7 +266,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default="stock",
         show_default=True,
         help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
-        "1.15 and newer.",
+        "1.15 and newer; float32 is LLaMA-Factory's dpo.",
     ),
     click.Option(
         ["--loop"],

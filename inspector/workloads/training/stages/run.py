@@ -51,6 +51,8 @@ _LOSSES: Mapping[tuple[str, str], type[StageLoss]] = {
 def settle_stage(model: Any, recipe: Recipe) -> Recipe:
     """Return a recipe with padding decided by the rows of its stage; raise UsageError where no step could run so."""
     if recipe.stage is None:
+        if recipe.loss == LossName.FLOAT32:
+            raise UsageError("`loss=float32` is LLaMA-Factory's DPO: add `stage=dpo`, or use `loss=stock`.")
         return recipe
     if recipe.loop != "trainer":
         raise UsageError(f"`stage={recipe.stage}` is run by a trainer: drop `loop`.")

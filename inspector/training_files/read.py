@@ -6,7 +6,6 @@ import contextlib
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from inspector.training_files.recognise import (
 )
 from inspector.training_files.scripts import Calls
 from inspector.training_files.secrets import hide_secrets
+from inspector.training_files.versions import find_version
 
 __all__ = ["ReadFile", "read_launch_file", "read_training_file"]
 
@@ -133,7 +133,7 @@ def _settle(
     spread: Spread | None = None,
 ) -> ReadFile:
     """Return what a document of a framework means, and the record of it."""
-    found, installed = _find_version(framework)
+    found, installed = find_version(framework)
     values = Values(path=path, framework=framework.name, version=version or found, names=frozenset(document))
     known, unknown = framework.index(), []
     for name, value in document.items():
@@ -181,14 +181,6 @@ def _settle(
     return ReadFile(
         record=record, settings={name: value for name, value in settings.fields.items() if value is not None}
     )
-
-
-def _find_version(framework: Framework) -> tuple[str, str]:
-    """Return the installed version of a framework, else the newest that is known, and which of the two it is."""
-    try:
-        return metadata.version(framework.package), "installed"
-    except metadata.PackageNotFoundError:
-        return framework.newest, "newest"
 
 
 def _refuse_slips(framework: Framework, values: Values, unknown: list[str]) -> None:

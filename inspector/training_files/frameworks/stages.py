@@ -76,6 +76,8 @@ def _settle_grpo(values: Values, settings: Settings) -> None:
     if beta:
         fields["reference"] = "model" if fields.get("peft") is None else "adapter"
     settle_rows(settings, values["max_prompt_length"] or 512, values["num_generations"])
+    if values["steps_per_generation"] == fields.get("gradient_accumulation"):  # what it is by default
+        settings.silent.add("steps_per_generation")
     if values["use_vllm"]:
         is_beside = values["vllm_mode"] or ("colocate" if values.is_at_least("1.0") else "server")
         share = values["vllm_gpu_memory_utilization"] or (0.3 if values.is_at_least("0.18") else 0.9)

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
 from inspector.errors import UsageError, one_line
 from inspector.records.notice import Notice
 from inspector.records.recipe import Precision, Recipe
 from inspector.training_files.fields import Field, Settings, Values
+from inspector.training_files.frameworks.losses import choose_trl_loss, read_liger
 from inspector.training_files.frameworks.stages import settle_trl_stage
 from inspector.training_files.frameworks.trl import TRL
 from inspector.training_files.versions import find_version
@@ -78,6 +80,7 @@ def read_training_arguments(arguments: Any, *, has_adapter: bool = False) -> tup
     keywords = _find_checkpointing_keywords(fields) if "gradient_checkpointing" in given else {}
     if _USE_REENTRANT in keywords:
         given["use_reentrant"] = keywords[_USE_REENTRANT]
+    given |= _read_losses(arguments, fields)
     if fields.get("bf16") and fields.get("fp16"):
         raise UsageError(f"`recipe` ({kind}): bf16 and fp16 are both on; drop one of them.")
     if fields.get("bf16") or fields.get("fp16"):
@@ -103,6 +106,18 @@ def _settle_stage(
     own = {name: value for name, value in fields.items() if name in known and value is not None}
     settle_trl_stage(Values(path="", framework=TRL.name, version=find_version(TRL)[0], given=own), settings)
     return settings
+
+
+def _read_losses(arguments: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Liger's kernels, and for an SFTConfig of TRL what its SFTTrainer has: a loss of its own, and a mask."""
+    liger = read_liger(fields.get("liger_kernel_config")) if fields.get("use_liger_kernel") else {}
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(arguments).__mro__}
+    if ("trl", "SFTConfig") not in kinds:
+        return liger
+    has_liger = liger.pop("loss", None) is not None
+    loss = choose_trl_loss(metadata.version("trl"), fields.get("loss_type"), has_liger=has_liger)
+    is_one_row = fields.get("padding_free") or fields.get("packing")
+    return liger | ({"loss": loss} if loss else {}) | ({} if is_one_row else {"attention_mask": True})
 
 
 def _find_checkpointing_keywords(fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
-from inspector.records.losses import LossName
+from inspector.records.losses import LossName, check_liger
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
@@ -58,6 +58,13 @@ def _check_share(context: click.Context, parameter: click.Parameter, value: floa
 def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """Refuse the name of an optimizer that is not known, with what was probably meant."""
     return check_optimizer_name(value)
+
+
+def _check_liger(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse the name of a kernel that is not known, with what was probably meant."""
+    if value is not None:
+        check_liger(value)
+    return value
 
 
 def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -266,7 +273,16 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default="stock",
         show_default=True,
         help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
-        "1.15 and newer; float32 is LLaMA-Factory's dpo.",
+        "1.15 and newer, liger Liger's fused linear cross-entropy, cce cut-cross-entropy, float32 LLaMA-Factory's dpo.",
+    ),
+    click.Option(
+        ["--liger"],
+        is_flag=False,
+        flag_value="auto",
+        metavar="[KERNELS]",
+        callback=_check_liger,
+        help="Liger's kernels in the layers, a comma list of rope, rms_norm, swiglu, geglu; alone: those that "
+        "use_liger_kernel switches on, and Liger's loss.",
     ),
     click.Option(
         ["--loop"],

@@ -60,10 +60,11 @@ _LONGEST_DIFFERENCE = 12
 
 def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
-    if recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
+    if recipe.liger or recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
+        name = "liger" if recipe.liger else f"loss={recipe.loss}"
         raise UsageError(
-            f"`loss={recipe.loss}` is traced as a stand-in that computes nothing, and `inspect measure` runs a real "
-            "step: use `loss=stock`, or chunked."
+            f"`{name}` is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: use "
+            "`loss=stock`, or chunked, without `liger`."
         )
     find_cuda_device()
     check_packages(recipe, quantization)

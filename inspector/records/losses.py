@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from inspector.checks import Choice
+from collections.abc import Sequence
 
-__all__ = ["LossName"]
+from inspector.checks import Choice, check_choice, check_names
+
+__all__ = ["LigerKernel", "LossName", "check_liger"]
 
 
 class LossName(Choice):
@@ -24,3 +26,24 @@ class LossName(Choice):
     LIGER = "liger"
     CCE = "cce"
     FLOAT32 = "float32"
+
+
+class LigerKernel(Choice):
+    """A kernel of Liger in the layers of a model, by the names of its `liger_kernel_config`.
+
+    AUTO: those that `use_liger_kernel` switches on, and its loss. ROPE: rotary positions. RMS_NORM: norms.
+    SWIGLU, GEGLU: the product of an MLP's gate and its other half.
+    """
+
+    AUTO = "auto"
+    ROPE = "rope"
+    RMS_NORM = "rms_norm"
+    SWIGLU = "swiglu"
+    GEGLU = "geglu"
+
+
+def check_liger(value: str | Sequence[str]) -> tuple[LigerKernel, ...]:
+    """Return kernels that were given in a comma list or as a sequence, each once, in the order of the choices."""
+    names = value.split(",") if isinstance(value, str) else check_names("liger", value, '"rope", "rms_norm"')
+    given = {check_choice("liger", name.strip(), LigerKernel) for name in names}
+    return tuple(kernel for kernel in LigerKernel if kernel in given)

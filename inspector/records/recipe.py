@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
 from inspector.errors import UsageError, quoted
-from inspector.records.losses import LossName
+from inspector.records.losses import LigerKernel, LossName, check_liger
 from inspector.records.stages import Reference, Stage, check_stage
 
 __all__ = [
@@ -218,7 +218,7 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
     as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
-    causal language model.
+    causal language model, `liger` are the kernels of Liger in its layers, None for none.
 
     `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one
     that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and
@@ -250,6 +250,7 @@ class Recipe:
     padding: bool | None = None
     attention_mask: bool | None = None
     loss: LossName | str = LossName.STOCK
+    liger: Sequence[LigerKernel | str] | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
@@ -276,6 +277,8 @@ class Recipe:
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
+        if self.liger is not None:
+            checked["liger"] = check_liger(self.liger)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
         checked |= check_stage(

@@ -163,6 +163,8 @@ def _settle(
             settings.fields[item.becomes] = value
     framework.settle(values, settings)
     settings.fields["stage"] = settings.stage if settings.stage in TRACED else None
+    if settings.stage in TRACED and settings.fields.get("loss") not in ("fused", "float32"):  # of supervised training
+        settings.fields.pop("loss", None)
     for name in _NOT_OF_A_FILE:
         settings.fields.pop(name, None)
     record = TrainingFile(

@@ -28,6 +28,7 @@ from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
+from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import Input
@@ -111,6 +112,7 @@ def _trace(
         try:
             batch = _make_batch(tracer, workload, model, recipe)
             for context in (
+                trace_for(platform),
                 apply_cuda_rules(platform, recipe.sdpa_backend),
                 _choose_autocast(recipe),
                 treat_meta_as_device(),

@@ -73,10 +73,29 @@ def test_nothing_of_the_gpu_is_asked_and_the_length_of_an_sft_config_is_taken() 
     assert report.warnings == ()
 
 
+def test_ligers_kernels_are_taken_with_their_loss_or_without_it() -> None:
+    recipe = read_training_arguments(SFTArguments(use_liger_kernel=True))[0]
+    assert (recipe.liger, recipe.loss) == (("rope", "rms_norm", "swiglu", "geglu"), "liger")
+
+
+@pytest.mark.parametrize(
+    ("version", "liger", "loss"),
+    [("1.16.0", False, "fused"), ("1.16.0", True, "fused"), ("1.10.0", False, "chunked"), ("1.10.0", True, "liger")],
+)
+def test_an_sft_config_of_trl_has_the_loss_and_the_mask_of_its_version(
+    version: str, liger: bool, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = dataclasses.make_dataclass("SFTConfig", [("loss_type", str | None, None)], bases=(SFTArguments,))
+    kind.__module__ = "trl.trainer.sft_config"
+    monkeypatch.setattr("inspector.training_arguments.metadata.version", lambda _package: version)
+    recipe = read_training_arguments(kind(use_liger_kernel=liger))[0]
+    assert (recipe.loss, recipe.attention_mask, bool(recipe.liger)) == (loss, True, liger)
+
+
 @pytest.mark.parametrize(
     ("given", "names"),
     [
-        (SFTArguments(packing=True, use_liger_kernel=True), ["packing", "use_liger_kernel"]),
+        (SFTArguments(packing=True, torch_compile=True), ["packing", "torch_compile"]),
         (SFTArguments(torch_compile=True, fsdp=["full_shard"]), ["torch_compile", "fsdp"]),
         (SFTArguments(deepspeed="zero3.json", neftune_noise_alpha=5.0), ["deepspeed", "neftune_noise_alpha"]),
         (DPOArguments(), ["beta"]),

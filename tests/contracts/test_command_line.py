@@ -55,6 +55,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--num-generations",
         "--vllm-share",
         "--loss",
+        "--liger",
         "--loop",
         "--attention",
         "--sdpa-backend",

@@ -40,13 +40,13 @@ def test_a_default_is_that_of_the_version(version: str, name: str, value: object
         ("1.15", "fused", "none", "bfloat16"),
         ("1.14", "chunked", "none", "bfloat16"),
         ("1.7", "chunked", "none", "bfloat16"),
-        ("1.6", None, "none", "bfloat16"),
-        ("0.26", None, "none", "bfloat16"),
-        ("0.25", None, None, None),
+        ("1.6", "stock", "none", "bfloat16"),
+        ("0.26", "stock", "none", "bfloat16"),
+        ("0.25", "stock", None, None),
     ],
 )
 def test_what_trl_does_by_itself_is_that_of_the_version(
-    version: str, loss: str | None, preparation: str | None, adapter_dtype: str | None, tmp_path: Path
+    version: str, loss: str, preparation: str | None, adapter_dtype: str | None, tmp_path: Path
 ) -> None:
     qlora = {**TRL, "use_peft": True, "load_in_4bit": True}
     found = read(tmp_path, qlora, framework=f"trl=={version}")
@@ -60,12 +60,12 @@ def test_what_trl_does_by_itself_is_that_of_the_version(
     [
         ("1.16", "nll", "fused"),
         ("1.16", "chunked_nll", "fused"),
-        ("1.10", "nll", None),
+        ("1.10", "nll", "stock"),
         ("1.4", "chunked_nll", "chunked"),
     ],
 )
 def test_a_loss_that_a_trl_file_names_is_that_of_the_version(
-    version: str, asked: str, loss: str | None, tmp_path: Path
+    version: str, asked: str, loss: str, tmp_path: Path
 ) -> None:
     found = read(tmp_path, {**TRL, "loss_type": asked}, framework=f"trl=={version}")
     assert found.settings.get("loss") == loss
@@ -76,6 +76,51 @@ def test_a_loss_of_trl_that_is_not_traced_is_named(tmp_path: Path) -> None:
     found = read(tmp_path, {**TRL, "loss_type": "dft"})
     assert [item.name for item in found.record.not_modelled] == ["loss_type"]
     assert "loss" not in found.settings
+
+
+LAYERS = ("rope", "rms_norm", "swiglu", "geglu")
+
+
+@pytest.mark.parametrize(
+    ("version", "config", "loss", "kernels"),
+    [
+        ("1.16", None, "fused", LAYERS),
+        ("1.10", None, "liger", LAYERS),
+        ("1.10", {"fused_linear_cross_entropy": False, "rope": False}, "stock", LAYERS[1:]),
+        ("1.6", None, "liger", LAYERS),
+    ],
+)
+def test_ligers_kernels_of_a_trl_file_have_the_loss_of_the_version(
+    version: str, config: dict[str, bool] | None, loss: str, kernels: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = {**TRL, "use_liger_kernel": True, "liger_kernel_config": config}
+    found = read(tmp_path, file, framework=f"trl=={version}")
+    assert (found.settings["loss"], found.settings["liger"]) == (loss, kernels)
+    assert found.record.not_modelled == ()
+
+
+def test_ligers_kernels_of_llamafactory_have_its_loss_in_supervised_stages(tmp_path: Path) -> None:
+    file = {**LLAMAFACTORY, "enable_liger_kernel": True}
+    assert [read(tmp_path, file).settings[name] for name in ("loss", "liger")] == ["liger", LAYERS]
+    preference = read(tmp_path, {**file, "stage": "dpo"})
+    assert preference.settings["loss"] == "float32"  # of its DPO, with Liger or without
+    assert "cross_entropy" in [item.name for item in preference.record.not_modelled]
+
+
+def test_fields_of_axolotls_plugins_mean_nothing_without_them(tmp_path: Path) -> None:
+    liger = {"liger_rope": True, "liger_glu_activation": True, "liger_fused_linear_cross_entropy": True}
+    plugin = {"plugins": ["axolotl.integrations.liger.LigerPlugin"]}
+    cut = {"plugins": ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"]}
+    found = [
+        read(tmp_path, {**AXOLOTL, **fields}).settings
+        for fields in (liger, liger | plugin, cut, cut | {"cut_cross_entropy": False})
+    ]
+    assert [(item.get("loss"), item.get("liger")) for item in found] == [
+        (None, None),
+        ("liger", ("rope", "swiglu", "geglu")),
+        ("cce", None),
+        (None, None),
+    ]
 
 
 def test_dpo_keeps_pefts_preparation_until_later(tmp_path: Path) -> None:

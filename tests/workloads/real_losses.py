@@ -24,9 +24,13 @@ from inspector.records.recipe import Recipe
 from inspector.trace.shadow import NO_VALUE
 from inspector.trace.tracer import Tracer
 from inspector.workloads.training import workload
+from inspector.workloads.training.losses import ModelLoss
 from tests.workloads.tracing import trace
 
-__all__ = ["A100", "build_small", "list_events", "run_cuda_branches", "trace_with_real_loss"]
+__all__ = [
+    *("A100", "Cce", "Liger", "TrlSft", "build_small", "list_events", "run_cuda_branches", "run_liger_on_cuda"),
+    "trace_with_real_loss",
+]
 
 A100 = Platform(torch_version=(2, 13))
 Event = tuple[str, int, str, int]
@@ -62,6 +66,10 @@ class _LoggingTracer(Tracer):
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_floating_point():
             value = self.shadows.run(func, args, kwargs or {})
             return 0.0 if value is NO_VALUE else value
+        if func is torch.ops.aten.equal.default:  # which compares element by element (native/cuda/Equal.cpp)
+            same = self.__torch_dispatch__(torch.ops.aten.eq.Tensor, (), args)
+            self.__torch_dispatch__(torch.ops.aten.all.default, (), (same,))
+            return False
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
@@ -121,6 +129,73 @@ def run_cuda_branches(*functions: Callable[..., Any]) -> Iterator[None]:
             stack.callback(setattr, own, "__code__", own.__code__)
             own.__code__ = _swap(own.__code__)
         yield
+
+
+@contextmanager
+def run_liger_on_cuda(model_type: str) -> Iterator[None]:
+    """Let Liger's Python take the branches of an A100, and undo what it patches in transformers' modules."""
+    import importlib
+    import inspect
+
+    # What it cannot import is logged with frames that would keep tensors alive.
+    importlib.import_module("liger_kernel.backends").available_impls("rope")
+    functions = []
+    for name in ("fused_linear_cross_entropy", "rms_norm", "swiglu", "geglu", "rope", "utils"):
+        module = importlib.import_module(f"liger_kernel.ops.{name}")
+        own = [
+            item for item in vars(module).values() if inspect.isfunction(item) and item.__module__ == module.__name__
+        ]
+        functions += [item for item in own if "cuda" in str(item.__code__.co_consts)]
+    properties = types.SimpleNamespace(multi_processor_count=A100.multiprocessors, major=8, minor=0)
+    patched = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.cuda, "get_device_capability", return_value=(8, 0)))
+        stack.enter_context(mock.patch.object(torch.cuda, "get_device_properties", return_value=properties))
+        stack.enter_context(mock.patch.dict(vars(patched)))
+        stack.enter_context(run_cuda_branches(*functions))
+        yield
+
+
+class Liger(ModelLoss):
+    """A model that Liger has patched as transformers' Trainer asks it to."""
+
+    def __init__(self, **kernels: bool) -> None:
+        self._kernels = kernels
+
+    def build_forward(self, model: Any) -> Any:
+        """Patch the model."""
+        from liger_kernel.transformers import (  # type: ignore[import-not-found]
+            _apply_liger_kernel_to_instance,
+        )
+
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        _apply_liger_kernel_to_instance(model=base, **self._kernels)
+        return model
+
+
+class Cce(ModelLoss):
+    """A model whose loss is cut-cross-entropy's, as its patches for transformers call it; its sort is not compiled."""
+
+    def build_forward(self, model: Any) -> Any:
+        """Patch the model."""
+        from cut_cross_entropy import cce, linear_cross_entropy  # type: ignore[import-not-found]
+
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        cce.sort_logit_avg = lambda logit_avg: torch.argsort(logit_avg).to(torch.int32)
+
+        def forward(*args: Any, labels: Any, **kwargs: Any) -> dict[str, Any]:
+            hidden_states = base.base_model(*args, **kwargs)[0]
+            return {"loss": apply_lce(hidden_states, base.get_output_embeddings().weight, labels, **kwargs)}
+
+        def apply_lce(hidden_states: Any, weight: Any, labels: Any, num_items_in_batch: Any = None, **_: Any) -> Any:
+            reduction = "mean" if num_items_in_batch is None else "sum"
+            loss = linear_cross_entropy(hidden_states, weight, labels, shift=True, reduction=reduction)
+            if num_items_in_batch is not None:
+                loss = loss / num_items_in_batch
+            return loss
+
+        base.forward = forward
+        return model
 
 
 class TrlSft:

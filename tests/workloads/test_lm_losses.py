@@ -9,14 +9,17 @@ from typing import Any
 
 import peft
 import pytest
+import torch
 
 import inspector
 from inspector.errors import UsageError
+from inspector.hardware.platform import Platform
 from inspector.measure.measuring import check_machine
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import LoraOptions
 from inspector.records.tape import Category, EventKind, Phase
+from inspector.workloads.registry import TRAINING, load_workload
 from tests.trace.small_models import build
 from tests.workloads.real_losses import A100, build_small
 from tests.workloads.tracing import resolve, trace
@@ -39,21 +42,33 @@ def test_the_peak_of_trls_default_step_is_that_of_its_own_code(loss: str, peak: 
     assert report.to_dict()["training"]["recipe"]["loss"] == loss
 
 
-def test_the_peak_of_a_qlora_with_the_fused_head_is_that_of_trls_own_code() -> None:
+# Qwen2.5-0.5B in bfloat16, 4 x 1,024, a Trainer with `use_liger_kernel`: its loss alone, and all of its kernels.
+@pytest.mark.parametrize(
+    ("adapter", "is_checkpointed", "kernels", "peak"),
+    [
+        (False, False, {"loss": "liger"}, 9_007_904_256),
+        (False, False, {"liger": "auto"}, 7_315_043_840),
+        (True, True, {"loss": "liger"}, 1_754_455_552),
+        (True, True, {"liger": "auto"}, 1_685_249_536),
+    ],
+    ids=["full, loss", "full", "LoRA, checkpointed, loss", "LoRA, checkpointed"],
+)
+def test_the_peak_with_liger_is_that_of_ligers_own_code(
+    adapter: bool, is_checkpointed: bool, kernels: dict[str, Any], peak: int
+) -> None:
     recipe = Recipe(
-        seq_len=2048, mixed_precision="bf16", gradient_checkpointing=True, attention_mask=True, loss="fused"
+        batch_size=4,
+        seq_len=1024,
+        padding=False,
+        gradient_checkpointing=is_checkpointed,
+        optimizer="adamw_torch" if adapter else "adamw_torch_fused",
+        **kernels,
     )
-    report = inspect(
-        "Qwen/Qwen2.5-7B",
-        quantization="nf4",
-        double_quant=True,
-        peft=LoraOptions(r=16, targets="all-linear"),
-        preparation="none",
-        adapter_dtype="bfloat16",
-        recipe=recipe,
-    )
+    lora = LoraOptions(r=16, targets="all-linear") if adapter else None
+    report = inspect("Qwen/Qwen2.5-0.5B", peft=lora, recipe=recipe)
     assert report.memory is not None
-    assert report.memory.peak_allocated_bytes == 6_893_551_104
+    assert report.memory.peak_allocated_bytes == peak
+    assert report.memory.recipe.loss == "liger"
 
 
 def largest(loss: str, phase: Phase, **changes: Any) -> int:
@@ -71,16 +86,17 @@ def test_logits_are_never_larger_than_a_tile_or_a_chunk() -> None:
     assert largest("chunked", Phase.FORWARD) == 256 * 40_000 * 4
 
 
-@pytest.mark.parametrize("loss", ["fused", "chunked"])
+@pytest.mark.parametrize("loss", ["fused", "chunked", "liger"])
 def test_what_a_loss_makes_is_logits_and_loss_of_the_head(loss: str) -> None:
     tape = trace(build_small("qwen2"), Recipe(seq_len=300, loss=loss), A100)
     made = [event for event in tape if event.kind is EventKind.ALLOCATE and event.phase is Phase.FORWARD]
     tiles = [event for event in made if event.bytes > 256 * 32_768 and event.category is not Category.OTHER]
     assert tiles
-    assert {(event.category, event.module) for event in tiles} == {(Category.LOGITS_AND_LOSS, "lm_head")}
+    ours = {Category.LOGITS_AND_LOSS, *([Category.GRADIENTS] if loss == "liger" else [])}  # Liger makes the head's here
+    assert {(event.category, event.module) for event in tiles} == {(category, "lm_head") for category in ours}
 
 
-@pytest.mark.parametrize("loss", ["fused", "chunked"])
+@pytest.mark.parametrize("loss", ["fused", "chunked", "liger", "cce"])
 def test_a_model_that_is_no_causal_language_model_is_refused_by_a_loss_of_one(loss: str) -> None:
     refusal = rf"`loss={loss}` is of causal language models with a head, and \w+ is none"
     for name in ("vit", "bert", "t5"):
@@ -108,3 +124,51 @@ def test_the_stock_loss_is_taken_where_none_is_asked_for() -> None:
 def test_a_stand_in_for_kernels_is_not_measured() -> None:
     with pytest.raises(UsageError, match="`loss=fused` is traced as a stand-in that computes nothing"):
         check_machine(Recipe(loss="fused"))
+
+
+def test_ligers_kernels_are_those_of_the_type_of_a_model() -> None:
+    for name, kernels in (("qwen2", ["rope", "rms_norm", "swiglu"]), ("gemma2", ["rope", "rms_norm", "geglu"])):
+        recipe = resolve(build_small(name, head_dim=16), Recipe(seq_len=8, liger="auto"))
+        assert [str(kernel) for kernel in recipe.liger or ()] == kernels
+        assert recipe.loss == "liger"
+
+
+def test_a_kernel_that_a_type_has_no_use_for_changes_nothing() -> None:
+    assert resolve(build_small("qwen2"), Recipe(seq_len=8, liger="geglu,rope")).liger == ("rope",)
+
+
+def test_a_loss_that_was_asked_for_stays_beside_ligers_kernels() -> None:
+    assert resolve(build_small("qwen2"), Recipe(seq_len=8, liger="auto", loss="fused")).loss == "fused"
+
+
+def test_ligers_kernels_of_a_type_that_is_not_known_are_named_as_not_counted() -> None:
+    recipe = Recipe(seq_len=8, liger="auto")
+    model = build("meta", "gpt_neox")[0]
+    workload = load_workload(TRAINING)
+    settled = workload.resolve(model, recipe)
+    facts = workload.describe(model, recipe, settled, A100)
+    assert (settled.liger, settled.loss) == (None, "liger")
+    assert "Liger's kernels of layers" in [item.what for item in facts.not_accounted]
+    assert resolve(model, Recipe(seq_len=8, liger="rope")).liger is None
+
+
+def test_the_gradient_of_a_norm_has_a_row_for_each_multiprocessor() -> None:
+    recipe = Recipe(seq_len=8, liger="rms_norm")
+    for count in (108, 24):
+        platform = Platform(torch_version=(2, 13), multiprocessors=count)
+        tape = trace(build_small("qwen2"), recipe, platform)
+        assert any(event.bytes == count * 64 * 4 and event.phase is Phase.BACKWARD for event in tape)
+
+
+def test_cut_cross_entropy_makes_no_logits_and_names_what_its_first_step_takes() -> None:
+    model = build_small("qwen2", dtype=torch.bfloat16)
+    recipe = Recipe(seq_len=1024, loss="cce")
+    facts = load_workload(TRAINING).describe(model, recipe, resolve(model, recipe), A100)
+    assert "autotuning of cut-cross-entropy" in [item.what for item in facts.not_accounted]
+    made = [event for event in trace(model, recipe, A100) if event.category is Category.LOGITS_AND_LOSS]
+    assert max(event.bytes for event in made) == 8 * 40_000  # tokens in the order of their logits
+
+
+def test_cut_cross_entropy_refuses_hidden_states_in_float32() -> None:
+    with pytest.raises(UsageError, match="takes hidden states in float16 and bfloat16, not float32"):
+        trace(build_small("qwen2"), Recipe(seq_len=8, loss="cce"), A100)

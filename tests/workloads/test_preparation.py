@@ -1,4 +1,4 @@
-"""What trainers do to a quantized base and its adapter, to the byte: one QLoRA that is prepared in four ways."""
+"""What trainers do to a quantized base and its adapter; the peaks are held by tests/training_files/test_figures.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inspector.errors import InspectorError
 from inspector.hardware.platform import Platform
 from inspector.model.build import build_whole, count_model
 from inspector.records.recipe import Recipe
-from inspector.records.request import LoraOptions, Request
+from inspector.records.request import Request
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.records.tape import EventKind, Phase
 from inspector.resolve import resolve_run
@@ -26,42 +26,6 @@ QWEN = "Qwen/Qwen2.5-7B"
 TRL: dict[str, Any] = {"preparation": "none", "adapter_dtype": "bfloat16"}
 LLAMAFACTORY: dict[str, Any] = {"preparation": "none", "adapter_dtype": "float32"}
 AXOLOTL: dict[str, Any] = {"preparation": "axolotl"}
-
-
-# Qwen2.5-7B, nf4 with double quantization, LoRA r=16 on all linear layers, 1 x 2,048, checkpointing, bf16, AdamW fused,
-# the stock loss. The first three are those of a trace of the libraries' own code; axolotl's casts run before the
-# adapter is there and the cache is emptied behind it (loaders/model.py), which moves where blocks come to lie.
-@pytest.mark.parametrize(
-    ("settings", "is_reentrant", "peak"),
-    [
-        ({}, False, 13_929_559_552),
-        (TRL, False, 9_998_080_512),
-        (LLAMAFACTORY, True, 10_244_831_744),
-        (AXOLOTL, False, 10_245_257_728),
-    ],
-    ids=["peft", "TRL 0.26 to 1.6", "LLaMA-Factory 0.9", "axolotl without its kernels"],
-)
-def test_the_peak_of_a_qlora_depends_on_who_prepares_it(
-    settings: dict[str, Any], is_reentrant: bool, peak: int
-) -> None:
-    recipe = Recipe(
-        seq_len=2048,
-        mixed_precision="bf16",
-        gradient_checkpointing=True,
-        use_reentrant=is_reentrant,
-        attention_mask=True,
-    )
-    report = inspector.inspect(
-        QWEN,
-        offline=True,
-        quantization="nf4",
-        double_quant=True,
-        peft=LoraOptions(r=16, targets="all-linear"),
-        recipe=recipe,
-        **settings,
-    )
-    assert report.memory is not None
-    assert report.memory.peak_allocated_bytes == peak
 
 
 def small(**settings: Any) -> tuple[Request, SourceFiles]:

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from inspector.records.recipe import Recipe
-from tests.workloads.real_losses import TrlSft, build_small, list_events, run_cuda_branches, trace_with_real_loss
+from tests.workloads.real_losses import (
+    Cce,
+    Liger,
+    TrlSft,
+    build_small,
+    list_events,
+    run_cuda_branches,
+    run_liger_on_cuda,
+    trace_with_real_loss,
+)
 
 # More positions than a tile of 4,096 holds.
 LONG: dict[str, Any] = {"batch_size": 3, "seq_len": 2048}
@@ -46,3 +55,48 @@ def test_the_loss_of_trls_sft_allocates_and_frees_what_trl_does(case: str) -> No
     with run_cuda_branches(*functions):
         real = trace_with_real_loss(build_small(**made), recipe, TrlSft())
     assert list_events(build_small(**made), recipe) == real
+
+
+HALF: dict[str, Any] = {"dtype": torch.bfloat16}
+# Models of the types whose layers are known, each with a recipe.
+PATCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "llama": ({**HALF, "lora": True}, {"batch_size": 2, "seq_len": 512, "mixed_precision": "bf16"}),
+    "ministral": (HALF, {"seq_len": 64, "padding": False}),
+    "mistral": (HALF, {"seq_len": 64, "gradient_accumulation": 2}),
+    "smollm3": ({**HALF, "pad_token_id": 0}, {"seq_len": 64}),
+    "qwen2": ({}, {**LONG, "mixed_precision": "bf16"}),
+    "qwen3": ({**HALF, "head_dim": 16}, {"batch_size": 2, "seq_len": 512, "gradient_checkpointing": True}),
+    "phi3": ({**HALF, "pad_token_id": 0}, {"batch_size": 2, "seq_len": 512}),
+    "gemma": ({**HALF, "head_dim": 16}, {"batch_size": 2, "seq_len": 512}),
+    "gemma2": ({**HALF, "head_dim": 16}, {"batch_size": 2, "seq_len": 512}),
+    "gemma3_text": ({**HALF, "head_dim": 16}, {"batch_size": 2, "seq_len": 512}),
+}
+NO_LAYERS = dict.fromkeys(("rope", "rms_norm", "swiglu", "geglu"), False)
+
+
+@pytest.mark.parametrize("name", PATCHED)
+@pytest.mark.parametrize(
+    ("asked", "real"),
+    [({"liger": "auto"}, {}), ({"loss": "liger"}, NO_LAYERS), ({"liger": "rms_norm"}, {**NO_LAYERS, "rms_norm": True})],
+    ids=["all", "loss", "norms"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_ligers_kernels_allocate_and_free_what_liger_does(
+    name: str, asked: dict[str, Any], real: dict[str, bool]
+) -> None:
+    pytest.importorskip("liger_kernel")
+    made, settings = PATCHED[name]
+    kernels = real if "loss" in asked or "auto" in asked.values() else {**real, "fused_linear_cross_entropy": False}
+    with run_liger_on_cuda(name.removesuffix("_text")):
+        theirs = trace_with_real_loss(build_small(name, **made), Recipe(**settings), Liger(**kernels))
+    assert list_events(build_small(name, **made), Recipe(**settings, **asked)) == theirs
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3"])
+@pytest.mark.filterwarnings("ignore:.*gradient.checkpointing.*:FutureWarning")
+def test_cut_cross_entropy_allocates_and_frees_what_the_package_does(name: str) -> None:
+    pytest.importorskip("cut_cross_entropy")
+    made, settings = PATCHED[name]
+    with run_cuda_branches():
+        real = trace_with_real_loss(build_small(name, **made), Recipe(**settings), Cce())
+    assert list_events(build_small(name, **made), Recipe(loss="cce", **settings)) == real

@@ -73,6 +73,8 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield "KV cache filled"
     if trains and recipe.loss != LossName.STOCK:
         yield f"{_shorten(recipe.loss)} loss"
+    if trains and recipe.liger:
+        yield f"Liger's {', '.join(map(_shorten, recipe.liger))}"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
     if recipe.alloc_conf is not None:

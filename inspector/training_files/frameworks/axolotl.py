@@ -30,6 +30,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.losses import settle_axolotl_loss
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     SHARDED,
@@ -94,15 +95,15 @@ _FIELDS: tuple[Field, ...] = (
     reads("rl", TEXT, "stage"),
     reads("reward_model", FLAG, "stage"),
     reads("plugins", NAMES, "plugins"),
+    reads("liger_rope", FLAG, "liger"),
+    reads("liger_rms_norm", FLAG, "liger"),
+    reads("liger_glu_activation", FLAG, "liger", aliases=("liger_swiglu",)),
+    reads("liger_fused_linear_cross_entropy", FLAG, "loss"),
+    reads("cut_cross_entropy", FLAG, "loss"),
     # Not modelled.
     misses("process_reward_model", UNKNOWN, "a head of scores in the place of the logits", kind=FLAG),
-    misses("liger_rope", LESS, _LIGER, kind=FLAG),
-    misses("liger_rms_norm", LESS, _LIGER, kind=FLAG),
     misses("liger_layer_norm", LESS, _LIGER, kind=FLAG),
-    misses("liger_glu_activation", LESS, _LIGER, kind=FLAG, aliases=("liger_swiglu",)),
     misses("liger_cross_entropy", LESS, _LIGER, kind=FLAG),
-    misses("liger_fused_linear_cross_entropy", LESS, "no logits are kept", kind=FLAG),
-    misses("cut_cross_entropy", LESS, "no logits are kept", kind=FLAG),
     misses("chunked_cross_entropy", LESS, "logits are made in chunks", kind=FLAG),
     misses("lora_mlp_kernel", LESS, _KERNELS, kind=FLAG),
     misses("lora_qkv_kernel", LESS, _KERNELS, kind=FLAG),
@@ -168,7 +169,6 @@ _LORA = {
 }
 _STAGES = {"dpo": "dpo", "ipo": "dpo", "simpo": "cpo", "kto": "kto", "orpo": "orpo", "grpo": "grpo", "gdpo": "grpo"}
 _KERNEL_FIELDS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
-_CUT = "cut_cross_entropy"
 
 
 def _settle(values: Values, settings: Settings) -> None:
@@ -185,6 +185,7 @@ def _settle(values: Values, settings: Settings) -> None:
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     _settle_rows(values, settings)
+    settle_axolotl_loss(values, settings)
     settings.fields["preparation"] = "axolotl"
     if not values["sample_packing"]:
         settings.fields["attention_mask"] = True
@@ -284,10 +285,7 @@ def _settle_rows(values: Values, settings: Settings) -> None:
 
 
 def _miss_what_axolotl_does(values: Values, settings: Settings) -> None:
-    """Note what axolotl switches on by itself, and what its plugins do."""
-    plugins = values["plugins"] or []
-    if any("cut_cross_entropy" in str(plugin) for plugin in plugins) and not values.has(_CUT):
-        settings.miss("plugins", "cut cross-entropy", LESS, "no logits are kept", Origin.FILE)
+    """Note what axolotl switches on by itself."""
     lora = settings.fields.get("peft") is not None
     asks = any(values.has(name) for name in _KERNEL_FIELDS)
     if lora and not asks and settings.stage == "sft" and not values["load_in_8bit"] and not values["trust_remote_code"]:

@@ -30,6 +30,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.losses import read_liger
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     OF_TRAINING_ARGUMENTS,
@@ -100,7 +101,7 @@ _FIELDS: tuple[Field, ...] = (
     misses("new_special_tokens", MORE, "the embedding and the head grow and train"),
     misses("upcast_layernorm", MORE, "norms in float32", kind=FLAG),
     misses("upcast_lmhead_output", MORE, "logits in float32", kind=FLAG),
-    misses("enable_liger_kernel", LESS, "Liger's fused kernels keep less", kind=FLAG),
+    reads("enable_liger_kernel", FLAG, "liger"),
     misses("use_unsloth", LESS, "Unsloth's kernels keep less", kind=FLAG),
     misses("use_unsloth_gc", LESS, "checkpoints are kept in host memory", kind=FLAG),
     misses("shift_attn", LESS, "shifted sparse attention", kind=FLAG),
@@ -164,6 +165,13 @@ def _settle(values: Values, settings: Settings) -> None:
         fields["padding"] = False
     if stage == "pt":
         settings.silent.add("packing")
+    fields.pop("liger", None)
+    if values["enable_liger_kernel"]:  # model/model_utils/liger_kernel.py: other stages want the logits
+        has_loss = stage in ("pt", "sft")
+        fields |= read_liger(None, has_loss=has_loss)
+        if not has_loss:
+            why = "Liger's cross-entropy writes its gradient over the logits"
+            settings.miss("cross_entropy", "Liger", LESS, why)
     fields["preparation"] = "none"
     if not values["pure_bf16"] and not values["use_badam"]:  # then PEFT's float32 stays, and copies are half precision
         fields["adapter_dtype"] = "float32"
@@ -272,7 +280,10 @@ _SPELLING = {
     "alloc_conf": ALLOCATOR,
 }
 # Its own fields say how it checkpoints.
-_REPLACED = ("gradient_checkpointing", "gradient_checkpointing_kwargs", "use_cache", "use_liger_kernel")
+_REPLACED = (
+    *("gradient_checkpointing", "gradient_checkpointing_kwargs", "use_cache", "use_liger_kernel"),
+    "liger_kernel_config",
+)
 
 LLAMAFACTORY = Framework(
     name="LLaMA-Factory",

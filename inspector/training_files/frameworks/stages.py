@@ -56,6 +56,8 @@ def settle_trl_stage(values: Values, settings: Settings) -> None:
         settings.silent.add("loss_type")
     if stage in ("dpo", "kto", "grpo") and values.is_at_least(_FUSED):
         fields["loss"] = "fused"
+    elif stage in ("dpo", "kto", "grpo") and values["use_liger_kernel"]:
+        settings.miss("loss", "liger", LESS, "Liger's loss keeps no logits: the stock loss is traced")
     elif stage in _WITH_LOGITS and not values.is_at_least(_KERNEL):
         why = "log-probabilities without the kernel of TRL 1.13, which keep more: those of 1.14 are traced"
         settings.miss("loss", "log-probabilities", MORE, why)

@@ -32,7 +32,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.losses import settle_trl_loss, settle_trl_preparation
+from inspector.training_files.frameworks.losses import settle_liger, settle_trl_loss, settle_trl_preparation
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     DTYPES,
@@ -282,6 +282,7 @@ def _settle_without_trl(values: Values, settings: Settings) -> None:
     settle_reentrant(values, settings)
     settle_sharding(values, settings)
     settle_quantization(values, settings)
+    settle_liger(values, settings)
     settings.fields.pop("peft", None)
     if values["use_peft"]:
         settings.fields["peft"] = read_lora(values, _LORA, targets=values["lora_target_modules"])

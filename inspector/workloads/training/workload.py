@@ -22,7 +22,12 @@ from inspector.workloads.notices import describe_inputs, find_block_shape, find_
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
 from inspector.workloads.training.contrastive import find_pair_notices
-from inspector.workloads.training.lm_losses.registry import check_loss, make_loss
+from inspector.workloads.training.lm_losses.registry import (
+    list_unaccounted,
+    make_loss,
+    settle_loss,
+    use_layer_kernels,
+)
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.training.stages.batches import make_stage_inputs
@@ -58,8 +63,7 @@ class Training:
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
         parse_optim_args(recipe.optimizer, recipe.optim_args)
-        if recipe.stage is None:
-            check_loss(model, recipe)
+        recipe = settle_loss(model, recipe)
         recipe = settle_attention(model, settle_stage(model, recipe))
         return bound_sizes(model, recipe, self.make_inputs)
 
@@ -85,6 +89,7 @@ class Training:
                 *_find_managed(model, recipe),
                 *find_stage_unaccounted(recipe),
                 *find_unaccounted(model, recipe, platform),
+                *list_unaccounted(model, asked, recipe),
             ),
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),
@@ -136,19 +141,21 @@ class Training:
     ) -> tuple[Any, ...]:
         """Run the updates; return what the loop still holds when the last one is over."""
         if recipe.stage is not None:
-            return run_stage(model, batch, state, on_phase, recipe, steps=self.steps)
+            with use_layer_kernels(model, recipe):
+                return run_stage(model, batch, state, on_phase, recipe, steps=self.steps)
         run = run_trainer_steps if recipe.loop == "trainer" else run_plain_steps
-        return run(
-            model,
-            batch,
-            state,
-            on_phase,
-            steps=self.steps,
-            max_grad_norm=recipe.max_grad_norm,
-            gradient_accumulation=recipe.gradient_accumulation,
-            mixed_precision=recipe.mixed_precision,
-            how=make_loss(recipe),
-        )
+        with use_layer_kernels(model, recipe):
+            return run(
+                model,
+                batch,
+                state,
+                on_phase,
+                steps=self.steps,
+                max_grad_norm=recipe.max_grad_norm,
+                gradient_accumulation=recipe.gradient_accumulation,
+                mixed_precision=recipe.mixed_precision,
+                how=make_loss(recipe),
+            )
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
         """Return what to do where a real step stops in the same way."""

@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.errors import UsageError
-from inspector.records.losses import LossName
+from inspector.records.losses import LigerKernel, LossName, check_liger
+from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.workloads.base import base_model
+from inspector.workloads.training.lm_losses.cce import CutCrossEntropy
 from inspector.workloads.training.lm_losses.chunked import ChunkedLoss
 from inspector.workloads.training.lm_losses.fused import FusedHead
+from inspector.workloads.training.lm_losses.liger import LigerLoss
+from inspector.workloads.training.lm_losses.liger_layers import apply_layer_kernels, list_layer_kernels
 from inspector.workloads.training.losses import Loss
 
-__all__ = ["check_loss", "make_loss"]
+__all__ = ["list_unaccounted", "make_loss", "settle_loss", "use_layer_kernels"]
 
-_LOSSES: Mapping[LossName, Callable[[], Loss]] = {LossName.CHUNKED: ChunkedLoss, LossName.FUSED: FusedHead}
+_LOSSES: Mapping[LossName, Callable[[], Loss]] = {
+    LossName.CHUNKED: ChunkedLoss,
+    LossName.FUSED: FusedHead,
+    LossName.LIGER: LigerLoss,
+    LossName.CCE: CutCrossEntropy,
+}
 
 
-def check_loss(model: Any, recipe: Recipe) -> None:
-    """Raise UsageError where a model has no head that the loss of a recipe could work on."""
+def settle_loss(model: Any, recipe: Recipe) -> Recipe:
+    """Return the recipe with Liger's kernels named; raise UsageError where a model has nothing for its loss to work on.
+
+    A model has those kernels of its type that were asked for, none where they are not known here (`list_unaccounted`).
+    """
     base = base_model(model)
+    if recipe.liger:
+        known, asked = list_layer_kernels(base) or (), check_liger(recipe.liger)
+        is_all = LigerKernel.AUTO in asked
+        takes_loss = is_all and recipe.loss == LossName.STOCK and recipe.stage is None
+        loss = LossName.LIGER if takes_loss else recipe.loss
+        kernels = tuple(kernel for kernel in known if is_all or kernel in asked)
+        recipe = dataclasses.replace(recipe, liger=kernels or None, loss=loss)
+    _check_head(base, recipe)
+    return recipe
+
+
+def use_layer_kernels(model: Any, recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Return a block inside of which the layers of a model run the kernels of a recipe."""
+    if not recipe.liger:
+        return contextlib.nullcontext()
+    return apply_layer_kernels(base_model(model), check_liger(recipe.liger))
+
+
+def list_unaccounted(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Unaccounted]:
+    """Yield what the kernels of a recipe may take beside what is traced, and kernels that are not known."""
+    if recipe.loss == LossName.CCE:
+        why = "each of its kernels measures itself in the first step, with a buffer of 256 MiB from torch's allocator"
+        yield Unaccounted(what="autotuning of cut-cross-entropy", why=why)
+    if asked.liger and list_layer_kernels(base_model(model)) is None:
+        why = f"which of them are in the layers of {type(base_model(model)).__name__} is not known here"
+        yield Unaccounted(what="Liger's kernels of layers", why=why)
+
+
+def _check_head(base: Any, recipe: Recipe) -> None:
+    """Raise UsageError where a model has no head that the loss of a recipe could work on."""
     if recipe.loss == LossName.STOCK:
         return
     is_causal = LOSS_MAPPING.get(getattr(base, "loss_type", None) or "") is ForCausalLMLoss

@@ -4,8 +4,9 @@ Of a repository that holds both files, the adapter's counts, as for `from_pretra
 that it names is loaded, and the model beside it only where that is the repository itself.
 
 The huggingface_hub client does all talking. One request resolves the revision to a commit and lists the files; when
-the cache has that commit, nothing more is asked for. Otherwise the file is downloaded into the cache, and the headers
-of the weights are read by range requests. Not covered: weights; they are never downloaded.
+the cache has that commit, nothing more is asked for, but for the small file that says how an embedding model pools.
+Otherwise the file is downloaded into the cache, and the headers of the weights are read by range requests. Not covered:
+weights; they are never downloaded.
 """
 
 from __future__ import annotations

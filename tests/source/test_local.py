@@ -31,6 +31,24 @@ def test_a_directory_with_a_config_is_a_model(tmp_path: Path) -> None:
     assert files.notices == ()
 
 
+@pytest.mark.parametrize(
+    ("fields", "pooling"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode": "mean", "embedding_dimension": 8}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None),
+        ({"pooling_mode": ["cls", "mean"]}, None),
+        ({"pooling_mode": "sum"}, None),
+        ([], None),
+    ],
+)
+def test_the_pooling_beside_an_embedding_model_is_read(fields: object, pooling: str | None, tmp_path: Path) -> None:
+    """In the present form and in an older one; several at once, or none that is known, say nothing."""
+    write(tmp_path / "config.json")
+    write(tmp_path / "1_Pooling" / "config.json", fields)
+    assert locate(str(tmp_path)).pooling == pooling
+
+
 def test_a_config_file_may_have_any_name(tmp_path: Path) -> None:
     """`config.json` and any other JSON file are read alike; only beside `config.json` can code be found."""
     named, other = write(tmp_path / "config.json"), write(tmp_path / "my-model.json")

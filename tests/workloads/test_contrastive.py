@@ -90,10 +90,13 @@ def make_batch(model: Any, recipe: inspector.Recipe) -> dict[str, Any]:
     return batch
 
 
-@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"padding": True, "gradient_accumulation": 2}, {"mixed_precision": "bf16"}],
+    ("kind", "changes"),
+    [
+        ("bert", {}),
+        ("bert", {"padding": True, "gradient_accumulation": 2}),
+        ("xlm-roberta", {"mixed_precision": "bf16"}),
+    ],
     ids=["plain", "accumulation", "bf16"],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -195,24 +198,17 @@ def test_one_pair_and_texts_that_would_be_packed_are_named() -> None:
     assert "packs the texts" in messages["rows-not-packed"]
 
 
-@pytest.mark.parametrize(
-    ("pooling", "words"),
-    [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "Its cls pooling is that of"),
-        ({"pooling_mode": "mean"}, "Its mean pooling is that of"),
-        ({"pooling_mode": "lasttoken"}, "asks for lasttoken: the mean of its tokens was traced"),
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "The mean of its tokens is assumed"),
-        (None, "The mean of its tokens is assumed"),
-    ],
-    ids=["first token", "mean", "another", "two at once", "no file"],
-)
-def test_the_pooling_of_the_repository_is_traced_where_it_says_one(
-    pooling: dict[str, Any] | None, words: str, tmp_path: Path
-) -> None:
+def test_the_pooling_of_the_repository_is_traced_where_it_says_one(tmp_path: Path) -> None:
     transformers.BertConfig(architectures=["BertModel"], dtype="float32", **BGE_SMALL).save_pretrained(tmp_path)
-    if pooling is not None:
-        (tmp_path / "1_Pooling").mkdir()
-        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    report = inspector.inspect(tmp_path, recipe=inspector.Recipe(batch_size=8, seq_len=32))
-    (message,) = (item.message for item in report.warnings if item.code == "in-batch-negatives")
-    assert words in message
+    (tmp_path / "1_Pooling").mkdir()
+    found = {}
+    for pooling in ("cls", "mean", "lasttoken"):
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
+        report = inspector.inspect(tmp_path, recipe=inspector.Recipe(batch_size=64, gradient_checkpointing=True))
+        (message,) = (item.message for item in report.warnings if item.code == "in-batch-negatives")
+        assert report.training is not None
+        found[pooling] = message, report.training.peak_allocated_bytes
+    assert "Its cls pooling is that of 1_Pooling/config.json." in found["cls"][0]
+    assert "Its mean pooling is that of" in found["mean"][0]
+    assert "asks for lasttoken: the mean of its tokens was traced in its place" in found["lasttoken"][0]
+    assert found["mean"][1] == found["lasttoken"][1] != found["cls"][1]

@@ -72,8 +72,8 @@ def find_pair_notices(base: Any, recipe: Recipe) -> Iterator[Notice]:
     yield Notice(code="in-batch-negatives", message=message)
     if recipe.attention == Attention.FLASH_ATTENTION_2:
         message = (
-            "For flash attention sentence-transformers packs the texts of a batch into one sequence without padding; "
-            "texts in rows were traced."
+            "For flash attention sentence-transformers packs the texts of a batch into one sequence without padding: "
+            "texts in rows were traced, as it has them with unpad_inputs=False."
         )
         yield Notice(code="rows-not-packed", message=message)
 

@@ -139,6 +139,12 @@ def test_what_no_stage_could_run_so_is_refused_with_its_name(recipe: dict[str, A
     assert f"`{named}" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["t5", "bert"])
+def test_preferences_are_of_causal_language_models(name: str) -> None:
+    with pytest.raises(UsageError, match="is of causal language models with a head"):
+        resolve(build("meta", name)[0], Recipe(stage="dpo", seq_len=16))
+
+
 def test_supervised_training_is_no_stage() -> None:
     assert Recipe(stage="sft") == Recipe()
     assert Recipe(stage="dpo", reference="auto") == Recipe(stage="dpo")

@@ -327,7 +327,7 @@ def _build_request(
     **others: Any,
 ) -> tuple[Request, tuple[Notice, ...]]:
     """Return the request of arguments in any of the forms that they may have, and notices of what a form left open."""
-    own_recipe, notices = _read_recipe(recipe)
+    own_recipe, notices = _read_recipe(recipe, has_adapter=others.get("peft") is not None)
     if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
         dtype = str(dtype).removeprefix("torch.")
     beside = {name: others.pop(name) for name in _BESIDE_A_FILE if name in others}
@@ -354,7 +354,7 @@ def _build_request(
 _BESIDE_A_FILE = ("framework", "launch", "base_model", "strict")
 
 
-def _read_recipe(recipe: Any) -> tuple[Recipe, tuple[Notice, ...]]:
+def _read_recipe(recipe: Any, *, has_adapter: bool) -> tuple[Recipe, tuple[Notice, ...]]:
     """Return the recipe of a mapping of its fields or of TrainingArguments, with what the user should know of it."""
     if recipe is None:
         return Recipe(), ()
@@ -365,7 +365,7 @@ def _read_recipe(recipe: Any) -> tuple[Recipe, tuple[Notice, ...]]:
         check_keys("recipe", recipe, known)
         return Recipe(**recipe), ()
     if is_training_arguments(recipe):
-        return read_training_arguments(recipe)
+        return read_training_arguments(recipe, has_adapter=has_adapter)
     raise UsageError(
         f"`recipe` is {describe_value(recipe)}; give a Recipe, a mapping of its fields, or TrainingArguments."
     )

@@ -3,8 +3,10 @@
 Anything counts that is a dataclass instance with their fields. Fields alone are read, never a property: `device` and
 `n_gpu` would ask for the GPU. What a field means stands in the tables of training files.
 
-Does not cover: weight decay, which takes a temporary tensor under SGD, Adagrad and RMSprop; evaluation; whatever the
-trainer of another stage (DPO, GRPO) runs beside a supervised step, which a notice says.
+The class says which trainer they are of: DPOConfig and its like are steps of their own, in the installed TRL.
+
+Does not cover: weight decay, which takes a temporary tensor under SGD, Adagrad and RMSprop; evaluation; whatever other
+trainers (RLOO, CPO) run beside a supervised step, which a notice says.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from typing import Any
 from inspector.errors import UsageError, one_line
 from inspector.records.notice import Notice
 from inspector.records.recipe import Precision, Recipe
-from inspector.training_files.fields import Field
+from inspector.training_files.fields import Field, Settings, Values
 from inspector.training_files.frameworks.losses import choose_trl_loss, read_liger
+from inspector.training_files.frameworks.stages import settle_trl_stage
 from inspector.training_files.frameworks.trl import TRL
 from inspector.training_files.packing import count_documents
+from inspector.training_files.versions import find_version
 
 __all__ = ["is_training_arguments", "read_training_arguments"]
 
@@ -42,6 +46,10 @@ _FILLED_IN = ("fsdp_config", "loss_type", "eos_token", "max_prompt_length", "max
 _NOT_TRACED = tuple(item for item in TRL.fields if item.effect is not None and item.name not in _FILLED_IN)
 # SFTConfig: dtype and attention of the model, which are arguments of their own here.
 _OF_THE_MODEL = "model_init_kwargs"
+# The trainers that are traced as steps of their own, by the class of their arguments.
+_STAGES = {"DPOConfig": "dpo", "KTOConfig": "kto", "ORPOConfig": "orpo", "RewardConfig": "reward", "GRPOConfig": "grpo"}
+# What of a stage's settings a recipe has.
+_OF_A_STAGE = ("loss", "reference", "prompt_len", "num_generations", "vllm_share")
 # What GRPO's prompts are taken to be, where they have no bound.
 _PROMPT = 512
 
@@ -52,10 +60,11 @@ def is_training_arguments(value: Any) -> bool:
     return is_instance and {"per_device_train_batch_size", "optim"} <= {item.name for item in dataclasses.fields(value)}
 
 
-def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]:
+def read_training_arguments(arguments: Any, *, has_adapter: bool = False) -> tuple[Recipe, tuple[Notice, ...]]:
     """Return the recipe that the fields of `arguments` describe, and notices of what of them is not traced.
 
-    The step is a Trainer's. Raises UsageError where a field has a value that no recipe can have.
+    The step is a Trainer's, on a model with an adapter or without. Raises UsageError where a field has a value that no
+    recipe can have.
     """
     fields = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(arguments)}
     kind = one_line(type(arguments).__name__, 60)
@@ -81,11 +90,27 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
         raise UsageError(f"`recipe` ({kind}): bf16 and fp16 are both on; drop one of them.")
     if fields.get("bf16") or fields.get("fp16"):
         given["mixed_precision"] = Precision.BF16 if fields.get("bf16") else Precision.FP16
+    says_length = "seq_len" in given
+    settings = _settle_stage(arguments, fields, given, has_adapter=has_adapter)
+    given |= {name: settings.fields[name] for name in _OF_A_STAGE if name in settings.fields}
     try:
-        recipe = Recipe(**given)
+        recipe = Recipe(**given, stage=settings.stage)
     except UsageError as error:
         raise UsageError(f"`recipe` ({kind}): {error}") from error
-    return recipe, tuple(_collect_notices(kind, recipe, fields, keywords, says_length="seq_len" in given))
+    return recipe, tuple(_collect_notices(kind, recipe, fields, keywords, settings, says_length=says_length))
+
+
+def _settle_stage(
+    arguments: Any, fields: Mapping[str, Any], given: Mapping[str, Any], *, has_adapter: bool
+) -> Settings:
+    """Return what the trainer of these arguments runs beside a supervised step."""
+    classes = (kind.__name__ for kind in type(arguments).__mro__)
+    stage = next((_STAGES[name] for name in classes if name in _STAGES), None)
+    settings = Settings(fields={**given, "peft": has_adapter or None}, stage=stage)
+    known = {item.name for item in TRL.fields}
+    own = {name: value for name, value in fields.items() if name in known and value is not None}
+    settle_trl_stage(Values(path="", framework=TRL.name, version=find_version(TRL)[0], given=own), settings)
+    return settings
 
 
 def _read_losses(arguments: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +140,13 @@ def _find_checkpointing_keywords(fields: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def _collect_notices(
-    kind: str, recipe: Recipe, fields: Mapping[str, Any], keywords: Mapping[str, Any], *, says_length: bool
+    kind: str,
+    recipe: Recipe,
+    fields: Mapping[str, Any],
+    keywords: Mapping[str, Any],
+    settings: Settings,
+    *,
+    says_length: bool,
 ) -> Iterator[Notice]:
     """Yield what the user should know of a recipe that was read from fields."""
     if not says_length:
@@ -130,12 +161,15 @@ def _collect_notices(
         )
         yield Notice(code="documents-assumed", message=message)
     uses_vllm = bool(fields.get("use_vllm"))
+    silent = settings.silent
     on = [item for item in _NOT_TRACED if item.name in fields and _is_on(item, fields[item.name])]
+    on = [item for item in on if item.name not in silent]
     ignored = [
         f"{item.name} ({item.effect.direction})"
         for item in on
         if item.effect is not None and (uses_vllm or not item.name.startswith("vllm_"))
     ]
+    ignored += [f"{item.name} ({item.effect.direction})" for item in settings.not_modelled]
     ignored += [_OF_THE_MODEL] if fields.get(_OF_THE_MODEL) else []
     known = (*_OF_CHECKPOINTS, *_SWITCHES)
     ignored += [f"{_CHECKPOINTING_KEYWORDS[-1]}[{one_line(key, 40)!r}]" for key in keywords if key not in known]

@@ -34,6 +34,7 @@ _GO_TOGETHER = {
     "quantization": ("double_quant", "adapter_dtype"),
     "model": ("revision",),
     "packing": ("padding",),
+    "stage": ("loss", "reference", "prompt_len", "completion_len", "num_generations", "vllm_share"),
 }
 _MOST_NAMED = 6
 

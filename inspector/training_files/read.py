@@ -6,7 +6,6 @@ import contextlib
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.records.training_file import FieldNotModelled, FileField, Origin, TrainingFile, UnreadField
 from inspector.training_files.calls import Spread, find_framework, spread_calls
 from inspector.training_files.fields import Framework, Settings, Values, check_kind
+from inspector.training_files.frameworks.stages import TRACED
 from inspector.training_files.frameworks.torchtune import explain_torchtune
 from inspector.training_files.names import has_suffix
 from inspector.training_files.reading import read_document
@@ -27,6 +27,7 @@ from inspector.training_files.recognise import (
 )
 from inspector.training_files.scripts import Calls
 from inspector.training_files.secrets import hide_secrets
+from inspector.training_files.versions import find_version
 
 __all__ = ["ReadFile", "read_launch_file", "read_training_file"]
 
@@ -34,7 +35,7 @@ __all__ = ["ReadFile", "read_launch_file", "read_training_file"]
 _ALIKE = 0.85
 _LONGEST_VALUE = 300
 # What settles other fields and is none of a request; and code of a repository, which the user alone allows to run.
-_NOT_OF_A_FILE = ("stage", "plugins", "trust_remote_code")
+_NOT_OF_A_FILE = ("plugins", "trust_remote_code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ def _settle(
     spread: Spread | None = None,
 ) -> ReadFile:
     """Return what a document of a framework means, and the record of it."""
-    found, installed = _find_version(framework)
+    found, installed = find_version(framework)
     values = Values(path=path, framework=framework.name, version=version or found, names=frozenset(document))
     known, unknown = framework.index(), []
     for name, value in document.items():
@@ -161,6 +162,9 @@ def _settle(
         if item.becomes is not None and "." not in item.becomes and value is not None:
             settings.fields[item.becomes] = value
     framework.settle(values, settings)
+    settings.fields["stage"] = settings.stage if settings.stage in TRACED else None
+    if settings.stage in TRACED and settings.fields.get("loss") not in ("fused", "float32"):  # of supervised training
+        settings.fields.pop("loss", None)
     for name in _NOT_OF_A_FILE:
         settings.fields.pop(name, None)
     record = TrainingFile(
@@ -179,14 +183,6 @@ def _settle(
     return ReadFile(
         record=record, settings={name: value for name, value in settings.fields.items() if value is not None}
     )
-
-
-def _find_version(framework: Framework) -> tuple[str, str]:
-    """Return the installed version of a framework, else the newest that is known, and which of the two it is."""
-    try:
-        return metadata.version(framework.package), "installed"
-    except metadata.PackageNotFoundError:
-        return framework.newest, "newest"
 
 
 def _refuse_slips(framework: Framework, values: Values, unknown: list[str]) -> None:

@@ -150,3 +150,40 @@ def test_what_is_no_recipe_is_refused(given: object) -> None:
     """The class of arguments instead of an instance among others."""
     with pytest.raises(UsageError, match=r"^`recipe` is .*; give a Recipe, a mapping of its fields, or Tra"):
         inspector.inspect(tiny_llama(), recipe=given)
+
+
+@dataclasses.dataclass
+class DPOConfig(SFTArguments):
+    """What the arguments of TRL's DPOTrainer have beside that, with their defaults."""
+
+    beta: float = 0.1
+    loss_type: list[str] = dataclasses.field(default_factory=lambda: ["sigmoid"])
+    precompute_ref_log_probs: bool = False
+
+
+@dataclasses.dataclass
+class GRPOConfig(SFTArguments):
+    """What those of its GRPOTrainer have."""
+
+    max_length: int | None = None
+    beta: float = 0.04
+    num_generations: int = 8
+    max_completion_length: int = 256
+    use_vllm: bool = True
+    vllm_mode: str = "colocate"
+    vllm_gpu_memory_utilization: float = 0.3
+
+
+def test_arguments_of_a_preference_trainer_are_its_step() -> None:
+    recipe, notices = read_training_arguments(DPOConfig())
+    assert (recipe.stage, recipe.loss, recipe.reference) == ("dpo", "fused", None)
+    assert notices == ()
+    assert read_training_arguments(DPOConfig(precompute_ref_log_probs=True))[0].reference == "none"
+
+
+@pytest.mark.parametrize(("has_adapter", "reference"), [(True, "adapter"), (False, "model")])
+def test_arguments_of_grpo_say_its_rows_its_reference_and_its_engine(has_adapter: bool, reference: str) -> None:
+    recipe, notices = read_training_arguments(GRPOConfig(), has_adapter=has_adapter)
+    assert (recipe.stage, recipe.seq_len, recipe.prompt_len, recipe.num_generations) == ("grpo", 768, 512, 8)
+    assert (recipe.vllm_share, recipe.reference) == (0.3, reference)
+    assert notices == ()

@@ -79,6 +79,8 @@ def validator() -> Draft202012Validator:
         ),
         pytest.param((SMALL, "--quantization", "nf4", "--double-quant", "--lora", "r=8"), id="quantized"),
         pytest.param((SMALL, "--quantization", "int8"), id="quantized-alone"),
+        pytest.param((SMALL, "--lora", "r=8", "--stage", "dpo", "--seq-len", "64"), id="dpo"),
+        pytest.param((SMALL, "--stage", "grpo", "--vllm-share", "0.3", "--seq-len", "64", "--gpu", "a100"), id="grpo"),
         pytest.param(("llava-hf/llava-1.5-7b-hf", "--lora", "r=4", "--targets", ".*q_proj"), id="vision"),
         pytest.param(("openai/whisper-small",), id="audio"),
         pytest.param(("google-t5/t5-small", "--depth", "0"), id="encoder-decoder"),

@@ -44,7 +44,7 @@ from inspector.training_files.frameworks.shared import (
     settle_sharding,
     spell_fields,
 )
-from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.frameworks.stages import miss_stage, settle_generation, settle_rows
 from inspector.training_files.packing import assume_documents
 
 __all__ = ["AXOLOTL"]
@@ -93,6 +93,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("rl", TEXT, "stage"),
+    reads("reward_model", FLAG, "stage"),
     reads("plugins", NAMES, "plugins"),
     reads("liger_rope", FLAG, "liger"),
     reads("liger_rms_norm", FLAG, "liger"),
@@ -100,7 +101,6 @@ _FIELDS: tuple[Field, ...] = (
     reads("liger_fused_linear_cross_entropy", FLAG, "loss"),
     reads("cut_cross_entropy", FLAG, "loss"),
     # Not modelled.
-    misses("reward_model", UNKNOWN, "a head of one score in the place of the logits", kind=FLAG),
     misses("process_reward_model", UNKNOWN, "a head of scores in the place of the logits", kind=FLAG),
     misses("liger_layer_norm", LESS, _LIGER, kind=FLAG),
     misses("liger_cross_entropy", LESS, _LIGER, kind=FLAG),
@@ -192,7 +192,22 @@ def _settle(values: Values, settings: Settings) -> None:
         settings.fields["attention_mask"] = True
     if stage:
         miss_stage(settings, values.spell("rl"), settings.stage, Origin.FILE)
+    if settings.stage == "grpo":
+        _settle_generation(values, settings)
     _miss_what_axolotl_does(values, settings)
+
+
+def _settle_generation(values: Values, settings: Settings) -> None:
+    """Take rows, reference and engine of GRPO from the arguments of TRL; 1.14 is the release that runs."""
+    arguments = values["trl"] if isinstance(values["trl"], dict) else {}
+    answer, length = arguments.get("max_completion_length") or 512, values["sequence_len"]
+    prompt = length - answer if isinstance(answer, int) else None
+    settle_rows(settings, prompt, arguments.get("num_generations"))
+    if arguments.get("beta"):
+        settings.fields["reference"] = "model" if settings.fields.get("peft") is None else "adapter"
+    if arguments.get("use_vllm"):
+        mode = str(arguments.get("vllm_mode") or "colocate")
+        settle_generation(settings, mode, arguments.get("vllm_gpu_memory_utilization") or 0.3)
 
 
 def _settle_dtype(values: Values, settings: Settings) -> None:

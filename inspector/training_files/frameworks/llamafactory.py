@@ -44,7 +44,7 @@ from inspector.training_files.frameworks.shared import (
     settle_sharding,
     spell_fields,
 )
-from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.frameworks.stages import miss_stage
 from inspector.training_files.packing import assume_documents
 
 __all__ = ["LLAMAFACTORY"]
@@ -117,6 +117,7 @@ _FIELDS: tuple[Field, ...] = (
     misses("ref_model", MORE, "a second model as reference"),
     misses("reward_model", MORE, "a second model for rewards"),
     misses("ref_model_quantization_bit", LESS, "a packed reference"),
+    misses("pref_loss", LESS, "no reference runs: DPO's is traced", off=("sigmoid", "hinge", "ipo", "kto_pair")),
     misses("pref_ftx", MORE, "a supervised loss beside the preference's"),
     misses("adapter_name_or_path", UNKNOWN, "an adapter that is there already"),
     misses("fp8", UNKNOWN, "products in 8 bits", kind=FLAG),
@@ -276,9 +277,21 @@ def _miss_what_it_does(values: Values, settings: Settings) -> None:
     """Note what LLaMA-Factory does by itself."""
     stage = settings.stage or "sft"
     origin = Origin.FILE if values.has("stage") else Origin.DEFAULT
+    if stage != "dpo":
+        settings.silent.add("pref_loss")
+    if stage in ("dpo", "kto") and settings.fields.get("dtype") == "float32":
+        settings.miss(
+            "reference", "half precision", LESS, "the reference is loaded in half precision: float32 is traced"
+        )
     miss_stage(settings, "stage", stage, origin)
     if stage == "dpo":
-        settings.miss("loss", "float32 logits", MORE, "the logits of all rows in float32, in both passes")
+        settings.fields["loss"] = "float32"
+    elif stage == "kto":
+        why = "the logits of all rows are float32, in all passes: TRL's KTO is traced"
+        settings.miss("stage", stage, MORE, why, origin)
+    elif stage == "reward":
+        why = "a head of values stands beside the logits, which are made too: a head of one score is traced"
+        settings.miss("stage", stage, MORE, why, origin)
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

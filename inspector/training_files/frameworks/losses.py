@@ -26,7 +26,6 @@ _FUSED, _CHUNKED = "1.15", "1.7"
 _UNPREPARED = {"dpo": "0.29"}
 _UNPREPARED_OTHERS = "0.26"
 _OF_SFT = (None, "nll", "chunked_nll")
-_ON_REFERENCE = ("dpo", "kto", "grpo", "rloo")
 
 
 def read_liger(config: Mapping[str, Any] | None, *, has_loss: bool = True) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def choose_trl_loss(version: str, loss: Any, *, has_liger: bool) -> str | None:
 
 
 def settle_trl_loss(values: Values, settings: Settings) -> None:
-    """Take the loss of TRL's SFTTrainer, and Liger's layers; of other trainers note that their head is fused."""
+    """Take the loss of TRL's SFTTrainer, and Liger's layers; of RLOO note that its head is fused."""
     settle_liger(values, settings)
     has_liger = settings.fields.pop("loss", None) == "liger"
     loss = choose_trl_loss(values.version, values["loss_type"], has_liger=has_liger)
@@ -70,7 +69,7 @@ def settle_trl_loss(values: Values, settings: Settings) -> None:
         is_without = loss == "chunked" and values["use_liger_kernel"] and values["loss_type"] is None
         settings.fields["loss"] = "stock" if is_without else loss
         settings.silent.add("loss_type")
-    elif settings.stage in _ON_REFERENCE and values.is_at_least(_FUSED):
+    elif settings.stage == "rloo" and values.is_at_least(_FUSED):
         why = "the fused head of TRL 1.15 keeps no logits: the stock loss is traced"
         settings.miss("loss", "fused", LESS, why, Origin.DEFAULT)
 

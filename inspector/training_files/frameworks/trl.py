@@ -47,6 +47,7 @@ from inspector.training_files.frameworks.shared import (
     settle_sharding,
     spell_fields,
 )
+from inspector.training_files.frameworks.stages import miss_stage, settle_trl_stage
 from inspector.training_files.packing import assume_documents
 
 __all__ = ["TRANSFORMERS", "TRL"]
@@ -86,16 +87,18 @@ _OF_THE_STEP: tuple[Field, ...] = (
     # Not modelled.
     misses("pad_to_multiple_of", MORE, "rows grow to a multiple"),
     reads("loss_type", ANY, "loss", effect=UNKNOWN, why="another loss"),
-    misses("precompute_ref_log_probs", LESS, "no reference pass in the step", kind=FLAG),
-    misses("max_prompt_length", UNKNOWN, "how a row is cut"),
-    misses("max_completion_length", UNKNOWN, "how long an answer is"),
-    misses("num_generations", MORE, "answers are generated in the step"),
+    reads(
+        "precompute_ref_log_probs", FLAG, "reference", default=False, effect=LESS, why="no reference pass in the step"
+    ),
+    reads("max_prompt_length", ANY, "prompt_len", effect=UNKNOWN, why="how a row is cut"),
+    reads("max_completion_length", ANY, "completion_len", effect=UNKNOWN, why="how long an answer is"),
+    reads("num_generations", ANY, "num_generations", effect=MORE, why="answers are generated in the step"),
     misses("steps_per_generation", MORE, "rows of one generation"),
-    misses("beta", MORE, "a reference pass beside the policy's", kind=NUMBER),
+    reads("beta", NUMBER, "reference", effect=MORE, why="a reference pass beside the policy's"),
     misses("sync_ref_model", MORE, "a second model as reference", kind=FLAG),
-    misses("use_vllm", MORE, "vLLM's share of the card", kind=FLAG),
-    misses("vllm_gpu_memory_utilization", MORE, "vLLM's share of the card"),
-    misses("vllm_mode", UNKNOWN, "whether vLLM is on the same card"),
+    reads("use_vllm", FLAG, "vllm_share", effect=MORE, why="vLLM's share of the card"),
+    reads("vllm_gpu_memory_utilization", ANY, "vllm_share", effect=MORE, why="vLLM's share of the card"),
+    reads("vllm_mode", ANY, "vllm_share", effect=UNKNOWN, why="whether vLLM is on the same card"),
     misses("use_logits_to_keep", LESS, "logits of the answers alone"),
     misses("ref_model_init_kwargs", MORE, "a second model as reference"),
     misses("disable_dropout", LESS, "no dropout masks", off=(True,)),
@@ -121,25 +124,6 @@ _LOSSES_OF_GRPO = ("grpo", "dapo", "dr_grpo", "bnpo")
 _LOSSES_OF_DPO = ("sigmoid", "ipo", "hinge", "robust", "apo_zero", "apo_down", "exo_pair", "nca_pair", "sppo_hard")
 _OF_PREFERENCE = {"precompute_ref_log_probs", "max_prompt_length", "ref_model_init_kwargs", "rpo_alpha", "beta"}
 _OF_REWARDS = "center_rewards_coefficient"
-_REFERENCE = ("dpo", "kto", "grpo", "rloo")
-_STAGES = {
-    "dpo": "DPO runs chosen and rejected rows together and a reference pass: a supervised step stands in for it",
-    "kto": "KTO runs a reference pass beside its own: a supervised step stands in for it",
-    "orpo": "ORPO runs chosen and rejected rows together: a supervised step stands in for it",
-    "cpo": "CPO runs chosen and rejected rows together: a supervised step stands in for it",
-    "grpo": "GRPO generates answers and runs passes on them: a supervised step stands in for it",
-    "rloo": "RLOO generates answers and runs passes on them: a supervised step stands in for it",
-    "ppo": "PPO runs a value and a reward model, too: a supervised step stands in for it",
-}
-
-
-def miss_stage(settings: Settings, name: str, stage: str, origin: Origin) -> None:
-    """Note that another trainer than that of supervised training runs."""
-    if stage in _STAGES:
-        settings.miss(name, stage, MORE, _STAGES[stage], origin)
-    elif stage in ("reward", "rm"):
-        why = "a head of one score in the place of the logits, and two rows a pair: a supervised step stands in for it"
-        settings.miss(name, stage, UNKNOWN, why, origin)
 
 
 def find_stage(values: Values) -> str:
@@ -163,7 +147,7 @@ def _settle(values: Values, settings: Settings) -> None:
     fields = settings.fields
     settings.stage = settings.stage or find_stage(values)
     settings.silent |= {"max_prompt_length", "max_completion_length"}
-    if settings.stage in ("dpo", "kto", "orpo", "cpo"):
+    if settings.stage == "cpo":
         settings.silent.add("beta")
     if "max_length" in values.given and values.given["max_length"] is None:
         settings.unread.append(UnreadField(name=values.spell("max_length"), assumed="rows of 1,024 tokens"))
@@ -195,6 +179,7 @@ def _settle(values: Values, settings: Settings) -> None:
         fields["alloc_conf"] = environment[ALLOCATOR]
     _settle_rows(values, settings)
     settle_trl_loss(values, settings)
+    settle_trl_stage(values, settings)
     settle_trl_preparation(values, settings)
     _miss_what_trl_does(values, settings)
 
@@ -249,7 +234,7 @@ def _settle_rows(values: Values, settings: Settings) -> None:
 def _miss_what_trl_does(values: Values, settings: Settings) -> None:
     """Note what the trainers do by themselves and no field says."""
     miss_stage(settings, "stage", settings.stage or "sft", Origin.DEFAULT)
-    if settings.stage in _REFERENCE and settings.fields.get("peft") is None and values["beta"] != 0:
+    if settings.stage == "rloo" and settings.fields.get("peft") is None and values["beta"] != 0:
         settings.miss("reference", "second model", MORE, "the reference is a second copy of the weights")
 
 

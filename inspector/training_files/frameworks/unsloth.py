@@ -30,7 +30,7 @@ from inspector.training_files.fields import (
     reads,
 )
 from inspector.training_files.frameworks.shared import DTYPES, read_others, settle_groups, settle_optimizer
-from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.frameworks.stages import miss_stage, settle_rows
 from inspector.training_files.packing import assume_documents
 
 __all__ = ["UNSLOTH"]
@@ -92,7 +92,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("args.padding_free", FLAG, "packing"),
     misses("args.embedding_learning_rate", UNKNOWN, "parameters in more groups"),
     misses("args.use_vllm", MORE, "vLLM's share of the card", kind=FLAG),
-    misses("args.num_generations", MORE, "answers are generated in the step", kind=COUNT),
+    reads("args.num_generations", COUNT, "num_generations", effect=MORE, why="answers are generated in the step"),
     misses("args.max_prompt_length", UNKNOWN, "how a row is cut"),
     misses("trainer.max_prompt_length", UNKNOWN, "how a row is cut"),
     misses("args.max_completion_length", UNKNOWN, "how long an answer is"),
@@ -162,9 +162,19 @@ def _settle_rows(values: Values, settings: Settings) -> None:
         assume_documents(settings, min(lengths))
     elif values["args.padding_free"]:
         settings.fields |= {"packing": 1, "padding": False}
+    if settings.stage == "grpo":
+        _settle_groups(values, settings, prompt)
     settings.silent |= {"args.max_prompt_length", "args.max_completion_length", "trainer.max_prompt_length"}
     if settings.stage != "grpo":
         settings.silent |= {"args.beta", "trainer.beta"}
+
+
+def _settle_groups(values: Values, settings: Settings, prompt: Any) -> None:
+    """Take the rows of GRPO: Unsloth raises a batch that is no whole group of answers to that size (models/rl.py)."""
+    generations, fields = values["args.num_generations"], settings.fields
+    if isinstance(generations, int) and not isinstance(generations, bool) and fields["batch_size"] % generations:
+        fields["batch_size"] = generations
+    settle_rows(settings, prompt, generations)
 
 
 def _read_adapter(values: Values) -> LoraOptions:

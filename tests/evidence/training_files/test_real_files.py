@@ -18,7 +18,10 @@ EXPECTED = [known for known in READ if known.get("expected")]
 # What no recipe has: the nearest one stands in, and is named among what is not modelled.
 STAND_INS = {"adamw_torch_8bit": "adamw_8bit", "kernels-community/vllm-flash-attn3": "flash_attention_2"}
 # What the data names as missing, and is modelled by now.
-MODELLED_SINCE = ("loss: fused LM head", "no k-bit preparation", "use_liger_kernel", "cut cross-entropy")
+MODELLED_SINCE = (
+    *("loss: fused LM head", "no k-bit preparation", "use_liger_kernel", "cut cross-entropy"),
+    *("stage dpo", "stage orpo", "reward_model"),
+)
 FIELDS_MODELLED_SINCE = {
     "packing",
     "padding_free",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.errors import UsageError
 from inspector.records.losses import LossName
@@ -51,12 +52,20 @@ _LOSSES: Mapping[tuple[str, str], type[StageLoss]] = {
 def settle_stage(model: Any, recipe: Recipe) -> Recipe:
     """Return a recipe with padding decided by the rows of its stage; raise UsageError where no step could run so."""
     if recipe.stage is None:
+        if recipe.loss == LossName.FLOAT32:
+            raise UsageError("`loss=float32` is LLaMA-Factory's DPO: add `stage=dpo`, or use `loss=stock`.")
         return recipe
     if recipe.loop != "trainer":
         raise UsageError(f"`stage={recipe.stage}` is run by a trainer: drop `loop`.")
     if (str(recipe.stage), str(recipe.loss)) not in _LOSSES:
         known = ", ".join(loss for stage, loss in _LOSSES if stage == recipe.stage)
         raise UsageError(f"no trainer of `stage={recipe.stage}` has `loss={recipe.loss}`: use one of {known}.")
+    base = base_model(model)
+    if recipe.stage != "reward" and not _makes_next_tokens(base):
+        raise UsageError(
+            f"`stage={recipe.stage}` is of causal language models with a head, and {type(base).__name__} is none: drop "
+            "it."
+        )
     reference = find_reference(model, recipe)
     is_adapted = hasattr(model, "disable_adapter")
     if reference is Reference.ADAPTER and not is_adapted:
@@ -64,11 +73,10 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
             "`reference=adapter` is the model without its adapter, and there is none: add `peft=LoraOptions(r=16)`, or "
             "use `reference=model`."
         )
-    if reference is Reference.MODEL and is_quantized(base_model(model)):
+    if reference is Reference.MODEL and is_quantized(base):
         raise UsageError(
             "a second model beside quantized weights is not traced: use `reference=adapter`, which is what trainers do."
         )
-    base = base_model(model)
     if recipe.stage == "reward" and (getattr(base.config, "num_labels", 0) != 1 or not hasattr(base, "num_labels")):
         raise UsageError(
             f"{type(base).__name__} gives no single score, which `stage=reward` trains: pass the configuration in its "
@@ -82,6 +90,13 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
     padding = rows > 1 if recipe.padding is None else recipe.padding
     has_reference = recipe.stage in WITH_REFERENCE
     return dataclasses.replace(recipe, padding=padding, reference=reference if has_reference else None)
+
+
+def _makes_next_tokens(base: Any) -> bool:
+    """Tell whether a model is a decoder with a head that scores the next token of each position."""
+    is_causal = LOSS_MAPPING.get(getattr(base, "loss_type", None) or "") is ForCausalLMLoss
+    has_head = base.get_output_embeddings() is not None
+    return is_causal and has_head and not getattr(base.config, "is_encoder_decoder", False)
 
 
 def _check_groups(recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "OF_OTHER_PACKAGES",
     "OPTIMIZERS",
     "Attention",
+    "CacheKind",
     "Loop",
     "OptimizerName",
     "Precision",
@@ -206,6 +207,21 @@ class Precision(Choice):
         return {"bfloat16": "bf16", "float16": "fp16"}
 
 
+class CacheKind(Choice):
+    """What generation keeps of the tokens so far, by transformers' names.
+
+    DYNAMIC: keys and values of each layer, which grow with each token, or its states (DynamicCache).
+    STATIC: as many rows as there will be tokens, from the start (StaticCache), without the compilation that transformers
+    switches on for it. FP8: float8 with a scale a tensor (QuantizedCache, its backend fp8).
+    NONE: nothing, so that each token computes all before it again.
+    """
+
+    DYNAMIC = "dynamic"
+    STATIC = "static"
+    FP8 = "fp8"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
@@ -223,6 +239,9 @@ class Recipe:
     checkpointing on takes. `use_cache` says whether the forward pass fills a KV cache; None is what Trainer does, which
     is off. `alloc_conf` holds settings of the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that
     variable says.
+
+    Generation alone reads the rest: `new_tokens` tokens follow a prompt of `prompt_len`, and `cache` is what it keeps of
+    all of them. `prefill_chunk_size` is GenerationConfig's: the prompt goes through the model in pieces of so many tokens.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -243,6 +262,10 @@ class Recipe:
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
     use_cache: bool | None = None
     alloc_conf: str | None = None
+    prompt_len: int = 1024
+    new_tokens: int = 256
+    cache: CacheKind | str = CacheKind.DYNAMIC
+    prefill_chunk_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -254,11 +277,16 @@ class Recipe:
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
+            "prompt_len": check_count("prompt_len", self.prompt_len),
+            "new_tokens": check_count("new_tokens", self.new_tokens),
+            "cache": check_choice("cache", self.cache, CacheKind),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
+        if self.prefill_chunk_size is not None:
+            checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache"):

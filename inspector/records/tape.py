@@ -20,7 +20,8 @@ class WorkloadInfo:
     they are called, `note` which steps those are. `kept` says what a block is for that a phase made and left alive.
     `sized_until` is the first phase whose blocks do not depend on the batch size and the sequence length: a trace of
     the phases before it is enough for another size; None where all of them depend on it. `trains` tells whether weights
-    are updated, so that an adapter and an optimizer mean something.
+    are updated, so that an adapter and an optimizer mean something. `generates` tells whether tokens are chosen that later steps read,
+    and whether the state is a cache of keys and values, which is another one after each step.
     """
 
     name: str
@@ -34,6 +35,7 @@ class WorkloadInfo:
     kept: Mapping[Phase, Category]
     sized_until: Phase | None = None
     trains: bool = False
+    generates: bool = False
 
 
 class Category(str, enum.Enum):
@@ -41,7 +43,8 @@ class Category(str, enum.Enum):
 
     WEIGHTS: parameters of the base model, saved copies included. ADAPTER: parameters that PEFT added.
     BUFFERS: registered buffers. GRADIENTS: `.grad` of parameters. OPTIMIZER: optimizer state.
-    ACTIVATIONS: made in the forward pass and kept for the backward pass.
+    ACTIVATIONS: made in the forward pass and kept for the backward pass. KV_CACHE: keys, values and states of the tokens
+    so far, which generation keeps.
     ATTENTION_MASK: masks and what they are expanded to. LOGITS_AND_LOSS: the output of the head and all that the
     loss makes of it. TEMPORARIES: alive within a phase only, kernel workspaces included. INPUTS: the batch.
     OTHER: persistent memory that no tensor of the model holds, such as cuBLAS workspaces.
@@ -53,6 +56,7 @@ class Category(str, enum.Enum):
     GRADIENTS = "gradients"
     OPTIMIZER = "optimizer"
     ACTIVATIONS = "activations"
+    KV_CACHE = "kv_cache"
     ATTENTION_MASK = "attention_mask"
     LOGITS_AND_LOSS = "logits_and_loss"
     TEMPORARIES = "temporaries"
@@ -61,12 +65,17 @@ class Category(str, enum.Enum):
 
 
 class Phase(str, enum.Enum):
-    """When an event happened: loading and attaching, then forward, backward and optimizer of each step."""
+    """When an event happened: loading and attaching, then forward, backward and optimizer of each step.
+
+    Of a generation the prompt goes through the model in PREFILL, and each further token in a step of DECODE.
+    """
 
     LOAD = "load"
     FORWARD = "forward"
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
+    PREFILL = "prefill"
+    DECODE = "decode"
 
 
 class EventKind(str, enum.Enum):

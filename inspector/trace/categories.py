@@ -8,7 +8,7 @@ the workload says that this phase keeps, and the rest were temporaries (`Categor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from inspector.records.tape import Category, Phase
 
 __all__ = ["Categories", "find_category"]
 
+_FORWARD = (Phase.FORWARD, Phase.PREFILL, Phase.DECODE)
 # What the norm of all gradients comes from; the norms it is made of die with the call.
 _NORM = "aten.linalg_vector_norm.default"
 
@@ -32,7 +33,7 @@ class Categories:
     """The category of every block of one run, as far as it is known by now.
 
     `trained` are the parameters whose gradients are gradients, `head` is the module that makes the logits, `kept` says
-    what a block is for that a phase made and left alive.
+    what a block is for that a phase made and left alive. `list_cached` returns the tensors of a KV cache as they are now.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Categories:
         trained: tuple[nn.Parameter, ...] = (),
         head: nn.Module | None = None,
         kept: Mapping[Phase, Category] | None = None,
+        list_cached: Callable[[], Iterable[Tensor]] | None = None,
     ) -> None:
         self._trained = trained
         self._head = head
         self._kept = kept or {}
+        self._list_cached = list_cached
         self._categories: dict[int, Category] = {}
         self._input_shapes: set[torch.Size] = set()
         self._phase = Phase.LOAD
@@ -66,12 +69,12 @@ class Categories:
         """Begin a phase."""
         self._phase = phase
         self._is_past_head = False
-        if phase is Phase.FORWARD:
+        if phase in _FORWARD:
             self._head_sequence = None
 
     def enter_module(self, module: nn.Module) -> None:
         """Note that a module is at work."""
-        if module is self._head and self._phase is Phase.FORWARD:
+        if module is self._head and self._phase in _FORWARD:
             self._is_past_head = True
             self._head_sequence = next_sequence_number()
 
@@ -86,6 +89,10 @@ class Categories:
         if self._phase is Phase.BACKWARD:
             yield from (parameter.grad for parameter in self._trained if parameter.grad is not None)
 
+    def cached(self) -> Iterable[Tensor]:
+        """Return the tensors of the KV cache, as they are when a phase ends."""
+        return () if self._list_cached is None else self._list_cached()
+
     def close(self, alive: Iterable[int]) -> None:
         """Give the blocks that the phase made and left alive the category of what keeps them, unless they have one."""
         kept = self._kept.get(self._phase)
@@ -95,7 +102,7 @@ class Categories:
 
     def _find(self, tensor: Tensor, op: str, module: str) -> Category | None:
         """Return what a new block is for, None where only its lifetime says."""
-        if self._phase is Phase.FORWARD:
+        if self._phase in _FORWARD:
             if self._is_past_head:
                 return Category.LOGITS_AND_LOSS
             in_layer = any(part.isdigit() for part in module.split("."))

@@ -35,6 +35,7 @@ from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
 from inspector.trace.rules.moe_routing import balance_choice
+from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -80,7 +81,8 @@ def _look_up(func: Any) -> _Op:
 class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform.
 
-    `results` are those that ops returned in other traces, which this one takes from and adds to; None for none.
+    `token` is what every choice of a next token is taken to be, None where none is chosen. `results` are those that ops
+    returned in other traces, which this one takes from and adds to; None for none.
     """
 
     @classmethod
@@ -96,6 +98,7 @@ class Tracer(TorchDispatchMode):
         *,
         on_cuda: bool = True,
         balances_experts: bool = False,
+        token: int | None = None,
         results: Results | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
@@ -104,6 +107,7 @@ class Tracer(TorchDispatchMode):
         self._platform = platform
         self._on_cuda = on_cuda
         self._balances_experts = balances_experts
+        self._token = token
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()
@@ -141,6 +145,11 @@ class Tracer(TorchDispatchMode):
         finally:
             self._modules.pop()
 
+    def see_made(self, tensor: Tensor, value: Tensor) -> None:
+        """Record a tensor that was made out of the mode's sight, with its value."""
+        self._see(tensor, "tensor")
+        self.shadows.set(tensor, value)
+
     def empty_cache(self) -> None:
         """Record `torch.cuda.empty_cache()`."""
         self._record(EventKind.EMPTY_CACHE, -1, 0, "empty_cache")
@@ -174,6 +183,8 @@ class Tracer(TorchDispatchMode):
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
         elif self._balances_experts and (choice := balance_choice(func, args, result)):
+            self.shadows.set(*choice)
+        elif self._token is not None and (choice := choose_token(func, result, self._token)):
             self.shadows.set(*choice)
         name = op.name
         if func in _INDEXING and current_autograd_node() is None:
@@ -291,6 +302,9 @@ class Tracer(TorchDispatchMode):
         """Let the categories see what the phase left alive."""
         for gradient in self._categories.gradients():
             self._categories.assign(self._see(gradient, "gradient"), Category.GRADIENTS)
+        for tensor in self._categories.cached():
+            if tensor.is_meta:
+                self._categories.assign(self._see(tensor, "cache"), Category.KV_CACHE)
         self._categories.close(block for block in self._sizes if block >= self._started)
 
 

@@ -6,6 +6,7 @@ What cannot be traced (no batch, control flow that reads floating-point data) ra
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -27,10 +28,11 @@ from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
-from inspector.workloads.batch import Input
+from inspector.workloads.batch import Input, find_plain_token
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
@@ -53,7 +55,8 @@ def trace_run(
     real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
     workload.check(built.model, recipe)
-    if recipe.batch_size * (recipe.seq_len or 1) > LARGEST_SHADOW:
+    length = recipe.prompt_len if workload.info.generates else recipe.seq_len or 1
+    if recipe.batch_size * length > LARGEST_SHADOW:
         raise NotTraceableError(
             f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
         )
@@ -61,12 +64,13 @@ def trace_run(
         return _trace(workload, built, recipe, platform, until, results)
 
 
-def build_categories(workload: Workload, model: Any) -> Categories:
-    """Return the categories of a run of `workload` on `model`."""
+def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
+    """Return the categories of a run of `workload` on `model`; the `state` of one that generates is its cache."""
     return Categories(
         trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
         head=base_model(model).get_output_embeddings(),
         kept=workload.info.kept,
+        list_cached=functools.partial(workload.list_state, state) if workload.info.generates else None,
     )
 
 
@@ -90,8 +94,11 @@ def _trace(
     model, base = built.model, base_model(built.model)
     workload.prepare(model, recipe)
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
-    categories, balances = build_categories(workload, model), loops_over_experts(base)
-    tracer = Tracer(platform, names, categories, balances_experts=balances, results=results)
+    generates = workload.info.generates
+    state = workload.make_state(model, recipe, on_gpu=False) if generates else None
+    categories, balances = build_categories(workload, model, state), loops_over_experts(base)
+    token = find_plain_token(base) if generates else None
+    tracer = Tracer(platform, names, categories, balances_experts=balances, token=token, results=results)
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
@@ -109,8 +116,11 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            state = workload.make_state(model, recipe, on_gpu=False)
-            tracer.hold(workload.list_state(state), Category.OPTIMIZER)
+            if generates:
+                rules.enter_context(see_made_tensors(tracer.see_made))
+            else:
+                state = workload.make_state(model, recipe, on_gpu=False)
+                tracer.hold(workload.list_state(state), Category.OPTIMIZER)
             state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()

@@ -18,6 +18,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
+from inspector.generation import extrapolate_generation, is_long, list_group_sizes
 from inspector.memory.margin import HASH_SEED, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
@@ -226,14 +227,28 @@ class Predictor:
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace all steps, on a shallow model where that says what the whole one does."""
-        found = self._extrapolate(run)
-        if found is None:
-            recipe, tape = self._trace(run, self._take_model(run.request, None))
-            added_periods, template = None, TapeTemplate(tape, None)
-        else:
-            recipe, added_periods, template = found
+        recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
         self._templates.setdefault(_make_key_without_size(run), []).append((added_periods, template))
         return recipe, template, template.sizes
+
+    def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
+        """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""
+        found = self._extrapolate(run)
+        if found is not None:
+            return found
+        recipe, tape = self._trace(run, self._take_model(run.request, None))
+        return recipe, None, TapeTemplate(tape, None)
+
+    def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
+        """Return the same of a long generation from short ones, None where there is none or they do not say it."""
+        if not is_long(run):
+            return None
+        recipe = self.resolve_recipe(run)
+        base = base_model(self._build_shallow(run.request, 0)[0].model)
+        template = extrapolate_generation(
+            run, list_group_sizes(base.config), lambda piece: self._trace_deep(piece)[2]
+        )
+        return None if template is None else (recipe, 0, template)
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run."""

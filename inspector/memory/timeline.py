@@ -15,6 +15,8 @@ was at work when it was allocated.
 
 from __future__ import annotations
 
+import itertools
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -151,8 +153,8 @@ class _Observations:
     def __init__(self, allocator: CachingAllocator) -> None:
         self._allocator = allocator
         self.phases = _Phases(allocator)
-        self.allocated_bytes: list[int] = []
-        self.reserved_bytes: list[int] = []
+        self.allocated_bytes = array("q")
+        self.reserved_bytes = array("q")
         self.block_bytes: dict[int, int] = {}
         self.step_ends: dict[int, int] = {}
         self.peak_index = -1
@@ -231,8 +233,7 @@ class _Phases:
 def _list_alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:
     """Return the allocations of the blocks that live after an event, in their order; -1 is before the first."""
     alive: dict[int, Event] = {}
-    for index in range(event_index + 1):
-        event = tape[index]
+    for event in itertools.islice(tape, event_index + 1):
         if event.kind is EventKind.ALLOCATE:
             alive[event.block] = event
         elif event.kind is EventKind.FREE:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.hardware.flash_splits import count_flash_splits
 from inspector.hardware.platform import Platform
 from inspector.trace.kernels.registry import Scratch, kernel
 
-__all__ = ["count_flash_splits"]
+__all__: list[str] = []
 
 aten = torch.ops.aten
 
@@ -54,22 +55,6 @@ def _flash_attention(
 def _pad_size(size: int) -> int:
     """Return the head size that flash attention computes with."""
     return _round_up(size, 32) if size < 224 else 256
-
-
-def count_flash_splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
-    """Return in how many parts flash attention cuts the keys so that its blocks fill the GPU: two a multiprocessor."""
-    blocks = heads * -(-rows // 64)
-    places = 2 * platform.multiprocessors
-    parts = -(-keys // (256 if size <= 64 else 128 if size <= 128 else 64))
-    if blocks >= 0.8 * places:
-        return 1
-    efficiencies: dict[int, float] = {}
-    for splits in range(1, min(128, places, parts) + 1):
-        if splits == 1 or -(-parts // splits) != -(-parts // (splits - 1)):
-            waves = blocks * splits / places
-            efficiencies[splits] = waves / -(-blocks * splits // places)
-    best = max(efficiencies.values())
-    return next(splits for splits, efficiency in efficiencies.items() if efficiency >= 0.85 * best)
 
 
 @kernel(aten._scaled_dot_product_flash_attention_backward.default, allocates_outputs=True)

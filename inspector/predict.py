@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
-from inspector.generation import extrapolate_generation, is_long, list_group_sizes
+from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
@@ -245,9 +245,7 @@ class Predictor:
             return None
         recipe = self.resolve_recipe(run)
         base = base_model(self._build_shallow(run.request, 0)[0].model)
-        template = extrapolate_generation(
-            run, list_group_sizes(base.config), lambda piece: self._trace_deep(piece)[2]
-        )
+        template = extrapolate_generation(run, base.config, lambda piece: self._trace_deep(piece)[2])
         return None if template is None else (recipe, 0, template)
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:

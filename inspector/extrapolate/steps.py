@@ -52,8 +52,8 @@ class StepExtrapolation:
 
     The traced tape is that of all pieces one after the other, and `whole` is the number of its event on the whole
     model that each event is made of. `sources`, `blocks` and `added_bytes` are as in `LayerExtrapolation`, `steps` says
-    which step an event belongs to. `names` are the module paths of the events that `whole` counts. `traced_steps` and
-    `pieces` say how much was traced.
+    which step an event belongs to. `names` are the module paths of the events that `whole` counts. `traced_steps` says
+    how many were traced.
     """
 
     whole: _Numbers
@@ -63,7 +63,6 @@ class StepExtrapolation:
     steps: _Numbers
     names: Sequence[str]
     traced_steps: int
-    pieces: int
 
     def name_modules(self, _traced: object) -> Iterator[str]:
         """Yield the module path of each event."""
@@ -206,9 +205,7 @@ class _Stretch:
     sizes: _Numbers | None = None
 
 
-def extrapolate_steps(
-    trace: Callable[[int], TapeTemplate], new_tokens: int, keys: Keys
-) -> tuple[TapeTemplate, StepExtrapolation] | None:
+def extrapolate_steps(trace: Callable[[int], TapeTemplate], new_tokens: int, keys: Keys) -> TapeTemplate | None:
     """Return the tape of a generation of `new_tokens`, None where pieces of it do not say what the whole does.
 
     `trace` returns the tape of the piece with a shift. Raises TooManyEventsError where the tape would be too long.
@@ -284,9 +281,7 @@ def _fill(one: _Piece, other: _Piece, keys: Keys) -> list[_Stretch] | None:
 # --- the whole tape ---------------------------------------------------------------------------------------------------
 
 
-def _assemble(
-    stretches: Sequence[_Stretch], pieces: Sequence[_Piece]
-) -> tuple[TapeTemplate, StepExtrapolation] | None:
+def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTemplate | None:
     """Return the tape that stretches make, None where one frees what nothing made."""
     traced = [event for piece in pieces for event in piece.template.traced]
     source_offsets = dict(
@@ -325,10 +320,8 @@ def _assemble(
             columns["added_bytes"].append(added)
             columns["steps"].append(np.full(len(events), step, dtype=np.int64))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    extrapolation = StepExtrapolation(
-        **joined, names=names, traced_steps=sum(piece.last for piece in pieces), pieces=len(pieces)
-    )
-    return TapeTemplate(traced, extrapolation), extrapolation
+    traced_steps = sum(piece.last for piece in pieces)
+    return TapeTemplate(traced, StepExtrapolation(**joined, names=names, traced_steps=traced_steps))
 
 
 def _find_lasting_blocks(piece: _Piece, numbered: dict[int, _Numbers]) -> dict[Hashable, int]:

@@ -124,8 +124,13 @@ class Tracer(TorchDispatchMode):
     # --- what the run tells -------------------------------------------------------------------------------------------
 
     def enter(self, phase: Phase, step: int) -> None:
-        """Begin a phase; what the phase before made and left alive is kept by something."""
+        """Begin a phase; what the phase before made and left alive is kept by something.
+
+        A phase that is entered again goes on: only what is kept by now is looked at.
+        """
         self._close_phase()
+        if (phase, step) == (self._phase, self._step):
+            return
         self._categories.enter(phase)
         self._phase, self._step = phase, step
         self._started = self._count

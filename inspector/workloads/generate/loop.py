@@ -88,17 +88,20 @@ def _watch_steps(base: nn.Module, state: Generation, on_phase: OnPhase, recipe: 
     pieces = 1 if recipe.prefill_chunk_size is None else -(-recipe.prompt_len // recipe.prefill_chunk_size)
     calls = 0
 
-    def begin(_module: nn.Module, _args: Any, _kwargs: Any) -> None:
+    def begin(_module: nn.Module, _args: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls > pieces:
-            on_phase(Phase.DECODE, calls - pieces + 1)
+        enter()
+
+    def enter() -> None:
+        on_phase(*((Phase.PREFILL, 1) if calls <= pieces else (Phase.DECODE, calls - pieces + 1)))
 
     def end(_module: nn.Module, _args: Any, outputs: Any) -> None:
         found = (getattr(outputs, name, None) for name in _CACHE_NAMES)
         state.note(next((cache for cache in found if cache is not None), None))
+        enter()  # once more, so that whoever watches sees the cache before the last step gives it back
 
-    call_at_end(base.register_forward_pre_hook(begin, with_kwargs=True).remove)
+    call_at_end(base.register_forward_pre_hook(begin).remove)
     call_at_end(base.register_forward_hook(end).remove)
     yield
 

@@ -24,7 +24,6 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import BatchError, Input, Inputs, find_longest_sequence, make_inputs_without_labels
 from inspector.workloads.generate.loop import Generation, run_generation
-from inspector.workloads.limits import refuse_scans
 from inspector.workloads.notices import describe_inputs, find_notices
 from inspector.workloads.registry import GENERATE
 from inspector.workloads.precision import MixedPrecision
@@ -59,11 +58,10 @@ class Generate:
         return recipe
 
     def check(self, model: Any, recipe: Recipe) -> None:
-        """Refuse models that generate nothing, and layers that no trace gets through."""
+        """Refuse models that generate nothing."""
         base = base_model(model)
         if not (hasattr(base, "can_generate") and base.can_generate()):
             raise NotTraceableError(f"{type(base).__name__} has no `generate`: name a class with a head for text")
-        refuse_scans(base)
 
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the prompt, and what is not counted."""

@@ -27,6 +27,7 @@ from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
+from inspector.records.generation import CacheFacts
 from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
@@ -36,6 +37,7 @@ from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
 from inspector.workloads.base import NotTraceableError, base_model
+from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
 
@@ -170,6 +172,29 @@ class Predictor:
             self._predictions[key] = Prediction(run, *traced, self._list_uncertainties(run))
         return self._predictions[key]
 
+    def find_longest_sequence(self, run: ResolvedRun) -> int | None:
+        """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
+        return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
+
+    def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
+        """Return what a generation keeps of its tokens, None where that is nothing.
+
+        The whole model makes it in the last step alone, after a prompt of all tokens before.
+        """
+        recipe = run.request.recipe
+        built = self._build_whole(run.request)
+        steps = min(recipe.new_tokens, 2)
+        before = recipe.new_tokens - steps
+        # The decoder of an encoder-decoder does not go on from the prompt.
+        follows = not base_model(built.model).config.is_encoder_decoder
+        prompt_len = recipe.prompt_len + (before if follows else 0)
+        last = dataclasses.replace(recipe, prompt_len=prompt_len, new_tokens=steps, prefill_chunk_size=None)
+        short = run.with_request(dataclasses.replace(run.request, recipe=last))
+        states: list[Any] = []
+        self._trace(short, self._take_model(run.request, None), states=states)
+        facts: CacheFacts | None = states[0].facts
+        return facts if facts is None or follows else facts.lengthen(before, recipe.batch_size)
+
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
         return _find_usable_bytes(run)
@@ -267,13 +292,16 @@ class Predictor:
             pass  # what the whole model says is the one to tell
         return None
 
-    def _trace(self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False) -> tuple[Recipe, list[Event]]:
+    def _trace(
+        self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False, states: list[Any] | None = None
+    ) -> tuple[Recipe, list[Event]]:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
         workload = load_workload(run.workload)
         until = run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
-            return recipe, trace_run(workload, built, recipe, run.platform, until=until, results=self._results)
+            tape = trace_run(workload, built, recipe, run.platform, until=until, results=self._results, states=states)
+        return recipe, tape
 
     def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:
         """Return an unused copy of the model of a request.

@@ -19,7 +19,7 @@ from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe
-from inspector.records.request import Quantization, Request
+from inspector.records.request import LoraOptions, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -170,4 +170,9 @@ def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:
     for field in dataclasses.fields(Recipe):
         asked = getattr(request.recipe, field.name)
         if field.name not in workload.recipe_fields and asked != getattr(defaults, field.name):
+            if field.name == "seq_len" and workload.generates:
+                raise UsageError("`seq_len` is of training: say `prompt_len` and `new_tokens` of a generation.")
             raise UsageError(f"`{field.name}` means nothing to the workload {workload.name}: drop it.")
+    peft = request.peft
+    if workload.generates and isinstance(peft, LoraOptions) and peft.dropout:
+        raise UsageError("the dropout of an adapter means nothing to a generation, which drops nothing: leave it out.")

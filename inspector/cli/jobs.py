@@ -9,6 +9,7 @@ from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
 from inspector.cli.file_options import find_given
+from inspector.cli.generation_options import choose_workload
 from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.errors import UsageError, quoted
@@ -48,6 +49,7 @@ def build_job(
     has_csv: bool = False,
     quiet: bool,
     no_color: bool,
+    generate: bool = False,
     framework: str | None = None,
     base_model: str | None = None,
     launch: tuple[str, ...] = (),
@@ -66,6 +68,7 @@ def build_job(
     parse_optim_args(values["optimizer"], values["optim_args"])
     arguments = {
         **values,
+        "workload": choose_workload(values["workload"], generates=generate),
         "model": model,
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
         "gpus": gpus_,

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from inspector.checks import Choice
 from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.file_options import OF_A_TRAINING_FILE
+from inspector.cli.generation_options import OF_GENERATION
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
@@ -142,6 +143,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         show_default=True,
         help="What runs: " + "; ".join(f"{info.name}, {info.summary}" for info in WORKLOADS.values()) + ".",
     ),
+    *OF_GENERATION,
     click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Sequences of one micro-batch."),
     click.Option(["--seq-len"], type=_COUNT, default=1024, show_default=True, help="Tokens of a sequence."),
     click.Option(

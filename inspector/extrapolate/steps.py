@@ -266,7 +266,11 @@ def _fill(one: _Piece, other: _Piece, keys: Keys) -> list[_Stretch] | None:
     table = SizeTable(
         steps=np.array([step + piece.shift for piece, steps in samples for step in steps]),
         sizes=np.array(
-            [piece.sizes[piece.events(step).start : piece.events(step).stop] for piece, steps in samples for step in steps]
+            [
+                piece.sizes[piece.events(step).start : piece.events(step).stop]
+                for piece, steps in samples
+                for step in steps
+            ]
         ),
     )
     sizes = find_sizes(table, np.arange(first, end), one.find_calls(tail[0]), keys)

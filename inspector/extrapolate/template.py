@@ -194,10 +194,7 @@ class TapeTemplate:
     @functools.cached_property
     def _is_from_passes(self) -> NDArray[np.bool_]:
         """Tell of each request whether its block is one that a pass makes, and no gradient."""
-        is_from_passes = [
-            event.phase in _PASSES and event.category is not Category.GRADIENTS
-            for event in self.traced
-        ]
+        is_from_passes = [event.phase in _PASSES and event.category is not Category.GRADIENTS for event in self.traced]
         of_requests: NDArray[np.bool_] = np.array(is_from_passes)[self._sources[self._makers]]
         return of_requests
 

@@ -24,6 +24,7 @@ from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
 from inspector.records.hardware import Overhead
+from inspector.records.generation import CurvePoint
 from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
@@ -126,6 +127,7 @@ def build_run_memory(
     if timeline.peak is None:
         raise ValueError("the tape allocates nothing")
     last = max(timeline.step_end_allocated_bytes)
+    shown = (0, 1, last) if workload.generates else (0, last)
     return RunMemory(
         workload=workload,
         recipe=recipe,
@@ -137,14 +139,30 @@ def build_run_memory(
         overhead_source=overhead.source,
         end_of_step_allocated_bytes=timeline.step_end_allocated_bytes[last],
         peak=timeline.peak,
-        phases=[phase for phase in timeline.phases if phase.step in (0, last)],
+        phases=[phase for phase in timeline.phases if phase.step in shown],
         top_modules=timeline.top_modules,
         not_accounted=not_accounted,
         limit_bytes=limit_bytes,
         upper_bound=upper_bound,
         lower_bound=lower_bound,
         inputs=inputs,
+        curve=_draw_curve(timeline.phases) if workload.generates else None,
     )
+
+
+def _draw_curve(phases: Sequence[MemoryPhase]) -> list[CurvePoint]:
+    """Return the steps of a generation after which a power of two of tokens is there, and the last one."""
+    steps = [phase for phase in phases if phase.step]
+    return [
+        CurvePoint(
+            new_tokens=phase.step,
+            peak_allocated_bytes=phase.peak_allocated_bytes,
+            end_allocated_bytes=phase.end_allocated_bytes,
+            reserved_bytes=phase.end_reserved_bytes,
+        )
+        for phase in steps
+        if phase.step & (phase.step - 1) == 0 or phase is steps[-1]
+    ]
 
 
 class _Observations:

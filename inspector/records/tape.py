@@ -14,7 +14,7 @@ __all__ = ["Category", "Event", "EventKind", "Phase", "WorkloadInfo"]
 class WorkloadInfo:
     """A kind of run, such as a training step.
 
-    `name` is that of `--workload` and the report's key for what the run takes. `title` heads its section, `label`
+    `name` is that of `--workload` and, where `key` is not given, the report's key for what the run takes. `title` heads its section, `label`
     stands before its recipe on the first screen, `summary` is its line in `--help`. `module` is where its code is,
     imported when it runs. `recipe_fields` are the fields of a `Recipe` that change it, `phases` its phases with what
     they are called, `note` which steps those are. `kept` says what a block is for that a phase made and left alive.
@@ -36,6 +36,12 @@ class WorkloadInfo:
     sized_until: Phase | None = None
     trains: bool = False
     generates: bool = False
+    key: str = ""
+
+    @property
+    def report_key(self) -> str:
+        """Return the key of the report for what the run takes."""
+        return self.key or self.name
 
 
 class Category(str, enum.Enum):

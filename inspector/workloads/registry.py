@@ -54,6 +54,7 @@ FORWARD = WorkloadInfo(
 
 GENERATE = WorkloadInfo(
     name="generate",
+    key="generation",
     title="One generation",
     label="generation",
     summary="generation of text: a prompt, then token by token",
@@ -61,7 +62,7 @@ GENERATE = WorkloadInfo(
     recipe_fields=_OF_GENERATION
     | frozenset(("batch_size", "mixed_precision", "padding", "attention", "sdpa_backend", "alloc_conf")),
     phases={Phase.LOAD: "loading", Phase.PREFILL: "prefill", Phase.DECODE: "decode"},
-    note="Loading, the prompt, and the step of the last token; once that is chosen the cache is given back.",
+    note="Loading, the prompt, and the step of the last token, after which the cache is given back.",
     kept={},
     generates=True,
 )

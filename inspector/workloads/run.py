@@ -47,11 +47,12 @@ def trace_run(
     *,
     until: Phase | None = None,
     results: Results | None = None,
+    states: list[Any] | None = None,
 ) -> list[Event]:
     """Return the tape of loading the model and of all steps of a resolved `recipe` on `platform`.
 
     With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
-    those that share it. The model is changed. Raises UsageError where the
+    those that share it. The state of the run is added to `states`. The model is changed. Raises UsageError where the
     real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
     workload.check(built.model, recipe)
@@ -61,7 +62,7 @@ def trace_run(
             f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
         )
     with provide_flash_attention(platform, recipe.attention), use_one_thread():
-        return _trace(workload, built, recipe, platform, until, results)
+        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states)
 
 
 def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
@@ -89,6 +90,7 @@ def _trace(
     platform: Platform,
     until: Phase | None,
     results: Results | None,
+    states: list[Any],
 ) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
@@ -121,6 +123,7 @@ def _trace(
             else:
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)
+            states.append(state)
             state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()

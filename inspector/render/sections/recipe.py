@@ -18,6 +18,8 @@ _LONGEST_SETTING = 20
 _WORDS = {
     "batch_size": "batch size",
     "seq_len": "sequence length",
+    "prompt_len": "prompt",
+    "new_tokens": "new tokens",
     "optimizer": "optimizer",
     "gradient_checkpointing": "checkpointing",
     "mixed_precision": "mixed precision",
@@ -33,7 +35,7 @@ def describe_recipe(memory: RunMemory, *, brief: bool = False) -> str:
 def describe_defaults(memory: RunMemory) -> str:
     """Return which of the words of a brief recipe nobody asked for; nothing where all were."""
     shown = [name for name in _WORDS if name in memory.workload.recipe_fields]
-    if memory.recipe.seq_len is None:
+    if memory.recipe.seq_len is None and "seq_len" in shown:
         shown.remove("seq_len")
     taken = [name for name in shown if name in memory.defaults]
     return "all of it" if taken == shown else ", ".join(_WORDS[name] for name in taken)
@@ -48,7 +50,7 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     """Yield the batch, the update, and the code that runs."""
     recipe, trains = memory.recipe, memory.workload.trains
     yield f"batch size {format_count(recipe.batch_size)}"
-    yield from _describe_sequence(memory, brief)
+    yield from _describe_generation(recipe, brief) if memory.workload.generates else _describe_sequence(memory, brief)
     if recipe.gradient_accumulation > 1:
         yield f"gradient accumulation {format_count(recipe.gradient_accumulation)}"
     if trains:
@@ -56,7 +58,7 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     yield f"mixed precision {'off' if recipe.mixed_precision == 'no' else _shorten(recipe.mixed_precision)}"
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
     yield f"{_shorten(recipe.attention)}{f' ({_shorten(recipe.sdpa_backend)})' if is_fused else ''} attention"
-    if recipe.use_cache:
+    if recipe.use_cache and not memory.workload.generates:
         yield "KV cache filled"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
@@ -75,6 +77,17 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     if padded or not brief:
         yield "with padding" if padded else "without padding"
+
+
+def _describe_generation(recipe: Recipe, brief: bool) -> Iterator[str]:
+    """Yield how long prompts are, what follows them, and what is kept."""
+    yield f"{format_count(recipe.prompt_len)} + {format_count(recipe.new_tokens)} tokens"
+    if recipe.padding or not brief:
+        yield "with padding" if recipe.padding else "without padding"
+    if recipe.prefill_chunk_size is not None:
+        yield f"prompt in pieces of {format_count(recipe.prefill_chunk_size)}"
+    if not brief or recipe.cache != "dynamic":
+        yield f"{_shorten(recipe.cache)} cache" if recipe.cache != "none" else "no cache"
 
 
 def _describe_update(recipe: Recipe, brief: bool) -> Iterator[str]:

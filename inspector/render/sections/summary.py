@@ -24,6 +24,7 @@ from inspector.render.sections.fit import (
     describe_search,
     shorten_reason,
 )
+from inspector.render.sections.cache import describe_cache
 from inspector.render.sections.names import format_exact_bytes
 from inspector.render.sections.recipe import describe_defaults, describe_recipe
 from inspector.render.writers.glyphs import Charset
@@ -153,6 +154,8 @@ def _build_facts(report: Report) -> Table:
         rows.append(row(("quantized", _describe_quantization(report))))
     if report.memory:
         rows.append(row((report.memory.workload.label, describe_recipe(report.memory, brief=True))))
+        if report.cache:
+            rows.append(row(("KV cache", describe_cache(report.cache))))
         rows += _list_circumstances(report.memory)
     elif report.static is None:
         rows.append(row(("weights", format_exact_bytes(report.parameters.bytes))))
@@ -215,7 +218,8 @@ def _build_peak(memory: RunMemory, most: int) -> Table:
 def _describe_place(memory: RunMemory, peak: Peak) -> str:
     """Return where the peak is: its phase and, where one is at work, the module."""
     name = memory.workload.phases[peak.phase]
-    phase = f"while {name}" if peak.phase is Phase.LOAD else f"in the {name}"
+    the = "" if memory.workload.generates else "the "
+    phase = f"while {name}" if peak.phase is Phase.LOAD else f"in {the}{name}"
     return f"{phase}: {one_line(peak.module, 30)}" if peak.module else phase
 
 

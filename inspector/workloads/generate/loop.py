@@ -14,11 +14,12 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.generation import utils as generation_utils
 
+from inspector.records.generation import CacheFacts
 from inspector.records.recipe import CacheKind, Recipe
 from inspector.records.tape import Phase
 from inspector.runtime.patches import call_at_end, replace_attribute, restore_changes
 from inspector.workloads.base import OnPhase, base_model
-from inspector.workloads.generate.caches import list_layers, list_tensors
+from inspector.workloads.generate.caches import describe_cache, list_layers, list_tensors
 
 __all__ = ["Generation", "run_generation"]
 
@@ -35,10 +36,14 @@ _CACHES: Mapping[CacheKind | str, Mapping[str, Any]] = {
 
 
 class Generation:
-    """The cache of a generation while it runs: `cache` is transformers' object, None before and after."""
+    """The cache of a generation while it runs: `cache` is transformers' object, None before and after.
+
+    `facts` is what the cache held when the last step was over.
+    """
 
     def __init__(self) -> None:
         self._cache: weakref.ref[Any] | None = None
+        self.facts: CacheFacts | None = None
 
     @property
     def cache(self) -> Any:
@@ -83,7 +88,7 @@ def _list_arguments(base: Any, recipe: Recipe) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _watch_steps(base: nn.Module, state: Generation, on_phase: OnPhase, recipe: Recipe) -> Iterator[None]:
+def _watch_steps(base: Any, state: Generation, on_phase: OnPhase, recipe: Recipe) -> Iterator[None]:
     """Say when each step begins, and note the cache that a step leaves, inside the block."""
     pieces = 1 if recipe.prefill_chunk_size is None else -(-recipe.prompt_len // recipe.prefill_chunk_size)
     calls = 0
@@ -99,6 +104,8 @@ def _watch_steps(base: nn.Module, state: Generation, on_phase: OnPhase, recipe: 
     def end(_module: nn.Module, _args: Any, outputs: Any) -> None:
         found = (getattr(outputs, name, None) for name in _CACHE_NAMES)
         state.note(next((cache for cache in found if cache is not None), None))
+        if calls - pieces + 1 == recipe.new_tokens:
+            state.facts = describe_cache(state.cache, base.config)
         enter()  # once more, so that whoever watches sees the cache before the last step gives it back
 
     call_at_end(base.register_forward_pre_hook(begin).remove)

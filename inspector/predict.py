@@ -27,8 +27,8 @@ from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
-from inspector.records.generation import CacheFacts
 from inspector.records.fit import Uncertainty, Verdict
+from inspector.records.generation import CacheFacts
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles

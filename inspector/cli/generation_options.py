@@ -39,8 +39,8 @@ OF_GENERATION: tuple[click.Parameter, ...] = (
         type=click.Choice(CacheKind.values()),
         default="dynamic",
         show_default=True,
-        help="With --generate: transformers' cache of keys and values; static is not compiled, none computes all tokens "
-        "again for each.",
+        help="With --generate: transformers' cache of keys and values; static is not compiled, none computes "
+        "all tokens again for each.",
     ),
     click.Option(
         ["--prefill-chunk-size"],

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
-from inspector.records.hardware import Overhead
 from inspector.records.generation import CurvePoint
+from inspector.records.hardware import Overhead
 from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
@@ -264,6 +264,8 @@ def _sum_by_category(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[C
     result = dict.fromkeys(Category, 0)
     for event in alive:
         result[event.category] += sizes[event.block]
+    if not result[Category.KV_CACHE]:  # a category of generation alone
+        del result[Category.KV_CACHE]
     return result
 
 

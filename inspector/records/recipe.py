@@ -211,8 +211,8 @@ class CacheKind(Choice):
     """What generation keeps of the tokens so far, by transformers' names.
 
     DYNAMIC: keys and values of each layer, which grow with each token, or its states (DynamicCache).
-    STATIC: as many rows as there will be tokens, from the start (StaticCache), without the compilation that transformers
-    switches on for it. FP8: float8 with a scale a tensor (QuantizedCache, its backend fp8).
+    STATIC: as many rows as there will be tokens, from the start (StaticCache), without the compilation that
+    transformers switches on for it. FP8: float8 with a scale a tensor (QuantizedCache, its backend fp8).
     NONE: nothing, so that each token computes all before it again.
     """
 
@@ -240,8 +240,9 @@ class Recipe:
     is off. `alloc_conf` holds settings of the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that
     variable says.
 
-    Generation alone reads the rest: `new_tokens` tokens follow a prompt of `prompt_len`, and `cache` is what it keeps of
-    all of them. `prefill_chunk_size` is GenerationConfig's: the prompt goes through the model in pieces of so many tokens.
+    Generation alone reads the rest: `new_tokens` tokens follow a prompt of `prompt_len`, and `cache` is what it keeps
+    of all of them. `prefill_chunk_size` is GenerationConfig's: the prompt goes through the model in pieces of so many
+    tokens.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.

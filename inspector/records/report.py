@@ -48,8 +48,8 @@ _INTERNAL: dict[type, tuple[str, ...]] = {
 class Report:
     """Everything one inspection found. Renderers see this and nothing else.
 
-    `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is what a
-    generation keeps of its tokens.
+    `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is
+    what a generation keeps of its tokens.
     """
 
     versions: Mapping[str, str]

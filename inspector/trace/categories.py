@@ -33,7 +33,8 @@ class Categories:
     """The category of every block of one run, as far as it is known by now.
 
     `trained` are the parameters whose gradients are gradients, `head` is the module that makes the logits, `kept` says
-    what a block is for that a phase made and left alive. `list_cached` returns the tensors of a KV cache as they are now.
+    what a block is for that a phase made and left alive. `list_cached` returns the tensors of a KV cache as they are
+    now.
     """
 
     def __init__(

@@ -187,9 +187,7 @@ class Tracer(TorchDispatchMode):
             result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
-        elif self._balances_experts and (choice := balance_choice(func, args, result)):
-            self.shadows.set(*choice)
-        elif self._token is not None and (choice := choose_token(func, result, self._token)):
+        elif choice := self._choose(func, args, result):
             self.shadows.set(*choice)
         name = op.name
         if func in _INDEXING and current_autograd_node() is None:
@@ -202,6 +200,12 @@ class Tracer(TorchDispatchMode):
         if self._on_cuda and op.takes_workspace:
             self._take_workspaces(func, args)
         return result
+
+    def _choose(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
+        """Return a result that no value says with what it is taken to be, None where nothing is assumed of it."""
+        if self._balances_experts and (choice := balance_choice(func, args, result)):
+            return choice
+        return None if self._token is None else choose_token(func, result, self._token)
 
     def _run_op(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an op returns."""

@@ -7,7 +7,6 @@ import gc
 from typing import Any
 
 import pytest
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 from inspector.hardware.platform import Platform, find_installed_torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspector.errors import one_line
 from inspector.records.generation import CacheFacts, CacheLayers, CacheTensor
 from inspector.render.document import Kind, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.names import format_exact_bytes
 from inspector.units import format_bytes, format_count
 
 __all__ = ["build_cache_section", "describe_cache"]
@@ -41,10 +42,10 @@ def build_cache_section(cache: CacheFacts) -> Section:
         for item in cache.layers
     ]
     grows = (
-        f"{one_line(cache.cache_class)}: {format_count(cache.bytes_per_token)} bytes for a further token of a sequence, "
-        "while no window is full; the keys and values of an encoder's tokens do not grow. When the last step is over "
-        f"all sequences hold {format_count(cache.at_end_bytes)} bytes ({format_bytes(cache.at_end_bytes)}). A layer with "
-        "a window keeps the prompt as it came until the first step after it."
+        f"{one_line(cache.cache_class)}: {format_count(cache.bytes_per_token)} bytes for a further token of a "
+        "sequence, while no window is full; the keys and values of an encoder's tokens do not grow. When the last step "
+        f"is over all sequences hold {format_exact_bytes(cache.at_end_bytes)}. A layer with a window keeps the prompt "
+        "as it came until the first step after it."
     )
     return Section(title="KV cache", blocks=(Table(columns=columns, rows=tuple(rows)), paragraph(grows, Tone.QUIET)))
 

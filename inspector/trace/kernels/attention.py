@@ -37,9 +37,16 @@ def _round_up(number: int, multiple: int) -> int:
 def _flash_attention(
     scratch: Scratch, query: Tensor, key: Tensor, _value: Tensor, dropout_p: float = 0.0, *_: Any, **__: Any
 ) -> None:
-    """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own."""
+    """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own.
+
+    One row of grouped heads runs as the rows of its groups on the heads of the keys (`mha_fwd`,
+    seqlenq_ngroups_swapped).
+    """
     batch, heads, rows, size = query.shape
     scratch.outputs(0, 1)
+    own_heads = key.shape[1]
+    if rows == 1 and heads > own_heads and not dropout_p and size % 8 == 0:
+        heads, rows = own_heads, heads // own_heads
     splits = 1 if dropout_p else count_flash_splits(scratch.platform, batch * heads, rows, key.shape[2], size)
     blocks = []
     if splits > 1:
@@ -85,10 +92,14 @@ def _flash_attention_backward(
 
 @kernel(aten._scaled_dot_product_efficient_attention.default, allocates_outputs=True)
 def _efficient_attention(scratch: Scratch, query: Tensor, _key: Tensor, value: Tensor, *_: Any, **__: Any) -> None:
-    """Keep the random state on the CPU; half types beyond a head size of 128 accumulate outside the registers."""
+    """Keep the random state on the CPU; half types beyond a head size of 128 accumulate outside the registers.
+
+    The larger of the two head sizes chooses the kernel, and with it where it accumulates (mem_eff_attention,
+    kernel_forward.h, kMaxK).
+    """
     scratch.outputs(0, 1)
     batch, heads, rows = query.shape[:3]
-    if query.dtype in _HALF and value.shape[-1] > 128:
+    if query.dtype in _HALF and max(query.shape[-1], value.shape[-1]) > 128:
         scratch.take(_FLOAT_BYTES * batch * heads * rows * value.shape[-1])
 
 

@@ -60,7 +60,7 @@ def list_tensors(layer: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _list_parts(cache: Any) -> list[Any]:
-    """Return the caches that a cache consists of: of an encoder-decoder those of its own and of the encoder's tokens."""
+    """Return the caches in a cache: in an encoder-decoder's those of its own and of the encoder's tokens."""
     parts = [getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
     return [cache] if parts[0] is None else [part for part in parts if part is not None]
 

@@ -25,8 +25,8 @@ from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_
 from inspector.workloads.batch import BatchError, Input, Inputs, find_longest_sequence, make_inputs_without_labels
 from inspector.workloads.generate.loop import Generation, run_generation
 from inspector.workloads.notices import describe_inputs, find_notices
-from inspector.workloads.registry import GENERATE
 from inspector.workloads.precision import MixedPrecision
+from inspector.workloads.registry import GENERATE
 from inspector.workloads.unaccounted import find_unaccounted
 
 __all__ = ["Generate"]
@@ -80,7 +80,7 @@ class Generate:
         settle_implementation(base, recipe)
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
-        """Return the prompts as a tokenizer makes them, with their mask: padded on the left, as `generate` wants them."""
+        """Return the prompts as a tokenizer makes them, with their mask: padded on the left, as `generate` wants it."""
         base = base_model(model)
         prompt = dataclasses.replace(recipe, seq_len=recipe.prompt_len, padding=False)
         made = make_inputs_without_labels(base, prompt)
@@ -88,9 +88,9 @@ class Generate:
         ids = inputs.get("input_ids")
         if not isinstance(ids, Input):
             raise BatchError(f"what {type(base).__name__} generates from is not known here")
-        pad = 0 if recipe.padding else None
-        side = {"last": pad} if base.config.is_encoder_decoder else {"first": pad}
-        return {**inputs, "attention_mask": Input(shape=ids.shape, value=1, **side)}
+        pad, is_encoder = 0 if recipe.padding else None, base.config.is_encoder_decoder
+        mask = Input(shape=ids.shape, value=1, last=pad if is_encoder else None, first=None if is_encoder else pad)
+        return {**inputs, "attention_mask": mask}
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> Generation:
         """Return what will know the cache."""

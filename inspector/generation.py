@@ -86,9 +86,12 @@ def _crosses_border(config: Any, first: int, last: int) -> bool:
     """
     for part in _list_parts(config):
         rope = getattr(part, "rope_parameters", None) or getattr(part, "rope_scaling", None) or {}
-        owners = (*(rope.values() if isinstance(rope, dict) else ()), rope, vars(part))
-        given = [owner.get("original_max_position_embeddings") for owner in owners if isinstance(owner, dict)]
-        if any(isinstance(length, int) and first <= length <= last for length in given):
+        nested = rope.values() if isinstance(rope, dict) else ()
+        owners = [owner for owner in (vars(part), rope, *nested) if isinstance(owner, dict)]
+        lengths = [owner.get("original_max_position_embeddings") for owner in owners]
+        if any(owner.get("rope_type") == "longrope" for owner in owners) and any(
+            isinstance(length, int) and first <= length <= last for length in lengths
+        ):
             return True
         chunk = getattr(part, "attention_chunk_size", None)
         if isinstance(chunk, int) and chunk > 0 and first // chunk != last // chunk:

@@ -550,7 +550,7 @@ HOSTILE = Report(
             phase=Phase.FORWARD,
             module=HOSTILE_TEXT,
             op=HOSTILE_TEXT,
-            breakdown={**dict.fromkeys(Category, 0), Category.WEIGHTS: 1_000},
+            breakdown={**dict.fromkeys((item for item in Category if item is not Category.KV_CACHE), 0), Category.WEIGHTS: 1_000},
         ),
         phases=(phase(Phase.FORWARD, 1, 700, 1_000),),
         top_modules=(TopModule(name=HOSTILE_TEXT, bytes=600), TopModule(name="a.#", bytes=400)),

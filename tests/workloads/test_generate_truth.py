@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 from typing import Any
 
 import pytest
 from torch.profiler import ProfilerActivity, profile
+from transformers import GenerationMixin
 
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.recipe import Recipe
@@ -23,7 +25,7 @@ from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
 from tests.trace.small_models import SMALL, build
 
 WORKLOAD = load_workload(GENERATE)
-RECIPE = Recipe(batch_size=2, prompt_len=20, new_tokens=5, padding=False, attention="eager")
+RECIPE = Recipe(batch_size=2, prompt_len=20, new_tokens=4, padding=False, attention="eager")
 
 
 def make_batch(model: Any, recipe: Recipe, device: str, shadows: Any = None) -> dict[str, Any]:
@@ -87,7 +89,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "latent": ("deepseek_v3", {}),
     "cross": ("t5", {}),
     "experts": ("mixtral", {}),
-    "learned positions": ("gpt2", {}),
     "padded": ("qwen3", {"padding": True}),
     "static": ("llama", {"cache": "static"}),
     "float8": ("llama", {"cache": "fp8"}),
@@ -98,7 +99,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.filterwarnings("ignore")
-def test_a_generation_on_meta_allocates_what_one_with_data_does(case: str) -> None:
+def test_a_generation_on_meta_allocates_what_one_with_data_does(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Off the CPU experts are gathered for decoding, on the CPU not: here both run as the CPU does.
+    monkeypatch.setattr(GenerationMixin, "_optimize_model_for_decode", lambda _model: contextlib.nullcontext())
     name, changes = CASES[case]
     recipe = dataclasses.replace(RECIPE, **changes)
     real, inside = generate_for_real(name, recipe)

@@ -20,7 +20,7 @@ aten = ops.aten
 
 @kernel(aten.convolution.default, allocates_outputs=True)
 def _convolution(scratch: Scratch, values: Tensor, weight: Tensor, *_: Any, **__: Any) -> None:
-    """A depthwise convolution copies an input that is not contiguous (ATen/native/Convolution.cpp)."""
+    """Copy the input of a depthwise convolution where it is not contiguous (ATen/native/Convolution.cpp)."""
     is_depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
     copy = scratch.take(values.numel() * values.element_size()) if is_depthwise and not values.is_contiguous() else None
     scratch.outputs()

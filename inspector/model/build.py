@@ -155,7 +155,7 @@ def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTra
             return _wrap_without_adapter(model, count_base(model))
         if plan is not None:
             stack.enter_context(stand_in_for_bitsandbytes())
-        prepared_build = build if plan is None else functools.partial(_build_prepared, build, plan)
+        prepared_build = build if plan is None else functools.partial(_choose_preparation(request), build, plan)
         attached, base = attach_adapter(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
         return BuiltModel(model=attached, roles=assign_roles(attached, base))
 
@@ -278,8 +278,9 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
             in_float = count_in_float(count_base(model))
             model = quantize_model(model, subject.plan)
             quantization = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
-            of_weights = collect_experts_notices(model, subject.plan, is_prepared=True)
-            build = functools.partial(_build_prepared, subject.build, subject.plan)
+            prepare = _choose_preparation(request)
+            of_weights = collect_experts_notices(model, subject.plan, is_prepared=prepare is _build_prepared)
+            build = functools.partial(prepare, subject.build, subject.plan)
         attached, base = attach_adapter(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
         facts = dataclasses.replace(
             describe_adapter(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
@@ -295,6 +296,16 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         notices=(*subject.notices, *of_weights, *config_notices, *notices, *collect_rank_notices(attached)),
     )
     return counted, BuiltModel(model=attached, roles=assign_roles(attached, base))
+
+
+def _choose_preparation(request: Request) -> Callable[[Callable[[], PreTrainedModel], BnbPlan], PreTrainedModel]:
+    """Return what builds packed weights for an adapter: nobody prepares them for training who generates."""
+    return _build_packed if request.workload == "generate" else _build_prepared
+
+
+def _build_packed(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
+    """Build a model whose weights are quantized."""
+    return quantize_model(build(), plan)
 
 
 def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:

@@ -68,8 +68,11 @@ def apply_quantized_rules(platform: Platform) -> Iterator[None]:
         yield
 
 
-def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
-    """Put loading, preparing and attaching on the tape; the weights of the model are quantized anew for it."""
+def load_quantized(tracer: Tracer, built: BuiltModel, *, is_prepared: bool = True) -> None:
+    """Put loading, preparing and attaching on the tape; the weights of the model are quantized anew for it.
+
+    `is_prepared` says that PEFT prepares it for training, which ends with an empty cache.
+    """
     model: nn.Module = built.model
     parameters = {name: item for name, item in model.named_parameters() if built.roles[name] not in ADDED}
     cast = [
@@ -92,7 +95,8 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
             with tracer.attribute_to(find_owner(model, name)):
                 parameter.data = parameter.data.to(torch.float32)
                 tracer.hold([parameter], Category.WEIGHTS, find_owner(model, name))
-        tracer.empty_cache()
+        if is_prepared:
+            tracer.empty_cache()
     _attach(tracer, built)
 
 

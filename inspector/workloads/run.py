@@ -104,7 +104,7 @@ def _trace(
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
-            load_quantized(tracer, built)
+            load_quantized(tracer, built, is_prepared=not generates)
         else:
             for name, tensor, category in list_in_load_order(built):
                 tracer.hold([tensor], category, find_owner(model, name))

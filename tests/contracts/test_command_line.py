@@ -31,6 +31,11 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--autocast-adapter-dtype",
         "--no-autocast-adapter-dtype",
         "--workload",
+        "--generate",
+        "--prompt-len",
+        "--new-tokens",
+        "--cache",
+        "--prefill-chunk-size",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
@@ -100,6 +105,7 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
+            *("--generate", "--prompt-len", "--new-tokens", "--cache", "--prefill-chunk-size"),  # and about training
         },
         {"--sort"},
     )

@@ -24,7 +24,8 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import BatchError, Input, Inputs, find_longest_sequence, make_inputs_without_labels
 from inspector.workloads.generate.loop import Generation, run_generation
-from inspector.workloads.notices import describe_inputs, find_notices
+from inspector.workloads.generate.notices import find_generation_notices, find_static_graphs
+from inspector.workloads.notices import describe_inputs
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.registry import GENERATE
 from inspector.workloads.unaccounted import find_unaccounted
@@ -68,8 +69,8 @@ class Generate:
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)),
             shape=None,
-            not_accounted=find_unaccounted(model, recipe, platform),
-            notices=tuple(find_notices(model, asked, recipe)),
+            not_accounted=(*find_static_graphs(recipe), *find_unaccounted(model, recipe, platform)),
+            notices=tuple(find_generation_notices(model, asked, recipe)),
         )
 
     def prepare(self, model: Any, recipe: Recipe) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
+from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, list_uncertainties
 from inspector.memory.replay import Replays
@@ -175,6 +176,12 @@ class Predictor:
     def find_longest_sequence(self, run: ResolvedRun) -> int | None:
         """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
         return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
+
+    def find_most_new_tokens(self, run: ResolvedRun) -> int:
+        """Return how many tokens a generation may have of which every step is worked out."""
+        recipe = dataclasses.replace(run.request.recipe, new_tokens=PIECE)
+        piece = run.with_request(dataclasses.replace(run.request, recipe=recipe))
+        return MOST_EVENTS * PIECE // len(self.predict(piece).tape)
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing.

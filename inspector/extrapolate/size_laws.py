@@ -1,9 +1,9 @@
 """How the size of a block depends on the step of a generation, from the sizes that two stretches of steps have shown.
 
-A step makes the same blocks as the one before it, some of them larger. A law is one of three: a constant; a number of
-bytes more with each token, where rows may be padded to multiples of 8 (`_PERIOD`); and what flash attention takes for
-the parts that it cuts its keys into, which goes up and down and follows from its formula alone. A law that does not
-explain every size that was seen is none, and neither is one of several that differ in between.
+A step makes the same blocks as an earlier one, some of them larger. A law is one of three: a constant; a number of
+bytes more with each token; and what flash attention takes for the parts that it cuts its keys into, which goes up and down
+and follows from its formula alone. A law that does not explain every size that was seen is none, and neither is one of
+several that differ in between.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from inspector.hardware.platform import Platform
 
 __all__ = ["FlashCall", "Keys", "SizeTable", "find_sizes"]
 
-_PERIOD = 8
+# Any two sizes lie on a line.
+_FEWEST = 3
 _FLOAT_BYTES = 4
 
 Numbers = NDArray[np.int64]
@@ -89,27 +90,10 @@ def _extend(steps: Numbers, sizes: Numbers, wanted: Numbers) -> Numbers | None:
     """Return a size that is constant or grows by as much with every token, None where it does otherwise."""
     if (sizes == sizes[0]).all():
         return np.full(len(wanted), sizes[0], dtype=np.int64)
-    slopes = set()
-    bases: dict[int, int] = {}
-    for residue in range(_PERIOD):
-        own = steps % _PERIOD == residue
-        if not own.any():
-            return None
-        first, last = np.flatnonzero(own)[[0, -1]]
-        if first != last:
-            slopes.add((int(sizes[last] - sizes[first]), int(steps[last] - steps[first])))
-        bases[residue] = int(first)
-    rates = {gained / passed for gained, passed in slopes}
-    if len(rates) != 1:
+    gained, passed = int(sizes[-1] - sizes[0]), int(steps[-1] - steps[0])
+    if len(steps) < _FEWEST or ((steps - steps[0]) * gained != (sizes - sizes[0]) * passed).any():
         return None
-    gained, passed = next(iter(slopes))
-
-    def size_at(wanted_steps: Numbers) -> Numbers:
-        """Return the sizes of some steps, exactly."""
-        starts = np.array([bases[residue] for residue in range(_PERIOD)])[wanted_steps % _PERIOD]
-        return np.asarray(sizes[starts] + (wanted_steps - steps[starts]) * gained // passed, dtype=np.int64)
-
-    return size_at(wanted) if (size_at(steps) == sizes).all() else None
+    return np.asarray(sizes[0] + (wanted - steps[0]) * gained // passed, dtype=np.int64)
 
 
 def _find_parts(traced: SizeTable, wanted: Numbers, call: FlashCall, keys: Keys) -> Numbers | None:

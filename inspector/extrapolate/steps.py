@@ -1,12 +1,12 @@
 """The tape of a long generation, from tapes of short ones.
 
 Steps that follow one another do the same: the same blocks in the same order, of which each frees what the step before
-it made. So two short generations are traced, one at the first length and one that ends at the last, and the steps in
-between follow: their structure from the steps around them, where it is one and the same, their sizes from laws that
-explain every size that was traced (`size_laws`). Where the structures differ something changes on the way, such as a
-window that is full from there on, or no law fits: then a generation in the middle is traced, and so on, until what
-changes lies in a traced step. tests/extrapolate holds such tapes against tapes whose steps were all traced, event by
-event.
+it made. What pads rows to multiples of 8 does the same in every eighth step (`_PERIOD`). So two short generations are
+traced, one at the first length and one that ends at the last, and the steps in between follow: their structure from the
+steps around them, where it is one and the same, their sizes from laws that explain every size that was traced
+(`size_laws`). Where the structures differ something changes on the way, such as a window that is full from there on, or
+no law fits: then a generation in the middle is traced, and so on, until what changes lies in a traced step.
+tests/extrapolate holds such tapes against tapes whose steps were all traced, event by event.
 
 A *piece* is a traced generation of `PIECE` tokens that starts `shift` tokens later than the whole one does: its step n
 is the step n + shift there.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,9 @@ __all__ = ["MOST_EVENTS", "PIECE", "StepExtrapolation", "TooManyEventsError", "e
 PIECE = 24
 # Steps before this one still see what the prompt left.
 _FIRST_STEADY = 4
-# How many equal steps make a structure.
-_STEADY = 3
+_PERIOD = 8
+# A step frees what was made in it or in the two before: so many steps of a structure follow one another.
+_STEADY = _PERIOD + 2
 _MOST_PIECES = 20
 # A million events are 8 bytes in each of a dozen arrays and lists.
 MOST_EVENTS = 6_000_000
@@ -121,14 +122,19 @@ class _Piece:
         """Return the blocks that outlive the prompt's step, by what they are called in every piece."""
         return {("lasting", *name): int(self.blocks[maker]) for maker, name in self._lasting.items()}
 
-    def find_head(self) -> tuple[int, int] | None:
-        """Return the first run of steps of one structure, None where there is none."""
-        return next(self._list_runs(), None)
+    def find_head(self) -> range:
+        """Return the first steady steps, as far as each does what the one a period before it did."""
+        end = _FIRST_STEADY + _PERIOD
+        while end < self.last and self.structure(end) == self.structure(end - _PERIOD):
+            end += 1
+        return range(_FIRST_STEADY, end)
 
-    def find_tail(self) -> tuple[int, int] | None:
-        """Return the last one, which ends before the last step."""
-        *_, last = (None, *self._list_runs())
-        return last if last is not None and last[1] == self.last else None
+    def find_tail(self) -> range:
+        """Return the last ones before the last step, likewise."""
+        start = self.last - _PERIOD
+        while start > _FIRST_STEADY and self.structure(start - 1) == self.structure(start - 1 + _PERIOD):
+            start -= 1
+        return range(start, self.last)
 
     def find_calls(self, step: int) -> list[FlashCall]:
         """Return the calls of flash attention in a step; columns count the events of the step."""
@@ -148,14 +154,6 @@ class _Piece:
             calls.append(FlashCall(output=output, sums=sums, parts=(rest[0], rest[1]) if has_parts else None))
             own = own[6 if has_parts else 4 :]
         return calls
-
-    def _list_runs(self) -> Iterator[tuple[int, int]]:
-        """Yield the runs of at least three steady steps of one structure, each as its first and the one after."""
-        steps = range(_FIRST_STEADY, self.last)
-        for _, run in itertools.groupby(steps, key=self.structure):
-            own = list(run)
-            if len(own) >= _STEADY:
-                yield own[0], own[-1] + 1
 
     def _sign(self, index: int) -> Hashable:
         event = self.template.traced[self.sources[index]]
@@ -194,15 +192,22 @@ def _find_makers(blocks: _Numbers, is_allocation: NDArray[np.bool_]) -> _Numbers
 class _Stretch:
     """Steps of the whole generation, `first` until before `end`, made of a piece.
 
-    `pattern` is the step of the piece that all of them repeat, with `sizes` a row each; None where each is the piece's
-    own.
+    Each is the piece's own or, where `sizes` has its sizes, repeats one of the piece's last steps: the one that is
+    whole periods before it.
     """
 
     piece: _Piece
     first: int
     end: int
-    pattern: int | None = None
-    sizes: _Numbers | None = None
+    sizes: Mapping[int, _Numbers] | None = None
+
+    def find_source(self, step: int) -> int:
+        """Return the step of the piece that a step is made of."""
+        own = step - self.piece.shift
+        if self.sizes is None:
+            return own
+        last = self.piece.last - 1
+        return last - (last - own) % _PERIOD
 
 
 def extrapolate_steps(trace: Callable[[int], TapeTemplate], new_tokens: int, keys: Keys) -> TapeTemplate | None:
@@ -257,29 +262,34 @@ def _join(one: _Piece, other: _Piece) -> list[_Stretch] | None:
 def _fill(one: _Piece, other: _Piece, keys: Keys) -> list[_Stretch] | None:
     """Return the steps between two pieces, and the other's own after them, where they are of one structure."""
     tail, head = one.find_tail(), other.find_head()
-    if tail is None or head is None or one.structure(tail[0]) != other.structure(head[0]):
+    first, end = one.shift + one.last, other.shift + head.start + 2
+    if end <= first or len(tail) < _STEADY:
         return None
-    first, end = one.shift + one.last, other.shift + head[0] + 2
-    if end <= first or head[1] - head[0] < _STEADY:
-        return None
-    samples = [(one, range(*tail)), (other, range(*head))]
-    table = SizeTable(
-        steps=np.array([step + piece.shift for piece, steps in samples for step in steps]),
-        sizes=np.array(
-            [
-                piece.sizes[piece.events(step).start : piece.events(step).stop]
-                for piece, steps in samples
-                for step in steps
-            ]
-        ),
-    )
-    sizes = find_sizes(table, np.arange(first, end), one.find_calls(tail[0]), keys)
-    if sizes is None:
-        return None
+    sizes: dict[int, _Numbers] = {}
+    for residue in range(_PERIOD):
+        own = [(one, step) for step in tail if (step + one.shift) % _PERIOD == residue]
+        others = [(other, step) for step in head if (step + other.shift) % _PERIOD == residue]
+        if own[-1][0].structure(own[-1][1]) != others[0][0].structure(others[0][1]):
+            return None
+        samples = [*own, *others]
+        table = SizeTable(
+            steps=np.array([step + piece.shift for piece, step in samples]),
+            sizes=np.array([piece.sizes[_slice(piece.events(step))] for piece, step in samples]),
+        )
+        wanted = np.array([step for step in range(first, end) if step % _PERIOD == residue], dtype=np.int64)
+        found = find_sizes(table, wanted, one.find_calls(own[-1][1]), keys) if len(wanted) else None
+        if found is None and len(wanted):
+            return None
+        sizes |= {int(step): row for step, row in zip(wanted, found if found is not None else (), strict=True)}
     return [
-        _Stretch(piece=one, first=first, end=end, pattern=tail[0], sizes=sizes),
+        _Stretch(piece=one, first=first, end=end, sizes=sizes),
         _Stretch(piece=other, first=end, end=other.shift + other.last),
     ]
+
+
+def _slice(events: range) -> slice:
+    """Return the slice of a range of events."""
+    return slice(events.start, events.stop)
 
 
 # --- the whole tape ---------------------------------------------------------------------------------------------------
@@ -301,7 +311,7 @@ def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTe
         piece = stretch.piece
         plans: dict[int, _Plan] = {}
         for step in range(stretch.first, stretch.end):
-            own = step - piece.shift if stretch.pattern is None else stretch.pattern
+            own = stretch.find_source(step)
             plan = plans.get(own)
             if plan is None:
                 plan = plans[own] = _Plan.make(piece, own)
@@ -316,7 +326,7 @@ def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTe
             recent[step] = blocks
             recent.pop(step - 3, None)
             events = plan.events
-            wanted = piece.sizes[events] if stretch.sizes is None else stretch.sizes[step - stretch.first]
+            wanted = piece.sizes[events] if stretch.sizes is None else stretch.sizes[step]
             added = np.where(plan.is_allocation, wanted - piece.template.sizes[piece.sources[events]], 0)
             columns["whole"].append(events + whole_offsets[id(piece)])
             columns["sources"].append(piece.sources[events] + source_offsets[id(piece)])

@@ -305,8 +305,9 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
         raise UsageError(f"`fit={quantity}` means nothing to the workload {run.workload.name}; use {known}.")
     if quantity in own:
         longest = predictor.find_longest_sequence(run)
+        most = _MOST if quantity == "prompt-len" else predictor.find_most_new_tokens(run)
         other = sum(own.values()) - own[quantity]
-        return own[quantity], _MOST if longest is None else longest - other
+        return min(own[quantity], most), most if longest is None else min(most, longest - other)
     try:
         longest = predictor.resolve_recipe(run.with_request(_set_seq_len(run.request, _MOST))).seq_len
     except NotTraceableError as error:

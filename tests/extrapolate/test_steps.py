@@ -24,17 +24,20 @@ from tests.trace.small_models import COMMON, SMALL
 STEPS = 512 if os.environ.get("INSPECTOR_TRUTH") == "all" else 72
 
 
-def make_run(name: str, prompt_len: int, new_tokens: int, **fields: Any) -> ResolvedRun:
+def make_run(name: str, prompt_len: int, new_tokens: int, *, batch_size: int = 1, **fields: Any) -> ResolvedRun:
     """Return the generation of a small model."""
     config = transformers.AutoConfig.for_model(name, **(COMMON | SMALL[name].fields | fields))
-    config.architectures = [transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
-    recipe = Recipe(prompt_len=prompt_len, new_tokens=new_tokens)
+    head: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    config.architectures = [head.__name__]
+    recipe = Recipe(prompt_len=prompt_len, new_tokens=new_tokens, batch_size=batch_size)
     request = Request(model=config, dtype="bfloat16", workload="generate", recipe=recipe)
     return resolve_run(request, None, {})
 
 
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "full": ("llama", 100, {}),
+    # Masks are padded to multiples of 8: every eighth step does without.
+    "padded": ("llama", 100, {"batch_size": 2}),
     # The window is full in the middle.
     "sliding": ("mistral", 60, {"sliding_window": 60 + STEPS // 2}),
     "alternating": ("gemma3_text", 60, {"sliding_window": 60 + STEPS // 3}),
@@ -67,7 +70,11 @@ def test_a_generation_of_more_events_than_can_be_held_is_refused_with_how_many_t
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_at_which_a_cache_is_computed_anew_is_traced_with_all_others() -> None:
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
-    fields = {"rope_parameters": rope, "original_max_position_embeddings": 50, "max_position_embeddings": 4096}
+    fields: dict[str, Any] = {
+        "rope_parameters": rope,
+        "original_max_position_embeddings": 50,
+        "max_position_embeddings": 4096,
+    }
     extrapolations = [
         Predictor(None).predict(make_run("phi3", prompt_len, 70, **fields)).template.extrapolation
         for prompt_len in (20, 60)
@@ -84,12 +91,11 @@ def make_table(*sizes: Any) -> SizeTable:
     return SizeTable(steps=SEEN, sizes=np.array([[size(int(step)) for size in sizes] for step in SEEN]))
 
 
-def test_a_size_that_is_padded_to_eight_rows_follows_in_steps_of_eight() -> None:
+def test_a_size_is_constant_or_grows_with_every_token() -> None:
     wanted = np.arange(24, 500)
-    table = make_table(lambda step: 4096, lambda step: 256 * step, lambda step: 2 * -(-step // 8) * 8)
-    found = find_sizes(table, wanted, (), KEYS)
+    found = find_sizes(make_table(lambda step: 4096, lambda step: 256 * step), wanted, (), KEYS)
     assert found is not None
-    assert found.tolist() == [[4096, 256 * step, 2 * -(-step // 8) * 8] for step in wanted.tolist()]
+    assert found.tolist() == [[4096, 256 * step] for step in wanted.tolist()]
 
 
 def test_a_size_that_no_law_explains_is_none() -> None:

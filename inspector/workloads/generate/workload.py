@@ -42,6 +42,7 @@ class Generate:
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe with the attention that the model has; UsageError where positions do not suffice."""
         base = base_model(model)
+        self.check(model, recipe)
         recipe = settle_attention(model, recipe)
         padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
         recipe = dataclasses.replace(recipe, padding=padding)

@@ -18,6 +18,7 @@ from inspector.engines.arguments import read_serving
 from inspector.errors import UsageError, one_line
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
+from inspector.records.generation import Generation
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
@@ -328,6 +329,8 @@ def _build_request(
 ) -> tuple[Request, tuple[Notice, ...]]:
     """Return the request of arguments in any of the forms that they may have, and notices of what a form left open."""
     own_recipe, notices = _read_recipe(recipe)
+    if isinstance(recipe, Generation):
+        others["workload"] = "generate"
     if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
         dtype = str(dtype).removeprefix("torch.")
     beside = {name: others.pop(name) for name in _BESIDE_A_FILE if name in others}
@@ -360,6 +363,8 @@ def _read_recipe(recipe: Any) -> tuple[Recipe, tuple[Notice, ...]]:
         return Recipe(), ()
     if isinstance(recipe, Recipe):
         return recipe, ()
+    if isinstance(recipe, Generation):
+        return recipe.to_recipe(), ()
     if isinstance(recipe, Mapping):
         known = [item.name for item in dataclasses.fields(Recipe)]
         check_keys("recipe", recipe, known)

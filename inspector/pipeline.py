@@ -156,6 +156,7 @@ def _run(request: Request, progress: Progress) -> Report:
         adapter=counted.adapter,
         checkpoint=None if stored is None else gather_checkpoint_facts(stored, counted),
         static=static,
+        cache=outcome.cache,
         memory=outcome.memory,
         textbook=textbook,
         fit=outcome.fit,

@@ -18,6 +18,8 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
+from inspector.extrapolate.steps import MOST_EVENTS, PIECE
+from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
@@ -27,7 +29,8 @@ from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
 from inspector.records.fit import Uncertainty, Verdict
-from inspector.records.recipe import Recipe
+from inspector.records.generation import CacheFacts
+from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 from inspector.records.stages import Stage
@@ -36,6 +39,7 @@ from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
 from inspector.workloads.base import NotTraceableError, base_model
+from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
 
@@ -174,6 +178,35 @@ class Predictor:
             self._predictions[key] = Prediction(run, *traced, self._list_uncertainties(run))
         return self._predictions[key]
 
+    def find_longest_sequence(self, run: ResolvedRun) -> int | None:
+        """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
+        return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
+
+    def find_most_new_tokens(self, run: ResolvedRun) -> int:
+        """Return how many tokens a generation may have of which every step is worked out."""
+        recipe = dataclasses.replace(run.request.recipe, new_tokens=PIECE)
+        piece = run.with_request(dataclasses.replace(run.request, recipe=recipe))
+        return MOST_EVENTS * PIECE // len(self.predict(piece).tape)
+
+    def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
+        """Return what a generation keeps of its tokens, None where that is nothing.
+
+        The whole model makes it in the last step alone, after a prompt of all tokens before.
+        """
+        recipe = run.request.recipe
+        built = self._build_whole(run.request)
+        steps = min(recipe.new_tokens, 2)
+        before = recipe.new_tokens - steps
+        # The decoder of an encoder-decoder does not go on from the prompt.
+        follows = not base_model(built.model).config.is_encoder_decoder
+        prompt_len = find_prompt_len(run.recipe) + (before if follows else 0)
+        last = dataclasses.replace(recipe, prompt_len=prompt_len, new_tokens=steps, prefill_chunk_size=None)
+        short = run.with_request(dataclasses.replace(run.request, recipe=last))
+        states: list[Any] = []
+        self._trace(short, self._take_model(run.request, None), states=states)
+        facts: CacheFacts | None = states[0].facts
+        return facts if facts is None or follows else facts.lengthen(before, recipe.batch_size)
+
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
         return _find_usable_bytes(run)
@@ -231,14 +264,26 @@ class Predictor:
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace all steps, on a shallow model where that says what the whole one does."""
-        found = self._extrapolate(run)
-        if found is None:
-            recipe, tape = self._trace(run, self._take_model(run.request, None))
-            added_periods, template = None, TapeTemplate(tape, None)
-        else:
-            recipe, added_periods, template = found
+        recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
         self._templates.setdefault(_make_key_without_size(run), []).append((added_periods, template))
         return recipe, template, template.sizes
+
+    def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
+        """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""
+        found = self._extrapolate(run)
+        if found is not None:
+            return found
+        recipe, tape = self._trace(run, self._take_model(run.request, None))
+        return recipe, None, TapeTemplate(tape, None)
+
+    def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
+        """Return the same of a long generation from short ones, None where there is none or they do not say it."""
+        if not is_long(run):
+            return None
+        recipe = self.resolve_recipe(run)
+        base = base_model(self._build_shallow(run.request, 0)[0].model)
+        template = extrapolate_generation(run, base.config, lambda piece: self._trace_deep(piece)[2])
+        return None if template is None else (recipe, 0, template)
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
@@ -264,13 +309,16 @@ class Predictor:
             pass  # what the whole model says is the one to tell
         return None
 
-    def _trace(self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False) -> tuple[Recipe, list[Event]]:
+    def _trace(
+        self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False, states: list[Any] | None = None
+    ) -> tuple[Recipe, list[Event]]:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
         workload = load_workload(run.workload)
         until = run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
-            return recipe, trace_run(workload, built, recipe, run.platform, until=until, results=self._results)
+            tape = trace_run(workload, built, recipe, run.platform, until=until, results=self._results, states=states)
+        return recipe, tape
 
     def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:
         """Return an unused copy of the model of a request.

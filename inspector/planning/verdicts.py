@@ -24,6 +24,7 @@ from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Search, Verdict
+from inspector.records.generation import CacheFacts
 from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
@@ -51,6 +52,7 @@ class Outcome:
     """What the prediction of a run gave: nothing but notices where it could not be traced."""
 
     memory: RunMemory | None = None
+    cache: CacheFacts | None = None
     fit: tuple[Verdict, ...] | None = None
     rules: tuple[TextbookRule, ...] = ()
     notices: tuple[Notice, ...] = ()
@@ -177,7 +179,8 @@ def _find_outcome_of_one_card(
         notices = (*notices, *advice_notices)
     if memory.upper_bound is not None:
         verdicts = tuple(_withdraw_no(verdict, memory.upper_bound) for verdict in verdicts)
-    return Outcome(memory=memory, fit=verdicts, rules=rules, notices=notices)
+    cache = predictor.describe_cache(run) if run.workload.generates else None
+    return Outcome(memory=memory, cache=cache, fit=verdicts, rules=rules, notices=notices)
 
 
 def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:

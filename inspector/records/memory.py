@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from inspector.records.generation import CurvePoint
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Phase, WorkloadInfo
 
@@ -104,7 +105,8 @@ class RunMemory:
     given back for the run to fit: all figures are those under it. None where they are those of a device without an end.
     `host_bytes` is the most that waits in host memory at a time, None where nothing does.
     `workload` says what ran, `defaults` names the fields of the recipe that have their default. `upper_bound` says why
-    the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not.
+    the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not. `curve`
+    is a generation over its tokens, at powers of two and at the end.
     """
 
     workload: WorkloadInfo
@@ -125,6 +127,7 @@ class RunMemory:
     lower_bound: str | None = None
     host_bytes: int | None = None
     inputs: Sequence[BatchInput] | None = None
+    curve: Sequence[CurvePoint] | None = None
 
     @property
     def total_bytes(self) -> int:

@@ -7,8 +7,8 @@ from importlib.metadata import entry_points
 import click
 from click.testing import CliRunner
 
-from inspector.cli.engine_options import OF_ENGINES
 from inspector.cli.main import command
+from inspector.cli.option_groups.engines import OF_ENGINES
 
 _OF_ENGINES = {parameter.opts[0] for parameter in OF_ENGINES}
 
@@ -36,6 +36,10 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--adapter-dtype",
         "--preparation",
         "--workload",
+        "--generate",
+        "--new-tokens",
+        "--cache",
+        "--prefill-chunk-size",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
@@ -148,6 +152,7 @@ def test_the_options_of_a_plan_stay() -> None:
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
             *_OF_ENGINES,
+            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size"),  # a plan is about training
         },
         {"--sort"},
     )

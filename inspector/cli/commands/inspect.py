@@ -15,10 +15,10 @@ from click.shell_completion import CompletionItem
 from inspector.checks import find_nearest_names
 from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
-from inspector.cli.engine_options import OF_ENGINES, read_serving
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
 from inspector.cli.jobs import Job, build_job
+from inspector.cli.option_groups.engines import OF_ENGINES, read_serving
 from inspector.cli.option_names import name_options_in_notices
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import open_output

@@ -40,7 +40,13 @@ TURNED_UP = (
 # A reason on the first screen.
 _BRIEF_REASON = 90
 # What people call the quantities of --fit.
-_QUANTITIES = {"batch-size": "batch size", "seq-len": "sequence length", "rank": "rank"}
+_QUANTITIES = {
+    "batch-size": "batch size",
+    "seq-len": "sequence length",
+    "rank": "rank",
+    "prompt-len": "prompt length",
+    "new-tokens": "number of new tokens",
+}
 
 
 def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:

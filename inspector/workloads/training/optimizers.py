@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import get_parameter_names
 
-from inspector.records.recipe import Recipe, parse_optim_args
+from inspector.records.optimizers import parse_optim_args
+from inspector.records.recipe import Recipe
 from inspector.workloads.training.bnb_optimizers import BnbOptimizer, State
 from inspector.workloads.training.stand_ins import Muon, ScheduleFree, StableAdamW
 

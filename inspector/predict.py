@@ -231,8 +231,12 @@ class Predictor:
         return self.predict(run) if is_known or self.knows(run) else None
 
     def count_traced_events(self, run: ResolvedRun) -> int:
-        """Return how many events were traced for a run that was predicted: what a trace on another card would cost."""
-        return len(self.predict(run).template.traced)
+        """Return how many events were traced for a run that was predicted: what a trace on another card would cost.
+
+        Of a generation that was extrapolated from short ones they are those of all its steps, which are replayed.
+        """
+        template = self.predict(run).template
+        return len(template.traced if template.extrapolation.steps is None else template.extrapolation.steps)
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""

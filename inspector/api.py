@@ -17,10 +17,9 @@ from inspector.checks import check_choice, describe_value, find_nearest_names
 from inspector.errors import UsageError, one_line, quoted
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
-from inspector.records.generation import Generation
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Generation, Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.runtime.isolation import run_isolated

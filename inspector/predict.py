@@ -29,7 +29,7 @@ from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
 from inspector.records.fit import Uncertainty, Verdict
-from inspector.records.generation import CacheFacts
+from inspector.records.memory import CacheFacts
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles

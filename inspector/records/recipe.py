@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ __all__ = [
     "OPTIMIZERS",
     "Attention",
     "CacheKind",
+    "Generation",
     "Loop",
     "OptimizerName",
     "Precision",
@@ -297,3 +299,26 @@ class Recipe:
             check_text("alloc_conf", self.alloc_conf, "expandable_segments:True")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """How text is generated: the fields of a `Recipe` that mean something to it, with their meaning and defaults there.
+
+    `batch_size` prompts of `prompt_len` tokens are continued by `new_tokens`.
+    """
+
+    batch_size: int = 1
+    prompt_len: int = 1024
+    new_tokens: int = 256
+    cache: CacheKind | str = CacheKind.DYNAMIC
+    prefill_chunk_size: int | None = None
+    mixed_precision: Precision | str = Precision.NO
+    padding: bool | None = None
+    attention: Attention | str | None = None
+    sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
+    alloc_conf: str | None = None
+
+    def to_recipe(self) -> Recipe:
+        """Return the recipe with these settings; raises UsageError where one is not of its type or its range."""
+        return Recipe(**{item.name: getattr(self, item.name) for item in dataclasses.fields(self)})

@@ -11,7 +11,7 @@ import pytest
 
 import inspector
 from inspector.predict import Predictor
-from inspector.records.generation import CacheFacts, LayerKind
+from inspector.records.memory import CacheFacts, LayerKind
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.tape import Category, Phase

@@ -18,10 +18,9 @@ from inspector.engines.arguments import read_serving
 from inspector.errors import UsageError, one_line
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
-from inspector.records.generation import Generation
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Generation, Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.runtime.isolation import run_isolated

@@ -1,9 +1,9 @@
 """How the size of a block depends on the step of a generation, from the sizes that two stretches of steps have shown.
 
 A step makes the same blocks as an earlier one, some of them larger. A law is one of three: a constant; a number of
-bytes more with each token; and what flash attention takes for the parts that it cuts its keys into, which goes up and down
-and follows from its formula alone. A law that does not explain every size that was seen is none, and neither is one of
-several that differ in between.
+bytes more with each token; and what flash attention takes for the parts that it cuts its keys into, which goes up and
+down and follows from its formula alone. A law that does not explain every size that was seen is none, and neither is
+one of several that differ in between.
 """
 
 from __future__ import annotations

@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
-from inspector.records.generation import CurvePoint
 from inspector.records.hardware import Overhead
-from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
+from inspector.records.memory import BatchInput, CurvePoint, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 

@@ -24,8 +24,7 @@ from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Search, Verdict
-from inspector.records.generation import CacheFacts
-from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
+from inspector.records.memory import CacheFacts, RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
 from inspector.resolve import ResolvedRun, is_packed

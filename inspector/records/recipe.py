@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,9 @@ from inspector.records.rows import lay_out_documents
 from inspector.records.stages import Reference, Stage, check_stage
 
 __all__ = [
-    "PROMPT_LEN",
     "Attention",
     "CacheKind",
+    "Generation",
     "Kept",
     "Loop",
     "Offload",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 # The tokens of a generation's prompt where nothing says how many.
-PROMPT_LEN = 1024
+_PROMPT_LEN = 1024
 
 
 class Loop(Choice):
@@ -253,6 +254,29 @@ class Recipe:
             object.__setattr__(self, name, value)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """How text is generated: the fields of a `Recipe` that mean something to it, with their meaning and defaults there.
+
+    `batch_size` prompts of `prompt_len` tokens are continued by `new_tokens`.
+    """
+
+    batch_size: int = 1
+    prompt_len: int = _PROMPT_LEN
+    new_tokens: int = 256
+    cache: CacheKind | str = CacheKind.DYNAMIC
+    prefill_chunk_size: int | None = None
+    mixed_precision: Precision | str = Precision.NO
+    padding: bool | None = None
+    attention: Attention | str | None = None
+    sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
+    alloc_conf: str | None = None
+
+    def to_recipe(self) -> Recipe:
+        """Return the recipe with these settings; raises UsageError where one is not of its type or its range."""
+        return Recipe(**{item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
+
+
 def find_prompt_len(recipe: Recipe) -> int:
     """Return how many tokens each prompt of a generation has."""
-    return recipe.prompt_len or PROMPT_LEN
+    return recipe.prompt_len or _PROMPT_LEN

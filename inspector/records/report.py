@@ -10,8 +10,7 @@ from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
 from inspector.records.fit import PlanRow, Search, Verdict
-from inspector.records.generation import CacheFacts
-from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticBytes, StaticRecipe, Textbook
+from inspector.records.memory import CacheFacts, MemoryPhase, Peak, RunMemory, StaticBytes, StaticRecipe, Textbook
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.records.serving import EngineVerdict, Serving

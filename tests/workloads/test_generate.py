@@ -11,7 +11,7 @@ import pytest
 
 import inspector
 from inspector.predict import Predictor
-from inspector.records.generation import CacheFacts, LayerKind
+from inspector.records.memory import CacheFacts, LayerKind
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.tape import Category, Phase
@@ -128,6 +128,8 @@ def test_the_parts_of_a_generation_add_up_and_its_cache_is_one_of_them() -> None
     [
         ({"recipe": {"optimizer": "sgd"}}, "`optimizer` means nothing to the workload generate"),
         ({"recipe": {"seq_len": 64}}, "say `prompt_len` and `new_tokens`"),
+        ({"recipe": {"stage": "dpo"}}, "`stage` means nothing to the workload generate"),
+        ({"preparation": "axolotl"}, "`preparation` is about training"),
         ({"recipe": {"new_tokens": 0}}, "`new_tokens`"),
         ({"recipe": {"cache": "paged"}}, "`cache`"),
         ({"peft": inspector.LoraOptions(r=4, dropout=0.1)}, "the dropout of an adapter means nothing"),
@@ -140,8 +142,10 @@ def test_what_means_nothing_to_a_generation_is_refused(arguments: dict[str, Any]
 
 
 def test_a_setting_of_generation_is_refused_in_training() -> None:
-    with pytest.raises(inspector.UsageError, match="`prompt_len` means nothing to the workload training"):
+    with pytest.raises(inspector.UsageError, match="`prompt_len` is about `stage=dpo` .* or `workload=generate`"):
         inspector.inspect(llama(), recipe={"prompt_len": 64})
+    with pytest.raises(inspector.UsageError, match="`new_tokens` means nothing to the workload training"):
+        inspector.inspect(llama(), recipe={"stage": "dpo", "new_tokens": 64})
 
 
 def test_more_tokens_than_learned_positions_are_refused() -> None:

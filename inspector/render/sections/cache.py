@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspector.errors import one_line
-from inspector.records.generation import CacheFacts, CacheLayers, CacheTensor
+from inspector.records.memory import CacheFacts, CacheLayers, CacheTensor
 from inspector.render.document import Kind, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.names import format_exact_bytes
 from inspector.units import format_bytes, format_count

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from inspector.compat.torch import storage_address
-from inspector.records.generation import CacheFacts, CacheLayers, CacheTensor, LayerKind
+from inspector.records.memory import CacheFacts, CacheLayers, CacheTensor, LayerKind
 
 __all__ = ["describe_cache", "list_layers", "list_tensors"]
 

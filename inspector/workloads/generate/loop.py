@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.generation import utils as generation_utils
 
-from inspector.records.generation import CacheFacts
+from inspector.records.memory import CacheFacts
 from inspector.records.recipe import CacheKind, Recipe, find_prompt_len
 from inspector.records.tape import Phase
 from inspector.runtime.patches import call_at_end, replace_attribute, restore_changes

@@ -173,6 +173,8 @@ def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:
             if field.name == "seq_len" and workload.generates:
                 raise UsageError("`seq_len` is of training: say `prompt_len` and `new_tokens` of a generation.")
             raise UsageError(f"`{field.name}` means nothing to the workload {workload.name}: drop it.")
+    if request.context and not workload.generates:
+        raise UsageError("`context` is of a generation: add `workload=generate`, or drop it.")
     peft = request.peft
     if workload.generates and isinstance(peft, LoraOptions) and peft.dropout:
         raise UsageError("the dropout of an adapter means nothing to a generation, which drops nothing: leave it out.")

@@ -10,7 +10,16 @@ from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
 from inspector.records.fit import PlanRow, Search, Verdict
-from inspector.records.memory import CacheFacts, MemoryPhase, Peak, RunMemory, StaticBytes, StaticRecipe, Textbook
+from inspector.records.memory import (
+    CacheFacts,
+    ContextPoint,
+    MemoryPhase,
+    Peak,
+    RunMemory,
+    StaticBytes,
+    StaticRecipe,
+    Textbook,
+)
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.records.training_file import RequestSource, TrainingFile
@@ -48,7 +57,7 @@ class Report:
     """Everything one inspection found. Renderers see this and nothing else.
 
     `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is
-    what a generation keeps of its tokens.
+    what a generation keeps of its tokens, `context` what it takes with prompts of other lengths.
     """
 
     versions: Mapping[str, str]
@@ -61,6 +70,7 @@ class Report:
     static: StaticBytes | None = None
     cache: CacheFacts | None = None
     memory: RunMemory | None = None
+    context: Sequence[ContextPoint] | None = None
     textbook: Textbook | None = None
     fit: Sequence[Verdict] | None = None
     search: Search | None = None

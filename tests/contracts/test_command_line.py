@@ -36,6 +36,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--new-tokens",
         "--cache",
         "--prefill-chunk-size",
+        "--context",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
@@ -105,7 +106,14 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
-            *("--generate", "--prompt-len", "--new-tokens", "--cache", "--prefill-chunk-size"),  # and about training
+            *(
+                "--generate",
+                "--prompt-len",
+                "--new-tokens",
+                "--cache",
+                "--prefill-chunk-size",
+                "--context",
+            ),  # and about training
         },
         {"--sort"},
     )
@@ -115,7 +123,7 @@ def test_the_options_of_a_comparison_stay() -> None:
     """Those of a report, without what it does not show, and the recipes."""
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
-    unshown = {"--depth", "--details", "--show", "--write-changes"}
+    unshown = {"--context", "--depth", "--details", "--show", "--write-changes"}
     assert (ours - theirs, theirs - ours) == ({"model", "--fit", "--advice", *unshown}, {"models", "--with"})
 
 

@@ -158,6 +158,7 @@ def _run(request: Request, progress: Progress) -> Report:
         static=static,
         cache=outcome.cache,
         memory=outcome.memory,
+        context=outcome.context,
         textbook=textbook,
         fit=outcome.fit,
         search=search,

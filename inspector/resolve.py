@@ -215,6 +215,8 @@ def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:
         )
     if workload.generates and request.preparation not in (Preparation.PEFT, Preparation.NONE):
         raise UsageError("`preparation` is about training: a generation prepares nothing; drop it.")
+    if request.context and not workload.generates:
+        raise UsageError("`context` is of a generation: add `workload=generate`, or drop it.")
     peft = request.peft
     if workload.generates and isinstance(peft, LoraOptions) and peft.dropout:
         raise UsageError("the dropout of an adapter means nothing to a generation, which drops nothing: leave it out.")

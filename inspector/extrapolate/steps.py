@@ -28,7 +28,7 @@ from inspector.records.tape import EventKind
 
 __all__ = ["MOST_EVENTS", "PIECE", "StepExtrapolation", "TooManyEventsError", "extrapolate_steps"]
 
-# The tokens of a piece: two of every remainder by 8, after the first few and before the last one.
+# Two steps of every remainder by 8, after the first few and before the last one.
 PIECE = 24
 # Steps before this one still see what the prompt left.
 _FIRST_STEADY = 4
@@ -101,14 +101,16 @@ class _Piece:
     def structure(self, step: int) -> Hashable:
         """Return what is equal for two steps that do the same, whatever the sizes."""
         if step not in self._known:
-            self._known[step] = tuple(map(self.describe, self.events(step)))
+            self._known[step] = tuple(
+                self._sign(index) if self.is_allocation[index] else self.find_freed(index)
+                for index in self.events(step)
+            )
         return self._known[step]
 
-    def describe(self, index: int) -> Hashable:
-        """Return what an event is: what makes a block and where, or which block is freed."""
-        if self.is_allocation[index]:
-            return self._sign(index)
-        return self.find_freed(index)
+    def find_sizes(self, step: int) -> _Numbers:
+        """Return the sizes of what a step makes, 0 where it frees."""
+        events = self.events(step)
+        return self.sizes[events.start : events.stop]
 
     def find_freed(self, index: int) -> tuple[Hashable, ...]:
         """Return which block an event frees: one that this step made or one of the two before it, or one that lasts."""
@@ -147,8 +149,7 @@ class _Piece:
         calls = []
         while own:
             output, sums, *rest = own
-            start = self.events(step).start
-            sizes = self.sizes[[start + place for place in own]]
+            sizes = self.find_sizes(step)[own]
             has_parts = len(rest) > 1 and sizes[2] >= 2 * sizes[1] and not sizes[2] % sizes[1]
             has_parts = bool(has_parts and sizes[3] >= 32 * sizes[2])
             calls.append(FlashCall(output=output, sums=sums, parts=(rest[0], rest[1]) if has_parts else None))
@@ -274,7 +275,7 @@ def _fill(one: _Piece, other: _Piece, keys: Keys) -> list[_Stretch] | None:
         samples = [*own, *others]
         table = SizeTable(
             steps=np.array([step + piece.shift for piece, step in samples]),
-            sizes=np.array([piece.sizes[_slice(piece.events(step))] for piece, step in samples]),
+            sizes=np.array([piece.find_sizes(step) for piece, step in samples]),
         )
         wanted = np.array([step for step in range(first, end) if step % _PERIOD == residue], dtype=np.int64)
         found = find_sizes(table, wanted, one.find_calls(own[-1][1]), keys) if len(wanted) else None
@@ -285,11 +286,6 @@ def _fill(one: _Piece, other: _Piece, keys: Keys) -> list[_Stretch] | None:
         _Stretch(piece=one, first=first, end=end, sizes=sizes),
         _Stretch(piece=other, first=end, end=other.shift + other.last),
     ]
-
-
-def _slice(events: range) -> slice:
-    """Return the slice of a range of events."""
-    return slice(events.start, events.stop)
 
 
 # --- the whole tape ---------------------------------------------------------------------------------------------------
@@ -303,7 +299,8 @@ def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTe
     )
     whole_offsets = dict(zip(map(id, pieces), np.cumsum([0, *(len(piece.blocks) for piece in pieces)]), strict=False))
     names = [name for piece in pieces for name in piece.names]
-    lasting: dict[Hashable, int] = {}
+    # Loading and the prompt come first, in the numbers of their piece.
+    lasting = stretches[0].piece.find_lasting()
     recent: dict[int, _Numbers] = {}  # the blocks of the last steps, by the places of their events
     count = 0
     columns: dict[str, list[_Numbers]] = defaultdict(list)
@@ -318,10 +315,6 @@ def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTe
             blocks = plan.number(recent, lasting, step, count)
             if blocks is None:
                 return None
-            if step <= 1:
-                recent[step] = blocks
-                if step == 1:
-                    lasting = _find_lasting_blocks(piece, recent)
             count += plan.made
             recent[step] = blocks
             recent.pop(step - 3, None)
@@ -338,18 +331,6 @@ def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTe
     return TapeTemplate(traced, StepExtrapolation(**joined, names=names, traced_steps=traced_steps))
 
 
-def _find_lasting_blocks(piece: _Piece, numbered: dict[int, _Numbers]) -> dict[Hashable, int]:
-    """Return the blocks of the whole tape that last, by their names: loading and the prompt are the piece's own."""
-    new = dict(
-        zip(
-            np.concatenate([piece.blocks[list(piece.events(step))] for step in (0, 1)]).tolist(),
-            np.concatenate([numbered[0], numbered[1]]).tolist(),
-            strict=True,
-        )
-    )
-    return {name: new[block] for name, block in piece.find_lasting().items()}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     """How the blocks of a step are numbered: its events, which of them make a block, and what the others free."""
@@ -361,7 +342,6 @@ class _Plan:
     # By age the places of events that free a block of that step, and the places of what made these.
     freed: Sequence[tuple[int, _Numbers, _Numbers]]
     lasting: Sequence[tuple[int, Hashable]]
-    literal: bool
 
     @classmethod
     def make(cls, piece: _Piece, step: int) -> _Plan:
@@ -383,14 +363,13 @@ class _Plan:
             made=int(is_allocation.sum()),
             freed=[(age, *np.array(pairs, dtype=np.int64).T) for age, pairs in by_age.items()],
             lasting=lasting,
-            literal=step <= 1,
         )
 
     def number(
         self, recent: dict[int, _Numbers], lasting: dict[Hashable, int], step: int, count: int
     ) -> _Numbers | None:
         """Return the blocks of the step's events, None where one is not known; `count` were made before."""
-        if self.literal:  # loading and the prompt come first, in the numbers of their piece
+        if step <= 1:  # loading and the prompt come first, in the numbers of their piece
             return self.piece.blocks[self.events]
         blocks = np.full(len(self.events), -1, dtype=np.int64)
         blocks[self.is_allocation] = np.arange(count, count + self.made)

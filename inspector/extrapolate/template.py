@@ -106,13 +106,12 @@ class TapeTemplate:
     def _set_requests(self) -> None:
         """Work out which requests there are, and which request made the block that each ends."""
         makes = np.array([event.kind in MAKING for event in self.traced], dtype=np.bool_)
-        self._sources = np.array(self.extrapolation.sources, dtype=np.int64)
+        self._sources = np.asarray(self.extrapolation.sources, dtype=np.int64)
         self._is_on_host = np.array([event.kind in _ON_HOST for event in self.traced], dtype=np.bool_)[self._sources]
-        self._added = np.array(self.extrapolation.added_bytes, dtype=np.int64)
-        self._blocks = np.array(self.extrapolation.blocks, dtype=np.int64)
-        self._block_list = self._blocks.tolist()
+        self._added = np.asarray(self.extrapolation.added_bytes, dtype=np.int64)
+        self._blocks = np.asarray(self.extrapolation.blocks, dtype=np.int64)
         self._is_allocation = is_allocation = makes[self._sources]
-        self._signs = np.where(self._is_on_host, 0, np.where(is_allocation, 1, -1))
+        self._signs = np.where(self._is_on_host, 0, np.where(is_allocation, 1, -1)).astype(np.int8)
         # Block -1 stands for all of them, where what is cached is given back.
         indices = np.arange(len(self._blocks))
         makers = np.zeros(self._blocks.max(initial=-1) + 2, dtype=np.int64)
@@ -130,15 +129,15 @@ class TapeTemplate:
         """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""
         requested = self._request_sizes(sizes)
         if requested[self._is_allocation].all() and not self._is_on_host.any():
-            return zip(self._block_list, requested.tolist(), strict=True)
+            return zip(self._blocks.tolist(), requested.tolist(), strict=True)
         takes_memory = ((requested[self._makers] > 0) & ~self._is_on_host) | (self._blocks < 0)
         return zip(self._blocks[takes_memory].tolist(), requested[takes_memory].tolist(), strict=True)
 
     def make_tape(self, sizes: Sizes) -> Sequence[Event]:
         """Return the tape of the whole model; a long one is made anew each time that it is gone through."""
-        if len(self._block_list) <= _LONGEST_LIST:
+        if len(self._blocks) <= _LONGEST_LIST:
             return list(self._make_events(sizes))
-        return _LongTape(lambda: self._make_events(sizes), len(self._block_list))
+        return _LongTape(lambda: self._make_events(sizes), len(self._blocks))
 
     def _make_events(self, sizes: Sizes) -> Iterator[Event]:
         """Yield the events of the whole model."""
@@ -147,8 +146,8 @@ class TapeTemplate:
         # A free holds the size of its block, which need not be that of the block that the source frees.
         block_bytes = np.where(self._blocks < 0, 0, self._request_sizes(sizes)[makers])
         steps = itertools.repeat(None) if deep.steps is None else deep.steps.tolist()
-        columns = (self._sources.tolist(), self._block_list, block_bytes.tolist(), deep.name_modules(traced), steps)
-        for source, block, size, module, step in zip(*columns, strict=False):
+        numbers = (self._sources.tolist(), self._blocks.tolist(), block_bytes.tolist())
+        for source, block, size, module, step in zip(*numbers, deep.name_modules(traced), steps, strict=False):
             event = traced[source]
             if step is None:
                 yield event._replace(block=block, bytes=size, module=module)

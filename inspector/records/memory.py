@@ -17,6 +17,7 @@ __all__ = [
     "CacheFacts",
     "CacheLayers",
     "CacheTensor",
+    "ContextPoint",
     "CurvePoint",
     "LayerKind",
     "MemoryPhase",
@@ -185,6 +186,20 @@ class CurvePoint:
     peak_allocated_bytes: int
     end_allocated_bytes: int
     reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextPoint:
+    """What a generation takes with prompts of another length; None where it cannot run or be traced, as `reason` says.
+
+    `total_bytes` is reserved bytes with the CUDA context, on the first card that was named, `fits` whether it fits it.
+    """
+
+    prompt_len: int
+    peak_allocated_bytes: int | None = None
+    total_bytes: int | None = None
+    fits: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

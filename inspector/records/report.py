@@ -10,7 +10,16 @@ from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
 from inspector.records.fit import PlanRow, Search, Verdict
-from inspector.records.memory import CacheFacts, MemoryPhase, Peak, RunMemory, StaticBytes, StaticRecipe, Textbook
+from inspector.records.memory import (
+    CacheFacts,
+    ContextPoint,
+    MemoryPhase,
+    Peak,
+    RunMemory,
+    StaticBytes,
+    StaticRecipe,
+    Textbook,
+)
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.records.serving import EngineVerdict, Serving
@@ -50,7 +59,8 @@ class Report:
     """Everything one inspection found. Renderers see this and nothing else.
 
     `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is
-    what a generation keeps of its tokens. `serving` is what a serving engine makes of the model, in the place of a run.
+    what a generation keeps of its tokens, `context` what it takes with prompts of other lengths. `serving` is what a
+    serving engine makes of the model, in the place of a run.
     """
 
     versions: Mapping[str, str]
@@ -63,6 +73,7 @@ class Report:
     static: StaticBytes | None = None
     cache: CacheFacts | None = None
     memory: RunMemory | None = None
+    context: Sequence[ContextPoint] | None = None
     serving: Serving | None = None
     textbook: Textbook | None = None
     fit: Sequence[Verdict] | None = None

@@ -40,6 +40,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--new-tokens",
         "--cache",
         "--prefill-chunk-size",
+        "--context",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
@@ -152,7 +153,7 @@ def test_the_options_of_a_plan_stay() -> None:
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
             *_OF_ENGINES,
-            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size"),  # a plan is about training
+            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context"),  # a plan is about training
         },
         {"--sort"},
     )
@@ -162,7 +163,7 @@ def test_the_options_of_a_comparison_stay() -> None:
     """Those of a report, without what it does not show, and the recipes."""
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
-    unshown = {"--depth", "--details", "--show", "--write-changes"}
+    unshown = {"--context", "--depth", "--details", "--show", "--write-changes"}
     assert (ours - theirs, theirs - ours) == (
         {"model", "--fit", "--advice", *unshown, *_OF_ENGINES},
         {"models", "--with"},

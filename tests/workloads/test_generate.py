@@ -17,6 +17,7 @@ from inspector.records.request import Request
 from inspector.records.tape import Category, Phase
 from inspector.resolve import ResolvedRun, resolve_run
 from inspector.source.read import read_files
+from tests.cli.running import run
 from tests.model.tiny import llama
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_generation.json").read_text(encoding="utf-8"))
@@ -29,21 +30,21 @@ def make_run(model: str, **fields: Any) -> ResolvedRun:
     """Return the generation of a model of the catalogue."""
     recipe = Recipe(**{"padding": False, **fields})
     request = Request(model=model, offline=True, dtype="bfloat16", workload="generate", recipe=recipe)
-    run = resolve_run(request, None, {})
+    resolved = resolve_run(request, None, {})
     return ResolvedRun(
-        request=run.request,
+        request=resolved.request,
         files=read_files(request, lambda _stage: None),
-        workload=run.workload,
+        workload=resolved.workload,
         gpu=None,
-        platform=run.platform,
+        platform=resolved.platform,
     )
 
 
 @pytest.mark.parametrize("row", CHOSEN, ids=lambda row: f"{row['model']}-{row['recipe']['prompt_len']}")
 @pytest.mark.filterwarnings("ignore")
 def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
-    run = make_run(row["model"], **row["recipe"])
-    replay = Predictor(run.files).predict(run).replays.unlimited
+    row_run = make_run(row["model"], **row["recipe"])
+    replay = Predictor(row_run.files).predict(row_run).replays.unlimited
     assert replay.peak_allocated_bytes == row["peak"]
     assert replay.peak_reserved_bytes == row.get("reserved", replay.peak_reserved_bytes)
 
@@ -51,8 +52,8 @@ def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_loading_and_prefill_are_those_of_an_a100() -> None:
     measured = RECORDED["measured"]
-    run = make_run("meta-llama/Meta-Llama-3.1-8B", prompt_len=64, new_tokens=2)
-    timeline = Predictor(run.files).predict(run).fold()
+    short = make_run("meta-llama/Meta-Llama-3.1-8B", prompt_len=64, new_tokens=2)
+    timeline = Predictor(short.files).predict(short).fold()
     load, prefill, _ = timeline.phases
     inputs = 2 * 512  # ids and mask of 64 tokens, which are made before the first phase
     assert load.end_allocated_bytes - inputs == measured["load"]["allocated"] + 512  # the rotary buffer
@@ -72,9 +73,9 @@ BYTES_PER_TOKEN = {
 }
 
 
-def describe_cache(run: ResolvedRun) -> CacheFacts:
+def describe_cache(generation: ResolvedRun) -> CacheFacts:
     """Return what a generation keeps."""
-    facts = Predictor(run.files).describe_cache(run)
+    facts = Predictor(generation.files).describe_cache(generation)
     assert facts is not None
     return facts
 
@@ -142,7 +143,7 @@ def test_what_means_nothing_to_a_generation_is_refused(arguments: dict[str, Any]
 
 
 def test_a_setting_of_generation_is_refused_in_training() -> None:
-    with pytest.raises(inspector.UsageError, match="`prompt_len` is about `stage=dpo` .* or `workload=generate`"):
+    with pytest.raises(inspector.UsageError, match=r"`prompt_len` is about `stage=dpo` .* or `workload=generate`"):
         inspector.inspect(llama(), recipe={"prompt_len": 64})
     with pytest.raises(inspector.UsageError, match="`new_tokens` means nothing to the workload training"):
         inspector.inspect(llama(), recipe={"stage": "dpo", "new_tokens": 64})
@@ -166,3 +167,33 @@ def test_the_longest_prompt_that_fits_is_searched() -> None:
     assert report.search.value is not None
     assert report.memory is not None
     assert report.memory.recipe.prompt_len == report.search.value
+
+
+def test_a_table_of_contexts_says_what_each_takes_and_why_one_does_not_run() -> None:
+    arguments = ("--generate", "--prompt-len", "8", "--new-tokens", "4", "--context", "16,2k", "--gpu", "a100-80gb")
+    report = run("openai-community/gpt2", "--offline", "--json", "--no-advice", *arguments).report
+    fitting, refused = report["context"]
+    assert (fitting["prompt_len"], fitting["fits"]) == (16, "yes")
+    assert fitting["peak_allocated_bytes"] > report["generation"]["phases"][0]["end_allocated_bytes"]
+    assert set(refused) == {"prompt_len", "reason"}
+    assert "learned 1,024 positions" in refused["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--generate", "--new-tokens", "0"), "--new-tokens"),
+        (("--generate", "--new-tokens", "1000000000"), "--new-tokens"),
+        (("--generate", "--context", "4k,x"), "is no number of tokens"),
+        (("--generate", "--workload", "forward"), "exclude each other"),
+        (("--generate", "--optimizer", "sgd"), "--optimizer means nothing to the workload generate"),
+        (("--generate", "--lora", "r=8,dropout=0.1"), "dropout"),
+        (("--context", "4k"), "--context is of a generation"),
+        (("--cache", "static"), "--cache means nothing to the workload training"),
+    ],
+)
+def test_contradicting_options_are_one_line_and_exit_with_2(arguments: tuple[str, ...], words: str) -> None:
+    result = run("openai-community/gpt2", "--offline", *arguments)
+    assert result.code == 2
+    assert words in result.err
+    assert result.err.count("\n") == 1

@@ -16,6 +16,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.token_choice import see_made_tensors
+from inspector.trace.shadow import use_one_thread
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import Input, find_plain_token
@@ -49,14 +50,15 @@ def generate_for_real(name: str, recipe: Recipe, *, adapter: bool = False) -> tu
         state = WORKLOAD.make_state(model, recipe, on_gpu=False)
         return WORKLOAD.run(model, batch, state, lambda _phase, _step: None, recipe)
 
-    held = run()
-    del held
-    gc.collect()
-    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-    recorded.start()
-    held = run()
-    recorded.stop()
-    del held
+    with use_one_thread():
+        held = run()
+        del held
+        gc.collect()
+        recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        recorded.start()
+        held = run()
+        recorded.stop()
+        del held
     return profiled_events(recorded, SMALL[name].kernels)
 
 

@@ -12,10 +12,11 @@ import click
 
 from inspector.checks import Choice
 
-__all__ = ["COUNT", "TOKENS", "ChoiceWithAliases"]
+__all__ = ["COUNT", "MOST_TOKENS", "TOKENS", "ChoiceWithAliases"]
 
 # A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
-COUNT = click.IntRange(1, 2**24)
+MOST_TOKENS = 2**24
+COUNT = click.IntRange(1, MOST_TOKENS)
 
 
 class _TokenCount(click.IntRange):
@@ -29,7 +30,7 @@ class _TokenCount(click.IntRange):
         return count
 
 
-TOKENS = _TokenCount(1, 2**24)
+TOKENS = _TokenCount(1, MOST_TOKENS)
 
 
 class ChoiceWithAliases(click.Choice[str]):

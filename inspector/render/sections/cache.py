@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inspector.errors import one_line
-from inspector.records.memory import CacheFacts, CacheLayers, CacheTensor
+from inspector.records.memory import CacheFacts, CacheLayers, CacheTensor, ContextPoint
 from inspector.render.document import Kind, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.names import format_exact_bytes
 from inspector.units import format_bytes, format_count
 
-__all__ = ["build_cache_section", "describe_cache"]
+__all__ = ["build_cache_section", "build_context_section", "describe_cache"]
 
 
 def describe_cache(cache: CacheFacts) -> str:
@@ -48,6 +50,32 @@ def build_cache_section(cache: CacheFacts) -> Section:
         "as it came until the first step after it."
     )
     return Section(title="KV cache", blocks=(Table(columns=columns, rows=tuple(rows)), paragraph(grows, Tone.QUIET)))
+
+
+def build_context_section(points: Sequence[ContextPoint]) -> Section:
+    """Return what prompts of other lengths take."""
+    columns = (
+        column("prompt", Kind.NUMBER),
+        column("fits", Kind.LABEL),
+        column("peak allocated", Kind.NUMBER),
+        column("total", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("", Kind.WORDS),
+    )
+    rows = [
+        row(
+            (
+                format_count(point.prompt_len),
+                point.fits or "",
+                "–" if point.peak_allocated_bytes is None else format_count(point.peak_allocated_bytes),
+                "–" if point.total_bytes is None else format_count(point.total_bytes),
+                "" if point.total_bytes is None else format_bytes(point.total_bytes),
+                one_line(point.reason or "", 200),
+            )
+        )
+        for point in points
+    ]
+    return Section(title="Prompts of other lengths", blocks=(Table(columns=columns, rows=tuple(rows)),))
 
 
 def _merge(cache: CacheFacts) -> list[CacheLayers]:

@@ -18,7 +18,7 @@ from inspector.errors import DoesNotFitError, InspectorError, ModelUnavailableEr
 from inspector.records.comparison import Comparison
 from inspector.records.fit import Plan
 from inspector.records.measurement import Measurement
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Generation, Recipe
 from inspector.records.report import Report
 from inspector.records.request import LoraOptions
 from inspector.records.serving import ServingOptions
@@ -26,6 +26,7 @@ from inspector.records.serving import ServingOptions
 __all__ = [
     "Comparison",
     "DoesNotFitError",
+    "Generation",
     "InspectorError",
     "LoraOptions",
     "Measurement",

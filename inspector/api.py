@@ -20,7 +20,7 @@ from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
 from inspector.records.notice import Notice
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Generation, Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.runtime.isolation import run_isolated
@@ -88,10 +88,10 @@ def inspect(
             packed weights; "auto" leaves it as PEFT made it.
         preparation: what happens to packed weights before an adapter trains on them: "peft" is its
             `prepare_model_for_kbit_training`, "none" what TRL 0.26 and newer and LLaMA-Factory do, "axolotl" its own.
-        workload: what runs: "training", or "forward" for a pass without gradients.
-        recipe: how the traced training step runs: a `Recipe`, a mapping of its fields, or `TrainingArguments` and any
-            other dataclass with its fields, such as TRL's `SFTConfig`; warnings say what of these is not traced. None
-            is a batch of one sequence of 1,024 tokens in `transformers.Trainer`.
+        workload: what runs: "training", "forward" for a pass without gradients, or "generate".
+        recipe: how it runs: a `Recipe`, a mapping of its fields, a `Generation`, which sets the workload too, or
+            `TrainingArguments` and any other dataclass with its fields, such as TRL's `SFTConfig`; warnings say what of
+            these is not traced. None is a batch of one sequence of 1,024 tokens in `transformers.Trainer`.
         torch: the torch release of the machine that will run it, such as "2.10"; None is the installed one.
         gpu: the GPU, or several, that `report.fit` is about, by names as `inspect gpus` lists them: "a100-80gb",
             ["4090", "H100"]; "2x4090" is two cards for one run. Each kind is judged by a trace of its own kernels, and
@@ -102,8 +102,8 @@ def inspect(
         sharding: what is sharded over them: "fsdp", "zero1", "zero2" or "zero3".
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
-        fit: "batch-size", "seq-len" or "rank": the largest value that fits the first GPU is searched, and the report is
-            of the step with it; `report.search` says how it was found.
+        fit: "batch-size", "seq-len" or "rank", of a generation "prompt-len" or "new-tokens": the largest value that
+            fits the first GPU is searched, and the report is of the step with it (`report.search`).
         advice: whether to look for changes that make the step fit a named GPU, up to eight traces more, or, where it
             fits, for what could be turned up, up to six. `report.fit` has them.
         revision: branch, tag or commit of a Hub repository.
@@ -328,6 +328,7 @@ def _build_request(
 ) -> tuple[Request, tuple[Notice, ...]]:
     """Return the request of arguments in any of the forms that they may have, and notices of what a form left open."""
     own_recipe, notices = _read_recipe(recipe, has_adapter=others.get("peft") is not None)
+    others |= {"workload": "generate"} if isinstance(recipe, Generation) else {}
     if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
         dtype = str(dtype).removeprefix("torch.")
     beside = {name: others.pop(name) for name in _BESIDE_A_FILE if name in others}
@@ -358,11 +359,10 @@ def _read_recipe(recipe: Any, *, has_adapter: bool) -> tuple[Recipe, tuple[Notic
     """Return the recipe of a mapping of its fields or of TrainingArguments, with what the user should know of it."""
     if recipe is None:
         return Recipe(), ()
-    if isinstance(recipe, Recipe):
-        return recipe, ()
+    if isinstance(recipe, (Recipe, Generation)):
+        return recipe if isinstance(recipe, Recipe) else recipe.to_recipe(), ()
     if isinstance(recipe, Mapping):
-        known = [item.name for item in dataclasses.fields(Recipe)]
-        check_keys("recipe", recipe, known)
+        check_keys("recipe", recipe, [item.name for item in dataclasses.fields(Recipe)])
         return Recipe(**recipe), ()
     if is_training_arguments(recipe):
         return read_training_arguments(recipe, has_adapter=has_adapter)

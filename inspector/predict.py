@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from typing import Any
 
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
+from inspector.extrapolate.steps import MOST_EVENTS, PIECE
+from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
@@ -27,28 +28,24 @@ from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
 from inspector.records.fit import Uncertainty, Verdict
-from inspector.records.recipe import Recipe
+from inspector.records.memory import CacheFacts
+from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
-from inspector.records.stages import Stage
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
+from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_model_key, make_run_key
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
 from inspector.workloads.base import NotTraceableError, base_model
+from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
 
-__all__ = ["Prediction", "Predictor", "freeze"]
+__all__ = ["Prediction", "Predictor"]
 
 # How many depths are tried: in some models what two layers show is not yet what all do.
 _DEPTHS = 2
-# What of a request decides which model is built.
-_OF_THE_MODEL = (
-    *("dtype", "model_class", "quantization", "double_quant"),
-    *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
-)
-_Key = tuple[Any, ...]
 
 
 class Prediction:
@@ -135,17 +132,17 @@ class Predictor:
     def __init__(self, files: SourceFiles | None) -> None:
         # What is stored is compared with the model once, by the report, not with every model that is built here.
         self._files = None if files is None else dataclasses.replace(files, checkpoint=None)
-        self._predictions: dict[_Key, Prediction] = {}
-        self._models: dict[tuple[_Key, int | None], tuple[BuiltModel, int]] = {}
+        self._predictions: dict[Key, Prediction] = {}
+        self._models: dict[tuple[Key, int | None], tuple[BuiltModel, int]] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
-        self._templates: dict[_Key, list[tuple[int | None, TapeTemplate]]] = {}
-        self._passes: dict[tuple[_Key, int | None], tuple[Recipe, list[Event]]] = {}
+        self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
+        self._passes: dict[tuple[Key, int | None], tuple[Recipe, list[Event]]] = {}
         self._layers = LayerExtrapolator()
         self._results = Results()
 
     def keep(self, request: Request, built: BuiltModel) -> None:
         """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self._models.setdefault((_make_model_key(request), None), (built, 0))
+        self._models.setdefault((make_model_key(request), None), (built, 0))
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
@@ -155,7 +152,7 @@ class Predictor:
 
     def knows(self, run: ResolvedRun) -> bool:
         """Tell whether a run was predicted before."""
-        return _make_run_key(run) in self._predictions
+        return make_run_key(run) in self._predictions
 
     def resolve_recipe(self, run: ResolvedRun) -> Recipe:
         """Return the recipe as it runs on the model, without a trace."""
@@ -168,11 +165,40 @@ class Predictor:
         Raises UsageError and UnsupportedModelError of the model stage, NotTraceableError where the run cannot be
         traced.
         """
-        key = _make_run_key(run)
+        key = make_run_key(run)
         if key not in self._predictions:
             traced = self._resize(run) or self._trace_to_end(run)
             self._predictions[key] = Prediction(run, *traced, self._list_uncertainties(run))
         return self._predictions[key]
+
+    def find_longest_sequence(self, run: ResolvedRun) -> int | None:
+        """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
+        return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
+
+    def find_most_new_tokens(self, run: ResolvedRun) -> int:
+        """Return how many tokens a generation may have of which every step is worked out."""
+        recipe = dataclasses.replace(run.request.recipe, new_tokens=PIECE)
+        piece = run.with_request(dataclasses.replace(run.request, recipe=recipe))
+        return MOST_EVENTS * PIECE // len(self.predict(piece).tape)
+
+    def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
+        """Return what a generation keeps of its tokens, None where that is nothing.
+
+        The whole model makes it in the last step alone, after a prompt of all tokens before.
+        """
+        recipe = run.request.recipe
+        built = self._build_whole(run.request)
+        steps = min(recipe.new_tokens, 2)
+        before = recipe.new_tokens - steps
+        # The decoder of an encoder-decoder does not go on from the prompt.
+        follows = not base_model(built.model).config.is_encoder_decoder
+        prompt_len = find_prompt_len(run.recipe) + (before if follows else 0)
+        last = dataclasses.replace(recipe, prompt_len=prompt_len, new_tokens=steps, prefill_chunk_size=None)
+        short = run.with_request(dataclasses.replace(run.request, recipe=last))
+        states: list[Any] = []
+        self._trace(short, self._take_model(run.request, None), states=states)
+        facts: CacheFacts | None = states[0].facts
+        return facts if facts is None or follows else facts.lengthen(before, recipe.batch_size)
 
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
@@ -196,21 +222,25 @@ class Predictor:
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""
-        templates = self._templates.get(_make_key_without_size(run), ())
+        templates = self._templates.get(make_key_without_size(run), ())
         is_known = any(
-            (_make_key_without_optimizer(run), added_periods) in self._passes for added_periods, _ in templates
+            (make_key_without_optimizer(run), added_periods) in self._passes for added_periods, _ in templates
         )
         return self.predict(run) if is_known or self.knows(run) else None
 
     def count_traced_events(self, run: ResolvedRun) -> int:
-        """Return how many events were traced for a run that was predicted: what a trace on another card would cost."""
-        return len(self.predict(run).template.traced)
+        """Return how many events were traced for a run that was predicted: what a trace on another card would cost.
+
+        Of a generation that was extrapolated from short ones they are those of all its steps, which are replayed.
+        """
+        template = self.predict(run).template
+        return len(template.traced if template.extrapolation.steps is None else template.extrapolation.steps)
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
         if run.workload.sized_until is None:
             return None
-        for added_periods, template in self._templates.get(_make_key_without_size(run), ()):
+        for added_periods, template in self._templates.get(make_key_without_size(run), ()):
             try:
                 recipe, passes = self._trace_passes(run, added_periods)
             except NotTraceableError:
@@ -224,21 +254,33 @@ class Predictor:
 
     def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, list[Event]]:
         """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
-        key = _make_key_without_optimizer(run), added_periods
+        key = make_key_without_optimizer(run), added_periods
         if key not in self._passes:
             self._passes[key] = self._trace(run, self._take_model(run.request, added_periods), passes_alone=True)
         return self._passes[key]
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace all steps, on a shallow model where that says what the whole one does."""
-        found = self._extrapolate(run)
-        if found is None:
-            recipe, tape = self._trace(run, self._take_model(run.request, None))
-            added_periods, template = None, TapeTemplate(tape, None)
-        else:
-            recipe, added_periods, template = found
-        self._templates.setdefault(_make_key_without_size(run), []).append((added_periods, template))
+        recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
+        self._templates.setdefault(make_key_without_size(run), []).append((added_periods, template))
         return recipe, template, template.sizes
+
+    def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
+        """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""
+        found = self._extrapolate(run)
+        if found is not None:
+            return found
+        recipe, tape = self._trace(run, self._take_model(run.request, None))
+        return recipe, None, TapeTemplate(tape, None)
+
+    def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
+        """Return the same of a long generation from short ones, None where there is none or they do not say it."""
+        if not is_long(run):
+            return None
+        recipe = self.resolve_recipe(run)
+        base = base_model(self._build_shallow(run.request, 0)[0].model)
+        template = extrapolate_generation(run, base.config, lambda piece: self._trace_deep(piece)[2])
+        return None if template is None else (recipe, 0, template)
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
@@ -264,13 +306,16 @@ class Predictor:
             pass  # what the whole model says is the one to tell
         return None
 
-    def _trace(self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False) -> tuple[Recipe, list[Event]]:
+    def _trace(
+        self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False, states: list[Any] | None = None
+    ) -> tuple[Recipe, list[Event]]:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
         workload = load_workload(run.workload)
         until = run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
-            return recipe, trace_run(workload, built, recipe, run.platform, until=until, results=self._results)
+            tape = trace_run(workload, built, recipe, run.platform, until=until, results=self._results, states=states)
+        return recipe, tape
 
     def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:
         """Return an unused copy of the model of a request.
@@ -286,14 +331,14 @@ class Predictor:
 
     def _build_whole(self, request: Request) -> BuiltModel:
         """Return the whole model of a request, which nobody may change."""
-        key = _make_model_key(request), None
+        key = make_model_key(request), None
         if key not in self._models:
             self._models[key] = build_whole(request, self._files), 0
         return self._models[key][0]
 
     def _build_shallow(self, request: Request, added_periods: int) -> tuple[BuiltModel, int]:
         """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
-        key = _make_model_key(request), added_periods
+        key = make_model_key(request), added_periods
         if key not in self._models:
             whole = self._models.get((key[0], None))
             if whole is not None and not count_missing_periods(base_model(whole[0].model)):
@@ -308,49 +353,3 @@ def _find_usable_bytes(run: ResolvedRun) -> int:
     assert run.gpu is not None, "a limit is a card's"
     shared = run.recipe.vllm_share or 0.0
     return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0, shared=shared)
-
-
-# --- what runs are equal by -------------------------------------------------------------------------------------------
-
-
-def _make_run_key(run: ResolvedRun) -> _Key:
-    """Return what two runs of one inspection are equal by."""
-    return _make_trace_key(run), freeze(run.allocator), freeze(run.gpu), run.margin_bytes
-
-
-def _make_trace_key(run: ResolvedRun, **changes: Any) -> _Key:
-    """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
-    recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
-    return run.workload.name, freeze(recipe), freeze(run.platform), _make_model_key(run.request)
-
-
-def _make_key_without_size(run: ResolvedRun) -> _Key:
-    """Return what traces are equal by that differ in batch size and sequence length alone."""
-    return _make_trace_key(run, batch_size=1, seq_len=None)
-
-
-def _make_key_without_optimizer(run: ResolvedRun) -> _Key:
-    """Return what traces are equal by that differ in the optimizer alone."""
-    return _make_trace_key(run, optimizer=Recipe().optimizer, optim_args=None)
-
-
-def _make_model_key(request: Request) -> _Key:
-    """Return what two models of one inspection are equal by."""
-    recipe = request.recipe
-    changes = recipe.train_only, recipe.add_tokens, recipe.stage is Stage.REWARD
-    return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *map(freeze, changes))
-
-
-def freeze(value: Any) -> Any:
-    """Return a value that is hashable and equal where the given one is: of records, PEFT's configurations, mappings."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return type(value), tuple(
-            (field.name, freeze(getattr(value, field.name))) for field in dataclasses.fields(value)
-        )
-    if isinstance(value, Mapping):
-        return "mapping", frozenset((key, freeze(item)) for key, item in value.items())
-    if isinstance(value, AbstractSet):
-        return "set", frozenset(map(freeze, value))
-    if isinstance(value, (list, tuple)):
-        return "sequence", tuple(map(freeze, value))
-    return type(value), value

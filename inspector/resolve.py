@@ -18,9 +18,10 @@ from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
-from inspector.records.recipe import Attention, Offload, Recipe
-from inspector.records.request import Preparation, Quantization, Request
+from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
+from inspector.records.request import LoraOptions, Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
+from inspector.records.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
 from inspector.workloads.registry import find_workload
@@ -43,9 +44,10 @@ _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 class ResolvedRun:
     """What is to be predicted: a model with its adapter, a workload and its recipe, on a platform under an allocator.
 
-    `request` is what was asked for, with the allocator settings of the environment where it names none; `recipe` is its
-    recipe as it is settled. `files` are what the source delivered, None for a live object. `gpu` is the card that the
-    prediction is for, None where none was named; `platform` is that card's with the torch that was asked for.
+    `request` is what was asked for, with the allocator settings of the environment where it names none, and with no
+    preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
+    what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
+    was named; `platform` is that card's with the torch that was asked for.
     """
 
     request: Request
@@ -60,7 +62,8 @@ class ResolvedRun:
         is_prepared = self.workload.trains and is_packed(self) and self.request.preparation == Preparation.PEFT
         recipe = settle_recipe(self.request.recipe, is_prepared=is_prepared)
         is_default = self.allocator == AllocatorSettings()
-        return dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf)
+        prompt_len = find_prompt_len(recipe) if self.workload.generates else recipe.prompt_len
+        return dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf, prompt_len=prompt_len)
 
     @property
     def margin_bytes(self) -> int | None:
@@ -102,13 +105,16 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
     recipe = request.recipe
     if recipe.use_reentrant and recipe.gradient_checkpointing is False:
         raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
-    _refuse_long_parts(recipe)
+    if not workload.generates:
+        _refuse_long_parts(recipe)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
     if request.margin is not None:
         parse_margin(request.margin)
+    # Nobody prepares for training what generates.
+    preparation = Preparation.NONE if workload.generates else request.preparation
     return ResolvedRun(
-        request=dataclasses.replace(request, recipe=recipe),
+        request=dataclasses.replace(request, recipe=recipe, preparation=preparation),
         workload=workload,
         gpu=gpu,
         platform=build_platform(gpu, torch_version),
@@ -200,4 +206,17 @@ def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:
     for field in dataclasses.fields(Recipe):
         asked = getattr(request.recipe, field.name)
         if field.name not in workload.recipe_fields and asked != getattr(defaults, field.name):
+            if field.name == "seq_len" and workload.generates:
+                raise UsageError("`seq_len` is of training: say `prompt_len` and `new_tokens` of a generation.")
             raise UsageError(f"`{field.name}` means nothing to the workload {workload.name}: drop it.")
+    if workload.trains and request.recipe.prompt_len is not None and request.recipe.stage is None:
+        raise UsageError(
+            f"`prompt_len` is about {name_stages('prompt_len')} or `workload=generate`: add one of them, or drop it."
+        )
+    if workload.generates and request.preparation not in (Preparation.PEFT, Preparation.NONE):
+        raise UsageError("`preparation` is about training: a generation prepares nothing; drop it.")
+    if request.context and not workload.generates:
+        raise UsageError("`context` is of a generation: add `workload=generate`, or drop it.")
+    peft = request.peft
+    if workload.generates and isinstance(peft, LoraOptions) and peft.dropout:
+        raise UsageError("the dropout of an adapter means nothing to a generation, which drops nothing: leave it out.")

@@ -14,9 +14,10 @@ from inspector import pipeline, predict
 from inspector.hardware.catalogue import find_gpu, list_common_gpus
 from inspector.hardware.platform import build_platform
 from inspector.model import build
-from inspector.predict import Predictor, freeze
+from inspector.predict import Predictor
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import resolve_run
+from inspector.run_keys import freeze, make_model_key
 from tests.evidence.truth.comparison import compared
 from tests.evidence.truth.predictions import predict_row
 from tests.evidence.truth.records import load
@@ -32,19 +33,16 @@ def count_work(request: Request, monkeypatch: pytest.MonkeyPatch) -> tuple[Count
     builds: Counter[Any] = Counter()
     traces: Counter[Any] = Counter()
 
-    def of_model(asked: Request) -> Any:
-        return freeze(tuple(getattr(asked, name) for name in predict._OF_THE_MODEL))
-
     def shallow(asked: Request, files: Any, more: int = 0) -> Any:
-        builds["shallow", more, of_model(asked)] += 1
+        builds["shallow", more, make_model_key(asked)] += 1
         return build_shallow(asked, files, more)
 
     def whole(asked: Request, files: Any) -> Any:
-        builds["whole", of_model(asked)] += 1
+        builds["whole", make_model_key(asked)] += 1
         return build_whole(asked, files)
 
     def count(asked: Request, files: Any, progress: Any) -> Any:
-        builds["whole", of_model(asked)] += 1
+        builds["whole", make_model_key(asked)] += 1
         return count_model(asked, files, progress)
 
     def trace(workload: Any, built: Any, recipe: Any, platform: Any, **options: Any) -> Any:

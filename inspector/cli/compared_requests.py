@@ -26,7 +26,7 @@ __all__ = ["Recipes", "read_recipes"]
 Recipes = Sequence[tuple[str, Request | Mapping[str, Any]]]
 # What a recipe of its own has no say in: where and how the whole is written, and what a comparison does not show.
 _NOT_OF_A_RECIPE = (
-    *("model", "fit", "advice", "depth", "as_json", "format_", "output", "quiet", "no_color", "version"),
+    *("model", "fit", "advice", "depth", "context", "as_json", "format_", "output", "quiet", "no_color", "version"),
     *("count_only", "offline"),
 )
 _UNUSED: Mapping[str, Any] = {"fit": None, "advice": False, "depth": 0}

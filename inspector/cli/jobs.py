@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
-from inspector.cli.file_options import find_given
+from inspector.cli.option_groups.generation import choose_workload
+from inspector.cli.option_groups.training_files import find_given
 from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.errors import UsageError, quoted
-from inspector.records.recipe import parse_optim_args
+from inspector.records.optimizers import parse_optim_args
 from inspector.records.request import LoraOptions, Request
 from inspector.training_files.names import has_suffix
 
@@ -48,6 +49,7 @@ def build_job(
     has_csv: bool = False,
     quiet: bool,
     no_color: bool,
+    generate: bool = False,
     framework: str | None = None,
     base_model: str | None = None,
     launch: tuple[str, ...] = (),
@@ -66,6 +68,7 @@ def build_job(
     parse_optim_args(values["optimizer"], values["optim_args"])
     arguments = {
         **values,
+        "workload": choose_workload(values["workload"], generates=generate),
         "model": model,
         "train_only": values["train_only"] or None,
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),

@@ -25,9 +25,9 @@ import click
 from inspector.cli.commands import compare, gpus, measure, models, plan  # noqa: F401  # each registers its command
 from inspector.cli.commands.inspect import command
 from inspector.cli.console import print_error
-from inspector.cli.engine_options import OF_ENGINES
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import add_hint, describe_click_error, suggest_subcommand
+from inspector.cli.option_groups.engines import OF_ENGINES
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import remove_partial_files
 from inspector.errors import InspectorError, ModelUnavailableError, one_line

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import click
 
-from inspector.cli.engine_options import OF_ENGINES
+from inspector.cli.option_groups.engines import OF_ENGINES
 from inspector.cli.options import PARAMETERS
 from inspector.records.notice import Notice
 

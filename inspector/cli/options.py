@@ -1,37 +1,22 @@
-"""What the commands take: the options of a training step, their completion, and lists of them for each command.
+"""What the commands take: their parameters in the order of the help, and lists of them for each command.
+
+Those of one matter are in `option_groups`.
 
 Standard library and click only: `inspect --help` loads nothing else.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from typing import Any
-
 import click
-from click.shell_completion import CompletionItem
 
-from inspector.checks import Choice
 from inspector.cli.completion import complete_file, complete_gpu, complete_model
-from inspector.cli.file_options import OF_A_TRAINING_FILE
+from inspector.cli.option_groups.generation import OF_GENERATION
+from inspector.cli.option_groups.parameter_types import ChoiceWithAliases
+from inspector.cli.option_groups.training import OF_THE_STEP
+from inspector.cli.option_groups.training_files import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
-from inspector.records.losses import LossName, check_liger
-from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
-from inspector.records.recipe import (
-    OPTIMIZERS,
-    Attention,
-    Kept,
-    Loop,
-    Offload,
-    Precision,
-    Recipe,
-    SdpaBackend,
-    check_optimizer_name,
-)
 from inspector.records.request import AdapterDtype, Preparation, Quantization, WeightDtype
-from inspector.records.stages import Reference, Stage
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -42,73 +27,7 @@ __all__ = [
     "list_parameters_without",
 ]
 
-# A batch or a sequence beyond this is a typing error; the longest contexts are some 10^7 tokens.
-_COUNT = click.IntRange(1, 2**24)
-
-
-class _TokenCount(click.IntRange):
-    """A number of tokens; `4k` is 4,096, as context lengths are written."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number that a text is or abbreviates."""
-        if isinstance(value, str) and (thousands := re.fullmatch(r"([0-9]{1,5})[kK]", value)):
-            value = 1024 * int(thousands[1])
-        count: int = super().convert(value, param, ctx)
-        return count
-
-
 FORMATS = ("text", "json", "markdown")
-
-
-def _check_finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    """Refuse NaN and infinity, which a range lets through."""
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a finite number")
-    return value
-
-
-def _check_finite_or_none(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    """Refuse the same where something is given."""
-    return None if value is None else _check_finite(context, parameter, value)
-
-
-def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """Refuse the name of an optimizer that is not known, with what was probably meant."""
-    return check_optimizer_name(value)
-
-
-def _check_liger(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse the name of a kernel that is not known, with what was probably meant."""
-    if value is not None:
-        check_liger(value)
-    return value
-
-
-def _check_packing(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse what says of no documents how they lie in a row."""
-    if value is not None:
-        Recipe(packing=value)
-    return value
-
-
-def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the names of the optimizers."""
-    return [CompletionItem(name) for name in OPTIMIZERS if name.startswith(incomplete)]
-
-
-class _ChoiceWithAliases(click.Choice[str]):
-    """The values of a closed choice, and what else they are called."""
-
-    def __init__(self, kind: type[Choice]) -> None:
-        super().__init__(kind.values())
-        self._aliases = kind.aliases()
-        self._unclear = kind.unclear_names()
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value that a text is or names."""
-        if value in self._unclear:
-            self.fail(self._unclear[value], param, ctx)
-        return super().convert(self._aliases.get(value, value), param, ctx)
 
 
 _VERSION = click.version_option(
@@ -123,14 +42,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(["--revision"], metavar="TEXT", help="Branch, tag or commit of the Hub repository; default: main."),
     click.Option(
         ["--dtype"],
-        type=_ChoiceWithAliases(WeightDtype),
+        type=ChoiceWithAliases(WeightDtype),
         default="auto",
         show_default=True,
         help="Dtype of the base weights (fp32, bf16 and fp16, too); auto is what the checkpoint declares.",
     ),
     click.Option(
         ["--quantization"],
-        type=_ChoiceWithAliases(Quantization),
+        type=ChoiceWithAliases(Quantization),
         help="Load the base weights quantized as bitsandbytes does; default: what the checkpoint declares.",
     ),
     click.Option(
@@ -178,7 +97,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     click.Option(
         ["--adapter-dtype"],
-        type=_ChoiceWithAliases(AdapterDtype),
+        type=ChoiceWithAliases(AdapterDtype),
         default="auto",
         show_default=True,
         help="Dtype that a trainer casts the attached adapter to: bfloat16 is TRL's on packed weights, float32 "
@@ -199,202 +118,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         show_default=True,
         help="What runs: " + "; ".join(f"{info.name}, {info.summary}" for info in WORKLOADS.values()) + ".",
     ),
-    click.Option(["--batch-size"], type=_COUNT, default=1, show_default=True, help="Sequences of one micro-batch."),
-    click.Option(
-        ["--seq-len"],
-        type=_TokenCount(1, 2**24),
-        default=1024,
-        show_default=True,
-        help="Tokens of a sequence; 4k is 4096.",
-    ),
-    click.Option(
-        ["--gradient-accumulation"],
-        type=_COUNT,
-        default=1,
-        show_default=True,
-        help="Micro-batches of one optimizer step.",
-    ),
-    click.Option(
-        ["--mixed-precision"],
-        type=_ChoiceWithAliases(Precision),
-        default="no",
-        show_default=True,
-        help="Autocast, as TrainingArguments(bf16=True) or (fp16=True), which scales the loss; bfloat16 and float16 "
-        "mean the same.",
-    ),
-    click.Option(
-        ["--optimizer"],
-        metavar="NAME",
-        callback=_check_optimizer,
-        shell_complete=_complete_optimizer,
-        default=DEFAULT_OPTIMIZER,
-        show_default=True,
-        help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, "
-        "schedule_free_adamw (_sgd, _radam), stable_adamw, muon, adam_mini, and those of bitsandbytes: adamw_8bit, "
-        "lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
-    ),
-    click.Option(
-        ["--optim-args"],
-        metavar="KEY=VALUE,...",
-        help="Arguments of the optimizer, as transformers' optim_args: momentum=0.9 for sgd; foreach=False for one "
-        "tensor after the other.",
-    ),
-    click.Option(
-        ["--gradient-checkpointing/--no-gradient-checkpointing"],
-        default=None,
-        help="Compute blocks again in the backward pass; default: with --quantization, where PEFT's "
-        "prepare_model_for_kbit_training switches it on.",
-    ),
-    click.Option(
-        ["--use-reentrant/--no-use-reentrant"],
-        default=None,
-        help="The key of gradient_checkpointing_kwargs; default: as the library that switches it on has it, "
-        "transformers not reentrant, PEFT's preparation reentrant.",
-    ),
-    click.Option(
-        ["--checkpoint-every"],
-        type=_COUNT,
-        metavar="N",
-        help="Checkpoint one block in N, as every_n_layers of gradient_checkpointing_kwargs; default: all.",
-    ),
-    click.Option(
-        ["--checkpoint-keeps"],
-        type=click.Choice(Kept.values()),
-        help="What a checkpointed block does not compute again, as selective in TRL's gradient_checkpointing_kwargs.",
-    ),
-    click.Option(
-        ["--offload"],
-        type=click.Choice(Offload.values()),
-        default="none",
-        show_default=True,
-        help="What waits for the backward pass in host memory: inputs of checkpointed blocks (transformers' offload, "
-        "Unsloth), or whatever autograd saves (TRL's activation_offloading).",
-    ),
-    click.Option(
-        ["--neftune"],
-        type=click.FloatRange(min=0),
-        callback=_check_finite_or_none,
-        metavar="ALPHA",
-        help="Noise on the embeddings, as TrainingArguments(neftune_noise_alpha=ALPHA).",
-    ),
-    click.Option(
-        ["--train-only"],
-        multiple=True,
-        metavar="PATTERN",
-        help="A regular expression of the names of parameters that train, all others are frozen; last=2 and first=2 "
-        "are layers. Repeatable; default: all that the class does not freeze.",
-    ),
-    click.Option(
-        ["--add-tokens"],
-        type=_COUNT,
-        metavar="N",
-        help="Rows that the embedding and the head gain, for tokens beyond those that the table has.",
-    ),
-    click.Option(
-        ["--max-grad-norm"],
-        type=click.FloatRange(min=0),
-        callback=_check_finite,
-        default=1.0,
-        show_default=True,
-        help="Clip gradients to this norm; 0 turns it off.",
-    ),
-    click.Option(
-        ["--padding/--no-padding"],
-        default=None,
-        help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
-    ),
-    click.Option(
-        ["--attention-mask/--no-attention-mask"],
-        default=None,
-        help="Whether the batch has a mask where nothing is padded, as TRL's collator and those that pad with a "
-        "tokenizer send it; default: no.",
-    ),
-    click.Option(
-        ["--stage"],
-        type=click.Choice(Stage.values()),
-        help="What the step is for, as TRL's trainers run it: supervised (sft, the default), dpo, kto, orpo, reward or "
-        "grpo. A batch size counts pairs in dpo, orpo and reward.",
-    ),
-    click.Option(
-        ["--reference"],
-        type=click.Choice(Reference.values()),
-        help="The reference of dpo, kto and grpo: the model without its adapter, a second model, or none; default: the "
-        "adapter where there is one, else a second model; in grpo none, as its beta is 0.",
-    ),
-    click.Option(
-        ["--prompt-len"],
-        type=_COUNT,
-        help="Tokens of a row that are its prompt, the rest the answer; default: one, in grpo half of the row.",
-    ),
-    click.Option(
-        ["--completion-len"], type=_COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the row."
-    ),
-    click.Option(
-        ["--num-generations"],
-        type=_COUNT,
-        help="Answers to a prompt in grpo, which divide the rows of an update; default: 8, as TRL's.",
-    ),
-    click.Option(
-        ["--vllm-share"],
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        callback=_check_finite_or_none,
-        help="The part of the card that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
-    ),
-    click.Option(
-        ["--loss"],
-        type=click.Choice(LossName.values()),
-        default="stock",
-        show_default=True,
-        help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
-        "1.15 and newer, liger Liger's fused linear cross-entropy, cce cut-cross-entropy, float32 LLaMA-Factory's dpo.",
-    ),
-    click.Option(
-        ["--liger"],
-        is_flag=False,
-        flag_value="auto",
-        metavar="[KERNELS]",
-        callback=_check_liger,
-        help="Liger's kernels in the layers, a comma list of rope, rms_norm, swiglu, geglu; alone: those that "
-        "use_liger_kernel switches on, and Liger's loss.",
-    ),
-    click.Option(
-        ["--packing"],
-        metavar="COUNT[xLENGTH]",
-        callback=_check_packing,
-        help="Documents share a row, as TRL, axolotl and DataCollatorWithFlattening pack them: 4x1024 is 4 of 1,024 "
-        "tokens, 4 is 4 in a sequence; the sequences of a micro-batch are one row. 1 is padding-free.",
-    ),
-    click.Option(
-        ["--loop"],
-        type=click.Choice(Loop.values()),
-        default="trainer",
-        show_default=True,
-        help="Whose step is traced: transformers.Trainer's or a bare PyTorch loop.",
-    ),
-    click.Option(
-        ["--attention"],
-        type=click.Choice(Attention.values()),
-        help="Attention implementation; default: sdpa where the model's class has it, else eager. flash_attention_2 is "
-        "the flash-attn package, which need not be installed.",
-    ),
-    click.Option(
-        ["--sdpa-backend"],
-        type=click.Choice(SdpaBackend.values()),
-        default="auto",
-        show_default=True,
-        help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
-    ),
-    click.Option(
-        ["--use-cache/--no-use-cache"],
-        default=None,
-        help="Whether the forward pass fills a KV cache; default: no, as transformers.Trainer sets it.",
-    ),
-    click.Option(
-        ["--alloc-conf"],
-        metavar="SETTINGS",
-        help="The allocator's settings, such as expandable_segments:True; default: PYTORCH_CUDA_ALLOC_CONF, else "
-        "PYTORCH_ALLOC_CONF.",
-    ),
+    *OF_GENERATION,
+    *OF_THE_STEP,
     click.Option(
         ["--torch"],
         metavar="RELEASE",

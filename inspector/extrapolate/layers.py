@@ -34,6 +34,10 @@ class LayerExtrapolation:
     path_numbers: Sequence[PathNumbers | None]
     repetitions: Sequence[int]
 
+    @property
+    def steps(self) -> None:
+        """Return that an event belongs to the step of its source."""
+
     @classmethod
     def from_whole_tape(cls, traced: Sequence[Event]) -> LayerExtrapolation:
         """Return the one that leaves the tape of a whole model as it is."""

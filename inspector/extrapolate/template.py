@@ -14,8 +14,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,63 @@ from inspector.memory.allocator.settings import MIN_BLOCK_BYTES
 from inspector.memory.replay import Requests
 from inspector.records.tape import MAKING, Category, Event, EventKind, Phase
 
-__all__ = ["Sizes", "TapeTemplate", "read_sizes"]
+__all__ = ["Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
 
 Sizes: TypeAlias = NDArray[np.int64]
 _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
+# A list of a million events takes 150 MB.
+_LONGEST_LIST = 400_000
+
+
+class Extrapolation(Protocol):
+    """How a traced tape becomes that of the whole run.
+
+    For each event of the latter: the index of its source in the traced tape, its block, what is added to the size there
+    and, where that is not the source's, its step.
+    """
+
+    @property
+    def sources(self) -> Sequence[int] | NDArray[np.int64]:
+        """Return the index of each event's source."""
+
+    @property
+    def blocks(self) -> Sequence[int] | NDArray[np.int64]:
+        """Return the block of each event."""
+
+    @property
+    def added_bytes(self) -> Sequence[int] | NDArray[np.int64]:
+        """Return what is added to the size of each event's source."""
+
+    @property
+    def steps(self) -> NDArray[np.int64] | None:
+        """Return the step of each event, None where it is that of its source."""
+
+    def name_modules(self, traced: Sequence[Event]) -> Iterable[str]:
+        """Return the module path of each event."""
+
+
+class _LongTape(Sequence[Event]):
+    """A tape that is not kept: `make` yields its events anew."""
+
+    def __init__(self, make: Callable[[], Iterator[Event]], length: int) -> None:
+        self._make = make
+        self._length = length
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the events."""
+        return self._make()
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an event, or some of them as a list: all before are made for it."""
+        if isinstance(index, slice):
+            return list(itertools.islice(self._make(), *index.indices(self._length)))
+        place = range(self._length)[index]
+        return next(itertools.islice(self._make(), place, None))
 
 
 def read_sizes(tape: Iterable[Event]) -> Sizes:
@@ -44,9 +96,9 @@ class TapeTemplate:
     whole model was traced.
     """
 
-    def __init__(self, traced: Sequence[Event], extrapolation: LayerExtrapolation | None) -> None:
+    def __init__(self, traced: Sequence[Event], extrapolation: Extrapolation | None) -> None:
         self.traced = traced
-        self.extrapolation = extrapolation or LayerExtrapolation.from_whole_tape(traced)
+        self.extrapolation: Extrapolation = extrapolation or LayerExtrapolation.from_whole_tape(traced)
         self.sizes = read_sizes(traced)
         self._passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
         self._set_requests()
@@ -54,13 +106,12 @@ class TapeTemplate:
     def _set_requests(self) -> None:
         """Work out which requests there are, and which request made the block that each ends."""
         makes = np.array([event.kind in MAKING for event in self.traced], dtype=np.bool_)
-        self._sources = np.array(self.extrapolation.sources, dtype=np.int64)
+        self._sources = np.asarray(self.extrapolation.sources, dtype=np.int64)
         self._is_on_host = np.array([event.kind in _ON_HOST for event in self.traced], dtype=np.bool_)[self._sources]
-        self._added = np.array(self.extrapolation.added_bytes, dtype=np.int64)
-        self._blocks = np.array(self.extrapolation.blocks, dtype=np.int64)
-        self._block_list = self._blocks.tolist()
+        self._added = np.asarray(self.extrapolation.added_bytes, dtype=np.int64)
+        self._blocks = np.asarray(self.extrapolation.blocks, dtype=np.int64)
         self._is_allocation = is_allocation = makes[self._sources]
-        self._signs = np.where(self._is_on_host, 0, np.where(is_allocation, 1, -1))
+        self._signs = np.where(self._is_on_host, 0, np.where(is_allocation, 1, -1)).astype(np.int8)
         # Block -1 stands for all of them, where what is cached is given back.
         indices = np.arange(len(self._blocks))
         makers = np.zeros(self._blocks.max(initial=-1) + 2, dtype=np.int64)
@@ -78,23 +129,30 @@ class TapeTemplate:
         """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""
         requested = self._request_sizes(sizes)
         if requested[self._is_allocation].all() and not self._is_on_host.any():
-            return zip(self._block_list, requested.tolist(), strict=True)
+            return zip(self._blocks.tolist(), requested.tolist(), strict=True)
         takes_memory = ((requested[self._makers] > 0) & ~self._is_on_host) | (self._blocks < 0)
         return zip(self._blocks[takes_memory].tolist(), requested[takes_memory].tolist(), strict=True)
 
-    def make_tape(self, sizes: Sizes) -> list[Event]:
-        """Return the tape of the whole model."""
-        deep = self.extrapolation
-        block_bytes: dict[int, int] = {}
-        tape = []
-        modules = deep.name_modules(self.traced)
-        for source, block, added, module in zip(deep.sources, deep.blocks, deep.added_bytes, modules, strict=True):
-            event = self.traced[source]
-            if event.kind in MAKING:
-                block_bytes[block] = int(sizes[source]) + added
-            # A free holds the size of its block, which need not be that of the block that the source frees.
-            tape.append(event._replace(block=block, bytes=block_bytes.get(block, 0), module=module))
-        return tape
+    def make_tape(self, sizes: Sizes) -> Sequence[Event]:
+        """Return the tape of the whole model; a long one is made anew each time that it is gone through."""
+        if len(self._blocks) <= _LONGEST_LIST:
+            return list(self._make_events(sizes))
+        return _LongTape(lambda: self._make_events(sizes), len(self._blocks))
+
+    def _make_events(self, sizes: Sizes) -> Iterator[Event]:
+        """Yield the events of the whole model."""
+        traced, deep = self.traced, self.extrapolation
+        makers = self._makers
+        # A free holds the size of its block, which need not be that of the block that the source frees.
+        block_bytes = np.where(self._blocks < 0, 0, self._request_sizes(sizes)[makers])
+        steps = itertools.repeat(None) if deep.steps is None else deep.steps.tolist()
+        numbers = (self._sources.tolist(), self._blocks.tolist(), block_bytes.tolist())
+        for source, block, size, module, step in zip(*numbers, deep.name_modules(traced), steps, strict=False):
+            event = traced[source]
+            if step is None:
+                yield event._replace(block=block, bytes=size, module=module)
+            else:
+                yield event._replace(block=block, bytes=size, module=module, step=step)
 
     def bound_peak(self, sizes: Sizes) -> int:
         """Return a lower bound of the bytes that are allocated at the peak."""

@@ -104,6 +104,10 @@ def _measure_on(
     if built is None:
         raise UnsupportedModelError("a live PeftModel is not run: pass its base model and its configuration instead.")
     is_packed = is_quantized(built.model)
+    if is_packed and run.workload.generates:
+        raise UnsupportedModelError(
+            "packed weights are loaded here for training alone: measure the generation in float."
+        )
     if is_packed:
         check_bitsandbytes("the quantized base runs", PREDICT_ALONE)
     predictor = Predictor(run.files)

@@ -15,6 +15,8 @@ was at work when it was allocated.
 
 from __future__ import annotations
 
+import itertools
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +24,7 @@ from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
 from inspector.records.hardware import Overhead
-from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
+from inspector.records.memory import BatchInput, CurvePoint, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 
@@ -145,6 +147,7 @@ def build_run_memory(
     if timeline.peak is None:
         raise ValueError("the tape allocates nothing")
     last = max(timeline.step_end_allocated_bytes)
+    shown = (0, 1, last) if workload.generates else (0, last)
     return RunMemory(
         workload=workload,
         recipe=recipe,
@@ -156,7 +159,7 @@ def build_run_memory(
         overhead_source=overhead.source,
         end_of_step_allocated_bytes=timeline.step_end_allocated_bytes[last],
         peak=timeline.peak,
-        phases=[phase for phase in timeline.phases if phase.step in (0, last)],
+        phases=[phase for phase in timeline.phases if phase.step in shown],
         top_modules=timeline.top_modules,
         not_accounted=not_accounted,
         limit_bytes=limit_bytes,
@@ -164,7 +167,23 @@ def build_run_memory(
         lower_bound=lower_bound,
         host_bytes=host_bytes,
         inputs=inputs,
+        curve=_draw_curve(timeline.phases) if workload.generates else None,
     )
+
+
+def _draw_curve(phases: Sequence[MemoryPhase]) -> list[CurvePoint]:
+    """Return the steps of a generation after which a power of two of tokens is there, and the last one."""
+    steps = [phase for phase in phases if phase.step]
+    return [
+        CurvePoint(
+            new_tokens=phase.step,
+            peak_allocated_bytes=phase.peak_allocated_bytes,
+            end_allocated_bytes=phase.end_allocated_bytes,
+            reserved_bytes=phase.end_reserved_bytes,
+        )
+        for phase in steps
+        if phase.step & (phase.step - 1) == 0 or phase is steps[-1]
+    ]
 
 
 class _Observations:
@@ -173,8 +192,8 @@ class _Observations:
     def __init__(self, allocator: CachingAllocator) -> None:
         self._allocator = allocator
         self.phases = _Phases(allocator)
-        self.allocated_bytes: list[int] = []
-        self.reserved_bytes: list[int] = []
+        self.allocated_bytes = array("q")
+        self.reserved_bytes = array("q")
         self.block_bytes: dict[int, int] = {}
         self.step_ends: dict[int, int] = {}
         self.peak_index = -1
@@ -253,8 +272,7 @@ class _Phases:
 def _list_alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:
     """Return the allocations of the blocks that live after an event, in their order; -1 is before the first."""
     alive: dict[int, Event] = {}
-    for index in range(event_index + 1):
-        event = tape[index]
+    for event in itertools.islice(tape, event_index + 1):
         if event.kind is EventKind.ALLOCATE:
             alive[event.block] = event
         elif event.kind is EventKind.FREE:
@@ -267,6 +285,8 @@ def _sum_by_category(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[C
     result = dict.fromkeys(Category, 0)
     for event in alive:
         result[event.category] += sizes[event.block]
+    if not result[Category.KV_CACHE]:  # a category of generation alone
+        del result[Category.KV_CACHE]
     return result
 
 

@@ -70,7 +70,7 @@ __all__ = ["BuiltModel", "build_shallow", "build_whole", "count_model"]
 class BuiltModel:
     """A model on meta with its adapter, unused so far, and what each of its parameters is for, by name.
 
-    `preparation` is what happened to packed weights under an adapter.
+    `preparation` is what happened to packed weights, as they were loaded.
     """
 
     model: PreTrainedModel | PeftModel
@@ -161,16 +161,11 @@ def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTra
         plan = subject.plan
         if config is None:
             model = build() if plan is None else quantize_model(build(), plan)
-            return _wrap_without_adapter(model, count_base(model))
+            return _wrap(request, model, count_base(model))
         if plan is not None:
             stack.enter_context(stand_in_for_bitsandbytes())
         prepared_build = build if plan is None else functools.partial(_build_prepared, request, build, plan)
-        return _wrap_with_adapter(request, *_attach(request, prepared_build, config))
-
-
-def _wrap_without_adapter(model: PreTrainedModel, base: BaseCount) -> BuiltModel:
-    """Return a model that is trained, or run, as it is."""
-    return BuiltModel(model=model, roles=assign_roles(model, base))
+        return _wrap(request, *_attach(request, prepared_build, config))
 
 
 def _attach(request: Request, build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[PeftModel, BaseCount]:
@@ -182,10 +177,10 @@ def _attach(request: Request, build: Callable[[], PreTrainedModel], config: Peft
     return attached, base
 
 
-def _wrap_with_adapter(request: Request, attached: PeftModel, base: BaseCount) -> BuiltModel:
-    """Return a model that an adapter trains on."""
+def _wrap(request: Request, model: PreTrainedModel | PeftModel, base: BaseCount) -> BuiltModel:
+    """Return a model as it runs, with its adapter where it has one, with the count of its base."""
     preparation = Preparation(request.preparation)
-    return BuiltModel(model=attached, roles=assign_roles(attached, base), preparation=preparation)
+    return BuiltModel(model=model, roles=assign_roles(model, base), preparation=preparation)
 
 
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
@@ -196,7 +191,9 @@ def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
     if request.recipe.train_only is not None and subject.peft is not None:
         raise UsageError("`train_only` is of full fine-tuning: an adapter freezes its base; drop it, or the adapter.")
     is_from_file = request.source is not None and request.source.file is not None
-    given = {"adapter_dtype": request.adapter_dtype, "preparation": request.preparation}
+    given = {"adapter_dtype": request.adapter_dtype}
+    if request.workload != "generate":  # which has none, with an adapter and without
+        given["preparation"] = request.preparation
     for name, value in ({} if is_from_file else given).items():
         if subject.peft is None and value not in (AdapterDtype.AUTO, Preparation.PEFT):
             raise UsageError(
@@ -296,7 +293,7 @@ def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltMode
         quantization=facts,
         notices=(*subject.notices, *of_weights),
     )
-    return counted, _wrap_without_adapter(model, base)
+    return counted, _wrap(request, model, base)
 
 
 def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, BuiltModel]:
@@ -334,7 +331,7 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         quantization=quantization,
         notices=(*subject.notices, *of_weights, *config_notices, *notices, *collect_rank_notices(attached)),
     )
-    return counted, _wrap_with_adapter(request, attached, base)
+    return counted, _wrap(request, attached, base)
 
 
 def _build_prepared(request: Request, build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:

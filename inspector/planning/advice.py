@@ -16,7 +16,7 @@ from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, find
 from inspector.predict import Prediction, Predictor
 from inspector.quantization.declared import find_declared
 from inspector.records.fit import Advice, Fit, Purpose
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import AdapterDtype, LoraOptions, Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
@@ -51,6 +51,8 @@ WITHOUT_ADAPTER: Change = {
     "adapter_dtype": AdapterDtype.AUTO,
     "preparation": Preparation.PEFT,
 }
+# Tokens of a prompt that go through a model at once where it is split.
+_PROMPT_PIECE = 4096
 _OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
 
@@ -120,6 +122,23 @@ def _shorten_sequences(run: ResolvedRun) -> Change | None:
     return {"seq_len": length // 2} if length is not None and length > 1 else None
 
 
+def _split_prompt(run: ResolvedRun) -> Change | None:
+    """Let the prompt go through the model in pieces: masks and products are smaller, the tokens the same."""
+    recipe = run.recipe
+    applies = run.workload.generates and recipe.prefill_chunk_size is None and recipe.cache != "none"
+    return {"prefill_chunk_size": _PROMPT_PIECE} if applies and find_prompt_len(recipe) > _PROMPT_PIECE else None
+
+
+def _pack_cache(run: ResolvedRun) -> Change | None:
+    """Keep keys and values in float8, which changes what is generated a little."""
+    return {"cache": "fp8"} if run.workload.generates and run.recipe.cache == "dynamic" else None
+
+
+def _halve_prompts(run: ResolvedRun) -> Change | None:
+    batch_size = run.recipe.batch_size
+    return {"batch_size": batch_size // 2} if run.workload.generates and batch_size > 1 else None
+
+
 def _add_lora(run: ResolvedRun) -> Change | None:
     return None if has_adapter(run) else {"peft": LORA}
 
@@ -143,6 +162,9 @@ _CHANGES: tuple[Callable[[ResolvedRun], Change | None], ...] = (
     _keep_adapter_dtype,
     _pack_base,
     _shorten_sequences,
+    _split_prompt,
+    _pack_cache,
+    _halve_prompts,
     _add_lora,
     _add_lora_in_base_dtype,
     _add_lora_on_packed_base,

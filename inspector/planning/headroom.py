@@ -14,6 +14,7 @@ from inspector.planning.advice import WITHOUT_ADAPTER, apply_change, is_stored_q
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Fit, Purpose
+from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
@@ -40,8 +41,15 @@ def _double_batch(run: ResolvedRun) -> _Increase:
 
 
 def _double_seq_len(run: ResolvedRun) -> _Increase | None:
-    length = run.recipe.seq_len
+    length = None if run.workload.generates else run.recipe.seq_len
     return None if length is None else (f"--seq-len {2 * length}", apply_change(run.request, {"seq_len": 2 * length}))
+
+
+def _double_prompt(run: ResolvedRun) -> _Increase | None:
+    length = 2 * find_prompt_len(run.recipe)
+    if not run.workload.generates:
+        return None
+    return f"--prompt-len {length}", apply_change(run.request, {"prompt_len": length})
 
 
 def _keep_activations(run: ResolvedRun) -> _Increase | None:
@@ -86,7 +94,15 @@ def _train_whole_model(run: ResolvedRun) -> _Increase | None:
 
 
 _INCREASES: tuple[Callable[[ResolvedRun], _Increase | None], ...] = (
-    *(_double_batch, _double_seq_len, _keep_activations, _unpack_weights, _double_rank, _train_whole_model),
+    *(
+        _double_batch,
+        _double_seq_len,
+        _double_prompt,
+        _keep_activations,
+        _unpack_weights,
+        _double_rank,
+        _train_whole_model,
+    ),
 )
 
 

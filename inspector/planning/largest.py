@@ -20,6 +20,7 @@ from inspector.planning.grid import Grid
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import QUANTITIES, Search, Tried
 from inspector.records.hardware import Gpu
+from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun
 from inspector.workloads.base import NotTraceableError
@@ -58,6 +59,14 @@ def _set_rank(request: Request, value: int) -> Request:
     return dataclasses.replace(request, peft=peft)
 
 
+def _set_prompt_len(request: Request, value: int) -> Request:
+    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, prompt_len=value))
+
+
+def _set_new_tokens(request: Request, value: int) -> Request:
+    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, new_tokens=value))
+
+
 def _find_rank(run: ResolvedRun) -> int:
     """Return the rank that the search starts from, or raise UsageError where the adapter has none."""
     if run.files is not None and run.files.adapter_config is not None:
@@ -79,7 +88,7 @@ def _find_rank(run: ResolvedRun) -> int:
 
 
 _SETTERS: dict[str, Callable[[Request, int], Request]] = dict(
-    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank), strict=True)
+    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank, _set_prompt_len, _set_new_tokens), strict=True)
 )
 
 
@@ -291,6 +300,15 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
         return _find_rank(run), _MOST_RANK
     if quantity == "batch-size":
         return run.recipe.batch_size, _MOST
+    own = {"prompt-len": find_prompt_len(run.recipe), "new-tokens": run.recipe.new_tokens}
+    if (quantity in own) is not run.workload.generates:
+        known = "prompt-len or new-tokens" if run.workload.generates else "seq-len"
+        raise UsageError(f"`fit={quantity}` means nothing to the workload {run.workload.name}; use {known}.")
+    if quantity in own:
+        longest = predictor.find_longest_sequence(run)
+        most = _MOST if quantity == "prompt-len" else predictor.find_most_new_tokens(run)
+        other = sum(own.values()) - own[quantity]
+        return min(own[quantity], most), most if longest is None else min(most, longest - other)
     try:
         longest = predictor.resolve_recipe(run.with_request(_set_seq_len(run.request, _MOST))).seq_len
     except NotTraceableError as error:

@@ -32,12 +32,13 @@ from inspector.planning.advice import (
 )
 from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
 from inspector.planning.notices import find_precision_notices
-from inspector.predict import Prediction, Predictor, freeze
+from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.request import AdapterDtype, LoraOptions, Preparation
 from inspector.resolve import ResolvedRun
+from inspector.run_keys import freeze
 from inspector.runtime import processes
 from inspector.runtime.quiet import silence_output
 from inspector.workloads.base import NotTraceableError

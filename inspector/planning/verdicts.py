@@ -19,12 +19,21 @@ from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import spread_over_cards
+from inspector.planning.contexts import list_contexts
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Search, Verdict
-from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
+from inspector.records.memory import (
+    CacheFacts,
+    ContextPoint,
+    RunMemory,
+    StaticBytes,
+    StaticRecipe,
+    Textbook,
+    TextbookRule,
+)
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
@@ -55,6 +64,8 @@ class Outcome:
     """What the prediction of a run gave: nothing but notices where it could not be traced."""
 
     memory: RunMemory | None = None
+    cache: CacheFacts | None = None
+    context: tuple[ContextPoint, ...] | None = None
     fit: tuple[Verdict, ...] | None = None
     rules: tuple[TextbookRule, ...] = ()
     notices: tuple[Notice, ...] = ()
@@ -183,7 +194,9 @@ def _find_outcome_of_one_card(
         notices = (*notices, *advice_notices)
     if memory.upper_bound is not None:
         verdicts = tuple(_withdraw_no(verdict, memory.upper_bound) for verdict in verdicts)
-    return Outcome(memory=memory, fit=verdicts, rules=rules, notices=notices)
+    cache = predictor.describe_cache(run) if run.workload.generates else None
+    context = tuple(list_contexts(run, predictor, progress)) or None
+    return Outcome(memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
 
 
 def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:

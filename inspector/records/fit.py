@@ -31,11 +31,14 @@ class Quantity(Choice):
     """What a search can turn up until the GPU is full.
 
     BATCH_SIZE: the sequences of a micro-batch. SEQ_LEN: the tokens of a sequence. RANK: the rank r of the adapter.
+    PROMPT_LEN and NEW_TOKENS: the tokens of a generation.
     """
 
     BATCH_SIZE = "batch-size"
     SEQ_LEN = "seq-len"
     RANK = "rank"
+    PROMPT_LEN = "prompt-len"
+    NEW_TOKENS = "new-tokens"
 
 
 QUANTITIES = Quantity.values()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Phase, WorkloadInfo
@@ -12,6 +14,12 @@ __all__ = [
     "ACTIVATION_RULES",
     "BatchInput",
     "BlockShape",
+    "CacheFacts",
+    "CacheLayers",
+    "CacheTensor",
+    "ContextPoint",
+    "CurvePoint",
+    "LayerKind",
     "MemoryPhase",
     "Peak",
     "RunMemory",
@@ -92,6 +100,108 @@ class BatchInput:
     dtype: str
 
 
+class LayerKind(str, enum.Enum):
+    """What a layer keeps of the tokens so far.
+
+    FULL: keys and values of all. SLIDING: of the last ones, as many as its window has, less one. CHUNKED: of those in
+    its chunk. LATENT: one compressed vector a token for all heads, and its rotary part (MLA). INDEXED: keys, values and
+    what an indexer finds them by. STATE: a state of fixed size (linear attention, state spaces, convolutions).
+    STATE_AND_FULL: a state, and keys and values of all tokens. CROSS: keys and values of the encoder's tokens.
+    """
+
+    FULL = "full"
+    SLIDING = "sliding"
+    CHUNKED = "chunked"
+    LATENT = "latent"
+    INDEXED = "indexed"
+    STATE = "state"
+    STATE_AND_FULL = "state_and_full"
+    CROSS = "cross"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheTensor:
+    """A tensor of a layer's cache at the end, of all sequences. `grows` tells whether it has a row for each token."""
+
+    name: str
+    shape: Sequence[int]
+    dtype: str
+    grows: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheLayers:
+    """Layers that keep the same: how many, and the tensors of one.
+
+    `bytes_per_token` is what a token of a sequence takes in one layer while no window is full, `fixed_bytes` what all
+    sequences take there whatever their length, `window` the most tokens that are kept, None for all.
+    """
+
+    kind: LayerKind
+    count: int
+    tensors: Sequence[CacheTensor]
+    bytes_per_token: int
+    fixed_bytes: int
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFacts:
+    """What a generation keeps of the tokens so far.
+
+    `cache_class` is transformers' class. `bytes_per_token` is what one more token of a sequence takes while no window
+    is full; cross attention does not grow and is left out. `at_end_bytes` is what all sequences hold after the last
+    step.
+    """
+
+    cache_class: str = field(metadata={"key": "class"})
+    bytes_per_token: int
+    at_end_bytes: int
+    layers: Sequence[CacheLayers]
+
+    def lengthen(self, tokens: int, batch_size: int) -> CacheFacts:
+        """Return what the cache holds when it has rows of so many tokens more; those of the encoder stay."""
+        layers = []
+        for item in self.layers:
+            grows = item.kind is not LayerKind.CROSS
+            tensors = [
+                dataclasses.replace(tensor, shape=(*tensor.shape[:-2], tensor.shape[-2] + tokens, tensor.shape[-1]))
+                if grows and tensor.grows
+                else tensor
+                for tensor in item.tensors
+            ]
+            layers.append(dataclasses.replace(item, tensors=tensors))
+        at_end_bytes = self.at_end_bytes + tokens * batch_size * self.bytes_per_token
+        return dataclasses.replace(self, at_end_bytes=at_end_bytes, layers=layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """A step of a generation: how many tokens are chosen when it ends, and what is allocated and reserved then.
+
+    `peak_allocated_bytes` is the most that was allocated during it.
+    """
+
+    new_tokens: int
+    peak_allocated_bytes: int
+    end_allocated_bytes: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextPoint:
+    """What a generation takes with prompts of another length; None where it cannot run or be traced, as `reason` says.
+
+    `total_bytes` is reserved bytes with the CUDA context, on the first card that was named, `fits` whether it fits it.
+    """
+
+    prompt_len: int
+    peak_allocated_bytes: int | None = None
+    total_bytes: int | None = None
+    fits: str | None = None
+    reason: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMemory:
     """What a run takes, such as two training steps.
@@ -104,7 +214,8 @@ class RunMemory:
     given back for the run to fit: all figures are those under it. None where they are those of a device without an end.
     `host_bytes` is the most that waits in host memory at a time, None where nothing does.
     `workload` says what ran, `defaults` names the fields of the recipe that have their default. `upper_bound` says why
-    the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not.
+    the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not. `curve`
+    is a generation over its tokens, at powers of two and at the end.
     """
 
     workload: WorkloadInfo
@@ -125,6 +236,7 @@ class RunMemory:
     lower_bound: str | None = None
     host_bytes: int | None = None
     inputs: Sequence[BatchInput] | None = None
+    curve: Sequence[CurvePoint] | None = None
 
     @property
     def total_bytes(self) -> int:

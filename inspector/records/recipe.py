@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inspector.checks import (
@@ -13,174 +14,27 @@ from inspector.checks import (
     check_names,
     check_number,
     check_text,
-    to_plain_text,
 )
-from inspector.errors import UsageError, quoted
 from inspector.records.losses import LigerKernel, LossName, check_liger
+from inspector.records.optimizers import OptimizerName, check_optimizer_name
 from inspector.records.rows import lay_out_documents
 from inspector.records.stages import Reference, Stage, check_stage
 
 __all__ = [
-    "DEFAULT",
-    "FAMILIES",
-    "OF_OTHER_PACKAGES",
-    "OPTIMIZERS",
     "Attention",
+    "CacheKind",
+    "Generation",
     "Kept",
     "Loop",
     "Offload",
-    "OptimizerName",
     "Precision",
     "Recipe",
     "SdpaBackend",
-    "check_optimizer_name",
-    "parse_optim_args",
+    "find_prompt_len",
 ]
 
-
-class OptimizerName(Choice):
-    """An optimizer by the name of transformers' `TrainingArguments.optim`.
-
-    ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
-    ADAFACTOR: transformers' class.
-    SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SCHEDULE_FREE_RADAM: schedulefree's. STABLE_ADAMW: torch-optimi's.
-    MUON, ADAM_MINI: LLaMA-Factory's, and axolotl's, which transformers has no name for.
-    All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
-    name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
-    """
-
-    ADAMW_TORCH = "adamw_torch"
-    ADAMW_TORCH_FUSED = "adamw_torch_fused"
-    SGD = "sgd"
-    ADAGRAD = "adagrad"
-    RMSPROP = "rmsprop"
-    ADAFACTOR = "adafactor"
-    SCHEDULE_FREE_ADAMW = "schedule_free_adamw"
-    SCHEDULE_FREE_SGD = "schedule_free_sgd"
-    SCHEDULE_FREE_RADAM = "schedule_free_radam"
-    STABLE_ADAMW = "stable_adamw"
-    MUON = "muon"
-    ADAM_MINI = "adam_mini"
-    ADAMW_8BIT = "adamw_8bit"
-    ADAMW_BNB_8BIT = "adamw_bnb_8bit"
-    PAGED_ADAMW_32BIT = "paged_adamw_32bit"
-    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
-    LION_32BIT = "lion_32bit"
-    LION_8BIT = "lion_8bit"
-    PAGED_LION_32BIT = "paged_lion_32bit"
-    PAGED_LION_8BIT = "paged_lion_8bit"
-    ADEMAMIX = "ademamix"
-    ADEMAMIX_8BIT = "ademamix_8bit"
-    PAGED_ADEMAMIX_32BIT = "paged_ademamix_32bit"
-    PAGED_ADEMAMIX_8BIT = "paged_ademamix_8bit"
-    RMSPROP_BNB = "rmsprop_bnb"
-    RMSPROP_BNB_8BIT = "rmsprop_bnb_8bit"
-    RMSPROP_BNB_32BIT = "rmsprop_bnb_32bit"
-
-
-# TrainingArguments.optim with torch 2.8 and newer (transformers/training_args.py, `default_optim`).
-DEFAULT = OptimizerName.ADAMW_TORCH_FUSED.value
-OPTIMIZERS = OptimizerName.values()
-_OF_TORCH = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
-_OF_TRANSFORMERS = ("adafactor",)
-_SCHEDULE_FREE = ("schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam")
-_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon", "adam_mini")
-# Where the class comes from -> the names.
-FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "torch": _OF_TORCH,
-    "transformers": _OF_TRANSFORMERS,
-    "schedulefree": _SCHEDULE_FREE,
-    "torch-optimi": ("stable_adamw",),
-    "frameworks": ("muon", "adam_mini"),
-    "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS, *_WRITTEN_AFTER)),
-}
-# What else transformers 5.23 names (training_args.py, OptimizerNames), and the package that each comes from.
-OF_OTHER_PACKAGES: Mapping[str, str] = {
-    "adamw_torch_xla": "torch_xla",
-    "adamw_torch_npu_fused": "torch_npu",
-    "adamw_anyprecision": "torchdistx",
-    "adamw_torch_4bit": "torchao",
-    "adamw_torch_8bit": "torchao",
-    "galore_adamw": "galore_torch",
-    "galore_adamw_8bit": "galore_torch",
-    "galore_adafactor": "galore_torch",
-    "galore_adamw_layerwise": "galore_torch",
-    "galore_adamw_8bit_layerwise": "galore_torch",
-    "galore_adafactor_layerwise": "galore_torch",
-    "lomo": "lomo_optim",
-    "adalomo": "lomo_optim",
-    "grokadamw": "grokadamw",
-    "apollo_adamw": "apollo_torch",
-    "apollo_adamw_layerwise": "apollo_torch",
-}
-
-
-def _parse_flag(text: str) -> bool:
-    """Read a flag as transformers does (trainer_optimizer.py, _get_sgd)."""
-    return text.lower() in ("true", "1", "yes")
-
-
-def _parse_set(text: str) -> bool:
-    """Read a flag that any text but none sets, as transformers does (`bool` of it)."""
-    return bool(text)
-
-
-_Readers = Mapping[str, Callable[[str], object]]
-_ADEMAMIX: _Readers = {
-    **dict.fromkeys(("beta1", "beta2", "beta3", "alpha", "eps"), float),
-    **dict.fromkeys(("t_alpha", "t_beta3"), int),
-}
-# The keys that the handler of an optimizer reads (trainer_optimizer.py, 5.23). `foreach` is torch's own argument, which
-# a Trainer takes through `optimizer_cls_and_kwargs`: with foreach=False torch updates one tensor after the other.
-_ARGUMENTS: Mapping[str, _Readers] = {
-    "adamw_torch": {"foreach": _parse_flag},
-    "sgd": {
-        **dict.fromkeys(("momentum", "dampening", "weight_decay"), float),
-        **dict.fromkeys(("nesterov", "foreach"), _parse_flag),
-    },
-    "adagrad": {**dict.fromkeys(("lr_decay", "weight_decay", "eps"), float), "foreach": _parse_flag},
-    "rmsprop": {
-        **dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float),
-        **dict.fromkeys(("centered", "foreach"), _parse_flag),
-    },
-    # What they change is the average and the rate, which no memory follows from.
-    **{name: {"weight_lr_power": float, "r": float} for name in _SCHEDULE_FREE},
-    "stable_adamw": {"max_lr": float, "decouple_lr": _parse_set, "kahan_sum": _parse_set},
-    **{name: _ADEMAMIX for name in FAMILIES["bitsandbytes"] if "ademamix" in name},
-}
-
-
-def check_optimizer_name(name: object) -> OptimizerName:
-    """Return the optimizer of a name that is known here, or raise UsageError with what was probably meant."""
-    if isinstance(name, str) and (package := OF_OTHER_PACKAGES.get(name)) is not None:
-        known = ", ".join(OPTIMIZERS)
-        raise UsageError(
-            f"`optimizer` {to_plain_text(name)} is of the package {package}, not known here; use one of {known}."
-        )
-    if name == "adam":  # which is as near to ademamix; transformers has AdamW alone
-        others = ", ".join(OPTIMIZERS)
-        raise UsageError(f"`optimizer` adam is not known; did you mean {DEFAULT}? If not, use one of {others}.")
-    return check_choice("optimizer", name, OptimizerName)
-
-
-def parse_optim_args(name: str, text: str | None) -> dict[str, object]:
-    """Read `key=value,key=value`, transformers' `optim_args`, for the optimizer of a name."""
-    readers = _ARGUMENTS.get(name, {})
-    values: dict[str, object] = {}
-    for piece in text.split(",") if text is not None else ():
-        key, separator, value = (part.strip() for part in piece.partition("="))
-        if not separator:
-            raise UsageError(f"`optim_args`: {quoted(key)} is not a setting; write key=value, as in momentum=0.9.")
-        if key not in readers:
-            takes = f"use {', '.join(readers)}" if readers else "drop it"
-            raise UsageError(f"`optim_args`: {name} has no argument {quoted(key)}; {takes}.")
-        try:
-            values[key] = readers[key](value)
-        except ValueError as error:
-            raise UsageError(
-                f"`optim_args`: {key}={quoted(value)} is not a number; write one, as in {key}=0.9."
-            ) from error
-    return values
+# The tokens of a generation's prompt where nothing says how many.
+_PROMPT_LEN = 1024
 
 
 class Loop(Choice):
@@ -259,6 +113,21 @@ class Offload(Choice):
     ACTIVATIONS = "activations"
 
 
+class CacheKind(Choice):
+    """What generation keeps of the tokens so far, by transformers' names.
+
+    DYNAMIC: keys and values of each layer, which grow with each token, or its states (DynamicCache).
+    STATIC: as many rows as there will be tokens, from the start (StaticCache), without the compilation that
+    transformers switches on for it. FP8: float8 with a scale a tensor (QuantizedCache, its backend fp8).
+    NONE: nothing, so that each token computes all before it again.
+    """
+
+    DYNAMIC = "dynamic"
+    STATIC = "static"
+    FP8 = "fp8"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
@@ -290,6 +159,10 @@ class Recipe:
     that train, or `last=2` for layers, None all; `add_tokens` are rows that the tables of tokens gain. `use_cache` says
     whether the forward pass fills a KV cache; None is what Trainer does, which is off. `alloc_conf` holds settings of
     the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
+
+    A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
+    follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
+    prompt goes through the model in pieces of so many tokens.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -326,6 +199,9 @@ class Recipe:
     completion_len: int | None = None
     num_generations: int | None = None
     vllm_share: float | None = None
+    new_tokens: int = 256
+    cache: CacheKind | str = CacheKind.DYNAMIC
+    prefill_chunk_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -338,6 +214,8 @@ class Recipe:
             "loop": check_choice("loop", self.loop, Loop),
             "loss": check_choice("loss", self.loss, LossName),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
+            "new_tokens": check_count("new_tokens", self.new_tokens),
+            "cache": check_choice("cache", self.cache, CacheKind),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
@@ -369,6 +247,8 @@ class Recipe:
         )
         if self.packing is not None:
             checked |= lay_out_documents(self.packing, self.seq_len, self.padding)
+        if self.prefill_chunk_size is not None:
+            checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):
@@ -378,3 +258,31 @@ class Recipe:
             check_text("alloc_conf", self.alloc_conf, "expandable_segments:True")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """How text is generated: the fields of a `Recipe` that mean something to it, with their meaning and defaults there.
+
+    `batch_size` prompts of `prompt_len` tokens are continued by `new_tokens`.
+    """
+
+    batch_size: int = 1
+    prompt_len: int = _PROMPT_LEN
+    new_tokens: int = 256
+    cache: CacheKind | str = CacheKind.DYNAMIC
+    prefill_chunk_size: int | None = None
+    mixed_precision: Precision | str = Precision.NO
+    padding: bool | None = None
+    attention: Attention | str | None = None
+    sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
+    alloc_conf: str | None = None
+
+    def to_recipe(self) -> Recipe:
+        """Return the recipe with these settings; raises UsageError where one is not of its type or its range."""
+        return Recipe(**{item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
+
+
+def find_prompt_len(recipe: Recipe) -> int:
+    """Return how many tokens each prompt of a generation has."""
+    return recipe.prompt_len or _PROMPT_LEN

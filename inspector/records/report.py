@@ -10,7 +10,16 @@ from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
 from inspector.records.fit import PlanRow, Search, Verdict
-from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticBytes, StaticRecipe, Textbook
+from inspector.records.memory import (
+    CacheFacts,
+    ContextPoint,
+    MemoryPhase,
+    Peak,
+    RunMemory,
+    StaticBytes,
+    StaticRecipe,
+    Textbook,
+)
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
 from inspector.records.serving import EngineVerdict, Serving
@@ -49,8 +58,9 @@ _INTERNAL: dict[type, tuple[str, ...]] = {
 class Report:
     """Everything one inspection found. Renderers see this and nothing else.
 
-    `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `serving` is
-    what a serving engine makes of the model, in the place of a run.
+    `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is
+    what a generation keeps of its tokens, `context` what it takes with prompts of other lengths. `serving` is what a
+    serving engine makes of the model, in the place of a run.
     """
 
     versions: Mapping[str, str]
@@ -61,7 +71,9 @@ class Report:
     adapter: AdapterFacts | None = None
     checkpoint: CheckpointFacts | None = None
     static: StaticBytes | None = None
+    cache: CacheFacts | None = None
     memory: RunMemory | None = None
+    context: Sequence[ContextPoint] | None = None
     serving: Serving | None = None
     textbook: Textbook | None = None
     fit: Sequence[Verdict] | None = None
@@ -80,7 +92,7 @@ class Report:
             workload = self.memory.workload
             recipe = fields["memory"]["recipe"]
             fields["memory"]["recipe"] = {key: value for key, value in recipe.items() if key in workload.recipe_fields}
-            fields = {workload.name if key == "memory" else key: value for key, value in fields.items()}
+            fields = {workload.report_key if key == "memory" else key: value for key, value in fields.items()}
         return {"schema": SCHEMA, **fields}
 
 

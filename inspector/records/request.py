@@ -184,8 +184,9 @@ class Request:
     traced. `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is
     how much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the quantity to
     turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or, where it fits,
-    for what could be turned up. `serving` is a serving engine with its options, in the place
-    of a step. `source` are the files that it was read from.
+    for what could be turned up. `context` are further prompt lengths of a generation, to say what it takes with them.
+    `serving` is a serving engine with its options, in the place of a step. `source` are the files that it was read
+    from.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError, which names the argument
     of the Python API, where a field is not of its type, out of its range or none of its choices.
@@ -215,6 +216,7 @@ class Request:
     fit: Quantity | str | None = None
     advice: bool = True
     count_only: bool = False
+    context: Sequence[int] = ()
     depth: int = 3
     serving: ServingOptions | None = None
     source: RequestSource | None = None

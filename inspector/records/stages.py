@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspector.checks import Choice, check_choice, check_count, check_number
 from inspector.errors import UsageError
 
-__all__ = ["PAIRED", "WITH_REFERENCE", "Reference", "Stage", "check_stage", "split_row"]
+__all__ = ["PAIRED", "WITH_REFERENCE", "Reference", "Stage", "check_stage", "name_stages", "split_row"]
 
 
 class Stage(Choice):
@@ -65,7 +65,7 @@ def check_stage(
     """Return the fields of a recipe that say its stage, checked; raise UsageError for one that its stage does not read.
 
     Supervised training and the reference that a stage takes by itself are None. A prompt and an answer that are both
-    given make the row.
+    given make the row. A prompt without a stage may be that of a generation, which a recipe does not know.
     """
     checked: dict[str, object] = {"stage": None, "reference": None}
     if stage is not None and check_choice("stage", stage, Stage) is not Stage.SFT:
@@ -77,12 +77,17 @@ def check_stage(
     if vllm_share is not None:
         checked["vllm_share"] = _check_share(vllm_share)
     for name, stages in _READ_IN.items():
-        if checked.get(name) is not None and checked["stage"] not in stages:
-            words = " or ".join(f"`stage={member.value}`" for member in stages)
-            raise UsageError(f"`{name}` is about {words}: add that, or drop it.")
+        is_read = checked["stage"] in stages or (name == "prompt_len" and checked["stage"] is None)
+        if checked.get(name) is not None and not is_read:
+            raise UsageError(f"`{name}` is about {name_stages(name)}: add that, or drop it.")
     if prompt_len is not None and completion_len is not None:
         checked |= {"seq_len": checked["prompt_len"] + checked["completion_len"], "completion_len": None}  # type: ignore[operator]
     return checked
+
+
+def name_stages(name: str) -> str:
+    """Return the stages that read a field of a recipe, in words."""
+    return " or ".join(f"`stage={member.value}`" for member in _READ_IN[name])
 
 
 def split_row(seq_len: int, prompt_len: int | None, completion_len: int | None, *, halves: bool) -> tuple[int, int]:

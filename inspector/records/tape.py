@@ -14,13 +14,15 @@ __all__ = ["MAKING", "Category", "Event", "EventKind", "Phase", "WorkloadInfo"]
 class WorkloadInfo:
     """A kind of run, such as a training step.
 
-    `name` is that of `--workload` and the report's key for what the run takes. `title` heads its section, `label`
-    stands before its recipe on the first screen, `summary` is its line in `--help`. `module` is where its code is,
-    imported when it runs. `recipe_fields` are the fields of a `Recipe` that change it, `phases` its phases with what
-    they are called, `note` which steps those are. `kept` says what a block is for that a phase made and left alive.
-    `sized_until` is the first phase whose blocks do not depend on the batch size and the sequence length: a trace of
-    the phases before it is enough for another size; None where all of them depend on it. `trains` tells whether weights
-    are updated, so that an adapter and an optimizer mean something.
+    `name` is that of `--workload` and, where `key` is not given, the report's key for what the run takes. `title` heads
+    its section, `label` stands before its recipe on the first screen, `summary` is its line in `--help`. `module` is
+    where its code is, imported when it runs. `recipe_fields` are the fields of a `Recipe` that change it, `phases` its
+    phases with what they are called, `note` which steps those are. `kept` says what a block is for that a phase made
+    and left alive. `sized_until` is the first phase whose blocks do not depend on the batch size and the sequence
+    length: a trace of the phases before it is enough for another size; None where all of them depend on it. `trains`
+    tells whether weights are updated, so that an adapter and an optimizer mean something. `generates` tells whether
+    tokens are chosen that later steps read; the state of the run is then a cache of keys and values, other ones after
+    each step.
     """
 
     name: str
@@ -34,6 +36,13 @@ class WorkloadInfo:
     kept: Mapping[Phase, Category]
     sized_until: Phase | None = None
     trains: bool = False
+    generates: bool = False
+    key: str = ""
+
+    @property
+    def report_key(self) -> str:
+        """Return the key of the report for what the run takes."""
+        return self.key or self.name
 
 
 class Category(str, enum.Enum):
@@ -41,7 +50,8 @@ class Category(str, enum.Enum):
 
     WEIGHTS: parameters of the base model, saved copies included. ADAPTER: parameters that PEFT added.
     BUFFERS: registered buffers. GRADIENTS: `.grad` of parameters. OPTIMIZER: optimizer state.
-    ACTIVATIONS: made in the forward pass and kept for the backward pass.
+    ACTIVATIONS: made in the forward pass and kept for the backward pass. KV_CACHE: keys, values and states of the
+    tokens so far, which generation keeps.
     ATTENTION_MASK: masks and what they are expanded to. LOGITS_AND_LOSS: the output of the head and all that the
     loss makes of it. TEMPORARIES: alive within a phase only, kernel workspaces included. INPUTS: the batch.
     OTHER: persistent memory that no tensor of the model holds, such as cuBLAS workspaces.
@@ -53,6 +63,7 @@ class Category(str, enum.Enum):
     GRADIENTS = "gradients"
     OPTIMIZER = "optimizer"
     ACTIVATIONS = "activations"
+    KV_CACHE = "kv_cache"
     ATTENTION_MASK = "attention_mask"
     LOGITS_AND_LOSS = "logits_and_loss"
     TEMPORARIES = "temporaries"
@@ -65,6 +76,7 @@ class Phase(str, enum.Enum):
 
     GENERATE: answers are sampled before the forward pass. REFERENCE: a pass beside the forward pass without gradients,
     which a preference is measured by.
+    Of a generation the prompt goes through the model in PREFILL, and each further token in a step of DECODE.
     """
 
     LOAD = "load"
@@ -73,6 +85,8 @@ class Phase(str, enum.Enum):
     FORWARD = "forward"
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
+    PREFILL = "prefill"
+    DECODE = "decode"
 
 
 class EventKind(str, enum.Enum):

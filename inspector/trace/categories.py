@@ -8,7 +8,7 @@ the workload says that this phase keeps, and the rest were temporaries (`Categor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from inspector.records.tape import Category, Phase
 __all__ = ["Categories", "find_category"]
 
 # The phases in which a head makes logits.
-_WITH_LOGITS = (Phase.FORWARD, Phase.REFERENCE)
+_WITH_LOGITS = (Phase.FORWARD, Phase.REFERENCE, Phase.PREFILL, Phase.DECODE)
 # What the norm of all gradients comes from; the norms it is made of die with the call.
 _NORM = "aten.linalg_vector_norm.default"
 
@@ -34,7 +34,8 @@ class Categories:
     """The category of every block of one run, as far as it is known by now.
 
     `trained` are the parameters whose gradients are gradients, `heads` are the modules that make logits, `kept` says
-    what a block is for that a phase made and left alive.
+    what a block is for that a phase made and left alive. `list_cached` returns the tensors of a KV cache as they are
+    now.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Categories:
         trained: tuple[nn.Parameter, ...] = (),
         heads: tuple[nn.Module | None, ...] = (),
         kept: Mapping[Phase, Category] | None = None,
+        list_cached: Callable[[], Iterable[Tensor]] | None = None,
     ) -> None:
         self._trained = trained
         self._heads = tuple(head for head in heads if head is not None)
         self._kept = kept or {}
+        self._list_cached = list_cached
         self._categories: dict[int, Category] = {}
         self._input_shapes: set[torch.Size] = set()
         self._phase = Phase.LOAD
@@ -89,6 +92,10 @@ class Categories:
         """Yield the gradients that exist when a backward phase ends."""
         if self._phase is Phase.BACKWARD:
             yield from (parameter.grad for parameter in self._trained if parameter.grad is not None)
+
+    def cached(self) -> Iterable[Tensor]:
+        """Return the tensors of the KV cache, as they are when a phase ends."""
+        return () if self._list_cached is None else self._list_cached()
 
     def close(self, alive: Iterable[int]) -> None:
         """Give the blocks that the phase made and left alive the category of what keeps them, unless they have one."""

@@ -36,6 +36,7 @@ from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
 from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks
 from inspector.trace.rules.moe_routing import balance_choice
+from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -82,7 +83,8 @@ def _look_up(func: Any) -> _Op:
 class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform.
 
-    `results` are those that ops returned in other traces, which this one takes from and adds to; None for none.
+    `token` is what every choice of a next token is taken to be, None where none is chosen. `results` are those that ops
+    returned in other traces, which this one takes from and adds to; None for none.
     """
 
     @classmethod
@@ -98,6 +100,7 @@ class Tracer(TorchDispatchMode):
         *,
         on_cuda: bool = True,
         balances_experts: bool = False,
+        token: int | None = None,
         results: Results | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
@@ -106,6 +109,7 @@ class Tracer(TorchDispatchMode):
         self._platform = platform
         self._on_cuda = on_cuda
         self._balances_experts = balances_experts
+        self._token = token
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()
@@ -123,8 +127,13 @@ class Tracer(TorchDispatchMode):
     # --- what the run tells -------------------------------------------------------------------------------------------
 
     def enter(self, phase: Phase, step: int) -> None:
-        """Begin a phase; what the phase before made and left alive is kept by something."""
+        """Begin a phase; what the phase before made and left alive is kept by something.
+
+        A phase that is entered again goes on: only what is kept by now is looked at.
+        """
         self._close_phase()
+        if (phase, step) == (self._phase, self._step):
+            return
         self._categories.enter(phase)
         self._phase, self._step = phase, step
         self._started = self._count
@@ -143,6 +152,11 @@ class Tracer(TorchDispatchMode):
             yield
         finally:
             self._modules.pop()
+
+    def see_made(self, tensor: Tensor, value: Tensor) -> None:
+        """Record a tensor that was made out of the mode's sight, with its value."""
+        self._see(tensor, "tensor")
+        self.shadows.set(tensor, value)
 
     def empty_cache(self) -> None:
         """Record `torch.cuda.empty_cache()`."""
@@ -193,7 +207,7 @@ class Tracer(TorchDispatchMode):
             result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
-        elif self._balances_experts and (choice := balance_choice(func, args, result)):
+        elif choice := self._choose(func, args, result):
             self.shadows.set(*choice)
         name = op.name
         if func in _INDEXING and current_autograd_node() is None:
@@ -206,6 +220,12 @@ class Tracer(TorchDispatchMode):
         if self._on_cuda and op.takes_workspace:
             self._take_workspaces(func, args)
         return result
+
+    def _choose(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
+        """Return a result that no value says with what it is taken to be, None where nothing is assumed of it."""
+        if self._balances_experts and (choice := balance_choice(func, args, result)):
+            return choice
+        return None if self._token is None else choose_token(func, result, self._token)
 
     def _run_op(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an op returns."""
@@ -311,6 +331,9 @@ class Tracer(TorchDispatchMode):
         """Let the categories see what the phase left alive."""
         for gradient in self._categories.gradients():
             self._categories.assign(self._see(gradient, "gradient"), Category.GRADIENTS)
+        for tensor in self._categories.cached():
+            if tensor.is_meta:
+                self._categories.assign(self._see(tensor, "cache"), Category.KV_CACHE)
         self._categories.close(block for block in self._sizes if block >= self._started)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Input",
     "Inputs",
     "find_longest_sequence",
+    "find_plain_token",
     "has_text_only_batch",
     "is_bare_encoder",
     "make_batch_inputs",
@@ -76,13 +77,15 @@ class BatchError(Exception):
 class Input:
     """One tensor of a batch: `value` everywhere, but `last` at the end of the last sequence where it is not None.
 
-    `make` makes the tensor on the CPU where its values are no such ones.
+    `first` is the same at the beginning of that sequence. `make` makes the tensor on the CPU where its values are no
+    such ones.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.int64
     value: int = 0
     last: int | None = None
+    first: int | None = None
     make: Callable[[], Tensor] | None = None
 
     def on(self, device: str) -> Tensor:
@@ -92,6 +95,8 @@ class Input:
         tensor = torch.full(self.shape, self.value, dtype=self.dtype, device=device)
         if self.last is not None:
             tensor[-1, -1] = self.last
+        if self.first is not None:
+            tensor[-1, 0] = self.first
         return tensor
 
 
@@ -126,6 +131,13 @@ def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
     if model.main_input_name == "input_features":
         return {"input_features": _make_speech(model, recipe)["input_features"], **decoder}
     raise BatchError(f"which inputs {name} takes is not known here")
+
+
+def find_plain_token(model: Any) -> int:
+    """Return the first token that is not special to the model."""
+    named = (value for name, value in model.config.to_dict().items() if name.endswith("_token_id"))
+    special = {number for value in named for number in (value if isinstance(value, list) else [value])}
+    return next(number for number in range(len(special) + 1) if number not in special)
 
 
 def find_longest_sequence(model: Any) -> int | None:
@@ -300,10 +312,7 @@ def _find_maker(model: Any) -> _Maker:
 
 def _make_ids(model: Any, recipe: Recipe) -> Input:
     """Return ids of tokens, none of which is special to the model."""
-    named = (value for name, value in model.config.to_dict().items() if name.endswith("_token_id"))
-    special = {number for value in named for number in (value if isinstance(value, list) else [value])}
-    token = next(number for number in range(len(special) + 1) if number not in special)
-    return Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=token)
+    return Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=find_plain_token(model))
 
 
 def _make_mask(recipe: Recipe) -> dict[str, Input]:

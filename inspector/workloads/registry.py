@@ -14,7 +14,10 @@ from inspector.records.tape import Category, Phase, WorkloadInfo
 if TYPE_CHECKING:
     from inspector.workloads.base import Workload
 
-__all__ = ["FORWARD", "TRAINING", "WORKLOADS", "find_workload", "load_workload"]
+__all__ = ["FORWARD", "GENERATE", "TRAINING", "WORKLOADS", "find_workload", "load_workload"]
+
+# The fields of a Recipe that generation alone reads.
+_OF_GENERATION = frozenset(("new_tokens", "cache", "prefill_chunk_size"))
 
 TRAINING = WorkloadInfo(
     name="training",
@@ -22,7 +25,7 @@ TRAINING = WorkloadInfo(
     label="training step",
     summary="a training step: forward, backward and update",
     module="inspector.workloads.training",
-    recipe_fields=frozenset(field.name for field in dataclasses.fields(Recipe)),
+    recipe_fields=frozenset(field.name for field in dataclasses.fields(Recipe)) - _OF_GENERATION,
     phases={
         Phase.LOAD: "loading",
         Phase.GENERATE: "generation",
@@ -58,7 +61,22 @@ FORWARD = WorkloadInfo(
     kept={Phase.FORWARD: Category.LOGITS_AND_LOSS},
 )
 
-WORKLOADS: Mapping[str, WorkloadInfo] = {workload.name: workload for workload in (TRAINING, FORWARD)}
+GENERATE = WorkloadInfo(
+    name="generate",
+    key="generation",
+    title="One generation",
+    label="generation",
+    summary="generation of text: a prompt, then token by token",
+    module="inspector.workloads.generate",
+    recipe_fields=_OF_GENERATION
+    | frozenset(("prompt_len", "batch_size", "mixed_precision", "padding", "attention", "sdpa_backend", "alloc_conf")),
+    phases={Phase.LOAD: "loading", Phase.PREFILL: "prefill", Phase.DECODE: "decode"},
+    note="Loading, the prompt, and the step of the last token, after which the cache is given back.",
+    kept={},
+    generates=True,
+)
+
+WORKLOADS: Mapping[str, WorkloadInfo] = {workload.name: workload for workload in (TRAINING, FORWARD, GENERATE)}
 
 
 def find_workload(name: str) -> WorkloadInfo:

@@ -6,6 +6,7 @@ What cannot be traced (no batch, control flow that reads floating-point data) ra
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import Categories
@@ -27,11 +28,12 @@ from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
-from inspector.workloads.batch import Input
+from inspector.workloads.batch import Input, find_plain_token
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
@@ -46,29 +48,32 @@ def trace_run(
     *,
     until: Phase | None = None,
     results: Results | None = None,
+    states: list[Any] | None = None,
 ) -> list[Event]:
     """Return the tape of loading the model and of all steps of a resolved `recipe` on `platform`.
 
     With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
-    those that share it. The model is changed. Raises UsageError where the
+    those that share it. The state of the run is added to `states`. The model is changed. Raises UsageError where the
     real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
     workload.check(built.model, recipe)
-    if recipe.batch_size * (recipe.seq_len or 1) > LARGEST_SHADOW:
+    length = find_prompt_len(recipe) if workload.info.generates else recipe.seq_len or 1
+    if recipe.batch_size * length > LARGEST_SHADOW:
         raise NotTraceableError(
             f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
         )
     with provide_flash_attention(platform, recipe.attention), use_one_thread():
-        return _trace(workload, built, recipe, platform, until, results)
+        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states)
 
 
-def build_categories(workload: Workload, model: Any) -> Categories:
-    """Return the categories of a run of `workload` on `model`."""
+def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
+    """Return the categories of a run of `workload` on `model`; the `state` of one that generates is its cache."""
     heads = (base_model(model), *workload.find_companions(model).values())
     return Categories(
         trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
         heads=tuple(owner.get_output_embeddings() for owner in heads),
         kept=workload.info.kept,
+        list_cached=functools.partial(workload.list_state, state) if workload.info.generates else None,
     )
 
 
@@ -87,6 +92,7 @@ def _trace(
     platform: Platform,
     until: Phase | None,
     results: Results | None,
+    states: list[Any],
 ) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
@@ -95,8 +101,11 @@ def _trace(
     companions = workload.find_companions(model)
     for prefix, companion in companions.items():
         names |= {module: f"{prefix}.{name}".rstrip(".") for name, module in companion.named_modules()}
-    categories, balances = build_categories(workload, model), loops_over_experts(base)
-    tracer = Tracer(platform, names, categories, balances_experts=balances, results=results)
+    generates = workload.info.generates
+    state = workload.make_state(model, recipe, on_gpu=False) if generates else None
+    categories, balances = build_categories(workload, model, state), loops_over_experts(base)
+    token = find_plain_token(base) if generates else None
+    tracer = Tracer(platform, names, categories, balances_experts=balances, token=token, results=results)
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
@@ -120,8 +129,12 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            state = workload.make_state(model, recipe, on_gpu=False)
-            tracer.hold(workload.list_state(state), Category.OPTIMIZER)
+            if generates:
+                rules.enter_context(see_made_tensors(tracer.see_made))
+            else:
+                state = workload.make_state(model, recipe, on_gpu=False)
+                tracer.hold(workload.list_state(state), Category.OPTIMIZER)
+            states.append(state)
             state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()

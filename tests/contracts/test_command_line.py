@@ -7,8 +7,8 @@ from importlib.metadata import entry_points
 import click
 from click.testing import CliRunner
 
-from inspector.cli.engine_options import OF_ENGINES
 from inspector.cli.main import command
+from inspector.cli.option_groups.engines import OF_ENGINES
 
 _OF_ENGINES = {parameter.opts[0] for parameter in OF_ENGINES}
 
@@ -36,6 +36,11 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--adapter-dtype",
         "--preparation",
         "--workload",
+        "--generate",
+        "--new-tokens",
+        "--cache",
+        "--prefill-chunk-size",
+        "--context",
         "--batch-size",
         "--seq-len",
         "--gradient-accumulation",
@@ -149,6 +154,7 @@ def test_the_options_of_a_plan_stay() -> None:
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
             *_OF_ENGINES,
+            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context"),  # a plan is about training
         },
         {"--sort"},
     )
@@ -158,7 +164,7 @@ def test_the_options_of_a_comparison_stay() -> None:
     """Those of a report, without what it does not show, and the recipes."""
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
-    unshown = {"--depth", "--details", "--show", "--write-changes"}
+    unshown = {"--context", "--depth", "--details", "--show", "--write-changes"}
     assert (ours - theirs, theirs - ours) == (
         {"model", "--fit", "--advice", *unshown, *_OF_ENGINES},
         {"models", "--with"},

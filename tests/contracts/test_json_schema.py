@@ -45,6 +45,8 @@ CONTRACT = {
     },
     "training.peak": {"phase", "module", "op", "breakdown"},
     "training.peak.breakdown": {category.value for category in Category},
+    "cache": {"class", "bytes_per_token", "layers", "at_end_bytes"},
+    "cache.layers[]": {"kind", "count", "tensors", "bytes_per_token", "window", "fixed_bytes"},
     "training.phases[]": {"name", "end_allocated_bytes", "peak_allocated_bytes"},
     "training.top_modules[]": {"name", "bytes"},
     "training.not_accounted[]": {"what", "why"},
@@ -87,6 +89,7 @@ def validator() -> Draft202012Validator:
         pytest.param(("state-spaces/mamba-130m-hf",), id="state-space"),
         pytest.param((SMALL, "--engine", "vllm", "--max-num-seqs", "8"), id="vllm"),
         pytest.param((SMALL, "--engine", "sglang", "--gpu", "4090", "--mem-fraction-static", "0.8"), id="sglang"),
+        pytest.param((SMALL, "--generate", "--prompt-len", "16", "--new-tokens", "3"), id="generation"),
     ],
 )
 def test_json_reports_follow_the_schema(arguments: tuple[str, ...], validator: Draft202012Validator) -> None:

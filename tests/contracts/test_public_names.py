@@ -33,6 +33,7 @@ def test_the_public_names_of_the_package_stay() -> None:
     assert inspector.__all__ == [
         "Comparison",
         "DoesNotFitError",
+        "Generation",
         "InspectorError",
         "LoraOptions",
         "Measurement",

@@ -33,7 +33,7 @@ def step(layers: int, batch_size: int = 1, first: int = 0) -> list[Event]:
 def deepen(shallow: list[Event], extrapolation: LayerExtrapolation) -> list[Event]:
     """Return the deep tape of a shallow one."""
     template = TapeTemplate(shallow, extrapolation)
-    return template.make_tape(template.sizes)
+    return list(template.make_tape(template.sizes))
 
 
 def extrapolated(layers: int, batch_size: int = 1) -> list[Event] | None:

@@ -47,6 +47,10 @@ MOMENTS = "AdamW's moments are in bfloat16 like the weights they belong to; the 
 BUFFERS = "Buffers are in memory too; the rule leaves them out."
 
 
+# The cache is a category of generation alone.
+_OF_A_STEP = [category for category in Category if category is not Category.KV_CACHE]
+
+
 def tree_row(  # one line a row below
     depth: int, name: str, type_: str, repeat: int, count: int, trainable: int, bytes_: int, shared: str | None = None
 ) -> TreeRow:
@@ -550,7 +554,10 @@ HOSTILE = Report(
             phase=Phase.FORWARD,
             module=HOSTILE_TEXT,
             op=HOSTILE_TEXT,
-            breakdown={**dict.fromkeys(Category, 0), Category.WEIGHTS: 1_000},
+            breakdown={
+                **dict.fromkeys((item for item in Category if item is not Category.KV_CACHE), 0),
+                Category.WEIGHTS: 1_000,
+            },
         ),
         phases=(phase(Phase.FORWARD, 1, 700, 1_000),),
         top_modules=(TopModule(name=HOSTILE_TEXT, bytes=600), TopModule(name="a.#", bytes=400)),

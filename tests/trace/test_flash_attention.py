@@ -14,9 +14,9 @@ import transformers
 from transformers import modeling_flash_attention_utils, modeling_utils
 
 import inspector
+from inspector.hardware.flash_splits import count_flash_splits
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, EventKind, Phase
-from inspector.trace.kernels.attention import count_flash_splits
 from inspector.trace.rules.flash_attn import provide_flash_attention, use_attention
 from inspector.trace.tracer import Tracer
 from inspector.workloads.batch import Input

@@ -9,7 +9,8 @@ import transformers
 
 from inspector.model.build import count_model
 from inspector.predict import Predictor
-from inspector.records.recipe import OPTIMIZERS, Recipe
+from inspector.records.optimizers import OPTIMIZERS
+from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.tape import Category, Event, EventKind
 from inspector.resolve import resolve_run

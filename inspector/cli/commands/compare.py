@@ -20,7 +20,7 @@ from inspector.cli.output import open_output
 __all__ = ["compare"]
 
 # Options of a report that a comparison has no use for, or has in another form.
-_NOT_OF_A_COMPARISON = ("model", "fit", "advice", "depth", "format_")
+_NOT_OF_A_COMPARISON = ("model", "fit", "advice", "depth", "format_", "context")
 
 
 @subcommand(list_parameters_without(*_NOT_OF_A_COMPARISON))

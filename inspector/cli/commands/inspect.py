@@ -15,11 +15,11 @@ from click.shell_completion import CompletionItem
 from inspector.checks import find_nearest_names
 from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
-from inspector.cli.engine_options import OF_ENGINES, read_serving
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
 from inspector.cli.jobs import Job, build_job
-from inspector.cli.option_names import name_options_in_notices
+from inspector.cli.option_groups.engines import OF_ENGINES, read_serving
+from inspector.cli.option_names import name_options, name_options_in_notices
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import open_output
 from inspector.errors import UsageError, quoted
@@ -107,6 +107,7 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     depth = click.get_current_context().get_parameter_source("depth")
     if depth is ParameterSource.COMMANDLINE:
         show = (*show, "tree")
+    show = (*show, "context") if job.request.context else show
     copy = None if write_changes is None else _check_copy(write_changes, job)
     return functools.partial(_inspect, job, SECTIONS if details else show, copy)
 
@@ -161,6 +162,11 @@ def _write_changes(report: Report, copy: Path) -> None:
 def _render(report: Report, format_: str, stream: TextIO, *, shown: Collection[str], color: bool) -> None:
     """Write the report in the format asked for; its warnings name options."""
     report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
+    if report.context:
+        points = [
+            dataclasses.replace(point, reason=name_options(point.reason or "") or None) for point in report.context
+        ]
+        report = dataclasses.replace(report, context=points)
     if format_ == "json":
         from inspector.render.writers.json import render_json
 

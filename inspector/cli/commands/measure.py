@@ -29,6 +29,7 @@ _NOT_OF_A_RUN = (
     "fit",
     "advice",
     "count_only",
+    "context",
     "depth",
 )
 

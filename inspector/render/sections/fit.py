@@ -41,7 +41,13 @@ TURNED_UP = (
 # A reason on the first screen.
 _BRIEF_REASON = 90
 # What people call the quantities of --fit.
-_QUANTITIES = {"batch-size": "batch size", "seq-len": "sequence length", "rank": "rank"}
+_QUANTITIES = {
+    "batch-size": "batch size",
+    "seq-len": "sequence length",
+    "rank": "rank",
+    "prompt-len": "prompt length",
+    "new-tokens": "number of new tokens",
+}
 
 
 def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
@@ -182,7 +188,8 @@ def describe_search(search: Search, *, brief: bool = False) -> str:
     in_file = "" if search.in_file is None else f" ({format_fields(search.in_file)})"
     found = f"{quantity} {format_count(search.value)} fits{in_file}"
     if search.fails is None:
-        return f"{found}, and no larger one can run"
+        # Positions end a prompt; how many steps are worked out ends a generation, not what runs.
+        return f"{found}, and no larger one {'is traced' if search.quantity == 'new-tokens' else 'can run'}"
     between = "" if brief or search.fails == search.value + 1 else "; what lies between was not tried"
     return f"{found}, {format_count(search.fails)} does not{between}"
 

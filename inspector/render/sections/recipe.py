@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from inspector.errors import one_line
 from inspector.records.losses import LossName
 from inspector.records.memory import RunMemory
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.stages import PAIRED
 from inspector.units import format_count
 
@@ -25,6 +25,8 @@ _OF_A_PAIR = "positive_input_ids"
 _WORDS = {
     "batch_size": "batch size",
     "seq_len": "sequence length",
+    "prompt_len": "prompt",
+    "new_tokens": "new tokens",
     "optimizer": "optimizer",
     "gradient_checkpointing": "checkpointing",
     "mixed_precision": "mixed precision",
@@ -40,8 +42,8 @@ def describe_recipe(memory: RunMemory, *, brief: bool = False) -> str:
 def describe_defaults(memory: RunMemory) -> str:
     """Return which of the words of a brief recipe nobody asked for; nothing where all were."""
     shown = [name for name in _WORDS if name in memory.workload.recipe_fields]
-    if memory.recipe.seq_len is None:
-        shown.remove("seq_len")
+    lengths = {"seq_len": memory.recipe.seq_len, "prompt_len": memory.recipe.prompt_len}
+    shown = [name for name in shown if lengths.get(name, 0) is not None]
     taken = [name for name in shown if name in memory.defaults]
     return "all of it" if taken == shown else ", ".join(_WORDS[name] for name in taken)
 
@@ -59,7 +61,7 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     of_pairs = takes_pairs or recipe.stage in PAIRED
     unit = "" if not of_pairs else " pair" if recipe.batch_size == 1 else " pairs"
     yield f"batch size {format_count(recipe.batch_size)}{unit}"
-    yield from _describe_sequence(memory, brief)
+    yield from _describe_generation(recipe, brief) if memory.workload.generates else _describe_sequence(memory, brief)
     if takes_pairs:
         yield "in-batch negatives"
     if recipe.gradient_accumulation > 1:
@@ -69,7 +71,7 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     yield f"mixed precision {'off' if recipe.mixed_precision == 'no' else _shorten(recipe.mixed_precision)}"
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
     yield f"{_shorten(recipe.attention)}{f' ({_shorten(recipe.sdpa_backend)})' if is_fused else ''} attention"
-    if recipe.use_cache:
+    if recipe.use_cache and not memory.workload.generates:
         yield "KV cache filled"
     if trains and recipe.loss != LossName.STOCK:
         yield f"{_shorten(recipe.loss)} loss"
@@ -110,6 +112,17 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     if padded or not brief:
         yield "with padding" if padded else "without padding"
+
+
+def _describe_generation(recipe: Recipe, brief: bool) -> Iterator[str]:
+    """Yield how long prompts are, what follows them, and what is kept."""
+    yield f"{format_count(find_prompt_len(recipe))} + {format_count(recipe.new_tokens)} tokens"
+    if recipe.padding or not brief:
+        yield "with padding" if recipe.padding else "without padding"
+    if recipe.prefill_chunk_size is not None:
+        yield f"prompt in pieces of {format_count(recipe.prefill_chunk_size)}"
+    if not brief or recipe.cache != "dynamic":
+        yield f"{_shorten(recipe.cache)} cache" if recipe.cache != "none" else "no cache"
 
 
 def _describe_update(recipe: Recipe, brief: bool) -> Iterator[str]:

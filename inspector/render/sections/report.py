@@ -16,6 +16,7 @@ from inspector.records.source import ServedFrom
 from inspector.render.document import Document, Section, Tone, paragraph
 from inspector.render.sections import SECTIONS
 from inspector.render.sections.adapter import build_adapter_section
+from inspector.render.sections.cache import build_cache_section, build_context_section
 from inspector.render.sections.checkpoint import build_checkpoint_section
 from inspector.render.sections.fit import build_fit_section, build_search_section
 from inspector.render.sections.parameters import build_parameter_sections
@@ -106,6 +107,16 @@ def _list_run(workload: str) -> Callable[[Report], Iterator[Section]]:
     return build
 
 
+def _list_cache(report: Report) -> Iterator[Section]:
+    if report.cache:
+        yield build_cache_section(report.cache)
+
+
+def _list_context(report: Report) -> Iterator[Section]:
+    if report.context:
+        yield build_context_section(report.context)
+
+
 def _list_source(report: Report) -> Iterator[Section]:
     if report.source:
         yield from build_source_sections(report.source)
@@ -162,6 +173,8 @@ _BUILDERS: Mapping[str, Callable[[Report], Iterator[Section]]] = {
     "search": _list_search,
     "fit": _list_fit,
     **{name: _list_run(name) for name in WORKLOADS},
+    "cache": _list_cache,
+    "context": _list_context,
     "serving": _list_serving,
     "quantization": _list_quantization,
     "parameters": lambda report: build_parameter_sections(report.parameters),

@@ -17,6 +17,7 @@ from inspector.records.notice import Notice
 from inspector.records.report import Report
 from inspector.records.tape import Phase
 from inspector.render.document import Block, Document, Kind, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.cache import describe_cache
 from inspector.render.sections.fit import (
     describe_cards,
     describe_outcome,
@@ -156,6 +157,8 @@ def _build_facts(report: Report) -> Table:
         rows.append(row(("quantized", _describe_quantization(report))))
     if report.memory:
         rows.append(row((report.memory.workload.label, describe_recipe(report.memory, brief=True))))
+        if report.cache:
+            rows.append(row(("KV cache", describe_cache(report.cache))))
         rows += _list_circumstances(report.memory)
     elif report.serving:
         rows.append(row(("serving", describe_setup(report.serving))))
@@ -220,7 +223,8 @@ def _build_peak(memory: RunMemory, most: int) -> Table:
 def _describe_place(memory: RunMemory, peak: Peak) -> str:
     """Return where the peak is: its phase and, where one is at work, the module."""
     name = memory.workload.phases[peak.phase]
-    phase = f"while {name}" if peak.phase is Phase.LOAD else f"in the {name}"
+    the = "" if memory.workload.generates else "the "
+    phase = f"while {name}" if peak.phase is Phase.LOAD else f"in {the}{name}"
     return f"{phase}: {one_line(peak.module, 30)}" if peak.module else phase
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.hardware.flash_splits import count_flash_splits
 from inspector.hardware.platform import Platform
 from inspector.trace.kernels.registry import Scratch, kernel
 
-__all__ = ["count_flash_splits"]
+__all__: list[str] = []
 
 aten = torch.ops.aten
 
@@ -36,9 +37,16 @@ def _round_up(number: int, multiple: int) -> int:
 def _flash_attention(
     scratch: Scratch, query: Tensor, key: Tensor, _value: Tensor, dropout_p: float = 0.0, *_: Any, **__: Any
 ) -> None:
-    """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own."""
+    """Split along the keys where rows and heads are few, with accumulators; dropout has a random state of its own.
+
+    One row of grouped heads runs as the rows of its groups on the heads of the keys (`mha_fwd`,
+    seqlenq_ngroups_swapped).
+    """
     batch, heads, rows, size = query.shape
     scratch.outputs(0, 1)
+    own_heads = key.shape[1]
+    if rows == 1 and heads > own_heads and not dropout_p and size % 8 == 0:
+        heads, rows = own_heads, heads // own_heads
     splits = 1 if dropout_p else count_flash_splits(scratch.platform, batch * heads, rows, key.shape[2], size)
     blocks = []
     if splits > 1:
@@ -54,22 +62,6 @@ def _flash_attention(
 def _pad_size(size: int) -> int:
     """Return the head size that flash attention computes with."""
     return _round_up(size, 32) if size < 224 else 256
-
-
-def count_flash_splits(platform: Platform, heads: int, rows: int, keys: int, size: int) -> int:
-    """Return in how many parts flash attention cuts the keys so that its blocks fill the GPU: two a multiprocessor."""
-    blocks = heads * -(-rows // 64)
-    places = 2 * platform.multiprocessors
-    parts = -(-keys // (256 if size <= 64 else 128 if size <= 128 else 64))
-    if blocks >= 0.8 * places:
-        return 1
-    efficiencies: dict[int, float] = {}
-    for splits in range(1, min(128, places, parts) + 1):
-        if splits == 1 or -(-parts // splits) != -(-parts // (splits - 1)):
-            waves = blocks * splits / places
-            efficiencies[splits] = waves / -(-blocks * splits // places)
-    best = max(efficiencies.values())
-    return next(splits for splits, efficiency in efficiencies.items() if efficiency >= 0.85 * best)
 
 
 @kernel(aten._scaled_dot_product_flash_attention_backward.default, allocates_outputs=True)
@@ -100,10 +92,14 @@ def _flash_attention_backward(
 
 @kernel(aten._scaled_dot_product_efficient_attention.default, allocates_outputs=True)
 def _efficient_attention(scratch: Scratch, query: Tensor, _key: Tensor, value: Tensor, *_: Any, **__: Any) -> None:
-    """Keep the random state on the CPU; half types beyond a head size of 128 accumulate outside the registers."""
+    """Keep the random state on the CPU; half types beyond a head size of 128 accumulate outside the registers.
+
+    The larger of the two head sizes chooses the kernel, and with it where it accumulates (mem_eff_attention,
+    kernel_forward.h, kMaxK).
+    """
     scratch.outputs(0, 1)
     batch, heads, rows = query.shape[:3]
-    if query.dtype in _HALF and value.shape[-1] > 128:
+    if query.dtype in _HALF and max(query.shape[-1], value.shape[-1]) > 128:
         scratch.take(_FLOAT_BYTES * batch * heads * rows * value.shape[-1])
 
 

@@ -1,7 +1,7 @@
-"""Backward pass of convolutions: copies of what is not contiguous, and the sum that the bias's gradient is.
+"""Convolutions: copies of what is not contiguous, and the sum that the bias's gradient is.
 
-Not covered: what cuDNN's plans take as workspace, which is chosen at run time, and convolutions that do not go through
-cuDNN (depthwise ones).
+Not covered: what cuDNN's plans take as workspace, which is chosen at run time, and the backward pass of convolutions
+that do not go through cuDNN (depthwise ones).
 """
 
 from __future__ import annotations
@@ -16,6 +16,16 @@ from inspector.trace.kernels.registry import Scratch, kernel
 __all__: list[str] = []
 
 aten = ops.aten
+
+
+@kernel(aten.convolution.default, allocates_outputs=True)
+def _convolution(scratch: Scratch, values: Tensor, weight: Tensor, *_: Any, **__: Any) -> None:
+    """Copy the input of a depthwise convolution where it is not contiguous (ATen/native/Convolution.cpp)."""
+    is_depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
+    copy = scratch.take(values.numel() * values.element_size()) if is_depthwise and not values.is_contiguous() else None
+    scratch.outputs()
+    if copy is not None:
+        scratch.give(copy)
 
 
 @kernel(aten.convolution_backward.default, allocates_outputs=True)

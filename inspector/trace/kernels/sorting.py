@@ -29,6 +29,8 @@ _SCAN_TILE, _SCAN_DESCRIPTOR_BYTES, _SCAN_PADDING = 896, 16, 32
 _SINGLE_TILE = 2304
 # A pass sorts 8 bits; it keeps two histograms of 256 counters, and one for each tile.
 _BITS_PER_PASS, _HISTOGRAM_BYTES = 8, 1024
+# Fewer test elements than 10 * n ** 0.145 are compared one by one.
+_FEW_TESTS, _TESTS_EXPONENT = 10.0, 0.145
 # torch.sort sorts rows up to this length in place (aten/src/ATen/native/cuda/Sort.cpp).
 _LONGEST_ROW_IN_PLACE = 4096
 
@@ -38,11 +40,15 @@ def _align(size_bytes: int) -> int:
     return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def scan_bytes(platform: Platform, count: int, tile: int = _SCAN_TILE) -> int:
-    """Return what a scan of `count` elements takes; with CUDA 13 (torch 2.11 on) an allocation more is aligned."""
+def scan_bytes(platform: Platform, count: int, tile: int = _SCAN_TILE, element_bytes: int = 8) -> int:
+    """Return what a scan of `count` elements takes; with CUDA 13 (torch 2.11 on) an allocation more is aligned.
+
+    The descriptor of elements of up to 4 bytes is half as large (cub/agent/single_pass_scan_operators.cuh).
+    """
     tiles = -(-count // tile)
     extra = 1 if platform.torch_version >= (2, 11) else 0
-    return _align(_SCAN_DESCRIPTOR_BYTES * (tiles + _SCAN_PADDING)) + (1 + extra) * _ALIGNMENT - 1
+    descriptor = _SCAN_DESCRIPTOR_BYTES if element_bytes > 4 else _SCAN_DESCRIPTOR_BYTES // 2
+    return _align(descriptor * (tiles + _SCAN_PADDING)) + (1 + extra) * _ALIGNMENT - 1
 
 
 def unique_bytes(platform: Platform, count: int) -> int:
@@ -70,7 +76,20 @@ def _cumsum(scratch: Scratch, values: Tensor, dim: int, *_: Any, dtype: torch.dt
     if wanted is not values.dtype:
         scratch.take(values.numel() * wanted.itemsize)
     if values.dim() and values.numel() == values.shape[dim]:
-        scratch.take(scan_bytes(scratch.platform, values.numel()))
+        scratch.take(scan_bytes(scratch.platform, values.numel(), element_bytes=wanted.itemsize))
+
+
+@kernel(aten.isin.Tensor_Tensor)
+def _isin(scratch: Scratch, elements: Tensor, tests: Tensor, *_: Any, **__: Any) -> None:
+    """Few test elements are compared with every element, and any() goes over them (cuda/TensorCompare.cpp).
+
+    Beside the output there are the pairs and what any() makes of them, which is freed first; many elements are sorted
+    instead, which is not known here (native/TensorCompare.cpp, isin_Tensor_Tensor_out).
+    """
+    if tests.numel() < _FEW_TESTS * max(elements.numel(), 1) ** _TESTS_EXPONENT:
+        pairs = scratch.take(elements.numel() * tests.numel())
+        scratch.give(scratch.take(elements.numel()))
+        scratch.give(pairs)
 
 
 @kernel(aten.sort.default, aten.sort.stable)

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from inspector.compat.transformers import attention_of, compatible_flash_implementations, flash_attention_names
 from inspector.errors import UsageError, one_line
+from inspector.hardware.flash_splits import count_flash_splits
 from inspector.hardware.platform import Platform
 from inspector.runtime.patches import replace_item, restore_changes
-from inspector.trace.kernels.attention import count_flash_splits
 
 __all__ = ["FLASH_ATTENTION_2", "provide_flash_attention", "use_attention"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,8 +130,15 @@ class Attention:
         return size <= 256
 
     def _takes_efficient(self, call: _Call) -> bool:
-        """Aligned head sizes, equal numbers of heads, bfloat16 from sm_80 on."""
+        """Aligned head sizes, equal numbers of heads, bfloat16 from sm_80 on.
+
+        A last stride other than 1 is refused even of a dimension of 1, which flash takes (sdp_utils_cpp.h,
+        check_last_dim_stride_equals_1).
+        """
         capability = self.platform.compute_capability
+        given = (call.query, call.key, call.value, call.mask)
+        if any(tensor is not None and tensor.stride(-1) != 1 for tensor in given):
+            return False
         if len(call.heads) != 1 or (call.query.dtype is torch.bfloat16 and capability < (8, 0)):
             return False
         if call.query.shape[-1] != call.key.shape[-1]:
@@ -161,10 +169,20 @@ def _flash(call: _Call) -> Tensor:
     tensors = [call.query, call.key, call.value]
     if size % 8:
         tensors = [torch.nn.functional.pad(tensor, (0, 8 - size % 8)) for tensor in tensors]
-    output: Tensor = aten._scaled_dot_product_flash_attention.default(
-        *tensors, call.dropout_p, call.is_causal, False, scale=scale
-    )[0]
+    output = _take_first(
+        aten._scaled_dot_product_flash_attention.default(*tensors, call.dropout_p, call.is_causal, False, scale=scale)
+    )
     return output[..., :size] if size % 8 else output
+
+
+def _take_first(results: Any) -> Tensor:
+    """Return the first of several results and let the others go in their order, as C++ does with a tuple."""
+    left = list(results)
+    del results
+    first: Tensor = left.pop(0)
+    while left:
+        left.pop(0)
+    return first
 
 
 def _efficient(call: _Call) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import InspectorError
-from inspector.records.recipe import FAMILIES, OPTIMIZERS, check_optimizer_name
+from inspector.records.optimizers import FAMILIES, OPTIMIZERS, check_optimizer_name
 from inspector.records.request import LoraOptions
 from inspector.records.training_file import Effect, Origin
 from inspector.source.bounded_json import read_object

@@ -1,0 +1,99 @@
+"""Long generations: which are extrapolated from short ones, and by what request each of these is traced."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from inspector.extrapolate import TapeTemplate
+from inspector.extrapolate.size_laws import Keys
+from inspector.extrapolate.steps import PIECE, TooManyEventsError, extrapolate_steps
+from inspector.records.recipe import Attention, CacheKind, find_prompt_len
+from inspector.resolve import ResolvedRun
+from inspector.workloads.base import NotTraceableError
+
+__all__ = ["extrapolate_generation", "is_long"]
+
+# Up to here all steps are traced: two short generations are no fewer.
+_LONGEST_TRACED = 64
+# Where the steps do not follow from a few, that many are traced all the same.
+_MOST_TRACED = 1024
+
+
+def is_long(run: ResolvedRun) -> bool:
+    """Tell whether a run is a generation that is not to be traced step by step."""
+    return run.workload.generates and run.recipe.new_tokens > _LONGEST_TRACED
+
+
+def extrapolate_generation(
+    run: ResolvedRun, config: Any, trace: Callable[[ResolvedRun], TapeTemplate]
+) -> TapeTemplate | None:
+    """Return the run of a long generation of a model with a configuration, None where each step has to be traced.
+
+    `trace` returns the run of a short generation. Raises NotTraceableError where it is too long to be traced.
+    """
+    recipe, prompt_len = run.request.recipe, find_prompt_len(run.recipe)
+    # flash-attn's parts are no ops of their own on the tape, a static cache is as long as the whole generation, and the
+    # decoder of an encoder-decoder does not go on from the prompt.
+    follows = (
+        run.recipe.attention != Attention.FLASH_ATTENTION_2
+        and run.recipe.cache != CacheKind.STATIC
+        and not config.is_encoder_decoder
+        and not _crosses_border(config, prompt_len, prompt_len + recipe.new_tokens)
+    )
+
+    def trace_piece(shift: int) -> TapeTemplate:
+        piece = dataclasses.replace(recipe, prompt_len=prompt_len + shift, new_tokens=PIECE)
+        return trace(run.with_request(dataclasses.replace(run.request, recipe=piece)))
+
+    keys = Keys(platform=run.platform, prompt_len=prompt_len, group_sizes=_list_group_sizes(config))
+    try:
+        found = extrapolate_steps(trace_piece, recipe.new_tokens, keys) if follows else None
+    except TooManyEventsError as error:
+        raise NotTraceableError(str(error)) from error
+    if found is None and recipe.new_tokens > _MOST_TRACED:
+        raise NotTraceableError(
+            f"the steps of this generation do not follow from a few, and more than {_MOST_TRACED:,} are not traced: "
+            f"use at most {_MOST_TRACED:,} `new_tokens`"
+        )
+    return found
+
+
+def _list_parts(config: Any) -> list[Any]:
+    """Return a configuration and those in it."""
+    return [config, *(value for value in vars(config).values() if hasattr(value, "to_dict"))]
+
+
+def _list_group_sizes(config: Any) -> tuple[int, ...]:
+    """Return how many query heads may share a head of keys in a model: by any of the counts that its parts name."""
+    names = [
+        (name, value)
+        for part in _list_parts(config)
+        for name, value in vars(part).items()
+        if type(value) is int and value > 0
+    ]
+    heads = {value for name, value in names if "head" in name and "dim" not in name}
+    own = {value for name, value in names if "kv" in name or "key_value" in name}
+    return tuple(sorted({1, *(count // shared for count in heads for shared in {1, *own} if not count % shared)}))
+
+
+def _crosses_border(config: Any, first: int, last: int) -> bool:
+    """Tell whether a generation of these lengths has a step that does what those before and after it do not.
+
+    Rotary embeddings of two ranges (longrope) change at a length, and Phi-3 computes its whole cache anew there
+    (modeling_phi3.py, `prepare_inputs_for_generation`). Attention in chunks begins a new one.
+    """
+    for part in _list_parts(config):
+        rope = getattr(part, "rope_parameters", None) or getattr(part, "rope_scaling", None) or {}
+        nested = rope.values() if isinstance(rope, dict) else ()
+        owners = [owner for owner in (vars(part), rope, *nested) if isinstance(owner, dict)]
+        lengths = [owner.get("original_max_position_embeddings") for owner in owners]
+        if any(owner.get("rope_type") == "longrope" for owner in owners) and any(
+            isinstance(length, int) and first <= length <= last for length in lengths
+        ):
+            return True
+        chunk = getattr(part, "attention_chunk_size", None)
+        if isinstance(chunk, int) and chunk > 0 and first // chunk != last // chunk:
+            return True
+    return False

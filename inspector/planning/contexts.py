@@ -1,0 +1,32 @@
+"""`--context`: what a generation takes with prompts of other lengths, each traced for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from inspector.errors import InspectorError, one_line
+from inspector.planning.largest import set_value
+from inspector.predict import Predictor
+from inspector.records.memory import ContextPoint
+from inspector.resolve import ResolvedRun
+from inspector.workloads.base import NotTraceableError
+
+__all__ = ["list_contexts"]
+
+
+def list_contexts(run: ResolvedRun, predictor: Predictor, progress: Callable[[str], None]) -> Iterator[ContextPoint]:
+    """Yield what a run takes with each of the prompt lengths that its request asks for."""
+    for length in run.request.context:
+        progress(f"prompts of {length:,} tokens")
+        try:
+            # A long tape of its own each: what one length has traced is not kept for the next.
+            own = predictor.copy_models().predict(run.with_request(set_value(run.request, "prompt-len", length)))
+        except (NotTraceableError, InspectorError) as error:
+            yield ContextPoint(prompt_len=length, reason=one_line(error, 200))
+            continue
+        yield ContextPoint(
+            prompt_len=length,
+            peak_allocated_bytes=own.replays.under(own.limit_bytes).peak_allocated_bytes,
+            total_bytes=own.total_bytes,
+            fits=None if run.gpu is None else own.judge().outcome.value,
+        )

@@ -1,0 +1,72 @@
+"""What runs, traces and models of one inspection are equal by, so that each is predicted, traced and built once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from inspector.records.recipe import Recipe
+from inspector.records.request import Request
+from inspector.records.stages import Stage
+from inspector.resolve import ResolvedRun
+
+__all__ = [
+    "Key",
+    "freeze",
+    "make_key_without_optimizer",
+    "make_key_without_size",
+    "make_model_key",
+    "make_run_key",
+]
+
+Key = tuple[Any, ...]
+# What of a request decides which model is built.
+_OF_THE_MODEL = (
+    *("dtype", "model_class", "quantization", "double_quant"),
+    *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
+)
+
+
+def make_run_key(run: ResolvedRun) -> Key:
+    """Return what two runs of one inspection are equal by."""
+    return _make_trace_key(run), freeze(run.allocator), freeze(run.gpu), run.margin_bytes
+
+
+def _make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
+    """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
+    recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
+    return run.workload.name, freeze(recipe), freeze(run.platform), make_model_key(run.request)
+
+
+def make_key_without_size(run: ResolvedRun) -> Key:
+    """Return what traces are equal by that differ in batch size and sequence length alone."""
+    return _make_trace_key(run, batch_size=1, seq_len=None)
+
+
+def make_key_without_optimizer(run: ResolvedRun) -> Key:
+    """Return what traces are equal by that differ in the optimizer alone."""
+    return _make_trace_key(run, optimizer=Recipe().optimizer, optim_args=None)
+
+
+def make_model_key(request: Request) -> Key:
+    """Return what two models of one inspection are equal by."""
+    recipe = request.recipe
+    changes = recipe.train_only, recipe.add_tokens, recipe.stage is Stage.REWARD
+    return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *map(freeze, changes))
+
+
+def freeze(value: Any) -> Any:
+    """Return a value that is hashable and equal where the given one is: of records, PEFT's configurations, mappings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value), tuple(
+            (field.name, freeze(getattr(value, field.name))) for field in dataclasses.fields(value)
+        )
+    if isinstance(value, Mapping):
+        return "mapping", frozenset((key, freeze(item)) for key, item in value.items())
+    if isinstance(value, AbstractSet):
+        return "set", frozenset(map(freeze, value))
+    if isinstance(value, (list, tuple)):
+        return "sequence", tuple(map(freeze, value))
+    return type(value), value

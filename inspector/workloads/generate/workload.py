@@ -1,0 +1,120 @@
+"""Generation: the prompt goes through the model at once, then each token alone, beside a cache of all before it.
+
+It is what `model.generate` of transformers does for a first batch, greedy: one call, from a model that was just loaded.
+Sequences run to their full length. What the caller keeps are the ids.
+
+Not covered: beam search and assisted decoding, whose control flow reads values; sampling, whose kernels are not known
+here; caches that are offloaded or packed by quanto and HQQ; CUDA graphs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from inspector.errors import UsageError
+from inspector.hardware.platform import Platform
+from inspector.model.build import BuiltModel
+from inspector.records.recipe import CacheKind, Recipe, find_prompt_len
+from inspector.records.tape import WorkloadInfo
+from inspector.workloads.attention import settle_attention, settle_implementation
+from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
+from inspector.workloads.batch import BatchError, Input, Inputs, find_longest_sequence, make_inputs_without_labels
+from inspector.workloads.generate.loop import Generation, run_generation
+from inspector.workloads.generate.notices import find_generation_notices, find_static_graphs
+from inspector.workloads.notices import describe_inputs
+from inspector.workloads.precision import MixedPrecision
+from inspector.workloads.registry import GENERATE
+from inspector.workloads.unaccounted import find_unaccounted
+
+__all__ = ["Generate"]
+
+
+class Generate:
+    """One call of `generate`."""
+
+    info: WorkloadInfo = GENERATE
+    steps = 1
+
+    def resolve(self, model: Any, recipe: Recipe) -> Recipe:
+        """Return the recipe with the attention that the model has; UsageError where positions do not suffice."""
+        base = base_model(model)
+        self.check(model, recipe)
+        recipe = settle_attention(model, recipe)
+        padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
+        recipe = dataclasses.replace(recipe, padding=padding)
+        try:
+            self.make_inputs(model, recipe)
+        except BatchError as error:
+            raise NotTraceableError(str(error)) from error
+        longest = find_longest_sequence(base)
+        prompt_len = find_prompt_len(recipe)
+        length = prompt_len if base.config.is_encoder_decoder else prompt_len + recipe.new_tokens
+        if longest is not None and length > longest:
+            raise UsageError(
+                f"{type(base).__name__} has learned {longest:,} positions, and `prompt_len` {prompt_len:,} with "
+                f"`new_tokens` {recipe.new_tokens:,} is more: give less."
+            )
+        return recipe
+
+    def check(self, model: Any, recipe: Recipe) -> None:
+        """Refuse models that generate nothing."""
+        base = base_model(model)
+        if not (hasattr(base, "can_generate") and base.can_generate()):
+            raise NotTraceableError(f"{type(base).__name__} has no `generate`: name a class with a head for text")
+
+    def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
+        """Return the prompt, and what is not counted."""
+        return RunFacts(
+            inputs=describe_inputs(self.make_inputs(model, recipe)),
+            shape=None,
+            not_accounted=(*find_static_graphs(recipe), *find_unaccounted(model, recipe, platform)),
+            notices=tuple(find_generation_notices(model, asked, recipe)),
+        )
+
+    def prepare(self, model: Any, recipe: Recipe) -> None:
+        """Set the model up for generation."""
+        base = base_model(model)
+        model.eval()
+        base.config.use_cache = recipe.cache is not CacheKind.NONE
+        settle_implementation(base, recipe)
+
+    def find_companions(self, model: Any) -> Mapping[str, Any]:
+        """Return none."""
+        return {}
+
+    def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
+        """Return the prompts as a tokenizer makes them, with their mask: padded on the left, as `generate` wants it."""
+        base = base_model(model)
+        prompt = dataclasses.replace(recipe, seq_len=find_prompt_len(recipe), padding=False)
+        made = make_inputs_without_labels(base, prompt)
+        inputs = {name: item for name, item in made.items() if not name.startswith("decoder_")}
+        ids = inputs.get("input_ids")
+        if not isinstance(ids, Input):
+            raise BatchError(f"what {type(base).__name__} generates from is not known here")
+        pad, is_encoder = 0 if recipe.padding else None, base.config.is_encoder_decoder
+        mask = Input(shape=ids.shape, value=1, last=pad if is_encoder else None, first=None if is_encoder else pad)
+        return {**inputs, "attention_mask": mask}
+
+    def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> Generation:
+        """Return what will know the cache."""
+        return Generation()
+
+    def list_state(self, state: Generation) -> Iterable[Tensor]:
+        """Return the tensors of the cache as they are now."""
+        return tuple(state.list_tensors())
+
+    def run(
+        self, model: Any, batch: Mapping[str, Any], state: Generation, on_phase: OnPhase, recipe: Recipe
+    ) -> tuple[Any, ...]:
+        """Generate; the ids are still held."""
+        device = next(item.device for item in batch.values() if isinstance(item, Tensor))
+        with MixedPrecision(recipe.mixed_precision, device).autocast():
+            return run_generation(model, batch, state, on_phase, recipe)
+
+    def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
+        """Return nothing to add."""
+        return ""

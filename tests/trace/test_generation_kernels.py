@@ -1,0 +1,101 @@
+"""What CUDA's kernels take when one token is generated: no training step shows these calls.
+
+Each case follows from the source that its rule cites. That whole generations come out as torch's CUDA code has them is
+held by tests/workloads/test_generate.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from inspector.hardware.flash_splits import count_flash_splits
+from inspector.hardware.platform import Platform
+from inspector.records.tape import EventKind
+from inspector.trace.kernels.sorting import scan_bytes
+from inspector.trace.rules.cuda import apply_cuda_rules
+from inspector.trace.rules.token_choice import see_made_tensors
+from inspector.trace.tracer import Tracer
+
+A100 = Platform(torch_version=(2, 13))
+
+
+def run(call: Callable[[], object], *, token: int | None = None) -> list[int]:
+    """Return the signed sizes of what a call allocates and frees, its result included."""
+    tracer = Tracer(A100, token=token)
+    with torch.no_grad(), apply_cuda_rules(A100), see_made_tensors(tracer.see_made), tracer:
+        held = call()
+        tape = tracer.tape()
+        del held
+    return [event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in tape]
+
+
+def make(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Return a tensor on meta."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def test_one_row_of_grouped_heads_is_split_as_the_rows_of_its_groups() -> None:
+    query, keys = make(1, 32, 1, 128), make(1, 8, 5000, 128)
+    sizes = run(lambda: scaled_dot_product_attention(query, keys, keys, enable_gqa=True))
+    splits = count_flash_splits(A100, 8, 4, 5000, 128)
+    assert splits not in (1, count_flash_splits(A100, 32, 1, 5000, 128))
+    assert sizes[2:4] == [4 * splits * 32, 4 * splits * 32 * 128], sizes
+
+
+def test_what_attention_returns_beside_its_output_is_freed_from_the_first_on() -> None:
+    query = make(1, 8, 64, 128)
+    sizes = run(lambda: scaled_dot_product_attention(query, query, query, is_causal=True))
+    row_sums = 4 * 8 * 64
+    freed = [-size for size in sizes if size < 0]
+    assert freed[0] == row_sums, sizes
+
+
+def test_efficient_attention_accumulates_in_float32_where_either_head_size_is_above_128() -> None:
+    query, values, mask = make(1, 16, 64, 192), make(1, 16, 64, 128), make(1, 1, 64, 64)
+    sizes = run(lambda: scaled_dot_product_attention(query, query, values, attn_mask=mask))
+    assert 4 * 16 * 64 * 128 in sizes, sizes
+
+
+def test_efficient_attention_refuses_a_last_stride_that_is_not_one() -> None:
+    query, mask = make(1, 4, 64, 64), make(1, 1, 64, 64).transpose(-1, -2)
+    scores = 4 * 4 * 64 * 64
+    assert scores in run(lambda: scaled_dot_product_attention(query, query, query, attn_mask=mask))
+    assert scores not in run(lambda: scaled_dot_product_attention(query, query, query, attn_mask=mask.contiguous()))
+
+
+def test_isin_compares_all_pairs_and_frees_what_any_makes_of_them_first() -> None:
+    elements, tests = make(600, dtype=torch.int64), make(3, dtype=torch.int64)
+    sizes = run(lambda: torch.isin(elements, tests))
+    assert sizes[-4:] == [1800, 600, -600, -1800], sizes
+
+
+def test_a_scan_of_four_bytes_has_descriptors_half_as_large() -> None:
+    values = make(100_000, dtype=torch.float32)
+    assert scan_bytes(A100, 100_000, element_bytes=4) < scan_bytes(A100, 100_000)
+    assert scan_bytes(A100, 100_000, element_bytes=4) in run(lambda: values.cumsum(0))
+    assert scan_bytes(A100, 100_000) in run(lambda: values.double().cumsum(0))
+
+
+def test_a_depthwise_convolution_copies_an_input_that_is_not_contiguous() -> None:
+    values, weight = make(1, 40, 64).transpose(1, 2), make(64, 1, 4)
+    copy = 2 * 64 * 40
+    sizes = run(lambda: torch.nn.functional.conv1d(values, weight, groups=64))
+    assert sizes == [copy, 2 * 64 * 37, -copy], sizes
+    assert run(lambda: torch.nn.functional.conv1d(values.contiguous(), weight, groups=64)).count(copy) == 1
+
+
+def test_a_chosen_token_and_a_number_made_a_tensor_have_values() -> None:
+    logits = make(2, 500, dtype=torch.float32)
+
+    def choose() -> bool:
+        end = torch.tensor([7], device="meta")
+        return bool((torch.argmax(logits, -1) == end).all())
+
+    tracer = Tracer(A100, token=7)
+    with torch.no_grad(), see_made_tensors(tracer.see_made), tracer:
+        assert choose()
+    assert 8 in run(choose, token=7)  # the tensor of one number has a block

@@ -1,0 +1,199 @@
+"""The workload `generate`: recorded peaks, the cache by kind, its report, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import inspector
+from inspector.predict import Predictor
+from inspector.records.memory import CacheFacts, LayerKind
+from inspector.records.recipe import Recipe
+from inspector.records.request import Request
+from inspector.records.tape import Category, Phase
+from inspector.resolve import ResolvedRun, resolve_run
+from inspector.source.read import read_files
+from tests.cli.running import run
+from tests.model.tiny import llama
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_generation.json").read_text(encoding="utf-8"))
+ROWS = RECORDED["cuda_code"]["rows"]
+# A release goes through all of them.
+CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[0], ROWS[4], ROWS[13]]
+
+
+def make_run(model: str, **fields: Any) -> ResolvedRun:
+    """Return the generation of a model of the catalogue."""
+    recipe = Recipe(**{"padding": False, **fields})
+    request = Request(model=model, offline=True, dtype="bfloat16", workload="generate", recipe=recipe)
+    resolved = resolve_run(request, None, {})
+    return ResolvedRun(
+        request=resolved.request,
+        files=read_files(request, lambda _stage: None),
+        workload=resolved.workload,
+        gpu=None,
+        platform=resolved.platform,
+    )
+
+
+@pytest.mark.parametrize("row", CHOSEN, ids=lambda row: f"{row['model']}-{row['recipe']['prompt_len']}")
+@pytest.mark.filterwarnings("ignore")
+def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
+    row_run = make_run(row["model"], **row["recipe"])
+    replay = Predictor(row_run.files).predict(row_run).replays.unlimited
+    assert replay.peak_allocated_bytes == row["peak"]
+    assert replay.peak_reserved_bytes == row.get("reserved", replay.peak_reserved_bytes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_loading_and_prefill_are_those_of_an_a100() -> None:
+    measured = RECORDED["measured"]
+    short = make_run("meta-llama/Meta-Llama-3.1-8B", prompt_len=64, new_tokens=2)
+    timeline = Predictor(short.files).predict(short).fold()
+    load, prefill, _ = timeline.phases
+    inputs = 2 * 512  # ids and mask of 64 tokens, which are made before the first phase
+    assert load.end_allocated_bytes - inputs == measured["load"]["allocated"] + 512  # the rotary buffer
+    assert load.end_reserved_bytes == measured["load"]["reserved"]
+    assert prefill.peak_allocated_bytes == measured["prefill"]["peak_allocated"]
+
+
+# What engines reserve for a token: vLLM's page of a layer divided by its block (v1/kv_cache_interface.py), bfloat16.
+# Keys and values of every head, or with MLA one latent vector and its rotary part.
+BYTES_PER_TOKEN = {
+    "meta-llama/Meta-Llama-3.1-8B": 2 * 32 * 8 * 128 * 2,
+    "Qwen/Qwen2.5-0.5B": 2 * 24 * 2 * 64 * 2,
+    "google/gemma-3-1b-it": 2 * 26 * 1 * 256 * 2,
+    "tiiuae/falcon-7b": 2 * 32 * 1 * 64 * 2,
+    "openai-community/gpt2": 2 * 12 * 12 * 64 * 2,
+    "deepseek-ai/DeepSeek-V2-Lite": 27 * (512 + 64) * 2,
+}
+
+
+def describe_cache(generation: ResolvedRun) -> CacheFacts:
+    """Return what a generation keeps."""
+    facts = Predictor(generation.files).describe_cache(generation)
+    assert facts is not None
+    return facts
+
+
+@pytest.mark.parametrize("model", BYTES_PER_TOKEN)
+@pytest.mark.filterwarnings("ignore")
+def test_a_token_takes_in_the_cache_what_engines_reserve_for_it(model: str) -> None:
+    assert describe_cache(make_run(model, prompt_len=8, new_tokens=3)).bytes_per_token == BYTES_PER_TOKEN[model]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_window_keeps_one_token_less_than_it_has() -> None:
+    facts = describe_cache(make_run("google/gemma-3-1b-it", prompt_len=600, new_tokens=3))
+    by_kind = {item.kind: item for item in facts.layers}
+    sliding, full = by_kind[LayerKind.SLIDING], by_kind[LayerKind.FULL]
+    assert (sliding.count, sliding.window, full.count) == (22, 512, 4)
+    rows = {item.kind: {tensor.shape[-2] for tensor in item.tensors if tensor.grows} for item in facts.layers}
+    assert rows == {LayerKind.SLIDING: {511}, LayerKind.FULL: {602}}
+    # The last step's tensors have a row more than the window keeps: what it keeps is a view of them.
+    assert facts.at_end_bytes == 1024 * (22 * 512 + 4 * 602) + 22 * 8
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_encoder_decoder_keeps_its_own_tokens_and_those_of_the_encoder() -> None:
+    facts = describe_cache(make_run("google-t5/t5-small", prompt_len=20, new_tokens=10))
+    rows = {item.kind: {tensor.shape[-2] for tensor in item.tensors} for item in facts.layers}
+    assert rows == {LayerKind.FULL: {10}, LayerKind.CROSS: {20}}
+    assert facts.at_end_bytes == 6 * 2 * 8 * 64 * 2 * (10 + 20)
+
+
+def test_the_parts_of_a_generation_add_up_and_its_cache_is_one_of_them() -> None:
+    recipe = inspector.Generation(prompt_len=64, new_tokens=4)
+    report = inspector.inspect(llama(), recipe=recipe)
+    memory = report.memory
+    assert memory is not None
+    assert report.training is None
+    assert sum(memory.peak.breakdown.values()) == memory.peak_allocated_bytes
+    assert [phase.name for phase in memory.phases] == [Phase.LOAD, Phase.PREFILL, Phase.DECODE]
+    assert memory.peak.breakdown[Category.KV_CACHE] > 0
+    assert memory.curve is not None
+    assert [point.new_tokens for point in memory.curve] == [1, 2, 4]
+    plain = report.to_dict()
+    assert plain["generation"]["recipe"]["prompt_len"] == 64
+    assert "optimizer" not in plain["generation"]["recipe"]
+    assert plain["cache"]["class"] == "DynamicCache"
+    json.dumps(plain)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"recipe": {"optimizer": "sgd"}}, "`optimizer` means nothing to the workload generate"),
+        ({"recipe": {"seq_len": 64}}, "say `prompt_len` and `new_tokens`"),
+        ({"recipe": {"stage": "dpo"}}, "`stage` means nothing to the workload generate"),
+        ({"preparation": "axolotl"}, "`preparation` is about training"),
+        ({"recipe": {"new_tokens": 0}}, "`new_tokens`"),
+        ({"recipe": {"cache": "paged"}}, "`cache`"),
+        ({"peft": inspector.LoraOptions(r=4, dropout=0.1)}, "the dropout of an adapter means nothing"),
+        ({"fit": "seq-len", "gpu": "4090"}, "use prompt-len or new-tokens"),
+    ],
+)
+def test_what_means_nothing_to_a_generation_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(inspector.UsageError, match=message):
+        inspector.inspect(llama(), workload="generate", **arguments)
+
+
+def test_a_setting_of_generation_is_refused_in_training() -> None:
+    with pytest.raises(inspector.UsageError, match=r"`prompt_len` is about `stage=dpo` .* or `workload=generate`"):
+        inspector.inspect(llama(), recipe={"prompt_len": 64})
+    with pytest.raises(inspector.UsageError, match="`new_tokens` means nothing to the workload training"):
+        inspector.inspect(llama(), recipe={"stage": "dpo", "new_tokens": 64})
+
+
+def test_more_tokens_than_learned_positions_are_refused() -> None:
+    with pytest.raises(inspector.UsageError, match="GPT2LMHeadModel has learned 1,024 positions"):
+        inspector.inspect("openai-community/gpt2", offline=True, recipe=inspector.Generation(prompt_len=1000))
+
+
+def test_an_encoder_generates_nothing() -> None:
+    report = inspector.inspect("google-bert/bert-base-uncased", offline=True, workload="generate")
+    assert report.memory is None
+    assert any("has no `generate`" in warning.message for warning in report.warnings)
+
+
+def test_the_longest_prompt_that_fits_is_searched() -> None:
+    recipe = inspector.Generation(prompt_len=64, new_tokens=2)
+    report = inspector.inspect(llama(), recipe=recipe, gpu_memory="2GiB", fit="prompt-len")
+    assert report.search is not None
+    assert report.search.value is not None
+    assert report.memory is not None
+    assert report.memory.recipe.prompt_len == report.search.value
+
+
+def test_a_table_of_contexts_says_what_each_takes_and_why_one_does_not_run() -> None:
+    arguments = ("--generate", "--prompt-len", "8", "--new-tokens", "4", "--context", "16,2k", "--gpu", "a100-80gb")
+    report = run("openai-community/gpt2", "--offline", "--json", "--no-advice", *arguments).report
+    fitting, refused = report["context"]
+    assert (fitting["prompt_len"], fitting["fits"]) == (16, "yes")
+    assert fitting["peak_allocated_bytes"] > report["generation"]["phases"][0]["end_allocated_bytes"]
+    assert set(refused) == {"prompt_len", "reason"}
+    assert "learned 1,024 positions" in refused["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--generate", "--new-tokens", "0"), "--new-tokens"),
+        (("--generate", "--new-tokens", "1000000000"), "--new-tokens"),
+        (("--generate", "--context", "4k,x"), "is no number of tokens"),
+        (("--generate", "--workload", "forward"), "exclude each other"),
+        (("--generate", "--optimizer", "sgd"), "--optimizer means nothing to the workload generate"),
+        (("--generate", "--lora", "r=8,dropout=0.1"), "dropout"),
+        (("--context", "4k"), "--context is of a generation"),
+        (("--cache", "static"), "--cache means nothing to the workload training"),
+    ],
+)
+def test_contradicting_options_are_one_line_and_exit_with_2(arguments: tuple[str, ...], words: str) -> None:
+    result = run("openai-community/gpt2", "--offline", *arguments)
+    assert result.code == 2
+    assert words in result.err
+    assert result.err.count("\n") == 1

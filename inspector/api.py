@@ -16,6 +16,7 @@ from typing import Any
 from inspector.checks import check_choice, check_keys, describe_value
 from inspector.engines.arguments import read_serving
 from inspector.errors import UsageError, one_line
+from inspector.keywords import explain_keyword, takes_no_others
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
@@ -40,6 +41,7 @@ _OF_A_COMPARED_RECIPE = (
 )
 
 
+@takes_no_others
 def inspect(
     model: Any,
     *,
@@ -166,6 +168,7 @@ def inspect(
     return dataclasses.replace(report, warnings=(*notices, *report.warnings)) if notices else report
 
 
+@takes_no_others
 def plan(
     model: Any,
     *,
@@ -245,7 +248,9 @@ def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comp
             "mapping with a name for each."
         )
     named = list(recipes.items()) if isinstance(recipes, Mapping) else [(None, recipe) for recipe in recipes]
-    check_keys("compare", settings, _OF_A_COMPARED_RECIPE)
+    for setting, value in settings.items():
+        if setting not in _OF_A_COMPARED_RECIPE:
+            raise UsageError(explain_keyword("compare", setting, value, _OF_A_COMPARED_RECIPE))
     compared: list[tuple[str, Request | Mapping[str, Any]]] = []
     warnings: list[SharedNotice] = []
     for index, (name, recipe) in enumerate(named):
@@ -258,6 +263,7 @@ def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comp
     return dataclasses.replace(result, warnings=(*warnings, *result.warnings))
 
 
+@takes_no_others
 def measure(
     model: Any,
     *,

@@ -51,7 +51,7 @@ class Choice(str, enum.Enum):
 
     @classmethod
     def unclear_names(cls) -> Mapping[str, str]:
-        """Return names that may mean several members, each with the question to ask."""
+        """Return names that are no member's, or may be several', each with what to say of it."""
         return {}
 
     @classmethod

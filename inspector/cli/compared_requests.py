@@ -29,6 +29,10 @@ _NOT_OF_A_RECIPE = (
     *("model", "fit", "advice", "depth", "context", "as_json", "format_", "output", "quiet", "no_color", "version"),
     *("count_only", "offline"),
 )
+# What a JSON file has that can be compared: a report, the configuration of a model or an adapter, a training file.
+_OF_OTHER_FILES = frozenset(
+    ("schema", "model_type", "architectures", "auto_map", "peft_type", "base_model", "model_name_or_path", "model")
+)
 _UNUSED: Mapping[str, Any] = {"fit": None, "advice": False, "depth": 0}
 # An adapter is described by these or by --peft.
 _OF_LORA = ("lora", "targets", "modules_to_save")
@@ -114,6 +118,11 @@ def _read_report(model: str) -> Mapping[str, Any] | None:
             raise
         return None  # no JSON, and not called so: what is wrong with it as a model is said elsewhere
     schema = content.get("schema")
+    if model.lower().endswith(".json") and not content.keys() & _OF_OTHER_FILES:
+        raise UsageError(
+            f"{quoted(model)} is no report, which inspect MODEL --json writes, and no config.json: it has neither a "
+            "schema nor a model_type; name another file."
+        )
     return content if isinstance(schema, str) and schema.startswith("inspector") else None
 
 

@@ -26,10 +26,11 @@ from inspector.cli.commands import compare, gpus, measure, models, plan  # noqa:
 from inspector.cli.commands.inspect import command
 from inspector.cli.console import print_error
 from inspector.cli.exit_codes import ExitCode
-from inspector.cli.group import add_hint, describe_click_error, suggest_subcommand
+from inspector.cli.group import SUBCOMMANDS, add_hint, describe_click_error, suggest_subcommand
 from inspector.cli.option_groups.engines import OF_ENGINES
 from inspector.cli.options import PARAMETERS
 from inspector.cli.output import remove_partial_files
+from inspector.cli.slips import explain_slip
 from inspector.errors import InspectorError, ModelUnavailableError, one_line
 
 __all__ = ["command", "main"]
@@ -52,6 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         meant = _suggest_command(arguments)
         known = (*PARAMETERS, *OF_ENGINES)
+        words = sys.argv[1:] if arguments is None else arguments
+        slip = None if meant else explain_slip(error, words, known, tuple(SUBCOMMANDS))
+        if slip is not None:
+            _fail(slip, ExitCode.WRONG_USAGE)
         _fail(add_hint(describe_click_error(error, known, 400), meant or "see --help."), ExitCode.WRONG_USAGE)
     except ModelUnavailableError as error:
         meant = _suggest_command(arguments)

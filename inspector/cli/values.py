@@ -160,6 +160,10 @@ def _describe_mistake(key: str, part: str) -> str:
         return f"{key} takes no value; write {key} alone."
     if re.fullmatch(r"[0-9]{1,10}", part):
         return f"{part} is no setting; did you mean r={part if 1 <= int(part) <= _LARGEST_INTEGER else 16}?"
+    joined = re.fullmatch(r"(?:lora_)?([A-Za-z]+)[:_ -]?([0-9.]{1,10})", part)  # r16, alpha:32
+    setting = joined and _SYNONYMS.get(joined[1], joined[1])
+    if joined and setting in _READERS:
+        return f"{quoted(part, 60)} is no setting; did you mean {setting}={joined[2]}?"
     known = (*_READERS, *_FLAGS)
     near = difflib.get_close_matches(key.removeprefix("lora_").removeprefix("use_"), known, n=1)
     meant = _SYNONYMS.get(key) or (near[0] if near else None)

@@ -10,7 +10,6 @@ the one with the least memory, because what fits there fits on the others, too; 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import sys
@@ -19,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inspector.errors import UsageError, quoted
+from inspector.errors import UsageError, one_line, quoted
+from inspector.hardware.near_names import suggest_gpus
 from inspector.records.hardware import Gpu, MemoryFigure
 
 if sys.version_info >= (3, 11):
@@ -37,7 +37,6 @@ _ARCHITECTURES = "architectures.toml"
 _FRONT = re.compile(r"(nvidia|geforce|quadro|tesla|rtx|gtx|amd|instinct|radeon|rx)+")
 # What people call a Mac by, with its memory or without.
 _MAC = re.compile(r"(?:apple)?(?:mac|mps|silicon|m[1-9](?:pro|max|ultra)?)((?:[1-9]\d*gb)?)")
-_MOST_SUGGESTIONS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,25 +67,14 @@ def find_gpu(name: str) -> Found:
     named = [gpu for gpu in catalogue() if _list_keys(gpu) & {key, f"{key}gb"}]
     if not name.strip():
         raise UsageError('`gpu` is empty; see `inspect gpus`, or give a memory with `gpu_memory="24GiB"`.')
+    if not named and len(pieces := [piece for piece in re.split(r"\s*[,;+]\s*", name.strip()) if piece]) > 1:
+        each = " and ".join(f"`gpu={one_line(piece, 60)}`" for piece in pieces[:8])
+        raise UsageError(f"`gpu` {quoted(name, 60)} names several cards: give each by itself, {each}.")
     if not named:
-        raise UsageError(f"`gpu` {quoted(name, 60)} is not in the catalogue; {_suggest_next_step(name)}")
+        next_step = suggest_gpus(name, tuple(_list_by_key()), _normalize_name)
+        raise UsageError(f"`gpu` {quoted(name, 60)} is not in the catalogue; {next_step}")
     smallest = min(named, key=lambda gpu: gpu.memory_bytes)
     return Found(gpu=smallest, others=tuple(gpu.name for gpu in named if gpu is not smallest))
-
-
-def _suggest_next_step(name: str) -> str:
-    """Return the next step for a name that no GPU has."""
-    key = _normalize_name(name)
-    if re.fullmatch(r"\d{1,3}|\d+[mgt]i?b", key):
-        return 'did you mean `gpu_memory="24GiB"`?'
-    names = {known: gpu.name for gpu in catalogue() for known in _list_keys(gpu)}
-    near = [names[known] for known in difflib.get_close_matches(key, names, n=3 * _MOST_SUGGESTIONS, cutoff=0.6)]
-    # A name that is cut off or says more than the catalogue does is as good a guess.
-    near += [gpu.name for known, gpu in _list_by_key() if key and (known.startswith(key) or key.startswith(known))]
-    distinct = list(dict.fromkeys(near))[:_MOST_SUGGESTIONS]
-    if distinct:
-        return f"did you mean {' or '.join(distinct)}? `inspect gpus` lists all."
-    return 'see `inspect gpus`, or give its memory with `gpu_memory="24GiB"`.'
 
 
 def _list_by_key() -> Iterator[tuple[str, Gpu]]:
@@ -102,6 +90,7 @@ def _list_keys(gpu: Gpu) -> set[str]:
 def _normalize_name(name: str) -> str:
     """Return a name as it is compared: lower case, without blanks, hyphens, vendor and product line."""
     squeezed = re.sub(r"[\W_]+", "", name.casefold())
+    squeezed = re.sub(r"laptopgpu|mobile|notebook", "laptop", squeezed)
     squeezed = re.sub(r"(?<=\d)g(?:i?b)?(?=$|hbm|pcie)", "gb", squeezed)
     mac = _MAC.fullmatch(squeezed)
     if mac:

@@ -7,9 +7,9 @@ limit, and the step fits if no request fails. It fits for sure if it leaves at l
 (`memory.margin`), and is tight where it leaves less.
 
 Where the context was not measured on a card, the largest measured one of its compute capability stands in, and where
-none was, the largest measured on any card. Where only the driver's total is known, 652 MiB are left to the driver: the
-most that it was seen to keep from torch on a card with GDDR memory (an A40 with ECC), as all but two of these cards
-have. Each of these is told with the verdict.
+none was, the largest measured on any card. Where only the driver's total or the nominal size is known, 652 MiB
+are left to the driver: the most that it was seen to keep from torch on a card with GDDR memory (an A40 with ECC), as
+all but two of these cards have. Each of these is told with the verdict.
 
 Does not cover: other processes on the card, the desktop among them, and the fragments of memory that CUDA itself
 leaves between segments.
@@ -50,7 +50,7 @@ def find_usable_bytes(gpu: Gpu, overhead_bytes: int, margin_bytes: int = 0, *, s
 
     `shared` is the part of its memory that another engine has in the same process.
     """
-    reserve = DRIVER_RESERVE_BYTES if gpu.memory_figure is MemoryFigure.DRIVER else 0
+    reserve = DRIVER_RESERVE_BYTES if gpu.memory_figure in (MemoryFigure.DRIVER, MemoryFigure.NOMINAL) else 0
     return max(gpu.memory_bytes - reserve - overhead_bytes - margin_bytes - int(shared * gpu.memory_bytes), 0)
 
 
@@ -124,6 +124,8 @@ def _list_assumptions(gpu: Gpu, context: Overhead, platform: Platform | None) ->
         yield f"The CUDA context is {context.source}."
     if gpu.memory_figure is MemoryFigure.DRIVER:
         yield "Its memory is the driver's total, of which 652 MiB are taken to be out of torch's reach."
+    elif gpu.memory_figure is MemoryFigure.NOMINAL:
+        yield "Its memory is what it is sold with, of which 652 MiB are taken to be out of torch's reach."
     if platform is not None and platform.takes_lowest_address and gpu.descending_addresses is None:
         order = "below" if platform.descending_addresses else "above"
         yield (

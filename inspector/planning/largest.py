@@ -114,7 +114,12 @@ def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress
         margin_bytes=predictor.find_margin_bytes(run),
         traces=bounds.trials,
         tried=tuple(
-            Tried(value=value, fits=search.tried[value], total_bytes=search.traced[value].total_bytes)
+            Tried(
+                value=value,
+                fits=search.tried[value],
+                total_bytes=search.traced[value].total_bytes,
+                is_tight=search.is_tight(value) or None,
+            )
             for value in sorted(search.tried)
         ),
     )
@@ -198,6 +203,12 @@ class _Search:
         self.traced[value] = prediction
         self.tried[value] = self._fits(prediction.template, prediction.sizes, prediction.replays)
         return self.tried[value]
+
+    def is_tight(self, value: int) -> bool:
+        """Tell whether a traced value does not fit for sure and runs if the card is as it is taken to be."""
+        prediction = self.traced[value]
+        can_run = not self.tried[value] and prediction.template.bound_peak(prediction.sizes) <= self._usable
+        return can_run and prediction.replays.run_under(self._usable)
 
     def _set_value(self, value: int) -> ResolvedRun:
         """Return the run with another value of the quantity."""

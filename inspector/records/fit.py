@@ -152,11 +152,13 @@ class Tried:
     """A value that was traced; `total_bytes` is what nvidia-smi would show at the peak.
 
     `fits` tells whether it fits for sure: what is not known of the card, or the margin that was asked for, stays free.
+    `is_tight` is true, else None, where one does not that runs if the card is as it is taken to be.
     """
 
     value: int
     fits: bool
     total_bytes: int
+    is_tight: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +180,11 @@ class Search:
     traces: int
     tried: Sequence[Tried]
     in_file: Mapping[str, Any] | None = None
+
+    @property
+    def fails_tightly(self) -> bool:
+        """Tell whether `fails` runs where the card is as it is taken to be, as its own verdict says."""
+        return any(tried.value == self.fails and tried.is_tight for tried in self.tried)
 
 
 class Method(str, enum.Enum):

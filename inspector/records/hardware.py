@@ -22,12 +22,14 @@ class MemoryFigure(str, enum.Enum):
 
     TORCH: `torch.cuda.get_device_properties(0).total_memory`, the lowest that was seen; all of it can be allocated.
     DRIVER: what nvidia-smi prints; the driver keeps some of it back from torch.
+    NOMINAL: what the card is sold with, by its data sheet, where neither was seen; torch gets less.
     APPROXIMATION: neither was seen for this device; the source says what it is.
     STATED: given by the user.
     """
 
     TORCH = "torch"
     DRIVER = "driver"
+    NOMINAL = "nominal"
     APPROXIMATION = "approximation"
     STATED = "stated"
 

@@ -90,6 +90,11 @@ class Precision(Choice):
         """Return torch's names of the dtypes."""
         return {"bfloat16": "bf16", "float16": "fp16"}
 
+    @classmethod
+    def unclear_names(cls) -> Mapping[str, str]:
+        """Return names of a dtype in which nothing is autocast."""
+        return {name: f"{name} is no autocast; give no" for name in ("fp32", "float32", "none", "off", "false", "None")}
+
 
 class Kept(Choice):
     """What a checkpointed block keeps beside its input, and does not compute again.

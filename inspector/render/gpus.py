@@ -18,14 +18,16 @@ SCHEMA = "inspector-gpus/1"
 _FIGURES = {
     MemoryFigure.TORCH: "torch",
     MemoryFigure.DRIVER: "driver",
+    MemoryFigure.NOMINAL: "nominal",
     MemoryFigure.APPROXIMATION: "about",
     MemoryFigure.STATED: "stated",
 }
 _UNKNOWN = "–"
 MEANINGS = (
-    "Memory is the total as torch reports it, the lowest seen; where no such figure is known, the driver's, of which "
-    "torch gets some hundred MiB less. Context is what a process takes outside torch's allocator, where that was "
-    "measured. A dash is a fact that is not known. --json has the source of each figure."
+    "Memory is the total as torch reports it, the lowest seen; where no such figure is known, the driver's, or else "
+    "the nominal one of the data sheet, of which torch gets some hundred MiB less. Context is what a process takes "
+    "outside torch's allocator, where that was measured. A dash is a fact that is not known. --json has "
+    "the source of each figure."
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from inspector.checks import find_nearest_names
 from inspector.errors import one_line
@@ -34,11 +34,17 @@ def list_file_notices(source: RequestSource | None) -> Iterator[Notice]:
 
 
 def _describe_unknown(record: TrainingFile, path: str) -> str:
-    """Return which fields are not known, and what the first that is like another was probably meant for."""
-    shown = ", ".join(record.unknown[:_MOST_UNKNOWN])
-    more = f" and {len(record.unknown) - _MOST_UNKNOWN} more" if len(record.unknown) > _MOST_UNKNOWN else ""
+    """Return which fields are not known, each with the one that was probably meant."""
     framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
-    known = [name for name, item in framework.index().items() if item.becomes is not None]
-    near = next(((name, near[0]) for name in record.unknown if (near := find_nearest_names(name, known))), None)
-    meant = "" if near is None else f" Did you mean {near[1]} by {near[0]}?"
-    return f"Fields of {path} that are not known of {record.framework} and were not read: {shown}{more}.{meant}"
+    known = (*framework.index(), *framework.others)
+    shown = ", ".join(_describe_field(name, known) for name in record.unknown[:_MOST_UNKNOWN])
+    more = f" and {len(record.unknown) - _MOST_UNKNOWN} more" if len(record.unknown) > _MOST_UNKNOWN else ""
+    return f"Fields of {path} that are not known of {record.framework} and were not read: {shown}{more}."
+
+
+def _describe_field(name: str, known: Sequence[str]) -> str:
+    """Return a field that is not known, with the nearest of the same call or section behind it."""
+    section, dot, own = name.rpartition(".")
+    beside = [other.removeprefix(f"{section}{dot}") for other in known if other.rpartition(".")[0] == section]
+    near = find_nearest_names(own, beside)
+    return f"{name} (did you mean {near[0]}?)" if near else name

@@ -249,3 +249,25 @@ def test_a_serving_engine_takes_its_options_as_a_mapping_or_a_record() -> None:
     ):
         with pytest.raises(inspector.UsageError, match=said):
             inspector.inspect(SMALL, serving=serving, offline=True)
+
+
+@pytest.mark.parametrize("function", [inspector.inspect, inspector.plan, inspector.compare, inspector.measure])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"batch_size": 4}, 'part of the recipe: recipe={"batch_size": 4}'),
+        ({"optimizer": "sgd"}, 'recipe={"optimizer": "sgd"}'),
+        ({"targets": ["q_proj"]}, "part of the adapter: peft=LoraOptions(targets=...)"),
+        ({"seq_length": 2048}, 'did you mean recipe={"seq_len": 2048}?'),
+        ({"quantisation": "nf4"}, "did you mean quantization?"),
+        ({"zzz": 1}, "use model, "),
+    ],
+)
+def test_a_keyword_that_a_function_lacks_is_refused_with_where_it_belongs(
+    function: Any, given: dict[str, Any], says: str
+) -> None:
+    """It is an error of the package, which whoever catches these catches, too."""
+    with pytest.raises(UsageError) as caught:
+        function([SMALL, SMALL] if function is inspector.compare else SMALL, **given)
+    assert str(caught.value).startswith(f"{function.__name__}() has no argument ")
+    assert says in str(caught.value)

@@ -365,3 +365,14 @@ def test_the_rank_of_a_named_adapter_is_refused_with_what_to_do_instead(tmp_path
     assert_refused(ran, 2, "is part of what is stored")
     assert "use --fit batch-size" in ran.err
     assert SMALL in ran.err
+
+
+def test_a_search_says_that_the_next_value_fits_tightly_where_its_own_verdict_does(tiny: str) -> None:
+    """Without a margin asked for, what is not known of the card stays free, and the next value eats into it."""
+    options = ("--seq-len", "256", "--gpu-memory=4GiB", "--offline", "--no-advice")
+    search = run(tiny, *options, "--json", "--fit", "batch-size").report["search"]
+    following = run(tiny, *options, "--json", "--batch-size", str(search["fails"])).report["fit"][0]["outcome"]
+    assert following == "tight"
+    assert next(each["value"] for each in search["tried"] if each.get("is_tight")) == search["fails"]
+    text = " ".join(run(tiny, *options, "--fit", "batch-size").out.split())
+    assert f"batch size {search['value']:,} fits with the margin, {search['fails']:,} only tightly" in text

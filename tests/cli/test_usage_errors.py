@@ -52,7 +52,16 @@ from .running import SMALL, assert_refused, run
         (["--mixed-precision", "fp16", "--dtype", "float16"], "--dtype float32"),
         (["--lora"], "--lora"),
         (["--offline=1"], "--offline"),
-        (["another/model"], "another/model"),
+        (["another/model"], "'another/model' beside it is no value of an option: name one model"),
+        (["--lora", "--gpu", "4090"], "--lora needs a value before --gpu: write --lora r=16."),
+        (["--seq-len", "--gpu", "4090"], "--seq-len needs a value before --gpu: write --seq-len 1024."),
+        (["--lora", "r16"], "did you mean r=16?"),
+        (["--lora", "rank:16"], "did you mean r=16?"),
+        (["--lora", "r=16,alpha32"], "did you mean alpha=32?"),
+        (["--qlora"], "write --quantization nf4 --double-quant --lora r=16."),
+        (["--load_in_4bit"], "write --quantization nf4."),
+        (["--mixed-precision", "fp32"], "fp32 is no autocast; give no"),
+        (["--gpu", "3090,4090"], "give each by itself, --gpu 3090 and --gpu 4090."),
         (["--model-class", "NoSuchModel"], "--model-class"),
         (["--model-class", "PreTrainedModel"], "--model-class"),
         (["--model-class", "LlamaPreTrainedModel"], "--model-class"),
@@ -216,3 +225,27 @@ def test_a_value_may_be_written_as_people_write_it(
     option: str, written: str, meant: object, field: Callable[[dict[str, Any]], object]
 ) -> None:
     assert field(run(SMALL, "--offline", "--lora", "r=8", option, written, "--json").report) == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["fit", SMALL], "'fit' is no command; write inspect MODEL --fit batch-size."),
+        (["offline", SMALL], "'offline' is no command; write inspect MODEL --offline."),
+        ([SMALL, "4090"], f"'{SMALL}' is taken for MODEL, and '4090' beside it is no value"),
+    ],
+)
+def test_a_word_too_many_is_answered_with_what_is_missing(words: list[str], says: str) -> None:
+    assert_refused(run(*words), 2, says)
+
+
+def test_a_json_file_that_is_neither_report_nor_configuration_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text('{"a": 1}', encoding="utf-8")
+    assert_refused(run("compare", SMALL, str(path), "--offline"), 2, "is no report, which inspect MODEL --json writes")
+
+
+def test_numbers_are_taken_as_reports_print_them() -> None:
+    ran = run(SMALL, "--offline", "--json", "--count-only", "--seq-len", "4,096", "--batch-size", "1,024")
+    assert ran.code == 0
+    assert_refused(run(SMALL, "--offline", "--seq-len", "4,96"), 2, "'4,96' is not an integer")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from inspector.records.training_file import RequestSource
+from inspector.training_files.notices import list_file_notices
 from inspector.training_files.scripts import read_script_calls
 
 from .documents import MODEL, read
@@ -113,3 +115,17 @@ Trainer(model=model, args=TrainingArguments("out", bf16=True))
     assert (found.settings["batch_size"], found.settings["mixed_precision"]) == (8, "bf16")
     assert "gradient_checkpointing" not in found.settings
     assert found.settings["dtype"] == "auto"
+
+
+def test_fields_of_the_trainers_arguments_are_known_in_a_script_of_unsloth_and_a_slip_names_the_near_one(
+    tmp_path: Path,
+) -> None:
+    """They are the same whichever call or section they stand in, ordinary ones among them."""
+    ordinary = "learning_rate=2e-4, output_dir='out', warmup_steps=5, logging_steps=1, weight_decay=0.01, report_to='x'"
+    code = f"{UNSLOTH}\nargs = SFTConfig({ordinary}, dataset_text_field='text', max_steps=60, learning_rte=1, zzz=2)"
+    record = read(tmp_path, code, "train.py").record
+    assert record.unknown == ("args.learning_rte", "args.zzz")
+    (message,) = [
+        notice.message for notice in list_file_notices(RequestSource(file=record)) if notice.code == "fields-unknown"
+    ]
+    assert message.endswith("were not read: args.learning_rte (did you mean learning_rate?), args.zzz.")

@@ -161,7 +161,7 @@ def build_search_section(search: Search) -> Section:
         row(
             (
                 format_count(tried.value),
-                "yes" if tried.fits else "no",
+                "yes" if tried.fits else "tight" if tried.is_tight else "no",
                 format_count(tried.total_bytes),
                 format_bytes(tried.total_bytes),
             ),
@@ -184,14 +184,18 @@ def describe_search(search: Search, *, brief: bool = False) -> str:
     if search.value is None:
         least = search.tried[0]
         size = format_bytes(least.total_bytes)
-        return f"no {quantity} fits: {format_count(least.value)}, the smallest tried, takes {size}"
+        how, only = (" with the margin", ", which fits only tightly") if least.is_tight else ("", "")
+        return f"no {quantity} fits{how}: {format_count(least.value)}, the smallest tried, takes {size}{only}"
     in_file = "" if search.in_file is None else f" ({format_fields(search.in_file)})"
     found = f"{quantity} {format_count(search.value)} fits{in_file}"
     if search.fails is None:
         # Positions end a prompt; how many steps are worked out ends a generation, not what runs.
         return f"{found}, and no larger one {'is traced' if search.quantity == 'new-tokens' else 'can run'}"
+    if search.fails_tightly:
+        found = f"{quantity} {format_count(search.value)} fits with the margin{in_file}"
+    how = " only tightly" if search.fails_tightly else " does not"
     between = "" if brief or search.fails == search.value + 1 else "; what lies between was not tried"
-    return f"{found}, {format_count(search.fails)} does not{between}"
+    return f"{found}, {format_count(search.fails)}{how}{between}"
 
 
 def _build_row(verdict: Verdict) -> Row:

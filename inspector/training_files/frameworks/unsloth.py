@@ -29,7 +29,13 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.shared import DTYPES, read_others, settle_groups, settle_optimizer
+from inspector.training_files.frameworks.shared import (
+    DTYPES,
+    OTHERS_OF_TRAINING_ARGUMENTS,
+    read_others,
+    settle_groups,
+    settle_optimizer,
+)
 from inspector.training_files.frameworks.stages import miss_stage, settle_rows
 from inspector.training_files.packing import assume_documents
 
@@ -112,6 +118,8 @@ _OF_THE_ADAPTER = {
     "dora": "peft.use_dora",
 }
 _OTHERS = read_others("unsloth")
+# The arguments of TRL's trainers are those of transformers and their own.
+_OTHERS |= {f"args.{name}" for name in OTHERS_OF_TRAINING_ARGUMENTS | read_others("trl")}
 
 
 def _settle(values: Values, settings: Settings) -> None:

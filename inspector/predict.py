@@ -19,6 +19,7 @@ from typing import Any
 
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.memory.margin import HASH_SEED, list_uncertainties
+from inspector.memory.recording import Recording
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
 from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
@@ -90,6 +91,15 @@ class Prediction:
             self.tape,
             self.run.allocator,
             limit_bytes=limit_bytes,
+            descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    def record(self) -> Recording:
+        """Return the run as the report describes it, to be looked at again."""
+        return Recording(
+            tape=self.tape,
+            settings=self.run.allocator,
+            limit_bytes=self.limit_bytes,
             descending_addresses=self.run.platform.takes_newest_segment,
         )
 

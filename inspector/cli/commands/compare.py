@@ -46,7 +46,7 @@ def compare(models: tuple[str, ...], others: tuple[str, ...], format_: str | Non
 
     Exit code 1: none of the recipes fits a GPU that was named.
     """  # noqa: D301  # as above
-    recipes, job = read_recipes(models, others, {**options, "format_": format_, "has_csv": True})
+    recipes, job = read_recipes(models, others, {**options, "format_": format_, "formats": ("csv",)})
     return functools.partial(_compare, recipes, job)
 
 

@@ -19,16 +19,20 @@ from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
 from inspector.cli.jobs import Job, build_job
 from inspector.cli.option_names import name_options_in_notices
-from inspector.cli.options import PARAMETERS
+from inspector.cli.options import FORMATS, PARAMETERS
 from inspector.cli.output import open_output
-from inspector.errors import UsageError, quoted
+from inspector.errors import UnsupportedModelError, UsageError, quoted
 from inspector.records.fit import Fit, Purpose
 from inspector.render.sections import SECTIONS
 
 if TYPE_CHECKING:
+    from inspector.memory.recording import Recording
     from inspector.records.report import Report
 
 __all__ = ["command"]
+
+# What this command writes beside what all do.
+_OWN_FORMATS = ("memory-viz",)
 
 
 def _parse_sections(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,7 +72,14 @@ def _list_parameters() -> list[click.Parameter]:
         metavar="FILE",
         help="Write a copy of the training file with the first change that makes the step fit, or what --fit found.",
     )
-    return [*PARAMETERS[:index], *shown, written, *PARAMETERS[index:]]
+    formats = click.Option(
+        ["--format", "format_"],
+        type=click.Choice((*FORMATS, *_OWN_FORMATS)),
+        help="How to print the report; memory-viz is the run as a snapshot for pytorch.org/memory_viz. Default: what "
+        "--output ends in (.json, .md, .pickle), else text.",
+    )
+    rest = [formats if parameter.name == "format_" else parameter for parameter in PARAMETERS[index:]]
+    return [*PARAMETERS[:index], *shown, written, *rest]
 
 
 @click.command(
@@ -98,9 +109,10 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
-    job = build_job(model=model, **options)
-    if job.format == "json" and (details or show):
-        raise UsageError(f"JSON has all sections: drop {'--details' if details else '--show'}.")
+    job = build_job(model=model, formats=_OWN_FORMATS, **options)
+    if job.format in ("json", "memory-viz") and (details or show):
+        whole = "JSON has all sections" if job.format == "json" else "A snapshot has no sections"
+        raise UsageError(f"{whole}: drop {'--details' if details else '--show'}.")
     depth = click.get_current_context().get_parameter_source("depth")
     if depth is ParameterSource.COMMANDLINE:
         show = (*show, "tree")
@@ -120,12 +132,15 @@ def _check_copy(target: str, job: Job) -> Path:
 
 def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
     """Inspect, print or write the report, and return the exit code."""
-    from inspector.pipeline import run
+    from inspector.pipeline import record
 
     with show_progress(shown=job.progress, color=job.color) as progress:
-        report = run(job.request, progress)
-    with open_output(job.output) as stream:
-        _render(report, job.format, stream, shown=shown, color=job.color)
+        report, recording = record(job.request, progress)
+    if job.format == "memory-viz":
+        _write_snapshot(report, recording, job.output)
+    else:
+        with open_output(job.output) as stream:
+            _render(report, job.format, stream, shown=shown, color=job.color)
     if copy is not None:
         _write_changes(report, copy)
     named = bool(job.request.gpus or job.request.gpu_memory)
@@ -135,6 +150,17 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
         if verdict.outcome is Fit.UNKNOWN:
             print_error(f"nothing says whether the step fits the {verdict.gpu}: {verdict.reason}")
     return choose_code_if_all_fit(verdict.outcome for verdict in report.fit or ())
+
+
+def _write_snapshot(report: Report, recording: Recording | None, output: Path | None) -> None:
+    """Write the run as a snapshot, or raise UnsupportedModelError where none was traced."""
+    from inspector.render.writers.memory_viz import write_snapshot
+
+    if recording is None:
+        why = next((notice.message for notice in report.warnings if notice.code == "not-traced"), "Nothing was traced.")
+        raise UnsupportedModelError(f"{why} Without a traced run there is no snapshot; use --format text.")
+    with open_output(output) as stream:
+        write_snapshot(recording, stream.buffer)
 
 
 def _write_changes(report: Report, copy: Path) -> None:

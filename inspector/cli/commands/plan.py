@@ -86,7 +86,7 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     unused: dict[str, Any] = {name: getattr(Recipe(), name) for name in VARIED_BY_A_PLAN}
     unused |= {"autocast_adapter_dtype": True, "workload": "training", "fit": None, "advice": False}
     unused |= {"gpu_count": 1, "fsdp": False, "deepspeed": None}
-    job = build_job(format_=format_, has_csv=True, depth=0, count_only=False, **unused, **options)
+    job = build_job(format_=format_, formats=("csv",), depth=0, count_only=False, **unused, **options)
     return functools.partial(_plan, job, _SEARCHED[fit], sort)
 
 

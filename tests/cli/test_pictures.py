@@ -1,0 +1,62 @@
+"""Formats that show a run: they go to a file, want a run that was traced, and hold the figures of the report."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import SMALL, Ran, assert_refused, bundled_config, run, written
+
+RUN = (SMALL, "--offline", "--lora", "r=2", "--seq-len", "8", "--quiet")
+
+
+def test_a_snapshot_has_the_totals_of_the_report(tmp_path: Path) -> None:
+    """The file ends where the second step does; its trace takes from the device what the report says is reserved."""
+    assert run(*RUN, "--output", str(tmp_path / "snapshot.pickle")) == Ran(code=0, out="", err="")
+    snapshot = pickle.loads((tmp_path / "snapshot.pickle").read_bytes())
+    training = run(*RUN, "--json").report["training"]
+    segments, trace = snapshot["segments"], snapshot["device_traces"][0]
+    assert sum(segment["allocated_size"] for segment in segments) == training["end_of_step_allocated_bytes"]
+    assert {entry["action"] for entry in trace} == {"alloc", "free_requested", "free_completed", "segment_alloc"}
+    taken = sum(entry["size"] for entry in trace if entry["action"] == "segment_alloc")
+    assert taken == sum(segment["total_size"] for segment in segments) == training["peak_reserved_bytes"]
+    sizes = [
+        entry["block_size"] * (1 if entry["action"] == "alloc" else -1)
+        for entry in trace
+        if entry["action"] in ("alloc", "free_completed")
+    ]
+    assert max(itertools.accumulate(sizes)) == training["peak_allocated_bytes"]
+
+
+def test_a_snapshot_of_no_run_is_refused(tmp_path: Path) -> None:
+    """Before the work where that is known, and with the reason where a model cannot be traced."""
+    file = tmp_path / "snapshot.pickle"
+    assert_refused(run(*RUN, "--count-only", "--output", str(file)), 2, "--count-only traces none")
+    assert_refused(run(*RUN, "--details", "--output", str(file)), 2, "drop --details")
+    untraced = written(
+        tmp_path, {**bundled_config("google-bert/bert-base-uncased"), "architectures": ["BertForMultipleChoice"]}
+    )
+    assert_refused(run(untraced, "--offline", "--quiet", "--output", str(file)), 4, "there is no snapshot")
+    assert not file.exists()
+
+
+def test_a_terminal_is_asked_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line to type stands in the refusal; a pipe may have it."""
+    monkeypatch.setattr("inspector.cli.jobs.sys", _SysWithTerminal())
+    assert_refused(run(*RUN, "--format", "memory-viz"), 2, "add --output snapshot.pickle")
+    assert_refused(run(*RUN, "--format", "memory-viz", "--output", "-"), 2, "add --output snapshot.pickle")
+
+
+class _SysWithTerminal:
+    """The module `sys` with a terminal for standard output."""
+
+    class stdout:  # noqa: N801  # it stands for the stream of that name
+        isatty = staticmethod(lambda: True)
+
+    def __getattr__(self, name: str) -> object:
+        """Return everything else as it is."""
+        return getattr(sys, name)

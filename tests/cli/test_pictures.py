@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import pickle
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import SMALL, Ran, assert_refused, bundled_config, run, written
+from tests.render.pages import count_bytes, read_data
 
 RUN = (SMALL, "--offline", "--lora", "r=2", "--seq-len", "8", "--quiet")
 
@@ -44,11 +47,35 @@ def test_a_snapshot_of_no_run_is_refused(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_a_page_has_the_run_of_the_report_and_says_how_to_make_it_again(tmp_path: Path) -> None:
+    """The name of the file chooses the format; the command is the one that was typed, quoted for a shell."""
+    file = tmp_path / "a report.html"
+    assert run(*RUN, "--output", str(file)) == Ran(code=0, out="", err="")
+    page = file.read_text(encoding="utf-8")
+    data = read_data(page)
+    allocated, _, reserved = count_bytes(data)
+    training = run(*RUN, "--json").report["training"]
+    assert max(allocated) == allocated[data["peak"]["event"]] == training["peak_allocated_bytes"]
+    assert max(reserved) == training["peak_reserved_bytes"]
+    assert allocated[-1] == training["end_of_step_allocated_bytes"]
+    typed = f"inspect {SMALL} --offline --lora r=2 --seq-len 8 --output {shlex.quote(str(file))}"
+    assert f"<pre>{html.escape(typed).replace('&#x27;', '&#39;')}</pre>" in page
+    assert f"{training['peak_allocated_bytes']:,} bytes" in page
+
+
+def test_a_page_of_counts_alone_says_that_it_has_no_timeline(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert run(SMALL, "--offline", "--count-only", "--format", "html", "--output", str(file)).code == 0
+    assert "There is no timeline" in file.read_text(encoding="utf-8")
+    assert_refused(run(SMALL, "--format", "html", "--details", "--output", str(file)), 2, "A page has all sections")
+
+
 def test_a_terminal_is_asked_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line to type stands in the refusal; a pipe may have it."""
     monkeypatch.setattr("inspector.cli.jobs.sys", _SysWithTerminal())
     assert_refused(run(*RUN, "--format", "memory-viz"), 2, "add --output snapshot.pickle")
     assert_refused(run(*RUN, "--format", "memory-viz", "--output", "-"), 2, "add --output snapshot.pickle")
+    assert_refused(run(*RUN, "--format", "html"), 2, "add --output report.html")
 
 
 class _SysWithTerminal:

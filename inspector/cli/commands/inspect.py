@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from inspector.checks import find_nearest_names
+from inspector.cli.command_line import spell_command
 from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
@@ -32,7 +33,15 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 # What this command writes beside what all do.
-_OWN_FORMATS = ("memory-viz",)
+_OWN_FORMATS = ("html", "memory-viz")
+# Why a format does not take --details and --show.
+_SECTIONS_OF_FORMAT = {
+    "json": "JSON has all sections",
+    "html": "A page has all sections",
+    "memory-viz": "A snapshot has no sections",
+}
+# A page folds its tree; --depth goes no deeper.
+_WHOLE_TREE = 64
 
 
 def _parse_sections(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,8 +84,8 @@ def _list_parameters() -> list[click.Parameter]:
     formats = click.Option(
         ["--format", "format_"],
         type=click.Choice((*FORMATS, *_OWN_FORMATS)),
-        help="How to print the report; memory-viz is the run as a snapshot for pytorch.org/memory_viz. Default: what "
-        "--output ends in (.json, .md, .pickle), else text.",
+        help="How to print the report; html is a page to look at, memory-viz the run as a snapshot for "
+        "pytorch.org/memory_viz. Default: what --output ends in (.json, .md, .html, .pickle), else text.",
     )
     rest = [formats if parameter.name == "format_" else parameter for parameter in PARAMETERS[index:]]
     return [*PARAMETERS[:index], *shown, written, *rest]
@@ -110,14 +119,15 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
     job = build_job(model=model, formats=_OWN_FORMATS, **options)
-    if job.format in ("json", "memory-viz") and (details or show):
-        whole = "JSON has all sections" if job.format == "json" else "A snapshot has no sections"
-        raise UsageError(f"{whole}: drop {'--details' if details else '--show'}.")
-    depth = click.get_current_context().get_parameter_source("depth")
-    if depth is ParameterSource.COMMANDLINE:
+    if job.format in _SECTIONS_OF_FORMAT and (details or show):
+        raise UsageError(f"{_SECTIONS_OF_FORMAT[job.format]}: drop {'--details' if details else '--show'}.")
+    context = click.get_current_context()
+    if context.get_parameter_source("depth") is ParameterSource.COMMANDLINE:
         show = (*show, "tree")
+    elif job.format == "html":
+        job = dataclasses.replace(job, request=dataclasses.replace(job.request, depth=_WHOLE_TREE))
     copy = None if write_changes is None else _check_copy(write_changes, job)
-    return functools.partial(_inspect, job, SECTIONS if details else show, copy)
+    return functools.partial(_inspect, job, SECTIONS if details else show, copy, spell_command(context))
 
 
 def _check_copy(target: str, job: Job) -> Path:
@@ -130,14 +140,20 @@ def _check_copy(target: str, job: Job) -> Path:
     return check_copy(target, source.file.path)
 
 
-def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
-    """Inspect, print or write the report, and return the exit code."""
+def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str) -> int:
+    """Inspect, print or write the report, and return the exit code; `typed` is the command itself."""
     from inspector.pipeline import record
 
     with show_progress(shown=job.progress, color=job.color) as progress:
         report, recording = record(job.request, progress)
     if job.format == "memory-viz":
         _write_snapshot(report, recording, job.output)
+    elif job.format == "html":
+        from inspector.render.page.report import write_report_page
+
+        report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
+        with open_output(job.output) as stream:
+            write_report_page(report, recording, stream, command=typed)
     else:
         with open_output(job.output) as stream:
             _render(report, job.format, stream, shown=shown, color=job.color)

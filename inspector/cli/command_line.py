@@ -17,7 +17,8 @@ _OF_THE_TERMINAL = frozenset({"quiet", "no_color", "version"})
 
 def spell_command(context: click.Context, name: str = "inspect") -> str:
     """Return the command line of a context, quoted for a POSIX shell: arguments and what was typed of the options."""
-    words = [name]
+    arguments: list[str] = name.split()
+    options: list[str] = []
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
         if parameter.name in _OF_THE_TERMINAL or value is None:
@@ -26,10 +27,10 @@ def spell_command(context: click.Context, name: str = "inspect") -> str:
             source = context.get_parameter_source(parameter.name or "")
             if source is not ParameterSource.COMMANDLINE:
                 continue
-            words += _list_option_words(parameter, value)
+            options += _list_option_words(parameter, value)
         else:
-            words += value if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)
+            arguments += value if isinstance(value, tuple) else [str(value)]
+    return shlex.join([*arguments, *options])
 
 
 def _list_option_words(option: click.Option, value: Any) -> Iterator[str]:

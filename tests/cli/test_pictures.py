@@ -8,6 +8,7 @@ import pickle
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,18 @@ from tests.render.pages import count_bytes, read_data
 RUN = (SMALL, "--offline", "--lora", "r=2", "--seq-len", "8", "--quiet")
 
 
-def test_a_snapshot_has_the_totals_of_the_report(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def training() -> dict[str, Any]:
+    """Return what the report has of the run."""
+    found = run(*RUN, "--json").report["training"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_snapshot_has_the_totals_of_the_report(tmp_path: Path, training: dict[str, Any]) -> None:
     """The file ends where the second step does; its trace takes from the device what the report says is reserved."""
     assert run(*RUN, "--output", str(tmp_path / "snapshot.pickle")) == Ran(code=0, out="", err="")
     snapshot = pickle.loads((tmp_path / "snapshot.pickle").read_bytes())
-    training = run(*RUN, "--json").report["training"]
     segments, trace = snapshot["segments"], snapshot["device_traces"][0]
     assert sum(segment["allocated_size"] for segment in segments) == training["end_of_step_allocated_bytes"]
     assert {entry["action"] for entry in trace} == {"alloc", "free_requested", "free_completed", "segment_alloc"}
@@ -47,14 +55,15 @@ def test_a_snapshot_of_no_run_is_refused(tmp_path: Path) -> None:
     assert not file.exists()
 
 
-def test_a_page_has_the_run_of_the_report_and_says_how_to_make_it_again(tmp_path: Path) -> None:
+def test_a_page_has_the_run_of_the_report_and_says_how_to_make_it_again(
+    tmp_path: Path, training: dict[str, Any]
+) -> None:
     """The name of the file chooses the format; the command is the one that was typed, quoted for a shell."""
     file = tmp_path / "a report.html"
     assert run(*RUN, "--output", str(file)) == Ran(code=0, out="", err="")
     page = file.read_text(encoding="utf-8")
     data = read_data(page)
     allocated, _, reserved = count_bytes(data)
-    training = run(*RUN, "--json").report["training"]
     assert max(allocated) == allocated[data["peak"]["event"]] == training["peak_allocated_bytes"]
     assert max(reserved) == training["peak_reserved_bytes"]
     assert allocated[-1] == training["end_of_step_allocated_bytes"]
@@ -68,6 +77,23 @@ def test_a_page_of_counts_alone_says_that_it_has_no_timeline(tmp_path: Path) -> 
     assert run(SMALL, "--offline", "--count-only", "--format", "html", "--output", str(file)).code == 0
     assert "There is no timeline" in file.read_text(encoding="utf-8")
     assert_refused(run(SMALL, "--format", "html", "--details", "--output", str(file)), 2, "A page has all sections")
+
+
+def test_plans_and_comparisons_are_pages_too(tmp_path: Path) -> None:
+    """By the ending of the file or by --format, with the command that makes them again."""
+    file = tmp_path / "page.html"
+    counted = ("compare", SMALL, "--offline", "--count-only", "--with", "--lora r=8", "--quiet")
+    assert run(*counted, "--output", str(file)) == Ran(code=0, out="", err="")
+    page = file.read_text(encoding="utf-8")
+    assert "There is no picture: no step of these recipes was traced." in page
+    typed = f"inspect compare {SMALL} --offline --count-only --output {shlex.quote(str(file))} --with '--lora r=8'"
+    assert f"<pre>{typed.replace(chr(39), '&#39;')}</pre>" in page
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tiny = written(tmp_path, {**bundled_config(SMALL), **sizes, "num_key_value_heads": 2, "vocab_size": 64})
+    plan = ("plan", tiny, "--offline", "--gpu", "h100", "--fit", "none", "--quantization", "none", "--seq-len", "8")
+    shown = run(*plan, "--format", "html")
+    assert shown.code == 0
+    assert '<div class="rowlabel"><b>1</b> full' in shown.out
 
 
 def test_a_terminal_is_asked_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from inspector.memory.recording import Recording
 from inspector.memory.timeline import fold
 from inspector.records.notice import Notice
 from inspector.records.tape import Category, Event, Phase
-from inspector.render.page.data import CATEGORIES, build_page_data
+from inspector.render.page.colors import CATEGORIES
+from inspector.render.page.data import build_page_data
 from tests.golden.render_reports import COUNT_ONLY, HOSTILE, HOSTILE_TEXT
 from tests.memory.tapes import Tape
 from tests.memory.test_snapshot import RECORDINGS

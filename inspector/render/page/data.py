@@ -19,16 +19,12 @@ from inspector.memory.recording import Recording
 from inspector.memory.replay import carry_out, list_requests
 from inspector.records.memory import RunMemory
 from inspector.records.report import Report
-from inspector.records.tape import Category, Event, EventKind
+from inspector.records.tape import Event, EventKind
+from inspector.render.page.colors import CATEGORIES, COLORS
 
-__all__ = ["CATEGORIES", "SCHEMA", "build_page_data"]
+__all__ = ["SCHEMA", "build_page_data"]
 
 SCHEMA = "inspector-page/1"
-# In the order in which they are stacked: what stays throughout at the bottom, what comes and goes at the top.
-CATEGORIES = (
-    *(Category.WEIGHTS, Category.ADAPTER, Category.BUFFERS, Category.OPTIMIZER, Category.GRADIENTS, Category.OTHER),
-    *(Category.INPUTS, Category.ATTENTION_MASK, Category.ACTIVATIONS, Category.LOGITS_AND_LOSS, Category.TEMPORARIES),
-)
 _MADE, _EMPTIED = 0, -1
 _FREE = -1
 _LONGEST_NAME = 300
@@ -48,6 +44,7 @@ def build_page_data(report: Report, recording: Recording) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "categories": [category.value.replace("_", " ") for category in CATEGORIES],
+        "colors": list(COLORS.values()),
         "phases": {phase.value: title for phase, title in memory.workload.phases.items()},
         "limits": [{"gpu": one_line(verdict.gpu, 60), "bytes": verdict.usable_bytes} for verdict in verdicts],
         "peak": {"event": events.peak, "bytes": memory.peak_allocated_bytes},

@@ -24,7 +24,7 @@ from inspector.errors import one_line
 from inspector.render.document import Document, Section
 from inspector.render.writers.html import list_block_lines
 
-__all__ = ["list_folded_sections", "write_page"]
+__all__ = ["list_folded_sections", "list_lead_sections", "write_page"]
 
 _SCRIPTS = ("uPlot.iife.min.js", "page.js")
 _LONGEST_COMMAND = 8000
@@ -70,6 +70,15 @@ def list_folded_sections(sections: Sequence[Section]) -> list[dict[str, Any]]:
         {"title": section.title, "lines": Markup("\n".join(list_block_lines(section)))}  # noqa: S704  # escaped there
         for section in sections
         if section.title
+    ]
+
+
+def list_lead_sections(sections: Sequence[Section]) -> list[Markup]:
+    """Return sections without a title, which hold answers, as lines of HTML."""
+    return [
+        Markup("\n".join(list_block_lines(section)))  # noqa: S704  # escaped there
+        for section in sections
+        if not section.title
     ]
 
 

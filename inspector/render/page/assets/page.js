@@ -3,12 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
-  const COLORS = {
-    "weights": "#4c78d8", "adapter": "#57b8a5", "buffers": "#a87b5d", "optimizer": "#a77bf3", "gradients": "#f4756a",
-    "other": "#9da3ad", "inputs": "#8fb8f2", "attention mask": "#c9a5d6", "activations": "#eeb23b",
-    "logits and loss": "#56b366", "temporaries": "#f58fbd",
-  };
-  const color = (category) => COLORS[data.categories[category]] || "#9da3ad";
+  const color = (category) => data.colors[category];
   const K = data.categories.length, N = data.events.length;
 
   const bytesText = (bytes) => {

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,10 +80,12 @@ class HeldMemory:
         self._live: dict[int, tuple[Event, Touched]] = {}  # by address
         self._reserved: dict[int, tuple[int, bool]] = {}  # by address: bytes that came from the device, small pool
 
-    def follow(self, event: Event) -> tuple[list[SegmentChange], Touched | None]:
+    def follow(self, event: Event) -> tuple[Sequence[SegmentChange], Touched | None]:
         """Take in what an event did and return it; None where it touched no block."""
-        changes = list(self._changes)
-        self._changes.clear()
+        changes: Sequence[SegmentChange] = ()
+        if self._changes:
+            changes = tuple(self._changes)
+            self._changes.clear()
         for change in changes:
             if change.is_taken:
                 self._reserved[change.address] = change.bytes, change.is_small

@@ -128,6 +128,19 @@ def test_a_long_run_makes_a_small_file() -> None:
     assert size / len(tape.events) < 4_000_000 / 200_000
 
 
+def test_the_first_screen_says_what_the_figures_are_of() -> None:
+    """The recipe, and that they are a bound where they are: both decide what the verdict means."""
+    recording = RECORDINGS["plain 1"]
+    report = make_report(recording)
+    assert report.memory is not None
+    memory = dataclasses.replace(report.memory, upper_bound="upper bound, dequantized")
+    page = write(dataclasses.replace(report, memory=memory), recording)
+    first = page[: page.index('id="timeline"')]
+    assert "training step: batch size 1, sequence length 1,024" in first
+    assert "The figures are an upper bound, dequantized." in first
+    assert f"{memory.peak_allocated_bytes:,} bytes" in first
+
+
 # --- what a page is ---------------------------------------------------------------------------------------------------
 
 

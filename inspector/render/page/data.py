@@ -25,6 +25,7 @@ from inspector.render.page.colors import CATEGORIES, COLORS
 __all__ = ["SCHEMA", "build_page_data"]
 
 SCHEMA = "inspector-page/1"
+_PLACES = {category: place for place, category in enumerate(CATEGORIES)}
 _MADE, _EMPTIED = 0, -1
 _FREE = -1
 _LONGEST_NAME = 300
@@ -133,7 +134,7 @@ class _Events:
         if event.kind is EventKind.FREE:
             return len(self._block_kinds) - self._numbers.pop(event.block)
         self._numbers[event.block] = len(self._block_kinds)
-        self._block_kinds.append(self._kinds.find((size, CATEGORIES.index(event.category))))
+        self._block_kinds.append(self._kinds.find((size, _PLACES[event.category])))
         return _MADE
 
 
@@ -141,7 +142,7 @@ def _describe_segment(segment: HeldSegment) -> list[Any]:
     """Return a segment at the peak: whether it is of the small pool, then category and bytes of its stretches."""
     stretches: list[int] = []
     for block in segment.blocks:
-        category = _FREE if block.made_by is None else CATEGORIES.index(block.made_by.category)
+        category = _FREE if block.made_by is None else _PLACES[block.made_by.category]
         if stretches and stretches[-2] == category:
             stretches[-1] += block.bytes  # blocks of one category beside each other are drawn as one
         else:

@@ -14,7 +14,8 @@ from inspector.render.document import Document, Section, Table, paragraph
 from inspector.render.page.data import build_page_data
 from inspector.render.page.page import list_folded_sections, write_page
 from inspector.render.sections import SECTIONS
-from inspector.render.sections.fit import describe_outcome, describe_remedies
+from inspector.render.sections.fit import describe_outcome, describe_remedies, describe_search
+from inspector.render.sections.recipe import describe_recipe
 from inspector.render.sections.report import build_report_document
 from inspector.render.sections.tree import build_tree_section
 from inspector.units import format_bytes, format_count, format_short_count
@@ -43,6 +44,7 @@ def write_report_page(report: Report, recording: Recording | None, stream: TextI
         verdicts=[_describe_verdict(verdict) for verdict in named],
         cards=[_describe_card(verdict) for verdict in verdicts if verdict not in named],
         answers=list(_list_answers(report)),
+        facts=[paragraph(words).text for words in _list_facts(report)],
         missing=_explain_missing(report, document),
         tree=_nest(build_tree_section(report.parameters)) if report.parameters.tree else [],
     )
@@ -85,6 +87,18 @@ def _list_answers(report: Report) -> Iterator[dict[str, str]]:
         yield _describe_size("static bytes", (report.static.adapter or report.static.full).total_bytes)
     else:
         yield _describe_size("weights", census.bytes)
+
+
+def _list_facts(report: Report) -> Iterator[str]:
+    """Yield what the figures are of: the recipe, what was searched, and why they are bounds where they are."""
+    memory, search = report.memory, report.search
+    if memory is not None:
+        yield f"{memory.workload.label}: {describe_recipe(memory, brief=True)}"
+    if search is not None:
+        yield f"largest on the {search.gpu}: {describe_search(search)}"
+    if memory is not None:
+        yield from (f"The figures are an {bound}." for bound in (memory.upper_bound,) if bound)
+        yield from (f"The figures are a {bound}." for bound in (memory.lower_bound,) if bound)
 
 
 def _describe_count(label: str, count: int) -> dict[str, str]:

@@ -124,9 +124,10 @@
       ctx.beginPath(); ctx.moveTo(x0, y0); ctx.lineTo(x1, y1); ctx.stroke();
     };
     ctx.save();
-    const first = Math.max(0, Math.ceil(u.scales.x.min));
-    const line = u.valToPos(reserved[first], "y", true);
-    label("reserved " + bytesText(reserved[first]), bbox.left + 5 * ratio, line - 5 * ratio, "left", ink);
+    const first = Math.max(0, Math.ceil(u.scales.x.min)), last = Math.min(N - 1, Math.floor(u.scales.x.max));
+    const atLeft = reserved[first] > reserved[last] / 2, end = atLeft ? first : last;
+    label("reserved " + bytesText(reserved[end]), atLeft ? bbox.left + 5 * ratio : right - 5 * ratio,
+      u.valToPos(reserved[end], "y", true) - 5 * ratio, atLeft ? "left" : "right", ink);
     let before = -Infinity;
     for (const limit of limits) {
       const y = u.valToPos(limit.bytes, "y", true);
@@ -154,7 +155,7 @@
       ctx.fillStyle = ink; ctx.setLineDash([]);
       ctx.beginPath(); ctx.arc(x, y, 4.5 * ratio, 0, 7); ctx.fill();
       const isRight = x > bbox.left + bbox.width / 2;
-      label("peak " + bytesText(data.peak.bytes), x + (isRight ? -9 : 9) * ratio, y + 4 * ratio, isRight ? "right" : "left", ink);
+      label("peak " + bytesText(data.peak.bytes), x + (isRight ? -8 : 8) * ratio, y + 15 * ratio, isRight ? "right" : "left", ink);
     }
     ctx.restore();
   };
@@ -425,9 +426,13 @@
   });
 
   // --- all together ---------------------------------------------------------------------------------------------------
-  const draw = () => { makePlot(); drawIcicle(); drawMap(); };
+  const draw = () => {
+    makePlot();
+    describeMoment();
+    setTimeout(drawIcicle);  // what lies below the first screen, once that is painted
+    setTimeout(drawMap);
+  };
   draw();
-  setMoment(moment);
   let lastWidth = window.innerWidth;
   window.addEventListener("resize", () => { if (window.innerWidth !== lastWidth) { lastWidth = window.innerWidth; draw(); } });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

@@ -185,10 +185,11 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_a_report_of_counts_alone_says_that_there_is_no_timeline() -> None:
-    """It has no data and no scripts, and lets none run."""
+    """It has no data and no scripts, lets none run, and shows nothing that would need one."""
     page = write(COUNT_ONLY, None)
     assert "There is no timeline: parameters were counted alone, as --count-only asks for" in page
     assert Elements(page).scripts == []
+    assert not [tag for tag, _ in Elements(page).found if tag in ("input", "button", "canvas")]
     assert "script-src &#39;none&#39;" in page
 
 

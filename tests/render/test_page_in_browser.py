@@ -102,6 +102,18 @@ def test_what_is_drawn_of_a_long_run_has_its_peak(page: Any, tmp_path: Path) -> 
     assert peak == [True, 0, True, True]
 
 
+def test_a_printed_page_has_its_pictures_and_all_sections(page: Any, tmp_path: Path) -> None:
+    """What is only there to be pressed is not on paper."""
+    recording = long_recording()
+    open_page(page, tmp_path, write(make_report(recording), recording))
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#icicle button").first.is_visible()
+    assert page.locator("#map").is_visible()
+    assert not page.locator("#spans button").first.is_visible()
+    assert page.locator("details.section:not([open])").count() == 0
+
+
 def test_modules_are_found_by_their_names(page: Any, tmp_path: Path) -> None:
     """What does not have the text is hidden, and what has it is opened."""
     recording = long_recording()

@@ -91,6 +91,10 @@
   const most = Math.max(data.peak_reserved_bytes, data.peak.bytes);
   // A limit far above everything would flatten the rest; the nearest one is shown if it leaves half of the height.
   const limits = data.limits.filter((limit) => limit.bytes <= 2 * most).sort((a, b) => a.bytes - b.bytes);
+  const beyond = data.limits.filter((limit) => !limits.includes(limit));
+  if (beyond.length && data.limits.length <= 4)
+    byId("beyond").textContent = "Far above this picture: " +
+      beyond.map((limit) => limit.gpu + " has " + bytesText(limit.bytes)).join(", ") + ". ";
   const ceiling = 1.06 * Math.max(most, ...limits.map((limit) => limit.bytes));
   const rows = [...used].reverse();
   const columns = (first, last) => {

@@ -21,6 +21,7 @@ from inspector.records.measurement import Measurement
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import LoraOptions
+from inspector.records.serving import ServingOptions
 
 __all__ = [
     "Comparison",
@@ -32,6 +33,7 @@ __all__ = [
     "Plan",
     "Recipe",
     "Report",
+    "ServingOptions",
     "UnsupportedModelError",
     "UsageError",
     "compare",

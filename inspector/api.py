@@ -13,8 +13,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inspector.checks import check_choice, describe_value, find_nearest_names
-from inspector.errors import UsageError, one_line, quoted
+from inspector.checks import check_choice, check_keys, describe_value
+from inspector.engines.arguments import read_serving
+from inspector.errors import UsageError, one_line
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan, Quantity
 from inspector.records.measurement import Measurement
@@ -32,7 +33,8 @@ __all__ = ["compare", "inspect", "measure", "plan"]
 _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 _OF_A_COMPARED_RECIPE = (
-    *("model", "peft", "autocast_adapter_dtype", "recipe", "gpu", "gpu_memory", "gpu_count", "sharding", "margin"),
+    *("model", "peft", "autocast_adapter_dtype", "adapter_dtype", "preparation", "recipe", "gpu"),
+    *("gpu_memory", "gpu_count", "sharding", "margin"),
     *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "assume_defaults"),
     *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict"),
 )
@@ -43,6 +45,8 @@ def inspect(
     *,
     peft: Any = None,
     autocast_adapter_dtype: bool = True,
+    adapter_dtype: str = "auto",
+    preparation: str = "peft",
     workload: str = "training",
     recipe: Any = None,
     torch: str | None = None,
@@ -63,6 +67,7 @@ def inspect(
     offline: bool = False,
     count_only: bool = False,
     depth: int = 3,
+    serving: Any = None,
     framework: str | None = None,
     launch: str | Sequence[str] = (),
     base_model: str | None = None,
@@ -79,6 +84,10 @@ def inspect(
         peft: the adapter: any `peft.PeftConfig`, a mapping of its fields with `peft_type`, or `LoraOptions`. None
             counts the model as it is, and its static bytes are those of full fine-tuning.
         autocast_adapter_dtype: as in PEFT's `get_peft_model`: whether an adapter in half precision becomes float32.
+        adapter_dtype: what a trainer casts the attached adapter to: "float32" as LLaMA-Factory, "bfloat16" as TRL on
+            packed weights; "auto" leaves it as PEFT made it.
+        preparation: what happens to packed weights before an adapter trains on them: "peft" is its
+            `prepare_model_for_kbit_training`, "none" what TRL 0.26 and newer and LLaMA-Factory do, "axolotl" its own.
         workload: what runs: "training", or "forward" for a pass without gradients.
         recipe: how the traced training step runs: a `Recipe`, a mapping of its fields, or `TrainingArguments` and any
             other dataclass with its fields, such as TRL's `SFTConfig`; warnings say what of these is not traced. None
@@ -109,6 +118,9 @@ def inspect(
         offline: make no request: the local cache, then the bundled catalogue.
         count_only: stop after the parameter counts.
         depth: how deep `report.parameters.tree` goes; 0 is the model alone.
+        serving: what a serving engine makes of the model, in the place of a step: `ServingOptions` or a mapping of its
+            fields, {"engine": "vllm", "max_model_len": 32768}, by the engine's own option names; `report.serving` has
+            it. llama.cpp takes GGUF files.
         framework: whose defaults hold for a training file, "axolotl==0.21" for one; None is what its keys say, in the
             installed version, else in the newest that is known.
         launch: accelerate's YAML or DeepSpeed's JSON beside the model or the training file, or several.
@@ -122,6 +134,8 @@ def inspect(
         model=model,
         peft=peft,
         autocast_adapter_dtype=autocast_adapter_dtype,
+        adapter_dtype=adapter_dtype,
+        preparation=preparation,
         workload=workload,
         recipe=recipe,
         torch=torch,
@@ -142,6 +156,7 @@ def inspect(
         offline=offline,
         count_only=count_only,
         depth=depth,
+        serving=read_serving(serving),
         framework=framework,
         launch=launch,
         base_model=base_model,
@@ -230,7 +245,7 @@ def compare(recipes: Sequence[Any] | Mapping[str, Any], **settings: Any) -> Comp
             "mapping with a name for each."
         )
     named = list(recipes.items()) if isinstance(recipes, Mapping) else [(None, recipe) for recipe in recipes]
-    _check_names("compare", settings, _OF_A_COMPARED_RECIPE)
+    check_keys("compare", settings, _OF_A_COMPARED_RECIPE)
     compared: list[tuple[str, Request | Mapping[str, Any]]] = []
     warnings: list[SharedNotice] = []
     for index, (name, recipe) in enumerate(named):
@@ -248,6 +263,8 @@ def measure(
     *,
     peft: Any = None,
     autocast_adapter_dtype: bool = True,
+    adapter_dtype: str = "auto",
+    preparation: str = "peft",
     workload: str = "training",
     recipe: Any = None,
     revision: str | None = None,
@@ -276,6 +293,8 @@ def measure(
         model=model,
         peft=peft,
         autocast_adapter_dtype=autocast_adapter_dtype,
+        adapter_dtype=adapter_dtype,
+        preparation=preparation,
         workload=workload,
         recipe=recipe,
         advice=False,
@@ -343,7 +362,7 @@ def _read_recipe(recipe: Any) -> tuple[Recipe, tuple[Notice, ...]]:
         return recipe, ()
     if isinstance(recipe, Mapping):
         known = [item.name for item in dataclasses.fields(Recipe)]
-        _check_names("recipe", recipe, known)
+        check_keys("recipe", recipe, known)
         return Recipe(**recipe), ()
     if is_training_arguments(recipe):
         return read_training_arguments(recipe)
@@ -373,20 +392,11 @@ def _read_recipe_to_compare(
     if isinstance(recipe, Mapping) and "schema" in recipe:
         return recipe, ()
     given: Mapping[str, Any] = recipe if isinstance(recipe, Mapping) else {"model": recipe}
-    _check_names("recipes", given, _OF_A_COMPARED_RECIPE)
+    check_keys("recipes", given, _OF_A_COMPARED_RECIPE)
     arguments = {**settings, **given}
     if "model" not in arguments:
         raise UsageError("`recipes` has one without a model; add `model`, for this one or for all.")
     return _build_request(**arguments, advice=False, depth=0)
-
-
-def _check_names(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> None:
-    """Refuse a key that is none of the known ones."""
-    for key in given:
-        if key not in known:
-            near = find_nearest_names(key, known) if isinstance(key, str) else []
-            meant = f"did you mean {near[0]}? If not, " if near else ""
-            raise UsageError(f"`{what}` has no setting {quoted(key, 60)}; {meant}use {', '.join(known)}.")
 
 
 def _find_name(compared: Request | Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_flag",
+    "check_keys",
     "check_model",
     "check_names",
     "check_number",
@@ -129,6 +130,15 @@ def check_names(name: str, value: Any, example: str) -> tuple[str, ...]:
         raise UsageError(f"`{name}` is {describe_value(value)}; give a list of names, as in [{example}].")
     items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
     return tuple(check_text(name, item, example) for item in items)
+
+
+def check_keys(what: str, given: Mapping[Any, Any], known: Sequence[str]) -> None:
+    """Refuse a key that is none of the known ones."""
+    for key in given:
+        if key not in known:
+            near = find_nearest_names(key, known) if isinstance(key, str) else []
+            meant = f"did you mean {near[0]}? If not, " if near else ""
+            raise UsageError(f"`{what}` has no setting {quoted(key, 60)}; {meant}use {', '.join(known)}.")
 
 
 def check_model(value: Any) -> Any:

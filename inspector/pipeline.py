@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
-from inspector.hardware.selection import select_gpus
+from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
@@ -126,6 +126,8 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
 
 def _run(request: Request, progress: Progress) -> tuple[Report, Recording | None]:
     """Go through the stages."""
+    if request.serving is not None:
+        return _serve(request, progress), None
     selection = select_gpus(request)
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ)
     with preload_libraries():
@@ -168,3 +170,50 @@ def _run(request: Request, progress: Progress) -> tuple[Report, Recording | None
         warnings=(*notices, *find_unverified_versions(versions)),
     )
     return report, predictor.predict(resolved).record() if report.memory is not None else None
+
+
+def _serve(request: Request, progress: Progress) -> Report:
+    """Go through the stages of a request for a serving engine: nothing runs, and a GGUF file is not even built."""
+    from inspector.engines.serve import check_request, serve_checkpoint, serve_gguf
+
+    check_request(request)
+    selection = select(request.gpus, request.gpu_memory, request.gpu_count)
+    versions = find_versions()
+    files = read_files(request, progress)
+    if files is not None and files.gguf is not None:
+        from inspector.engines.gguf_census import count_gguf, describe_gguf, describe_gguf_files
+
+        return Report(
+            versions=versions,
+            model=describe_gguf(files),
+            parameters=count_gguf(files.gguf),
+            checkpoint=describe_gguf_files(files.gguf),
+            serving=serve_gguf(request, files, selection),
+            warnings=(*files.notices, *selection.notices),
+        )
+    progress("loading transformers")
+
+    from inspector.memory.checkpoint_cost import gather_checkpoint_facts
+    from inspector.model.build import count_model
+
+    progress("building the model without its weights")
+    counted, built = count_model(request, files, progress)
+    if built is None:
+        raise UsageError("`engine` is about a model by its name or its configuration, not about one that was built.")
+    if counted.adapter is not None:
+        raise UsageError("`engine` is about a model without an adapter; name its base model, or merge the adapter.")
+    stored = None if files is None else files.checkpoint
+    serving = serve_checkpoint(
+        request, built.model.config, counted, built.model.named_parameters(), built.roles, selection
+    )
+    return Report(
+        versions=versions,
+        source=request.source,
+        model=counted.model,
+        parameters=counted.census,
+        quantization=counted.quantization,
+        checkpoint=None if stored is None else gather_checkpoint_facts(stored, counted),
+        serving=serving,
+        # No step is traced, with dequantized weights or others.
+        warnings=(*(item for item in counted.notices if item.code != "quantized-checkpoint"), *selection.notices),
+    )

@@ -31,6 +31,7 @@ from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
+from inspector.records.stages import Stage
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
@@ -44,7 +45,10 @@ __all__ = ["Prediction", "Predictor", "freeze"]
 # How many depths are tried: in some models what two layers show is not yet what all do.
 _DEPTHS = 2
 # What of a request decides which model is built.
-_OF_THE_MODEL = ("dtype", "model_class", "quantization", "double_quant", "peft", "autocast_adapter_dtype")
+_OF_THE_MODEL = (
+    *("dtype", "model_class", "quantization", "double_quant"),
+    *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
+)
 _Key = tuple[Any, ...]
 
 
@@ -131,6 +135,7 @@ class Prediction:
             self.run.platform,
             margin_bytes=self.run.margin_bytes,
             uncertainty=self.uncertainty,
+            shared=self.run.recipe.vllm_share or 0.0,
         )
 
 
@@ -246,7 +251,12 @@ class Predictor:
         return recipe, template, template.sizes
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
-        """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run."""
+        """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
+
+        None where layers that look alike are not treated alike: one block in some is checkpointed.
+        """
+        if run.recipe.checkpoint_every not in (None, 1):
+            return None
         try:
             for added_periods in range(_DEPTHS):
                 missing = self._build_shallow(run.request, added_periods)[1]
@@ -279,7 +289,7 @@ class Predictor:
         """
         built = self._build_whole(request) if added_periods is None else self._build_shallow(request, added_periods)[0]
         if not has_gradient_hooks(built.model):
-            return BuiltModel(model=copy_model(built.model), roles=built.roles)
+            return dataclasses.replace(built, model=copy_model(built.model))
         if added_periods is None:
             return build_whole(request, self._files)
         return build_shallow(request, self._files, added_periods)[0]
@@ -306,7 +316,8 @@ class Predictor:
 def _find_usable_bytes(run: ResolvedRun) -> int:
     """Return what the allocator has on the run's card, the margin that was asked for left out."""
     assert run.gpu is not None, "a limit is a card's"
-    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0)
+    shared = run.recipe.vllm_share or 0.0
+    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0, shared=shared)
 
 
 # --- what runs are equal by -------------------------------------------------------------------------------------------
@@ -335,7 +346,9 @@ def _make_key_without_optimizer(run: ResolvedRun) -> _Key:
 
 def _make_model_key(request: Request) -> _Key:
     """Return what two models of one inspection are equal by."""
-    return tuple(freeze(getattr(request, name)) for name in _OF_THE_MODEL)
+    recipe = request.recipe
+    changes = recipe.train_only, recipe.add_tokens, recipe.stage is Stage.REWARD
+    return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *map(freeze, changes))
 
 
 def freeze(value: Any) -> Any:

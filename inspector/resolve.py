@@ -18,8 +18,8 @@ from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
-from inspector.records.recipe import Recipe
-from inspector.records.request import Quantization, Request
+from inspector.records.recipe import Attention, Offload, Recipe
+from inspector.records.request import Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -57,7 +57,8 @@ class ResolvedRun:
     @property
     def recipe(self) -> Recipe:
         """Return the recipe with everything filled in but what the workload decides by the model's class."""
-        recipe = settle_recipe(self.request.recipe, is_prepared=self.workload.trains and is_packed(self))
+        is_prepared = self.workload.trains and is_packed(self) and self.request.preparation == Preparation.PEFT
+        recipe = settle_recipe(self.request.recipe, is_prepared=is_prepared)
         is_default = self.allocator == AllocatorSettings()
         return dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf)
 
@@ -101,6 +102,7 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
     recipe = request.recipe
     if recipe.use_reentrant and recipe.gradient_checkpointing is False:
         raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
+    _refuse_long_parts(recipe)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
     if request.margin is not None:
@@ -114,10 +116,7 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
 
 
 def is_packed(run: ResolvedRun) -> bool:
-    """Tell whether bitsandbytes packs the base weights, as it was asked for or as the checkpoint declares it.
-
-    PEFT's preparation for training on packed weights is then part of the run.
-    """
+    """Tell whether bitsandbytes packs the base weights, as it was asked for or as the checkpoint declares it."""
     if run.request.quantization is not None:
         return run.request.quantization != Quantization.NONE
     declared = None if run.files is None else find_declared(run.files.config)
@@ -136,8 +135,18 @@ def settle_recipe(recipe: Recipe, *, is_prepared: bool = False) -> Recipe:
     if checkpointing is None:
         checkpointing = is_prepared
         reentrant = checkpointing if reentrant is None else reentrant
-    if reentrant and not checkpointing:
-        raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
+    if recipe.checkpoint_keeps is not None:
+        _check_selective(recipe, bool(checkpointing))
+        reentrant = False
+    is_kept_on_host = recipe.offload == Offload.CHECKPOINTS
+    for name, asked in (
+        ("use_reentrant", reentrant),
+        ("checkpoint_every", recipe.checkpoint_every),
+        ("checkpoint_keeps", recipe.checkpoint_keeps),
+        ("offload", is_kept_on_host),
+    ):
+        if asked and not checkpointing:
+            raise UsageError(f"`{name}` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
     # Trainer sets config.use_cache to TrainingArguments.use_cache, which is off; blocks that are computed again fill no
     # cache at all (transformers/utils/generic.py, merge_with_config_defaults).
     return dataclasses.replace(
@@ -146,6 +155,17 @@ def settle_recipe(recipe: Recipe, *, is_prepared: bool = False) -> Recipe:
         use_reentrant=bool(reentrant),
         use_cache=bool(recipe.use_cache) and not checkpointing,
     )
+
+
+def _check_selective(recipe: Recipe, checkpointing: bool) -> None:
+    """Raise UsageError where checkpointed blocks cannot keep the output of attention."""
+    if checkpointing and recipe.use_reentrant:
+        raise UsageError("`checkpoint_keeps` needs a checkpoint that is not reentrant: drop `use_reentrant`, or it.")
+    if recipe.attention == Attention.FLASH_ATTENTION_2:
+        raise UsageError(
+            '`checkpoint_keeps` is traced with the kernels of `attention="sdpa"`, not with flash_attention_2: use that '
+            "attention, or drop it."
+        )
 
 
 def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -> str | None:
@@ -162,6 +182,16 @@ def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -
     except UsageError as error:
         raise UsageError(f"{source}: {error}; correct it.") from error
     return text
+
+
+def _refuse_long_parts(recipe: Recipe) -> None:
+    """Raise UsageError for a prompt or an answer that leaves nothing of its row."""
+    for name in ("prompt_len", "completion_len"):
+        length = getattr(recipe, name)
+        if length is not None and recipe.seq_len is not None and length >= recipe.seq_len:
+            raise UsageError(
+                f"`{name}` is {length:,} of the {recipe.seq_len:,} tokens of a row; give less, or a larger `seq_len`."
+            )
 
 
 def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:

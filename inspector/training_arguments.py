@@ -18,6 +18,7 @@ from inspector.records.notice import Notice
 from inspector.records.recipe import Precision, Recipe
 from inspector.training_files.fields import Field
 from inspector.training_files.frameworks.trl import TRL
+from inspector.training_files.packing import count_documents
 
 __all__ = ["is_training_arguments", "read_training_arguments"]
 
@@ -27,11 +28,12 @@ _SAME_MEANING: Mapping[str, tuple[str, ...]] = {
     item.becomes: (*item.aliases, item.name)
     for item in TRL.fields
     if item.becomes in (*("batch_size", "gradient_accumulation", "optimizer", "optim_args"), "gradient_checkpointing")
-    or item.becomes in ("max_grad_norm", "use_cache", "seq_len")
+    or item.becomes in ("max_grad_norm", "use_cache", "seq_len", "neftune")
 }
-# The fields that hold the keywords of gradient checkpointing, and the keyword that a Recipe has.
+# The fields that hold the keywords of gradient checkpointing, and what a Recipe has for these.
 _CHECKPOINTING_KEYWORDS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
-_USE_REENTRANT = "use_reentrant"
+_OF_CHECKPOINTS = {"use_reentrant": "use_reentrant", "every_n_layers": "checkpoint_every"}
+_SWITCHES = {"offload": ("offload", "checkpoints"), "selective": ("checkpoint_keeps", "attention")}
 # Fields whose values in an object say nothing, since their class fills them in whatever is asked for.
 _FILLED_IN = ("fsdp_config", "loss_type", "eos_token", "max_prompt_length", "max_completion_length", "vllm_mode")
 # Fields that change what a step takes, where they are on, and that are not traced.
@@ -62,13 +64,16 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
             given[name] = value
     if "seq_len" not in given and isinstance(fields.get("max_completion_length"), int):  # GRPO, RLOO
         given["seq_len"] = (fields.get("max_prompt_length") or _PROMPT) + fields["max_completion_length"]
+    given |= _read_packing(fields, given.get("seq_len", Recipe().seq_len))
     if fields.get("max_grad_norm", 0) is None:  # Trainer clips where there is a norm above 0
         given["max_grad_norm"] = 0.0
     if not given.get("gradient_checkpointing"):  # then a Trainer leaves it as it finds it
         given.pop("gradient_checkpointing", None)
     keywords = _find_checkpointing_keywords(fields) if "gradient_checkpointing" in given else {}
-    if _USE_REENTRANT in keywords:
-        given["use_reentrant"] = keywords[_USE_REENTRANT]
+    given |= {_OF_CHECKPOINTS[key]: value for key, value in keywords.items() if key in _OF_CHECKPOINTS}
+    given |= {name: value for key, (name, value) in _SWITCHES.items() if keywords.get(key)}
+    if fields.get("activation_offloading") is True:
+        given["offload"] = "activations"
     if fields.get("bf16") and fields.get("fp16"):
         raise UsageError(f"`recipe` ({kind}): bf16 and fp16 are both on; drop one of them.")
     if fields.get("bf16") or fields.get("fp16"):
@@ -78,6 +83,14 @@ def read_training_arguments(arguments: Any) -> tuple[Recipe, tuple[Notice, ...]]
     except UsageError as error:
         raise UsageError(f"`recipe` ({kind}): {error}") from error
     return recipe, tuple(_collect_notices(kind, recipe, fields, keywords, says_length="seq_len" in given))
+
+
+def _read_packing(fields: Mapping[str, Any], row: Any) -> dict[str, Any]:
+    """Return how documents lie in a row of SFTConfig: a strategy that keeps them whole makes the batch padding-free."""
+    if fields.get("packing"):
+        is_cut = fields.get("packing_strategy") == "wrapped"
+        return {"padding": False} if is_cut or not isinstance(row, int) else {"packing": count_documents(row)}
+    return {"packing": 1} if fields.get("padding_free") is True else {}
 
 
 def _find_checkpointing_keywords(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,6 +109,11 @@ def _collect_notices(
             "Recipe."
         )
         yield Notice(code="seq-len-assumed", message=message)
+    if recipe.packing not in (None, 1):
+        message = (
+            f"{kind} does not say how long the documents of a packed row are: {recipe.packing:,} a row were taken."
+        )
+        yield Notice(code="documents-assumed", message=message)
     uses_vllm = bool(fields.get("use_vllm"))
     on = [item for item in _NOT_TRACED if item.name in fields and _is_on(item, fields[item.name])]
     ignored = [
@@ -104,7 +122,8 @@ def _collect_notices(
         if item.effect is not None and (uses_vllm or not item.name.startswith("vllm_"))
     ]
     ignored += [_OF_THE_MODEL] if fields.get(_OF_THE_MODEL) else []
-    ignored += [f"{_CHECKPOINTING_KEYWORDS[-1]}[{one_line(key, 40)!r}]" for key in keywords if key != _USE_REENTRANT]
+    known = (*_OF_CHECKPOINTS, *_SWITCHES)
+    ignored += [f"{_CHECKPOINTING_KEYWORDS[-1]}[{one_line(key, 40)!r}]" for key in keywords if key not in known]
     if ignored:
         message = f"These settings of {kind} change what a step takes and were not traced: {', '.join(ignored)}."
         yield Notice(code="arguments-not-traced", message=message)

@@ -71,6 +71,7 @@ def build_job(
     arguments = {
         **values,
         "model": model,
+        "train_only": values["train_only"] or None,
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
         "gpus": gpus_,
         "sharding": "fsdp" if fsdp else deepspeed,
@@ -82,6 +83,8 @@ def build_job(
     chosen = choose_format(as_json, format_, output, formats)
     if chosen == "memory-viz" and request.count_only:
         raise UsageError("--format memory-viz writes a traced run, and --count-only traces none: drop one of them.")
+    if chosen == "memory-viz" and request.serving is not None:
+        raise UsageError("--format memory-viz writes a traced run, and --engine traces none: drop one of them.")
     return Job(
         request=request,
         format=chosen,

@@ -25,6 +25,7 @@ import click
 from inspector.cli.commands import compare, gpus, measure, models, plan  # noqa: F401  # each registers its command
 from inspector.cli.commands.inspect import command
 from inspector.cli.console import print_error
+from inspector.cli.engine_options import OF_ENGINES
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import add_hint, describe_click_error, suggest_subcommand
 from inspector.cli.options import PARAMETERS
@@ -50,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("interrupted", ExitCode.INTERRUPTED)
     except click.ClickException as error:
         meant = _suggest_command(arguments)
-        _fail(add_hint(describe_click_error(error, PARAMETERS, 400), meant or "see --help."), ExitCode.WRONG_USAGE)
+        known = (*PARAMETERS, *OF_ENGINES)
+        _fail(add_hint(describe_click_error(error, known, 400), meant or "see --help."), ExitCode.WRONG_USAGE)
     except ModelUnavailableError as error:
         meant = _suggest_command(arguments)
         _fail(f"{str(error).rstrip('.')}; {meant}" if meant else str(error), error.exit_code)

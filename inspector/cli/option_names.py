@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import click
 
+from inspector.cli.engine_options import OF_ENGINES
 from inspector.cli.options import PARAMETERS
 from inspector.records.notice import Notice
 
@@ -28,7 +29,9 @@ _ALIASES = {"target_modules": "targets", "gpu_count": "gpus", "sharding": "fsdp"
 
 def _map_python_names() -> dict[str, click.Parameter]:
     """Return the parameters of the command by the names that Python has for them, which follow their first spelling."""
-    named = {parameter.opts[0].removeprefix("--").replace("-", "_"): parameter for parameter in PARAMETERS}
+    named = {
+        parameter.opts[0].removeprefix("--").replace("-", "_"): parameter for parameter in (*PARAMETERS, *OF_ENGINES)
+    }
     return {name: parameter for name, parameter in named.items() if name not in _OF_THE_COMMAND_ALONE}
 
 

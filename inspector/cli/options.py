@@ -17,16 +17,21 @@ from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.file_options import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
+from inspector.records.losses import LossName
 from inspector.records.recipe import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.recipe import (
     OPTIMIZERS,
     Attention,
+    Kept,
     Loop,
+    Offload,
     Precision,
+    Recipe,
     SdpaBackend,
     check_optimizer_name,
 )
-from inspector.records.request import Quantization, WeightDtype
+from inspector.records.request import AdapterDtype, Preparation, Quantization, WeightDtype
+from inspector.records.stages import Reference, Stage
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -62,9 +67,21 @@ def _check_finite(_context: click.Context, _parameter: click.Parameter, value: f
     return value
 
 
+def _check_finite_or_none(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse the same where something is given."""
+    return None if value is None else _check_finite(context, parameter, value)
+
+
 def _check_optimizer(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """Refuse the name of an optimizer that is not known, with what was probably meant."""
     return check_optimizer_name(value)
+
+
+def _check_packing(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what says of no documents how they lie in a row."""
+    if value is not None:
+        Recipe(packing=value)
+    return value
 
 
 def _complete_optimizer(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -153,6 +170,22 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
     ),
     click.Option(
+        ["--adapter-dtype"],
+        type=_ChoiceWithAliases(AdapterDtype),
+        default="auto",
+        show_default=True,
+        help="Dtype that a trainer casts the attached adapter to: bfloat16 is TRL's on packed weights, float32 "
+        "LLaMA-Factory's; auto is PEFT's.",
+    ),
+    click.Option(
+        ["--preparation"],
+        type=click.Choice(Preparation.values()),
+        default="peft",
+        show_default=True,
+        help="What happens to packed weights before an adapter trains on them: peft is "
+        "prepare_model_for_kbit_training, none what TRL 0.26 and newer and LLaMA-Factory do.",
+    ),
+    click.Option(
         ["--workload"],
         type=click.Choice(tuple(WORKLOADS)),
         default="training",
@@ -189,8 +222,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         shell_complete=_complete_optimizer,
         default=DEFAULT_OPTIMIZER,
         show_default=True,
-        help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, and "
-        "those of bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
+        help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, "
+        "schedule_free_adamw (_sgd, _radam), stable_adamw, muon, and those of bitsandbytes: adamw_8bit, lion_8bit, "
+        "ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
     ),
     click.Option(
         ["--optim-args"],
@@ -211,6 +245,45 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         "transformers not reentrant, PEFT's preparation reentrant.",
     ),
     click.Option(
+        ["--checkpoint-every"],
+        type=_COUNT,
+        metavar="N",
+        help="Checkpoint one block in N, as every_n_layers of gradient_checkpointing_kwargs; default: all.",
+    ),
+    click.Option(
+        ["--checkpoint-keeps"],
+        type=click.Choice(Kept.values()),
+        help="What a checkpointed block does not compute again, as selective in TRL's gradient_checkpointing_kwargs.",
+    ),
+    click.Option(
+        ["--offload"],
+        type=click.Choice(Offload.values()),
+        default="none",
+        show_default=True,
+        help="What waits for the backward pass in host memory: inputs of checkpointed blocks (transformers' offload, "
+        "Unsloth), or whatever autograd saves (TRL's activation_offloading).",
+    ),
+    click.Option(
+        ["--neftune"],
+        type=click.FloatRange(min=0),
+        callback=_check_finite_or_none,
+        metavar="ALPHA",
+        help="Noise on the embeddings, as TrainingArguments(neftune_noise_alpha=ALPHA).",
+    ),
+    click.Option(
+        ["--train-only"],
+        multiple=True,
+        metavar="PATTERN",
+        help="A regular expression of the names of parameters that train, all others are frozen; last=2 and first=2 "
+        "are layers. Repeatable; default: all that the class does not freeze.",
+    ),
+    click.Option(
+        ["--add-tokens"],
+        type=_COUNT,
+        metavar="N",
+        help="Rows that the embedding and the head gain, for tokens beyond those that the table has.",
+    ),
+    click.Option(
         ["--max-grad-norm"],
         type=click.FloatRange(min=0),
         callback=_check_finite,
@@ -222,6 +295,58 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--padding/--no-padding"],
         default=None,
         help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
+    ),
+    click.Option(
+        ["--attention-mask/--no-attention-mask"],
+        default=None,
+        help="Whether the batch has a mask where nothing is padded, as TRL's collator and those that pad with a "
+        "tokenizer send it; default: no.",
+    ),
+    click.Option(
+        ["--stage"],
+        type=click.Choice(Stage.values()),
+        help="What the step is for, as TRL's trainers run it: supervised (sft, the default), dpo, kto, orpo, reward or "
+        "grpo. A batch size counts pairs in dpo, orpo and reward.",
+    ),
+    click.Option(
+        ["--reference"],
+        type=click.Choice(Reference.values()),
+        help="The reference of dpo, kto and grpo: the model without its adapter, a second model, or none; default: the "
+        "adapter where there is one, else a second model; in grpo none, as its beta is 0.",
+    ),
+    click.Option(
+        ["--prompt-len"],
+        type=_COUNT,
+        help="Tokens of a row that are its prompt, the rest the answer; default: one, in grpo half of the row.",
+    ),
+    click.Option(
+        ["--completion-len"], type=_COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the row."
+    ),
+    click.Option(
+        ["--num-generations"],
+        type=_COUNT,
+        help="Answers to a prompt in grpo, which divide the rows of an update; default: 8, as TRL's.",
+    ),
+    click.Option(
+        ["--vllm-share"],
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        callback=_check_finite_or_none,
+        help="The part of the card that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
+    ),
+    click.Option(
+        ["--loss"],
+        type=click.Choice(LossName.values()),
+        default="stock",
+        show_default=True,
+        help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
+        "1.15 and newer.",
+    ),
+    click.Option(
+        ["--packing"],
+        metavar="COUNT[xLENGTH]",
+        callback=_check_packing,
+        help="Documents share a row, as TRL, axolotl and DataCollatorWithFlattening pack them: 4x1024 is 4 of 1,024 "
+        "tokens, 4 is 4 in a sequence; the sequences of a micro-batch are one row. 1 is padding-free.",
     ),
     click.Option(
         ["--loop"],

@@ -83,6 +83,23 @@ storage_address: Callable[[Any], int] = private_attribute(
     purpose=_TRACE,
     instead="what tells storages on meta apart: all of them have data_ptr() 0",
 )
+current_graph_task: Callable[[], int] = private(
+    "torch._C._current_graph_task_id",
+    purpose="--offload activations",
+    instead="what tells a backward pass from one inside it, as TRL's OffloadActivations asks",
+)
+_engine: Any = private(
+    "torch.autograd.Variable._execution_engine",
+    purpose="--offload activations",
+    instead="what calls back when a backward pass is over, as TRL's OffloadActivations has it",
+)
+
+
+def call_after_backward(function: Callable[[], None]) -> None:
+    """Have a function called when the backward pass at hand is over."""
+    _engine.queue_callback(function)
+
+
 is_view: Callable[[Any], bool] = private(
     "torch.Tensor._is_view", purpose="mixed precision", instead="tensor._base is not None"
 )

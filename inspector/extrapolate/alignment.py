@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from inspector.records.tape import Event, EventKind
+from inspector.records.tape import MAKING, Event
 
 __all__ = ["PathNumbers", "PreparedTape", "Rank", "Run", "Signatures", "Step", "align", "replace_numbers"]
 
@@ -125,7 +125,7 @@ class PreparedTape:
         for event in tape:
             signature, numbers = known.sign_event(event)
             kind, ranks = -1, _NO_RANKS
-            if event.kind is EventKind.ALLOCATE:
+            if event.kind in MAKING:
                 kind = kinds.setdefault((signature, event.bytes), len(kinds))
                 allocations[event.block] = signature, kind
                 live[kind].append(event.block)

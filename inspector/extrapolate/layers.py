@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from inspector.extrapolate.alignment import PathNumbers, PreparedTape, Run, Signatures, Step, align, replace_numbers
-from inspector.records.tape import Event, EventKind
+from inspector.records.tape import MAKING, Event
 
 __all__ = ["LayerExtrapolation", "LayerExtrapolator"]
 
@@ -164,7 +164,7 @@ class _DeepTape:
         events = [(tape[start + step.source], kinds[start + step.source], step.rank) for step in steps]
         live, blocks = self._live, self._blocks
         for event, kind, rank in itertools.chain.from_iterable(itertools.repeat(events, times)):
-            if event.kind is EventKind.ALLOCATE:
+            if event.kind in MAKING:
                 live[kind].append(self._count)
                 blocks.append(self._count)
                 self._count += 1

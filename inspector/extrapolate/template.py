@@ -23,16 +23,18 @@ from numpy.typing import NDArray
 from inspector.extrapolate.layers import LayerExtrapolation
 from inspector.memory.allocator.settings import MIN_BLOCK_BYTES
 from inspector.memory.replay import Requests
-from inspector.records.tape import Category, Event, EventKind, Phase
+from inspector.records.tape import MAKING, Category, Event, EventKind, Phase
 
 __all__ = ["Sizes", "TapeTemplate", "read_sizes"]
 
 Sizes: TypeAlias = NDArray[np.int64]
+_ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
+_NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 
 
 def read_sizes(tape: Iterable[Event]) -> Sizes:
     """Return the sizes of a traced tape."""
-    return np.array([event.bytes if event.kind is EventKind.ALLOCATE else 0 for event in tape], dtype=np.int64)
+    return np.array([event.bytes if event.kind in MAKING else 0 for event in tape], dtype=np.int64)
 
 
 class TapeTemplate:
@@ -51,13 +53,14 @@ class TapeTemplate:
 
     def _set_requests(self) -> None:
         """Work out which requests there are, and which request made the block that each ends."""
-        allocates = np.array([event.kind is EventKind.ALLOCATE for event in self.traced], dtype=np.bool_)
+        makes = np.array([event.kind in MAKING for event in self.traced], dtype=np.bool_)
         self._sources = np.array(self.extrapolation.sources, dtype=np.int64)
+        self._is_on_host = np.array([event.kind in _ON_HOST for event in self.traced], dtype=np.bool_)[self._sources]
         self._added = np.array(self.extrapolation.added_bytes, dtype=np.int64)
         self._blocks = np.array(self.extrapolation.blocks, dtype=np.int64)
         self._block_list = self._blocks.tolist()
-        self._is_allocation = is_allocation = allocates[self._sources]
-        self._signs = np.where(is_allocation, 1, -1)
+        self._is_allocation = is_allocation = makes[self._sources]
+        self._signs = np.where(self._is_on_host, 0, np.where(is_allocation, 1, -1))
         # Block -1 stands for all of them, where what is cached is given back.
         indices = np.arange(len(self._blocks))
         makers = np.zeros(self._blocks.max(initial=-1) + 2, dtype=np.int64)
@@ -68,15 +71,15 @@ class TapeTemplate:
     def shape(self) -> Hashable:
         """Return what is equal for two traced tapes that make and free the same blocks in the same order."""
         blocks = np.array([event.block for event in self.traced], dtype=np.int64)
-        allocates = np.array([event.kind is EventKind.ALLOCATE for event in self.traced], dtype=np.bool_)
-        return allocates.tobytes(), blocks.tobytes()
+        kinds = np.array([_NUMBERS[event.kind] for event in self.traced], dtype=np.int8)
+        return kinds.tobytes(), blocks.tobytes()
 
     def make_requests(self, sizes: Sizes) -> Requests:
         """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""
         requested = self._request_sizes(sizes)
-        if requested[self._is_allocation].all():
+        if requested[self._is_allocation].all() and not self._is_on_host.any():
             return zip(self._block_list, requested.tolist(), strict=True)
-        takes_memory = (requested[self._makers] > 0) | (self._blocks < 0)
+        takes_memory = ((requested[self._makers] > 0) & ~self._is_on_host) | (self._blocks < 0)
         return zip(self._blocks[takes_memory].tolist(), requested[takes_memory].tolist(), strict=True)
 
     def make_tape(self, sizes: Sizes) -> list[Event]:
@@ -87,7 +90,7 @@ class TapeTemplate:
         modules = deep.name_modules(self.traced)
         for source, block, added, module in zip(deep.sources, deep.blocks, deep.added_bytes, modules, strict=True):
             event = self.traced[source]
-            if event.kind is EventKind.ALLOCATE:
+            if event.kind in MAKING:
                 block_bytes[block] = int(sizes[source]) + added
             # A free holds the size of its block, which need not be that of the block that the source frees.
             tape.append(event._replace(block=block, bytes=block_bytes.get(block, 0), module=module))
@@ -135,7 +138,7 @@ class TapeTemplate:
     def _is_from_passes(self) -> NDArray[np.bool_]:
         """Tell of each request whether its block is one that a pass makes, and no gradient."""
         is_from_passes = [
-            event.phase in (Phase.FORWARD, Phase.BACKWARD) and event.category is not Category.GRADIENTS
+            event.phase not in (Phase.LOAD, Phase.OPTIMIZER) and event.category is not Category.GRADIENTS
             for event in self.traced
         ]
         of_requests: NDArray[np.bool_] = np.array(is_from_passes)[self._sources[self._makers]]
@@ -147,7 +150,7 @@ class TapeTemplate:
 
         None where one has none. What is left out has the same size whatever the batch size.
         """
-        allocations = [index for index, event in enumerate(self.traced) if event.kind is EventKind.ALLOCATE]
+        allocations = [index for index, event in enumerate(self.traced) if event.kind in MAKING]
         first: dict[Phase, list[int]] = defaultdict(list)
         for index in allocations:
             if index < self._passes:

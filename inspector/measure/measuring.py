@@ -37,6 +37,7 @@ from inspector.memory.verdict import find_overhead
 from inspector.model.build import BuiltModel, count_model
 from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
+from inspector.records.losses import LossName
 from inspector.records.measurement import Device, Difference, Figures, Measurement
 from inspector.records.model import Counted
 from inspector.records.recipe import Recipe
@@ -59,6 +60,11 @@ _LONGEST_DIFFERENCE = 12
 
 def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
+    if recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
+        raise UsageError(
+            f"`loss={recipe.loss}` is traced as a stand-in that computes nothing, and `inspect measure` runs a real "
+            "step: use `loss=stock`, or chunked."
+        )
     find_cuda_device()
     check_packages(recipe, quantization)
 

@@ -1,6 +1,6 @@
 """A quantized model on meta -> the same model on a GPU, made by transformers, bitsandbytes and PEFT themselves.
 
-The trace follows what `from_pretrained` with a `BitsAndBytesConfig`, `prepare_model_for_kbit_training` and
+The trace follows what `from_pretrained` with a `BitsAndBytesConfig`, the trainer's preparation of the base and
 `get_peft_model` do, so these run here as they are, over a checkpoint that does not exist: every matrix in it is a piece
 of one block of random numbers, as large as the largest of them, so that the host holds no copy of the model. On the
 GPU one float weight after the other is packed, as from files. A checkpoint that is stored packed has packed weights;
@@ -23,9 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from inspector.model.adapter.peft_names import strip_wrappers
+from inspector.model.build import BuiltModel
 from inspector.model.checkpoint.diff import load_one_by_one
+from inspector.model.preparation import let_inputs_require_gradients, prepare_base
 from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
+from inspector.records.request import Preparation
 from inspector.workloads.base import base_model
 
 __all__ = ["forget_tables", "load_quantized_model"]
@@ -35,8 +38,9 @@ _DEVIATION = 0.02
 _SCALE = 0.05
 
 
-def load_quantized_model(model: Any, device: torch.device) -> nn.Module:
-    """Return the model that `model`, a PeftModel on meta with bitsandbytes' stand-ins, stands for, on `device`."""
+def load_quantized_model(built: BuiltModel, device: torch.device) -> nn.Module:
+    """Return the model that `built`, a PeftModel on meta with bitsandbytes' stand-ins, stands for, on `device`."""
+    model: Any = built.model
     base = base_model(model)
     config, quantizer = copy.deepcopy(base.config), base.hf_quantizer
     config.__dict__.pop("quantization_config", None)
@@ -54,10 +58,16 @@ def load_quantized_model(model: Any, device: torch.device) -> nn.Module:
             quantization_config=None if quantizer.pre_quantized else quantizer.quantization_config,
             device_map={"": device},
         )
-    loaded = peft.prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=False)
-    attached: nn.Module = peft.get_peft_model(loaded, copy.deepcopy(model.active_peft_config))
+    loaded = prepare_base(loaded, built.preparation)
+    attached: Any = peft.get_peft_model(loaded, copy.deepcopy(model.active_peft_config))
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in attached.named_parameters():
+        parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
+    if built.preparation is Preparation.AXOLOTL:
+        let_inputs_require_gradients(attached)
     gc.collect()  # what loading leaves in cycles
-    return attached
+    result: nn.Module = attached
+    return result
 
 
 def forget_tables() -> None:

@@ -19,6 +19,7 @@ from inspector.measure.loading import load_model
 from inspector.measure.quantized import load_quantized_model
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.build import BuiltModel
+from inspector.model.census import assign_roles, count_base
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
@@ -107,11 +108,13 @@ def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: tor
     watcher.enter(Phase.LOAD, 0)
     model: Any = built.model
     if is_quantized(base_model(model)):
-        model = load_quantized_model(model, device)
+        model = load_quantized_model(built, device)
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)
         load_model(built, device)
+        for companion in workload.find_companions(model).values():
+            load_model(BuiltModel(model=companion, roles=assign_roles(companion, count_base(companion))), device)
     batch = _make_batch(workload, model, recipe, device)
     state = workload.make_state(model, recipe, on_gpu=True)
     with _choose_attention_kernel(recipe), stand_in_for_extension():

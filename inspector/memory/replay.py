@@ -30,6 +30,8 @@ _FREED = -1
 def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
     """Yield the requests of a tape, each when it is asked for; zero-size tensors take no block and request nothing.
 
+    Blocks of the host are none of the allocator's.
+
     Raises ValueError with the event's index where the tape contradicts itself.
     """
     allocate, free = EventKind.ALLOCATE, EventKind.FREE
@@ -53,7 +55,7 @@ def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
             sizes[block] = _FREED
             if size:
                 yield block, 0
-        else:
+        elif kind is EventKind.EMPTY_CACHE:
             yield CACHED_BLOCKS, 0
 
 

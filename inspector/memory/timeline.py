@@ -26,7 +26,15 @@ from inspector.records.memory import BatchInput, MemoryPhase, Peak, RunMemory, T
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 
-__all__ = ["MemoryRanOut", "Timeline", "build_run_memory", "count_kept_activations", "find_breakdown", "fold"]
+__all__ = [
+    "MemoryRanOut",
+    "Timeline",
+    "build_run_memory",
+    "count_host_bytes",
+    "count_kept_activations",
+    "find_breakdown",
+    "fold",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +114,18 @@ def count_kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
     return find_breakdown(tape, timeline, ends[-1])[Category.ACTIVATIONS] if ends else 0
 
 
+def count_host_bytes(tape: Iterable[Event]) -> int | None:
+    """Return the most that lies in host memory at a time, None where nothing ever does."""
+    now = most = 0
+    for event in tape:
+        if event.kind is EventKind.HOST_ALLOCATE:
+            now += event.bytes
+            most = max(most, now)
+        elif event.kind is EventKind.HOST_FREE:
+            now -= event.bytes
+    return most or None
+
+
 def build_run_memory(
     timeline: Timeline,
     *,
@@ -118,6 +138,7 @@ def build_run_memory(
     limit_bytes: int | None = None,
     upper_bound: str | None = None,
     lower_bound: str | None = None,
+    host_bytes: int | None = None,
     inputs: Sequence[BatchInput] | None = None,
 ) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
@@ -141,6 +162,7 @@ def build_run_memory(
         limit_bytes=limit_bytes,
         upper_bound=upper_bound,
         lower_bound=lower_bound,
+        host_bytes=host_bytes,
         inputs=inputs,
     )
 

@@ -45,10 +45,13 @@ def find_overhead(gpu: Gpu | None, measured: Sequence[Gpu] | None = None) -> Ove
     return Overhead(bytes=size, source=f"not measured here: the largest known {among} is taken, the {other.name}'s")
 
 
-def find_usable_bytes(gpu: Gpu, overhead_bytes: int, margin_bytes: int = 0) -> int:
-    """Return what torch's allocator can reserve on `gpu`, where so much is to stay free."""
+def find_usable_bytes(gpu: Gpu, overhead_bytes: int, margin_bytes: int = 0, *, shared: float = 0.0) -> int:
+    """Return what torch's allocator can reserve on `gpu`, where so much is to stay free.
+
+    `shared` is the part of its memory that another engine has in the same process.
+    """
     reserve = DRIVER_RESERVE_BYTES if gpu.memory_figure is MemoryFigure.DRIVER else 0
-    return max(gpu.memory_bytes - reserve - overhead_bytes - margin_bytes, 0)
+    return max(gpu.memory_bytes - reserve - overhead_bytes - margin_bytes - int(shared * gpu.memory_bytes), 0)
 
 
 def judge_fit(
@@ -58,13 +61,15 @@ def judge_fit(
     *,
     margin_bytes: int | None = None,
     uncertainty: Sequence[Uncertainty] = (),
+    shared: float = 0.0,
 ) -> Verdict:
     """Decide whether the step of `replays`, traced for `platform`, runs on `gpu`.
 
-    `margin_bytes` of its memory are to stay free; else `uncertainty` says what may be missing.
+    `margin_bytes` of its memory are to stay free; else `uncertainty` says what may be missing. vLLM has the part of it
+    that is `shared`.
     """
     context = find_overhead(gpu)
-    usable = find_usable_bytes(gpu, context.bytes, margin_bytes or 0)
+    usable = find_usable_bytes(gpu, context.bytes, margin_bytes or 0, shared=shared)
     headroom = _compute_headroom(replays, usable)
     outcome = Fit.NO
     if headroom >= 0:
@@ -78,7 +83,7 @@ def judge_fit(
         headroom_bytes=headroom,
         margin_bytes=margin_bytes,
         uncertainty=tuple(uncertainty),
-        assumptions=tuple(_list_assumptions(gpu, context, platform)),
+        assumptions=(*_list_assumptions(gpu, context, platform), *_describe_share(gpu, shared)),
     )
 
 
@@ -127,6 +132,12 @@ def _list_assumptions(gpu: Gpu, context: Overhead, platform: Platform | None) ->
         )
     if gpu.approximates is not None:
         yield gpu.approximates
+
+
+def _describe_share(gpu: Gpu, shared: float) -> Iterator[str]:
+    """Yield what vLLM is taken to have of a card."""
+    if shared:
+        yield f"vLLM has {shared:.0%} of its memory, {int(shared * gpu.memory_bytes):,} bytes, in the same process."
 
 
 def _format_version(capability: tuple[int, int]) -> str:

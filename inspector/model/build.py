@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import constants as hub_constants
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -39,15 +39,17 @@ from inspector.model.checkpoint.format_diff import collect_format_notices, compa
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
+from inspector.model.partial import change_model
+from inspector.model.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
 from inspector.model.quantize import (
     PACKED,
     BnbPlan,
     collect_experts_notices,
     describe_quantization,
     plan_quantization,
-    prepare_for_kbit_training,
     quantize_model,
 )
+from inspector.model.rewards import choose_reward_class, give_one_score
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
@@ -55,8 +57,9 @@ from inspector.quantization.declared import find_declared
 from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
 from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
-from inspector.records.request import Request
+from inspector.records.request import AdapterDtype, Preparation, Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
+from inspector.records.stages import Stage
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.runtime.quiet import silence_output
 
@@ -65,20 +68,26 @@ __all__ = ["BuiltModel", "build_shallow", "build_whole", "count_model"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltModel:
-    """A model on meta with its adapter, unused so far, and what each of its parameters is for, by name."""
+    """A model on meta with its adapter, unused so far, and what each of its parameters is for, by name.
+
+    `preparation` is what happened to packed weights under an adapter.
+    """
 
     model: PreTrainedModel | PeftModel
     roles: Mapping[str, Role]
+    preparation: Preparation = Preparation.PEFT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subject:
     """What is counted: how to build it in float (anew each time), what it is, and what then happens to it.
 
-    `plan` says how bitsandbytes quantizes it, `stored` what its checkpoint declares of another format.
+    `build_as_stored` leaves out what the recipe changes. `plan` says how bitsandbytes quantizes it, `stored` what its
+    checkpoint declares of another format.
     """
 
     build: Callable[[], PreTrainedModel]
+    build_as_stored: Callable[[], PreTrainedModel]
     facts: ModelFacts
     plan: BnbPlan | None = None
     stored: Mapping[str, Any] | None = None
@@ -155,9 +164,8 @@ def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTra
             return _wrap_without_adapter(model, count_base(model))
         if plan is not None:
             stack.enter_context(stand_in_for_bitsandbytes())
-        prepared_build = build if plan is None else functools.partial(_build_prepared, build, plan)
-        attached, base = attach_adapter(prepared_build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
-        return BuiltModel(model=attached, roles=assign_roles(attached, base))
+        prepared_build = build if plan is None else functools.partial(_build_prepared, request, build, plan)
+        return _wrap_with_adapter(request, *_attach(request, prepared_build, config))
 
 
 def _wrap_without_adapter(model: PreTrainedModel, base: BaseCount) -> BuiltModel:
@@ -165,8 +173,35 @@ def _wrap_without_adapter(model: PreTrainedModel, base: BaseCount) -> BuiltModel
     return BuiltModel(model=model, roles=assign_roles(model, base))
 
 
+def _attach(request: Request, build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[PeftModel, BaseCount]:
+    """Attach the adapter of a request in the dtype that it is trained in; second is the count of the base alone."""
+    attached, base = attach_adapter(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+    cast_adapter(attached, AdapterDtype(request.adapter_dtype))
+    if request.preparation == Preparation.AXOLOTL:
+        let_inputs_require_gradients(attached)
+    return attached, base
+
+
+def _wrap_with_adapter(request: Request, attached: PeftModel, base: BaseCount) -> BuiltModel:
+    """Return a model that an adapter trains on."""
+    preparation = Preparation(request.preparation)
+    return BuiltModel(model=attached, roles=assign_roles(attached, base), preparation=preparation)
+
+
 def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
-    """Refuse an adapter in the dtype of its base where there is no adapter, and where the base is in 4 bits."""
+    """Refuse what is about an adapter where there is none, and one in the dtype of its base where that is in 4 bits.
+
+    An adapter that would train beside a part of its base is refused, too.
+    """
+    if request.recipe.train_only is not None and subject.peft is not None:
+        raise UsageError("`train_only` is of full fine-tuning: an adapter freezes its base; drop it, or the adapter.")
+    is_from_file = request.source is not None and request.source.file is not None
+    given = {"adapter_dtype": request.adapter_dtype, "preparation": request.preparation}
+    for name, value in ({} if is_from_file else given).items():
+        if subject.peft is None and value not in (AdapterDtype.AUTO, Preparation.PEFT):
+            raise UsageError(
+                f"`{name}={value}` is about an adapter, and there is none: add `peft=LoraOptions(r=16)`, or drop it."
+            )
     if request.autocast_adapter_dtype:
         return
     if subject.peft is None:
@@ -189,7 +224,7 @@ def _add_comparison(
         notices = (*counted.notices, *collect_format_notices(by_format))
         counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
     try:
-        comparison = compare_checkpoint(subject.build, stored, config)
+        comparison = compare_checkpoint(subject.build_as_stored, stored, config)
     except NotComparableError as error:
         if by_format is not None:  # which is the comparison then
             return counted
@@ -214,9 +249,9 @@ def _compare_with_format(
         return None
     packed = None
     if subject.plan is not None:
-        model = quantize_model(subject.build(), subject.plan)
+        model = quantize_model(subject.build_as_stored(), subject.plan)
         packed = [name for name, parameter in model.named_parameters() if isinstance(parameter, PACKED)]
-    return compare_with_format(subject.build, stored, declared, packed)
+    return compare_with_format(subject.build_as_stored, stored, declared, packed)
 
 
 def _explain_published(census: Census, comparison: Comparison, stored_elements: int) -> Census:
@@ -278,11 +313,16 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
             in_float = count_in_float(count_base(model))
             model = quantize_model(model, subject.plan)
             quantization = describe_quantization(model, subject.plan, sum(in_float["base_dtypes"].values()))
-            of_weights = collect_experts_notices(model, subject.plan, is_prepared=True)
-            build = functools.partial(_build_prepared, subject.build, subject.plan)
-        attached, base = attach_adapter(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
+            quantization = dataclasses.replace(quantization, preparation=str(request.preparation))
+            of_weights = collect_experts_notices(
+                model, subject.plan, is_prepared=request.preparation != Preparation.NONE
+            )
+            build = functools.partial(_build_prepared, request, subject.build, subject.plan)
+        attached, base = _attach(request, build, config)
         facts = dataclasses.replace(
-            describe_adapter(attached, config), autocast_adapter_dtype=request.autocast_adapter_dtype
+            describe_adapter(attached, config),
+            autocast_adapter_dtype=request.autocast_adapter_dtype,
+            dtype=str(request.adapter_dtype),
         )
         notices = collect_adapter_notices(attached, config, facts, base)
     counted = Counted(
@@ -294,12 +334,12 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
         quantization=quantization,
         notices=(*subject.notices, *of_weights, *config_notices, *notices, *collect_rank_notices(attached)),
     )
-    return counted, BuiltModel(model=attached, roles=assign_roles(attached, base))
+    return counted, _wrap_with_adapter(request, attached, base)
 
 
-def _build_prepared(build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
+def _build_prepared(request: Request, build: Callable[[], PreTrainedModel], plan: BnbPlan) -> PreTrainedModel:
     """Build a model whose weights are quantized, prepared for an adapter."""
-    return prepare_for_kbit_training(quantize_model(build(), plan))
+    return prepare_base(quantize_model(build(), plan), Preparation(request.preparation))
 
 
 def _read_source(request: Request, files: SourceFiles) -> _Subject:
@@ -313,9 +353,15 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     config.sentence_pooling = files.pooling  # for the loss of an embedding model
     assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
     notices = [notice for notice in notices if notice not in assumed]
-    model_class, class_notices = choose_class(
-        config, files, request.model_class, trust_remote_code=request.trust_remote_code
-    )
+    trains_rewards = request.recipe.stage is Stage.REWARD
+    if trains_rewards:
+        give_one_score(config)
+    if trains_rewards and request.model_class is None:
+        model_class, class_notices = choose_reward_class(config)
+    else:
+        model_class, class_notices = choose_class(
+            config, files, request.model_class, trust_remote_code=request.trust_remote_code
+        )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = find_declared(files.config)
     plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)
@@ -328,14 +374,16 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         source=files.served_from,
         adapter_id=files.adapter_id,
     )
+    # The class may write into its configuration, so each build gets one of its own.
+    build = functools.partial(_build_anew, config, model_class, dtype, files.id)
     return _Subject(
-        # The class may write into its configuration, so each build gets one of its own.
-        build=lambda: build_skeleton(copy.deepcopy(config), model_class, dtype, files.id),
+        build=lambda: change_model(build(), request.recipe),
+        build_as_stored=build,
         facts=facts,
         plan=plan,
         stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=files.adapter_config if files.adapter_config is not None else request.peft,
-        published=files.published,
+        published=None if request.recipe.add_tokens else files.published,
         notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
     )
 
@@ -358,4 +406,15 @@ def _read_object(request: Request) -> _Subject:
             "model on the meta device."
         )
     check_meta(request.model)
-    return _Subject(build=lambda: copy.deepcopy(request.model), facts=describe_model(request.model), peft=request.peft)
+    build = functools.partial(copy.deepcopy, request.model)
+    return _Subject(
+        build=lambda: change_model(build(), request.recipe),
+        build_as_stored=build,
+        facts=describe_model(request.model),
+        peft=request.peft,
+    )
+
+
+def _build_anew(config: PretrainedConfig, *arguments: Any) -> PreTrainedModel:
+    """Build a skeleton from a copy of a configuration."""
+    return build_skeleton(copy.deepcopy(config), *arguments)

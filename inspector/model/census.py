@@ -159,8 +159,9 @@ def count_trained_tensors(model: nn.Module) -> dict[TensorKind, int]:
             dtype=str(parameter.dtype).removeprefix("torch."),
             shape=tuple(parameter.shape),
             is_embedding=parameter in embeddings,
+            name=".".join(part for part in name.split(".") if not part.isdigit()),
         )
-        for parameter in model.parameters()
+        for name, parameter in model.named_parameters()
         if parameter.requires_grad
     )
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import peft
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -44,7 +43,6 @@ __all__ = [
     "collect_experts_notices",
     "describe_quantization",
     "plan_quantization",
-    "prepare_for_kbit_training",
     "quantize_model",
 ]
 
@@ -183,15 +181,6 @@ def _check_skipped(model: PreTrainedModel, plan: BnbPlan) -> None:
         raise UnsupportedModelError(
             f"quantization_config of config.json is malformed ({one_line(error)}); correct it."
         ) from error
-
-
-def prepare_for_kbit_training(model: PreTrainedModel) -> PreTrainedModel:
-    """Prepare a quantized model for an adapter with PEFT's own function, and note what each parameter was before."""
-    for parameter in model.parameters():
-        if not hasattr(parameter, "loaded_dtype"):
-            parameter.loaded_dtype = parameter.dtype  # type: ignore[attr-defined]
-    peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return model
 
 
 def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan, *, is_prepared: bool) -> list[Notice]:

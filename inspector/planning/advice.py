@@ -17,16 +17,17 @@ from inspector.predict import Prediction, Predictor
 from inspector.quantization.declared import find_declared
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import Recipe
-from inspector.records.request import LoraOptions, Quantization, Request
+from inspector.records.request import AdapterDtype, LoraOptions, Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
-from inspector.training_files.changes import spell_change
+from inspector.training_files.changes import can_spell, follow_packing, spell_change
 from inspector.workloads.base import NotTraceableError
 
 __all__ = [
     "LORA",
     "NF4",
+    "WITHOUT_ADAPTER",
     "Change",
     "apply_change",
     "expand_segments",
@@ -43,6 +44,13 @@ Change = Mapping[str, Any]
 LORA = LoraOptions(r=16, targets="all-linear")
 # The adapter on 4-bit weights is in float32 (model/build.py).
 NF4: Change = {"quantization": "nf4", "double_quant": True, "autocast_adapter_dtype": True}
+# What there is to say of an adapter means nothing without one.
+WITHOUT_ADAPTER: Change = {
+    "peft": None,
+    "autocast_adapter_dtype": True,
+    "adapter_dtype": AdapterDtype.AUTO,
+    "preparation": Preparation.PEFT,
+}
 _OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
 
@@ -93,7 +101,8 @@ def _use_eight_bit_optimizer(run: ResolvedRun) -> Change | None:
 def _keep_adapter_dtype(run: ResolvedRun) -> Change | None:
     """Leave the adapter in the half precision of its base."""
     request = run.request
-    applies = has_adapter(run) and request.autocast_adapter_dtype and request.quantization not in FOUR_BIT
+    is_upcast = request.autocast_adapter_dtype and request.adapter_dtype == AdapterDtype.AUTO
+    applies = has_adapter(run) and is_upcast and request.quantization not in FOUR_BIT
     return {"autocast_adapter_dtype": False} if applies else None
 
 
@@ -143,7 +152,8 @@ _CHANGES: tuple[Callable[[ResolvedRun], Change | None], ...] = (
 def list_changes(run: ResolvedRun) -> list[Change]:
     """Return the changes that apply to a run, the least harmful first, of fields that its workload reads."""
     changes = (make(run) for make in _CHANGES)
-    return [change for change in changes if change is not None and _is_read(change, run.workload)]
+    found = [change for change in changes if change is not None and _is_read(change, run.workload)]
+    return [change for change in found if can_spell(run.request, apply_change(run.request, change))]
 
 
 def _is_read(change: Change, workload: WorkloadInfo) -> bool:
@@ -156,7 +166,8 @@ def apply_change(request: Request, change: Change) -> Request:
     """Return the request with a change made."""
     recipe = {name: value for name, value in change.items() if name in _OF_A_RECIPE}
     others = {name: value for name, value in change.items() if name not in _OF_A_RECIPE}
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **recipe), **others)
+    changed = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **recipe), **others)
+    return follow_packing(changed) if "quantization" in change else changed
 
 
 def format_options(change: Change) -> str:
@@ -167,6 +178,8 @@ def format_options(change: Change) -> str:
 def _format_option(name: str, value: object) -> str:
     if name == "autocast_adapter_dtype":
         return "" if value else "--no-autocast-adapter-dtype"
+    if value in (AdapterDtype.AUTO, Preparation.PEFT):
+        return ""
     if name == "gradient_checkpointing" and value is False:
         return "--no-gradient-checkpointing"
     if value in (None, False):

@@ -28,7 +28,8 @@ MOST_RECIPES = 8
 _SETTINGS = (
     *("model.id", "model.adapter_id", "model.revision", "model.class", "model.dtype"),
     *("quantization.method", "quantization.double_quant", "quantization.compute_dtype"),
-    *("adapter.type", "adapter.config", "adapter.autocast_adapter_dtype"),
+    "quantization.preparation",
+    *("adapter.type", "adapter.config", "adapter.autocast_adapter_dtype", "adapter.dtype"),
     *(f"{name}.{path}" for name in WORKLOADS for path in ("recipe", "platform", "peak.phase", "peak.op")),
     "versions",
 )

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from inspector.errors import InspectorError
-from inspector.planning.advice import apply_change, is_stored_quantized
+from inspector.planning.advice import WITHOUT_ADAPTER, apply_change, is_stored_quantized
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Fit, Purpose
@@ -48,7 +48,9 @@ def _keep_activations(run: ResolvedRun) -> _Increase | None:
     if not run.recipe.gradient_checkpointing:
         return None
     asked = run.request.recipe.gradient_checkpointing
-    off = {"gradient_checkpointing": False, "use_reentrant": None}
+    off = {"gradient_checkpointing": False, **dict.fromkeys(("use_reentrant", "checkpoint_every", "checkpoint_keeps"))}
+    if run.recipe.offload == "checkpoints":
+        off["offload"] = "none"
     text = "without --gradient-checkpointing" if asked and not is_packed(run) else "--no-gradient-checkpointing"
     return text, apply_change(run.request, off)
 
@@ -78,7 +80,7 @@ def _train_whole_model(run: ResolvedRun) -> _Increase | None:
     request = run.request
     if request.peft is None:
         return None
-    change = {"peft": None, "quantization": None, "double_quant": None, "autocast_adapter_dtype": True}
+    change = {**WITHOUT_ADAPTER, "quantization": None, "double_quant": None}
     text = "without --lora" if isinstance(request.peft, LoraOptions) else "without --peft"
     return text if request.quantization is None else f"{text} and --quantization", apply_change(request, change)
 

@@ -22,6 +22,7 @@ from inspector.model.build import count_model
 from inspector.model.quantize import plan_quantization
 from inspector.planning.advice import (
     LORA,
+    WITHOUT_ADAPTER,
     Change,
     apply_change,
     expand_segments,
@@ -35,7 +36,7 @@ from inspector.predict import Prediction, Predictor, freeze
 from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
-from inspector.records.request import LoraOptions
+from inspector.records.request import AdapterDtype, LoraOptions, Preparation
 from inspector.resolve import ResolvedRun
 from inspector.runtime import processes
 from inspector.runtime.quiet import silence_output
@@ -69,7 +70,9 @@ _CHECKPOINTING = _Lever("checkpointing", {"gradient_checkpointing": True})
 _PREPARED = _Lever("checkpointing", {})
 _UNCHECKPOINTED = _Lever("no checkpointing", {"gradient_checkpointing": False})
 _FLASH = _Lever("flash_attention_2", {"attention": "flash_attention_2"})
-_ADAPTER_DTYPE = _Lever("adapter in the base's dtype", {"autocast_adapter_dtype": False})
+_ADAPTER_DTYPE = _Lever(
+    "adapter in the base's dtype", {"autocast_adapter_dtype": False, "adapter_dtype": AdapterDtype.AUTO}
+)
 _EXPANDED = "expandable segments"
 _ORDER = tuple(Fit)
 # What changes training least comes first, in the order of `advice`: checkpointing costs time, flash-attn a package, an
@@ -144,7 +147,7 @@ def build_plan(
         model=str(run.request.model) if run.files is None else run.files.id,
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
-        usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes),
+        usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes, shared=run.recipe.vllm_share or 0.0),
         margin_bytes=predictor.find_margin_bytes(run),
         recipe=f"batch size {recipe.batch_size:,}"
         f"{'' if recipe.seq_len is None else f', sequence length {recipe.seq_len:,}'}, "
@@ -167,7 +170,7 @@ class _Kept(NamedTuple):
 def _find_kept(candidate: _Candidate) -> _Kept:
     """Return what candidates that are traced one after the other have in common."""
     is_checkpointed = "checkpointing" in candidate.levers
-    return _Kept(candidate.method, is_checkpointed, "autocast_adapter_dtype" in candidate.change)
+    return _Kept(candidate.method, is_checkpointed, candidate.change.get("autocast_adapter_dtype") is False)
 
 
 def _build_rows(
@@ -222,9 +225,12 @@ def _find_adapter_name(run: ResolvedRun) -> str:
 def _list_candidates(run: ResolvedRun) -> list[_Candidate]:
     """Return the candidates that this model has, each once: what a request has already makes two of them equal."""
     candidates: dict[Any, _Candidate] = {}
+    # Where PEFT does not prepare packed weights, checkpointing does not come with them.
+    comes_along = _PREPARED if run.request.preparation == Preparation.PEFT else _CHECKPOINTING
     for method, base in _list_methods(run).items():
         for rung in _LADDERS[method]:
-            change = {**base, **{name: value for lever in rung for name, value in lever.change.items()}}
+            levers = [comes_along if lever is _PREPARED else lever for lever in rung]
+            change = {**base, **{name: value for lever in levers for name, value in lever.change.items()}}
             candidate = _Candidate(
                 method=method,
                 change=change,
@@ -251,7 +257,7 @@ def _list_methods(run: ResolvedRun) -> Mapping[Method, Change]:
     if packing is not None and packing.from_checkpoint:
         return {Method.QUANTIZED_ADAPTER: adapter}
     in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
-    methods = {} if is_stored else {Method.FULL: {"peft": None, **in_float}}
+    methods = {} if is_stored else {Method.FULL: {**WITHOUT_ADAPTER, **in_float}}
     methods[Method.ADAPTER] = {**adapter, **in_float}
     if packing is not None:
         double = None if packing.method not in FOUR_BIT else request.double_quant is not False

@@ -189,7 +189,10 @@ class Method(str, enum.Enum):
 
 
 # The fields of a recipe that the candidates of a plan differ in: what a plan is made from has their defaults.
-VARIED_BY_A_PLAN = ("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant")
+VARIED_BY_A_PLAN = (
+    *("optimizer", "optim_args", "gradient_checkpointing", "use_reentrant"),
+    *("checkpoint_every", "checkpoint_keeps", "offload"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,7 @@ class RunMemory:
     which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of. The CUDA context
     comes on top of all figures. `limit_bytes` is what the allocator has on the card, where cached blocks have to be
     given back for the run to fit: all figures are those under it. None where they are those of a device without an end.
+    `host_bytes` is the most that waits in host memory at a time, None where nothing does.
     `workload` says what ran, `defaults` names the fields of the recipe that have their default. `upper_bound` says why
     the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not.
     """
@@ -122,6 +123,7 @@ class RunMemory:
     limit_bytes: int | None = None
     upper_bound: str | None = None
     lower_bound: str | None = None
+    host_bytes: int | None = None
     inputs: Sequence[BatchInput] | None = None
 
     @property

@@ -137,7 +137,8 @@ class AdapterFacts:
     """The adapter as PEFT attached it.
 
     `file_bytes` is the size of adapter_model.safetensors as PEFT would save it, None where that depends on values.
-    `autocast_adapter_dtype` is what `get_peft_model` was asked for, None where the adapter was attached elsewhere.
+    `autocast_adapter_dtype` is what `get_peft_model` was asked for, `dtype` what a trainer cast the adapter to
+    afterwards (a name of `AdapterDtype`); None where the adapter was attached elsewhere.
     """
 
     type: str
@@ -146,6 +147,7 @@ class AdapterFacts:
     modules_to_save: MatchedNames | None = None
     file_bytes: int | None = None
     autocast_adapter_dtype: bool | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,8 @@ class QuantizationFacts:
     all tensors of a checkpoint in this format, which no file holds where it was asked for on loading; None also where
     it depends on data. None where no rule is known for the format. `dequantized_bytes` is the size of all parameters in
     the dtype of the model. `compute_dtype` is the dtype of products. `trains` says whether an adapter can be trained on
-    the quantized weights as they are, `note` what else there is to know.
+    the quantized weights as they are, `preparation` what happens to them before (a name of `Preparation`, None without
+    an adapter), `note` what else there is to know.
     """
 
     method: str
@@ -176,6 +179,7 @@ class QuantizationFacts:
     stored_bytes: int | None = None
     dequantized_bytes: int
     trains: bool | None = None
+    preparation: str | None = None
     note: str | None = None
 
     @property
@@ -188,11 +192,16 @@ class QuantizationFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorKind:
-    """What decides which state an optimizer keeps for a parameter: 8-bit ones tell the weights of embeddings apart."""
+    """What decides which state an optimizer keeps for a parameter.
+
+    8-bit ones tell the weights of embeddings apart, Muon goes by `name`, which is that of the parameter without the
+    numbers of layers.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     is_embedding: bool
+    name: str = "weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

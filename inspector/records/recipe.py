@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from inspector.checks import Choice, check_choice, check_count, check_flag, check_number, check_text, to_plain_text
+from inspector.checks import (
+    Choice,
+    check_choice,
+    check_count,
+    check_flag,
+    check_names,
+    check_number,
+    check_text,
+    to_plain_text,
+)
 from inspector.errors import UsageError, quoted
+from inspector.records.losses import LossName
+from inspector.records.rows import lay_out_documents
+from inspector.records.stages import Reference, Stage, check_stage
 
 __all__ = [
     "DEFAULT",
@@ -14,7 +26,9 @@ __all__ = [
     "OF_OTHER_PACKAGES",
     "OPTIMIZERS",
     "Attention",
+    "Kept",
     "Loop",
+    "Offload",
     "OptimizerName",
     "Precision",
     "Recipe",
@@ -29,6 +43,8 @@ class OptimizerName(Choice):
 
     ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
     ADAFACTOR: transformers' class.
+    SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SCHEDULE_FREE_RADAM: schedulefree's. STABLE_ADAMW: torch-optimi's.
+    MUON: LLaMA-Factory's and axolotl's, which transformers has no name for.
     All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
     name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
     """
@@ -39,6 +55,11 @@ class OptimizerName(Choice):
     ADAGRAD = "adagrad"
     RMSPROP = "rmsprop"
     ADAFACTOR = "adafactor"
+    SCHEDULE_FREE_ADAMW = "schedule_free_adamw"
+    SCHEDULE_FREE_SGD = "schedule_free_sgd"
+    SCHEDULE_FREE_RADAM = "schedule_free_radam"
+    STABLE_ADAMW = "stable_adamw"
+    MUON = "muon"
     ADAMW_8BIT = "adamw_8bit"
     ADAMW_BNB_8BIT = "adamw_bnb_8bit"
     PAGED_ADAMW_32BIT = "paged_adamw_32bit"
@@ -61,11 +82,16 @@ DEFAULT = OptimizerName.ADAMW_TORCH_FUSED.value
 OPTIMIZERS = OptimizerName.values()
 _OF_TORCH = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 _OF_TRANSFORMERS = ("adafactor",)
+_SCHEDULE_FREE = ("schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam")
+_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon")
 # Where the class comes from -> the names.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "torch": _OF_TORCH,
     "transformers": _OF_TRANSFORMERS,
-    "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS)),
+    "schedulefree": _SCHEDULE_FREE,
+    "torch-optimi": ("stable_adamw",),
+    "frameworks": ("muon",),
+    "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS, *_WRITTEN_AFTER)),
 }
 # What else transformers 5.23 names (training_args.py, OptimizerNames), and the package that each comes from.
 OF_OTHER_PACKAGES: Mapping[str, str] = {
@@ -83,18 +109,19 @@ OF_OTHER_PACKAGES: Mapping[str, str] = {
     "lomo": "lomo_optim",
     "adalomo": "lomo_optim",
     "grokadamw": "grokadamw",
-    "schedule_free_radam": "schedulefree",
-    "schedule_free_adamw": "schedulefree",
-    "schedule_free_sgd": "schedulefree",
     "apollo_adamw": "apollo_torch",
     "apollo_adamw_layerwise": "apollo_torch",
-    "stable_adamw": "torch-optimi",
 }
 
 
 def _parse_flag(text: str) -> bool:
     """Read a flag as transformers does (trainer_optimizer.py, _get_sgd)."""
     return text.lower() in ("true", "1", "yes")
+
+
+def _parse_set(text: str) -> bool:
+    """Read a flag that any text but none sets, as transformers does (`bool` of it)."""
+    return bool(text)
 
 
 _Readers = Mapping[str, Callable[[str], object]]
@@ -115,6 +142,9 @@ _ARGUMENTS: Mapping[str, _Readers] = {
         **dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), float),
         **dict.fromkeys(("centered", "foreach"), _parse_flag),
     },
+    # What they change is the average and the rate, which no memory follows from.
+    **{name: {"weight_lr_power": float, "r": float} for name in _SCHEDULE_FREE},
+    "stable_adamw": {"max_lr": float, "decouple_lr": _parse_set, "kahan_sum": _parse_set},
     **{name: _ADEMAMIX for name in FAMILIES["bitsandbytes"] if "ademamix" in name},
 }
 
@@ -206,6 +236,27 @@ class Precision(Choice):
         return {"bfloat16": "bf16", "float16": "fp16"}
 
 
+class Kept(Choice):
+    """What a checkpointed block keeps beside its input, and does not compute again.
+
+    ATTENTION: the output of the fused attention kernel, as TRL's `gradient_checkpointing_kwargs={"selective": True}`.
+    """
+
+    ATTENTION = "attention"
+
+
+class Offload(Choice):
+    """What of the forward pass waits for the backward pass in host memory.
+
+    NONE: nothing. CHECKPOINTS: the inputs of checkpointed blocks, as gradient_checkpointing_kwargs={"offload": True} of
+    transformers and Unsloth's checkpoints. ACTIVATIONS: whatever autograd saves, as TRL's `activation_offloading`.
+    """
+
+    NONE = "none"
+    CHECKPOINTS = "checkpoints"
+    ACTIVATIONS = "activations"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
@@ -214,15 +265,29 @@ class Recipe:
     `seq_len` is None in the recipe of a traced step whose model takes no tokens. `optimizer` is a name of transformers'
     `optim` that `OptimizerName` has, `optim_args` its arguments as `key=value,key=value`. `max_grad_norm` 0 turns
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
-    padded when the batch is larger than 1.
+    padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
+    as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
+    causal language model.
+
+    `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one
+    that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and
+    the rest is the answer: None leaves the prompt one token, in GRPO half of the row. `completion_len` says the same
+    from the other side; both together say how long a row is. `num_generations` are GRPO's answers to a prompt.
+    `vllm_share` is the part of the card that vLLM takes in the same process, None where it has none.
+
+    `packing` is how many documents share a sequence; all sequences of a micro-batch then are one row without padding.
+    As text it may say how long each is: "4x1024" is 4 documents in a `seq_len` of 4,096.
 
     `attention` None is what transformers takes by itself: sdpa where the model's class has it, eager elsewhere.
     `gradient_checkpointing` None is what a Trainer finds: on and reentrant where PEFT's
     `prepare_model_for_kbit_training` has prepared packed weights, which switches it on and which no Trainer switches
     off, else off. `use_reentrant` is the key of gradient_checkpointing_kwargs, None what the library that switches
-    checkpointing on takes. `use_cache` says whether the forward pass fills a KV cache; None is what Trainer does, which
-    is off. `alloc_conf` holds settings of the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that
-    variable says.
+    checkpointing on takes. `checkpoint_every` is its key `every_n_layers`: one block in so many is checkpointed, None
+    all; `checkpoint_keeps` is what such a block does not compute again. `offload` is what waits in host memory.
+    `neftune` is transformers' `neftune_noise_alpha`. `train_only` are regular expressions of the names of parameters
+    that train, or `last=2` for layers, None all; `add_tokens` are rows that the tables of tokens gain. `use_cache` says
+    whether the forward pass fills a KV cache; None is what Trainer does, which is off. `alloc_conf` holds settings of
+    the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -236,13 +301,28 @@ class Recipe:
     optim_args: str | None = None
     gradient_checkpointing: bool | None = None
     use_reentrant: bool | None = None
+    checkpoint_every: int | None = None
+    checkpoint_keeps: Kept | str | None = None
+    offload: Offload | str = Offload.NONE
+    neftune: float | None = None
+    train_only: str | Sequence[str] | None = None
+    add_tokens: int | None = None
     max_grad_norm: float = 1.0
     padding: bool | None = None
+    attention_mask: bool | None = None
+    loss: LossName | str = LossName.STOCK
+    packing: int | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
     sdpa_backend: SdpaBackend | str = SdpaBackend.AUTO
     use_cache: bool | None = None
     alloc_conf: str | None = None
+    stage: Stage | str | None = None
+    reference: Reference | str | None = None
+    prompt_len: int | None = None
+    completion_len: int | None = None
+    num_generations: int | None = None
+    vllm_share: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -253,15 +333,38 @@ class Recipe:
             "optimizer": check_optimizer_name(self.optimizer),
             "max_grad_norm": check_number("max_grad_norm", self.max_grad_norm),
             "loop": check_choice("loop", self.loop, Loop),
+            "loss": check_choice("loss", self.loss, LossName),
+            "offload": check_choice("offload", self.offload, Offload),
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
+        if self.checkpoint_every is not None:
+            checked["checkpoint_every"] = check_count("checkpoint_every", self.checkpoint_every)
+        if self.checkpoint_keeps is not None:
+            checked["checkpoint_keeps"] = check_choice("checkpoint_keeps", self.checkpoint_keeps, Kept)
+        if self.train_only is not None:
+            named = (self.train_only,) if isinstance(self.train_only, str) else self.train_only
+            checked["train_only"] = check_names("train_only", named, '"lm_head", "last=2"')
+        if self.add_tokens is not None:
+            checked["add_tokens"] = check_count("add_tokens", self.add_tokens)
+        if self.neftune is not None:
+            checked["neftune"] = check_number("neftune", self.neftune)
         if self.seq_len is not None:
             checked["seq_len"] = check_count("seq_len", self.seq_len)
+        checked |= check_stage(
+            self.stage,
+            reference=self.reference,
+            prompt_len=self.prompt_len,
+            completion_len=self.completion_len,
+            num_generations=self.num_generations,
+            vllm_share=self.vllm_share,
+        )
+        if self.packing is not None:
+            checked |= lay_out_documents(self.packing, self.seq_len, self.padding)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
-        for name in ("gradient_checkpointing", "use_reentrant", "padding", "use_cache"):
+        for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):
             if getattr(self, name) is not None:
                 check_flag(name, getattr(self, name))
         if self.alloc_conf is not None:

@@ -14,6 +14,7 @@ from inspector.records.fit import PlanRow, Search, Verdict
 from inspector.records.memory import MemoryPhase, Peak, RunMemory, StaticBytes, StaticRecipe, Textbook
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
+from inspector.records.serving import EngineVerdict, Serving
 from inspector.records.training_file import RequestSource, TrainingFile
 
 __all__ = [
@@ -32,6 +33,7 @@ _COMPUTED: dict[type, tuple[str, ...]] = {
     RunMemory: ("total_bytes",),
     Verdict: ("fits", "uncertain_bytes"),
     PlanRow: ("fits",),
+    EngineVerdict: ("fits",),
 }
 
 
@@ -49,7 +51,8 @@ _INTERNAL: dict[type, tuple[str, ...]] = {
 class Report:
     """Everything one inspection found. Renderers see this and nothing else.
 
-    `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`.
+    `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `serving` is
+    what a serving engine makes of the model, in the place of a run.
     """
 
     versions: Mapping[str, str]
@@ -61,6 +64,7 @@ class Report:
     checkpoint: CheckpointFacts | None = None
     static: StaticBytes | None = None
     memory: RunMemory | None = None
+    serving: Serving | None = None
     textbook: Textbook | None = None
     fit: Sequence[Verdict] | None = None
     search: Search | None = None

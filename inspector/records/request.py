@@ -20,11 +20,14 @@ from inspector.checks import (
 from inspector.errors import UsageError
 from inspector.records.fit import Quantity
 from inspector.records.recipe import Recipe
+from inspector.records.serving import ServingOptions
 from inspector.records.training_file import RequestSource
 
 __all__ = [
+    "AdapterDtype",
     "LoraBias",
     "LoraOptions",
+    "Preparation",
     "Quantization",
     "Request",
     "Sharding",
@@ -74,6 +77,35 @@ class Quantization(Choice):
             name: f"{name} may be nf4, which QLoRA takes, or fp4, the default of load_in_4bit; give one of them"
             for name in ("4bit", "4-bit", "int4", "q4")
         }
+
+
+class Preparation(Choice):
+    """What happens to a base with packed weights before an adapter trains on it.
+
+    PEFT: `prepare_model_for_kbit_training`, which makes what is left in half precision float32.
+    NONE: nothing, as TRL 0.26 and newer and LLaMA-Factory train.
+    AXOLOTL: PEFT's, and then norms, embeddings and the head are bfloat16 again; inputs require gradients.
+    """
+
+    PEFT = "peft"
+    NONE = "none"
+    AXOLOTL = "axolotl"
+
+
+class AdapterDtype(Choice):
+    """The dtype in which what trains beside a frozen base is trained.
+
+    AUTO: PEFT's, as `autocast_adapter_dtype` says. FLOAT32, BFLOAT16: cast to it once it is attached.
+    """
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return the short names that trainers have for them."""
+        return {"fp32": "float32", "bf16": "bfloat16"}
 
 
 class LoraBias(Choice):
@@ -146,12 +178,14 @@ class Request:
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
     `peft.PeftConfig`. `quantization` None is what the checkpoint declares, and `double_quant` packs the scales of 4-bit
     weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an adapter in half precision
-    becomes float32. `gpus` are names as people write them, `2x4090` for two, `gpu_memory` sizes as text with a unit or
-    as integers of bytes; one alone is taken for a list. The first of them decides for which GPU the step is traced.
-    `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is how
-    much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the
-    quantity to turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or,
-    where it fits, for what could be turned up. `source` are the files that it was read from.
+    becomes float32; `adapter_dtype` says what a trainer makes of it afterwards, and `preparation` what it does to
+    packed weights before. `gpus` are names as people write them, `2x4090` for two, `gpu_memory` sizes as text with a
+    unit or as integers of bytes; one alone is taken for a list. The first of them decides for which GPU the step is
+    traced. `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is
+    how much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the quantity to
+    turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or, where it fits,
+    for what could be turned up. `serving` is a serving engine with its options, in the place
+    of a step. `source` are the files that it was read from.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError, which names the argument
     of the Python API, where a field is not of its type, out of its range or none of its choices.
@@ -168,6 +202,8 @@ class Request:
     double_quant: bool | None = None
     peft: Any = None
     autocast_adapter_dtype: bool = True
+    adapter_dtype: AdapterDtype | str = AdapterDtype.AUTO
+    preparation: Preparation | str = Preparation.PEFT
     workload: str = "training"
     recipe: Recipe = field(default_factory=Recipe)
     torch: str | None = None
@@ -180,6 +216,7 @@ class Request:
     advice: bool = True
     count_only: bool = False
     depth: int = 3
+    serving: ServingOptions | None = None
     source: RequestSource | None = None
 
     def __post_init__(self) -> None:
@@ -198,9 +235,13 @@ class Request:
             check_text("model_class", self.model_class, '"Qwen2ForCausalLM"')
         if not isinstance(self.recipe, Recipe):
             raise UsageError(f"`recipe` is {describe_value(self.recipe)}; give a Recipe.")
+        if self.serving is not None and not isinstance(self.serving, ServingOptions):
+            raise UsageError(f"`serving` is {describe_value(self.serving)}; give ServingOptions.")
         checked: dict[str, object] = {
             "model": check_model(self.model),
             "dtype": check_choice("dtype", self.dtype, WeightDtype),
+            "adapter_dtype": check_choice("adapter_dtype", self.adapter_dtype, AdapterDtype),
+            "preparation": check_choice("preparation", self.preparation, Preparation),
             "gpus": _check_gpus(self.gpus),
             "gpu_memory": _check_sizes(self.gpu_memory),
             "gpu_count": check_count("gpu_count", self.gpu_count),

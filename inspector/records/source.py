@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.records.checkpoint import StoredCheckpoint
+from inspector.records.gguf import GgufModel
 from inspector.records.notice import Notice
 
 __all__ = [
@@ -64,8 +65,9 @@ class SourceFiles:
     `config` is the parsed config.json. `code_location` is the Hub id or directory that remote code would come from.
     `checkpoint_dtype` is the dtype of the stored weights where the config does not say it, `checkpoint` what is stored.
     `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model, which
-    a folder may hold beside it. `adapter_alone` is set while that base is still to be found. `pooling` is how
-    sentence-transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on.
+    a folder may hold beside it. `adapter_alone` is set while that base is still to be found. `pooling` is how sentence-
+    transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on. `gguf` is what
+    a GGUF file holds, which has no configuration beside it.
     """
 
     id: str
@@ -80,4 +82,5 @@ class SourceFiles:
     adapter_alone: bool = False
     checkpoint: StoredCheckpoint | None = None
     pooling: str | None = None
+    gguf: GgufModel | None = None
     notices: Sequence[Notice] = ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Category", "Event", "EventKind", "Phase", "WorkloadInfo"]
+__all__ = ["MAKING", "Category", "Event", "EventKind", "Phase", "WorkloadInfo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,20 +61,35 @@ class Category(str, enum.Enum):
 
 
 class Phase(str, enum.Enum):
-    """When an event happened: loading and attaching, then forward, backward and optimizer of each step."""
+    """When an event happened: loading and attaching, then forward, backward and optimizer of each step.
+
+    GENERATE: answers are sampled before the forward pass. REFERENCE: a pass beside the forward pass without gradients,
+    which a preference is measured by.
+    """
 
     LOAD = "load"
+    GENERATE = "generate"
+    REFERENCE = "reference"
     FORWARD = "forward"
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
 
 
 class EventKind(str, enum.Enum):
-    """ALLOCATE makes a block, FREE ends it, EMPTY_CACHE is `torch.cuda.empty_cache()` and names no block."""
+    """ALLOCATE makes a block, FREE ends it, EMPTY_CACHE is `torch.cuda.empty_cache()` and names no block.
+
+    HOST_ALLOCATE and HOST_FREE are of blocks in host memory, which the allocator of the GPU does not see.
+    """
 
     ALLOCATE = "allocate"
     FREE = "free"
     EMPTY_CACHE = "empty_cache"
+    HOST_ALLOCATE = "host_allocate"
+    HOST_FREE = "host_free"
+
+
+# The kinds of events that make a block.
+MAKING = frozenset((EventKind.ALLOCATE, EventKind.HOST_ALLOCATE))
 
 
 class Event(NamedTuple):

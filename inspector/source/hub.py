@@ -29,7 +29,7 @@ from inspector.source.recognize.foreign import describe_foreign_files
 from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
 
-__all__ = ["EITHER_FILE", "ask_hub", "read_cache"]
+__all__ = ["EITHER_FILE", "HubReader", "ask_hub", "read_cache"]
 
 _DEFAULT_BRANCH = "main"
 EITHER_FILE = (ADAPTER_FILE, CONFIG_FILE)
@@ -77,7 +77,7 @@ def _add_checkpoint(files: SourceFiles, repository: Repository, progress: Progre
     """Add what the repository stores at the commit of the configuration: kept from an earlier run, or read now."""
     if repository.commit != files.revision:  # a branch moved between the two requests
         return files
-    reader = _HubReader(files.id, repository.commit)
+    reader = HubReader(files.id, repository.commit)
     files = dataclasses.replace(files, pooling=find_pooling(repository.files, reader))
     stored = header_cache.load_checkpoint(files.id, repository.commit)
     if stored is not None:
@@ -102,7 +102,7 @@ def _add_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
     return dataclasses.replace(files, checkpoint=stored)
 
 
-class _HubReader:
+class HubReader:
     """Reads parts of files of one commit by HTTP range requests."""
 
     def __init__(self, name: str, commit: str) -> None:

@@ -44,6 +44,11 @@ def find_files(name: str) -> SourceFiles | None:
             return None
         reason = getattr(failure, "strerror", None) or failure
         raise ModelUnavailableError(f"The path {quoted(name)} cannot be read: {one_line(reason)}.") from failure
+    if path.suffix.lower() == ".gguf":
+        raise ModelUnavailableError(
+            f"{quoted(name)} is a GGUF file, which is read for llama.cpp: add `engine=llama.cpp`, or name the "
+            "repository of the original model."
+        )
     if path.suffix != ".json":
         raise ModelUnavailableError(
             f"{quoted(name)} is a file but no config.json; name a JSON file or the directory that holds it."
@@ -83,8 +88,8 @@ def _find_file(directory: Path, name: str) -> tuple[Path, Path | None]:
         raise ModelUnavailableError(f"The directory {quoted(name)} {foreign}")
     if any(file.lower().endswith(".gguf") for file in present):
         raise ModelUnavailableError(
-            f"The directory {quoted(name)} holds GGUF files and no {CONFIG_FILE}; name the repository of the original "
-            "model."
+            f"The directory {quoted(name)} holds GGUF files and no {CONFIG_FILE}; add `engine=llama.cpp` to read one, "
+            "or name the repository of the original model."
         )
     raise ModelUnavailableError(
         f"The directory {quoted(name)} holds neither {CONFIG_FILE} nor {ADAPTER_FILE}; name one that does"

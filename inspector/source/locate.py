@@ -21,7 +21,7 @@ from inspector.source.hub_client import Cause, HubError
 from inspector.source.recognize.address import looks_like_address, read_address
 from inspector.source.recognize.nearest import list_near_ids
 
-__all__ = ["locate"]
+__all__ = ["explain_failure", "locate"]
 
 _BESIDE = "the model that its own repository holds is taken for it"
 _LOG_IN = "set HF_TOKEN or run 'hf auth login'"
@@ -152,7 +152,7 @@ def _find_on_hub(
     except HubError as failure:
         found = _find_without_hub(name, revision, wanted) if failure.cause is not Cause.REVISION else None
         if found is None:
-            raise ModelUnavailableError(_explain_failure(name, revision, failure)) from failure
+            raise ModelUnavailableError(explain_failure(name, revision, failure)) from failure
         if failure.stored is not None and (found.checkpoint is None or found.checkpoint.tensors is None):
             found = dataclasses.replace(found, checkpoint=failure.stored)
         return _add_notice(found, failure.cause.value, _describe_stand_in(name, revision, found, failure))
@@ -242,7 +242,8 @@ def _describe_stand_in(name: str, revision: str | None, found: SourceFiles, fail
     return f"{_describe_cause(name, revision, failure)}; meanwhile, the configuration is that of {place}."
 
 
-def _explain_failure(name: str, revision: str | None, failure: HubError) -> str:
+def explain_failure(name: str, revision: str | None, failure: HubError) -> str:
+    """Say why the Hub has not delivered a model, and what to do."""
     cause = _describe_cause(name, revision, failure)
     if failure.cause is Cause.REVISION:
         near = " or ".join(quoted(known, 60) for known in listing.list_near_revisions(name, str(revision)))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from inspector.records.request import Request
+from inspector.records.serving import Engine
 from inspector.records.source import SourceFiles
 
 __all__ = ["read_files"]
@@ -18,12 +19,17 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
     """
     if not isinstance(request.model, (str, os.PathLike)):
         return None
+    name = os.fspath(request.model)
+    if request.serving is not None and request.serving.engine == Engine.LLAMA_CPP:
+        from inspector.source.gguf.read import read_gguf
+
+        progress("reading the GGUF file")
+        return read_gguf(name, revision=request.revision, offline=request.offline, progress=progress)
     from inspector.source.checkpoint import add_stored_dtype
     from inspector.source.locate import locate
     from inspector.source.recognize.foreign import refuse_foreign
 
     progress("reading the configuration")
-    name = os.fspath(request.model)
     files = locate(name, revision=request.revision, offline=request.offline, progress=progress)
     refuse_foreign(files)
     return add_stored_dtype(files)

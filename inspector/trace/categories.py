@@ -19,6 +19,8 @@ from inspector.records.tape import Category, Phase
 
 __all__ = ["Categories", "find_category"]
 
+# The phases in which a head makes logits.
+_WITH_LOGITS = (Phase.FORWARD, Phase.REFERENCE)
 # What the norm of all gradients comes from; the norms it is made of die with the call.
 _NORM = "aten.linalg_vector_norm.default"
 
@@ -31,7 +33,7 @@ def find_category(role: Role) -> Category:
 class Categories:
     """The category of every block of one run, as far as it is known by now.
 
-    `trained` are the parameters whose gradients are gradients, `head` is the module that makes the logits, `kept` says
+    `trained` are the parameters whose gradients are gradients, `heads` are the modules that make logits, `kept` says
     what a block is for that a phase made and left alive.
     """
 
@@ -39,11 +41,11 @@ class Categories:
         self,
         *,
         trained: tuple[nn.Parameter, ...] = (),
-        head: nn.Module | None = None,
+        heads: tuple[nn.Module | None, ...] = (),
         kept: Mapping[Phase, Category] | None = None,
     ) -> None:
         self._trained = trained
-        self._head = head
+        self._heads = tuple(head for head in heads if head is not None)
         self._kept = kept or {}
         self._categories: dict[int, Category] = {}
         self._input_shapes: set[torch.Size] = set()
@@ -63,17 +65,19 @@ class Categories:
             self._input_shapes.add(tensor.shape)
 
     def enter(self, phase: Phase) -> None:
-        """Begin a phase."""
-        self._phase = phase
-        self._is_past_head = False
-        if phase is Phase.FORWARD:
+        """Begin a phase; behind a reference's pass the forward pass goes on, with the loss."""
+        goes_on = self._phase is Phase.REFERENCE and phase is Phase.FORWARD and self._head_sequence is not None
+        self._is_past_head = goes_on
+        if phase is Phase.FORWARD and not goes_on:
             self._head_sequence = None
+        self._phase = phase
 
     def enter_module(self, module: nn.Module) -> None:
         """Note that a module is at work."""
-        if module is self._head and self._phase is Phase.FORWARD:
+        if self._phase in _WITH_LOGITS and any(module is head for head in self._heads):
             self._is_past_head = True
-            self._head_sequence = next_sequence_number()
+            if self._phase is Phase.FORWARD:
+                self._head_sequence = next_sequence_number()
 
     def find(self, block: int, tensor: Tensor, op: str, module: str) -> None:
         """Note what a new block is for where that is clear at once."""
@@ -95,7 +99,7 @@ class Categories:
 
     def _find(self, tensor: Tensor, op: str, module: str) -> Category | None:
         """Return what a new block is for, None where only its lifetime says."""
-        if self._phase is Phase.FORWARD:
+        if self._phase in _WITH_LOGITS:
             if self._is_past_head:
                 return Category.LOGITS_AND_LOSS
             in_layer = any(part.isdigit() for part in module.split("."))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -71,6 +71,13 @@ class Shadows:
         """Give `tensor` a value."""
         self._values[tensor] = value
         self._ids.add(id(tensor))
+
+    def derive(self, tensor: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return a view of a tensor, with the value that follows where the tensor has one."""
+        result = view(tensor)
+        if not self._lacks_value(tensor):
+            self.set(result, view(self._values[tensor]))
+        return result
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""

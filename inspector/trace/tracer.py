@@ -34,6 +34,7 @@ from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
+from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.shadow import NO_VALUE, Shadows
 
@@ -44,6 +45,7 @@ aten = torch.ops.aten
 # Two steps of LoRA on Llama-3.1-405B are 118,975 events, traced in 2.3 s on one core here: a million take 20 s.
 _MOST_EVENTS = 1_000_000
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
+_MASKED = _INDEXING | {aten.index_put.default}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Tracer(TorchDispatchMode):
         self._blocks: dict[int, int] = {}
         self._watched: dict[int, _Watched] = {}
         self._sizes: dict[int, int] = {}
+        self._host_sizes: dict[int, int] = {}
         self._count = 0
         self._phase = Phase.LOAD
         self._step = 0
@@ -145,6 +148,18 @@ class Tracer(TorchDispatchMode):
         """Record `torch.cuda.empty_cache()`."""
         self._record(EventKind.EMPTY_CACHE, -1, 0, "empty_cache")
 
+    def hold_on_host(self, size: int) -> int:
+        """Record a block of host memory."""
+        block = self._count
+        self._count += 1
+        self._host_sizes[block] = size
+        self._record(EventKind.HOST_ALLOCATE, block, size, "to host")
+        return block
+
+    def release_from_host(self, block: int) -> None:
+        """Record its end."""
+        self._record(EventKind.HOST_FREE, block, self._host_sizes.pop(block), "")
+
     def tape(self) -> list[Event]:
         """Return everything recorded, each block with the category that it had."""
         self._close_phase()
@@ -160,6 +175,11 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one op, on shadows too where it has values, and record what it allocates."""
         kwargs = kwargs or {}
+        if func is aten.masked_select.default:  # which is indexing (native/cuda/IndexKernel.cpp)
+            func, args = aten.index.Tensor, broadcast_mask(args[0], args[1], self.shadows)
+        if func in _MASKED and has_places(func, args, kwargs):
+            places = [self.__torch_dispatch__(aten.nonzero.default, (), (item,)) for item in filter(is_mask, args[1])]
+            args = (args[0], replace_masks(args[1], places, self.shadows), *args[2:])
         if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
             return aten.add_.Tensor(*args)
         func = find_op_without_mode(func)

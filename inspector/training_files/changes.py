@@ -16,15 +16,35 @@ import yaml
 
 from inspector.errors import UsageError, quoted
 from inspector.records.recipe import Recipe
-from inspector.records.request import Request
+from inspector.records.request import Preparation, Quantization, Request
 from inspector.records.training_file import Origin, TrainingFile
+from inspector.training_files.frameworks.losses import choose_adapter_dtype
 from inspector.training_files.frameworks.shared import ALLOCATOR
 from inspector.training_files.reading import read_document
 from inspector.training_files.recognise import FRAMEWORKS
 
-__all__ = ["check_copy", "make_changed_copy", "spell_change"]
+__all__ = ["can_spell", "check_copy", "follow_packing", "make_changed_copy", "spell_change"]
 
+# No framework's file says whether PEFT casts the adapter.
+_UNSAYABLE = ("autocast_adapter_dtype",)
 _OF_THE_REQUEST = ("dtype", "quantization", "double_quant", "peft")
+
+
+def can_spell(before: Request, after: Request) -> bool:
+    """Tell whether the training file of a request has fields for a change; True where the request is from none."""
+    if before.source is None or before.source.file is None:
+        return True
+    return all(getattr(before, name) == getattr(after, name) for name in _UNSAYABLE)
+
+
+def follow_packing(request: Request) -> Request:
+    """Return a request with the dtype in which the framework of its file trains an adapter on weights in this form."""
+    record = None if request.source is None else request.source.file
+    if record is None:
+        return request
+    is_packed = request.quantization not in (None, Quantization.NONE)
+    dtype = choose_adapter_dtype(record.framework, Preparation(request.preparation), is_packed=is_packed)
+    return request if dtype is None else dataclasses.replace(request, adapter_dtype=dtype)
 
 
 def spell_change(before: Request, after: Request) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line
-from inspector.records.training_file import Effect, FieldNotModelled, Origin, UnreadField
+from inspector.records.training_file import Effect, FieldNotModelled, FileField, Origin, UnreadField
 from inspector.training_files.secrets import hide_secrets
 
 __all__ = [
@@ -135,13 +135,21 @@ class Values:
 
 @dataclass(slots=True, kw_only=True)
 class Settings:
-    """What a document means: fields of a Request and of its Recipe, and what of it is not modelled or was not read."""
+    """What a document means: fields of a Request and of its Recipe, and what of it is not modelled or was not read.
+
+    `assumed` is what no field of the framework says and a step needs all the same.
+    """
 
     fields: dict[str, Any] = field(default_factory=dict)
     stage: str | None = None
     not_modelled: list[FieldNotModelled] = field(default_factory=list)
     unread: list[UnreadField] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)
+    assumed: list[FileField] = field(default_factory=list)
+
+    def assume(self, name: str, value: Any, becomes: str) -> None:
+        """Note what had to be taken because no field says it."""
+        self.assumed.append(FileField(name=name, value=value, origin=Origin.DEFAULT, becomes=becomes))
 
     def miss(self, name: str, value: Any, effect: Effect, why: str, origin: Origin = Origin.DEFAULT) -> None:
         """Note something that changes memory and is not modelled."""

@@ -30,9 +30,10 @@ _COUNTED_GPU = re.compile(r"\s*\d+\s*[xX×*]")
 # A setting that was given beside a file, and what of the file goes with the one that it replaces.
 _GO_TOGETHER = {
     "optimizer": ("optim_args",),
-    "gradient_checkpointing": ("use_reentrant",),
-    "quantization": ("double_quant",),
+    "gradient_checkpointing": ("use_reentrant", "checkpoint_every", "checkpoint_keeps"),
+    "quantization": ("double_quant", "adapter_dtype"),
     "model": ("revision",),
+    "packing": ("padding",),
 }
 _MOST_NAMED = 6
 
@@ -127,6 +128,8 @@ def _merge(
         settings.pop(name, None)
         for other in _GO_TOGETHER.get(name, ()):
             settings.pop(other, None)
+    if "packing" in given and "x" in str(arguments.get("packing")).lower():  # which says how long a row is
+        settings.pop("seq_len", None)
     adapter = None if file is None else file.settings.get("peft")
     part = arguments.get("peft")
     if "peft" in given and isinstance(part, LoraOptions) and part.r is None and isinstance(adapter, LoraOptions):

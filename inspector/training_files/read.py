@@ -169,7 +169,7 @@ def _settle(
         version=values.version,
         version_from="option" if version else installed,
         stage=settings.stage,
-        fields=tuple(_list_fields(framework, values)),
+        fields=(*_list_fields(framework, values), *settings.assumed),
         not_modelled=tuple(_list_not_modelled(framework, values, settings)),
         unread=tuple(settings.unread),
         unknown=tuple(one_line(name, 60) for name in unknown),

@@ -64,6 +64,9 @@ class Workload(Protocol):
     def prepare(self, model: Any, recipe: Recipe) -> None:
         """Set the model up for the run."""
 
+    def find_companions(self, model: Any) -> Mapping[str, Any]:
+        """Return the further models that a prepared `model` runs with, by name; they are loaded behind it."""
+
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return what one batch consists of."""
 

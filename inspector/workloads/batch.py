@@ -74,23 +74,29 @@ class BatchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One tensor of a batch: `value` everywhere, but `last` at the end of the last sequence where it is not None."""
+    """One tensor of a batch: `value` everywhere, but `last` at the end of the last sequence where it is not None.
+
+    `make` makes the tensor on the CPU where its values are no such ones.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.int64
     value: int = 0
     last: int | None = None
+    make: Callable[[], Tensor] | None = None
 
     def on(self, device: str) -> Tensor:
         """Return the tensor on a device."""
+        if self.make is not None and device != "meta":
+            return self.make().to(device)
         tensor = torch.full(self.shape, self.value, dtype=self.dtype, device=device)
         if self.last is not None:
             tensor[-1, -1] = self.last
         return tensor
 
 
-# A bool is an argument that takes no memory.
-Inputs = Mapping[str, "Input | bool"]
+# A number or a bool is an argument that takes no memory.
+Inputs = Mapping[str, "Input | int"]
 _Maker = Callable[[Any, Recipe], Inputs]
 
 
@@ -301,11 +307,14 @@ def _make_ids(model: Any, recipe: Recipe) -> Input:
 
 
 def _make_mask(recipe: Recipe) -> dict[str, Input]:
-    """Return the attention mask of a padded batch: how many positions are padded does not change what is allocated."""
-    if not recipe.padding:
+    """Return the attention mask of a padded batch, or of a collator that always sends one.
+
+    How many positions are padded does not change what is allocated; that none is does: sdpa goes without a mask then.
+    """
+    if not recipe.padding and not recipe.attention_mask:
         return {}
     shape = (recipe.batch_size, recipe.seq_len or 0)
-    return {"attention_mask": Input(shape=shape, value=1, last=0)}
+    return {"attention_mask": Input(shape=shape, value=1, last=0 if recipe.padding else None)}
 
 
 def _make_images(config: Any, recipe: Recipe) -> Input:

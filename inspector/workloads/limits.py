@@ -55,13 +55,18 @@ def refuse_scans(base: nn.Module) -> None:
 
 
 def _bound_recipe(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe:
-    """Return the recipe with sequences of at most `longest` tokens, those of PEFT's prompt methods included."""
+    """Return the recipe with sequences of at most `longest` tokens, those of PEFT's prompt methods included.
+
+    Documents that share a sequence may be as long each.
+    """
     if longest == 0:
         return dataclasses.replace(recipe, seq_len=None, padding=False)
-    padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
+    documents = recipe.packing or 1
+    is_padded = recipe.batch_size > 1 and recipe.packing is None
+    padding = recipe.padding if recipe.padding is not None else is_padded
     seq_len = recipe.seq_len
     if longest is not None and seq_len is not None:
-        seq_len = min(seq_len, max(longest - virtual_tokens, 1))
+        seq_len = min(seq_len, int(documents) * max(longest - virtual_tokens, 1))
     return dataclasses.replace(recipe, seq_len=seq_len, padding=padding)
 
 

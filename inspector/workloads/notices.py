@@ -14,6 +14,7 @@ from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import Input, Inputs, has_text_only_batch
 from inspector.workloads.limits import find_positions
+from inspector.workloads.packed_rows import count_document_tokens
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
 
@@ -54,10 +55,13 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
             f"{recipe.seq_len:,} positions: sequences of {recipe.seq_len:,} were traced."
         )
         yield Notice(code="seq-len-clamped", message=message)
-    elif recipe.seq_len is not None and positions is not None and recipe.seq_len > positions:
+    elif (
+        recipe.seq_len is not None
+        and positions is not None
+        and (length := count_document_tokens(recipe) or 0) > positions
+    ):
         message = (
-            f"Sequences of {recipe.seq_len:,} tokens are longer than the {positions:,} positions that the model is "
-            "made for."
+            f"Sequences of {length:,} tokens are longer than the {positions:,} positions that the model is made for."
         )
         yield Notice(code="beyond-positions", message=message)
     if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None:

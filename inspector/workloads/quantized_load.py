@@ -2,16 +2,16 @@
 
 The allocator is warmed up with one block as large as the model; then one weight after the other comes to the GPU in
 float, in the order of the names in the checkpoint, is quantized there and dies (transformers/modeling_utils.py,
-`caching_allocator_warmup`; core_model_loading.py, which does not use threads then). PEFT's
-`prepare_model_for_kbit_training` follows: it makes whatever else is in half precision float32 and empties the cache. A
-release of transformers before 5.23 uses threads here, and where blocks come to lie is chance. Weights that were stored
-packed come as they are.
+`caching_allocator_warmup`; core_model_loading.py, which does not use threads then). What a trainer does to the base
+follows (`model.preparation`): PEFT's `prepare_model_for_kbit_training` makes whatever else is in half precision float32
+and empties the cache. A release of transformers before 5.23 uses threads here, and where blocks come to lie is chance.
+Weights that were stored packed come as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,13 +22,16 @@ from inspector.dtypes import dtype_name
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import find_owner, strip_wrappers
 from inspector.model.build import BuiltModel
+from inspector.model.preparation import list_restored, list_upcast_first
 from inspector.quantization.bitsandbytes.functional import choose_products_for, renew_shared_tables
 from inspector.quantization.bitsandbytes.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.formats import write_4bit_fields
+from inspector.records.request import Preparation
 from inspector.records.tape import Category
 from inspector.trace.categories import find_category
 from inspector.trace.tracer import Tracer
+from inspector.workloads.base import base_model
 from inspector.workloads.loading import ADDED
 
 __all__ = ["OUTLIERS", "apply_quantized_rules", "has_int8_weights", "is_quantized", "load_quantized"]
@@ -72,11 +75,6 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
     """Put loading, preparing and attaching on the tape; the weights of the model are quantized anew for it."""
     model: nn.Module = built.model
     parameters = {name: item for name, item in model.named_parameters() if built.roles[name] not in ADDED}
-    cast = [
-        (name, parameter)
-        for name, parameter in parameters.items()
-        if not isinstance(parameter, _PACKED) and _find_loaded_dtype(parameter) is not parameter.dtype
-    ]
     with tracer:
         warm_up = torch.empty(_count_warm_up_bytes(parameters.values()), dtype=torch.uint8, device="meta")
         del warm_up
@@ -88,16 +86,40 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
                 module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
         for name, buffer in model.named_buffers():
             tracer.hold([buffer], Category.BUFFERS, find_owner(model, name))
-        for name, parameter in cast:
-            with tracer.attribute_to(find_owner(model, name)):
-                parameter.data = parameter.data.to(torch.float32)
-                tracer.hold([parameter], Category.WEIGHTS, find_owner(model, name))
-        tracer.empty_cache()
+        _prepare(tracer, built, parameters)
     _attach(tracer, built)
+    if built.preparation is Preparation.AXOLOTL:  # loaders/model.py, `_apply_post_lora_load_setup`
+        tracer.empty_cache()
+
+
+def _prepare(tracer: Tracer, built: BuiltModel, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put on the tape what a trainer does to the base: casts of whatever is not packed, in their order."""
+    if built.preparation is Preparation.NONE:
+        return
+    owners = {parameter: find_owner(built.model, name) for name, parameter in parameters.items()}
+    is_axolotl = built.preparation is Preparation.AXOLOTL
+
+    def cast(items: Iterable[tuple[str, nn.Parameter]], wanted: torch.dtype | None) -> None:
+        for _, parameter in items:
+            dtype = wanted or _find_loaded_dtype(parameter)
+            if parameter in owners and parameter.dtype is not dtype:
+                with tracer.attribute_to(owners[parameter]):
+                    parameter.data = parameter.data.to(dtype)
+                    tracer.hold([parameter], Category.WEIGHTS, owners[parameter])
+
+    if is_axolotl:
+        cast(list_upcast_first(base_model(built.model)), torch.float32)
+    halves = ((name, item) for name, item in parameters.items() if item.dtype in (torch.float16, torch.bfloat16))
+    cast(halves, torch.float32)
+    tracer.empty_cache()
+    if is_axolotl:
+        cast(list_restored(base_model(built.model)), None)
 
 
 def _attach(tracer: Tracer, built: BuiltModel) -> None:
     """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
+
+    A trainer may cast it once more, to the dtype that its parameters have.
 
     DoRA's magnitudes are the norms of the unpacked weights; on a GPU that is the first product, which takes the
     workspace of cuBLAS. (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`;
@@ -106,6 +128,7 @@ def _attach(tracer: Tracer, built: BuiltModel) -> None:
     model: nn.Module = built.model
     added = [(name, parameter) for name, parameter in model.named_parameters() if built.roles[name] in ADDED]
     first = {name: _find_first_dtype(model, name) for name, _ in added}
+    final = {name: parameter.dtype for name, parameter in added}
     with tracer:
         for name, parameter in added:
             dtype = first[name]
@@ -113,14 +136,18 @@ def _attach(tracer: Tracer, built: BuiltModel) -> None:
                 magnitudes = model.get_submodule(name.rpartition(".")[0])
                 if isinstance(magnitudes, DoraLinearLayer):
                     _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
-                elif dtype is not None and dtype is not parameter.dtype:
-                    parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
+                else:
+                    dtype = dtype or _find_loaded_dtype(parameter)
+                    if dtype is not parameter.dtype:
+                        parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
                 tracer.hold([parameter], find_category(built.roles[name]), find_owner(model, name))
-        for name, parameter in added:
-            if parameter.dtype is first[name] and parameter.dtype is not torch.float32:
-                with tracer.attribute_to(find_owner(model, name)):
-                    parameter.data = parameter.data.to(torch.float32)
-                    tracer.hold([parameter], find_category(built.roles[name]), find_owner(model, name))
+        by_peft = {name: torch.float32 for name, parameter in added if parameter.dtype is first[name]}
+        for dtypes in (by_peft, final):
+            for name, parameter in added:
+                if name in dtypes and parameter.dtype is not dtypes[name]:
+                    with tracer.attribute_to(find_owner(model, name)):
+                        parameter.data = parameter.data.to(dtypes[name])
+                        tracer.hold([parameter], find_category(built.roles[name]), find_owner(model, name))
 
 
 def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:

@@ -25,12 +25,18 @@ TRAINING = WorkloadInfo(
     recipe_fields=frozenset(field.name for field in dataclasses.fields(Recipe)),
     phases={
         Phase.LOAD: "loading",
+        Phase.GENERATE: "generation",
         Phase.FORWARD: "forward pass",
+        Phase.REFERENCE: "reference pass",
         Phase.BACKWARD: "backward pass",
         Phase.OPTIMIZER: "optimizer",
     },
     note="Loading, and the phases of the second step: the first one has no optimizer state yet.",
-    kept={Phase.FORWARD: Category.ACTIVATIONS, Phase.OPTIMIZER: Category.OPTIMIZER},
+    kept={
+        Phase.GENERATE: Category.INPUTS,
+        Phase.FORWARD: Category.ACTIVATIONS,
+        Phase.OPTIMIZER: Category.OPTIMIZER,
+    },
     sized_until=Phase.OPTIMIZER,
     trains=True,
 )
@@ -42,7 +48,10 @@ FORWARD = WorkloadInfo(
     summary="a forward pass without gradients: scoring, embedding",
     module="inspector.workloads.forward",
     recipe_fields=frozenset(
-        ("batch_size", "seq_len", "mixed_precision", "padding", "attention", "sdpa_backend", "use_cache", "alloc_conf")
+        (
+            *("batch_size", "seq_len", "mixed_precision", "padding", "attention_mask", "attention", "sdpa_backend"),
+            *("use_cache", "add_tokens", "alloc_conf"),
+        )
     ),
     phases={Phase.LOAD: "loading", Phase.FORWARD: "forward pass"},
     note="Loading, and the second pass: the outputs of the first one live until it has made its own.",

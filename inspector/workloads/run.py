@@ -63,9 +63,10 @@ def trace_run(
 
 def build_categories(workload: Workload, model: Any) -> Categories:
     """Return the categories of a run of `workload` on `model`."""
+    heads = (base_model(model), *workload.find_companions(model).values())
     return Categories(
         trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
-        head=base_model(model).get_output_embeddings(),
+        heads=tuple(owner.get_output_embeddings() for owner in heads),
         kept=workload.info.kept,
     )
 
@@ -90,6 +91,9 @@ def _trace(
     model, base = built.model, base_model(built.model)
     workload.prepare(model, recipe)
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
+    companions = workload.find_companions(model)
+    for prefix, companion in companions.items():
+        names |= {module: f"{prefix}.{name}".rstrip(".") for name, module in companion.named_modules()}
     categories, balances = build_categories(workload, model), loops_over_experts(base)
     tracer = Tracer(platform, names, categories, balances_experts=balances, results=results)
     with restore_changes(), contextlib.ExitStack() as rules:
@@ -99,6 +103,11 @@ def _trace(
         else:
             for name, tensor, category in list_in_load_order(built):
                 tracer.hold([tensor], category, find_owner(model, name))
+        for prefix, companion in companions.items():
+            for name, tensor in companion.named_parameters():
+                tracer.hold([tensor], Category.WEIGHTS, f"{prefix}.{name.rpartition('.')[0]}")
+            for name, tensor in companion.named_buffers():
+                tracer.hold([tensor], Category.BUFFERS, f"{prefix}.{name.rpartition('.')[0]}")
         try:
             batch = _make_batch(tracer, workload, model, recipe)
             for context in (

@@ -38,9 +38,9 @@ def test_a_plan_varies_optimizer_and_checkpointing_whatever_the_recipe_says() ->
 
 
 def test_a_plan_says_what_of_training_arguments_is_not_traced() -> None:
-    arguments = SFTArguments(max_length=16, per_device_train_batch_size=1, packing=True)
+    arguments = SFTArguments(max_length=16, per_device_train_batch_size=1, torch_compile=True)
     plan = inspector.plan(tiny_llama(), gpu="4090", fit=None, recipe=arguments)
-    assert plan.warnings[0].endswith("were not traced: packing (either way).")
+    assert plan.warnings[0].endswith("were not traced: torch_compile (either way).")
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_things_without_a_name_are_called_as_their_model(tmp_path: Path) -> None
 
 
 def test_a_comparison_says_of_which_recipe_a_setting_was_not_traced() -> None:
-    arguments = SFTArguments(max_length=16, packing=True)
+    arguments = SFTArguments(max_length=16, torch_compile=True)
     comparison = inspector.compare([{}, {"recipe": arguments}], model=tiny_llama(), recipe=SHORT)
     assert comparison.warnings[0].recipes == ("B",)
-    assert comparison.warnings[0].message.endswith("packing (either way).")
+    assert comparison.warnings[0].message.endswith("torch_compile (either way).")
 
 
 @pytest.mark.parametrize(

@@ -232,3 +232,20 @@ def test_a_transformers_model_on_meta_is_traced_as_its_configuration_is() -> Non
     named = inspector.inspect(tiny_llama(), recipe=SHORT).training
     assert live is not None
     assert live == named
+
+
+def test_a_serving_engine_takes_its_options_as_a_mapping_or_a_record() -> None:
+    """The fields have the engine's own names; a misspelt one says what was meant."""
+    options: dict[str, Any] = {"engine": "sglang", "context_length": 4096, "max_running_requests": 2}
+    by_mapping = inspector.inspect(SMALL, serving=options, gpu="4090", offline=True)
+    by_record = inspector.inspect(SMALL, serving=inspector.ServingOptions(**options), gpu="4090", offline=True)
+    assert by_mapping.serving is not None
+    assert by_mapping.serving == by_record.serving
+    assert by_mapping.training is None
+    for serving, said in (
+        ({"engine": "vllm", "max_num_seq": 8}, "did you mean max_num_seqs"),
+        ({"max_num_seqs": 8}, "names no engine"),
+        ("vllm", "give ServingOptions"),
+    ):
+        with pytest.raises(inspector.UsageError, match=said):
+            inspector.inspect(SMALL, serving=serving, offline=True)

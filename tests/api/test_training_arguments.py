@@ -40,6 +40,11 @@ def arguments(folder: Path, **fields: Any) -> transformers.TrainingArguments:
             {"gradient_checkpointing": True, "use_reentrant": True},
         ),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, {"use_reentrant": None}),
+        ({"neftune_noise_alpha": 5.0}, {"neftune": 5.0}),
+        (
+            {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"every_n_layers": 2, "offload": True}},
+            {"checkpoint_every": 2, "offload": "checkpoints"},
+        ),
         ({"weight_decay": 0.1, "learning_rate": 1.0, "num_train_epochs": 9}, {"loop": "trainer"}),
     ],
     ids=str,
@@ -76,13 +81,13 @@ def test_nothing_of_the_gpu_is_asked_and_the_length_of_an_sft_config_is_taken() 
 @pytest.mark.parametrize(
     ("given", "names"),
     [
-        (SFTArguments(packing=True, use_liger_kernel=True), ["packing", "use_liger_kernel"]),
+        (SFTArguments(torch_compile=True, use_liger_kernel=True), ["torch_compile", "use_liger_kernel"]),
         (SFTArguments(torch_compile=True, fsdp=["full_shard"]), ["torch_compile", "fsdp"]),
-        (SFTArguments(deepspeed="zero3.json", neftune_noise_alpha=5.0), ["deepspeed", "neftune_noise_alpha"]),
+        (SFTArguments(deepspeed="zero3.json", torch_compile=True), ["deepspeed", "torch_compile"]),
         (DPOArguments(), ["beta"]),
         (
-            SFTArguments(gradient_checkpointing_kwargs={"every_n_layers": 2}),
-            ["gradient_checkpointing_kwargs['every_n_layers']"],
+            SFTArguments(gradient_checkpointing_kwargs={"determinism_check": "none"}),
+            ["gradient_checkpointing_kwargs['determinism_check']"],
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

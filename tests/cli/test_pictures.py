@@ -79,6 +79,17 @@ def test_a_page_of_counts_alone_says_that_it_has_no_timeline(tmp_path: Path) -> 
     assert_refused(run(SMALL, "--format", "html", "--details", "--output", str(file)), 2, "A page has all sections")
 
 
+def test_what_an_engine_makes_of_a_model_is_a_page_without_a_timeline(tmp_path: Path) -> None:
+    """With the answer of the first screen in its place; there is no run to write as a snapshot."""
+    file = tmp_path / "report.html"
+    serving = (SMALL, "--offline", "--engine", "vllm", "--gpu", "h100", "--quiet", "--output")
+    assert run(*serving, str(file)).code == 0
+    page = file.read_text(encoding="utf-8")
+    assert "There is no timeline: what an engine makes of a model" in page
+    assert "cache of a token" in page[: page.index("There is no timeline")]
+    assert_refused(run(*serving, str(tmp_path / "snapshot.pickle")), 2, "--engine traces none")
+
+
 def test_plans_and_comparisons_are_pages_too(tmp_path: Path) -> None:
     """By the ending of the file or by --format, with the command that makes them again."""
     file = tmp_path / "page.html"

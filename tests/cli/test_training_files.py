@@ -14,15 +14,15 @@ from tests.cli.running import assert_refused, run
 from tests.contracts.json_table import closed, load_schema
 from tests.training_files.documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, write
 
-PACKED = AXOLOTL | {"sample_packing": True, "hf_token": "hf_SECRETSECRETSECRETSECRET"}
+PACKED = AXOLOTL | {"sample_packing": True, "fp8": True, "hf_token": "hf_SECRETSECRETSECRETSECRET"}
 
 
 def test_a_report_says_below_its_title_what_it_read(tmp_path: Path) -> None:
     lines = run(write(tmp_path, PACKED), "--offline").out.splitlines()
     assert lines[:3] == [
         MODEL,
-        "train.yaml as axolotl 0.21.0 reads it: 7 fields, 8 defaults, 1 not modelled",
-        "not modelled: sample_packing (either way)",
+        "train.yaml as axolotl 0.21.0 reads it: 7 fields, 9 defaults, 1 not modelled",
+        "not modelled: fp8 (either way)",
     ]
 
 
@@ -40,8 +40,8 @@ def test_the_report_of_a_file_is_that_of_the_options_which_mean_the_same(tmp_pat
         "128",
     ]
     options += ["--mixed-precision", "bf16", "--no-gradient-checkpointing", "--json", "--offline"]
-    by_options = run(MODEL, *options).report
-    by_file = run(write(tmp_path, AXOLOTL), "--json", "--offline").report
+    by_options = run(MODEL, *options, "--attention-mask", "--preparation", "axolotl").report
+    by_file = run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": False}), "--json", "--offline").report
     assert by_file.pop("source")["file"]["framework"] == "axolotl"
     for report in (by_options, by_file):
         report["training"].pop("defaults")
@@ -64,7 +64,7 @@ def test_the_json_of_a_file_says_where_each_value_is_from_and_follows_the_schema
 @pytest.mark.parametrize(
     ("content", "name", "options", "says"),
     [
-        (PACKED, "train.yaml", ["--strict"], "--strict was given: sample_packing (either way)"),
+        (PACKED, "train.yaml", ["--strict"], "--strict was given: fp8 (either way)"),
         (AXOLOTL | {"base_model": "/fsx/x"}, "train.yaml", [], "add --base-model"),
         ({"base_model": MODEL, "micro_batch_sizes": 1}, "train.yaml", [], "did you mean micro_batch_size?"),
         ({"foo": 1}, "train.yaml", [], "say whose it is with --framework"),
@@ -152,3 +152,12 @@ def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
     assert ran.code == 0
     assert "max_length in SFTConfig" in ran.out
     assert not (tmp_path / "made").exists()
+
+
+def test_what_takes_less_and_is_not_modelled_makes_a_no_not_known(tmp_path: Path) -> None:
+    small = ("--offline", "--gpu-memory", "700MiB", "--no-advice", "--json")
+    ran = run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": True}), *small)
+    (verdict,) = json.loads(ran.out)["fit"]
+    assert (ran.code, verdict["outcome"]) == (4, "not known")
+    assert verdict["reason"] == "upper bound: with lora_mlp_kernel, not modelled, the step takes less"
+    assert run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": False}), *small).code == 1

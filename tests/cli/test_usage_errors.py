@@ -47,7 +47,7 @@ from .running import SMALL, assert_refused, run
         (["--seq-len", "99999k"], "not in the range"),
         (["--quantization", "4bit"], "may be nf4"),
         (["--max-grad-norm", "much"], "'much' is not a number; see --help"),
-        (["--tragets", "q_proj"], "'--targets'? See --help"),
+        (["--tragets", "q_proj"], "'--targets'?"),
         (["--mixed-precision", "fp8"], "--mixed-precision"),
         (["--mixed-precision", "fp16", "--dtype", "float16"], "--dtype float32"),
         (["--lora"], "--lora"),

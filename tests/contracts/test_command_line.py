@@ -7,7 +7,10 @@ from importlib.metadata import entry_points
 import click
 from click.testing import CliRunner
 
+from inspector.cli.engine_options import OF_ENGINES
 from inspector.cli.main import command
+
+_OF_ENGINES = {parameter.opts[0] for parameter in OF_ENGINES}
 
 
 def test_the_options_of_inspect_keep_their_names() -> None:
@@ -30,6 +33,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--peft",
         "--autocast-adapter-dtype",
         "--no-autocast-adapter-dtype",
+        "--adapter-dtype",
+        "--preparation",
         "--workload",
         "--batch-size",
         "--seq-len",
@@ -41,9 +46,25 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--no-gradient-checkpointing",
         "--use-reentrant",
         "--no-use-reentrant",
+        "--checkpoint-every",
+        "--checkpoint-keeps",
+        "--offload",
+        "--neftune",
+        "--train-only",
+        "--add-tokens",
         "--max-grad-norm",
         "--padding",
         "--no-padding",
+        "--attention-mask",
+        "--no-attention-mask",
+        "--stage",
+        "--reference",
+        "--prompt-len",
+        "--completion-len",
+        "--num-generations",
+        "--vllm-share",
+        "--loss",
+        "--packing",
         "--loop",
         "--attention",
         "--sdpa-backend",
@@ -66,6 +87,30 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--strict",
         "--count-only",
         "--depth",
+        "--engine",
+        "--max-model-len",
+        "--max-num-seqs",
+        "--max-num-batched-tokens",
+        "--kv-cache-memory-bytes",
+        "--tensor-parallel-size",
+        "--block-size",
+        "--context-length",
+        "--max-running-requests",
+        "--chunked-prefill-size",
+        "--page-size",
+        "--ctx-size",
+        "--parallel",
+        "--ubatch-size",
+        "--n-gpu-layers",
+        "--gpu-memory-utilization",
+        "--mem-fraction-static",
+        "--kv-cache-dtype",
+        "--cache-type-k",
+        "--cache-type-v",
+        "--flash-attn",
+        "--kv-unified",
+        "--no-kv-unified",
+        "--enforce-eager",
         "--details",
         "--show",
         "--write-changes",
@@ -95,11 +140,14 @@ def test_the_options_of_a_plan_stay() -> None:
     plan = command.subcommands["plan"]
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in plan.params}
-    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant", "--autocast-adapter-dtype"}
+    varied = {"--optimizer", "--optim-args", "--gradient-checkpointing", "--use-reentrant"}
+    varied |= {"--autocast-adapter-dtype", "--adapter-dtype"}
+    varied |= {"--checkpoint-every", "--checkpoint-keeps", "--offload"}
     assert (ours - theirs, theirs - ours) == (
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
+            *_OF_ENGINES,
         },
         {"--sort"},
     )
@@ -110,7 +158,10 @@ def test_the_options_of_a_comparison_stay() -> None:
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
     unshown = {"--depth", "--details", "--show", "--write-changes"}
-    assert (ours - theirs, theirs - ours) == ({"model", "--fit", "--advice", *unshown}, {"models", "--with"})
+    assert (ours - theirs, theirs - ours) == (
+        {"model", "--fit", "--advice", *unshown, *_OF_ENGINES},
+        {"models", "--with"},
+    )
 
 
 def test_words_that_start_a_command_stay_commands() -> None:
@@ -136,5 +187,5 @@ def test_the_examples_of_the_help_stand_on_lines_of_their_own() -> None:
     assert "\\b" not in help_text
     examples = [line for line in help_text.splitlines() if line.startswith("  inspect ")]
     assert [line.split()[1] for line in examples] == [
-        *("Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B", "train.yaml", "Qwen/Qwen2.5-7B")
+        *("Qwen/QwQ-32B", "meta-llama/Llama-3.2-3B", "train.yaml", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-8B")
     ]

@@ -40,6 +40,7 @@ def test_the_public_names_of_the_package_stay() -> None:
         "Plan",
         "Recipe",
         "Report",
+        "ServingOptions",
         "UnsupportedModelError",
         "UsageError",
         "compare",
@@ -56,6 +57,8 @@ def test_the_arguments_of_inspect_stay() -> None:
         "model": inspect.Parameter.empty,
         "peft": None,
         "autocast_adapter_dtype": True,
+        "adapter_dtype": "auto",
+        "preparation": "peft",
         "workload": "training",
         "recipe": None,
         "torch": None,
@@ -76,13 +79,14 @@ def test_the_arguments_of_inspect_stay() -> None:
         "offline": False,
         "count_only": False,
         "depth": 3,
+        "serving": None,
         "framework": None,
         "launch": (),
         "base_model": None,
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 26
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 29
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:
@@ -93,7 +97,7 @@ def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:
         assert set(parameters) <= set(known)
         differing = [name for name, item in parameters.items() if item.default != known[name].default]
         assert differing == (["fit"] if function is inspector.plan else [])
-    assert set(_OF_A_COMPARED_RECIPE) == set(known) - {"fit", "advice", "depth"}
+    assert set(_OF_A_COMPARED_RECIPE) == set(known) - {"fit", "advice", "depth", "serving"}
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

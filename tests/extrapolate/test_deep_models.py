@@ -39,6 +39,15 @@ RECIPES = {
     "Adafactor": Recipe(seq_len=128, optimizer="adafactor"),
     "Lion, reentrant": Recipe(seq_len=128, optimizer="lion_32bit", gradient_checkpointing=True),
     "cache": Recipe(seq_len=128, use_cache=True),
+    "NEFTune, attention kept": Recipe(
+        seq_len=128, gradient_checkpointing=True, checkpoint_keeps="attention", neftune=5.0, mixed_precision="bf16"
+    ),
+    "checkpoints on the host": Recipe(seq_len=128, batch_size=2, gradient_checkpointing=True, offload="checkpoints"),
+    "activations on the host": Recipe(seq_len=128, batch_size=2, offload="activations"),
+    "schedule-free": Recipe(seq_len=128, optimizer="schedule_free_adamw"),
+    "Muon": Recipe(seq_len=64, optimizer="muon"),
+    "packed, sdpa": Recipe(packing="4x32"),
+    "packed, flash-attn": Recipe(batch_size=2, packing="4x16", attention="flash_attention_2"),
 }
 # Each kind of stack: equal layers, alternating ones, some that differ first, experts, one of two stacks that grows,
 # two passes through one stack.
@@ -165,6 +174,18 @@ def test_what_layers_add_is_learned_once_for_all_recipes() -> None:
         check(request(model, recipe, peft=LORA), predictor)
 
 
+def test_a_model_whose_last_layers_alone_train_is_extrapolated() -> None:
+    """Layers that train are of another kind than those that do not."""
+    check(request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=64, train_only=["last=2", "norm"], gradient_checkpointing=True)))
+
+
+def test_a_model_of_which_one_block_in_three_is_checkpointed_is_traced_whole() -> None:
+    """The layers of a shallow one would be other ones of the three."""
+    asked = request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=64, gradient_checkpointing=True, checkpoint_every=3), peft=LORA)
+    prediction = predictor_of(asked).predict(run_of(asked))
+    assert len(prediction.template.traced) == len(prediction.tape)
+
+
 def test_an_adapter_that_names_layers_is_attached_to_the_whole_model() -> None:
     """Layer 7 alone has weights to train, so that no other layer says what it does."""
     peft = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "layers_to_transform": [7]}
@@ -198,6 +219,10 @@ RESIZED = {
     "fp16, padded": request("google/gemma-2-2b", Recipe(seq_len=96, batch_size=3, mixed_precision="fp16"), peft=LORA),
     "checkpointed": request("meta-llama/Llama-3.2-1B", CHECKPOINTED, peft=LORA),
     "nf4": request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=128, batch_size=2), peft=LORA, quantization="nf4"),
+    "on the host": request(
+        "meta-llama/Llama-3.2-1B", Recipe(batch_size=2, seq_len=128, gradient_checkpointing=True, offload="checkpoints")
+    ),
+    "packed": request("Qwen/Qwen2.5-0.5B", Recipe(batch_size=2, seq_len=128, packing=4, attention="flash_attention_2")),
     "no tokens": request("google/vit-base-patch16-224", Recipe(batch_size=2)),
 }
 

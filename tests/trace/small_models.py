@@ -247,7 +247,7 @@ def build(
     return model, batch
 
 
-def _filled(name: str, item: Input | bool, device: str) -> torch.Tensor | bool:
+def _filled(name: str, item: Input | int, device: str) -> torch.Tensor | int:
     """Return an input on a device; on the CPU every token has an id of its own, and labels alternate."""
     if not isinstance(item, Input):
         return item

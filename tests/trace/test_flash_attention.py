@@ -19,12 +19,15 @@ from inspector.records.tape import Category, EventKind, Phase
 from inspector.trace.kernels.attention import count_flash_splits
 from inspector.trace.rules.flash_attn import provide_flash_attention, use_attention
 from inspector.trace.tracer import Tracer
+from inspector.workloads.batch import Input
+from inspector.workloads.packed_rows import make_packed_inputs
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import meta_step, real_step
 
 FLASH = "flash_attention_2"
 A100 = Platform(torch_version=find_installed_torch())
 META = torch.device("meta")
+PACKED = inspector.Recipe(batch_size=2, seq_len=24, packing=3)
 
 
 def allocations(q: torch.Tensor, k: torch.Tensor, starts: torch.Tensor | None = None) -> dict[Phase, list[int]]:
@@ -114,12 +117,12 @@ def test_splits_accumulate_in_float32_while_the_kernel_runs() -> None:
     assert seen[Phase.FORWARD] == [out, sums, 2 * sums, 2 * 8 * 512 * 128 * 4, 16, out]
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["one length", "padded"])
+@pytest.mark.parametrize("rows", ["of one length", "padded", "packed"])
 @pytest.mark.filterwarnings("ignore")
-def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: bool) -> None:
+def test_transformers_around_the_functions_runs_on_meta_as_with_data(rows: str) -> None:
     """The functions run on the CPU as well, where transformers reads real masks and real positions."""
 
-    def build(device: str) -> tuple[Any, dict[str, torch.Tensor | bool]]:
+    def build(device: str) -> tuple[Any, dict[str, Any]]:
         config = transformers.LlamaConfig(
             hidden_size=64,
             num_attention_heads=4,
@@ -133,10 +136,19 @@ def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: boo
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
         for part in (model.config, model.model.config):
             part._attn_implementation_internal = FLASH  # transformers refuses the CPU
+        if rows == "packed":
+            return model, {
+                name: item.on(device) if isinstance(item, Input) else item
+                for name, item in make_packed_inputs(model, PACKED).items()
+            }
         ids = (torch.arange(48).reshape(2, 24) % 160).to(device)
         mask = torch.ones(2, 24, dtype=torch.int64)
         mask[-1, -5:] = 0
-        return model, {"input_ids": ids, "labels": ids, **({"attention_mask": mask.to(device)} if padded else {})}
+        return model, {
+            "input_ids": ids,
+            "labels": ids,
+            **({"attention_mask": mask.to(device)} if rows == "padded" else {}),
+        }
 
     # oneDNN's products of bfloat16 take memory of their own.
     with provide_flash_attention(A100, FLASH), torch.backends.mkldnn.flags(enabled=False):
@@ -148,7 +160,7 @@ def test_transformers_around_the_functions_runs_on_meta_as_with_data(padded: boo
     for tag, start, end, meta_start, meta_end in comparison.get_opcodes():
         if tag != "equal":
             assert meta_start == meta_end, meta[meta_start:meta_end]
-            assert all(inside[start:end]) or (padded and real[start:end] == mask_copy), real[start:end]
+            assert all(inside[start:end]) or (rows == "padded" and real[start:end] == mask_copy), real[start:end]
 
 
 def test_no_flash_attention_is_left_after_a_trace() -> None:

@@ -79,8 +79,8 @@ def test_a_file_without_a_model_asks_for_one(content: str, tmp_path: Path) -> No
 
 def test_strict_refuses_what_is_not_modelled(tmp_path: Path) -> None:
     assert build(write(tmp_path, AXOLOTL), strict=True).recipe.batch_size == 2
-    with pytest.raises(UsageError, match=r"`strict` was given: sample_packing \(either way\); drop these or `strict`"):
-        build(write(tmp_path, AXOLOTL | {"sample_packing": True}), strict=True)
+    with pytest.raises(UsageError, match=r"`strict` was given: fp8 \(either way\); drop these or `strict`"):
+        build(write(tmp_path, AXOLOTL | {"fp8": True}), strict=True)
 
 
 @pytest.mark.parametrize("beside", [{"framework": "axolotl"}, {"base_model": "x/y"}, {"strict": True}], ids=str)

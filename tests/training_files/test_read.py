@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from inspector.errors import UnsupportedModelError, UsageError
-from inspector.records.training_file import Effect, Origin
 from inspector.training_files.names import is_missing_path
 from inspector.training_files.read import read_launch_file, read_training_file
 
@@ -35,15 +34,79 @@ def test_a_default_is_that_of_the_version(version: str, name: str, value: object
 
 
 @pytest.mark.parametrize(
-    ("version", "missing"),
-    [("1.16", {"loss", "preparation"}), ("1.7", {"loss", "preparation"}), ("1.6", {"preparation"}), ("0.25", set())],
+    ("version", "loss", "preparation", "adapter_dtype"),
+    [
+        ("1.16", "fused", "none", "bfloat16"),
+        ("1.15", "fused", "none", "bfloat16"),
+        ("1.14", "chunked", "none", "bfloat16"),
+        ("1.7", "chunked", "none", "bfloat16"),
+        ("1.6", None, "none", "bfloat16"),
+        ("0.26", None, "none", "bfloat16"),
+        ("0.25", None, None, None),
+    ],
 )
-def test_what_trl_does_by_itself_is_that_of_the_version(version: str, missing: set[str], tmp_path: Path) -> None:
+def test_what_trl_does_by_itself_is_that_of_the_version(
+    version: str, loss: str | None, preparation: str | None, adapter_dtype: str | None, tmp_path: Path
+) -> None:
     qlora = {**TRL, "use_peft": True, "load_in_4bit": True}
-    found = read(tmp_path, qlora, framework=f"trl=={version}").record.not_modelled
-    assert {item.name for item in found} == missing
-    assert {item.effect for item in found} <= {Effect.LESS}
-    assert {item.origin for item in found} <= {Origin.DEFAULT}
+    found = read(tmp_path, qlora, framework=f"trl=={version}")
+    names = ("loss", "preparation", "adapter_dtype", "attention_mask")
+    assert [found.settings.get(name) for name in names] == [loss, preparation, adapter_dtype, True]
+    assert found.record.not_modelled == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "loss"),
+    [
+        ("1.16", "nll", "fused"),
+        ("1.16", "chunked_nll", "fused"),
+        ("1.10", "nll", None),
+        ("1.4", "chunked_nll", "chunked"),
+    ],
+)
+def test_a_loss_that_a_trl_file_names_is_that_of_the_version(
+    version: str, asked: str, loss: str | None, tmp_path: Path
+) -> None:
+    found = read(tmp_path, {**TRL, "loss_type": asked}, framework=f"trl=={version}")
+    assert found.settings.get("loss") == loss
+    assert found.record.not_modelled == ()
+
+
+def test_a_loss_of_trl_that_is_not_traced_is_named(tmp_path: Path) -> None:
+    found = read(tmp_path, {**TRL, "loss_type": "dft"})
+    assert [item.name for item in found.record.not_modelled] == ["loss_type"]
+    assert "loss" not in found.settings
+
+
+def test_dpo_keeps_pefts_preparation_until_later(tmp_path: Path) -> None:
+    qlora = {**TRL, "use_peft": True, "load_in_4bit": True, "precompute_ref_log_probs": False, "rpo_alpha": 1.0}
+    found = {version: read(tmp_path, qlora, framework=f"trl=={version}").settings for version in ("0.28", "0.29")}
+    assert [found[version].get("preparation") for version in found] == [None, "none"]
+
+
+def test_an_adapter_of_trl_is_bfloat16_on_packed_weights_alone(tmp_path: Path) -> None:
+    for four_bits, dtype in ((True, "bfloat16"), (False, "auto")):
+        found = read(tmp_path, {**TRL, "use_peft": True, "load_in_4bit": four_bits}, framework="trl==1.16")
+        assert found.settings["adapter_dtype"] == dtype
+
+
+@pytest.mark.parametrize("fields", [{"padding_free": True}, {"packing": True}])
+def test_rows_that_follow_each_other_have_no_mask(fields: dict[str, Any], tmp_path: Path) -> None:
+    assert "attention_mask" not in read(tmp_path, {**TRL, **fields}).settings
+
+
+def test_llamafactory_prepares_nothing_and_trains_adapters_in_float32(tmp_path: Path) -> None:
+    file = {"model_name_or_path": "Qwen/Qwen2.5-0.5B", "stage": "sft", "finetuning_type": "lora", "cutoff_len": 64}
+    for fields, dtype in (({}, "float32"), ({"pure_bf16": True}, None)):
+        found = read(tmp_path, {**file, **fields}).settings
+        assert (found["preparation"], found.get("adapter_dtype"), found["attention_mask"]) == ("none", dtype, True)
+
+
+def test_axolotl_prepares_in_its_own_way(tmp_path: Path) -> None:
+    file = {"base_model": "Qwen/Qwen2.5-0.5B", "adapter": "qlora", "micro_batch_size": 1}
+    for fields, mask in (({}, True), ({"sample_packing": True}, None)):
+        found = read(tmp_path, {**file, **fields}).settings
+        assert (found["preparation"], found.get("attention_mask")) == ("axolotl", mask)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +121,15 @@ def test_what_trl_does_by_itself_is_that_of_the_version(version: str, missing: s
         ({"batch_size": 8, "gradient_accumulation_steps": 3}, {"gradient_accumulation": 3}),
         ({"flash_attention": True}, {"attention": "flash_attention_2"}),
         ({"eager_attention": True}, {"attention": "eager"}),
-        ({"gradient_checkpointing": "offload"}, {"gradient_checkpointing": True, "use_reentrant": False}),
+        ({"gradient_checkpointing": "offload"}, {"gradient_checkpointing": False, "offload": "activations"}),
+        ({"gradient_checkpointing": "offload", "adapter": None}, {"gradient_checkpointing": True}),
+        ({"gradient_checkpointing": True, "activation_offloading": "hidden_states"}, {"offload": "checkpoints"}),
+        ({"neftune_noise_alpha": 5}, {"neftune": 5}),
+        (
+            {"adapter": None, "unfrozen_parameters": ["^model.embed_tokens.weight$[:32]", "layers.2[0-9]+.mlp.*"]},
+            {"train_only": ["^(?:^model[.]embed_tokens[.]weight$)", "^(?:layers[.]2[0-9]+[.]mlp.*)"]},
+        ),
+        ({"unfrozen_parameters": ["lm_head"]}, {"train_only": None}),
         ({"load_in_4bit": True}, {"quantization": "nf4", "double_quant": True}),
         ({"load_in_4bit": True, "bnb_config_kwargs": {"bnb_4bit_use_double_quant": False}}, {"double_quant": False}),
         ({"load_in_8bit": True}, {"quantization": "int8"}),
@@ -81,6 +152,13 @@ def test_fields_of_axolotl_mean_what_axolotl_makes_of_them(
     ("fields", "settings"),
     [
         ({}, {"dtype": "auto", "gradient_checkpointing": True, "use_reentrant": True, "batch_size": 8}),
+        ({"finetuning_type": "freeze"}, {"train_only": ["last=2"], "peft": None}),
+        (
+            {"finetuning_type": "freeze", "freeze_trainable_layers": -3, "freeze_extra_modules": "embed_tokens,norm"},
+            {"train_only": ["first=3", "embed_tokens", "norm"]},
+        ),
+        ({"add_tokens": "<a>,<b>", "finetuning_type": "full"}, {"add_tokens": 64}),
+        ({"neat_packing": True}, {"packing": 1, "padding": False}),
         ({"disable_gradient_checkpointing": True}, {"gradient_checkpointing": False, "use_reentrant": False}),
         ({"finetuning_type": "full", "bf16": True}, {"dtype": "float32", "peft": None}),
         ({"finetuning_type": "full", "pure_bf16": True}, {"dtype": "auto"}),

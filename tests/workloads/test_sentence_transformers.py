@@ -14,7 +14,7 @@ import pytest
 import transformers
 
 import inspector
-from inspector.workloads.training.workload import enable_checkpointing
+from inspector.workloads.training.checkpointing import enable_checkpointing
 from tests.workloads.test_contrastive import RECIPE, build_encoder, make_batch
 from tests.workloads.trainer_events import Recorder, find_arguments, in_any_order_of_frees, list_our_events
 
@@ -94,7 +94,7 @@ def test_an_update_of_an_adapter_with_checkpointing_allocates_and_frees_what_our
     theirs = list_their_events("bert", recipe, tmp_path, config)
     base = build_encoder("bert")
     batch = make_batch(base, recipe)
-    enable_checkpointing(base, use_reentrant=False)
+    enable_checkpointing(base, dataclasses.replace(recipe, use_reentrant=False))
     assert list_our_events(peft.get_peft_model(base, config).train(), batch, recipe) == theirs
 
 

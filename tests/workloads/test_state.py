@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import transformers
 
 from inspector.model.build import count_model
 from inspector.predict import Predictor
 from inspector.records.recipe import OPTIMIZERS, Recipe
-from inspector.records.request import Request
+from inspector.records.request import LoraOptions, Request
 from inspector.records.tape import Category, Event, EventKind
 from inspector.resolve import resolve_run
 from inspector.workloads.training.state import count_state_bytes
@@ -40,3 +41,14 @@ def test_the_state_of_an_optimizer_is_what_a_traced_step_makes(optimizer: str, l
     counted = count_state_bytes(count_model(request, None)[0].trained_tensors, run.recipe, run.platform)
     assert counted > 0 or optimizer == "sgd"
     assert traced - counted in ((0, _TABLE, 2 * _TABLE) if "8bit" in optimizer else (0,))
+
+
+@pytest.mark.parametrize("peft", [None, LoraOptions(r=4, targets="all-linear")], ids=["full", "LoRA"])
+def test_the_state_of_an_optimizer_that_goes_by_names_is_what_a_traced_step_makes(peft: LoraOptions | None) -> None:
+    """Muon's rule looks for `embed`, which the name of GPT-2's table of tokens lacks."""
+    config = transformers.GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=64, bos_token_id=1, eos_token_id=2)
+    config.architectures, config.dtype = ["GPT2LMHeadModel"], "float32"
+    request = Request(model=config, peft=peft, recipe=Recipe(optimizer="muon", seq_len=8))
+    run = resolve_run(request, None, {})
+    traced = count_living_state(Predictor(None).predict(run).tape)
+    assert count_state_bytes(count_model(request, None)[0].trained_tensors, run.recipe, run.platform) == traced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,15 @@ from inspector.workloads.training.loops import run_trainer_steps
 from inspector.workloads.training.optimizers import build_optimizer
 from tests.trace.cpu_truth import relevant
 
-__all__ = ["Recorder", "find_arguments", "in_any_order_of_frees", "list_our_events", "list_trainer_events"]
+__all__ = [
+    "Recorder",
+    "find_arguments",
+    "in_any_order_of_frees",
+    "list_memory_events",
+    "list_our_events",
+    "list_trainer_events",
+    "profile_our_update",
+]
 
 
 class Recorder(transformers.TrainerCallback):
@@ -38,7 +47,7 @@ class Recorder(transformers.TrainerCallback):
 
     def list_events(self) -> list[int]:
         """Return the signed sizes of what was seen, in order."""
-        return _list_memory_events(self.profile)
+        return list_memory_events(self.profile)
 
 
 def find_arguments(recipe: Recipe, batch_size: int, folder: Path) -> dict[str, Any]:
@@ -91,6 +100,11 @@ def list_trainer_events(
 
 def list_our_events(model: Any, batch: dict[str, Any], recipe: Recipe) -> list[int]:
     """Return what `run_trainer_steps` allocates and frees in its second update."""
+    return list_memory_events(profile_our_update(model, batch, recipe))
+
+
+def profile_our_update(model: Any, batch: dict[str, Any], recipe: Recipe, around: Any = contextlib.nullcontext) -> Any:
+    """Return the profile of the second of two updates of `run_trainer_steps`."""
     optimizer = build_optimizer(model, recipe)
     recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     started = False
@@ -110,9 +124,10 @@ def list_our_events(model: Any, batch: dict[str, Any], recipe: Recipe) -> list[i
         max_grad_norm=recipe.max_grad_norm,
         gradient_accumulation=recipe.gradient_accumulation,
         mixed_precision=recipe.mixed_precision,
+        around=around,
     )
     recorded.__exit__(None, None, None)
-    return _list_memory_events(recorded)
+    return recorded
 
 
 def in_any_order_of_frees(events: list[int]) -> list[int]:
@@ -121,7 +136,7 @@ def in_any_order_of_frees(events: list[int]) -> list[int]:
     return [size for run in runs for size in (sorted(run) if run[0] < 0 else run)]
 
 
-def _list_memory_events(recorded: Any) -> list[int]:
+def list_memory_events(recorded: Any) -> list[int]:
     """Return the signed sizes of what a profile saw, in order."""
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     ordered = sorted(events, key=lambda event: event.start_ns())

@@ -16,6 +16,7 @@ from inspector.checks import find_nearest_names
 from inspector.cli.command_line import spell_command
 from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
+from inspector.cli.engine_options import OF_ENGINES, read_serving
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
 from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, Work
 from inspector.cli.jobs import Job, build_job
@@ -88,7 +89,7 @@ def _list_parameters() -> list[click.Parameter]:
         "pytorch.org/memory_viz. Default: what --output ends in (.json, .md, .html, .pickle), else text.",
     )
     rest = [formats if parameter.name == "format_" else parameter for parameter in PARAMETERS[index:]]
-    return [*PARAMETERS[:index], *shown, written, *rest]
+    return [*PARAMETERS[:index], *OF_ENGINES, *shown, written, *rest]
 
 
 @click.command(
@@ -110,6 +111,7 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     inspect meta-llama/Llama-3.2-3B --peft '{"peft_type": "LN_TUNING"}' --json
     inspect train.yaml --gpu 4090
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
+    inspect Qwen/Qwen3-8B --engine vllm --gpu a100-80gb --max-model-len 32K --max-num-seqs 8
 
     Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
     --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes to train on one, `inspect compare MODEL --with OPTIONS`
@@ -118,7 +120,8 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
-    job = build_job(model=model, formats=_OWN_FORMATS, **options)
+    serving = read_serving(options)
+    job = build_job(model=model, formats=_OWN_FORMATS, serving=serving, **options)
     if job.format in _SECTIONS_OF_FORMAT and (details or show):
         raise UsageError(f"{_SECTIONS_OF_FORMAT[job.format]}: drop {'--details' if details else '--show'}.")
     context = click.get_current_context()
@@ -162,10 +165,12 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str) ->
     named = bool(job.request.gpus or job.request.gpu_memory)
     if not named:
         return ExitCode.DONE
-    for verdict in report.fit or ():
+    verdicts = report.fit or () if report.serving is None else report.serving.verdicts
+    subject = "the step fits" if report.serving is None else f"{report.serving.engine} serves it on"
+    for verdict in verdicts:
         if verdict.outcome is Fit.UNKNOWN:
-            print_error(f"nothing says whether the step fits the {verdict.gpu}: {verdict.reason}")
-    return choose_code_if_all_fit(verdict.outcome for verdict in report.fit or ())
+            print_error(f"nothing says whether {subject} the {verdict.gpu}: {verdict.reason}")
+    return choose_code_if_all_fit(verdict.outcome for verdict in verdicts)
 
 
 def _write_snapshot(report: Report, recording: Recording | None, output: Path | None) -> None:

@@ -32,7 +32,7 @@ _OWN_FORMATS = ("csv", "html")
 # Options of a report that a plan decides itself or has no use for.
 _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
-    *("autocast_adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
+    *("autocast_adapter_dtype", "adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
     *("gpu_count", "fsdp", "deepspeed"),
 )
 # What options say here.
@@ -89,7 +89,13 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     if options["peft"] is None and options["lora"] is None and (options["targets"] or options["modules_to_save"]):
         options["lora"] = "r=16"  # what a plan takes where no adapter is named
     unused: dict[str, Any] = {name: getattr(Recipe(), name) for name in VARIED_BY_A_PLAN}
-    unused |= {"autocast_adapter_dtype": True, "workload": "training", "fit": None, "advice": False}
+    unused |= {
+        "autocast_adapter_dtype": True,
+        "adapter_dtype": "auto",
+        "workload": "training",
+        "fit": None,
+        "advice": False,
+    }
     unused |= {"gpu_count": 1, "fsdp": False, "deepspeed": None}
     job = build_job(format_=format_, formats=_OWN_FORMATS, depth=0, count_only=False, **unused, **options)
     typed = spell_command(click.get_current_context(), "inspect plan")

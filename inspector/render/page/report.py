@@ -12,7 +12,7 @@ from inspector.records.fit import Verdict
 from inspector.records.report import Report
 from inspector.render.document import Document, Section, Table, paragraph
 from inspector.render.page.data import build_page_data
-from inspector.render.page.page import list_folded_sections, write_page
+from inspector.render.page.page import list_folded_sections, list_lead_sections, write_page
 from inspector.render.sections import SECTIONS
 from inspector.render.sections.fit import describe_outcome, describe_remedies, describe_search
 from inspector.render.sections.recipe import describe_recipe
@@ -44,6 +44,7 @@ def write_report_page(report: Report, recording: Recording | None, stream: TextI
         verdicts=[_describe_verdict(verdict) for verdict in named],
         cards=[_describe_card(verdict) for verdict in verdicts if verdict not in named],
         answers=list(_list_answers(report)),
+        lead=[] if report.serving is None else list_lead_sections(document.sections),
         facts=[paragraph(words).text for words in _list_facts(report)],
         missing=_explain_missing(report, document),
         tree=_nest(build_tree_section(report.parameters)) if report.parameters.tree else [],
@@ -118,6 +119,8 @@ def _explain_missing(report: Report, document: Document) -> str:
     for notice, words in zip(report.warnings, document.warnings, strict=True):
         if notice.code == "not-traced":
             return f"There is no timeline. {words}"
+    if report.serving is not None:
+        return "There is no timeline: what an engine makes of a model follows from its rules, and no step is traced."
     return "There is no timeline: parameters were counted alone, as --count-only asks for, and no step was traced."
 
 

@@ -6,6 +6,6 @@ __all__ = ["SECTIONS"]
 
 # In the order in which they are printed. The names are the keys of the JSON; what runs is named by its workload.
 SECTIONS = (
-    *("source", "search", "fit", *WORKLOADS, "quantization", "parameters", "adapter"),
+    *("source", "search", "fit", *WORKLOADS, "serving", "quantization", "parameters", "adapter"),
     *("checkpoint", "static", "textbook", "tree", "warnings"),
 )

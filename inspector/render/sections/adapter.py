@@ -24,6 +24,9 @@ _OTHER_FIELDS = {
     "modules_to_save",
 }
 
+# What a trainer may cast it to; else it is as PEFT made it.
+_DTYPES = ("float32", "bfloat16")
+
 
 def build_adapter_section(adapter: AdapterFacts) -> Section:
     """Return what the adapter is, what it hit and what it missed."""
@@ -38,6 +41,8 @@ def build_adapter_section(adapter: AdapterFacts) -> Section:
         rows += _list_matched("", adapter.targets)
     if adapter.modules_to_save:
         rows += _list_matched("trained whole", adapter.modules_to_save)
+    if adapter.dtype in _DTYPES:
+        rows.append(row(("trains in", f"{adapter.dtype}, as the trainer casts it")))
     size = "not known: it depends on the values of the weights"
     if adapter.file_bytes is not None:
         size = f"{format_exact_bytes(adapter.file_bytes)}: adapter_model.safetensors as PEFT saves it"

@@ -74,10 +74,12 @@ def _build_files(facts: CheckpointFacts) -> Table:
     )
     rows: list[Row] = []
     if facts.files is not None and facts.bytes is not None:
-        words = f"{facts.format}, downloaded by from_pretrained"
+        by = "llama.cpp" if facts.format == "gguf" else "from_pretrained"
+        words = f"{facts.format}, downloaded by {by}"
         rows.append(_build_file_row("weights", facts.files, facts.bytes, words, Tone.KEY))
         small = (facts.download_bytes or facts.bytes) - facts.bytes
-        rows.append(_build_file_row("small files", None, small, "configuration and index, downloaded with them"))
+        if small or facts.format != "gguf":
+            rows.append(_build_file_row("small files", None, small, "configuration and index, downloaded with them"))
     for item in facts.left_out or ():
         rows.append(_build_file_row(item.kind, item.files, item.bytes, "not downloaded by from_pretrained"))
     if facts.repository_bytes is not None:

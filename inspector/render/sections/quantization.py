@@ -14,6 +14,13 @@ __all__ = ["build_quantization_section"]
 
 _SOURCES = {"request": "as bitsandbytes does while it loads", "checkpoint": "as the checkpoint is stored"}
 
+# What happens before an adapter trains, by the names of `Preparation`.
+_PREPARATIONS = {
+    "peft": "PEFT prepares the rest: what is in half precision becomes float32",
+    "none": "nothing is upcast",
+    "axolotl": "PEFT prepares the rest; norms, embeddings and the head are bfloat16 again",
+}
+
 
 def build_quantization_section(facts: QuantizationFacts) -> Section:
     """Return what is quantized, the sizes that add up to what is loaded, and what else there is to know."""
@@ -40,6 +47,8 @@ def _list_facts(facts: QuantizationFacts) -> Iterator[Row]:
     answer = trains[facts.trains]
     if answer is not None:
         yield row(("an adapter", answer))
+    if facts.preparation:
+        yield row(("before", _PREPARATIONS[facts.preparation]))
     if facts.note:
         yield row(("", one_line(facts.note, 300)), tone=Tone.WARN if facts.loaded_bytes is None else Tone.PLAIN)
     if facts.loaded_bytes is None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
+from inspector.records.losses import LossName
 from inspector.records.memory import RunMemory
 from inspector.records.recipe import Recipe
+from inspector.records.stages import PAIRED
 from inspector.units import format_count
 
 __all__ = ["describe_defaults", "describe_recipe", "format_shape"]
@@ -14,6 +16,8 @@ __all__ = ["describe_defaults", "describe_recipe", "format_shape"]
 # Settings are names, which are short.
 _LONGEST_SETTING = 20
 
+_STAGES = {"dpo": "DPO", "kto": "KTO", "orpo": "ORPO", "reward": "reward training", "grpo": "GRPO"}
+_REFERENCES = {"adapter": "reference: adapter off", "model": "reference: second model", "none": "no reference pass"}
 # The input that a batch of pairs of texts has.
 _OF_A_PAIR = "positive_input_ids"
 
@@ -50,11 +54,13 @@ def format_shape(shape: Sequence[int]) -> str:
 def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     """Yield the batch, the update, and the code that runs."""
     recipe, trains = memory.recipe, memory.workload.trains
-    of_pairs = any(item.name == _OF_A_PAIR for item in memory.inputs or ())
+    yield from _describe_stage(recipe)
+    takes_pairs = any(item.name == _OF_A_PAIR for item in memory.inputs or ())
+    of_pairs = takes_pairs or recipe.stage in PAIRED
     unit = "" if not of_pairs else " pair" if recipe.batch_size == 1 else " pairs"
     yield f"batch size {format_count(recipe.batch_size)}{unit}"
     yield from _describe_sequence(memory, brief)
-    if of_pairs:
+    if takes_pairs:
         yield "in-batch negatives"
     if recipe.gradient_accumulation > 1:
         yield f"gradient accumulation {format_count(recipe.gradient_accumulation)}"
@@ -65,10 +71,26 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     yield f"{_shorten(recipe.attention)}{f' ({_shorten(recipe.sdpa_backend)})' if is_fused else ''} attention"
     if recipe.use_cache:
         yield "KV cache filled"
+    if trains and recipe.loss != LossName.STOCK:
+        yield f"{_shorten(recipe.loss)} loss"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
     if recipe.alloc_conf is not None:
         yield f"allocator {one_line(recipe.alloc_conf, 30 if brief else 200)}"
+
+
+def _describe_stage(recipe: Recipe) -> Iterator[str]:
+    """Yield what the step is for, what its reference is, and how a row is shared out."""
+    if recipe.stage is None:
+        return
+    reference = _REFERENCES.get(str(recipe.reference))
+    yield _STAGES[str(recipe.stage)] + (f" ({reference})" if reference else "")
+    if recipe.prompt_len is not None:
+        yield f"prompts of {format_count(recipe.prompt_len)}"
+    if recipe.completion_len is not None:
+        yield f"answers of {format_count(recipe.completion_len)}"
+    if recipe.vllm_share is not None:
+        yield f"vLLM on {recipe.vllm_share:.0%} of the card"
 
 
 def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
@@ -79,6 +101,10 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield from (f"images of {format_shape(shape[1:])}" for shape in images[:1])
         return
     yield f"sequence length {format_count(recipe.seq_len)}"
+    if recipe.packing is not None:
+        documents = f"{format_count(int(recipe.packing))} documents each" if recipe.packing != 1 else "a document each"
+        yield f"packed in one row, {documents}"
+        return
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     if padded or not brief:
         yield "with padding" if padded else "without padding"
@@ -87,12 +113,32 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
 def _describe_update(recipe: Recipe, brief: bool) -> Iterator[str]:
     """Yield how weights are updated."""
     yield _shorten(recipe.optimizer) + (f" ({_shorten(recipe.optim_args)})" if recipe.optim_args else "")
-    reentrant = " (reentrant)" if recipe.use_reentrant and not brief else ""
-    yield f"checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{reentrant}"
+    if recipe.train_only is not None:
+        yield f"only {one_line(', '.join(recipe.train_only), 30 if brief else 200)} trains"
+    if recipe.add_tokens is not None:
+        yield f"{format_count(recipe.add_tokens)} tokens added"
+    how = ", ".join(_describe_checkpoints(recipe, brief))
+    yield f"checkpointing {'on' if recipe.gradient_checkpointing else 'off'}{f' ({how})' if how else ''}"
+    if recipe.offload == "activations":
+        yield "activations in host memory"
+    if recipe.neftune is not None:
+        yield f"NEFTune {recipe.neftune:g}"
     if not recipe.max_grad_norm:
         yield "no clipping"
     elif not brief:
         yield f"gradients clipped to norm {recipe.max_grad_norm:g}"
+
+
+def _describe_checkpoints(recipe: Recipe, brief: bool) -> Iterator[str]:
+    """Yield how blocks are checkpointed, as far as it is not as one expects it."""
+    if recipe.use_reentrant and not brief:
+        yield "reentrant"
+    if recipe.checkpoint_every not in (None, 1):
+        yield f"one block in {recipe.checkpoint_every}"
+    if recipe.checkpoint_keeps is not None:
+        yield f"{recipe.checkpoint_keeps} kept"
+    if recipe.offload == "checkpoints":
+        yield "in host memory"
 
 
 def _shorten(text: object) -> str:

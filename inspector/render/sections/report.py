@@ -20,6 +20,7 @@ from inspector.render.sections.checkpoint import build_checkpoint_section
 from inspector.render.sections.fit import build_fit_section, build_search_section
 from inspector.render.sections.parameters import build_parameter_sections
 from inspector.render.sections.quantization import build_quantization_section
+from inspector.render.sections.serving import build_serving_section
 from inspector.render.sections.source import build_source_sections, describe_source
 from inspector.render.sections.static import build_static_section, build_textbook_section
 from inspector.render.sections.summary import build_summary
@@ -67,7 +68,7 @@ def build_report_document(report: Report, shown: Collection[str] = ()) -> Docume
 
 def _describe_rest(names: Collection[str]) -> str:
     """Say how to see what is not shown; sections of the run and the tree are what most people want of it."""
-    wanted = [name for name in names if name in (*WORKLOADS, "tree")] or list(names)[:2]
+    wanted = [name for name in names if name in (*WORKLOADS, "serving", "tree")] or list(names)[:2]
     return f"More: --details, or parts of it as in --show {','.join(wanted)} (names in --help)"
 
 
@@ -120,6 +121,11 @@ def _list_fit(report: Report) -> Iterator[Section]:
         yield build_fit_section(report.fit, report.memory.platform if report.memory else None)
 
 
+def _list_serving(report: Report) -> Iterator[Section]:
+    if report.serving:
+        yield build_serving_section(report.serving)
+
+
 def _list_quantization(report: Report) -> Iterator[Section]:
     if report.quantization:
         yield build_quantization_section(report.quantization)
@@ -156,6 +162,7 @@ _BUILDERS: Mapping[str, Callable[[Report], Iterator[Section]]] = {
     "search": _list_search,
     "fit": _list_fit,
     **{name: _list_run(name) for name in WORKLOADS},
+    "serving": _list_serving,
     "quantization": _list_quantization,
     "parameters": lambda report: build_parameter_sections(report.parameters),
     "adapter": _list_adapter,

@@ -26,6 +26,7 @@ from inspector.render.sections.fit import (
 )
 from inspector.render.sections.names import format_exact_bytes
 from inspector.render.sections.recipe import describe_defaults, describe_recipe
+from inspector.render.sections.serving import describe_setup, list_serving_blocks
 from inspector.render.writers.glyphs import Charset
 from inspector.render.writers.text import list_lines
 from inspector.units import format_bytes, format_count, format_share, format_short_count
@@ -97,12 +98,14 @@ def build_summary(title: str, subtitle: tuple[str, ...], report: Report, footer:
 
 def _list_sections(report: Report, room: _Room, notices: bool) -> Iterator[Section]:
     """Yield the first screen from counts to notices; none has a title."""
-    blocks: list[Block | None] = [
-        _build_counts(report),
-        _build_facts(report),
-        _build_peak(report.memory, room.parts) if report.memory else _build_static(report, room.parts),
-        _build_fit(report, room),
-    ]
+    blocks: list[Block | None] = [_build_counts(report), _build_facts(report)]
+    if report.serving:
+        blocks += list_serving_blocks(report.serving, brief=not room.lists_gpus)
+    else:
+        blocks += [
+            _build_peak(report.memory, room.parts) if report.memory else _build_static(report, room.parts),
+            _build_fit(report, room),
+        ]
     yield from (Section(title="", blocks=(block,)) for block in blocks if block is not None)
     if notices and report.warnings:
         yield Section(title="", blocks=tuple(_list_notices(report.warnings, room)))
@@ -126,7 +129,7 @@ def _build_counts(report: Report) -> Table:
     if report.adapter:
         kind = one_line(report.adapter.type, 20)
         rows.append(_build_count("P_a", "trained", census.trainable, f"{share}, {kind}", tone=Tone.KEY))
-    else:
+    elif report.serving is None:
         is_run_alone = report.memory is not None and not report.memory.workload.trains
         whole = "all of them" if is_run_alone else "all of them: full fine-tuning"
         words = whole if census.trainable == census.total else share
@@ -154,6 +157,8 @@ def _build_facts(report: Report) -> Table:
     if report.memory:
         rows.append(row((report.memory.workload.label, describe_recipe(report.memory, brief=True))))
         rows += _list_circumstances(report.memory)
+    elif report.serving:
+        rows.append(row(("serving", describe_setup(report.serving))))
     elif report.static is None:
         rows.append(row(("weights", format_exact_bytes(report.parameters.bytes))))
     return Table(columns=(column("", Kind.LABEL), column("", Kind.WORDS)), rows=tuple(rows))

@@ -62,6 +62,7 @@ def _build_answers(training: RunMemory) -> Table:
         ("peak reserved", training.peak_reserved_bytes, "torch.cuda.max_memory_reserved()"),
         ("total", training.total_bytes, "with the CUDA context: nvidia-smi"),
         ("end of step", training.end_of_step_allocated_bytes, "still allocated when it is over"),
+        *(() if training.host_bytes is None else (("on the host", training.host_bytes, "pinned memory, at most"),)),
     )
     rows = (
         row((what, format_count(size), format_bytes(size), words), tone=Tone.KEY if index < 2 else Tone.PLAIN)

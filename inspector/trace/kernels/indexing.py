@@ -64,6 +64,17 @@ def _embedding_backward(scratch: Scratch, grad: Tensor, indices: Tensor, rows: i
     scratch.take(parts * grad.shape[-1] * max(grad.element_size(), 4))  # its sum
 
 
+@kernel(aten.masked_scatter.default, aten.masked_scatter_.default)
+def _masked_scatter(scratch: Scratch, values: Tensor, mask: Tensor, source: Tensor) -> None:
+    """Scan the mask for which element of the source goes where (cuda/IndexKernel.cpp, masked_scatter__cuda)."""
+    scratch.take(_INDEX_BYTES * values.numel())
+    if not mask.is_contiguous() or mask.shape != values.shape:
+        scratch.take(values.numel())
+    scratch.give(scratch.take(scan_bytes(scratch.platform, values.numel())))
+    if not source.is_contiguous():
+        scratch.take(source.numel() * source.element_size())
+
+
 @kernel(aten._index_put_impl_.default, aten.index_put_.default, aten.index_put.default)
 def _index_put(
     scratch: Scratch, values: Tensor, indices: Sequence[Tensor | None], new: Tensor, accumulate: bool = False, *_: Any

@@ -7,6 +7,7 @@ row of micro_batch_size x sequence_len tokens.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ from inspector.training_files.frameworks.shared import (
     spell_fields,
 )
 from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["AXOLOTL"]
 
@@ -64,6 +66,9 @@ _FIELDS: tuple[Field, ...] = (
     reads("float16", FLAG, "dtype"),
     reads("gradient_checkpointing", ANY, "gradient_checkpointing", default=False),
     reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant"),
+    reads("neftune_noise_alpha", NUMBER, "neftune", aliases=("noisy_embedding_alpha",)),
+    reads("activation_offloading", ANY, "offload"),
+    reads("unfrozen_parameters", NAMES, "train_only"),
     reads("attn_implementation", TEXT, "attention"),
     reads("flash_attention", FLAG, "attention"),
     reads("sdp_attention", FLAG, "attention"),
@@ -80,13 +85,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("load_in_4bit", FLAG, "quantization", default=False),
     reads("load_in_8bit", FLAG, "quantization", default=False),
     reads("bnb_config_kwargs", MAPPING, "quantization"),
-    reads(
-        "sample_packing",
-        FLAG,
-        "padding",
-        effect=UNKNOWN,
-        why="documents share one row of micro_batch_size x sequence_len tokens, their lengths unknown",
-    ),
+    reads("sample_packing", FLAG, "packing"),
     reads("pad_to_sequence_len", FLAG, "padding"),
     reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
@@ -108,9 +107,7 @@ _FIELDS: tuple[Field, ...] = (
     misses("lora_qkv_kernel", LESS, _KERNELS, kind=FLAG),
     misses("lora_o_kernel", LESS, _KERNELS, kind=FLAG),
     misses("lora_embedding_kernel", LESS, _KERNELS, kind=FLAG),
-    misses("activation_offloading", LESS, "activations are kept in host memory"),
     misses("layer_offloading", LESS, "frozen layers are kept in host memory"),
-    misses("unfrozen_parameters", LESS, "part of the weights is frozen"),
     misses("lisa_n_layers", LESS, "a few layers train at a time"),
     misses("qat", MORE, "weights are quantized on the way, beside themselves"),
     misses("fp8", UNKNOWN, "products in 8 bits"),
@@ -118,7 +115,6 @@ _FIELDS: tuple[Field, ...] = (
     misses("added_tokens_overrides", UNKNOWN, "tokens of the vocabulary are renamed"),
     misses("resize_token_embeddings_to_32x", MORE, "the embedding and the head grow", kind=FLAG),
     misses("torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
-    misses("neftune_noise_alpha", MORE, "noise of the size of the embeddings", aliases=("noisy_embedding_alpha",)),
     misses("gc_steps", LESS, "cached blocks are given back"),
     misses("relora", UNKNOWN, "the adapter is merged on the way"),
     misses("peft_layers_to_transform", LESS, "some layers alone have an adapter"),
@@ -169,6 +165,8 @@ _LORA = {
 _STAGES = {"dpo": "dpo", "ipo": "dpo", "simpo": "cpo", "kto": "kto", "orpo": "orpo", "grpo": "grpo", "gdpo": "grpo"}
 _KERNEL_FIELDS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 _CUT = "cut_cross_entropy"
+# Of the patterns of `unfrozen_parameters` (utils/freeze.py, LayerNamePattern).
+_RANGE, _DOT = re.compile(r"\[[0-9:]*\]$"), re.compile(r"\.(?![+*])")
 
 
 def _settle(values: Values, settings: Settings) -> None:
@@ -185,6 +183,10 @@ def _settle(values: Values, settings: Settings) -> None:
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     _settle_rows(values, settings)
+    _settle_what_trains(values, settings)
+    settings.fields["preparation"] = "axolotl"
+    if not values["sample_packing"]:
+        settings.fields["attention_mask"] = True
     if stage:
         miss_stage(settings, values.spell("rl"), settings.stage, Origin.FILE)
     _miss_what_axolotl_does(values, settings)
@@ -222,9 +224,20 @@ def _settle_checkpointing(values: Values, settings: Settings) -> None:
     given = values["gradient_checkpointing"]
     if given not in (True, False, None, "true", "false", "unsloth", "offload", "offload_disk"):
         raise values.refuse("gradient_checkpointing", "true, false, offload or offload_disk")
-    settings.fields["gradient_checkpointing"] = given not in (False, None, "false")
-    if given in ("unsloth", "offload", "offload_disk"):
-        settings.miss("gradient_checkpointing", given, LESS, "checkpoints are kept outside the card", Origin.FILE)
+    fields = settings.fields
+    fields["gradient_checkpointing"] = given not in (False, None, "false")
+    fields.pop("offload", None)
+    where = values["activation_offloading"] or given in ("offload", "offload_disk")
+    if where == "hidden_states" or (not where and given == "unsloth"):
+        fields["offload"] = "checkpoints"
+    elif where:
+        # With an adapter nothing is computed again; without one the blocks are still checkpointed (loaders/model.py).
+        fields |= {"offload": "activations", "gradient_checkpointing": values["adapter"] is None}
+        name = "activation_offloading" if values["activation_offloading"] else "gradient_checkpointing"
+        if values["adapter"] is not None:
+            settings.miss(
+                values.spell(name), where, UNKNOWN, "views of frozen weights leave the card, too", Origin.FILE
+            )
     settle_reentrant(values, settings)
 
 
@@ -250,6 +263,23 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
         fields["quantization"] = "int8"
 
 
+def _settle_what_trains(values: Values, settings: Settings) -> None:
+    """Take the weights that are not frozen: patterns that are matched from the start of a name, dots as they are.
+
+    A range of rows (`[:32000]`) is of gradients that are set to 0, and takes as much as the whole.
+    """
+    settings.fields.pop("train_only", None)
+    given = values["unfrozen_parameters"]
+    if given is None:
+        return
+    if values["adapter"] is not None:  # whose names all begin with base_model.model
+        why = "names of an adapter's model begin otherwise, so that these patterns match none: the adapter is traced"
+        settings.miss("unfrozen_parameters", given, UNKNOWN, why, Origin.FILE)
+        return
+    patterns = [given] if isinstance(given, str) else given
+    settings.fields["train_only"] = [f"^(?:{_DOT.sub('[.]', _RANGE.sub('', pattern))})" for pattern in patterns]
+
+
 def _settle_rows(values: Values, settings: Settings) -> None:
     """Take the rows of a micro-batch: packed ones are one row."""
     fields = settings.fields
@@ -260,9 +290,11 @@ def _settle_rows(values: Values, settings: Settings) -> None:
         fields["gradient_accumulation"] = max(total // micro, 1)
     else:
         fields["gradient_accumulation"] = values["gradient_accumulation_steps"]
-    fields.pop("padding", None)
+    for name in ("padding", "packing"):
+        fields.pop(name, None)
     if values["sample_packing"]:
-        fields |= {"batch_size": 1, "seq_len": micro * length, "padding": False}
+        fields |= {"batch_size": 1, "seq_len": micro * length}
+        assume_documents(settings, micro * length)
 
 
 def _miss_what_axolotl_does(values: Values, settings: Settings) -> None:
@@ -274,9 +306,6 @@ def _miss_what_axolotl_does(values: Values, settings: Settings) -> None:
     asks = any(values.has(name) for name in _KERNEL_FIELDS)
     if lora and not asks and settings.stage == "sft" and not values["load_in_8bit"] and not values["trust_remote_code"]:
         settings.miss("lora kernels", "on", LESS, f"{_KERNELS}, switched on where none is named")
-    if lora and settings.fields.get("quantization") in ("nf4", "fp4"):
-        why = "norms and embeddings go back to bfloat16 after PEFT's k-bit preparation, which is traced"
-        settings.miss("preparation", "axolotl", LESS, why)
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ float32 but under `pure_bf16` and BAdam; checkpointing is on, and reentrant, unl
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ from inspector.training_files.frameworks.shared import (
     spell_fields,
 )
 from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["LLAMAFACTORY"]
 
@@ -68,8 +70,14 @@ _FIELDS: tuple[Field, ...] = (
     reads("flash_attn", ANY, "attention", default="auto"),
     reads("disable_gradient_checkpointing", FLAG, "gradient_checkpointing", default=False),
     reads("use_reentrant_gc", FLAG, "use_reentrant", default=True),
-    reads("packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row"),
-    reads("neat_packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row, each with its own mask"),
+    reads("packing", FLAG, "padding"),
+    reads("use_muon", FLAG, "optimizer"),
+    reads("freeze_trainable_layers", ANY, "train_only"),
+    reads("freeze_trainable_modules", NAMES, "train_only"),
+    reads("freeze_extra_modules", NAMES, "train_only"),
+    reads("add_tokens", NAMES, "add_tokens"),
+    reads("add_special_tokens", NAMES, "add_tokens"),
+    reads("neat_packing", FLAG, "packing", effect=MORE, why="its collator makes the mask of all pairs of tokens"),
     misses(
         "quantization_method",
         UNKNOWN,
@@ -80,23 +88,17 @@ _FIELDS: tuple[Field, ...] = (
     misses("use_galore", LESS, "GaLore's projected states: AdamW is traced", kind=FLAG),
     misses("use_apollo", LESS, "APOLLO's projected states: AdamW is traced", kind=FLAG),
     misses("use_badam", LESS, "one block trains at a time: all are traced", kind=FLAG),
-    misses("use_muon", LESS, "Muon keeps one state a matrix: AdamW is traced", kind=FLAG),
     misses("use_adam_mini", LESS, "Adam-mini keeps half of AdamW's state: AdamW is traced", kind=FLAG),
     misses("use_dft_loss", MORE, "a loss that keeps probabilities, too", kind=FLAG),
     misses("use_asft_loss", MORE, "a reference model beside the loss", kind=FLAG),
     misses("use_eaft_loss", MORE, "entropies of the logits", kind=FLAG),
     misses("loraplus_lr_ratio", UNKNOWN, "parameters in more groups"),
-    misses("freeze_trainable_layers", LESS, "the last layers alone train"),
-    misses("freeze_trainable_modules", LESS, "some modules alone train", off=("all",)),
-    misses("freeze_extra_modules", MORE, "further modules train"),
     misses("freeze_vision_tower", LESS, "the vision tower is frozen", off=(True,)),
     misses("freeze_multi_modal_projector", LESS, "the projector is frozen", off=(True,)),
     misses("freeze_language_model", LESS, "the language model is frozen"),
     misses("use_llama_pro", LESS, "expanded blocks alone train", kind=FLAG),
     misses("pissa_init", UNKNOWN, "adapters that start otherwise", kind=FLAG),
     misses("resize_vocab", MORE, "the embedding and the head grow and train", kind=FLAG),
-    misses("add_tokens", MORE, "the embedding and the head grow and train"),
-    misses("add_special_tokens", MORE, "the embedding and the head grow and train"),
     misses("new_special_tokens", MORE, "the embedding and the head grow and train"),
     misses("upcast_layernorm", MORE, "norms in float32", kind=FLAG),
     misses("upcast_lmhead_output", MORE, "logits in float32", kind=FLAG),
@@ -149,7 +151,11 @@ def _settle(values: Values, settings: Settings) -> None:
         raise values.refuse("stage", "pt, sft, rm, ppo, dpo or kto")
     settings.stage = _STAGES.get(stage, stage)
     settle_precision(values, settings)
+    fields.pop("optimizer", None)
     settle_optimizer(values, settings, "optim")
+    if values["use_muon"]:
+        fields["optimizer"] = "muon"
+        fields.pop("optim_args", None)
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     fields.pop("attention", None)
@@ -158,18 +164,31 @@ def _settle(values: Values, settings: Settings) -> None:
         fields["attention"] = attention
     is_on = not values["disable_gradient_checkpointing"]
     fields |= {"gradient_checkpointing": is_on, "use_reentrant": is_on and bool(values["use_reentrant_gc"])}
-    fields.pop("padding", None)
-    if values["packing"] or values["neat_packing"] or (stage == "pt" and values["packing"] is None):
+    for name in ("padding", "packing"):
+        fields.pop(name, None)
+    if values["neat_packing"]:
+        assume_documents(settings, fields["seq_len"])
+        if attention == "flash_attention_2":  # without a mask, by the positions alone (data/collator.py)
+            settings.silent.add("neat_packing")
+    elif values["packing"] or (
+        stage == "pt" and values["packing"] is None
+    ):  # a row of as many tokens, one after the other
         fields["padding"] = False
+    _settle_tokens(values, settings)
     if stage == "pt":
         settings.silent.add("packing")
+    fields["preparation"] = "none"
+    if not values["pure_bf16"] and not values["use_badam"]:  # then PEFT's float32 stays, and copies are half precision
+        fields["adapter_dtype"] = "float32"
+    if not values["neat_packing"]:
+        fields["attention_mask"] = True
     _miss_what_it_does(values, settings)
 
 
 def _settle_adapter(values: Values, settings: Settings) -> None:
     """Take what trains, in which dtype, and how its base is packed."""
     fields, method = settings.fields, values["finetuning_type"].lower()
-    for name in ("peft", "quantization", "double_quant", "modules_to_save"):
+    for name in ("peft", "quantization", "double_quant", "modules_to_save", "train_only"):
         fields.pop(name, None)
     fields["dtype"] = "auto"
     if method == "lora":
@@ -190,7 +209,7 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
             why = "what trains is cast to float32 and the rest stays as stored: all is traced in float32"
             settings.miss("cast to float32", True, LESS, why)
         if method == "freeze":
-            settings.miss("finetuning_type", "freeze", LESS, "the last layers alone train", Origin.FILE)
+            fields["train_only"] = _read_layers(values)
     else:
         raise values.refuse("finetuning_type", "lora, oft, freeze or full")
     bits = values["quantization_bit"]
@@ -201,6 +220,31 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
         fields["quantization"] = "int8"
     elif bits is not None:
         settings.miss("quantization_bit", bits, LESS, "weights in a packed form that is not traced", Origin.FILE)
+
+
+def _read_layers(values: Values) -> list[str]:
+    """Return what trains of a model whose rest is frozen: layers at its end or its start, and modules outside them."""
+    count = values["freeze_trainable_layers"]
+    count = 2 if count is None else count
+    if type(count) is not int or count == 0:
+        raise values.refuse("freeze_trainable_layers", "an integer, below 0 for the first layers")
+    modules = _split(values["freeze_trainable_modules"]) or ["all"]
+    if modules != ["all"]:
+        raise values.refuse("freeze_trainable_modules", "all, which is what can be traced")
+    extra = [re.escape(name) for name in _split(values["freeze_extra_modules"]) or ()]
+    return [f"last={count}" if count > 0 else f"first={-count}", *extra]
+
+
+def _settle_tokens(values: Values, settings: Settings) -> None:
+    """Take the tokens that are added, for which the tables grow in units of 64 rows and train beside an adapter."""
+    names = [name for field in ("add_tokens", "add_special_tokens") for name in _split(values[field]) or ()]
+    settings.fields.pop("add_tokens", None)
+    if not names:
+        return
+    settings.fields["add_tokens"] = -(-len(names) // 64) * 64
+    lora = settings.fields.get("peft")
+    if isinstance(lora, LoraOptions) and lora.modules_to_save is None:
+        settings.fields["peft"] = dataclasses.replace(lora, modules_to_save=["embed_tokens", "lm_head"])
 
 
 def _read_targets(given: str | list[str]) -> Any:
@@ -224,9 +268,6 @@ def _miss_what_it_does(values: Values, settings: Settings) -> None:
     miss_stage(settings, "stage", stage, origin)
     if stage == "dpo":
         settings.miss("loss", "float32 logits", MORE, "the logits of all rows in float32, in both passes")
-    if settings.fields.get("peft") and settings.fields.get("quantization"):
-        why = "nothing is upcast: PEFT's k-bit preparation is traced"
-        settings.miss("preparation", "none", LESS, why)
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     ),
     reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant", aliases=("activation_checkpointing_kwargs",)),
     reads("use_cache", FLAG, "use_cache"),
+    reads("neftune_noise_alpha", NUMBER, "neftune"),
     reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
@@ -81,7 +82,6 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     misses("torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
     misses("use_liger_kernel", LESS, "Liger's fused kernels keep less"),
     misses("liger_kernel_config", UNKNOWN, "which of Liger's kernels are on"),
-    misses("neftune_noise_alpha", MORE, "noise of the size of the embeddings"),
     misses("label_smoothing_factor", MORE, "a second pass over the logits"),
     misses("optim_target_modules", LESS, "GaLore's or APOLLO's projected states"),
     misses("parallelism_config", UNKNOWN, "several cards share a sequence or a layer"),
@@ -103,18 +103,17 @@ _STAND_INS: Mapping[str, tuple[str, Effect]] = {
     "ao_adamw_fp8": ("adamw_8bit", UNKNOWN),
     **dict.fromkeys(("adamw_hf", "adamw_anyprecision", "grokadamw"), ("adamw_torch", UNKNOWN)),
     **dict.fromkeys(("adamw_apex_fused", "adamw_torch_xla", "adamw_torch_npu_fused"), ("adamw_torch_fused", UNKNOWN)),
-    **dict.fromkeys(("stable_adamw", "optimi_adamw", "optimi_stableadamw"), ("adamw_torch_fused", UNKNOWN)),
-    **dict.fromkeys(("schedule_free_adamw", "schedule_free_radam"), ("adamw_torch", UNKNOWN)),
-    "schedule_free_sgd": ("sgd", UNKNOWN),
+    "optimi_adamw": ("adamw_torch_fused", UNKNOWN),
     **dict.fromkeys(("galore_adamw", "galore_adafactor", "apollo_adamw", "flash_adamw"), ("adamw_torch", LESS)),
     **dict.fromkeys(("galore_adamw_layerwise", "galore_adafactor_layerwise"), ("adamw_torch", LESS)),
     **dict.fromkeys(("apollo_adamw_layerwise", "q_galore_adamw8bit"), ("adamw_torch", LESS)),
     **dict.fromkeys(("galore_adamw_8bit", "galore_adamw_8bit_layerwise", "flash_adamw_8bit"), ("adamw_8bit", LESS)),
     **dict.fromkeys(("lomo", "adalomo"), ("sgd", LESS)),
-    **dict.fromkeys(("muon", "dion", "adam_mini", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
+    **dict.fromkeys(("dion", "adam_mini", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
     "came_pytorch": ("adafactor", UNKNOWN),
 }
 _ALIASES = {"paged_adamw": "paged_adamw_32bit", "lion": "lion_32bit", "paged_lion": "paged_lion_32bit"}
+_ALIASES |= {"optimi_stableadamw": "stable_adamw"}
 
 
 def settle_optimizer(values: Values, settings: Settings, name: str) -> None:
@@ -147,15 +146,22 @@ def settle_precision(values: Values, settings: Settings, *, bf16: str = "bf16", 
 
 
 def settle_reentrant(values: Values, settings: Settings, name: str = "gradient_checkpointing_kwargs") -> None:
-    """Take whether checkpointing is reentrant, and note its other keywords."""
+    """Take how blocks are checkpointed, of which TRL knows a keyword more, and note what else there is."""
     keywords = values[name] or {}
     is_on = bool(settings.fields.get("gradient_checkpointing"))
     reentrant = keywords.get("use_reentrant", False)
     if not isinstance(reentrant, bool):
         raise values.refuse(name, "use_reentrant: true or false in it")
     settings.fields["use_reentrant"] = reentrant if is_on else False
+    every = keywords.get("every_n_layers")
+    if every is not None and (type(every) is not int or every < 1):
+        raise values.refuse(name, "every_n_layers: an integer of at least 1 in it")
+    if is_on:
+        settings.fields |= {"checkpoint_every": every} if every not in (None, 1) else {}
+        settings.fields |= {"offload": "checkpoints"} if keywords.get("offload") else {}
+        settings.fields |= {"checkpoint_keeps": "attention"} if keywords.get("selective") else {}
     for key in keywords if is_on else ():
-        if key != "use_reentrant":
+        if key not in ("use_reentrant", "every_n_layers", "offload", "selective"):
             settings.miss(f"{values.spell(name)}.{key}", None, UNKNOWN, "another way to checkpoint", Origin.FILE)
 
 

@@ -32,6 +32,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.losses import settle_trl_loss, settle_trl_preparation
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     DTYPES,
@@ -46,6 +47,7 @@ from inspector.training_files.frameworks.shared import (
     settle_sharding,
     spell_fields,
 )
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["TRANSFORMERS", "TRL"]
 
@@ -77,13 +79,13 @@ _OF_THE_MODEL: tuple[Field, ...] = (
 _OF_THE_STEP: tuple[Field, ...] = (
     reads("max_length", COUNT, "seq_len", default=1024, aliases=("max_seq_length",)),
     reads("env", MAPPING, "alloc_conf"),
+    reads("packing", FLAG, "packing"),
+    reads("packing_strategy", TEXT, "packing", since={"0": "wrapped", "0.19": "bfd"}),
+    reads("padding_free", FLAG, "packing"),
+    reads("activation_offloading", FLAG, "offload"),
     # Not modelled.
-    reads("packing", FLAG, "padding", effect=UNKNOWN, why="documents share a row, their lengths unknown"),
-    reads("padding_free", FLAG, "padding", effect=LESS, why="rows without padding, one after the other"),
-    misses("packing_strategy", UNKNOWN, "how documents share a row", off=("ffd", "bfd")),
     misses("pad_to_multiple_of", MORE, "rows grow to a multiple"),
-    misses("activation_offloading", LESS, "activations are kept in host memory", kind=FLAG),
-    misses("loss_type", UNKNOWN, "another loss"),
+    reads("loss_type", ANY, "loss", effect=UNKNOWN, why="another loss"),
     misses("precompute_ref_log_probs", LESS, "no reference pass in the step", kind=FLAG),
     misses("max_prompt_length", UNKNOWN, "how a row is cut"),
     misses("max_completion_length", UNKNOWN, "how long an answer is"),
@@ -178,14 +180,18 @@ def _settle(values: Values, settings: Settings) -> None:
         if isinstance(targets, list) and len(targets) == 1:
             targets = targets[0] if targets[0] == "all-linear" else targets
         fields["peft"] = read_lora(values, _LORA, targets=targets)
-    fields.pop("padding", None)
-    if values["packing"]:
-        fields["padding"] = False
+    settle_packing(values, settings)
+    if values["activation_offloading"]:
+        fields["offload"] = "activations"
+    elif fields.get("offload") is False:
+        del fields["offload"]
     environment = values["env"] or {}
     fields.pop("alloc_conf", None)
     if isinstance(environment.get(ALLOCATOR), str):
         fields["alloc_conf"] = environment[ALLOCATOR]
     _settle_rows(values, settings)
+    settle_trl_loss(values, settings)
+    settle_trl_preparation(values, settings)
     _miss_what_trl_does(values, settings)
 
 
@@ -200,6 +206,19 @@ def _settle_model_arguments(values: Values, settings: Settings) -> None:
     attention = arguments.get("attn_implementation")
     if isinstance(attention, str):
         settings.fields["attention"] = attention if attention in ("sdpa", "eager") else "flash_attention_2"
+
+
+def settle_packing(values: Values, settings: Settings) -> None:
+    """Take how documents lie in a row: a strategy that keeps them whole makes the batch padding-free."""
+    fields = settings.fields
+    for name in ("padding", "packing"):
+        fields.pop(name, None)
+    if values["packing"]:
+        fields["padding"] = False
+        if values["packing_strategy"] != "wrapped":
+            assume_documents(settings, fields["seq_len"])
+    elif values["padding_free"]:
+        fields |= {"packing": 1, "padding": False}
 
 
 def settle_quantization(values: Values, settings: Settings) -> None:
@@ -225,22 +244,7 @@ def _settle_rows(values: Values, settings: Settings) -> None:
 
 def _miss_what_trl_does(values: Values, settings: Settings) -> None:
     """Note what the trainers do by themselves and no field says."""
-    loss = values["loss_type"]
     miss_stage(settings, "stage", settings.stage or "sft", Origin.DEFAULT)
-    if settings.stage == "sft" and loss in (None, "nll"):
-        if values.is_at_least("1.15"):
-            settings.miss("loss", "fused", LESS, "the fused head of TRL 1.15 keeps no logits: the stock loss is traced")
-        elif loss is None and values.is_at_least("1.7"):
-            settings.miss(
-                "loss", "chunked_nll", LESS, "TRL computes logits in chunks since 1.7: the stock loss is traced"
-            )
-        settings.silent.add("loss_type")
-    elif settings.stage in ("dpo", "kto", "grpo", "rloo") and values.is_at_least("1.15"):
-        settings.miss("loss", "fused", LESS, "the fused head of TRL 1.15 keeps no logits: the stock loss is traced")
-    since = "0.29" if settings.stage == "dpo" else "0.26"
-    if settings.fields.get("quantization") and settings.fields.get("peft") and values.is_at_least(since):
-        why = "nothing is upcast and the adapter is bfloat16: PEFT's k-bit preparation is traced"
-        settings.miss("preparation", "none", LESS, why)
     if settings.stage in _REFERENCE and settings.fields.get("peft") is None and values["beta"] != 0:
         settings.miss("reference", "second model", MORE, "the reference is a second copy of the weights")
 

@@ -1,7 +1,8 @@
 """Scripts and notebooks of Unsloth, by the arguments of their calls, as its release 2026.10.9 reads them.
 
 Defaults: unsloth/models/{rl,loader,llama}.py, which write over TRL's. What is traced is a supervised step with these
-arguments: Unsloth's kernels, its chunked loss and its checkpoints in host memory are not modelled.
+arguments, with checkpoints in host memory as transformers keeps them. Unsloth's kernels and its chunked loss are not
+modelled.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from inspector.training_files.fields import (
 )
 from inspector.training_files.frameworks.shared import DTYPES, read_others, settle_optimizer
 from inspector.training_files.frameworks.trl import miss_stage
+from inspector.training_files.packing import assume_documents
 
 __all__ = ["UNSLOTH"]
 
@@ -59,9 +61,6 @@ _FIELDS: tuple[Field, ...] = (
         ANY,
         "gradient_checkpointing",
         default="unsloth",
-        effect=LESS,
-        why="checkpoints are kept in host memory",
-        off=(True, "true"),
     ),
     reads("args.per_device_train_batch_size", COUNT, "batch_size", default=4),
     reads("args.gradient_accumulation_steps", COUNT, "gradient_accumulation", default=2),
@@ -88,9 +87,9 @@ _FIELDS: tuple[Field, ...] = (
     misses("peft.init_lora_weights", UNKNOWN, "adapters that start otherwise", off=(True,)),
     misses("peft.qat_scheme", MORE, "weights are quantized on the way"),
     misses("peft.target_parameters", MORE, "experts' parameters have adapters, too"),
-    misses("args.packing", UNKNOWN, "documents share a row", kind=FLAG),
-    misses("trainer.packing", UNKNOWN, "documents share a row", kind=FLAG),
-    misses("args.padding_free", LESS, "rows without padding, one after the other", kind=FLAG),
+    reads("args.packing", FLAG, "packing"),
+    reads("trainer.packing", FLAG, "packing"),
+    reads("args.padding_free", FLAG, "packing"),
     misses("args.embedding_learning_rate", UNKNOWN, "parameters in more groups"),
     misses("args.use_vllm", MORE, "vLLM's share of the card", kind=FLAG),
     misses("args.num_generations", MORE, "answers are generated in the step", kind=COUNT),
@@ -99,7 +98,7 @@ _FIELDS: tuple[Field, ...] = (
     misses("args.max_completion_length", UNKNOWN, "how long an answer is"),
     misses("args.beta", MORE, "a reference pass beside the policy's", kind=NUMBER),
     misses("trainer.beta", MORE, "a reference pass beside the policy's", kind=NUMBER),
-    misses("args.neftune_noise_alpha", MORE, "noise of the size of the embeddings"),
+    reads("args.neftune_noise_alpha", NUMBER, "neftune"),
     misses("args.torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
     misses("args.loss_type", UNKNOWN, "another loss"),
     reads("args.gradient_checkpointing", ANY, "gradient_checkpointing"),
@@ -138,8 +137,11 @@ def _settle(values: Values, settings: Settings) -> None:
     miss_stage(settings, "stage", settings.stage, Origin.FILE)
     settings.miss("kernels", "Unsloth", LESS, "its RoPE, norm, MLP and LoRA kernels keep less than autograd")
     settings.miss("loss", "Unsloth", LESS, "its loss makes logits in chunks: the stock loss is traced")
-    if how == "unsloth" and not values.has("peft.use_gradient_checkpointing"):
-        settings.miss("checkpoints", "unsloth", LESS, "checkpoints are kept in host memory")
+    if how == "unsloth":
+        fields["offload"] = "checkpoints"
+        settings.miss(
+            "checkpoints", "unsloth", MORE, "the last block's input and two buffers of its size stay on the card"
+        )
 
 
 def _settle_rows(values: Values, settings: Settings) -> None:
@@ -154,6 +156,11 @@ def _settle_rows(values: Values, settings: Settings) -> None:
     if settings.stage == "grpo" and isinstance(prompt, int) and isinstance(answer, int):
         lengths.append(prompt + answer)
     settings.fields["seq_len"] = min(lengths)
+    settings.fields.pop("packing", None)
+    if values["args.packing"] or values["trainer.packing"]:
+        assume_documents(settings, min(lengths))
+    elif values["args.padding_free"]:
+        settings.fields |= {"packing": 1, "padding": False}
     settings.silent |= {"args.max_prompt_length", "args.max_completion_length", "trainer.max_prompt_length"}
     if settings.stage != "grpo":
         settings.silent |= {"args.beta", "trainer.beta"}

@@ -61,6 +61,10 @@ class _Forward:
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
 
+    def find_companions(self, model: Any) -> Mapping[str, Any]:
+        """Return none."""
+        return {}
+
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a batch as a tokenizer or an image processor makes it: no labels."""
         return make_inputs_without_labels(base_model(model), recipe)

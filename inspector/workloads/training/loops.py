@@ -6,6 +6,7 @@ the line between them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from inspector.records.tape import Phase
 from inspector.workloads.base import base_model
 from inspector.workloads.precision import MixedPrecision
-from inspector.workloads.training.losses import find_loss, shifts_labels
+from inspector.workloads.training.losses import Loss, find_loss, shifts_labels
+from inspector.workloads.training.offloading import Around
 
-__all__ = ["run_plain_steps", "run_trainer_steps"]
+__all__ = ["find_device", "run_plain_steps", "run_trainer_steps"]
 
 
 # The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
@@ -35,22 +37,26 @@ def run_plain_steps(
     max_grad_norm: float = 0.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
+    how: Loss | None = None,
+    around: Around = contextlib.nullcontext,
 ) -> tuple[Any, ...]:
     """Run forward, backward, clip, optimizer step and zero_grad `steps` times, as a bare PyTorch loop does.
 
     The outputs live until the step is over; `max_grad_norm` 0 turns clipping off. Mixed precision is autocast around
-    the forward pass, and for fp16 a GradScaler. Returns what the loop still holds: nothing.
+    the forward pass, and for fp16 a GradScaler; `around` is entered around both passes of a micro-batch. Returns what
+    the loop still holds: nothing.
     """
-    precision = MixedPrecision(mixed_precision, _find_device(batch))
-    how = find_loss(model)
+    precision = MixedPrecision(mixed_precision, find_device(batch, model))
+    how = how or find_loss(model)
     forward = how.build_forward(model)
     for step in range(1, steps + 1):
         for _ in range(gradient_accumulation):
-            on_phase(Phase.FORWARD, step)
-            with precision.autocast():
-                loss, outputs = how.compute_loss(forward, batch, {})
-            on_phase(Phase.BACKWARD, step)
-            precision.backward(loss)
+            with around():
+                on_phase(Phase.FORWARD, step)
+                with precision.autocast():
+                    loss, outputs = how.compute_loss(forward, batch, {})
+                on_phase(Phase.BACKWARD, step)
+                precision.backward(loss)
         on_phase(Phase.OPTIMIZER, step)
         if max_grad_norm > 0:
             precision.unscale(optimizer)
@@ -71,8 +77,12 @@ def run_trainer_steps(
     max_grad_norm: float = 1.0,
     gradient_accumulation: int = 1,
     mixed_precision: str = "no",
+    how: Loss | None = None,
+    around: Around = contextlib.nullcontext,
 ) -> tuple[Any, ...]:
     """Run `steps` updates as `transformers.Trainer` runs them on one device.
+
+    `how` is where the loss comes from, the model's own way where it is None.
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
     alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
@@ -82,32 +92,32 @@ def run_trainer_steps(
     Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23), and `backward` of
     accelerate/accelerator.py; tests/trace holds it against a real Trainer.
     """
-    device = _find_device(batch)
+    device = find_device(batch, model)
     precision = MixedPrecision(mixed_precision, device)
-    how = find_loss(model)
+    how = how or find_loss(model)
     forward = precision.wrap_forward(how.build_forward(model))
     is_counted = how.counts_labels(model, batch)
     batches = [batch, *(_copy(batch) for _ in range(gradient_accumulation - 1))]
     total = torch.zeros((), device=device)
     count: dict[str, Any] = {}
     for step in range(1, steps + 1):
-        if is_counted:
+        if is_counted and "labels" in batch:
             labels_of_batches: list[Any] = [item["labels"] for item in batches]
             counted = (
                 [item[..., 1:] for item in labels_of_batches] if shifts_labels(base_model(model)) else labels_of_batches
             )
             count["num_items_in_batch"] = sum(item.ne(_IGNORED).sum() for item in counted)
         for micro_batch in batches:
-            on_phase(Phase.FORWARD, step)
-            loss = how.compute_loss(forward, micro_batch, count)[0]
-            if not is_counted:
-                loss = loss / gradient_accumulation
-            on_phase(Phase.BACKWARD, step)
-            precision.backward(
-                loss / 1
-            )  # accelerate divides by its own number of micro-batches, which Trainer leaves 1
-            reported = loss.detach()
-            del loss
+            with around():
+                on_phase(Phase.FORWARD, step)
+                loss = how.compute_loss(forward, micro_batch, count)[0]
+                if not is_counted:
+                    loss = loss / gradient_accumulation
+                on_phase(Phase.BACKWARD, step)
+                # accelerate divides by its own number of micro-batches, which Trainer leaves 1
+                precision.backward(loss / 1)
+                reported = loss.detach()
+                del loss
             # What the log's filter asks for; the answers are not read here, since no value is known on meta.
             torch.isnan(reported)
             torch.isinf(reported)
@@ -127,6 +137,7 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     return {name: item.clone() if isinstance(item, Tensor) else item for name, item in batch.items()}
 
 
-def _find_device(batch: Mapping[str, Tensor | bool]) -> torch.device:
-    """Return where the tensors of a batch are."""
-    return next(item.device for item in batch.values() if isinstance(item, Tensor))
+def find_device(batch: Mapping[str, Any], model: nn.Module) -> torch.device:
+    """Return where the tensors of a batch are; one without any is made on the way, where the model is."""
+    devices = (item.device for item in (*batch.values(), *model.parameters()) if isinstance(item, Tensor))
+    return next(devices)

@@ -35,7 +35,7 @@ class Loss(Protocol):
         """
 
     def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
-        """Return whether the Trainer counts labels for the loss, which is a sum then; else it is a mean."""
+        """Return whether the loss is a sum divided by a count, of labels where there are any; else it is a mean."""
 
 
 class ModelLoss:

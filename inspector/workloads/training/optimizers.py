@@ -8,6 +8,7 @@ registry against `Trainer.get_optimizer_cls_and_kwargs`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.trainer_pt_utils import get_parameter_names
 
 from inspector.records.recipe import Recipe, parse_optim_args
 from inspector.workloads.training.bnb_optimizers import BnbOptimizer, State
+from inspector.workloads.training.stand_ins import Muon, ScheduleFree, StableAdamW
 
 __all__ = [
     "build_optimizer",
@@ -31,6 +33,7 @@ _WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"
 # Defaults of TrainingArguments.
 _LEARNING_RATE = 5e-5
 _ADAM: Mapping[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8}
+_OF_SCHEDULES: Mapping[str, Any] = {"weight_decay": 0.0, "weight_lr_power": 2.0, "r": 0.0}
 
 _ClassAndArguments = tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]
 _CLASSES: dict[str, Callable[[], _ClassAndArguments]] = {}
@@ -64,6 +67,11 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if state is not None:
         return BnbOptimizer(groups, state, _list_wide_parameters(model, recipe, state))
     make, arguments = find_class_and_arguments(recipe.optimizer)
+    if recipe.optimizer == "muon":
+        # One group, and AdamW for what is no matrix of a hidden layer (LLaMA-Factory, train/trainer_utils.py).
+        trained = [(name, item) for name, item in model.named_parameters() if item.requires_grad]
+        groups = [{"params": [item for _, item in trained]}]
+        arguments = {**arguments, "others": [item for name, item in trained if not _is_hidden_matrix(name, item)]}
     optimizer = make(groups, **arguments, **parse_optim_args(recipe.optimizer, recipe.optim_args))
     if recipe.loop == "trainer" and optimizer.state:
         _place(optimizer)
@@ -138,6 +146,31 @@ def _adafactor() -> _ClassAndArguments:
     return Adafactor, {"lr": _LEARNING_RATE, "scale_parameter": False, "relative_step": False}
 
 
+@_register("schedule_free_adamw")
+def _schedule_free_adamw() -> _ClassAndArguments:
+    return functools.partial(ScheduleFree, kind="adamw"), {"lr": _LEARNING_RATE, **_ADAM, **_OF_SCHEDULES}
+
+
+@_register("schedule_free_sgd")
+def _schedule_free_sgd() -> _ClassAndArguments:
+    return functools.partial(ScheduleFree, kind="sgd"), {"lr": _LEARNING_RATE, **_OF_SCHEDULES}
+
+
+@_register("schedule_free_radam")
+def _schedule_free_radam() -> _ClassAndArguments:
+    return functools.partial(ScheduleFree, kind="radam"), {"lr": _LEARNING_RATE, **_ADAM, **_OF_SCHEDULES}
+
+
+@_register("stable_adamw")
+def _stable_adamw() -> _ClassAndArguments:
+    return StableAdamW, {"lr": _LEARNING_RATE, **_ADAM}
+
+
+@_register("muon")
+def _muon() -> _ClassAndArguments:
+    return Muon, {"lr": _LEARNING_RATE, **_ADAM}
+
+
 def list_parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:
     """Yield the parameter groups: what trains, split into with and without weight decay where the Trainer does so.
 
@@ -152,6 +185,11 @@ def list_parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any
         group = [tensor for name, tensor in trained if (name in decayed) is decays]
         if group:
             yield {"params": group, "weight_decay": 0.0}
+
+
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Tell whether Muon updates a parameter itself."""
+    return parameter.dim() == 2 and "embed" not in name and "lm_head" not in name
 
 
 def _list_wide_parameters(model: nn.Module, recipe: Recipe, state: State) -> list[Tensor]:

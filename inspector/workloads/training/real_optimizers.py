@@ -1,4 +1,4 @@
-"""The optimizer of a recipe as it runs on a GPU: that of the trace, but real classes for bitsandbytes."""
+"""The optimizer of a recipe as it runs on a GPU: that of the trace, but real classes where kernels are a package's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["build_real_optimizer"]
 
 def build_real_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Make the optimizer of a recipe for what trains in a model on a device."""
-    if recipe.optimizer not in FAMILIES["bitsandbytes"]:
+    if recipe.optimizer not in (*FAMILIES["bitsandbytes"], *FAMILIES["torch-optimi"]):
         return build_optimizer(model, recipe)
     arguments = TrainingArguments(optim=recipe.optimizer, optim_args=recipe.optim_args, report_to=[])
     wrapped: Any = model

@@ -34,10 +34,14 @@ def count_state_bytes(tensors: Mapping[TensorKind, int], recipe: Recipe, platfor
 
 def _count_bytes(kind: TensorKind, recipe: Recipe) -> int:
     """Return the bytes of state that the first update makes for a parameter of a kind."""
-    model = nn.Module()
-    model.owner = nn.Embedding(1, 1, device="meta") if kind.is_embedding else nn.Module()
+    *path, own_name = kind.name.split(".")
     parameter = nn.Parameter(torch.empty(kind.shape, dtype=getattr(torch, kind.dtype), device="meta"))
-    model.owner.weight = parameter
+    model: nn.Module = nn.Embedding(1, 1, device="meta") if kind.is_embedding else nn.Module()
+    setattr(model, own_name, parameter)
+    for part in reversed(path or ["owner"]):
+        outer = nn.Module()
+        outer.add_module(part, model)
+        model = outer
     parameter.grad = torch.empty_like(parameter)
     optimizer = build_optimizer(model, recipe)
     with contextlib.suppress(UsageError):  # what an update refuses is for the traced step to say; the state is made

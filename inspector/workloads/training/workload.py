@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.errors import UsageError, one_line
+from inspector.errors import UsageError
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
@@ -19,14 +19,22 @@ from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_
 from inspector.workloads.batch import Inputs, is_bare_encoder, make_batch_inputs
 from inspector.workloads.limits import bound_sizes, refuse_scans
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
+from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices
+from inspector.workloads.training.lm_losses.registry import check_loss, make_loss
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
+from inspector.workloads.training.offloading import COPY_STREAM, keep_activations
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
+from inspector.workloads.training.stages.batches import make_stage_inputs
+from inspector.workloads.training.stages.facts import describe_rows, find_stage_unaccounted
+from inspector.workloads.training.stages.passes import find_second_model
+from inspector.workloads.training.stages.run import prepare_stage, run_stage, settle_stage
 from inspector.workloads.unaccounted import find_unaccounted
 
-__all__ = ["Training", "enable_checkpointing"]
+__all__ = ["Training"]
 
 # torch says it in two parts: a warning ("None of the inputs have requires_grad=True") and the failure of backward().
 _NO_INPUT_REQUIRES_GRAD = (
@@ -53,7 +61,9 @@ class Training:
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
         parse_optim_args(recipe.optimizer, recipe.optim_args)
-        recipe = settle_attention(model, recipe)
+        if recipe.stage is None:
+            check_loss(model, recipe)
+        recipe = settle_attention(model, settle_stage(model, recipe))
         return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
@@ -69,12 +79,17 @@ class Training:
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what a real step takes that is not counted."""
         base = base_model(model)
-        takes_pairs = is_bare_encoder(base)
+        takes_pairs = recipe.stage is None and is_bare_encoder(base)
         return RunFacts(
-            inputs=describe_inputs(self.make_inputs(model, recipe)),
+            inputs=describe_inputs(self.make_inputs(model, recipe)) or describe_rows(recipe),
             # Rules of thumb know of one forward pass.
-            shape=None if takes_pairs else find_block_shape(model),
-            not_accounted=(*_find_managed(model, recipe), *find_unaccounted(model, recipe, platform)),
+            shape=None if takes_pairs or recipe.stage is not None else find_block_shape(model),
+            not_accounted=(
+                *_find_managed(model, recipe),
+                *((COPY_STREAM,) if recipe.offload == "activations" else ()),
+                *find_stage_unaccounted(recipe),
+                *find_unaccounted(model, recipe, platform),
+            ),
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),
                 *find_notices(model, asked, recipe),
@@ -87,11 +102,24 @@ class Training:
         model.train()
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
+        if recipe.stage is not None:
+            prepare_stage(model, recipe)
         if recipe.gradient_checkpointing:
-            enable_checkpointing(base, use_reentrant=bool(recipe.use_reentrant))
+            enable_checkpointing(base, recipe)
+        if recipe.neftune is not None:
+            add_noise(base, recipe.neftune)
+
+    def find_companions(self, model: Any) -> Mapping[str, Any]:
+        """Return the second model of a stage."""
+        second = find_second_model(model)
+        return {} if second is None else {"reference": second}
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
-        """Return a micro-batch as the usual collator makes it."""
+        """Return a micro-batch as the usual collator makes it, that of its stage, or the one that packs."""
+        if recipe.stage is not None:
+            return make_stage_inputs(model, base_model(model), recipe)
+        if recipe.packing is not None:
+            return make_packed_inputs(base_model(model), recipe)
         return make_batch_inputs(base_model(model), recipe)
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> torch.optim.Optimizer:
@@ -115,6 +143,8 @@ class Training:
         recipe: Recipe,
     ) -> tuple[Any, ...]:
         """Run the updates; return what the loop still holds when the last one is over."""
+        if recipe.stage is not None:
+            return run_stage(model, batch, state, on_phase, recipe, steps=self.steps)
         run = run_trainer_steps if recipe.loop == "trainer" else run_plain_steps
         return run(
             model,
@@ -125,6 +155,8 @@ class Training:
             max_grad_norm=recipe.max_grad_norm,
             gradient_accumulation=recipe.gradient_accumulation,
             mixed_precision=recipe.mixed_precision,
+            how=make_loss(recipe),
+            around=keep_activations(model, recipe),
         )
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
@@ -132,17 +164,6 @@ class Training:
         if recipe.use_reentrant and "does not require grad" in str(error):
             raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
         return next((f", {advice}" for words, advice in _ADVICE.items() if words in str(error)), "")
-
-
-def enable_checkpointing(base: Any, *, use_reentrant: bool) -> None:
-    """Let blocks be computed again in the backward pass; raise UsageError where the class has no such thing."""
-    try:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
-    except ValueError as error:
-        raise UsageError(
-            f"{type(base).__name__} runs without checkpointing alone ({one_line(error, 120)}); use "
-            "`gradient_checkpointing=False`."
-        ) from error
 
 
 def _find_managed(model: Any, recipe: Recipe) -> Iterator[Unaccounted]:

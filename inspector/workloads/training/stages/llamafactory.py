@@ -1,0 +1,87 @@
+"""DPO as LLaMA-Factory runs it: float32 logits of all rows and their log-softmax, whole, in both passes.
+
+Source: train/dpo/trainer.py and train/trainer_utils.py of 0.9.5 (`concatenated_forward`, `get_batch_logps`), and
+`dpo_loss` of TRL 0.24, the newest that it takes. The logits of the policy live until the loss is there, for their mean
+in the log, and so do those of the reference while it runs. Statements and names are in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inspector.workloads.training.stages.log_probs import IGNORED
+from inspector.workloads.training.stages.stage_loss import StageLoss
+
+__all__ = ["LlamaFactoryDpoLoss"]
+
+_BETA = 0.1
+
+
+class LlamaFactoryDpoLoss(StageLoss):
+    """The loss of a batch of pairs: `input_ids`, `attention_mask` and `labels`, chosen rows first."""
+
+    def compute_loss(
+        self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]
+    ) -> tuple[Tensor, Any]:
+        """Return the loss."""
+        policy = _forward_both(forward, batch)
+        with self._passes.run_reference() as reference:
+            of_reference = _forward_both(reference, batch)
+            reference_logps = of_reference["chosen_logps"], of_reference["rejected_logps"]
+            del of_reference
+        chosen_logps, rejected_logps = policy["chosen_logps"], policy["rejected_logps"]
+        losses, chosen_rewards, rejected_rewards = _compare(chosen_logps, rejected_logps, *reference_logps)
+        _ = -policy["chosen_logps_avg"]
+        for logged in (chosen_rewards, rejected_rewards, (chosen_rewards > rejected_rewards).float()):
+            logged.mean()
+        for logged in (chosen_rewards - rejected_rewards, chosen_logps, rejected_logps):
+            logged.mean()
+        for name in ("chosen_logits", "rejected_logits"):
+            policy[name].mean()
+        return losses.mean(), None
+
+
+def _forward_both(forward: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the log-probabilities of chosen and rejected rows, and the logits that they come from."""
+    batch = {name: item.detach().clone() for name, item in given.items()}
+    labels = batch.pop("labels")
+    all_logits: Tensor = forward(**batch, return_dict=True, use_cache=False).logits.to(torch.float32)
+    all_logps, valid_length = _score_labels(all_logits, labels)
+    rows = batch["input_ids"].size(0) // 2
+    chosen_logps, rejected_logps = all_logps.split(rows, dim=0)
+    chosen_logits, rejected_logits = all_logits.split(rows, dim=0)
+    chosen_length, _ = valid_length.split(rows, dim=0)
+    return {
+        "chosen_logps": chosen_logps,
+        "rejected_logps": rejected_logps,
+        "chosen_logits": chosen_logits,
+        "rejected_logits": rejected_logits,
+        "chosen_logps_avg": chosen_logps / chosen_length,
+    }
+
+
+def _score_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of the log-probabilities of each row's labels, and their number."""
+    labels = labels[:, 1:].clone()
+    logits = logits[:, :-1, :]
+    loss_mask = labels != IGNORED
+    labels.masked_fill_(labels == IGNORED, 0)
+    per_token_logps = torch.gather(logits.log_softmax(-1), dim=2, index=labels.unsqueeze(2)).squeeze(2)
+    valid_length = loss_mask.sum(-1)
+    return (per_token_logps * loss_mask).sum(-1), valid_length
+
+
+def _compare(
+    chosen_logps: Tensor, rejected_logps: Tensor, reference_chosen_logps: Tensor, reference_rejected_logps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of each pair and the rewards of its answers."""
+    logits = (chosen_logps - rejected_logps) - (reference_chosen_logps - reference_rejected_logps)
+    losses = -functional.logsigmoid(_BETA * logits) * 1 - functional.logsigmoid(-_BETA * logits) * 0
+    chosen_rewards = _BETA * (chosen_logps - reference_chosen_logps).detach()
+    rejected_rewards = _BETA * (rejected_logps - reference_rejected_logps).detach()
+    return losses, chosen_rewards, rejected_rewards

@@ -28,10 +28,11 @@ from inspector.source.read import read_files
 from inspector.training_files.notices import list_file_notices
 
 if TYPE_CHECKING:
+    from inspector.memory.recording import Recording
     from inspector.records.comparison import Comparison
     from inspector.records.measurement import Measurement
 
-__all__ = ["compare", "measure", "plan", "run"]
+__all__ = ["compare", "measure", "plan", "record", "run"]
 
 Progress = Callable[[str], None]
 
@@ -41,6 +42,12 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
 
     Threads may call it; they take turns.
     """
+    with reserve_process():
+        return _run(request, progress)[0]
+
+
+def record(request: Request, progress: Progress = lambda _stage: None) -> tuple[Report, Recording | None]:
+    """Do what `run` does and return the run itself, too: None where none was traced."""
     with reserve_process():
         return _run(request, progress)
 
@@ -89,7 +96,7 @@ def compare(
                 reports.append((name, recipe))
                 continue
             try:
-                report = _run(recipe, prefix_stages(progress, f"recipe {len(reports) + 1} of {len(recipes)}"))
+                report, _ = _run(recipe, prefix_stages(progress, f"recipe {len(reports) + 1} of {len(recipes)}"))
             except InspectorError as error:
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
@@ -117,10 +124,10 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         return dataclasses.replace(result, notices=(*said, *result.notices))
 
 
-def _run(request: Request, progress: Progress) -> Report:
+def _run(request: Request, progress: Progress) -> tuple[Report, Recording | None]:
     """Go through the stages."""
     if request.serving is not None:
-        return _serve(request, progress)
+        return _serve(request, progress), None
     selection = select_gpus(request)
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ)
     with preload_libraries():
@@ -147,7 +154,7 @@ def _run(request: Request, progress: Progress) -> Report:
     stored = None if files is None else files.checkpoint
     versions = find_versions()
     notices = (*list_file_notices(request.source), *counted.notices, *selection.notices, *outcome.notices)
-    return Report(
+    report = Report(
         versions=versions,
         source=request.source,
         model=counted.model,
@@ -164,6 +171,7 @@ def _run(request: Request, progress: Progress) -> Report:
         search=search,
         warnings=(*notices, *find_unverified_versions(versions)),
     )
+    return report, predictor.predict(resolved).record() if report.memory is not None else None
 
 
 def _serve(request: Request, progress: Progress) -> Report:

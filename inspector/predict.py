@@ -20,6 +20,7 @@ from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, list_uncertainties
+from inspector.memory.recording import Recording
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
 from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
@@ -91,6 +92,15 @@ class Prediction:
             self.tape,
             self.run.allocator,
             limit_bytes=limit_bytes,
+            descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    def record(self) -> Recording:
+        """Return the run as the report describes it, to be looked at again."""
+        return Recording(
+            tape=self.tape,
+            settings=self.run.allocator,
+            limit_bytes=self.limit_bytes,
             descending_addresses=self.run.platform.takes_newest_segment,
         )
 

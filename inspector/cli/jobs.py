@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from inspector.training_files.names import has_suffix
 __all__ = ["Job", "build_job", "choose_format"]
 
 _FORMAT_OF_ENDING = {".json": "json", ".md": "markdown", ".markdown": "markdown", ".csv": "csv"}
+# Formats that some commands have beside those of all, by the endings that choose them, with what to write them to.
+_FORMAT_OF_OWN_ENDING = {".html": "html", ".htm": "html", ".pickle": "memory-viz", ".pkl": "memory-viz"}
+_FILE_OF_FORMAT = {"html": "report.html", "memory-viz": "snapshot.pickle"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ def build_job(
     as_json: bool,
     format_: str | None,
     output: str | None,
-    has_csv: bool = False,
+    formats: Collection[str] = (),
     quiet: bool,
     no_color: bool,
     generate: bool = False,
@@ -79,30 +83,40 @@ def build_job(
         arguments, find_given(typed), framework=framework, launch=launch, base_model=base_model, strict=strict
     )
     refuse_contradictions(request.recipe)
+    chosen = choose_format(as_json, format_, output, formats)
+    if chosen == "memory-viz" and request.count_only:
+        raise UsageError("--format memory-viz writes a traced run, and --count-only traces none: drop one of them.")
+    if chosen == "memory-viz" and request.serving is not None:
+        raise UsageError("--format memory-viz writes a traced run, and --engine traces none: drop one of them.")
     return Job(
         request=request,
-        format=choose_format(as_json, format_, output, has_csv=has_csv),
+        format=chosen,
         output=check_output(output),
         progress=not quiet,
         color=not no_color,
     )
 
 
-def choose_format(as_json: bool, format_: str | None, output: str | None = None, *, has_csv: bool = False) -> str:
+def choose_format(as_json: bool, format_: str | None, output: str | None = None, formats: Collection[str] = ()) -> str:
     """Return the format that the options ask for, else the one that the name of the output file ends in.
 
-    Raises UsageError where options contradict each other, and for a file of a format that the command does not write.
+    `formats` are those that the command has beside text, JSON and Markdown. Raises UsageError where options contradict
+    each other, for a file of a format that the command does not write, and for a terminal that would get a file.
     """
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json contradicts --format {format_}: drop one of them.")
     if as_json or format_ is not None or output is None:
-        return "json" if as_json else format_ or "text"
+        chosen = "json" if as_json else format_ or "text"
+        if chosen in _FILE_OF_FORMAT and output in (None, "-") and sys.stdout is not None and sys.stdout.isatty():
+            raise UsageError(f"--format {chosen} is no text for a terminal: add --output {_FILE_OF_FORMAT[chosen]}.")
+        return chosen
     ending = Path(output).suffix.lower()
-    if ending == ".csv" and not has_csv:
+    if ending == ".csv" and "csv" not in formats:
         raise UsageError(
             f"--output {quoted(output)}: this is not written as CSV; give --format text, or a .json or .md."
         )
-    return _FORMAT_OF_ENDING.get(ending, "text")
+    own = _FORMAT_OF_OWN_ENDING.get(ending)
+    return own if own is not None and own in formats else _FORMAT_OF_ENDING.get(ending, "text")
 
 
 def _read_adapter(

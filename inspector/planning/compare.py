@@ -8,6 +8,7 @@ Does not cover: the module tree, the checkpoint, rules of thumb, and what lives 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import string
@@ -65,10 +66,14 @@ def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: 
         if _read_path(report, "parameters.base") is None:
             raise UsageError(f"{quoted(name)} is no sound report: it counts no parameters; make it anew with --json.")
     settings = _collect_values(recipes, [dict(_list_settings(report)) for _, report in reports])
-    figures = _collect_values(recipes, [dict(_list_figures(name, report)) for name, report in reports])
+    columns = [dict(_list_figures(name, report)) for name, report in reports]
+    figures = _collect_values(recipes, columns)
     return Comparison(
         versions=versions,
-        recipes=recipes,
+        recipes=[
+            dataclasses.replace(recipe, breakdown=_find_breakdown(column), usable_bytes=dict(_list_usable(report)))
+            for recipe, column, (_, report) in zip(recipes, columns, reports, strict=True)
+        ],
         settings=[
             Setting(path=path, values=values) for path, values in settings.items() if _differs(values, len(recipes))
         ],
@@ -134,6 +139,19 @@ def _list_verdicts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield gpu, outcome
         elif isinstance(fits, bool):
             yield gpu, "yes" if fits else "no"
+
+
+def _find_breakdown(figures: Mapping[str, int]) -> dict[str, int]:
+    """Return what lives at the peak by category."""
+    return {path.rpartition(".")[2]: value for path, value in figures.items() if ".peak.breakdown." in path}
+
+
+def _list_usable(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield what the allocator has on each GPU of a report."""
+    for gpu, verdict in _list_members(report, "fit", "gpu"):
+        usable = verdict.get("usable_bytes")
+        if isinstance(usable, int) and not isinstance(usable, bool):
+            yield gpu, usable
 
 
 def _list_figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -17,12 +17,15 @@ __all__ = ["Compared", "Comparison", "Figure", "Setting", "SharedNotice"]
 class Compared:
     """One of the recipes: the letter it goes by, and what the user called it.
 
-    `fit` is its verdict by GPU, as the report has it: yes, tight, no or not known.
+    `fit` is its verdict by GPU, as the report has it: yes, tight, no or not known. `breakdown` is what lives at the
+    peak by category, `usable_bytes` what the allocator has on each GPU: what pictures are drawn of, and in no JSON.
     """
 
     letter: str
     name: str
     fit: Mapping[str, str] = field(default_factory=dict)
+    breakdown: Mapping[str, int] = field(default_factory=dict)
+    usable_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
+from inspector.records.comparison import Compared
 from inspector.records.fit import PlanRow, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
@@ -45,8 +46,9 @@ _COMPUTED: dict[type, tuple[str, ...]] = {
 }
 
 
-# Values that only say where on the tape something was found.
+# Values that only say where on the tape something was found, or are drawn and not told.
 _INTERNAL: dict[type, tuple[str, ...]] = {
+    Compared: ("breakdown", "usable_bytes"),
     Peak: ("event_index", "step"),
     RunMemory: ("workload",),
     TrainingFile: ("spelling", "spelled"),

@@ -61,7 +61,7 @@ def sort_plan(plan: Plan, order: str) -> tuple[PlanRow, ...]:
 
 def build_plan_document(plan: Plan, order: str) -> Document:
     """Return an answer for each method, all candidates in one of `ORDERS`, and what the columns mean."""
-    names = _name_methods(plan)
+    names = name_methods(plan)
     present = list(dict.fromkeys(item.method for item in plan.rows))
     if order == "recipe":
         sections = [
@@ -108,7 +108,7 @@ def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
     write_csv([_COLUMNS, *([row.get(name) for name in _COLUMNS] for row in rows)], stream)
 
 
-def _name_methods(plan: Plan) -> Mapping[Method, str]:
+def name_methods(plan: Plan) -> Mapping[Method, str]:
     """Return what people call each method with the adapters of this plan."""
     adapter = one_line(plan.adapter, 40)
     is_lora = adapter == "LORA"

@@ -138,7 +138,7 @@ def test_the_choices_of_options_keep_their_names() -> None:
     }
     assert choices["dtype"] == (["auto", "float32", "bfloat16", "float16"], "auto")
     assert choices["quantization"][0] == ["none", "nf4", "fp4", "int8"]
-    assert choices["format_"][0] == ["text", "json", "markdown"]
+    assert choices["format_"][0] == ["text", "json", "markdown", "html", "memory-viz"]
 
 
 def test_the_options_of_a_plan_stay() -> None:

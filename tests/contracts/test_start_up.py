@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.running import run_process, script
 
-HEAVY = ("torch", "transformers", "peft", "accelerate", "huggingface_hub", "numpy", "rich")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "huggingface_hub", "numpy", "rich", "jinja2")
 
 
 def heavy_imports(*command: str, environment: dict[str, str] | None = None) -> tuple[str, set[str]]:
@@ -85,7 +85,7 @@ def test_ids_are_completed_in_any_case() -> None:
 def test_options_and_their_choices_are_completed() -> None:
     """What follows an option is offered where it is one of a few."""
     assert completed("inspect Qwen/QwQ-32B --mod", 2)[0] == ["--model-class", "--modules-to-save"]
-    assert completed("inspect Qwen/QwQ-32B --format ", 3)[0] == ["text", "json", "markdown"]
+    assert completed("inspect Qwen/QwQ-32B --format ", 3)[0] == ["text", "json", "markdown", "html", "memory-viz"]
 
 
 @pytest.mark.parametrize("option", ["--output", "--peft"])

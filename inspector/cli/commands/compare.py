@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from inspector.cli.command_line import spell_command
 from inspector.cli.compared_requests import Recipes, read_recipes
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_any_fits
@@ -19,6 +20,8 @@ from inspector.cli.output import open_output
 
 __all__ = ["compare"]
 
+# What this command writes beside what all do.
+_OWN_FORMATS = ("csv", "html")
 # Options of a report that a comparison has no use for, or has in another form.
 _NOT_OF_A_COMPARISON = ("model", "fit", "advice", "depth", "format_", "context")
 
@@ -32,7 +35,9 @@ _NOT_OF_A_COMPARISON = ("model", "fit", "advice", "depth", "format_", "context")
     metavar="OPTIONS",
     help="One more recipe of MODEL: the options that it has beside, or instead of, those of the command; repeatable.",
 )
-@click.option("--format", "format_", type=click.Choice((*FORMATS, "csv")), help="How to print it; default: text.")
+@click.option(
+    "--format", "format_", type=click.Choice((*FORMATS, "csv", "html")), help="How to print it; default: text."
+)
 def compare(models: tuple[str, ...], others: tuple[str, ...], format_: str | None, **options: Any) -> Work:
     """Set two or more recipes side by side, where they differ: settings, parameters, bytes, verdicts.
 
@@ -46,12 +51,12 @@ def compare(models: tuple[str, ...], others: tuple[str, ...], format_: str | Non
 
     Exit code 1: none of the recipes fits a GPU that was named.
     """  # noqa: D301  # as above
-    recipes, job = read_recipes(models, others, {**options, "format_": format_, "has_csv": True})
-    return functools.partial(_compare, recipes, job)
+    recipes, job = read_recipes(models, others, {**options, "format_": format_, "formats": _OWN_FORMATS})
+    return functools.partial(_compare, recipes, job, spell_command(click.get_current_context(), "inspect compare"))
 
 
-def _compare(recipes: Recipes, job: Job) -> int:
-    """Inspect the recipes, print or write what differs, and return the exit code."""
+def _compare(recipes: Recipes, job: Job, typed: str) -> int:
+    """Inspect the recipes, print or write what differs, and return the exit code; `typed` is the command itself."""
     from inspector.pipeline import compare as compare_recipes
     from inspector.render.comparison import build_comparison_document, render_comparison_csv, render_comparison_json
 
@@ -64,6 +69,10 @@ def _compare(recipes: Recipes, job: Job) -> int:
             render_comparison_json(comparison, stream)
         elif job.format == "csv":
             render_comparison_csv(comparison, stream)
+        elif job.format == "html":
+            from inspector.render.page.comparison import write_comparison_page
+
+            write_comparison_page(comparison, stream, command=typed)
         else:
             render_document(build_comparison_document(comparison), job.format, stream, color=job.color)
     return choose_code_if_any_fits(outcomes) if outcomes else ExitCode.DONE

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from inspector.checks import find_nearest_names
+from inspector.cli.command_line import spell_command
 from inspector.cli.completion import complete_file
 from inspector.cli.console import print_error, render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_all_fit
@@ -20,16 +21,28 @@ from inspector.cli.group import CONTEXT_SETTINGS, SUBCOMMANDS, WithSubcommands, 
 from inspector.cli.jobs import Job, build_job
 from inspector.cli.option_groups.engines import OF_ENGINES, read_serving
 from inspector.cli.option_names import name_options, name_options_in_notices
-from inspector.cli.options import PARAMETERS
+from inspector.cli.options import FORMATS, PARAMETERS
 from inspector.cli.output import open_output
-from inspector.errors import UsageError, quoted
+from inspector.errors import UnsupportedModelError, UsageError, quoted
 from inspector.records.fit import Fit, Purpose
 from inspector.render.sections import SECTIONS
 
 if TYPE_CHECKING:
+    from inspector.memory.recording import Recording
     from inspector.records.report import Report
 
 __all__ = ["command"]
+
+# What this command writes beside what all do.
+_OWN_FORMATS = ("html", "memory-viz")
+# Why a format does not take --details and --show.
+_SECTIONS_OF_FORMAT = {
+    "json": "JSON has all sections",
+    "html": "A page has all sections",
+    "memory-viz": "A snapshot has no sections",
+}
+# A page folds its tree; --depth goes no deeper.
+_WHOLE_TREE = 64
 
 
 def _parse_sections(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -69,7 +82,14 @@ def _list_parameters() -> list[click.Parameter]:
         metavar="FILE",
         help="Write a copy of the training file with the first change that makes the step fit, or what --fit found.",
     )
-    return [*PARAMETERS[:index], *OF_ENGINES, *shown, written, *PARAMETERS[index:]]
+    formats = click.Option(
+        ["--format", "format_"],
+        type=click.Choice((*FORMATS, *_OWN_FORMATS)),
+        help="How to print the report; html is a page to look at, memory-viz the run as a snapshot for "
+        "pytorch.org/memory_viz. Default: what --output ends in (.json, .md, .html, .pickle), else text.",
+    )
+    rest = [formats if parameter.name == "format_" else parameter for parameter in PARAMETERS[index:]]
+    return [*PARAMETERS[:index], *OF_ENGINES, *shown, written, *rest]
 
 
 @click.command(
@@ -101,15 +121,17 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
     serving = read_serving(options)
-    job = build_job(model=model, serving=serving, **options)
-    if job.format == "json" and (details or show):
-        raise UsageError(f"JSON has all sections: drop {'--details' if details else '--show'}.")
-    depth = click.get_current_context().get_parameter_source("depth")
-    if depth is ParameterSource.COMMANDLINE:
+    job = build_job(model=model, formats=_OWN_FORMATS, serving=serving, **options)
+    if job.format in _SECTIONS_OF_FORMAT and (details or show):
+        raise UsageError(f"{_SECTIONS_OF_FORMAT[job.format]}: drop {'--details' if details else '--show'}.")
+    context = click.get_current_context()
+    if context.get_parameter_source("depth") is ParameterSource.COMMANDLINE:
         show = (*show, "tree")
+    elif job.format == "html":
+        job = dataclasses.replace(job, request=dataclasses.replace(job.request, depth=_WHOLE_TREE))
     show = (*show, "context") if job.request.context else show
     copy = None if write_changes is None else _check_copy(write_changes, job)
-    return functools.partial(_inspect, job, SECTIONS if details else show, copy)
+    return functools.partial(_inspect, job, SECTIONS if details else show, copy, spell_command(context))
 
 
 def _check_copy(target: str, job: Job) -> Path:
@@ -122,14 +144,23 @@ def _check_copy(target: str, job: Job) -> Path:
     return check_copy(target, source.file.path)
 
 
-def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
-    """Inspect, print or write the report, and return the exit code."""
-    from inspector.pipeline import run
+def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str) -> int:
+    """Inspect, print or write the report, and return the exit code; `typed` is the command itself."""
+    from inspector.pipeline import record
 
     with show_progress(shown=job.progress, color=job.color) as progress:
-        report = run(job.request, progress)
-    with open_output(job.output) as stream:
-        _render(report, job.format, stream, shown=shown, color=job.color)
+        report, recording = record(job.request, progress)
+    if job.format == "memory-viz":
+        _write_snapshot(report, recording, job.output)
+    elif job.format == "html":
+        from inspector.render.page.report import write_report_page
+
+        report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
+        with open_output(job.output) as stream:
+            write_report_page(report, recording, stream, command=typed)
+    else:
+        with open_output(job.output) as stream:
+            _render(report, job.format, stream, shown=shown, color=job.color)
     if copy is not None:
         _write_changes(report, copy)
     named = bool(job.request.gpus or job.request.gpu_memory)
@@ -141,6 +172,17 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
         if verdict.outcome is Fit.UNKNOWN:
             print_error(f"nothing says whether {subject} the {verdict.gpu}: {verdict.reason}")
     return choose_code_if_all_fit(verdict.outcome for verdict in verdicts)
+
+
+def _write_snapshot(report: Report, recording: Recording | None, output: Path | None) -> None:
+    """Write the run as a snapshot, or raise UnsupportedModelError where none was traced."""
+    from inspector.render.writers.memory_viz import write_snapshot
+
+    if recording is None:
+        why = next((notice.message for notice in report.warnings if notice.code == "not-traced"), "Nothing was traced.")
+        raise UnsupportedModelError(f"{why} Without a traced run there is no snapshot; use --format text.")
+    with open_output(output) as stream:
+        write_snapshot(recording, stream.buffer)
 
 
 def _write_changes(report: Report, copy: Path) -> None:

@@ -30,7 +30,7 @@ def models(filters: tuple[str, ...], as_json: bool, format_: str | None, output:
     FILTER is a part of an id, of another name of the model, or of its model type, in any case; of several, all have to
     fit. `inspect models llama 8b`, for one.
     """
-    chosen = choose_format(as_json, format_, output, has_csv=True)
+    chosen = choose_format(as_json, format_, output, ("csv",))
     return functools.partial(_list_models, filters, chosen, check_output(output), color=not no_color)
 
 

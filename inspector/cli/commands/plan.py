@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inspector.cli.command_line import spell_command
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
+# What this command writes beside what all do.
+_OWN_FORMATS = ("csv", "html")
 # Options of a report that a plan decides itself or has no use for.
 _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
@@ -53,7 +56,9 @@ def _list_parameters() -> list[click.Parameter]:
 
 
 @subcommand(_list_parameters())
-@click.option("--format", "format_", type=click.Choice((*FORMATS, "csv")), help="How to print it; default: text.")
+@click.option(
+    "--format", "format_", type=click.Choice((*FORMATS, "csv", "html")), help="How to print it; default: text."
+)
 @click.option(
     "--fit",
     type=click.Choice(tuple(_SEARCHED)),
@@ -93,12 +98,13 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
         "advice": False,
     }
     unused |= {"gpu_count": 1, "fsdp": False, "deepspeed": None}
-    job = build_job(format_=format_, has_csv=True, depth=0, count_only=False, **unused, **options)
-    return functools.partial(_plan, job, _SEARCHED[fit], sort)
+    job = build_job(format_=format_, formats=_OWN_FORMATS, depth=0, count_only=False, **unused, **options)
+    typed = spell_command(click.get_current_context(), "inspect plan")
+    return functools.partial(_plan, job, _SEARCHED[fit], sort, typed)
 
 
-def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
-    """Trace the candidates, print or write them, and return the exit code."""
+def _plan(job: Job, quantities: tuple[str, ...], order: str, typed: str) -> int:
+    """Trace the candidates, print or write them, and return the exit code; `typed` is the command itself."""
     from inspector.pipeline import plan as build_plan
     from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
 
@@ -111,6 +117,10 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str) -> int:
             render_plan_json(result, order, stream)
         elif job.format == "csv":
             render_plan_csv(result, order, stream)
+        elif job.format == "html":
+            from inspector.render.page.plan import write_plan_page
+
+            write_plan_page(result, order, stream, command=typed)
         else:
             render_document(build_plan_document(result, order), job.format, stream, color=job.color)
     return choose_code_if_any_fits(row.outcome for row in result.rows)

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inspector.memory.allocator.pools import Block, Device, ExpandablePool, Pool
+from inspector.memory.allocator.pools import Block, Device, ExpandablePool, Pool, SegmentChange
 from inspector.memory.allocator.settings import SMALL_BYTES, AllocatorSettings
 
 __all__ = ["Block", "CachingAllocator", "OutOfMemory"]
@@ -89,6 +89,11 @@ class CachingAllocator:
     def max_reserved_bytes(self) -> int:
         """The largest `reserved_bytes` since the start or the last `reset_peaks`."""
         return self._device.max_reserved_bytes
+
+    def log_segments(self) -> list[SegmentChange]:
+        """Return a list to which every change of the segments is added from now on."""
+        self._device.changes = []
+        return self._device.changes
 
     def allocate(self, requested_bytes: int) -> Block | OutOfMemory:
         """Hand out a block for a request of at least one byte, or say that memory ran out."""

@@ -8,6 +8,7 @@ numbers in square brackets are those of CUDACachingAllocator.cpp cited in shared
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from typing import NamedTuple
 
 from inspector.memory.allocator.settings import (
     MIN_BLOCK_BYTES,
@@ -17,7 +18,7 @@ from inspector.memory.allocator.settings import (
     AllocatorSettings,
 )
 
-__all__ = ["Block", "Device", "ExpandablePool", "Pool"]
+__all__ = ["Block", "Device", "ExpandablePool", "Pool", "SegmentChange"]
 
 # Where simulated addresses start, how segments are aligned, and how far a range goes on a device without an end.
 _FIRST_ADDRESS = 1 << 40
@@ -49,10 +50,30 @@ class Block:
         return f"<Block {self.address:#x} of {self.size} bytes, {state}>"
 
 
-class Device:
-    """The GPU: its memory, what the allocator has taken of it, and the next address."""
+class SegmentChange(NamedTuple):
+    """Memory that came from the device or went back: a segment, or pages of an expandable one."""
 
-    __slots__ = ("descending", "limit_bytes", "max_reserved_bytes", "next_address", "refused_bytes", "reserved_bytes")
+    is_taken: bool
+    address: int
+    bytes: int
+    is_small: bool
+
+
+class Device:
+    """The GPU: its memory, what the allocator has taken of it, and the next address.
+
+    `changes` are those of its segments in their order, where somebody asked for them by making it a list.
+    """
+
+    __slots__ = (
+        "changes",
+        "descending",
+        "limit_bytes",
+        "max_reserved_bytes",
+        "next_address",
+        "refused_bytes",
+        "reserved_bytes",
+    )
 
     def __init__(self, limit_bytes: int | None, *, descending: bool) -> None:
         self.descending = descending
@@ -61,6 +82,7 @@ class Device:
         self.max_reserved_bytes = 0
         self.refused_bytes = 0
         self.next_address = _LAST_ADDRESS if descending else _FIRST_ADDRESS
+        self.changes: list[SegmentChange] | None = None
 
     def take(self, size: int) -> bool:
         """Reserve memory; return whether there was enough."""
@@ -74,6 +96,11 @@ class Device:
     def give_back(self, size: int) -> None:
         """Release memory."""
         self.reserved_bytes -= size
+
+    def note(self, address: int, size: int, *, is_taken: bool, is_small: bool) -> None:
+        """Write down where memory came or went, where somebody asked for it."""
+        if self.changes is not None:
+            self.changes.append(SegmentChange(is_taken=is_taken, address=address, bytes=size, is_small=is_small))
 
     def addresses(self, size: int, alignment: int = _ALIGNMENT) -> int:
         """Return the start of `size` fresh addresses, a multiple of `alignment`."""
@@ -131,7 +158,9 @@ class Pool:
         segment_bytes = self.settings.segment_size(size)
         if not self.device.take(segment_bytes):
             return None
-        return Block(self, self.device.addresses(segment_bytes), segment_bytes)
+        block = Block(self, self.device.addresses(segment_bytes), segment_bytes)
+        self.device.note(block.address, segment_bytes, is_taken=True, is_small=self.small)
+        return block
 
     def splits(self, block: Block, size: int) -> bool:
         """Return whether the rest of a block is kept as a block of its own [:2540]."""
@@ -173,7 +202,7 @@ class Pool:
         kept = []
         for entry in self.free_blocks:
             if entry[2].prev is None and entry[2].next is None:
-                self.device.give_back(entry[0])
+                self._give_back(entry[2])
             else:
                 kept.append(entry)
         self.free_blocks = kept
@@ -190,13 +219,18 @@ class Pool:
         wanted = max(size, limit)
         index = bisect_left(self.free_blocks, (wanted,))
         if index < len(self.free_blocks):
-            self.device.give_back(self.free_blocks.pop(index)[0])
+            self._give_back(self.free_blocks.pop(index)[2])
             return True
         released = 0
         while released < wanted and self.free_blocks and self.free_blocks[-1][0] >= limit:
             released += self.free_blocks[-1][0]
-            self.device.give_back(self.free_blocks.pop()[0])
+            self._give_back(self.free_blocks.pop()[2])
         return released >= wanted
+
+    def _give_back(self, segment: Block) -> None:
+        """Return a segment that is one free block to the device."""
+        self.device.give_back(segment.size)
+        self.device.note(segment.address, segment.size, is_taken=False, is_small=self.small)
 
 
 class ExpandablePool(Pool):
@@ -270,6 +304,7 @@ class ExpandablePool(Pool):
             if block.size > pages_bytes:
                 self.add(self.cut(block, pages_bytes))
             self.device.give_back(pages_bytes)
+            self.device.note(block.address, pages_bytes, is_taken=False, is_small=self.small)
             block.mapped = False
             self.merge(block)
             if block.prev is not None or block.next is not None:
@@ -307,6 +342,7 @@ class ExpandablePool(Pool):
         pages_bytes = -(-size // self.page_bytes) * self.page_bytes
         if not self.device.take(pages_bytes):
             return False
+        self.device.note(block.address, pages_bytes, is_taken=True, is_small=self.small)
         self.remove(block)
         block.mapped = True
         if pages_bytes < block.size:

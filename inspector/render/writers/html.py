@@ -15,7 +15,7 @@ from inspector.render.document import Column, Kind, Paragraph, Row, Section, Tab
 from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
 
-__all__ = ["render_html"]
+__all__ = ["list_block_lines", "render_html"]
 
 _CELL = "border:0;padding:1px 10px 1px 0;vertical-align:top;"
 _NUMBER = f"{_CELL}text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums;"
@@ -43,21 +43,21 @@ def _list_lines(report: Report) -> Iterator[str]:
     yield from (f'<div style="opacity:0.7;">{escape(line)}</div>' for line in document.subtitle)
     for section in document.sections:
         if not section.title:
-            yield from _list_block_lines(section)
+            yield from list_block_lines(section)
     style = "border-left:4px solid #d97706;padding-left:8px;margin:4px 0;"
     yield from (f'<div style="{style}">{escape(warning)}</div>' for warning in document.warnings)
     for section in document.sections:
         if section.title:
             yield "<details>"
             yield f'<summary style="font-weight:bold;margin-top:4px;">{escape(section.title)}</summary>'
-            yield from _list_block_lines(section)
+            yield from list_block_lines(section)
             yield "</details>"
     yield f'<div style="opacity:0.6;font-size:0.85em;margin-top:12px;">{escape(document.footer)}</div>'
     yield "</div>"
 
 
-def _list_block_lines(section: Section) -> Iterator[str]:
-    """Yield the blocks of a section."""
+def list_block_lines(section: Section) -> Iterator[str]:
+    """Yield the blocks of a section as lines of HTML, its title left out; text is escaped."""
     for block in section.blocks:
         if isinstance(block, Paragraph):
             yield f'<div style="{_STYLE_OF_TONE[block.tone]}">{escape(block.text)}</div>'

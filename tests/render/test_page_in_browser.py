@@ -1,0 +1,137 @@
+"""The page in a real browser, where there is one: `pip install playwright`, and Debian's chromium.
+
+Skipped elsewhere. What a page may do at all, and that text in it is escaped, test_page.py holds without one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspector.memory.allocator.settings import MIB
+from inspector.memory.recording import Recording
+from inspector.records.tape import Category, Phase
+from tests.golden.render_reports import HOSTILE
+from tests.memory.tapes import Tape
+from tests.render.pages import make_report, write
+from tests.render.test_page import hostile_recording
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+
+
+def long_recording() -> Recording:
+    """Return a run of 40,000 events, one of which is the peak for a moment."""
+    tape = Tape().at(0, Phase.LOAD, "model.embed", "to").allocate(0, 50 * MIB, Category.WEIGHTS)
+    for block in range(1, 20_000):
+        phase = Phase.FORWARD if block < 12_000 else Phase.BACKWARD
+        tape.at(1, phase, f"model.layers.{block % 32}.mlp", "aten.mm.default")
+        tape.allocate(block, (70 if block == 7_777 else 2) * MIB, Category.ACTIVATIONS).free(block)
+    return Recording(tape=tape.events)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start the browser of the machine."""
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=["laptop", "phone, dark"])
+def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Any]:
+    """Open a page of each size; at its end nothing may have been complained of, asked for or said."""
+    size = {"width": 1280, "height": 800} if request.param == "laptop" else {"width": 390, "height": 844}
+    context = browser.new_context(viewport=size, color_scheme="light" if request.param == "laptop" else "dark")
+    opened, heard = context.new_page(), []
+    opened.on("console", lambda message: heard.append(message.text))
+    opened.on("pageerror", lambda error: heard.append(str(error)))
+    opened.on("dialog", lambda dialog: heard.append(dialog.message))
+    opened.on("request", lambda asked: heard.extend([asked.url] * (not asked.url.startswith("file:"))))
+    yield opened
+    assert heard == []
+    context.close()
+
+
+def open_page(page: Any, folder: Path, text: str) -> None:
+    """Open a file with this text."""
+    (folder / "report.html").write_text(text, encoding="utf-8", errors="backslashreplace")
+    page.goto((folder / "report.html").as_uri())
+
+
+def test_a_page_shows_the_peak_and_any_moment(page: Any, tmp_path: Path) -> None:
+    """It opens at the peak, fits its window, says what is under the pointer, and goes to the moment that is clicked."""
+    recording = long_recording()
+    open_page(page, tmp_path, write(make_report(recording), recording))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert "At the peak: 120.00 MiB allocated" in page.inner_text("#place")
+    assert "activations\n70.00 MiB" in page.inner_text("#parts")
+    plot = page.locator(".u-over")
+    box = plot.bounding_box()
+    plot.hover(position={"x": box["width"] * 0.9, "y": box["height"] / 2})
+    tip = page.inner_text(".tip")
+    assert "backward pass" in tip
+    assert "model.layers." in tip
+    assert "aten.mm.default" in tip
+    plot.click(position={"x": box["width"] * 0.9, "y": box["height"] / 2})
+    assert "At the peak" not in page.inner_text("#place")
+    assert "backward pass" in page.inner_text("#place")
+    page.click("#to-peak")
+    assert "At the peak" in page.inner_text("#place")
+    page.click("text=by module")
+    assert "model" in page.inner_text("#icicle")
+
+
+def test_what_is_drawn_of_a_long_run_has_its_peak(page: Any, tmp_path: Path) -> None:
+    """However few events are drawn: the largest, the smallest and the most reserved of each stretch are among them."""
+    recording = long_recording()
+    open_page(page, tmp_path, write(make_report(recording), recording))
+    drawn, peak = page.evaluate(
+        """() => { const {choose, allocated, reserved} = inspectorPage, last = allocated.length - 1;
+        const events = choose(0, last, 200), top = Math.max(...allocated);
+        return [events.length, [events.some(e => allocated[e] === top), events[0], events.at(-1) === last,
+            Math.max(...events.map(e => reserved[e])) === Math.max(...reserved)]]; }"""
+    )
+    assert drawn < 700
+    assert peak == [True, 0, True, True]
+
+
+def test_a_printed_page_has_its_pictures_and_all_sections(page: Any, tmp_path: Path) -> None:
+    """What is only there to be pressed is not on paper."""
+    recording = long_recording()
+    open_page(page, tmp_path, write(make_report(recording), recording))
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#icicle button").first.is_visible()
+    assert page.locator("#map").is_visible()
+    assert not page.locator("#spans button").first.is_visible()
+    assert page.locator("details.section:not([open])").count() == 0
+
+
+def test_modules_are_found_by_their_names(page: Any, tmp_path: Path) -> None:
+    """What does not have the text is hidden, and what has it is opened."""
+    recording = long_recording()
+    open_page(page, tmp_path, write(make_report(recording), recording))
+    page.fill("#find", "mlp")
+    shown = page.eval_on_selector_all(
+        "#tree .line", "lines => lines.filter(l => l.offsetParent).map(l => l.textContent)"
+    )
+    assert any("mlp" in line for line in shown)
+    assert not any("norm" in line.lower() for line in shown)
+
+
+def test_hostile_names_run_nothing_and_ask_for_nothing(page: Any, tmp_path: Path) -> None:
+    """They are shown as they are, also where scripts put them: under the pointer and in the arrangement by module."""
+    recording = hostile_recording()
+    open_page(page, tmp_path, write(make_report(recording, HOSTILE), recording))
+    page.hover(".u-over")
+    assert "<img src=x onerror=alert(1)>" in page.inner_text(".tip")
+    page.click("text=by module")
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,21 @@ from tests.model.tiny import llama
 RECORDED = json.loads((Path(__file__).parent / "recorded_generation.json").read_text(encoding="utf-8"))
 ROWS = RECORDED["cuda_code"]["rows"]
 # A release goes through all of them.
-CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[0], ROWS[4], ROWS[13]]
+CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[0], ROWS[4], ROWS[13], *ROWS[-3:]]
 
 
-def make_run(model: str, **fields: Any) -> ResolvedRun:
+def make_run(
+    model: str, lora: Mapping[str, Any] | None = None, request: Mapping[str, Any] | None = None, **fields: Any
+) -> ResolvedRun:
     """Return the generation of a model of the catalogue."""
     recipe = Recipe(**{"padding": False, **fields})
-    request = Request(model=model, offline=True, dtype="bfloat16", workload="generate", recipe=recipe)
-    resolved = resolve_run(request, None, {})
+    peft = None if lora is None else inspector.LoraOptions(**lora)
+    given: dict[str, Any] = {"dtype": "bfloat16", "peft": peft, **(request or {})}
+    asked = Request(model=model, offline=True, workload="generate", recipe=recipe, **given)
+    resolved = resolve_run(asked, None, {})
     return ResolvedRun(
         request=resolved.request,
-        files=read_files(request, lambda _stage: None),
+        files=read_files(asked, lambda _stage: None),
         workload=resolved.workload,
         gpu=None,
         platform=resolved.platform,
@@ -46,7 +51,7 @@ def make_run(model: str, **fields: Any) -> ResolvedRun:
 @pytest.mark.parametrize("row", CHOSEN, ids=lambda row: f"{row['model']}-{row['recipe']['prompt_len']}")
 @pytest.mark.filterwarnings("ignore")
 def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
-    row_run = make_run(row["model"], **row["recipe"])
+    row_run = make_run(row["model"], row.get("lora"), row.get("request"), **row["recipe"])
     replay = Predictor(row_run.files).predict(row_run).replays.unlimited
     assert replay.peak_allocated_bytes == row["peak"]
     assert replay.peak_reserved_bytes == row.get("reserved", replay.peak_reserved_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from typing import Any
 
@@ -190,10 +191,12 @@ def test_a_head_may_be_named_for_an_encoder_without_a_loss() -> None:
     assert inspector.inspect(config, model_class="BertForMaskedLM").training is not None
 
 
-def test_sequences_beyond_learned_positions_are_cut_with_a_notice() -> None:
+def test_the_default_sequence_is_cut_to_learned_positions_with_a_notice_and_a_longer_one_is_refused() -> None:
     sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 48}
     config = transformers.GPT2Config(architectures=["GPT2LMHeadModel"], **sizes)
-    report = inspector.inspect(config, recipe=inspector.Recipe(seq_len=49))
+    with pytest.raises(inspector.UsageError, match="`seq_len` is 49, and the model has learned positions for 48 tok"):
+        inspector.inspect(config, recipe=inspector.Recipe(seq_len=49))
+    report = inspector.inspect(config)
     assert report.training is not None
     assert report.to_dict()["training"]["recipe"]["seq_len"] == 48
     assert [tuple(item.shape) for item in report.training.inputs or ()] == [(1, 48), (1, 48)]
@@ -201,7 +204,8 @@ def test_sequences_beyond_learned_positions_are_cut_with_a_notice() -> None:
     assert "seq-len-clamped" in codes
     assert "beyond-positions" not in codes
     exact = inspector.inspect(config, recipe=inspector.Recipe(seq_len=48))
-    assert exact.training == report.training
+    assert exact.training is not None
+    assert dataclasses.replace(exact.training, defaults=report.training.defaults) == report.training
     assert "seq-len-clamped" not in {notice.code for notice in exact.warnings}
 
 

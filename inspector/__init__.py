@@ -16,12 +16,12 @@ from inspector import measure as _measure_package  # noqa: F401
 from inspector.api import compare, inspect, measure, plan
 from inspector.errors import DoesNotFitError, InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
 from inspector.records.comparison import Comparison
+from inspector.records.engines.serving import ServingOptions
 from inspector.records.fit import Plan
 from inspector.records.measurement import Measurement
 from inspector.records.recipe import Generation, Recipe
 from inspector.records.report import Report
 from inspector.records.request import LoraOptions
-from inspector.records.serving import ServingOptions
 
 __all__ = [
     "Comparison",

@@ -21,7 +21,7 @@ from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, Request
 from inspector.records.source import SourceFiles
-from inspector.records.stages import name_stages
+from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
 from inspector.workloads.registry import find_workload

@@ -9,7 +9,7 @@ from typing import Any
 
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
-from inspector.records.stages import Stage
+from inspector.records.steps.stages import Stage
 from inspector.resolve import ResolvedRun
 
 __all__ = [

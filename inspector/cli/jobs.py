@@ -14,8 +14,8 @@ from inspector.cli.option_groups.training_files import find_given
 from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
 from inspector.errors import UsageError, quoted
-from inspector.records.optimizers import parse_optim_args
 from inspector.records.request import LoraOptions, Request
+from inspector.records.steps.optimizers import parse_optim_args
 from inspector.training_files.names import has_suffix
 
 __all__ = ["Job", "build_job", "choose_format"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from inspector.checks import check_keys, describe_value
 from inspector.errors import UsageError
-from inspector.records.serving import Engine, ServingOptions
+from inspector.records.engines.serving import Engine, ServingOptions
 
 __all__ = ["read_serving"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from inspector.errors import one_line
 from inspector.records.checkpoint import CheckpointFacts
-from inspector.records.gguf import GgufModel, GgufTensor
+from inspector.records.engines.gguf import GgufModel, GgufTensor
 from inspector.records.model import Census, ModelFacts, Role
 from inspector.records.source import SourceFiles
 

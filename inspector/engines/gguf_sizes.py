@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inspector.errors import UnsupportedModelError, one_line, quoted
-from inspector.records.gguf import GgufModel
-from inspector.records.serving import CacheKind
+from inspector.records.engines.gguf import GgufModel
+from inspector.records.engines.serving import CacheKind
 
 __all__ = ["CacheBuffer", "Sizes", "read_sizes"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from inspector.engines.layers import LayerCache
 from inspector.errors import UnsupportedModelError
-from inspector.records.serving import CacheKind
+from inspector.records.engines.serving import CacheKind
 
 __all__ = ["Group", "Page", "Pool", "build_pool"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.errors import UnsupportedModelError, one_line, quoted
-from inspector.records.serving import CacheKind
+from inspector.records.engines.serving import CacheKind
 
 __all__ = ["LayerCache", "State", "list_layers"]
 

@@ -24,10 +24,8 @@ from typing import Any
 from inspector.engines.gguf_sizes import CacheBuffer, Sizes, read_sizes
 from inspector.errors import UsageError, quoted
 from inspector.memory.verdict import find_overhead, find_usable_bytes
-from inspector.records.fit import Fit
-from inspector.records.gguf import GgufModel, GgufTensor
-from inspector.records.hardware import Gpu
-from inspector.records.serving import (
+from inspector.records.engines.gguf import GgufModel, GgufTensor
+from inspector.records.engines.serving import (
     BudgetItem,
     CacheGroup,
     CacheKind,
@@ -37,6 +35,8 @@ from inspector.records.serving import (
     ServingOptions,
     Span,
 )
+from inspector.records.fit import Fit
+from inspector.records.hardware import Gpu
 from inspector.source.gguf.types import BY_NAME
 from inspector.units import format_bytes
 

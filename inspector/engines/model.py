@@ -9,7 +9,7 @@ from typing import Any
 from inspector.engines.layers import LayerCache
 from inspector.engines.shards import WeightTensor, find_share
 from inspector.errors import UsageError
-from inspector.records.serving import CacheKind, Span
+from inspector.records.engines.serving import CacheKind, Span
 
 __all__ = ["ServedModel", "count_rank_weights", "describe_requests", "find_length", "read_model"]
 

@@ -13,10 +13,10 @@ from inspector.engines.model import ServedModel, read_model
 from inspector.engines.shards import WeightTensor
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.hardware.selection import Selection
+from inspector.records.engines.serving import Engine, Serving
 from inspector.records.model import Counted, Role
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request, WeightDtype
-from inspector.records.serving import Engine, Serving
 from inspector.records.source import SourceFiles
 
 __all__ = ["check_request", "serve_checkpoint", "serve_gguf"]

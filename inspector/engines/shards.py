@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from inspector.records.engines.serving import Span
 from inspector.records.model import Role
-from inspector.records.serving import Span
 
 __all__ = ["WeightTensor", "find_share"]
 

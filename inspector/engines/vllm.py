@@ -28,9 +28,7 @@ from inspector.engines.layers import LayerCache
 from inspector.engines.model import ServedModel, count_rank_weights, describe_requests
 from inspector.errors import UsageError
 from inspector.memory.verdict import find_overhead, find_usable_bytes
-from inspector.records.fit import Fit
-from inspector.records.hardware import Gpu
-from inspector.records.serving import (
+from inspector.records.engines.serving import (
     BudgetItem,
     CacheGroup,
     CacheKind,
@@ -40,6 +38,8 @@ from inspector.records.serving import (
     ServingOptions,
     Span,
 )
+from inspector.records.fit import Fit
+from inspector.records.hardware import Gpu
 from inspector.units import format_bytes, format_count
 
 __all__ = ["RELEASE", "serve"]

@@ -19,8 +19,8 @@ from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.measure.driver import read_driver_version
 from inspector.measure.quantized import forget_tables
 from inspector.records.measurement import Device
-from inspector.records.optimizers import FAMILIES
 from inspector.records.recipe import Recipe
+from inspector.records.steps.optimizers import FAMILIES
 from inspector.runtime.quiet import silence_output
 
 __all__ = [

@@ -37,12 +37,12 @@ from inspector.memory.verdict import find_overhead
 from inspector.model.build import BuiltModel, count_model
 from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
-from inspector.records.losses import LossName
 from inspector.records.measurement import Device, Difference, Figures, Measurement
 from inspector.records.model import Counted
 from inspector.records.recipe import Recipe
 from inspector.records.report import to_plain
 from inspector.records.source import SourceFiles
+from inspector.records.steps.losses import LossName
 from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
 from inspector.source import catalogue

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.build import BuiltModel
+from inspector.model.changes.preparation import let_inputs_require_gradients, prepare_base
 from inspector.model.checkpoint.diff import load_one_by_one
-from inspector.model.preparation import let_inputs_require_gradients, prepare_base
 from inspector.model.skeleton import build_skeleton
 from inspector.quantization.bitsandbytes.modules import Int8Params, Params4bit
 from inspector.records.request import Preparation

@@ -19,7 +19,6 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.checks import describe_value
-from inspector.dtypes import FOUR_BIT
 from inspector.errors import UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
@@ -34,13 +33,15 @@ from inspector.model.census import (
     count_trained_tensors,
     take_census,
 )
+from inspector.model.changes.adapter_settings import check_adapter_settings
+from inspector.model.changes.partial import change_model
+from inspector.model.changes.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
+from inspector.model.changes.rewards import choose_reward_class, give_one_score
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
-from inspector.model.partial import change_model
-from inspector.model.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
 from inspector.model.quantize import (
     PACKED,
     BnbPlan,
@@ -49,7 +50,6 @@ from inspector.model.quantize import (
     plan_quantization,
     quantize_model,
 )
-from inspector.model.rewards import choose_reward_class, give_one_score
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
@@ -59,7 +59,7 @@ from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import AdapterDtype, Preparation, Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
-from inspector.records.stages import Stage
+from inspector.records.steps.stages import Stage
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.runtime.quiet import silence_output
 
@@ -114,7 +114,9 @@ def count_model(
         if isinstance(request.model, nn.Module) and not isinstance(request.model, PreTrainedModel):
             return count_module(request), None
         subject = _read_source(request, files) if files is not None else _read_object(request)
-        _check_adapter_dtype(request, subject)
+        check_adapter_settings(
+            request, has_adapter=subject.peft is not None, method=None if subject.plan is None else subject.plan.method
+        )
         count = _count_base if subject.peft is None else _count_with_adapter
         counted, built = count(request, subject)
         if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:
@@ -148,7 +150,9 @@ def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTra
         raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
     with silence_output(), _limit_requests(allowed=not request.offline), contextlib.ExitStack() as stack:
         subject = _read_source(request, files) if files is not None else _read_object(request)
-        _check_adapter_dtype(request, subject)
+        check_adapter_settings(
+            request, has_adapter=subject.peft is not None, method=None if subject.plan is None else subject.plan.method
+        )
         config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
         is_same_in_all_layers = config is None or not names_layers(config)
 
@@ -181,35 +185,6 @@ def _wrap(request: Request, model: PreTrainedModel | PeftModel, base: BaseCount)
     """Return a model as it runs, with its adapter where it has one, with the count of its base."""
     preparation = Preparation(request.preparation)
     return BuiltModel(model=model, roles=assign_roles(model, base), preparation=preparation)
-
-
-def _check_adapter_dtype(request: Request, subject: _Subject) -> None:
-    """Refuse what is about an adapter where there is none, and one in the dtype of its base where that is in 4 bits.
-
-    An adapter that would train beside a part of its base is refused, too.
-    """
-    if request.recipe.train_only is not None and subject.peft is not None:
-        raise UsageError("`train_only` is of full fine-tuning: an adapter freezes its base; drop it, or the adapter.")
-    is_from_file = request.source is not None and request.source.file is not None
-    given = {"adapter_dtype": request.adapter_dtype}
-    if request.workload != "generate":  # which has none, with an adapter and without
-        given["preparation"] = request.preparation
-    for name, value in ({} if is_from_file else given).items():
-        if subject.peft is None and value not in (AdapterDtype.AUTO, Preparation.PEFT):
-            raise UsageError(
-                f"`{name}={value}` is about an adapter, and there is none: add `peft=LoraOptions(r=16)`, or drop it."
-            )
-    if request.autocast_adapter_dtype:
-        return
-    if subject.peft is None:
-        raise UsageError(
-            "`autocast_adapter_dtype=False` is about the weights of an adapter, and there is none: add "
-            "`peft=LoraOptions(r=16)`, or drop it."
-        )
-    if subject.plan is not None and subject.plan.method in FOUR_BIT:
-        raise UsageError(
-            "adapters on 4-bit weights are counted and traced in float32 alone: drop `autocast_adapter_dtype=False`."
-        )
 
 
 def _add_comparison(

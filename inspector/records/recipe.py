@@ -15,10 +15,10 @@ from inspector.checks import (
     check_number,
     check_text,
 )
-from inspector.records.losses import LigerKernel, LossName, check_liger
-from inspector.records.optimizers import OptimizerName, check_optimizer_name
-from inspector.records.rows import lay_out_documents
-from inspector.records.stages import Reference, Stage, check_stage
+from inspector.records.steps.losses import LigerKernel, LossName, check_liger
+from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
+from inspector.records.steps.rows import lay_out_documents
+from inspector.records.steps.stages import Reference, Stage, check_stage
 
 __all__ = [
     "Attention",
@@ -145,10 +145,10 @@ class Recipe:
     as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
     causal language model, `liger` are the kernels of Liger in its layers, None for none.
 
-    `stage` is whose step runs (`records.stages`), None supervised training; `reference` its reference, None the one
-    that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt and
-    the rest is the answer: None leaves the prompt one token, in GRPO half of the row. `completion_len` says the same
-    from the other side; both together say how long a row is. `num_generations` are GRPO's answers to a prompt.
+    `stage` is whose step runs (`records.steps.stages`), None supervised training; `reference` its reference, None the
+    one that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt
+    and the rest is the answer: None leaves the prompt one token, in GRPO half of the row. `completion_len` says the
+    same from the other side; both together say how long a row is. `num_generations` are GRPO's answers to a prompt.
     `vllm_share` is the part of the card that vLLM takes in the same process, None where it has none.
 
     `packing` is how many documents share a sequence; all sequences of a micro-batch then are one row without padding.

@@ -10,6 +10,7 @@ from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
 from inspector.records.comparison import Compared
+from inspector.records.engines.serving import EngineVerdict, Serving
 from inspector.records.fit import PlanRow, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
@@ -23,7 +24,6 @@ from inspector.records.memory import (
 )
 from inspector.records.model import AdapterFacts, Census, ModelFacts, QuantizationFacts
 from inspector.records.notice import Notice
-from inspector.records.serving import EngineVerdict, Serving
 from inspector.records.training_file import RequestSource, TrainingFile
 
 __all__ = [

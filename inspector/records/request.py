@@ -18,9 +18,9 @@ from inspector.checks import (
     describe_value,
 )
 from inspector.errors import UsageError
+from inspector.records.engines.serving import ServingOptions
 from inspector.records.fit import Quantity
 from inspector.records.recipe import Recipe
-from inspector.records.serving import ServingOptions
 from inspector.records.training_file import RequestSource
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.records.checkpoint import StoredCheckpoint
-from inspector.records.gguf import GgufModel
+from inspector.records.engines.gguf import GgufModel
 from inspector.records.notice import Notice
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from inspector.records.engines.serving import Engine
 from inspector.records.request import Request
-from inspector.records.serving import Engine
 from inspector.records.source import SourceFiles
 
 __all__ = ["read_files"]

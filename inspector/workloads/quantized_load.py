@@ -22,7 +22,7 @@ from inspector.dtypes import dtype_name
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import find_owner, strip_wrappers
 from inspector.model.build import BuiltModel
-from inspector.model.preparation import list_restored, list_upcast_first
+from inspector.model.changes.preparation import list_restored, list_upcast_first
 from inspector.quantization.bitsandbytes.functional import choose_products_for, renew_shared_tables
 from inspector.quantization.bitsandbytes.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes

@@ -11,7 +11,7 @@ import torch
 
 import inspector
 from inspector import dtypes
-from inspector.api import _OF_A_COMPARED_RECIPE
+from inspector.arguments import OF_A_COMPARED_RECIPE
 from inspector.records.request import WeightDtype
 
 
@@ -98,7 +98,7 @@ def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:
         assert set(parameters) <= set(known)
         differing = [name for name, item in parameters.items() if item.default != known[name].default]
         assert differing == (["fit"] if function is inspector.plan else [])
-    assert set(_OF_A_COMPARED_RECIPE) == set(known) - {"fit", "advice", "depth", "serving"}
+    assert set(OF_A_COMPARED_RECIPE) == set(known) - {"fit", "advice", "depth", "serving"}
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

@@ -12,9 +12,9 @@ from inspector.engines.gguf_sizes import read_sizes
 from inspector.engines.llama_cpp import count_cells, count_row_bytes
 from inspector.errors import UnsupportedModelError, UsageError
 from inspector.hardware.catalogue import find_gpu
+from inspector.records.engines.gguf import GgufModel, GgufTensor
+from inspector.records.engines.serving import CacheKind, ServingOptions
 from inspector.records.fit import Fit
-from inspector.records.gguf import GgufModel, GgufTensor
-from inspector.records.serving import CacheKind, ServingOptions
 from inspector.source.gguf.read import read_gguf
 from tests.source.gguf.gguf_files import QWEN3_8B, write_model
 

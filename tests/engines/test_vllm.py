@@ -14,9 +14,9 @@ from inspector.engines.shards import WeightTensor
 from inspector.errors import UnsupportedModelError, UsageError
 from inspector.hardware.catalogue import find_gpu
 from inspector.model.configuration import read_configuration
+from inspector.records.engines.serving import CacheKind, ServingOptions
 from inspector.records.fit import Fit
 from inspector.records.model import Role
-from inspector.records.serving import CacheKind, ServingOptions
 from inspector.source import catalogue
 
 # Bytes of a token in the cache of one GPU, 16 bits a value. Of the models with `k_proj` and `v_proj` it is two bytes

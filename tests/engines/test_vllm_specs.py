@@ -13,7 +13,7 @@ from inspector.engines.kv_cache import Page, build_pool, count_blocks
 from inspector.engines.layers import list_layers
 from inspector.errors import UnsupportedModelError
 from inspector.model.configuration import read_configuration
-from inspector.records.serving import CacheKind
+from inspector.records.engines.serving import CacheKind
 from inspector.source import catalogue
 
 specs: Any = pytest.importorskip("vllm.v1.kv_cache_interface", exc_type=ImportError)

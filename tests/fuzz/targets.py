@@ -20,9 +20,9 @@ from inspector.errors import InspectorError, UsageError
 from inspector.hardware.catalogue import find_gpu
 from inspector.planning.compare import compare_reports
 from inspector.records.checkpoint import StoredCheckpoint, StoredFile
-from inspector.records.gguf import GgufModel
+from inspector.records.engines.gguf import GgufModel
+from inspector.records.engines.serving import ServingOptions
 from inspector.records.report import SCHEMA
-from inspector.records.serving import ServingOptions
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.render.comparison import render_comparison_csv, render_comparison_json
 from inspector.source import header_cache, listing

@@ -10,7 +10,7 @@ import transformers
 
 import inspector
 from inspector.errors import UsageError
-from inspector.model.partial import change_model
+from inspector.model.changes.partial import change_model
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
 from tests.model.tiny import LLAMA_LAYER, LLAMA_TIED, LLAMA_UNTIED, llama

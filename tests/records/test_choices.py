@@ -17,10 +17,10 @@ from transformers.training_args import OptimizerNames
 from inspector.checks import Choice
 from inspector.errors import UsageError
 from inspector.records.fit import Quantity
-from inspector.records.optimizers import FAMILIES, OPTIMIZERS, OptimizerName
 from inspector.records.recipe import Attention, Loop, Precision, Recipe, SdpaBackend
 from inspector.records.report import to_plain
 from inspector.records.request import LoraBias, LoraOptions, Quantization, Request, WeightDtype
+from inspector.records.steps.optimizers import FAMILIES, OPTIMIZERS, OptimizerName
 
 CHOICES: dict[type[Any], dict[str, type[Choice]]] = {
     Recipe: {

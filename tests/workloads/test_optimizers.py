@@ -15,7 +15,7 @@ from transformers.training_args import OptimizerNames
 import inspector
 from inspector.errors import UsageError
 from inspector.records.memory import RunMemory
-from inspector.records.optimizers import FAMILIES, OF_OTHER_PACKAGES, OPTIMIZERS, parse_optim_args
+from inspector.records.steps.optimizers import FAMILIES, OF_OTHER_PACKAGES, OPTIMIZERS, parse_optim_args
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.workloads.training.optimizers import find_class_and_arguments
 from tests.model.tiny import llama

@@ -18,7 +18,7 @@ from inspector.memory.timeline import Timeline, fold
 from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
-from inspector.records.stages import Reference, split_row
+from inspector.records.steps.stages import Reference, split_row
 from inspector.records.tape import Category, Event, Phase
 from inspector.resolve import resolve_run
 from inspector.source.locate import locate

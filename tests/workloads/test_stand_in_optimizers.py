@@ -15,8 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import inspector
 from inspector.hardware.platform import Platform, find_installed_torch
-from inspector.records.optimizers import parse_optim_args
 from inspector.records.recipe import Recipe
+from inspector.records.steps.optimizers import parse_optim_args
 from inspector.records.tape import Category, Phase
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.cuda import apply_cuda_rules

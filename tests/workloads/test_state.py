@@ -9,9 +9,9 @@ import transformers
 
 from inspector.model.build import count_model
 from inspector.predict import Predictor
-from inspector.records.optimizers import OPTIMIZERS
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
+from inspector.records.steps.optimizers import OPTIMIZERS
 from inspector.records.tape import Category, Event, EventKind
 from inspector.resolve import resolve_run
 from inspector.workloads.training.state import count_state_bytes

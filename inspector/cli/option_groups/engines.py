@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from inspector.errors import UsageError, quoted
-from inspector.records.serving import OPTIONS_OF, Engine, ServingOptions
+from inspector.records.engines.serving import OPTIONS_OF, Engine, ServingOptions
 
 __all__ = ["OF_ENGINES", "read_serving"]
 

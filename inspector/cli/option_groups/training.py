@@ -11,11 +11,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from inspector.cli.option_groups.parameter_types import COUNT, TOKENS, ChoiceWithAliases
-from inspector.records.losses import LossName, check_liger
-from inspector.records.optimizers import DEFAULT as DEFAULT_OPTIMIZER
-from inspector.records.optimizers import OPTIMIZERS, check_optimizer_name
 from inspector.records.recipe import Attention, Kept, Loop, Offload, Precision, Recipe, SdpaBackend
-from inspector.records.stages import Reference, Stage
+from inspector.records.steps.losses import LossName, check_liger
+from inspector.records.steps.optimizers import DEFAULT as DEFAULT_OPTIMIZER
+from inspector.records.steps.optimizers import OPTIMIZERS, check_optimizer_name
+from inspector.records.steps.stages import Reference, Stage
 
 __all__ = ["OF_THE_STEP"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from inspector.errors import one_line
 from inspector.records.model import AdapterFacts, MatchedNames
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, row
-from inspector.render.sections.names import fold_names, format_exact_bytes, label_values, shorten_list
+from inspector.render.names import fold_names, format_exact_bytes, label_values, shorten_list
 from inspector.units import format_count
 
 __all__ = ["build_adapter_section"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from inspector.errors import one_line
 from inspector.records.memory import CacheFacts, CacheLayers, CacheTensor, ContextPoint
 from inspector.render.document import Kind, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.names import format_exact_bytes
+from inspector.render.names import format_exact_bytes
 from inspector.units import format_bytes, format_count
 
 __all__ = ["build_cache_section", "build_context_section", "describe_cache"]

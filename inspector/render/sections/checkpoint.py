@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from inspector.errors import one_line
 from inspector.records.checkpoint import CheckpointFacts, FormatComparison, FormatDifference, LoadCost, NamedTensors
 from inspector.render.document import Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.names import fold_names, shorten_list
+from inspector.render.names import fold_names, shorten_list
 from inspector.units import format_bytes, format_count, format_share
 
 __all__ = ["build_checkpoint_section"]

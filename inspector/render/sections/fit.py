@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from inspector.errors import one_line
 from inspector.records.fit import Advice, Cards, Fit, Search, Verdict
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.names import format_exact_bytes
+from inspector.render.names import format_exact_bytes
 from inspector.render.sections.source import format_fields
 from inspector.units import format_bytes, format_count
 

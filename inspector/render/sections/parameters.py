@@ -8,7 +8,7 @@ from inspector.errors import one_line
 from inspector.records.model import Census
 from inspector.records.source import Published
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.names import format_exact_bytes, label_values, shorten_list
+from inspector.render.names import format_exact_bytes, label_values, shorten_list
 from inspector.units import format_bytes, format_count, format_share
 
 __all__ = ["build_parameter_sections"]

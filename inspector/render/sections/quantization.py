@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from inspector.errors import one_line
 from inspector.records.model import QuantizationFacts
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, row
-from inspector.render.sections.names import fold_names, shorten_list
+from inspector.render.names import fold_names, shorten_list
 from inspector.units import format_bytes, format_count
 
 __all__ = ["build_quantization_section"]

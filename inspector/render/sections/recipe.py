@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.losses import LossName
 from inspector.records.memory import RunMemory
 from inspector.records.recipe import Recipe, find_prompt_len
-from inspector.records.stages import PAIRED
+from inspector.records.steps.losses import LossName
+from inspector.records.steps.stages import PAIRED
 from inspector.units import format_count
 
 __all__ = ["describe_defaults", "describe_recipe", "format_shape"]

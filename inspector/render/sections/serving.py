@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inspector.errors import one_line
+from inspector.records.engines.serving import CacheGroup, Engine, EngineVerdict, Serving, Span
 from inspector.records.fit import Fit
-from inspector.records.serving import CacheGroup, Engine, EngineVerdict, Serving, Span
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 

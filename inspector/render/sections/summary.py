@@ -17,6 +17,7 @@ from inspector.records.notice import Notice
 from inspector.records.report import Report
 from inspector.records.tape import Phase
 from inspector.render.document import Block, Document, Kind, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.names import format_exact_bytes
 from inspector.render.sections.cache import describe_cache
 from inspector.render.sections.fit import (
     describe_cards,
@@ -25,7 +26,6 @@ from inspector.render.sections.fit import (
     describe_search,
     shorten_reason,
 )
-from inspector.render.sections.names import format_exact_bytes
 from inspector.render.sections.recipe import describe_defaults, describe_recipe
 from inspector.render.sections.serving import describe_setup, list_serving_blocks
 from inspector.render.writers.glyphs import Charset

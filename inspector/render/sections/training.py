@@ -11,7 +11,7 @@ from inspector.errors import one_line
 from inspector.names import group_names
 from inspector.records.memory import ACTIVATION_RULES, Peak, RunMemory, Textbook, TextbookRule
 from inspector.render.document import Kind, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.names import format_exact_bytes
+from inspector.render.names import format_exact_bytes
 from inspector.render.sections.recipe import describe_recipe, format_shape
 from inspector.units import format_bytes, format_count, format_share
 

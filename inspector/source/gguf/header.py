@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inspector.errors import one_line, quoted
-from inspector.records.gguf import GgufTensor
+from inspector.records.engines.gguf import GgufTensor
 from inspector.source.gguf.types import GGML_TYPES
 from inspector.source.safetensors_header import MOST_TENSORS, MalformedError
 from inspector.units import format_bytes

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
-from inspector.records.gguf import GgufModel, GgufTensor
+from inspector.records.engines.gguf import GgufModel, GgufTensor
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source import hub, hub_client, listing, local
 from inspector.source.checkpoint import PartReader, UnreadError

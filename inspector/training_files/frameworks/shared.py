@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import InspectorError
-from inspector.records.optimizers import FAMILIES, OPTIMIZERS, check_optimizer_name
 from inspector.records.request import LoraOptions
+from inspector.records.steps.optimizers import FAMILIES, OPTIMIZERS, check_optimizer_name
 from inspector.records.training_file import Effect, Origin
 from inspector.source.bounded_json import read_object
 from inspector.training_files.fields import (

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers.trainer_pt_utils import get_parameter_names
 
 from inspector.model.census import count_head_elements
-from inspector.records.optimizers import parse_optim_args
 from inspector.records.recipe import Recipe
+from inspector.records.steps.optimizers import parse_optim_args
 from inspector.workloads.training.bnb_optimizers import BnbOptimizer, State
 from inspector.workloads.training.stand_ins import AdamMini, Muon, ScheduleFree, StableAdamW
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from inspector.records.optimizers import FAMILIES
 from inspector.records.recipe import Recipe
+from inspector.records.steps.optimizers import FAMILIES
 from inspector.workloads.training.optimizers import build_optimizer, list_parameter_groups
 
 __all__ = ["build_real_optimizer"]

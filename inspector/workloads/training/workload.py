@@ -12,8 +12,8 @@ from inspector.errors import UsageError
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
-from inspector.records.optimizers import parse_optim_args
 from inspector.records.recipe import Recipe
+from inspector.records.steps.optimizers import parse_optim_args
 from inspector.records.tape import WorkloadInfo
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model

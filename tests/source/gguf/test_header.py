@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inspector.errors import InspectorError, ModelUnavailableError
-from inspector.records.gguf import GgufModel
+from inspector.records.engines.gguf import GgufModel
 from inspector.source.gguf.header import MOST_HEADER_BYTES, parse_header
 from inspector.source.gguf.read import read_gguf
 from inspector.source.gguf.types import GGML_TYPES

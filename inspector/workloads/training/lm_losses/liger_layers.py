@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.records.losses import LigerKernel
+from inspector.records.steps.losses import LigerKernel
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.target import find_target
 

@@ -10,9 +10,9 @@ from typing import Any
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.errors import UsageError
-from inspector.records.losses import LigerKernel, LossName, check_liger
 from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe
+from inspector.records.steps.losses import LigerKernel, LossName, check_liger
 from inspector.workloads.base import base_model
 from inspector.workloads.training.lm_losses.cce import CutCrossEntropy
 from inspector.workloads.training.lm_losses.chunked import ChunkedLoss

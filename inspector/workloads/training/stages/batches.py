@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.records.losses import LossName
 from inspector.records.recipe import Recipe
-from inspector.records.stages import Reference, split_row
+from inspector.records.steps.losses import LossName
+from inspector.records.steps.stages import Reference, split_row
 from inspector.workloads.batch import Input, Inputs, make_inputs_without_labels
 from inspector.workloads.training.stages.log_probs import IGNORED
 from inspector.workloads.training.stages.passes import find_reference

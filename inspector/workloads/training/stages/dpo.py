@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from inspector.records.stages import Reference
+from inspector.records.steps.stages import Reference
 from inspector.workloads.training.lm_losses.heads import log_ratio, read_on_host
 from inspector.workloads.training.stages.log_probs import IGNORED, score_labels
 from inspector.workloads.training.stages.stage_loss import StageLoss

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from inspector.records.memory import BatchInput, Unaccounted
 from inspector.records.recipe import Recipe
-from inspector.records.stages import split_row
+from inspector.records.steps.stages import split_row
 
 __all__ = ["describe_rows", "find_stage_unaccounted"]
 

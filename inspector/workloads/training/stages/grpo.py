@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector.records.losses import LossName
 from inspector.records.recipe import Recipe
-from inspector.records.stages import Reference, split_row
+from inspector.records.steps.losses import LossName
+from inspector.records.steps.stages import Reference, split_row
 from inspector.records.tape import Phase
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import Input, make_inputs_without_labels

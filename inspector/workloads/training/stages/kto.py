@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inspector.records.stages import Reference
+from inspector.records.steps.stages import Reference
 from inspector.workloads.training.stages.log_probs import IGNORED, score_labels
 from inspector.workloads.training.stages.stage_loss import StageLoss
 

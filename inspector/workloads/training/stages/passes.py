@@ -16,7 +16,7 @@ from torch import nn
 
 from inspector.model.copying import copy_model
 from inspector.records.recipe import Recipe
-from inspector.records.stages import Reference, Stage
+from inspector.records.steps.stages import Reference, Stage
 from inspector.records.tape import Phase
 from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.precision import MixedPrecision

@@ -11,9 +11,9 @@ from torch import nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.errors import UsageError
-from inspector.records.losses import LossName
 from inspector.records.recipe import Recipe
-from inspector.records.stages import PAIRED, WITH_REFERENCE, Reference
+from inspector.records.steps.losses import LossName
+from inspector.records.steps.stages import PAIRED, WITH_REFERENCE, Reference
 from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.training.lm_losses.fused import add_fused_head

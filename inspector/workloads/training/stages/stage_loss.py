@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inspector.records.stages import Reference
+from inspector.records.steps.stages import Reference
 from inspector.workloads.training.stages.passes import Passes
 
 __all__ = ["StageLoss"]

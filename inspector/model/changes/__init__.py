@@ -1,0 +1,1 @@
+"""What a trainer changes of a model before its first step."""

@@ -1,0 +1,1 @@
+"""What serving engines are asked, and the files of theirs."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,30 @@ from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.tape import Category, Phase
 from inspector.resolve import ResolvedRun, resolve_run
+from inspector.source.catalogue import list_ids
 from inspector.source.read import read_files
+from inspector.workloads.base import base_model
 from tests.cli.running import run
 from tests.model.tiny import llama
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_generation.json").read_text(encoding="utf-8"))
 ROWS = RECORDED["cuda_code"]["rows"]
 # A release goes through all of them.
-CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[0], ROWS[4], ROWS[13]]
+CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[0], ROWS[4], ROWS[13], *ROWS[-3:]]
 
 
-def make_run(model: str, **fields: Any) -> ResolvedRun:
+def make_run(
+    model: str, lora: Mapping[str, Any] | None = None, request: Mapping[str, Any] | None = None, **fields: Any
+) -> ResolvedRun:
     """Return the generation of a model of the catalogue."""
     recipe = Recipe(**{"padding": False, **fields})
-    request = Request(model=model, offline=True, dtype="bfloat16", workload="generate", recipe=recipe)
-    resolved = resolve_run(request, None, {})
+    peft = None if lora is None else inspector.LoraOptions(**lora)
+    given: dict[str, Any] = {"dtype": "bfloat16", "peft": peft, **(request or {})}
+    asked = Request(model=model, offline=True, workload="generate", recipe=recipe, **given)
+    resolved = resolve_run(asked, None, {})
     return ResolvedRun(
         request=resolved.request,
-        files=read_files(request, lambda _stage: None),
+        files=read_files(asked, lambda _stage: None),
         workload=resolved.workload,
         gpu=None,
         platform=resolved.platform,
@@ -43,7 +51,7 @@ def make_run(model: str, **fields: Any) -> ResolvedRun:
 @pytest.mark.parametrize("row", CHOSEN, ids=lambda row: f"{row['model']}-{row['recipe']['prompt_len']}")
 @pytest.mark.filterwarnings("ignore")
 def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
-    row_run = make_run(row["model"], **row["recipe"])
+    row_run = make_run(row["model"], row.get("lora"), row.get("request"), **row["recipe"])
     replay = Predictor(row_run.files).predict(row_run).replays.unlimited
     assert replay.peak_allocated_bytes == row["peak"]
     assert replay.peak_reserved_bytes == row.get("reserved", replay.peak_reserved_bytes)
@@ -84,6 +92,35 @@ def describe_cache(generation: ResolvedRun) -> CacheFacts:
 @pytest.mark.filterwarnings("ignore")
 def test_a_token_takes_in_the_cache_what_engines_reserve_for_it(model: str) -> None:
     assert describe_cache(make_run(model, prompt_len=8, new_tokens=3)).bytes_per_token == BYTES_PER_TOKEN[model]
+
+
+def count_engine_elements(config: Any) -> int:
+    """Return the elements that an engine reserves for a token, by the sizes that a configuration names."""
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "kv_lora_rank", None):
+        return int(text.num_hidden_layers * (text.kv_lora_rank + text.qk_rope_head_dim))
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    layers = sum("attention" in kind and "linear" not in kind for kind in kinds)
+    heads = text.num_attention_heads
+    own = 1 if getattr(text, "multi_query", False) else getattr(text, "num_key_value_heads", None) or heads
+    size = getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // heads
+    return int(2 * layers * own * size)
+
+
+# What generates no text, or from speech, or keeps a state alone.
+_OTHERS = re.compile(r"bge|roberta|bert|bart-large|vit-|clip|whisper|MiniLM|mamba")
+
+
+@pytest.mark.skipif(os.environ.get("INSPECTOR_TRUTH") != "all", reason="72 models: INSPECTOR_TRUTH=all runs them")
+@pytest.mark.parametrize("model", [name for name in list_ids() if not _OTHERS.search(name)])
+@pytest.mark.filterwarnings("ignore")
+def test_a_token_of_every_decoder_takes_what_engines_reserve_for_it(model: str) -> None:
+    generation = make_run(model, prompt_len=24, new_tokens=3)
+    predictor = Predictor(generation.files)
+    facts = predictor.describe_cache(generation)
+    assert facts is not None
+    config = base_model(predictor._build_whole(generation.request).model).config
+    assert facts.bytes_per_token == 2 * count_engine_elements(config)
 
 
 @pytest.mark.filterwarnings("ignore")

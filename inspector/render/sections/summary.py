@@ -42,6 +42,7 @@ _MOST_NAMED_GPUS = 4
 _FIRST = (
     *("not-traced", "does-not-load", "nothing-trains", "target-unmatched", "modules-to-save-unmatched"),
     *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-in-float", "experts-not-reached"),
+    *("quadratic-mask", "autocast-copies"),
     *("float16-training", "bfloat16-emulated", "seq-len-clamped", "in-batch-negatives", "gpu-ambiguous"),
 )
 _LAST = (

@@ -90,7 +90,11 @@
   let span = steps.includes(peakStep) ? spanOf(peakStep) : [0, N - 1], moment = data.peak.event, plot = null, events = [];
   const most = Math.max(data.peak_reserved_bytes, data.peak.bytes);
   // A limit far above everything would flatten the rest; the nearest one is shown if it leaves half of the height.
-  const limits = data.limits.filter((limit) => limit.bytes <= 2 * most).sort((a, b) => a.bytes - b.bytes);
+  let limits = data.limits.filter((limit) => limit.bytes <= 2 * most).sort((a, b) => a.bytes - b.bytes);
+  if (data.limits.length > 4) {  // the common cards, which nobody named: the next smaller one and the next larger one
+    const above = limits.findIndex((limit) => limit.bytes >= most);
+    limits = above < 0 ? limits.slice(-1) : limits.slice(Math.max(0, above - 1), above + 1);
+  }
   const beyond = data.limits.filter((limit) => !limits.includes(limit));
   if (beyond.length && data.limits.length <= 4)
     byId("beyond").textContent = "Far above this picture: " +

@@ -127,7 +127,7 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None) -> int:
 
     with show_progress(shown=job.progress, color=job.color) as progress:
         report = run(job.request, progress)
-    with open_output(job.output) as stream:
+    with open_output(job.output, quiet=not job.progress) as stream:
         _render(report, job.format, stream, shown=shown, color=job.color)
     if copy is not None:
         _write_changes(report, copy)

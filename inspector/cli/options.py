@@ -189,7 +189,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there; - is standard output."
     ),
-    click.Option(["--quiet"], is_flag=True, help="No progress on standard error."),
+    click.Option(["--quiet"], is_flag=True, help="On standard error neither progress nor the name of a file written."),
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,
 )

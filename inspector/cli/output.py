@@ -20,9 +20,9 @@ _ERRORS = "backslashreplace"
 _PARTIAL_FILES: list[Path] = []
 
 
-def open_output(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
-    """Open the file that output goes to, or standard output for None."""
-    return _open_standard_output() if path is None else _open_file(path)
+def open_output(path: Path | None, *, quiet: bool = False) -> contextlib.AbstractContextManager[TextIO]:
+    """Open the file that output goes to, or standard output for None; say on a terminal that a file was written."""
+    return _open_standard_output() if path is None else _open_file(path, quiet=quiet)
 
 
 def remove_partial_files() -> None:
@@ -54,7 +54,7 @@ def check_output(output: str | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _open_file(path: Path) -> Iterator[TextIO]:
+def _open_file(path: Path, *, quiet: bool) -> Iterator[TextIO]:
     """Open the file that the report goes to; it appears whole or not at all."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe, which must stay what it is
@@ -71,6 +71,8 @@ def _open_file(path: Path) -> Iterator[TextIO]:
         finally:
             _PARTIAL_FILES.remove(partial)
             partial.unlink(missing_ok=True)
+        if not quiet and sys.stderr is not None and sys.stderr.isatty():
+            print(f"inspect: wrote {one_line(path)}", file=sys.stderr)
     except OSError as error:
         reason = one_line(error.strerror or error)
         raise UsageError(f"--output {quoted(path)} cannot be written ({reason}): name a file elsewhere.") from error

@@ -1,7 +1,8 @@
 """What could be increased where a step fits with room: larger batches, longer sequences, fewer savings, each traced.
 
 Sizes are doubled once, which says that there is room and not how much: `--fit` finds the largest. A change that the
-model or the step refuses is left out, and so is one that does not fit.
+model or the step refuses is left out, and so is one that does not fit. So is one that takes less in all than the step
+as it is, which may be where the allocator reserves fewer segments for a larger rank: it would turn nothing up.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def list_increases(run: ResolvedRun) -> list[_Increase]:
 def find_increases(run: ResolvedRun, predictor: Predictor, progress: Progress) -> tuple[Advice, ...]:
     """Return the changes with which a run still fits its card, each made alone."""
     advice = []
+    present_bytes = predictor.predict(run).total_bytes
     for index, (text, request) in enumerate(list_increases(run)[:MOST_TRIALS]):
         progress(f"what could be turned up, trace {index + 1}: {text}")
         try:
@@ -128,7 +130,7 @@ def find_increases(run: ResolvedRun, predictor: Predictor, progress: Progress) -
         # Sequences grow no further than the model's positions, and have no length where it takes no tokens.
         is_longer = request.recipe.seq_len != run.recipe.seq_len
         was_cut = is_longer and prediction.recipe.seq_len != request.recipe.seq_len
-        if prediction.judge().outcome is Fit.YES and not was_cut:
+        if prediction.judge().outcome is Fit.YES and not was_cut and prediction.total_bytes >= present_bytes:
             in_file = spell_change(run.request, request)
             total_bytes = prediction.total_bytes
             advice.append(Advice(purpose=Purpose.TURN_UP, change=text, in_file=in_file, total_bytes=total_bytes))

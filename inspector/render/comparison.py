@@ -54,6 +54,7 @@ _NAMES_OF_A_RUN = {
 }
 _KEYS = ("parameters.trainable", "peak_allocated_bytes", _TOTAL)
 _BREAKDOWN = "peak.breakdown."
+_MOMENTS = ("peak.phase", "peak.op")
 _PHASES = "phases."
 _OUTCOME = ".outcome"
 
@@ -66,14 +67,16 @@ def build_comparison_document(comparison: Comparison) -> Document:
     settings = [
         setting
         for setting in comparison.settings
-        if not _is_verdict(setting.path)
+        if (not _is_moment(setting.path) and not _is_verdict(setting.path))
         or (setting.path.endswith(_OUTCOME) and _is_of_a_common_gpu(comparison, setting.path))
     ]
     if settings:
         sections.append(Section(title="Settings that differ", blocks=(_build_settings(settings, letters),)))
     figures = [figure for figure in comparison.figures if not _is_of_a_common_gpu(comparison, figure.path)]
     if figures:
-        sections.append(Section(title="Figures that differ", blocks=(_build_figures(figures, letters),)))
+        sections.append(
+            Section(title="Figures that differ", blocks=tuple(_list_figure_blocks(comparison, figures, letters)))
+        )
     sections.append(Section(title="What is equal", blocks=tuple(_list_equal(comparison))))
     return Document(
         title=f"{len(letters)} recipes side by side",
@@ -112,6 +115,26 @@ def _format_setting(setting: Setting, letter: str) -> str:
 def _is_verdict(path: str) -> bool:
     """Tell whether a setting is whether a GPU fits, in a word or as what programs read."""
     return path.startswith("fit.") and path.endswith((_OUTCOME, ".fits"))
+
+
+def _is_moment(path: str) -> bool:
+    """Tell whether a path says where the peak is, which nobody sets."""
+    return _strip_workload(path) in _MOMENTS
+
+
+def _list_figure_blocks(
+    comparison: Comparison, figures: Sequence[Figure], letters: Sequence[str]
+) -> Iterator[Table | Paragraph]:
+    """Yield the figures that differ, and of which moments those by category are."""
+    yield _build_figures(figures, letters)
+    if any(_strip_workload(figure.path).startswith(_BREAKDOWN) for figure in figures):
+        moments = []
+        for setting in comparison.settings:
+            if _is_moment(setting.path) and len(set(setting.values.values())) > 1:
+                found = ", ".join(f"{letter} {_format_setting(setting, letter)}" for letter in letters)
+                moments.append(f"{_strip_workload(setting.path).removeprefix('peak.')}: {found}")
+        where = f" ({'; '.join(moments)})" if moments else ""
+        yield paragraph(f"Figures by category are those at each recipe's own peak{where}.", Tone.QUIET)
 
 
 def _build_recipes(comparison: Comparison) -> Table:

@@ -18,6 +18,7 @@ from inspector.workloads.packed_rows import count_document_tokens
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
 
+_DEFAULT_SEQ_LEN = Recipe().seq_len
 # Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
 _TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
 
@@ -54,6 +55,8 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
             f"Sequences of {asked.seq_len:,} tokens cannot run on {type(base).__name__}, which has learned "
             f"{recipe.seq_len:,} positions: sequences of {recipe.seq_len:,} were traced."
         )
+        if asked.seq_len == _DEFAULT_SEQ_LEN:  # which the user need not have given
+            message = f"The default sequence length of {asked.seq_len:,} is cut to the model's {recipe.seq_len:,}."
         yield Notice(code="seq-len-clamped", message=message)
     elif (
         recipe.seq_len is not None

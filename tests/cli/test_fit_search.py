@@ -376,3 +376,17 @@ def test_a_search_says_that_the_next_value_fits_tightly_where_its_own_verdict_do
     assert next(each["value"] for each in search["tried"] if each.get("is_tight")) == search["fails"]
     text = " ".join(run(tiny, *options, "--fit", "batch-size").out.split())
     assert f"batch size {search['value']:,} fits with the margin, {search['fails']:,} only tightly" in text
+
+
+def test_a_larger_rank_that_takes_less_in_all_is_not_offered_as_more(tmp_path: Path) -> None:
+    """Of rank 8 the allocator reserves one segment of 2 MiB less here than of rank 4: nothing is turned up by it."""
+    sizes = {"vocab_size": 4_000, "max_position_embeddings": 4_096, "hidden_size": 256, "intermediate_size": 512}
+    options = ("--offline", "--json", "--gpu", "t4", "--seq-len", "256", "--batch-size", "2", "--targets", "all-linear")
+    model = written(tmp_path, {**TINY_CONFIG, **sizes})
+    report = run(model, *options, "--lora", "r=4").report
+    larger = run(model, *options, "--no-advice", "--lora", "r=8").report["training"]["total_bytes"]
+    assert larger < report["training"]["total_bytes"]
+    offered = {each["change"]: each["total_bytes"] for each in report["fit"][0]["advice"]}
+    assert "--batch-size 4" in offered
+    assert "--lora r=8" not in offered
+    assert min(offered.values()) >= report["training"]["total_bytes"]

@@ -210,3 +210,11 @@ def test_flash_attention_on_quantized_weights_runs_in_the_dtype_of_the_model() -
     flash = run(*shared, "--attention", "flash_attention_2").report["training"]["peak_allocated_bytes"]
     sdpa = run(*shared).report["training"]["peak_allocated_bytes"]
     assert flash < sdpa
+
+
+def test_packed_weights_alone_are_not_called_trained(tmp_path: Path) -> None:
+    """Where no adapter trains, the count says itself that it cannot be trained."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
+    text = " ".join(run(str(tmp_path), "--quantization", "nf4").out.split())
+    assert "of the total: cannot be trained on packed weights without an adapter" in text
+    assert "cannot be trained" not in run(str(tmp_path), "--quantization", "nf4", "--lora", "r=4").out

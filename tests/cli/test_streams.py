@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +80,15 @@ def test_a_pipe_gets_the_text_of_a_terminal_of_80_columns() -> None:
     terminal = read_terminal(*COUNT, "--no-color", "--quiet", environment={"TERM": "xterm", "COLUMNS": "80"})
     piped = subprocess.run((*INSPECT, *COUNT), stdout=subprocess.PIPE, timeout=HANGS, check=True).stdout
     assert terminal.replace(b"\r\n", b"\n") == piped
+
+
+def test_a_file_that_was_written_is_named_on_a_terminal_alone(tmp_path: Path) -> None:
+    """One line on standard error; a script that redirects it, or says --quiet, reads nothing."""
+    path = tmp_path / "report.json"
+    arguments = (*COUNT, "--output", str(path), "--quiet")
+    seen = read_terminal(*arguments[:-1], environment={"TERM": "dumb", "COLUMNS": "200"})
+    assert seen.decode().strip() == f"inspect: wrote {path}"
+    assert path.stat().st_size
+    assert read_terminal(*arguments, environment={"TERM": "dumb"}) == b""
+    piped = subprocess.run((*INSPECT, *arguments[:-1]), capture_output=True, timeout=HANGS, check=True)
+    assert (piped.stdout, piped.stderr) == (b"", b"")

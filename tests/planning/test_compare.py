@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from inspector.errors import UsageError
 from inspector.planning.compare import compare_reports
 from inspector.records.comparison import Comparison
+from inspector.render.comparison import build_comparison_document
+from inspector.render.document import Paragraph
 
 VERSIONS = {"inspector": "0.1.0"}
 
@@ -173,3 +175,18 @@ def test_differences_lead_from_the_first_to_each_other(sizes: list[int]) -> None
     letters = "ABCDEFGH"[: len(sizes)]
     assert [figure.values[letter] for letter in letters] == sizes
     assert [figure.differences[letter] + sizes[0] for letter in letters[1:]] == sizes[1:]
+
+
+def test_where_the_peak_is_stands_below_the_figures_and_not_among_the_settings() -> None:
+    """Nobody sets it; it says of which moment the figures by category are."""
+    smaller = report(training__peak={"phase": "optimizer", "breakdown": {"weights": 200, "activations": 100}})
+    sections = {section.title: section for section in build_comparison_document(compare(report(), smaller)).sections}
+    assert "Settings that differ" not in sections
+    note = sections["Figures that differ"].blocks[1]
+    assert isinstance(note, Paragraph)
+    assert note.text == "Figures by category are those at each recipe's own peak (phase: A backward, B optimizer)."
+    same = {
+        section.title: section
+        for section in build_comparison_document(compare(report(), report(training__total_bytes=1))).sections
+    }
+    assert len(same["Figures that differ"].blocks) == 1

@@ -64,7 +64,7 @@ def _compare(recipes: Recipes, job: Job, typed: str) -> int:
         comparison, outcomes = compare_recipes(recipes, progress)
     warnings = [dataclasses.replace(warning, message=name_options(warning.message)) for warning in comparison.warnings]
     comparison = dataclasses.replace(comparison, warnings=warnings)
-    with open_output(job.output) as stream:
+    with open_output(job.output, quiet=not job.progress) as stream:
         if job.format == "json":
             render_comparison_json(comparison, stream)
         elif job.format == "csv":

@@ -156,10 +156,10 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str) ->
         from inspector.render.page.report import write_report_page
 
         report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
-        with open_output(job.output) as stream:
+        with open_output(job.output, quiet=not job.progress) as stream:
             write_report_page(report, recording, stream, command=typed)
     else:
-        with open_output(job.output) as stream:
+        with open_output(job.output, quiet=not job.progress) as stream:
             _render(report, job.format, stream, shown=shown, color=job.color)
     if copy is not None:
         _write_changes(report, copy)

@@ -72,7 +72,7 @@ def _measure(job: Job) -> int:
         measurement = measure_step(job.request, progress)
     notices = [name_options(notice) for notice in measurement.notices]
     measurement = dataclasses.replace(measurement, notices=notices)
-    with open_output(job.output) as stream:
+    with open_output(job.output, quiet=not job.progress) as stream:
         if job.format == "json":
             render_measurement_json(measurement, stream)
         else:

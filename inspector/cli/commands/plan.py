@@ -112,7 +112,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str, typed: str) -> int:
         # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
         result = _name_options_in_plan(build_plan(job.request, quantities, progress))
-    with open_output(job.output) as stream:
+    with open_output(job.output, quiet=not job.progress) as stream:
         if job.format == "json":
             render_plan_json(result, order, stream)
         elif job.format == "csv":

@@ -135,6 +135,8 @@ def _build_counts(report: Report) -> Table:
         is_run_alone = report.memory is not None and not report.memory.workload.trains
         whole = "all of them" if is_run_alone else "all of them: full fine-tuning"
         words = whole if census.trainable == census.total else share
+        if _is_packed_alone(report):
+            words = f"{share}: cannot be trained on packed weights without an adapter"
         label = "trainable" if is_run_alone else "trained"
         rows.append(_build_count("", label, census.trainable, words, tone=Tone.KEY))
     if census.total != census.base:
@@ -144,6 +146,13 @@ def _build_counts(report: Report) -> Table:
         rows.append(_build_count("", "active", census.active, words))
     # The exact count before the short one, the short one before none.
     return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 1, 2, 4),), ((0, 1, 3, 4),)))
+
+
+def _is_packed_alone(report: Report) -> bool:
+    """Tell whether no step is traced since the weights are packed, and nothing beside them would train."""
+    quantized = report.quantization
+    is_packed = quantized is not None and quantized.parameters is not None
+    return is_packed and report.adapter is None and report.memory is None
 
 
 def _build_count(symbol: str, what: str, count: int, words: str = "", *, tone: Tone = Tone.PLAIN) -> Row:

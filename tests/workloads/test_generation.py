@@ -44,7 +44,8 @@ def test_the_first_and_the_last_token_take_what_all_of_them_do(prompt_len: int, 
     )
 
     def run_transformers(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-        return model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        generated: Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return generated
 
     def run_ours(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         return generate(model, model.config.get_text_config(decoder=True), ids, mask, completion_len)

@@ -48,8 +48,13 @@ from inspector.model.quantize import (
     plan_quantization,
     quantize_model,
 )
-from inspector.model.rewards import choose_reward_class, give_one_score
-from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.model.skeleton import (
+    build_skeleton,
+    choose_class,
+    choose_dtype,
+    choose_reward_class,
+    give_one_score,
+)
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.declared import find_declared

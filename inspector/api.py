@@ -12,11 +12,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inspector.arguments import OF_A_COMPARED_RECIPE, build_request, find_name, read_quantities, read_recipe_to_compare
+from inspector.arguments.forms import (
+    OF_A_COMPARED_RECIPE,
+    build_request,
+    find_name,
+    read_quantities,
+    read_recipe_to_compare,
+)
+from inspector.arguments.keywords import explain_keyword, takes_no_others
 from inspector.checks import describe_value
 from inspector.engines.arguments import read_serving
 from inspector.errors import UsageError, one_line
-from inspector.keywords import explain_keyword, takes_no_others
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan
 from inspector.records.measurement import Measurement

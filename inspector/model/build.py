@@ -36,7 +36,6 @@ from inspector.model.census import (
 from inspector.model.changes.adapter_settings import check_adapter_settings
 from inspector.model.changes.partial import change_model
 from inspector.model.changes.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
-from inspector.model.changes.rewards import choose_reward_class, give_one_score
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
@@ -50,7 +49,13 @@ from inspector.model.quantize import (
     plan_quantization,
     quantize_model,
 )
-from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype
+from inspector.model.skeleton import (
+    build_skeleton,
+    choose_class,
+    choose_dtype,
+    choose_reward_class,
+    give_one_score,
+)
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.declared import find_declared

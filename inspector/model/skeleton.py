@@ -34,7 +34,7 @@ from inspector.model.untrusted.bounds import bound_modules, bound_work
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
 
-__all__ = ["build_skeleton", "choose_class", "choose_dtype", "find_head"]
+__all__ = ["build_skeleton", "choose_class", "choose_dtype", "choose_reward_class", "find_head", "give_one_score"]
 
 
 def find_head(config: PretrainedConfig, auto_classes: Iterable[str]) -> type[PreTrainedModel] | None:
@@ -125,6 +125,30 @@ def choose_class(
     reason = f"no class {quoted(names[0])} in transformers" if names else "its config.json names no architecture"
     message = f"Built as {model_class.__name__}: {reason}. Name another with `model_class`."
     return model_class, [Notice(code="class-fallback", message=message)]
+
+
+def choose_reward_class(config: PretrainedConfig) -> tuple[type[PreTrainedModel], list[Notice]]:
+    """Return the class of a configuration that gives sequences scores; raise UsageError where there is none."""
+    model_class = find_head(config, ("AutoModelForSequenceClassification",))
+    if model_class is None:
+        raise UsageError(
+            f"transformers has no class with a head for sequences for {type(config).__name__}, which `stage=reward` "
+            "trains; name one with `model_class`."
+        )
+    message = f"Built as {model_class.__name__}: reward training puts a head of one score in the place of the logits."
+    return model_class, [Notice(code="reward-head", message=message)]
+
+
+def give_one_score(config: PretrainedConfig) -> None:
+    """Set a configuration to one score a sequence, with a padding token where it names none.
+
+    TRL loads the model with `num_labels=1` and takes the tokenizer's token (trainer/reward_trainer.py), by which the
+    head finds the last token of a row; which one that is changes no memory.
+    """
+    config.num_labels = 1
+    text = config.get_text_config()
+    if getattr(text, "pad_token_id", None) is None:
+        text.pad_token_id = 0
 
 
 def choose_dtype(

@@ -11,9 +11,9 @@ import pytest
 import transformers
 
 import inspector
+from inspector.arguments.training_arguments import read_training_arguments
 from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
-from inspector.training_arguments import read_training_arguments
 
 from .arguments import LORA, DPOArguments, SFTArguments, tiny_llama
 
@@ -92,7 +92,7 @@ def test_an_sft_config_of_trl_has_the_loss_and_the_mask_of_its_version(
 ) -> None:
     kind = dataclasses.make_dataclass("SFTConfig", [("loss_type", str | None, None)], bases=(SFTArguments,))
     kind.__module__ = "trl.trainer.sft_config"
-    monkeypatch.setattr("inspector.training_arguments.metadata.version", lambda _package: version)
+    monkeypatch.setattr("inspector.arguments.training_arguments.metadata.version", lambda _package: version)
     recipe = read_training_arguments(kind(use_liger_kernel=liger))[0]
     assert (recipe.loss, recipe.attention_mask, bool(recipe.liger)) == (loss, True, liger)
 

@@ -11,7 +11,7 @@ import torch
 
 import inspector
 from inspector import dtypes
-from inspector.arguments import OF_A_COMPARED_RECIPE
+from inspector.arguments.forms import OF_A_COMPARED_RECIPE
 from inspector.records.request import WeightDtype
 
 

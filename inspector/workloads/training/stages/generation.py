@@ -21,40 +21,46 @@ from transformers import DynamicCache
 __all__ = ["generate"]
 
 
-def generate(forward: Callable[..., Any], config: Any, prompts: Tensor, mask: Tensor, completion_len: int) -> Tensor:
-    """Return rows of prompts (rows, prompt) and answers, all tokens of which are alike."""
-    rows, prompt_len = prompts.shape
+def generate(
+    forward: Callable[..., Any], config: Any, prompts: Tensor, attention_mask: Tensor, completion_len: int
+) -> Tensor:
+    """Return rows of prompts (rows, prompt) and answers.
+
+    What the names of `_sample` hold lives through the pass that follows, as it does there.
+    """
+    rows = len(prompts)
     cache = DynamicCache(config=config)
-    positions = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-    outputs = forward(
-        input_ids=prompts.clone(memory_format=torch.contiguous_format),
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    token = _sample(outputs.logits)
-    if completion_len > 1:
-        _grow(cache, prompt_len + completion_len - 2)
-        length = prompt_len + completion_len - 1
-        mask = torch.cat((mask, mask.new_ones((rows, length - prompt_len))), dim=-1)
+    position_ids = attention_mask.long().cumsum(-1) - 1
+    # `generate` itself holds the positions of the prompts as long as it runs.
+    prompt_positions = position_ids.masked_fill(attention_mask == 0, 0)
+    position_ids = new_positions = prompt_positions
+    input_ids = new_ids = prompts
+    for length in dict.fromkeys((prompts.shape[1], prompts.shape[1] + completion_len - 1)):  # with the first, the last
+        if length > input_ids.shape[1]:
+            _grow(cache, length - 1)
+            input_ids, position_ids, attention_mask = (
+                torch.cat((item, item[:, -1:].expand(rows, length - item.shape[1])), dim=-1)
+                for item in (input_ids, position_ids, attention_mask)
+            )
+            new_ids = input_ids[:, -1:]
+            new_positions = position_ids[:, -1:].clone(memory_format=torch.contiguous_format)
         outputs = forward(
-            input_ids=token.unsqueeze(1).clone(memory_format=torch.contiguous_format),
-            attention_mask=mask,
-            position_ids=positions[:, -1:] + (length - prompt_len),
+            input_ids=new_ids.clone(memory_format=torch.contiguous_format),
+            attention_mask=attention_mask,
+            position_ids=new_positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        token = _sample(outputs.logits)
-    return torch.cat((prompts, token.unsqueeze(1).expand(rows, completion_len)), dim=-1)
+        next_token_logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32)
+        probabilities = torch.nn.functional.softmax(next_token_logits, dim=-1)
+        next_tokens = _draw(probabilities)
+        del outputs
+    return torch.cat((input_ids, next_tokens.unsqueeze(1)), dim=-1)
 
 
-def _sample(logits: Tensor) -> Tensor:
-    """Draw a token for each row."""
-    scores = logits[:, -1].to(copy=True, dtype=torch.float32)
-    probabilities = torch.nn.functional.softmax(scores, dim=-1)
+def _draw(probabilities: Tensor) -> Tensor:
+    """Draw a token for each row, as `torch.multinomial` does on a GPU."""
     draws = torch.empty_like(probabilities).exponential_(1)
     torch.div(probabilities, draws, out=draws)
     return draws.argmax(dim=-1, keepdim=True).squeeze(1)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from inspector.arguments.training_arguments import is_training_arguments, read_training_arguments
 from inspector.checks import check_choice, check_keys, describe_value
 from inspector.errors import UsageError, one_line
 from inspector.records.fit import Quantity
@@ -14,7 +15,6 @@ from inspector.records.notice import Notice
 from inspector.records.recipe import Generation, Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
-from inspector.training_arguments import is_training_arguments, read_training_arguments
 from inspector.training_files.merge import build_request as merge_files
 from inspector.training_files.merge import find_given
 

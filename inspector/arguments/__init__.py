@@ -1,0 +1,1 @@
+"""What the Python API takes in many forms, as the records that it means."""

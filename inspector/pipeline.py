@@ -192,6 +192,8 @@ def _serve(request: Request, progress: Progress) -> Report:
     counted, built = count_model(request, files, progress)
     if built is None:
         raise UsageError("`engine` is about a model by its name or its configuration, not about one that was built.")
+    if counted.adapter is not None:
+        raise UsageError("`engine` is about a model without an adapter; name its base model, or merge the adapter.")
     stored = None if files is None else files.checkpoint
     serving = serve_checkpoint(
         request, built.model.config, counted, built.model.named_parameters(), built.roles, selection

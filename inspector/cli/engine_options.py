@@ -16,21 +16,23 @@ from inspector.records.serving import OPTIONS_OF, Engine, ServingOptions
 __all__ = ["OF_ENGINES", "read_serving"]
 
 # vLLM reads lengths so (utils/argparse_utils.py, `human_readable_int`): 32k is 32,000 and 32K is 32,768.
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+_UNITS = {"": 1, **{unit: 1000**power for power, unit in enumerate("kmgt", 1)}} | {
+    unit: 1024**power for power, unit in enumerate("KMGT", 1)
+}
 
 
 def _read_number(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """Return the integer that a text is, with a unit where somebody wrote one."""
     if value is None:
         return None
-    match = re.fullmatch(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?([kmgKMG]?)", value.strip())
+    match = re.fullmatch(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?([kmgtKMGT]?)", value.strip())
     if match is None:
         raise click.BadParameter(f"{quoted(value, 40)} is no integer; give one, as 32768, 32k (32,000) or 32K (32,768)")
     whole, part, unit = match.groups()
-    number, rest = divmod(int(f"{whole}{part or ''}") * _UNITS[unit], 10 ** len(part or ""))
-    if rest:
-        raise click.BadParameter(f"{quoted(value, 40)} is no whole number")
-    return int(number)
+    if part and unit not in ("k", "m", "g", "t"):
+        raise click.BadParameter(f"{quoted(value, 40)} has decimals, which only k, m, g and t take")
+    number: int = int(f"{whole}{part or ''}") * _UNITS[unit] // 10 ** len(part or "")
+    return number
 
 
 _PLAIN: tuple[tuple[str, str, str], ...] = (

@@ -30,6 +30,7 @@ class ServedModel:
     `dtype` is what it computes in: half precision also where the checkpoint is in float32, as engines load it.
     `weights` are its parameters in float, `packed_bytes` their size where a checkpoint is quantized. `most_length` is
     how many positions its configuration has, `default_length` what an engine takes where nobody says a length.
+    `rotary` is how many values tables of rotations have: one of all positions, or one more for each kind of RoPE.
     `inner_size` is the widest inner size of an MLP that one token uses: that of an expert times the experts of a token.
     """
 
@@ -46,6 +47,7 @@ class ServedModel:
     default_length: int
     heads: int
     kv_heads: int
+    rotary: Span
     has_tower: bool
 
 
@@ -66,6 +68,7 @@ def read_model(config: Any, layers: Sequence[LayerCache], weights: Sequence[Weig
         most_length=most,
         default_length=default,
         heads=_first(text, "num_attention_heads", "decoder_attention_heads") or 1,
+        rotary=_count_rotary(text, most),
         kv_heads=max((layer.heads for layer in layers if layer.kind is not CacheKind.LATENT), default=1),
         **facts,
     )
@@ -89,6 +92,18 @@ def find_length(text: Any) -> tuple[int | None, int]:
         original = getattr(text, "original_max_position_embeddings", None)
         return most, original if type(original) is int and original > 0 else most
     return most, most
+
+
+def _count_rotary(text: Any, positions: int | None) -> Span:
+    """Return the values of the tables of rotations: cosines and sines of every position."""
+    rope = getattr(text, "rope_parameters", None)
+    if not isinstance(rope, dict) or not rope or positions is None:
+        return Span(low=0, high=0)
+    kinds = [rope] if "rope_type" in rope else [item for item in rope.values() if isinstance(item, dict)]
+    size = _first(text, "qk_rope_head_dim", "head_dim")
+    size = size or (_first(text, "hidden_size") or 0) // (_first(text, "num_attention_heads") or 1)
+    share = min((part for item in kinds if isinstance(part := item.get("partial_rotary_factor"), float)), default=1.0)
+    return Span(low=positions * int(size * share), high=positions * size * max(len(kinds), 1))
 
 
 def count_rank_weights(model: ServedModel, ranks: int) -> Span:

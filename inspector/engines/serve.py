@@ -11,7 +11,7 @@ from inspector.engines import llama_cpp, sglang, vllm
 from inspector.engines.layers import list_layers
 from inspector.engines.model import ServedModel, read_model
 from inspector.engines.shards import WeightTensor
-from inspector.errors import UnsupportedModelError, UsageError
+from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.hardware.selection import Selection
 from inspector.records.model import Counted, Role
 from inspector.records.recipe import Recipe
@@ -69,14 +69,21 @@ def serve_checkpoint(
         )
     is_halved = counted.model.dtype == "float32" and request.dtype == WeightDtype.AUTO
     dtype = "bfloat16" if is_halved else counted.model.dtype
-    model: ServedModel = read_model(
-        config,
-        list_layers(config),
-        tuple(_list_weights(parameters, roles, is_halved=is_halved)),
-        dtype=dtype,
-        packed_bytes=packed,
-        has_tower=any(role in (Role.VISION, Role.AUDIO) for role in counted.census.groups),
-    )
+    try:
+        model: ServedModel = read_model(
+            config,
+            list_layers(config),
+            tuple(_list_weights(parameters, roles, is_halved=is_halved)),
+            dtype=dtype,
+            packed_bytes=packed,
+            has_tower=any(role in (Role.VISION, Role.AUDIO) for role in counted.census.groups),
+        )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A field that the rules of the engines read, which another kind of configuration does not have.
+        raise UnsupportedModelError(
+            f"the rules of engines do not read the configuration of {quoted(counted.model.model_class, 60)} "
+            f"({one_line(error, 100)}); drop `engine`."
+        ) from error
     gpus = _list_gpus(selection, options.tensor_parallel_size or 1)
     serve = {Engine.VLLM: vllm.serve, Engine.SGLANG: sglang.serve}[Engine(options.engine)]
     serving = serve(model, options, gpus)
@@ -90,6 +97,8 @@ def serve_gguf(request: Request, files: SourceFiles, selection: Selection) -> Se
     """Return what llama.cpp makes of a GGUF file."""
     assert request.serving is not None
     assert files.gguf is not None
+    if any(count > 1 for count in selection.counts):
+        raise UsageError("`gpu` has several cards, over which no rule here spreads llama.cpp; give one.")
     return llama_cpp.serve(files.gguf, request.serving, _list_gpus(selection, 1))
 
 

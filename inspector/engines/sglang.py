@@ -205,6 +205,8 @@ def _find_slack(model: ServedModel, options: ServingOptions, gpu: Gpu, free: int
 
 def _decide(options: ServingOptions, tokens: Span, length: int, cache: Span) -> tuple[Fit, str]:
     """Return whether a request of the whole length has room, and as many as were asked for at once."""
+    if not cache.high:
+        return Fit.NO, "the weights leave nothing for the cache"
     if tokens.high < length:
         return Fit.NO, f"the pools hold {tokens.high:,} tokens at most, in {format_bytes(cache.high)}"
     if tokens.low < length:

@@ -121,9 +121,15 @@ def _find_batch(options: ServingOptions, gpu: Gpu | None, length: int) -> tuple[
     else:
         batched, seqs = 2048, 256
     seqs = options.max_num_seqs or seqs
-    if options.max_num_batched_tokens is not None:
-        return min(seqs, options.max_num_batched_tokens), options.max_num_batched_tokens
-    return seqs, max(batched, seqs)
+    batched = options.max_num_batched_tokens or min(seqs * length, batched)
+    if options.max_num_seqs is None:
+        return min(seqs, batched), batched
+    if seqs > batched:
+        raise UsageError(
+            f"`max_num_seqs` {seqs} is more than the {batched} tokens of a step, which vLLM refuses; give "
+            f"`max_num_batched_tokens` {seqs}, too."
+        )
+    return seqs, batched
 
 
 def _find_length(model: ServedModel, options: ServingOptions) -> int:
@@ -178,26 +184,20 @@ def _judge(
 ) -> EngineVerdict:
     """Return the verdict on one GPU, or on as many of it as there are ranks."""
     seqs, batched = _find_batch(options, gpu, length)
-    total = find_usable_bytes(gpu, 0)
-    budget: tuple[BudgetItem, ...] = ()
+    budget = tuple(_list_budget(model, options, weights, seqs, batched))
+    taken = Span(low=sum(item.bytes.low for item in budget), high=sum(item.bytes.high for item in budget))
+    free = find_usable_bytes(gpu, find_overhead(gpu).bytes)
     if options.kv_cache_memory_bytes is not None:
-        allowed = total
-        cache = Span(low=options.kv_cache_memory_bytes, high=options.kv_cache_memory_bytes)
+        allowed, size = free, options.kv_cache_memory_bytes
+        cache = Span(low=size, high=size)
+        refusal = _check_room(free, taken, size)
     else:
-        allowed = math.ceil(total * (options.gpu_memory_utilization or _UTILIZATION))
-        budget = tuple(_list_budget(model, options, weights, seqs, batched))
-        cache = Span(
-            low=max(allowed - sum(item.bytes.high for item in budget), 0),
-            high=max(allowed - sum(item.bytes.low for item in budget), 0),
-        )
+        allowed = math.ceil(find_usable_bytes(gpu, 0) * (options.gpu_memory_utilization or _UTILIZATION))
+        cache = Span(low=max(allowed - taken.high, 0), high=max(allowed - taken.low, 0))
+        refusal = _check_start(allowed, free)
     needed = pool.count_blocks(length, 2 * batched)
-    hundredths = Span(
-        low=100 * (cache.low // pool.block_bytes) // needed, high=100 * (cache.high // pool.block_bytes) // needed
-    )
-    tokens = Span(
-        low=cache.low // pool.block_bytes * length // needed, high=cache.high // pool.block_bytes * length // needed
-    )
-    outcome, reason = _decide(options, gpu, allowed, pool, needed, cache, length)
+    low, high = cache.low // pool.block_bytes, cache.high // pool.block_bytes
+    outcome, reason = refusal or _decide(options, pool, Span(low=low, high=high), length, 2 * batched)
     return EngineVerdict(
         gpu=gpu.name,
         count=count,
@@ -205,11 +205,31 @@ def _judge(
         allowed_bytes=allowed,
         budget=budget,
         cache_bytes=cache,
-        tokens=tokens,
-        concurrency_hundredths=hundredths,
+        # As vLLM computes what it logs, in floating point (`get_kv_cache_capacity`).
+        tokens=Span(low=int(low / needed * length), high=int(high / needed * length)),
+        concurrency_hundredths=Span(low=100 * low // needed, high=100 * high // needed),
         outcome=outcome,
         reason=reason,
     )
+
+
+def _check_start(allowed: int, free: int) -> tuple[Fit, str] | None:
+    """Return why vLLM does not start where more is requested than is free, else None."""
+    if allowed <= free:
+        return None
+    return Fit.NO, (
+        f"vLLM refuses to start: {format_bytes(allowed)} are asked for and {format_bytes(free)} are free beside the "
+        "CUDA context; lower --gpu-memory-utilization"
+    )
+
+
+def _check_room(free: int, taken: Span, size: int) -> tuple[Fit, str] | None:
+    """Return that a cache of given size does not fit beside all else, or that only the machine says so, else None."""
+    if taken.low + size > free:
+        return Fit.NO, f"the cache that was asked for and the rest need {format_bytes(taken.low + size)} at least"
+    if taken.high + size > free:
+        return Fit.UNKNOWN, f"the cache that was asked for and the rest may need {format_bytes(taken.high + size)}"
+    return None
 
 
 def _list_budget(
@@ -217,6 +237,12 @@ def _list_budget(
 ) -> Iterator[BudgetItem]:
     """Yield what goes off what is requested of a GPU."""
     yield BudgetItem(what="weights", bytes=weights, source="the parameters as they are loaded")
+    if model.rotary.high:
+        yield BudgetItem(
+            what="rotary tables",
+            bytes=Span(low=2 * model.rotary.low, high=4 * model.rotary.high),
+            source=f"vllm {RELEASE}, model_executor/layers/rotary_embedding/base.py: of every position",
+        )
     rows = seqs * model.vocabulary
     yield BudgetItem(
         what="token counters",
@@ -250,30 +276,40 @@ def _bound_forward(model: ServedModel, ranks: int, batched: int) -> Span:
     )
 
 
-def _decide(
-    options: ServingOptions, gpu: Gpu, allowed: int, pool: Pool, needed: int, cache: Span, length: int
-) -> tuple[Fit, str]:
-    """Return whether vLLM starts, and whether as many requests of the whole length as were asked for run at once."""
-    if options.kv_cache_memory_bytes is None:
-        free = find_usable_bytes(gpu, find_overhead(gpu).bytes)
-        if allowed > free:
-            return Fit.NO, (
-                f"vLLM refuses to start: {format_bytes(allowed)} are asked for and {format_bytes(free)} are free "
-                "beside the CUDA context; lower --gpu-memory-utilization"
-            )
+def _decide(options: ServingOptions, pool: Pool, blocks: Span, length: int, in_flight: int) -> tuple[Fit, str]:
+    """Return whether vLLM starts with so many blocks, and whether as many requests as were asked for run at once."""
     # One block of the pool is never given out (v1/core/block_pool.py, the null block).
-    low, high = (max(size // pool.block_bytes - 1, 0) for size in (cache.low, cache.high))
+    low, high = max(blocks.low - 1, 0), max(blocks.high - 1, 0)
+    needed = pool.count_blocks(length, in_flight)
     size = format_bytes(needed * pool.block_bytes)
+    if not high:
+        return Fit.NO, "nothing is left for the cache"
     if high < needed:
-        return Fit.NO, f"one request of {length:,} tokens takes {size}, more than remains for the cache"
+        longest = _find_longest(pool, high, length, in_flight)
+        return Fit.NO, f"one request of {length:,} tokens takes {size}; up to {longest:,} tokens may have room"
     if low < needed:
-        return Fit.UNKNOWN, f"one request of {length:,} tokens takes {size}, which only the machine says is left"
+        longest = _find_longest(pool, low, length, in_flight)
+        return Fit.UNKNOWN, (
+            f"one request of {length:,} tokens takes {size}, which may not be left; {longest:,} surely have room"
+        )
     asked = options.max_num_seqs
     if asked is not None and high < asked * needed:
         return Fit.TIGHT, f"it starts; {describe_requests(asked, length)} do not fit at once, some wait"
     if asked is not None and low < asked * needed:
         return Fit.TIGHT, f"it starts; only the machine says whether {describe_requests(asked, length)} fit at once"
     return Fit.YES, f"{describe_requests(asked or 1, length)} at once"
+
+
+def _find_longest(pool: Pool, blocks: int, length: int, in_flight: int) -> int:
+    """Return the longest request that so many blocks hold, shorter than one that they do not."""
+    fits, fails = 0, length
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        if pool.count_blocks(middle, in_flight) <= blocks:
+            fits = middle
+        else:
+            fails = middle
+    return fits
 
 
 def _list_notes(model: ServedModel, options: ServingOptions) -> Iterator[str]:

@@ -27,6 +27,8 @@ from inspector.records.fit import Fit, Search, Verdict
 from inspector.records.memory import RunMemory, StaticBytes, StaticRecipe, Textbook, TextbookRule
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
+from inspector.records.recipe import Recipe
+from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
 from inspector.units import format_bytes
@@ -41,6 +43,8 @@ Progress = Callable[[str], None]
 # The notice of a batch that leaves out what a model takes beside text, and what that makes of the figures.
 _NO_IMAGE = "no-image"
 _TEXT_ALONE = "lower bound, text alone: images add what their tower keeps and the positions they take"
+# Names of a file that stand in a reason.
+_MOST_NAMED = 3
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
 _MOST_EVENTS_FOR_A_CARD = 20_000
@@ -147,6 +151,7 @@ def _find_outcome_of_one_card(
     facts: RunFacts | None = None
     try:
         recipe = load_workload(run.workload).resolve(built.model, run.recipe)
+        _refuse_longer_sequences(run.request.recipe, recipe)
         facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe, run.platform)
         prediction = predictor.predict(run)
     except NotTraceableError as error:
@@ -160,8 +165,9 @@ def _find_outcome_of_one_card(
         platform=str(run.platform),
         overhead=prediction.overhead,
         limit_bytes=prediction.limit_bytes,
-        upper_bound=_find_upper_bound(counted),
-        lower_bound=_TEXT_ALONE if _NO_IMAGE in {notice.code for notice in facts.notices} else None,
+        upper_bound=_find_upper_bound(counted) or _bound_by_file(run, Effect.LESS),
+        lower_bound=(_TEXT_ALONE if _NO_IMAGE in {notice.code for notice in facts.notices} else None)
+        or _bound_by_file(run, Effect.MORE),
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
@@ -206,6 +212,30 @@ def _find_upper_bound(counted: Counted) -> str | None:
     if stored is None or stored.trains is False or stored.method in _OF_BITSANDBYTES:
         return None
     return f"upper bound, dequantized: with its weights left in {stored.method} the step takes less"
+
+
+def _bound_by_file(run: ResolvedRun, effect: Effect) -> str | None:
+    """Return why the figures of a run bound it: what its files ask for, is not traced and takes less, or more."""
+    source = run.request.source
+    records = () if source is None else (*((source.file,) if source.file else ()), *source.launch)
+    names = [one_line(item.name, 40) for record in records for item in record.not_modelled if item.effect is effect]
+    if not names:
+        return None
+    kind = "upper" if effect is Effect.LESS else "lower"
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    named = ", ".join(names[:_MOST_NAMED]) + more
+    return f"{kind} bound: with {named}, not modelled, the step takes {effect.value}"
+
+
+def _refuse_longer_sequences(asked: Recipe, recipe: Recipe) -> None:
+    """Raise UsageError where sequences were asked for that a model has no positions for; the default length is cut."""
+    if asked.seq_len is None or recipe.seq_len is None or asked.seq_len == Recipe().seq_len:
+        return
+    if recipe.seq_len < asked.seq_len:
+        raise UsageError(
+            f"`seq_len` is {asked.seq_len}, and the model has learned positions for {recipe.seq_len} tokens: a run "
+            f"with longer sequences stops; use `seq_len={recipe.seq_len}`."
+        )
 
 
 def _withdraw_no(verdict: Verdict, upper_bound: str) -> Verdict:

@@ -24,9 +24,9 @@ QWEN = "Qwen/Qwen3-8B"
         (("vllm", "--gpu", "4090", "--max-model-len", "32k", "--max-num-seqs", "8"), 0, "tight, it starts; 8 requests"),
         (("vllm", "--gpu", "t4", "--max-model-len", "4096"), 1, "no, "),
         (
-            ("vllm", "--gpu-memory", "24GiB", "--max-model-len", "32K", "--kv-cache-memory-bytes", "10G"),
+            ("vllm", "--gpu-memory", "24GiB", "--max-model-len", "16K", "--kv-cache-memory-bytes", "4G"),
             0,
-            "2.22 of full",
+            "1.77 of full",
         ),
         (("sglang", "--gpu", "h100", "--context-length", "32768", "--max-running-requests", "8"), 0, "8 requests"),
         (("vllm",), 0, "--gpu NAME shows what goes off one card"),
@@ -40,6 +40,15 @@ def test_a_chat_server_of_qwen3_8b_is_answered_on_one_screen(arguments: tuple[st
     lines = result.out.splitlines()
     assert len(lines) <= 28
     assert max(map(len, lines)) <= 80
+
+
+def test_four_cards_and_a_notice_stay_on_one_screen() -> None:
+    """What goes off the first card is summed up where there is no room for it."""
+    cards = [part for name in ("h100", "a100-80gb", "h200", "b200") for part in ("--gpu", name)]
+    result = run("--offline", "openai/gpt-oss-20b", "--engine", "vllm", *cards, "--max-num-seqs", "2000")
+    assert result.code == 0
+    assert len(result.out.splitlines()) <= 28, result.out
+    assert "5 more" in result.out
 
 
 def test_what_only_the_machine_decides_is_exit_code_4() -> None:
@@ -59,6 +68,7 @@ def test_a_gguf_on_a_24_gb_card_is_answered_on_one_screen(tmp_path: Path) -> Non
     small = run(path, "--engine", "llama.cpp", "--gpu-memory", "6GiB", "--ctx-size", "8192")
     assert small.code == 1
     assert "try --n-gpu-layers" in " ".join(small.out.split())
+    assert_refused(run(path, "--engine", "llama.cpp", "--gpu", "2x4090"), 2, "no rule here spreads llama.cpp; give one")
     report = run(path, "--engine", "llama.cpp", "--json").report
     assert report["parameters"]["base"] == 8_190_726_144
     assert report["serving"]["weights_bytes"]["low"] < report["checkpoint"]["bytes"]
@@ -73,8 +83,9 @@ def test_a_gguf_on_a_24_gb_card_is_answered_on_one_screen(tmp_path: Path) -> Non
         (("--engine", "vllm", "--gpu-memory-utilization", "nan"), 2, "give a finite number"),
         (("--engine", "vllm", "--max-model-len", "0"), 2, "give an integer of at least 1"),
         (("--engine", "vllm", "--max-model-len", "1e9"), 2, "'1e9' is no integer"),
-        (("--engine", "vllm", "--max-model-len", "1.5"), 2, "'1.5' is no whole number"),
+        (("--engine", "vllm", "--max-model-len", "1.5K"), 2, "'1.5K' has decimals, which only k, m, g and t take"),
         (("--engine", "vllm", "--max-model-len", "200k"), 2, "more than the 40960 positions"),
+        (("--engine", "vllm", "--max-num-seqs", "4000"), 2, "give --max-num-batched-tokens 4000, too"),
         (("--engine", "vllm", "--kv-cache-dtype", "int2"), 2, "has no rule here for vllm"),
         (("--engine", "vllm", "--tensor-parallel-size", "2000"), 2, "give at most 1024"),
         (("--engine", "vllm", "--lora", "r=8"), 2, "has no effect with --engine"),

@@ -40,8 +40,8 @@ def test_the_report_of_a_file_is_that_of_the_options_which_mean_the_same(tmp_pat
         "128",
     ]
     options += ["--mixed-precision", "bf16", "--no-gradient-checkpointing", "--json", "--offline"]
-    by_options = run(MODEL, *options).report
-    by_file = run(write(tmp_path, AXOLOTL), "--json", "--offline").report
+    by_options = run(MODEL, *options, "--attention-mask", "--preparation", "axolotl").report
+    by_file = run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": False}), "--json", "--offline").report
     assert by_file.pop("source")["file"]["framework"] == "axolotl"
     for report in (by_options, by_file):
         report["training"].pop("defaults")
@@ -152,3 +152,12 @@ def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
     assert ran.code == 0
     assert "max_length in SFTConfig" in ran.out
     assert not (tmp_path / "made").exists()
+
+
+def test_what_takes_less_and_is_not_modelled_makes_a_no_not_known(tmp_path: Path) -> None:
+    small = ("--offline", "--gpu-memory", "700MiB", "--no-advice", "--json")
+    ran = run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": True}), *small)
+    (verdict,) = json.loads(ran.out)["fit"]
+    assert (ran.code, verdict["outcome"]) == (4, "not known")
+    assert verdict["reason"] == "upper bound: with lora_mlp_kernel, not modelled, the step takes less"
+    assert run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": False}), *small).code == 1

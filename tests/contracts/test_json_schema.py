@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator, ValidationError  # type: ignore[imp
 
 from inspector.records.tape import Category
 from tests.cli.running import SMALL, run
+from tests.source.gguf.gguf_files import write_model
 from tests.source.weight_files import TINY_TENSORS, config_bytes, sharded, weight_file
 
 from .json_table import DOCS, closed, load_schema, table
@@ -89,6 +90,15 @@ def validator() -> Draft202012Validator:
 def test_json_reports_follow_the_schema(arguments: tuple[str, ...], validator: Draft202012Validator) -> None:
     """Every key is described, every required one is there, counts are integers and nothing is null."""
     validator.validate(run("--offline", "--json", *arguments).report)
+
+
+def test_the_json_of_a_gguf_file_follows_the_schema(tmp_path: Path, validator: Draft202012Validator) -> None:
+    """Parameters, types and files come from its header; what transformers would build is absent."""
+    path = str(write_model(tmp_path / "model.gguf"))
+    report = run(path, "--engine", "llama.cpp", "--gpu", "4090", "--json").report
+    validator.validate(report)
+    assert report["checkpoint"]["format"] == "gguf"
+    assert report["model"]["class"] == "qwen3"
 
 
 def test_the_report_of_an_adapter_directory_follows_the_schema(tmp_path: Path, validator: Draft202012Validator) -> None:

@@ -167,6 +167,27 @@ def test_more_of_a_card_than_is_free_is_a_no() -> None:
     assert "refuses to start" in verdict.reason
 
 
+def test_a_cache_of_given_bytes_has_to_fit_beside_all_else() -> None:
+    """15.3 GiB of weights leave no 10 GiB of a 24 GB card, and 5 GiB surely."""
+    model, card = _read("Qwen/Qwen3-8B", weights=16_381_470_720), [(find_gpu("4090").gpu, 1)]
+    outcomes = [
+        vllm.serve(model, ServingOptions(engine="vllm", kv_cache_memory_bytes=size * 2**30), card).verdicts[0].outcome
+        for size in (10, 7, 6)
+    ]
+    assert outcomes == [Fit.NO, Fit.UNKNOWN, Fit.UNKNOWN]
+    options = ServingOptions(engine="vllm", kv_cache_memory_bytes=5 * 2**30, max_model_len=32768, max_num_seqs=1)
+    assert vllm.serve(model, options, card).verdicts[0].outcome is Fit.YES
+
+
+def test_what_is_too_long_says_which_length_has_room() -> None:
+    """4 GiB hold 1,820 blocks of 36 layers, one of which is never given out."""
+    options = ServingOptions(engine="vllm", kv_cache_memory_bytes=4 * 2**30, max_model_len=32768)
+    (verdict,) = vllm.serve(_read("Qwen/Qwen3-8B"), options, [(find_gpu("4090").gpu, 1)]).verdicts
+    blocks = 4 * 2**30 // (36 * 65536) - 1
+    assert verdict.outcome is Fit.NO
+    assert f"up to {16 * blocks:,} tokens may have room" in verdict.reason
+
+
 def test_ranks_share_heads_and_keep_the_fewest_whole() -> None:
     """Of 8 heads of keys and values, 4 ranks hold two each; of GLM-4's two, each rank holds one."""
     of_qwen = vllm.serve(_read("Qwen/Qwen3-8B"), ServingOptions(engine="vllm", tensor_parallel_size=4), [])

@@ -14,14 +14,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from inspector.engines.gguf_census import count_gguf, describe_gguf
+from inspector.engines.llama_cpp import serve as serve_gguf
 from inspector.errors import InspectorError, UsageError
+from inspector.hardware.catalogue import find_gpu
 from inspector.planning.compare import compare_reports
 from inspector.records.checkpoint import StoredCheckpoint, StoredFile
+from inspector.records.gguf import GgufModel
 from inspector.records.report import SCHEMA
+from inspector.records.serving import ServingOptions
+from inspector.records.source import ServedFrom, SourceFiles
 from inspector.render.comparison import render_comparison_csv, render_comparison_json
 from inspector.source import header_cache, listing
 from inspector.source.bounded_json import parse_object
 from inspector.source.checkpoint import UnreadError, read_checkpoint
+from inspector.source.gguf.header import parse_header as read_gguf_header
 from inspector.source.hub_client import HubError, translate_errors
 from inspector.source.safetensors_header import MalformedError, parse_header, parse_index, read_header_length
 from inspector.source.transport import Answer
@@ -107,8 +114,23 @@ def report(data: bytes) -> None:
             assert all(character == "\n" or character.isprintable() for character in stream.getvalue())
 
 
+def gguf(data: bytes) -> None:
+    """Read a GGUF file and say what llama.cpp makes of it; what is printed of it has no control character."""
+    with _refused(InspectorError):
+        found = read_gguf_header(lambda start, length: data[start : start + length], None, "'x'")
+        model = GgufModel(files=("x",), file_bytes=0, metadata=found.metadata, tensors=found.tensors)
+        serving = serve_gguf(model, ServingOptions(engine="llama.cpp"), [(find_gpu("4090").gpu, 1)])
+        assert serving.request_bytes >= 0
+        assert serving.bytes_per_token >= 0
+        files = SourceFiles(id="x", served_from=ServedFrom.LOCAL, config={}, gguf=model)
+        facts, census = describe_gguf(files), count_gguf(model)
+        assert census.base == sum(census.groups.values())
+        assert facts.model_type.isprintable()
+        assert all(note.isprintable() for note in serving.notes)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (config, header, index, checkpoint, hub_listing, note, report)
+    target.__name__: target for target in (config, header, index, checkpoint, hub_listing, note, report, gguf)
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from typing import Any
 
@@ -190,18 +191,23 @@ def test_a_head_may_be_named_for_an_encoder_without_a_loss() -> None:
     assert inspector.inspect(config, model_class="BertForMaskedLM").training is not None
 
 
-def test_sequences_beyond_learned_positions_are_cut_with_a_notice() -> None:
+def test_the_default_sequence_is_cut_to_learned_positions_with_a_notice_and_a_longer_one_is_refused() -> None:
     sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 48}
     config = transformers.GPT2Config(architectures=["GPT2LMHeadModel"], **sizes)
-    report = inspector.inspect(config, recipe=inspector.Recipe(seq_len=49))
+    with pytest.raises(inspector.UsageError, match="`seq_len` is 49, and the model has learned positions for 48 tok"):
+        inspector.inspect(config, recipe=inspector.Recipe(seq_len=49))
+    report = inspector.inspect(config)
     assert report.training is not None
     assert report.to_dict()["training"]["recipe"]["seq_len"] == 48
     assert [tuple(item.shape) for item in report.training.inputs or ()] == [(1, 48), (1, 48)]
     codes = {notice.code for notice in report.warnings}
     assert "seq-len-clamped" in codes
+    message = next(notice.message for notice in report.warnings if notice.code == "seq-len-clamped")
+    assert message == "The default sequence length of 1,024 is cut to the model's 48."
     assert "beyond-positions" not in codes
     exact = inspector.inspect(config, recipe=inspector.Recipe(seq_len=48))
-    assert exact.training == report.training
+    assert exact.training is not None
+    assert dataclasses.replace(exact.training, defaults=report.training.defaults) == report.training
     assert "seq-len-clamped" not in {notice.code for notice in exact.warnings}
 
 
@@ -253,19 +259,3 @@ def test_a_model_that_loops_over_a_set_of_layer_kinds_is_noted_as_depending_on_t
     codes = {notice.code for notice in inspector.inspect(config, recipe=inspector.Recipe(seq_len=16)).warnings}
     assert "hash-seed" in codes
     assert "hash-seed" not in {notice.code for notice in inspector.inspect(llama()).warnings}
-
-
-def test_a_default_sequence_length_is_cut_without_a_word_of_one_that_was_asked_for() -> None:
-    """Nobody who gave no length asked for 1,024 tokens; whoever gave another one hears that it cannot run."""
-    sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 48}
-    config = transformers.GPT2Config(architectures=["GPT2LMHeadModel"], **sizes)
-    said = {
-        length: [
-            notice.message
-            for notice in inspector.inspect(config, recipe=recipe, advice=False).warnings
-            if notice.code == "seq-len-clamped"
-        ]
-        for length, recipe in ((None, None), (64, {"seq_len": 64}))
-    }
-    assert said[None] == ["The default sequence length of 1,024 is cut to the model's 48."]
-    assert said[64][0].startswith("Sequences of 64 tokens cannot run on GPT2LMHeadModel")

@@ -28,7 +28,8 @@ __all__ = [
 
 USABLE = (
     "Usable = the memory that torch reports − the CUDA context. Headroom = usable − peak reserved where it fits; where "
-    "not, what is missing at least: usable − peak allocated, since cached blocks can be given back. A step fits when "
+    "not, what is missing: peak allocated − usable or, where free memory lies in pieces that are too small, what the "
+    "request that failed lacked beside what is reserved. A step fits when "
     "the allocator finds room for every request, once it has given back what it caches."
 )
 

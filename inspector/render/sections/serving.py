@@ -36,15 +36,18 @@ def describe_setup(serving: Serving) -> str:
     return f"rules of {release}; {', '.join(options)}"
 
 
-def list_serving_blocks(serving: Serving) -> Iterator[Block]:
-    """Yield the blocks of the first screen: the cache, the budget of the first card, and the verdicts."""
+def list_serving_blocks(serving: Serving, *, brief: bool) -> Iterator[Block]:
+    """Yield the blocks of the first screen: the cache, the budget of the first card, and the verdicts.
+
+    `brief` sums up what goes off the card beside weights, for where room is short.
+    """
     yield _build_cache(serving)
     named = serving.verdicts
     if not named:
         return
     if len(named) <= _MOST_CARDS:
-        yield _build_budget(serving, named[0])
-    yield _build_verdicts(serving)
+        yield _build_budget(serving, named[0], brief=brief)
+    yield _build_verdicts(serving, brief=brief)
 
 
 def build_serving_section(serving: Serving) -> Section:
@@ -56,7 +59,9 @@ def build_serving_section(serving: Serving) -> Section:
         )
         blocks.append(paragraph(f"By default: {settings}.", Tone.QUIET))
     blocks.append(_build_groups(serving))
-    blocks += [_build_sources(serving, verdict) for verdict in serving.verdicts if verdict.budget]
+    for verdict in serving.verdicts:
+        words = f"{_describe_cards(verdict)}: {verdict.outcome.value}, {one_line(verdict.reason)}."
+        blocks += [_build_sources(serving, verdict), paragraph(words, Tone.KEY)]
     blocks += [paragraph(note, Tone.QUIET) for note in serving.notes]
     return Section(title=f"Served by {_NAMES[serving.engine]}", blocks=tuple(blocks))
 
@@ -97,10 +102,14 @@ def _describe_page(group: CacheGroup) -> str:
     return "1 token" if group.page_tokens == 1 else f"{group.page_tokens:,} tokens"
 
 
-def _build_budget(serving: Serving, verdict: EngineVerdict) -> Table:
+def _build_budget(serving: Serving, verdict: EngineVerdict, *, brief: bool) -> Table:
     """Return what goes off the card, and what remains for the cache or for nothing."""
     rows = [row((f"{_describe_cards(verdict)}, for the engine", format_bytes(verdict.allowed_bytes), ""))]
-    rows += [row((item.what, _describe_span(item.bytes), "")) for item in verdict.budget]
+    shown, rest = (verdict.budget[:1], verdict.budget[1:]) if brief else (verdict.budget, ())
+    rows += [row((item.what, _describe_span(item.bytes), "")) for item in shown]
+    if rest:
+        ends = Span(low=sum(item.bytes.low for item in rest), high=sum(item.bytes.high for item in rest))
+        rows.append(row((f"{len(rest)} more", _describe_span(ends), "")))
     if serving.engine is not Engine.LLAMA_CPP and verdict.cache_bytes is not None:
         rows.append(row(("remains for the cache", _describe_span(verdict.cache_bytes), ""), tone=Tone.TOTAL))
     if serving.engine is not Engine.LLAMA_CPP and verdict.tokens is not None:
@@ -111,11 +120,11 @@ def _build_budget(serving: Serving, verdict: EngineVerdict) -> Table:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _build_verdicts(serving: Serving) -> Table:
+def _build_verdicts(serving: Serving, *, brief: bool) -> Table:
     """Return the verdict on each card, or, of many that nobody named, the cards of each outcome."""
     verdicts = serving.verdicts
     columns = (column("", Kind.LABEL), column("", Kind.LABEL), column("", Kind.WORDS))
-    if len(verdicts) > _MOST_CARDS:
+    if len(verdicts) > (1 if brief else _MOST_CARDS):
         found: dict[Fit, list[str]] = {}
         for verdict in verdicts:
             found.setdefault(verdict.outcome, []).append(_describe_cards(verdict))
@@ -123,7 +132,8 @@ def _build_verdicts(serving: Serving) -> Table:
             row(("" if index else "fits", outcome.value, ", ".join(found[outcome])), tone=Tone.KEY)
             for index, outcome in enumerate(sorted(found, key=tuple(Fit).index))
         ]
-        rows.append(row(("", "", "--gpu NAME shows what goes off one card"), tone=Tone.QUIET))
+        if not brief:
+            rows.append(row(("", "", "--gpu NAME shows what goes off one card"), tone=Tone.QUIET))
         return Table(columns=columns, rows=tuple(rows))
     rows = [
         row(

@@ -100,7 +100,7 @@ def _list_sections(report: Report, room: _Room, notices: bool) -> Iterator[Secti
     """Yield the first screen from counts to notices; none has a title."""
     blocks: list[Block | None] = [_build_counts(report), _build_facts(report)]
     if report.serving:
-        blocks += list_serving_blocks(report.serving)
+        blocks += list_serving_blocks(report.serving, brief=not room.lists_gpus)
     else:
         blocks += [
             _build_peak(report.memory, room.parts) if report.memory else _build_static(report, room.parts),

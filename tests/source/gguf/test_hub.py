@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from inspector.errors import ModelUnavailableError
@@ -61,3 +63,20 @@ def test_what_is_not_there_is_one_line(repository: LoopbackHub, name: str, match
     """Exit code 3, with what is there."""
     with pytest.raises(ModelUnavailableError, match=match):
         _read(name)
+
+
+def test_offline_a_file_of_the_cache_is_read(repository: LoopbackHub, tmp_path: Path) -> None:
+    """What llama.cpp or the client downloaded earlier; without it, the way back to the Hub is named."""
+    folder = tmp_path / "cache" / "models--org--tiny-GGUF"
+    snapshot = folder / "snapshots" / "0123456789012345678901234567890123456789"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(snapshot.name)
+    (snapshot / "tiny-Q8_0.gguf").write_bytes(_make_file("kept"))
+    files = read_gguf("org/tiny-GGUF", revision=None, offline=True, progress=lambda _stage: None)
+    assert files.gguf is not None
+    assert files.gguf.metadata["general.name"] == "kept"
+    assert files.served_from is ServedFrom.CACHE
+    assert files.revision == snapshot.name
+    with pytest.raises(ModelUnavailableError, match="'org/other' is not in the Hugging Face cache"):
+        read_gguf("org/other", revision=None, offline=True, progress=lambda _stage: None)

@@ -18,7 +18,6 @@ from inspector.workloads.packed_rows import count_document_tokens
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
 
-_DEFAULT_SEQ_LEN = Recipe().seq_len
 # Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
 _TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
 
@@ -51,12 +50,8 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
     base = base_model(model)
     positions = find_positions(base)
     if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
-        message = (
-            f"Sequences of {asked.seq_len:,} tokens cannot run on {type(base).__name__}, which has learned "
-            f"{recipe.seq_len:,} positions: sequences of {recipe.seq_len:,} were traced."
-        )
-        if asked.seq_len == _DEFAULT_SEQ_LEN:  # which the user need not have given
-            message = f"The default sequence length of {asked.seq_len:,} is cut to the model's {recipe.seq_len:,}."
+        # One that somebody gave is refused.
+        message = f"The default sequence length of {asked.seq_len:,} is cut to the model's {recipe.seq_len:,}."
         yield Notice(code="seq-len-clamped", message=message)
     elif (
         recipe.seq_len is not None

@@ -202,6 +202,8 @@ def test_the_default_sequence_is_cut_to_learned_positions_with_a_notice_and_a_lo
     assert [tuple(item.shape) for item in report.training.inputs or ()] == [(1, 48), (1, 48)]
     codes = {notice.code for notice in report.warnings}
     assert "seq-len-clamped" in codes
+    message = next(notice.message for notice in report.warnings if notice.code == "seq-len-clamped")
+    assert message == "The default sequence length of 1,024 is cut to the model's 48."
     assert "beyond-positions" not in codes
     exact = inspector.inspect(config, recipe=inspector.Recipe(seq_len=48))
     assert exact.training is not None
@@ -257,19 +259,3 @@ def test_a_model_that_loops_over_a_set_of_layer_kinds_is_noted_as_depending_on_t
     codes = {notice.code for notice in inspector.inspect(config, recipe=inspector.Recipe(seq_len=16)).warnings}
     assert "hash-seed" in codes
     assert "hash-seed" not in {notice.code for notice in inspector.inspect(llama()).warnings}
-
-
-def test_a_default_sequence_length_is_cut_without_a_word_of_one_that_was_asked_for() -> None:
-    """Nobody who gave no length asked for 1,024 tokens; whoever gave another one hears that it cannot run."""
-    sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 48}
-    config = transformers.GPT2Config(architectures=["GPT2LMHeadModel"], **sizes)
-    said = {
-        length: [
-            notice.message
-            for notice in inspector.inspect(config, recipe=recipe, advice=False).warnings
-            if notice.code == "seq-len-clamped"
-        ]
-        for length, recipe in ((None, None), (64, {"seq_len": 64}))
-    }
-    assert said[None] == ["The default sequence length of 1,024 is cut to the model's 48."]
-    assert said[64][0].startswith("Sequences of 64 tokens cannot run on GPT2LMHeadModel")

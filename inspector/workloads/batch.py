@@ -171,7 +171,7 @@ def is_bare_encoder(model: Any) -> bool:
     """
     arguments = _list_arguments(model)
     return (
-        model.main_input_name == "input_ids"
+        getattr(model, "main_input_name", None) == "input_ids"  # a live module may be none of transformers
         and {"input_ids", "attention_mask"} <= arguments
         and not arguments & {*_LABELS, "decoder_input_ids", "pixel_values"}
         and not getattr(model.config, "is_decoder", False)

@@ -100,7 +100,7 @@ def test_a_comparison_says_of_which_recipe_a_setting_was_not_traced() -> None:
         ([tiny_llama()] * 9, {"count_only": True}, "2 to 8"),
         ([{}, {}], {}, "without a model; add `model`"),
         ([{"gpuu": "t4"}, {}], {}, "no setting 'gpuu'; did you mean gpu"),
-        ([tiny_llama()] * 2, {"depth": 3}, "no setting 'depth'"),
+        ([tiny_llama()] * 2, {"depth": 3}, "no argument 'depth'"),
         ([{"schema": "inspector/1"}] * 2, {"gpu": "t4"}, "drop `gpu`"),
         ([{"schema": "inspector/1"}] * 2, {}, "no sound report"),
         ([{"schema": 1}] * 2, {}, "no report of schema"),

@@ -193,7 +193,7 @@ def test_a_fault_of_the_inspector_is_one_line_that_says_how_to_see_more(monkeypa
     def fail(*_: object) -> None:
         raise RuntimeError("two\nlines\x1b[31m")
 
-    monkeypatch.setattr("inspector.pipeline.run", fail)
+    monkeypatch.setattr("inspector.pipeline.record", fail)
     ran = run(SMALL, "--offline")
     assert ran == (type(ran))(70, "", ran.err)
     assert ran.err.count("\n") == 1

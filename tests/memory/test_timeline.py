@@ -83,7 +83,7 @@ def test_the_peak_says_where_it_is_and_what_lives_there() -> None:
         Category.LOGITS_AND_LOSS: LOSS,
         Category.OTHER: WORKSPACE,
     }
-    assert list(peak.breakdown) == list(Category)
+    assert list(peak.breakdown) == [item for item in Category if item is not Category.KV_CACHE]
     assert peak.allocated_bytes == timeline.peak_allocated_bytes == max(timeline.allocated_bytes) == 220 * MIB + 1024
 
 
@@ -154,7 +154,7 @@ def test_empty_tensors_take_no_block() -> None:
     """They may be freed like others."""
     tape = Tape().allocate(0, 0).free(0)
     timeline = fold(tape.events)
-    assert timeline.allocated_bytes == timeline.reserved_bytes == [0, 0]
+    assert list(timeline.allocated_bytes) == list(timeline.reserved_bytes) == [0, 0]
     assert timeline.peak is None
     assert timeline.top_modules == []
 
@@ -173,7 +173,7 @@ def test_emptying_the_cache_lowers_reserved_but_not_its_peak() -> None:
     """The phase that empties starts with the reserved bytes it finds."""
     tape = Tape().at(1, Phase.FORWARD).allocate(0, 40 * MIB).free(0).at(1, Phase.BACKWARD).empty_cache()
     timeline = fold(tape.events)
-    assert timeline.reserved_bytes == [40 * MIB, 40 * MIB, 0]
+    assert list(timeline.reserved_bytes) == [40 * MIB, 40 * MIB, 0]
     assert timeline.phases[1] == phase(Phase.BACKWARD, 1, 0, 0, 0, 40 * MIB)
     assert timeline.peak_reserved_bytes == 40 * MIB
 

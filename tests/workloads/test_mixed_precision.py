@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutput
 
 import inspector
 from inspector.errors import UsageError
@@ -173,9 +173,9 @@ class Regression(nn.Module):
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))
 
-    def forward(self, inputs: Tensor) -> SimpleNamespace:
+    def forward(self, inputs: Tensor) -> CausalLMOutput:
         """Return the loss as transformers' outputs do."""
-        return SimpleNamespace(loss=self.layers(inputs).float().square().mean())
+        return CausalLMOutput(loss=self.layers(inputs).float().square().mean())
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -117,10 +117,8 @@ def test_documents_are_as_long_as_a_model_has_positions_and_their_row_is_longer(
     assert report.training is not None
     assert report.training.recipe.seq_len == 128
     assert [notice.code for notice in report.warnings] == ["dtype-assumed"]
-    cut = inspector.inspect(config, recipe=Recipe(packing="4x40"), model_class="GPT2LMHeadModel")
-    assert cut.training is not None
-    assert cut.training.recipe.seq_len == 128
-    assert [notice.code for notice in cut.warnings] == ["dtype-assumed", "seq-len-clamped"]
+    with pytest.raises(inspector.UsageError, match="`seq_len` is 160, and the model has learned positions for 128"):
+        inspector.inspect(config, recipe=Recipe(packing="4x40"), model_class="GPT2LMHeadModel")
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         ["--add-tokens"],
         type=COUNT,
         metavar="N",
-        help="Rows that the embedding and the head gain, for tokens beyond those that the table has.",
+        help="Tokens that the embedding and the head gain, beyond those that the table has.",
     ),
     click.Option(
         ["--max-grad-norm"],
@@ -182,16 +182,16 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
     click.Option(
         ["--prompt-len"],
         type=TOKENS,
-        help="Tokens of a prompt. With --stage they are part of a row, the rest the answer; default: one, in grpo half "
-        "of the row. With --generate new tokens follow; default: 1024.",
+        help="Tokens of a prompt. With --stage they are part of a sequence, the rest the answer; default: one, in grpo "
+        "half of it. With --generate new tokens follow; default: 1024.",
     ),
     click.Option(
-        ["--completion-len"], type=COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the row."
+        ["--completion-len"], type=COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the sequence."
     ),
     click.Option(
         ["--num-generations"],
         type=COUNT,
-        help="Answers to a prompt in grpo, which divide the rows of an update; default: 8, as TRL's.",
+        help="Answers to a prompt in grpo, which divide the sequences of an update; default: 8, as TRL's.",
     ),
     click.Option(
         ["--vllm-share"],
@@ -220,8 +220,8 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         ["--packing"],
         metavar="COUNT[xLENGTH]",
         callback=_check_packing,
-        help="Documents share a row, as TRL, axolotl and DataCollatorWithFlattening pack them: 4x1024 is 4 of 1,024 "
-        "tokens, 4 is 4 in a sequence; the sequences of a micro-batch are one row. 1 is padding-free.",
+        help="Documents share a sequence, as TRL, axolotl and DataCollatorWithFlattening pack them: 4x1024 is 4 of "
+        "1,024 tokens, 4 is 4 in --seq-len; the sequences of a micro-batch follow each other. 1 is padding-free.",
     ),
     click.Option(
         ["--loop"],

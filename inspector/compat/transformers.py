@@ -102,3 +102,13 @@ def mark_quantized(config: Any) -> None:
     Falcon-Mamba's code asks for it; a release that does not passes over it.
     """
     config._is_quantized = True
+
+
+def find_neftune_hook() -> Callable[..., Any]:
+    """Return the hook that puts NEFTune's noise on embeddings: in `integrations.neftune`, in 5.1 in `trainer_utils`."""
+    try:
+        from transformers.integrations import neftune
+    except ImportError:
+        from transformers import trainer_utils as neftune  # type: ignore[no-redef]
+    hook: Callable[..., Any] = neftune.neftune_post_forward_hook
+    return hook

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import transformers
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
-from transformers.integrations import neftune
 
+from inspector.compat.transformers import find_neftune_hook
 from inspector.errors import UsageError, one_line
 from inspector.records.recipe import Offload, Recipe
 
@@ -58,7 +58,7 @@ def add_noise(base: Any, alpha: float) -> None:
     if embeddings is None:
         raise UsageError(f"`neftune` puts noise on embeddings of tokens, and {type(base).__name__} has none: drop it.")
     embeddings.neftune_noise_alpha = alpha
-    embeddings.register_forward_hook(neftune.neftune_post_forward_hook)
+    embeddings.register_forward_hook(find_neftune_hook())
 
 
 def _keep_attention(_context: Any, op: Any, *_: Any, **__: Any) -> CheckpointPolicy:

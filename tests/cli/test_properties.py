@@ -48,7 +48,7 @@ def check(ran: Ran, code: int) -> None:
         assert_refused(ran, code)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(objects(TYPES, "model_type", CONFIG_KEYS))
 def test_any_object_as_configuration_is_counted_or_refused(config: dict[str, Any]) -> None:
     """Nothing that a config.json can hold ends in a traceback."""
@@ -56,14 +56,14 @@ def test_any_object_as_configuration_is_counted_or_refused(config: dict[str, Any
         check(run(written(Path(folder), config), "--count-only", "--json"), 4)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(objects(PEFT_TYPES, "peft_type", list(PEFT_KEYS)))
 def test_any_object_as_adapter_is_counted_or_refused(config: dict[str, Any]) -> None:
     """Nothing that an adapter_config.json can hold ends in a traceback."""
     check(run(SMALL, "--offline", "--count-only", "--json", "--peft", json.dumps(config)), 2)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.text(max_size=30), st.sampled_from(["--lora", "--targets", "--modules-to-save", "--peft", "--model-class"]))
 def test_any_text_as_an_option_is_taken_or_refused(text: str, option: str) -> None:
     """No option has a value that ends in a traceback."""

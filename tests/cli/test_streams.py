@@ -29,7 +29,6 @@ COMMANDS = {
     "gpus": ("gpus",),
     "gpus as json": ("gpus", "--json"),
     "plan": PLAN,
-    "plan as csv": (*PLAN, "--format", "csv"),
     "compare": ("compare", *COUNT, "--with", "--lora r=8"),
 }
 

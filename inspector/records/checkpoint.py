@@ -6,6 +6,7 @@ of bytes, counts are integers of elements.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,10 +40,7 @@ class StoredTensor:
     @property
     def elements(self) -> int:
         """Return the number of elements."""
-        product = 1
-        for dimension in self.shape:
-            product *= dimension
-        return product
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

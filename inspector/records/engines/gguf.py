@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,7 @@ class GgufTensor:
     @property
     def elements(self) -> int:
         """Return the number of elements."""
-        product = 1
-        for dimension in self.shape:
-            product *= dimension
-        return product
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.compat.torch import tree_map
 from inspector.runtime.patches import replace_attribute, restore_changes
 
 __all__ = ["choose_token", "see_made_tensors"]
@@ -39,11 +40,17 @@ def see_made_tensors(see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
     original = torch.tensor
 
     def make(data: Any, *args: Any, **kwargs: Any) -> Tensor:
-        made = original(data, *args, **kwargs)
+        numbers = tree_map(_read_number, data)
+        made = original(numbers, *args, **kwargs)
         if made.is_meta:
-            see(made, original(data, *args, **{**kwargs, "device": "cpu"}))
+            see(made, original(numbers, *args, **{**kwargs, "device": "cpu"}))
         return made
 
     with restore_changes():
         replace_attribute(torch, "tensor", make)
         yield
+
+
+def _read_number(leaf: Any) -> Any:
+    """Return the number that a tensor on meta holds, which `torch.tensor` would read out of sight; others as they are."""
+    return leaf.item() if isinstance(leaf, Tensor) and leaf.is_meta and leaf.dim() == 0 else leaf

@@ -16,6 +16,7 @@ from inspector.checks import (
     check_text,
 )
 from inspector.records.steps.losses import LigerKernel, LossName, check_liger
+from inspector.records.steps.media import check_media
 from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
 from inspector.records.steps.rows import lay_out_documents
 from inspector.records.steps.stages import Reference, Stage, check_stage
@@ -165,6 +166,10 @@ class Recipe:
     whether the forward pass fills a KV cache; None is what Trainer does, which is off. `alloc_conf` holds settings of
     the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
 
+    `images` are the images of each row, None one where the model takes them and the workload gives them, 0 text alone;
+    `image_size` is their width and height as "640x480" before the processor resizes them, `audio_seconds` how long the
+    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`).
+
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
     follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
     prompt goes through the model in pieces of so many tokens.
@@ -207,6 +212,9 @@ class Recipe:
     new_tokens: int = 256
     cache: CacheKind | str = CacheKind.DYNAMIC
     prefill_chunk_size: int | None = None
+    images: int | None = None
+    image_size: str | None = None
+    audio_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -254,6 +262,7 @@ class Recipe:
             checked |= lay_out_documents(self.packing, self.seq_len, self.padding)
         if self.prefill_chunk_size is not None:
             checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
+        checked |= check_media(self.images, self.image_size, self.audio_seconds)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):

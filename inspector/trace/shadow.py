@@ -110,7 +110,8 @@ class Shadows:
             return NO_VALUE
         largest = [_largest_shape(tensor) for tensor in tensors]
         if any(
-            tensor not in self._values or tensor.numel() > most for tensor, most in zip(tensors, largest, strict=True)
+            tensor not in self._values or (tensor.numel() > most and _count_distinct(self._values[tensor]) > most)
+            for tensor, most in zip(tensors, largest, strict=True)
         ):
             return NO_VALUE
         # The rows and columns of Adafactor's state are small, and what they broadcast to is a matrix.

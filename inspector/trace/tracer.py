@@ -35,7 +35,14 @@ from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
 from inspector.trace.rules.host_values import copies_to_host, follows_values, is_on_host, make_like
-from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks, scatter_back
+from inspector.trace.rules.masks import (
+    broadcast_mask,
+    choose_all,
+    has_places,
+    is_mask,
+    replace_masks,
+    scatter_back,
+)
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
@@ -87,7 +94,8 @@ class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform.
 
     `token` is what every choice of a next token is taken to be, None where none is chosen. `results` are those that ops
-    returned in other traces, which this one takes from and adds to; None for none.
+    returned in other traces, which this one takes from and adds to; None for none. `holds_all` says that none of the
+    batch's images is padding.
     """
 
     @classmethod
@@ -105,6 +113,7 @@ class Tracer(TorchDispatchMode):
         balances_experts: bool = False,
         token: int | None = None,
         results: Results | None = None,
+        holds_all: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
@@ -113,6 +122,7 @@ class Tracer(TorchDispatchMode):
         self._on_cuda = on_cuda
         self._balances_experts = balances_experts
         self._token = token
+        self._holds_all = holds_all
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()
@@ -245,6 +255,8 @@ class Tracer(TorchDispatchMode):
     def _choose(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
         """Return a result that no value says with what it is taken to be, None where nothing is assumed of it."""
         if self._balances_experts and (choice := balance_choice(func, args, result)):
+            return choice
+        if self._holds_all and (choice := choose_all(func, result)):
             return choice
         return None if self._token is None else choose_token(func, result, self._token)
 

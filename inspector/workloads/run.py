@@ -105,7 +105,16 @@ def _trace(
     state = workload.make_state(model, recipe, on_gpu=False) if generates else None
     categories, balances = build_categories(workload, model, state), loops_over_experts(base)
     token = find_plain_token(base) if generates else None
-    tracer = Tracer(platform, names, categories, balances_experts=balances, token=token, results=results)
+    media = workload.find_media(model, recipe)
+    tracer = Tracer(
+        platform,
+        names,
+        categories,
+        balances_experts=balances,
+        token=token,
+        results=results,
+        holds_all=media is not None and media.holds_all,
+    )
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
@@ -129,9 +138,9 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            if generates:
+            if generates or media is not None:
                 rules.enter_context(see_made_tensors(tracer.see_made))
-            else:
+            if not generates:
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)
             states.append(state)
@@ -172,6 +181,6 @@ def _make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) 
     for name, item in workload.make_inputs(model, recipe).items():
         batch[name] = item.on("meta") if isinstance(item, Input) else item
         if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
-            tracer.shadows.set(batch[name], item.on("cpu"))
+            tracer.shadows.set(batch[name], item.list_values())
     tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inspector.trace.shadow import Shadows
 
-__all__ = ["broadcast_mask", "has_places", "is_mask", "replace_masks", "scatter_back"]
+__all__ = ["broadcast_mask", "choose_all", "has_places", "is_mask", "replace_masks", "scatter_back"]
 
 aten = torch.ops.aten
 
@@ -37,6 +37,13 @@ def broadcast_mask(values: Tensor, mask: Tensor, shadows: Shadows) -> tuple[Tens
     """Return what `masked_select` indexes, and the mask that it does so with."""
     expand = operator.methodcaller("expand", torch.broadcast_shapes(values.shape, mask.shape))
     return expand(values), [shadows.derive(mask, expand)]
+
+
+def choose_all(func: Any, result: Any) -> tuple[Tensor, Tensor] | None:
+    """Return the answer to which images of a batch are more than padding, with its value: all; None for other ops."""
+    if func is not aten.ne.Scalar or result.dim() != 1:
+        return None
+    return result, torch.ones(result.shape, dtype=torch.bool)
 
 
 def is_mask(index: Any) -> bool:

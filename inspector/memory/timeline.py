@@ -24,7 +24,17 @@ from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
 from inspector.records.hardware import Overhead
-from inspector.records.memory import BatchInput, CurvePoint, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
+from inspector.records.memory import (
+    BatchInput,
+    CurvePoint,
+    MemoryPhase,
+    Peak,
+    RowMedia,
+    RunMemory,
+    TopModule,
+    Unaccounted,
+    WithoutGradient,
+)
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 
@@ -142,6 +152,8 @@ def build_run_memory(
     lower_bound: str | None = None,
     host_bytes: int | None = None,
     inputs: Sequence[BatchInput] | None = None,
+    media: RowMedia | None = None,
+    without_gradient: Sequence[WithoutGradient] = (),
 ) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
@@ -167,6 +179,8 @@ def build_run_memory(
         lower_bound=lower_bound,
         host_bytes=host_bytes,
         inputs=inputs,
+        media=media,
+        without_gradient=without_gradient,
         curve=_draw_curve(timeline.phases) if workload.generates else None,
     )
 

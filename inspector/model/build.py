@@ -328,6 +328,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
     )
     config.sentence_pooling = files.pooling  # for the loss of an embedding model
+    config.processor_settings = files.processor  # for the batch of a model of images or sound
     assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
     notices = [notice for notice in notices if notice not in assumed]
     trains_rewards = request.recipe.stage is Stage.REWARD

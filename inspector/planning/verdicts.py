@@ -22,7 +22,7 @@ from inspector.planning.cards import spread_over_cards
 from inspector.planning.contexts import list_contexts
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
-from inspector.planning.notices import find_precision_notices
+from inspector.planning.notices import find_idle_notices, find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Search, Verdict
 from inspector.records.memory import (
@@ -170,6 +170,7 @@ def _find_outcome_of_one_card(
         prediction = predictor.predict(run)
     except NotTraceableError as error:
         return _give_up(run, selection, str(error), () if facts is None else facts.notices)
+    without_gradient = predictor.list_without_gradient(run) if run.workload.trains else ()
     timeline = prediction.fold(prediction.limit_bytes)
     memory = build_run_memory(
         timeline,
@@ -184,13 +185,21 @@ def _find_outcome_of_one_card(
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
+        media=facts.media,
+        without_gradient=without_gradient,
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
         rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
-    notices = (*facts.notices, *find_precision_notices(run, counted), *_find_released(prediction), *left_out)
+    notices = (
+        *find_idle_notices(without_gradient),
+        *facts.notices,
+        *find_precision_notices(run, counted),
+        *_find_released(prediction),
+        *left_out,
+    )
     if selection.named and run.request.advice:
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)

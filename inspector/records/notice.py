@@ -17,5 +17,6 @@ class Notice:
     code: str
     message: str
 
+
 # The code of the notice that a batch leaves out a kind of input which the model takes.
 LEFT_OUT = {"images": "no-image", "sound": "no-sound", "boxes": "no-boxes"}

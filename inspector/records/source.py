@@ -66,8 +66,8 @@ class SourceFiles:
     `checkpoint_dtype` is the dtype of the stored weights where the config does not say it, `checkpoint` what is stored.
     `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model, which
     a folder may hold beside it. `adapter_alone` is set while that base is still to be found. `pooling` is how sentence-
-    transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on. `gguf` is what
-    a GGUF file holds, which has no configuration beside it.
+    transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on. `processor` is
+    what it says of images and sound. `gguf` is what a GGUF file holds, which has no configuration beside it.
     """
 
     id: str
@@ -82,5 +82,6 @@ class SourceFiles:
     adapter_alone: bool = False
     checkpoint: StoredCheckpoint | None = None
     pooling: str | None = None
+    processor: Mapping[str, Any] | None = None
     gguf: GgufModel | None = None
     notices: Sequence[Notice] = ()

@@ -18,6 +18,7 @@ from inspector.records.source import ServedFrom, SourceFiles
 from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
+from inspector.source.processor import find_processor
 from inspector.source.recognize.foreign import describe_foreign_files
 
 __all__ = ["ADAPTER_FILE", "CONFIG_FILE", "add_checkpoint", "find_files", "is_path_like"]
@@ -67,7 +68,13 @@ def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> Sourc
     present, reader = list_files(folder), FolderReader(folder)
     stored, notices = read_checkpoint(present, files.config, reader, progress)
     pooling = find_pooling(present, reader)
-    return dataclasses.replace(files, checkpoint=stored, pooling=pooling, notices=(*files.notices, *notices))
+    return dataclasses.replace(
+        files,
+        checkpoint=stored,
+        pooling=pooling,
+        processor=find_processor(present, reader),
+        notices=(*files.notices, *notices),
+    )
 
 
 def is_path_like(name: str) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
-from inspector.records.memory import BatchInput, BlockShape, Unaccounted
+from inspector.records.memory import BatchInput, BlockShape, RowMedia, Unaccounted
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase, WorkloadInfo
@@ -39,6 +39,7 @@ class RunFacts:
     shape: BlockShape | None
     not_accounted: tuple[Unaccounted, ...]
     notices: tuple[Notice, ...]
+    media: RowMedia | None = None
 
 
 class Workload(Protocol):

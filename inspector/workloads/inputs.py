@@ -45,7 +45,6 @@ class Input:
             tensor[-1, 0] = self.first
         return tensor
 
-
     def list_values(self) -> Tensor:
         """Return the values for whoever reads them: a view of one number where there are many equal ones."""
         is_uniform = self.make is None and self.last is None and self.first is None

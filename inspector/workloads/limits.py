@@ -48,7 +48,9 @@ def lengthen_rows(model: Any, recipe: Recipe, find_media: Callable[[Any, Recipe]
         raise NotTraceableError(str(error)) from error
     except Exception as error:  # configurations hold values of any kind
         cause = one_line(f"{type(error).__name__}: {error}")
-        raise NotTraceableError(f"no images for {type(base_model(model)).__name__} ({cause}): use `images=0`") from error
+        raise NotTraceableError(
+            f"no images for {type(base_model(model)).__name__} ({cause}): use `images=0`"
+        ) from error
     default = Recipe().seq_len
     if media is None or default is None or recipe.seq_len != default or media.least_length <= default:
         return recipe

@@ -105,7 +105,10 @@ def _find_media_notices(
     base: Any, asked: Recipe, recipe: Recipe, inputs: Iterable[str], media: Media | None
 ) -> Iterator[Notice]:
     """Yield what a batch leaves out beside text, and what its images and sound were taken to be."""
+    asked_for_none = {"images": recipe.images == 0, "sound": recipe.images == 0 or recipe.audio_seconds == 0}
     for kind in find_left_out(base, inputs):
+        if asked_for_none.get(kind):
+            continue
         yield Notice(code=LEFT_OUT[kind], message=_LEFT_OUT_MESSAGES[kind])
     if media is None:
         return

@@ -25,10 +25,8 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTra
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def find_unaccounted(
-    model: Any, recipe: Recipe, platform: Platform, inputs: Iterable[str]
-) -> tuple[Unaccounted, ...]:
-    """Return what kernels take in a run of `recipe` on a batch of `inputs` that no rule knows, if the model has them."""
+def find_unaccounted(model: Any, recipe: Recipe, platform: Platform, inputs: Iterable[str]) -> tuple[Unaccounted, ...]:
+    """Return what kernels take in a run of `recipe` on a batch of `inputs` that no rule knows."""
     found = _list_unaccounted(base_model(model), recipe, platform, inputs)
     return tuple(Unaccounted(what=what, why=why) for what, why in found)
 

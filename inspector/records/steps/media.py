@@ -34,7 +34,11 @@ def parse_image_size(text: str) -> tuple[int, int]:
 def check_media(images: int | None, image_size: str | None, audio_seconds: float | None) -> dict[str, object]:
     """Return the fields that were given, checked; raise UsageError for those out of their range."""
     checked: dict[str, object] = {}
-    if images is not None and (images != 0 or isinstance(images, bool)) and check_count("images", images) > _MOST_IMAGES:
+    if (
+        images is not None
+        and (images != 0 or isinstance(images, bool))
+        and check_count("images", images) > _MOST_IMAGES
+    ):
         raise UsageError(f"`images` must be at most {_MOST_IMAGES:,}, not {images:,}.")
     if image_size is not None:
         parse_image_size(image_size)

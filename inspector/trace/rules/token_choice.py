@@ -52,5 +52,5 @@ def see_made_tensors(see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
 
 
 def _read_number(leaf: Any) -> Any:
-    """Return the number that a tensor on meta holds, which `torch.tensor` would read out of sight; others as they are."""
+    """Return the number that a tensor on meta holds, which `torch.tensor` would read out of sight."""
     return leaf.item() if isinstance(leaf, Tensor) and leaf.is_meta and leaf.dim() == 0 else leaf

@@ -50,12 +50,13 @@ class _Forward:
 
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what is not counted."""
-        inputs = self.make_inputs(model, recipe)
+        inputs, media = self.make_inputs(model, recipe), self.find_media(model, recipe)
         return RunFacts(
             inputs=describe_inputs(inputs),
             shape=None,
             not_accounted=find_unaccounted(model, recipe, platform, inputs),
-            notices=tuple(find_notices(model, asked, recipe, inputs, self.find_media(model, recipe))),
+            notices=tuple(find_notices(model, asked, recipe, inputs, media)),
+            media=None if media is None else media.describe(),
         )
 
     def prepare(self, model: Any, recipe: Recipe) -> None:

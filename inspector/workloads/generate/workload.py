@@ -71,7 +71,10 @@ class Generate:
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)),
             shape=None,
-            not_accounted=(*find_static_graphs(recipe), *find_unaccounted(model, recipe, platform, self.make_inputs(model, recipe))),
+            not_accounted=(
+                *find_static_graphs(recipe),
+                *find_unaccounted(model, recipe, platform, self.make_inputs(model, recipe)),
+            ),
             notices=tuple(find_generation_notices(model, asked, recipe)),
         )
 

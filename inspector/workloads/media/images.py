@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
+from inspector.compat.transformers import list_image_processors
 from inspector.workloads.inputs import BatchError, Input
 from inspector.workloads.media.sizes import (
     count_square_tiles,
@@ -77,6 +77,9 @@ class Images:
     of_rows: Mapping[str, Callable[[int], Input]] = field(default_factory=dict)
 
 
+# Processors cut an image into 12 or 36 tiles at most.
+_MOST_TILES = 256
+
 _Maker = Callable[[Pictures], Images]
 _MAKERS: dict[str, _Maker] = {}
 
@@ -85,9 +88,7 @@ def find_processor(model: Any, settings: Mapping[str, Any]) -> str | None:
     """Return the class of a model's image processor without the backend in its name, None where none is known here."""
     named = settings.get("image_processor_type")
     if not isinstance(named, str):
-        known = IMAGE_PROCESSOR_MAPPING_NAMES.get(model.config.model_type)
-        names = known.values() if isinstance(known, Mapping) else known if isinstance(known, (tuple, list)) else (known,)
-        named = next((name for name in names if isinstance(name, str)), "")
+        named = next(iter(list_image_processors(model.config.model_type)), "")
     name = named.removesuffix("Fast").removesuffix("Pil")
     return name if name in _MAKERS else None
 
@@ -157,9 +158,10 @@ def _make_tiles(pictures: Pictures) -> Images:
     size = _read_square(pictures)
     parts = 1
     if pictures.read("crop_to_patches", True):
-        rows, columns = fit_tiles(
-            pictures.size, size, int(pictures.read("min_patches", 1)), int(pictures.read("max_patches", 12))
-        )
+        fewest, most = int(pictures.read("min_patches", 1)), int(pictures.read("max_patches", 12))
+        if most > _MOST_TILES:
+            raise BatchError(f"its processor cuts an image into up to {most:,} tiles, as none does")
+        rows, columns = fit_tiles(pictures.size, size, fewest, most)
         parts = rows * columns + 1 if rows * columns > 1 else 1
     pixels = Input(shape=(pictures.total * parts, _channels(pictures), *size), dtype=torch.float32)
     tokens = parts * _count_for_one(pictures, pixels)
@@ -187,7 +189,7 @@ def _make_cross_attention(pictures: Pictures) -> Images:
     """Make tiles, as many as an image can have at most: those that it lacks are padding; a row has one token each."""
     vision = pictures.vision
     tile = _read_side(pictures.settings.get("size"), "height") or int(vision.image_size)
-    most = int(pictures.read("max_image_tiles", vision.max_num_tiles))
+    most = min(int(pictures.read("max_image_tiles", vision.max_num_tiles)), int(vision.max_num_tiles))
     rows, columns = fit_canvas(pictures.size, tile, most)
     ratio = list(map(tuple, vision.supported_aspect_ratios)).index((rows, columns)) + 1
     shape = (pictures.rows, pictures.count)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.records.memory import RowMedia
 from inspector.records.recipe import Recipe
 from inspector.records.steps.media import ASSUMED_SECONDS, ASSUMED_SIZE, parse_image_size
 from inspector.workloads.inputs import BatchError, Input, Inputs
@@ -53,6 +54,10 @@ class Media:
     def tokens(self) -> int:
         """Return how many placeholders a row has."""
         return sum(self.spans)
+
+    def describe(self) -> RowMedia:
+        """Return it as a report says it."""
+        return RowMedia(kind=self.kind, count=len(self.spans), tokens=max(self.spans))
 
     @property
     def least_length(self) -> int:
@@ -97,7 +102,7 @@ def make_rows(model: Any, recipe: Recipe, media: Media, ids: Input) -> Inputs:
         if name in arguments and media.kind == "images":
             made[name] = Input(shape=ids.shape, make=functools.partial(_write_types, place))
             break
-    made |= media.inputs | {name: make(length) for name, make in media.of_rows.items()}
+    made |= {**media.inputs, **{name: make(length) for name, make in media.of_rows.items()}}
     labels = functools.partial(_write_labels, place, ids.value, padded=bool(recipe.padding))
     return {**made, "labels": Input(shape=ids.shape, make=labels)}
 
@@ -110,9 +115,7 @@ def _find_images(model: Any, recipe: Recipe, settings: Mapping[str, Any]) -> Med
         return None
     width, height = ASSUMED_SIZE if recipe.image_size is None else parse_image_size(recipe.image_size)
     count = 1 if recipe.images is None else recipe.images
-    pictures = Pictures(
-        model=model, settings=settings, rows=recipe.batch_size, count=count, size=(height, width)
-    )
+    pictures = Pictures(model=model, settings=settings, rows=recipe.batch_size, count=count, size=(height, width))
     images = make_images(processor, pictures)
     return Media(
         kind="images",

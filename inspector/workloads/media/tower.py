@@ -38,9 +38,7 @@ def _run(model: Any, shape: tuple[int, ...]) -> int:
     with torch.no_grad():
         features = find(torch.empty(shape, dtype=dtype, device=next(model.parameters()).device))
     found = getattr(features, "pooler_output", None)
-    return sum(
-        tensor.numel() // tensor.shape[-1] for tensor in _list_tensors(features if found is None else found)
-    )
+    return sum(tensor.numel() // tensor.shape[-1] for tensor in _list_tensors(features if found is None else found))
 
 
 def _list_tensors(features: Any) -> Iterator[Tensor]:

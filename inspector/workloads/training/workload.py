@@ -87,7 +87,7 @@ class Training:
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what a real step takes that is not counted."""
         base = base_model(model)
-        inputs = self.make_inputs(model, recipe)
+        inputs, media = self.make_inputs(model, recipe), self.find_media(model, recipe)
         takes_pairs = recipe.stage is None and is_bare_encoder(base)
         return RunFacts(
             inputs=describe_inputs(inputs) or describe_rows(recipe),
@@ -102,8 +102,9 @@ class Training:
             ),
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),
-                *find_notices(model, asked, recipe, inputs, self.find_media(model, recipe)),
+                *find_notices(model, asked, recipe, inputs, media),
             ),
+            media=None if media is None else media.describe(),
         )
 
     def prepare(self, model: Any, recipe: Recipe) -> None:

@@ -18,6 +18,9 @@ from inspector.workloads.media.rows import Media
 
 __all__ = ["bound_sizes", "find_positions", "lengthen_rows", "refuse_scans"]
 
+# Tokens of text that a row of the default length has at least beside its images.
+_TEXT = 64
+
 
 def bound_sizes(model: Any, recipe: Recipe, make_inputs: Callable[[Any, Recipe], Inputs]) -> Recipe:
     """Return the recipe with sequences no longer than the model has learned positions for, and padding decided.
@@ -52,9 +55,9 @@ def lengthen_rows(model: Any, recipe: Recipe, find_media: Callable[[Any, Recipe]
             f"no images for {type(base_model(model)).__name__} ({cause}): use `images=0`"
         ) from error
     default = Recipe().seq_len
-    if media is None or default is None or recipe.seq_len != default or media.least_length <= default:
+    if media is None or default is None or recipe.seq_len != default:
         return recipe
-    return dataclasses.replace(recipe, seq_len=-(-media.least_length // default) * default)
+    return dataclasses.replace(recipe, seq_len=-(-(media.least_length + _TEXT) // default) * default)
 
 
 def find_positions(base: Any) -> int | None:

@@ -18,7 +18,9 @@ from inspector.workloads.batch import Input, make_batch_inputs
 
 BATCH, LENGTH, VOCABULARY = 2, 24, 160
 IMAGE_TOKEN = 150
-RECIPE = inspector.Recipe(batch_size=BATCH, seq_len=LENGTH, padding=False)
+RECIPE = inspector.Recipe(
+    batch_size=BATCH, seq_len=LENGTH, padding=False, image_size="24x16", audio_seconds=0.3
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,37 @@ OF_IMAGES = (
     *("aten::masked_select", "aten::sum", "aten::div", "aten::mul", "aten::sub"),
     *("aten::gelu", "aten::gelu_backward", "aten::avg_pool2d_backward"),
 )
+
+_MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}}
+_PATCHES = {
+    "depth": 2,
+    "out_hidden_size": 64,
+    "num_heads": 2,
+    "patch_size": 4,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+_PIXELS = {"min_pixels": 64, "max_pixels": 4096}
+
+
+def _of_images(
+    text_type: str = "llama",
+    text: dict[str, Any] | None = None,
+    vision_type: str = "clip_vision_model",
+    vision: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Small:
+    """Return a small model of text and images; a part has no type where the whole knows it."""
+    of_text = {"model_type": text_type} if text_type else {}
+    of_vision = {"model_type": vision_type} if vision_type and "image_size" not in (vision or {}) else {}
+    parts = {
+        "text_config": {**COMMON, **GROUPED, **of_text, **(text or {})},
+        "vision_config": {**VISION, **of_vision, **(vision or {})},
+        "image_token_id": IMAGE_TOKEN,
+        "image_token_index": IMAGE_TOKEN,
+    }
+    return Small(fields=parts | fields, head="ImageTextToText", common=False, kernels=OF_IMAGES)
+
 
 SMALL: dict[str, Small] = {
     "llama": Small(fields=GROUPED),
@@ -215,6 +248,49 @@ SMALL: dict[str, Small] = {
             "image_token_index": IMAGE_TOKEN,
         },
         head="ImageTextToText",
+        common=False,
+        kernels=OF_IMAGES,
+    ),
+    "llava_next": _of_images(image_grid_pinpoints=[[16, 32], [32, 16]]),
+    "paligemma": _of_images("gemma", {"head_dim": 16}, "siglip_vision_model", projection_dim=64),
+    "internvl": _of_images("qwen2", vision={"image_size": [16, 16], "patch_size": [8, 8], "hidden_dropout_prob": 0.0}),
+    "idefics3": _of_images(scale_factor=2, processor_settings={"size": {"longest_edge": 32}}),
+    "mllama": _of_images(
+        "",
+        {"cross_attention_layers": [1]},
+        "",
+        {
+            "attention_heads": 2,
+            "num_global_layers": 1,
+            "vision_output_dim": 64,
+            "intermediate_layers_indices": [0],
+            "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1], [2, 2]],
+        },
+    ),
+    "qwen2_5_vl": _of_images(
+        "", _MROPE, "", {**_PATCHES, "window_size": 16, "fullatt_block_indexes": [1]}, processor_settings=_PIXELS
+    ),
+    "qwen3_vl": _of_images(
+        "",
+        {**_MROPE, "head_dim": 16},
+        "",
+        {**_PATCHES, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+        processor_settings=_PIXELS,
+    ),
+    "voxtral": Small(
+        fields={
+            "text_config": {**COMMON, **GROUPED, "model_type": "llama"},
+            "audio_config": {
+                "hidden_size": 32,
+                "intermediate_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_mel_bins": 8,
+                "max_source_positions": 16,
+            },
+            "audio_token_id": IMAGE_TOKEN,
+        },
+        head="MultimodalLM",
         common=False,
         kernels=OF_IMAGES,
     ),

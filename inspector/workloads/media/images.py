@@ -178,7 +178,8 @@ def _make_squares(pictures: Pictures) -> Images:
     tokens = parts * ((side // vision.patch_size) ** 2 // config.scale_factor**2)
     shape = (pictures.rows, pictures.count * parts)
     inputs = {
-        "pixel_values": Input(shape=(*shape, _channels(pictures), side, side), dtype=torch.float32),
+        # Images of zeros would be padding.
+        "pixel_values": Input(shape=(*shape, _channels(pictures), side, side), dtype=torch.float32, value=1),
         "pixel_attention_mask": Input(shape=(*shape, side, side), value=1),
     }
     return Images(inputs=inputs, tokens=tokens, pixels=(side, side), parts=parts, holds_all=True)

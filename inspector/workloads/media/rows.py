@@ -26,8 +26,6 @@ from inspector.workloads.media.images import Images, Pictures, find_processor, m
 __all__ = ["Media", "find_media", "make_rows"]
 
 _IGNORED = -100
-# Tokens of text that a row has at least beside its placeholders.
-_LEAST_TEXT = 16
 # The argument by which a model learns which tokens are an image's.
 _TYPES = ("mm_token_type_ids", "token_type_ids")
 
@@ -62,7 +60,7 @@ class Media:
     @property
     def least_length(self) -> int:
         """Return how many tokens a row has at least."""
-        return self.tokens + len(self.spans) + _LEAST_TEXT
+        return self.tokens + len(self.spans) + 1
 
 
 def find_media(model: Any, recipe: Recipe, arguments: set[str]) -> Media | None:

@@ -18,9 +18,7 @@ from inspector.workloads.batch import Input, make_batch_inputs
 
 BATCH, LENGTH, VOCABULARY = 2, 24, 160
 IMAGE_TOKEN = 150
-RECIPE = inspector.Recipe(
-    batch_size=BATCH, seq_len=LENGTH, padding=False, image_size="24x16", audio_seconds=0.3
-)
+RECIPE = inspector.Recipe(batch_size=BATCH, seq_len=LENGTH, padding=False, image_size="24x16", audio_seconds=0.3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

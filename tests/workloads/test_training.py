@@ -222,7 +222,7 @@ def test_images_have_no_sequence_length_and_no_padding() -> None:
     ]
 
 
-def test_a_model_of_images_and_text_is_traced_with_text_and_a_notice() -> None:
+def test_a_model_whose_processor_is_not_known_is_traced_with_text_and_a_notice() -> None:
     config = transformers.LlavaConfig(
         architectures=["LlavaForConditionalGeneration"],
         text_config=llama(),
@@ -234,9 +234,11 @@ def test_a_model_of_images_and_text_is_traced_with_text_and_a_notice() -> None:
             image_size=16,
             patch_size=8,
         ),
+        image_token_index=-1,
     )
     report = inspector.inspect(config, peft=LORA)
     assert report.training is not None
+    assert report.training.lower_bound is not None
     assert "no-image" in {notice.code for notice in report.warnings}
     assert "no-image" not in {notice.code for notice in inspector.inspect(llama()).warnings}
 

@@ -17,7 +17,7 @@ ASSUMED_SECONDS = 30.0
 _MOST_IMAGES = 1024
 _LONGEST_SIDE = 16_384
 _LONGEST_SECONDS = 36_000
-_SIZE = re.compile(r"(\d{1,6})(?:[xX×](\d{1,6}))?")
+_SIZE = re.compile(r"(\d{1,12})(?:[xX×](\d{1,12}))?")
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

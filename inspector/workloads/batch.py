@@ -10,7 +10,7 @@ A bare encoder has no loss of its own: it is trained on pairs of texts (`trainin
 A sequence has at most as many tokens as the text part of the model has learned positions for: beyond its table a real
 run raises (`find_longest_sequence`). Images and sound among tokens are `media`'s.
 
-Not covered: multiple choice, detection, masked images, CTC, and sizes of images that only the processor's file knows.
+What is not here is made by task (`tasks`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from inspector.model.skeleton import find_head
 from inspector.records.recipe import Recipe
 from inspector.workloads.inputs import BatchError, Input, Inputs
 from inspector.workloads.media import rows as media_rows
+from inspector.workloads.media.images import make_plain_images
 from inspector.workloads.media.rows import Media, make_rows
+from inspector.workloads.tasks import find_task, make_ending_ids
 
 __all__ = [
     "PAIR_COLUMNS",
@@ -109,7 +111,7 @@ def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
     if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in arguments:
         decoder = {"decoder_input_ids": _make_ids(model, recipe)}
     if _takes_images_alone(model):
-        return {"pixel_values": _make_images(model.config, recipe)}
+        return {"pixel_values": make_plain_images(model, recipe)}
     if {"return_loss", "pixel_values", "input_ids"} <= arguments:
         return {key: item for key, item in _make_pairs(model, recipe).items() if key != "return_loss"}
     if model.main_input_name == "input_ids":
@@ -220,17 +222,16 @@ def _make_token_labels(model: Any, recipe: Recipe) -> Inputs:
 def _make_sequence_labels(model: Any, recipe: Recipe) -> Inputs:
     """Make ids and labels of sequences: a class each, a number each for regression, or a float for every class."""
     config = model.config
-    if getattr(config, "is_encoder_decoder", False):
-        raise BatchError(
-            f"{type(model).__name__} looks for the ends of its sequences, which a batch without data has not"
-        )
+    ids = _make_ids(model, recipe)
+    if getattr(config, "is_encoder_decoder", False):  # the last end of each row is what is looked at
+        ids = make_ending_ids(ids, _find_end(model))
     problem = getattr(config, "problem_type", None) or ("regression" if config.num_labels == 1 else None)
     if problem == "multi_label_classification":
         labels = Input(shape=(recipe.batch_size, config.num_labels), dtype=torch.float32)
     else:
         dtype = torch.float32 if problem == "regression" else torch.int64
         labels = Input(shape=(recipe.batch_size,), dtype=dtype)
-    return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), "labels": labels}
+    return {"input_ids": ids, **_make_mask(recipe), "labels": labels}
 
 
 @_register("ForQuestionAnswering", main="input_ids")
@@ -248,13 +249,13 @@ def _make_spans(model: Any, recipe: Recipe) -> Inputs:
 @_register("ForImageClassification", main="pixel_values")
 def _make_image_labels(model: Any, recipe: Recipe) -> Inputs:
     """Make images as an image processor gives them, in float32, and a class of each."""
-    return {"pixel_values": _make_images(model.config, recipe), "labels": Input(shape=(recipe.batch_size,))}
+    return {"pixel_values": make_plain_images(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
 
 
 @_register("ForSemanticSegmentation", main="pixel_values")
 def _make_image_maps(model: Any, recipe: Recipe) -> Inputs:
     """Make images and a class of each of their pixels."""
-    images = _make_images(model.config, recipe)
+    images = make_plain_images(model, recipe)
     return {"pixel_values": images, "labels": Input(shape=(images.shape[0], *images.shape[2:]))}
 
 
@@ -271,7 +272,7 @@ def _make_speech(model: Any, recipe: Recipe) -> Inputs:
 
 def _make_pairs(model: Any, recipe: Recipe) -> Inputs:
     """Make pairs of text and image; models such as CLIP return a loss when they are asked for it."""
-    images = _make_images(getattr(model.config, "vision_config", model.config), recipe)
+    images = make_plain_images(model, recipe)
     return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), "pixel_values": images, "return_loss": True}
 
 
@@ -291,6 +292,12 @@ def _find_maker(model: Any) -> _Maker:
     for (ending, main), maker in _KINDS.items():
         if name.endswith(ending) and model.main_input_name == main and (main in arguments):
             return maker
+    task = find_task(model)
+    if task is not None:
+        return lambda model, recipe: task(model, recipe, _make_ids(model, recipe))
+    is_encoder_decoder = getattr(model.config, "is_encoder_decoder", False)
+    if is_encoder_decoder and model.main_input_name == "input_ids" and {"labels", "decoder_input_ids"} <= arguments:
+        return _make_tokens
     if {"return_loss", "pixel_values", "input_ids"} <= arguments:
         return _make_pairs
     if is_bare_encoder(model):
@@ -310,6 +317,17 @@ def _make_ids(model: Any, recipe: Recipe) -> Input:
     return Input(shape=(recipe.batch_size, recipe.seq_len or 0), value=find_plain_token(model))
 
 
+def _find_end(model: Any) -> int:
+    """Return the token that ends a sequence."""
+    end = model.config.eos_token_id
+    end = end[0] if isinstance(end, (list, tuple)) and end else end
+    if not isinstance(end, int):
+        raise BatchError(
+            f"{type(model).__name__} looks for the ends of its sequences, and its config names no such token"
+        )
+    return end
+
+
 def _make_mask(recipe: Recipe) -> dict[str, Input]:
     """Return the attention mask of a padded batch, or of a collator that always sends one.
 
@@ -319,16 +337,6 @@ def _make_mask(recipe: Recipe) -> dict[str, Input]:
         return {}
     shape = (recipe.batch_size, recipe.seq_len or 0)
     return {"attention_mask": Input(shape=shape, value=1, last=0 if recipe.padding else None)}
-
-
-def _make_images(config: Any, recipe: Recipe) -> Input:
-    """Return images of the size that a configuration names: a side, or height and width."""
-    size = getattr(config, "image_size", None)
-    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
-    channels = getattr(config, "num_channels", 3)
-    if len(sides) != 2 or not all(isinstance(side, int) for side in (*sides, channels)):
-        raise BatchError("its config does not say how large its images are")
-    return Input(shape=(recipe.batch_size, channels, *sides), dtype=torch.float32)
 
 
 # --- what a class says ------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from inspector.model.hash_seed import find_hash_ordered_layer_types
@@ -15,6 +15,7 @@ from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
 from inspector.workloads.inputs import Input, Inputs
 from inspector.workloads.limits import find_positions
+from inspector.workloads.media.images import find_plain_size
 from inspector.workloads.media.rows import Media
 from inspector.workloads.packed_rows import count_document_tokens
 
@@ -110,6 +111,10 @@ def _find_media_notices(
         if asked_for_none.get(kind):
             continue
         yield Notice(code=LEFT_OUT[kind], message=_LEFT_OUT_MESSAGES[kind])
+    images = [item for name, item in inputs.items() if name == "pixel_values"] if isinstance(inputs, Mapping) else []
+    if images and media is None and asked.image_size is None and find_plain_size(base) is None:
+        message = "Neither config.json nor the processor says how large images are: 224 x 224 is taken (`image_size`)."
+        yield Notice(code="image-size-assumed", message=message)
     if media is None:
         return
     if asked.seq_len is not None and recipe.seq_len is not None and recipe.seq_len > asked.seq_len:

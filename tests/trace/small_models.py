@@ -192,6 +192,9 @@ SMALL: dict[str, Small] = {
         # Its buckets of positions mix integers and floats, which the CPU brings to one type first (TensorIterator.cpp).
         kernels=("aten::div", "aten::mul"),
     ),
+    "bert, choices": Small(fields=NO_DROPOUT, head="MultipleChoice", model_type="bert"),
+    "bert, sentences": Small(fields=NO_DROPOUT, head="NextSentencePrediction", model_type="bert"),
+    "bert, pretraining": Small(fields=NO_DROPOUT, head="PreTraining", model_type="bert"),
     "electra": Small(fields=NO_DROPOUT, head="SequenceClassification"),
     "albert": Small(fields={**NO_DROPOUT, "classifier_dropout_prob": 0.0}, head="TokenClassification"),
     "mpnet": Small(fields=NO_DROPOUT, head="QuestionAnswering"),
@@ -221,6 +224,13 @@ SMALL: dict[str, Small] = {
         common=False,
     ),
     "bart": Small(fields=ENCODER_DECODER, head="Seq2SeqLM", common=False),
+    "bart, classes": Small(
+        fields={**ENCODER_DECODER, "classifier_dropout": 0.0},
+        head="SequenceClassification",
+        common=False,
+        model_type="bart",
+        kernels=("aten::sum",),
+    ),
     "whisper": Small(
         fields={**ENCODER_DECODER, "num_mel_bins": 8, "max_source_positions": 16, "max_target_positions": LENGTH},
         head="SpeechSeq2Seq",
@@ -230,6 +240,9 @@ SMALL: dict[str, Small] = {
     ),
     # Images, and images with text.
     "vit": Small(fields={**IMAGES, **NO_DROPOUT}, head="ImageClassification"),
+    "vit, masked": Small(
+        fields={**IMAGES, **NO_DROPOUT, "encoder_stride": 8}, head="MaskedImageModeling", model_type="vit"
+    ),
     "clip": Small(
         fields={
             "text_config": {**COMMON, "max_position_embeddings": LENGTH},

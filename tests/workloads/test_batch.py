@@ -94,11 +94,22 @@ def test_no_token_of_a_batch_is_special() -> None:
     assert ids.value == 3
 
 
-def test_sequence_classification_of_an_encoder_decoder_is_refused() -> None:
+def test_each_row_of_an_encoder_decoder_that_classifies_ends_with_the_token_that_it_looks_for() -> None:
     config = transformers.BartConfig(**SMALL["bart"].fields)
     with torch.device("meta"):
         model = transformers.BartForSequenceClassification(config)
-    with pytest.raises(BatchError, match="ends of its sequences"):
+    ids = make_batch_inputs(model, RECIPE)["input_ids"]
+    assert isinstance(ids, Input)
+    rows = ids.on("cpu")
+    assert (rows == config.eos_token_id).sum(-1).tolist() == [1] * RECIPE.batch_size
+    assert (rows[:, -1] == config.eos_token_id).all()
+
+
+def test_an_encoder_decoder_that_names_no_end_of_a_sequence_cannot_classify_any() -> None:
+    config = transformers.BartConfig(**{**SMALL["bart"].fields, "eos_token_id": None})
+    with torch.device("meta"):
+        model = transformers.BartForSequenceClassification(config)
+    with pytest.raises(BatchError, match="names no such token"):
         make_batch_inputs(model, RECIPE)
 
 

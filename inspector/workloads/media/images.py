@@ -9,6 +9,7 @@ Not covered: processors that are not named here; such a model is traced with tex
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 
 from inspector.compat.transformers import list_image_processors
+from inspector.records.recipe import Recipe
+from inspector.records.steps.media import parse_image_size
 from inspector.workloads.inputs import BatchError, Input
 from inspector.workloads.media.sizes import (
     count_square_tiles,
@@ -31,7 +34,7 @@ from inspector.workloads.media.sizes import (
 )
 from inspector.workloads.media.tower import count_features
 
-__all__ = ["Images", "Pictures", "find_processor", "make_images"]
+__all__ = ["Images", "Pictures", "find_plain_size", "find_processor", "make_images", "make_plain_images"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,8 @@ class Images:
     of_rows: Mapping[str, Callable[[int], Input]] = field(default_factory=dict)
 
 
+# What classifiers of images that name no size are trained with (ImageNet).
+_USUAL_SIZE = (224, 224)
 # Processors cut an image into 12 or 36 tiles at most.
 _MOST_TILES = 256
 
@@ -96,6 +101,26 @@ def find_processor(model: Any, settings: Mapping[str, Any]) -> str | None:
 def make_images(processor: str, pictures: Pictures) -> Images:
     """Return the images of a batch as a processor makes them; raises BatchError where its settings make no sense."""
     return _MAKERS[processor](pictures)
+
+
+def make_plain_images(model: Any, recipe: Recipe) -> Input:
+    """Return the images of a model that takes no tokens, as large as its configuration or its processor's file says."""
+    size = find_plain_size(model) or _read_asked(recipe) or _USUAL_SIZE
+    pictures = Pictures(model=model, settings={}, rows=recipe.batch_size, count=1, size=size)
+    return Input(shape=(recipe.batch_size, _channels(pictures), *size), dtype=torch.float32)
+
+
+def find_plain_size(model: Any) -> tuple[int, int] | None:
+    """Return height and width of such an image, None where neither file says them."""
+    for settings in ({}, getattr(model.config, "processor_settings", None) or {}):
+        with contextlib.suppress(BatchError):
+            return _read_square(Pictures(model=model, settings=settings, rows=1, count=1, size=_USUAL_SIZE))
+    return None
+
+
+def _read_asked(recipe: Recipe) -> tuple[int, int] | None:
+    """Return height and width of the recipe's images, None where it names none."""
+    return None if recipe.image_size is None else parse_image_size(recipe.image_size)[::-1]
 
 
 def _register(*names: str) -> Callable[[_Maker], _Maker]:
@@ -281,7 +306,8 @@ def _read_square(pictures: Pictures) -> tuple[int, int]:
         if name == "crop_size" and pictures.settings.get("do_center_crop") is False:
             continue
         size = pictures.settings.get(name)
-        sides = (_read_side(size, "height"), _read_side(size, "width"))
+        edge = _read_side(size, "shortest_edge") if name == "size" else None
+        sides = (_read_side(size, "height") or edge, _read_side(size, "width") or edge)
         if sides[0] and sides[1]:
             return sides[0], sides[1]
     size = getattr(pictures.vision, "image_size", None)

@@ -31,6 +31,7 @@ OF_EVERY_ROW: Mapping[str, Any] = {
     "optimizer": "adamw_torch",
     "gradient_checkpointing": False,
     "use_reentrant": False,
+    "images": 0,
 }
 
 _ALL = "--targets all-linear"

@@ -112,8 +112,9 @@ class Event(NamedTuple):
     `block` identifies the memory (an index that is never used again, -1 for EMPTY_CACHE), `bytes` is what was asked for
     (0 for a zero-size tensor, which takes no block). `step` is 0 for loading, then counts steps from 1. `module` is the
     path of the module at work and `op` the operation, both empty where there is none. `category` is what the block is
-    for, the same in all its events: a tape is written when it is over and what became of each block is known. A tuple,
-    because a tape has tens of thousands.
+    for, the same in all its events: a tape is written when it is over and what became of each block is known. `stream`
+    is the CUDA stream that the block is asked for on, 0 for the default one. A tuple, because a tape has tens of
+    thousands.
     """
 
     kind: EventKind
@@ -124,3 +125,4 @@ class Event(NamedTuple):
     step: int = 0
     module: str = ""
     op: str = ""
+    stream: int = 0

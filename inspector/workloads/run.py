@@ -37,7 +37,7 @@ from inspector.workloads.batch import Input, find_plain_token
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
-__all__ = ["build_categories", "trace_run"]
+__all__ = ["build_categories", "make_batch", "trace_run"]
 
 
 def trace_run(
@@ -119,7 +119,7 @@ def _trace(
             for name, tensor in companion.named_buffers():
                 tracer.hold([tensor], Category.BUFFERS, f"{prefix}.{name.rpartition('.')[0]}")
         try:
-            batch = _make_batch(tracer, workload, model, recipe)
+            batch = make_batch(tracer, workload, model, recipe)
             for context in (
                 trace_for(platform),
                 apply_cuda_rules(platform, recipe.sdpa_backend),
@@ -166,7 +166,7 @@ def _choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if recipe.mixed_precision == "no" else apply_autocast_rules()
 
 
-def _make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:
+def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:
     """Make the inputs of a batch on meta; integers have values for whatever reads them."""
     batch: dict[str, Any] = {}
     for name, item in workload.make_inputs(model, recipe).items():

@@ -71,10 +71,12 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
 
+        from inspector.planning.cards import JUDGED_ALONE
         from inspector.planning.plan import build_plan
 
         resolved = dataclasses.replace(resolved, files=files)
-        notices = (*list_file_notices(request.source), *selection.notices)
+        alone = () if max(selection.counts) == 1 and request.sharding is None else (JUDGED_ALONE,)
+        notices = (*list_file_notices(request.source), *selection.notices, *alone)
         return build_plan(resolved, quantities, find_versions(), notices, progress)
 
 
@@ -129,7 +131,8 @@ def _run(request: Request, progress: Progress) -> tuple[Report, Recording | None
     if request.serving is not None:
         return _serve(request, progress), None
     selection = select_gpus(request)
-    resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ)
+    cards = selection.counts[0] if selection.named else 1
+    resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
     with preload_libraries():
         files = read_files(request, progress)
         progress("loading transformers and PEFT")

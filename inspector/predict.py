@@ -16,10 +16,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from inspector.distributed.run import trace_rank
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.generation import extrapolate_generation, is_long
-from inspector.memory.margin import HASH_SEED, list_uncertainties
+from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.recording import Recording
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
@@ -228,7 +229,8 @@ class Predictor:
             return ()
         base = base_model(self._build_shallow(run.request, 0)[0].model)
         by_seed = (HASH_SEED,) if find_hash_ordered_layer_types(base) else ()
-        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed)
+        of_ranks = () if run.launch is None else (NCCL,)
+        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""
@@ -248,7 +250,7 @@ class Predictor:
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
-        if run.workload.sized_until is None:
+        if run.workload.sized_until is None or run.launch is not None:
             return None
         for added_periods, template in self._templates.get(make_key_without_size(run), ()):
             try:
@@ -324,6 +326,8 @@ class Predictor:
         until = run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
+            if run.launch is not None:
+                return recipe, trace_rank(workload, built, recipe, run.platform, run.launch, results=self._results)
             tape = trace_run(workload, built, recipe, run.platform, until=until, results=self._results, states=states)
         return recipe, tape
 

@@ -38,7 +38,7 @@ def trace_rank(
     recipe: Recipe,
     platform: Platform,
     launch: Fsdp2,
-    rank: int,
+    rank: int = 0,
     *,
     results: Results | None = None,
 ) -> list[Event]:

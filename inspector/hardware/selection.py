@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,11 +17,6 @@ from inspector.records.request import Request
 __all__ = ["Selection", "select", "select_gpus"]
 
 _MOST_CARDS = 2**20
-_ALONE = Notice(
-    code="several-gpus",
-    message="The ranks of a run on several GPUs are not traced yet: each verdict is on one card alone, as if it ran "
-    "the whole step.",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +44,6 @@ def select_gpus(request: Request) -> Selection:
     if not selection.named and (request.gpu_count > 1 or request.sharding is not None):
         name = "gpu_count" if request.gpu_count > 1 else "sharding"
         raise UsageError(f"`{name}` is about cards: add `gpu`, as in `gpu=2x4090`.")
-    if selection.named and (max(selection.counts) > 1 or request.sharding is not None):
-        return dataclasses.replace(selection, notices=(*selection.notices, _ALONE))
     return selection
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
+from inspector.records.distributed import Ranks
 from inspector.records.hardware import Overhead
 from inspector.records.memory import BatchInput, CurvePoint, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
 from inspector.records.recipe import Recipe
@@ -142,6 +143,7 @@ def build_run_memory(
     lower_bound: str | None = None,
     host_bytes: int | None = None,
     inputs: Sequence[BatchInput] | None = None,
+    ranks: Ranks | None = None,
 ) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
@@ -167,6 +169,7 @@ def build_run_memory(
         lower_bound=lower_bound,
         host_bytes=host_bytes,
         inputs=inputs,
+        ranks=ranks,
         curve=_draw_curve(timeline.phases) if workload.generates else None,
     )
 

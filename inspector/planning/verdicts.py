@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from peft import PeftModel
@@ -18,12 +19,13 @@ from inspector.memory.timeline import build_run_memory, count_host_bytes, count_
 from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
-from inspector.planning.cards import spread_over_cards
+from inspector.planning.cards import JUDGED_ALONE, describe_ranks, spread_over_cards
 from inspector.planning.contexts import list_contexts
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
+from inspector.records.distributed import Ranks
 from inspector.records.fit import Fit, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
@@ -126,12 +128,29 @@ def find_outcome(
     outcome = _find_outcome_of_one_card(run, counted, built, selection, predictor, progress)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
-    state = _find_state(counted, static)
-    verdicts = (
-        spread_over_cards(verdict, count, run.request.sharding, state)
-        for verdict, count in zip(outcome.fit, selection.counts, strict=True)
-    )
-    return dataclasses.replace(outcome, fit=tuple(verdicts))
+    state, sharding = _find_state(counted, static), run.request.sharding
+    verdicts, is_alone = [], False
+    for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
+        ranks = _find_ranks(run.with_gpu(gpu, count), built)
+        is_alone = is_alone or ranks is None
+        verdicts.append(
+            spread_over_cards(verdict, count, sharding, state)
+            if ranks is None
+            else describe_ranks(verdict, count, sharding, state, ranks)
+        )
+    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else outcome.notices
+    return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
+
+
+def _find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
+    """Return which rank of a run is predicted, None where one card has the whole run."""
+    if run.launch is None or built is None:
+        return None
+    rows = {parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()}
+    size = run.launch.world_size
+    # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
+    alike = min((count // -(-count // size) for count in rows), default=size)
+    return Ranks(strategy=f"FSDP2 as accelerate {version('accelerate')} wraps it", world_size=size, rank=0, alike=alike)
 
 
 def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:
@@ -182,6 +201,7 @@ def _find_outcome_of_one_card(
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
+        ranks=_find_ranks(run, built),
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
@@ -267,7 +287,8 @@ def _judge(
     long.
     """
     if selection.named:
-        return tuple(predictor.predict(run.with_gpu(gpu)).judge() for gpu in selection.gpus), ()
+        cards = zip(selection.gpus, selection.counts, strict=True)
+        return tuple(predictor.predict(run.with_gpu(gpu, count)).judge() for gpu, count in cards), ()
     verdicts, left_out = [], []
     is_quick = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
     for gpu in selection.gpus:
@@ -309,8 +330,8 @@ def _advise(
 ) -> tuple[tuple[Verdict, ...], list[Notice]]:
     """Add to each verdict what would make the run fit, or what could be increased where it does."""
     advised, notices = [], []
-    for gpu, verdict in zip(selection.gpus, verdicts, strict=True):
-        on_gpu = run.with_gpu(gpu)
+    for gpu, count, verdict in zip(selection.gpus, selection.counts, verdicts, strict=True):
+        on_gpu = run.with_gpu(gpu, count)
         if verdict.outcome is Fit.YES:
             advised.append(dataclasses.replace(verdict, advice=find_increases(on_gpu, predictor, progress)))
             continue

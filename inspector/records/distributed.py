@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Fsdp2"]
+__all__ = ["Fsdp2", "Ranks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,3 +18,17 @@ class Fsdp2:
     world_size: int
     replicas: int = 1
     reshard_after_forward: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """Which rank of a run the figures are of.
+
+    `strategy` is how the run is spread over `world_size` ranks, `rank` the one that takes most; `alike` counts the
+    ranks that hold as many rows of every parameter and so take the same, it included.
+    """
+
+    strategy: str
+    world_size: int
+    rank: int
+    alike: int

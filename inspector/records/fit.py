@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.checks import Choice
+from inspector.records.distributed import Ranks
 
 __all__ = [
     "QUANTITIES",
@@ -95,17 +96,19 @@ class Uncertainty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cards:
-    """Several cards of a kind for one run, of which one alone was judged: what they have to hold at least.
+    """Several cards of a kind for one run: what they have to hold at least.
 
     `state_bytes` are weights, gradients, optimizer state and buffers of the whole run. `sharding` is what is kept of
     them sharded, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
-    their shares, before any activation; None where no number does.
+    their shares, before any activation; None where no number does. `ranks` says which rank the verdict is on, None
+    where none was traced and one card alone was judged, as if it ran the whole step.
     """
 
     count: int
     sharding: str | None = None
     state_bytes: int
     least_count: int | None = None
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,10 @@ def describe_cards(verdict: Verdict) -> str | None:
     sharded = {"zero1": "optimizer state sharded", "zero2": "gradients and optimizer state sharded"}.get(
         cards.sharding or "", "all of it sharded"
     )
+    if cards.ranks is not None:
+        ranks, others = cards.ranks, cards.ranks.world_size - cards.ranks.alike
+        which = "each rank" if not others else f"ranks 0 to {ranks.alike - 1:,}; the other {others:,} take no more"
+        return f"{which} of {ranks.strategy}"
     least = (
         "no number of these cards holds it" if cards.least_count is None else f"at least {cards.least_count:,} cards"
     )

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from inspector.compat.distributed import AsyncCollectiveTensor, active_fake_mode, local_tensor_of
-from inspector.compat.torch import current_autograd_node, sequence_number, storage_address
+from inspector.compat.torch import current_autograd_node, sequence_number, storage_address, tree_leaves
 from inspector.distributed.kernels import PACKING_KERNELS
 from inspector.distributed.world import Streams
-from inspector.records.tape import Event, EventKind, Phase
+from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import replace_attribute
 from inspector.trace.tracer import Tracer
 
@@ -83,18 +83,30 @@ class RankTracer(Tracer):
         if func is torch.ops._c10d_functional._wrap_tensor_autograd.default:
             return aten.alias.default(args[0])
         if func.namespace == "c10d":
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if self._phase is Phase.BACKWARD and func is torch.ops.c10d._reduce_scatter_base_.default:
+                self._assign(args[0], Category.COMMUNICATION, str(func))
+            return result
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _run_packing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one of FSDP's own ops, with what its kernel takes."""
-        count = PACKING_KERNELS.get(func)
+        name, count = str(func), PACKING_KERNELS.get(func)
         result = func(*args, **kwargs)
         if count is None:
-            self._see_outputs(result, str(func))
-        elif size := count(self._platform, *args, **kwargs):
-            self._release(self._allocate(size, str(func)))
+            self._see_outputs(result, name)
+            self._assign(result, Category.COMMUNICATION, name)
+            return result
+        if size := count(self._platform, *args, **kwargs):
+            self._release(self._allocate(size, name))
+        is_gathered = func is torch.ops.fsdp.split_with_sizes_copy.default
+        self._assign(kwargs["out"], Category.GATHERED if is_gathered else Category.COMMUNICATION, name)
         return result
+
+    def _assign(self, tensors: Any, category: Category, op: str) -> None:
+        """Say what the blocks of tensors are for."""
+        for tensor in tree_leaves(tensors):
+            self._categories.assign(self._see(tensor, op), category)
 
     def _record(self, kind: EventKind, block: int, size: int, op: str) -> None:
         super()._record(kind, block, size, op)

@@ -39,6 +39,9 @@ __all__ = [
     "fold",
 ]
 
+# Categories of generation alone, and of runs on several cards.
+_OF_SOME_RUNS = (Category.KV_CACHE, Category.GATHERED, Category.COMMUNICATION)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRanOut:
@@ -288,8 +291,9 @@ def _sum_by_category(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[C
     result = dict.fromkeys(Category, 0)
     for event in alive:
         result[event.category] += sizes[event.block]
-    if not result[Category.KV_CACHE]:  # a category of generation alone
-        del result[Category.KV_CACHE]
+    for category in _OF_SOME_RUNS:
+        if not result[category]:
+            del result[category]
     return result
 
 

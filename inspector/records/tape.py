@@ -51,7 +51,8 @@ class Category(str, enum.Enum):
     WEIGHTS: parameters of the base model, saved copies included. ADAPTER: parameters that PEFT added.
     BUFFERS: registered buffers. GRADIENTS: `.grad` of parameters. OPTIMIZER: optimizer state.
     ACTIVATIONS: made in the forward pass and kept for the backward pass. KV_CACHE: keys, values and states of the
-    tokens so far, which generation keeps.
+    tokens so far, which generation keeps. GATHERED: parameters of a rank that are whole for as long as they are used.
+    COMMUNICATION: what collectives send and receive.
     ATTENTION_MASK: masks and what they are expanded to. LOGITS_AND_LOSS: the output of the head and all that the
     loss makes of it. TEMPORARIES: alive within a phase only, kernel workspaces included. INPUTS: the batch.
     OTHER: persistent memory that no tensor of the model holds, such as cuBLAS workspaces.
@@ -64,6 +65,8 @@ class Category(str, enum.Enum):
     OPTIMIZER = "optimizer"
     ACTIVATIONS = "activations"
     KV_CACHE = "kv_cache"
+    GATHERED = "gathered"
+    COMMUNICATION = "communication"
     ATTENTION_MASK = "attention_mask"
     LOGITS_AND_LOSS = "logits_and_loss"
     TEMPORARIES = "temporaries"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.hardware.selection import select, select_gpus
-from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan
+from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
@@ -144,6 +144,8 @@ def _run(request: Request, progress: Progress) -> tuple[Report, Recording | None
 
     predictor = Predictor(files)
     search, resolved = search_largest(dataclasses.replace(resolved, files=files), predictor, request.fit, progress)
+    if request.fit == Quantity.GPUS:
+        selection = dataclasses.replace(selection, counts=(resolved.cards,))
     progress("building the model without its weights")
     counted, built = count_model(resolved.request, files, progress)
     if built is not None:

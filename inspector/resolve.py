@@ -29,6 +29,7 @@ from inspector.workloads.registry import find_workload
 
 __all__ = [
     "ALLOCATOR_VARIABLE",
+    "MOST_RANKS",
     "ResolvedRun",
     "find_allocator_settings",
     "is_packed",
@@ -38,6 +39,8 @@ __all__ = [
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
+# A device mesh lists its ranks: 16,384 of them take 13 s of a trace that is done in 3 s.
+MOST_RANKS = 4096
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -82,7 +85,7 @@ class ResolvedRun:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
         recipe = self.request.recipe
         is_known = self.request.sharding == Sharding.FSDP and recipe.stage is None and recipe.offload is None
-        if self.cards == 1 or not is_known or not self.workload.trains or is_packed(self):
+        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains or is_packed(self):
             return None
         return Fsdp2(world_size=self.cards)
 
@@ -104,6 +107,10 @@ class ResolvedRun:
         """Return the same run on another card, or on several of a kind."""
         platform = build_platform(gpu, self.platform.torch_version)
         return dataclasses.replace(self, gpu=gpu, cards=cards, platform=platform)
+
+    def with_cards(self, count: int) -> ResolvedRun:
+        """Return the same run on another number of its cards."""
+        return dataclasses.replace(self, cards=count)
 
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from inspector.errors import UsageError, quoted
 from inspector.hardware.catalogue import Found, find_gpu, list_common_gpus
 from inspector.hardware.memory_size import build_stated_gpu
+from inspector.records.fit import Quantity
 from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -39,6 +40,8 @@ def select_gpus(request: Request) -> Selection:
     selection = select(request.gpus, request.gpu_memory, request.gpu_count)
     if request.fit is not None and not selection.named:
         raise UsageError(f"`fit` {request.fit} says what fits a GPU: add `gpu` or `gpu_memory`.")
+    if request.fit == Quantity.GPUS and (len(selection.gpus) > 1 or max(selection.counts) > 1):
+        raise UsageError("`fit` gpus searches the number of cards of one kind: give one `gpu` without a number.")
     if selection.named and request.count_only:
         raise UsageError("whether a step fits a GPU is traced: drop `count_only`, or `gpu` and `gpu_memory`.")
     if not selection.named and (request.gpu_count > 1 or request.sharding is not None):

@@ -21,12 +21,13 @@ from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import JUDGED_ALONE, describe_ranks, spread_over_cards
 from inspector.planning.contexts import list_contexts
+from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.distributed import Ranks
-from inspector.records.fit import Fit, Search, Verdict
+from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
     ContextPoint,
@@ -82,6 +83,9 @@ def search_largest(
     """
     if quantity is None:
         return None, run
+    if quantity == Quantity.GPUS:
+        search = find_fewest_cards(run, predictor, progress)
+        return search, run.with_cards(search.value or search.tried[-1].value)
     search = find_largest(run, quantity, predictor, progress)
     request = set_value(run.request, quantity, search.value or search.tried[0].value)
     return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)

@@ -32,7 +32,8 @@ class Quantity(Choice):
     """What a search can turn up until the GPU is full.
 
     BATCH_SIZE: the sequences of a micro-batch. SEQ_LEN: the tokens of a sequence. RANK: the rank r of the adapter.
-    PROMPT_LEN and NEW_TOKENS: the tokens of a generation.
+    PROMPT_LEN and NEW_TOKENS: the tokens of a generation. GPUS: the cards that a run is sharded over, of which the
+    least number is searched.
     """
 
     BATCH_SIZE = "batch-size"
@@ -40,6 +41,7 @@ class Quantity(Choice):
     RANK = "rank"
     PROMPT_LEN = "prompt-len"
     NEW_TOKENS = "new-tokens"
+    GPUS = "gpus"
 
 
 QUANTITIES = Quantity.values()
@@ -169,7 +171,8 @@ class Search:
     """The largest value of a quantity that fits a GPU for sure, `margin_bytes` of its memory left free.
 
     `value` is None where the smallest value does not fit. `fails` is the smallest value above it that does not: the
-    next one, where the search was not cut short, and None where the whole range up to `most` fits. `tried` are the
+    next one, where the search was not cut short, and None where the whole range up to `most` fits. Of cards `value` is
+    the least number, and `fails` the largest below it that does not fit. `tried` are the
     traced values in ascending order, `traces` how many. `in_file` is the value as
     fields of the training file.
     """

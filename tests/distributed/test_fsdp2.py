@@ -8,8 +8,10 @@ Where a row says so it was run whole there; the others were run with two layers,
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
 
 from inspector.arguments.forms import build_request
 from inspector.distributed.run import trace_rank
@@ -19,6 +21,9 @@ from inspector.model.build import build_whole
 from inspector.records.distributed import Fsdp2
 from inspector.source.read import read_files
 from inspector.workloads.registry import TRAINING, load_workload
+from tests.cli.running import run
+from tests.contracts.json_table import closed, load_schema
+from tests.planning.test_fewest_cards import SMALL, make_run
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 LORA = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
@@ -58,3 +63,64 @@ def test_a_rank_takes_what_torchs_cuda_code_takes(
     found = trace(size, peft=peft, mixed_precision=precision, gradient_accumulation=accumulation)
     assert found[0] == allocated
     assert reserved is None or found[1] == reserved
+
+
+def ask(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """Return the exit code and the JSON of a report."""
+    ran = run(*arguments, "--fsdp", "--seq-len", "64", "--offline", "--no-advice", "--json")
+    return ran.code, ran.report
+
+
+def test_a_report_is_of_the_rank_that_takes_most_and_says_so() -> None:
+    """Of 7 ranks 6 hold as many rows of each parameter: 576 = 6 x 83 + 78 of the narrowest, 49,152 of the widest."""
+    code, report = ask(SMALL, "--gpu", "7x4090")
+    training, (verdict,) = report["training"], report["fit"]
+    assert code == 0
+    assert training["ranks"] == verdict["cards"]["ranks"]
+    assert training["ranks"]["strategy"].startswith("FSDP2 as accelerate")
+    assert (training["ranks"]["world_size"], training["ranks"]["rank"], training["ranks"]["alike"]) == (7, 0, 6)
+    breakdown = training["peak"]["breakdown"]
+    assert sum(breakdown.values()) == training["peak_allocated_bytes"]
+    assert breakdown["gathered"] > 0
+    assert breakdown["communication"] > 0
+    assert [item["what"] for item in verdict["uncertainty"]][-1] == "NCCL"
+    assert "several-gpus" not in [warning["code"] for warning in report["warnings"]]
+    Draft202012Validator(closed(load_schema())).validate(report)
+
+
+def test_layers_of_a_rank_are_extrapolated_to_the_same_events() -> None:
+    """As on one card: two shallow ranks say what the whole one does, streams included."""
+    run_of_rank, predictor = make_run("24GiB")
+    run_of_rank = run_of_rank.with_cards(3)
+    whole = predictor._trace(run_of_rank, predictor._take_model(run_of_rank.request, None))[1]
+    extrapolated = predictor.predict(run_of_rank)
+    assert len(extrapolated.template.traced) < len(whole)
+    assert list(extrapolated.tape) == whole
+
+
+def test_what_has_no_traced_rank_is_judged_on_one_card_alone() -> None:
+    code, report = ask(SMALL, "--gpu", "2x4090", "--quantization", "nf4", "--lora", "r=8")
+    assert (code, "ranks" in report["training"]) == (0, False)
+    assert "several-gpus" in [warning["code"] for warning in report["warnings"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--gpu", "2x4090", "--fsdp", "--fit", "gpus"), "searches the number of cards of one kind"),
+        (("--gpu", "4090", "--fit", "gpus"), "add --fsdp"),
+        (("--gpu", "4090", "--gpu", "t4", "--fsdp", "--fit", "gpus"), "searches the number of cards of one kind"),
+        (("--fsdp", "--fit", "gpus"), "says what fits a GPU"),
+    ],
+)
+def test_a_number_of_cards_is_searched_for_sharded_runs_on_one_kind_of_card(
+    arguments: tuple[str, ...], words: str
+) -> None:
+    ran = run(SMALL, "--offline", *arguments)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
+    assert words in ran.err
+
+
+def test_a_world_of_a_million_ranks_is_judged_on_one_card_alone() -> None:
+    code, report = ask(SMALL, "--gpu", "1000000x4090")
+    assert (code, "ranks" in report["training"]) == (0, False)

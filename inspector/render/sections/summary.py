@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.errors import one_line
-from inspector.records.fit import Fit, Verdict
+from inspector.records.fit import Fit, Quantity, Verdict
 from inspector.records.memory import Peak, RunMemory, StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.report import Report
@@ -298,7 +298,8 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
     rows: list[Row] = []
     if report.search:
         gpu, found = one_line(report.search.gpu, 30), describe_search(report.search, brief=not room.sizes)
-        rows.append(row(("largest", gpu, found) if has_rows else ("largest", "", f"{found} ({gpu})")))
+        which = "least" if report.search.quantity == Quantity.GPUS else "largest"
+        rows.append(row((which, gpu, found) if has_rows else (which, "", f"{found} ({gpu})")))
     if has_rows:
         for verdict in verdicts:
             rows += _list_verdict_rows(verdict, room.changes, is_first=verdict is verdicts[0])
@@ -313,7 +314,9 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
 def _list_verdict_rows(verdict: Verdict, most: int, *, is_first: bool) -> Iterator[Row]:
     """Yield the verdict on one card, and what could be changed."""
     label = "fits" if is_first else ""
-    yield row((label, one_line(verdict.gpu, 30), describe_outcome(verdict, brief=True)), tone=Tone.KEY)
+    count = verdict.cards.count if verdict.cards is not None and verdict.cards.ranks is not None else 1
+    gpu = one_line(verdict.gpu, 30) if count == 1 else f"{count:,} × {one_line(verdict.gpu, 30)}"
+    yield row((label, gpu, describe_outcome(verdict, brief=True)), tone=Tone.KEY)
     cards = describe_cards(verdict)
     if cards is not None:
         yield row(("", "", cards))

@@ -4,7 +4,8 @@ A Dense is trained with the encoder, also where that has an adapter: the library
 into the model when a run is prepared, so that the loop, the optimizer and the tape have it; the parameter counts are
 those of the encoder.
 
-Source: sentence-transformers 6.2, base/modules/dense.py and normalize.py; tests/workloads/test_sentence_transformers.py.
+Source: sentence-transformers 6.2, base/modules/dense.py and normalize.py; tests/workloads/test_sentence_transformers.py
+holds them against the library.
 
 Not covered: other modules behind the pooling, and a Dense with a residual or with other features than the vector.
 """
@@ -65,8 +66,7 @@ def add_sentence_modules(base: Any) -> None:
         if item.kind == "Normalize":
             behind.add_module(f"normalize_{'abcdefghijklmnop'[place]}", _Normalize())
         elif _is_known(item):
-            assert item.in_features is not None and item.out_features is not None, "a Dense has sizes"
-            linear = nn.Linear(item.in_features, item.out_features, bias=item.bias, device=weight.device)
+            linear = nn.Linear(item.in_features or 0, item.out_features or 0, bias=item.bias, device=weight.device)
             dense = _Dense(linear.to(base.dtype), _ACTIVATIONS[item.activation or "Tanh"]())
             behind.add_module(f"dense_{'abcdefghijklmnop'[place]}", dense)
     if list(behind.children()):
@@ -108,4 +108,6 @@ def describe_sentence_modules(base: Any) -> str:
 
 def _is_known(item: SentenceModule) -> bool:
     """Tell whether a module is a Dense that is traced."""
-    return item.kind == "Dense" and item.is_plain and (item.activation or "Tanh") in _ACTIVATIONS
+    return (
+        bool(item.in_features and item.out_features) and item.is_plain and (item.activation or "Tanh") in _ACTIVATIONS
+    )

@@ -56,8 +56,8 @@ def test_a_dense_behind_the_pooling_is_loaded_and_trained_and_is_no_part_of_p(tm
     assert with_dense["optimizer"] - bare["optimizer"] == 2 * 64_000 * 4 + 512
     assert "Behind it run Dense 64 to 1,000 and Normalize of modules.json: 64,000 parameters that are trained" in said
     # The library freezes the encoder alone where that has an adapter.
-    lora = {"peft": inspector.LoraOptions(r=2, targets="query")}
-    adapter = inspector.inspect(tmp_path, recipe=RECIPE, **lora)
+    lora = inspector.LoraOptions(r=2, targets=["query"])
+    adapter = inspector.inspect(tmp_path, recipe=RECIPE, peft=lora)
     assert adapter.memory is not None
     state = 2 * 4 * (adapter.parameters.trainable + 64_000)
     assert state <= adapter.memory.peak.breakdown[Category.OPTIMIZER] <= state + 20 * 512

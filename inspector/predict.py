@@ -43,6 +43,7 @@ from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
+from inspector.workloads.training.dependence import find_dependence
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -185,6 +186,15 @@ class Predictor:
     def find_longest_sequence(self, run: ResolvedRun) -> int | None:
         """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
         return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
+
+    def find_dependence(self, run: ResolvedRun) -> str | None:
+        """Return what another batch size makes of a training run but memory, None where its sequences do not interact.
+
+        A batch of one that is accumulated is then not the same training. Of one sequence there is nothing to say.
+        """
+        if not run.workload.trains or run.recipe.batch_size == 1:
+            return None
+        return find_dependence(base_model(self._build_shallow(run.request, 0)[0].model), run.recipe)
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""

@@ -130,6 +130,10 @@ def find_outcome(
     `static` is what training keeps whatever runs, None where nothing trains.
     """
     outcome = _find_outcome_of_one_card(run, counted, built, selection, predictor, progress)
+    if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
+        bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
+        fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
+        outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
     state, sharding = _find_state(counted, static), run.request.sharding
@@ -216,8 +220,6 @@ def _find_outcome_of_one_card(
     if selection.named and run.request.advice:
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
-    if memory.upper_bound is not None:
-        verdicts = tuple(_withdraw_no(verdict, memory.upper_bound) for verdict in verdicts)
     cache = predictor.describe_cache(run) if run.workload.generates else None
     context = tuple(list_contexts(run, predictor, progress)) or None
     return Outcome(memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
@@ -275,10 +277,29 @@ def _refuse_longer_sequences(asked: Recipe, recipe: Recipe) -> None:
         )
 
 
-def _withdraw_no(verdict: Verdict, upper_bound: str) -> Verdict:
-    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same."""
+def _count_packed_bytes(counted: Counted, static: StaticBytes | None) -> int:
+    """Return what training has in memory at least where its weights are left packed, 0 where their size is not known.
+
+    That is the weights as they are stored, and the adapter with its gradients and the state of its optimizer.
+    """
+    stored = counted.quantization
+    if _find_upper_bound(counted) is None or stored is None or stored.loaded_bytes is None:
+        return 0
+    adapter = None if static is None else static.adapter
+    if adapter is None:
+        return stored.loaded_bytes
+    return stored.loaded_bytes + adapter.trained_bytes + adapter.gradients_bytes + adapter.optimizer_bytes
+
+
+def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdict:
+    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same.
+
+    It does not where the card has not even the `least_bytes`.
+    """
     if verdict.outcome is not Fit.NO:
         return verdict
+    if least_bytes > verdict.usable_bytes:
+        return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "Tried",
     "Uncertainty",
     "Verdict",
+    "find_recommended",
 ]
 
 
@@ -63,7 +64,7 @@ class Advice:
 
     `in_file` is the same as fields of the training file that the request was read from, None where it was from none or
     has no such fields. `total_bytes` is what nvidia-smi would show at the peak, `is_tight` whether less than the margin
-    stays free.
+    stays free. `but` says in a few words what else the change makes of the training, None where it is nothing else.
     """
 
     purpose: Purpose
@@ -71,6 +72,7 @@ class Advice:
     in_file: Mapping[str, Any] | None = None
     total_bytes: int
     is_tight: bool = False
+    but: str | None = None
 
 
 class Fit(str, enum.Enum):
@@ -85,6 +87,21 @@ class Fit(str, enum.Enum):
     TIGHT = "tight"
     NO = "no"
     UNKNOWN = "not known"
+
+
+def find_recommended(outcomes: Iterable[Fit | None]) -> int | None:
+    """Return which of the recipes is recommended whose outcomes these are, the least harmful recipe first.
+
+    The first that fits for sure, where none does the first that fits tightly, None where none fits. No outcome is asked
+    for behind one that fits for sure.
+    """
+    tight = None
+    for index, outcome in enumerate(outcomes):
+        if outcome is Fit.YES:
+            return index
+        if outcome is Fit.TIGHT and tight is None:
+            tight = index
+    return tight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +136,13 @@ class Verdict:
 
     `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes`, less what the driver keeps, less
     the `margin_bytes` that were asked for. Where the step fits, `headroom_bytes` is what stays unreserved of it; where
-    it does not, a negative number: at least so many bytes are missing. `uncertainty` is what may be missing of the
-    usable bytes, nothing where a margin was asked for, and `uncertain_bytes` its sum. `fits` is true where `outcome` is
-    YES or TIGHT, and None, as the headroom, where it is UNKNOWN; `reason` then says why. `cards` says what several
-    cards have to hold, where the run was asked for on more than one.
-    `assumptions` are sentences on what was not measured on this very GPU. `advice` are
-    changes with which it fits, those that change training least first, or with which it still fits: None where none
-    were looked for, empty where none that was tried fits.
+    it does not, a negative number: at least so many bytes are missing. `lies_in_pieces` is true, else None, where
+    what is allocated at the peak would fit, and no free stretch is long enough. `uncertainty` is what may be missing of
+    the usable bytes, nothing where a margin was asked for, and `uncertain_bytes` its sum. `fits` is true where
+    `outcome` is YES or TIGHT, and None, as the headroom, where it is UNKNOWN; `reason` then says why. `cards` says what
+    several cards have to hold, where the run was asked for on more than one. `assumptions` are sentences on what was
+    not measured on this very GPU. `advice` are changes with which it fits, those that change training least first, or
+    with which it still fits: None where none were looked for, empty where none that was tried fits.
     """
 
     gpu: str
@@ -134,6 +151,7 @@ class Verdict:
     usable_bytes: int
     outcome: Fit
     headroom_bytes: int | None = None
+    lies_in_pieces: bool | None = None
     margin_bytes: int | None = None
     uncertainty: Sequence[Uncertainty] = ()
     reason: str | None = None
@@ -258,3 +276,9 @@ class Plan:
     quantities: Sequence[str] = ()
     rows: Sequence[PlanRow]
     warnings: Sequence[str] = ()
+
+    def recommend(self, method: Method) -> PlanRow | None:
+        """Return the recommended candidate of a method, None where none of them fits."""
+        rows = [row for row in self.rows if row.method is method]
+        index = find_recommended(row.outcome for row in rows)
+        return None if index is None else rows[index]

@@ -6,6 +6,7 @@ What cannot be traced (no batch, control flow that reads floating-point data) ra
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
+from inspector.records.model import Role
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
@@ -97,6 +99,9 @@ def _trace(
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
     workload.prepare(model, recipe)
+    # What a preparation adds is none of what was counted.
+    roles = dict.fromkeys((name for name, _ in model.named_parameters()), Role.OTHER) | dict(built.roles)
+    built = dataclasses.replace(built, roles=roles)
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
     companions = workload.find_companions(model)
     for prefix, companion in companions.items():

@@ -66,6 +66,8 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
         return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
     by = f"{size} to spare" if verdict.fits else f"at least {size} are missing"
+    if verdict.lies_in_pieces:
+        by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
     return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
 
@@ -86,6 +88,10 @@ def describe_cards(verdict: Verdict) -> str | None:
         "no number of these cards holds it" if cards.least_count is None else f"at least {cards.least_count:,} cards"
     )
     state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer state"
+    if cards.sharding is None:
+        return (
+            f"judged on one card alone, and nothing is sharded; --fsdp would shard {state}: {least}, before activations"
+        )
     return f"judged on one card alone; {state}, {sharded}: {least}, before activations"
 
 
@@ -95,8 +101,9 @@ def _lacks_cards(cards: Cards) -> bool:
 
 
 def describe_change(advice: Advice) -> str:
-    """Return a change as options of the command, or as fields of the training file where it is from one."""
-    return advice.change if advice.in_file is None else format_fields(advice.in_file)
+    """Return a change as options of the command or as fields of its training file, and what else it makes."""
+    words = advice.change if advice.in_file is None else format_fields(advice.in_file)
+    return words if advice.but is None else f"{words} ({advice.but})"
 
 
 def shorten_reason(reason: str) -> str:

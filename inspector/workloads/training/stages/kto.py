@@ -89,7 +89,7 @@ class KtoLoss(StageLoss):
 class FusedKtoLoss(StageLoss):
     """The same with the head of TRL 1.15 and newer, which makes no logits."""
 
-    outputs = ("entropy", "mean_logits", "is_top1")
+    outputs = ("entropy", "mean_logits")
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]

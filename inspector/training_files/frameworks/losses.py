@@ -14,12 +14,21 @@ from inspector.records.training_file import Origin
 from inspector.training_files.fields import LESS, Settings, Values, parse_version
 
 __all__ = [
-    *("choose_adapter_dtype", "choose_trl_loss", "read_liger", "settle_axolotl_loss", "settle_liger"),
-    *("settle_trl_loss", "settle_trl_preparation"),
+    "LORA_KERNELS",
+    "choose_adapter_dtype",
+    "choose_lora_kernels",
+    "choose_trl_loss",
+    "read_liger",
+    "settle_axolotl_loss",
+    "settle_liger",
+    "settle_trl_loss",
+    "settle_trl_preparation",
 ]
 
 # Kernels of layers by the keys of `liger_kernel_config`; what is not named there is on.
 _LAYERS = ("rope", "rms_norm", "swiglu", "geglu")
+# axolotl's, by the names of `lora_mlp_kernel` and its neighbours.
+LORA_KERNELS = ("mlp", "qkv", "o")
 _FUSED_LOSS = "fused_linear_cross_entropy"
 _FUSED, _CHUNKED = "1.15", "1.7"
 # Since when TRL leaves a packed base as it is loaded, by stage.
@@ -102,6 +111,12 @@ def settle_axolotl_loss(values: Values, settings: Settings) -> None:
         settings.silent |= {"liger_layer_norm", "liger_cross_entropy"}
     if "cut_cross_entropy" in plugins and values["cut_cross_entropy"] is not False and settings.stage == "sft":
         fields["loss"] = "cce"
+
+
+def choose_lora_kernels(given: Mapping[str, Any], *, is_lora: bool, is_int8: bool) -> tuple[str, ...]:
+    """Return axolotl's kernels for layers with LoRA where its file names none: all, or none (validation.py)."""
+    is_off = any(given.get(name) for name in ("rl", "nvfp4_merge_aware", "trust_remote_code"))
+    return () if is_off or is_int8 or not is_lora else LORA_KERNELS
 
 
 def choose_adapter_dtype(framework: str, preparation: Preparation, *, is_packed: bool) -> AdapterDtype | None:

@@ -363,7 +363,8 @@ def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         if lora is None:
             spelt["adapter"] = None
         elif isinstance(lora, LoraOptions):
-            spelt.setdefault("adapter", "lora")
+            if not given.get("adapter"):
+                spelt.setdefault("adapter", "qlora" if given.get("load_in_4bit") else "lora")
             spelt |= {"lora_r": lora.r, "lora_alpha": lora.alpha or lora.r}
             spelt |= {"lora_target_linear": True} if lora.targets == "all-linear" else {}
     if "attention" in change and "flash_attention" in given:

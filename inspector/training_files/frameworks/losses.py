@@ -109,8 +109,19 @@ def settle_axolotl_loss(values: Values, settings: Settings) -> None:
         fields |= {"loss": "liger"} if values["liger_fused_linear_cross_entropy"] and settings.stage == "sft" else {}
     else:
         settings.silent |= {"liger_layer_norm", "liger_cross_entropy"}
-    if "cut_cross_entropy" in plugins and values["cut_cross_entropy"] is not False and settings.stage == "sft":
-        fields["loss"] = "cce"
+        settings.ignore(values.path, _list_of_liger(values), "axolotl.integrations.liger.LigerPlugin")
+    if "cut_cross_entropy" in plugins:
+        if values["cut_cross_entropy"] is not False and settings.stage == "sft":
+            fields["loss"] = "cce"
+    elif values["cut_cross_entropy"]:
+        settings.ignore(
+            values.path, ["cut_cross_entropy"], "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+        )
+
+
+def _list_of_liger(values: Values) -> list[str]:
+    """Return the fields of Liger that are on, as the file spells them."""
+    return [values.spell(name) for name, value in values.given.items() if name.startswith("liger_") and value]
 
 
 def choose_lora_kernels(given: Mapping[str, Any], *, is_lora: bool, is_int8: bool) -> tuple[str, ...]:

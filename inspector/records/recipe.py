@@ -15,7 +15,7 @@ from inspector.checks import (
     check_number,
     check_text,
 )
-from inspector.records.steps.losses import LigerKernel, LossName, check_liger
+from inspector.records.steps.losses import LigerKernel, LoraKernel, LossName, check_liger, check_lora_kernels
 from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
 from inspector.records.steps.rows import lay_out_documents
 from inspector.records.steps.stages import Reference, Stage, check_stage
@@ -143,7 +143,8 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
     as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
-    causal language model, `liger` are the kernels of Liger in its layers, None for none.
+    causal language model, `liger` are the kernels of Liger in its layers, `lora_kernels` axolotl's fused ones of layers
+    with LoRA, None for none.
 
     `stage` is whose step runs (`records.steps.stages`), None supervised training; `reference` its reference, None the
     one that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt
@@ -192,6 +193,7 @@ class Recipe:
     attention_mask: bool | None = None
     loss: LossName | str = LossName.STOCK
     liger: Sequence[LigerKernel | str] | str | None = None
+    lora_kernels: Sequence[LoraKernel | str] | str | None = None
     packing: int | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
@@ -226,6 +228,8 @@ class Recipe:
             checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.liger is not None:
             checked["liger"] = check_liger(self.liger)
+        if self.lora_kernels is not None:
+            checked["lora_kernels"] = check_lora_kernels(self.lora_kernels)
         if self.offload is not None:
             where = check_choice("offload", self.offload, Offload)
             checked["offload"] = None if where is Offload.NONE else where

@@ -70,6 +70,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--vllm-share",
         "--loss",
         "--liger",
+        "--lora-kernels",
         "--packing",
         "--loop",
         "--attention",

@@ -77,6 +77,8 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield f"{_shorten(recipe.loss)} loss"
     if trains and recipe.liger:
         yield f"Liger's {', '.join(map(_shorten, recipe.liger))}"
+    if trains and recipe.lora_kernels:
+        yield f"axolotl's LoRA kernels ({', '.join(map(_shorten, recipe.lora_kernels))})"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
     if recipe.alloc_conf is not None:

@@ -46,7 +46,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z`])")
 _FIRST = (
     *("not-traced", "does-not-load", "nothing-trains", "target-unmatched", "modules-to-save-unmatched"),
     *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-in-float", "experts-not-reached"),
-    *("quadratic-mask", "autocast-copies"),
+    *("quadratic-mask", "autocast-copies", "older-release", "fields-ignored"),
     *("float16-training", "bfloat16-emulated", "seq-len-clamped", "in-batch-negatives", "gpu-ambiguous"),
 )
 _LAST = (
@@ -189,9 +189,10 @@ def _list_circumstances(memory: RunMemory) -> Iterator[Row]:
     defaults = describe_defaults(memory)
     if defaults:
         yield row(("by default", defaults))
-    for bound in (memory.upper_bound, memory.lower_bound):
-        if bound is not None:
-            yield row(("figures", shorten_reason(bound)), tone=Tone.WARN)
+    bounds = [bound for bound in (memory.upper_bound, memory.lower_bound) if bound is not None]
+    if bounds:
+        words = shorten_reason(bounds[0]) if len(bounds) == 1 else "no bound: something takes less, and something more"
+        yield row(("figures", words), tone=Tone.WARN)
 
 
 def _list_files(report: Report) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """What an active dispatch mode changes in what runs, undone.
 
 While a mode is active, composite code takes branches that work out of place (ATen/TensorSubclassLikeUtils.h). Three
-such changes are undone here. Autograd adds a second gradient of a tensor in place into the first when nobody else holds it
-(torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two use counts decide here). The backward of
-whatever selects values writes into the zeros that it has just made. A number that is assigned to a part of a tensor, as
-in `x[:, 0] = 1`, is one of the CPU for CUDA, and one of their own for other devices
+such changes are undone here. Autograd adds a second gradient of a tensor in place into the first when nobody else holds
+it (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two use counts decide here). The backward
+of whatever selects values writes into the zeros that it has just made. A number that is assigned to a part of a tensor,
+as in `x[:, 0] = 1`, is one of the CPU for CUDA, and one of their own for other devices
 (torch/csrc/autograd/python_variable_indexing.cpp). tests/trace shows that what is left equals a real step without any
 mode, allocation by allocation.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inspector.checks import (
     Choice,
@@ -15,6 +16,7 @@ from inspector.checks import (
     check_number,
     check_text,
 )
+from inspector.records.steps.decoding import check_decoding
 from inspector.records.steps.losses import LigerKernel, LossName, check_liger
 from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
 from inspector.records.steps.rows import lay_out_documents
@@ -167,7 +169,8 @@ class Recipe:
 
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
     follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
-    prompt goes through the model in pieces of so many tokens.
+    prompt goes through the model in pieces of so many tokens. `generation` are other fields of GenerationConfig, which
+    say how a token is chosen: they go before those that the model's generation_config.json has.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -207,6 +210,7 @@ class Recipe:
     new_tokens: int = 256
     cache: CacheKind | str = CacheKind.DYNAMIC
     prefill_chunk_size: int | None = None
+    generation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -254,6 +258,8 @@ class Recipe:
             checked |= lay_out_documents(self.packing, self.seq_len, self.padding)
         if self.prefill_chunk_size is not None:
             checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
+        if self.generation is not None:
+            checked["generation"] = check_decoding("generation", self.generation) or None
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):
@@ -277,6 +283,7 @@ class Generation:
     new_tokens: int = 256
     cache: CacheKind | str = CacheKind.DYNAMIC
     prefill_chunk_size: int | None = None
+    generation: Mapping[str, Any] | None = None
     mixed_precision: Precision | str = Precision.NO
     padding: bool | None = None
     attention: Attention | str | None = None

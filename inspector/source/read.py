@@ -32,4 +32,9 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
     progress("reading the configuration")
     files = locate(name, revision=request.revision, offline=request.offline, progress=progress)
     refuse_foreign(files)
-    return add_stored_dtype(files)
+    files = add_stored_dtype(files)
+    if request.workload != "generate" or request.serving is not None:
+        return files
+    from inspector.source.generation_config import add_decoding
+
+    return add_decoding(files)

@@ -7,6 +7,7 @@ Not covered: several draws at once, and draws with replacement.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,14 @@ aten = torch.ops.aten
 
 # Up to how many rows, from which length on, several thread blocks look through a row (TensorTopK.cu,
 # `should_use_multiblock`).
-_SEVERAL_BLOCKS = ((20, 20_000), (40, 10_000), (80, 8_000), (199, 5_000), (799, 3_000), (4000, 800))
+_SEVERAL_BLOCKS: Sequence[tuple[int, int]] = (
+    (20, 20_000),
+    (40, 10_000),
+    (80, 8_000),
+    (199, 5_000),
+    (799, 3_000),
+    (4000, 800),
+)
 _LEAST_OF_MANY_ROWS = 400
 # A thread block has 256 threads of 40 registers, so that 6 fit a multiprocessor with its 65,536; a thread looks at 4 to
 # 64 elements (`get_items_per_thread`).
@@ -36,14 +44,14 @@ _DIGITS = 256
 @kernel(aten.topk.default)
 def _topk(scratch: Scratch, values: Tensor, _count: int, dim: int = -1, *_: Any, **__: Any) -> None:
     """Long rows are looked through by several blocks, digit by digit (TensorTopK.cu, `mbtopk::launch`)."""
-    row = values.shape[dim] if values.dim() else 1
+    row = int(values.shape[dim]) if values.dim() else 1
     rows = values.numel() // max(row, 1)
     least = next((length for most, length in _SEVERAL_BLOCKS if rows <= most), _LEAST_OF_MANY_ROWS)
     if not values.is_contiguous():
         scratch.take(values.numel() * values.element_size())
     if row < least:
         return
-    blocks = rows * -(-row // (_THREADS * _find_items(scratch.platform, values.numel())))
+    blocks: int = rows * -(-row // (_THREADS * _find_items(scratch.platform, values.numel())))
     scratch.take(rows * values.element_size())  # the smallest value that is chosen
     scratch.take(rows * 8)
     scratch.take(rows * 8)
@@ -51,7 +59,7 @@ def _topk(scratch: Scratch, values: Tensor, _count: int, dim: int = -1, *_: Any,
     scratch.take(rows * _DIGITS * 4)
     scratch.take(blocks * 4)
     scratch.take(blocks * 4)
-    for _ in range(2):  # prefix sums of what is larger, and of what is as large
+    for _scan in range(2):  # prefix sums of what is larger, and of what is as large
         scratch.give(scratch.take(scan_by_row_bytes(scratch.platform, blocks)))
 
 

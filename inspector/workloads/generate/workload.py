@@ -1,10 +1,10 @@
 """Generation: the prompt goes through the model at once, then each token alone, beside a cache of all before it.
 
-It is what `model.generate` of transformers does for a first batch, greedy: one call, from a model that was just loaded.
-Sequences run to their full length. What the caller keeps are the ids.
+It is what `model.generate` of transformers does for a first batch: one call, from a model that was just loaded, greedy
+or sampling as its generation_config.json says. Sequences run to their full length. What the caller keeps are the ids.
 
-Not covered: beam search and assisted decoding, whose control flow reads values; sampling, whose kernels are not known
-here; caches that are offloaded or packed by quanto and HQQ; CUDA graphs.
+Not covered: beam search and assisted decoding, whose control flow reads values (`records.steps.decoding`); caches that
+are offloaded or packed by quanto and HQQ; CUDA graphs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from inspector.errors import UsageError
+from inspector.errors import UnsupportedModelError, UsageError
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import CacheKind, Recipe, find_prompt_len
+from inspector.records.steps.decoding import explain_refusal
 from inspector.records.tape import WorkloadInfo
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
@@ -43,6 +44,9 @@ class Generate:
         """Return the recipe with the attention that the model has; UsageError where positions do not suffice."""
         base = base_model(model)
         self.check(model, recipe)
+        refused = explain_refusal(recipe.generation or {})
+        if refused is not None:
+            raise UnsupportedModelError(f"{refused}.")
         recipe = settle_attention(model, recipe)
         padding = recipe.padding if recipe.padding is not None else recipe.batch_size > 1
         recipe = dataclasses.replace(recipe, padding=padding)

@@ -23,7 +23,7 @@ _CHOSEN = (
     *((2, 19999), (2, 20000), (30, 10000), (60, 8000), (100, 5000)),
     *((500, 3000), (1000, 800), (4001, 399), (4001, 400), (65536, 512), (131072, 512)),
 )
-_OPS = {
+_OPS: dict[str, Callable[..., object]] = {
     "sort": torch.sort,
     "topk": lambda x: torch.topk(x, 50),
     "cumsum": lambda x: x.cumsum(-1),

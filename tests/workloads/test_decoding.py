@@ -14,8 +14,8 @@ import inspector
 from inspector.records.steps import decoding
 from tests.cli.running import run
 from tests.model.tiny import llama
-from tests.workloads.test_generate_truth import RECIPE, generate_for_real, trace_generation
 from tests.trace.cpu_truth import assert_aligned, tape_events
+from tests.workloads.test_generate_truth import RECIPE, generate_for_real, trace_generation
 
 QWENS = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1}
 SHORT = ("--generate", "--prompt-len", "8", "--new-tokens", "3", "--no-advice")

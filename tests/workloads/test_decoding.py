@@ -125,3 +125,16 @@ def test_a_long_sampled_generation_is_the_one_that_is_traced_step_by_step(monkey
     assert foretold.peak_allocated_bytes == traced.peak_allocated_bytes
     assert foretold.peak_reserved_bytes == traced.peak_reserved_bytes
     assert foretold.curve == traced.curve
+
+
+def test_python_takes_a_list_of_contexts_and_engines_to_compare() -> None:
+    recipe = inspector.Generation(prompt_len=8, new_tokens=2)
+    report = inspector.inspect(llama(), recipe=recipe, context=[32, 16])
+    assert report.context is not None
+    assert [point.prompt_len for point in report.context] == [16, 32]
+    for context, words in ((4096, "give a list of lengths"), ([0], "`context`"), (list(range(1, 99)), "give fewer")):
+        with pytest.raises(inspector.UsageError, match=words):
+            inspector.inspect(llama(), recipe=recipe, context=context)  # type: ignore[arg-type]
+    engines = {"transformers": {"recipe": recipe}, "vLLM": {"serving": {"engine": "vllm", "max_model_len": 64}}}
+    compared = inspector.compare(engines, model="openai-community/gpt2", offline=True, gpu="h100")
+    assert [set(each.fit) for each in compared.recipes] == 2 * [{"H100 SXM"}]

@@ -23,6 +23,7 @@ from inspector.records.steps.rows import lay_out_documents
 from inspector.records.steps.stages import Reference, Stage, check_stage
 
 __all__ = [
+    "AdapterState",
     "Attention",
     "CacheKind",
     "Generation",
@@ -135,6 +136,16 @@ class CacheKind(Choice):
     NONE = "none"
 
 
+class AdapterState(Choice):
+    """What becomes of an adapter before it generates.
+
+    UNMERGED: it runs beside its layers. MERGED: PEFT's merge_and_unload adds it to the weights, on the GPU.
+    """
+
+    UNMERGED = "unmerged"
+    MERGED = "merged"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
@@ -170,7 +181,8 @@ class Recipe:
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
     follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
     prompt goes through the model in pieces of so many tokens. `generation` are other fields of GenerationConfig, which
-    say how a token is chosen: they go before those that the model's generation_config.json has.
+    say how a token is chosen: they go before those that the model's generation_config.json has. `adapter` says whether
+    an adapter is merged into its base first.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -211,6 +223,7 @@ class Recipe:
     cache: CacheKind | str = CacheKind.DYNAMIC
     prefill_chunk_size: int | None = None
     generation: Mapping[str, Any] | None = None
+    adapter: AdapterState | str = AdapterState.UNMERGED
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -225,6 +238,7 @@ class Recipe:
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
             "new_tokens": check_count("new_tokens", self.new_tokens),
             "cache": check_choice("cache", self.cache, CacheKind),
+            "adapter": check_choice("adapter", self.adapter, AdapterState),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
@@ -284,6 +298,7 @@ class Generation:
     cache: CacheKind | str = CacheKind.DYNAMIC
     prefill_chunk_size: int | None = None
     generation: Mapping[str, Any] | None = None
+    adapter: AdapterState | str = AdapterState.UNMERGED
     mixed_precision: Precision | str = Precision.NO
     padding: bool | None = None
     attention: Attention | str | None = None

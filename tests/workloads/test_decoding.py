@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,49 @@ def test_python_takes_a_list_of_contexts_and_engines_to_compare() -> None:
     engines = {"transformers": {"recipe": recipe}, "vLLM": {"serving": {"engine": "vllm", "max_model_len": 64}}}
     compared = inspector.compare(engines, model="openai-community/gpt2", offline=True, gpu="h100")
     assert [set(each.fit) for each in compared.recipes] == 2 * [{"H100 SXM"}]
+
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_sampling.json").read_text(encoding="utf-8"))
+ROWS = RECORDED["rows"]
+
+
+@pytest.mark.parametrize("row", ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else ROWS[:3])
+@pytest.mark.filterwarnings("ignore")
+def test_sampling_takes_what_torchs_cuda_code_takes(row: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("config", "generation_config"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(RECORDED[name]), encoding="utf-8")
+    recipe = inspector.Generation(padding=False, **row["recipe"])
+    memory = inspector.inspect(str(tmp_path), recipe=recipe).memory
+    assert memory is not None
+    assert (memory.peak_allocated_bytes, memory.peak_reserved_bytes) == (row["peak"], row["reserved"])
+
+
+def test_merging_an_adapter_takes_its_products_and_then_leaves_nothing_of_it() -> None:
+    arguments: dict[str, Any] = {"peft": inspector.LoraOptions(r=4, targets="all-linear")}
+    plain, unmerged, merged = (
+        inspector.inspect(
+            llama(), recipe=inspector.Generation(prompt_len=8, new_tokens=2, adapter=state), **given
+        ).memory
+        for given, state in (({}, "unmerged"), (arguments, "unmerged"), (arguments, "merged"))
+    )
+    assert plain is not None
+    assert unmerged is not None
+    assert merged is not None
+    # The ids and the mask are made before, the workspace of cuBLAS while merging.
+    assert merged.phases[-1].end_allocated_bytes == plain.phases[-1].end_allocated_bytes
+    assert unmerged.phases[-1].end_allocated_bytes > plain.phases[-1].end_allocated_bytes
+    assert merged.phases[0].peak_allocated_bytes > unmerged.phases[0].peak_allocated_bytes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "merges an adapter, and there is none"),
+        (("--lora", "r=4", "--quantization", "nf4"), "without --quantization"),
+        (("--peft", '{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4}'), "does not merge"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused(arguments: tuple[str, ...], words: str) -> None:
+    result = run("Qwen/Qwen2.5-0.5B", "--offline", *SHORT, "--adapter", "merged", *arguments)
+    assert result.code == 2, result.err
+    assert words in result.err

@@ -16,7 +16,7 @@ import click
 from inspector.cli.option_groups.parameter_types import MOST_TOKENS, TOKENS
 from inspector.cli.option_groups.training_files import find_given
 from inspector.errors import UsageError, quoted
-from inspector.records.recipe import CacheKind
+from inspector.records.recipe import AdapterState, CacheKind
 from inspector.records.steps.decoding import OWN_SETTINGS
 
 __all__ = ["OF_GENERATION", "choose_workload", "spread_decoding"]
@@ -129,6 +129,13 @@ OF_GENERATION: tuple[click.Parameter, ...] = (
         callback=_read_decoding,
         help="With --generate: fields of transformers' GenerationConfig, do_sample=true,top_p=0.9 for one, or a "
         "generation_config.json; default: the model's own, else greedy.",
+    ),
+    click.Option(
+        ["--adapter"],
+        type=click.Choice(AdapterState.values()),
+        default="unmerged",
+        show_default=True,
+        help="With --generate: whether PEFT merges the adapter into its base first, and what that takes on the GPU.",
     ),
     click.Option(
         ["--context"],

@@ -125,6 +125,8 @@ def _describe_generation(recipe: Recipe, defaults: Sequence[str], brief: bool) -
         yield "with padding" if recipe.padding else "without padding"
     if recipe.prefill_chunk_size is not None:
         yield f"prompt in pieces of {format_count(recipe.prefill_chunk_size)}"
+    if recipe.adapter == "merged":
+        yield "adapter merged"
     if recipe.generation or not brief:
         read = " (generation_config.json)" if recipe.generation and "generation" in defaults else ""
         yield f"{describe_decoding(recipe.generation or {})}{read}"

@@ -103,7 +103,8 @@ def compare(
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
             if recipe.gpus or recipe.gpu_memory:
-                outcomes.append(max((verdict.outcome for verdict in report.fit or ()), key=tuple(Fit).index))
+                verdicts = report.fit or () if report.serving is None else report.serving.verdicts
+                outcomes.append(max((verdict.outcome for verdict in verdicts), key=tuple(Fit).index))
     return compare_reports(reports, find_versions()), tuple(outcomes)
 
 

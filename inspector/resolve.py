@@ -67,8 +67,12 @@ class ResolvedRun:
         is_prepared = self.workload.trains and is_packed(self) and self.request.preparation == Preparation.PEFT
         recipe = settle_recipe(self.request.recipe, is_prepared=is_prepared)
         is_default = self.allocator == AllocatorSettings()
-        prompt_len = find_prompt_len(recipe) if self.workload.generates else recipe.prompt_len
-        return dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf, prompt_len=prompt_len)
+        recipe = dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf)
+        if not self.workload.generates:
+            return recipe
+        read = {} if self.files is None else self.files.decoding or {}
+        decoding = {**read, **(recipe.generation or {})} or None
+        return dataclasses.replace(recipe, prompt_len=find_prompt_len(recipe), generation=decoding)
 
     @property
     def margin_bytes(self) -> int | None:

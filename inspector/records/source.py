@@ -85,6 +85,8 @@ class SourceFiles:
     a folder may hold beside it. `adapter_alone` is set while that base is still to be found. `pooling` is how sentence-
     transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on, and
     `sentence_modules` what it runs behind that. `gguf` is what a GGUF file holds, which has no configuration beside it.
+    `decoding` is what the generation_config.json beside the config says of how tokens are chosen, None where there is
+    none or nobody asked.
     """
 
     id: str
@@ -101,4 +103,5 @@ class SourceFiles:
     pooling: str | None = None
     sentence_modules: tuple[SentenceModule, ...] = ()
     gguf: GgufModel | None = None
+    decoding: Mapping[str, Any] | None = None
     notices: Sequence[Notice] = ()

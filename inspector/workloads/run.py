@@ -9,7 +9,8 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.model import Role
-from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.recipe import AdapterState, Recipe, find_prompt_len
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import Categories
@@ -72,11 +73,15 @@ def build_categories(workload: Workload, model: Any, state: Any = None) -> Categ
     """Return the categories of a run of `workload` on `model`; the `state` of one that generates is its cache."""
     heads = (base_model(model), *workload.find_companions(model).values())
     return Categories(
-        trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
+        trained=() if workload.info.generates else tuple(filter(_is_trained, model.parameters())),
         heads=tuple(owner.get_output_embeddings() for owner in heads),
         kept=workload.info.kept,
         list_cached=functools.partial(workload.list_state, state) if workload.info.generates else None,
     )
+
+
+def _is_trained(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 class _PhaseReachedError(Exception):
@@ -110,14 +115,17 @@ def _trace(
     state = workload.make_state(model, recipe, on_gpu=False) if generates else None
     categories, balances = build_categories(workload, model, state), loops_over_experts(base)
     token = find_plain_token(base) if generates else None
-    tracer = Tracer(platform, names, categories, balances_experts=balances, token=token, results=results)
+    # The modules of an adapter that is merged end before the run does.
+    is_merged = recipe.adapter == AdapterState.MERGED
+    known: Mapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
+    del names
+    tracer = Tracer(platform, known, categories, balances_experts=balances, token=token, results=results)
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
         else:
-            for name, tensor, category in list_in_load_order(built):
-                tracer.hold([tensor], category, find_owner(model, name))
+            _hold_weights(tracer, built)
         for prefix, companion in companions.items():
             for name, tensor in companion.named_parameters():
                 tracer.hold([tensor], Category.WEIGHTS, f"{prefix}.{name.rpartition('.')[0]}")
@@ -153,6 +161,12 @@ def _trace(
             advice = workload.explain_stop(built, recipe, error)
             cause = one_line(f"{type(error).__name__}: {error}")
             raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause}){advice}") from error
+
+
+def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
+    """Record the loading of a model; afterwards nothing here holds a tensor of it."""
+    for name, tensor, category in list_in_load_order(built):
+        tracer.hold([tensor], category, find_owner(built.model, name))
 
 
 def _enter_until(tracer: Tracer, until: Phase | None) -> Callable[[Phase, int], None]:

@@ -40,6 +40,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--new-tokens",
         "--cache",
         "--prefill-chunk-size",
+        "--generation",
+        "--adapter",
         "--context",
         "--batch-size",
         "--seq-len",

@@ -50,7 +50,7 @@ def cut(
     config: dict[str, Any] = json.loads(json.dumps(dict(files.config if files is not None else {})))
     inner = next((config[key] for key in ("text_config", "llm_config") if key in config), config)
     inner.update(json.loads(json.dumps(dict(fields or {}))))
-    for key in ("num_hidden_layers", "n_layer", "num_layers"):
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"):
         if layers is not None and (key in inner or key == "num_hidden_layers"):
             inner[key] = layers
     if isinstance(inner.get("layer_types"), list) and layers is not None:

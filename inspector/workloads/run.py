@@ -31,7 +31,7 @@ from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.moe_routing import loops_over_experts
-from inspector.trace.rules.token_choice import see_made_tensors
+from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
@@ -144,6 +144,7 @@ def _trace(
                 rules.enter_context(context)
             if generates:
                 rules.enter_context(see_made_tensors(tracer.see_made))
+                rules.enter_context(read_tokens(tracer.shadows))
             else:
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)

@@ -25,7 +25,7 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import BatchError, Input, Inputs, find_longest_sequence, make_inputs_without_labels
 from inspector.workloads.generate.loop import Generation, run_generation
-from inspector.workloads.generate.notices import find_generation_notices, find_static_graphs
+from inspector.workloads.generate.notices import find_generation_notices, find_static_graphs, hears
 from inspector.workloads.notices import describe_inputs
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.quantized_load import is_quantized
@@ -57,9 +57,11 @@ class Generate:
             self.make_inputs(model, recipe)
         except BatchError as error:
             raise NotTraceableError(str(error)) from error
+        recipe = _settle_prompt(base, recipe)
         longest = find_longest_sequence(base)
         prompt_len = find_prompt_len(recipe)
-        length = prompt_len if base.config.is_encoder_decoder else prompt_len + recipe.new_tokens
+        has_own_prompt = base.config.is_encoder_decoder and not hears(base)
+        length = prompt_len if has_own_prompt else prompt_len + recipe.new_tokens
         if longest is not None and length > longest:
             raise UsageError(
                 f"{type(base).__name__} has learned {longest:,} positions, and `prompt_len` {prompt_len:,} with "
@@ -99,6 +101,9 @@ class Generate:
         prompt = dataclasses.replace(recipe, seq_len=find_prompt_len(recipe), padding=False)
         made = make_inputs_without_labels(base, prompt)
         inputs = {name: item for name, item in made.items() if not name.startswith("decoder_")}
+        sound = inputs.get("input_features")
+        if isinstance(sound, Input):  # as a processor gives it, in the dtype of the weights
+            return {"input_features": dataclasses.replace(sound, dtype=base.dtype)}
         ids = inputs.get("input_ids")
         if not isinstance(ids, Input):
             raise BatchError(f"what {type(base).__name__} generates from is not known here")
@@ -142,3 +147,8 @@ def _check_merging(model: Any) -> None:
             "`adapter=merged`: PEFT unpacks packed weights to merge into them, and packs them anew on the CPU; merge "
             "into weights in float, without `quantization`."
         )
+
+
+def _settle_prompt(base: Any, recipe: Recipe) -> Recipe:
+    """Return the recipe with the prompt of the decoder: of a model of sound the one token that it begins with."""
+    return dataclasses.replace(recipe, prompt_len=1) if hears(base) else recipe

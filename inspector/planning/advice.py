@@ -21,6 +21,7 @@ from inspector.records.request import AdapterDtype, LoraOptions, Preparation, Qu
 from inspector.records.source import SourceFiles
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun
+from inspector.runtime.stage import Stage
 from inspector.training_files.changes import can_spell, follow_packing, spell_change
 from inspector.workloads.base import NotTraceableError
 
@@ -231,7 +232,9 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
         is_new = not predictor.knows(changed)
         if is_new and traces == MOST_TRIALS:
             return None
-        progress(f"what would make it fit, trace {traces + 1}: {format_options(merge(chosen))}")
+        title = "what would make it fit"
+        words = f"{title}, trace {traces + 1}: {format_options(merge(chosen))}"
+        progress(Stage(words, heading=title, done=traces, total=MOST_TRIALS))
         try:
             prediction = predictor.predict(changed)
         except (NotTraceableError, InspectorError):  # flash attention in float32, for one

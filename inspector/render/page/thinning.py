@@ -8,12 +8,13 @@ events are left; all of a run goes through it equally often. The peak of the run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 __all__ = ["Noted", "Thinner"]
 
 _FIRST_GROUP = 8
+_BATCH = 20_000
 
 
 class Noted(NamedTuple):
@@ -41,57 +42,70 @@ class Thinner:
         self._limit = limit
         self._most = 2 * limit  # that are held until another sieve is due
         self._sieves: list[_Sieve] = []
+        self._new: list[Noted] = []
         self._kept: list[Noted] = []
 
     def add(self, event: Noted) -> None:
         """Take in the next event."""
-        self.count += 1
-        if not self._sieves:
-            self._kept.append(event)
-        else:
-            self._kept += self._sift([event], 0)
-        if len(self._kept) > self._most:
-            self._add_sieve()
-            self._most = max(2 * self._limit, 2 * len(self._kept))
+        self._new.append(event)
+        if len(self._new) == _BATCH:
+            self._sift()
 
     def list_events(self) -> Sequence[Noted]:
         """Return the events that are kept: all where there are no more than the limit."""
+        self._sift()
         for place, sieve in enumerate(self._sieves):
-            self._kept += self._sift(sieve.empty(), place + 1)
+            left = sieve.empty()
+            for other in self._sieves[place + 1 :]:
+                left = other.send(left)
+            self._kept += left
         while len(self._kept) > self._limit and _FIRST_GROUP << len(self._sieves) <= 2 * len(self._kept):
             self._add_sieve()
             self._kept += self._sieves[-1].empty()
         return self._kept
 
-    def _sift(self, events: Iterable[Noted], place: int) -> Iterable[Noted]:
-        """Return what is left of events behind the sieves from a place on."""
-        for sieve in self._sieves[place:]:
-            events = [left for event in events for left in sieve.add(event)]
-        return events
+    def _sift(self) -> None:
+        """Send the new events through the sieves; add one where too many are left."""
+        self.count += len(self._new)
+        left, self._new = self._new, []
+        for sieve in self._sieves:
+            left = sieve.send(left)
+        self._kept += left
+        if len(self._kept) > self._most:
+            self._add_sieve()
+            self._most = max(2 * self._limit, 2 * len(self._kept))
 
     def _add_sieve(self) -> None:
         """Send what is kept through one sieve more, and what is to come, too."""
         sieve = _Sieve(_FIRST_GROUP << len(self._sieves))
-        self._kept = [left for event in self._kept for left in sieve.add(event)]
+        self._kept = sieve.send(self._kept)
         self._sieves.append(sieve)
 
 
 class _Sieve:
-    """Leaves out what comes and goes within groups of events."""
+    """Leaves out what comes and goes within groups of so many events."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._group: list[Noted] = []
+        self._rest: list[Noted] = []
 
-    def add(self, event: Noted) -> Sequence[Noted]:
-        """Return what is left of a group once it is full."""
-        self._group.append(event)
-        return self.empty() if len(self._group) == self._size else ()
+    def send(self, events: list[Noted]) -> list[Noted]:
+        """Return what is left of the groups that events fill; the others wait for more."""
+        events = self._rest + events
+        end = len(events) - len(events) % self._size
+        self._rest = events[end:]
+        return [kept for first in range(0, end, self._size) for kept in _sift_group(events[first : first + self._size])]
 
-    def empty(self) -> Sequence[Noted]:
-        """Return what is left of the events at hand."""
-        group, self._group = self._group, []
-        return [kept for part in _split_at_most(group) for kept in _keep_lasting(part)]
+    def empty(self) -> list[Noted]:
+        """Return what is left of the events that wait."""
+        events, self._rest = self._rest, []
+        return list(_sift_group(events))
+
+
+def _sift_group(group: Sequence[Noted]) -> Iterator[Noted]:
+    """Yield what lasts of a group, as far as its largest moment and from there on."""
+    for part in _split_at_most(group):
+        yield from _keep_lasting(part)
 
 
 def _split_at_most(group: Sequence[Noted]) -> tuple[Sequence[Noted], Sequence[Noted]]:

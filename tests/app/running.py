@@ -140,7 +140,9 @@ class Visitor:
         said, command, frame, *filled = (None if isinstance(value, dict) else value for value in last)
         lines = tuple(_read_line(values[0]) for values in before)
         settings = dict(zip(ORDER, filled, strict=False))
-        return Told(said=_read_line(str(said)), command=command or "", frame=frame or "", before=lines, settings=settings)
+        return Told(
+            said=_read_line(str(said)), command=command or "", frame=frame or "", before=lines, settings=settings
+        )
 
     def drop(self, name: str, content: bytes) -> Any:
         """Drop a file on the page; what the page then asks is asked by `ask`."""

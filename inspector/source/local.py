@@ -15,6 +15,7 @@ from typing import Any
 
 from inspector.errors import ModelUnavailableError, one_line, quoted
 from inspector.records.source import ServedFrom, SourceFiles
+from inspector.runtime.confinement import takes_local_paths
 from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
@@ -33,6 +34,8 @@ def find_files(name: str) -> SourceFiles | None:
     Of an adapter alone, only `adapter_config` and `adapter_id` are filled: its base model is for `locate` to find.
     Raises ModelUnavailableError when the path is there without a configuration or cannot be read.
     """
+    if not takes_local_paths():
+        return None
     beside = None
     try:
         path = Path(name).expanduser()

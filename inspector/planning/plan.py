@@ -187,7 +187,8 @@ def _describe_tracing(
     words = f"tracing {len(candidates)} recipes, {count} done"
     waiting = [group for index, group in enumerate(groups, 1) if index not in done]
     if waiting:
-        now = (f"{_find_method(group[0]).value}, {', '.join(group[0].levers)}" for group in waiting[: processes.count_cores()])
+        first = (group[0] for group in waiting[: processes.count_cores()])
+        now = (f"{_find_method(candidate).value}, {', '.join(candidate.levers)}" for candidate in first)
         words += f"; now {'; '.join(now)}"
     return Stage(words, heading=f"tracing {len(candidates)} recipes", done=count, total=len(candidates))
 

@@ -101,8 +101,8 @@ def test_each_row_of_an_encoder_decoder_that_classifies_ends_with_the_token_that
     ids = make_batch_inputs(model, RECIPE)["input_ids"]
     assert isinstance(ids, Input)
     rows = ids.on("cpu")
-    assert (rows == config.eos_token_id).sum(-1).tolist() == [1] * RECIPE.batch_size
-    assert (rows[:, -1] == config.eos_token_id).all()
+    assert rows.eq(config.eos_token_id).sum(-1).tolist() == [1] * RECIPE.batch_size
+    assert rows[:, -1].tolist() == [config.eos_token_id] * RECIPE.batch_size
 
 
 def test_an_encoder_decoder_that_names_no_end_of_a_sequence_cannot_classify_any() -> None:

@@ -31,8 +31,8 @@ class WithTorchsNorm(nn.Module):
 def name_unaccounted(model: Any, capability: tuple[int, int] = ADA, **recipe: Any) -> list[str]:
     """Return what is named of a model on a card of a compute capability."""
     platform = Platform(compute_capability=capability, torch_version=(2, 13))
-    found = find_unaccounted(model, Recipe(**{"attention": "sdpa", **recipe}), platform, ("input_ids", "pixel_values"))
-    return [item.what for item in found]
+    settled = Recipe(**{"attention": "sdpa", **recipe})
+    return [item.what for item in find_unaccounted(model, settled, platform, ("pixel_values",))]
 
 
 def build(kind: str, fields: dict[str, int], dtype: torch.dtype = torch.bfloat16) -> Any:

@@ -186,7 +186,7 @@ def build_run_memory(
         inputs=inputs,
         ranks=ranks,
         media=media,
-        without_gradient=without_gradient,
+        without_gradient=without_gradient or None,
         curve=_draw_curve(timeline.phases) if workload.generates else None,
     )
 

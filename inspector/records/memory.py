@@ -258,7 +258,7 @@ class RunMemory:
     host_bytes: int | None = None
     inputs: Sequence[BatchInput] | None = None
     media: RowMedia | None = None
-    without_gradient: Sequence[WithoutGradient] = ()
+    without_gradient: Sequence[WithoutGradient] | None = None
     curve: Sequence[CurvePoint] | None = None
     ranks: Ranks | None = None
 

@@ -92,6 +92,8 @@ def test_trained_parameters_without_a_gradient_are_listed_with_their_bytes() -> 
     with_images, text_alone = report_of(seq_len=32).training, report_of(seq_len=32, images=0).training
     assert with_images is not None
     assert text_alone is not None
+    assert with_images.without_gradient is not None
+    assert text_alone.without_gradient is not None
     # LLaVA takes the features before the last layer of the tower, and so neither that layer nor the norm behind it.
     unused = {item.name.rpartition(".")[0] for item in with_images.without_gradient}
     assert {name.split("vision_tower.")[-1].split(".")[0] for name in unused} <= {

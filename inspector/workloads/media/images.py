@@ -82,6 +82,8 @@ class Images:
 
 # What classifiers of images that name no size are trained with (ImageNet).
 _USUAL_SIZE = (224, 224)
+# Types whose processors cut into tiles by default (`images_kwargs` in their processing modules).
+_IN_TILES = frozenset(("aya_vision", "internvl", "qianfan_ocr"))
 # Processors cut an image into 12 or 36 tiles at most.
 _MOST_TILES = 256
 
@@ -178,11 +180,11 @@ def _make_resolutions(pictures: Pictures) -> Images:
 def _make_tiles(pictures: Pictures) -> Images:
     """Make tiles of the canvas whose shape is closest, and the whole image where there is more than one.
 
-    InternVL's processor asks for it (internvl/processing_internvl.py), whatever the default of the class is.
+    InternVL's processor asks for it (internvl/processing_internvl.py), whatever the image processor's file says.
     """
     size = _read_square(pictures)
     parts = 1
-    if pictures.read("crop_to_patches", True):
+    if pictures.model.config.model_type in _IN_TILES or pictures.read("crop_to_patches", False):
         fewest, most = int(pictures.read("min_patches", 1)), int(pictures.read("max_patches", 12))
         if most > _MOST_TILES:
             raise BatchError(f"its processor cuts an image into up to {most:,} tiles, as none does")

@@ -72,7 +72,12 @@ def find_media(model: Any, recipe: Recipe, arguments: set[str]) -> Media | None:
         return None
     settings = getattr(model.config, "processor_settings", None) or {}
     if recipe.images != 0 and "pixel_values" in arguments:
-        found = _find_images(model, recipe, settings)
+        try:
+            found = _find_images(model, recipe, settings)
+        except Exception:  # of a tower that refuses the image; configurations hold values of any kind
+            if recipe.images or recipe.image_size is not None:
+                raise
+            found = None  # text alone, which is said
         if found is not None:
             return found
     if recipe.images:

@@ -103,7 +103,8 @@ def test_a_ribbon_is_refused_as_the_processor_refuses_it() -> None:
 
 
 def test_more_tiles_than_any_processor_has_are_refused() -> None:
-    pictures = Pictures(model=Model(), settings={"max_patches": 10**9}, rows=1, count=1, size=(480, 640))
+    settings = {"crop_to_patches": True, "max_patches": 10**9}
+    pictures = Pictures(model=Model(), settings=settings, rows=1, count=1, size=(480, 640))
     with pytest.raises(BatchError, match="up to 1,000,000,000 tiles"):
         make_images("GotOcr2ImageProcessor", pictures)
 

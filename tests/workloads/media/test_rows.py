@@ -107,6 +107,14 @@ def test_trained_parameters_without_a_gradient_are_listed_with_their_bytes() -> 
     assert text_alone.media is None
 
 
+def test_a_tower_that_refuses_an_image_leaves_text_alone_unless_images_were_asked_for() -> None:
+    model = build("meta", "llava")[0]
+    model.config.vision_config.image_size = 12  # no multiple of its patches, and not what its positions are for
+    assert find_media(model, dataclasses.replace(RECIPE, image_size=None)) is None
+    with pytest.raises(ValueError, match="12"):
+        find_media(model, dataclasses.replace(RECIPE, images=1))
+
+
 def test_a_row_of_the_default_length_grows_until_it_holds_its_images() -> None:
     report = report_of(images=300)
     assert report.training is not None

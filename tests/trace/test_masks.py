@@ -81,3 +81,33 @@ def test_a_mask_without_a_value_says_that_it_has_none() -> None:
     values, mask = torch.empty(ROWS, device="meta"), torch.empty(ROWS, dtype=torch.bool, device="meta")
     with pytest.raises(NotImplementedError, match="nonzero"), Tracer(Platform(torch_version=(2, 13))):
         values[mask]
+
+
+def test_a_mask_of_tokens_counts_for_each_of_their_features_without_being_written_out() -> None:
+    def select(values: Tensor, mask: Tensor) -> Tensor:
+        return values[mask.unsqueeze(-1).expand_as(values)]
+
+    assert allocations(select) == [
+        ("aten.nonzero.default", 3 * SIZE * 2 * 8),
+        ("aten.index.Tensor", 3 * SIZE * 4),
+    ]
+
+
+def test_numbers_and_shapes_follow_from_values_that_are_known() -> None:
+    lengths = torch.empty(2, dtype=torch.int64, device="meta")
+    tracer = Tracer(Platform(torch_version=(2, 13)))
+    tracer.hold([lengths], Category.INPUTS)
+    tracer.shadows.set(lengths, torch.tensor([3, 1]))
+    with tracer:
+        assert lengths.tolist() == [3, 1]
+        assert torch.repeat_interleave(lengths, lengths).shape == (4,)
+        assert torch.unique_consecutive(torch.repeat_interleave(lengths, lengths)).tolist() == [3, 1]
+
+
+def test_indices_on_the_cpu_are_copied_for_the_time_of_the_op() -> None:
+    """As the windows of Qwen2.5-VL's tower are."""
+    places = torch.tensor([5, 0, 3])
+    assert allocations(lambda values, _mask: values[places]) == [
+        ("aten.index.Tensor", 3 * 8),
+        ("aten.index.Tensor", 3 * SIZE * 4),
+    ]

@@ -28,7 +28,11 @@ _ROWS_PER_THREAD = 10
 
 @kernel(aten.index.Tensor, allocates_outputs=True)
 def _index(scratch: Scratch, values: Tensor, indices: Sequence[Tensor | None]) -> None:
-    """Several indices are written out where their strides differ (native/TensorAdvancedIndexing.cpp, AdvancedIndex)."""
+    """Several indices are written out where their strides differ (native/TensorAdvancedIndexing.cpp, AdvancedIndex).
+
+    Those that lie on the CPU are copied before, for as long as it takes (TensorAdvancedIndexingUtils.h, make_info).
+    """
+    _copy_to_device(scratch, indices)
     given = [index for index in indices if index is not None]
     expanded = _align_indices(values, indices, given) if len(given) > 1 else []
     written: list[int] = []
@@ -37,6 +41,13 @@ def _index(scratch: Scratch, values: Tensor, indices: Sequence[Tensor | None]) -
     scratch.outputs()
     for block in written:  # a vector of C++ ends with its first element
         scratch.give(block)
+
+
+def _copy_to_device(scratch: Scratch, indices: Sequence[Tensor | None]) -> None:
+    """Take copies of indices that lie on the CPU."""
+    for index in indices:
+        if index is not None and not index.is_meta:
+            scratch.take(index.numel() * index.element_size())
 
 
 def _align_indices(values: Tensor, indices: Sequence[Tensor | None], given: Sequence[Tensor]) -> list[Tensor]:
@@ -106,6 +117,7 @@ def _index_put(
     scratch: Scratch, values: Tensor, indices: Sequence[Tensor | None], new: Tensor, accumulate: bool = False, *_: Any
 ) -> None:
     """Adding at indices sorts them: linear indices, their sorted copy, where they stood, numbers (cuda/Indexing.cu)."""
+    _copy_to_device(scratch, indices)
     given = [index for index in indices if index is not None]
     if not accumulate or not given:
         return

@@ -30,6 +30,7 @@ from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import Mark, begin_block, call_at_end, restore_block
 from inspector.trace.categories import Categories
+from inspector.trace.kernel_scratch import KernelScratch
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
@@ -365,7 +366,7 @@ class Tracer(TorchDispatchMode):
         """Record the outputs of an op with what its CUDA kernel takes beside them."""
         if not kernel.allocates_outputs:
             self._see_outputs(result, op)
-        scratch = _KernelScratch(self, result, op)
+        scratch = KernelScratch(self._platform, self._allocate, self._release, self._see_outputs, result, op)
         kernel.rule(scratch, *args, **kwargs)
         scratch.close()
 
@@ -400,34 +401,3 @@ class _Watched(weakref.ref[Any]):
 
     __slots__ = ("key",)
     key: int
-
-
-class _KernelScratch:
-    """What one kernel takes, on the tape of a tracer (`inspector.trace.kernels.Scratch`)."""
-
-    def __init__(self, tracer: Tracer, result: Any, op: str) -> None:
-        self.platform = tracer._platform
-        self._tracer = tracer
-        self._result = result
-        self._op = op
-        self._held: list[int] = []
-
-    def take(self, size_bytes: int) -> int:
-        """Record a block."""
-        block = self._tracer._allocate(size_bytes, self._op)
-        self._held.append(block)
-        return block
-
-    def give(self, block: int) -> None:
-        """Record its end."""
-        self._held.remove(block)
-        self._tracer._release(block)
-
-    def outputs(self, *order: int) -> None:
-        """Record outputs; those that are left out lie on the CPU."""
-        self._tracer._see_outputs([self._result[place] for place in order] if order else self._result, self._op)
-
-    def close(self) -> None:
-        """Record the end of all that is still held, the last one first."""
-        for block in reversed(self._held):
-            self._tracer._release(block)

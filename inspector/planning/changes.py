@@ -62,7 +62,7 @@ def apply_change(request: Request, change: Change) -> Request:
     recipe = {name: value for name, value in change.items() if name in _OF_A_RECIPE}
     others = {name: value for name, value in change.items() if name not in _OF_A_RECIPE}
     changed = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **recipe), **others)
-    return follow_packing(changed) if "quantization" in change else changed
+    return follow_packing(changed) if {"quantization", "peft"} & set(change) else changed
 
 
 def format_options(change: Change) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.checks import Choice
+from inspector.records.distributed import Ranks
 
 __all__ = [
     "QUANTITIES",
@@ -32,7 +33,8 @@ class Quantity(Choice):
     """What a search can turn up until the GPU is full.
 
     BATCH_SIZE: the sequences of a micro-batch. SEQ_LEN: the tokens of a sequence. RANK: the rank r of the adapter.
-    PROMPT_LEN and NEW_TOKENS: the tokens of a generation.
+    PROMPT_LEN and NEW_TOKENS: the tokens of a generation. GPUS: the cards that a run is sharded over, of which the
+    least number is searched.
     """
 
     BATCH_SIZE = "batch-size"
@@ -40,6 +42,7 @@ class Quantity(Choice):
     RANK = "rank"
     PROMPT_LEN = "prompt-len"
     NEW_TOKENS = "new-tokens"
+    GPUS = "gpus"
 
 
 QUANTITIES = Quantity.values()
@@ -112,17 +115,19 @@ class Uncertainty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cards:
-    """Several cards of a kind for one run, of which one alone was judged: what they have to hold at least.
+    """Several cards of a kind for one run: what they have to hold at least.
 
     `state_bytes` are weights, gradients, optimizer state and buffers of the whole run. `sharding` is what is kept of
     them sharded, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
-    their shares, before any activation; None where no number does.
+    their shares, before any activation; None where no number does. `ranks` says which rank the verdict is on, None
+    where none was traced and one card alone was judged, as if it ran the whole step.
     """
 
     count: int
     sharding: str | None = None
     state_bytes: int
     least_count: int | None = None
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +189,8 @@ class Search:
     """The largest value of a quantity that fits a GPU for sure, `margin_bytes` of its memory left free.
 
     `value` is None where the smallest value does not fit. `fails` is the smallest value above it that does not: the
-    next one, where the search was not cut short, and None where the whole range up to `most` fits. `tried` are the
+    next one, where the search was not cut short, and None where the whole range up to `most` fits. Of cards `value` is
+    the least number, and `fails` the largest below it that does not fit. `tried` are the
     traced values in ascending order, `traces` how many. `in_file` is the value as
     fields of the training file.
     """

@@ -235,6 +235,17 @@ def test_figures_that_are_an_upper_bound_say_so() -> None:
     )
 
 
+def test_figures_that_something_takes_less_and_something_more_than_are_no_bound() -> None:
+    bounds = {
+        "upper_bound": "upper bound: with a the step takes less",
+        "lower_bound": "lower bound: with b it takes more",
+    }
+    memory: Any = dataclasses.replace(QWQ_LORA.memory, **bounds)  # type: ignore[type-var]
+    lines = print_report(dataclasses.replace(QWQ_LORA, memory=memory)).splitlines()
+    said = [" ".join(line.split()) for line in lines if line.lstrip().startswith("figures")]
+    assert said == ["figures no bound: something takes less, and something more"]
+
+
 def test_the_parts_on_the_first_screen_add_up_to_the_peak() -> None:
     text = print_report(QWQ_LORA)
     sizes = [int(size.replace(",", "")) for size in re.findall(r"^  .+? +([\d,]+) +[\d.]+ [GM]iB", text, re.MULTILINE)]

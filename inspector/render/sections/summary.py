@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.errors import one_line
-from inspector.records.fit import Fit, Verdict
+from inspector.records.fit import Fit, Quantity, Verdict
 from inspector.records.memory import Peak, RunMemory, StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.report import Report
@@ -47,7 +47,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z`])")
 _FIRST = (
     *("not-traced", "does-not-load", "nothing-trains", "target-unmatched", "modules-to-save-unmatched"),
     *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-in-float", "experts-not-reached"),
-    *("quadratic-mask", "autocast-copies"),
+    *("quadratic-mask", "autocast-copies", "older-release", "fields-ignored"),
     *("float16-training", "bfloat16-emulated", "seq-len-clamped", "in-batch-negatives", "gpu-ambiguous"),
 )
 _LAST = (
@@ -191,9 +191,10 @@ def _list_circumstances(memory: RunMemory) -> Iterator[Row]:
     defaults = describe_defaults(memory)
     if defaults:
         yield row(("by default", defaults))
-    for bound in (memory.upper_bound, memory.lower_bound):
-        if bound is not None:
-            yield row(("figures", shorten_reason(bound)), tone=Tone.WARN)
+    bounds = [bound for bound in (memory.upper_bound, memory.lower_bound) if bound is not None]
+    if bounds:
+        words = shorten_reason(bounds[0]) if len(bounds) == 1 else "no bound: something takes less, and something more"
+        yield row(("figures", words), tone=Tone.WARN)
 
 
 def _list_files(report: Report) -> Iterator[str]:
@@ -307,7 +308,8 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
     rows: list[Row] = []
     if report.search:
         gpu, found = one_line(report.search.gpu, 30), describe_search(report.search, brief=not room.sizes)
-        rows.append(row(("largest", gpu, found) if has_rows else ("largest", "", f"{found} ({gpu})")))
+        which = "least" if report.search.quantity == Quantity.GPUS else "largest"
+        rows.append(row((which, gpu, found) if has_rows else (which, "", f"{found} ({gpu})")))
     if has_rows:
         for verdict in verdicts:
             rows += _list_verdict_rows(verdict, room.changes, is_first=verdict is verdicts[0])
@@ -322,7 +324,9 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
 def _list_verdict_rows(verdict: Verdict, most: int, *, is_first: bool) -> Iterator[Row]:
     """Yield the verdict on one card, and what could be changed."""
     label = "fits" if is_first else ""
-    yield row((label, one_line(verdict.gpu, 30), describe_outcome(verdict, brief=True)), tone=Tone.KEY)
+    count = verdict.cards.count if verdict.cards is not None and verdict.cards.ranks is not None else 1
+    gpu = one_line(verdict.gpu, 30) if count == 1 else f"{count:,} × {one_line(verdict.gpu, 30)}"
+    yield row((label, gpu, describe_outcome(verdict, brief=True)), tone=Tone.KEY)
     cards = describe_cards(verdict)
     if cards is not None:
         yield row(("", "", cards))

@@ -21,7 +21,7 @@ from inspector.trace.target import find_target
 from inspector.workloads.base import base_model
 from inspector.workloads.training.lm_losses.heads import find_head, run_as_head
 
-__all__ = ["LigerLoss"]
+__all__ = ["LigerLoss", "sum_up_losses"]
 
 _IGNORED = -100
 _HALF = (torch.float16, torch.bfloat16)
@@ -63,10 +63,16 @@ def _sum_up(head: Any, hidden_states: Tensor, labels: Tensor, number: Any) -> Te
     labels = nn.functional.pad(labels, (0, 1), value=_IGNORED)
     shift_labels = labels[..., 1:].contiguous()
     hidden_states = hidden_states.view(-1, hidden_states.shape[-1])
-    apply: Any = _FusedCrossEntropy.apply
-    loss: Tensor = apply(hidden_states, head.weight, shift_labels.view(-1))
+    loss = sum_up_losses(hidden_states, head.weight, shift_labels.view(-1))
     if number is not None:
         loss = loss / number
+    return loss
+
+
+def sum_up_losses(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Return the loss of positions (rows, size) under a head (vocabulary, size) with a label each."""
+    apply: Any = _FusedCrossEntropy.apply
+    loss: Tensor = apply(hidden, weight, target)
     return loss
 
 

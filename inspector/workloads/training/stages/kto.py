@@ -93,7 +93,7 @@ class FusedKtoLoss(StageLoss):
     """The same with the head of TRL 1.15 and newer, which makes no logits."""
 
     of_a_batch: ClassVar[str | None] = _OF_A_BATCH
-    outputs = ("entropy", "mean_logits", "is_top1")
+    outputs = ("entropy", "mean_logits")
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]

@@ -133,7 +133,8 @@ def run_stage(
 ) -> tuple[Any, ...]:
     """Run the updates of a stage; return what the loop still holds when the last one is over."""
     passes = Passes(model, recipe, on_phase, find_device(batch, model))
-    return run_trainer_steps(
+    how = _make_loss(model, recipe, passes)
+    held = run_trainer_steps(
         model,
         batch,
         optimizer,
@@ -142,8 +143,9 @@ def run_stage(
         max_grad_norm=recipe.max_grad_norm,
         gradient_accumulation=recipe.gradient_accumulation,
         mixed_precision=str(recipe.mixed_precision),
-        how=_make_loss(model, recipe, passes),
+        how=how,
     )
+    return *held, how  # which has the rows that GRPO generated
 
 
 def find_stage_loss(recipe: Recipe) -> type[StageLoss]:

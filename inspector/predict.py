@@ -150,7 +150,6 @@ class Predictor:
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, list[Event]]] = {}
-        # Trained parameters without a gradient, by all but sizes: their names in a model of a depth.
         self._idle: dict[Key, tuple[int | None, set[str]]] = {}
         self._layers = LayerExtrapolator()
         self._results = Results()
@@ -227,9 +226,8 @@ class Predictor:
     def list_without_gradient(self, run: ResolvedRun) -> tuple[WithoutGradient, ...]:
         """Return the trained parameters that a predicted run gives no gradient, those of equal layers together."""
         added_periods, idle = self._idle.get(make_key_without_size(run), (None, set[str]()))
-        if not idle:
-            return ()
-        return list_without_gradient(base_model(self._build_whole(run.request).model), idle, added_periods)
+        base = base_model(self._build_whole(run.request).model)
+        return list_without_gradient(base, idle, added_periods) if idle else ()
 
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
@@ -341,9 +339,8 @@ class Predictor:
     def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, list[Event]]:
         """Trace a run on a model of a depth, None for the whole one, and note what trains without a gradient."""
         idle: set[str] = set()
-        traced = self._trace(run, self._take_model(run.request, added_periods), idle=idle)
         self._idle[make_key_without_size(run)] = added_periods, idle
-        return traced
+        return self._trace(run, self._take_model(run.request, added_periods), idle=idle)
 
     def _trace(
         self,
@@ -355,21 +352,13 @@ class Predictor:
         idle: set[str] | None = None,
     ) -> tuple[Recipe, list[Event]]:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
-        workload = load_workload(run.workload)
-        until = run.workload.sized_until if passes_alone else None
+        workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
             if run.launch is not None:
                 return recipe, trace_rank(workload, built, recipe, run.platform, run.launch, results=self._results)
             tape = trace_run(
-                workload,
-                built,
-                recipe,
-                run.platform,
-                until=until,
-                results=self._results,
-                states=states,
-                idle=idle,
+                workload, built, recipe, run.platform, until=until, results=self._results, states=states, idle=idle
             )
         return recipe, tape
 

@@ -35,15 +35,8 @@ from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
+from inspector.trace.rules import masks
 from inspector.trace.rules.host_values import copies_to_host, follows_values, is_on_host, make_like
-from inspector.trace.rules.masks import (
-    broadcast_mask,
-    choose_all,
-    has_places,
-    is_mask,
-    replace_masks,
-    scatter_back,
-)
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
@@ -210,12 +203,14 @@ class Tracer(TorchDispatchMode):
         if func in (aten.masked_select.default, aten.masked_scatter_backward.default):
             return self._select(func, *args)
         func = find_op_without_mode(func)
-        if func in _MASKED and has_places(func, args, kwargs):
+        if func in _MASKED and masks.has_places(func, args, kwargs):
             if func is aten.index_put.default:  # a copy, and then the places (native/TensorAdvancedIndexing.cpp)
                 copied = self.__torch_dispatch__(aten.clone.default, (), args[:1])
                 return self.__torch_dispatch__(aten.index_put_.default, (), (copied, *args[1:]), kwargs)
-            places = [self.__torch_dispatch__(aten.nonzero.default, (), (item,)) for item in filter(is_mask, args[1])]
-            args = (args[0], replace_masks(args[1], places, self.shadows), *args[2:])
+            places = [
+                self.__torch_dispatch__(aten.nonzero.default, (), (item,)) for item in filter(masks.is_mask, args[1])
+            ]
+            args = (args[0], masks.replace_masks(args[1], places, self.shadows), *args[2:])
         if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
             return aten.add_.Tensor(*args)
         op = _OPS.get(func) or _look_up(func)
@@ -252,8 +247,10 @@ class Tracer(TorchDispatchMode):
     def _select(self, func: Any, values: Tensor, mask: Tensor, *sizes: Any) -> Tensor:
         """Return what a mask selects, or the gradient that does so: the ops that these are made of run."""
         if func is aten.masked_scatter_backward.default:
-            return scatter_back(lambda inner, *given: self.__torch_dispatch__(inner, (), *given), values, mask, *sizes)
-        values, (mask,) = broadcast_mask(values, mask, self.shadows)
+            return masks.scatter_back(
+                lambda inner, *given: self.__torch_dispatch__(inner, (), *given), values, mask, *sizes
+            )
+        values, (mask,) = masks.broadcast_mask(values, mask, self.shadows)
         count = self.shadows.count_places(mask)
         if self._on_cuda or count is None:  # it is indexing there (native/cuda/IndexKernel.cpp)
             indexed: Tensor = self.__torch_dispatch__(aten.index.Tensor, (), (values, [mask]))
@@ -265,7 +262,7 @@ class Tracer(TorchDispatchMode):
         """Return a result that no value says with what it is taken to be, None where nothing is assumed of it."""
         if self._balances_experts and (choice := balance_choice(func, args, result)):
             return choice
-        if self._holds_all and (choice := choose_all(func, result)):
+        if self._holds_all and (choice := masks.choose_all(func, result)):
             return choice
         return None if self._token is None else choose_token(func, result, self._token)
 

@@ -23,6 +23,7 @@ from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.cuda import apply_cuda_rules
+from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.workloads.base import OnPhase, Workload, base_model
@@ -51,7 +52,15 @@ def trace_rank(
         workload.prepare(model, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
         model = shard_with_fsdp2(model, launch, recipe.mixed_precision)
-        tracer = RankTracer(platform, names, build_categories(workload, model), streams=streams, results=results)
+        media = workload.find_media(model, recipe)
+        tracer = RankTracer(
+            platform,
+            names,
+            build_categories(workload, model),
+            streams=streams,
+            results=results,
+            holds_all=media is not None and media.holds_all,
+        )
         with tracer:  # shards are materialised, and padded where they have fewer rows than others
             model.to_empty(device="meta")
             base.tie_weights()
@@ -60,6 +69,8 @@ def trace_rank(
         batch = make_batch(tracer, workload, model, recipe)
         for context in (trace_for(platform), apply_cuda_rules(platform, recipe.sdpa_backend), treat_meta_as_device()):
             rules.enter_context(context)
+        if media is not None:
+            rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
         state: Any = workload.make_state(model, recipe, on_gpu=False)
         step_on_local_tensors(state)

@@ -15,11 +15,10 @@ from inspector.training_files.fields import LESS, MORE, Settings, Values
 __all__ = ["TRACED", "miss_stage", "settle_generation", "settle_rows", "settle_trl_stage"]
 
 # The stages that are traced as steps of their own.
-TRACED = ("dpo", "kto", "orpo", "reward", "grpo")
-_WITH_LOGITS = ("dpo", "kto", "orpo", "grpo")
+TRACED = ("dpo", "kto", "orpo", "cpo", "reward", "grpo")
+_WITH_LOGITS = ("dpo", "kto", "orpo", "cpo", "grpo")
 _FUSED, _KERNEL = "1.15", "1.13"
 _MISSED = {
-    "cpo": "CPO runs chosen and rejected rows together: a supervised step stands in for it",
     "rloo": "RLOO generates answers and runs passes on them: a supervised step stands in for it",
     "ppo": "PPO runs a value and a reward model, too: a supervised step stands in for it",
 }
@@ -30,6 +29,7 @@ _ALIKE: Mapping[str, tuple[str, ...]] = {
         *("discopop", "sigmoid_norm"),
     ),
     "kto": ("kto",),
+    "cpo": ("sigmoid", "hinge", "ipo", "simpo"),
     "grpo": ("grpo", "bnpo", "dr_grpo", "dapo"),
 }
 _BETA_OF_GRPO = {"0": 0.04, "0.19": 0.0}

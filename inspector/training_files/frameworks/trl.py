@@ -96,6 +96,7 @@ _OF_THE_STEP: tuple[Field, ...] = (
     misses("steps_per_generation", MORE, "rows of one generation"),
     reads("beta", NUMBER, "reference", effect=MORE, why="a reference pass beside the policy's"),
     reads("cpo_alpha", NUMBER, "stage"),
+    misses("rpo_alpha", MORE, "a supervised loss beside the preference's"),
     misses("sync_ref_model", MORE, "a second model as reference", kind=FLAG),
     reads("use_vllm", FLAG, "vllm_share", effect=MORE, why="vLLM's share of the card"),
     reads("vllm_gpu_memory_utilization", ANY, "vllm_share", effect=MORE, why="vLLM's share of the card"),

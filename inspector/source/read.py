@@ -38,7 +38,12 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
             raise
         raise ModelUnavailableError(f"{error} {_name_another(name, request.source.file.path)}") from error
     refuse_foreign(files)
-    return add_stored_dtype(files)
+    files = add_stored_dtype(files)
+    if request.workload != "generate" or request.serving is not None:
+        return files
+    from inspector.source.generation_config import add_decoding
+
+    return add_decoding(files)
 
 
 def _name_another(name: str, path: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import inspector
-from inspector.planning.advice import apply_change, list_changes
+from inspector.planning.changes import apply_change
 from inspector.planning.headroom import list_increases
+from inspector.planning.ladder import list_groups
 from inspector.records.request import AdapterDtype, LoraOptions, Request
 from inspector.resolve import resolve_run
 from inspector.training_files.merge import build_request
@@ -99,7 +100,8 @@ def test_nothing_is_offered_that_no_field_of_the_file_says(
 ) -> None:
     request = request_of(tmp_path, fields, framework)
     run = resolve_run(request, None, {})
-    changed = [*(apply_change(request, change) for change in list_changes(run)), *(to for _, to in list_increases(run))]
+    rungs = [rung for group in list_groups(run, accumulates=True) for rung in group.rungs]
+    changed = [*(apply_change(request, rung.change) for rung in rungs), *(to for _, to in list_increases(run))]
     assert changed
     assert all(other.autocast_adapter_dtype for other in changed)
 

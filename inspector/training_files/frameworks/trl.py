@@ -239,8 +239,6 @@ def _settle_rows(values: Values, settings: Settings) -> None:
 def _miss_what_trl_does(values: Values, settings: Settings) -> None:
     """Note what the trainers do by themselves and no field says."""
     miss_stage(settings, "stage", settings.stage or "sft", Origin.DEFAULT)
-    if settings.stage == "rloo" and settings.fields.get("peft") is None and values["beta"] != 0:
-        settings.miss("reference", "second model", MORE, "the reference is a second copy of the weights")
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

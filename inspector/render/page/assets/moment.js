@@ -96,7 +96,7 @@
     const where = [phaseText(stretchAt(moment)), shown(moduleOf(moment)), operationOf(moment)].filter((part) => part);
     const isPeak = moment === data.peak.event;
     byId("place").textContent = (isPeak ? "At the peak: " : "") + bytesText(allocated[moment]) + " allocated, " +
-      bytesText(reserved[moment]) + " reserved; " + where.join(" · ");
+      bytesText(reserved[moment]) + " reserved; " + where.join(" \u00b7 ");
     byId("to-peak").hidden = isPeak;
     byId("alive-title").textContent = isPeak ? "What lives at the peak" : "What lives at this moment";
     const parts = byId("parts");

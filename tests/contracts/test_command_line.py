@@ -40,6 +40,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--new-tokens",
         "--cache",
         "--prefill-chunk-size",
+        "--generation",
+        "--adapter",
         "--context",
         "--batch-size",
         "--seq-len",
@@ -70,6 +72,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--vllm-share",
         "--loss",
         "--liger",
+        "--lora-kernels",
         "--packing",
         "--loop",
         "--attention",
@@ -175,7 +178,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["compare", "gpus", "measure", "models", "plan"]
+    assert sorted(command.subcommands) == ["app", "compare", "gpus", "measure", "models", "plan"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

@@ -157,7 +157,7 @@ def test_a_page_needs_no_webgl(chromium: Any, tmp_path: Path) -> None:
 
 
 def test_a_printed_page_has_its_pictures_and_all_sections(page: Any, tmp_path: Path) -> None:
-    """What is only there to be pressed is not on paper."""
+    """What is only there to be pressed is not on paper, which is light whatever the screen is."""
     recording = long_recording()
     open_page(page, tmp_path, write(make_report(recording), recording))
     page.emulate_media(media="print")
@@ -166,6 +166,10 @@ def test_a_printed_page_has_its_pictures_and_all_sections(page: Any, tmp_path: P
     assert page.locator("#map").is_visible()
     assert not page.locator("#spans button").first.is_visible()
     assert page.locator("details.section:not([open])").count() == 0
+    colors = "() => [document.body, document.querySelector('.answer')].map(e => getComputedStyle(e).backgroundColor)"
+    assert page.evaluate(colors) == ["rgb(255, 255, 255)", "rgb(246, 246, 249)"]
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert (page.evaluate(colors)[0] == "rgb(255, 255, 255)") is (page.viewport_size["width"] == 1280)
 
 
 @pytest.mark.parametrize("is_traced", [True, False])

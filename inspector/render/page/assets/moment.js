@@ -159,15 +159,17 @@
   }
 
   // --- all together ---------------------------------------------------------------------------------------------------
-  const draw = () => {
+  page.redraw = () => {
     for (const part of page.draw) part();
-    describeMoment();
-    setTimeout(drawIcicle);  // what lies below the first screen, once that is painted
-    setTimeout(drawMap);
+    drawIcicle();
+    drawMap();
   };
-  draw();
+  for (const part of page.draw) part();
+  describeMoment();
+  setTimeout(drawIcicle);  // what lies below the first screen, once that is painted
+  setTimeout(drawMap);
   byId("unscripted").hidden = true;
   let lastWidth = window.innerWidth;
-  window.addEventListener("resize", () => { if (window.innerWidth !== lastWidth) { lastWidth = window.innerWidth; draw(); } });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  window.addEventListener("resize", () => { if (window.innerWidth !== lastWidth) { lastWidth = window.innerWidth; page.redraw(); } });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", page.redraw);
 })();

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.hardware.selection import select, select_gpus
-from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan
+from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
@@ -102,10 +102,12 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
 
+        from inspector.planning.cards import JUDGED_ALONE
         from inspector.planning.plan import build_plan
 
         resolved = dataclasses.replace(resolved, files=files)
-        notices = (*list_file_notices(request.source), *selection.notices)
+        alone = () if max(selection.counts) == 1 and request.sharding is None else (JUDGED_ALONE,)
+        notices = (*list_file_notices(request.source), *selection.notices, *alone)
         return build_plan(resolved, quantities, find_versions(), notices, progress)
 
 
@@ -132,7 +134,8 @@ def compare(
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
             if recipe.gpus or recipe.gpu_memory:
-                outcomes.append(max((verdict.outcome for verdict in report.fit or ()), key=tuple(Fit).index))
+                verdicts = report.fit or () if report.serving is None else report.serving.verdicts
+                outcomes.append(max((verdict.outcome for verdict in verdicts), key=tuple(Fit).index))
     return compare_reports(reports, find_versions()), tuple(outcomes)
 
 
@@ -161,7 +164,8 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
         return _serve(request, progress), None
     stages = stages or Stages()
     selection = select_gpus(request)
-    resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ)
+    cards = selection.counts[0] if selection.named else 1
+    resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
     with preload_libraries():
         files = stages.read(request, progress)
         progress("loading transformers and PEFT")
@@ -171,6 +175,8 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
 
     predictor = stages.find_predictor(files)
     search, resolved = search_largest(dataclasses.replace(resolved, files=files), predictor, request.fit, progress)
+    if request.fit == Quantity.GPUS:
+        selection = dataclasses.replace(selection, counts=(resolved.cards,))
     progress("building the model without its weights")
     counted, built = stages.count(resolved.request, files, progress)
     if built is not None:

@@ -16,10 +16,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from inspector.distributed.run import trace_rank
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.generation import extrapolate_generation, is_long
-from inspector.memory.margin import HASH_SEED, list_uncertainties
+from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.recording import Recording
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
@@ -42,6 +43,7 @@ from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
+from inspector.workloads.training.dependence import find_dependence
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -185,6 +187,15 @@ class Predictor:
         """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
         return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
 
+    def find_dependence(self, run: ResolvedRun) -> str | None:
+        """Return what another batch size makes of a training run but memory, None where its sequences do not interact.
+
+        A batch of one that is accumulated is then not the same training. Of one sequence there is nothing to say.
+        """
+        if not run.workload.trains or run.recipe.batch_size == 1:
+            return None
+        return find_dependence(base_model(self._build_shallow(run.request, 0)[0].model), run.recipe)
+
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
         recipe = dataclasses.replace(run.request.recipe, new_tokens=PIECE)
@@ -228,7 +239,8 @@ class Predictor:
             return ()
         base = base_model(self._build_shallow(run.request, 0)[0].model)
         by_seed = (HASH_SEED,) if find_hash_ordered_layer_types(base) else ()
-        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed)
+        of_ranks = () if run.launch is None else (NCCL,)
+        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""
@@ -248,7 +260,7 @@ class Predictor:
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
-        if run.workload.sized_until is None:
+        if run.workload.sized_until is None or run.launch is not None:
             return None
         for added_periods, template in self._templates.get(make_key_without_size(run), ()):
             try:
@@ -324,6 +336,8 @@ class Predictor:
         until = run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
+            if run.launch is not None:
+                return recipe, trace_rank(workload, built, recipe, run.platform, run.launch, results=self._results)
             tape = trace_run(workload, built, recipe, run.platform, until=until, results=self._results, states=states)
         return recipe, tape
 

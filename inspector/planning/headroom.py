@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from inspector.errors import InspectorError
-from inspector.planning.advice import WITHOUT_ADAPTER, apply_change, is_stored_quantized
+from inspector.planning.changes import WITHOUT_ADAPTER, apply_change, is_stored_quantized
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Fit, Purpose

@@ -88,7 +88,7 @@ def _find_rank(run: ResolvedRun) -> int:
 
 
 _SETTERS: dict[str, Callable[[Request, int], Request]] = dict(
-    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank, _set_prompt_len, _set_new_tokens), strict=True)
+    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank, _set_prompt_len, _set_new_tokens), strict=False)
 )
 
 

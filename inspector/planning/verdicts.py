@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from peft import PeftModel
@@ -18,13 +19,15 @@ from inspector.memory.timeline import build_run_memory, count_host_bytes, count_
 from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
-from inspector.planning.cards import spread_over_cards
+from inspector.planning.cards import JUDGED_ALONE, describe_ranks, spread_over_cards
 from inspector.planning.contexts import list_contexts
+from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Fit, Search, Verdict
+from inspector.records.distributed import Ranks
+from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
     ContextPoint,
@@ -80,6 +83,9 @@ def search_largest(
     """
     if quantity is None:
         return None, run
+    if quantity == Quantity.GPUS:
+        search = find_fewest_cards(run, predictor, progress)
+        return search, run.with_cards(search.value or search.tried[-1].value)
     search = find_largest(run, quantity, predictor, progress)
     request = set_value(run.request, quantity, search.value or search.tried[0].value)
     return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)
@@ -124,14 +130,35 @@ def find_outcome(
     `static` is what training keeps whatever runs, None where nothing trains.
     """
     outcome = _find_outcome_of_one_card(run, counted, built, selection, predictor, progress)
+    if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
+        bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
+        fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
+        outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
-    state = _find_state(counted, static)
-    verdicts = (
-        spread_over_cards(verdict, count, run.request.sharding, state)
-        for verdict, count in zip(outcome.fit, selection.counts, strict=True)
-    )
-    return dataclasses.replace(outcome, fit=tuple(verdicts))
+    state, sharding = _find_state(counted, static), run.request.sharding
+    verdicts, is_alone = [], False
+    for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
+        ranks = _find_ranks(run.with_gpu(gpu, count), built)
+        is_alone = is_alone or ranks is None
+        verdicts.append(
+            spread_over_cards(verdict, count, sharding, state)
+            if ranks is None
+            else describe_ranks(verdict, count, sharding, state, ranks)
+        )
+    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else outcome.notices
+    return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
+
+
+def _find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
+    """Return which rank of a run is predicted, None where one card has the whole run."""
+    if run.launch is None or built is None:
+        return None
+    rows = {parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()}
+    size = run.launch.world_size
+    # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
+    alike = min((count // -(-count // size) for count in rows), default=size)
+    return Ranks(strategy=f"FSDP2 as accelerate {version('accelerate')} wraps it", world_size=size, rank=0, alike=alike)
 
 
 def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:
@@ -182,6 +209,7 @@ def _find_outcome_of_one_card(
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
+        ranks=_find_ranks(run, built),
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
@@ -192,8 +220,6 @@ def _find_outcome_of_one_card(
     if selection.named and run.request.advice:
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
-    if memory.upper_bound is not None:
-        verdicts = tuple(_withdraw_no(verdict, memory.upper_bound) for verdict in verdicts)
     cache = predictor.describe_cache(run) if run.workload.generates else None
     context = tuple(list_contexts(run, predictor, progress)) or None
     return Outcome(memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
@@ -251,10 +277,29 @@ def _refuse_longer_sequences(asked: Recipe, recipe: Recipe) -> None:
         )
 
 
-def _withdraw_no(verdict: Verdict, upper_bound: str) -> Verdict:
-    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same."""
+def _count_packed_bytes(counted: Counted, static: StaticBytes | None) -> int:
+    """Return what training has in memory at least where its weights are left packed, 0 where their size is not known.
+
+    That is the weights as they are stored, and the adapter with its gradients and the state of its optimizer.
+    """
+    stored = counted.quantization
+    if _find_upper_bound(counted) is None or stored is None or stored.loaded_bytes is None:
+        return 0
+    adapter = None if static is None else static.adapter
+    if adapter is None:
+        return stored.loaded_bytes
+    return stored.loaded_bytes + adapter.trained_bytes + adapter.gradients_bytes + adapter.optimizer_bytes
+
+
+def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdict:
+    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same.
+
+    It does not where the card has not even the `least_bytes`.
+    """
     if verdict.outcome is not Fit.NO:
         return verdict
+    if least_bytes > verdict.usable_bytes:
+        return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
 
 
@@ -267,7 +312,8 @@ def _judge(
     long.
     """
     if selection.named:
-        return tuple(predictor.predict(run.with_gpu(gpu)).judge() for gpu in selection.gpus), ()
+        cards = zip(selection.gpus, selection.counts, strict=True)
+        return tuple(predictor.predict(run.with_gpu(gpu, count)).judge() for gpu, count in cards), ()
     verdicts, left_out = [], []
     is_quick = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
     for gpu in selection.gpus:
@@ -309,8 +355,8 @@ def _advise(
 ) -> tuple[tuple[Verdict, ...], list[Notice]]:
     """Add to each verdict what would make the run fit, or what could be increased where it does."""
     advised, notices = [], []
-    for gpu, verdict in zip(selection.gpus, verdicts, strict=True):
-        on_gpu = run.with_gpu(gpu)
+    for gpu, count, verdict in zip(selection.gpus, selection.counts, verdicts, strict=True):
+        on_gpu = run.with_gpu(gpu, count)
         if verdict.outcome is Fit.YES:
             advised.append(dataclasses.replace(verdict, advice=find_increases(on_gpu, predictor, progress)))
             continue

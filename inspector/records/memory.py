@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from inspector.records.distributed import Ranks
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Phase, WorkloadInfo
 
@@ -215,7 +216,8 @@ class RunMemory:
     `host_bytes` is the most that waits in host memory at a time, None where nothing does.
     `workload` says what ran, `defaults` names the fields of the recipe that have their default. `upper_bound` says why
     the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not. `curve`
-    is a generation over its tokens, at powers of two and at the end.
+    is a generation over its tokens, at powers of two and at the end. `ranks` says which of several ranks all figures
+    are of, None where one card has the whole run.
     """
 
     workload: WorkloadInfo
@@ -237,6 +239,7 @@ class RunMemory:
     host_bytes: int | None = None
     inputs: Sequence[BatchInput] | None = None
     curve: Sequence[CurvePoint] | None = None
+    ranks: Ranks | None = None
 
     @property
     def total_bytes(self) -> int:

@@ -26,6 +26,7 @@ from inspector.source.hub_client import HubError, silence_client, translate_erro
 from inspector.source.listing import Repository, describe_repository
 from inspector.source.local import ADAPTER_FILE, CONFIG_FILE
 from inspector.source.recognize.foreign import describe_foreign_files
+from inspector.source.recognize.sentence_modules import find_sentence_modules
 from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
 
@@ -79,6 +80,7 @@ def _add_checkpoint(files: SourceFiles, repository: Repository, progress: Progre
         return files
     reader = HubReader(files.id, repository.commit)
     files = dataclasses.replace(files, pooling=find_pooling(repository.files, reader))
+    files = dataclasses.replace(files, sentence_modules=find_sentence_modules(repository.files, reader))
     stored = header_cache.load_checkpoint(files.id, repository.commit)
     if stored is not None:
         return dataclasses.replace(files, checkpoint=stored)
@@ -92,6 +94,7 @@ def _add_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
     """Add what is known here of the commit: what an earlier run read, or the headers of weights that are here."""
     present, reader = list_files(snapshot), FolderReader(snapshot)
     files = dataclasses.replace(files, pooling=find_pooling(present, reader))
+    files = dataclasses.replace(files, sentence_modules=find_sentence_modules(present, reader))
     stored = header_cache.load_checkpoint(files.id, str(files.revision))
     if stored is None:
         stored, _ = read_checkpoint(present, files.config, reader, lambda _stage: None)

@@ -20,6 +20,7 @@ from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
 from inspector.source.recognize.foreign import describe_foreign_files
+from inspector.source.recognize.sentence_modules import find_sentence_modules
 
 __all__ = ["ADAPTER_FILE", "CONFIG_FILE", "add_checkpoint", "find_files", "is_path_like"]
 
@@ -69,8 +70,9 @@ def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> Sourc
     folder = Path(files.code_location)
     present, reader = list_files(folder), FolderReader(folder)
     stored, notices = read_checkpoint(present, files.config, reader, progress)
-    pooling = find_pooling(present, reader)
-    return dataclasses.replace(files, checkpoint=stored, pooling=pooling, notices=(*files.notices, *notices))
+    pooling, modules = find_pooling(present, reader), find_sentence_modules(present, reader)
+    files = dataclasses.replace(files, pooling=pooling, sentence_modules=modules)
+    return dataclasses.replace(files, checkpoint=stored, notices=(*files.notices, *notices))
 
 
 def is_path_like(name: str) -> bool:

@@ -72,6 +72,11 @@ class Shadows:
         self._values[tensor] = value
         self._ids.add(id(tensor))
 
+    def find(self, tensor: Tensor) -> Tensor | None:
+        """Return the value of a tensor, None where it has none."""
+        value: Tensor | None = self._values.get(tensor)
+        return value
+
     def derive(self, tensor: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
         """Return a view of a tensor, with the value that follows where the tensor has one."""
         result = view(tensor)

@@ -33,7 +33,7 @@ from inspector.trace.categories import Categories
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
-from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
+from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
 from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.rules.token_choice import choose_token
@@ -47,6 +47,10 @@ aten = torch.ops.aten
 _MOST_EVENTS = 1_000_000
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
 _MASKED = _INDEXING | {aten.index_put.default}
+# The block of what lies on the CPU where there is a GPU.
+_ON_HOST = -1
+# Ops that bring such numbers to the GPU, with the places of their arguments.
+_BRINGING = {aten.index_put_.default: (2,), aten.where.self: (1, 2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +214,10 @@ class Tracer(TorchDispatchMode):
         elif choice := self._choose(func, args, result):
             self.shadows.set(*choice)
         name = op.name
+        if self._on_cuda and is_assigned_number(func, kwargs):
+            self._watch(result.untyped_storage(), _ON_HOST)
+        for place in _BRINGING.get(func, ()):
+            self._bring(args[place], name)
         if func in _INDEXING and current_autograd_node() is None:
             # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
             self._see_outputs(args[1], name)
@@ -275,11 +283,22 @@ class Tracer(TorchDispatchMode):
         key = storage_address(storage)
         block = self._blocks.get(key)
         if block is None:
-            block = self._blocks[key] = self._allocate(storage.nbytes(), op)
+            block = self._allocate(storage.nbytes(), op)
             self._categories.find(block, tensor, op, self._modules[-1])
-            watched = self._watched[key] = _Watched(storage, self._forget)
-            watched.key = key
+            self._watch(storage, block)
         return block
+
+    def _watch(self, storage: Any, block: int) -> None:
+        """Say which block a storage is, until it ends."""
+        key = storage_address(storage)
+        watched = self._watched[key] = _Watched(storage, self._forget)
+        watched.key, self._blocks[key] = key, block
+
+    def _bring(self, value: Tensor, op: str) -> None:
+        """Record a number that comes from the CPU to the GPU."""
+        key = storage_address(value.untyped_storage())
+        if self._blocks.get(key) == _ON_HOST:
+            self._blocks[key] = self._allocate(value.untyped_storage().nbytes(), op)
 
     def _allocate(self, size: int, op: str) -> int:
         """Record a new block."""
@@ -294,7 +313,9 @@ class Tracer(TorchDispatchMode):
     def _forget(self, watched: _Watched) -> None:
         """Record the end of a storage."""
         del self._watched[watched.key]
-        self._release(self._blocks.pop(watched.key))
+        block = self._blocks.pop(watched.key)
+        if block != _ON_HOST:
+            self._release(block)
 
     def _release(self, block: int) -> None:
         """Record the end of a block."""

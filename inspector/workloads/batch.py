@@ -39,6 +39,7 @@ __all__ = [
     "is_bare_encoder",
     "make_batch_inputs",
     "make_inputs_without_labels",
+    "pairs_texts_with_images",
 ]
 
 # The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
@@ -124,7 +125,7 @@ def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
         decoder = {"decoder_input_ids": _make_ids(model, recipe)}
     if _takes_images_alone(model):
         return {"pixel_values": _make_images(model.config, recipe)}
-    if {"return_loss", "pixel_values", "input_ids"} <= arguments:
+    if pairs_texts_with_images(model):
         return {key: item for key, item in _make_pairs(model, recipe).items() if key != "return_loss"}
     if model.main_input_name == "input_ids":
         return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), **decoder}
@@ -164,10 +165,16 @@ def has_text_only_batch(model: Any) -> bool:
     return takes_images and model.main_input_name == "input_ids" and "return_loss" not in arguments
 
 
+def pairs_texts_with_images(model: Any) -> bool:
+    """Tell whether a model is trained on pairs of texts and images, each told apart from all others of the batch."""
+    return {"return_loss", "pixel_values", "input_ids"} <= _list_arguments(model)
+
+
 def is_bare_encoder(model: Any) -> bool:
     """Tell whether a model is an encoder of text without a head, as embedding models are published.
 
-    Encoders are the types that have a head for masked tokens, but for decoders of the same class and encoder-decoders.
+    Encoders are the types that have a head for masked tokens, but for decoders of the same class and encoder-decoders,
+    the encoders of those alone (T5), and decoders in which every token sees all others (EmbeddingGemma).
     """
     arguments = _list_arguments(model)
     return (
@@ -175,7 +182,11 @@ def is_bare_encoder(model: Any) -> bool:
         and {"input_ids", "attention_mask"} <= arguments
         and not arguments & {*_LABELS, "decoder_input_ids", "pixel_values"}
         and not getattr(model.config, "is_decoder", False)
-        and find_head(model.config, ("AutoModelForMaskedLM",)) is not None
+        and (
+            find_head(model.config, ("AutoModelForMaskedLM",)) is not None
+            or type(model).__name__.endswith("EncoderModel")
+            or getattr(model.config, "use_bidirectional_attention", False) is True
+        )
     )
 
 
@@ -296,7 +307,7 @@ def _find_maker(model: Any) -> _Maker:
     for (ending, main), maker in _KINDS.items():
         if name.endswith(ending) and model.main_input_name == main and (main in arguments):
             return maker
-    if {"return_loss", "pixel_values", "input_ids"} <= arguments:
+    if pairs_texts_with_images(model):
         return _make_pairs
     if is_bare_encoder(model):
         return _make_text_pairs

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FORWARD", "GENERATE", "TRAINING", "WORKLOADS", "find_workload", "load_workload"]
 
 # The fields of a Recipe that generation alone reads.
-_OF_GENERATION = frozenset(("new_tokens", "cache", "prefill_chunk_size"))
+_OF_GENERATION = frozenset(("new_tokens", "cache", "prefill_chunk_size", "generation", "adapter"))
 
 TRAINING = WorkloadInfo(
     name="training",

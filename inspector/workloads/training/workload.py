@@ -34,6 +34,7 @@ from inspector.workloads.training.lm_losses.registry import (
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
 from inspector.workloads.training.offloading import COPY_STREAM, keep_activations
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
+from inspector.workloads.training.sentence_modules import add_sentence_modules
 from inspector.workloads.training.stages.batches import make_stage_inputs
 from inspector.workloads.training.stages.facts import describe_rows, find_stage_unaccounted
 from inspector.workloads.training.stages.passes import find_second_model
@@ -108,6 +109,8 @@ class Training:
         model.train()
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
+        if recipe.stage is None and is_bare_encoder(base):
+            add_sentence_modules(base)
         if recipe.stage is not None:
             prepare_stage(model, recipe)
         if recipe.gradient_checkpointing:

@@ -30,7 +30,7 @@ _OF_THE_SYSTEM = (
 # Where a Hub keeps the files that its answers lead to, beside its own host.
 _OF_THE_HUB = (".hf.co",)
 # Environments hold tokens.
-_ENVIRONMENT = "/environ"
+_ENVIRONMENT = f"{os.sep}environ"
 _OPENING = frozenset({"open", "os.listdir", "os.scandir"})
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -82,7 +82,7 @@ def _check_path(path: object, roots: tuple[str, ...]) -> None:
     if not isinstance(path, (str, bytes, os.PathLike)):
         return
     real = os.path.realpath(os.fsdecode(path))
-    if real.endswith(_ENVIRONMENT) or not any(real == root or real.startswith(f"{root}/") for root in roots):
+    if real.endswith(_ENVIRONMENT) or not any(real == root or real.startswith(root + os.sep) for root in roots):
         raise PermissionError("this process reads no such file")
 
 

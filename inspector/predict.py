@@ -29,8 +29,9 @@ from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
+from inspector.model.without_gradient import list_without_gradient
 from inspector.records.fit import Uncertainty, Verdict
-from inspector.records.memory import CacheFacts
+from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
@@ -149,6 +150,8 @@ class Predictor:
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, list[Event]]] = {}
+        # Trained parameters without a gradient, by all but sizes: their names in a model of a depth.
+        self._idle: dict[Key, tuple[int | None, set[str]]] = {}
         self._layers = LayerExtrapolator()
         self._results = Results()
 
@@ -221,6 +224,13 @@ class Predictor:
         facts: CacheFacts | None = states[0].facts
         return facts if facts is None or follows else facts.lengthen(before, recipe.batch_size)
 
+    def list_without_gradient(self, run: ResolvedRun) -> tuple[WithoutGradient, ...]:
+        """Return the trained parameters that a predicted run gives no gradient, those of equal layers together."""
+        added_periods, idle = self._idle.get(make_key_without_size(run), (None, set[str]()))
+        if not idle:
+            return ()
+        return list_without_gradient(base_model(self._build_whole(run.request).model), idle, added_periods)
+
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
         return _find_usable_bytes(run)
@@ -292,7 +302,7 @@ class Predictor:
         found = self._extrapolate(run)
         if found is not None:
             return found
-        recipe, tape = self._trace(run, self._take_model(run.request, None))
+        recipe, tape = self._trace_depth(run, None)
         return recipe, None, TapeTemplate(tape, None)
 
     def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
@@ -316,7 +326,7 @@ class Predictor:
                 missing = self._build_shallow(run.request, added_periods)[1]
                 if missing <= added_periods:
                     return None
-                recipe, shallow = self._trace(run, self._take_model(run.request, added_periods))
+                recipe, shallow = self._trace_depth(run, added_periods)
                 extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is None:
                     deeper = self._trace(run, self._take_model(run.request, added_periods + 1))[1]
@@ -328,8 +338,21 @@ class Predictor:
             pass  # what the whole model says is the one to tell
         return None
 
+    def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, list[Event]]:
+        """Trace a run on a model of a depth, None for the whole one, and note what trains without a gradient."""
+        idle: set[str] = set()
+        traced = self._trace(run, self._take_model(run.request, added_periods), idle=idle)
+        self._idle[make_key_without_size(run)] = added_periods, idle
+        return traced
+
     def _trace(
-        self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False, states: list[Any] | None = None
+        self,
+        run: ResolvedRun,
+        built: BuiltModel,
+        *,
+        passes_alone: bool = False,
+        states: list[Any] | None = None,
+        idle: set[str] | None = None,
     ) -> tuple[Recipe, list[Event]]:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
         workload = load_workload(run.workload)
@@ -338,7 +361,16 @@ class Predictor:
             recipe = workload.resolve(built.model, run.recipe)
             if run.launch is not None:
                 return recipe, trace_rank(workload, built, recipe, run.platform, run.launch, results=self._results)
-            tape = trace_run(workload, built, recipe, run.platform, until=until, results=self._results, states=states)
+            tape = trace_run(
+                workload,
+                built,
+                recipe,
+                run.platform,
+                until=until,
+                results=self._results,
+                states=states,
+                idle=idle,
+            )
         return recipe, tape
 
     def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:

@@ -11,6 +11,7 @@ import click
 
 from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.option_groups.generation import OF_GENERATION
+from inspector.cli.option_groups.media import OF_MEDIA
 from inspector.cli.option_groups.parameter_types import ChoiceWithAliases
 from inspector.cli.option_groups.training import OF_THE_STEP
 from inspector.cli.option_groups.training_files import OF_A_TRAINING_FILE
@@ -120,6 +121,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     *OF_GENERATION,
     *OF_THE_STEP,
+    *OF_MEDIA,
     click.Option(
         ["--torch"],
         metavar="RELEASE",

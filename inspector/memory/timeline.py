@@ -25,7 +25,17 @@ from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
 from inspector.records.distributed import Ranks
 from inspector.records.hardware import Overhead
-from inspector.records.memory import BatchInput, CurvePoint, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
+from inspector.records.memory import (
+    BatchInput,
+    CurvePoint,
+    MemoryPhase,
+    Peak,
+    RowMedia,
+    RunMemory,
+    TopModule,
+    Unaccounted,
+    WithoutGradient,
+)
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 
@@ -147,6 +157,8 @@ def build_run_memory(
     host_bytes: int | None = None,
     inputs: Sequence[BatchInput] | None = None,
     ranks: Ranks | None = None,
+    media: RowMedia | None = None,
+    without_gradient: Sequence[WithoutGradient] = (),
 ) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
@@ -173,6 +185,8 @@ def build_run_memory(
         host_bytes=host_bytes,
         inputs=inputs,
         ranks=ranks,
+        media=media,
+        without_gradient=without_gradient,
         curve=_draw_curve(timeline.phases) if workload.generates else None,
     )
 

@@ -27,6 +27,7 @@ from inspector.records.request import LoraOptions
 from inspector.resolve import ResolvedRun
 from inspector.runtime import processes
 from inspector.runtime.quiet import silence_output
+from inspector.runtime.stage import Stage
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 
@@ -69,11 +70,10 @@ def build_plan(
     tasks: list[Callable[[], Any]] = [functools.partial(_find_shared_facts, run, candidates)]
     tasks += [functools.partial(build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
     done: dict[int, Any] = {}
-    progress(f"tracing {len(candidates)} recipes")
+    progress(_describe_tracing(candidates, [alike[key] for key in longest_first], done))
     for index, result in processes.run_in_processes(lambda task: task(), tasks):
         done[index] = result
-        count = sum(len(rows) for task, rows in done.items() if task)
-        progress(f"tracing {len(candidates)} recipes, {count} done")
+        progress(_describe_tracing(candidates, [alike[key] for key in longest_first], done))
     found = [pair for index, key in enumerate(longest_first, 1) for pair in zip(alike[key], done[index], strict=True)]
     found.sort(key=lambda pair: candidates.index(pair[0]))
     ordered = tuple(_leave_out_equal_attention([row for _, row in found]))
@@ -177,6 +177,20 @@ def _find_adapter_name(run: ResolvedRun) -> str:
         return str(config.get("peft_type", "LORA"))
     kind = "LORA" if config is None or isinstance(config, LoraOptions) else config.peft_type
     return str(getattr(kind, "value", kind))
+
+
+def _describe_tracing(
+    candidates: Sequence[Candidate], groups: Sequence[Sequence[Candidate]], done: Mapping[int, Any]
+) -> Stage:
+    """Say how many recipes are traced, and which are being tried: tasks are begun in their order, 0 being no group."""
+    count = sum(len(groups[task - 1]) for task in done if task)
+    words = f"tracing {len(candidates)} recipes, {count} done"
+    waiting = [group for index, group in enumerate(groups, 1) if index not in done]
+    if waiting:
+        first = (group[0] for group in waiting[: processes.count_cores()])
+        now = (f"{_find_method(candidate).value}, {', '.join(candidate.levers)}" for candidate in first)
+        words += f"; now {'; '.join(now)}"
+    return Stage(words, heading=f"tracing {len(candidates)} recipes", done=count, total=len(candidates))
 
 
 def _list_candidates(run: ResolvedRun, predictor: Predictor) -> list[Candidate]:

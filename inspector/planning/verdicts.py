@@ -24,7 +24,7 @@ from inspector.planning.contexts import list_contexts
 from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
-from inspector.planning.notices import find_precision_notices
+from inspector.planning.notices import find_idle_notices, find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.distributed import Ranks
 from inspector.records.fit import Fit, Quantity, Search, Verdict
@@ -38,7 +38,7 @@ from inspector.records.memory import (
     TextbookRule,
 )
 from inspector.records.model import Counted
-from inspector.records.notice import Notice
+from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
@@ -52,9 +52,12 @@ __all__ = ["Outcome", "find_outcome", "find_static", "find_textbook", "search_la
 
 Progress = Callable[[str], None]
 
-# The notice of a batch that leaves out what a model takes beside text, and what that makes of the figures.
-_NO_IMAGE = "no-image"
-_TEXT_ALONE = "lower bound, text alone: images add what their tower keeps and the positions they take"
+# What a batch that leaves out what a model takes beside text makes of the figures.
+_WITHOUT = {
+    "images": "lower bound, text alone: images add what their tower keeps and the positions they take",
+    "sound": "lower bound, text alone: sound adds what its tower keeps and the positions it takes",
+    "boxes": "lower bound, without boxes: the place of each token on its page adds rows of embeddings",
+}
 # Names of a file that stand in a reason.
 _MOST_NAMED = 3
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
@@ -194,6 +197,7 @@ def _find_outcome_of_one_card(
         prediction = predictor.predict(run)
     except NotTraceableError as error:
         return _give_up(run, selection, str(error), () if facts is None else facts.notices)
+    without_gradient = predictor.list_without_gradient(run) if run.workload.trains else ()
     timeline = prediction.fold(prediction.limit_bytes)
     memory = build_run_memory(
         timeline,
@@ -204,19 +208,26 @@ def _find_outcome_of_one_card(
         overhead=prediction.overhead,
         limit_bytes=prediction.limit_bytes,
         upper_bound=_find_upper_bound(counted) or _bound_by_file(run, Effect.LESS),
-        lower_bound=(_TEXT_ALONE if _NO_IMAGE in {notice.code for notice in facts.notices} else None)
-        or _bound_by_file(run, Effect.MORE),
+        lower_bound=_bound_by_inputs(facts.notices) or _bound_by_file(run, Effect.MORE),
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
         ranks=_find_ranks(run, built),
+        media=facts.media,
+        without_gradient=without_gradient,
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
         rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
-    notices = (*facts.notices, *find_precision_notices(run, counted), *_find_released(prediction), *left_out)
+    notices = (
+        *find_idle_notices(without_gradient),
+        *facts.notices,
+        *find_precision_notices(run, counted),
+        *_find_released(prediction),
+        *left_out,
+    )
     if selection.named and run.request.advice:
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
@@ -275,6 +286,12 @@ def _refuse_longer_sequences(asked: Recipe, recipe: Recipe) -> None:
             f"`seq_len` is {asked.seq_len}, and the model has learned positions for {recipe.seq_len} tokens: a run "
             f"with longer sequences stops; use `seq_len={recipe.seq_len}`."
         )
+
+
+def _bound_by_inputs(notices: Sequence[Notice]) -> str | None:
+    """Return why figures are a lower bound where a batch leaves out what the model takes, None where it does not."""
+    codes = {notice.code for notice in notices}
+    return next((_WITHOUT[kind] for kind, code in LEFT_OUT.items() if code in codes), None)
 
 
 def _count_packed_bytes(counted: Counted, static: StaticBytes | None) -> int:

@@ -18,6 +18,7 @@ from inspector.checks import (
 )
 from inspector.records.steps.decoding import check_decoding
 from inspector.records.steps.losses import LigerKernel, LoraKernel, LossName, check_liger, check_lora_kernels
+from inspector.records.steps.media import check_media
 from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
 from inspector.records.steps.rows import lay_out_documents
 from inspector.records.steps.stages import Reference, Stage, check_stage
@@ -179,6 +180,10 @@ class Recipe:
     whether the forward pass fills a KV cache; None is what Trainer does, which is off. `alloc_conf` holds settings of
     the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
 
+    `images` are the images of each row, None one where the model takes them and the workload gives them, 0 text alone;
+    `image_size` is their width and height as "640x480" before the processor resizes them, `audio_seconds` how long the
+    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`).
+
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
     follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
     prompt goes through the model in pieces of so many tokens. `generation` are other fields of GenerationConfig, which
@@ -226,6 +231,9 @@ class Recipe:
     prefill_chunk_size: int | None = None
     generation: Mapping[str, Any] | None = None
     adapter: AdapterState | str = AdapterState.UNMERGED
+    images: int | None = None
+    image_size: str | None = None
+    audio_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -278,6 +286,7 @@ class Recipe:
             checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
         if self.generation is not None:
             checked["generation"] = check_decoding("generation", self.generation) or None
+        checked |= check_media(self.images, self.image_size, self.audio_seconds)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):

@@ -19,6 +19,7 @@ from inspector.runtime.confinement import takes_local_paths
 from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
+from inspector.source.processor import find_processor
 from inspector.source.recognize.foreign import describe_foreign_files
 from inspector.source.recognize.sentence_modules import find_sentence_modules
 
@@ -70,9 +71,14 @@ def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> Sourc
     folder = Path(files.code_location)
     present, reader = list_files(folder), FolderReader(folder)
     stored, notices = read_checkpoint(present, files.config, reader, progress)
-    pooling, modules = find_pooling(present, reader), find_sentence_modules(present, reader)
-    files = dataclasses.replace(files, pooling=pooling, sentence_modules=modules)
-    return dataclasses.replace(files, checkpoint=stored, notices=(*files.notices, *notices))
+    return dataclasses.replace(
+        files,
+        checkpoint=stored,
+        pooling=find_pooling(present, reader),
+        sentence_modules=find_sentence_modules(present, reader),
+        processor=find_processor(present, reader),
+        notices=(*files.notices, *notices),
+    )
 
 
 def is_path_like(name: str) -> bool:

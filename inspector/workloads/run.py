@@ -52,12 +52,14 @@ def trace_run(
     until: Phase | None = None,
     results: Results | None = None,
     states: list[Any] | None = None,
+    idle: set[str] | None = None,
 ) -> list[Event]:
     """Return the tape of loading the model and of all steps of a resolved `recipe` on `platform`.
 
     With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
-    those that share it. The state of the run is added to `states`. The model is changed. Raises UsageError where the
-    real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
+    those that share it. The state of the run is added to `states`, and to `idle` the names in the base model of trained
+    parameters that have no gradient when the first backward pass is over. The model is changed. Raises UsageError where
+    the real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
     workload.check(built.model, recipe)
     length = find_prompt_len(recipe) if workload.info.generates else recipe.seq_len or 1
@@ -66,7 +68,7 @@ def trace_run(
             f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
         )
     with provide_flash_attention(platform, recipe.attention), use_one_thread():
-        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states)
+        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states, idle)
 
 
 def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
@@ -100,6 +102,7 @@ def _trace(
     until: Phase | None,
     results: Results | None,
     states: list[Any],
+    idle: set[str] | None,
 ) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
@@ -119,7 +122,16 @@ def _trace(
     is_merged = recipe.adapter == AdapterState.MERGED
     known: Mapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
     del names
-    tracer = Tracer(platform, known, categories, balances_experts=balances, token=token, results=results)
+    media = workload.find_media(model, recipe)
+    tracer = Tracer(
+        platform,
+        known,
+        categories,
+        balances_experts=balances,
+        token=token,
+        results=results,
+        holds_all=media is not None and media.holds_all,
+    )
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
@@ -142,14 +154,15 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            if generates:
+            if generates or media is not None:
                 rules.enter_context(see_made_tensors(tracer.see_made))
+            if generates:
                 rules.enter_context(read_tokens(tracer.shadows))
             else:
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)
             states.append(state)
-            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
+            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until, base, idle), recipe)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()
             del state_of_loop
@@ -170,11 +183,15 @@ def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
         tracer.hold([tensor], category, find_owner(built.model, name))
 
 
-def _enter_until(tracer: Tracer, until: Phase | None) -> Callable[[Phase, int], None]:
-    """Return what enters a phase, and ends the trace where that is the last one wanted."""
+def _enter_until(
+    tracer: Tracer, until: Phase | None, base: nn.Module, idle: set[str] | None
+) -> Callable[[Phase, int], None]:
+    """Return what enters a phase, ends the trace where that is the last one wanted, and notes what has no gradient."""
 
     def enter(phase: Phase, step: int) -> None:
         tracer.enter(phase, step)
+        if idle is not None and phase is Phase.OPTIMIZER and step == 1:
+            idle.update(name for name, item in base.named_parameters() if item.requires_grad and item.grad is None)
         if phase is until:
             raise _PhaseReachedError(tracer.tape())
 
@@ -192,6 +209,6 @@ def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -
     for name, item in workload.make_inputs(model, recipe).items():
         batch[name] = item.on("meta") if isinstance(item, Input) else item
         if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
-            tracer.shadows.set(batch[name], item.on("cpu"))
+            tracer.shadows.set(batch[name], item.list_values())
     tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch

@@ -30,7 +30,9 @@ def write_modules(folder: Path, dense: dict[str, Any], *behind: str) -> None:
     """Write an encoder whose modules.json has these classes behind the pooling, each in a folder of its place."""
     ENCODER.save_pretrained(folder)
     names = ["Transformer", "Pooling", *behind]
-    listed = [{"idx": place, "path": f"{place}_{name}", "type": f"{KIND}.{name}"} for place, name in enumerate(names)]
+    listed: list[dict[str, Any]] = [
+        {"idx": place, "path": f"{place}_{name}", "type": f"{KIND}.{name}"} for place, name in enumerate(names)
+    ]
     (folder / "modules.json").write_text(json.dumps(listed))
     for item in listed:
         (folder / item["path"]).mkdir(exist_ok=True)

@@ -80,7 +80,10 @@ class Generate:
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)),
             shape=None,
-            not_accounted=(*find_static_graphs(recipe), *find_unaccounted(model, recipe, platform)),
+            not_accounted=(
+                *find_static_graphs(recipe),
+                *find_unaccounted(model, recipe, platform, self.make_inputs(model, recipe)),
+            ),
             notices=tuple(find_generation_notices(model, asked, recipe)),
         )
 
@@ -110,6 +113,9 @@ class Generate:
         pad, is_encoder = 0 if recipe.padding else None, base.config.is_encoder_decoder
         mask = Input(shape=ids.shape, value=1, last=pad if is_encoder else None, first=None if is_encoder else pad)
         return {**inputs, "attention_mask": mask}
+
+    def find_media(self, model: Any, recipe: Recipe) -> None:
+        """Return none: prompts are text alone."""
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> Generation:
         """Return what will know the cache."""

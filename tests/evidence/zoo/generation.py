@@ -36,7 +36,7 @@ _MAPPINGS = (
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
 _MOST_LAYERS = 4
 _SECONDS = 60
-_RECIPE = {"prompt_len": 24, "new_tokens": 3}
+_RECIPE: dict[str, Any] = {"prompt_len": 24, "new_tokens": 3}
 
 
 def list_cases() -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ import pytest
 
 from tests.app.running import PATIENCE_SECONDS, ROOT, App, Told, Visitor, VisitorError, get, serve
 from tests.cli.running import bundled_config
-from tests.source.loopback_hub import HostedRepository, LoopbackHub, commit_of
+from tests.source.loopback_hub import Broken, HostedRepository, LoopbackHub, commit_of
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed"),
@@ -210,6 +210,19 @@ def test_paths_and_other_hosts_are_refused(app: App, secret: Path, other_host: L
         assert told.frame == ""
     told = visitor.ask(model=f"{other_host.endpoint}/org/small")
     assert "is an address of no Hub that is known here" in told.said
+    assert other_host.requests == []
+
+
+def test_a_hub_that_leads_elsewhere_is_not_followed(app: App, hub: LoopbackHub, other_host: LoopbackHub) -> None:
+    """Its answers may come from its own host and from where it keeps files, and from no other."""
+    elsewhere = other_host.endpoint.replace("127.0.0.1", "localhost")
+    hub.broken = Broken(status=302, headers={"Location": f"{elsewhere}/org/small"}, where="org/moved")
+    try:
+        told = Visitor(app.address).ask(model="org/moved")
+    finally:
+        hub.broken = None
+    assert told.frame == ""
+    assert "org/moved" in told.said
     assert other_host.requests == []
 
 

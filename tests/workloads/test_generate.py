@@ -165,6 +165,23 @@ def test_an_encoder_generates_nothing() -> None:
     assert any("has no `generate`" in warning.message for warning in report.warnings)
 
 
+def test_an_encoder_decoder_without_a_head_is_told_the_class_that_has_one() -> None:
+    report = inspector.inspect("facebook/bart-large", offline=True, workload="generate")
+    assert any("`model_class=BartForConditionalGeneration`" in warning.message for warning in report.warnings)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_sound_says_what_its_prompt_is_and_keeps_the_sound_beside_its_tokens() -> None:
+    recipe = inspector.Generation(prompt_len=100, new_tokens=4)
+    report = inspector.inspect("openai/whisper-small", offline=True, recipe=recipe)
+    assert any(notice.code == "prompt-of-sound" for notice in report.warnings)
+    assert report.memory is not None
+    assert report.cache is not None
+    assert report.memory.recipe.prompt_len == 1
+    rows = {item.kind: {tensor.shape[-2] for tensor in item.tensors} for item in report.cache.layers}
+    assert rows == {LayerKind.FULL: {4}, LayerKind.CROSS: {1500}}
+
+
 def test_the_longest_prompt_that_fits_is_searched() -> None:
     recipe = inspector.Generation(prompt_len=64, new_tokens=2)
     report = inspector.inspect(llama(), recipe=recipe, gpu_memory="2GiB", fit="prompt-len")

@@ -60,11 +60,11 @@ _LONGEST_DIFFERENCE = 12
 
 def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
-    if recipe.liger or recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
-        name = "liger" if recipe.liger else f"loss={recipe.loss}"
+    if recipe.liger or recipe.lora_kernels or recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
+        name = "liger" if recipe.liger else "lora_kernels" if recipe.lora_kernels else f"loss={recipe.loss}"
         raise UsageError(
             f"`{name}` is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: use "
-            "`loss=stock`, or chunked, without `liger`."
+            "`loss=stock`, or chunked, without `liger` and `lora_kernels`."
         )
     find_cuda_device()
     check_packages(recipe, quantization)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.compat.torch import tree_map
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.shadow import Shadows
 
@@ -42,9 +43,10 @@ def see_made_tensors(see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
 
     def watch(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def make(data: Any, *args: Any, **kwargs: Any) -> Tensor:
-            made = original(data, *args, **kwargs)
+            numbers = data if isinstance(data, Tensor) else tree_map(_read_number, data)
+            made = original(numbers, *args, **kwargs)
             if made.is_meta and not isinstance(data, Tensor):
-                see(made, original(data, *args, **{**kwargs, "device": "cpu"}))
+                see(made, original(numbers, *args, **{**kwargs, "device": "cpu"}))
             return made
 
         return make
@@ -75,3 +77,8 @@ def read_tokens(shadows: Shadows) -> Iterator[None]:
     with restore_changes():
         replace_attribute(Tensor, "tolist", read)
         yield
+
+
+def _read_number(leaf: Any) -> Any:
+    """Return the number that a tensor on meta holds, which `torch.tensor` would read out of sight."""
+    return leaf.item() if isinstance(leaf, Tensor) and leaf.is_meta and leaf.dim() == 0 else leaf

@@ -18,6 +18,8 @@ __all__ = ["find_generation_notices", "find_static_graphs", "hears"]
 
 # From here on a mask of the prompt squared is tens of MiB in each dtype.
 _LONG_PROMPT = 4096
+# What a prompt consists of.
+_PROMPT = ("input_ids", "attention_mask")
 
 
 def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
@@ -26,7 +28,7 @@ def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterat
     prompt_len = find_prompt_len(recipe)
     length = prompt_len + recipe.new_tokens
     yield from find_notices(
-        model, dataclasses.replace(asked, seq_len=length), dataclasses.replace(recipe, seq_len=length)
+        model, dataclasses.replace(asked, seq_len=length), dataclasses.replace(recipe, seq_len=length), _PROMPT
     )
     window = _find_window(base)
     if window is not None and recipe.prefill_chunk_size is None and prompt_len >= max(window, _LONG_PROMPT):

@@ -23,6 +23,7 @@ from tests.model.tiny import llama
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_generation.json").read_text(encoding="utf-8"))
 ROWS = RECORDED["cuda_code"]["rows"]
+DIFFERENCES = RECORDED["measured"]["differences"]
 # A release goes through all of them.
 CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[0], ROWS[4], ROWS[13], *ROWS[-3:]]
 
@@ -61,9 +62,21 @@ def test_loading_and_prefill_are_those_of_an_a100() -> None:
     timeline = Predictor(short.files).predict(short).fold()
     load, prefill, _ = timeline.phases
     inputs = 2 * 512  # ids and mask of 64 tokens, which are made before the first phase
-    assert load.end_allocated_bytes - inputs == measured["load"]["allocated"] + 512  # the rotary buffer
+    assert load.end_allocated_bytes - inputs == measured["load"]["allocated"] + DIFFERENCES["load.allocated"]["bytes"]
     assert load.end_reserved_bytes == measured["load"]["reserved"]
     assert prefill.peak_allocated_bytes == measured["prefill"]["peak_allocated"]
+
+
+@pytest.mark.skipif(os.environ.get("INSPECTOR_TRUTH") != "all", reason="64 steps: INSPECTOR_TRUTH=all runs them")
+@pytest.mark.filterwarnings("ignore")
+def test_decoding_is_that_of_an_a100() -> None:
+    decode = RECORDED["measured"]["decode"]
+    fields = {"prompt_len": 64, "new_tokens": 64, "generation": RECORDED["measured"]["generation"]}
+    whole = make_run("meta-llama/Meta-Llama-3.1-8B", **fields)
+    steps = Predictor(whole.files).predict(whole).fold().phases[2:]
+    difference = DIFFERENCES["decode.peak_allocated"]["bytes"]
+    assert max(step.peak_allocated_bytes for step in steps) == decode["peak_allocated"] + difference
+    assert max(step.peak_reserved_bytes for step in steps) == decode["peak_reserved"]
 
 
 # What engines reserve for a token: vLLM's page of a layer divided by its block (v1/kv_cache_interface.py), bfloat16.

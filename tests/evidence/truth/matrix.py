@@ -153,7 +153,7 @@ ROWS = (
     _row("whisper-small", "openai/whisper-small", None, "--seq-len 64"),
     _row("vit", "google/vit-base-patch16-224", None, "--batch-size 8"),
     _row("clip", "openai/clip-vit-base-patch32", None, "--batch-size 8 --seq-len 32 --no-padding"),
-    _row("llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--lora r=8 {_QV}"),
+    _row("llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--lora r=8 {_QV} --images 0"),
     # Quantized bases.
     _row("nf4", _SMALL, 3, _NF4),
     _row("nf4-checkpointing", _SMALL, 3, f"{_NF4} {_BF16} --seq-len 2048"),
@@ -186,7 +186,7 @@ ROWS = (
     _row("int8-gpt2", "openai-community/gpt2", 3, f"{_INT8} {_ALL} --dtype bfloat16"),
     _row("nf4-t5", "google-t5/t5-small", None, "--quantization nf4 --lora r=8 --targets q,v --seq-len 256"),
     _row("nf4-whisper", "openai/whisper-small", None, f"--quantization nf4 --lora r=8 {_QV} --seq-len 64"),
-    _row("nf4-llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--quantization nf4 --lora r=8 {_QV}"),
+    _row("nf4-llava-text", "llava-hf/llava-1.5-7b-hf", 2, f"--quantization nf4 --lora r=8 {_QV} --images 0"),
     _row("stored-nf4", _TINY, 2, f"--lora r=16 {_ALL} {_BF16}", _STORED_NF4),
     _row("stored-nf4-single", _SMALL, 3, f"--lora r=16 {_ALL}", {**_STORED_NF4, "bnb_4bit_use_double_quant": False}),
     _row("stored-fp4", _SMALL, 3, f"--lora r=16 {_ALL}", {**_STORED_NF4, "bnb_4bit_quant_type": "fp4"}),

@@ -23,6 +23,7 @@ from tests.model.tiny import llama
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_generation.json").read_text(encoding="utf-8"))
 ROWS = RECORDED["cuda_code"]["rows"]
+DIFFERENCES = RECORDED["measured"]["differences"]
 # A release goes through all of them.
 CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[0], ROWS[4], ROWS[13], *ROWS[-3:]]
 
@@ -61,9 +62,21 @@ def test_loading_and_prefill_are_those_of_an_a100() -> None:
     timeline = Predictor(short.files).predict(short).fold()
     load, prefill, _ = timeline.phases
     inputs = 2 * 512  # ids and mask of 64 tokens, which are made before the first phase
-    assert load.end_allocated_bytes - inputs == measured["load"]["allocated"] + 512  # the rotary buffer
+    assert load.end_allocated_bytes - inputs == measured["load"]["allocated"] + DIFFERENCES["load.allocated"]["bytes"]
     assert load.end_reserved_bytes == measured["load"]["reserved"]
     assert prefill.peak_allocated_bytes == measured["prefill"]["peak_allocated"]
+
+
+@pytest.mark.skipif(os.environ.get("INSPECTOR_TRUTH") != "all", reason="64 steps: INSPECTOR_TRUTH=all runs them")
+@pytest.mark.filterwarnings("ignore")
+def test_decoding_is_that_of_an_a100() -> None:
+    decode = RECORDED["measured"]["decode"]
+    fields = {"prompt_len": 64, "new_tokens": 64, "generation": RECORDED["measured"]["generation"]}
+    whole = make_run("meta-llama/Meta-Llama-3.1-8B", **fields)
+    steps = Predictor(whole.files).predict(whole).fold().phases[2:]
+    difference = DIFFERENCES["decode.peak_allocated"]["bytes"]
+    assert max(step.peak_allocated_bytes for step in steps) == decode["peak_allocated"] + difference
+    assert max(step.peak_reserved_bytes for step in steps) == decode["peak_reserved"]
 
 
 # What engines reserve for a token: vLLM's page of a layer divided by its block (v1/kv_cache_interface.py), bfloat16.
@@ -163,6 +176,23 @@ def test_an_encoder_generates_nothing() -> None:
     report = inspector.inspect("google-bert/bert-base-uncased", offline=True, workload="generate")
     assert report.memory is None
     assert any("has no `generate`" in warning.message for warning in report.warnings)
+
+
+def test_an_encoder_decoder_without_a_head_is_told_the_class_that_has_one() -> None:
+    report = inspector.inspect("facebook/bart-large", offline=True, workload="generate")
+    assert any("`model_class=BartForConditionalGeneration`" in warning.message for warning in report.warnings)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_sound_says_what_its_prompt_is_and_keeps_the_sound_beside_its_tokens() -> None:
+    recipe = inspector.Generation(prompt_len=100, new_tokens=4)
+    report = inspector.inspect("openai/whisper-small", offline=True, recipe=recipe)
+    assert any(notice.code == "prompt-of-sound" for notice in report.warnings)
+    assert report.memory is not None
+    assert report.cache is not None
+    assert report.memory.recipe.prompt_len == 1
+    rows = {item.kind: {tensor.shape[-2] for tensor in item.tensors} for item in report.cache.layers}
+    assert rows == {LayerKind.FULL: {4}, LayerKind.CROSS: {1500}}
 
 
 def test_the_longest_prompt_that_fits_is_searched() -> None:

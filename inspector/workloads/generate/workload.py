@@ -18,6 +18,7 @@ from torch import Tensor
 from inspector.errors import UnsupportedModelError, UsageError
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
+from inspector.model.skeleton import find_head
 from inspector.records.recipe import AdapterState, CacheKind, Recipe, find_prompt_len
 from inspector.records.steps.decoding import explain_refusal
 from inspector.records.tape import WorkloadInfo
@@ -73,7 +74,11 @@ class Generate:
         """Refuse models that generate nothing."""
         base = base_model(model)
         if not (hasattr(base, "can_generate") and base.can_generate()):
-            raise NotTraceableError(f"{type(base).__name__} has no `generate`: name a class with a head for text")
+            head = find_head(base.config, ("AutoModelForSeq2SeqLM",)) if hasattr(base, "config") else None
+            advice = f", as `model_class={head.__name__}`" if head else ""
+            raise NotTraceableError(
+                f"{type(base).__name__} has no `generate`: name a class with a head for text{advice}"
+            )
 
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the prompt, and what is not counted."""

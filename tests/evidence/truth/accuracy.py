@@ -21,14 +21,16 @@ PAGE = FOLDER.parents[2] / "docs" / "evidence" / "accuracy.md"
 _HEAD = """# How accurate the figures are
 
 Made from the records in tests/evidence/truth by `python -m tests.evidence.truth.accuracy`. It has {rows} rows, each one
-training step that was measured: {gpu} on GPUs, {stand_in} on torch's CUDA code over a stand-in for the CUDA runtime.
+training step or generation that was measured: {gpu} on GPUs, {stand_in} on torch's CUDA code over a stand-in for the
+CUDA runtime.
 `inspect measure` has not run on a real GPU yet: what was measured on one was measured by others.
 
 `.ci/run` predicts all {rows} anew for every change and holds page and records against it; the tests as README starts
 them do so for a fixed sample of {sample}, with every row on a GPU in it (`INSPECTOR_TRUTH=all` runs all). All sizes are
 bytes; the difference is predicted minus measured. *Figures* is how many were compared, of loading and of each phase of
-two steps, and *off* how many of these differ: 0 means that every one is equal to the byte. Nothing is rounded and no
-row is left out. Where a figure differs, the tests hold the difference to the byte, so that any change shows.
+two steps, in a generation of the prompt and of every token, and *off* how many of these differ: 0 means that every one
+is equal to the byte. Nothing is rounded and no row is left out. Where a figure differs, the tests hold the difference
+to the byte, so that any change shows.
 
 `inspect measure MODEL` makes such a row on any CUDA GPU ([measure.md](../explain/measure.md)).
 """

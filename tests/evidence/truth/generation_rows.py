@@ -13,6 +13,7 @@ from tests.evidence.truth.matrix_row import MatrixRow
 __all__ = ["GENERATION_ROWS"]
 
 _LLAMA = "meta-llama/Llama-3.2-1B"
+_SAMPLED = "--generation do_sample=true,top_k=0,top_p=0.9"
 _FEW_LOCAL_EXPERTS: Mapping[str, Any] = {"num_local_experts": 8}
 _FEW_ROUTED: Mapping[str, Any] = {"n_routed_experts": 16, "first_k_dense_replace": 1}
 # Of models that the catalogue does not have: the fields of a real one, but for what makes it large.
@@ -72,6 +73,17 @@ GENERATION_ROWS = (
     _row("llama-lora-bf16", _LLAMA, 3, 300, 4, "--lora r=16 --targets all-linear --no-autocast-adapter-dtype"),
     _row("llama-dora", _LLAMA, 3, 300, 4, "--lora r=16,dora --targets q_proj,v_proj"),
     _row("llama-expandable", _LLAMA, 3, 2048, 4, "--alloc-conf expandable_segments:True"),
+    _row("llama-merged", _LLAMA, 3, 300, 4, "--lora r=16 --targets all-linear --adapter merged"),
+    # Choosing tokens otherwise than greedily.
+    _row("llama-sampled", _LLAMA, 3, 300, 5, "--generation do_sample=true,top_k=50,top_p=0.9,temperature=0.7"),
+    _row("llama-sampled-whole", _LLAMA, 3, 60, 4, "--generation do_sample=true,top_k=0"),
+    _row("llama-sampled-batch", _LLAMA, 3, 60, 4, f"{_SAMPLED} --batch-size 8 --no-padding"),
+    _row("llama-sampled-many", _LLAMA, 2, 16, 4, f"{_SAMPLED} --batch-size 256 --no-padding"),
+    _row("llama-sampled-min-p", _LLAMA, 3, 60, 4, "--generation do_sample=true,top_k=0,min_p=0.05"),
+    _row("llama-sampled-scores", _LLAMA, 3, 60, 4, f"{_SAMPLED},return_dict_in_generate=true,output_scores=true"),
+    _row("llama-repeated", _LLAMA, 3, 60, 4, "--generation repetition_penalty=1.1"),
+    _row("llama-at-least", _LLAMA, 3, 64, 8, "--generation min_new_tokens=8,eos_token_id=128001"),
+    _row("qwen3-sampled", "Qwen/Qwen3-0.6B", 3, 200, 4, "--generation do_sample=true,top_k=20,top_p=0.95"),
     # Other dense models.
     _row("qwen2.5", "Qwen/Qwen2.5-0.5B", 3, 300, 5),
     _row("qwen3", "Qwen/Qwen3-0.6B", 3, 300, 5, "--batch-size 2"),

@@ -1,15 +1,17 @@
 """The rows that a GPU is held to: models, recipes and adapters that take every path of the trace at least once.
 
 `python -m tests.evidence.truth.matrix FOLDER` runs `inspect measure` for each row on the GPU at hand, one process each,
-and writes the records into the folder; tests/evidence/truth takes them as they are. Names of rows after the folder run
-these alone. `python -m tests.evidence.truth.matrix pack FOLDER FILE` puts the records of a folder into one file, a row
-on a line, without what they share and without the predictions, which are made anew wherever they are needed. A model is
-cut to a few layers where its kind matters and its size does not, so that a row takes seconds.
+and writes the records into the folder; tests/evidence/truth takes them as they are. Names of rows after the folder, or
+patterns of them such as 'generate-*', run these alone. `python -m tests.evidence.truth.matrix pack FOLDER FILE` puts
+the records of a folder into one file, a row on a line, without what they share and without the predictions, which are
+made anew wherever they are needed. A model is cut to a few layers where its kind matters and its size does not, so that
+a row takes seconds.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
 import os
 import shlex
@@ -285,7 +287,7 @@ def main() -> None:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
     for each in ROWS:
-        if not names or each.name in names:
+        if not names or any(fnmatch.fnmatch(each.name, name) for name in names):
             print(run_row(each, Path(folder)), flush=True)
 
 

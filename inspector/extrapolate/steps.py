@@ -67,7 +67,7 @@ class StepExtrapolation:
 
     def name_modules(self, _traced: object) -> Iterator[str]:
         """Yield the module path of each event."""
-        return (self.names[index] for index in self.whole.tolist())
+        return (self.names[index] for index in self.whole)
 
 
 class _Piece:
@@ -321,12 +321,14 @@ def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTe
             events = plan.events
             wanted = piece.sizes[events] if stretch.sizes is None else stretch.sizes[step]
             added = np.where(plan.is_allocation, wanted - piece.template.sizes[piece.sources[events]], 0)
-            columns["whole"].append(events + whole_offsets[id(piece)])
-            columns["sources"].append(piece.sources[events] + source_offsets[id(piece)])
-            columns["blocks"].append(blocks)
+            columns["whole"].append((events + whole_offsets[id(piece)]).astype(np.int32))
+            columns["sources"].append((piece.sources[events] + source_offsets[id(piece)]).astype(np.int32))
+            columns["blocks"].append(blocks.astype(np.int32))
             columns["added_bytes"].append(added)
-            columns["steps"].append(np.full(len(events), step, dtype=np.int64))
-    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+            columns["steps"].append(np.full(len(events), step, dtype=np.int32))
+    # Numbers of events and blocks have few digits; each column of parts ends where it is joined.
+    few = {"added_bytes": np.int64}
+    joined = {name: np.concatenate(columns.pop(name), dtype=few.get(name, np.int32)) for name in list(columns)}
     traced_steps = sum(piece.last for piece in pieces)
     return TapeTemplate(traced, StepExtrapolation(**joined, names=names, traced_steps=traced_steps))
 

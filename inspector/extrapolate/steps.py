@@ -226,20 +226,7 @@ def extrapolate_steps(trace: Callable[[int], TapeTemplate], new_tokens: int, key
             "`new_tokens`"
         )
 
-    def connect(one: _Piece, other: _Piece) -> list[_Stretch] | None:
-        """Return the steps from the end of what `one` has literally to the last but one of `other`."""
-        found = _join(one, other) or _fill(one, other, keys)
-        if found is not None:
-            return found
-        middle = (one.shift + other.shift) // 2
-        if middle in (one.shift, other.shift) or len(pieces) == _MOST_PIECES:
-            return None
-        pieces[middle] = _Piece(trace(middle), middle)
-        before = connect(one, pieces[middle])
-        after = None if before is None else connect(pieces[middle], other)
-        return None if before is None or after is None else [*before, *after]
-
-    between = connect(near, far)
+    between = _connect(near, far, pieces, trace, keys)
     if between is None:
         return None
     stretches = [
@@ -248,6 +235,26 @@ def extrapolate_steps(trace: Callable[[int], TapeTemplate], new_tokens: int, key
         _Stretch(piece=far, first=far.shift + far.last, end=far.shift + far.last + 1),
     ]
     return _assemble(stretches, [pieces[shift] for shift in sorted(pieces)])
+
+
+def _connect(
+    one: _Piece, other: _Piece, pieces: dict[int, _Piece], trace: Callable[[int], TapeTemplate], keys: Keys
+) -> list[_Stretch] | None:
+    """Return the steps from the end of what `one` has literally to the last but one of `other`.
+
+    What is traced between them is added to `pieces`. A function of its own: one inside another that calls itself would
+    be a cycle, which keeps its pieces.
+    """
+    found = _join(one, other) or _fill(one, other, keys)
+    if found is not None:
+        return found
+    middle = (one.shift + other.shift) // 2
+    if middle in (one.shift, other.shift) or len(pieces) == _MOST_PIECES:
+        return None
+    pieces[middle] = _Piece(trace(middle), middle)
+    before = _connect(one, pieces[middle], pieces, trace, keys)
+    after = None if before is None else _connect(pieces[middle], other, pieces, trace, keys)
+    return None if before is None or after is None else [*before, *after]
 
 
 def _join(one: _Piece, other: _Piece) -> list[_Stretch] | None:

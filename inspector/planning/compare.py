@@ -20,6 +20,7 @@ from inspector.records.comparison import Compared, Comparison, Figure, Setting, 
 from inspector.records.fit import Fit
 from inspector.records.report import SCHEMA
 from inspector.records.tape import Category
+from inspector.runtime.stage import Stage
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = ["MOST_RECIPES", "compare_reports", "prefix_stages"]
@@ -91,7 +92,7 @@ def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: 
 
 def prefix_stages(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
     """Return what reports a stage of one of several inspections."""
-    return lambda stage: progress(f"{prefix}: {stage}")
+    return lambda stage: progress(stage.put_behind(prefix) if isinstance(stage, Stage) else f"{prefix}: {stage}")
 
 
 def _collect_values(recipes: Sequence[Compared], columns: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

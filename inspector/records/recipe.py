@@ -17,7 +17,8 @@ from inspector.checks import (
     check_text,
 )
 from inspector.records.steps.decoding import check_decoding
-from inspector.records.steps.losses import LigerKernel, LossName, check_liger
+from inspector.records.steps.losses import LigerKernel, LoraKernel, LossName, check_liger, check_lora_kernels
+from inspector.records.steps.media import check_media
 from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
 from inspector.records.steps.rows import lay_out_documents
 from inspector.records.steps.stages import Reference, Stage, check_stage
@@ -156,7 +157,8 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
     as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
-    causal language model, `liger` are the kernels of Liger in its layers, None for none.
+    causal language model, `liger` are the kernels of Liger in its layers, `lora_kernels` axolotl's fused ones of layers
+    with LoRA, None for none.
 
     `stage` is whose step runs (`records.steps.stages`), None supervised training; `reference` its reference, None the
     one that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt
@@ -177,6 +179,10 @@ class Recipe:
     that train, or `last=2` for layers, None all; `add_tokens` are rows that the tables of tokens gain. `use_cache` says
     whether the forward pass fills a KV cache; None is what Trainer does, which is off. `alloc_conf` holds settings of
     the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
+
+    `images` are the images of each row, None one where the model takes them and the workload gives them, 0 text alone;
+    `image_size` is their width and height as "640x480" before the processor resizes them, `audio_seconds` how long the
+    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`).
 
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
     follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
@@ -207,6 +213,7 @@ class Recipe:
     attention_mask: bool | None = None
     loss: LossName | str = LossName.STOCK
     liger: Sequence[LigerKernel | str] | str | None = None
+    lora_kernels: Sequence[LoraKernel | str] | str | None = None
     packing: int | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
@@ -224,6 +231,9 @@ class Recipe:
     prefill_chunk_size: int | None = None
     generation: Mapping[str, Any] | None = None
     adapter: AdapterState | str = AdapterState.UNMERGED
+    images: int | None = None
+    image_size: str | None = None
+    audio_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -244,6 +254,8 @@ class Recipe:
             checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.liger is not None:
             checked["liger"] = check_liger(self.liger)
+        if self.lora_kernels is not None:
+            checked["lora_kernels"] = check_lora_kernels(self.lora_kernels)
         if self.offload is not None:
             where = check_choice("offload", self.offload, Offload)
             checked["offload"] = None if where is Offload.NONE else where
@@ -274,6 +286,7 @@ class Recipe:
             checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
         if self.generation is not None:
             checked["generation"] = check_decoding("generation", self.generation) or None
+        checked |= check_media(self.images, self.image_size, self.audio_seconds)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):

@@ -81,8 +81,13 @@ def on_meta(make: Make, updates: int) -> list[int]:
 
 
 def schedule_free(trained: list[nn.Parameter], kind: str) -> torch.optim.Optimizer:
-    """Return the stand-in."""
-    return ScheduleFree([{"params": trained}], kind=kind, lr=0.1)
+    """Return the stand-in, with a group of matrices and one of the vector."""
+    return ScheduleFree(in_two_groups(trained), kind=kind, lr=0.1)
+
+
+def in_two_groups(trained: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return matrices and vectors as Trainer groups them."""
+    return [{"params": trained[:2]}, {"params": trained[2:]}]
 
 
 def muon(trained: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -96,7 +101,7 @@ def test_schedule_free_allocates_and_computes_what_the_package_does(kind: str, u
     package = pytest.importorskip("schedulefree")
 
     def real(trained: list[nn.Parameter]) -> torch.optim.Optimizer:
-        optimizer = getattr(package, SCHEDULE_FREE[kind])(trained, lr=0.1)
+        optimizer = getattr(package, SCHEDULE_FREE[kind])(in_two_groups(trained), lr=0.1)
         optimizer.train()
         return optimizer  # type: ignore[no-any-return]
 

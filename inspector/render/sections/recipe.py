@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.memory import RunMemory
+from inspector.records.memory import RowMedia, RunMemory
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.steps.decoding import describe_decoding
 from inspector.records.steps.losses import LossName
@@ -81,6 +81,8 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield f"{_shorten(recipe.loss)} loss"
     if trains and recipe.liger:
         yield f"Liger's {', '.join(map(_shorten, recipe.liger))}"
+    if trains and recipe.lora_kernels:
+        yield f"axolotl's LoRA kernels ({', '.join(map(_shorten, recipe.lora_kernels))})"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
     if recipe.alloc_conf is not None:
@@ -109,6 +111,8 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield from (f"images of {format_shape(shape[1:])}" for shape in images[:1])
         return
     yield f"sequence length {format_count(recipe.seq_len)}"
+    if memory.media is not None:
+        yield _describe_media(memory.media)
     if recipe.packing is not None:
         documents = f"{format_count(int(recipe.packing))} documents each" if recipe.packing != 1 else "a document each"
         yield f"packed in one row, {documents}"
@@ -116,6 +120,14 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     if padded or not brief:
         yield "with padding" if padded else "without padding"
+
+
+def _describe_media(media: RowMedia) -> str:
+    """Return what each row holds beside text."""
+    one, several = ("an image", "images") if media.kind == "images" else ("a sound", "sounds")
+    what = one if media.count == 1 else f"{media.count} {several}"
+    each = " each" if media.count > 1 else ""
+    return f"{what} of {format_count(media.tokens)} tokens{each} in it" if media.tokens > 1 else f"{what} beside it"
 
 
 def _describe_generation(recipe: Recipe, defaults: Sequence[str], brief: bool) -> Iterator[str]:

@@ -25,7 +25,7 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import BatchError, Input, Inputs, find_longest_sequence, make_inputs_without_labels
 from inspector.workloads.generate.loop import Generation, run_generation
-from inspector.workloads.generate.notices import find_generation_notices, find_static_graphs
+from inspector.workloads.generate.notices import find_generation_notices, find_static_graphs, hears
 from inspector.workloads.notices import describe_inputs
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.quantized_load import is_quantized
@@ -57,9 +57,11 @@ class Generate:
             self.make_inputs(model, recipe)
         except BatchError as error:
             raise NotTraceableError(str(error)) from error
+        recipe = _settle_prompt(base, recipe)
         longest = find_longest_sequence(base)
         prompt_len = find_prompt_len(recipe)
-        length = prompt_len if base.config.is_encoder_decoder else prompt_len + recipe.new_tokens
+        has_own_prompt = base.config.is_encoder_decoder and not hears(base)
+        length = prompt_len if has_own_prompt else prompt_len + recipe.new_tokens
         if longest is not None and length > longest:
             raise UsageError(
                 f"{type(base).__name__} has learned {longest:,} positions, and `prompt_len` {prompt_len:,} with "
@@ -78,7 +80,10 @@ class Generate:
         return RunFacts(
             inputs=describe_inputs(self.make_inputs(model, recipe)),
             shape=None,
-            not_accounted=(*find_static_graphs(recipe), *find_unaccounted(model, recipe, platform)),
+            not_accounted=(
+                *find_static_graphs(recipe),
+                *find_unaccounted(model, recipe, platform, self.make_inputs(model, recipe)),
+            ),
             notices=tuple(find_generation_notices(model, asked, recipe)),
         )
 
@@ -99,12 +104,18 @@ class Generate:
         prompt = dataclasses.replace(recipe, seq_len=find_prompt_len(recipe), padding=False)
         made = make_inputs_without_labels(base, prompt)
         inputs = {name: item for name, item in made.items() if not name.startswith("decoder_")}
+        sound = inputs.get("input_features")
+        if isinstance(sound, Input):  # as a processor gives it, in the dtype of the weights
+            return {"input_features": dataclasses.replace(sound, dtype=base.dtype)}
         ids = inputs.get("input_ids")
         if not isinstance(ids, Input):
             raise BatchError(f"what {type(base).__name__} generates from is not known here")
         pad, is_encoder = 0 if recipe.padding else None, base.config.is_encoder_decoder
         mask = Input(shape=ids.shape, value=1, last=pad if is_encoder else None, first=None if is_encoder else pad)
         return {**inputs, "attention_mask": mask}
+
+    def find_media(self, model: Any, recipe: Recipe) -> None:
+        """Return none: prompts are text alone."""
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> Generation:
         """Return what will know the cache."""
@@ -142,3 +153,8 @@ def _check_merging(model: Any) -> None:
             "`adapter=merged`: PEFT unpacks packed weights to merge into them, and packs them anew on the CPU; merge "
             "into weights in float, without `quantization`."
         )
+
+
+def _settle_prompt(base: Any, recipe: Recipe) -> Recipe:
+    """Return the recipe with the prompt of the decoder: of a model of sound the one token that it begins with."""
+    return dataclasses.replace(recipe, prompt_len=1) if hears(base) else recipe

@@ -4,7 +4,8 @@ Written after TRL 1.16, models/activation_offloading.py, with its defaults (a st
 autograd saves is copied to the host, unless it is a parameter, of less than 1,024 bytes, or of a storage that waits
 already. The last five saved tensors stay on the GPU until their copies are sure to be over. In the backward pass a
 tensor that is asked for is copied back, and lives until the node after the one that asked has run. What the head saves
-stays where it is. tests/workloads/test_offloading.py holds it against the real class on the CPU, event by event.
+stays where it is, if it is called: losses that read its weight alone go by. tests/workloads/test_offloading.py holds it
+against the real class on the CPU, event by event.
 
 Not covered: that the copies back are allocated for another stream, whose cached blocks no other one gets, so that
 a real step may reserve more; and FP8 and sharded tensors.
@@ -30,6 +31,7 @@ from inspector.compat.torch import (
 from inspector.errors import UsageError
 from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Offload, Recipe
+from inspector.records.steps.losses import LossName
 from inspector.trace.host import HostTensor, find_tracer
 from inspector.workloads.base import base_model
 from inspector.workloads.quantized_load import is_quantized
@@ -54,7 +56,7 @@ def keep_activations(model: nn.Module, recipe: Recipe) -> Around:
     if recipe.offload != Offload.ACTIVATIONS:
         return contextlib.nullcontext
     if next(model.parameters()).device.type == "meta":
-        return _enter_again(OffloadActivations(model))
+        return _enter_again(OffloadActivations(model, calls_head=recipe.loss == LossName.STOCK))
     try:
         from trl.models import get_act_offloading_ctx_manager  # type: ignore[import-not-found]  # asked for alone
     except ImportError as error:
@@ -78,9 +80,12 @@ class _Saved:
 
 
 class OffloadActivations(saved_tensors_hooks):
-    """Keep what autograd saves inside the block on the host, for one forward and backward pass after the other."""
+    """Keep what autograd saves inside the block on the host, for one forward and backward pass after the other.
 
-    def __init__(self, model: nn.Module) -> None:
+    `calls_head` says whether the head is called, whose tensors then stay.
+    """
+
+    def __init__(self, model: nn.Module, *, calls_head: bool = True) -> None:
         self._device = next(model.parameters()).device.type
         self._is_packed = is_quantized(base_model(model))
         self._parameters = {storage_address(item.untyped_storage()) for item in model.parameters()}
@@ -95,7 +100,7 @@ class OffloadActivations(saved_tensors_hooks):
         self._task: int | None = None
         self._node: Any = None
         super().__init__(self._pack, self._unpack)
-        for head in _list_heads(model):
+        for head in _list_heads(model) if calls_head else ():
             _leave_alone(head)
 
     def __enter__(self) -> None:

@@ -83,6 +83,14 @@ class ScheduleFree(_OfTrained):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._kind = kind
         self._updates = _RECTIFIED if kind == "radam" else 0
+        self._roots: list[Tensor] = []  # those of a group live until the next one has its own
+
+    @torch.no_grad()
+    def step(self, closure: _Closure | None = None) -> float | None:  # type: ignore[override]  # as torch's own
+        """Update what has a gradient, one group after the other in one function."""
+        loss = super().step(closure)
+        self._roots = []
+        return loss
 
     def _update(self, group: dict[str, Any], trained: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
@@ -98,10 +106,10 @@ class ScheduleFree(_OfTrained):
             squares = [self.state[parameter]["exp_avg_sq"] for parameter in trained]
             aten._foreach_mul_.Scalar(squares, beta2)
             aten._foreach_addcmul_.Scalar(squares, gradients, gradients, 1 - beta2)
-            roots = aten._foreach_div.Scalar(squares, 1 - beta2**self._updates)
-            aten._foreach_sqrt_.default(roots)
-            aten._foreach_add_.Scalar(roots, group["eps"])
-            aten._foreach_div_.List(gradients, roots)
+            self._roots = aten._foreach_div.Scalar(squares, 1 - beta2**self._updates)
+            aten._foreach_sqrt_.default(self._roots)
+            aten._foreach_add_.Scalar(self._roots, group["eps"])
+            aten._foreach_div_.List(gradients, self._roots)
         if group["weight_decay"]:
             aten._foreach_add_.List(gradients, trained, alpha=group["weight_decay"])
         share = 1 / self._updates

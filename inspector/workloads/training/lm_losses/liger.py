@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from inspector.trace.target import find_target
 from inspector.workloads.base import base_model
 from inspector.workloads.training.lm_losses.heads import find_head, run_as_head
 
-__all__ = ["LigerLoss"]
+__all__ = ["LigerLoss", "sum_up_losses"]
 
 _IGNORED = -100
 _HALF = (torch.float16, torch.bfloat16)
@@ -29,6 +29,8 @@ _HALF = (torch.float16, torch.bfloat16)
 
 class LigerLoss:
     """The loss of a model that Liger has patched."""
+
+    of_a_batch: ClassVar[str | None] = None
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return the model with Liger's forward."""
@@ -61,10 +63,16 @@ def _sum_up(head: Any, hidden_states: Tensor, labels: Tensor, number: Any) -> Te
     labels = nn.functional.pad(labels, (0, 1), value=_IGNORED)
     shift_labels = labels[..., 1:].contiguous()
     hidden_states = hidden_states.view(-1, hidden_states.shape[-1])
-    apply: Any = _FusedCrossEntropy.apply
-    loss: Tensor = apply(hidden_states, head.weight, shift_labels.view(-1))
+    loss = sum_up_losses(hidden_states, head.weight, shift_labels.view(-1))
     if number is not None:
         loss = loss / number
+    return loss
+
+
+def sum_up_losses(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Return the loss of positions (rows, size) under a head (vocabulary, size) with a label each."""
+    apply: Any = _FusedCrossEntropy.apply
+    loss: Tensor = apply(hidden, weight, target)
     return loss
 
 

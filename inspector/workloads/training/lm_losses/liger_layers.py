@@ -21,7 +21,7 @@ from inspector.records.steps.losses import LigerKernel
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.target import find_target
 
-__all__ = ["apply_layer_kernels", "list_layer_kernels"]
+__all__ = ["RmsNorm", "apply_layer_kernels", "list_layer_kernels"]
 
 _ROPE = "apply_rotary_pos_emb"
 
@@ -68,7 +68,7 @@ def apply_layer_kernels(base: Any, kernels: tuple[LigerKernel, ...]) -> Iterator
 
 def _make_norm(module: Any, *, in_place: bool) -> Callable[[Tensor], Tensor]:
     """Return the forward of a norm."""
-    apply: Any = _RmsNorm.apply
+    apply: Any = RmsNorm.apply
     return lambda hidden_states: apply(hidden_states, module.weight, in_place)
 
 
@@ -94,7 +94,7 @@ def _rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *_: Any, **__: Any) 
     return result
 
 
-class _RmsNorm(torch.autograd.Function):
+class RmsNorm(torch.autograd.Function):
     """`LigerRMSNormFunction`: the input and a number a row are kept, and the gradient is written over what comes in."""
 
     @staticmethod

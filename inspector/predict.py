@@ -200,9 +200,20 @@ class Predictor:
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
-        recipe = dataclasses.replace(run.request.recipe, new_tokens=PIECE)
+        longest, prompt_len = self.find_longest_sequence(run), find_prompt_len(run.recipe)
+        most = MOST_EVENTS // self._count_events_of_a_step(run, prompt_len)
+        if longest is not None:
+            most = min(most, longest - prompt_len)
+        # Longer keys are cut into more parts, which a step makes more blocks for.
+        last = self._count_events_of_a_step(run, prompt_len + max(most - PIECE, 0))
+        return min(most, MOST_EVENTS // last)
+
+    def _count_events_of_a_step(self, run: ResolvedRun, prompt_len: int) -> int:
+        """Return how many events the last but one step of a short generation after a prompt has."""
+        recipe = dataclasses.replace(run.request.recipe, prompt_len=prompt_len, new_tokens=PIECE)
         piece = run.with_request(dataclasses.replace(run.request, recipe=recipe))
-        return MOST_EVENTS * PIECE // len(self.predict(piece).tape)
+        tape = self.copy_models().predict(piece).tape
+        return max(sum(event.step == PIECE - 1 for event in tape), 1)
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing.

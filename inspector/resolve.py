@@ -226,6 +226,11 @@ def _refuse_long_parts(recipe: Recipe) -> None:
 
 def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:
     """Raise UsageError for a setting that means nothing to the workload: in silence it would read as heeded."""
+    if workload.generates and request.source is not None and request.source.file is not None:
+        raise UsageError(
+            "`generate` has no recipe of training, and MODEL is a training file: name the model that generates, and "
+            "its adapter in `peft`."
+        )
     defaults = Recipe()
     for field in dataclasses.fields(Recipe):
         asked = getattr(request.recipe, field.name)

@@ -32,6 +32,12 @@ _READ = frozenset(
 
 def check_request(request: Request) -> None:
     """Raise UsageError where a request says what an engine does not read."""
+    if request.source is not None and request.source.file is not None:
+        raise UsageError("`engine` is about a model, and MODEL is a training file: name the model that is served.")
+    if request.workload == "generate":
+        raise UsageError(
+            "`generate` has no effect with `engine`, whose own options say how long requests are: drop it."
+        )
     default = Request(model=request.model)
     for item in dataclasses.fields(Request):
         if item.name not in _READ and getattr(request, item.name) != getattr(default, item.name):
@@ -42,8 +48,6 @@ def check_request(request: Request) -> None:
     for field in dataclasses.fields(Recipe):
         if getattr(recipe, field.name) != getattr(plain, field.name):
             raise UsageError(f"`{field.name}` has no effect with `engine`: an engine runs no step; drop one of them.")
-    if request.source is not None and request.source.file is not None:
-        raise UsageError("`engine` is about a model, and MODEL is a training file: name the model that is served.")
 
 
 def serve_checkpoint(

@@ -67,7 +67,7 @@ class StepExtrapolation:
 
     def name_modules(self, _traced: object) -> Iterator[str]:
         """Yield the module path of each event."""
-        return (self.names[index] for index in self.whole.tolist())
+        return (self.names[index] for index in self.whole)
 
 
 class _Piece:
@@ -226,20 +226,7 @@ def extrapolate_steps(trace: Callable[[int], TapeTemplate], new_tokens: int, key
             "`new_tokens`"
         )
 
-    def connect(one: _Piece, other: _Piece) -> list[_Stretch] | None:
-        """Return the steps from the end of what `one` has literally to the last but one of `other`."""
-        found = _join(one, other) or _fill(one, other, keys)
-        if found is not None:
-            return found
-        middle = (one.shift + other.shift) // 2
-        if middle in (one.shift, other.shift) or len(pieces) == _MOST_PIECES:
-            return None
-        pieces[middle] = _Piece(trace(middle), middle)
-        before = connect(one, pieces[middle])
-        after = None if before is None else connect(pieces[middle], other)
-        return None if before is None or after is None else [*before, *after]
-
-    between = connect(near, far)
+    between = _connect(near, far, pieces, trace, keys)
     if between is None:
         return None
     stretches = [
@@ -248,6 +235,26 @@ def extrapolate_steps(trace: Callable[[int], TapeTemplate], new_tokens: int, key
         _Stretch(piece=far, first=far.shift + far.last, end=far.shift + far.last + 1),
     ]
     return _assemble(stretches, [pieces[shift] for shift in sorted(pieces)])
+
+
+def _connect(
+    one: _Piece, other: _Piece, pieces: dict[int, _Piece], trace: Callable[[int], TapeTemplate], keys: Keys
+) -> list[_Stretch] | None:
+    """Return the steps from the end of what `one` has literally to the last but one of `other`.
+
+    What is traced between them is added to `pieces`. A function of its own: one inside another that calls itself would
+    be a cycle, which keeps its pieces.
+    """
+    found = _join(one, other) or _fill(one, other, keys)
+    if found is not None:
+        return found
+    middle = (one.shift + other.shift) // 2
+    if middle in (one.shift, other.shift) or len(pieces) == _MOST_PIECES:
+        return None
+    pieces[middle] = _Piece(trace(middle), middle)
+    before = _connect(one, pieces[middle], pieces, trace, keys)
+    after = None if before is None else _connect(pieces[middle], other, pieces, trace, keys)
+    return None if before is None or after is None else [*before, *after]
 
 
 def _join(one: _Piece, other: _Piece) -> list[_Stretch] | None:
@@ -321,12 +328,14 @@ def _assemble(stretches: Sequence[_Stretch], pieces: Sequence[_Piece]) -> TapeTe
             events = plan.events
             wanted = piece.sizes[events] if stretch.sizes is None else stretch.sizes[step]
             added = np.where(plan.is_allocation, wanted - piece.template.sizes[piece.sources[events]], 0)
-            columns["whole"].append(events + whole_offsets[id(piece)])
-            columns["sources"].append(piece.sources[events] + source_offsets[id(piece)])
-            columns["blocks"].append(blocks)
+            columns["whole"].append((events + whole_offsets[id(piece)]).astype(np.int32))
+            columns["sources"].append((piece.sources[events] + source_offsets[id(piece)]).astype(np.int32))
+            columns["blocks"].append(blocks.astype(np.int32))
             columns["added_bytes"].append(added)
-            columns["steps"].append(np.full(len(events), step, dtype=np.int64))
-    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+            columns["steps"].append(np.full(len(events), step, dtype=np.int32))
+    # Numbers of events and blocks have few digits; each column of parts ends where it is joined.
+    few = {"added_bytes": np.int64}
+    joined = {name: np.concatenate(columns.pop(name), dtype=few.get(name, np.int32)) for name in list(columns)}
     traced_steps = sum(piece.last for piece in pieces)
     return TapeTemplate(traced, StepExtrapolation(**joined, names=names, traced_steps=traced_steps))
 

@@ -31,6 +31,8 @@ Sizes: TypeAlias = NDArray[np.int64]
 _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 # A list of a million events takes 150 MB.
+# Integers of Python that are made of an array at a time: each takes 32 bytes.
+_AT_ONCE = 2**16
 _LONGEST_LIST = 400_000
 
 
@@ -84,6 +86,18 @@ class _LongTape(Sequence[Event]):
         return next(itertools.islice(self._make(), place, None))
 
 
+def _to_numbers(values: Any) -> NDArray[Any]:
+    """Return integers as an array: those of a long tape are one already, of few bytes each."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values, dtype=np.int64)
+
+
+def _list_numbers(values: NDArray[Any]) -> Iterator[int]:
+    """Yield the elements of an array as Python's integers, not all of which are there at a time."""
+    return itertools.chain.from_iterable(
+        values[start : start + _AT_ONCE].tolist() for start in range(0, len(values), _AT_ONCE)
+    )
+
+
 def read_sizes(tape: Iterable[Event]) -> Sizes:
     """Return the sizes of a traced tape."""
     return np.array([event.bytes if event.kind in MAKING else 0 for event in tape], dtype=np.int64)
@@ -107,15 +121,15 @@ class TapeTemplate:
     def _set_requests(self) -> None:
         """Work out which requests there are, and which request made the block that each ends."""
         makes = np.array([event.kind in MAKING for event in self.traced], dtype=np.bool_)
-        self._sources = np.asarray(self.extrapolation.sources, dtype=np.int64)
+        self._sources = _to_numbers(self.extrapolation.sources)
         self._is_on_host = np.array([event.kind in _ON_HOST for event in self.traced], dtype=np.bool_)[self._sources]
         self._added = np.asarray(self.extrapolation.added_bytes, dtype=np.int64)
-        self._blocks = np.asarray(self.extrapolation.blocks, dtype=np.int64)
+        self._blocks = _to_numbers(self.extrapolation.blocks)
         self._is_allocation = is_allocation = makes[self._sources]
         self._signs = np.where(self._is_on_host, 0, np.where(is_allocation, 1, -1)).astype(np.int8)
         # Block -1 stands for all of them, where what is cached is given back.
-        indices = np.arange(len(self._blocks))
-        makers = np.zeros(self._blocks.max(initial=-1) + 2, dtype=np.int64)
+        indices = np.arange(len(self._blocks), dtype=np.int32)
+        makers = np.zeros(self._blocks.max(initial=-1) + 2, dtype=np.int32)
         makers[self._blocks[is_allocation]] = indices[is_allocation]
         self._makers = np.where(is_allocation | (self._blocks < 0), indices, makers[self._blocks])
 
@@ -132,9 +146,9 @@ class TapeTemplate:
             return list_requests(self._make_events(sizes))
         requested = self._request_sizes(sizes)
         if requested[self._is_allocation].all() and not self._is_on_host.any():
-            return zip(self._blocks.tolist(), requested.tolist(), strict=True)
+            return zip(_list_numbers(self._blocks), _list_numbers(requested), strict=True)
         takes_memory = ((requested[self._makers] > 0) & ~self._is_on_host) | (self._blocks < 0)
-        return zip(self._blocks[takes_memory].tolist(), requested[takes_memory].tolist(), strict=True)
+        return zip(_list_numbers(self._blocks[takes_memory]), _list_numbers(requested[takes_memory]), strict=True)
 
     def make_tape(self, sizes: Sizes) -> Sequence[Event]:
         """Return the tape of the whole model; a long one is made anew each time that it is gone through."""
@@ -148,8 +162,8 @@ class TapeTemplate:
         makers = self._makers
         # A free holds the size of its block, which need not be that of the block that the source frees.
         block_bytes = np.where(self._blocks < 0, 0, self._request_sizes(sizes)[makers])
-        steps = itertools.repeat(None) if deep.steps is None else deep.steps.tolist()
-        numbers = (self._sources.tolist(), self._blocks.tolist(), block_bytes.tolist())
+        steps = itertools.repeat(None) if deep.steps is None else _list_numbers(deep.steps)
+        numbers = (_list_numbers(self._sources), _list_numbers(self._blocks), _list_numbers(block_bytes))
         for source, block, size, module, step in zip(*numbers, deep.name_modules(traced), steps, strict=False):
             event = traced[source]
             if step is None:

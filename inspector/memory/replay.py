@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.memory.block_map import BlockMap
 from inspector.records.tape import Event, EventKind
 
 __all__ = ["CACHED_BLOCKS", "STREAM_0", "Replay", "Replays", "Requests", "carry_out", "list_requests"]
@@ -37,13 +38,14 @@ def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
     Raises ValueError with the event's index where the tape contradicts itself.
     """
     allocate, free = EventKind.ALLOCATE, EventKind.FREE
-    sizes: dict[int, int] = {}  # of each block, _FREED once it is
+    sizes: dict[int, int] = {}  # of each block that lives
+    known = BlockMap()  # whether one has ended
     stream = 0
     for index, event in enumerate(events):
         kind, block = event.kind, event.block
         if kind is allocate:
             size = event.bytes
-            if block in sizes:
+            if block in sizes or block in known:
                 raise ValueError(f"event {index}: block {block} is allocated a second time")
             if size < 0:
                 raise ValueError(f"event {index}: block {block} of {size} bytes")
@@ -54,11 +56,11 @@ def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
                     yield STREAM_0 - stream, 0
                 yield block, size
         elif kind is free:
-            size = sizes.get(block, _FREED)
+            size = sizes.pop(block, _FREED)
             if size == _FREED:
-                state = "was freed before" if block in sizes else "was never allocated"
+                state = "was freed before" if block in known else "was never allocated"
                 raise ValueError(f"event {index}: free of block {block}, which {state}")
-            sizes[block] = _FREED
+            known[block] = 1
             if size:
                 yield block, 0
         elif kind is EventKind.EMPTY_CACHE:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.memory.block_map import BlockMap
 from inspector.memory.replay import carry_out, list_requests
 from inspector.records.distributed import Ranks
 from inspector.records.hardware import Overhead
@@ -214,7 +215,7 @@ class _Observations:
         self.phases = _Phases(allocator)
         self.allocated_bytes = array("q")
         self.reserved_bytes = array("q")
-        self.block_bytes: dict[int, int] = {}
+        self.block_bytes = BlockMap()
         self.step_ends: dict[int, int] = {}
         self.peak_index = -1
 

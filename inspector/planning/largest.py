@@ -14,6 +14,7 @@ from typing import Any
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
+from inspector.generation import is_long
 from inspector.memory.replay import Replays
 from inspector.planning.bisection import MOST_TRIALS, bisect_largest
 from inspector.planning.grid import Grid
@@ -164,8 +165,22 @@ def _ignore_stage(_stage: str) -> None:
     """Ignore a stage: a search in a process of its own has no terminal."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """What is kept of a value that was traced: a lower bound of its allocated peak and its total, in bytes.
+
+    `can_run` says whether it runs at all where nothing has to stay free. `prediction` is None where its tape is too
+    long to be kept beside others.
+    """
+
+    bound_bytes: int
+    total_bytes: int
+    can_run: bool
+    prediction: Prediction | None
+
+
 class _Search:
-    """What a search has traced so far and its estimates: `tried` says which values fit, `traced` their predictions."""
+    """What a search has traced so far and its estimates: `tried` says which values fit, `traced` what else is known."""
 
     def __init__(
         self,
@@ -188,7 +203,7 @@ class _Search:
         self._fails_bytes: float | None = None
         self._known: dict[tuple[TapeTemplate, bytes], bool] = {}
         self.tried: dict[int, bool] = {}
-        self.traced: dict[int, Prediction] = {}
+        self.traced: dict[int, _Trial] = {}
 
     def fits(self, number: int) -> bool:
         """Trace a value of the grid and tell whether it fits; raise UnsupportedModelError where it cannot be traced."""
@@ -197,21 +212,31 @@ class _Search:
         title = f"searching the largest {self._quantity}"
         self._progress(Stage(words, heading=title, done=len(self.tried), total=MOST_TRIALS))
         try:
-            prediction = self._predictor.predict(self._set_value(value))
+            run = self._set_value(value)
+            is_kept = not is_long(run)
+            prediction = (self._predictor if is_kept else self._predictor.copy_models()).predict(run)
         except NotTraceableError as error:
             raise UnsupportedModelError(
                 f"nothing says whether {self._quantity} {value:,} fits: {one_line(error, 300)}; drop `fit`."
             ) from error
-        self._tapes.add(value, prediction.template, prediction.sizes)
-        self.traced[value] = prediction
-        self.tried[value] = self._fits(prediction.template, prediction.sizes, prediction.replays)
+        template, sizes = prediction.template, prediction.sizes
+        if is_kept:
+            self._tapes.add(value, template, sizes)
+            self.tried[value] = self._fits(template, sizes, prediction.replays)
+        else:
+            self.tried[value] = self._find_out(template, sizes, prediction.replays)
+        bound = template.bound_peak(sizes)
+        self.traced[value] = _Trial(
+            bound_bytes=bound,
+            total_bytes=prediction.total_bytes,
+            can_run=bound <= self._usable and prediction.replays.run_under(self._usable),
+            prediction=prediction if is_kept else None,
+        )
         return self.tried[value]
 
     def is_tight(self, value: int) -> bool:
         """Tell whether a traced value does not fit for sure and runs if the card is as it is taken to be."""
-        prediction = self.traced[value]
-        can_run = not self.tried[value] and prediction.template.bound_peak(prediction.sizes) <= self._usable
-        return can_run and prediction.replays.run_under(self._usable)
+        return not self.tried[value] and self.traced[value].can_run
 
     def _set_value(self, value: int) -> ResolvedRun:
         """Return the run with another value of the quantity."""
@@ -221,9 +246,13 @@ class _Search:
         """Tell whether a step runs on the GPU and leaves the margin free; the same sizes are replayed once."""
         key = template, sizes.tobytes()
         if key not in self._known:
-            can_fit = template.bound_peak(sizes) <= self._usable - self._margin
-            self._known[key] = can_fit and replays.run_under(self._usable, self._margin)
+            self._known[key] = self._find_out(template, sizes, replays)
         return self._known[key]
+
+    def _find_out(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
+        """Tell the same, which is not remembered."""
+        can_fit = template.bound_peak(sizes) <= self._usable - self._margin
+        return can_fit and replays.run_under(self._usable, self._margin)
 
     def hint(self, low: int, high: int) -> int | None:
         """Return the value that is probably the largest that fits, None where too little was traced to say."""
@@ -257,7 +286,7 @@ class _Search:
             low, high = (middle, high) if self._estimate_peak(middle) <= limit_bytes else (low, middle)
         return low
 
-    def _guess_first(self, low: int, high: int) -> int:
+    def _guess_first(self, low: int, high: int) -> int | None:
         """Return what to try after one trace: where a similar search ended, or what activations say fills the card."""
         guess = self._experience.values.get(self._quantity)
         if guess is not None:
@@ -265,7 +294,10 @@ class _Search:
             return min(max(self._grid.number(guess), low + 1), high - 1)
         if low == 0:
             return 1  # where the least does not fit either, nothing does
-        ((value, prediction),) = self.traced.items()
+        ((value, trial),) = self.traced.items()
+        prediction = trial.prediction
+        if prediction is None:
+            return None
         growing, others = prediction.template.split_peak(prediction.sizes)
         rest = max(self._usable - self._margin - others, 0) * value // max(growing, 1)
         return min(max(self._grid.number(rest), low + 1), high - 1)
@@ -288,7 +320,7 @@ class _Search:
         if estimated is not None:
             template, sizes = estimated
             return template.bound_peak(sizes)
-        peaks = {traced: prediction.template.bound_peak(prediction.sizes) for traced, prediction in self.traced.items()}
+        peaks = {traced: trial.bound_bytes for traced, trial in self.traced.items()}
         nearest = sorted(peaks, key=lambda traced: abs(peaks[traced] - self._usable + self._margin))[: DEGREE + 1]
         return interpolate(nearest, [peaks[traced] for traced in nearest], value)
 
@@ -299,7 +331,8 @@ class _Search:
             return self.tried[value]
         estimated = self._tapes.estimate(value)
         assert estimated is not None
-        return self._fits(*estimated, self.traced[min(self.traced)].replay(*estimated))
+        replayed = next(trial.prediction for trial in self.traced.values() if trial.prediction is not None)
+        return self._fits(*estimated, replayed.replay(*estimated))
 
 
 def require_gpu(run: ResolvedRun) -> Gpu:

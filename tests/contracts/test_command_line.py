@@ -159,7 +159,8 @@ def test_the_options_of_a_plan_stay() -> None:
             "--write-changes",
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
             *_OF_ENGINES,
-            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context"),  # a plan is about training
+            # A plan is about training.
+            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context", "--generation", "--adapter"),
         },
         {"--sort"},
     )
@@ -171,7 +172,7 @@ def test_the_options_of_a_comparison_stay() -> None:
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
     unshown = {"--context", "--depth", "--details", "--show", "--plot", "--write-changes"}
     assert (ours - theirs, theirs - ours) == (
-        {"model", "--fit", "--advice", *unshown, *_OF_ENGINES},
+        {"model", "--fit", "--advice", *unshown},
         {"models", "--with"},
     )
 

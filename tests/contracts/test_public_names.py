@@ -88,7 +88,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 29
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 30
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

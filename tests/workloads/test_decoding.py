@@ -12,6 +12,8 @@ import pytest
 from transformers import GenerationConfig
 
 import inspector
+from inspector.generation import is_long
+from inspector.predict import Predictor
 from inspector.records.steps import decoding
 from tests.cli.running import run
 from tests.model.tiny import llama
@@ -185,3 +187,42 @@ def test_what_cannot_be_merged_is_refused(arguments: tuple[str, ...], words: str
     result = run("Qwen/Qwen2.5-0.5B", "--offline", *SHORT, "--adapter", "merged", *arguments)
     assert result.code == 2, result.err
     assert words in result.err
+
+
+def test_a_training_file_does_not_generate(tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    fields = {"base_model": "Qwen/Qwen2.5-0.5B", "adapter": "lora", "lora_r": 8, "lora_target_linear": True}
+    lines = [f"{key}: {str(value).lower() if value is True else value}" for key, value in fields.items()]
+    more = ["lora_alpha: 16", "sequence_len: 512", "micro_batch_size: 1", "optimizer: adamw_torch", "num_epochs: 1"]
+    file.write_text("\n".join([*lines, *more, "datasets: [{path: x, type: alpaca}]"]), encoding="utf-8")
+    for option in ("--generate", "--engine=vllm"):
+        result = run(str(file), option, "--offline")
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "MODEL is a training file: name the model" in result.err
+
+
+def test_a_checkpoint_of_transformers_is_sent_to_a_gguf_of_it(tmp_path: Path) -> None:
+    for model in ("Qwen/Qwen3-8B", make_model(tmp_path, None)):
+        result = run(model, "--engine", "llama.cpp", "--offline")
+        assert (result.code, result.err.count("\n")) == (3, 1)
+        assert "name a repository of it as GGUF, such as org/name-GGUF:Q4_K_M" in result.err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_of_new_tokens_keeps_no_long_tape(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    original = Predictor.predict
+
+    def predict(self: Predictor, run: Any) -> Any:
+        found = original(self, run)
+        kept.append(sum(is_long(item.run) for item in self._predictions.values()))
+        return found
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    for module in ("inspector.predict", "inspector.extrapolate.steps"):
+        monkeypatch.setattr(f"{module}.MOST_EVENTS", 60_000)
+    recipe = inspector.Generation(prompt_len=8, new_tokens=70)
+    report = inspector.inspect(llama(), recipe=recipe, gpu_memory="24GiB", fit="new-tokens", advice=False)
+    assert report.search is not None
+    assert report.search.traces > 1
+    assert max(kept) == 1

@@ -29,6 +29,11 @@ def is_gguf_name(name: str) -> bool:
 def choose_model(names: Sequence[str], tag: str | None, what: str) -> str:
     """Return the file, or the first part of it, that is meant; ModelUnavailableError where there is none."""
     models = [name for name in sorted(names) if is_gguf_name(name) and _is_model(name)]
+    if not models and "config.json" in names:
+        raise ModelUnavailableError(
+            f"{what} holds a checkpoint of transformers, and llama.cpp reads GGUF alone: name a repository of it as "
+            "GGUF, such as org/name-GGUF:Q4_K_M, or the file that convert_hf_to_gguf.py and llama-quantize make of it."
+        )
     if not models:
         raise ModelUnavailableError(
             f"{what} holds no GGUF file of a model, and llama.cpp reads nothing else; name one, or a repository of "

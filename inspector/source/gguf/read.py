@@ -13,7 +13,7 @@ from pathlib import Path
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
 from inspector.records.engines.gguf import GgufModel, GgufTensor
 from inspector.records.source import ServedFrom, SourceFiles
-from inspector.source import hub, hub_client, listing, local
+from inspector.source import catalogue, hub, hub_client, listing, local
 from inspector.source.checkpoint import PartReader, UnreadError
 from inspector.source.folder import FolderReader, list_files
 from inspector.source.gguf.choose import choose_model, is_gguf_name, list_parts
@@ -98,6 +98,11 @@ def _read_cache(name: str, file: str | None, tag: str | None, revision: str | No
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, OSError, ValueError) as failure:
+        if name in catalogue.list_ids():
+            raise ModelUnavailableError(
+                f"{quoted(name)} is a checkpoint of transformers, and llama.cpp reads GGUF alone: name a repository of "
+                "it as GGUF, such as org/name-GGUF:Q4_K_M, or a file of it."
+            ) from failure
         raise ModelUnavailableError(
             f"Offline, and {quoted(name)} is not in the Hugging Face cache; drop `offline` or unset HF_HUB_OFFLINE to "
             "ask the Hub."

@@ -42,6 +42,11 @@ _reset_shard: Any = private(
     purpose="FSDP2",
     instead="what pads a shard of fewer rows once it is materialised",
 )
+_fsdp_init: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_init",
+    purpose="FSDP2",
+    instead="what moves the parameters of a unit to the device before they are sharded (_move_states_to_device)",
+)
 _group: Any = private(
     "torch.distributed.fsdp._fully_shard._fsdp_param_group.FSDPParamGroup", purpose="FSDP2", instead="see the check"
 )
@@ -63,6 +68,11 @@ fsdp2_prepare_model: Any = private(
 def accept_parameters_on_meta() -> None:
     """Let FSDP2 take parameters on meta for materialised ones, until the innermost block of changes ends."""
     replace_attribute(_group, "_validate_no_meta_params", lambda _self: None)
+
+
+def replace_move(move: Callable[..., None]) -> None:
+    """Have a function move what a unit of FSDP2 holds to the device, given parameters, buffers and device."""
+    replace_attribute(_fsdp_init, "_move_states_to_device", move)
 
 
 def call_after_reset(function: Callable[[Any], None]) -> None:

@@ -58,11 +58,21 @@ local_tensor_of: Any = private_attribute(
     purpose=_RANKS,
     instead="DTensor.to_local(), which makes another tensor each time",
 )
+_ddp: Any = private(
+    "torch.nn.parallel.distributed",
+    purpose="DDP",
+    instead="what compares the shapes of parameters over ranks (_verify_param_shape_across_processes)",
+)
 fsdp2_prepare_model: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
     purpose="FSDP2",
     instead="how accelerate wraps a model for FSDP2",
 )
+
+
+def expect_same_parameters() -> None:
+    """Let DDP take the parameters of all ranks for alike, until the innermost block of changes ends."""
+    replace_attribute(_ddp, "_verify_param_shape_across_processes", lambda *_arguments: None)
 
 
 def accept_parameters_on_meta() -> None:

@@ -4,8 +4,7 @@ Every rank has the whole model and the buckets that gradients are reduced in. Tr
 a transformers model is checkpointed (trainer.py, `create_accelerator_and_postprocess`, 5.23): then buckets of 1 and 25
 MiB are made when the model is wrapped. Else there is one with everything at first, and the others are made when the
 second step begins (torch/csrc/distributed/c10d/reducer.cpp). The default hook's future holds no tensors on meta, so a
-hook that does the same stands in for it. What the constructor sends to the other ranks, 250 MiB at a time, is part of
-loading and left out.
+hook that does the same stands in for it. The constructor sends rank 0's weights to the others, 250 MiB at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
+from inspector.compat.distributed import expect_same_parameters
 from inspector.records.distributed import Ddp
+from inspector.runtime.patches import restore_changes
 
 __all__ = ["wrap_with_ddp"]
 
@@ -27,7 +28,9 @@ def wrap_with_ddp(model: nn.Module, launch: Ddp, *, is_checkpointed: bool) -> Di
     finds_unused = launch.find_unused_parameters
     if finds_unused is None:
         finds_unused = not (isinstance(model, PreTrainedModel) and is_checkpointed)
-    wrapped = DistributedDataParallel(model, init_sync=False, find_unused_parameters=finds_unused)
+    with restore_changes():
+        expect_same_parameters()
+        wrapped = DistributedDataParallel(model, find_unused_parameters=finds_unused)
     # Annotations would have to be no strings.
     wrapped.register_comm_hook(launch.world_size, lambda size, bucket: _reduce(size, bucket))
     return wrapped

@@ -97,7 +97,7 @@ def inspect(
         gpu_memory: the same for GPUs of which only the memory is known, as text with a unit, "24GiB", or in bytes.
         gpu_count: how many of each named GPU one run has. One card alone is judged; `report.fit` says how many hold
             the state of the run when it is sharded.
-        sharding: what is sharded over them: "fsdp", "zero1", "zero2" or "zero3".
+        sharding: what is sharded over them: "fsdp" (FSDP2), "fsdp1", "zero1", "zero2" or "zero3".
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank", of a generation "prompt-len" or "new-tokens": the largest value that

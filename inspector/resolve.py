@@ -17,7 +17,7 @@ from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
-from inspector.records.distributed import Fsdp2
+from inspector.records.distributed import Ddp, Fsdp2, Launch
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, Request, Sharding
@@ -85,13 +85,14 @@ class ResolvedRun:
         return AllocatorSettings.parse(self.request.recipe.alloc_conf or "")
 
     @property
-    def launch(self) -> Fsdp2 | None:
+    def launch(self) -> Launch | None:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
         recipe = self.request.recipe
-        is_known = self.request.sharding == Sharding.FSDP and recipe.stage is None and recipe.offload is None
+        is_sharded = self.request.sharding == Sharding.FSDP
+        is_known = (is_sharded or self.request.sharding is None) and recipe.stage is None and recipe.offload is None
         if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains or is_packed(self):
             return None
-        return Fsdp2(world_size=self.cards)
+        return (Fsdp2 if is_sharded else Ddp)(world_size=self.cards)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.

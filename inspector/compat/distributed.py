@@ -42,6 +42,11 @@ _reset_shard: Any = private(
     purpose="FSDP2",
     instead="what pads a shard of fewer rows once it is materialised",
 )
+_fsdp_init: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_init",
+    purpose="FSDP2",
+    instead="what moves the parameters of a unit to the device before they are sharded (_move_states_to_device)",
+)
 _group: Any = private(
     "torch.distributed.fsdp._fully_shard._fsdp_param_group.FSDPParamGroup", purpose="FSDP2", instead="see the check"
 )
@@ -53,6 +58,11 @@ local_tensor_of: Any = private_attribute(
     purpose=_RANKS,
     instead="DTensor.to_local(), which makes another tensor each time",
 )
+_ddp: Any = private(
+    "torch.nn.parallel.distributed",
+    purpose="DDP",
+    instead="what compares the shapes of parameters over ranks (_verify_param_shape_across_processes)",
+)
 fsdp2_prepare_model: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
     purpose="FSDP2",
@@ -60,9 +70,19 @@ fsdp2_prepare_model: Any = private(
 )
 
 
+def expect_same_parameters() -> None:
+    """Let DDP take the parameters of all ranks for alike, until the innermost block of changes ends."""
+    replace_attribute(_ddp, "_verify_param_shape_across_processes", lambda *_arguments: None)
+
+
 def accept_parameters_on_meta() -> None:
     """Let FSDP2 take parameters on meta for materialised ones, until the innermost block of changes ends."""
     replace_attribute(_group, "_validate_no_meta_params", lambda _self: None)
+
+
+def replace_move(move: Callable[..., None]) -> None:
+    """Have a function move what a unit of FSDP2 holds to the device, given parameters, buffers and device."""
+    replace_attribute(_fsdp_init, "_move_states_to_device", move)
 
 
 def call_after_reset(function: Callable[[Any], None]) -> None:

@@ -1,21 +1,29 @@
 """FSDP2 as accelerate, and so Trainer, wraps a model: accelerate's own function, with what it reads of an Accelerator.
 
 It wraps each decoder layer, the input embeddings, and the last norm with the head as one unit; trainable parameters
-become float32 under mixed precision (accelerate/utils/fsdp_utils.py, `fsdp2_prepare_model`, 1.15).
+become float32 under mixed precision (accelerate/utils/fsdp_utils.py, `fsdp2_prepare_model`, 1.15). A model comes from
+host memory: each unit goes to the card whole, and is cut there.
 """
 
 from __future__ import annotations
 
+import itertools
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed.fsdp as fsdp
 from accelerate.utils import FullyShardedDataParallelPlugin
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
-from inspector.compat.distributed import fsdp2_prepare_model
+from inspector.compat.distributed import fsdp2_prepare_model, replace_move
 from inspector.records.distributed import Fsdp2
+from inspector.runtime.patches import replace_attribute, restore_changes
+from inspector.trace.tracer import Tracer
+from inspector.workloads.base import base_model
 
 __all__ = ["shard_with_fsdp2"]
 
@@ -33,13 +41,13 @@ class _Meshes(dict[Any, DeviceMesh]):
         return self._mesh
 
 
-def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, device: str = "meta") -> nn.Module:
-    """Wrap a model for FSDP2 on the ranks of the world at hand."""
+def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, tracer: Tracer) -> nn.Module:
+    """Wrap a model that is in host memory for FSDP2 on the ranks of the world at hand, watched by a tracer."""
     copies = launch.replicas
     mesh = (
-        init_device_mesh(device, (launch.world_size,), mesh_dim_names=(_SHARDS,))
+        init_device_mesh("meta", (launch.world_size,), mesh_dim_names=(_SHARDS,))
         if copies == 1
-        else init_device_mesh(device, (copies, launch.world_size // copies), mesh_dim_names=(_COPIES, _SHARDS))
+        else init_device_mesh("meta", (copies, launch.world_size // copies), mesh_dim_names=(_COPIES, _SHARDS))
     )
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
@@ -49,13 +57,42 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, devi
     )
     if mixed_precision != "no":
         plugin.set_mixed_precision(mixed_precision)
+        for parameter in filter(_is_trained, model.parameters()):  # as the function below does, which is watched
+            parameter.data = parameter.data.to(torch.float32)
     accelerator = types.SimpleNamespace(
         state=types.SimpleNamespace(fsdp_plugin=plugin),
         torch_device_mesh=_Meshes(mesh),
         mixed_precision=mixed_precision,
         is_main_process=False,
-        device=torch.device(device),
+        device=torch.device("meta"),
         parallelism_config=types.SimpleNamespace(fsdp_dim_names=(_SHARDS,)),
     )
-    wrapped: nn.Module = fsdp2_prepare_model(accelerator, model)
+    on_card: set[int] = set()
+
+    def move(parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor], _device: torch.device) -> None:
+        for tensor in itertools.chain(parameters, buffers):
+            if id(tensor) not in on_card and not isinstance(tensor, DTensor):
+                on_card.add(id(tensor))
+                tensor.data = torch.empty_like(tensor)
+
+    shard = fsdp.fully_shard
+
+    def shard_watched(*args: Any, **kwargs: Any) -> Any:
+        with tracer:
+            return shard(*args, **kwargs)
+
+    with restore_changes():
+        if launch.comes_from_host:
+            replace_move(move)
+            # What the function keeps beside, such as a state_dict, is in host memory.
+            replace_attribute(fsdp, "fully_shard", shard_watched)
+        wrapped: nn.Module = fsdp2_prepare_model(accelerator, model)
+    if not launch.comes_from_host:
+        with tracer:  # padded where a shard has fewer rows than others
+            wrapped.to_empty(device="meta")
+            base_model(wrapped).tie_weights()
     return wrapped
+
+
+def _is_trained(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad

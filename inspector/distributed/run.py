@@ -8,7 +8,9 @@ import itertools
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
 from inspector.distributed.tracer import RankTracer
@@ -16,12 +18,13 @@ from inspector.distributed.world import begin_world
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
-from inspector.records.distributed import Fsdp2
+from inspector.records.distributed import Ddp, Fsdp2, Launch
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.token_choice import see_made_tensors
@@ -39,7 +42,7 @@ def trace_rank(
     built: BuiltModel,
     recipe: Recipe,
     platform: Platform,
-    launch: Fsdp2,
+    launch: Launch,
     rank: int = 0,
     *,
     results: Results | None = None,
@@ -53,24 +56,23 @@ def trace_rank(
         rules.enter_context(provide_flash_attention(platform, recipe.attention))
         workload.prepare(model, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
-        model = shard_with_fsdp2(model, launch, recipe.mixed_precision)
         media = workload.find_media(model, recipe)
-        tracer = RankTracer(
-            platform,
-            names,
-            build_categories(workload, model),
-            streams=streams,
-            results=results,
-            holds_all=media is not None and media.holds_all,
-        )
-        with tracer:  # shards are materialised, and padded where they have fewer rows than others
-            model.to_empty(device="meta")
-            base.tie_weights()
+        holds_all = media is not None and media.holds_all
+        tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)
+        if isinstance(launch, Fsdp2):
+            model = shard_with_fsdp2(model, launch, recipe.mixed_precision, tracer)
+        tracer.use_categories(build_categories(workload, model))
         for name, tensor, category in list_in_load_order(built):
             tracer.hold([tensor], category, find_owner(model, name))
+        if isinstance(launch, Ddp):
+            with tracer:
+                model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
+            tracer.mark_buckets()
         batch = make_batch(tracer, workload, model, recipe)
         for context in (trace_for(platform), apply_cuda_rules(platform, recipe.sdpa_backend), treat_meta_as_device()):
             rules.enter_context(context)
+        if isinstance(launch, Ddp) and recipe.mixed_precision != "no":
+            rules.enter_context(apply_autocast_rules())
         if media is not None:
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
@@ -78,8 +80,9 @@ def trace_rank(
         step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
         on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
-        # Without autocast: FSDP2 casts by a policy of its own.
-        held = workload.run(model, batch, state, on_phase, dataclasses.replace(recipe, mixed_precision="no"))
+        if isinstance(launch, Fsdp2):  # which casts by a policy of its own
+            recipe = dataclasses.replace(recipe, mixed_precision="no")
+        held = workload.run(model, batch, state, on_phase, recipe)
         tape = tracer.tape()
         del held
         return tape
@@ -88,13 +91,17 @@ def trace_rank(
 def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
     """Return what enters a phase, with gradients left whole until the last of an update's `count` micro-batches.
 
-    Trainer enters accelerate's `no_sync` for the others (accelerator.py, 1.15: `set_requires_gradient_sync`).
+    Trainer enters accelerate's `no_sync` for the others (accelerator.py, 1.15), which sets one of these two.
     """
     passes = itertools.count(1)
 
     def enter(phase: Phase, step: int) -> None:
         if phase is Phase.FORWARD and count > 1:
-            model.set_requires_gradient_sync(next(passes) % count == 0)
+            is_last = next(passes) % count == 0
+            if isinstance(model, DistributedDataParallel):
+                model.require_backward_grad_sync = is_last
+            else:
+                model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)
 
     return enter

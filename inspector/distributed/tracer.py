@@ -18,6 +18,7 @@ from inspector.distributed.kernels import PACKING_KERNELS
 from inspector.distributed.world import Streams
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import replace_attribute
+from inspector.trace.categories import Categories
 from inspector.trace.tracer import Tracer
 
 __all__ = ["RankTracer"]
@@ -73,6 +74,16 @@ class RankTracer(Tracer):
 
         replace_attribute(torch.UntypedStorage, "resize_", resize_and_note)
         return self
+
+    def use_categories(self, categories: Categories) -> None:
+        """Say what blocks are for by the parameters of a model that is wrapped by now."""
+        self._categories = categories
+
+    def mark_buckets(self) -> None:
+        """Say of everything that was made while the model was wrapped that gradients are reduced in it."""
+        for block, op in [(block, op) for kind, block, *_, op in self._events if kind is EventKind.ALLOCATE]:
+            if op != "load":
+                self._categories.assign(block, Category.COMMUNICATION)
 
     def _run_collective(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a collective: those of c10d write into tensors that are there."""

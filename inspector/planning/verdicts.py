@@ -26,8 +26,8 @@ from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_idle_notices, find_precision_notices
 from inspector.predict import Prediction, Predictor
-from inspector.records.distributed import Ranks
-from inspector.records.fit import Fit, Quantity, Search, Verdict
+from inspector.records.distributed import Fsdp2, Ranks
+from inspector.records.fit import Advice, Fit, Purpose, Quantity, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
     ContextPoint,
@@ -40,6 +40,7 @@ from inspector.records.memory import (
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
+from inspector.records.request import Sharding
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
@@ -144,11 +145,11 @@ def find_outcome(
     for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
         ranks = _find_ranks(run.with_gpu(gpu, count), built)
         is_alone = is_alone or ranks is None
-        verdicts.append(
-            spread_over_cards(verdict, count, sharding, state)
-            if ranks is None
-            else describe_ranks(verdict, count, sharding, state, ranks)
-        )
+        if ranks is None:
+            verdicts.append(spread_over_cards(verdict, count, sharding, state))
+            continue
+        verdict = describe_ranks(verdict, count, sharding, state, ranks)
+        verdicts.append(_advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
     notices = (*outcome.notices, JUDGED_ALONE) if is_alone else outcome.notices
     return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
 
@@ -161,7 +162,28 @@ def _find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
     size = run.launch.world_size
     # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
     alike = min((count // -(-count // size) for count in rows), default=size)
-    return Ranks(strategy=f"FSDP2 as accelerate {version('accelerate')} wraps it", world_size=size, rank=0, alike=alike)
+    is_sharded = isinstance(run.launch, Fsdp2)
+    strategy = f"{'FSDP2' if is_sharded else 'DDP'} as accelerate {version('accelerate')} wraps it"
+    return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_sharded else size)
+
+
+def _advise_sharding(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:
+    """Return the verdict on a rank that has the whole model with what sharding it changes, where that makes it fit."""
+    if verdict.outcome is not Fit.NO or not run.request.advice or isinstance(run.launch, Fsdp2):
+        return verdict
+    sharded = run.with_request(dataclasses.replace(run.request, sharding=Sharding.FSDP))
+    progress("what would make it fit: --fsdp")
+    try:
+        prediction = predictor.predict(sharded)
+    except NotTraceableError:
+        return verdict
+    found = prediction.judge().outcome
+    if found not in (Fit.YES, Fit.TIGHT):
+        return verdict
+    advice = Advice(
+        purpose=Purpose.FIT, change="--fsdp", total_bytes=prediction.total_bytes, is_tight=found is Fit.TIGHT
+    )
+    return dataclasses.replace(verdict, advice=(advice, *(verdict.advice or ())))
 
 
 def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["Fsdp2", "Ranks"]
+__all__ = ["Ddp", "Fsdp2", "Launch", "Ranks"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ddp:
+    """DistributedDataParallel as accelerate launches it on `world_size` ranks, one a card: each has the whole model.
+
+    `find_unused_parameters` is DDP's own; None is what Trainer sets.
+    """
+
+    world_size: int
+    find_unused_parameters: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,11 +25,18 @@ class Fsdp2:
 
     `world_size` is the number of ranks, one a card. `replicas` is how many groups of them hold all shards each (HSDP),
     1 for none. `reshard_after_forward` says whether a layer's gathered parameters are freed between its two passes.
+    `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that was loaded in
+    host memory do; else shards are made on the card (`to_empty` of a model on meta).
     """
 
     world_size: int
     replicas: int = 1
     reshard_after_forward: bool = True
+    comes_from_host: bool = True
+
+
+# How a run is spread over its cards.
+Launch: TypeAlias = Ddp | Fsdp2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,10 +125,11 @@ class LoraBias(Choice):
 class Sharding(Choice):
     """What of a run is sharded over several GPUs.
 
-    ZERO1: the optimizer's state. ZERO2: gradients, too. ZERO3 and FSDP: weights, too.
+    ZERO1: the optimizer's state. ZERO2: gradients, too. ZERO3, FSDP (which is FSDP2) and FSDP1: weights, too.
     """
 
     FSDP = "fsdp"
+    FSDP1 = "fsdp1"
     ZERO1 = "zero1"
     ZERO2 = "zero2"
     ZERO3 = "zero3"

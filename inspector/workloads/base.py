@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
@@ -94,5 +95,6 @@ class Workload(Protocol):
 
 
 def base_model(model: Any) -> Any:
-    """Return the transformers model itself, without PEFT's wrapper."""
+    """Return the transformers model itself, without PEFT's wrapper and DDP's."""
+    model = model.module if isinstance(model, DistributedDataParallel) else model
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,7 +1,7 @@
 """A rank's step under FSDP2 takes what torch's own CUDA code takes.
 
 The figures are of torch 2.13.0's CUDA build over the stand-ins of tests/evidence/stand_in with a stand-in for NCCL:
-FSDP2 as accelerate 1.15 wraps it, transformers 5.23, PEFT 0.21.2, AdamW in its foreach kernels, an A100's kernels.
+FSDP2 as accelerate 1.15 wraps a model on meta, transformers 5.23, PEFT 0.21.2, AdamW's foreach kernels, an A100's.
 Where a row says so it was run whole there; the others were run with two layers, all with 0 bytes of difference.
 """
 
@@ -50,7 +50,7 @@ def trace(world_size: int, rank: int = 0, peft: object = None, **recipe: object)
     built = build_whole(request, read_files(request, lambda _stage: None))
     workload = load_workload(TRAINING)
     settled = workload.resolve(built.model, request.recipe)
-    launch = Fsdp2(world_size=world_size)
+    launch = Fsdp2(world_size=world_size, comes_from_host=False)
     timeline = fold(trace_rank(workload, built, settled, Platform(torch_version=(2, 13)), launch, rank))
     return timeline.peak_allocated_bytes, timeline.peak_reserved_bytes
 

@@ -323,7 +323,9 @@ def test_a_torchtune_file_is_no_request(tmp_path: Path) -> None:
     ("content", "settings"),
     [
         ({"distributed_type": "MULTI_GPU", "num_processes": 4}, {"gpu_count": 4}),
-        ({"distributed_type": "FSDP", "num_processes": 2}, {"gpu_count": 2, "sharding": "fsdp"}),
+        # Without a version accelerate takes the first.
+        ({"distributed_type": "FSDP", "num_processes": 2}, {"gpu_count": 2, "sharding": "fsdp1"}),
+        ({"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2}}, {"sharding": "fsdp"}),
         (
             {"distributed_type": "FSDP", "fsdp_config": {"fsdp_sharding_strategy": "SHARD_GRAD_OP"}},
             {"sharding": "zero2"},

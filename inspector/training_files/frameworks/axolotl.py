@@ -65,7 +65,7 @@ def _settle(values: Values, settings: Settings) -> None:
         fields.pop("optim_args", None)
     _settle_attention(values, settings)
     _settle_checkpointing(values, settings)
-    settle_sharding(values, settings)
+    settle_sharding(values, settings, fsdp_version=1)
     _settle_adapter(values, settings)
     _settle_rows(values, settings)
     settle_axolotl_loss(values, settings)

@@ -24,7 +24,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.shared import SHARDED, read_others
+from inspector.training_files.frameworks.shared import SHARDED, name_fsdp, read_others
 
 __all__ = ["ACCELERATE", "DEEPSPEED"]
 
@@ -43,7 +43,7 @@ _OF_ACCELERATE: tuple[Field, ...] = (
     misses("fp8_config", MORE, "products in 8 bits"),
 )
 _OTHERS_OF_ACCELERATE = read_others("accelerate")
-_SHARES = {"FULL_SHARD": "fsdp", "SHARD_GRAD_OP": "zero2", "NO_SHARD": None, "HYBRID_SHARD": "fsdp", "1": "fsdp"}
+_SHARES = {"SHARD_GRAD_OP": "zero2"}
 
 
 def _settle_accelerate(values: Values, settings: Settings) -> None:
@@ -59,7 +59,8 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
     fsdp, deepspeed = values["fsdp_config"] or {}, values["deepspeed_config"] or {}
     if kind == "FSDP":
         strategy = str(fsdp.get("fsdp_sharding_strategy", "FULL_SHARD")).upper()
-        fields["sharding"] = _SHARES.get(strategy, "fsdp")
+        # Without a version accelerate takes the first (utils/dataclasses.py, FullyShardedDataParallelPlugin).
+        fields["sharding"] = _SHARES.get(strategy) or (None if strategy == "NO_SHARD" else name_fsdp(fsdp, 1))
         if fsdp.get("fsdp_reshard_after_forward") in (False, "false", "SHARD_GRAD_OP"):
             fields["sharding"] = "zero2"
         if fsdp.get("fsdp_offload_params") in (True, "true"):

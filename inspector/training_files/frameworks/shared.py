@@ -39,6 +39,7 @@ __all__ = [
     "OF_TRAINING_ARGUMENTS",
     "OTHERS_OF_TRAINING_ARGUMENTS",
     "SHARDED",
+    "name_fsdp",
     "read_lora",
     "read_others",
     "settle_attention",
@@ -189,8 +190,8 @@ def settle_attention(values: Values, settings: Settings, name: str) -> None:
         settings.miss(values.spell(name), given, UNKNOWN, f"is not traced, {stand_in} stands in for it", Origin.FILE)
 
 
-def settle_sharding(values: Values, settings: Settings) -> None:
-    """Take what several cards share from `deepspeed`, `fsdp` and `fsdp_config`."""
+def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -> None:
+    """Take what several cards share from `deepspeed`, `fsdp` and `fsdp_config`; FSDP is of a version by default."""
     settings.fields.pop("sharding", None)
     deepspeed = _read_deepspeed(values.path, values["deepspeed"])
     if isinstance(deepspeed, dict):
@@ -205,7 +206,15 @@ def settle_sharding(values: Values, settings: Settings) -> None:
         if len(stages) == 1:
             settings.fields["sharding"] = f"zero{stages[0]}"
     elif values["fsdp"] or values["fsdp_config"]:
-        settings.fields["sharding"] = "fsdp"
+        settings.fields["sharding"] = name_fsdp(values["fsdp_config"], fsdp_version)
+
+
+def name_fsdp(config: Any, version: int) -> str:
+    """Return the sharding that a configuration of FSDP asks for, where it names no version in the one given."""
+    config = config if isinstance(config, dict) else {}
+    if any("reshard_after_forward" in str(key) for key in config):  # which the first has not
+        version = 2
+    return "fsdp1" if str(config.get("version", config.get("fsdp_version", version))) == "1" else "fsdp"
 
 
 def _read_deepspeed(path: str, given: Any) -> Any:

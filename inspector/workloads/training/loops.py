@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from inspector.records.tape import Phase
@@ -80,19 +81,21 @@ def run_trainer_steps(
     how: Loss | None = None,
     around: Around = contextlib.nullcontext,
 ) -> tuple[Any, ...]:
-    """Run `steps` updates as `transformers.Trainer` runs them on one device.
+    """Run `steps` updates as `transformers.Trainer` runs them, on one device or as a rank of several.
 
     `how` is where the loss comes from, the model's own way where it is None.
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
     alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
     where the model takes no such count; all micro-batches of an update are on the device before the first one runs;
-    gradients are clipped by default; the sum of losses, the last loss and the last norm of the gradients stay for the
-    log. Returns what the loop still holds, for whoever reads the allocator when the last step is over.
+    gradients are clipped by default; ranks count their labels together and multiply the loss by their number; the sum
+    of losses, the last loss and the last norm of the gradients stay for the log. Returns what the loop still holds, for
+    whoever reads the allocator when the last step is over.
     Source: transformers/trainer.py, `_run_epoch`, `training_step` and `compute_loss` (5.23), and `backward` of
     accelerate/accelerator.py; tests/trace holds it against a real Trainer.
     """
     device = find_device(batch, model)
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     precision = MixedPrecision(mixed_precision, device)
     how = how or find_loss(model)
     forward = precision.wrap_forward(how.build_forward(model))
@@ -106,13 +109,15 @@ def run_trainer_steps(
             counted = (
                 [item[..., 1:] for item in labels_of_batches] if shifts_labels(base_model(model)) else labels_of_batches
             )
-            count["num_items_in_batch"] = sum(item.ne(_IGNORED).sum() for item in counted)
+            count["num_items_in_batch"] = _add_up_over_ranks(sum(item.ne(_IGNORED).sum() for item in counted), ranks)
         for micro_batch in batches:
             with around():
                 on_phase(Phase.FORWARD, step)
                 loss = how.compute_loss(forward, micro_batch, count)[0]
                 if not is_counted:
                     loss = loss / gradient_accumulation
+                elif ranks > 1:
+                    loss *= ranks
                 on_phase(Phase.BACKWARD, step)
                 # accelerate divides by its own number of micro-batches, which Trainer leaves 1
                 precision.backward(loss / 1)
@@ -135,6 +140,21 @@ def run_trainer_steps(
 def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     """Return another micro-batch of the same shapes."""
     return {name: item.clone() if isinstance(item, Tensor) else item for name, item in batch.items()}
+
+
+def _add_up_over_ranks(number: Any, ranks: int) -> Tensor:
+    """Return the sum of the numbers of all ranks, as accelerate gathers them (operations.py, `_gpu_gather_one`)."""
+    if ranks == 1:
+        return number
+    own = number.clone()[None]
+    del number
+    numbers = torch.empty(ranks, dtype=own.dtype, device=own.device)
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name since torch 2.13
+    gather(numbers, own)
+    del own
+    total = numbers.sum()
+    del numbers
+    return total / 1
 
 
 def find_device(batch: Mapping[str, Any], model: nn.Module) -> torch.device:

@@ -1,0 +1,107 @@
+"""Record a rank of a real Trainer on torch's CUDA build: `python -m tests.evidence.stand_in.record_ranks`.
+
+Each recipe of tests/evidence/truth/stand_in/ranks.json runs in a process of its own, as one rank of a world whose other
+ranks are not there: torch's ProcessGroupNCCL, FSDP2, DDP, accelerate's Accelerator and Trainer are real, NCCL is a
+stand-in whose collectives do nothing (nccl.c). The figures are written back.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.parallel.distributed
+import transformers
+
+from inspector.workloads.base import base_model
+from tests.evidence.stand_in.record_trainer import Reader, find_platform
+from tests.evidence.truth.trainer_rows import build
+
+RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / "ranks.json"
+# The watchdog of ProcessGroupNCCL looks every 100 ms for what is done; a real step takes longer than these.
+_PAUSE_SECONDS = 0.3
+
+
+class PausingReader(Reader):
+    """Read the allocator around the second update, and leave the watchdog time between updates."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Wait, then start the peaks anew."""
+        time.sleep(_PAUSE_SECONDS)
+        super().on_step_begin(args, state, control, **kwargs)
+
+
+def measured(row: dict[str, Any]) -> dict[str, int]:
+    """Run three updates of a rank and return the figures of the second."""
+    launch, recipe = row["launch"], row["recipe"]
+    rank, size = launch.get("rank", 0), launch["world_size"]
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+    os.environ["TORCH_NCCL_ENABLE_MONITORING"] = "0"
+    torch.cuda.set_device(0)
+    # What it asks the other ranks nobody answers.
+    setattr(torch.nn.parallel.distributed, "_verify_param_shape_across_processes", lambda *_args: None)  # noqa: B010  # private
+    # NCCL's communicators begin with what rank 0 sends; torch's own fake group stands in for another rank's.
+    if rank:
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
+    else:
+        dist.init_process_group("nccl", rank=rank, world_size=size, store=dist.HashStore())  # type: ignore[attr-defined]  # torch lists it nowhere
+    length, rows = recipe["seq_len"], recipe.get("batch_size", 1)
+    accumulation = recipe.get("gradient_accumulation", 1)
+    reader = PausingReader()
+    strategy: dict[str, Any] = {"ddp_find_unused_parameters": launch.get("find_unused_parameters")}
+    if launch["strategy"] == "fsdp2":
+        strategy = {"fsdp": True, "fsdp_config": {"version": 2, **launch.get("fsdp_config", {})}}
+    arguments = transformers.TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=recipe.get("gradient_checkpointing", False),
+        optim=recipe.get("optimizer", "adamw_torch_fused"),
+        bf16=recipe.get("mixed_precision") == "bf16",
+        max_steps=3,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **strategy,
+    )
+    tokens = [1] * length
+    model: Any = build(row).to_empty(device="cpu")
+    base_model(model).tie_weights()
+    transformers.Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=[{"input_ids": tokens, "labels": tokens}] * (rows * 3 * accumulation * size),
+        callbacks=[reader],
+        data_collator=lambda items: {key: torch.tensor([item[key] for item in items]) for key in items[0]},
+    ).train()
+    return reader.figures
+
+
+def main() -> None:
+    """Run every row and write the record; with numbers, print the figures of these rows."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    chosen = [record["rows"][int(number)] for number in sys.argv[1:]]
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        if chosen:
+            print(json.dumps(pool.map(measured, chosen, chunksize=1)))
+            return
+        figures = pool.map(measured, record["rows"], chunksize=1)
+        platform = pool.apply(find_platform)
+    rows = [{**row, "measured": values} for row, values in zip(record["rows"], figures, strict=True)]
+    RECORD.write_text(json.dumps({**record, **platform, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,7 @@ from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
-from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks
+from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks, selects_all
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
@@ -189,6 +189,9 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one op, on shadows too where it has values, and record what it allocates."""
         kwargs = kwargs or {}
+        if func is aten.masked_scatter_backward.default and selects_all(self.shadows, *args[1:]):
+            selected: Tensor = self.__torch_dispatch__(aten.masked_select.default, (), args[:2])
+            return selected.view(args[2])
         if func is aten.masked_select.default:  # which is indexing (native/cuda/IndexKernel.cpp)
             func, args = aten.index.Tensor, broadcast_mask(args[0], args[1], self.shadows)
         if func in _MASKED and has_places(func, args, kwargs):

@@ -31,7 +31,9 @@ def inspect(model: str, **settings: Any) -> Report:
 
 
 # Qwen2.5-0.5B as `trl sft` trains it by default: float32 weights, bf16 autocast, checkpointing, 8 x 1,024, AdamW fused.
-@pytest.mark.parametrize(("loss", "peak"), [("fused", 8_695_627_776), ("stock", 21_942_079_488)])
+# TRL 1.16 takes 8,698,511,360 on torch's CUDA code (row sft-whole-model of tests/evidence/truth/stand_in/trl.json); it
+# would be 8,695,627,776 if cuBLAS took no workspace for products that are written into a tile.
+@pytest.mark.parametrize(("loss", "peak"), [("fused", 8_698_511_360), ("stock", 21_942_079_488)])
 def test_the_peak_of_trls_default_step_is_that_of_its_own_code(loss: str, peak: int) -> None:
     recipe = Recipe(
         batch_size=8, seq_len=1024, mixed_precision="bf16", gradient_checkpointing=True, padding=True, loss=loss

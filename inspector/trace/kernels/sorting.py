@@ -17,7 +17,7 @@ from torch import Tensor
 from inspector.hardware.platform import Platform
 from inspector.trace.kernels.registry import Scratch, kernel
 
-__all__ = ["radix_sort_bytes", "scan_bytes", "unique_bytes"]
+__all__ = ["count_bytes", "radix_sort_bytes", "scan_bytes", "select_bytes", "unique_bytes"]
 
 aten = torch.ops.aten
 
@@ -25,6 +25,8 @@ _ALIGNMENT = 256
 _INDEX_BYTES = 8
 # Elements that a thread block scans, and the descriptor it leaves for the next one; 32 more are padding.
 _SCAN_TILE, _SCAN_DESCRIPTOR_BYTES, _SCAN_PADDING = 896, 16, 32
+# Up to here one thread block adds up alone; threads of the blocks that share more, and how many blocks a place has.
+_SINGLE_BLOCK, _REDUCING_THREADS, _SUBSCRIPTION = 4096, 256, 5
 # Up to here one thread block sorts alone, without any memory (DeviceRadixSort, 8-byte keys and values).
 _SINGLE_TILE = 2304
 # A pass sorts 8 bits; it keeps two histograms of 256 counters, and one for each tile.
@@ -57,6 +59,24 @@ def unique_bytes(platform: Platform, count: int) -> int:
     return scan_bytes(platform, count, 1792 if capability == (8, 0) else 4608 if capability >= (9, 0) else 320)
 
 
+def count_bytes(platform: Platform, count: int) -> int:
+    """Return what adding up `count` numbers of 4 bytes takes: a place for each thread block, five times as many as run.
+
+    Up to 4,096 of them one block adds alone (cub/device/dispatch/dispatch_reduce.cuh, with blocks of 256 threads).
+    """
+    if count <= _SINGLE_BLOCK:
+        return 1
+    blocks = platform.multiprocessors * (platform.threads_per_multiprocessor // _REDUCING_THREADS) * _SUBSCRIPTION
+    return _align(4 * blocks) + _ALIGNMENT - 1
+
+
+def select_bytes(platform: Platform, count: int) -> int:
+    """Return what selecting from `count` numbers by truth values takes, which is a scan with other tiles."""
+    capability = platform.compute_capability
+    tile = 2304 if capability == (8, 0) else 4224 if capability >= (9, 0) else 640
+    return scan_bytes(platform, count, tile, element_bytes=4)
+
+
 def radix_sort_bytes(platform: Platform, count: int, bits: int = 64) -> int:
     """Return what sorting `count` pairs of 8-byte keys and values takes, of which `bits` of the key are looked at."""
     if count <= _SINGLE_TILE:
@@ -67,6 +87,20 @@ def radix_sort_bytes(platform: Platform, count: int, bits: int = 64) -> int:
     lookback = _HISTOGRAM_BYTES * -(-count // tile)
     counters = 2 * passes * _HISTOGRAM_BYTES + _ALIGNMENT
     return 2 * _align(_INDEX_BYTES * count) + counters + lookback + _ALIGNMENT - 1
+
+
+@kernel(aten.nonzero.default, allocates_outputs=True)
+def _nonzero(scratch: Scratch, values: Tensor) -> None:
+    """Count what is not zero, which the host waits for, then select the places (native/cuda/Nonzero.cu)."""
+    if not values.numel():
+        scratch.outputs()
+        return
+    if not values.is_contiguous():
+        scratch.take(values.numel() * values.element_size())
+    scratch.take(4)  # how many there are
+    scratch.give(scratch.take(count_bytes(scratch.platform, values.numel())))
+    scratch.outputs()
+    scratch.give(scratch.take(select_bytes(scratch.platform, values.numel())))
 
 
 @kernel(aten.cumsum.default)

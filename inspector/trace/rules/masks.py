@@ -6,6 +6,7 @@ torch looks them up inside of the op (ATen/native/IndexingUtils.h, `expandTensor
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.trace.shadow import Shadows
+from inspector.trace.shadow import NO_VALUE, Shadows
 
-__all__ = ["broadcast_mask", "has_places", "is_mask", "replace_masks"]
+__all__ = ["broadcast_mask", "has_places", "is_mask", "replace_masks", "selects_all"]
 
 aten = torch.ops.aten
 
@@ -36,6 +37,15 @@ def broadcast_mask(values: Tensor, mask: Tensor, shadows: Shadows) -> tuple[Tens
     """Return what `masked_select` indexes, and the mask that it does so with."""
     expand = operator.methodcaller("expand", torch.broadcast_shapes(values.shape, mask.shape))
     return expand(values), [shadows.derive(mask, expand)]
+
+
+def selects_all(shadows: Shadows, mask: Tensor, sizes: Sequence[int]) -> bool:
+    """Tell whether a mask is known to hold for as many places as a source of some sizes has elements.
+
+    The backward pass of `masked_scatter` selects its gradient by the mask (native/TensorAdvancedIndexing.cpp).
+    """
+    count = shadows.run(aten.sum.default, (mask,), {})
+    return count is not NO_VALUE and int(count) == math.prod(sizes)
 
 
 def is_mask(index: Any) -> bool:

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import datasets
+import datasets  # type: ignore[import-not-found]
 import peft
 import torch
 import transformers
-import triton
-import trl
+import triton  # type: ignore[import-not-found]
+import trl  # type: ignore[import-not-found]
 
 from inspector.measure.loading import load_model
 from inspector.records.recipe import Recipe

@@ -21,7 +21,6 @@ from inspector.arguments.forms import (
 )
 from inspector.arguments.keywords import explain_keyword, takes_no_others
 from inspector.checks import describe_value
-from inspector.engines.arguments import read_serving
 from inspector.errors import UsageError, one_line
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan
@@ -50,6 +49,7 @@ def inspect(
     sharding: str | None = None,
     margin: str | int | None = None,
     fit: str | None = None,
+    context: Sequence[int] = (),
     advice: bool = True,
     revision: str | None = None,
     dtype: Any = "auto",
@@ -98,6 +98,7 @@ def inspect(
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank", of a generation "prompt-len" or "new-tokens": the largest value that
             fits the first GPU is searched, and the report is of the step with it (`report.search`).
+        context: of a generation, lengths of prompts in tokens: `report.context` says what each takes.
         advice: whether to look for changes that make the step fit a named GPU, up to eight traces more, or, where it
             fits, for what could be turned up, up to six. `report.fit` has them.
         revision: branch, tag or commit of a Hub repository.
@@ -139,6 +140,7 @@ def inspect(
         sharding=sharding,
         margin=margin,
         fit=fit,
+        context=context,
         advice=advice,
         revision=revision,
         dtype=dtype,
@@ -150,7 +152,7 @@ def inspect(
         offline=offline,
         count_only=count_only,
         depth=depth,
-        serving=read_serving(serving),
+        serving=serving,
         framework=framework,
         launch=launch,
         base_model=base_model,

@@ -10,6 +10,7 @@ from inspector.extrapolate import TapeTemplate
 from inspector.extrapolate.size_laws import Keys
 from inspector.extrapolate.steps import PIECE, TooManyEventsError, extrapolate_steps
 from inspector.records.recipe import Attention, CacheKind, find_prompt_len
+from inspector.records.steps.decoding import Decoding
 from inspector.resolve import ResolvedRun
 from inspector.workloads.base import NotTraceableError
 
@@ -17,6 +18,14 @@ __all__ = ["extrapolate_generation", "is_long"]
 
 # Up to here all steps are traced: two short generations are no fewer.
 _LONGEST_TRACED = 64
+# Fields of GenerationConfig that look at how many tokens there are or at which they are, and those that keep what each
+# step has made.
+_COUNTING = (
+    *("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
+    *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
+    *("sequence_bias", "guidance_scale"),
+)
+_KEPT_TO_THE_END = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 # Where the steps do not follow from a few, that many are traced all the same.
 _MOST_TRACED = 1024
 
@@ -40,6 +49,7 @@ def extrapolate_generation(
         run.recipe.attention != Attention.FLASH_ATTENTION_2
         and run.recipe.cache != CacheKind.STATIC
         and not config.is_encoder_decoder
+        and not _counts_tokens(run.recipe.generation or {})
         and not _crosses_border(config, prompt_len, prompt_len + recipe.new_tokens)
     )
 
@@ -58,6 +68,12 @@ def extrapolate_generation(
             f"use at most {_MOST_TRACED:,} `new_tokens`"
         )
     return found
+
+
+def _counts_tokens(decoding: Decoding) -> bool:
+    """Tell whether what a step does depends on how many tokens came before, or is kept to the end."""
+    keeps = decoding.get("return_dict_in_generate") and any(decoding.get(name) for name in _KEPT_TO_THE_END)
+    return bool(keeps) or any(decoding.get(name) for name in _COUNTING)
 
 
 def _list_parts(config: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.hardware.selection import select, select_gpus
-from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan
+from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
@@ -29,12 +29,38 @@ from inspector.training_files.notices import list_file_notices
 
 if TYPE_CHECKING:
     from inspector.memory.recording import Recording
+    from inspector.model.build import BuiltModel
+    from inspector.predict import Predictor
     from inspector.records.comparison import Comparison
     from inspector.records.measurement import Measurement
+    from inspector.records.model import Counted
+    from inspector.records.source import SourceFiles
 
-__all__ = ["compare", "measure", "plan", "record", "run"]
+__all__ = ["Stages", "compare", "measure", "plan", "record", "run"]
 
 Progress = Callable[[str], None]
+
+
+class Stages:
+    """The stages whose results another inspection of the same model may use, too; here each is done anew."""
+
+    def read(self, request: Request, progress: Progress) -> SourceFiles | None:
+        """Return what the source holds (`read_files`)."""
+        return read_files(request, progress)
+
+    def find_predictor(self, files: SourceFiles | None) -> Predictor:
+        """Return what predicts runs of the model of these files."""
+        from inspector.predict import Predictor
+
+        return Predictor(files)
+
+    def count(
+        self, request: Request, files: SourceFiles | None, progress: Progress
+    ) -> tuple[Counted, BuiltModel | None]:
+        """Return the counts and the counted model (`count_model`)."""
+        from inspector.model.build import count_model
+
+        return count_model(request, files, progress)
 
 
 def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
@@ -46,10 +72,15 @@ def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
         return _run(request, progress)[0]
 
 
-def record(request: Request, progress: Progress = lambda _stage: None) -> tuple[Report, Recording | None]:
-    """Do what `run` does and return the run itself, too: None where none was traced."""
+def record(
+    request: Request, progress: Progress = lambda _stage: None, stages: Stages | None = None
+) -> tuple[Report, Recording | None]:
+    """Do what `run` does and return the run itself, too: None where none was traced.
+
+    `stages` may have kept what earlier inspections read, built and traced.
+    """
     with reserve_process():
-        return _run(request, progress)
+        return _run(request, progress, stages)
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
@@ -71,10 +102,12 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
 
+        from inspector.planning.cards import JUDGED_ALONE
         from inspector.planning.plan import build_plan
 
         resolved = dataclasses.replace(resolved, files=files)
-        notices = (*list_file_notices(request.source), *selection.notices)
+        alone = () if max(selection.counts) == 1 and request.sharding is None else (JUDGED_ALONE,)
+        notices = (*list_file_notices(request.source), *selection.notices, *alone)
         return build_plan(resolved, quantities, find_versions(), notices, progress)
 
 
@@ -101,7 +134,8 @@ def compare(
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
             if recipe.gpus or recipe.gpu_memory:
-                outcomes.append(max((verdict.outcome for verdict in report.fit or ()), key=tuple(Fit).index))
+                verdicts = report.fit or () if report.serving is None else report.serving.verdicts
+                outcomes.append(max((verdict.outcome for verdict in verdicts), key=tuple(Fit).index))
     return compare_reports(reports, find_versions()), tuple(outcomes)
 
 
@@ -124,25 +158,27 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         return dataclasses.replace(result, notices=(*said, *result.notices))
 
 
-def _run(request: Request, progress: Progress) -> tuple[Report, Recording | None]:
+def _run(request: Request, progress: Progress, stages: Stages | None = None) -> tuple[Report, Recording | None]:
     """Go through the stages."""
     if request.serving is not None:
         return _serve(request, progress), None
+    stages = stages or Stages()
     selection = select_gpus(request)
-    resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ)
+    cards = selection.counts[0] if selection.named else 1
+    resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
     with preload_libraries():
-        files = read_files(request, progress)
+        files = stages.read(request, progress)
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
-    from inspector.model.build import count_model
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
-    from inspector.predict import Predictor
 
-    predictor = Predictor(files)
+    predictor = stages.find_predictor(files)
     search, resolved = search_largest(dataclasses.replace(resolved, files=files), predictor, request.fit, progress)
+    if request.fit == Quantity.GPUS:
+        selection = dataclasses.replace(selection, counts=(resolved.cards,))
     progress("building the model without its weights")
-    counted, built = count_model(resolved.request, files, progress)
+    counted, built = stages.count(resolved.request, files, progress)
     if built is not None:
         predictor.keep(resolved.request, built)
     static = textbook = None

@@ -16,10 +16,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from inspector.distributed.run import trace_rank
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.generation import extrapolate_generation, is_long
-from inspector.memory.margin import HASH_SEED, list_uncertainties
+from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.recording import Recording
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Timeline, fold
@@ -28,8 +29,9 @@ from inspector.model.build import BuiltModel, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.truncate import count_missing_periods
+from inspector.model.without_gradient import list_without_gradient
 from inspector.records.fit import Uncertainty, Verdict
-from inspector.records.memory import CacheFacts
+from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
@@ -42,6 +44,7 @@ from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
 from inspector.workloads.run import trace_run
+from inspector.workloads.training.dependence import find_dependence
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -147,6 +150,8 @@ class Predictor:
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, list[Event]]] = {}
+        # Trained parameters without a gradient, by all but sizes: their names in a model of a depth.
+        self._idle: dict[Key, tuple[int | None, set[str]]] = {}
         self._layers = LayerExtrapolator()
         self._results = Results()
 
@@ -185,6 +190,15 @@ class Predictor:
         """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
         return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
 
+    def find_dependence(self, run: ResolvedRun) -> str | None:
+        """Return what another batch size makes of a training run but memory, None where its sequences do not interact.
+
+        A batch of one that is accumulated is then not the same training. Of one sequence there is nothing to say.
+        """
+        if not run.workload.trains or run.recipe.batch_size == 1:
+            return None
+        return find_dependence(base_model(self._build_shallow(run.request, 0)[0].model), run.recipe)
+
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
         recipe = dataclasses.replace(run.request.recipe, new_tokens=PIECE)
@@ -210,6 +224,13 @@ class Predictor:
         facts: CacheFacts | None = states[0].facts
         return facts if facts is None or follows else facts.lengthen(before, recipe.batch_size)
 
+    def list_without_gradient(self, run: ResolvedRun) -> tuple[WithoutGradient, ...]:
+        """Return the trained parameters that a predicted run gives no gradient, those of equal layers together."""
+        added_periods, idle = self._idle.get(make_key_without_size(run), (None, set[str]()))
+        if not idle:
+            return ()
+        return list_without_gradient(base_model(self._build_whole(run.request).model), idle, added_periods)
+
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
         return _find_usable_bytes(run)
@@ -228,7 +249,8 @@ class Predictor:
             return ()
         base = base_model(self._build_shallow(run.request, 0)[0].model)
         by_seed = (HASH_SEED,) if find_hash_ordered_layer_types(base) else ()
-        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed)
+        of_ranks = () if run.launch is None else (NCCL,)
+        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""
@@ -248,7 +270,7 @@ class Predictor:
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
-        if run.workload.sized_until is None:
+        if run.workload.sized_until is None or run.launch is not None:
             return None
         for added_periods, template in self._templates.get(make_key_without_size(run), ()):
             try:
@@ -280,7 +302,7 @@ class Predictor:
         found = self._extrapolate(run)
         if found is not None:
             return found
-        recipe, tape = self._trace(run, self._take_model(run.request, None))
+        recipe, tape = self._trace_depth(run, None)
         return recipe, None, TapeTemplate(tape, None)
 
     def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
@@ -304,7 +326,7 @@ class Predictor:
                 missing = self._build_shallow(run.request, added_periods)[1]
                 if missing <= added_periods:
                     return None
-                recipe, shallow = self._trace(run, self._take_model(run.request, added_periods))
+                recipe, shallow = self._trace_depth(run, added_periods)
                 extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is None:
                     deeper = self._trace(run, self._take_model(run.request, added_periods + 1))[1]
@@ -316,15 +338,39 @@ class Predictor:
             pass  # what the whole model says is the one to tell
         return None
 
+    def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, list[Event]]:
+        """Trace a run on a model of a depth, None for the whole one, and note what trains without a gradient."""
+        idle: set[str] = set()
+        traced = self._trace(run, self._take_model(run.request, added_periods), idle=idle)
+        self._idle[make_key_without_size(run)] = added_periods, idle
+        return traced
+
     def _trace(
-        self, run: ResolvedRun, built: BuiltModel, *, passes_alone: bool = False, states: list[Any] | None = None
+        self,
+        run: ResolvedRun,
+        built: BuiltModel,
+        *,
+        passes_alone: bool = False,
+        states: list[Any] | None = None,
+        idle: set[str] | None = None,
     ) -> tuple[Recipe, list[Event]]:
         """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
         workload = load_workload(run.workload)
         until = run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
-            tape = trace_run(workload, built, recipe, run.platform, until=until, results=self._results, states=states)
+            if run.launch is not None:
+                return recipe, trace_rank(workload, built, recipe, run.platform, run.launch, results=self._results)
+            tape = trace_run(
+                workload,
+                built,
+                recipe,
+                run.platform,
+                until=until,
+                results=self._results,
+                states=states,
+                idle=idle,
+            )
         return recipe, tape
 
     def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:

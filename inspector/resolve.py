@@ -17,9 +17,10 @@ from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
+from inspector.records.distributed import Fsdp2
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
-from inspector.records.request import LoraOptions, Preparation, Quantization, Request
+from inspector.records.request import LoraOptions, Preparation, Quantization, Request, Sharding
 from inspector.records.source import SourceFiles
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
@@ -28,6 +29,7 @@ from inspector.workloads.registry import find_workload
 
 __all__ = [
     "ALLOCATOR_VARIABLE",
+    "MOST_RANKS",
     "ResolvedRun",
     "find_allocator_settings",
     "is_packed",
@@ -37,6 +39,8 @@ __all__ = [
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
+# A device mesh lists its ranks: 16,384 of them take 13 s of a trace that is done in 3 s.
+MOST_RANKS = 4096
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -47,13 +51,14 @@ class ResolvedRun:
     `request` is what was asked for, with the allocator settings of the environment where it names none, and with no
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
-    was named; `platform` is that card's with the torch that was asked for.
+    was named, `cards` how many of it the run has; `platform` is that card's with the torch that was asked for.
     """
 
     request: Request
     files: SourceFiles | None = None
     workload: WorkloadInfo
     gpu: Gpu | None
+    cards: int = 1
     platform: Platform
 
     @property
@@ -62,8 +67,12 @@ class ResolvedRun:
         is_prepared = self.workload.trains and is_packed(self) and self.request.preparation == Preparation.PEFT
         recipe = settle_recipe(self.request.recipe, is_prepared=is_prepared)
         is_default = self.allocator == AllocatorSettings()
-        prompt_len = find_prompt_len(recipe) if self.workload.generates else recipe.prompt_len
-        return dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf, prompt_len=prompt_len)
+        recipe = dataclasses.replace(recipe, alloc_conf=None if is_default else recipe.alloc_conf)
+        if not self.workload.generates:
+            return recipe
+        read = {} if self.files is None else self.files.decoding or {}
+        decoding = {**read, **(recipe.generation or {})} or None
+        return dataclasses.replace(recipe, prompt_len=find_prompt_len(recipe), generation=decoding)
 
     @property
     def margin_bytes(self) -> int | None:
@@ -74,6 +83,15 @@ class ResolvedRun:
     def allocator(self) -> AllocatorSettings:
         """Return the settings of the caching allocator."""
         return AllocatorSettings.parse(self.request.recipe.alloc_conf or "")
+
+    @property
+    def launch(self) -> Fsdp2 | None:
+        """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
+        recipe = self.request.recipe
+        is_known = self.request.sharding == Sharding.FSDP and recipe.stage is None and recipe.offload is None
+        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains or is_packed(self):
+            return None
+        return Fsdp2(world_size=self.cards)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -89,17 +107,22 @@ class ResolvedRun:
         recipe = self.recipe
         return tuple(name for name in names if getattr(recipe, name) == getattr(default, name))
 
-    def with_gpu(self, gpu: Gpu) -> ResolvedRun:
-        """Return the same run on another card."""
-        return dataclasses.replace(self, gpu=gpu, platform=build_platform(gpu, self.platform.torch_version))
+    def with_gpu(self, gpu: Gpu, cards: int = 1) -> ResolvedRun:
+        """Return the same run on another card, or on several of a kind."""
+        platform = build_platform(gpu, self.platform.torch_version)
+        return dataclasses.replace(self, gpu=gpu, cards=cards, platform=platform)
+
+    def with_cards(self, count: int) -> ResolvedRun:
+        """Return the same run on another number of its cards."""
+        return dataclasses.replace(self, cards=count)
 
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""
         return dataclasses.replace(self, request=request)
 
 
-def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str]) -> ResolvedRun:
-    """Return the run that a request asks for on a card; raise UsageError where none could be as it says."""
+def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str], cards: int = 1) -> ResolvedRun:
+    """Return the run that a request asks for on a card, or several; raise UsageError where none could be as it says."""
     workload = find_workload(request.workload)
     _refuse_what_is_not_read(request, workload)
     recipe = request.recipe
@@ -117,6 +140,7 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
         request=dataclasses.replace(request, recipe=recipe, preparation=preparation),
         workload=workload,
         gpu=gpu,
+        cards=cards,
         platform=build_platform(gpu, torch_version),
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from inspector.arguments.training_arguments import is_training_arguments, read_training_arguments
 from inspector.checks import check_choice, check_keys, describe_value
+from inspector.engines.arguments import read_serving
 from inspector.errors import UsageError, one_line
 from inspector.records.fit import Quantity
 from inspector.records.notice import Notice
@@ -27,7 +28,7 @@ OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "adapter_dtype", "preparation", "recipe", "gpu"),
     *("gpu_memory", "gpu_count", "sharding", "margin"),
     *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "assume_defaults"),
-    *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict"),
+    *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict", "serving"),
 )
 
 
@@ -43,6 +44,7 @@ def build_request(
     """Return the request of arguments in any of the forms that they may have, and notices of what a form left open."""
     own_recipe, notices = _read_recipe(recipe, has_adapter=others.get("peft") is not None)
     others |= {"workload": "generate"} if isinstance(recipe, Generation) else {}
+    others |= {"serving": read_serving(others["serving"])} if "serving" in others else {}
     if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
         dtype = str(dtype).removeprefix("torch.")
     beside = {name: others.pop(name) for name in _BESIDE_A_FILE if name in others}

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from inspector.cli.group import add_hint, describe_click_error
 from inspector.cli.jobs import Job, build_job
+from inspector.cli.option_groups.engines import OF_ENGINES, read_serving
 from inspector.cli.options import PARAMETERS, list_parameters_without
 from inspector.errors import InspectorError, UsageError, quoted
 from inspector.records.request import Request
@@ -34,6 +35,13 @@ _OF_OTHER_FILES = frozenset(
     ("schema", "model_type", "architectures", "auto_map", "peft_type", "base_model", "model_name_or_path", "model")
 )
 _UNUSED: Mapping[str, Any] = {"fit": None, "advice": False, "depth": 0}
+# What an engine reads beside its own options, and where the comparison goes.
+_OF_A_SERVED_MODEL = frozenset(
+    (
+        *("revision", "dtype", "model_class", "trust_remote_code", "assume_defaults", "offline"),
+        *("gpus_", "gpu_memory", "gpu_count", "as_json", "format_", "output", "quiet", "no_color"),
+    )
+)
 # An adapter is described by these or by --peft.
 _OF_LORA = ("lora", "targets", "modules_to_save")
 
@@ -58,13 +66,28 @@ def read_recipes(models: Sequence[str], others: Sequence[str], options: Mapping[
         if model in reports:
             recipes.append((model, reports[model]))
         else:
-            recipes.append((" ".join((model, *typed)), build_job(model=model, **options, **_UNUSED).request))
+            recipes.append((" ".join((model, *typed)), _build(model, options, None).request))
     for text in others:
         parsed = _settle_conflicts(_parse_options(text))
         names = {name for name in options if _is_typed(name)} | set(parsed)
-        job = build_job(model=models[0], typed=names, **{**options, **parsed}, **_UNUSED)
-        recipes.append((f"with {text}", job.request))
-    return recipes, build_job(model=models[0], **options, **_UNUSED)
+        recipes.append((f"with {text}", _build(models[0], {**options, **parsed}, names).request))
+    return recipes, _build(models[0], options, None)
+
+
+def _build(model: str, options: Mapping[str, Any], typed: Collection[str] | None) -> Job:
+    """Return the job of the values of options; an engine reads none of those that are about a step."""
+    values = dict(options)
+    serving = read_serving(values)
+    if serving is not None:
+        defaults = _make_parser().make_context("--with", []).params
+        values |= {name: defaults[name] for name in values if name in defaults and name not in _OF_A_SERVED_MODEL}
+    return build_job(model=model, typed=typed, serving=serving, **values, **_UNUSED)
+
+
+def _make_parser() -> click.Command:
+    """Return what reads the options of a recipe."""
+    params = [*list_parameters_without(*_NOT_OF_A_RECIPE), *OF_ENGINES]
+    return click.Command("--with", params=params, add_help_option=False)
 
 
 def _parse_options(text: str) -> dict[str, Any]:
@@ -76,9 +99,8 @@ def _parse_options(text: str) -> dict[str, Any]:
         raise UsageError(f"{what}: a quotation does not end; correct it.") from error
     if not words:
         raise UsageError("--with is empty: give options, as in --with '--gradient-checkpointing'.")
-    parser = click.Command("--with", params=list_parameters_without(*_NOT_OF_A_RECIPE), add_help_option=False)
     try:
-        context = parser.make_context("--with", words)
+        context = _make_parser().make_context("--with", words)
     except click.ClickException as error:
         message = f"{what}: {describe_click_error(error, PARAMETERS, 300)}"
         raise UsageError(add_hint(message, "give options of a recipe as in inspect --help.")) from error
@@ -96,6 +118,8 @@ def _settle_conflicts(given: Mapping[str, Any]) -> dict[str, Any]:
         replaced |= dict.fromkeys(_OF_LORA)
     elif given.get("lora") is not None and given.get("peft") is None:
         replaced["peft"] = None
+    if given.get("engine") is not None:  # another engine has other options
+        replaced = {**dict.fromkeys(parameter.name or "" for parameter in OF_ENGINES), **replaced}
     if given.get("gpus_") or given.get("gpu_memory"):
         replaced = {"gpus_": (), "gpu_memory": (), **replaced}
     return replaced
@@ -134,7 +158,7 @@ def _is_typed(name: str) -> bool:
 def _list_typed_options() -> list[str]:
     """Return the options of recipes that the command at hand was given, as they are typed."""
     context = click.get_current_context()
-    names = {parameter.name for parameter in list_parameters_without(*_NOT_OF_A_RECIPE)}
+    names = {parameter.name for parameter in (*list_parameters_without(*_NOT_OF_A_RECIPE), *OF_ENGINES)}
     words = []
     for parameter in context.command.params:
         name = parameter.name or ""

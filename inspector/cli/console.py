@@ -31,15 +31,16 @@ def print_error(message: str) -> None:
 
 @contextlib.contextmanager
 def show_progress(*, shown: bool, color: bool) -> Iterator[Callable[[str], None]]:
-    """Show the stage at hand on standard error while it lasts, on a terminal only."""
+    """Show the stages on standard error, with the time that they take, on a terminal only."""
     if not (shown and sys.stderr is not None and sys.stderr.isatty() and _understands_escapes()):
         yield lambda _stage: None
         return
     from rich.console import Console
 
-    console = Console(file=sys.stderr, no_color=not color or None)
-    with console.status("starting") as status:
-        yield lambda stage: status.update(stage)
+    from inspector.render.progress import show_stages
+
+    with show_stages(Console(file=sys.stderr, no_color=not color or None)) as enter:
+        yield enter
 
 
 def render_document(document: Document, format_: str, stream: TextIO, *, color: bool) -> None:

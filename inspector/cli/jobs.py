@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
-from inspector.cli.option_groups.generation import choose_workload
+from inspector.cli.option_groups.generation import choose_workload, spread_decoding
 from inspector.cli.option_groups.training_files import find_given
 from inspector.cli.output import check_output
 from inspector.cli.values import parse_lora, parse_names, parse_targets, read_peft
@@ -70,6 +70,7 @@ def build_job(
     if fsdp and deepspeed is not None:
         raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
     parse_optim_args(values["optimizer"], values["optim_args"])
+    spread_decoding(values)
     arguments = {
         **values,
         "workload": choose_workload(values["workload"], generates=generate),

@@ -11,6 +11,7 @@ import click
 
 from inspector.cli.completion import complete_file, complete_gpu, complete_model
 from inspector.cli.option_groups.generation import OF_GENERATION
+from inspector.cli.option_groups.media import OF_MEDIA
 from inspector.cli.option_groups.parameter_types import ChoiceWithAliases
 from inspector.cli.option_groups.training import OF_THE_STEP
 from inspector.cli.option_groups.training_files import OF_A_TRAINING_FILE
@@ -120,6 +121,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     ),
     *OF_GENERATION,
     *OF_THE_STEP,
+    *OF_MEDIA,
     click.Option(
         ["--torch"],
         metavar="RELEASE",
@@ -144,10 +146,15 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=click.IntRange(1, 2**20),
         default=1,
         metavar="N",
-        help="How many of the named GPU one run has. Ranks are not traced yet: one card alone is judged, and how many "
-        "hold its sharded state is said.",
+        help="How many of the named GPU one run has. With --fsdp the rank that takes most is traced; else one card "
+        "alone is judged, and how many hold its state is said.",
     ),
-    click.Option(["--fsdp"], is_flag=True, help="The run shards weights, gradients and optimizer state."),
+    click.Option(
+        ["--fsdp"],
+        is_flag=True,
+        help="The run shards weights, gradients and optimizer state, with FSDP2 as accelerate and Trainer do; --fit "
+        "gpus finds the least number of cards.",
+    ),
     click.Option(
         ["--deepspeed"],
         type=click.Choice(("zero1", "zero2", "zero3")),
@@ -162,7 +169,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--fit"],
         type=click.Choice(Quantity.values()),
-        help="Search the largest value that fits the first GPU, and report on the step with it.",
+        help="Search the largest value that fits the first GPU, or the least number of them, and report on the step "
+        "with it.",
     ),
     click.Option(
         ["--advice/--no-advice"],

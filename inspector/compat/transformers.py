@@ -6,6 +6,7 @@ as those releases run it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -112,3 +113,17 @@ def find_neftune_hook() -> Callable[..., Any]:
         from transformers import trainer_utils as neftune  # type: ignore[no-redef]
     hook: Callable[..., Any] = neftune.neftune_post_forward_hook
     return hook
+
+
+def list_image_processors(model_type: str) -> list[str]:
+    """Return the classes that make images of a type of model into tensors, the backends of one processor.
+
+    Seen in 5.23.0 (models/auto/image_processing_auto.py, IMAGE_PROCESSOR_MAPPING_NAMES): earlier releases have pairs.
+    """
+    try:
+        module = importlib.import_module("transformers.models.auto.image_processing_auto")
+    except ImportError:  # without PIL early releases have none
+        return []
+    found = module.IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
+    names = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else (found,)
+    return [name for name in names if isinstance(name, str)]

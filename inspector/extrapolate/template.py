@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from inspector.extrapolate.layers import LayerExtrapolation
 from inspector.memory.allocator.settings import MIN_BLOCK_BYTES
-from inspector.memory.replay import Requests
+from inspector.memory.replay import Requests, list_requests
 from inspector.records.tape import MAKING, Category, Event, EventKind, Phase
 
 __all__ = ["Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
@@ -100,6 +100,7 @@ class TapeTemplate:
         self.traced = traced
         self.extrapolation: Extrapolation = extrapolation or LayerExtrapolation.from_whole_tape(traced)
         self.sizes = read_sizes(traced)
+        self._has_streams = any(event.stream for event in traced)
         self._passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
         self._set_requests()
 
@@ -127,6 +128,8 @@ class TapeTemplate:
 
     def make_requests(self, sizes: Sizes) -> Requests:
         """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""
+        if self._has_streams:
+            return list_requests(self._make_events(sizes))
         requested = self._request_sizes(sizes)
         if requested[self._is_allocation].all() and not self._is_on_host.any():
             return zip(self._blocks.tolist(), requested.tolist(), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from inspector.errors import UsageError, quoted
 from inspector.hardware.catalogue import Found, find_gpu, list_common_gpus
 from inspector.hardware.memory_size import build_stated_gpu
+from inspector.records.fit import Quantity
 from inspector.records.hardware import Gpu
 from inspector.records.notice import Notice
 from inspector.records.request import Request
@@ -18,11 +18,6 @@ from inspector.records.request import Request
 __all__ = ["Selection", "select", "select_gpus"]
 
 _MOST_CARDS = 2**20
-_ALONE = Notice(
-    code="several-gpus",
-    message="The ranks of a run on several GPUs are not traced yet: each verdict is on one card alone, as if it ran "
-    "the whole step.",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +40,13 @@ def select_gpus(request: Request) -> Selection:
     selection = select(request.gpus, request.gpu_memory, request.gpu_count)
     if request.fit is not None and not selection.named:
         raise UsageError(f"`fit` {request.fit} says what fits a GPU: add `gpu` or `gpu_memory`.")
+    if request.fit == Quantity.GPUS and (len(selection.gpus) > 1 or max(selection.counts) > 1):
+        raise UsageError("`fit` gpus searches the number of cards of one kind: give one `gpu` without a number.")
     if selection.named and request.count_only:
         raise UsageError("whether a step fits a GPU is traced: drop `count_only`, or `gpu` and `gpu_memory`.")
     if not selection.named and (request.gpu_count > 1 or request.sharding is not None):
         name = "gpu_count" if request.gpu_count > 1 else "sharding"
         raise UsageError(f"`{name}` is about cards: add `gpu`, as in `gpu=2x4090`.")
-    if selection.named and (max(selection.counts) > 1 or request.sharding is not None):
-        return dataclasses.replace(selection, notices=(*selection.notices, _ALONE))
     return selection
 
 

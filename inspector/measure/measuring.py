@@ -60,11 +60,11 @@ _LONGEST_DIFFERENCE = 12
 
 def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
-    if recipe.liger or recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
-        name = "liger" if recipe.liger else f"loss={recipe.loss}"
+    if recipe.liger or recipe.lora_kernels or recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
+        name = "liger" if recipe.liger else "lora_kernels" if recipe.lora_kernels else f"loss={recipe.loss}"
         raise UsageError(
             f"`{name}` is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: use "
-            "`loss=stock`, or chunked, without `liger`."
+            "`loss=stock`, or chunked, without `liger` and `lora_kernels`."
         )
     find_cuda_device()
     check_packages(recipe, quantization)
@@ -120,7 +120,7 @@ def _measure_on(
     except NotTraceableError as error:
         message = f"there is no prediction to measure: {one_line(error, 300)}; name another model or class."
         raise UnsupportedModelError(message) from error
-    timeline = fold_if_it_fits(prediction, gpu)
+    timeline = fold_if_it_fits(prediction, gpu, generates=run.workload.generates)
     progress("running it on the GPU")
     # The whole model, unused so far: a prediction works on copies.
     figures, found = _run_step(run, built, prediction, device, timeline)
@@ -137,6 +137,8 @@ def _measure_on(
         differing=[_shorten_difference(difference) for difference in found[:_MOST_SHOWN]],
         differing_count=len(found),
         notices=[notice.message for notice in facts.notices],
+        workload=None if run.workload.trains else run.workload,
+        autocast_adapter_dtype=None if counted.adapter is None or run.request.autocast_adapter_dtype else False,
     )
 
 
@@ -145,15 +147,16 @@ def collect_figures(timeline: Timeline, gpu: Gpu | None) -> Figures:
     return Figures(phases=timeline.phases, process_bytes=timeline.peak_reserved_bytes + find_overhead(gpu).bytes)
 
 
-def fold_if_it_fits(prediction: Prediction, gpu: Device) -> Timeline:
+def fold_if_it_fits(prediction: Prediction, gpu: Device, *, generates: bool = False) -> Timeline:
     """Return the timeline of a prediction under the free memory; DoesNotFitError where that is too little."""
     timeline = prediction.fold(gpu.free_bytes)
     if timeline.ran_out is None:
         return timeline
+    smaller = "`prompt_len`" if generates else "`seq_len`, or `gradient_checkpointing=True`"
     raise DoesNotFitError(
         f"the step will not fit: by prediction it needs {format_bytes(prediction.fold().peak_reserved_bytes)}, and "
         f"{gpu.name} has {format_bytes(gpu.free_bytes)} free, so nothing was run; try a smaller `batch_size` or "
-        "`seq_len`, or `gradient_checkpointing=True`."
+        f"{smaller}."
     )
 
 

@@ -17,7 +17,7 @@ from inspector.hardware.catalogue import catalogue
 from inspector.records.fit import Uncertainty
 from inspector.records.hardware import Gpu, MemoryFigure, Overhead
 
-__all__ = ["DESKTOP_BYTES", "HASH_SEED", "list_uncertainties"]
+__all__ = ["DESKTOP_BYTES", "HASH_SEED", "NCCL", "list_uncertainties"]
 
 _MIB = 2**20
 # Frames of a display of 4K pixels take 32 MiB each, a compositor and its windows keep a dozen of them.
@@ -28,6 +28,14 @@ _GROWTH = (36_000, 104_875)
 # of the driver's 46,068 MiB: `memory.verdict`).
 _STATED_BYTES = 652 * _MIB
 
+# What NCCL takes for one communicator on one GPU is decided at run time by channels, algorithms and links: 544 MB for
+# two ranks and 688 MB for more were seen on A100s with NVLink (NCCL issue 964), 1.06 GB on eight H100s (1685), and at
+# most 1.6 GB (864). It lies outside torch's allocator.
+NCCL = Uncertainty(
+    what="NCCL",
+    bytes=1_600_000_000,
+    source="buffers of a communicator, outside torch's allocator: 0.5 to 1.6 GB were reported (NCCL issues 864, 964)",
+)
 HASH_SEED = Uncertainty(
     what="order of layer types",
     bytes=2 * _MIB,

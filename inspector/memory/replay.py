@@ -1,11 +1,11 @@
 """A tape replayed through the caching allocator: the one loop that every figure of memory comes from.
 
-What the allocator sees of a tape are *requests*: a block and its size, 0 bytes where the block ends, and block -1 where
-what is cached is given back. `list_requests` makes them of events, one at a time, and `carry_out` runs them. It asks
-for the next request when the last one is carried out and not before. So whoever wants to watch stands between the tape
-and `list_requests` as a generator: after each event that it hands on, the allocator is as that event left it
-(`memory.timeline`). Nothing watches where the only question is whether a step runs and what it reserves (`Replays`),
-which a plan asks thousands of times.
+What the allocator sees of a tape are *requests*: a block and its size, 0 bytes where the block ends, block -1 where
+what is cached is given back, and below that a change of the stream. `list_requests` makes them of events, one at a
+time, and `carry_out` runs them. It asks for the next request when the last one is carried out and not before. So
+whoever wants to watch stands between the tape and `list_requests` as a generator: after each event that it hands on,
+the allocator is as that event left it (`memory.timeline`). Nothing watches where the only question is whether a step
+runs and what it reserves (`Replays`), which a plan asks thousands of times.
 
 A tape that frees what is not alive is a defect of whoever made it, and an error for all.
 """
@@ -19,11 +19,13 @@ from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMem
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.records.tape import Event, EventKind
 
-__all__ = ["CACHED_BLOCKS", "Replay", "Replays", "Requests", "carry_out", "list_requests"]
+__all__ = ["CACHED_BLOCKS", "STREAM_0", "Replay", "Replays", "Requests", "carry_out", "list_requests"]
 
 Requests = Iterable[tuple[int, int]]
 # The block of a request to give back what is cached.
 CACHED_BLOCKS = -1
+# Block STREAM_0 - n is no block: what is asked for next is asked for on stream n.
+STREAM_0 = -2
 _FREED = -1
 
 
@@ -36,6 +38,7 @@ def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
     """
     allocate, free = EventKind.ALLOCATE, EventKind.FREE
     sizes: dict[int, int] = {}  # of each block, _FREED once it is
+    stream = 0
     for index, event in enumerate(events):
         kind, block = event.kind, event.block
         if kind is allocate:
@@ -46,6 +49,9 @@ def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
                 raise ValueError(f"event {index}: block {block} of {size} bytes")
             sizes[block] = size
             if size:
+                if event.stream != stream:
+                    stream = event.stream
+                    yield STREAM_0 - stream, 0
                 yield block, size
         elif kind is free:
             size = sizes.get(block, _FREED)
@@ -78,6 +84,8 @@ def carry_out(requests: Requests, allocator: CachingAllocator) -> OutOfMemory | 
             free(freed)
         elif name == CACHED_BLOCKS:
             allocator.empty_cache()
+        elif name <= STREAM_0:
+            allocator.use_stream(STREAM_0 - name)
         else:
             raise ValueError(f"block {name} is freed, and is not alive")
     return None

@@ -23,8 +23,19 @@ from dataclasses import dataclass, field
 from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.replay import carry_out, list_requests
+from inspector.records.distributed import Ranks
 from inspector.records.hardware import Overhead
-from inspector.records.memory import BatchInput, CurvePoint, MemoryPhase, Peak, RunMemory, TopModule, Unaccounted
+from inspector.records.memory import (
+    BatchInput,
+    CurvePoint,
+    MemoryPhase,
+    Peak,
+    RowMedia,
+    RunMemory,
+    TopModule,
+    Unaccounted,
+    WithoutGradient,
+)
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 
@@ -37,6 +48,9 @@ __all__ = [
     "find_breakdown",
     "fold",
 ]
+
+# Categories of generation alone, and of runs on several cards.
+_OF_SOME_RUNS = (Category.KV_CACHE, Category.GATHERED, Category.COMMUNICATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +156,9 @@ def build_run_memory(
     lower_bound: str | None = None,
     host_bytes: int | None = None,
     inputs: Sequence[BatchInput] | None = None,
+    ranks: Ranks | None = None,
+    media: RowMedia | None = None,
+    without_gradient: Sequence[WithoutGradient] = (),
 ) -> RunMemory:
     """Return the part of a timeline that a report shows; ValueError when nothing was ever allocated."""
     if timeline.peak is None:
@@ -167,6 +184,9 @@ def build_run_memory(
         lower_bound=lower_bound,
         host_bytes=host_bytes,
         inputs=inputs,
+        ranks=ranks,
+        media=media,
+        without_gradient=without_gradient,
         curve=_draw_curve(timeline.phases) if workload.generates else None,
     )
 
@@ -285,8 +305,9 @@ def _sum_by_category(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[C
     result = dict.fromkeys(Category, 0)
     for event in alive:
         result[event.category] += sizes[event.block]
-    if not result[Category.KV_CACHE]:  # a category of generation alone
-        del result[Category.KV_CACHE]
+    for category in _OF_SOME_RUNS:
+        if not result[category]:
+            del result[category]
     return result
 
 

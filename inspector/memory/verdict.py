@@ -81,6 +81,7 @@ def judge_fit(
         usable_bytes=usable,
         outcome=outcome,
         headroom_bytes=headroom,
+        lies_in_pieces=(headroom < 0 and replays.unlimited.peak_allocated_bytes <= usable) or None,
         margin_bytes=margin_bytes,
         uncertainty=tuple(uncertainty),
         assumptions=(*_list_assumptions(gpu, context, platform), *_describe_share(gpu, shared)),

@@ -327,7 +327,9 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     config, notices = read_configuration(
         files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
     )
-    config.sentence_pooling = files.pooling  # for the loss of an embedding model
+    # For the loss of an embedding model.
+    config.sentence_pooling, config.sentence_modules = files.pooling, files.sentence_modules
+    config.processor_settings = files.processor  # for the batch of a model of images or sound
     assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
     notices = [notice for notice in notices if notice not in assumed]
     trains_rewards = request.recipe.stage is Stage.REWARD

@@ -12,7 +12,9 @@ models are left whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +23,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.torch import children_of
 
-__all__ = ["count_missing_periods", "shorten_model"]
+__all__ = ["count_missing_periods", "map_to_shallow", "shorten_model"]
 
 # How many periods stay: the first layer of a model may do what others do not, and the last one, too.
 _KEPT = 2
+# Names of configurations that hold numbers of layers.
+_NUMBERS = re.compile(r"_(index|indexes|indices|layers)$")
 _SETTINGS = (bool, int, float, str, tuple, type(None))
 
 
@@ -90,6 +94,31 @@ def count_missing_periods(model: PreTrainedModel) -> int:
     return 0 if stack is None else stack.missing
 
 
+def map_to_shallow(model: PreTrainedModel, extra_periods: int = 0) -> Callable[[str], str]:
+    """Return what gives the name that a part of a whole model has in the one that `shorten_model` makes of it.
+
+    A part of a layer that is missing there has the name of its like in the last period that is left.
+    """
+    stack = _find_stack_to_shorten(model)
+    if stack is None:
+        return lambda name: name
+    count = (stack.missing - extra_periods) * stack.period
+    end = stack.start + stack.periods * stack.period
+    parent = next(path for path, module in model.named_modules() if module is stack.parent)
+    prefix = f"{parent}.{stack.name}." if parent else f"{stack.name}."
+
+    def rename(name: str) -> str:
+        index, _, rest = name.removeprefix(prefix).partition(".")
+        if not name.startswith(prefix) or not index.isdecimal() or int(index) < end - count:
+            return name
+        left = (
+            int(index) - count if int(index) >= end else end - count - stack.period + (int(index) - end) % stack.period
+        )
+        return f"{prefix}{left}.{rest}"
+
+    return rename
+
+
 def _find_stack_to_shorten(model: PreTrainedModel) -> _Stack | None:
     """Return the stack that lacks the most layers, None where too much would be left to be worth it."""
     stack = _find_longest_stack(model)
@@ -116,7 +145,10 @@ def _find_stacks(model: PreTrainedModel) -> Iterator[_Stack]:
         for name, child in module.named_children():
             if isinstance(child, nn.ModuleList) and len(child) > 1 and _holds_its_own(child):
                 found.append(f"{path}.{name}" if path else name)
-                start, period, periods = _find_longest_run(_number_kinds(child, getattr(module, "config", None)))
+                config = getattr(module, "config", None)
+                start, period, periods = _find_longest_run(_number_kinds(child, config, _count_early(model, module)))
+                if start + period * periods < len(child) and any(_list_numbered(config, len(child))):
+                    continue  # the layers behind would be other numbers
                 yield _Stack(module, name, start, period, periods)
 
 
@@ -126,8 +158,24 @@ def _holds_its_own(layers: nn.ModuleList) -> bool:
     return all(counts) and sum(counts) == len({id(parameter) for parameter in layers.parameters()})
 
 
-def _number_kinds(layers: nn.ModuleList, config: Any) -> list[int]:
-    """Return a number for each layer, equal for layers of one kind."""
+def _list_numbered(config: Any, count: int) -> Iterator[list[int]]:
+    """Yield which of `count` layers a configuration names by their numbers: those with full attention, ..."""
+    for name, value in vars(config).items() if config is not None else ():
+        if not isinstance(value, (list, tuple)) or not 0 < len(value) < count or not _NUMBERS.search(name):
+            continue
+        if all(type(number) is int and 0 <= number < count for number in value) and len(set(value)) == len(value):
+            yield list(value)
+
+
+def _count_early(model: PreTrainedModel, parent: nn.Module) -> int:
+    """Return to how many of a stack's first layers features of images are added (DeepStack, as in Qwen3-VL)."""
+    if "deepstack_visual_embeds" not in inspect.signature(type(parent).forward).parameters:
+        return 0
+    return len(getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", None) or ())
+
+
+def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[int]:
+    """Return a number for each layer, equal for layers of one kind; the `early` first ones are each of their own."""
     counters = _find_counters(list(layers))
     by_layer = [
         value
@@ -137,7 +185,12 @@ def _number_kinds(layers: nn.ModuleList, config: Any) -> list[int]:
     numbers: dict[tuple[Any, ...], int] = {}
     kinds = []
     for index, layer in enumerate(layers):
-        kind = (_describe_kind(layer, counters), *(repr(values[index]) for values in by_layer))
+        kind = (
+            _describe_kind(layer, counters),
+            *(repr(values[index]) for values in by_layer),
+            *(index in numbers for numbers in _list_numbered(config, len(layers))),
+            min(index, early),
+        )
         kinds.append(numbers.setdefault(kind, len(numbers)))
     return kinds
 

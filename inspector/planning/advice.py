@@ -1,290 +1,181 @@
-"""What would make a step fit: known changes of the recipe, each traced, in the order of the harm that they do.
+"""What would make a run fit: the rungs of `planning.ladder` one after another, each traced, until one fits for sure.
 
-The first ones change nothing of what is learned, the later ones do. A change that does not apply to the request, or
-with which the step cannot run, is left out. `inspect plan` has candidates of its own, built from such changes.
+`inspect plan` lists the same rungs and recommends by the same rule. Where no rung fits at the sizes that were asked
+for, the ladder is gone through once more with sequences of half the length; and with half the batch where that is not
+the same loss, which is then said.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
-from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError
-from inspector.planning.fewest_changes import MOST_TRIALS, Chosen, Outcome, find_fitting_changes
+from inspector.planning.changes import Change, apply_change, format_change, format_options
+from inspector.planning.ladder import Group, Judged, find_own_method, judge_candidate, list_groups
 from inspector.predict import Prediction, Predictor
-from inspector.quantization.declared import find_declared
-from inspector.records.fit import Advice, Fit, Purpose
-from inspector.records.recipe import Recipe, find_prompt_len
-from inspector.records.request import AdapterDtype, LoraOptions, Preparation, Quantization, Request
-from inspector.records.source import SourceFiles
-from inspector.records.tape import WorkloadInfo
+from inspector.records.fit import Advice, Fit, Method, Purpose, find_recommended
+from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.resolve import ResolvedRun
-from inspector.training_files.changes import can_spell, follow_packing, spell_change
+from inspector.run_keys import Key, make_key_without_optimizer
+from inspector.training_files.changes import spell_change
 from inspector.workloads.base import NotTraceableError
 
-__all__ = [
-    "LORA",
-    "NF4",
-    "WITHOUT_ADAPTER",
-    "Change",
-    "apply_change",
-    "expand_segments",
-    "find_advice",
-    "format_options",
-    "has_adapter",
-    "is_stored_quantized",
-    "list_changes",
-]
+__all__ = ["find_advice", "list_ways"]
 
 Progress = Callable[[str], None]
-# Fields of the request and of its recipe with their new values.
-Change = Mapping[str, Any]
-LORA = LoraOptions(r=16, targets="all-linear")
-# The adapter on 4-bit weights is in float32 (model/build.py).
-NF4: Change = {"quantization": "nf4", "double_quant": True, "autocast_adapter_dtype": True}
-# What there is to say of an adapter means nothing without one.
-WITHOUT_ADAPTER: Change = {
-    "peft": None,
-    "autocast_adapter_dtype": True,
-    "adapter_dtype": AdapterDtype.AUTO,
-    "preparation": Preparation.PEFT,
-}
-# Tokens of a prompt that go through a model at once where it is split.
-_PROMPT_PIECE = 4096
-_OF_A_RECIPE = frozenset(field.name for field in dataclasses.fields(Recipe))
-_ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 
-def has_adapter(run: ResolvedRun) -> bool:
-    """Tell whether an adapter is trained: one that was asked for, or the one that was named."""
-    return run.request.peft is not None or (run.files is not None and run.files.adapter_config is not None)
+def list_ways(run: ResolvedRun, *, accumulates: bool) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
+    """Return the groups that are advised for a run, its own first, and those where none of them has a rung that fits.
 
-
-def is_stored_quantized(files: SourceFiles | None) -> bool:
-    """Tell whether the checkpoint declares a quantization."""
-    return files is not None and find_declared(files.config) is not None
-
-
-def expand_segments(run: ResolvedRun) -> Change | None:
-    """Let segments grow: one stretch of addresses instead of pieces, which costs nothing (torch's own advice)."""
-    if run.allocator.expandable_segments:
-        return None
-    settings = (run.request.recipe.alloc_conf, "expandable_segments:True")
-    return {"alloc_conf": ",".join(filter(None, settings))}
-
-
-def _fuse_optimizer(run: ResolvedRun) -> Change | None:
-    recipe = run.recipe
-    return {"optimizer": "adamw_torch_fused"} if recipe.optimizer == "adamw_torch" and not recipe.optim_args else None
-
-
-def _checkpoint_gradients(run: ResolvedRun) -> Change | None:
-    return None if run.recipe.gradient_checkpointing else {"gradient_checkpointing": True}
-
-
-def _use_flash_attention(run: ResolvedRun) -> Change | None:
-    return None if run.recipe.attention == "flash_attention_2" else {"attention": "flash_attention_2"}
-
-
-def _shrink_batch(run: ResolvedRun) -> Change | None:
-    """Accumulate gradients over micro-batches of one sequence: the same sequences per step."""
-    batch_size = run.recipe.batch_size
-    if batch_size == 1:
-        return None
-    return {"batch_size": 1, "gradient_accumulation": batch_size * run.recipe.gradient_accumulation}
-
-
-def _use_eight_bit_optimizer(run: ResolvedRun) -> Change | None:
-    return {"optimizer": "adamw_8bit"} if run.recipe.optimizer in _ADAMW and not run.recipe.optim_args else None
-
-
-def _keep_adapter_dtype(run: ResolvedRun) -> Change | None:
-    """Leave the adapter in the half precision of its base."""
-    request = run.request
-    is_upcast = request.autocast_adapter_dtype and request.adapter_dtype == AdapterDtype.AUTO
-    applies = has_adapter(run) and is_upcast and request.quantization not in FOUR_BIT
-    return {"autocast_adapter_dtype": False} if applies else None
-
-
-def _pack_base(run: ResolvedRun) -> Change | None:
-    """Keep the frozen base in 4 bits, scales packed too."""
-    if not has_adapter(run) or is_stored_quantized(run.files):
-        return None
-    if run.request.quantization not in FOUR_BIT:
-        return NF4
-    return None if run.request.double_quant else {"double_quant": True}
-
-
-def _shorten_sequences(run: ResolvedRun) -> Change | None:
-    length = run.recipe.seq_len
-    return {"seq_len": length // 2} if length is not None and length > 1 else None
-
-
-def _split_prompt(run: ResolvedRun) -> Change | None:
-    """Let the prompt go through the model in pieces: masks and products are smaller, the tokens the same."""
-    recipe = run.recipe
-    applies = run.workload.generates and recipe.prefill_chunk_size is None and recipe.cache != "none"
-    return {"prefill_chunk_size": _PROMPT_PIECE} if applies and find_prompt_len(recipe) > _PROMPT_PIECE else None
-
-
-def _pack_cache(run: ResolvedRun) -> Change | None:
-    """Keep keys and values in float8, which changes what is generated a little."""
-    return {"cache": "fp8"} if run.workload.generates and run.recipe.cache == "dynamic" else None
-
-
-def _halve_prompts(run: ResolvedRun) -> Change | None:
-    batch_size = run.recipe.batch_size
-    return {"batch_size": batch_size // 2} if run.workload.generates and batch_size > 1 else None
-
-
-def _add_lora(run: ResolvedRun) -> Change | None:
-    return None if has_adapter(run) else {"peft": LORA}
-
-
-def _add_lora_in_base_dtype(run: ResolvedRun) -> Change | None:
-    return None if has_adapter(run) else {"peft": LORA, "autocast_adapter_dtype": False}
-
-
-def _add_lora_on_packed_base(run: ResolvedRun) -> Change | None:
-    return None if has_adapter(run) or is_stored_quantized(run.files) else {"peft": LORA, **NF4}
-
-
-# Where a model is trained whole, adapters come last: they train something else.
-_CHANGES: tuple[Callable[[ResolvedRun], Change | None], ...] = (
-    expand_segments,
-    _fuse_optimizer,
-    _checkpoint_gradients,
-    _use_flash_attention,
-    _shrink_batch,
-    _use_eight_bit_optimizer,
-    _keep_adapter_dtype,
-    _pack_base,
-    _shorten_sequences,
-    _split_prompt,
-    _pack_cache,
-    _halve_prompts,
-    _add_lora,
-    _add_lora_in_base_dtype,
-    _add_lora_on_packed_base,
-)
-
-
-def list_changes(run: ResolvedRun) -> list[Change]:
-    """Return the changes that apply to a run, the least harmful first, of fields that its workload reads."""
-    changes = (make(run) for make in _CHANGES)
-    found = [change for change in changes if change is not None and _is_read(change, run.workload)]
-    return [change for change in found if can_spell(run.request, apply_change(run.request, change))]
-
-
-def _is_read(change: Change, workload: WorkloadInfo) -> bool:
-    """Tell whether a change means something to a workload; an adapter does to one that trains."""
-    names = {name for name in change if name in _OF_A_RECIPE}
-    return names <= workload.recipe_fields and (workload.trains or "peft" not in change)
-
-
-def apply_change(request: Request, change: Change) -> Request:
-    """Return the request with a change made."""
-    recipe = {name: value for name, value in change.items() if name in _OF_A_RECIPE}
-    others = {name: value for name, value in change.items() if name not in _OF_A_RECIPE}
-    changed = dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, **recipe), **others)
-    return follow_packing(changed) if "quantization" in change else changed
-
-
-def format_options(change: Change) -> str:
-    """Return a change as options of the command; what it leaves at its default is not said."""
-    return " ".join(filter(None, (_format_option(name, value) for name, value in change.items())))
-
-
-def _format_option(name: str, value: object) -> str:
-    if name == "autocast_adapter_dtype":
-        return "" if value else "--no-autocast-adapter-dtype"
-    if value in (AdapterDtype.AUTO, Preparation.PEFT):
-        return ""
-    if name == "gradient_checkpointing" and value is False:
-        return "--no-gradient-checkpointing"
-    if value in (None, False):
-        return ""
-    if isinstance(value, LoraOptions):
-        return f"--lora r={value.r} --targets {value.targets}"
-    option = f"--{name.replace('_', '-')}"
-    return option if value is True else f"{option} {value}"
+    What a model is trained whole for may be had with an adapter, and what an adapter is trained for on packed weights;
+    the other way round only as a last resort: preparing packed weights makes whatever is not packed float32, and
+    experts, which transformers does not convert, are then larger than before.
+    """
+    groups = list_groups(run, accumulates=accumulates)
+    own = find_own_method(run)
+    if own is None:
+        return groups, ()
+    order = tuple(Method)
+    later = tuple(item for item in groups if item.method and order.index(item.method) >= order.index(own))
+    rest = own is Method.QUANTIZED_ADAPTER and run.request.quantization is not None
+    return later, tuple(item for item in groups if rest and item.method is Method.ADAPTER)
 
 
 def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> tuple[tuple[Advice, ...], int]:
     """Return changes with which a run fits its card, and the least total that any trial came to, in bytes.
 
-    What the run refuses is no trace and does not count as one.
+    The first that fits for sure is what a plan of the same run recommends; those after it are of other ways to train.
     """
-    changes = list_changes(run)
-    total_bytes = predictor.predict(run).total_bytes
-    traces = 0
-    least = total_bytes
-
-    def merge(chosen: Chosen) -> Change:
-        return {name: value for index in chosen for name, value in changes[index].items()}
-
-    def try_changes(chosen: Chosen) -> Outcome:
-        nonlocal traces, least
-        changed = run.with_request(apply_change(run.request, merge(chosen)))
-        is_new = not predictor.knows(changed)
-        if is_new and traces == MOST_TRIALS:
-            return None
-        progress(f"what would make it fit, trace {traces + 1}: {format_options(merge(chosen))}")
-        try:
-            prediction = predictor.predict(changed)
-        except (NotTraceableError, InspectorError):  # flash attention in float32, for one
-            return None
-        traces += is_new
-        least = min(least, prediction.total_bytes)
-        return prediction.judge().outcome is Fit.YES, prediction.total_bytes
-
-    found = find_fitting_changes(len(changes), total_bytes, try_changes)
-    tight = _expand_tightly(run, predictor)
-    sure = tuple(
-        _advise(run, merge(chosen), predictor.predict(run.with_request(apply_change(run.request, merge(chosen)))))
-        for chosen in found
-    )
-    free = () if tight is None else (tight,)
-    return (*free, *(sure or _unpack_base(run, predictor))), least
+    search = _Search(run, predictor, progress)
+    dependence = predictor.find_dependence(run)
+    ways, last = list_ways(run, accumulates=dependence is None)
+    found = list(search.find_in(ways))
+    if not any(not item.is_tight for item in found):
+        found += search.find_in(last)
+    if not any(not item.is_tight for item in found):
+        found += search.find_smaller(dependence)
+    # What costs nothing is said first, also where it is no more than tight.
+    found.sort(key=lambda item: not item.is_tight)
+    return tuple(found), search.least_bytes
 
 
-def _unpack_base(run: ResolvedRun, predictor: Predictor) -> tuple[Advice, ...]:
-    """Return the base in float with checkpointing, where that fits and nothing else does.
+class _Tried(NamedTuple):
+    """What was changed for a trial, growing segments included, and what it came to."""
 
-    Preparing packed weights makes whatever is not packed float32: experts, which transformers does not convert, are
-    then larger than before.
+    change: Change
+    judged: Judged
+
+    @property
+    def is_tight(self) -> bool:
+        """Tell whether it fits with less than the margin left free."""
+        return self.judged.verdict.outcome is Fit.TIGHT
+
+
+class _Search:
+    """Goes through groups of rungs, and notes the least total on the way."""
+
+    def __init__(self, run: ResolvedRun, predictor: Predictor, progress: Progress) -> None:
+        self._run, self._predictor, self._progress = run, predictor, progress
+        asked = predictor.predict(run)
+        verdict = asked.judge()
+        self._is_tight, self._usable_bytes = verdict.outcome is Fit.TIGHT, verdict.usable_bytes
+        self._trials = 0
+        # What the passes of a run take at least, the same for all optimizers.
+        self._floors: dict[Key, int] = {}
+        self.least_bytes = asked.total_bytes
+
+    def find_in(self, groups: Iterable[Group], base: Change | None = None, but: str | None = None) -> Iterator[Advice]:
+        """Yield the recommended rung of each group with a `base` of changes, and the one that costs nothing."""
+        for group in groups:
+            tried: list[_Tried | None] = []
+            chosen = find_recommended(self._judge(group, base or {}, tried))
+            best = None if chosen is None else tried[chosen]
+            if best is None:
+                continue
+            free = next((item for item in tried if item is not None and self._costs_nothing(item)), None)
+            if free is not None and free is not best:
+                yield self._advise(free, but)
+            if not (best.is_tight and self._is_tight):  # what is tight already gains nothing
+                yield self._advise(best, but)
+
+    def find_smaller(self, dependence: str | None) -> Iterator[Advice]:
+        """Yield what fits with sequences of half the length, or with half of a batch whose rows depend on each other.
+
+        What depends on them, as `dependence` says it, is then another.
+        """
+        recipe = self._run.recipe
+        sizes: list[tuple[Change, str | None]] = []
+        if recipe.seq_len is not None and recipe.seq_len > 1 and "seq_len" in self._run.workload.recipe_fields:
+            sizes.append(({"seq_len": recipe.seq_len // 2}, None))
+        if dependence is not None and recipe.batch_size > 1:
+            sizes.append(({"batch_size": recipe.batch_size // 2}, dependence))
+        for base, but in sizes:
+            run = self._run.with_request(apply_change(self._run.request, base))
+            ways, last = list_ways(run, accumulates=dependence is None)
+            found = (item for item in self.find_in((*ways, *last), base, but) if not item.is_tight)
+            yield from (item for item in (next(found, None),) if item is not None)
+
+    def _judge(self, group: Group, base: Change, tried: list[_Tried | None]) -> Iterator[Fit | None]:
+        """Yield what becomes of the rungs of a group and note them in `tried`, untraced where they cannot fit."""
+        floor_bytes = 0
+        for candidate in group.rungs:
+            change = {**base, **candidate.change}
+            run = self._run.with_request(apply_change(self._run.request, change))
+            passes = make_key_without_optimizer(run)
+            if max(floor_bytes, self._floors.get(passes, 0)) > self._usable_bytes:
+                tried.append(None)
+                yield Fit.NO
+                continue
+            self._trials += not self._predictor.knows(run)
+            self._progress(f"what would make it fit, trace {self._trials}: {format_options(change)}")
+            try:
+                judged = judge_candidate(run, self._predictor)
+            except (NotTraceableError, InspectorError):  # flash attention in float32, for one
+                tried.append(None)
+                yield None
+                continue
+            tried.append(_Tried({**change, **(judged.growing or {})}, judged))
+            self.least_bytes = min(self.least_bytes, judged.prediction.total_bytes)
+            yield judged.verdict.outcome
+            lasting_bytes, self._floors[passes] = _find_floors(judged.prediction, group.method)
+            floor_bytes = floor_bytes or lasting_bytes
+
+    def _costs_nothing(self, tried: _Tried) -> bool:
+        """Tell whether this is the run as it was asked for, which fits tightly with growing segments."""
+        growing = tried.judged.growing
+        is_asked = growing is not None and apply_change(self._run.request, growing) == tried.judged.run.request
+        return is_asked and tried.is_tight
+
+    def _advise(self, tried: _Tried, but: str | None) -> Advice:
+        """Return changes that make the run fit, as options and as fields of the run's training file."""
+        return Advice(
+            purpose=Purpose.FIT,
+            change=format_change(self._run.request, tried.change),
+            in_file=spell_change(self._run.request, tried.judged.run.request),
+            total_bytes=tried.judged.prediction.total_bytes,
+            is_tight=tried.is_tight,
+            but=but,
+        )
+
+
+def _find_floors(prediction: Prediction, method: Method | None) -> tuple[int, int]:
+    """Return what all rungs of a group have in memory as the first update begins, and what all optimizers have before.
+
+    The first are the weights of the base and, where they are trained, their gradients; the second the most that is
+    alive until then, before any state of an optimizer. Both are 0 where nothing trains.
     """
-    if run.request.quantization in (None, Quantization.NONE):
-        return ()
-    change = {"quantization": None, "double_quant": None, "gradient_checkpointing": True}
-    try:
-        prediction = predictor.predict(run.with_request(apply_change(run.request, change)))
-    except (NotTraceableError, InspectorError):
-        return ()
-    if prediction.judge().outcome is not Fit.YES:
-        return ()
-    text = f"--gradient-checkpointing without --quantization{' and --double-quant' if run.request.double_quant else ''}"
-    return (dataclasses.replace(_advise(run, change, prediction), change=text),)
-
-
-def _expand_tightly(run: ResolvedRun, predictor: Predictor) -> Advice | None:
-    """Return growing segments, which cost nothing, where they alone make a run fit that does not, though tightly."""
-    change = expand_segments(run)
-    if change is None or predictor.predict(run).judge().outcome is not Fit.NO:
-        return None
-    prediction = predictor.predict(run.with_request(apply_change(run.request, change)))
-    if prediction.judge().outcome is not Fit.TIGHT:
-        return None
-    return dataclasses.replace(_advise(run, change, prediction), is_tight=True)
-
-
-def _advise(run: ResolvedRun, change: Change, prediction: Prediction) -> Advice:
-    """Return a change that makes a run fit, as options and as fields of the run's training file."""
-    return Advice(
-        purpose=Purpose.FIT,
-        change=format_options(change),
-        in_file=spell_change(run.request, apply_change(run.request, change)),
-        total_bytes=prediction.total_bytes,
-    )
+    lasting = {Category.WEIGHTS, Category.GRADIENTS} if method is Method.FULL else {Category.WEIGHTS}
+    alive: dict[int, Event] = {}
+    alive_bytes = most_bytes = 0
+    for event in prediction.tape:
+        if event.phase is Phase.OPTIMIZER:
+            return sum(item.bytes for item in alive.values() if item.category in lasting), most_bytes
+        if event.kind is EventKind.ALLOCATE:
+            alive[event.block] = event
+            alive_bytes += event.bytes
+            most_bytes = max(most_bytes, alive_bytes)
+        elif event.kind is EventKind.FREE:
+            alive_bytes -= alive.pop(event.block).bytes
+    return 0, 0

@@ -1,4 +1,4 @@
-"""Several cards for one run: what they have to hold at least, until ranks are traced.
+"""Several cards for one run: what they have to hold at least, where no rank of it is traced.
 
 A verdict is of one card that runs the whole step. On several, FSDP and ZeRO shard the state of a run, so that
 a no of one card is no answer: what decides then is whether the shares fit. Activations, gathered weights and buffers of
@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 
+from inspector.records.distributed import Ranks
 from inspector.records.fit import Cards, Fit, Verdict
 from inspector.records.memory import StaticRecipe
+from inspector.records.notice import Notice
 from inspector.records.request import Sharding
 from inspector.units import format_bytes
 
-__all__ = ["count_least_cards", "spread_over_cards"]
+__all__ = ["JUDGED_ALONE", "count_least_cards", "describe_ranks", "spread_over_cards"]
+
+JUDGED_ALONE = Notice(
+    code="several-gpus",
+    message="The ranks of this run are not traced yet: each verdict is on one card alone, as if it ran the whole step.",
+)
 
 
 def spread_over_cards(verdict: Verdict, count: int, sharding: str | None, state: StaticRecipe) -> Verdict:
@@ -30,6 +37,13 @@ def spread_over_cards(verdict: Verdict, count: int, sharding: str | None, state:
     missing = format_bytes(-(verdict.headroom_bytes or 0))
     reason = f"one card alone lacks {missing}; {count} hold the sharded state, and what each rank takes is not traced"
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason)
+
+
+def describe_ranks(verdict: Verdict, count: int, sharding: str | None, state: StaticRecipe, ranks: Ranks) -> Verdict:
+    """Return the verdict on a rank with what there is to say of all `count` of them."""
+    least = count_least_cards(state, verdict.usable_bytes, sharding)
+    cards = Cards(count=count, sharding=sharding, state_bytes=state.total_bytes, least_count=least, ranks=ranks)
+    return dataclasses.replace(verdict, cards=cards)
 
 
 def count_least_cards(state: StaticRecipe, usable_bytes: int, sharding: str | None) -> int | None:

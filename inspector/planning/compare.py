@@ -20,17 +20,20 @@ from inspector.records.comparison import Compared, Comparison, Figure, Setting, 
 from inspector.records.fit import Fit
 from inspector.records.report import SCHEMA
 from inspector.records.tape import Category
+from inspector.runtime.stage import Stage
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = ["MOST_RECIPES", "compare_reports", "prefix_stages"]
 
 MOST_RECIPES = 8
+_OF_THE_PEAK = ("peak.phase", "peak.op")
 _SETTINGS = (
     *("model.id", "model.adapter_id", "model.revision", "model.class", "model.dtype"),
     *("quantization.method", "quantization.double_quant", "quantization.compute_dtype"),
     "quantization.preparation",
     *("adapter.type", "adapter.config", "adapter.autocast_adapter_dtype", "adapter.dtype"),
-    *(f"{name}.{path}" for name in WORKLOADS for path in ("recipe", "platform", "peak.phase", "peak.op")),
+    *(f"{info.report_key}.{path}" for info in WORKLOADS.values() for path in ("recipe", "platform", *_OF_THE_PEAK)),
+    *("serving.engine", "serving.rules_of", "serving.options"),
     "versions",
 )
 _OF_A_RUN = (
@@ -41,8 +44,12 @@ _OF_A_RUN = (
 _FIGURES = (
     *("parameters.base", "parameters.total", "parameters.trainable", "parameters.active"),
     *("quantization.loaded_bytes", "adapter.file_bytes"),
-    *(f"{name}.{path}" for name in WORKLOADS for path in _OF_A_RUN),
+    *(f"{info.report_key}.{path}" for info in WORKLOADS.values() for path in _OF_A_RUN),
+    *("cache.bytes_per_token", "cache.at_end_bytes"),
+    *("serving.weights_bytes.low", "serving.weights_bytes.high", "serving.bytes_per_token", "serving.request_bytes"),
 )
+# What an engine's verdict on a card says, each from a least to a most.
+_OF_AN_ENGINE = ("cache_bytes", "tokens", "concurrency_hundredths")
 _OUTCOMES = tuple(outcome.value for outcome in Fit)
 _LONGEST_TEXT = 200
 _LONGEST_NAME = 60
@@ -85,7 +92,7 @@ def compare_reports(reports: Sequence[tuple[str, Mapping[str, Any]]], versions: 
 
 def prefix_stages(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
     """Return what reports a stage of one of several inspections."""
-    return lambda stage: progress(f"{prefix}: {stage}")
+    return lambda stage: progress(stage.put_behind(prefix) if isinstance(stage, Stage) else f"{prefix}: {stage}")
 
 
 def _collect_values(recipes: Sequence[Compared], columns: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -133,12 +140,18 @@ def _list_settings(report: Mapping[str, Any]) -> Iterator[tuple[str, _Scalar]]:
 
 def _list_verdicts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the verdict of each GPU of a report in a word."""
-    for gpu, verdict in _list_members(report, "fit", "gpu"):
+    for gpu, verdict in (*_list_members(report, "fit", "gpu"), *_list_engine_verdicts(report)):
         outcome, fits = verdict.get("outcome"), verdict.get("fits")
         if isinstance(outcome, str) and outcome in _OUTCOMES:
             yield gpu, outcome
         elif isinstance(fits, bool):
             yield gpu, "yes" if fits else "no"
+
+
+def _list_engine_verdicts(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return what an engine leaves on each GPU of a report."""
+    serving = report.get("serving")
+    return _list_members(serving, "verdicts", "gpu") if isinstance(serving, Mapping) else []
 
 
 def _find_breakdown(figures: Mapping[str, int]) -> dict[str, int]:
@@ -158,15 +171,19 @@ def _list_figures(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, i
     """Yield the figures of a report; raise UsageError where one is no integer."""
     found: list[tuple[str, Any]] = [(path, _read_path(report, path)) for path in _FIGURES]
     for workload in WORKLOADS.values():
-        memory = _read_path(report, workload.name)
+        memory = _read_path(report, workload.report_key)
         phases = dict(_list_members(memory, "phases", "name")) if isinstance(memory, Mapping) else {}
         for phase in workload.phases:
             for key in ("peak_allocated_bytes", "end_allocated_bytes"):
-                found.append((f"{workload.name}.phases.{phase.value}.{key}", phases.get(phase.value, {}).get(key)))
-        path = f"{workload.name}.end_of_step_allocated_bytes"
+                path = f"{workload.report_key}.phases.{phase.value}.{key}"
+                found.append((path, phases.get(phase.value, {}).get(key)))
+        path = f"{workload.report_key}.end_of_step_allocated_bytes"
         found.append((path, _read_path(report, path)))
     for gpu, verdict in _list_members(report, "fit", "gpu"):
         found.append((f"fit.{gpu}.headroom_bytes", verdict.get("headroom_bytes")))
+    for gpu, verdict in _list_engine_verdicts(report):
+        for path in (f"{name}.{end}" for name in _OF_AN_ENGINE for end in ("low", "high")):
+            found.append((f"serving.{gpu}.{path}", _read_path(verdict, path)))
     for path, value in found:
         if value is None:
             continue

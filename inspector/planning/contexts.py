@@ -9,6 +9,7 @@ from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.memory import ContextPoint
 from inspector.resolve import ResolvedRun
+from inspector.runtime.stage import Stage
 from inspector.workloads.base import NotTraceableError
 
 __all__ = ["list_contexts"]
@@ -16,8 +17,9 @@ __all__ = ["list_contexts"]
 
 def list_contexts(run: ResolvedRun, predictor: Predictor, progress: Callable[[str], None]) -> Iterator[ContextPoint]:
     """Yield what a run takes with each of the prompt lengths that its request asks for."""
-    for length in run.request.context:
-        progress(f"prompts of {length:,} tokens")
+    for index, length in enumerate(run.request.context):
+        words = f"prompts of {length:,} tokens"
+        progress(Stage(words, heading="prompts of other lengths", done=index, total=len(run.request.context)))
         try:
             # A long tape of its own each: what one length has traced is not kept for the next.
             own = predictor.copy_models().predict(run.with_request(set_value(run.request, "prompt-len", length)))

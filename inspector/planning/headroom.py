@@ -11,13 +11,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from inspector.errors import InspectorError
-from inspector.planning.advice import WITHOUT_ADAPTER, apply_change, is_stored_quantized
+from inspector.planning.changes import WITHOUT_ADAPTER, apply_change, is_stored_quantized
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun, is_packed
+from inspector.runtime.stage import Stage
 from inspector.training_files.changes import spell_change
 from inspector.workloads.base import NotTraceableError
 
@@ -121,8 +122,10 @@ def find_increases(run: ResolvedRun, predictor: Predictor, progress: Progress) -
     """Return the changes with which a run still fits its card, each made alone."""
     advice = []
     present_bytes = predictor.predict(run).total_bytes
-    for index, (text, request) in enumerate(list_increases(run)[:MOST_TRIALS]):
-        progress(f"what could be turned up, trace {index + 1}: {text}")
+    increases = list_increases(run)[:MOST_TRIALS]
+    for index, (text, request) in enumerate(increases):
+        title = "what could be turned up"
+        progress(Stage(f"{title}, trace {index + 1}: {text}", heading=title, done=index, total=len(increases)))
         try:
             prediction = predictor.predict(run.with_request(request))
         except (NotTraceableError, InspectorError):

@@ -15,7 +15,7 @@ from typing import Any
 from inspector.errors import UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.memory.replay import Replays
-from inspector.planning.bisection import bisect_largest
+from inspector.planning.bisection import MOST_TRIALS, bisect_largest
 from inspector.planning.grid import Grid
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import QUANTITIES, Search, Tried
@@ -23,6 +23,7 @@ from inspector.records.hardware import Gpu
 from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun
+from inspector.runtime.stage import Stage
 from inspector.workloads.base import NotTraceableError
 
 __all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu", "set_value"]
@@ -88,7 +89,7 @@ def _find_rank(run: ResolvedRun) -> int:
 
 
 _SETTERS: dict[str, Callable[[Request, int], Request]] = dict(
-    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank, _set_prompt_len, _set_new_tokens), strict=True)
+    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank, _set_prompt_len, _set_new_tokens), strict=False)
 )
 
 
@@ -192,7 +193,9 @@ class _Search:
     def fits(self, number: int) -> bool:
         """Trace a value of the grid and tell whether it fits; raise UnsupportedModelError where it cannot be traced."""
         value = self._grid.value(number)
-        self._progress(f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_format_bounds(self.tried)}")
+        words = f"trace {len(self.tried) + 1}: {self._quantity} {value:,}{_format_bounds(self.tried)}"
+        title = f"searching the largest {self._quantity}"
+        self._progress(Stage(words, heading=title, done=len(self.tried), total=MOST_TRIALS))
         try:
             prediction = self._predictor.predict(self._set_value(value))
         except NotTraceableError as error:

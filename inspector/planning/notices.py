@@ -1,14 +1,17 @@
-"""What to say of the dtypes that a run trains in, on the card that it is for."""
+"""What to say of the dtypes that a run trains in on its card, and of what trains in name alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from inspector.names import fold_names, join_names
+from inspector.records.memory import WithoutGradient
 from inspector.records.model import Counted
 from inspector.records.notice import Notice
 from inspector.resolve import ResolvedRun
+from inspector.units import format_bytes
 
-__all__ = ["find_precision_notices"]
+__all__ = ["find_idle_notices", "find_precision_notices"]
 
 # Ampere; before, torch.cuda.is_bf16_supported() says yes to an emulation (torch/cuda/__init__.py).
 _FIRST_WITH_BFLOAT16 = (8, 0)
@@ -33,3 +36,14 @@ def find_precision_notices(run: ResolvedRun, counted: Counted) -> Iterator[Notic
             'usually diverges. Usual are `dtype="bfloat16"`, or `dtype="float32"` with `mixed_precision`.'
         )
         yield Notice(code="float16-training", message=message)
+
+
+def find_idle_notices(without_gradient: Sequence[WithoutGradient]) -> Iterator[Notice]:
+    """Yield a notice where trained parameters get no gradient, with the modules that hold them."""
+    if not without_gradient:
+        return
+    count, size = (sum(getattr(item, name) for item in without_gradient) for name in ("parameters", "bytes"))
+    modules = join_names(fold_names(dict.fromkeys(item.name.rpartition(".")[0] for item in without_gradient)), 3)
+    what = f"{count:,} trained parameters ({format_bytes(size)})"
+    message = f"{what} get no gradient in this step and do not change: {modules}."
+    yield Notice(code="no-gradient", message=message)

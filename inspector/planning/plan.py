@@ -9,42 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
-
-from inspector.dtypes import FOUR_BIT
 from inspector.errors import InspectorError, UnsupportedModelError, one_line
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.model.build import count_model
-from inspector.model.quantize import plan_quantization
-from inspector.planning.advice import (
-    LORA,
-    WITHOUT_ADAPTER,
-    Change,
-    apply_change,
-    expand_segments,
-    format_options,
-    has_adapter,
-    is_stored_quantized,
-)
+from inspector.planning.changes import apply_change, format_options
+from inspector.planning.ladder import Candidate, judge_candidate, list_groups
 from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
-from inspector.records.request import AdapterDtype, LoraOptions, Preparation
+from inspector.records.request import LoraOptions
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import freeze
 from inspector.runtime import processes
 from inspector.runtime.quiet import silence_output
+from inspector.runtime.stage import Stage
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 
-__all__ = ["build_plan"]
+__all__ = ["build_plan", "build_rows"]
 
 Progress = Callable[[str], None]
 # The recipe that all candidates share as it runs on the model, and what the user should know of the two.
@@ -52,58 +39,10 @@ Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 
 # The largest sequence length is found to a multiple of so many tokens: nobody acts on less.
 _SEQ_LEN_UNIT = 64
-
-
-class _Lever(NamedTuple):
-    """Something that saves memory: its name in a few words, and what it changes in the request."""
-
-    words: str
-    change: Change
-
-
-# The default of transformers, and of a request.
-_FUSED = _Lever("adamw_torch_fused", {})
-_EIGHT_BIT = _Lever("adamw_8bit", {"optimizer": "adamw_8bit"})
-_PAGED = _Lever("paged_adamw_8bit", {"optimizer": "paged_adamw_8bit"})
-_ADAFACTOR = _Lever("adafactor", {"optimizer": "adafactor"})
-_CHECKPOINTING = _Lever("checkpointing", {"gradient_checkpointing": True})
-# Packed weights come with it: PEFT's preparation switches it on.
-_PREPARED = _Lever("checkpointing", {})
-_UNCHECKPOINTED = _Lever("no checkpointing", {"gradient_checkpointing": False})
-_FLASH = _Lever("flash_attention_2", {"attention": "flash_attention_2"})
-_ADAPTER_DTYPE = _Lever(
-    "adapter in the base's dtype", {"autocast_adapter_dtype": False, "adapter_dtype": AdapterDtype.AUTO}
-)
+# A lever's words, and what a row is told apart by beside its figures.
 _EXPANDED = "expandable segments"
-_ORDER = tuple(Fit)
-# What changes training least comes first, in the order of `advice`: checkpointing costs time, flash-attn a package, an
-# 8-bit optimizer or an adapter in half precision changes what is learned. Packed weights come with checkpointing.
-_LADDERS: Mapping[Method, Sequence[Sequence[_Lever]]] = {
-    Method.FULL: (
-        *((_FUSED,), (_CHECKPOINTING, _FUSED), (_FLASH, _FUSED), (_CHECKPOINTING, _FLASH, _FUSED)),
-        *((_EIGHT_BIT,), (_CHECKPOINTING, _EIGHT_BIT), (_CHECKPOINTING, _FLASH, _EIGHT_BIT)),
-        *((_CHECKPOINTING, _PAGED), (_CHECKPOINTING, _ADAFACTOR)),
-    ),
-    Method.ADAPTER: (
-        *((_FUSED,), (_CHECKPOINTING, _FUSED), (_FLASH, _FUSED), (_CHECKPOINTING, _FLASH, _FUSED)),
-        *((_EIGHT_BIT,), (_CHECKPOINTING, _EIGHT_BIT)),
-        *((_FUSED, _ADAPTER_DTYPE), (_CHECKPOINTING, _FUSED, _ADAPTER_DTYPE)),
-    ),
-    Method.QUANTIZED_ADAPTER: (
-        *((_PREPARED, _FUSED), (_PREPARED, _FLASH, _FUSED), (_PREPARED, _PAGED), (_PREPARED, _FLASH, _PAGED)),
-        *((_UNCHECKPOINTED, _FUSED), (_UNCHECKPOINTED, _FLASH, _FUSED), (_UNCHECKPOINTED, _PAGED)),
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    """A recipe to trace: what it changes in the request (shown as `options`), and its levers in a few words."""
-
-    method: Method
-    change: Change
-    options: str
-    levers: tuple[str, ...]
+_FLASH = "flash_attention_2"
+_NAMES = ("method", "options", "levers")
 
 
 def build_plan(
@@ -118,27 +57,26 @@ def build_plan(
     Raises UsageError where the adapter that was asked for cannot be, UnsupportedModelError where no candidate can be
     traced.
     """
-    candidates = _list_candidates(run)
+    predictor = Predictor(run.files)
+    candidates = _list_candidates(run, predictor)
     # Candidates that keep the same for the backward pass are traced one after the other: one helps the next.
-    alike: dict[_Kept, list[_Candidate]] = {}
+    alike: dict[_Kept, list[Candidate]] = {}
     for candidate in candidates:
         alike.setdefault(_find_kept(candidate), []).append(candidate)
     # What takes longest goes first, so that no process is left alone with it at the end: checkpointed candidates fit
     # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
     longest_first.sort(key=lambda key: (not key.is_checkpointed, -len(alike[key])))
-    predictor = Predictor(run.files)
     tasks: list[Callable[[], Any]] = [functools.partial(_find_shared_facts, run, candidates)]
-    tasks += [functools.partial(_build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
+    tasks += [functools.partial(build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
     done: dict[int, Any] = {}
-    progress(f"tracing {len(candidates)} recipes")
+    progress(_describe_tracing(candidates, [alike[key] for key in longest_first], done))
     for index, result in processes.run_in_processes(lambda task: task(), tasks):
         done[index] = result
-        count = sum(len(rows) for task, rows in done.items() if task)
-        progress(f"tracing {len(candidates)} recipes, {count} done")
+        progress(_describe_tracing(candidates, [alike[key] for key in longest_first], done))
     found = [pair for index, key in enumerate(longest_first, 1) for pair in zip(alike[key], done[index], strict=True)]
     found.sort(key=lambda pair: candidates.index(pair[0]))
-    ordered = tuple(row for _, row in found)
+    ordered = tuple(_leave_out_equal_attention([row for _, row in found]))
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; `count_only` has the counts.")
     recipe, shared = done[0]
@@ -160,22 +98,40 @@ def build_plan(
     )
 
 
+def _leave_out_equal_attention(rows: Sequence[PlanRow]) -> Iterator[PlanRow]:
+    """Yield rows but for those that come to the figures of the same candidate without flash-attn.
+
+    Without padding scaled_dot_product_attention runs the very kernel of that package.
+    """
+    figures = {(row.method, tuple(row.levers)): _list_figures(row) for row in rows}
+    for row in rows:
+        others = tuple(name for name in row.levers if name != _FLASH)
+        is_equal = _FLASH in row.levers and figures.get((row.method, others)) == _list_figures(row)
+        if row.refused is not None or not is_equal:
+            yield row
+
+
+def _list_figures(row: PlanRow) -> tuple[object, ...]:
+    """Return all that a row shows of its candidate."""
+    return tuple(getattr(row, field.name) for field in dataclasses.fields(row) if field.name not in _NAMES)
+
+
 class _Kept(NamedTuple):
     """What decides most of what a candidate keeps for the backward pass, and which model it has."""
 
-    method: Method
+    method: Method | None
     is_checkpointed: bool
     has_adapter_in_base_dtype: bool
 
 
-def _find_kept(candidate: _Candidate) -> _Kept:
+def _find_kept(candidate: Candidate) -> _Kept:
     """Return what candidates that are traced one after the other have in common."""
     is_checkpointed = "checkpointing" in candidate.levers
     return _Kept(candidate.method, is_checkpointed, candidate.change.get("autocast_adapter_dtype") is False)
 
 
-def _build_rows(
-    run: ResolvedRun, quantities: Sequence[str], predictor: Predictor, candidates: Sequence[_Candidate]
+def build_rows(
+    run: ResolvedRun, quantities: Sequence[str], predictor: Predictor, candidates: Sequence[Candidate]
 ) -> list[PlanRow]:
     """Return the rows of candidates that are much alike; `predictor` has the models that this process built before."""
     predictor = predictor.copy_models()
@@ -183,7 +139,7 @@ def _build_rows(
     return [_build_row(run, candidate, quantities, predictor, experience) for candidate in candidates]
 
 
-def _find_shared_facts(run: ResolvedRun, candidates: Sequence[_Candidate]) -> Facts:
+def _find_shared_facts(run: ResolvedRun, candidates: Sequence[Candidate]) -> Facts:
     """Return the recipe that all candidates share as it runs on the model, and what the user should know of the two.
 
     Raises UsageError where the adapter that was asked for cannot be.
@@ -223,77 +179,53 @@ def _find_adapter_name(run: ResolvedRun) -> str:
     return str(getattr(kind, "value", kind))
 
 
-def _list_candidates(run: ResolvedRun) -> list[_Candidate]:
-    """Return the candidates that this model has, each once: what a request has already makes two of them equal."""
-    candidates: dict[Any, _Candidate] = {}
-    # Where PEFT does not prepare packed weights, checkpointing does not come with them.
-    comes_along = _PREPARED if run.request.preparation == Preparation.PEFT else _CHECKPOINTING
-    for method, base in _list_methods(run).items():
-        for rung in _LADDERS[method]:
-            levers = [comes_along if lever is _PREPARED else lever for lever in rung]
-            change = {**base, **{name: value for lever in levers for name, value in lever.change.items()}}
-            candidate = _Candidate(
-                method=method,
-                change=change,
-                options=format_options(change),
-                levers=tuple(lever.words for lever in rung),
-            )
-            candidates.setdefault(freeze(apply_change(run.request, change)), candidate)
-    return list(candidates.values())
+def _describe_tracing(
+    candidates: Sequence[Candidate], groups: Sequence[Sequence[Candidate]], done: Mapping[int, Any]
+) -> Stage:
+    """Say how many recipes are traced, and which are being tried: tasks are begun in their order, 0 being no group."""
+    count = sum(len(groups[task - 1]) for task in done if task)
+    words = f"tracing {len(candidates)} recipes, {count} done"
+    waiting = [group for index, group in enumerate(groups, 1) if index not in done]
+    if waiting:
+        first = (group[0] for group in waiting[: processes.count_cores()])
+        now = (f"{_find_method(candidate).value}, {', '.join(candidate.levers)}" for candidate in first)
+        words += f"; now {'; '.join(now)}"
+    return Stage(words, heading=f"tracing {len(candidates)} recipes", done=count, total=len(candidates))
 
 
-def _list_methods(run: ResolvedRun) -> Mapping[Method, Change]:
-    """Return the methods that the model can have, each with what it changes before any rung of its ladder.
+def _list_candidates(run: ResolvedRun, predictor: Predictor) -> list[Candidate]:
+    """Return the rungs that this model has, method by method."""
+    groups = list_groups(run, accumulates=predictor.find_dependence(run) is None)
+    return [candidate for group in groups for candidate in group.rungs]
 
-    `request.quantization` says how the weights under an adapter are packed, none that they are not; by default in NF4.
-    Weights that are stored in a form of bitsandbytes stay in it; those in another form are traced dequantized. Neither
-    can be trained whole.
-    """
-    request, files = run.request, run.files
-    adapter: Change = {} if has_adapter(run) else {"peft": LORA}
-    is_stored = is_stored_quantized(files)
-    asked = request.quantization or (None if is_stored else "nf4")
-    # The dtype of products plays no part in whether the options go together.
-    packing = plan_quantization({} if files is None else files.config, asked, request.double_quant, torch.float32)
-    if packing is not None and packing.from_checkpoint:
-        return {Method.QUANTIZED_ADAPTER: adapter}
-    in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
-    methods = {} if is_stored else {Method.FULL: {**WITHOUT_ADAPTER, **in_float}}
-    methods[Method.ADAPTER] = {**adapter, **in_float}
-    if packing is not None:
-        double = None if packing.method not in FOUR_BIT else request.double_quant is not False
-        methods[Method.QUANTIZED_ADAPTER] = {**adapter, "quantization": packing.method, "double_quant": double}
-    if files is not None and files.adapter_config is not None:
-        methods.pop(Method.FULL, None)
-    return methods
+
+def _find_method(candidate: Candidate) -> Method:
+    """Return how a candidate trains."""
+    assert candidate.method is not None, "a plan is of training"
+    return candidate.method
 
 
 def _build_row(
     run: ResolvedRun,
-    candidate: _Candidate,
+    candidate: Candidate,
     quantities: Sequence[str],
     predictor: Predictor,
     experience: Experience,
 ) -> PlanRow:
     """Trace one candidate and search the quantities, starting from the `experience` of the candidates before."""
-    own = run.with_request(apply_change(run.request, candidate.change))
-    options, levers = candidate.options, candidate.levers
+    asked = run.with_request(apply_change(run.request, candidate.change))
+    options, levers = format_options(candidate.change), candidate.levers
     try:
-        prediction = predictor.predict(own)
+        judged = judge_candidate(asked, predictor)
     except (NotTraceableError, InspectorError) as error:  # what stops one candidate, the others are worth knowing
         refused = one_line(error, 300)
-        return PlanRow(method=candidate.method, options=options, levers=levers, refused=refused)
-    verdict = prediction.judge()
-    growing = None if verdict.outcome is Fit.YES else expand_segments(own)
-    if growing is not None:  # costs nothing, and no trace
-        expanded = own.with_request(apply_change(own.request, growing))
-        better = predictor.predict(expanded).judge()
-        if _ORDER.index(better.outcome) < _ORDER.index(verdict.outcome):
-            own, prediction, verdict = expanded, predictor.predict(expanded), better
-            options, levers = f"{options} {format_options(growing)}".strip(), (*levers, _EXPANDED)
+        return PlanRow(method=_find_method(candidate), options=options, levers=levers, refused=refused)
+    own, prediction, verdict = judged.run, judged.prediction, judged.verdict
+    if judged.growing is not None:
+        options, levers = f"{options} {format_options(judged.growing)}".strip(), (*levers, _EXPANDED)
     largest = {quantity: _find_largest(own, quantity, prediction, predictor, experience) for quantity in quantities}
     return PlanRow(
-        method=candidate.method,
+        method=_find_method(candidate),
         options=options,
         levers=levers,
         outcome=verdict.outcome,

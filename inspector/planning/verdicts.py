@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from peft import PeftModel
@@ -18,13 +19,15 @@ from inspector.memory.timeline import build_run_memory, count_host_bytes, count_
 from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
-from inspector.planning.cards import spread_over_cards
+from inspector.planning.cards import JUDGED_ALONE, describe_ranks, spread_over_cards
 from inspector.planning.contexts import list_contexts
+from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
-from inspector.planning.notices import find_precision_notices
+from inspector.planning.notices import find_idle_notices, find_precision_notices
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Fit, Search, Verdict
+from inspector.records.distributed import Ranks
+from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
     ContextPoint,
@@ -35,7 +38,7 @@ from inspector.records.memory import (
     TextbookRule,
 )
 from inspector.records.model import Counted
-from inspector.records.notice import Notice
+from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
@@ -49,9 +52,12 @@ __all__ = ["Outcome", "find_outcome", "find_static", "find_textbook", "search_la
 
 Progress = Callable[[str], None]
 
-# The notice of a batch that leaves out what a model takes beside text, and what that makes of the figures.
-_NO_IMAGE = "no-image"
-_TEXT_ALONE = "lower bound, text alone: images add what their tower keeps and the positions they take"
+# What a batch that leaves out what a model takes beside text makes of the figures.
+_WITHOUT = {
+    "images": "lower bound, text alone: images add what their tower keeps and the positions they take",
+    "sound": "lower bound, text alone: sound adds what its tower keeps and the positions it takes",
+    "boxes": "lower bound, without boxes: the place of each token on its page adds rows of embeddings",
+}
 # Names of a file that stand in a reason.
 _MOST_NAMED = 3
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
@@ -80,6 +86,9 @@ def search_largest(
     """
     if quantity is None:
         return None, run
+    if quantity == Quantity.GPUS:
+        search = find_fewest_cards(run, predictor, progress)
+        return search, run.with_cards(search.value or search.tried[-1].value)
     search = find_largest(run, quantity, predictor, progress)
     request = set_value(run.request, quantity, search.value or search.tried[0].value)
     return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)
@@ -124,14 +133,35 @@ def find_outcome(
     `static` is what training keeps whatever runs, None where nothing trains.
     """
     outcome = _find_outcome_of_one_card(run, counted, built, selection, predictor, progress)
+    if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
+        bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
+        fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
+        outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
-    state = _find_state(counted, static)
-    verdicts = (
-        spread_over_cards(verdict, count, run.request.sharding, state)
-        for verdict, count in zip(outcome.fit, selection.counts, strict=True)
-    )
-    return dataclasses.replace(outcome, fit=tuple(verdicts))
+    state, sharding = _find_state(counted, static), run.request.sharding
+    verdicts, is_alone = [], False
+    for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
+        ranks = _find_ranks(run.with_gpu(gpu, count), built)
+        is_alone = is_alone or ranks is None
+        verdicts.append(
+            spread_over_cards(verdict, count, sharding, state)
+            if ranks is None
+            else describe_ranks(verdict, count, sharding, state, ranks)
+        )
+    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else outcome.notices
+    return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
+
+
+def _find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
+    """Return which rank of a run is predicted, None where one card has the whole run."""
+    if run.launch is None or built is None:
+        return None
+    rows = {parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()}
+    size = run.launch.world_size
+    # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
+    alike = min((count // -(-count // size) for count in rows), default=size)
+    return Ranks(strategy=f"FSDP2 as accelerate {version('accelerate')} wraps it", world_size=size, rank=0, alike=alike)
 
 
 def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:
@@ -167,6 +197,7 @@ def _find_outcome_of_one_card(
         prediction = predictor.predict(run)
     except NotTraceableError as error:
         return _give_up(run, selection, str(error), () if facts is None else facts.notices)
+    without_gradient = predictor.list_without_gradient(run) if run.workload.trains else ()
     timeline = prediction.fold(prediction.limit_bytes)
     memory = build_run_memory(
         timeline,
@@ -177,23 +208,29 @@ def _find_outcome_of_one_card(
         overhead=prediction.overhead,
         limit_bytes=prediction.limit_bytes,
         upper_bound=_find_upper_bound(counted) or _bound_by_file(run, Effect.LESS),
-        lower_bound=(_TEXT_ALONE if _NO_IMAGE in {notice.code for notice in facts.notices} else None)
-        or _bound_by_file(run, Effect.MORE),
+        lower_bound=_bound_by_inputs(facts.notices) or _bound_by_file(run, Effect.MORE),
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
+        ranks=_find_ranks(run, built),
+        media=facts.media,
+        without_gradient=without_gradient,
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
         rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
-    notices = (*facts.notices, *find_precision_notices(run, counted), *_find_released(prediction), *left_out)
+    notices = (
+        *find_idle_notices(without_gradient),
+        *facts.notices,
+        *find_precision_notices(run, counted),
+        *_find_released(prediction),
+        *left_out,
+    )
     if selection.named and run.request.advice:
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
-    if memory.upper_bound is not None:
-        verdicts = tuple(_withdraw_no(verdict, memory.upper_bound) for verdict in verdicts)
     cache = predictor.describe_cache(run) if run.workload.generates else None
     context = tuple(list_contexts(run, predictor, progress)) or None
     return Outcome(memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
@@ -251,10 +288,35 @@ def _refuse_longer_sequences(asked: Recipe, recipe: Recipe) -> None:
         )
 
 
-def _withdraw_no(verdict: Verdict, upper_bound: str) -> Verdict:
-    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same."""
+def _bound_by_inputs(notices: Sequence[Notice]) -> str | None:
+    """Return why figures are a lower bound where a batch leaves out what the model takes, None where it does not."""
+    codes = {notice.code for notice in notices}
+    return next((_WITHOUT[kind] for kind, code in LEFT_OUT.items() if code in codes), None)
+
+
+def _count_packed_bytes(counted: Counted, static: StaticBytes | None) -> int:
+    """Return what training has in memory at least where its weights are left packed, 0 where their size is not known.
+
+    That is the weights as they are stored, and the adapter with its gradients and the state of its optimizer.
+    """
+    stored = counted.quantization
+    if _find_upper_bound(counted) is None or stored is None or stored.loaded_bytes is None:
+        return 0
+    adapter = None if static is None else static.adapter
+    if adapter is None:
+        return stored.loaded_bytes
+    return stored.loaded_bytes + adapter.trained_bytes + adapter.gradients_bytes + adapter.optimizer_bytes
+
+
+def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdict:
+    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same.
+
+    It does not where the card has not even the `least_bytes`.
+    """
     if verdict.outcome is not Fit.NO:
         return verdict
+    if least_bytes > verdict.usable_bytes:
+        return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
 
 
@@ -267,7 +329,8 @@ def _judge(
     long.
     """
     if selection.named:
-        return tuple(predictor.predict(run.with_gpu(gpu)).judge() for gpu in selection.gpus), ()
+        cards = zip(selection.gpus, selection.counts, strict=True)
+        return tuple(predictor.predict(run.with_gpu(gpu, count)).judge() for gpu, count in cards), ()
     verdicts, left_out = [], []
     is_quick = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
     for gpu in selection.gpus:
@@ -309,8 +372,8 @@ def _advise(
 ) -> tuple[tuple[Verdict, ...], list[Notice]]:
     """Add to each verdict what would make the run fit, or what could be increased where it does."""
     advised, notices = [], []
-    for gpu, verdict in zip(selection.gpus, verdicts, strict=True):
-        on_gpu = run.with_gpu(gpu)
+    for gpu, count, verdict in zip(selection.gpus, selection.counts, verdicts, strict=True):
+        on_gpu = run.with_gpu(gpu, count)
         if verdict.outcome is Fit.YES:
             advised.append(dataclasses.replace(verdict, advice=find_increases(on_gpu, predictor, progress)))
             continue

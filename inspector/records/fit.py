@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from inspector.checks import Choice
+from inspector.records.distributed import Ranks
 
 __all__ = [
     "QUANTITIES",
@@ -24,6 +25,7 @@ __all__ = [
     "Tried",
     "Uncertainty",
     "Verdict",
+    "find_recommended",
 ]
 
 
@@ -31,7 +33,8 @@ class Quantity(Choice):
     """What a search can turn up until the GPU is full.
 
     BATCH_SIZE: the sequences of a micro-batch. SEQ_LEN: the tokens of a sequence. RANK: the rank r of the adapter.
-    PROMPT_LEN and NEW_TOKENS: the tokens of a generation.
+    PROMPT_LEN and NEW_TOKENS: the tokens of a generation. GPUS: the cards that a run is sharded over, of which the
+    least number is searched.
     """
 
     BATCH_SIZE = "batch-size"
@@ -39,6 +42,7 @@ class Quantity(Choice):
     RANK = "rank"
     PROMPT_LEN = "prompt-len"
     NEW_TOKENS = "new-tokens"
+    GPUS = "gpus"
 
 
 QUANTITIES = Quantity.values()
@@ -60,7 +64,7 @@ class Advice:
 
     `in_file` is the same as fields of the training file that the request was read from, None where it was from none or
     has no such fields. `total_bytes` is what nvidia-smi would show at the peak, `is_tight` whether less than the margin
-    stays free.
+    stays free. `but` says in a few words what else the change makes of the training, None where it is nothing else.
     """
 
     purpose: Purpose
@@ -68,6 +72,7 @@ class Advice:
     in_file: Mapping[str, Any] | None = None
     total_bytes: int
     is_tight: bool = False
+    but: str | None = None
 
 
 class Fit(str, enum.Enum):
@@ -84,6 +89,21 @@ class Fit(str, enum.Enum):
     UNKNOWN = "not known"
 
 
+def find_recommended(outcomes: Iterable[Fit | None]) -> int | None:
+    """Return which of the recipes is recommended whose outcomes these are, the least harmful recipe first.
+
+    The first that fits for sure, where none does the first that fits tightly, None where none fits. No outcome is asked
+    for behind one that fits for sure.
+    """
+    tight = None
+    for index, outcome in enumerate(outcomes):
+        if outcome is Fit.YES:
+            return index
+        if outcome is Fit.TIGHT and tight is None:
+            tight = index
+    return tight
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertainty:
     """Memory of a card that a run may not find: what takes it, at most how many bytes, and where the figure is from."""
@@ -95,17 +115,19 @@ class Uncertainty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cards:
-    """Several cards of a kind for one run, of which one alone was judged: what they have to hold at least.
+    """Several cards of a kind for one run: what they have to hold at least.
 
     `state_bytes` are weights, gradients, optimizer state and buffers of the whole run. `sharding` is what is kept of
     them sharded, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
-    their shares, before any activation; None where no number does.
+    their shares, before any activation; None where no number does. `ranks` says which rank the verdict is on, None
+    where none was traced and one card alone was judged, as if it ran the whole step.
     """
 
     count: int
     sharding: str | None = None
     state_bytes: int
     least_count: int | None = None
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +136,13 @@ class Verdict:
 
     `usable_bytes` is what the allocator can reserve: the memory less `overhead_bytes`, less what the driver keeps, less
     the `margin_bytes` that were asked for. Where the step fits, `headroom_bytes` is what stays unreserved of it; where
-    it does not, a negative number: at least so many bytes are missing. `uncertainty` is what may be missing of the
-    usable bytes, nothing where a margin was asked for, and `uncertain_bytes` its sum. `fits` is true where `outcome` is
-    YES or TIGHT, and None, as the headroom, where it is UNKNOWN; `reason` then says why. `cards` says what several
-    cards have to hold, where the run was asked for on more than one.
-    `assumptions` are sentences on what was not measured on this very GPU. `advice` are
-    changes with which it fits, those that change training least first, or with which it still fits: None where none
-    were looked for, empty where none that was tried fits.
+    it does not, a negative number: at least so many bytes are missing. `lies_in_pieces` is true, else None, where
+    what is allocated at the peak would fit, and no free stretch is long enough. `uncertainty` is what may be missing of
+    the usable bytes, nothing where a margin was asked for, and `uncertain_bytes` its sum. `fits` is true where
+    `outcome` is YES or TIGHT, and None, as the headroom, where it is UNKNOWN; `reason` then says why. `cards` says what
+    several cards have to hold, where the run was asked for on more than one. `assumptions` are sentences on what was
+    not measured on this very GPU. `advice` are changes with which it fits, those that change training least first, or
+    with which it still fits: None where none were looked for, empty where none that was tried fits.
     """
 
     gpu: str
@@ -129,6 +151,7 @@ class Verdict:
     usable_bytes: int
     outcome: Fit
     headroom_bytes: int | None = None
+    lies_in_pieces: bool | None = None
     margin_bytes: int | None = None
     uncertainty: Sequence[Uncertainty] = ()
     reason: str | None = None
@@ -166,7 +189,8 @@ class Search:
     """The largest value of a quantity that fits a GPU for sure, `margin_bytes` of its memory left free.
 
     `value` is None where the smallest value does not fit. `fails` is the smallest value above it that does not: the
-    next one, where the search was not cut short, and None where the whole range up to `most` fits. `tried` are the
+    next one, where the search was not cut short, and None where the whole range up to `most` fits. Of cards `value` is
+    the least number, and `fails` the largest below it that does not fit. `tried` are the
     traced values in ascending order, `traces` how many. `in_file` is the value as
     fields of the training file.
     """
@@ -252,3 +276,9 @@ class Plan:
     quantities: Sequence[str] = ()
     rows: Sequence[PlanRow]
     warnings: Sequence[str] = ()
+
+    def recommend(self, method: Method) -> PlanRow | None:
+        """Return the recommended candidate of a method, None where none of them fits."""
+        rows = [row for row in self.rows if row.method is method]
+        index = find_recommended(row.outcome for row in rows)
+        return None if index is None else rows[index]

@@ -12,7 +12,7 @@ from typing import Any
 
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Phase
+from inspector.records.tape import Phase, WorkloadInfo
 
 __all__ = ["Device", "Difference", "Figures", "Measurement"]
 
@@ -41,7 +41,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What the allocator says of loading and of two steps, measured or predicted.
+    """What the allocator says of loading and of each phase of each step, measured or predicted.
 
     `process_bytes` is what nvidia-smi shows for the process when the steps are over, `device_used_bytes` all that is in
     use on the GPU then; both None where they are not known.
@@ -89,7 +89,8 @@ class Measurement:
 
     `model` and `adapter` are as in a report, `quantization` has its method, source and double_quant where bitsandbytes
     quantizes the base; `config` is that of the model where the bundled catalogue does not have it. `differing` are the
-    first places where history and tape part, `differing_count` how many there are.
+    first places where history and tape part, `differing_count` how many there are. `workload` is what ran, None a
+    training step. `autocast_adapter_dtype` is false where an adapter keeps its half precision.
     """
 
     versions: Mapping[str, str]
@@ -104,6 +105,8 @@ class Measurement:
     differing: Sequence[Difference] = ()
     differing_count: int = 0
     notices: Sequence[str] = ()
+    workload: WorkloadInfo | None = None
+    autocast_adapter_dtype: bool | None = None
 
     @property
     def first_large(self) -> Difference | None:

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from inspector.records.distributed import Ranks
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Phase, WorkloadInfo
 
@@ -203,19 +204,39 @@ class ContextPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowMedia:
+    """What each row of a batch holds beside text: `count` images or sounds (`kind`), each of so many `tokens`."""
+
+    kind: str
+    count: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutGradient:
+    """Trained parameters that the step gives no gradient: their names, folded over layers, and what they are."""
+
+    name: str
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunMemory:
     """What a run takes, such as two training steps.
 
     `peak_allocated_bytes` and `peak_reserved_bytes` are what `torch.cuda.max_memory_allocated()` and
     `max_memory_reserved()` would return, over loading and both steps. `phases` are loading and the phases of the second
     step (the first has no optimizer state yet); `end_of_step_allocated_bytes` is of that step too. `platform` says for
-    which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of. The CUDA context
-    comes on top of all figures. `limit_bytes` is what the allocator has on the card, where cached blocks have to be
+    which GPU architecture and torch the kernels were chosen, `inputs` what a micro-batch consists of, `media` what its
+    rows hold beside text, `without_gradient` which trained parameters get none. The CUDA context comes on top
+    of all figures. `limit_bytes` is what the allocator has on the card, where cached blocks have to be
     given back for the run to fit: all figures are those under it. None where they are those of a device without an end.
     `host_bytes` is the most that waits in host memory at a time, None where nothing does.
     `workload` says what ran, `defaults` names the fields of the recipe that have their default. `upper_bound` says why
     the figures are more than what really runs takes, `lower_bound` why they are less, None where they are not. `curve`
-    is a generation over its tokens, at powers of two and at the end.
+    is a generation over its tokens, at powers of two and at the end. `ranks` says which of several ranks all figures
+    are of, None where one card has the whole run.
     """
 
     workload: WorkloadInfo
@@ -236,7 +257,10 @@ class RunMemory:
     lower_bound: str | None = None
     host_bytes: int | None = None
     inputs: Sequence[BatchInput] | None = None
+    media: RowMedia | None = None
+    without_gradient: Sequence[WithoutGradient] = ()
     curve: Sequence[CurvePoint] | None = None
+    ranks: Ranks | None = None
 
     @property
     def total_bytes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "LEFT_OUT",
     "Notice",
 ]
 
@@ -15,3 +16,7 @@ class Notice:
 
     code: str
     message: str
+
+
+# The code of the notice that a batch leaves out a kind of input which the model takes.
+LEFT_OUT = {"images": "no-image", "sound": "no-sound", "boxes": "no-boxes"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inspector.checks import (
     Choice,
@@ -15,12 +16,15 @@ from inspector.checks import (
     check_number,
     check_text,
 )
-from inspector.records.steps.losses import LigerKernel, LossName, check_liger
+from inspector.records.steps.decoding import check_decoding
+from inspector.records.steps.losses import LigerKernel, LoraKernel, LossName, check_liger, check_lora_kernels
+from inspector.records.steps.media import check_media
 from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
 from inspector.records.steps.rows import lay_out_documents
 from inspector.records.steps.stages import Reference, Stage, check_stage
 
 __all__ = [
+    "AdapterState",
     "Attention",
     "CacheKind",
     "Generation",
@@ -133,6 +137,16 @@ class CacheKind(Choice):
     NONE = "none"
 
 
+class AdapterState(Choice):
+    """What becomes of an adapter before it generates.
+
+    UNMERGED: it runs beside its layers. MERGED: PEFT's merge_and_unload adds it to the weights, on the GPU.
+    """
+
+    UNMERGED = "unmerged"
+    MERGED = "merged"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one training step runs; names and defaults follow transformers' TrainingArguments.
@@ -143,7 +157,8 @@ class Recipe:
     clipping off. `padding` says whether the batch has padded sequences (an attention mask then exists); None means
     padded when the batch is larger than 1. `attention_mask` says whether the batch has a mask where nothing is padded,
     as collators that pad with a tokenizer send it; None means that it has none. `loss` is what makes the loss of a
-    causal language model, `liger` are the kernels of Liger in its layers, None for none.
+    causal language model, `liger` are the kernels of Liger in its layers, `lora_kernels` axolotl's fused ones of layers
+    with LoRA, None for none.
 
     `stage` is whose step runs (`records.steps.stages`), None supervised training; `reference` its reference, None the
     one that it takes by itself. In stages with a prompt `prompt_len` of the `seq_len` tokens of a row are the prompt
@@ -165,9 +180,15 @@ class Recipe:
     whether the forward pass fills a KV cache; None is what Trainer does, which is off. `alloc_conf` holds settings of
     the caching allocator as PYTORCH_CUDA_ALLOC_CONF has them; None is what that variable says.
 
+    `images` are the images of each row, None one where the model takes them and the workload gives them, 0 text alone;
+    `image_size` is their width and height as "640x480" before the processor resizes them, `audio_seconds` how long the
+    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`).
+
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
     follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
-    prompt goes through the model in pieces of so many tokens.
+    prompt goes through the model in pieces of so many tokens. `generation` are other fields of GenerationConfig, which
+    say how a token is chosen: they go before those that the model's generation_config.json has. `adapter` says whether
+    an adapter is merged into its base first.
 
     Choices may be given as text and are members of their enums afterwards. Raises UsageError where a field is not of
     its type, out of its range or none of its choices.
@@ -192,6 +213,7 @@ class Recipe:
     attention_mask: bool | None = None
     loss: LossName | str = LossName.STOCK
     liger: Sequence[LigerKernel | str] | str | None = None
+    lora_kernels: Sequence[LoraKernel | str] | str | None = None
     packing: int | str | None = None
     loop: Loop | str = Loop.TRAINER
     attention: Attention | str | None = None
@@ -207,6 +229,11 @@ class Recipe:
     new_tokens: int = 256
     cache: CacheKind | str = CacheKind.DYNAMIC
     prefill_chunk_size: int | None = None
+    generation: Mapping[str, Any] | None = None
+    adapter: AdapterState | str = AdapterState.UNMERGED
+    images: int | None = None
+    image_size: str | None = None
+    audio_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -221,11 +248,14 @@ class Recipe:
             "sdpa_backend": check_choice("sdpa_backend", self.sdpa_backend, SdpaBackend),
             "new_tokens": check_count("new_tokens", self.new_tokens),
             "cache": check_choice("cache", self.cache, CacheKind),
+            "adapter": check_choice("adapter", self.adapter, AdapterState),
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
         if self.liger is not None:
             checked["liger"] = check_liger(self.liger)
+        if self.lora_kernels is not None:
+            checked["lora_kernels"] = check_lora_kernels(self.lora_kernels)
         if self.offload is not None:
             where = check_choice("offload", self.offload, Offload)
             checked["offload"] = None if where is Offload.NONE else where
@@ -254,6 +284,9 @@ class Recipe:
             checked |= lay_out_documents(self.packing, self.seq_len, self.padding)
         if self.prefill_chunk_size is not None:
             checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
+        if self.generation is not None:
+            checked["generation"] = check_decoding("generation", self.generation) or None
+        checked |= check_media(self.images, self.image_size, self.audio_seconds)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):
@@ -277,6 +310,8 @@ class Generation:
     new_tokens: int = 256
     cache: CacheKind | str = CacheKind.DYNAMIC
     prefill_chunk_size: int | None = None
+    generation: Mapping[str, Any] | None = None
+    adapter: AdapterState | str = AdapterState.UNMERGED
     mixed_precision: Precision | str = Precision.NO
     padding: bool | None = None
     attention: Attention | str | None = None

@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 
+_MOST_CONTEXTS = 16
+
+
 class WeightDtype(Choice):
     """The dtype of the base weights.
 
@@ -251,6 +254,8 @@ class Request:
         }
         if self.quantization is not None:
             checked["quantization"] = check_choice("quantization", self.quantization, Quantization)
+        if self.context:
+            checked["context"] = _check_context(self.context)
         if self.margin is not None:
             checked["margin"] = _check_margin(self.margin)
         if self.sharding is not None:
@@ -283,6 +288,16 @@ def _check_sizes(value: Any) -> tuple[str | int, ...]:
                 "or a list of these."
             )
     return items
+
+
+def _check_context(value: Any) -> tuple[int, ...]:
+    """Return lengths of prompts, the shortest first, each once."""
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"`context` is {describe_value(value)}; give a list of lengths, as in [4096, 32768].")
+    lengths = tuple(sorted({check_count("context", item) for item in value}))
+    if len(lengths) > _MOST_CONTEXTS:
+        raise UsageError(f"`context` has {len(lengths)} lengths, more than {_MOST_CONTEXTS}; give fewer.")
+    return lengths
 
 
 def _check_margin(value: Any) -> str | int:

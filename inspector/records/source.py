@@ -14,6 +14,7 @@ from inspector.records.notice import Notice
 __all__ = [
     "CatalogueEntry",
     "Published",
+    "SentenceModule",
     "ServedFrom",
     "SourceFiles",
 ]
@@ -59,6 +60,22 @@ class CatalogueEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentenceModule:
+    """A module that sentence-transformers runs behind the pooling of an encoder, by the name of its class.
+
+    Of a Dense the sizes and the name of its activation's class are known. `is_plain` tells whether it makes the vector
+    of a text of that vector alone.
+    """
+
+    kind: str
+    in_features: int | None = None
+    out_features: int | None = None
+    bias: bool = False
+    activation: str | None = None
+    is_plain: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFiles:
     """What a source delivered for one model.
 
@@ -66,8 +83,10 @@ class SourceFiles:
     `checkpoint_dtype` is the dtype of the stored weights where the config does not say it, `checkpoint` what is stored.
     `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model, which
     a folder may hold beside it. `adapter_alone` is set while that base is still to be found. `pooling` is how sentence-
-    transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on. `gguf` is what
-    a GGUF file holds, which has no configuration beside it.
+    transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on, and
+    `sentence_modules` what it runs behind that. `processor` is what the source says of images and sound. `gguf` is what
+    a GGUF file holds, which has no configuration beside it. `decoding` is what the generation_config.json beside the
+    config says of how tokens are chosen, None where there is none or nobody asked.
     """
 
     id: str
@@ -82,5 +101,8 @@ class SourceFiles:
     adapter_alone: bool = False
     checkpoint: StoredCheckpoint | None = None
     pooling: str | None = None
+    sentence_modules: tuple[SentenceModule, ...] = ()
+    processor: Mapping[str, Any] | None = None
     gguf: GgufModel | None = None
+    decoding: Mapping[str, Any] | None = None
     notices: Sequence[Notice] = ()

@@ -51,7 +51,8 @@ class Category(str, enum.Enum):
     WEIGHTS: parameters of the base model, saved copies included. ADAPTER: parameters that PEFT added.
     BUFFERS: registered buffers. GRADIENTS: `.grad` of parameters. OPTIMIZER: optimizer state.
     ACTIVATIONS: made in the forward pass and kept for the backward pass. KV_CACHE: keys, values and states of the
-    tokens so far, which generation keeps.
+    tokens so far, which generation keeps. GATHERED: parameters of a rank that are whole for as long as they are used.
+    COMMUNICATION: what collectives send and receive.
     ATTENTION_MASK: masks and what they are expanded to. LOGITS_AND_LOSS: the output of the head and all that the
     loss makes of it. TEMPORARIES: alive within a phase only, kernel workspaces included. INPUTS: the batch.
     OTHER: persistent memory that no tensor of the model holds, such as cuBLAS workspaces.
@@ -64,6 +65,8 @@ class Category(str, enum.Enum):
     OPTIMIZER = "optimizer"
     ACTIVATIONS = "activations"
     KV_CACHE = "kv_cache"
+    GATHERED = "gathered"
+    COMMUNICATION = "communication"
     ATTENTION_MASK = "attention_mask"
     LOGITS_AND_LOSS = "logits_and_loss"
     TEMPORARIES = "temporaries"
@@ -112,8 +115,9 @@ class Event(NamedTuple):
     `block` identifies the memory (an index that is never used again, -1 for EMPTY_CACHE), `bytes` is what was asked for
     (0 for a zero-size tensor, which takes no block). `step` is 0 for loading, then counts steps from 1. `module` is the
     path of the module at work and `op` the operation, both empty where there is none. `category` is what the block is
-    for, the same in all its events: a tape is written when it is over and what became of each block is known. A tuple,
-    because a tape has tens of thousands.
+    for, the same in all its events: a tape is written when it is over and what became of each block is known. `stream`
+    is the CUDA stream that the block is asked for on, 0 for the default one. A tuple, because a tape has tens of
+    thousands.
     """
 
     kind: EventKind
@@ -124,3 +128,4 @@ class Event(NamedTuple):
     step: int = 0
     module: str = ""
     op: str = ""
+    stream: int = 0

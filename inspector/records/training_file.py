@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.checks import Choice
+from inspector.records.notice import Notice
 
 __all__ = ["Effect", "FieldNotModelled", "FileField", "Origin", "RequestSource", "TrainingFile", "UnreadField"]
 
@@ -75,7 +76,8 @@ class TrainingFile:
     """A file that a trainer or a launcher reads, as `framework` in `version` reads it.
 
     `stage` is what the trainer does with the model (sft, dpo, grpo, ...), None for a launcher's file. `unknown` are
-    names of fields that are not known of the framework and were not read. `spelling` are the values of the file by the
+    names of fields that are not known of the framework and were not read, `remarks` what the framework itself would say
+    of others. `spelling` are the values of the file by the
     names of the framework's table and `spelled` the names that the file has for these: what a change is spelt from.
     `version_from` says why it is this version: "option", "installed", or "newest" for the newest that is known.
     """
@@ -89,6 +91,7 @@ class TrainingFile:
     not_modelled: Sequence[FieldNotModelled] = ()
     unread: Sequence[UnreadField] = ()
     unknown: Sequence[str] = ()
+    remarks: Sequence[Notice] = ()
     spelling: Mapping[str, Any] = field(default_factory=dict)
     spelled: Mapping[str, str] = field(default_factory=dict)
 

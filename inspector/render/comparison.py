@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -57,6 +58,9 @@ _BREAKDOWN = "peak.breakdown."
 _MOMENTS = ("peak.phase", "peak.op")
 _PHASES = "phases."
 _OUTCOME = ".outcome"
+_WORKLOAD_KEYS = frozenset(info.report_key for info in WORKLOADS.values())
+# Figures of an engine that are no bytes.
+_NO_BYTES = re.compile(r"^serving\..*\.(tokens|concurrency_hundredths)\.")
 
 
 def build_comparison_document(comparison: Comparison) -> Document:
@@ -203,7 +207,7 @@ def _build_figure_row(figure: Figure, letters: Sequence[str]) -> Row:
     """Return the row of a figure; parameters are counts, all else is bytes."""
     values = [figure.values.get(letter) for letter in letters]
     cells = [_name_figure(figure.path), *(_ABSENT if value is None else format_count(value) for value in values)]
-    is_count = figure.path.startswith("parameters.")
+    is_count = figure.path.startswith("parameters.") or _NO_BYTES.search(figure.path) is not None
     for letter in letters[1:]:
         difference = figure.differences.get(letter)
         cells.append(_ABSENT if difference is None else format_count(difference, signed=True))
@@ -215,7 +219,7 @@ def _build_figure_row(figure: Figure, letters: Sequence[str]) -> Row:
 def _strip_workload(path: str) -> str:
     """Return a path without the name of the workload that its figure is of."""
     workload, _, rest = path.partition(".")
-    return rest if workload in WORKLOADS else path
+    return rest if workload in _WORKLOAD_KEYS else path
 
 
 def _name_setting(path: str) -> str:

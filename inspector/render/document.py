@@ -19,6 +19,8 @@ __all__ = [
     "Document",
     "Kind",
     "Paragraph",
+    "Plot",
+    "PlotColumn",
     "Row",
     "Section",
     "Table",
@@ -106,7 +108,32 @@ class Paragraph:
     most_lines: int | None = None
 
 
-Block = Table | Paragraph
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlotColumn:
+    """The largest moment of a stretch of a run: what each layer of the plot holds then, and the most reserved in it."""
+
+    layer_bytes: tuple[int, ...]
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """Memory over a run, to be drawn in any width: stacked layers, and lines for what is reserved and what a card has.
+
+    `layers` are named from the bottom up. `phases` are their names with the column that each begins at. `peak` is the
+    column of the peak, `peak_words` what is at work then. `limit` is what a card has, with its name.
+    """
+
+    title: str
+    layers: tuple[str, ...]
+    columns: tuple[PlotColumn, ...]
+    phases: tuple[tuple[str, int], ...]
+    peak: int
+    peak_words: str
+    limit: tuple[str, int] | None = None
+
+
+Block = Table | Paragraph | Plot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

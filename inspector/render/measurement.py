@@ -12,7 +12,6 @@ from typing import Any, TextIO
 
 from inspector.records.measurement import Figures, Measurement
 from inspector.records.memory import MemoryPhase
-from inspector.records.recipe import Recipe
 from inspector.records.report import to_plain
 from inspector.records.tape import Phase
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
@@ -21,7 +20,7 @@ from inspector.units import format_bytes, format_count
 __all__ = ["SCHEMA", "build_measurement_document", "build_record", "render_measurement_json"]
 
 SCHEMA = "inspector-measurement/1"
-_ALWAYS_SHOWN = ("batch_size", "seq_len", "optimizer", "attention", "loop")
+_ALWAYS_SHOWN = ("batch_size", "seq_len", "optimizer", "attention", "loop", "prompt_len", "new_tokens")
 
 
 def build_measurement_document(measurement: Measurement) -> Document:
@@ -33,9 +32,8 @@ def build_measurement_document(measurement: Measurement) -> Document:
         title=f"{measurement.model['id']} on {gpu.name}",
         subtitle=(
             f"{measurement.model['class']}, {measurement.model['dtype']}, "
-            f"{measurement.adapter['peft_type'] if measurement.adapter else 'full fine-tuning'}"
-            f"{_describe_quantization(measurement)}; random weights",
-            _describe_recipe(measurement.recipe),
+            f"{_describe_adapter(measurement)}{_describe_quantization(measurement)}; random weights",
+            _describe_recipe(measurement),
             f"compute capability {capability}, {format_bytes(gpu.memory_bytes)}{driver}",
         ),
         sections=tuple(_build_sections(measurement)),
@@ -48,6 +46,10 @@ def build_record(measurement: Measurement) -> dict[str, Any]:
     """Return the measurement as a JSON object; keys that do not apply are absent."""
     values = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
     shown: dict[str, Any] = {key: to_plain(value) for key, value in values.items() if value is not None}
+    if measurement.workload is not None:
+        read = measurement.workload.recipe_fields
+        shown["workload"] = measurement.workload.name
+        shown["recipe"] = {key: value for key, value in shown["recipe"].items() if key in read}
     for key in ("measured", "predicted"):
         # `to_plain` leaves out of phases what a report of two steps has no use for.
         shown[key]["phases"] = [_record_phase(phase) for phase in values[key].phases]
@@ -93,10 +95,22 @@ def _describe_quantization(measurement: Measurement) -> str:
     return f" on {measurement.quantization['method']}{twice}"
 
 
-def _describe_recipe(recipe: Recipe) -> str:
+def _describe_adapter(measurement: Measurement) -> str:
+    """Return which adapter there is, and what runs where there is none."""
+    if measurement.adapter is not None:
+        return str(measurement.adapter["peft_type"])
+    return "full fine-tuning" if measurement.workload is None else measurement.workload.label
+
+
+def _describe_recipe(measurement: Measurement) -> str:
     """Return the options of a recipe that are not the default, and those that one always wants to know."""
+    recipe, workload = measurement.recipe, measurement.workload
+    names = {field.name for field in dataclasses.fields(recipe)} - {"new_tokens"}
+    read = names if workload is None else workload.recipe_fields
     shown = []
     for field in dataclasses.fields(recipe):
+        if field.name not in read:
+            continue
         value = getattr(recipe, field.name)
         if value is not None and (field.name in _ALWAYS_SHOWN or value != field.default):
             shown.append(f"{field.name.replace('_', ' ')} {value}")
@@ -142,7 +156,7 @@ def _build_row(what: str, predicted: int, measured: int | None) -> Row:
 def _describe_verdict(measurement: Measurement) -> Iterator[Paragraph]:
     """Yield what the difference column says: that all is 0, or the name of what differs first."""
     if list(map(_record_phase, measurement.predicted.phases)) == list(map(_record_phase, measurement.measured.phases)):
-        yield paragraph("Every peak and every end of loading and of both steps is as predicted, to the byte.", Tone.KEY)
+        yield paragraph("Every peak and every end of loading and of each phase is as predicted, to the byte.", Tone.KEY)
         return
     found = measurement.first_large
     if found is None:

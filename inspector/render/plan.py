@@ -78,7 +78,8 @@ def build_plan_document(plan: Plan, order: str) -> Document:
     answers = Table(
         columns=(column("", Kind.LABEL), column("", Kind.WORDS)),
         rows=tuple(
-            _build_answer(names[method], [item for item in plan.rows if item.method is method]) for method in present
+            _build_answer(names[method], [item for item in plan.rows if item.method is method], plan.recommend(method))
+            for method in present
         ),
     )
     usable = f"{plan.gpu}: {format_bytes(plan.usable_bytes)} usable of {format_bytes(plan.memory_bytes)}"
@@ -119,10 +120,9 @@ def name_methods(plan: Plan) -> Mapping[Method, str]:
     }
 
 
-def _build_answer(method: str, rows: Sequence[PlanRow]) -> Row:
-    """Return the least harmful candidate of a method that fits, or how many bytes the nearest one lacks."""
+def _build_answer(method: str, rows: Sequence[PlanRow], fitting: PlanRow | None) -> Row:
+    """Return the recommended candidate of a method, or how many bytes the nearest one lacks."""
     traced = [item for item in rows if item.total_bytes is not None and item.headroom_bytes is not None]
-    fitting = min((item for item in traced if item.fits), key=lambda item: item.outcome is Fit.TIGHT, default=None)
     if fitting is not None:
         spare = f"{format_bytes(fitting.headroom_bytes or 0)} to spare{_describe_growth(fitting)}"
         sure = " tightly" if fitting.outcome is Fit.TIGHT else ""

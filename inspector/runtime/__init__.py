@@ -16,7 +16,8 @@ interrupt comes in between (`patches`):
 - the cyclic garbage collector, which pauses.
 
 Calls take turns under one lock. Where the process has other threads, the Python API does all of this in a worker
-process instead (`isolation`, `worker`). A plan forks processes of its own (`processes`).
+process instead (`isolation`, `worker`). A plan forks processes of its own (`processes`). The processes of `inspect app`
+are confined for good in what they open and whom they ask (`confinement`).
 
 What stays: modules that were imported, caches of the libraries, and, of the command alone, its answer to Ctrl-C and a
 collector that is off (`inspector.cli.main`).

@@ -21,13 +21,13 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from inspector.errors import InspectorError
 
-__all__ = ["IN_PROCESS", "resolve_function", "run_isolated"]
+__all__ = ["IN_PROCESS", "WorkerProcess", "encode_request", "resolve_function", "run_isolated"]
 
 # The environment variable that keeps all work in this process.
 IN_PROCESS = "INSPECTOR_IN_PROCESS"
@@ -41,7 +41,7 @@ def run_isolated(function_path: str, *arguments: Any, progress: Progress = lambd
     `function_path` is "module:name". `progress` is called in this process. What the function raises is raised here, its
     traceback in the worker as the cause; a worker that dies raises InspectorError. An interrupt ends the worker.
     """
-    request = _encode(function_path, arguments) if _has_company() else None
+    request = encode_request(function_path, arguments) if _has_company() else None
     if request is None:
         return resolve_function(function_path)(*arguments, progress)
     with _worker_lock:
@@ -85,7 +85,7 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _encode(function_path: str, arguments: tuple[Any, ...]) -> bytes | None:
+def encode_request(function_path: str, arguments: tuple[Any, ...]) -> bytes | None:
     """Return the bytes of a request, None where its arguments cannot be sent."""
     stream = io.BytesIO()
     try:
@@ -100,22 +100,30 @@ def _encode(function_path: str, arguments: tuple[Any, ...]) -> bytes | None:
 # --- the worker -------------------------------------------------------------------------------------------------------
 
 
-class _Worker:
-    """A process that works on one request after the other."""
+class WorkerProcess:
+    """A process that works on one request after the other, here or in an environment and a directory of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> None:
         self.surroundings = _read_surroundings()
+        self._environment = environment
         root = str(Path(__file__).parents[2])
         # The worker's own first imports: the package from where this process has it, the rest from the standard library
         # and not from a file of the working directory. It then takes this process's environment and path.
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        around = os.environ if environment is None else environment
+        path = os.pathsep.join(filter(None, (root, around.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             (sys.executable, "-m", "inspector.runtime.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            env={**around, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            cwd=directory,
             start_new_session=True,  # a terminal's Ctrl-C is for this process, which then ends the worker
         )
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the process, which is that of its group, too."""
+        return self._process.pid
 
     def is_alive(self) -> bool:
         """Tell whether the process runs."""
@@ -126,7 +134,8 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            pickle.dump((dict(os.environ), sys.path, request), self._process.stdin)
+            environment = dict(os.environ if self._environment is None else self._environment)
+            pickle.dump((environment, sys.path, request), self._process.stdin)
             self._process.stdin.flush()
             while True:
                 kind, *values = pickle.load(self._process.stdout)  # noqa: S301  # our own process at the other end
@@ -182,17 +191,17 @@ def _read_surroundings() -> tuple[dict[str, str], Path | None]:
         return dict(os.environ), None
 
 
-_worker: _Worker | None = None
+_worker: WorkerProcess | None = None
 _worker_lock = threading.Lock()
 
 
-def _get_worker() -> _Worker:
+def _get_worker() -> WorkerProcess:
     """Return the running worker, a new one where there is none or it runs in other surroundings."""
     global _worker
     if _worker is not None and (not _worker.is_alive() or _worker.surroundings != _read_surroundings()):
         stop_worker()
     if _worker is None:
-        _worker = _Worker()
+        _worker = WorkerProcess()
     return _worker
 
 

@@ -22,7 +22,7 @@ import torch
 
 from inspector.errors import InspectorError
 
-__all__ = ["run_in_processes"]
+__all__ = ["count_cores", "run_in_processes"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ def run_in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> I
     Results travel between processes and have to be picklable; what `work` changes elsewhere is lost. Raises
     InspectorError where a process is killed.
     """
-    count = min(len(tasks), _count_cores())
+    count = min(len(tasks), count_cores())
     if count < 2 or sys.platform != "linux" or torch.cuda.device_count():
         for index, task in enumerate(tasks):
             yield index, work(task)
@@ -67,7 +67,7 @@ def run_in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -19,6 +19,7 @@ from inspector.errors import UnsupportedModelError, one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint, StoredFile, StoredTensor, StoredVariant
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
+from inspector.runtime.stage import Stage
 from inspector.source.bounded_json import MOST_BYTES, parse_object
 from inspector.source.repository import (
     Choice,
@@ -192,7 +193,9 @@ def _read_headers(
         pending = {pool.submit(_read_header, file, reader, budget): file for file in files}
         for future in as_completed(pending):
             done[pending[future].name] = future.result()
-            progress(f"reading the headers of the checkpoint: {len(done)} of {len(files)} files")
+            title = "reading the headers of the checkpoint"
+            words = f"{title}: {len(done)} of {len(files)} files"
+            progress(Stage(words, heading=title, done=len(done), total=len(files)))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return {file.name: done[file.name] for file in files}

@@ -25,7 +25,9 @@ from inspector.source.folder import FolderReader, list_files
 from inspector.source.hub_client import HubError, silence_client, translate_errors
 from inspector.source.listing import Repository, describe_repository
 from inspector.source.local import ADAPTER_FILE, CONFIG_FILE
+from inspector.source.processor import find_processor
 from inspector.source.recognize.foreign import describe_foreign_files
+from inspector.source.recognize.sentence_modules import find_sentence_modules
 from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
 
@@ -78,7 +80,12 @@ def _add_checkpoint(files: SourceFiles, repository: Repository, progress: Progre
     if repository.commit != files.revision:  # a branch moved between the two requests
         return files
     reader = HubReader(files.id, repository.commit)
-    files = dataclasses.replace(files, pooling=find_pooling(repository.files, reader))
+    files = dataclasses.replace(
+        files,
+        pooling=find_pooling(repository.files, reader),
+        sentence_modules=find_sentence_modules(repository.files, reader),
+        processor=find_processor(repository.files, reader),
+    )
     stored = header_cache.load_checkpoint(files.id, repository.commit)
     if stored is not None:
         return dataclasses.replace(files, checkpoint=stored)
@@ -91,7 +98,12 @@ def _add_checkpoint(files: SourceFiles, repository: Repository, progress: Progre
 def _add_cached_checkpoint(files: SourceFiles, snapshot: Path) -> SourceFiles:
     """Add what is known here of the commit: what an earlier run read, or the headers of weights that are here."""
     present, reader = list_files(snapshot), FolderReader(snapshot)
-    files = dataclasses.replace(files, pooling=find_pooling(present, reader))
+    files = dataclasses.replace(
+        files,
+        pooling=find_pooling(present, reader),
+        sentence_modules=find_sentence_modules(present, reader),
+        processor=find_processor(present, reader),
+    )
     stored = header_cache.load_checkpoint(files.id, str(files.revision))
     if stored is None:
         stored, _ = read_checkpoint(present, files.config, reader, lambda _stage: None)

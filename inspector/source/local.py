@@ -15,10 +15,13 @@ from typing import Any
 
 from inspector.errors import ModelUnavailableError, one_line, quoted
 from inspector.records.source import ServedFrom, SourceFiles
+from inspector.runtime.confinement import takes_local_paths
 from inspector.source.bounded_json import read_object
 from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
+from inspector.source.processor import find_processor
 from inspector.source.recognize.foreign import describe_foreign_files
+from inspector.source.recognize.sentence_modules import find_sentence_modules
 
 __all__ = ["ADAPTER_FILE", "CONFIG_FILE", "add_checkpoint", "find_files", "is_path_like"]
 
@@ -32,6 +35,8 @@ def find_files(name: str) -> SourceFiles | None:
     Of an adapter alone, only `adapter_config` and `adapter_id` are filled: its base model is for `locate` to find.
     Raises ModelUnavailableError when the path is there without a configuration or cannot be read.
     """
+    if not takes_local_paths():
+        return None
     beside = None
     try:
         path = Path(name).expanduser()
@@ -66,8 +71,14 @@ def add_checkpoint(files: SourceFiles, progress: Callable[[str], None]) -> Sourc
     folder = Path(files.code_location)
     present, reader = list_files(folder), FolderReader(folder)
     stored, notices = read_checkpoint(present, files.config, reader, progress)
-    pooling = find_pooling(present, reader)
-    return dataclasses.replace(files, checkpoint=stored, pooling=pooling, notices=(*files.notices, *notices))
+    return dataclasses.replace(
+        files,
+        checkpoint=stored,
+        pooling=find_pooling(present, reader),
+        sentence_modules=find_sentence_modules(present, reader),
+        processor=find_processor(present, reader),
+        notices=(*files.notices, *notices),
+    )
 
 
 def is_path_like(name: str) -> bool:

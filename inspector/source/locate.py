@@ -16,6 +16,7 @@ from inspector.errors import ModelUnavailableError, UnsupportedModelError, Usage
 from inspector.records.checkpoint import StoredCheckpoint
 from inspector.records.notice import Notice
 from inspector.records.source import ServedFrom, SourceFiles
+from inspector.runtime.confinement import takes_local_paths
 from inspector.source import catalogue, hub, hub_client, listing, local
 from inspector.source.hub_client import Cause, HubError
 from inspector.source.recognize.address import looks_like_address, read_address
@@ -257,4 +258,5 @@ def explain_failure(name: str, revision: str | None, failure: HubError) -> str:
         near = " or ".join(quoted(known) for known in list_near_ids(name, catalogue.list_ids()))
         meant = f" Did you mean {near}?" if near else ""
         return f"{cause}.{meant} A private repository needs a token: {_LOG_IN}."
-    return f"{cause}, and {_explain_no_stand_in(name, revision)}; try again or name a local directory or config.json."
+    otherwise = " or name a local directory or config.json" if takes_local_paths() else ""
+    return f"{cause}, and {_explain_no_stand_in(name, revision)}; try again{otherwise}."

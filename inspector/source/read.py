@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from inspector.errors import ModelUnavailableError, one_line
 from inspector.records.engines.serving import Engine
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
@@ -30,6 +31,25 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
     from inspector.source.recognize.foreign import refuse_foreign
 
     progress("reading the configuration")
-    files = locate(name, revision=request.revision, offline=request.offline, progress=progress)
+    try:
+        files = locate(name, revision=request.revision, offline=request.offline, progress=progress)
+    except ModelUnavailableError as error:
+        if request.source is None or request.source.file is None:
+            raise
+        raise ModelUnavailableError(f"{error} {_name_another(name, request.source.file.path)}") from error
     refuse_foreign(files)
-    return add_stored_dtype(files)
+    files = add_stored_dtype(files)
+    if request.workload != "generate" or request.serving is not None:
+        return files
+    from inspector.source.generation_config import add_decoding
+
+    return add_decoding(files)
+
+
+def _name_another(name: str, path: str) -> str:
+    """Return how a training file is read with a model in the place of one that could not be had."""
+    from inspector.source import catalogue
+    from inspector.source.recognize.nearest import list_near_ids
+
+    near = next(iter(list_near_ids(name, catalogue.list_ids())), "org/name")
+    return f"{one_line(path, 60)} is read with another model by `base_model={near}`."

@@ -70,6 +70,27 @@ def _convolution_backward(
     )
 
 
+@_kernel(aten.native_layer_norm_backward.default)
+def _layer_norm_backward(
+    _grad: Tensor,
+    values: Tensor,
+    _shape: list[int],
+    _mean: Tensor,
+    _scale: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    wants: list[bool],
+) -> tuple[Tensor | None, ...]:
+    """Return contiguous gradients; torch's own meta kernel has the layout of a gradient that comes in transposed.
+
+    Both devices copy that first and make their results anew (cuda/layer_norm_kernel.cu, cpu/layer_norm_kernel.cpp).
+    """
+    return tuple(
+        torch.empty_like(item, memory_format=torch.contiguous_format) if item is not None and wanted else None
+        for item, wanted in zip((values, weight, bias), wants, strict=True)
+    )
+
+
 def _is_channels_last(tensor: Tensor) -> bool:
     """Tell whether a tensor is stored with its channels innermost."""
     return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)

@@ -1,14 +1,17 @@
 """What an active dispatch mode changes in what runs, undone.
 
-While a mode is active, composite code takes branches that work out of place (ATen/TensorSubclassLikeUtils.h). Two such
-changes are undone here. Autograd adds a second gradient of a tensor in place into the first when nobody else holds it
-(torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two use counts decide here). The backward of
-whatever selects values writes into the zeros that it has just made. tests/trace shows that what is left equals a real
-step without any mode, allocation by allocation.
+While a mode is active, composite code takes branches that work out of place (ATen/TensorSubclassLikeUtils.h). Three
+such changes are undone here. Autograd adds a second gradient of a tensor in place into the first when nobody else holds
+it (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`; the same two use counts decide here). The backward
+of whatever selects values writes into the zeros that it has just made. A number that is assigned to a part of a tensor,
+as in `x[:, 0] = 1`, is one of the CPU for CUDA, and one of their own for other devices
+(torch/csrc/autograd/python_variable_indexing.cpp). tests/trace shows that what is left equals a real step without any
+mode, allocation by allocation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from inspector.compat.torch import current_autograd_node, storage_address, storage_use_count, use_count
 
-__all__ = ["accumulates_in_place", "find_op_without_mode"]
+__all__ = ["accumulates_in_place", "find_op_without_mode", "is_assigned_number"]
 
 aten = torch.ops.aten
 
@@ -60,6 +63,11 @@ def find_op_without_mode(func: Any) -> Any:
         return func
     node = current_autograd_node()
     return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
+
+
+def is_assigned_number(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether this makes a tensor of a number that Python assigns: `torch.scalar_tensor` says `pin_memory`."""
+    return func is aten.scalar_tensor.default and "layout" in kwargs and "pin_memory" not in kwargs
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -72,12 +72,33 @@ class Shadows:
         self._values[tensor] = value
         self._ids.add(id(tensor))
 
+    def find(self, tensor: Tensor) -> Tensor | None:
+        """Return the value of a tensor, None where it has none."""
+        value: Tensor | None = self._values.get(tensor)
+        return value
+
     def derive(self, tensor: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
         """Return a view of a tensor, with the value that follows where the tensor has one."""
         result = view(tensor)
         if not self._lacks_value(tensor):
             self.set(result, view(self._values[tensor]))
         return result
+
+    def count_places(self, tensor: Tensor) -> int | None:
+        """Return how many elements of a tensor are not zero, None where it has no value."""
+        if self._lacks_value(tensor):
+            return None
+        value: Tensor = self._values[tensor] if tensor.is_meta else tensor
+        distinct = value
+        for dimension in _list_repeated(value):
+            distinct = distinct.narrow(dimension, 0, 1)
+        return int(distinct.count_nonzero()) * (value.numel() // max(distinct.numel(), 1))
+
+    def count_repeated(self, tensor: Tensor) -> int | None:
+        """Return the same of a view that repeats its elements, as a mask of tokens over features; else None."""
+        if self._lacks_value(tensor) or not tensor.is_meta or not _list_repeated(self._values[tensor]):
+            return None
+        return self.count_places(tensor)
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
@@ -94,7 +115,8 @@ class Shadows:
             return NO_VALUE
         largest = [_largest_shape(tensor) for tensor in tensors]
         if any(
-            tensor not in self._values or tensor.numel() > most for tensor, most in zip(tensors, largest, strict=True)
+            tensor not in self._values or (tensor.numel() > most and _count_distinct(self._values[tensor]) > most)
+            for tensor, most in zip(tensors, largest, strict=True)
         ):
             return NO_VALUE
         # The rows and columns of Adafactor's state are small, and what they broadcast to is a matrix.
@@ -112,7 +134,9 @@ class Shadows:
     def keep(self, result: Any, value: Any) -> None:
         """Remember the values of what an op returned, as far as they are small enough."""
         if isinstance(result, Tensor):
-            if isinstance(value, Tensor) and value.numel() <= min(_largest(value.dtype), _largest_shape(value)):
+            if isinstance(value, Tensor) and _count_distinct(value) <= min(
+                _largest(value.dtype), _largest_shape(value)
+            ):
                 self.set(result, value)
         elif isinstance(result, (tuple, list)):
             for item, item_value in zip(result, value, strict=True):
@@ -125,6 +149,16 @@ class Shadows:
         if isinstance(leaf, torch.device) and leaf.type == "meta":
             return torch.device("cpu")
         return leaf
+
+
+def _list_repeated(tensor: Tensor) -> list[int]:
+    """Return the dimensions along which a view repeats its elements."""
+    return [place for place, stride in enumerate(tensor.stride()) if stride == 0 and tensor.shape[place] > 1]
+
+
+def _count_distinct(tensor: Tensor) -> int:
+    """Return how many elements a tensor has, those that a view repeats once."""
+    return tensor.numel() // math.prod(tensor.shape[place] for place in _list_repeated(tensor))
 
 
 def _broadcast_count(tensors: list[Tensor]) -> int:

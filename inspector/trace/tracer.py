@@ -33,8 +33,16 @@ from inspector.trace.categories import Categories
 from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
 from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
 from inspector.trace.meta_kernels import META_KERNELS
-from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode
-from inspector.trace.rules.masks import broadcast_mask, has_places, is_mask, replace_masks, selects_all
+from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
+from inspector.trace.rules.host_values import copies_to_host, follows_values, is_on_host, make_like
+from inspector.trace.rules.masks import (
+    broadcast_mask,
+    choose_all,
+    has_places,
+    is_mask,
+    replace_masks,
+    scatter_back,
+)
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
@@ -47,6 +55,10 @@ aten = torch.ops.aten
 _MOST_EVENTS = 1_000_000
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
 _MASKED = _INDEXING | {aten.index_put.default}
+# The block of what lies on the CPU where there is a GPU.
+_ON_HOST = -1
+# Ops that bring such numbers to the GPU, with the places of their arguments.
+_BRINGING = {aten.index_put_.default: (2,), aten.where.self: (1, 2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +71,7 @@ class _Op:
     only_changes_lists: bool
     kernel: Kernel | None
     takes_workspace: bool
+    follows_values: bool
 
 
 # What is looked up stays: there are no more entries than torch has ops.
@@ -76,6 +89,7 @@ def _look_up(func: Any) -> _Op:
             only_changes_lists=only_changes_lists(func),
             kernel=KERNELS.get(func),
             takes_workspace=func in WORKSPACE_OPS,
+            follows_values=follows_values(func),
         ),
     )
 
@@ -84,7 +98,8 @@ class Tracer(TorchDispatchMode):
     """Record the memory of everything that runs inside the `with` block under the rules of a platform.
 
     `token` is what every choice of a next token is taken to be, None where none is chosen. `results` are those that ops
-    returned in other traces, which this one takes from and adds to; None for none.
+    returned in other traces, which this one takes from and adds to; None for none. `holds_all` says that none of the
+    batch's images is padding.
     """
 
     @classmethod
@@ -102,6 +117,7 @@ class Tracer(TorchDispatchMode):
         balances_experts: bool = False,
         token: int | None = None,
         results: Results | None = None,
+        holds_all: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
@@ -110,6 +126,7 @@ class Tracer(TorchDispatchMode):
         self._on_cuda = on_cuda
         self._balances_experts = balances_experts
         self._token = token
+        self._holds_all = holds_all
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()
@@ -189,23 +206,26 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one op, on shadows too where it has values, and record what it allocates."""
         kwargs = kwargs or {}
-        if func is aten.masked_scatter_backward.default and selects_all(self.shadows, *args[1:]):
-            selected: Tensor = self.__torch_dispatch__(aten.masked_select.default, (), args[:2])
-            return selected.view(args[2])
-        if func is aten.masked_select.default:  # which is indexing (native/cuda/IndexKernel.cpp)
-            func, args = aten.index.Tensor, broadcast_mask(args[0], args[1], self.shadows)
+        if func in (aten.masked_select.default, aten.masked_scatter_backward.default):
+            return self._select(func, *args)
+        func = find_op_without_mode(func)
         if func in _MASKED and has_places(func, args, kwargs):
+            if func is aten.index_put.default:  # a copy, and then the places (native/TensorAdvancedIndexing.cpp)
+                copied = self.__torch_dispatch__(aten.clone.default, (), args[:1])
+                return self.__torch_dispatch__(aten.index_put_.default, (), (copied, *args[1:]), kwargs)
             places = [self.__torch_dispatch__(aten.nonzero.default, (), (item,)) for item in filter(is_mask, args[1])]
             args = (args[0], replace_masks(args[1], places, self.shadows), *args[2:])
         if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
             return aten.add_.Tensor(*args)
-        func = find_op_without_mode(func)
         op = _OPS.get(func) or _look_up(func)
-        value = self.shadows.run(func, args, kwargs)
-        if func is aten._local_scalar_dense.default and value is not NO_VALUE:
+        count = self.shadows.count_repeated(args[0]) if func is aten.nonzero.default else None
+        value = self.shadows.run(func, args, kwargs) if count is None else NO_VALUE
+        if value is not NO_VALUE and (func is aten._local_scalar_dense.default or copies_to_host(func, kwargs)):
             return value
-        if func is aten.nonzero.default and value is not NO_VALUE:
-            result = args[0].new_empty(value.shape, dtype=torch.int64)
+        if count is not None:  # nobody reads where a mask of tokens holds for each of their features
+            result = args[0].new_empty((count, args[0].dim()), dtype=torch.int64)
+        elif value is not NO_VALUE and op.follows_values:
+            result = make_like(value)
         else:
             result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
@@ -213,10 +233,14 @@ class Tracer(TorchDispatchMode):
         elif choice := self._choose(func, args, result):
             self.shadows.set(*choice)
         name = op.name
+        if self._on_cuda and is_assigned_number(func, kwargs):
+            self._watch(result.untyped_storage(), _ON_HOST)
+        for place in _BRINGING.get(func, ()):
+            self._bring(args[place], name)
         if func in _INDEXING and current_autograd_node() is None:
             # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
             self._see_outputs(args[1], name)
-        if self._on_cuda and op.kernel is not None:
+        if self._on_cuda and op.kernel is not None and not is_on_host(result):
             self._run_kernel(op.kernel, args, kwargs, result, name)
         else:
             self._see_outputs(result, name)
@@ -224,9 +248,23 @@ class Tracer(TorchDispatchMode):
             self._take_workspaces(func, args)
         return result
 
+    def _select(self, func: Any, values: Tensor, mask: Tensor, *sizes: Any) -> Tensor:
+        """Return what a mask selects, or the gradient that does so: the ops that these are made of run."""
+        if func is aten.masked_scatter_backward.default:
+            return scatter_back(lambda inner, *given: self.__torch_dispatch__(inner, (), *given), values, mask, *sizes)
+        values, (mask,) = broadcast_mask(values, mask, self.shadows)
+        count = self.shadows.count_places(mask)
+        if self._on_cuda or count is None:  # it is indexing there (native/cuda/IndexKernel.cpp)
+            indexed: Tensor = self.__torch_dispatch__(aten.index.Tensor, (), (values, [mask]))
+            return indexed
+        self._see_outputs(selected := values.new_empty(count), str(func))
+        return selected
+
     def _choose(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
         """Return a result that no value says with what it is taken to be, None where nothing is assumed of it."""
         if self._balances_experts and (choice := balance_choice(func, args, result)):
+            return choice
+        if self._holds_all and (choice := choose_all(func, result)):
             return choice
         return None if self._token is None else choose_token(func, result, self._token)
 
@@ -278,11 +316,22 @@ class Tracer(TorchDispatchMode):
         key = storage_address(storage)
         block = self._blocks.get(key)
         if block is None:
-            block = self._blocks[key] = self._allocate(storage.nbytes(), op)
+            block = self._allocate(storage.nbytes(), op)
             self._categories.find(block, tensor, op, self._modules[-1])
-            watched = self._watched[key] = _Watched(storage, self._forget)
-            watched.key = key
+            self._watch(storage, block)
         return block
+
+    def _watch(self, storage: Any, block: int) -> None:
+        """Say which block a storage is, until it ends."""
+        key = storage_address(storage)
+        watched = self._watched[key] = _Watched(storage, self._forget)
+        watched.key, self._blocks[key] = key, block
+
+    def _bring(self, value: Tensor, op: str) -> None:
+        """Record a number that comes from the CPU to the GPU."""
+        key = storage_address(value.untyped_storage())
+        if self._blocks.get(key) == _ON_HOST:
+            self._blocks[key] = self._allocate(value.untyped_storage().nbytes(), op)
 
     def _allocate(self, size: int, op: str) -> int:
         """Record a new block."""
@@ -297,7 +346,9 @@ class Tracer(TorchDispatchMode):
     def _forget(self, watched: _Watched) -> None:
         """Record the end of a storage."""
         del self._watched[watched.key]
-        self._release(self._blocks.pop(watched.key))
+        block = self._blocks.pop(watched.key)
+        if block != _ON_HOST:
+            self._release(block)
 
     def _release(self, block: int) -> None:
         """Record the end of a block."""
@@ -306,7 +357,8 @@ class Tracer(TorchDispatchMode):
     def _see_outputs(self, result: Any, op: str) -> None:
         """Record the outputs of an op that are new."""
         for leaf in (result,) if isinstance(result, Tensor) else tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.is_meta:
+            # What model code makes on the CPU is none of a GPU's; without one it is memory like any other.
+            if isinstance(leaf, Tensor) and (leaf.is_meta or not self._on_cuda):
                 self._see(leaf, op)
 
     def _run_kernel(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, op: str) -> None:

@@ -16,9 +16,9 @@ import yaml
 
 from inspector.errors import UsageError, quoted
 from inspector.records.recipe import Recipe
-from inspector.records.request import Preparation, Quantization, Request
+from inspector.records.request import LoraOptions, Preparation, Quantization, Request
 from inspector.records.training_file import Origin, TrainingFile
-from inspector.training_files.frameworks.losses import choose_adapter_dtype
+from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_adapter_dtype, choose_lora_kernels
 from inspector.training_files.frameworks.shared import ALLOCATOR
 from inspector.training_files.reading import read_document
 from inspector.training_files.recognise import FRAMEWORKS
@@ -38,13 +38,21 @@ def can_spell(before: Request, after: Request) -> bool:
 
 
 def follow_packing(request: Request) -> Request:
-    """Return a request with the dtype in which the framework of its file trains an adapter on weights in this form."""
+    """Return a request with what the framework of its file does by itself to an adapter on weights in this form.
+
+    That is the dtype that it trains in, and the kernels of its layers.
+    """
     record = None if request.source is None else request.source.file
     if record is None:
         return request
     is_packed = request.quantization not in (None, Quantization.NONE)
     dtype = choose_adapter_dtype(record.framework, Preparation(request.preparation), is_packed=is_packed)
-    return request if dtype is None else dataclasses.replace(request, adapter_dtype=dtype)
+    request = request if dtype is None else dataclasses.replace(request, adapter_dtype=dtype)
+    if record.framework != "axolotl" or any(f"lora_{kernel}_kernel" in record.spelling for kernel in LORA_KERNELS):
+        return request
+    is_lora, is_int8 = isinstance(request.peft, LoraOptions), request.quantization is Quantization.INT8
+    kernels = choose_lora_kernels(record.spelling, is_lora=is_lora, is_int8=is_int8) or None
+    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, lora_kernels=kernels))
 
 
 def spell_change(before: Request, after: Request) -> dict[str, Any] | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line
+from inspector.records.notice import Notice
 from inspector.records.training_file import Effect, FieldNotModelled, FileField, Origin, UnreadField
 from inspector.training_files.secrets import hide_secrets
 
@@ -146,10 +147,23 @@ class Settings:
     unread: list[UnreadField] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)
     assumed: list[FileField] = field(default_factory=list)
+    remarks: list[Notice] = field(default_factory=list)
 
     def assume(self, name: str, value: Any, becomes: str) -> None:
         """Note what had to be taken because no field says it."""
         self.assumed.append(FileField(name=name, value=value, origin=Origin.DEFAULT, becomes=becomes))
+
+    def remark(self, code: str, message: str) -> None:
+        """Note what a framework itself would say of the file."""
+        self.remarks.append(Notice(code=code, message=message))
+
+    def ignore(self, path: str, names: Sequence[str], plugin: str) -> None:
+        """Note fields that a framework passes over, since what reads them is not among the plugins of its file."""
+        if names:
+            named = f"{', '.join(names)} of {one_line(path, 60)}"
+            self.remark(
+                "fields-ignored", f"{named} change nothing without {plugin} among its plugins: add that, or drop these."
+            )
 
     def miss(self, name: str, value: Any, effect: Effect, why: str, origin: Origin = Origin.DEFAULT) -> None:
         """Note something that changes memory and is not modelled."""
@@ -160,7 +174,8 @@ class Settings:
 class Framework:
     """A framework: its tables, and how its fields together make a step.
 
-    `newest` is the version whose source was read last. `settle` completes what the lines of the table say one by one;
+    `newest` is the version whose source was read last, `gone` are names that it no longer has, with the release that
+    dropped each. `settle` completes what the lines of the table say one by one;
     `spell` turns fields of a Request or Recipe with new values into fields of the file.
     """
 
@@ -169,6 +184,7 @@ class Framework:
     newest: str
     fields: tuple[Field, ...]
     others: frozenset[str] = frozenset()
+    gone: Mapping[str, str] = field(default_factory=dict)
     settle: Callable[[Values, Settings], None]
     spell: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 

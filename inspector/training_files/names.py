@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from inspector.runtime.confinement import takes_local_paths
+
 __all__ = ["SUFFIXES", "has_suffix", "is_missing_path"]
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".ipynb", ".py")
@@ -20,6 +22,8 @@ def is_missing_path(model: object) -> bool:
         return False
     is_url = "://" in model or "." in model.partition("/")[0].strip(".")  # hf.co/org/name, too
     is_path = model.startswith(("/", "./", "../", "~")) or (model.count("/") > 1 and not is_url)
+    if not takes_local_paths():
+        return is_path
     try:
         return is_path and not os.path.exists(os.path.expanduser(model))  # noqa: PTH110, PTH111  # any text may come
     except ValueError:  # a NUL

@@ -29,6 +29,7 @@ def list_file_notices(source: RequestSource | None) -> Iterator[Notice]:
         for item in record.unread:
             message = f"{one_line(item.name, 80)} of {path} cannot be read without running it: {item.assumed}."
             yield Notice(code="fields-unread", message=message)
+        yield from record.remarks
         if record.unknown:
             yield Notice(code="fields-unknown", message=_describe_unknown(record, path))
 

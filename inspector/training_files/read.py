@@ -162,6 +162,8 @@ def _settle(
         if item.becomes is not None and "." not in item.becomes and value is not None:
             settings.fields[item.becomes] = value
     framework.settle(values, settings)
+    if version is None:
+        _remark_older_names(framework, values, settings)
     settings.fields["stage"] = settings.stage if settings.stage in TRACED else None
     if settings.stage in TRACED and settings.fields.get("loss") not in ("fused", "float32"):  # of supervised training
         settings.fields.pop("loss", None)
@@ -176,6 +178,7 @@ def _settle(
         fields=(*_list_fields(framework, values), *settings.assumed),
         not_modelled=tuple(_list_not_modelled(framework, values, settings)),
         unread=tuple(settings.unread),
+        remarks=tuple(settings.remarks),
         unknown=tuple(one_line(name, 60) for name in unknown),
         spelling=hide_secrets({name: value for name, value in values.given.items() if not isinstance(value, dict)}),
         spelled=values.spelled,
@@ -183,6 +186,18 @@ def _settle(
     return ReadFile(
         record=record, settings={name: value for name, value in settings.fields.items() if value is not None}
     )
+
+
+def _remark_older_names(framework: Framework, values: Values, settings: Settings) -> None:
+    """Note names that a framework had in earlier releases alone: its defaults and its step were others then."""
+    for name, since in framework.gone.items():
+        if name in values.names and values.is_at_least(since):
+            message = (
+                f"{name} of {one_line(values.path, 60)} is a field of {framework.name} before {since}, and the file is "
+                f"read as {framework.name} {values.version}, whose defaults and step are others: name the release that "
+                f"runs it, as in `framework={framework.package}==VERSION`."
+            )
+            settings.remark("older-release", message)
 
 
 def _refuse_slips(framework: Framework, values: Values, unknown: list[str]) -> None:

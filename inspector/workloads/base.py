@@ -10,11 +10,12 @@ from torch import Tensor
 
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
-from inspector.records.memory import BatchInput, BlockShape, Unaccounted
+from inspector.records.memory import BatchInput, BlockShape, RowMedia, Unaccounted
 from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase, WorkloadInfo
-from inspector.workloads.batch import Inputs
+from inspector.workloads.inputs import Inputs
+from inspector.workloads.media.rows import Media
 
 __all__ = ["NotTraceableError", "OnPhase", "RunFacts", "Workload", "base_model"]
 
@@ -38,6 +39,7 @@ class RunFacts:
     shape: BlockShape | None
     not_accounted: tuple[Unaccounted, ...]
     notices: tuple[Notice, ...]
+    media: RowMedia | None = None
 
 
 class Workload(Protocol):
@@ -69,6 +71,9 @@ class Workload(Protocol):
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return what one batch consists of."""
+
+    def find_media(self, model: Any, recipe: Recipe) -> Media | None:
+        """Return the images or the sound in the batch, None where it has none."""
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> Any:
         """Make what the run keeps beside the model, such as an optimizer; None where it keeps nothing.

@@ -8,7 +8,7 @@ the last sequence is padded): what a step allocates does not depend on them, but
 A bare encoder has no loss of its own: it is trained on pairs of texts (`training.contrastive`), and gets those.
 
 A sequence has at most as many tokens as the text part of the model has learned positions for: beyond its table a real
-run raises (`find_longest_sequence`). Models of text and images get text alone (`has_text_only_batch`).
+run raises (`find_longest_sequence`). Images and sound among tokens are `media`'s.
 
 Not covered: multiple choice, detection, masked images, CTC, and sizes of images that only the processor's file knows.
 """
@@ -18,27 +18,31 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inspector.model.skeleton import find_head
 from inspector.records.recipe import Recipe
+from inspector.workloads.inputs import BatchError, Input, Inputs
+from inspector.workloads.media import rows as media_rows
+from inspector.workloads.media.rows import Media, make_rows
 
 __all__ = [
     "PAIR_COLUMNS",
     "BatchError",
     "Input",
     "Inputs",
+    "find_left_out",
     "find_longest_sequence",
+    "find_media",
     "find_plain_token",
-    "has_text_only_batch",
     "is_bare_encoder",
     "make_batch_inputs",
     "make_inputs_without_labels",
+    "pairs_texts_with_images",
 ]
 
 # The label of positions that do not count in the loss (torch.nn.functional.cross_entropy, ignore_index).
@@ -56,6 +60,14 @@ _WITH_SEGMENTS = frozenset(
         *("squeezebert", "tapas"),
     )
 )
+# Heads whose labels are tokens that follow.
+_OF_TOKENS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+# What of a model's arguments is which kind of input.
+_KINDS_OF_INPUT = {
+    "images": re.compile(r"(image_)?pixel_values($|_images)|flattened_patches$|image_patches$"),
+    "sound": re.compile(r"(audio_)?input_features$|input_values$|audio_(values|input_ids)$"),
+    "boxes": re.compile(r"bbox$"),
+}
 # What a model takes that has a loss.
 _LABELS = ("labels", "return_loss", "start_positions")
 # Heads that a bare model of the same type may have, in the order in which they are worth naming.
@@ -69,39 +81,6 @@ _HEADS = (
 )
 
 
-class BatchError(Exception):
-    """No batch can be made for this model; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """One tensor of a batch: `value` everywhere, but `last` at the end of the last sequence where it is not None.
-
-    `first` is the same at the beginning of that sequence. `make` makes the tensor on the CPU where its values are no
-    such ones.
-    """
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.int64
-    value: int = 0
-    last: int | None = None
-    first: int | None = None
-    make: Callable[[], Tensor] | None = None
-
-    def on(self, device: str) -> Tensor:
-        """Return the tensor on a device."""
-        if self.make is not None and device != "meta":
-            return self.make().to(device)
-        tensor = torch.full(self.shape, self.value, dtype=self.dtype, device=device)
-        if self.last is not None:
-            tensor[-1, -1] = self.last
-        if self.first is not None:
-            tensor[-1, 0] = self.first
-        return tensor
-
-
-# A number or a bool is an argument that takes no memory.
-Inputs = Mapping[str, "Input | int"]
 _Maker = Callable[[Any, Recipe], Inputs]
 
 
@@ -110,7 +89,15 @@ def make_batch_inputs(model: Any, recipe: Recipe) -> Inputs:
 
     Raises BatchError where there is no such batch.
     """
+    media = find_media(model, recipe)
+    if media is not None:
+        return make_rows(model, recipe, media, _make_ids(model, recipe))
     return _find_maker(model)(model, recipe)
+
+
+def find_media(model: Any, recipe: Recipe) -> Media | None:
+    """Return the images or the sound in the rows of a language model's batch, None for text alone."""
+    return media_rows.find_media(model, recipe, _list_arguments(model)) if _is_language_model(model) else None
 
 
 def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
@@ -124,7 +111,7 @@ def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
         decoder = {"decoder_input_ids": _make_ids(model, recipe)}
     if _takes_images_alone(model):
         return {"pixel_values": _make_images(model.config, recipe)}
-    if {"return_loss", "pixel_values", "input_ids"} <= arguments:
+    if pairs_texts_with_images(model):
         return {key: item for key, item in _make_pairs(model, recipe).items() if key != "return_loss"}
     if model.main_input_name == "input_ids":
         return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), **decoder}
@@ -157,17 +144,26 @@ def find_longest_sequence(model: Any) -> int | None:
     return min(tables, default=None)
 
 
-def has_text_only_batch(model: Any) -> bool:
-    """Tell whether the batch of a model is text alone although it takes images too."""
-    arguments = _list_arguments(model)
-    takes_images = any(name.startswith("pixel_values") for name in arguments)
-    return takes_images and model.main_input_name == "input_ids" and "return_loss" not in arguments
+def find_left_out(model: Any, inputs: Iterable[str]) -> tuple[str, ...]:
+    """Return what a model takes beside text of which a batch of `inputs` has none: images, sound, boxes, ..."""
+    arguments, given = _list_arguments(model), list(inputs)
+    return tuple(
+        kind
+        for kind, pattern in _KINDS_OF_INPUT.items()
+        if any(map(pattern.match, arguments)) and not any(map(pattern.match, given))
+    )
+
+
+def pairs_texts_with_images(model: Any) -> bool:
+    """Tell whether a model is trained on pairs of texts and images, each told apart from all others of the batch."""
+    return {"return_loss", "pixel_values", "input_ids"} <= _list_arguments(model)
 
 
 def is_bare_encoder(model: Any) -> bool:
     """Tell whether a model is an encoder of text without a head, as embedding models are published.
 
-    Encoders are the types that have a head for masked tokens, but for decoders of the same class and encoder-decoders.
+    Encoders are the types that have a head for masked tokens, but for decoders of the same class and encoder-decoders,
+    the encoders of those alone (T5), and decoders in which every token sees all others (EmbeddingGemma).
     """
     arguments = _list_arguments(model)
     return (
@@ -175,8 +171,18 @@ def is_bare_encoder(model: Any) -> bool:
         and {"input_ids", "attention_mask"} <= arguments
         and not arguments & {*_LABELS, "decoder_input_ids", "pixel_values"}
         and not getattr(model.config, "is_decoder", False)
-        and find_head(model.config, ("AutoModelForMaskedLM",)) is not None
+        and (
+            find_head(model.config, ("AutoModelForMaskedLM",)) is not None
+            or type(model).__name__.endswith("EncoderModel")
+            or getattr(model.config, "use_bidirectional_attention", False) is True
+        )
     )
+
+
+def _is_language_model(model: Any) -> bool:
+    """Tell whether a model is trained on labels of tokens."""
+    arguments = _list_arguments(model)
+    return "labels" in arguments and type(model).__name__.endswith(_OF_TOKENS)
 
 
 def _takes_images_alone(model: Any) -> bool:
@@ -202,7 +208,7 @@ def _register(*endings: str, main: str) -> Callable[[_Maker], _Maker]:
     return register
 
 
-@_register("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", main="input_ids")
+@_register(*_OF_TOKENS, "ForMaskedLM", main="input_ids")
 def _make_tokens(model: Any, recipe: Recipe) -> Inputs:
     """Make ids, and labels of the same length: language models, and encoder-decoders.
 
@@ -296,7 +302,7 @@ def _find_maker(model: Any) -> _Maker:
     for (ending, main), maker in _KINDS.items():
         if name.endswith(ending) and model.main_input_name == main and (main in arguments):
             return maker
-    if {"return_loss", "pixel_values", "input_ids"} <= arguments:
+    if pairs_texts_with_images(model):
         return _make_pairs
     if is_bare_encoder(model):
         return _make_text_pairs

@@ -12,9 +12,11 @@ from torch import nn
 from inspector.errors import one_line
 from inspector.records.recipe import Recipe
 from inspector.workloads.base import NotTraceableError, base_model
-from inspector.workloads.batch import BatchError, Inputs, find_longest_sequence
+from inspector.workloads.batch import find_longest_sequence
+from inspector.workloads.inputs import BatchError, Inputs
+from inspector.workloads.media.rows import Media
 
-__all__ = ["bound_sizes", "find_positions", "refuse_scans"]
+__all__ = ["bound_sizes", "find_positions", "lengthen_rows", "refuse_scans"]
 
 
 def bound_sizes(model: Any, recipe: Recipe, make_inputs: Callable[[Any, Recipe], Inputs]) -> Recipe:
@@ -33,6 +35,26 @@ def bound_sizes(model: Any, recipe: Recipe, make_inputs: Callable[[Any, Recipe],
         cause = one_line(f"{type(error).__name__}: {error}")
         raise NotTraceableError(f"no batch for {type(base).__name__} ({cause})") from error
     return recipe
+
+
+def lengthen_rows(model: Any, recipe: Recipe, find_media: Callable[[Any, Recipe], Media | None]) -> Recipe:
+    """Return the recipe with rows of the default length lengthened by as much again until they hold their images.
+
+    Raises NotTraceableError where images were asked for that are not known of the model.
+    """
+    try:
+        media = find_media(model, recipe)
+    except BatchError as error:
+        raise NotTraceableError(str(error)) from error
+    except Exception as error:  # configurations hold values of any kind
+        cause = one_line(f"{type(error).__name__}: {error}")
+        raise NotTraceableError(
+            f"no images for {type(base_model(model)).__name__} ({cause}): use `images=0`"
+        ) from error
+    default = Recipe().seq_len
+    if media is None or default is None or recipe.seq_len != default or media.least_length <= default:
+        return recipe
+    return dataclasses.replace(recipe, seq_len=-(-media.least_length // default) * default)
 
 
 def find_positions(base: Any) -> int | None:

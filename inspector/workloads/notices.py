@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.records.memory import BatchInput, BlockShape
-from inspector.records.notice import Notice
+from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
-from inspector.workloads.batch import Input, Inputs, has_text_only_batch
+from inspector.workloads.batch import find_left_out
+from inspector.workloads.inputs import Input, Inputs
 from inspector.workloads.limits import find_positions
+from inspector.workloads.media.rows import Media
 from inspector.workloads.packed_rows import count_document_tokens
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
+
+_LEFT_OUT_MESSAGES = {
+    "images": "The traced batch has text alone: images add what their tower keeps and the positions they take.",
+    "sound": "The traced batch has text alone: sound adds what its tower keeps and the positions it takes.",
+    "boxes": "The traced batch has no boxes: each token's place on its page adds rows of embeddings.",
+}
 
 # Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
 _TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
@@ -45,8 +53,13 @@ def find_block_shape(model: Any) -> BlockShape | None:
     return BlockShape(hidden_size=hidden, layer_count=layers, head_count=heads)
 
 
-def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
-    """Yield what the user should know about running `recipe`, which is `asked` as it runs on `model`."""
+def find_notices(
+    model: Any, asked: Recipe, recipe: Recipe, inputs: Iterable[str], media: Media | None = None
+) -> Iterator[Notice]:
+    """Yield what the user should know about running `recipe`, which is `asked` as it runs on `model`.
+
+    `inputs` are the names of its batch, `media` what its rows hold beside text.
+    """
     base = base_model(model)
     positions = find_positions(base)
     if recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len < asked.seq_len:
@@ -68,9 +81,7 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
             "grows with the square of the sequence length."
         )
         yield Notice(code="eager-attention", message=message)
-    if has_text_only_batch(base):
-        message = "The traced batch has text alone: images add what their tower keeps and the positions they take."
-        yield Notice(code="no-image", message=message)
+    yield from _find_media_notices(base, asked, recipe, inputs, media)
     if loops_over_experts(base):
         message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
         yield Notice(code="balanced-experts", message=message)
@@ -88,3 +99,21 @@ def find_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
             "installed for it (flash-linear-attention, mamba-ssm)."
         )
         yield Notice(code="torch-fallback", message=message)
+
+
+def _find_media_notices(
+    base: Any, asked: Recipe, recipe: Recipe, inputs: Iterable[str], media: Media | None
+) -> Iterator[Notice]:
+    """Yield what a batch leaves out beside text, and what its images and sound were taken to be."""
+    asked_for_none = {"images": recipe.images == 0, "sound": recipe.images == 0 or recipe.audio_seconds == 0}
+    for kind in find_left_out(base, inputs):
+        if asked_for_none.get(kind):
+            continue
+        yield Notice(code=LEFT_OUT[kind], message=_LEFT_OUT_MESSAGES[kind])
+    if media is None:
+        return
+    if asked.seq_len is not None and recipe.seq_len is not None and recipe.seq_len > asked.seq_len:
+        message = f"The default sequence length of {asked.seq_len:,} is {recipe.seq_len:,} here, to hold {media.words}."
+        yield Notice(code="seq-len-lengthened", message=message)
+    if media.assumed is not None:
+        yield Notice(code="media-assumed", message=f"Each row has {media.words}. Taken for it: {media.assumed}.")

@@ -42,8 +42,10 @@ def make_packed_inputs(model: Any, recipe: Recipe) -> Inputs:
 
     Raises BatchError where the model is no decoder of text, or takes no positions.
     """
+    if recipe.images:
+        raise BatchError("packed rows are of text alone here: use `images=0`, or drop `packing`")
     tokens = recipe.batch_size * (recipe.seq_len or 0)
-    row = dataclasses.replace(recipe, packing=None, batch_size=1, seq_len=tokens, padding=False)
+    row = dataclasses.replace(recipe, packing=None, batch_size=1, seq_len=tokens, padding=False, images=0)
     usual = make_batch_inputs(model, row)
     ids, labels = usual.get("input_ids"), usual.get("labels")
     is_encoder_decoder = getattr(model.config, "is_encoder_decoder", False)

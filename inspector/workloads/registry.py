@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FORWARD", "GENERATE", "TRAINING", "WORKLOADS", "find_workload", "load_workload"]
 
 # The fields of a Recipe that generation alone reads.
-_OF_GENERATION = frozenset(("new_tokens", "cache", "prefill_chunk_size"))
+_OF_GENERATION = frozenset(("new_tokens", "cache", "prefill_chunk_size", "generation", "adapter"))
 
 TRAINING = WorkloadInfo(
     name="training",
@@ -53,7 +53,7 @@ FORWARD = WorkloadInfo(
     recipe_fields=frozenset(
         (
             *("batch_size", "seq_len", "mixed_precision", "padding", "attention_mask", "attention", "sdpa_backend"),
-            *("use_cache", "add_tokens", "alloc_conf"),
+            *("use_cache", "add_tokens", "alloc_conf", "images", "image_size", "audio_seconds"),
         )
     ),
     phases={Phase.LOAD: "loading", Phase.FORWARD: "forward pass"},

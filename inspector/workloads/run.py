@@ -6,9 +6,11 @@ What cannot be traced (no batch, control flow that reads floating-point data) ra
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +20,8 @@ from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
-from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.model import Role
+from inspector.records.recipe import AdapterState, Recipe, find_prompt_len
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import Categories
@@ -28,7 +31,7 @@ from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.moe_routing import loops_over_experts
-from inspector.trace.rules.token_choice import see_made_tensors
+from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
@@ -37,7 +40,7 @@ from inspector.workloads.batch import Input, find_plain_token
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
-__all__ = ["build_categories", "trace_run"]
+__all__ = ["build_categories", "make_batch", "trace_run"]
 
 
 def trace_run(
@@ -49,12 +52,14 @@ def trace_run(
     until: Phase | None = None,
     results: Results | None = None,
     states: list[Any] | None = None,
+    idle: set[str] | None = None,
 ) -> list[Event]:
     """Return the tape of loading the model and of all steps of a resolved `recipe` on `platform`.
 
     With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
-    those that share it. The state of the run is added to `states`. The model is changed. Raises UsageError where the
-    real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
+    those that share it. The state of the run is added to `states`, and to `idle` the names in the base model of trained
+    parameters that have no gradient when the first backward pass is over. The model is changed. Raises UsageError where
+    the real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
     workload.check(built.model, recipe)
     length = find_prompt_len(recipe) if workload.info.generates else recipe.seq_len or 1
@@ -63,18 +68,22 @@ def trace_run(
             f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
         )
     with provide_flash_attention(platform, recipe.attention), use_one_thread():
-        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states)
+        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states, idle)
 
 
 def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
     """Return the categories of a run of `workload` on `model`; the `state` of one that generates is its cache."""
     heads = (base_model(model), *workload.find_companions(model).values())
     return Categories(
-        trained=tuple(parameter for parameter in model.parameters() if parameter.requires_grad),
+        trained=() if workload.info.generates else tuple(filter(_is_trained, model.parameters())),
         heads=tuple(owner.get_output_embeddings() for owner in heads),
         kept=workload.info.kept,
         list_cached=functools.partial(workload.list_state, state) if workload.info.generates else None,
     )
+
+
+def _is_trained(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 class _PhaseReachedError(Exception):
@@ -93,10 +102,14 @@ def _trace(
     until: Phase | None,
     results: Results | None,
     states: list[Any],
+    idle: set[str] | None,
 ) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
     workload.prepare(model, recipe)
+    # What a preparation adds is none of what was counted.
+    roles = dict.fromkeys((name for name, _ in model.named_parameters()), Role.OTHER) | dict(built.roles)
+    built = dataclasses.replace(built, roles=roles)
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
     companions = workload.find_companions(model)
     for prefix, companion in companions.items():
@@ -105,21 +118,33 @@ def _trace(
     state = workload.make_state(model, recipe, on_gpu=False) if generates else None
     categories, balances = build_categories(workload, model, state), loops_over_experts(base)
     token = find_plain_token(base) if generates else None
-    tracer = Tracer(platform, names, categories, balances_experts=balances, token=token, results=results)
+    # The modules of an adapter that is merged end before the run does.
+    is_merged = recipe.adapter == AdapterState.MERGED
+    known: Mapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
+    del names
+    media = workload.find_media(model, recipe)
+    tracer = Tracer(
+        platform,
+        known,
+        categories,
+        balances_experts=balances,
+        token=token,
+        results=results,
+        holds_all=media is not None and media.holds_all,
+    )
     with restore_changes(), contextlib.ExitStack() as rules:
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
         else:
-            for name, tensor, category in list_in_load_order(built):
-                tracer.hold([tensor], category, find_owner(model, name))
+            _hold_weights(tracer, built)
         for prefix, companion in companions.items():
             for name, tensor in companion.named_parameters():
                 tracer.hold([tensor], Category.WEIGHTS, f"{prefix}.{name.rpartition('.')[0]}")
             for name, tensor in companion.named_buffers():
                 tracer.hold([tensor], Category.BUFFERS, f"{prefix}.{name.rpartition('.')[0]}")
         try:
-            batch = _make_batch(tracer, workload, model, recipe)
+            batch = make_batch(tracer, workload, model, recipe)
             for context in (
                 trace_for(platform),
                 apply_cuda_rules(platform, recipe.sdpa_backend),
@@ -129,13 +154,15 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            if generates:
+            if generates or media is not None:
                 rules.enter_context(see_made_tensors(tracer.see_made))
+            if generates:
+                rules.enter_context(read_tokens(tracer.shadows))
             else:
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)
             states.append(state)
-            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until), recipe)
+            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until, base, idle), recipe)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()
             del state_of_loop
@@ -150,11 +177,21 @@ def _trace(
             raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause}){advice}") from error
 
 
-def _enter_until(tracer: Tracer, until: Phase | None) -> Callable[[Phase, int], None]:
-    """Return what enters a phase, and ends the trace where that is the last one wanted."""
+def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
+    """Record the loading of a model; afterwards nothing here holds a tensor of it."""
+    for name, tensor, category in list_in_load_order(built):
+        tracer.hold([tensor], category, find_owner(built.model, name))
+
+
+def _enter_until(
+    tracer: Tracer, until: Phase | None, base: nn.Module, idle: set[str] | None
+) -> Callable[[Phase, int], None]:
+    """Return what enters a phase, ends the trace where that is the last one wanted, and notes what has no gradient."""
 
     def enter(phase: Phase, step: int) -> None:
         tracer.enter(phase, step)
+        if idle is not None and phase is Phase.OPTIMIZER and step == 1:
+            idle.update(name for name, item in base.named_parameters() if item.requires_grad and item.grad is None)
         if phase is until:
             raise _PhaseReachedError(tracer.tape())
 
@@ -166,12 +203,12 @@ def _choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if recipe.mixed_precision == "no" else apply_autocast_rules()
 
 
-def _make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:
+def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:
     """Make the inputs of a batch on meta; integers have values for whatever reads them."""
     batch: dict[str, Any] = {}
     for name, item in workload.make_inputs(model, recipe).items():
         batch[name] = item.on("meta") if isinstance(item, Input) else item
         if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
-            tracer.shadows.set(batch[name], item.on("cpu"))
+            tracer.shadows.set(batch[name], item.list_values())
     tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
     return batch

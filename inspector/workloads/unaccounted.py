@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from inspector.trace.kernels.registry import ATTENTION_PLANS, CONVOLUTION_PLANS,
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.sdpa import prefers_cudnn
 from inspector.workloads.base import base_model
-from inspector.workloads.batch import has_text_only_batch
+from inspector.workloads.batch import find_left_out
 from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights
 
 __all__ = ["find_unaccounted"]
@@ -25,13 +25,15 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTra
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def find_unaccounted(model: Any, recipe: Recipe, platform: Platform) -> tuple[Unaccounted, ...]:
-    """Return what kernels take in a run of `recipe` that no rule knows, as far as the model has them."""
-    found = _list_unaccounted(base_model(model), recipe, platform)
+def find_unaccounted(model: Any, recipe: Recipe, platform: Platform, inputs: Iterable[str]) -> tuple[Unaccounted, ...]:
+    """Return what kernels take in a run of `recipe` on a batch of `inputs` that no rule knows."""
+    found = _list_unaccounted(base_model(model), recipe, platform, inputs)
     return tuple(Unaccounted(what=what, why=why) for what, why in found)
 
 
-def _list_unaccounted(base: nn.Module, recipe: Recipe, platform: Platform) -> Iterator[tuple[str, str]]:
+def _list_unaccounted(
+    base: nn.Module, recipe: Recipe, platform: Platform, inputs: Iterable[str]
+) -> Iterator[tuple[str, str]]:
     """Yield what concerns the model, and why it is not counted."""
     modules = list(base.modules())
     if has_int8_weights(base):
@@ -40,8 +42,8 @@ def _list_unaccounted(base: nn.Module, recipe: Recipe, platform: Platform) -> It
         yield RMS_NORM
     if list_expert_banks(base) and not loops_over_experts(base):
         yield EXPERT_PRODUCTS
-    # The towers of images, which have them, do not run on text alone.
-    if any(isinstance(module, _CONVOLUTIONS) for module in modules) and not has_text_only_batch(base):
+    # The towers of images and sound, which have them, do not run on text alone.
+    if any(isinstance(module, _CONVOLUTIONS) for module in modules) and not find_left_out(base, inputs):
         yield CONVOLUTION_PLANS
     if recipe.attention == "sdpa" and _may_take_cudnn(base, recipe, platform):
         yield ATTENTION_PLANS

@@ -186,3 +186,20 @@ def test_a_report_file_is_recognized_by_its_content(tiny: str, tmp_path: Path) -
     made = run("compare", str(report), str(report), "--json").report
     assert made["figures"] == []
     assert_refused(run("compare", str(report), str(text), "--offline"), 3, "notes.txt' is a file but no config.json")
+
+
+def test_generations_and_engines_are_compared_by_what_each_keeps(tiny: str) -> None:
+    """An engine reads none of the options of a step, so that those of the first recipe are not its own."""
+    generation = ("--generate", "--prompt-len", "16", "--new-tokens", "4", "--gpu", "h100")
+    engine = ("--with", "--engine vllm --max-model-len 64", "--with", "--cache static")
+    made = run("compare", tiny, *generation, *engine, "--json", "--offline", "--quiet").report
+    figures = {figure["path"]: figure["values"] for figure in made["figures"]}
+    assert set(figures["generation.peak_allocated_bytes"]) == {"A", "C"}
+    assert set(figures["serving.H100 SXM.tokens.low"]) == {"B"}
+    assert figures["serving.bytes_per_token"]["B"] == figures["cache.bytes_per_token"]["A"]
+    assert [set(each["fit"]) for each in made["recipes"]] == 3 * [{"H100 SXM"}]
+    text = run("compare", tiny, *generation, *engine, "--offline", "--quiet").out
+    assert "peak allocated" in text
+    served = ("--engine", "vllm", "--gpu", "h100", "--with", "--engine sglang --mem-fraction-static 0.8")
+    both = run("compare", tiny, *served, "--json", "--offline", "--quiet").report
+    assert any(setting["path"] == "serving.engine" for setting in both["settings"])

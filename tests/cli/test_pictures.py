@@ -107,6 +107,29 @@ def test_plans_and_comparisons_are_pages_too(tmp_path: Path) -> None:
     assert '<div class="rowlabel"><b>1</b> full' in shown.out
 
 
+def test_a_plot_stands_below_the_first_screen(training: dict[str, Any]) -> None:
+    """Before the sections that were asked for, twenty lines as wide as text in a pipe."""
+    lines = run(*RUN, "--plot", "--show", "training").out.splitlines()
+    begin = next(index for index, line in enumerate(lines) if line.startswith("Memory over step"))
+    assert lines.index("One training step") > begin
+    plot = lines[begin : begin + 20]
+    assert max(map(len, plot)) <= 80
+    assert plot[-1].startswith(f"▲ peak {training['peak_allocated_bytes'] / 2**20:.2f} MiB: step ")
+    assert not lines[begin + 20]
+
+
+def test_a_plot_of_no_run_is_refused_or_says_why(tmp_path: Path) -> None:
+    assert_refused(run(*RUN, "--plot", "--count-only"), 2, "--count-only traces none")
+    assert_refused(run(*RUN, "--plot", "--json"), 2, "--plot draws in text")
+    assert_refused(run(*RUN, "--plot", "--output", str(tmp_path / "a.html")), 2, "a page has the timeline")
+    untraced = written(
+        tmp_path, {**bundled_config("google-bert/bert-base-uncased"), "architectures": ["BertForMultipleChoice"]}
+    )
+    ran = run(untraced, "--offline", "--quiet", "--plot")
+    assert ran.code == 0
+    assert "There is no timeline. " in ran.out
+
+
 def test_a_terminal_is_asked_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line to type stands in the refusal; a pipe may have it."""
     monkeypatch.setattr("inspector.cli.jobs.sys", _SysWithTerminal())

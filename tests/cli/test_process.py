@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -214,3 +216,32 @@ print(codes, own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxr
     codes, most_kib = ran.out.rsplit(maxsplit=1)
     assert set(json.loads(codes)) <= {0, 4}
     assert int(most_kib) < 1.5 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pseudo-terminal of Linux")
+def test_a_terminal_sees_the_stages_of_a_search_and_then_the_report_alone() -> None:
+    """Each stage with its time, what is being tried below a bar; all of it is erased before the report."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    options = ("--lora", "r=2", "--gpu", "4090", "--fit", "batch-size", "--seq-len", "64", "--no-advice", "--no-color")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inspector", SMALL, *options],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "40", "HF_HUB_OFFLINE": "1"},
+    )
+    os.close(theirs)
+    written = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while part := os.read(ours, 65536):
+            written += part
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    shown = written.decode()
+    assert re.search(r"loading transformers and PEFT +\d+ s", shown)
+    assert re.search(r"searching the largest batch-size +━+", shown)
+    assert re.search(r"trace 2: batch-size [\d,]+ \(", shown)
+    report = shown.rpartition("\x1b[2K")[2]
+    assert report.lstrip("\r\n").startswith(SMALL)

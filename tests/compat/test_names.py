@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from inspector.compat import names, peft, torch, transformers  # noqa: F401  # each declares its names
+from inspector.compat import distributed, names, peft, torch, transformers  # noqa: F401  # each declares its names
 from inspector.compat.names import NAMES, Missing
 from inspector.compat.verified import VERIFIED
 from inspector.errors import CompatibilityError

@@ -40,6 +40,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--new-tokens",
         "--cache",
         "--prefill-chunk-size",
+        "--generation",
+        "--adapter",
         "--context",
         "--batch-size",
         "--seq-len",
@@ -70,6 +72,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--vllm-share",
         "--loss",
         "--liger",
+        "--lora-kernels",
         "--packing",
         "--loop",
         "--attention",
@@ -119,6 +122,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--enforce-eager",
         "--details",
         "--show",
+        "--plot",
         "--write-changes",
         "--json",
         "--format",
@@ -151,7 +155,8 @@ def test_the_options_of_a_plan_stay() -> None:
     varied |= {"--checkpoint-every", "--checkpoint-keeps", "--offload"}
     assert (ours - theirs, theirs - ours) == (
         {
-            *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--write-changes"),
+            *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
+            "--write-changes",
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
             *_OF_ENGINES,
             *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context"),  # a plan is about training
@@ -164,7 +169,7 @@ def test_the_options_of_a_comparison_stay() -> None:
     """Those of a report, without what it does not show, and the recipes."""
     ours = {parameter.opts[0] for parameter in command.params}
     theirs = {parameter.opts[0] for parameter in command.subcommands["compare"].params}
-    unshown = {"--context", "--depth", "--details", "--show", "--write-changes"}
+    unshown = {"--context", "--depth", "--details", "--show", "--plot", "--write-changes"}
     assert (ours - theirs, theirs - ours) == (
         {"model", "--fit", "--advice", *unshown, *_OF_ENGINES},
         {"models", "--with"},
@@ -173,7 +178,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["compare", "gpus", "measure", "models", "plan"]
+    assert sorted(command.subcommands) == ["app", "compare", "gpus", "measure", "models", "plan"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

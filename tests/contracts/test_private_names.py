@@ -14,7 +14,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "huggingface_hub")
 PUBLIC = {"_replace", "_exit", "_repr_html_"}
 # Functions that are given the name of an attribute.
 BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "operator.attrgetter"}
-OPERATORS = ("aten", "torch.ops.")
+OPERATORS = ("aten", "torch.ops")
 
 
 def is_private(name: str) -> bool:

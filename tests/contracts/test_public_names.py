@@ -68,6 +68,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "gpu_count": 1,
         "sharding": None,
         "margin": None,
+        "context": (),
         "fit": None,
         "advice": True,
         "revision": None,
@@ -98,7 +99,7 @@ def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:
         assert set(parameters) <= set(known)
         differing = [name for name, item in parameters.items() if item.default != known[name].default]
         assert differing == (["fit"] if function is inspector.plan else [])
-    assert set(OF_A_COMPARED_RECIPE) == set(known) - {"fit", "advice", "depth", "serving"}
+    assert set(OF_A_COMPARED_RECIPE) == set(known) - {"fit", "advice", "depth", "context"}
 
 
 def test_every_error_has_the_exit_code_of_the_contract() -> None:

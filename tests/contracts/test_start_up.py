@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.running import run_process, script
 
-HEAVY = ("torch", "transformers", "peft", "accelerate", "huggingface_hub", "numpy", "rich", "jinja2")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "huggingface_hub", "numpy", "rich", "jinja2", "gradio")
 
 
 def heavy_imports(*command: str, environment: dict[str, str] | None = None) -> tuple[str, set[str]]:
@@ -28,7 +28,15 @@ def completed(words: str, count: int) -> tuple[list[str], set[str]]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("x", "--depth", "y"), ("x", "--lora", "r=0"), ("x", "--gpu", "y")]
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("app", "--help"),
+        ("x", "--depth", "y"),
+        ("x", "--lora", "r=0"),
+        ("x", "--gpu", "y"),
+    ],
 )
 def test_what_needs_no_model_loads_no_library(arguments: tuple[str, ...]) -> None:
     """Seconds of importing would be for nothing."""

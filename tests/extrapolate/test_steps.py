@@ -26,7 +26,8 @@ STEPS = 512 if os.environ.get("INSPECTOR_TRUTH") == "all" else 72
 
 def make_run(name: str, prompt_len: int, new_tokens: int, *, batch_size: int = 1, **fields: Any) -> ResolvedRun:
     """Return the generation of a small model."""
-    config = transformers.AutoConfig.for_model(name, **(COMMON | SMALL[name].fields | fields))
+    small = SMALL[name].fields if name in SMALL else {}
+    config = transformers.AutoConfig.for_model(name, **(COMMON | small | fields))
     head: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     config.architectures = [head.__name__]
     recipe = Recipe(prompt_len=prompt_len, new_tokens=new_tokens, batch_size=batch_size)
@@ -42,6 +43,12 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "sliding": ("mistral", 60, {"sliding_window": 60 + STEPS // 2}),
     "alternating": ("gemma3_text", 60, {"sliding_window": 60 + STEPS // 3}),
     "latent": ("deepseek_v3", 60, {}),
+    "state": ("mamba", 60, {"state_size": 8, "time_step_rank": 4}),
+    "state and full": (
+        "lfm2",
+        60,
+        {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention", "conv"], "block_ff_dim": 96},
+    ),
 }
 
 
@@ -78,6 +85,18 @@ def test_a_step_at_which_a_cache_is_computed_anew_is_traced_with_all_others() ->
     extrapolations = [
         Predictor(None).predict(make_run("phi3", prompt_len, 70, **fields)).template.extrapolation
         for prompt_len in (20, 60)
+    ]
+    assert [isinstance(item, StepExtrapolation) for item in extrapolations] == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_at_which_attention_begins_a_new_chunk_is_traced_with_all_others() -> None:
+    fields = {"num_key_value_heads": 2, "head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 96}
+    extrapolations = [
+        Predictor(None)
+        .predict(make_run("llama4_text", 20, 70, num_hidden_layers=4, attention_chunk_size=chunk, **fields))
+        .template.extrapolation
+        for chunk in (80, 160)
     ]
     assert [isinstance(item, StepExtrapolation) for item in extrapolations] == [False, True]
 

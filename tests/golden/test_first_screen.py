@@ -19,6 +19,7 @@ from inspector.records.notice import Notice
 from inspector.records.report import Report
 from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
+from inspector.render.writers.layout import wrap
 from inspector.render.writers.text import write_text
 from tests.golden.render_reports import QWQ_LORA, REPORTS
 
@@ -184,8 +185,28 @@ def test_several_cards_are_said_to_be_judged_alone() -> None:
     cards = Cards(count=2, state_bytes=50 * GIB, least_count=3)
     verdict = dataclasses.replace(judge(0, None), cards=cards)
     text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(verdict,))).split())
-    assert "judged on one card alone; 50.00 GiB of weights" in text
-    assert "all of it sharded: at least 3 cards" in text
+    assert "nothing is sharded; --fsdp would shard 50.00 GiB of weights, gradients and optimizer state: at" in text
+    verdict = dataclasses.replace(verdict, cards=dataclasses.replace(cards, sharding="fsdp"))
+    text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(verdict,))).split())
+    assert "optimizer state, all of it sharded: at least 3 cards" in text
+
+
+def test_a_no_where_what_is_allocated_fits_says_that_memory_lies_in_pieces() -> None:
+    verdict = dataclasses.replace(judge(0, None), lies_in_pieces=True)
+    text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(verdict,))).split())
+    assert "no, what is allocated fits, but memory lies in pieces: 1.00 GiB are missing at least of 23.00 GiB" in text
+
+
+def test_a_notice_has_its_first_sentence_whole_and_is_never_cut_in_a_number_or_an_option() -> None:
+    """What follows is left out sentence by sentence."""
+    first = "The sequences of this run have 4,096 tokens, and use --seq-len 512 --lora r=16 where less memory is wanted"
+    notices = tuple(Notice(code=f"x-{index}", message=f"{first}. {'More of it follows. ' * 30}") for index in range(4))
+    text = " ".join(print_report(dataclasses.replace(QWQ_LORA, warnings=notices)).split())
+    assert f"{first}." in text
+    for width in range(30, 100):
+        kept = wrap(f"{first} and 3.5 GiB", width, 1)[0].removesuffix(" …")
+        assert kept
+        assert not re.search(r"( --[a-z-]+| [\d.,]+)$", kept)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +233,17 @@ def test_figures_that_are_an_upper_bound_say_so() -> None:
     assert "figures upper bound, dequantized" in " ".join(
         print_report(dataclasses.replace(QWQ_LORA, memory=memory)).split()
     )
+
+
+def test_figures_that_something_takes_less_and_something_more_than_are_no_bound() -> None:
+    bounds = {
+        "upper_bound": "upper bound: with a the step takes less",
+        "lower_bound": "lower bound: with b it takes more",
+    }
+    memory: Any = dataclasses.replace(QWQ_LORA.memory, **bounds)  # type: ignore[type-var]
+    lines = print_report(dataclasses.replace(QWQ_LORA, memory=memory)).splitlines()
+    said = [" ".join(line.split()) for line in lines if line.lstrip().startswith("figures")]
+    assert said == ["figures no bound: something takes less, and something more"]
 
 
 def test_the_parts_on_the_first_screen_add_up_to_the_peak() -> None:

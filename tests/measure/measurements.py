@@ -8,7 +8,7 @@ from typing import Any
 from inspector.records.measurement import Device, Difference, Figures, Measurement
 from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Phase
+from inspector.records.tape import Phase, WorkloadInfo
 
 __all__ = ["figures", "measurement"]
 
@@ -37,6 +37,7 @@ def measurement(
     process_bytes: int | None = None,
     differing: Sequence[Difference] = (),
     quantization: Mapping[str, Any] | None = None,
+    workload: WorkloadInfo | None = None,
 ) -> Measurement:
     """Return a measurement of which the forward pass took `extra` bytes more than predicted."""
     return Measurement(
@@ -57,4 +58,5 @@ def measurement(
         predicted=figures(process_bytes=3 * GIB + 100),
         differing=differing,
         differing_count=len(differing),
+        workload=workload,
     )

@@ -17,14 +17,16 @@ from torch.profiler import ProfilerActivity, profile
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.measure.running import run_steps
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Category, Event, Phase
+from inspector.records.tape import Category, Event, Phase, WorkloadInfo
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
-from inspector.workloads.batch import Input, make_batch_inputs
+from inspector.workloads.batch import Input, find_plain_token
 from inspector.workloads.loading import list_in_load_order
-from inspector.workloads.registry import TRAINING, load_workload
+from inspector.workloads.registry import GENERATE, TRAINING, load_workload
+from inspector.workloads.run import build_categories
 from tests.trace.cpu_truth import assert_aligned, profiled_events, tape_events
 from tests.trace.small_models import RECIPE, SMALL, build
 from tests.workloads.tracing import built
@@ -33,26 +35,29 @@ from tests.workloads.tracing import built
 _KERNELS = ("aten::normal_", "aten::sum")
 
 
-def traced(model: nn.Module, recipe: Recipe) -> list[Event]:
-    """Return the tape of loading a model and of two steps under CPU's rules."""
-    workload = load_workload(TRAINING)
+def traced(model: nn.Module, recipe: Recipe, info: WorkloadInfo = TRAINING) -> list[Event]:
+    """Return the tape of loading a model and of two steps, or of a generation, under CPU's rules."""
+    workload = load_workload(info)
     workload.prepare(model, recipe)
+    state = workload.make_state(model, recipe, on_gpu=False) if info.generates else None
     tracer = Tracer(
         Platform(torch_version=find_installed_torch()),
+        categories=None if state is None else build_categories(workload, model, state),
         on_cuda=False,
         balances_experts=loops_over_experts(base_model(model)),
+        token=find_plain_token(base_model(model)) if info.generates else None,
     )
     for _, tensor, category in list_in_load_order(built(model)):
         tracer.hold([tensor], category)
     batch: dict[str, Any] = {}
-    for name, item in make_batch_inputs(base_model(model), recipe).items():
+    for name, item in workload.make_inputs(model, recipe).items():
         batch[name] = item.on("meta") if isinstance(item, Input) else item
         if isinstance(item, Input) and not item.dtype.is_floating_point:
             tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold((item for item in batch.values() if isinstance(item, Tensor)), Category.INPUTS)
-    with treat_meta_as_device(), tracer:
-        optimizer = workload.make_state(model, recipe, on_gpu=False)
-        held = workload.run(model, batch, optimizer, tracer.enter, recipe)
+    with treat_meta_as_device(), see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), tracer:
+        state = state or workload.make_state(model, recipe, on_gpu=False)
+        held = workload.run(model, batch, state, tracer.enter, recipe)
         tape = tracer.tape()
         del held
         return tape
@@ -113,6 +118,21 @@ def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adap
     real, inside = profiled_events(recorded, (*SMALL[name].kernels, *_KERNELS))
     tape = traced(build("meta", name, adapter=adapter)[0], recipe)
     assert {event.step for event in tape} == {0, 1, 2}
+    assert_aligned(real, inside, tape_events(tape))
+
+
+@pytest.mark.parametrize("name", ["llama", "t5", "whisper"])
+@pytest.mark.filterwarnings("ignore")
+def test_the_generation_that_is_measured_allocates_what_the_tape_says(name: str) -> None:
+    recipe = Recipe(batch_size=2, prompt_len=12, new_tokens=4, padding=False, attention="eager")
+    model = build("meta", name)[0]
+    gc.collect()
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    recorded.start()
+    run_steps(load_workload(GENERATE), built(model), recipe, torch.device("cpu"), StopsAtTheEnd(recorded))
+    real, inside = profiled_events(recorded, (*SMALL[name].kernels, *_KERNELS))
+    tape = traced(build("meta", name)[0], recipe, GENERATE)
+    assert {event.step for event in tape} == {0, 1, 2, 3, 4}
     assert_aligned(real, inside, tape_events(tape))
 
 

@@ -14,6 +14,7 @@ from inspector.memory.timeline import build_run_memory, fold
 from inspector.records.hardware import Overhead
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
+from inspector.records.tape import WorkloadInfo
 from inspector.render.page.report import write_report_page
 from inspector.workloads.registry import TRAINING
 from tests.golden.render_reports import QWQ_LORA
@@ -21,12 +22,12 @@ from tests.golden.render_reports import QWQ_LORA
 __all__ = ["count_bytes", "make_report", "read_data", "write"]
 
 
-def make_report(recording: Recording, report: Report = QWQ_LORA) -> Report:
+def make_report(recording: Recording, report: Report = QWQ_LORA, *, workload: WorkloadInfo = TRAINING) -> Report:
     """Return a report of a run: what its tape gives, beside the other facts of a report."""
     timeline = fold(recording.tape, recording.settings, limit_bytes=recording.limit_bytes)
     memory = build_run_memory(
         timeline,
-        workload=TRAINING,
+        workload=workload,
         recipe=Recipe(),
         platform="compute capability 8.0",
         overhead=Overhead(bytes=2**20, source="not measured"),
@@ -52,7 +53,7 @@ def read_data(page: str) -> dict[str, Any]:
 
 
 def count_bytes(data: Mapping[str, Any]) -> tuple[list[int], list[list[int]], list[int]]:
-    """Return what is allocated after each event, that by category, and what is reserved: as page.js reads the data."""
+    """Return what is allocated after each event, that by category, and what is reserved: as run.js reads the data."""
     blocks: list[int] = []
     held = [0] * len(data["categories"])
     by_category: list[list[int]] = []

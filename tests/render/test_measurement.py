@@ -11,6 +11,7 @@ from inspector.records.measurement import Difference
 from inspector.records.tape import Phase
 from inspector.render.measurement import build_measurement_document, build_record, render_measurement_json
 from inspector.render.writers.text import write_text
+from inspector.workloads.registry import GENERATE
 from tests.contracts.json_table import DOCS
 from tests.measure.measurements import GIB, measurement
 
@@ -53,6 +54,17 @@ def test_a_quantized_base_is_named() -> None:
     assert " on " not in text().splitlines()[1]
 
 
+def test_a_measured_generation_says_its_own_options_and_records_those_that_it_reads() -> None:
+    lines = text(workload=GENERATE).splitlines()
+    assert lines[1].startswith("LlamaForCausalLM, bfloat16, generation; random weights")
+    assert lines[2] == "batch size 2, padding True, new tokens 256"
+    record = build_record(measurement(workload=GENERATE))
+    assert record["workload"] == "generate"
+    assert record["recipe"].keys() <= GENERATE.recipe_fields
+    assert "workload" not in build_record(measurement())
+    assert "new tokens" not in text()
+
+
 def test_what_the_driver_does_not_say_is_a_dash() -> None:
     (line,) = (line for line in text().splitlines() if "nvidia-smi" in line)
     assert line.split()[-2:] == ["–", "–"]
@@ -67,6 +79,7 @@ def test_the_record_follows_its_schema() -> None:
         measurement(),
         measurement(extra=1, process_bytes=5, differing=[place]),
         measurement(quantization=packed),
+        measurement(workload=GENERATE),
     ):
         written = json.loads(json.dumps(build_record(found)))
         Draft202012Validator(schema).validate(written)

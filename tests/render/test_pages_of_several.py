@@ -82,11 +82,11 @@ def test_what_is_drawn_alone_is_in_no_json() -> None:
 
 @pytest.mark.parametrize("record", [HOSTILE_PLAN, HOSTILE_COMPARISON])
 def test_hostile_text_stays_text_in_pages_of_several(record: Plan | Comparison) -> None:
-    """No element or attribute comes of it, no control character, and no script may run at all."""
+    """No element or attribute comes of it, no control character, and no script may run but the one of any page."""
     page = write(record)
     elements = Elements(page)
-    assert elements.scripts == []
-    assert "script-src &#39;none&#39;" in page
+    assert len(elements.scripts) == 1
+    assert page.count("&#39;sha256-") == 1
     assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
     assert not [name for _, attributes in elements.found for name in attributes if name in ("src", "href")]
     assert not [character for character in page if character != "\n" and not character.isprintable()]

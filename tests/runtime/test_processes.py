@@ -16,7 +16,7 @@ from inspector.runtime import processes
 @pytest.mark.parametrize("cores", [1, 2])
 def test_each_task_has_its_result_in_whichever_process_it_ran(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process where there is one core, in others where there are two."""
-    monkeypatch.setattr(processes, "_count_cores", lambda: cores)
+    monkeypatch.setattr(processes, "count_cores", lambda: cores)
     found = dict(processes.run_in_processes(lambda task: (task * task, os.getpid()), [3, 4, 5]))
     assert {index: value for index, (value, _) in found.items()} == {0: 9, 1: 16, 2: 25}
     assert (os.getpid() in {where for _, where in found.values()}) is (cores == 1)
@@ -25,7 +25,7 @@ def test_each_task_has_its_result_in_whichever_process_it_ran(cores: int, monkey
 @pytest.mark.parametrize("cores", [1, 2])
 def test_an_error_of_one_task_ends_all_tasks(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its class and its words."""
-    monkeypatch.setattr(processes, "_count_cores", lambda: cores)
+    monkeypatch.setattr(processes, "count_cores", lambda: cores)
 
     def work(task: int) -> int:
         if task == 2:
@@ -38,7 +38,7 @@ def test_an_error_of_one_task_ends_all_tasks(cores: int, monkeypatch: pytest.Mon
 
 def test_a_killed_process_of_a_task_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of waiting for it for ever."""
-    monkeypatch.setattr(processes, "_count_cores", lambda: 2)
+    monkeypatch.setattr(processes, "count_cores", lambda: 2)
 
     def work(task: int) -> int:
         if task == 2:
@@ -51,7 +51,7 @@ def test_a_killed_process_of_a_task_raises_an_error(monkeypatch: pytest.MonkeyPa
 
 def test_an_error_of_one_task_does_not_wait_for_running_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One task sleeps for an hour, the other is refused."""
-    monkeypatch.setattr(processes, "_count_cores", lambda: 2)
+    monkeypatch.setattr(processes, "count_cores", lambda: 2)
 
     def work(task: int) -> int:
         if task == 2:

@@ -6,6 +6,7 @@ meta tape is held against, event by event, where CUDA's rules are not in force.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, Event, EventKind
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.tracer import Tracer
 from inspector.workloads.training.loops import run_plain_steps
 
@@ -100,14 +102,21 @@ def meta_step(
     model, batch = build("meta")
     optimizer = optimize(trained(model))
     balances = loops_over_experts(model)
-    tracer = Tracer(Platform(torch_version=find_installed_torch()), on_cuda=False, balances_experts=balances)
+    has_images = "input_ids" in batch and not {"pixel_values", "input_features"}.isdisjoint(batch)
+    tracer = Tracer(
+        Platform(torch_version=find_installed_torch()),
+        on_cuda=False,
+        balances_experts=balances,
+        holds_all=has_images,
+    )
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
     for name, value in (values or {}).items():
         key = batch[name]
         if isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor):
             tracer.shadows.set(key, value)
-    with treat_meta_as_device(), tracer:
+    made = see_made_tensors(tracer.see_made) if has_images else contextlib.nullcontext()
+    with treat_meta_as_device(), made, tracer:
         run_plain_steps(model, batch, optimizer, tracer.enter, steps=2)
     return tape_events(event for event in tracer.tape() if event.step == 2)
 

@@ -17,6 +17,7 @@ import inspector
 from inspector.workloads.batch import Input, make_batch_inputs
 
 BATCH, LENGTH, VOCABULARY = 2, 24, 160
+IMAGE_TOKEN = 150
 RECIPE = inspector.Recipe(batch_size=BATCH, seq_len=LENGTH, padding=False)
 
 
@@ -77,6 +78,13 @@ VISION: dict[str, Any] = {
     "image_size": 16,
     "patch_size": 8,
 }
+
+# The CPU selects by a mask with counters of its own, mixes integers and floats as deberta-v2's does, and has gradients
+# of gelu and of pooling that take contiguous tensors.
+OF_IMAGES = (
+    *("aten::masked_select", "aten::sum", "aten::div", "aten::mul", "aten::sub"),
+    *("aten::gelu", "aten::gelu_backward", "aten::avg_pool2d_backward"),
+)
 
 SMALL: dict[str, Small] = {
     "llama": Small(fields=GROUPED),
@@ -201,18 +209,25 @@ SMALL: dict[str, Small] = {
         common=False,
     ),
     "llava": Small(
-        fields={"text_config": {**COMMON, **GROUPED, "model_type": "llama"}, "vision_config": VISION},
+        fields={
+            "text_config": {**COMMON, **GROUPED, "model_type": "llama"},
+            "vision_config": VISION,
+            "image_token_index": IMAGE_TOKEN,
+        },
         head="ImageTextToText",
         common=False,
+        kernels=OF_IMAGES,
     ),
     "gemma3": Small(
         fields={
             "text_config": {**COMMON, **GROUPED, "head_dim": 16, "sliding_window": 8},
             "vision_config": VISION,
             "mm_tokens_per_image": 4,
+            "image_token_id": IMAGE_TOKEN,
         },
         head="ImageTextToText",
         common=False,
+        kernels=OF_IMAGES,
     ),
 }
 
@@ -251,7 +266,7 @@ def _filled(name: str, item: Input | int, device: str) -> torch.Tensor | int:
     """Return an input on a device; on the CPU every token has an id of its own, and labels alternate."""
     if not isinstance(item, Input):
         return item
-    if name in ("input_ids", "labels") and len(item.shape) == 2 and device == "cpu":
+    if item.make is None and name in ("input_ids", "labels") and len(item.shape) == 2 and device == "cpu":
         ids = torch.arange(3, 3 + BATCH * LENGTH).reshape(item.shape)
         return ids if name == "input_ids" else ids % 2
     return item.on(device)

@@ -14,8 +14,9 @@ from tests.trace.small_models import SMALL, build
 def assert_same_events(name: str, optimize: Optimize = adamw, **options: bool) -> None:
     """Compare both runs event by event; only what the CPU's own kernels take may be missing on meta."""
     real, inside = real_step(lambda device: build(device, name, **options), optimize, SMALL[name].kernels)
-    masks = {key: item for key, item in build("cpu", name)[1].items() if key.endswith("attention_mask")}
-    meta = meta_step(lambda device: build(device, name, **options), optimize, masks)
+    batch = build("cpu", name)[1].items()
+    values = {key: item for key, item in batch if isinstance(item, torch.Tensor) and not item.is_floating_point()}
+    meta = meta_step(lambda device: build(device, name, **options), optimize, values)
     assert_aligned(real, inside, meta)
 
 

@@ -17,7 +17,7 @@ from inspector.hardware.platform import Platform
 from inspector.records.tape import EventKind
 from inspector.trace.kernels.sorting import scan_bytes
 from inspector.trace.rules.cuda import apply_cuda_rules
-from inspector.trace.rules.token_choice import see_made_tensors
+from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
 from inspector.trace.tracer import Tracer
 
 A100 = Platform(torch_version=(2, 13))
@@ -76,7 +76,8 @@ def test_isin_compares_all_pairs_and_frees_what_any_makes_of_them_first() -> Non
 def test_a_scan_of_four_bytes_has_descriptors_half_as_large() -> None:
     values = make(100_000, dtype=torch.float32)
     assert scan_bytes(A100, 100_000, element_bytes=4) < scan_bytes(A100, 100_000)
-    assert scan_bytes(A100, 100_000, element_bytes=4) in run(lambda: values.cumsum(0))
+    # A tile has 1,920 floats: 53 tiles and 32 more have 8 bytes each, aligned; two allocations more are aligned.
+    assert 768 + 2 * 256 - 1 in run(lambda: values.cumsum(0))
     assert scan_bytes(A100, 100_000) in run(lambda: values.double().cumsum(0))
 
 
@@ -99,3 +100,22 @@ def test_a_chosen_token_and_a_number_made_a_tensor_have_values() -> None:
     with torch.no_grad(), see_made_tensors(tracer.see_made), tracer:
         assert choose()
     assert 8 in run(choose, token=7)  # the tensor of one number has a block
+
+
+def test_indices_of_unlike_strides_are_written_out_before_the_result_is_made() -> None:
+    mask = make(2, 200, dtype=torch.bool)
+    rows, columns = make(2, 1, dtype=torch.int64), make(1, 200, dtype=torch.int64)
+    assert run(lambda: mask[rows, columns])[-5:] == [3200, 3200, 400, -3200, -3200]
+    pairs = make(50, 2, dtype=torch.int64)  # columns of one tensor have one stride
+    assert run(lambda: mask[pairs[:, 0], pairs[:, 1]]) == [50 * 16, 50]
+
+
+def test_what_is_made_of_numbers_out_of_sight_has_a_block_and_a_value() -> None:
+    tracer = Tracer(A100)
+    with see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), tracer:
+        ids = torch.as_tensor([[7, 8], [5, 6]], device="meta")
+        chosen = ids[[1]]
+        assert chosen.tolist() == [[5, 6]]
+        tape = tracer.tape()
+    # The ids, the index that Python makes of the list, and what it finds.
+    assert [event.bytes for event in tape if event.kind is EventKind.ALLOCATE] == [32, 8, 16]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, EventKind
-from inspector.trace.kernels.sorting import count_bytes, select_bytes
+from inspector.trace.kernels.sorting import reduction_bytes, select_bytes
 from inspector.trace.tracer import Tracer
 
 ROWS, SIZE = 6, 16
@@ -111,7 +111,7 @@ def test_a_mask_without_a_value_says_that_it_has_none() -> None:
 @pytest.mark.parametrize("platform", RECORDED, ids=lambda platform: str(platform.compute_capability))
 def test_looking_for_places_takes_what_torchs_cuda_code_asks_cub_for(platform: Platform) -> None:
     for elements, counting, selecting in RECORDED[platform]:
-        assert (count_bytes(platform, elements), select_bytes(platform, elements)) == (counting, selecting)
+        assert (reduction_bytes(platform, elements), select_bytes(platform, elements)) == (counting, selecting)
 
 
 def test_the_gradient_of_what_was_scattered_is_selected_by_the_mask() -> None:

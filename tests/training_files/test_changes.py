@@ -18,6 +18,7 @@ from inspector.training_files.merge import build_request
 from .documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, write
 
 PACKED = AXOLOTL | {"sample_packing": True}
+QLORA = AXOLOTL | {"adapter": "qlora", "load_in_4bit": True, "lora_alpha": 16}
 FULL = {"base_model": MODEL, "micro_batch_size": 4}
 NF4 = {"quantization": "nf4", "double_quant": True}
 
@@ -47,6 +48,7 @@ def change(request: Request, fields: dict[str, Any]) -> Request:
             {"peft": LoraOptions(r=16, targets="all-linear")},
             {"adapter": "lora", "lora_r": 16, "lora_alpha": 16, "lora_target_linear": True},
         ),
+        (QLORA, {"peft": LoraOptions(r=64, alpha=16, targets="all-linear")}, {"lora_r": 64}),
         (LLAMAFACTORY, {"gradient_checkpointing": False}, {"disable_gradient_checkpointing": True}),
         (LLAMAFACTORY, {"seq_len": 32}, {"cutoff_len": 32}),
         (LLAMAFACTORY, NF4, {"quantization_bit": 4}),

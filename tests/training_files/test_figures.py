@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import inspector
-from inspector.planning.advice import apply_change, list_changes
+from inspector.planning.changes import apply_change
 from inspector.planning.headroom import list_increases
-from inspector.records.request import AdapterDtype, Request
+from inspector.planning.ladder import list_groups
+from inspector.records.request import AdapterDtype, LoraOptions, Request
 from inspector.resolve import resolve_run
 from inspector.training_files.merge import build_request
 
@@ -62,9 +63,10 @@ AXOLOTL: dict[str, Any] = {
         (TRL, "trl==1.6", 9_998_080_512),
         (TRL, "trl==0.25", 13_929_559_552),
         (LLAMAFACTORY, "llamafactory==0.9.5", 10_244_831_744),
-        (AXOLOTL, "axolotl==0.21", 10_245_257_728),
+        (AXOLOTL, "axolotl==0.21", 10_247_121_408),
+        (AXOLOTL | {"lora_mlp_kernel": False}, "axolotl==0.21", 10_245_257_728),
     ],
-    ids=["TRL 1.16", "TRL 1.6", "TRL 0.25", "LLaMA-Factory 0.9.5", "axolotl 0.21"],
+    ids=["TRL 1.16", "TRL 1.6", "TRL 0.25", "LLaMA-Factory 0.9.5", "axolotl 0.21", "axolotl without its kernels"],
 )
 def test_a_qlora_takes_what_its_framework_makes_of_it(
     fields: dict[str, Any], framework: str, peak: int, tmp_path: Path
@@ -98,6 +100,18 @@ def test_nothing_is_offered_that_no_field_of_the_file_says(
 ) -> None:
     request = request_of(tmp_path, fields, framework)
     run = resolve_run(request, None, {})
-    changed = [*(apply_change(request, change) for change in list_changes(run)), *(to for _, to in list_increases(run))]
+    rungs = [rung for group in list_groups(run, accumulates=True) for rung in group.rungs]
+    changed = [*(apply_change(request, rung.change) for rung in rungs), *(to for _, to in list_increases(run))]
     assert changed
     assert all(other.autocast_adapter_dtype for other in changed)
+
+
+def test_the_kernels_of_axolotl_follow_the_adapter_that_a_change_adds_or_packs(tmp_path: Path) -> None:
+    packed = request_of(tmp_path, AXOLOTL, "axolotl==0.21")
+    assert packed.recipe.lora_kernels == ("mlp", "qkv", "o")
+    assert apply_change(packed, {"quantization": "int8", "double_quant": None}).recipe.lora_kernels is None
+    full = request_of(tmp_path, {"base_model": MODEL}, "axolotl==0.21")
+    assert full.recipe.lora_kernels is None
+    assert apply_change(full, {"peft": LoraOptions(r=16)}).recipe.lora_kernels == ("mlp", "qkv", "o")
+    named = request_of(tmp_path, AXOLOTL | {"lora_qkv_kernel": True}, "axolotl==0.21")
+    assert apply_change(named, {"peft": LoraOptions(r=8)}).recipe.lora_kernels == ("qkv",)

@@ -313,7 +313,9 @@ def test_what_is_no_file_of_that_kind_is_left_to_the_source(name: str) -> None:
 
 def test_a_torchtune_file_is_no_request(tmp_path: Path) -> None:
     content = {"model": {"_component_": "torchtune.models.llama3_1.llama3_1_8b"}, "batch_size": 2}
-    with pytest.raises(UnsupportedModelError, match="is torchtune's"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"is torchtune.s.*inspect meta-llama/Meta-Llama-3.1-8B --batch-size 2"
+    ):
         read(tmp_path, content)
 
 

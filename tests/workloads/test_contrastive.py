@@ -76,6 +76,17 @@ def rank(embeddings: list[Tensor]) -> Tensor:
 def build_encoder(kind: str, **fields: Any) -> Any:
     """Return a small bare encoder."""
     torch.manual_seed(0)
+    if kind == "t5":
+        sizes: dict[str, Any] = {
+            "d_model": 32,
+            "d_ff": 64,
+            "d_kv": 8,
+            "num_heads": 4,
+            "num_layers": 2,
+            "vocab_size": 128,
+            "dropout_rate": 0.0,
+        }
+        return transformers.T5EncoderModel(transformers.T5Config(**sizes, **fields)).train()
     config = transformers.AutoConfig.for_model(kind, **SMALL_ENCODER, **fields)
     return transformers.AutoModel.from_config(config).train()
 

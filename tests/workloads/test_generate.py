@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.tape import Category, Phase
 from inspector.resolve import ResolvedRun, resolve_run
-from inspector.source.catalogue import list_ids
 from inspector.source.read import read_files
-from inspector.workloads.base import base_model
 from tests.cli.running import run
 from tests.model.tiny import llama
 
@@ -92,35 +89,6 @@ def describe_cache(generation: ResolvedRun) -> CacheFacts:
 @pytest.mark.filterwarnings("ignore")
 def test_a_token_takes_in_the_cache_what_engines_reserve_for_it(model: str) -> None:
     assert describe_cache(make_run(model, prompt_len=8, new_tokens=3)).bytes_per_token == BYTES_PER_TOKEN[model]
-
-
-def count_engine_elements(config: Any) -> int:
-    """Return the elements that an engine reserves for a token, by the sizes that a configuration names."""
-    text = config.get_text_config(decoder=True)
-    if getattr(text, "kv_lora_rank", None):
-        return int(text.num_hidden_layers * (text.kv_lora_rank + text.qk_rope_head_dim))
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
-    layers = sum("attention" in kind and "linear" not in kind for kind in kinds)
-    heads = text.num_attention_heads
-    own = 1 if getattr(text, "multi_query", False) else getattr(text, "num_key_value_heads", None) or heads
-    size = getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // heads
-    return int(2 * layers * own * size)
-
-
-# What generates no text, or from speech, or keeps a state alone.
-_OTHERS = re.compile(r"bge|roberta|bert|bart-large|vit-|clip|whisper|MiniLM|mamba")
-
-
-@pytest.mark.skipif(os.environ.get("INSPECTOR_TRUTH") != "all", reason="72 models: INSPECTOR_TRUTH=all runs them")
-@pytest.mark.parametrize("model", [name for name in list_ids() if not _OTHERS.search(name)])
-@pytest.mark.filterwarnings("ignore")
-def test_a_token_of_every_decoder_takes_what_engines_reserve_for_it(model: str) -> None:
-    generation = make_run(model, prompt_len=24, new_tokens=3)
-    predictor = Predictor(generation.files)
-    facts = predictor.describe_cache(generation)
-    assert facts is not None
-    config = base_model(predictor._build_whole(generation.request).model).config
-    assert facts.bytes_per_token == 2 * count_engine_elements(config)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -31,7 +31,8 @@ class WithTorchsNorm(nn.Module):
 def name_unaccounted(model: Any, capability: tuple[int, int] = ADA, **recipe: Any) -> list[str]:
     """Return what is named of a model on a card of a compute capability."""
     platform = Platform(compute_capability=capability, torch_version=(2, 13))
-    return [item.what for item in find_unaccounted(model, Recipe(**{"attention": "sdpa", **recipe}), platform)]
+    settled = Recipe(**{"attention": "sdpa", **recipe})
+    return [item.what for item in find_unaccounted(model, settled, platform, ("pixel_values",))]
 
 
 def build(kind: str, fields: dict[str, int], dtype: torch.dtype = torch.bfloat16) -> Any:

@@ -14,6 +14,7 @@ from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode, choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
 from inspector.cli.jobs import Job
+from inspector.cli.option_groups.engines import OF_ENGINES
 from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, complete_model, list_parameters_without
 from inspector.cli.output import open_output
@@ -26,7 +27,7 @@ _OWN_FORMATS = ("csv", "html")
 _NOT_OF_A_COMPARISON = ("model", "fit", "advice", "depth", "format_", "context")
 
 
-@subcommand(list_parameters_without(*_NOT_OF_A_COMPARISON))
+@subcommand([*list_parameters_without(*_NOT_OF_A_COMPARISON), *OF_ENGINES])
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model)
 @click.option(
     "--with",
@@ -48,6 +49,7 @@ def compare(models: tuple[str, ...], others: tuple[str, ...], format_: str | Non
     inspect compare Qwen/Qwen2.5-7B --lora r=16 --with "--gradient-checkpointing" --with "--quantization nf4"
     inspect compare Qwen/Qwen2.5-7B Qwen/Qwen3-8B --lora r=16 --targets all-linear --gpu 4090
     inspect compare before.json after.json
+    inspect compare Qwen/Qwen3-8B --generate --prompt-len 32k --gpu a100-80gb --with "--engine vllm --max-model-len 32K"
 
     Exit code 1: none of the recipes fits a GPU that was named.
     """  # noqa: D301  # as above

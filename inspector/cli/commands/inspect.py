@@ -30,6 +30,7 @@ from inspector.render.sections import SECTIONS
 if TYPE_CHECKING:
     from inspector.memory.recording import Recording
     from inspector.records.report import Report
+    from inspector.render.document import Section
 
 __all__ = ["command"]
 
@@ -75,6 +76,9 @@ def _list_parameters() -> list[click.Parameter]:
             help=f"Print these sections below the first screen, a comma list of {', '.join(SECTIONS)}.",
         ),
     ]
+    plot = click.Option(
+        ["--plot"], is_flag=True, help="Draw memory over time below the first screen: 20 lines as wide as the terminal."
+    )
     index = next(index for index, parameter in enumerate(PARAMETERS) if parameter.name == "as_json")
     written = click.Option(
         ["--write-changes"],
@@ -89,7 +93,7 @@ def _list_parameters() -> list[click.Parameter]:
         "pytorch.org/memory_viz. Default: what --output ends in (.json, .md, .html, .pickle), else text.",
     )
     rest = [formats if parameter.name == "format_" else parameter for parameter in PARAMETERS[index:]]
-    return [*PARAMETERS[:index], *OF_ENGINES, *shown, written, *rest]
+    return [*PARAMETERS[:index], *OF_ENGINES, *shown, plot, written, *rest]
 
 
 @click.command(
@@ -99,7 +103,9 @@ def _list_parameters() -> list[click.Parameter]:
     context_settings=CONTEXT_SETTINGS,
     epilog="Shell completion: _INSPECT_COMPLETE=bash_source inspect (or zsh_source, fish_source) prints the script.",
 )
-def command(model: str, details: bool, show: tuple[str, ...], write_changes: str | None, **options: Any) -> Work:
+def command(
+    model: str, details: bool, show: tuple[str, ...], plot: bool, write_changes: str | None, **options: Any
+) -> Work:
     """Say exactly how many parameters MODEL has, how many an adapter trains, and what they cost in bytes.
 
     MODEL is a Hub id (Qwen/QwQ-32B), a local directory, a path to a config.json, an adapter (Hub id or directory
@@ -116,7 +122,7 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
     --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes to train on one, `inspect compare MODEL --with OPTIONS`
     sets recipes side by side, `inspect measure MODEL` runs the step on the GPU at hand and prints predicted beside
-    measured. A directory of such a name is given as ./gpus.
+    measured, `inspect app` serves all of it as a page. A directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
@@ -124,6 +130,8 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
     job = build_job(model=model, formats=_OWN_FORMATS, serving=serving, **options)
     if job.format in _SECTIONS_OF_FORMAT and (details or show):
         raise UsageError(f"{_SECTIONS_OF_FORMAT[job.format]}: drop {'--details' if details else '--show'}.")
+    if plot:
+        _check_plot(job)
     context = click.get_current_context()
     if context.get_parameter_source("depth") is ParameterSource.COMMANDLINE:
         show = (*show, "tree")
@@ -131,7 +139,19 @@ def command(model: str, details: bool, show: tuple[str, ...], write_changes: str
         job = dataclasses.replace(job, request=dataclasses.replace(job.request, depth=_WHOLE_TREE))
     show = (*show, "context") if job.request.context else show
     copy = None if write_changes is None else _check_copy(write_changes, job)
-    return functools.partial(_inspect, job, SECTIONS if details else show, copy, spell_command(context))
+    return functools.partial(
+        _inspect, job, SECTIONS if details else show, copy, spell_command(context), is_plotted=plot
+    )
+
+
+def _check_plot(job: Job) -> None:
+    """Raise UsageError where there is nothing to plot, or no text to plot it in."""
+    if job.format not in ("text", "markdown"):
+        have = "a page has the timeline" if job.format == "html" else f"{job.format} has no picture"
+        raise UsageError(f"--plot draws in text, and {have}: drop --plot, or give --format text.")
+    untraced = "--count-only" if job.request.count_only else "--engine" if job.request.serving is not None else None
+    if untraced is not None:
+        raise UsageError(f"--plot draws a traced run, and {untraced} traces none: drop one of them.")
 
 
 def _check_copy(target: str, job: Job) -> Path:
@@ -144,7 +164,7 @@ def _check_copy(target: str, job: Job) -> Path:
     return check_copy(target, source.file.path)
 
 
-def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str) -> int:
+def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str, *, is_plotted: bool) -> int:
     """Inspect, print or write the report, and return the exit code; `typed` is the command itself."""
     from inspector.pipeline import record
 
@@ -160,7 +180,8 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str) ->
             write_report_page(report, recording, stream, command=typed)
     else:
         with open_output(job.output, quiet=not job.progress) as stream:
-            _render(report, job.format, stream, shown=shown, color=job.color)
+            plot = _build_plot_section(report, recording) if is_plotted else None
+            _render(report, job.format, stream, shown=shown, color=job.color, plot=plot)
     if copy is not None:
         _write_changes(report, copy)
     named = bool(job.request.gpus or job.request.gpu_memory)
@@ -201,8 +222,21 @@ def _write_changes(report: Report, copy: Path) -> None:
         stream.write(make_changed_copy(report.source.file, changes))
 
 
-def _render(report: Report, format_: str, stream: TextIO, *, shown: Collection[str], color: bool) -> None:
-    """Write the report in the format asked for; its warnings name options."""
+def _build_plot_section(report: Report, recording: Recording | None) -> Section:
+    """Return the plot of the run, or why there is none."""
+    from inspector.render.document import Section, paragraph
+    from inspector.render.timeline import build_plot
+
+    if recording is not None:
+        return Section(title="", blocks=(build_plot(report, recording),))
+    why = next((notice.message for notice in report.warnings if notice.code == "not-traced"), "Nothing was traced.")
+    return Section(title="", blocks=(paragraph(f"There is no timeline. {why}"),))
+
+
+def _render(
+    report: Report, format_: str, stream: TextIO, *, shown: Collection[str], color: bool, plot: Section | None
+) -> None:
+    """Write the report in the format asked for, the plot below the first screen; its warnings name options."""
     report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
     if report.context:
         points = [
@@ -216,4 +250,9 @@ def _render(report: Report, format_: str, stream: TextIO, *, shown: Collection[s
     else:
         from inspector.render.sections.report import build_report_document
 
-        render_document(build_report_document(report, shown), format_, stream, color=color)
+        document = build_report_document(report, shown)
+        if plot is not None:
+            first = [section for section in document.sections if not section.title]
+            others = [section for section in document.sections if section.title]
+            document = dataclasses.replace(document, sections=(*first, plot, *others))
+        render_document(document, format_, stream, color=color)

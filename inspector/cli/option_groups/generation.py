@@ -5,18 +5,81 @@ Standard library and click only, as `options`.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import click
 
 from inspector.cli.option_groups.parameter_types import MOST_TOKENS, TOKENS
+from inspector.cli.option_groups.training_files import find_given
 from inspector.errors import UsageError, quoted
-from inspector.records.recipe import CacheKind
+from inspector.records.recipe import AdapterState, CacheKind
+from inspector.records.steps.decoding import OWN_SETTINGS
 
-__all__ = ["OF_GENERATION", "choose_workload"]
+__all__ = ["OF_GENERATION", "choose_workload", "spread_decoding"]
 
 _MOST_CONTEXTS = 16
+# Commas between pairs, not those in lists and objects.
+_BETWEEN_PAIRS = re.compile(r",(?=[^,\[\]{}]+=)")
 _LENGTH = re.compile(r"(\d{1,8})(k?)", re.IGNORECASE)
+
+
+def _read_decoding(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Mapping[str, Any] | None:
+    """Return the fields of GenerationConfig that a text or a file says."""
+    if value is None:
+        return None
+    if "=" in value:
+        return dict(_read_pair(piece) for piece in _BETWEEN_PAIRS.split(value))
+    from inspector.source.bounded_json import read_object
+
+    path = Path(value) / "generation_config.json" if Path(value).is_dir() else Path(value)
+    if not path.is_file():
+        raise click.BadParameter(
+            f"{quoted(value, 60)} is neither KEY=VALUE nor a file; write do_sample=true,top_p=0.9."
+        )
+    return read_object(path, error=UsageError)
+
+
+def _read_pair(piece: str) -> tuple[str, Any]:
+    """Return the name and the value of KEY=VALUE; a value is JSON, with True, False and None as in Python."""
+    name, equals, text = piece.partition("=")
+    if not equals or not name.strip():
+        raise click.BadParameter(f"{quoted(piece, 40)} is no KEY=VALUE, as top_p=0.9; give one, or a file.")
+    text = {"True": "true", "False": "false", "None": "null"}.get(text.strip(), text.strip())
+    try:
+        return name.strip(), json.loads(text)
+    except ValueError:
+        return name.strip(), text
+
+
+def spread_decoding(values: dict[str, Any]) -> None:
+    """Move what GenerationConfig says of length and cache from --generation to the options that say it here.
+
+    Raises UsageError where both say it, differently.
+    """
+    given = values.get("generation")
+    if given is None:
+        return
+    rest = dict(given)
+    found: dict[str, Any] = {}
+    for key in OWN_SETTINGS:
+        value = rest.pop(key, None)
+        if value is None or key == "max_length" or (key == "use_cache" and value is True):
+            continue
+        found[OWN_SETTINGS[key]] = str(CacheKind.NONE) if key == "use_cache" else value
+    typed = find_given(None)
+    for name, value in found.items():
+        if name in typed and values[name] != value:
+            raise UsageError(f"`{name}` and `generation` say different things of it: drop one.")
+    if "cache" in found and found["cache"] not in CacheKind.values():
+        raise UsageError(
+            f"`generation`: cache_implementation {quoted(str(found['cache']), 40)} is not traced; give `cache`, one of "
+            f"{', '.join(CacheKind.values())}."
+        )
+    values |= {**found, "generation": rest or None}
 
 
 def _parse_lengths(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -59,6 +122,20 @@ OF_GENERATION: tuple[click.Parameter, ...] = (
         type=TOKENS,
         metavar="N",
         help="With --generate: the prompt goes through the model in pieces of so many tokens; default: at once.",
+    ),
+    click.Option(
+        ["--generation"],
+        metavar="KEY=VALUE,...|FILE",
+        callback=_read_decoding,
+        help="With --generate: fields of transformers' GenerationConfig, do_sample=true,top_p=0.9 for one, or a "
+        "generation_config.json; default: the model's own, else greedy.",
+    ),
+    click.Option(
+        ["--adapter"],
+        type=click.Choice(AdapterState.values()),
+        default="unmerged",
+        show_default=True,
+        help="With --generate: whether PEFT merges the adapter into its base first, and what that takes on the GPU.",
     ),
     click.Option(
         ["--context"],

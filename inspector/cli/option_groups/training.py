@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from inspector.cli.option_groups.parameter_types import COUNT, TOKENS, ChoiceWithAliases
 from inspector.records.recipe import Attention, Kept, Loop, Offload, Precision, Recipe, SdpaBackend
-from inspector.records.steps.losses import LossName, check_liger
+from inspector.records.steps.losses import LossName, check_liger, check_lora_kernels
 from inspector.records.steps.optimizers import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.steps.optimizers import OPTIMIZERS, check_optimizer_name
 from inspector.records.steps.stages import Reference, Stage
@@ -41,6 +41,13 @@ def _check_liger(_context: click.Context, _parameter: click.Parameter, value: st
     """Refuse the name of a kernel that is not known, with what was probably meant."""
     if value is not None:
         check_liger(value)
+    return value
+
+
+def _check_lora_kernels(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse the same of axolotl's kernels."""
+    if value is not None:
+        check_lora_kernels(value)
     return value
 
 
@@ -215,6 +222,12 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         callback=_check_liger,
         help="Liger's kernels in the layers, a comma list of rope, rms_norm, swiglu, geglu; alone: those that "
         "use_liger_kernel switches on, and Liger's loss.",
+    ),
+    click.Option(
+        ["--lora-kernels"],
+        metavar="KERNELS",
+        callback=_check_lora_kernels,
+        help="axolotl's fused kernels for layers with LoRA, a comma list of mlp, qkv, o.",
     ),
     click.Option(
         ["--packing"],

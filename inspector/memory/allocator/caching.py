@@ -26,7 +26,10 @@ addresses); addresses count only where an expandable pool has several ranges, wh
 torch 2.10 compares addresses [27 :2560], and the driver of a T4 hands out descending ones: tests/evidence/truth holds
 reserved peaks that are exact only so.
 
-Does not cover: several streams and `record_stream` (torch reuses a block only on its own stream), private pools of
+A block is found again on the stream that it was made on, and on no other: every stream has a pair of pools
+(`use_stream`), and what is cached is given back of all of them.
+
+Does not cover: `record_stream`, which holds a freed block back until other streams are done with it, private pools of
 CUDA graphs, `garbage_collection_threshold` and memory fractions, and `backend:cudaMallocAsync`.
 """
 
@@ -55,7 +58,7 @@ class OutOfMemory:
 
 
 class CachingAllocator:
-    """The allocator of one device and one stream.
+    """The allocator of one device.
 
     `limit_bytes` is the memory it can reserve, None for no end. `descending_addresses` says where the driver places
     each new segment, which decides ties among free blocks of equal size in torch 2.10.
@@ -70,15 +73,14 @@ class CachingAllocator:
     ) -> None:
         self.settings = AllocatorSettings() if settings is None else settings
         self._device = Device(limit_bytes, descending=descending_addresses)
-        kind = ExpandablePool if self.settings.expandable_segments else Pool
-        self._small = kind(self._device, self.settings, small=True)
-        self._large = kind(self._device, self.settings, small=False)
+        self._pools: dict[int, tuple[Pool, Pool]] = {}
+        self._rounded_on: dict[int, dict[int, tuple[int, Pool]]] = {}
+        self.use_stream(0)
         self.allocated_bytes = 0
         self.requested_bytes = 0
         self.max_allocated_bytes = 0
         self.max_requested_bytes = 0
         self.retry_count = 0
-        self._rounded: dict[int, tuple[int, Pool]] = {}
 
     @property
     def reserved_bytes(self) -> int:
@@ -89,6 +91,18 @@ class CachingAllocator:
     def max_reserved_bytes(self) -> int:
         """The largest `reserved_bytes` since the start or the last `reset_peaks`."""
         return self._device.max_reserved_bytes
+
+    def use_stream(self, stream: int) -> None:
+        """Serve requests on another stream from now on; the first is 0, the default stream."""
+        if stream not in self._pools:
+            kind = ExpandablePool if self.settings.expandable_segments else Pool
+            self._pools[stream] = (
+                kind(self._device, self.settings, small=True),
+                kind(self._device, self.settings, small=False),
+            )
+            self._rounded_on[stream] = {}
+        self._small, self._large = self._pools[stream]
+        self._rounded = self._rounded_on[stream]
 
     def log_segments(self) -> list[SegmentChange]:
         """Return a list to which every change of the segments is added from now on."""
@@ -131,8 +145,9 @@ class CachingAllocator:
 
     def empty_cache(self) -> None:
         """Give back what is wholly free, as `torch.cuda.empty_cache()` does: segments, or pages of expandable ones."""
-        self._large.release()
-        self._small.release()
+        for small, large in self._pools.values():
+            large.release()
+            small.release()
 
     def reset_peaks(self) -> None:
         """Let the peaks start anew from what is held now, as `torch.cuda.reset_peak_memory_stats()` does."""

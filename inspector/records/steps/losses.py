@@ -1,4 +1,4 @@
-"""Where the loss of a causal language model comes from, and which of its layers are Liger's."""
+"""Where the loss of a causal language model comes from, and whose kernels are in its layers: Liger's, axolotl's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from inspector.checks import Choice, check_choice, check_names
 
-__all__ = ["LigerKernel", "LossName", "check_liger"]
+__all__ = ["LigerKernel", "LoraKernel", "LossName", "check_liger", "check_lora_kernels"]
 
 
 class LossName(Choice):
@@ -42,8 +42,26 @@ class LigerKernel(Choice):
     GEGLU = "geglu"
 
 
+class LoraKernel(Choice):
+    """A fused kernel of axolotl for layers with LoRA, by the names of its `lora_mlp_kernel` and others.
+
+    MLP: gate, up and down as one function. QKV: queries, keys and values. O: the output of attention.
+    """
+
+    MLP = "mlp"
+    QKV = "qkv"
+    O = "o"  # noqa: E741  # as axolotl names it
+
+
 def check_liger(value: str | Sequence[str]) -> tuple[LigerKernel, ...]:
     """Return kernels that were given in a comma list or as a sequence, each once, in the order of the choices."""
     names = value.split(",") if isinstance(value, str) else check_names("liger", value, '"rope", "rms_norm"')
     given = {check_choice("liger", name.strip(), LigerKernel) for name in names}
     return tuple(kernel for kernel in LigerKernel if kernel in given)
+
+
+def check_lora_kernels(value: str | Sequence[str]) -> tuple[LoraKernel, ...]:
+    """Return kernels that were given in a comma list or as a sequence, each once, in the order of the choices."""
+    names = value.split(",") if isinstance(value, str) else check_names("lora_kernels", value, '"mlp", "qkv"')
+    given = {check_choice("lora_kernels", name.strip(), LoraKernel) for name in names}
+    return tuple(kernel for kernel in LoraKernel if kernel in given)

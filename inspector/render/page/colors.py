@@ -20,6 +20,8 @@ COLORS: Mapping[Category, str] = {
     Category.INPUTS: "#8fb8f2",
     Category.ATTENTION_MASK: "#c9a5d6",
     Category.KV_CACHE: "#3fa7c4",
+    Category.GATHERED: "#7b9be0",
+    Category.COMMUNICATION: "#c4b454",
     Category.ACTIVATIONS: "#eeb23b",
     Category.LOGITS_AND_LOSS: "#56b366",
     Category.TEMPORARIES: "#f58fbd",

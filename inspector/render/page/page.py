@@ -26,7 +26,9 @@ from inspector.render.writers.html import list_block_lines
 
 __all__ = ["list_folded_sections", "list_lead_sections", "write_page"]
 
-_SCRIPTS = ("uPlot.iife.min.js", "page.js")
+# Those that draw a run, and those of any page.
+_SCRIPTS_OF_A_RUN = ("uPlot.iife.min.js", "run.js", "timeline.js", "moment.js")
+_SCRIPTS = ("modules.js",)
 _LONGEST_COMMAND = 8000
 _STYLES = ("uPlot.min.css", "page.css")
 
@@ -44,9 +46,9 @@ def write_page(
 ) -> None:
     """Write a page to `stream`: a template with the title, the subtitle and the warnings of a document.
 
-    `data` is what the scripts draw from; without it there are none. `values` are those of the template itself.
+    `data` is what the pictures of a run are drawn from. `values` are those of the template itself.
     """
-    scripts = [_read(name) for name in _SCRIPTS] if data is not None else []
+    scripts = [_read(name) for name in (*(_SCRIPTS_OF_A_RUN if data is not None else ()), *_SCRIPTS)]
     page = _environment().get_template(template)
     text = page.render(
         title=document.title,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.fit import Advice, Cards, Fit, Search, Verdict
+from inspector.records.fit import Advice, Cards, Fit, Quantity, Search, Verdict
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import format_exact_bytes
 from inspector.render.sections.source import format_fields
@@ -47,6 +47,7 @@ _QUANTITIES = {
     "rank": "rank",
     "prompt-len": "prompt length",
     "new-tokens": "number of new tokens",
+    "gpus": "number of cards",
 }
 
 
@@ -65,6 +66,8 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
         return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
     by = f"{size} to spare" if verdict.fits else f"at least {size} are missing"
+    if verdict.lies_in_pieces:
+        by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
     return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
 
@@ -77,21 +80,30 @@ def describe_cards(verdict: Verdict) -> str | None:
     sharded = {"zero1": "optimizer state sharded", "zero2": "gradients and optimizer state sharded"}.get(
         cards.sharding or "", "all of it sharded"
     )
+    if cards.ranks is not None:
+        ranks = cards.ranks
+        which = "each" if ranks.alike == ranks.world_size else "the largest"
+        return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}"
     least = (
         "no number of these cards holds it" if cards.least_count is None else f"at least {cards.least_count:,} cards"
     )
     state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer state"
+    if cards.sharding is None:
+        return (
+            f"judged on one card alone, and nothing is sharded; --fsdp would shard {state}: {least}, before activations"
+        )
     return f"judged on one card alone; {state}, {sharded}: {least}, before activations"
 
 
 def _lacks_cards(cards: Cards) -> bool:
-    """Tell whether there are fewer cards than hold the state of a run."""
-    return cards.least_count is None or cards.least_count > cards.count
+    """Tell whether there are fewer cards than hold the state of a run of which no rank was traced."""
+    return cards.ranks is None and (cards.least_count is None or cards.least_count > cards.count)
 
 
 def describe_change(advice: Advice) -> str:
-    """Return a change as options of the command, or as fields of the training file where it is from one."""
-    return advice.change if advice.in_file is None else format_fields(advice.in_file)
+    """Return a change as options of the command or as fields of its training file, and what else it makes."""
+    words = advice.change if advice.in_file is None else format_fields(advice.in_file)
+    return words if advice.but is None else f"{words} ({advice.but})"
 
 
 def shorten_reason(reason: str) -> str:
@@ -175,11 +187,14 @@ def build_search_section(search: Search) -> Section:
     words = f"{one_line(search.gpu)}: {describe_search(search)}; found in {traces}, {margin} left free. {TOTAL}"
     if search.value is not None:
         words += " The report is of the step with that value."
-    return Section(title=f"Largest {quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words)))
+    which = "Least" if search.quantity == Quantity.GPUS else "Largest"
+    return Section(title=f"{which} {quantity} that fits", blocks=(Table(columns=columns, rows=rows), paragraph(words)))
 
 
 def describe_search(search: Search, *, brief: bool = False) -> str:
     """Return in a few words what a search found; `brief` leaves out how sure that is."""
+    if search.quantity == Quantity.GPUS:
+        return _describe_cards_searched(search)
     quantity = _QUANTITIES.get(search.quantity, search.quantity)
     if search.value is None:
         least = search.tried[0]
@@ -196,6 +211,20 @@ def describe_search(search: Search, *, brief: bool = False) -> str:
     how = " only tightly" if search.fails_tightly else " does not"
     between = "" if brief or search.fails == search.value + 1 else "; what lies between was not tried"
     return f"{found}, {format_count(search.fails)}{how}{between}"
+
+
+def _describe_cards_searched(search: Search) -> str:
+    """Return in a few words how many cards hold a run at least."""
+    if search.value is None:
+        last = search.tried[-1]
+        how = " with the margin" if last.is_tight else ""
+        return f"no number fits{how}: a rank of {format_count(last.value)} takes {format_bytes(last.total_bytes)}"
+    cards = "1 card fits" if search.value == 1 else f"{format_count(search.value)} cards fit"
+    if search.fails is None:
+        return cards
+    tight = any(tried.value == search.fails and tried.is_tight for tried in search.tried)
+    less = "1 does" if search.fails == 1 else f"{format_count(search.fails)} do"
+    return f"{cards}, {format_count(search.fails)} only tightly" if tight else f"{cards}, {less} not"
 
 
 def _build_row(verdict: Verdict) -> Row:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
-from inspector.records.memory import RunMemory
+from inspector.records.memory import RowMedia, RunMemory
 from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.steps.decoding import describe_decoding
 from inspector.records.steps.losses import LossName
 from inspector.records.steps.stages import PAIRED
 from inspector.units import format_count
@@ -61,7 +62,10 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     of_pairs = takes_pairs or recipe.stage in PAIRED
     unit = "" if not of_pairs else " pair" if recipe.batch_size == 1 else " pairs"
     yield f"batch size {format_count(recipe.batch_size)}{unit}"
-    yield from _describe_generation(recipe, brief) if memory.workload.generates else _describe_sequence(memory, brief)
+    if memory.workload.generates:
+        yield from _describe_generation(recipe, memory.defaults, brief)
+    else:
+        yield from _describe_sequence(memory, brief)
     if takes_pairs:
         yield "in-batch negatives"
     if recipe.gradient_accumulation > 1:
@@ -77,6 +81,8 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield f"{_shorten(recipe.loss)} loss"
     if trains and recipe.liger:
         yield f"Liger's {', '.join(map(_shorten, recipe.liger))}"
+    if trains and recipe.lora_kernels:
+        yield f"axolotl's LoRA kernels ({', '.join(map(_shorten, recipe.lora_kernels))})"
     if trains and not (brief and recipe.loop == "trainer"):
         yield f"{_shorten(recipe.loop)} loop"
     if recipe.alloc_conf is not None:
@@ -105,6 +111,8 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield from (f"images of {format_shape(shape[1:])}" for shape in images[:1])
         return
     yield f"sequence length {format_count(recipe.seq_len)}"
+    if memory.media is not None:
+        yield _describe_media(memory.media)
     if recipe.packing is not None:
         documents = f"{format_count(int(recipe.packing))} documents each" if recipe.packing != 1 else "a document each"
         yield f"packed in one row, {documents}"
@@ -114,13 +122,26 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield "with padding" if padded else "without padding"
 
 
-def _describe_generation(recipe: Recipe, brief: bool) -> Iterator[str]:
-    """Yield how long prompts are, what follows them, and what is kept."""
+def _describe_media(media: RowMedia) -> str:
+    """Return what each row holds beside text."""
+    one, several = ("an image", "images") if media.kind == "images" else ("a sound", "sounds")
+    what = one if media.count == 1 else f"{media.count} {several}"
+    each = " each" if media.count > 1 else ""
+    return f"{what} of {format_count(media.tokens)} tokens{each} in it" if media.tokens > 1 else f"{what} beside it"
+
+
+def _describe_generation(recipe: Recipe, defaults: Sequence[str], brief: bool) -> Iterator[str]:
+    """Yield how long prompts are, how what follows them is chosen, and what is kept."""
     yield f"{format_count(find_prompt_len(recipe))} + {format_count(recipe.new_tokens)} tokens"
     if recipe.padding or not brief:
         yield "with padding" if recipe.padding else "without padding"
     if recipe.prefill_chunk_size is not None:
         yield f"prompt in pieces of {format_count(recipe.prefill_chunk_size)}"
+    if recipe.adapter == "merged":
+        yield "adapter merged"
+    if recipe.generation or not brief:
+        read = " (generation_config.json)" if recipe.generation and "generation" in defaults else ""
+        yield f"{describe_decoding(recipe.generation or {})}{read}"
     if not brief or recipe.cache != "dynamic":
         yield f"{_shorten(recipe.cache)} cache" if recipe.cache != "none" else "no cache"
 

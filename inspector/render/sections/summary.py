@@ -7,11 +7,12 @@ the prompt: peak, verdict, remedies, notices.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.errors import one_line
-from inspector.records.fit import Fit, Verdict
+from inspector.records.fit import Fit, Quantity, Verdict
 from inspector.records.memory import Peak, RunMemory, StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.report import Report
@@ -29,6 +30,7 @@ from inspector.render.sections.fit import (
 from inspector.render.sections.recipe import describe_defaults, describe_recipe
 from inspector.render.sections.serving import describe_setup, list_serving_blocks
 from inspector.render.writers.glyphs import Charset
+from inspector.render.writers.layout import INDENT, wrap
 from inspector.render.writers.text import list_lines
 from inspector.units import format_bytes, format_count, format_share, format_short_count
 
@@ -38,11 +40,13 @@ MOST_LINES = 28
 _WIDTH = 80
 # Cards beyond this are the common ones, which nobody named: they are sorted by what becomes of them.
 _MOST_NAMED_GPUS = 4
+# Where a sentence ends and another begins.
+_SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z`])")
 # Notices that change what the figures mean come first, those that somebody may well do without last.
 _FIRST = (
     *("not-traced", "does-not-load", "nothing-trains", "target-unmatched", "modules-to-save-unmatched"),
     *("quantized-checkpoint", "initialised-at-random", "shape-mismatch", "experts-in-float", "experts-not-reached"),
-    *("quadratic-mask", "autocast-copies"),
+    *("quadratic-mask", "autocast-copies", "older-release", "fields-ignored"),
     *("float16-training", "bfloat16-emulated", "seq-len-clamped", "in-batch-negatives", "gpu-ambiguous"),
 )
 _LAST = (
@@ -62,14 +66,15 @@ _LAST = (
 class _Room:
     """How much of each list is shown: parts of a sum, changes for each card, notices and the lines of each.
 
-    `lists_gpus` says whether each card has a line of its own, `sizes` whether it says by how much a card fits where it
-    has none.
+    The first sentence of a notice is whole, however many lines it takes; where it may be `cut` it is not. `lists_gpus`
+    says whether each card has a line of its own, `sizes` whether it says by how much a card fits where it has none.
     """
 
     parts: int
     changes: int
     notices: int
     notice_lines: int
+    cut: bool = False
     lists_gpus: bool = True
     sizes: bool = True
 
@@ -82,8 +87,10 @@ _ROOMS = (
     _Room(parts=4, changes=1, notices=2, notice_lines=1),
     _Room(parts=4, changes=1, notices=1, notice_lines=1),
     _Room(parts=3, changes=1, notices=1, notice_lines=1),
-    _Room(parts=3, changes=0, notices=1, notice_lines=1, lists_gpus=False),
-    _Room(parts=2, changes=0, notices=1, notice_lines=1, lists_gpus=False, sizes=False),
+    _Room(parts=2, changes=1, notices=1, notice_lines=1),
+    _Room(parts=3, changes=1, notices=1, notice_lines=1, cut=True),
+    _Room(parts=3, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False),
+    _Room(parts=2, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False, sizes=False),
     _Room(parts=0, changes=0, notices=0, notice_lines=1, lists_gpus=False, sizes=False),
 )
 
@@ -182,9 +189,10 @@ def _list_circumstances(memory: RunMemory) -> Iterator[Row]:
     defaults = describe_defaults(memory)
     if defaults:
         yield row(("by default", defaults))
-    for bound in (memory.upper_bound, memory.lower_bound):
-        if bound is not None:
-            yield row(("figures", shorten_reason(bound)), tone=Tone.WARN)
+    bounds = [bound for bound in (memory.upper_bound, memory.lower_bound) if bound is not None]
+    if bounds:
+        words = shorten_reason(bounds[0]) if len(bounds) == 1 else "no bound: something takes less, and something more"
+        yield row(("figures", words), tone=Tone.WARN)
 
 
 def _list_files(report: Report) -> Iterator[str]:
@@ -298,7 +306,8 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
     rows: list[Row] = []
     if report.search:
         gpu, found = one_line(report.search.gpu, 30), describe_search(report.search, brief=not room.sizes)
-        rows.append(row(("largest", gpu, found) if has_rows else ("largest", "", f"{found} ({gpu})")))
+        which = "least" if report.search.quantity == Quantity.GPUS else "largest"
+        rows.append(row((which, gpu, found) if has_rows else (which, "", f"{found} ({gpu})")))
     if has_rows:
         for verdict in verdicts:
             rows += _list_verdict_rows(verdict, room.changes, is_first=verdict is verdicts[0])
@@ -313,7 +322,9 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
 def _list_verdict_rows(verdict: Verdict, most: int, *, is_first: bool) -> Iterator[Row]:
     """Yield the verdict on one card, and what could be changed."""
     label = "fits" if is_first else ""
-    yield row((label, one_line(verdict.gpu, 30), describe_outcome(verdict, brief=True)), tone=Tone.KEY)
+    count = verdict.cards.count if verdict.cards is not None and verdict.cards.ranks is not None else 1
+    gpu = one_line(verdict.gpu, 30) if count == 1 else f"{count:,} × {one_line(verdict.gpu, 30)}"
+    yield row((label, gpu, describe_outcome(verdict, brief=True)), tone=Tone.KEY)
     cards = describe_cards(verdict)
     if cards is not None:
         yield row(("", "", cards))
@@ -340,11 +351,23 @@ def _list_notices(notices: Sequence[Notice], room: _Room) -> Iterator[Block]:
     ranked = sorted(notices, key=_rank_notice)
     shown = ranked if len(ranked) <= room.notices else ranked[: room.notices]
     for notice in shown:
-        yield paragraph(notice.message, Tone.WARN, most_lines=room.notice_lines)
+        text = notice.message if room.cut else _keep_sentences(notice.message, room.notice_lines)
+        yield paragraph(text, Tone.WARN, most_lines=room.notice_lines if room.cut else None)
     if not shown:
         yield paragraph(f"Warnings: {len(ranked)}, see --show warnings", Tone.WARN)
     elif len(shown) < len(ranked):
         yield paragraph(f"and {len(ranked) - len(shown)} more: --show warnings", Tone.QUIET)
+
+
+def _keep_sentences(message: str, lines: int) -> str:
+    """Return the first sentence of a message, and of the next ones those that fit so many lines with it."""
+    first, *others = _SENTENCE_END.split(one_line(message))
+    text = first
+    for sentence in others:
+        if len(wrap(f"{text} {sentence}", _WIDTH - INDENT)) > lines:
+            return text
+        text = f"{text} {sentence}"
+    return text
 
 
 def _rank_notice(notice: Notice) -> int:

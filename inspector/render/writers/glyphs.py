@@ -34,7 +34,7 @@ class Charset:
 
     def __init__(self, encoding: str | None) -> None:
         self._encoding = encoding if encoding and _is_known(encoding) else None
-        self._draws_blocks = all(self._can_encode(character) for character in _EIGHTHS)
+        self.draws_blocks = all(self._can_encode(character) for character in _EIGHTHS)
 
     def fit(self, text: str) -> str:
         """Return `text` with stand-ins for the characters that the encoding lacks."""
@@ -44,7 +44,7 @@ class Charset:
 
     def bar(self, share: float, width: int) -> str:
         """Return a bar of `share` (0 to 1) of `width` cells; a share above 0 always shows."""
-        if not self._draws_blocks:
+        if not self.draws_blocks:
             cells = round(share * width)
             return "#" * cells if cells or not share else "."
         eighths = min(max(round(8 * share * width), 1 if share else 0), 8 * width)

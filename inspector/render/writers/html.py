@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from html import escape
 
 from inspector.records.report import Report
-from inspector.render.document import Column, Kind, Paragraph, Row, Section, Table, Tone
+from inspector.render.document import Column, Kind, Paragraph, Plot, Row, Section, Table, Tone
 from inspector.render.sections import SECTIONS
 from inspector.render.sections.report import build_report_document
 
@@ -61,6 +61,10 @@ def list_block_lines(section: Section) -> Iterator[str]:
     for block in section.blocks:
         if isinstance(block, Paragraph):
             yield f'<div style="{_STYLE_OF_TONE[block.tone]}">{escape(block.text)}</div>'
+        elif isinstance(block, Plot):
+            from inspector.render.writers.plot import list_plot_text
+
+            yield f'<pre style="line-height:1.1;">{escape(chr(10).join(list_plot_text(block)))}</pre>'
         else:
             yield from _list_table_lines(block)
 

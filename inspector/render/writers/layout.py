@@ -35,6 +35,8 @@ _DEEPEST_WORDS = 12
 _TREE_INDENT = 2
 
 # Behind these a long word may be broken: paths, lists of names, options.
+# A word that belongs to the next one.
+_OPEN_END = re.compile(r"(^| )[`(]?(--?[a-z][\w-]*|[+\u2212-]?\d[\d.,]*)$")
 _JOINTS = re.compile(r"(?<=[-./_,=:|({])(?=\w)")
 
 STYLE_OF_TONE = {Tone.PLAIN: "plain", Tone.KEY: "key", Tone.TOTAL: "total", Tone.WARN: "warn", Tone.QUIET: "quiet"}
@@ -64,7 +66,8 @@ def lay_out_table(table: Table, width: int, charset: Charset) -> Iterator[Line]:
 def wrap(text: str, width: int, most: int | None = None) -> list[str]:
     """Return `text` on lines of at most `width` cells, broken between words; what is beyond `most` lines is left out.
 
-    A word that is longer than a line is broken behind a sign that joins its parts and, where it has none, anywhere.
+    What is left ends neither with an option without its value nor with a number without its unit. A word that is longer
+    than a line is broken behind a sign that joins its parts and, where it has none, anywhere.
     """
     lines = [""]
     for word in text.split():
@@ -78,7 +81,7 @@ def wrap(text: str, width: int, most: int | None = None) -> list[str]:
     if most is None or len(lines) <= most:
         return lines
     last = lines[most - 1]
-    while cell_len(last) > width - 2 and last:
+    while last and (cell_len(last) > width - 2 or _OPEN_END.search(last)):
         last = last.rpartition(" ")[0]
     return [*lines[: most - 1], f"{last} …"]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from inspector.render.document import Column, Document, Kind, Paragraph, Row, Section, Table, Tone
+from inspector.render.document import Column, Document, Kind, Paragraph, Plot, Row, Section, Table, Tone
 
 __all__ = ["escape_markdown", "write_markdown"]
 
@@ -51,6 +51,10 @@ def _list_section_lines(section: Section) -> Iterator[str]:
             yield ""
         if isinstance(block, Paragraph):
             yield ("⚠ " if block.tone is Tone.WARN else "") + escape_markdown(block.text)
+        elif isinstance(block, Plot):
+            from inspector.render.writers.plot import list_plot_text
+
+            yield from ("```text", *list_plot_text(block), "```")
         else:
             yield from _list_table_lines(block)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from inspector.render.document import Block, Document, Paragraph, Section, Table, Tone
+from inspector.render.document import Block, Document, Paragraph, Plot, Section, Table, Tone
 from inspector.render.writers.glyphs import Charset
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def write_text(document: Document, *, width: int, color: bool, stream: TextIO) -
         legacy_windows=None if color else False,
     )
     charset = Charset(getattr(stream, "encoding", None))
-    for line in list_lines(_replace_characters(document, charset), max(width, _NARROWEST), charset):
-        text = Text.assemble(*((charset.fit(span.text), _STYLES[span.style]) for span in line))
+    for line in list_lines(_replace_characters(document, charset), max(width, _NARROWEST), charset, color=color):
+        # What is not one of ours is a colour of a plot.
+        text = Text.assemble(*((charset.fit(span.text), _STYLES.get(span.style, span.style)) for span in line))
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
@@ -81,13 +82,16 @@ def _replace_in_section(section: Section, charset: Charset) -> Section:
         if isinstance(block, Paragraph):
             blocks.append(replace(block, text=charset.fit(block.text)))
             continue
+        if isinstance(block, Plot):
+            blocks.append(block)
+            continue
         columns = tuple(replace(column, title=charset.fit(column.title)) for column in block.columns)
         rows = tuple(replace(item, cells=tuple(charset.fit(cell) for cell in item.cells)) for item in block.rows)
         blocks.append(replace(block, columns=columns, rows=rows))
     return replace(section, title=charset.fit(section.title), blocks=tuple(blocks))
 
 
-def list_lines(document: Document, width: int, charset: Charset) -> Iterator[Line]:
+def list_lines(document: Document, width: int, charset: Charset, *, color: bool = False) -> Iterator[Line]:
     """Yield the lines of a document from headline to footer, as they are written for `width` columns."""
     from inspector.render.writers.layout import Span, crop_middle, wrap
 
@@ -99,7 +103,7 @@ def list_lines(document: Document, width: int, charset: Charset) -> Iterator[Lin
         yield [Span("! ", "mark"), Span(f"{count} warning{'s' if count > 1 else ''} at the end", "warn")]
     for section in document.sections:
         yield []
-        yield from _list_section_lines(section, width, charset)
+        yield from _list_section_lines(section, width, charset, color=color)
     if document.warnings:
         yield []
         yield [Span("Warnings", "mark")]
@@ -111,7 +115,7 @@ def list_lines(document: Document, width: int, charset: Charset) -> Iterator[Lin
         yield from ([Span(text, "quiet")] for text in wrap(document.footer, min(width, _LONGEST_SENTENCE)))
 
 
-def _list_section_lines(section: Section, width: int, charset: Charset) -> Iterator[Line]:
+def _list_section_lines(section: Section, width: int, charset: Charset, *, color: bool) -> Iterator[Line]:
     """Yield the title of a section and its blocks, a blank line between them."""
     from inspector.render.writers.layout import INDENT, STYLE_OF_TONE, Span, lay_out_table, wrap
 
@@ -122,6 +126,11 @@ def _list_section_lines(section: Section, width: int, charset: Charset) -> Itera
             yield []
         if isinstance(block, Table):
             yield from lay_out_table(block, width, charset)
+            continue
+        if isinstance(block, Plot):
+            from inspector.render.writers.plot import lay_out_plot
+
+            yield from lay_out_plot(block, width, charset, color=color)
             continue
         for count, text in enumerate(wrap(block.text, min(width, _LONGEST_SENTENCE) - INDENT, block.most_lines)):
             marked = block.tone is Tone.WARN and not count

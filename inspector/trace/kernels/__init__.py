@@ -6,7 +6,16 @@ and tests/trace/test_kernels.py holds them against torch's own CUDA code. Duplic
 here and not known is named in `registry`, and goes into the report of models that have it.
 """
 
-from inspector.trace.kernels import attention, convolutions, indexing, normalization, pointwise, reductions, sorting
+from inspector.trace.kernels import (
+    attention,
+    convolutions,
+    indexing,
+    normalization,
+    pointwise,
+    reductions,
+    sampling,
+    sorting,
+)
 from inspector.trace.kernels.registry import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel, Scratch
 
 __all__ = [
@@ -21,5 +30,6 @@ __all__ = [
     "normalization",
     "pointwise",
     "reductions",
+    "sampling",
     "sorting",
 ]

@@ -1,4 +1,7 @@
-"""Backward passes of indexing and of embeddings, which sort the indices so that each row is added up by one block."""
+"""Indexing by several tensors, and backward passes of indexing and of embeddings.
+
+The backward passes sort the indices so that each row is added up by one block.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,29 @@ _INDEX_BYTES = 8
 _UNSORTED_INDICES = 3072
 # Rows that one thread adds up in the backward pass of an embedding (cuda/EmbeddingBackwardKernel.cu).
 _ROWS_PER_THREAD = 10
+
+
+@kernel(aten.index.Tensor, allocates_outputs=True)
+def _index(scratch: Scratch, values: Tensor, indices: Sequence[Tensor | None]) -> None:
+    """Several indices are written out where their strides differ (native/TensorAdvancedIndexing.cpp, AdvancedIndex)."""
+    given = [index for index in indices if index is not None]
+    expanded = _align_indices(values, indices, given) if len(given) > 1 else []
+    written: list[int] = []
+    if any(index.stride() != expanded[0].stride() for index in expanded):
+        written = [scratch.take(_INDEX_BYTES * index.numel()) for index in expanded if not index.is_contiguous()]
+    scratch.outputs()
+    for block in written:  # a vector of C++ ends with its first element
+        scratch.give(block)
+
+
+def _align_indices(values: Tensor, indices: Sequence[Tensor | None], given: Sequence[Tensor]) -> list[Tensor]:
+    """Return indices as the kernel has them: expanded, with a dimension of 1 for each that is not indexed."""
+    places = [place for place, index in enumerate(indices) if index is not None]
+    is_one_block = places[-1] - places[0] + 1 == len(places)
+    before = places[0] if is_one_block else 0
+    after = values.dim() - len(given) - before
+    shape = torch.broadcast_shapes(*(index.shape for index in given))
+    return [index.expand(shape).reshape([1] * before + list(shape) + [1] * after) for index in given]
 
 
 @kernel(aten.embedding.default)

@@ -133,7 +133,10 @@ def _accumulator(dtype: torch.dtype) -> int:
     return max(dtype.itemsize, 4) if dtype.is_floating_point else dtype.itemsize
 
 
-@kernel(aten.sum.dim_IntList, aten.sum.default, aten.mean.dim, aten.mean.default, aten.prod.dim_int, aten.prod.default)
+@kernel(
+    *(aten.sum.dim_IntList, aten.sum.default, aten.nansum.default),
+    *(aten.mean.dim, aten.mean.default, aten.prod.dim_int, aten.prod.default),
+)
 def _sum(
     scratch: Scratch, values: Tensor, dims: Any = (), *_: Any, dtype: torch.dtype | None = None, **__: Any
 ) -> None:

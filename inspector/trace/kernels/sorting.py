@@ -4,7 +4,9 @@ CUB answers how many bytes it wants; the figures here were read off the host cod
 2.13 (CUDA 13.0) over a grid of sizes (tests/trace/test_kernels.py). Each is a rounded sum: parts are aligned to 256
 bytes, and 255 more let CUB align the block itself.
 
-Not covered: sorts along one of several dimensions of more than 4,096 elements.
+Rows of logits are sorted as torch 2.13 does it (SortStable.cu), which alone was looked at for them.
+
+Not covered: sorts along a dimension that is not the last one, and long rows of 2-byte keys.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from torch import Tensor
 from inspector.hardware.platform import Platform
 from inspector.trace.kernels.registry import Scratch, kernel
 
-__all__ = ["count_bytes", "radix_sort_bytes", "scan_bytes", "select_bytes", "unique_bytes"]
+__all__ = [
+    "radix_sort_bytes",
+    "reduction_bytes",
+    "scan_by_row_bytes",
+    "scan_bytes",
+    "select_bytes",
+    "unique_bytes",
+]
 
 aten = torch.ops.aten
 
@@ -27,6 +36,9 @@ _INDEX_BYTES = 8
 _SCAN_TILE, _SCAN_DESCRIPTOR_BYTES, _SCAN_PADDING = 896, 16, 32
 # Up to here one thread block adds up alone; threads of the blocks that share more, and how many blocks a place has.
 _SINGLE_BLOCK, _REDUCING_THREADS, _SUBSCRIPTION = 4096, 256, 5
+_FLOAT32_SCAN_TILE = 1920
+# The number of a row, by which a scan knows where to start anew.
+_ROW_BYTES = 4
 # Up to here one thread block sorts alone, without any memory (DeviceRadixSort, 8-byte keys and values).
 _SINGLE_TILE = 2304
 # A pass sorts 8 bits; it keeps two histograms of 256 counters, and one for each tile.
@@ -35,6 +47,10 @@ _BITS_PER_PASS, _HISTOGRAM_BYTES = 8, 1024
 _FEW_TESTS, _TESTS_EXPONENT = 10.0, 0.145
 # torch.sort sorts rows up to this length in place (aten/src/ATen/native/cuda/Sort.cpp).
 _LONGEST_ROW_IN_PLACE = 4096
+# Fewer rows than that are sorted as one, by value and then by row; longer ones each alone (SortStable.cu).
+_MANY_ROWS, _LONGEST_ROW_OF_MANY = 128, 1_000_000
+# Elements that are sorted at once.
+_MOST_SORTED = 2**31 - 1
 
 
 def _align(size_bytes: int) -> int:
@@ -59,7 +75,7 @@ def unique_bytes(platform: Platform, count: int) -> int:
     return scan_bytes(platform, count, 1792 if capability == (8, 0) else 4608 if capability >= (9, 0) else 320)
 
 
-def count_bytes(platform: Platform, count: int) -> int:
+def reduction_bytes(platform: Platform, count: int) -> int:
     """Return what adding up `count` numbers of 4 bytes takes: a place for each thread block, five times as many as run.
 
     Up to 4,096 of them one block adds alone (cub/device/dispatch/dispatch_reduce.cuh, with blocks of 256 threads).
@@ -77,16 +93,38 @@ def select_bytes(platform: Platform, count: int) -> int:
     return scan_bytes(platform, count, tile, element_bytes=4)
 
 
-def radix_sort_bytes(platform: Platform, count: int, bits: int = 64) -> int:
-    """Return what sorting `count` pairs of 8-byte keys and values takes, of which `bits` of the key are looked at."""
+def scan_by_row_bytes(platform: Platform, count: int) -> int:
+    """Return what a scan of `count` numbers of 4 bytes that starts anew with each row takes (CUB's ScanByKey)."""
+    capability = platform.compute_capability
+    tile = 3840 if capability == (8, 0) else 4032 if capability >= (9, 0) else 2304
+    tiles = -(-count // tile)
+    descriptors = _align(_SCAN_DESCRIPTOR_BYTES * (tiles + _SCAN_PADDING))
+    return descriptors + _align(_ROW_BYTES * (tiles + 1)) + _ALIGNMENT - 1
+
+
+def radix_sort_bytes(platform: Platform, count: int, bits: int = 64, key_bytes: int = 8) -> int:
+    """Return what sorting `count` pairs of keys and 8-byte values takes, of which `bits` of the key are looked at."""
     if count <= _SINGLE_TILE:
         return 1
     capability = platform.compute_capability
-    tile = 2816 if capability < (8, 0) else 3840 if capability < (9, 0) else 4608
+    if key_bytes == _INDEX_BYTES:
+        tile = 2816 if capability < (8, 0) else 3840 if capability < (9, 0) else 4608
+    else:
+        tile = 2816 if capability < (8, 0) else 3072 if capability < (9, 0) else 5376
+    return _align(key_bytes * count) + _align(_INDEX_BYTES * count) + _count_bytes(count, tile, bits)
+
+
+def _key_sort_bytes(platform: Platform, count: int) -> int:
+    """Return what sorting `count` keys of 8 bytes by up to 8 of their bits takes, in one pass."""
+    capability = platform.compute_capability
+    return _count_bytes(count, 2816 if capability < (8, 0) else 3840 if capability < (9, 0) else 5760, _BITS_PER_PASS)
+
+
+def _count_bytes(count: int, tile: int, bits: int) -> int:
+    """Return what the counters of a radix sort take beside its keys and values."""
     passes = -(-bits // _BITS_PER_PASS)
     lookback = _HISTOGRAM_BYTES * -(-count // tile)
-    counters = 2 * passes * _HISTOGRAM_BYTES + _ALIGNMENT
-    return 2 * _align(_INDEX_BYTES * count) + counters + lookback + _ALIGNMENT - 1
+    return 2 * passes * _HISTOGRAM_BYTES + _ALIGNMENT + lookback + _ALIGNMENT - 1
 
 
 @kernel(aten.nonzero.default, allocates_outputs=True)
@@ -98,7 +136,7 @@ def _nonzero(scratch: Scratch, values: Tensor) -> None:
     if not values.is_contiguous():
         scratch.take(values.numel() * values.element_size())
     scratch.take(4)  # how many there are
-    scratch.give(scratch.take(count_bytes(scratch.platform, values.numel())))
+    scratch.give(scratch.take(reduction_bytes(scratch.platform, values.numel())))
     scratch.outputs()
     scratch.give(scratch.take(select_bytes(scratch.platform, values.numel())))
 
@@ -110,7 +148,8 @@ def _cumsum(scratch: Scratch, values: Tensor, dim: int, *_: Any, dtype: torch.dt
     if wanted is not values.dtype:
         scratch.take(values.numel() * wanted.itemsize)
     if values.dim() and values.numel() == values.shape[dim]:
-        scratch.take(scan_bytes(scratch.platform, values.numel(), element_bytes=wanted.itemsize))
+        tile = _FLOAT32_SCAN_TILE if wanted is torch.float32 else _SCAN_TILE
+        scratch.take(scan_bytes(scratch.platform, values.numel(), tile, element_bytes=wanted.itemsize))
 
 
 @kernel(aten.isin.Tensor_Tensor)
@@ -129,8 +168,32 @@ def _isin(scratch: Scratch, elements: Tensor, tests: Tensor, *_: Any, **__: Any)
 @kernel(aten.sort.default, aten.sort.stable)
 def _sort(scratch: Scratch, values: Tensor, *arguments: Any, **keywords: Any) -> None:
     """Short rows are sorted in place, with one buffer of indices for the order; long ones by CUB (SortStable.cu)."""
-    if values.dim() != 1:
+    if not values.numel():
         return
-    scratch.take(values.numel() * _INDEX_BYTES)
-    if values.numel() > _LONGEST_ROW_IN_PLACE:
-        scratch.take(radix_sort_bytes(scratch.platform, values.numel(), 8 * values.element_size()))
+    row, itemsize = values.shape[-1] if values.dim() else 1, values.element_size()
+    if row <= _LONGEST_ROW_IN_PLACE:
+        scratch.take(row * _INDEX_BYTES)
+        return
+    at_once = min(values.numel(), _MOST_SORTED) // row * row
+    for start in range(0, values.numel(), at_once):
+        count = min(values.numel() - start, at_once)
+        rows = count // row
+        if rows == 1 or row >= _LONGEST_ROW_OF_MANY:
+            order = scratch.take(row * _INDEX_BYTES)
+            for _ in range(rows):
+                scratch.give(scratch.take(radix_sort_bytes(scratch.platform, row, 8 * itemsize, itemsize)))
+            scratch.give(order)
+        elif rows < _MANY_ROWS:
+            # Places and their rows are pairs of 4 bytes, sorted by value; then those by row.
+            pairs = scratch.take(count * _INDEX_BYTES), scratch.take(count * _INDEX_BYTES)
+            keys = scratch.take(count * itemsize)
+            scratch.give(scratch.take(radix_sort_bytes(scratch.platform, count, 8 * itemsize, itemsize)))
+            scratch.give(keys)
+            scratch.give(scratch.take(_key_sort_bytes(scratch.platform, count)))
+            for block in reversed(pairs):
+                scratch.give(block)
+        else:
+            order = scratch.take(count * _INDEX_BYTES)
+            kept = _align(itemsize * count) + _align(_INDEX_BYTES * count)
+            scratch.give(scratch.take(kept + _ALIGNMENT - 1))
+            scratch.give(order)

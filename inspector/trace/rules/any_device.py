@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, modeling_utils
 
@@ -24,6 +25,7 @@ def treat_meta_as_device() -> Iterator[None]:
     with restore_changes():
         library = dispatcher_rules("aten")
         library.impl("one_hot", _one_hot, "AutogradMeta")
+        library.impl("linear", _linear, "AutogradMeta")
         replace_attribute(PreTrainedModel, "warn_if_padding_and_no_attention_mask", _look_for_padding)
         if hasattr(modeling_utils, "save_on_cpu"):  # early releases have no checkpoints on the host
             replace_attribute(modeling_utils, "save_on_cpu", SaveOnHost)
@@ -34,6 +36,17 @@ def _one_hot(indices: Tensor, num_classes: int = -1) -> Tensor:
     """Write ones into zeros; on meta torch compares with all classes instead (ATen/native/Onehot.cpp)."""
     count = int(indices.max().item()) + 1 if num_classes == -1 else num_classes
     return indices.new_zeros((*indices.shape, count)).scatter_(-1, indices.unsqueeze(-1), 1)
+
+
+def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Add a bias in place to the product of values that are no contiguous rows.
+
+    Under a mode torch takes every tensor for a subclass, and adds out of place (ATen/native/Linear.cpp).
+    """
+    if bias is None or values.dim() <= 2 or values.is_contiguous():
+        result: Tensor = torch.ops.aten.linear.default.decompose(values, weight, bias)
+        return result
+    return values.matmul(weight.t()).add_(bias)
 
 
 def _look_for_padding(self: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> None:

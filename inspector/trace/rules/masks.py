@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inspector.trace.shadow import NO_VALUE, Shadows
+from inspector.trace.shadow import Shadows
 
-__all__ = ["broadcast_mask", "has_places", "is_mask", "replace_masks", "selects_all"]
+__all__ = ["broadcast_mask", "choose_all", "has_places", "is_mask", "replace_masks", "scatter_back"]
 
 aten = torch.ops.aten
 
@@ -39,18 +39,29 @@ def broadcast_mask(values: Tensor, mask: Tensor, shadows: Shadows) -> tuple[Tens
     return expand(values), [shadows.derive(mask, expand)]
 
 
-def selects_all(shadows: Shadows, mask: Tensor, sizes: Sequence[int]) -> bool:
-    """Tell whether a mask is known to hold for as many places as a source of some sizes has elements.
-
-    The backward pass of `masked_scatter` selects its gradient by the mask (native/TensorAdvancedIndexing.cpp).
-    """
-    count = shadows.run(aten.sum.default, (mask,), {})
-    return count is not NO_VALUE and int(count) == math.prod(sizes)
+def choose_all(func: Any, result: Any) -> tuple[Tensor, Tensor] | None:
+    """Return the answer to which images of a batch are more than padding, with its value: all; None for other ops."""
+    if func is not aten.ne.Scalar or result.dim() != 1:
+        return None
+    return result, torch.ones(result.shape, dtype=torch.bool)
 
 
 def is_mask(index: Any) -> bool:
     """Tell whether an index is a mask on meta."""
     return isinstance(index, Tensor) and index.is_meta and index.dtype is torch.bool
+
+
+def scatter_back(run: Callable[..., Any], grad: Tensor, mask: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the gradient of what `masked_scatter` took: what the mask selects, and zeros for what was not taken.
+
+    `run` runs an op. Source: ATen/native/TensorAdvancedIndexing.cpp, `masked_scatter_backward_symint`.
+    """
+    taken: Tensor = run(aten.masked_select.default, (grad, mask), {})
+    left = math.prod(sizes) - taken.numel()
+    if left > 0:
+        zeros = run(aten.zeros.default, ([left],), {"dtype": grad.dtype, "device": grad.device})
+        taken = run(aten.cat.default, ([taken, zeros],), {})
+    return taken.view(sizes)
 
 
 def replace_masks(indices: Sequence[Tensor | None], places: Sequence[Tensor], shadows: Shadows) -> list[Tensor | None]:

@@ -3,8 +3,10 @@
 Every choice is the same token, one that ends nothing. What a step allocates does not depend on which it is, only on
 whether a sequence is over: nobody is taken to stop early.
 
-`torch.tensor(number, device=...)` makes its tensor out of sight of any mode (torch/csrc/utils/tensor_new.cpp), so that
-the ids of special tokens, which transformers makes so, get their block and their value here.
+`torch.tensor(number, device=...)` makes its tensor out of sight of any mode (torch/csrc/utils/tensor_new.cpp), and so
+do `torch.as_tensor` of numbers and an index that is a list (python_variable_indexing.cpp, sequenceToVariable): the ids
+of special tokens, which transformers makes so, and the sequences that whisper goes on with get their block and their
+value here.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.compat.torch import tree_map
 from inspector.runtime.patches import replace_attribute, restore_changes
+from inspector.trace.shadow import Shadows
 
-__all__ = ["choose_token", "see_made_tensors"]
+__all__ = ["choose_token", "read_tokens", "see_made_tensors"]
 
 aten = torch.ops.aten
 _CHOICES = (aten.argmax.default, aten.multinomial.default)
@@ -35,15 +39,46 @@ def choose_token(func: Any, result: Any, token: int) -> tuple[Tensor, Tensor] | 
 
 @contextlib.contextmanager
 def see_made_tensors(see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
-    """Show tensors that `torch.tensor` makes of integers on meta to `see`, each with its value, inside the block."""
-    original = torch.tensor
+    """Show tensors that are made of numbers on meta to `see`, each with its value, inside the block."""
 
-    def make(data: Any, *args: Any, **kwargs: Any) -> Tensor:
-        made = original(data, *args, **kwargs)
-        if made.is_meta:
-            see(made, original(data, *args, **{**kwargs, "device": "cpu"}))
-        return made
+    def watch(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def make(data: Any, *args: Any, **kwargs: Any) -> Tensor:
+            numbers = data if isinstance(data, Tensor) else tree_map(_read_number, data)
+            made = original(numbers, *args, **kwargs)
+            if made.is_meta and not isinstance(data, Tensor):
+                see(made, original(numbers, *args, **{**kwargs, "device": "cpu"}))
+            return made
+
+        return make
+
+    get_item = Tensor.__getitem__
+
+    def get(tensor: Tensor, index: Any) -> Tensor:
+        if tensor.is_meta and isinstance(index, list) and index and all(type(item) is int for item in index):
+            index = torch.tensor(index, device=tensor.device)
+        return get_item(tensor, index)
 
     with restore_changes():
-        replace_attribute(torch, "tensor", make)
+        replace_attribute(Tensor, "__getitem__", get)
+        for name in ("tensor", "as_tensor"):
+            replace_attribute(torch, name, watch(getattr(torch, name)))
         yield
+
+
+@contextlib.contextmanager
+def read_tokens(shadows: Shadows) -> Iterator[None]:
+    """Let `tolist` of a tensor on meta return its value where it has one, inside the block; it takes no memory."""
+    original = Tensor.tolist
+
+    def read(tensor: Tensor) -> Any:
+        value = shadows.find(tensor) if tensor.is_meta else None
+        return original(tensor if value is None else value)
+
+    with restore_changes():
+        replace_attribute(Tensor, "tolist", read)
+        yield
+
+
+def _read_number(leaf: Any) -> Any:
+    """Return the number that a tensor on meta holds, which `torch.tensor` would read out of sight."""
+    return leaf.item() if isinstance(leaf, Tensor) and leaf.is_meta and leaf.dim() == 0 else leaf

@@ -31,7 +31,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.losses import settle_axolotl_loss
+from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_lora_kernels, settle_axolotl_loss
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     SHARDED,
@@ -50,7 +50,6 @@ from inspector.training_files.packing import assume_documents
 __all__ = ["AXOLOTL"]
 
 _LIGER = "Liger's fused kernels keep less"
-_KERNELS = "axolotl's fused LoRA kernels keep less than autograd"
 _FIELDS: tuple[Field, ...] = (
     reads("base_model", TEXT, "model"),
     reads("revision_of_model", TEXT, "revision", aliases=("model_revision",)),
@@ -100,15 +99,15 @@ _FIELDS: tuple[Field, ...] = (
     reads("liger_glu_activation", FLAG, "liger", aliases=("liger_swiglu",)),
     reads("liger_fused_linear_cross_entropy", FLAG, "loss"),
     reads("cut_cross_entropy", FLAG, "loss"),
+    reads("lora_mlp_kernel", FLAG, "lora_kernels"),
+    reads("lora_qkv_kernel", FLAG, "lora_kernels"),
+    reads("lora_o_kernel", FLAG, "lora_kernels"),
     # Not modelled.
     misses("process_reward_model", UNKNOWN, "a head of scores in the place of the logits", kind=FLAG),
     misses("liger_layer_norm", LESS, _LIGER, kind=FLAG),
     misses("liger_cross_entropy", LESS, _LIGER, kind=FLAG),
     misses("chunked_cross_entropy", LESS, "logits are made in chunks", kind=FLAG),
-    misses("lora_mlp_kernel", LESS, _KERNELS, kind=FLAG),
-    misses("lora_qkv_kernel", LESS, _KERNELS, kind=FLAG),
-    misses("lora_o_kernel", LESS, _KERNELS, kind=FLAG),
-    misses("lora_embedding_kernel", LESS, _KERNELS, kind=FLAG),
+    misses("lora_embedding_kernel", UNKNOWN, "a fused kernel for an embedding or a head with LoRA", kind=FLAG),
     misses("layer_offloading", LESS, "frozen layers are kept in host memory"),
     misses("lisa_n_layers", LESS, "a few layers train at a time"),
     misses("qat", MORE, "weights are quantized on the way, beside themselves"),
@@ -165,7 +164,8 @@ _LORA = {
     "modules_to_save": "lora_modules_to_save",
 }
 _STAGES = {"dpo": "dpo", "ipo": "dpo", "simpo": "cpo", "kto": "kto", "orpo": "orpo", "grpo": "grpo", "gdpo": "grpo"}
-_KERNEL_FIELDS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+# The release whose kernels are traced.
+_RELEASE_OF_KERNELS = "0.21"
 # Of the patterns of `unfrozen_parameters` (utils/freeze.py, LayerNamePattern).
 _RANGE, _DOT = re.compile(r"\[[0-9:]*\]$"), re.compile(r"\.(?![+*])")
 
@@ -194,7 +194,7 @@ def _settle(values: Values, settings: Settings) -> None:
         miss_stage(settings, values.spell("rl"), settings.stage, Origin.FILE)
     if settings.stage == "grpo":
         _settle_generation(values, settings)
-    _miss_what_axolotl_does(values, settings)
+    _settle_lora_kernels(values, settings)
 
 
 def _settle_generation(values: Values, settings: Settings) -> None:
@@ -315,12 +315,26 @@ def _settle_rows(values: Values, settings: Settings) -> None:
         assume_documents(settings, micro * length)
 
 
-def _miss_what_axolotl_does(values: Values, settings: Settings) -> None:
-    """Note what axolotl switches on by itself."""
-    lora = settings.fields.get("peft") is not None
-    asks = any(values.has(name) for name in _KERNEL_FIELDS)
-    if lora and not asks and settings.stage == "sft" and not values["load_in_8bit"] and not values["trust_remote_code"]:
-        settings.miss("lora kernels", "on", LESS, f"{_KERNELS}, switched on where none is named")
+def _settle_lora_kernels(values: Values, settings: Settings) -> None:
+    """Take the fused kernels of layers with LoRA, all of them where none is named (validation.py, auto-enable)."""
+    fields = settings.fields
+    fields.pop("lora_kernels", None)
+    kernels = tuple(kernel for kernel in LORA_KERNELS if values[f"lora_{kernel}_kernel"])
+    names = values.names & {f"lora_{kernel}_kernel" for kernel in (*LORA_KERNELS, "embedding")}
+    if not any(values.given.get(name) is not None for name in names):
+        kernels = choose_lora_kernels(
+            values.given, is_lora=fields.get("peft") is not None, is_int8=fields.get("quantization") == "int8"
+        )
+        if kernels:
+            settings.assume("lora kernels", ", ".join(kernels), "lora_kernels")
+    targets = fields["peft"].targets if isinstance(fields.get("peft"), LoraOptions) else None
+    if not isinstance(targets, (list, tuple)) or not set(targets) & {"embed_tokens", "lm_head"}:
+        settings.silent.add("lora_embedding_kernel")
+    if kernels and fields.get("peft") is not None:
+        fields["lora_kernels"] = kernels
+        if not values.is_at_least(_RELEASE_OF_KERNELS):
+            why = "their gradients were added up otherwise before: those of 0.21 are traced"
+            settings.miss("lora kernels", values.version, UNKNOWN, why)
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -349,7 +363,8 @@ def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         if lora is None:
             spelt["adapter"] = None
         elif isinstance(lora, LoraOptions):
-            spelt.setdefault("adapter", "lora")
+            if not given.get("adapter"):
+                spelt.setdefault("adapter", "qlora" if given.get("load_in_4bit") else "lora")
             spelt |= {"lora_r": lora.r, "lora_alpha": lora.alpha or lora.r}
             spelt |= {"lora_target_linear": True} if lora.targets == "all-linear" else {}
     if "attention" in change and "flash_attention" in given:

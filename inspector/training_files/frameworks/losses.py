@@ -14,12 +14,21 @@ from inspector.records.training_file import Origin
 from inspector.training_files.fields import LESS, Settings, Values, parse_version
 
 __all__ = [
-    *("choose_adapter_dtype", "choose_trl_loss", "read_liger", "settle_axolotl_loss", "settle_liger"),
-    *("settle_trl_loss", "settle_trl_preparation"),
+    "LORA_KERNELS",
+    "choose_adapter_dtype",
+    "choose_lora_kernels",
+    "choose_trl_loss",
+    "read_liger",
+    "settle_axolotl_loss",
+    "settle_liger",
+    "settle_trl_loss",
+    "settle_trl_preparation",
 ]
 
 # Kernels of layers by the keys of `liger_kernel_config`; what is not named there is on.
 _LAYERS = ("rope", "rms_norm", "swiglu", "geglu")
+# axolotl's, by the names of `lora_mlp_kernel` and its neighbours.
+LORA_KERNELS = ("mlp", "qkv", "o")
 _FUSED_LOSS = "fused_linear_cross_entropy"
 _FUSED, _CHUNKED = "1.15", "1.7"
 # Since when TRL leaves a packed base as it is loaded, by stage.
@@ -100,8 +109,25 @@ def settle_axolotl_loss(values: Values, settings: Settings) -> None:
         fields |= {"loss": "liger"} if values["liger_fused_linear_cross_entropy"] and settings.stage == "sft" else {}
     else:
         settings.silent |= {"liger_layer_norm", "liger_cross_entropy"}
-    if "cut_cross_entropy" in plugins and values["cut_cross_entropy"] is not False and settings.stage == "sft":
-        fields["loss"] = "cce"
+        settings.ignore(values.path, _list_of_liger(values), "axolotl.integrations.liger.LigerPlugin")
+    if "cut_cross_entropy" in plugins:
+        if values["cut_cross_entropy"] is not False and settings.stage == "sft":
+            fields["loss"] = "cce"
+    elif values["cut_cross_entropy"]:
+        settings.ignore(
+            values.path, ["cut_cross_entropy"], "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+        )
+
+
+def _list_of_liger(values: Values) -> list[str]:
+    """Return the fields of Liger that are on, as the file spells them."""
+    return [values.spell(name) for name, value in values.given.items() if name.startswith("liger_") and value]
+
+
+def choose_lora_kernels(given: Mapping[str, Any], *, is_lora: bool, is_int8: bool) -> tuple[str, ...]:
+    """Return axolotl's kernels for layers with LoRA where its file names none: all, or none (validation.py)."""
+    is_off = any(given.get(name) for name in ("rl", "nvfp4_merge_aware", "trust_remote_code"))
+    return () if is_off or is_int8 or not is_lora else LORA_KERNELS
 
 
 def choose_adapter_dtype(framework: str, preparation: Preparation, *, is_packed: bool) -> AdapterDtype | None:

@@ -14,6 +14,7 @@ from inspector.errors import InspectorError
 from inspector.records.request import LoraOptions
 from inspector.records.steps.optimizers import FAMILIES, OPTIMIZERS, check_optimizer_name
 from inspector.records.training_file import Effect, Origin
+from inspector.runtime.confinement import takes_local_paths
 from inspector.source.bounded_json import read_object
 from inspector.training_files.fields import (
     ANY,
@@ -208,7 +209,7 @@ def settle_sharding(values: Values, settings: Settings) -> None:
 
 def _read_deepspeed(path: str, given: Any) -> Any:
     """Return what the JSON file holds that `deepspeed` names, beside the training file or here; else what is given."""
-    if isinstance(given, str) and given.endswith(".json") and "\0" not in given:
+    if isinstance(given, str) and given.endswith(".json") and "\0" not in given and takes_local_paths():
         for candidate in (Path(path).parent / given, Path(given)):
             with contextlib.suppress(InspectorError, OSError):
                 if candidate.is_file():

@@ -280,6 +280,7 @@ TRL = Framework(
     newest="1.16.0",
     fields=(*_OF_THE_MODEL, *map(_with_moved_defaults, OF_TRAINING_ARGUMENTS), *_OF_THE_STEP),
     others=_OTHERS,
+    gone={"max_seq_length": "0.20", "max_prompt_length": "0.29"},
     settle=_settle,
     spell=_spell,
 )

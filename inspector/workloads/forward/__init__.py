@@ -21,8 +21,10 @@ from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase, WorkloadInfo
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import OnPhase, RunFacts, base_model
-from inspector.workloads.batch import Inputs, make_inputs_without_labels
-from inspector.workloads.limits import bound_sizes, refuse_scans
+from inspector.workloads.batch import find_media, make_batch_inputs, make_inputs_without_labels
+from inspector.workloads.inputs import Inputs
+from inspector.workloads.limits import bound_sizes, lengthen_rows, refuse_scans
+from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_notices
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.registry import FORWARD
@@ -39,7 +41,8 @@ class _Forward:
 
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe with the attention that the model has and the sizes that it can take."""
-        return bound_sizes(model, settle_attention(model, recipe), self.make_inputs)
+        recipe = lengthen_rows(model, settle_attention(model, recipe), self.find_media)
+        return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
         """Refuse layers that no trace gets through."""
@@ -47,11 +50,13 @@ class _Forward:
 
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what is not counted."""
+        inputs, media = self.make_inputs(model, recipe), self.find_media(model, recipe)
         return RunFacts(
-            inputs=describe_inputs(self.make_inputs(model, recipe)),
+            inputs=describe_inputs(inputs),
             shape=None,
-            not_accounted=find_unaccounted(model, recipe, platform),
-            notices=tuple(find_notices(model, asked, recipe)),
+            not_accounted=find_unaccounted(model, recipe, platform, inputs),
+            notices=tuple(find_notices(model, asked, recipe, inputs, media)),
+            media=None if media is None else media.describe(),
         )
 
     def prepare(self, model: Any, recipe: Recipe) -> None:
@@ -67,7 +72,14 @@ class _Forward:
 
     def make_inputs(self, model: Any, recipe: Recipe) -> Inputs:
         """Return a batch as a tokenizer or an image processor makes it: no labels."""
-        return make_inputs_without_labels(base_model(model), recipe)
+        base = base_model(model)
+        if find_media(base, recipe) is None:
+            return make_inputs_without_labels(base, recipe)
+        return {name: item for name, item in make_batch_inputs(base, recipe).items() if name != "labels"}
+
+    def find_media(self, model: Any, recipe: Recipe) -> Media | None:
+        """Return the images or the sound of the batch."""
+        return find_media(base_model(model), recipe)
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> None:
         """Keep nothing beside the model."""

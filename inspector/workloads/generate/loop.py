@@ -1,7 +1,8 @@
 """The steps of `model.generate`: where the prompt ends, and which cache each step leaves behind.
 
-transformers' own method runs, greedy. What is added watches: hooks on the model tell where a step begins and hand out
-the cache. Nobody stops early: the check that every sequence is over runs its ops, and its answer is not read.
+transformers' own method runs, greedy unless the model's generation_config.json or the recipe says otherwise. What is
+added watches: hooks on the model tell where a step begins and hand out the cache. Nobody stops early: the check that
+every sequence is over runs its ops, and its answer is not read.
 """
 
 from __future__ import annotations
@@ -76,13 +77,15 @@ def _list_arguments(base: Any, recipe: Recipe) -> dict[str, Any]:
         "max_new_tokens": recipe.new_tokens,
         "do_sample": False,
         "num_beams": 1,
+        **(recipe.generation or {}),
         "use_cache": True,
         **_CACHES[recipe.cache],
     }
     if recipe.prefill_chunk_size is not None:
         arguments["prefill_chunk_size"] = recipe.prefill_chunk_size
     settings = base.generation_config
-    if settings.eos_token_id is None and settings.pad_token_id is None:
+    ids = [arguments.get(name, getattr(settings, name)) for name in ("eos_token_id", "pad_token_id")]
+    if ids == [None, None]:
         arguments["pad_token_id"] = 0  # nothing reads it; without one transformers looks for it
     return arguments
 

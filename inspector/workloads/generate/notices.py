@@ -14,10 +14,12 @@ from inspector.records.recipe import CacheKind, Precision, Recipe, find_prompt_l
 from inspector.workloads.base import base_model
 from inspector.workloads.notices import find_notices
 
-__all__ = ["find_generation_notices", "find_static_graphs"]
+__all__ = ["find_generation_notices", "find_static_graphs", "hears"]
 
 # From here on a mask of the prompt squared is tens of MiB in each dtype.
 _LONG_PROMPT = 4096
+# What a prompt consists of.
+_PROMPT = ("input_ids", "attention_mask")
 
 
 def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
@@ -26,7 +28,7 @@ def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterat
     prompt_len = find_prompt_len(recipe)
     length = prompt_len + recipe.new_tokens
     yield from find_notices(
-        model, dataclasses.replace(asked, seq_len=length), dataclasses.replace(recipe, seq_len=length)
+        model, dataclasses.replace(asked, seq_len=length), dataclasses.replace(recipe, seq_len=length), _PROMPT
     )
     window = _find_window(base)
     if window is not None and recipe.prefill_chunk_size is None and prompt_len >= max(window, _LONG_PROMPT):
@@ -35,6 +37,12 @@ def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterat
             f"in the dtype of the weights: `prefill_chunk_size={_LONG_PROMPT}` keeps it small."
         )
         yield Notice(code="quadratic-mask", message=message)
+    if hears(base):
+        message = (
+            f"{type(base).__name__} generates from sound: its prompt is one spectrogram a sequence, and `prompt_len` "
+            "is the one token that its decoder begins with."
+        )
+        yield Notice(code="prompt-of-sound", message=message)
     has_copies = recipe.mixed_precision != Precision.NO and any(
         parameter.requires_grad and parameter.dtype is torch.float32 for parameter in model.parameters()
     )
@@ -45,6 +53,11 @@ def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterat
             "`dtype=bfloat16`."
         )
         yield Notice(code="autocast-copies", message=message)
+
+
+def hears(base: Any) -> bool:
+    """Tell whether a model generates from sound."""
+    return bool(base.main_input_name == "input_features")
 
 
 def find_static_graphs(recipe: Recipe) -> tuple[Unaccounted, ...]:

@@ -11,15 +11,15 @@ Source: sentence-transformers 6.2, `BaseTrainer.compute_loss` and `collect_featu
 `MultipleNegativesRankingLoss` with its defaults; tests/workloads/test_sentence_transformers.py holds it against a real
 SentenceTransformerTrainer where the library is installed.
 
-Not covered: other poolings, modules behind the pooling (`Normalize`, `Dense`, which make a vector for each text), and
-batches packed into one sequence, which the library makes for flash attention.
+What runs behind the pooling is in `sentence_modules`. Not covered: other poolings, and batches packed into one
+sequence, which the library makes for flash attention.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,9 @@ from torch.nn import functional
 
 from inspector.records.notice import Notice
 from inspector.records.recipe import Attention, Recipe
+from inspector.workloads.base import base_model
 from inspector.workloads.batch import PAIR_COLUMNS
+from inspector.workloads.training.sentence_modules import describe_sentence_modules, run_sentence_modules
 
 __all__ = ["InBatchNegatives", "find_pair_notices"]
 
@@ -41,6 +43,8 @@ class InBatchNegatives:
 
     `pooling` is how one vector is made of a text's tokens: the mean, where it is not a way that is known here.
     """
+
+    of_a_batch: ClassVar[str | None] = "another loss: fewer negatives"
 
     def __init__(self, pooling: Any = None) -> None:
         self._pool = _POOLINGS.get(pooling, _pool_mean)
@@ -66,8 +70,8 @@ def find_pair_notices(base: Any, recipe: Recipe) -> Iterator[Notice]:
     alone = " One pair has no negatives: use a larger `batch_size`." if recipe.batch_size == 1 else ""
     message = (
         f"{type(base).__name__} has no loss of its own: it was traced as sentence-transformers trains it, on pairs of "
-        f"texts with in-batch negatives (MultipleNegativesRankingLoss). {_describe_pooling(base)} `batch_size` counts "
-        f"pairs.{alone}"
+        f"texts with in-batch negatives (MultipleNegativesRankingLoss). {_describe_pooling(base)}"
+        f"{describe_sentence_modules(base)} `batch_size` counts pairs.{alone}"
     )
     yield Notice(code="in-batch-negatives", message=message)
     if recipe.attention == Attention.FLASH_ATTENTION_2:
@@ -101,7 +105,7 @@ def _embed(model: nn.Module, pool: Callable[[Tensor, Tensor], Tensor], features:
     if attention_mask.size(-1) != tokens.size(1):  # a prompt method of PEFT put positions before the text
         attention_mask = torch.ones(tokens.shape[:-1], device=tokens.device, dtype=torch.int64)
     features["sentence_embedding"] = torch.cat([pool(tokens, attention_mask)], dim=-1)
-    return features
+    return run_sentence_modules(base_model(model), features)
 
 
 def _pool_mean(tokens: Tensor, attention_mask: Tensor) -> Tensor:

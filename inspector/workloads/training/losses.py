@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
@@ -21,7 +21,13 @@ __all__ = ["Loss", "ModelLoss", "find_loss", "shifts_labels"]
 
 
 class Loss(Protocol):
-    """How the loss of a micro-batch is computed."""
+    """How the loss of a micro-batch is computed.
+
+    `of_a_batch` says what the loss makes of the other rows, so that another batch size is another loss; None where each
+    row has a loss of its own.
+    """
+
+    of_a_batch: ClassVar[str | None]
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return what a loop calls as the model; mixed precision is put around it."""
@@ -40,6 +46,8 @@ class Loss(Protocol):
 
 class ModelLoss:
     """The loss that the model returns for labels."""
+
+    of_a_batch: ClassVar[str | None] = None
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return the model."""

@@ -17,8 +17,10 @@ from inspector.records.steps.optimizers import parse_optim_args
 from inspector.records.tape import WorkloadInfo
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
-from inspector.workloads.batch import Inputs, is_bare_encoder, make_batch_inputs
-from inspector.workloads.limits import bound_sizes, refuse_scans
+from inspector.workloads.batch import find_media, is_bare_encoder, make_batch_inputs
+from inspector.workloads.inputs import Inputs
+from inspector.workloads.limits import bound_sizes, lengthen_rows, refuse_scans
+from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
@@ -34,6 +36,7 @@ from inspector.workloads.training.lm_losses.registry import (
 from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
 from inspector.workloads.training.offloading import COPY_STREAM, keep_activations
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
+from inspector.workloads.training.sentence_modules import add_sentence_modules
 from inspector.workloads.training.stages.batches import make_stage_inputs
 from inspector.workloads.training.stages.facts import describe_rows, find_stage_unaccounted
 from inspector.workloads.training.stages.passes import find_second_model
@@ -69,6 +72,7 @@ class Training:
         parse_optim_args(recipe.optimizer, recipe.optim_args)
         recipe = settle_loss(model, recipe)
         recipe = settle_attention(model, settle_stage(model, recipe))
+        recipe = lengthen_rows(model, recipe, self.find_media)
         return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
@@ -84,22 +88,24 @@ class Training:
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what a real step takes that is not counted."""
         base = base_model(model)
+        inputs, media = self.make_inputs(model, recipe), self.find_media(model, recipe)
         takes_pairs = recipe.stage is None and is_bare_encoder(base)
         return RunFacts(
-            inputs=describe_inputs(self.make_inputs(model, recipe)) or describe_rows(recipe),
+            inputs=describe_inputs(inputs) or describe_rows(recipe),
             # Rules of thumb know of one forward pass.
             shape=None if takes_pairs or recipe.stage is not None else find_block_shape(model),
             not_accounted=(
                 *_find_managed(model, recipe),
                 *((COPY_STREAM,) if recipe.offload == "activations" else ()),
                 *find_stage_unaccounted(recipe),
-                *find_unaccounted(model, recipe, platform),
+                *find_unaccounted(model, recipe, platform, inputs),
                 *list_unaccounted(model, asked, recipe),
             ),
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),
-                *find_notices(model, asked, recipe),
+                *find_notices(model, asked, recipe, inputs, media),
             ),
+            media=None if media is None else media.describe(),
         )
 
     def prepare(self, model: Any, recipe: Recipe) -> None:
@@ -108,6 +114,8 @@ class Training:
         model.train()
         base.config.use_cache = bool(recipe.use_cache)
         settle_implementation(base, recipe)
+        if recipe.stage is None and is_bare_encoder(base):
+            add_sentence_modules(base)
         if recipe.stage is not None:
             prepare_stage(model, recipe)
         if recipe.gradient_checkpointing:
@@ -127,6 +135,10 @@ class Training:
         if recipe.packing is not None:
             return make_packed_inputs(base_model(model), recipe)
         return make_batch_inputs(base_model(model), recipe)
+
+    def find_media(self, model: Any, recipe: Recipe) -> Media | None:
+        """Return the images or the sound of a supervised step; stages and packed rows are of text alone."""
+        return None if recipe.stage is not None or recipe.packing is not None else find_media(base_model(model), recipe)
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> torch.optim.Optimizer:
         """Make the optimizer."""

@@ -84,6 +84,11 @@ def test_4_a_packed_checkpoint_is_judged_by_an_upper_bound_and_the_first_screen_
     assert "upper bound" in read_verdict(report)["reason"]
     # What fits dequantized fits packed.
     assert ask(*packed, *LORA, "--gpu", "h200", "--no-advice")[0] == 0
+    # Not even the packed weights and the state of the adapter have room: 16 bytes a parameter of it.
+    code, small = ask(*packed, *LORA, "--gpu-memory", "6GiB", "--no-advice")
+    least = small["quantization"]["loaded_bytes"] + 16 * small["parameters"]["trainable"]
+    verdict = read_verdict(small)
+    assert (code, verdict["outcome"], verdict["headroom_bytes"]) == (1, "no", verdict["usable_bytes"] - least)
     plan = run("plan", *packed, "--gpu", "h200", "--fit", "none", "--json").report
     assert {row["method"] for row in plan["rows"]} == {"adapter"}
     assert any("dequantized" in warning for warning in plan["warnings"])

@@ -32,6 +32,11 @@ def numbers(device: str, *shape: int, dtype: torch.dtype = torch.int64) -> Tenso
 
 def forward(name: str, run: Callable[..., Any], *make: Callable[[str], Tensor]) -> None:
     """Add a case that applies `run` to inputs; what it returns lives to the end."""
+    add_forward(CASES, name, run, *make)
+
+
+def add_forward(cases: dict[str, Case], name: str, run: Callable[..., Any], *make: Callable[[str], Tensor]) -> None:
+    """Add such a case to others."""
 
     def case(device: str) -> Iterator[None]:
         inputs = [one(device) for one in make]
@@ -40,7 +45,7 @@ def forward(name: str, run: Callable[..., Any], *make: Callable[[str], Tensor]) 
         yield
         del result
 
-    _add(name, case)
+    _add(name, case, cases)
 
 
 def backward(name: str, run: Callable[..., Tensor], *make: Callable[[str], Tensor]) -> None:
@@ -57,9 +62,9 @@ def backward(name: str, run: Callable[..., Tensor], *make: Callable[[str], Tenso
     _add(name, case)
 
 
-def _add(name: str, case: Case) -> None:
-    assert name not in CASES, name
-    CASES[name] = case
+def _add(name: str, case: Case, cases: dict[str, Case] = CASES) -> None:
+    assert name not in cases, name
+    cases[name] = case
 
 
 def _of(*shape: int, dtype: torch.dtype = BFLOAT16, grad: bool = False) -> Callable[[str], Tensor]:

@@ -1,4 +1,7 @@
-"""Record what the cases take on torch's CUDA build: `python -m tests.evidence.stand_in.record_kernels FILE`."""
+"""Record what the cases take on torch's CUDA build: `python -m tests.evidence.stand_in.record_kernels FILE`.
+
+A file whose name starts with `sampling` gets those of `sampling_cases`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 
 from tests.evidence.stand_in.kernel_cases import CASES, Case
+from tests.evidence.stand_in.sampling_cases import SAMPLING
 
 
 def warm_up() -> None:
@@ -55,7 +59,8 @@ def main() -> None:
         "multiprocessors": properties.multi_processor_count,
         "threads_per_multiprocessor": properties.max_threads_per_multi_processor,
     }
-    lines = [f'"{name}": {json.dumps(recorded(case))}' for name, case in CASES.items()]
+    cases = SAMPLING if Path(sys.argv[1]).name.startswith("sampling") else CASES
+    lines = [f'"{name}": {json.dumps(recorded(case))}' for name, case in cases.items()]
     head = json.dumps(record, indent=1)[:-2]
     Path(sys.argv[1]).write_text(f'{head},\n "cases": {{\n  ' + ",\n  ".join(lines) + "\n }\n}\n", encoding="utf-8")
 

@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inspector.records.recipe import Recipe
-from inspector.source import catalogue
+from tests.evidence.truth.generation_rows import GENERATION_ROWS
+from tests.evidence.truth.matrix_row import MatrixRow, cut
 
 __all__ = ["OF_EVERY_ROW", "ROWS", "MatrixRow", "cut", "pack", "run_row"]
 
@@ -47,20 +47,6 @@ _STORED_NF4 = {
     "bnb_4bit_use_double_quant": True,
     "bnb_4bit_compute_dtype": "bfloat16",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MatrixRow:
-    """One row: a model of the catalogue, how many layers of it (None: all), and options of the command.
-
-    `stored` is the quantization_config that its checkpoint declares.
-    """
-
-    name: str
-    model: str
-    layers: int | None = None
-    options: str = ""
-    stored: Mapping[str, Any] | None = None
 
 
 def _row(
@@ -216,21 +202,8 @@ ROWS = (
     _row("nf4-qwq-32b", "Qwen/QwQ-32B", None, f"{_NF4} {_BF16} --seq-len 2048"),
     _row("qwq-32b", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL}"),
     _row("qwq-32b-checkpointing", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL} --gradient-checkpointing"),
+    *GENERATION_ROWS,
 )
-
-
-def cut(model: str, layers: int, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the configuration of a catalogue model with its first layers alone, `stored` in quantized form."""
-    files = catalogue.load_model(model)
-    assert files is not None, model
-    config: dict[str, Any] = json.loads(json.dumps(dict(files.config)))
-    inner = next((config[key] for key in ("text_config", "llm_config") if key in config), config)
-    for key in ("num_hidden_layers", "n_layer", "num_layers"):
-        if key in inner or key == "num_hidden_layers":
-            inner[key] = layers
-    if isinstance(inner.get("layer_types"), list):
-        inner["layer_types"] = inner["layer_types"][:layers]
-    return config if stored is None else {**config, "quantization_config": dict(stored)}
 
 
 def run_row(each: MatrixRow, folder: Path) -> str:
@@ -241,15 +214,16 @@ def run_row(each: MatrixRow, folder: Path) -> str:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # The stand-in for a GPU computes nothing: this says how a mask that asks for its values is answered there.
     padded = "--batch-size" in options and "--no-padding" not in options
-    # bitsandbytes asks whether there are any outliers under int8: there are none.
-    answers = {"FAKE_BOOL": "0" if padded else "1", **({"FAKE_ANY": "0"} if "int8" in each.name else {})}
+    # bitsandbytes asks whether there are any outliers under int8, generation whether an id is negative: there are none.
+    has_none = each.generates or "int8" in each.name
+    answers = {"FAKE_BOOL": "0" if padded else "1", **({"FAKE_ANY": "0"} if has_none else {})}
     environment = {**os.environ, "PYTHONPATH": path, **answers}
     with tempfile.TemporaryDirectory() as work:
         model = each.model
-        if each.layers is not None:
-            model = f"./{each.model.rpartition('/')[2]}-{each.layers}-layers"
+        if each.is_changed:
+            model = f"./{each.model.rpartition('/')[2]}-{each.layers or 'all'}-layers"
             (Path(work) / model).mkdir()
-            config = cut(each.model, each.layers, each.stored)
+            config = cut(each.model, each.layers, each.stored, each.fields)
             (Path(work) / model / "config.json").write_text(json.dumps(config), encoding="utf-8")
         command = [sys.executable, "-W", "ignore", "-m", "inspector", "measure", model, "--offline", *options]
         command += ["--json", "--output", str(output)]
@@ -258,8 +232,8 @@ def run_row(each: MatrixRow, folder: Path) -> str:
         return f"{each.name}: {done.stderr.strip()[-400:]}"
     found = json.loads(output.read_text(encoding="utf-8"))
     found["row"] = each.name
-    if each.layers is not None:
-        found["model"]["id"] = f"{each.model}, {each.layers} layers"
+    if each.is_changed:
+        found["model"]["id"] = f"{each.model}, {each.layers or 'all'} layers"
     output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     differs = [
         f"{after['step']} {after['name']} {key} {before[key] - after[key]:+,}"
@@ -286,12 +260,13 @@ def pack(folder: Path, path: Path) -> None:
         if (shared or common) != common:
             raise ValueError(f"{each.name} was measured on another machine, or with other versions")
         shared = common
-        if each.layers is not None:
-            if record.pop("config") != cut(each.model, each.layers, each.stored):
+        if each.is_changed:
+            if record.pop("config") != cut(each.model, each.layers, each.stored, each.fields):
                 raise ValueError(f"{each.name} was measured with another configuration")
             record["model"] = {**record["model"], "id": each.model}
-            record["layers"] = each.layers
+            record |= {"layers": each.layers} if each.layers is not None else {}
             record |= {"stored": dict(each.stored)} if each.stored is not None else {}
+            record |= {"fields": dict(each.fields)} if each.fields is not None else {}
         for key in ("predicted", "differing", "differing_count", "notices"):
             record.pop(key, None)
         record["recipe"] = {key: value for key, value in record["recipe"].items() if value != _DEFAULTS.get(key)}

@@ -57,7 +57,7 @@ def predict_row(row: Measured) -> Prediction:
     if row.harness == "fitcheck-llm":
         with _keys_repeated():
             return Predictor(row.files).predict(_resolve(row, FITCHECK))
-    return Predictor(row.files).predict(_resolve(row, TRAINING))
+    return Predictor(row.files).predict(_resolve(row, row.workload))
 
 
 def _resolve(row: Measured, workload: WorkloadInfo) -> ResolvedRun:

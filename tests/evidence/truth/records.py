@@ -2,7 +2,8 @@
 
 A file holds one record as `inspect measure --json` writes it, or what several share with a list of `rows`, each of
 which adds to it. `layers` says that a model of the catalogue was cut to its first layers (`matrix.cut`),
-`stored` that its checkpoint declares a quantization. `harness` says
+`stored` that its checkpoint declares a quantization, `fields` what its configuration says otherwise.
+`workload` is what ran, a training step where it is not given. `harness` says
 whose step was measured, "inspect measure" where it is not given. Records of stand_in/ come from torch's own CUDA build
 over a CUDA runtime that computes nothing: all host code is real, the GPU is not (stand_in/README.md).
 """
@@ -21,8 +22,11 @@ from inspector.hardware.platform import Platform
 from inspector.records.recipe import Attention, Recipe
 from inspector.records.request import Request
 from inspector.records.source import ServedFrom, SourceFiles
+from inspector.records.tape import WorkloadInfo
 from inspector.source import catalogue
-from tests.evidence.truth.matrix import OF_EVERY_ROW, cut
+from inspector.workloads.registry import TRAINING, find_workload
+from tests.evidence.truth.matrix import OF_EVERY_ROW
+from tests.evidence.truth.matrix_row import cut
 
 __all__ = ["FOLDER", "Measured", "load"]
 
@@ -46,9 +50,14 @@ class Measured:
         return str(self.record.get("harness", _DEFAULT_HARNESS))
 
     @property
+    def workload(self) -> WorkloadInfo:
+        """Return what ran."""
+        return find_workload(self.record.get("workload", TRAINING.name))
+
+    @property
     def recipe(self) -> Recipe:
         """Return how the step ran; sdpa was recorded where nothing else had been asked for."""
-        recipe = Recipe(**{**OF_EVERY_ROW, **self.record["recipe"]})
+        recipe = Recipe(**{**({} if self.workload.generates else OF_EVERY_ROW), **self.record["recipe"]})
         return dataclasses.replace(recipe, attention=None) if recipe.attention is Attention.SDPA else recipe
 
     @property
@@ -89,6 +98,8 @@ class Measured:
             quantization=asked.get("method"),
             double_quant=asked.get("double_quant"),
             peft=self.record.get("adapter"),
+            autocast_adapter_dtype=self.record.get("autocast_adapter_dtype", True),
+            workload=self.workload.name,
             recipe=self.recipe,
             offline=True,
         )
@@ -98,8 +109,8 @@ class Measured:
         """Return the configuration of the row's model: its own, or that of the bundled catalogue."""
         name = self.record["model"]["id"]
         config = self.record.get("config")
-        if "layers" in self.record:
-            config = cut(name, self.record["layers"], self.record.get("stored"))
+        if "layers" in self.record or "fields" in self.record:
+            config = cut(name, self.record.get("layers"), self.record.get("stored"), self.record.get("fields"))
         if config is not None:
             return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=config)
         files = catalogue.load_model(name)

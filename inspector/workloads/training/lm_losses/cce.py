@@ -10,7 +10,7 @@ Not covered: what autotuning takes in the first step, a buffer of 256 MiB for ea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ _COLUMNS_PER_LOCK = 64
 
 class CutCrossEntropy:
     """The loss of a model that cut-cross-entropy has patched."""
+
+    of_a_batch: ClassVar[str | None] = None
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return the model with the patched forward."""

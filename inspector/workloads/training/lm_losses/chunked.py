@@ -9,7 +9,7 @@ Not covered: routers whose loss is added.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ _IGNORED = -100
 
 class ChunkedLoss:
     """The loss of TRL's SFTTrainer, 1.7 to 1.14."""
+
+    of_a_batch: ClassVar[str | None] = None
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return the model with a loss that is made in chunks."""

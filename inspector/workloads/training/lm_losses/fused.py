@@ -11,7 +11,7 @@ where the configuration asks for it).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ _IGNORED = -100
 
 class FusedHead:
     """The loss of TRL's SFTTrainer, 1.15 and newer."""
+
+    of_a_batch: ClassVar[str | None] = None
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return the model with a head that makes log-probabilities of its labels."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ _HALF = (torch.float16, torch.bfloat16)
 
 class LigerLoss:
     """The loss of a model that Liger has patched."""
+
+    of_a_batch: ClassVar[str | None] = None
 
     def build_forward(self, model: nn.Module) -> Callable[..., Any]:
         """Return the model with Liger's forward."""

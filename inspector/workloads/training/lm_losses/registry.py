@@ -12,13 +12,14 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from inspector.errors import UsageError
 from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe
-from inspector.records.steps.losses import LigerKernel, LossName, check_liger
+from inspector.records.steps.losses import LigerKernel, LossName, check_liger, check_lora_kernels
 from inspector.workloads.base import base_model
 from inspector.workloads.training.lm_losses.cce import CutCrossEntropy
 from inspector.workloads.training.lm_losses.chunked import ChunkedLoss
 from inspector.workloads.training.lm_losses.fused import FusedHead
 from inspector.workloads.training.lm_losses.liger import LigerLoss
 from inspector.workloads.training.lm_losses.liger_layers import apply_layer_kernels, list_layer_kernels
+from inspector.workloads.training.lora_kernels.layers import apply_lora_kernels, explain_left_out, settle_lora_kernels
 from inspector.workloads.training.losses import Loss
 
 __all__ = ["list_unaccounted", "make_loss", "settle_loss", "use_layer_kernels"]
@@ -34,7 +35,8 @@ _LOSSES: Mapping[LossName, Callable[[], Loss]] = {
 def settle_loss(model: Any, recipe: Recipe) -> Recipe:
     """Return the recipe with Liger's kernels named; raise UsageError where a model has nothing for its loss to work on.
 
-    A model has those kernels of its type that were asked for, none where they are not known here (`list_unaccounted`).
+    A model has those kernels of its type that were asked for, none where they are not known here (`list_unaccounted`);
+    axolotl's are in layers with LoRA alone.
     """
     base = base_model(model)
     if recipe.liger:
@@ -44,16 +46,23 @@ def settle_loss(model: Any, recipe: Recipe) -> Recipe:
         loss = LossName.LIGER if brings_loss else recipe.loss
         kernels = tuple(kernel for kernel in known if is_all or kernel in asked)
         recipe = dataclasses.replace(recipe, liger=kernels or None, loss=loss)
+    if recipe.lora_kernels:
+        running = settle_lora_kernels(model, check_lora_kernels(recipe.lora_kernels))
+        recipe = dataclasses.replace(recipe, lora_kernels=running or None)
     if recipe.stage is None:  # whose losses are stages'
         _check_head(base, recipe)
     return recipe
 
 
-def use_layer_kernels(model: Any, recipe: Recipe) -> contextlib.AbstractContextManager[None]:
-    """Return a block inside of which the layers of a model run the kernels of a recipe."""
-    if not recipe.liger:
-        return contextlib.nullcontext()
-    return apply_layer_kernels(base_model(model), check_liger(recipe.liger))
+@contextlib.contextmanager
+def use_layer_kernels(model: Any, recipe: Recipe) -> Iterator[None]:
+    """Let the layers of a model run the kernels of a recipe inside the block: Liger's, and over them axolotl's."""
+    with contextlib.ExitStack() as stack:
+        if recipe.liger:
+            stack.enter_context(apply_layer_kernels(base_model(model), check_liger(recipe.liger)))
+        if recipe.lora_kernels:
+            stack.enter_context(apply_lora_kernels(model, check_lora_kernels(recipe.lora_kernels)))
+        yield
 
 
 def list_unaccounted(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Unaccounted]:
@@ -64,6 +73,8 @@ def list_unaccounted(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Unac
     if asked.liger and list_layer_kernels(base_model(model)) is None:
         why = f"which of them are in the layers of {type(base_model(model)).__name__} is not known here"
         yield Unaccounted(what="Liger's kernels of layers", why=why)
+    for why in explain_left_out(model, check_lora_kernels(asked.lora_kernels)) if asked.lora_kernels else ():
+        yield Unaccounted(what="axolotl's LoRA kernels", why=why)
 
 
 def _check_head(base: Any, recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ TRL's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,10 +22,13 @@ from inspector.workloads.training.stages.stage_loss import StageLoss
 __all__ = ["FusedKtoLoss", "KtoLoss"]
 
 _BETA = 0.1
+_OF_A_BATCH = "another loss: its KL is estimated from fewer rows"
 
 
 class KtoLoss(StageLoss):
     """The loss of a batch of answers: `KL_...` are the other rows, `label` says which answers are wanted."""
+
+    of_a_batch: ClassVar[str | None] = _OF_A_BATCH
 
     def compute_loss(
         self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]
@@ -89,6 +92,7 @@ class KtoLoss(StageLoss):
 class FusedKtoLoss(StageLoss):
     """The same with the head of TRL 1.15 and newer, which makes no logits."""
 
+    of_a_batch: ClassVar[str | None] = _OF_A_BATCH
     outputs = ("entropy", "mean_logits")
 
     def compute_loss(

@@ -33,7 +33,7 @@ from inspector.workloads.training.stages.passes import (
 from inspector.workloads.training.stages.reward import RewardLoss
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
-__all__ = ["prepare_stage", "run_stage", "settle_stage"]
+__all__ = ["find_stage_loss", "prepare_stage", "run_stage", "settle_stage"]
 
 # What runs by stage and by what makes its loss: `fused` is TRL 1.15 and newer, `stock` the releases before.
 _LOSSES: Mapping[tuple[str, str], type[StageLoss]] = {
@@ -148,9 +148,14 @@ def run_stage(
     return *held, how  # which has the rows that GRPO generated
 
 
+def find_stage_loss(recipe: Recipe) -> type[StageLoss]:
+    """Return the loss of the stage of a recipe."""
+    return _LOSSES[str(recipe.stage), str(recipe.loss)]
+
+
 def _make_loss(model: Any, recipe: Recipe, passes: Passes) -> StageLoss:
     """Return the loss of a stage, with its head on the model."""
-    make = _LOSSES[str(recipe.stage), str(recipe.loss)]
+    make = find_stage_loss(recipe)
     if recipe.loss == LossName.FUSED:
         add_fused_head(base_model(model), make.outputs)
         if (second := find_second_model(model)) is not None:

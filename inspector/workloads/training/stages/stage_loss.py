@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ class StageLoss(abc.ABC):
     `outputs` is what it reads of each position beside the log-probability where the head is fused.
     """
 
+    of_a_batch: ClassVar[str | None] = None
     outputs: tuple[str, ...] = ()
 
     def __init__(self, passes: Passes, reference: Reference) -> None:

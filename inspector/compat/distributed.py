@@ -1,0 +1,87 @@
+"""Private names of torch.distributed and accelerate, which run on meta tensors with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from inspector.compat.names import private, private_attribute
+from inspector.runtime.patches import replace_attribute
+
+_RANKS = "tracing a rank of several"
+
+FakeStore: Any = private(
+    "torch.testing._internal.distributed.fake_pg.FakeStore",
+    purpose=_RANKS,
+    instead="a store that asks nobody: torch's own tests have one",
+)
+make_fake_group: Any = private(
+    "torch.testing._internal.distributed.fake_pg._create_fake_pg",
+    purpose=_RANKS,
+    instead="a process group that knows its rank and its size and sends nothing",
+)
+active_fake_mode: Any = private(
+    "torch._guards.active_fake_mode",
+    purpose=_RANKS,
+    instead="what tells that DTensor works out shapes on fake tensors, which take no memory",
+)
+AsyncCollectiveTensor: Any = private(
+    "torch.distributed._functional_collectives.AsyncCollectiveTensor",
+    purpose=_RANKS,
+    instead="the tensor that waits for a collective when it is used first",
+)
+_check_materialised: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_param_group.FSDPParamGroup._validate_no_meta_params",
+    purpose="FSDP2",
+    instead="what refuses parameters on meta before the first pass",
+)
+_reset_shard: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_param.FSDPParam.reset_sharded_param",
+    purpose="FSDP2",
+    instead="what pads a shard of fewer rows once it is materialised",
+)
+_group: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_param_group.FSDPParamGroup", purpose="FSDP2", instead="see the check"
+)
+_param: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_param.FSDPParam", purpose="FSDP2", instead="see the padding"
+)
+local_tensor_of: Any = private_attribute(
+    "torch.distributed.tensor.DTensor._local_tensor",
+    purpose=_RANKS,
+    instead="DTensor.to_local(), which makes another tensor each time",
+)
+fsdp2_prepare_model: Any = private(
+    "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
+    purpose="FSDP2",
+    instead="how accelerate wraps a model for FSDP2",
+)
+
+
+def accept_parameters_on_meta() -> None:
+    """Let FSDP2 take parameters on meta for materialised ones, until the innermost block of changes ends."""
+    replace_attribute(_group, "_validate_no_meta_params", lambda _self: None)
+
+
+def call_after_reset(function: Callable[[Any], None]) -> None:
+    """Have a function called with each parameter whose shard FSDP2 looks at anew, until the same."""
+
+    def reset(param: Any) -> None:
+        _reset_shard(param)
+        function(param)
+
+    replace_attribute(_param, "reset_sharded_param", reset)
+
+
+def find_kept_shard(param: Any) -> Tensor:
+    """Return the flat shard that FSDP2 gathers from."""
+    shard: Tensor = param._sharded_param_data
+    return shard
+
+
+def set_shard(param: Any, shard: Tensor, local: Tensor) -> None:
+    """Have FSDP2 gather from a shard, of which the parameter is the part `local`."""
+    param._sharded_param_data = shard.view(-1)
+    param.sharded_param._local_tensor = local

@@ -1,0 +1,87 @@
+"""A training step on one rank of several -> its tape."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from typing import Any
+
+from torch import nn
+
+from inspector.distributed.fsdp2 import shard_with_fsdp2
+from inspector.distributed.local_optimizer import step_on_local_tensors
+from inspector.distributed.tracer import RankTracer
+from inspector.distributed.world import begin_world
+from inspector.hardware.platform import Platform
+from inspector.model.adapter.peft_names import find_owner
+from inspector.model.build import BuiltModel
+from inspector.records.distributed import Fsdp2
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Category, Event, Phase
+from inspector.runtime.patches import restore_changes
+from inspector.trace.meta_cache import Results
+from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.cuda import apply_cuda_rules
+from inspector.trace.shadow import use_one_thread
+from inspector.trace.target import trace_for
+from inspector.workloads.base import OnPhase, Workload, base_model
+from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.run import build_categories, make_batch
+
+__all__ = ["trace_rank"]
+
+
+def trace_rank(
+    workload: Workload,
+    built: BuiltModel,
+    recipe: Recipe,
+    platform: Platform,
+    launch: Fsdp2,
+    rank: int = 0,
+    *,
+    results: Results | None = None,
+) -> list[Event]:
+    """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed."""
+    model: Any = built.model
+    base = base_model(model)
+    workload.check(model, recipe)
+    with begin_world(launch.world_size, rank) as streams, restore_changes(), contextlib.ExitStack() as rules:
+        rules.enter_context(use_one_thread())
+        workload.prepare(model, recipe)
+        names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
+        model = shard_with_fsdp2(model, launch, recipe.mixed_precision)
+        tracer = RankTracer(platform, names, build_categories(workload, model), streams=streams, results=results)
+        with tracer:  # shards are materialised, and padded where they have fewer rows than others
+            model.to_empty(device="meta")
+            base.tie_weights()
+        for name, tensor, category in list_in_load_order(built):
+            tracer.hold([tensor], category, find_owner(model, name))
+        batch = make_batch(tracer, workload, model, recipe)
+        for context in (trace_for(platform), apply_cuda_rules(platform, recipe.sdpa_backend), treat_meta_as_device()):
+            rules.enter_context(context)
+        rules.enter_context(tracer)
+        state: Any = workload.make_state(model, recipe, on_gpu=False)
+        step_on_local_tensors(state)
+        tracer.hold(workload.list_state(state), Category.OPTIMIZER)
+        on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
+        # Without autocast: FSDP2 casts by a policy of its own.
+        held = workload.run(model, batch, state, on_phase, dataclasses.replace(recipe, mixed_precision="no"))
+        tape = tracer.tape()
+        del held
+        return tape
+
+
+def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
+    """Return what enters a phase, with gradients left whole until the last of an update's `count` micro-batches.
+
+    Trainer enters accelerate's `no_sync` for the others (accelerator.py, 1.15: `set_requires_gradient_sync`).
+    """
+    passes = itertools.count(1)
+
+    def enter(phase: Phase, step: int) -> None:
+        if phase is Phase.FORWARD and count > 1:
+            model.set_requires_gradient_sync(next(passes) % count == 0)
+        on_phase(phase, step)
+
+    return enter

@@ -1,0 +1,138 @@
+"""The tracer of one rank: what torch.distributed adds to a run on one card.
+
+DTensor and tensors that wait for a collective answer an op first, and become ops on local tensors; storages are
+resized, to nothing and back; and every block belongs to a stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from inspector.compat.distributed import AsyncCollectiveTensor, active_fake_mode, local_tensor_of
+from inspector.compat.torch import current_autograd_node, sequence_number, storage_address, tree_leaves
+from inspector.distributed.kernels import PACKING_KERNELS
+from inspector.distributed.world import Streams
+from inspector.records.tape import Category, Event, EventKind, Phase
+from inspector.runtime.patches import replace_attribute
+from inspector.trace.tracer import Tracer
+
+__all__ = ["RankTracer"]
+
+aten = torch.ops.aten
+_OF_COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_dtensor"})
+
+
+class RankTracer(Tracer):
+    """Record the memory of one rank; `streams` are those of the world it is in."""
+
+    def __init__(self, *args: Any, streams: Streams, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._streams = streams
+        self._stream_of_events: list[int] = []
+        # Blocks of storages that were resized to nothing, and are alive still.
+        self._ended: set[int] = set()
+
+    def tape(self) -> list[Event]:
+        """Return everything recorded, each event with the stream that it happened on."""
+        tape = super().tape()
+        order = {0: 0}
+        numbers = [order.setdefault(number, len(order)) for number in self._stream_of_events]
+        return [event._replace(stream=number) for event, number in zip(tape, numbers, strict=True)]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an op, or let the classes of its tensors make others of it."""
+        if any(issubclass(kind, (DTensor, AsyncCollectiveTensor)) for kind in types):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if active_fake_mode() is not None:
+            return func(*args, **kwargs)
+        if func.namespace in _OF_COLLECTIVES:
+            return self._run_collective(func, types, args, kwargs)
+        if func is aten.copy_.default and args[1].is_meta and not args[0].is_meta:
+            return args[0]  # what was sent is what is here already
+        if func.namespace == "fsdp":
+            return self._run_packing(func, args, kwargs)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def __enter__(self) -> RankTracer:
+        """Start watching, storages that are resized too."""
+        super().__enter__()
+        resize = torch.UntypedStorage.resize_
+
+        def resize_and_note(storage: torch.UntypedStorage, size: int) -> Any:
+            before = storage.nbytes()
+            result = resize(storage, size)
+            self._note_resize(storage, before, size)
+            return result
+
+        replace_attribute(torch.UntypedStorage, "resize_", resize_and_note)
+        return self
+
+    def _run_collective(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a collective: those of c10d write into tensors that are there."""
+        if func is torch.ops._c10d_functional.wait_tensor.default:
+            return args[0]  # so does the real one; the meta kernel makes a new tensor
+        if func is torch.ops._c10d_functional.all_reduce.default:  # in place, on a copy (Functional.cpp)
+            return self.__torch_dispatch__(aten.clone.default, types, args[:1])
+        if func is torch.ops._c10d_functional._wrap_tensor_autograd.default:
+            return aten.alias.default(args[0])
+        if func.namespace == "c10d":
+            result = func(*args, **kwargs)
+            if self._phase is Phase.BACKWARD and func is torch.ops.c10d._reduce_scatter_base_.default:
+                self._assign(args[0], Category.COMMUNICATION, str(func))
+            return result
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def _run_packing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one of FSDP's own ops, with what its kernel takes."""
+        name, count = str(func), PACKING_KERNELS.get(func)
+        result = func(*args, **kwargs)
+        if count is None:
+            self._see_outputs(result, name)
+            self._assign(result, Category.COMMUNICATION, name)
+            return result
+        if size := count(self._platform, *args, **kwargs):
+            self._release(self._allocate(size, name))
+        is_gathered = func is torch.ops.fsdp.split_with_sizes_copy.default
+        self._assign(kwargs["out"], Category.GATHERED if is_gathered else Category.COMMUNICATION, name)
+        return result
+
+    def _assign(self, tensors: Any, category: Category, op: str) -> None:
+        """Say what the blocks of tensors are for."""
+        for tensor in tree_leaves(tensors):
+            self._categories.assign(self._see(tensor, op), category)
+
+    def _record(self, kind: EventKind, block: int, size: int, op: str) -> None:
+        super()._record(kind, block, size, op)
+        node = current_autograd_node() if self._phase is Phase.BACKWARD else None
+        self._stream_of_events.append(self._streams.find_number(None if node is None else sequence_number(node)))
+
+    def _see(self, tensor: Tensor, op: str) -> int:
+        return super()._see(local_tensor_of(tensor) if isinstance(tensor, DTensor) else tensor, op)
+
+    def _note_resize(self, storage: torch.UntypedStorage, before: int, after: int) -> None:
+        """Record that the memory of a storage ended, and that it got other memory."""
+        key = storage_address(storage)
+        block = self._blocks.get(key)
+        if block is None or before == after:
+            return
+        if block not in self._ended:
+            self._release(block)
+            self._ended.add(block)
+        if after:
+            self._ended.discard(block)
+            self._blocks[key] = fresh = self._allocate(after, "resize_")
+            self._categories.assign(fresh, self._categories[block])
+
+    def _forget(self, watched: Any) -> None:
+        if (block := self._blocks[watched.key]) in self._ended:
+            self._ended.discard(block)
+            del self._watched[watched.key], self._blocks[watched.key]
+        else:
+            super()._forget(watched)

@@ -1,0 +1,18 @@
+"use strict";
+// Modules found by a part of their names, and sections that are open on paper.
+(() => {
+  const find = document.getElementById("find");
+  if (find) find.addEventListener("input", () => {
+    const wanted = find.value.toLowerCase();
+    const filter = (element) => {  // whether it or something in it has the text
+      const line = element.querySelector(":scope > summary .line, :scope > .line");
+      let matches = line.textContent.toLowerCase().includes(wanted), inside = false;
+      for (const child of element.children) if (child.matches("details, .leaf")) inside = filter(child) || inside;
+      element.hidden = !(matches || inside);
+      if (wanted && inside) element.open = true;
+      return matches || inside;
+    };
+    for (const element of document.getElementById("tree").children) filter(element);
+  });
+  window.addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details.section")) part.open = true; });
+})();

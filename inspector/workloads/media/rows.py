@@ -1,0 +1,202 @@
+"""Rows of tokens with the placeholders of images and sound among them, as processors write them.
+
+A row starts with a token of text, then come the placeholders, one after the other with a token of text between those of
+two images, and the rest is text. What marks the borders of an image is text as well. Labels do not count where a
+placeholder stands, as in TRL's DataCollatorForVisionLanguageModeling, which also sends the mask that processors return.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.records.memory import RowMedia
+from inspector.records.recipe import Recipe
+from inspector.records.steps.media import ASSUMED_SECONDS, ASSUMED_SIZE, parse_image_size
+from inspector.workloads.inputs import BatchError, Input, Inputs
+from inspector.workloads.media.audio import make_sound
+from inspector.workloads.media.images import Images, Pictures, find_processor, make_images
+
+__all__ = ["Media", "find_media", "make_rows"]
+
+_IGNORED = -100
+# Tokens of text that a row has at least beside its placeholders.
+_LEAST_TEXT = 16
+# The argument by which a model learns which tokens are an image's.
+_TYPES = ("mm_token_type_ids", "token_type_ids")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """What the rows of a batch hold beside text.
+
+    `spans` are how many placeholders each image or sound of a row takes, `token` is their id, `inputs` the tensors that
+    a processor returns beside the tokens, `of_rows` those that depend on the length of a row. `holds_all`: the model
+    looks for padding among the images, of which there is none. `words` say what there is, `assumed` what nobody said.
+    """
+
+    kind: str
+    spans: Sequence[int]
+    token: int
+    inputs: Mapping[str, Input]
+    of_rows: Mapping[str, Callable[[int], Input]]
+    words: str
+    assumed: str | None = None
+    holds_all: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Return how many placeholders a row has."""
+        return sum(self.spans)
+
+    def describe(self) -> RowMedia:
+        """Return it as a report says it."""
+        return RowMedia(kind=self.kind, count=len(self.spans), tokens=max(self.spans))
+
+    @property
+    def least_length(self) -> int:
+        """Return how many tokens a row has at least."""
+        return self.tokens + len(self.spans) + _LEAST_TEXT
+
+
+def find_media(model: Any, recipe: Recipe, arguments: set[str]) -> Media | None:
+    """Return the images or the sound in the batch of a model whose forward takes `arguments`, None for text alone.
+
+    Raises BatchError where images were asked for and are not known of this model.
+    """
+    if model.main_input_name != "input_ids" or "input_ids" not in arguments:
+        return None
+    settings = getattr(model.config, "processor_settings", None) or {}
+    if recipe.images != 0 and "pixel_values" in arguments:
+        found = _find_images(model, recipe, settings)
+        if found is not None:
+            return found
+    if recipe.images:
+        raise BatchError(f"how images go into the batch of {type(model).__name__} is not known here: use `images=0`")
+    if recipe.audio_seconds != 0 and recipe.images != 0:
+        return _find_sound(model, recipe, settings, arguments)
+    return None
+
+
+def make_rows(model: Any, recipe: Recipe, media: Media, ids: Input) -> Inputs:
+    """Return ids with the placeholders of media, their mask, what the processor returns with them, and labels."""
+    length = recipe.seq_len or 0
+    if media.least_length > length:
+        raise BatchError(
+            f"{media.words} take {media.tokens:,} of the {length:,} tokens of a row, which leaves no room for text: "
+            f"use `seq_len={-(-media.least_length // 64) * 64}`"
+        )
+    place = functools.partial(_place, ids.shape, media.spans)
+    made = {
+        "input_ids": Input(shape=ids.shape, make=functools.partial(_write_ids, place, media.token, ids.value)),
+        "attention_mask": Input(shape=ids.shape, value=1, last=0 if recipe.padding else None),
+    }
+    arguments = inspect.signature(type(model).forward).parameters
+    for name in _TYPES:
+        if name in arguments and media.kind == "images":
+            made[name] = Input(shape=ids.shape, make=functools.partial(_write_types, place))
+            break
+    made |= {**media.inputs, **{name: make(length) for name, make in media.of_rows.items()}}
+    labels = functools.partial(_write_labels, place, ids.value, padded=bool(recipe.padding))
+    return {**made, "labels": Input(shape=ids.shape, make=labels)}
+
+
+def _find_images(model: Any, recipe: Recipe, settings: Mapping[str, Any]) -> Media | None:
+    """Return the images of a batch, None where the model's processor is not known here."""
+    processor = find_processor(model, settings)
+    token = _find_token(model.config, ("image_token_id", "image_token_index"))
+    if processor is None or token is None:
+        return None
+    width, height = ASSUMED_SIZE if recipe.image_size is None else parse_image_size(recipe.image_size)
+    count = 1 if recipe.images is None else recipe.images
+    pictures = Pictures(model=model, settings=settings, rows=recipe.batch_size, count=count, size=(height, width))
+    images = make_images(processor, pictures)
+    return Media(
+        kind="images",
+        spans=(images.tokens,) * count,
+        token=token,
+        inputs=images.inputs,
+        of_rows=images.of_rows,
+        words=_describe_images(images, count, (width, height)),
+        assumed=_explain_assumed(recipe, bool(settings), (width, height)),
+        holds_all=images.holds_all,
+    )
+
+
+def _describe_images(images: Images, count: int, size: tuple[int, int]) -> str:
+    """Return in words what the images of a row are."""
+    height, width = images.pixels
+    seen = f"{images.parts} tiles of {width}x{height}" if images.parts > 1 else f"{width}x{height}"
+    each = f" of {images.tokens:,} tokens" if images.tokens > 1 else ""
+    of = "an image" if count == 1 else f"{count} images"
+    return f"{of}{each}{' each' if count > 1 and each else ''} ({size[0]}x{size[1]} pixels, seen as {seen})"
+
+
+def _explain_assumed(recipe: Recipe, has_file: bool, size: tuple[int, int]) -> str | None:
+    """Return what of the images nobody said, None where all was."""
+    parts = [
+        *(["an image a row (`images=0` is text alone)"] if recipe.images is None else []),
+        *([f"{size[0]} x {size[1]} pixels (`image_size`)"] if recipe.image_size is None else []),
+        *([] if has_file else ["the processor's defaults, since no preprocessor_config.json was read"]),
+    ]
+    return ", ".join(parts) or None
+
+
+def _find_sound(model: Any, recipe: Recipe, settings: Mapping[str, Any], arguments: set[str]) -> Media | None:
+    """Return the sound of a batch, None where the model takes none that is known here."""
+    token = _find_token(model.config, ("audio_token_id", "audio_token_index"))
+    if token is None:
+        return None
+    seconds = ASSUMED_SECONDS if recipe.audio_seconds is None else recipe.audio_seconds
+    sound = make_sound(model, settings, arguments, rows=recipe.batch_size, seconds=seconds)
+    if sound is None:
+        return None
+    return Media(
+        kind="audio",
+        spans=(sound.tokens,),
+        token=token,
+        inputs=sound.inputs,
+        of_rows={},
+        words=f"sound of {seconds:g} s in {sound.tokens:,} tokens",
+        assumed=f"{seconds:g} s of sound a row (`audio_seconds`)" if recipe.audio_seconds is None else None,
+    )
+
+
+def _find_token(config: Any, names: Sequence[str]) -> int | None:
+    """Return the id of placeholders."""
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value >= 0), None)
+
+
+def _place(shape: tuple[int, ...], spans: Sequence[int]) -> Tensor:
+    """Return which image each token of a batch belongs to, counted from 1, 0 for text."""
+    row = torch.zeros(shape[-1], dtype=torch.int64)
+    start = 1
+    for number, span in enumerate(spans, start=1):
+        row[start : start + span] = number
+        start += span + 1
+    return row.expand(shape).clone()
+
+
+def _write_ids(place: Callable[[], Tensor], token: int, text: int) -> Tensor:
+    """Return ids of tokens."""
+    return torch.where(place() > 0, token, text)
+
+
+def _write_types(place: Callable[[], Tensor]) -> Tensor:
+    """Return 1 for tokens of images."""
+    return (place() > 0).to(torch.int64)
+
+
+def _write_labels(place: Callable[[], Tensor], text: int, *, padded: bool) -> Tensor:
+    """Return labels, of which those of placeholders and of padding do not count."""
+    labels = torch.where(place() > 0, _IGNORED, text)
+    if padded:
+        labels[-1, -1] = _IGNORED
+    return labels

@@ -5,6 +5,7 @@ tests/workloads/test_real_losses.py holds them against the libraries' own code.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import peft
@@ -14,6 +15,7 @@ import torch
 import inspector
 from inspector.errors import UsageError
 from inspector.hardware.platform import Platform
+from inspector.measure.devices import check_packages
 from inspector.measure.measuring import check_machine
 from inspector.records.recipe import Recipe
 from inspector.records.report import Report
@@ -123,9 +125,30 @@ def test_the_stock_loss_is_taken_where_none_is_asked_for() -> None:
     assert resolve(build_small("qwen2"), Recipe(seq_len=8)).loss == "stock"
 
 
-def test_a_stand_in_for_kernels_is_not_measured() -> None:
-    with pytest.raises(UsageError, match="`loss=fused` is traced as a stand-in that computes nothing"):
-        check_machine(Recipe(loss="fused"))
+def test_a_stand_in_without_a_package_of_its_own_is_not_measured() -> None:
+    for recipe, name in (
+        (Recipe(stage="dpo", loss="fused"), "loss=fused"),
+        (Recipe(lora_kernels="qkv"), "lora_kernels"),
+    ):
+        with pytest.raises(UsageError, match=f"`{name}`.* is traced as a stand-in that computes nothing"):
+            check_machine(recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ({"loss": "fused"}, "`loss=fused` runs on the package trl"),
+        ({"loss": "liger"}, "`loss=liger` runs on the package liger-kernel"),
+        ({"loss": "cce"}, "`loss=cce` runs on the package cut-cross-entropy"),
+        ({"liger": "rope"}, "`liger` runs on the package liger-kernel"),
+    ],
+)
+def test_measuring_a_loss_names_the_package_that_is_missing(
+    recipe: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match=says):
+        check_packages(Recipe(**recipe))
 
 
 def test_ligers_kernels_are_those_of_the_type_of_a_model() -> None:

@@ -5,6 +5,7 @@ tests/workloads/test_real_losses.py holds them against the libraries' own code.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from typing import Any
 
@@ -22,6 +23,7 @@ from inspector.records.report import Report
 from inspector.records.request import LoraOptions
 from inspector.records.tape import Category, EventKind, Phase
 from inspector.workloads.registry import TRAINING, load_workload
+from inspector.workloads.training.lm_losses.releases import find_release_notices
 from tests.trace.small_models import build
 from tests.workloads.real_losses import A100, build_small
 from tests.workloads.tracing import resolve, trace
@@ -197,3 +199,28 @@ def test_cut_cross_entropy_makes_no_logits_and_names_what_its_first_step_takes()
 def test_cut_cross_entropy_refuses_hidden_states_in_float32() -> None:
     with pytest.raises(UsageError, match="takes hidden states in float16 and bfloat16, not float32"):
         trace(build_small("qwen2"), Recipe(seq_len=8, loss="cce"), A100)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "package", "installed", "says"),
+    [
+        ({"loss": "fused"}, "trl", "1.17.0", "as TRL 1.16 computes it; trl 1.17.0 is installed here"),
+        ({"stage": "dpo", "loss": "fused"}, "trl", "1.14.1", "as TRL 1.16 computes it; trl 1.14.1"),
+        ({"stage": "dpo"}, "trl", "1.16.0", "as TRL 1.14 computes it; trl 1.16.0"),
+        ({"loss": "liger", "liger": "rope"}, "liger-kernel", "0.9.0", "as Liger 0.8.5 computes it; liger-kernel 0.9.0"),
+        ({"loss": "fused"}, "trl", "1.16.0", None),
+        ({}, "trl", "1.17.0", None),
+    ],
+)
+def test_another_release_of_the_package_of_a_loss_is_told(
+    recipe: dict[str, Any], package: str, installed: str, says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_version(name: str) -> str:
+        if name == package:
+            return installed
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", find_version)
+    told = [notice.message for notice in find_release_notices(Recipe(**recipe))]
+    assert len(told) == (says is not None)
+    assert all(says in message for message in told if says is not None)

@@ -34,6 +34,7 @@ from inspector.workloads.training.lm_losses.registry import (
     settle_loss,
     use_layer_kernels,
 )
+from inspector.workloads.training.lm_losses.releases import find_release_notices
 from inspector.workloads.training.loops import find_device, run_plain_steps, run_trainer_steps
 from inspector.workloads.training.offloading import COPY_STREAM, keep_activations
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
@@ -105,6 +106,7 @@ class Training:
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),
                 *find_notices(model, asked, recipe, inputs, media),
+                *find_release_notices(recipe),
             ),
             media=None if media is None else media.describe(),
         )

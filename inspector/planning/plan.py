@@ -28,6 +28,7 @@ from inspector.resolve import ResolvedRun
 from inspector.runtime import processes
 from inspector.runtime.quiet import silence_output
 from inspector.runtime.stage import Stage
+from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 
@@ -39,10 +40,9 @@ Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 
 # The largest sequence length is found to a multiple of so many tokens: nobody acts on less.
 _SEQ_LEN_UNIT = 64
-# A lever's words, and what a row is told apart by beside its figures.
+# Levers in words.
 _EXPANDED = "expandable segments"
 _FLASH = "flash_attention_2"
-_NAMES = ("method", "options", "levers")
 
 
 def build_plan(
@@ -112,8 +112,10 @@ def _leave_out_equal_attention(rows: Sequence[PlanRow]) -> Iterator[PlanRow]:
 
 
 def _list_figures(row: PlanRow) -> tuple[object, ...]:
-    """Return all that a row shows of its candidate."""
-    return tuple(getattr(row, field.name) for field in dataclasses.fields(row) if field.name not in _NAMES)
+    """Return all figures of a candidate as a plan shows them."""
+    sizes = (row.peak_allocated_bytes, row.total_bytes, row.headroom_bytes)
+    shown = (None if size is None else format_bytes(size) for size in sizes)
+    return (row.outcome, *shown, row.largest_batch_size, row.largest_seq_len)
 
 
 class _Kept(NamedTuple):

@@ -84,9 +84,9 @@ def describe_cards(verdict: Verdict) -> str | None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
         return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}"
-    least = (
-        "no number of these cards holds it" if cards.least_count is None else f"at least {cards.least_count:,} cards"
-    )
+    least = "no number of these cards holds it"
+    if cards.least_count is not None:
+        least = f"at least {cards.least_count:,} {'card' if cards.least_count == 1 else 'cards'}"
     state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer state"
     if cards.sharding is None:
         return (

@@ -40,6 +40,7 @@ MOST_LINES = 28
 _WIDTH = 80
 # Cards beyond this are the common ones, which nobody named: they are sorted by what becomes of them.
 _MOST_NAMED_GPUS = 4
+_LONGEST_NOTICE = 2_000
 # Where a sentence ends and another begins.
 _SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z`])")
 # Notices that change what the figures mean come first, those that somebody may well do without last.
@@ -88,6 +89,7 @@ _ROOMS = (
     _Room(parts=4, changes=1, notices=1, notice_lines=1),
     _Room(parts=3, changes=1, notices=1, notice_lines=1),
     _Room(parts=2, changes=1, notices=1, notice_lines=1),
+    _Room(parts=0, changes=1, notices=1, notice_lines=1),
     _Room(parts=3, changes=1, notices=1, notice_lines=1, cut=True),
     _Room(parts=3, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False),
     _Room(parts=2, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False, sizes=False),
@@ -361,7 +363,7 @@ def _list_notices(notices: Sequence[Notice], room: _Room) -> Iterator[Block]:
 
 def _keep_sentences(message: str, lines: int) -> str:
     """Return the first sentence of a message, and of the next ones those that fit so many lines with it."""
-    first, *others = _SENTENCE_END.split(one_line(message))
+    first, *others = _SENTENCE_END.split(one_line(message, _LONGEST_NOTICE))
     text = first
     for sentence in others:
         if len(wrap(f"{text} {sentence}", _WIDTH - INDENT)) > lines:

@@ -66,7 +66,7 @@ def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
         beside = "" if recipe.lora_kernels else f" with `stage={recipe.stage}`"
         raise UsageError(
             f"`{name}`{beside} is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: "
-            f"use `{'lora_kernels=none' if recipe.lora_kernels else 'loss=stock'}`, or {PREDICT_ALONE}."
+            f"{'leave it out' if recipe.lora_kernels else 'use `loss=stock`'}, or {PREDICT_ALONE}."
         )
     find_cuda_device()
     check_packages(recipe, quantization)

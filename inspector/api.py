@@ -9,6 +9,7 @@ Importing this module loads neither torch nor transformers; the functions do.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ from inspector.records.request import Request
 from inspector.runtime.isolation import run_isolated
 
 __all__ = ["compare", "inspect", "measure", "plan"]
+
+# Packages of kernels that ask results for their HTML.
+_NOTEBOOKS = ("ipykernel", "marimo", "xeus_python_shell")
 
 
 @takes_no_others
@@ -158,7 +162,9 @@ def inspect(
         base_model=base_model,
         strict=strict,
     )
-    report: Report = run_isolated("inspector.pipeline:run", request)
+    # A notebook shows the run, which stays in the process that traced it.
+    function = "run_to_draw" if any(name in sys.modules for name in _NOTEBOOKS) else "run"
+    report: Report = run_isolated(f"inspector.pipeline:{function}", request)
     return dataclasses.replace(report, warnings=(*notices, *report.warnings)) if notices else report
 
 

@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     from inspector.records.model import Counted
     from inspector.records.source import SourceFiles
 
-__all__ = ["Stages", "compare", "measure", "plan", "record", "run"]
+__all__ = ["Stages", "compare", "measure", "plan", "record", "run", "run_to_draw"]
 
 Progress = Callable[[str], None]
+# A notebook keeps what it shows: some 400 kB of a run. Longer ones take many seconds to draw.
+_MOST_DRAWN = 30_000
+_LONGEST_DRAWN = 1_000_000
 
 
 class Stages:
@@ -81,6 +84,19 @@ def record(
     """
     with reserve_process():
         return _run(request, progress, stages)
+
+
+def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> Report:
+    """Do what `run` does and add the run as notebooks draw it, where it is not too long for one."""
+    from inspector.render.page.data import build_page_data
+    from inspector.render.page.page import format_drawing
+
+    with reserve_process():
+        report, recording = _run(request, progress)
+        if recording is None or len(recording.tape) > _LONGEST_DRAWN:
+            return report
+        data = build_page_data(report, recording, _MOST_DRAWN)
+        return dataclasses.replace(report, drawing=format_drawing(data))
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:

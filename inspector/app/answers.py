@@ -33,6 +33,12 @@ class KeptAnswers:
         with self._lock:
             return self._find(key)
 
+    def find_page(self, key: str) -> bytes | None:
+        """Return the page of an answer, however old: whoever was answered just now looks at it."""
+        with self._lock:
+            known = self._kept.get(key)
+            return None if known is None else known[1].page
+
     def ask(self, question: Question, ask: Callable[[Question], Answer | Refusal]) -> Answer | Refusal:
         """Return the answer that is kept, the one that somebody is waiting for, or that of `ask`."""
         key = question.key
@@ -64,13 +70,14 @@ class KeptAnswers:
             return None
         made, answer = known
         if time.monotonic() - made > self._fresh_seconds:
-            self._drop(key)
             return None
         self._kept.move_to_end(key)
         return answer
 
     def _keep(self, key: str, answer: Answer) -> None:
-        """Keep an answer, and as many before it as there is room for."""
+        """Keep an answer in the place of an older one, and as many others as there is room for."""
+        if key in self._kept:
+            self._drop(key)
         self._kept[key] = time.monotonic(), answer
         self._bytes += len(answer.page)
         while self._bytes > self._most_bytes:

@@ -38,7 +38,7 @@ PRECISIONS = ("no", "bf16", "fp16")
 CHECKPOINTING = ("auto", "on", "off")
 # The least and the most of what a slider sets.
 BOUNDS: Mapping[str, tuple[int, int]] = {
-    "rank": (1, 512),
+    "rank": (1, 256),
     "batch_size": (1, 256),
     "seq_len": (16, 131_072),
     "gradient_accumulation": (1, 256),

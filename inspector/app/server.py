@@ -129,10 +129,10 @@ def _build_application(service: Service) -> Any:
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     def find_answer(key: str) -> Response:
-        answer = service.answers.find(key)
-        if answer is None:
+        page = service.answers.find_page(key)
+        if page is None:
             return Response(_GONE, status_code=404, media_type="text/html")
-        return Response(answer.page, media_type="text/html; charset=utf-8", headers=_ANSWER_HEADERS)
+        return Response(page, media_type="text/html; charset=utf-8", headers=_ANSWER_HEADERS)
 
     application.get("/answers/{key}")(find_answer)
     return gradio.mount_gradio_app(

@@ -47,7 +47,14 @@ _NOT_TRACED = tuple(item for item in TRL.fields if item.effect is not None and i
 # SFTConfig: dtype and attention of the model, which are arguments of their own here.
 _OF_THE_MODEL = "model_init_kwargs"
 # The trainers that are traced as steps of their own, by the class of their arguments.
-_STAGES = {"DPOConfig": "dpo", "KTOConfig": "kto", "ORPOConfig": "orpo", "RewardConfig": "reward", "GRPOConfig": "grpo"}
+_STAGES = {
+    "DPOConfig": "dpo",
+    "KTOConfig": "kto",
+    "ORPOConfig": "orpo",
+    "CPOConfig": "cpo",
+    "RewardConfig": "reward",
+    "GRPOConfig": "grpo",
+}
 # What of a stage's settings a recipe has.
 _OF_A_STAGE = ("loss", "reference", "prompt_len", "num_generations", "vllm_share")
 # What GRPO's prompts are taken to be, where they have no bound.

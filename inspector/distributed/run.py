@@ -23,6 +23,7 @@ from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.cuda import apply_cuda_rules
+from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.workloads.base import OnPhase, Workload, base_model
@@ -48,6 +49,7 @@ def trace_rank(
     workload.check(model, recipe)
     with begin_world(launch.world_size, rank) as streams, restore_changes(), contextlib.ExitStack() as rules:
         rules.enter_context(use_one_thread())
+        rules.enter_context(provide_flash_attention(platform, recipe.attention))
         workload.prepare(model, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
         model = shard_with_fsdp2(model, launch, recipe.mixed_precision)

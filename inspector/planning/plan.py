@@ -28,6 +28,7 @@ from inspector.resolve import ResolvedRun
 from inspector.runtime import processes
 from inspector.runtime.quiet import silence_output
 from inspector.runtime.stage import Stage
+from inspector.training_files.changes import can_spell, spell_change
 from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
@@ -230,6 +231,7 @@ def _build_row(
         method=_find_method(candidate),
         options=options,
         levers=levers,
+        in_file=spell_change(run.request, own.request) if can_spell(run.request, own.request) else None,
         outcome=verdict.outcome,
         peak_allocated_bytes=prediction.peak_allocated_bytes,
         total_bytes=prediction.total_bytes,

@@ -234,14 +234,16 @@ class PlanRow:
     """One candidate of a plan, traced and judged (in the JSON a row).
 
     `options` are those that the command needs for it, beside the ones that the whole plan was made with; `levers` says
-    the same in a few words without what all candidates of the method have. `largest_batch_size` and
-    `largest_seq_len` are the largest values that fit for sure with all else as it is, 0 where none does, None where
-    none was searched. `refused` says why the step could not be traced; all figures are then None.
+    the same in a few words without what all candidates of the method have. `in_file` is the same as fields of the
+    training file that the request was read from, None where it was from none or has no such fields.
+    `largest_batch_size` and `largest_seq_len` are the largest values that fit for sure with all else as it is, 0 where
+    none does, None where none was searched. `refused` says why the step could not be traced; all figures are then None.
     """
 
     method: Method
     options: str
     levers: Sequence[str]
+    in_file: Mapping[str, Any] | None = None
     outcome: Fit | None = None
     peak_allocated_bytes: int | None = None
     total_bytes: int | None = None

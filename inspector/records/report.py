@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
@@ -62,7 +62,8 @@ class Report:
 
     `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is
     what a generation keeps of its tokens, `context` what it takes with prompts of other lengths. `serving` is what a
-    serving engine makes of the model, in the place of a run.
+    serving engine makes of the model, in the place of a run. `drawing` is the run as notebooks draw it, JSON of the
+    schema that docs/reference/page-data.md describes; it is made in notebooks alone and no part of what was found.
     """
 
     versions: Mapping[str, str]
@@ -81,6 +82,7 @@ class Report:
     fit: Sequence[Verdict] | None = None
     search: Search | None = None
     warnings: Sequence[Notice] = ()
+    drawing: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def training(self) -> RunMemory | None:
@@ -89,7 +91,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as the JSON object of schema `inspector/1`: plain values, keys that do not apply absent."""
-        fields = to_plain(self)
+        fields = to_plain(dataclasses.replace(self, drawing=None))
         if self.memory is not None:
             workload = self.memory.workload
             recipe = fields["memory"]["recipe"]

@@ -14,6 +14,7 @@ from inspector.errors import one_line
 from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.report import to_plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
+from inspector.render.sections.source import format_fields
 from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count
 
@@ -126,7 +127,7 @@ def _build_answer(method: str, rows: Sequence[PlanRow], fitting: PlanRow | None)
     if fitting is not None:
         spare = f"{format_bytes(fitting.headroom_bytes or 0)} to spare{_describe_growth(fitting)}"
         sure = " tightly" if fitting.outcome is Fit.TIGHT else ""
-        words = f"fits{sure} with {spare}: {fitting.options or 'as it is by default'}"
+        words = f"fits{sure} with {spare}: {_describe_change(fitting)}"
         return row((method, words), tone=Tone.KEY)
     if not traced:
         return row((method, f"not traced: {rows[0].refused}"), tone=Tone.QUIET)
@@ -136,9 +137,16 @@ def _build_answer(method: str, rows: Sequence[PlanRow], fitting: PlanRow | None)
     instead = (
         ""
         if smaller is None
-        else f"; with sequence length {format_count(smaller.largest_seq_len or 0)}: {smaller.options}"
+        else f"; with sequence length {format_count(smaller.largest_seq_len or 0)}: {_describe_change(smaller)}"
     )
     return row((method, f"does not fit, {missing} are missing at least ({', '.join(least.levers)}){instead}"))
+
+
+def _describe_change(candidate: PlanRow) -> str:
+    """Return what makes a candidate of what the plan was asked for, in a training file where there is one."""
+    if candidate.in_file:
+        return format_fields(candidate.in_file)
+    return candidate.options or "as it is by default"
 
 
 def _describe_growth(candidate: PlanRow) -> str:

@@ -5,8 +5,9 @@ machine (`takes_local_paths`). The hook is the second wall, for what libraries d
 asks it before it opens a file, lists a directory, resolves a name or connects (PEP 578), and it raises PermissionError,
 which libraries know.
 
-Not covered: files that C code opens by itself; whether a path exists, for which nothing is opened; other processes that
-this one starts, but for those that it forks.
+Not covered: files that C code opens by itself; where a process may ask some hosts, a connection to an address by its
+number that nothing resolves, as no HTTP library makes it; whether a path exists, for which nothing is opened; other
+processes that this one starts, but for those that it forks.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ _OF_THE_SYSTEM = (
 # Where a Hub keeps the files that its answers lead to, beside its own host.
 _OF_THE_HUB = (".hf.co",)
 # Environments hold tokens.
-_ENVIRONMENT = "/environ"
+_ENVIRONMENT = f"{os.sep}environ"
 _OPENING = frozenset({"open", "os.listdir", "os.scandir"})
+_RESOLVING = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
+_SENDING = frozenset({"socket.connect", "socket.sendto"})
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 _confined = False
@@ -54,9 +57,9 @@ def confine(*, folders: Iterable[str | os.PathLike[str]], hosts: Iterable[str]) 
     def check(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _OPENING:
             _check_path(arguments[0], roots)
-        elif event == "socket.getaddrinfo":
+        elif event in _RESOLVING:
             _check_host(arguments[0], allowed)
-        elif event == "socket.connect" and arguments[0].family in (socket.AF_INET, socket.AF_INET6) and not allowed:
+        elif event in _SENDING and arguments[0].family in (socket.AF_INET, socket.AF_INET6) and not allowed:
             raise PermissionError("this process makes no connections")
 
     _confined = True
@@ -82,7 +85,7 @@ def _check_path(path: object, roots: tuple[str, ...]) -> None:
     if not isinstance(path, (str, bytes, os.PathLike)):
         return
     real = os.path.realpath(os.fsdecode(path))
-    if real.endswith(_ENVIRONMENT) or not any(real == root or real.startswith(f"{root}/") for root in roots):
+    if real.endswith(_ENVIRONMENT) or not any(real == root or real.startswith(root + os.sep) for root in roots):
         raise PermissionError("this process reads no such file")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inspector.training_files.scripts import Calls
+from inspector.training_files.scripts import OTHER_TRAINERS, Calls
 
-__all__ = ["Spread", "find_framework", "spread_calls"]
+__all__ = ["Spread", "find_framework", "find_other_trainer", "spread_calls"]
 
 _AS_THEY_ARE = {name: name for name in ("dtype", "attn_implementation", "load_in_4bit", "load_in_8bit")}
 # What the arguments of a call are called in the table of TRL, where they differ.
@@ -42,6 +42,12 @@ def find_framework(calls: Calls) -> str | None:
     if _find_stage(calls) is not None:
         return "trl"
     return "transformers" if "args" in calls.arguments or "trainer" in calls.arguments else None
+
+
+def find_other_trainer(calls: Calls) -> str | None:
+    """Return a trainer of TRL whose step is another one than those that are known, None where none is called."""
+    called = calls.called.get("trainer", "")
+    return called if OTHER_TRAINERS.fullmatch(called) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

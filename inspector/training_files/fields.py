@@ -167,7 +167,8 @@ class Settings:
 
     def miss(self, name: str, value: Any, effect: Effect, why: str, origin: Origin = Origin.DEFAULT) -> None:
         """Note something that changes memory and is not modelled."""
-        self.not_modelled.append(FieldNotModelled(name=name, value=value, origin=origin, effect=effect, why=why))
+        shown = hide_secrets(value)
+        self.not_modelled.append(FieldNotModelled(name=name, value=shown, origin=origin, effect=effect, why=why))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

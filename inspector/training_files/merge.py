@@ -152,6 +152,11 @@ def _find_model(file: ReadFile, base_model: str | None) -> str:
     path = one_line(file.record.path, 100)
     if not isinstance(name, str) or not name.strip():
         raise UsageError(f"{path} names no model that can be read; add `base_model`, a Hub id or a path.")
+    if "://" in name and hide_secrets(name) != name:
+        raise UsageError(
+            f"{path} names the model by an address with a secret in it, which is neither asked for nor repeated; add "
+            "`base_model`, the Hub id of the model."
+        )
     if is_missing_path(name):
         raise UsageError(
             f"{path} names the model {quoted(hide_secrets(name), 100)}, a path that is not on this machine; add "

@@ -11,9 +11,9 @@ from typing import Any
 
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.records.training_file import FieldNotModelled, FileField, Origin, TrainingFile, UnreadField
-from inspector.training_files.calls import Spread, find_framework, spread_calls
+from inspector.training_files.calls import Spread, find_framework, find_other_trainer, spread_calls
 from inspector.training_files.fields import Framework, Settings, Values, check_kind
-from inspector.training_files.frameworks.stages import TRACED
+from inspector.training_files.frameworks.stages import find_traced
 from inspector.training_files.frameworks.torchtune import explain_torchtune
 from inspector.training_files.names import has_suffix
 from inspector.training_files.reading import read_document
@@ -108,6 +108,11 @@ def _read(path: Path, model: str, *, is_asked: bool) -> Mapping[str, Any] | Call
 
 def _read_calls(calls: Calls, model: str, asked: tuple[str, str | None] | None) -> ReadFile:
     """Return what the calls of a script say."""
+    if (other := find_other_trainer(calls)) is not None:
+        raise UnsupportedModelError(
+            f"{quoted(model, 100)} runs {other}, whose step is not traced; nearest are --stage grpo, where answers are "
+            "generated, and dpo, where they are compared: give a model and these options instead."
+        )
     name = asked[0] if asked else find_framework(calls)
     if name is None:
         raise UsageError(
@@ -164,8 +169,8 @@ def _settle(
     framework.settle(values, settings)
     if version is None:
         _remark_older_names(framework, values, settings)
-    settings.fields["stage"] = settings.stage if settings.stage in TRACED else None
-    if settings.stage in TRACED and settings.fields.get("loss") not in ("fused", "float32"):  # of supervised training
+    settings.fields["stage"] = traced = find_traced(settings.stage)
+    if traced is not None and settings.fields.get("loss") not in ("fused", "float32"):  # of supervised training
         settings.fields.pop("loss", None)
     for name in _NOT_OF_A_FILE:
         settings.fields.pop(name, None)

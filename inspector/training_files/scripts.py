@@ -16,10 +16,15 @@ from typing import Any
 
 from inspector.errors import UsageError
 
-__all__ = ["Calls", "read_notebook_calls", "read_script_calls"]
+__all__ = ["OTHER_TRAINERS", "Calls", "read_notebook_calls", "read_script_calls"]
 
 _ARGUMENTS = re.compile(r"(SFT|DPO|ORPO|KTO|GRPO|RLOO|CPO|Reward|PPO)Config$|TrainingArguments$")
-_TRAINERS = re.compile(r"(SFT|DPO|ORPO|KTO|GRPO|RLOO|CPO|Reward|PPO|Unsloth|Seq2Seq)?Trainer$")
+# Trainers of TRL with steps of their own (trainer/, experimental/ of 1.16 and releases before): refused by their names.
+OTHER_TRAINERS = re.compile(
+    r"(OnlineDPO|XPO|NashMD|GKD|GOLD|MiniLLM|(Async|Server)?Distillation|AsyncGRPO|BCO|PRM|SDFT|SDPO|TPO|A2PO|GMPO|"
+    r"AlignProp|DDPO)Trainer"
+)
+_TRAINERS = re.compile(r"(SFT|DPO|ORPO|KTO|GRPO|RLOO|CPO|Reward|PPO|Unsloth|Seq2Seq)?Trainer")
 _ADAPTERS = ("LoraConfig", "LoHaConfig", "LoKrConfig", "AdaLoraConfig", "IA3Config", "OFTConfig", "BOFTConfig")
 _DTYPES = ("float32", "bfloat16", "float16", "half", "float")
 # What code asks the GPU: taken for one with bfloat16, as any since 2020 has.
@@ -157,7 +162,7 @@ def _classify(call: ast.Call) -> str | None:
         return "peft"
     if _ARGUMENTS.search(name):
         return "args"
-    return "trainer" if _TRAINERS.fullmatch(name) else None
+    return "trainer" if _TRAINERS.fullmatch(name) or OTHER_TRAINERS.fullmatch(name) else None
 
 
 def _add_call(calls: Calls, kind: str, node: ast.Call, names: Mapping[str, ast.expr]) -> None:

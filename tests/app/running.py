@@ -71,14 +71,16 @@ class App:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *options: str, environment: Mapping[str, str]) -> Iterator[App]:
-    """Start the app on a free port in a folder, and end it as Ctrl-C does."""
+def serve(
+    folder: Path, *options: str, environment: Mapping[str, str], program: tuple[str, ...] = ("-m", "inspector", "app")
+) -> Iterator[App]:
+    """Start the app on a free port in a folder, and end it as Ctrl-C does; `program` is what Python is to run."""
     log = folder / "app.log"
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **environment}
     surroundings.pop("HF_HUB_OFFLINE", None)
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            (sys.executable, "-m", "inspector", "app", "--port", "0", *options),
+            (sys.executable, *program, *(() if program[0] != "-m" else ("--port", "0")), *options),
             stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=surroundings, cwd=folder,
         )  # fmt: skip
     try:

@@ -41,12 +41,21 @@ def test_the_least_recently_used_answers_go_first() -> None:
     assert worker.asked == ["a", "b", "c", "b"]
 
 
-def test_an_old_answer_is_asked_for_again() -> None:
+def test_an_old_answer_is_asked_for_again_and_its_page_can_be_looked_at_until_then() -> None:
     kept, worker = KeptAnswers(fresh_seconds=0), Worker()
     kept.ask(question("a"), worker)
     kept.ask(question("a"), worker)
     assert worker.asked == ["a", "a"]
     assert kept.find(question("a").key) is None
+    assert kept.find_page(question("a").key) == b"0123456789"
+    assert kept.find_page(question("b").key) is None
+
+
+def test_an_answer_takes_the_room_of_the_one_that_it_replaces() -> None:
+    kept, worker = KeptAnswers(most_bytes=20, fresh_seconds=0), Worker()
+    for word in ("a", "b", "b", "b"):
+        kept.ask(question(word), worker)
+    assert kept.find_page(question("a").key) is not None
 
 
 def test_refusals_are_not_kept() -> None:

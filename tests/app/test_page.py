@@ -100,7 +100,8 @@ def test_a_model_is_completed_from_the_catalogue_or_typed(page: Any) -> None:
     """What is no id is said in one line, as text, and the answer before it stays."""
     page.fill("#model input", "")
     page.locator("#model input").press_sequentially("llama-3.1-8b")
-    assert "Llama-3.1-8B" in page.locator("[role=option]").first.inner_text()
+    page.locator("[role=option]", has_text="Llama-3.1-8B").first.wait_for(timeout=PATIENCE)
+    page.locator("[role=option]", has_text="Qwen").first.wait_for(state="detached", timeout=PATIENCE)
     page.fill("#model input", "")
     choose_model(page, "org/small")
     wait_for_command(page, "inspect org/small ")

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import urllib.error
@@ -20,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from tests.app.running import PATIENCE_SECONDS, App, Told, Visitor, VisitorError, get, serve
+from tests.app.running import PATIENCE_SECONDS, ROOT, App, Told, Visitor, VisitorError, get, serve
 from tests.cli.running import bundled_config
-from tests.source.loopback_hub import HostedRepository, LoopbackHub, commit_of
+from tests.source.loopback_hub import Broken, HostedRepository, LoopbackHub, commit_of
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed"),
@@ -212,6 +213,19 @@ def test_paths_and_other_hosts_are_refused(app: App, secret: Path, other_host: L
     assert other_host.requests == []
 
 
+def test_a_hub_that_leads_elsewhere_is_not_followed(app: App, hub: LoopbackHub, other_host: LoopbackHub) -> None:
+    """Its answers may come from its own host and from where it keeps files, and from no other."""
+    elsewhere = other_host.endpoint.replace("127.0.0.1", "localhost")
+    hub.broken = Broken(status=302, headers={"Location": f"{elsewhere}/org/small"}, where="org/moved")
+    try:
+        told = Visitor(app.address).ask(model="org/moved")
+    finally:
+        hub.broken = None
+    assert told.frame == ""
+    assert "org/moved" in told.said
+    assert other_host.requests == []
+
+
 def test_an_address_of_the_hub_is_taken_for_its_id(app: App, hub: LoopbackHub) -> None:
     told = Visitor(app.address).ask(model=f"{hub.endpoint}/org/small", seq_len=20)
     assert told.said.startswith("answered in "), told.said
@@ -332,6 +346,26 @@ def test_a_killed_worker_is_one_line_and_the_next_question_is_answered(app: App)
     again = Visitor(app.address).ask(model="org/small", seq_len=24)
     assert again.said.startswith("answered in "), again.said
     assert len(app.list_workers()) == 2
+
+
+def test_with_the_token_visitors_see_what_it_may_read(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Whoever serves the page has asked for it."""
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "owner")}
+    with serve(tmp_path, "--workers", "1", "--with-token", environment=environment) as running:
+        told = Visitor(running.address).ask(model="org/private")
+        assert told.said.startswith("answered in "), told.said
+    assert (tmp_path / "owner").is_dir()
+
+
+def test_a_space_serves_the_page(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Of the package and its catalogues beside the files of space/, and nothing that is installed of it."""
+    shutil.copytree(ROOT / "space", tmp_path / "top")
+    for name in ("inspector", "fixtures"):
+        shutil.copytree(ROOT / name, tmp_path / "top" / name)
+    environment = {"HF_ENDPOINT": hub.endpoint, "GRADIO_SERVER_PORT": "0", "PYTHONPATH": ""}
+    with serve(tmp_path, environment=environment, program=(str(tmp_path / "top" / "app.py"),)) as running:
+        told = Visitor(running.address).ask(model="org/small", seq_len=20)
+        assert told.said.startswith("answered in "), told.said
 
 
 def test_a_worker_does_not_outlive_the_server(hub: LoopbackHub, tmp_path: Path) -> None:

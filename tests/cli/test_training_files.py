@@ -122,6 +122,9 @@ def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
     plan = json.loads(run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json").out)
     assert "batch size 2" in plan["recipe"]
     assert len({(row["method"], row["options"]) for row in plan["rows"]}) == len(plan["rows"])
+    spelt = [row["in_file"] for row in plan["rows"] if row.get("in_file")]
+    assert {"adapter": None} in [{"adapter": fields.get("adapter", "")} for fields in spelt]
+    assert any(fields.get("gradient_checkpointing") is True for fields in spelt)
     compared = run("compare", path, "--with", "--batch-size 1", "--offline", "--json")
     changes = {change["path"]: change["values"] for change in json.loads(compared.out)["settings"]}
     assert changes["training.recipe.batch_size"] == {"A": 2, "B": 1}

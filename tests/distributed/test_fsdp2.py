@@ -124,3 +124,8 @@ def test_a_number_of_cards_is_searched_for_sharded_runs_on_one_kind_of_card(
 def test_a_world_of_a_million_ranks_is_judged_on_one_card_alone() -> None:
     code, report = ask(SMALL, "--gpu", "1000000x4090")
     assert (code, "ranks" in report["training"]) == (0, False)
+
+
+def test_a_rank_runs_with_flash_attention_as_one_card_does() -> None:
+    flash, plain = (trace(2, batch_size=1, seq_len=64, attention=name)[0] for name in ("flash_attention_2", "eager"))
+    assert flash <= plain

@@ -16,6 +16,9 @@ import pytest
 from inspector.memory.allocator.settings import MIB
 from inspector.memory.recording import Recording
 from inspector.records.tape import Category, Phase
+from inspector.render.page.data import build_page_data
+from inspector.render.page.page import format_drawing
+from inspector.render.writers.html import render_html
 from inspector.workloads.registry import GENERATE
 from tests.golden.render_reports import HOSTILE
 from tests.memory.tapes import Tape
@@ -154,7 +157,7 @@ def test_a_page_needs_no_webgl(chromium: Any, tmp_path: Path) -> None:
 
 
 def test_a_printed_page_has_its_pictures_and_all_sections(page: Any, tmp_path: Path) -> None:
-    """What is only there to be pressed is not on paper."""
+    """What is only there to be pressed is not on paper, which is light whatever the screen is."""
     recording = long_recording()
     open_page(page, tmp_path, write(make_report(recording), recording))
     page.emulate_media(media="print")
@@ -163,6 +166,10 @@ def test_a_printed_page_has_its_pictures_and_all_sections(page: Any, tmp_path: P
     assert page.locator("#map").is_visible()
     assert not page.locator("#spans button").first.is_visible()
     assert page.locator("details.section:not([open])").count() == 0
+    colors = "() => [document.body, document.querySelector('.answer')].map(e => getComputedStyle(e).backgroundColor)"
+    assert page.evaluate(colors) == ["rgb(255, 255, 255)", "rgb(246, 246, 249)"]
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert (page.evaluate(colors)[0] == "rgb(255, 255, 255)") is (page.viewport_size["width"] == 1280)
 
 
 @pytest.mark.parametrize("is_traced", [True, False])
@@ -192,3 +199,19 @@ def test_hostile_names_run_nothing_and_ask_for_nothing(page: Any, tmp_path: Path
     assert page.locator("img").count() == 0
     calm = write(make_report(long_recording()), long_recording())
     assert page.locator("script").count() == calm.count("</script>")
+
+
+def test_a_notebook_cell_shows_the_run_and_its_scripts_see_nothing_around_them(page: Any, tmp_path: Path) -> None:
+    """Two reports in one notebook do not disturb each other; each frame is of an origin of its own."""
+    recording = long_recording()
+    report = make_report(recording)
+    drawing = format_drawing(build_page_data(report, recording))
+    cell = render_html(dataclasses.replace(report, drawing=drawing))
+    open_page(page, tmp_path, f"<!doctype html><meta charset=utf-8><body>{cell}{cell}</body>")
+    for index in (0, 1):
+        frame = page.frame_locator("iframe").nth(index)
+        assert "At the peak: 120.00 MiB allocated" in frame.locator("#place").inner_text()
+        frame.locator("text=by module").click()
+        assert "model" in frame.locator("#icicle").inner_text()
+    assert page.evaluate("window.inspectorPage") is None
+    assert page.evaluate("document.querySelector('iframe').contentDocument") is None

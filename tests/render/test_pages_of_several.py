@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
+import math
 import re
 
 import pytest
@@ -60,6 +62,16 @@ def test_a_map_has_the_candidates_of_which_the_largest_value_was_searched() -> N
     assert length.count("<circle") == len(searched)
     assert length.count("largest sequence length none</title>") == sum(not row.largest_seq_len for row in searched)
     assert "<svg" not in write(dataclasses.replace(PLAN, quantities=()))
+
+
+def test_candidates_that_are_alike_do_not_hide_each_other_in_a_map() -> None:
+    """Each stands as near to its place as there is room, with a line to it."""
+    row = next(row for row in PLAN.rows if row.largest_seq_len)
+    page = write(dataclasses.replace(PLAN, rows=(row,) * 24, quantities=("seq-len",)))
+    places = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([0-9.]+)" cy="([0-9.]+)"', page)]
+    assert len(places) == 24
+    assert min(math.dist(one, other) for one, other in itertools.combinations(places, 2)) > 18
+    assert page.count('stroke="#') == 23
 
 
 @pytest.mark.parametrize("comparison", [TWO, THREE])

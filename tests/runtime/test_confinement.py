@@ -76,6 +76,7 @@ def test_other_hosts_are_neither_resolved_nor_connected_to(tmp_path: Path) -> No
             "socket.getaddrinfo('localhost', 80)",
             "socket.create_connection(('localhost', 1), 0.1)",
             "socket.getaddrinfo('127.0.0.1', 80)",
+            "socket.gethostbyname('example.com')",
             "socket.create_connection(('example.com', 80))",
             "socket.getaddrinfo('evil-hf.co', 80)",
             "socket.getaddrinfo('localhost.evil', 80)",
@@ -84,12 +85,16 @@ def test_other_hosts_are_neither_resolved_nor_connected_to(tmp_path: Path) -> No
         *("localhost", ".hf.co"),
     )
     *told_first, last = told.values()
-    assert told_first == ["done", "ConnectionRefusedError", *["refused"] * 4]
+    assert told_first == ["done", "ConnectionRefusedError", *["refused"] * 5]
     assert last != "refused"
 
 
 def test_a_process_that_may_ask_nobody_connects_to_no_address(tmp_path: Path) -> None:
-    assert set(run_confined(tmp_path, ["socket.socket().connect(('127.0.0.1', 1))"]).values()) == {"refused"}
+    lines = [
+        "socket.socket().connect(('127.0.0.1', 1))",
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 1))",
+    ]
+    assert list(run_confined(tmp_path, lines).values()) == ["refused", "refused"]
 
 
 PATHS = """

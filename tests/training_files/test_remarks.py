@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import inspector
-from inspector.errors import ModelUnavailableError
+from inspector.errors import ModelUnavailableError, UsageError
+from inspector.training_files.merge import build_request
 
 from .documents import AXOLOTL, MODEL, TRL, read, write
 
@@ -34,3 +35,19 @@ def test_a_model_of_a_file_that_cannot_be_had_is_replaced_by_base_model(tmp_path
     path = write(tmp_path, AXOLOTL | {"base_model": "NousResearch/Llama-3.2-1B"})
     with pytest.raises(ModelUnavailableError, match=r"`base_model=meta-llama/Llama-3.2-1B`"):
         inspector.inspect(path, offline=True)
+
+
+SECRET = "hf_abcdefghijklmnopqrstuvwxyz012345"
+
+
+def test_a_secret_in_what_is_not_modelled_is_hidden(tmp_path: Path) -> None:
+    record = read(tmp_path, AXOLOTL | {"adapter": SECRET}).record
+    assert [item.name for item in record.not_modelled] == ["adapter"]
+    assert SECRET not in repr(record.not_modelled)
+
+
+def test_an_address_with_a_password_is_neither_asked_for_nor_repeated(tmp_path: Path) -> None:
+    path = write(tmp_path, AXOLOTL | {"base_model": "https://me:hunter2hunter2@host/org/model"})
+    with pytest.raises(UsageError, match="`base_model`") as caught:
+        build_request({"model": path}, frozenset())
+    assert "hunter2" not in str(caught.value)

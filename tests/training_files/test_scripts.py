@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inspector.errors import UnsupportedModelError
 from inspector.records.training_file import RequestSource
 from inspector.training_files.notices import list_file_notices
 from inspector.training_files.scripts import read_script_calls
@@ -129,3 +130,19 @@ def test_fields_of_the_trainers_arguments_are_known_in_a_script_of_unsloth_and_a
         notice.message for notice in list_file_notices(RequestSource(file=record)) if notice.code == "fields-unknown"
     ]
     assert message.endswith("were not read: args.learning_rte (did you mean learning_rate?), args.zzz.")
+
+
+@pytest.mark.parametrize("trainer", ["OnlineDPOTrainer", "GKDTrainer", "DistillationTrainer"])
+def test_a_trainer_whose_step_is_none_of_those_that_are_known_is_refused_by_its_name(
+    trainer: str, tmp_path: Path
+) -> None:
+    code = f"from trl import *\n{trainer}(model='{MODEL}', args={trainer.replace('Trainer', 'Config')}(output_dir='x'))"
+    with pytest.raises(UnsupportedModelError, match=rf"runs {trainer}, whose step is not traced"):
+        read(tmp_path, code, "train.py")
+
+
+def test_rloo_is_answered_with_the_passes_of_grpo(tmp_path: Path) -> None:
+    code = f"RLOOTrainer(model='{MODEL}', args=RLOOConfig(output_dir='x', per_device_train_batch_size=4))"
+    found = read(tmp_path, code, "train.py")
+    assert (found.record.stage, found.settings["stage"], found.settings["reference"]) == ("rloo", "grpo", "model")
+    assert [item.name for item in found.record.not_modelled] == ["stage"]

@@ -108,7 +108,7 @@ def test_axolotl_runs_the_stages_of_the_trl_that_it_pins(tmp_path: Path) -> None
     ("stage", "becomes", "loss", "named"),
     [
         ("dpo", "dpo", "float32", set()),
-        ("kto", "kto", None, {"stage"}),
+        ("kto", "kto", "float32", set()),
         ("rm", "reward", None, {"stage"}),
         ("ppo", None, None, {"stage"}),
     ],
@@ -119,3 +119,10 @@ def test_llamafactorys_stages_are_its_own(
     file = read(tmp_path, LLAMAFACTORY | {"stage": stage})
     assert (file.settings.get("stage"), file.settings.get("loss")) == (becomes, loss)
     assert missed(file) & {"stage", "loss"} == named
+
+
+def test_cpo_and_simpo_are_answered_with_their_own_step(tmp_path: Path) -> None:
+    named = read(tmp_path, TRL | {"cpo_alpha": 1.0, "loss_type": "simpo"})
+    assert (named.settings["stage"], named.settings.get("loss"), missed(named)) == ("cpo", None, set())
+    assert missed(read(tmp_path, TRL | {"cpo_alpha": 0.0})) == {"cpo_alpha"}
+    assert read(tmp_path, AXOLOTL | {"rl": "simpo"}).settings["stage"] == "cpo"

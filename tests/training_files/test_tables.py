@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from transformers import TrainingArguments
 
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
+from inspector.training_files import frameworks
 from inspector.training_files.fields import Framework
 from inspector.training_files.frameworks.axolotl import AXOLOTL
 from inspector.training_files.frameworks.llamafactory import LLAMAFACTORY
@@ -24,11 +28,6 @@ from .reference_page import PAGE, make_page
 OF_NO_RECORD = {"stage", "plugins"}
 CLASSES = {
     "trl": ["trl:SFTConfig", "trl:DPOConfig", "trl:GRPOConfig", "trl:KTOConfig", "trl:RewardConfig", "trl:ModelConfig"],
-    "llamafactory": [
-        "llamafactory.hparams:ModelArguments",
-        "llamafactory.hparams:DataArguments",
-        "llamafactory.hparams:FinetuningArguments",
-    ],
 }
 
 
@@ -57,7 +56,7 @@ def test_the_fields_and_defaults_of_training_arguments_are_those_of_the_installe
             assert real[item.name].default in (default, None), item.name
 
 
-@pytest.mark.parametrize(("package", "framework"), [("trl", TRL), ("llamafactory", LLAMAFACTORY)])
+@pytest.mark.parametrize(("package", "framework"), [("trl", TRL)])
 def test_every_field_of_an_installed_framework_is_known(package: str, framework: Framework) -> None:
     """No object is made: that would ask for a GPU."""
     pytest.importorskip(package)
@@ -71,11 +70,41 @@ def test_every_field_of_an_installed_framework_is_known(package: str, framework:
     assert {name: names for name, names in missing.items() if names} == {}
 
 
-def test_every_field_of_an_installed_axolotl_is_known() -> None:
-    pytest.importorskip("axolotl")
-    config = importlib.import_module("axolotl.utils.schemas.config").AxolotlInputConfig
-    known = set(AXOLOTL.index()) | AXOLOTL.others
-    assert [name for name in config.model_fields if name not in known] == []
+def list_fields(folder: Path, pattern: str, kinds: tuple[str, ...]) -> set[str]:
+    """Return the annotated fields of the classes of a package, which is read and not imported."""
+    found = set()
+    for path in folder.glob(pattern):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name.endswith(kinds):
+                own = (item.target for item in node.body if isinstance(item, ast.AnnAssign))
+                found |= {item.id for item in own if isinstance(item, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "framework", "pattern", "kinds"),
+    [
+        ("axolotl", AXOLOTL, "integrations/**/args.py", ("Args",)),
+        ("axolotl", AXOLOTL, "utils/schemas/*.py", ("ModelInputConfig", "HyperparametersConfig", "AxolotlInputConfig")),
+        ("llamafactory", LLAMAFACTORY, "hparams/*.py", ("Arguments", "Argument")),
+    ],
+)
+def test_every_field_of_the_source_of_a_framework_is_known(
+    package: str, framework: Framework, pattern: str, kinds: tuple[str, ...]
+) -> None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"{package} is not installed")
+    fields = list_fields(Path(next(iter(spec.submodule_search_locations))), pattern, kinds)
+    assert fields
+    assert fields - set(framework.index()) - framework.others == set()
+
+
+def test_the_lists_of_what_decides_no_memory_say_which_release_they_are_of() -> None:
+    folder = Path(frameworks.__file__).parent / "others"
+    versions = {"axolotl": AXOLOTL.newest, "llamafactory": LLAMAFACTORY.newest, "trl": TRL.newest}
+    for name, version in versions.items():
+        assert f" {version}" in folder.joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines()[0]
 
 
 def test_the_reference_page_has_the_tables_as_they_are() -> None:

@@ -53,7 +53,7 @@ def test_an_update_with_a_reference_allocates_and_frees_what_trls_does(
     assert ours == record_trainers(trainer, "qwen2", asked, tmp_path, adapter=adapter, rows=row)
 
 
-@pytest.mark.parametrize(("stage", "trainer"), [("orpo", "ORPO"), ("reward", "Reward")])
+@pytest.mark.parametrize(("stage", "trainer"), [("orpo", "ORPO"), ("cpo", "CPO"), ("reward", "Reward")])
 @pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "full"])
 @pytest.mark.filterwarnings("ignore")
 def test_an_update_without_a_reference_allocates_and_frees_what_trls_does(

@@ -212,8 +212,8 @@ def test_what_is_measured_of_a_stage_allocates_what_the_tape_says(stage: str) ->
 
 LORA = {"peft": LoraOptions(r=16, targets="all-linear")}
 USUAL: dict[str, Any] = {"mixed_precision": "bf16", "gradient_checkpointing": True, "prompt_len": 512}
-# docs/reference/recipes.md has them. LLaMA-Factory's was held against its own loss; 2 x 2,048 x 151,936 x 4 bytes of it
-# are logits of the policy, which live while the reference runs.
+# docs/reference/recipes.md has them. LLaMA-Factory's were held against its own losses; 2 x 2,048 x 151,936 x 4 bytes of
+# its DPO are logits of the policy, which live while the reference runs.
 FIGURES = [
     ({"stage": "dpo"}, LORA, 4_331_262_976),
     ({"stage": "dpo", "loss": "fused"}, LORA, 1_424_320_512),
@@ -234,6 +234,8 @@ FIGURES = [
         LORA,
         1_722_063_872,
     ),
+    ({"stage": "kto", "batch_size": 2}, LORA, 5_263_507_968),
+    ({"stage": "kto", "loss": "float32", "batch_size": 2}, LORA, 8_684_582_912),
 ]
 
 

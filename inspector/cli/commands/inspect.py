@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -170,14 +171,15 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str, *,
 
     with show_progress(shown=job.progress, color=job.color) as progress:
         report, recording = record(job.request, progress)
+        page = ""
+        if job.format == "html":
+            progress("drawing the run")
+            page = _make_page(report, recording, typed)
     if job.format == "memory-viz":
         _write_snapshot(report, recording, job.output)
     elif job.format == "html":
-        from inspector.render.page.report import write_report_page
-
-        report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
         with open_output(job.output, quiet=not job.progress) as stream:
-            write_report_page(report, recording, stream, command=typed)
+            stream.write(page)
     else:
         with open_output(job.output, quiet=not job.progress) as stream:
             plot = _build_plot_section(report, recording) if is_plotted else None
@@ -193,6 +195,16 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str, *,
         if verdict.outcome is Fit.UNKNOWN:
             print_error(f"nothing says whether {subject} the {verdict.gpu}: {verdict.reason}")
     return choose_code_if_all_fit(verdict.outcome for verdict in verdicts)
+
+
+def _make_page(report: Report, recording: Recording | None, typed: str) -> str:
+    """Return the report as a page; its warnings name options."""
+    from inspector.render.page.report import write_report_page
+
+    page = io.StringIO()
+    report = dataclasses.replace(report, warnings=name_options_in_notices(report.warnings))
+    write_report_page(report, recording, page, command=typed)
+    return page.getvalue()
 
 
 def _write_snapshot(report: Report, recording: Recording | None, output: Path | None) -> None:

@@ -177,8 +177,8 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
     click.Option(
         ["--stage"],
         type=click.Choice(Stage.values()),
-        help="What the step is for, as TRL's trainers run it: supervised (sft, the default), dpo, kto, orpo, reward or "
-        "grpo. A batch size counts pairs in dpo, orpo and reward.",
+        help="What the step is for, as TRL's trainers run it: supervised (sft, the default), dpo, kto, orpo, cpo, "
+        "reward or grpo. A batch size counts pairs in dpo, orpo, cpo and reward.",
     ),
     click.Option(
         ["--reference"],

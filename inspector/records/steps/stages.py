@@ -12,15 +12,16 @@ class Stage(Choice):
     """Whose step runs, in the words of TRL.
 
     SFT: supervised, one pass over rows with labels. DPO: chosen and rejected answers, beside a reference's pass.
-    KTO: single answers with a verdict, the same beside other rows of as many tokens. ORPO: chosen and rejected answers,
-    no reference. REWARD: chosen and rejected rows through a head of one score. GRPO: answers that are generated, scored
-    and learned from.
+    KTO: single answers with a verdict, the same beside other rows of as many tokens. ORPO, CPO: chosen and rejected
+    answers, no reference. REWARD: chosen and rejected rows through a head of one score. GRPO: answers that are
+    generated, scored and learned from.
     """
 
     SFT = "sft"
     DPO = "dpo"
     KTO = "kto"
     ORPO = "orpo"
+    CPO = "cpo"
     REWARD = "reward"
     GRPO = "grpo"
 
@@ -40,13 +41,13 @@ class Reference(Choice):
 
 
 # The stages whose rows come in pairs, and those that a reference runs in.
-PAIRED = (Stage.DPO, Stage.ORPO, Stage.REWARD)
+PAIRED = (Stage.DPO, Stage.ORPO, Stage.CPO, Stage.REWARD)
 WITH_REFERENCE = (Stage.DPO, Stage.KTO, Stage.GRPO)
 
 # What is read in which stages.
 _READ_IN = {
     "reference": WITH_REFERENCE,
-    "prompt_len": (Stage.DPO, Stage.KTO, Stage.ORPO, Stage.GRPO),
+    "prompt_len": (Stage.DPO, Stage.KTO, Stage.ORPO, Stage.CPO, Stage.GRPO),
     "completion_len": (Stage.GRPO,),
     "num_generations": (Stage.GRPO,),
     "vllm_share": (Stage.GRPO,),

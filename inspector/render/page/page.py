@@ -24,7 +24,7 @@ from inspector.errors import one_line
 from inspector.render.document import Document, Section
 from inspector.render.writers.html import list_block_lines
 
-__all__ = ["list_folded_sections", "list_lead_sections", "write_page"]
+__all__ = ["format_drawing", "list_folded_sections", "list_lead_sections", "render_drawing", "write_page"]
 
 # Those that draw a run, and those of any page.
 _SCRIPTS_OF_A_RUN = ("uPlot.iife.min.js", "run.js", "timeline.js", "moment.js")
@@ -48,22 +48,45 @@ def write_page(
 
     `data` is what the pictures of a run are drawn from. `values` are those of the template itself.
     """
-    scripts = [_read(name) for name in (*(_SCRIPTS_OF_A_RUN if data is not None else ()), *_SCRIPTS)]
-    page = _environment().get_template(template)
-    text = page.render(
+    text = _render(
+        template,
+        [*(_SCRIPTS_OF_A_RUN if data is not None else ()), *_SCRIPTS],
         title=document.title,
         subtitle=document.subtitle,
         warnings=document.warnings,
-        policy=_make_policy(scripts),
-        style=Markup("\n".join(map(_read, _STYLES))),  # noqa: S704  # our own files
-        scripts=[Markup(script) for script in scripts],  # noqa: S704  # our own files
-        data=None if data is None else _embed(data),
+        data=None if data is None else _embed(format_drawing(data)),
         sections=sections,
         command=None if command is None else one_line(command, _LONGEST_COMMAND),
         versions=versions,
         **values,
     )
     stream.write(text)
+
+
+def format_drawing(data: Mapping[str, Any]) -> str:
+    """Return what scripts draw from as JSON of one line."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
+
+
+def render_drawing(drawing: str) -> str:
+    """Return a page of nothing but the pictures of a run, which `format_drawing` gave."""
+    values: dict[str, Any] = {"subtitle": (), "warnings": (), "sections": (), "command": None, "versions": ""}
+    return _render("drawing.html.jinja", _SCRIPTS_OF_A_RUN, title="Memory over time", data=_embed(drawing), **values)
+
+
+def _render(template: str, names: Sequence[str], **values: Any) -> str:
+    """Return a page with these scripts."""
+    scripts = [_read(name) for name in names]
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            policy=_make_policy(scripts),
+            style=Markup("\n".join(map(_read, _STYLES))),  # noqa: S704  # our own files
+            scripts=[Markup(script) for script in scripts],  # noqa: S704  # our own files
+            **values,
+        )
+    )
 
 
 def list_folded_sections(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -104,7 +127,6 @@ def _make_policy(scripts: Sequence[str]) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
-def _embed(data: Mapping[str, Any]) -> Markup:
-    """Return data as JSON that can stand inside an element: no text in it ends the element or starts a comment."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+def _embed(text: str) -> Markup:
+    """Return JSON that can stand inside an element: no text in it ends the element or starts a comment."""
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704

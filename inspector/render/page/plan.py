@@ -18,6 +18,8 @@ __all__ = ["write_plan_page"]
 
 _WIDTH, _HEIGHT = 680, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 16, 40
+# The diameter of a candidate in a map, and a little.
+_APART = 19.0
 _TITLES = {"batch-size": "largest batch size", "seq-len": "largest sequence length"}
 
 
@@ -128,6 +130,7 @@ def _draw_map(quantity: str, candidates: Sequence[_Candidate], limit: int) -> di
         return round(_LEFT + (_WIDTH - _LEFT - _RIGHT) * size / most, 1)
 
     step = 2 ** math.ceil(math.log2(most / 6))
+    places = [(place_x(candidate.total_bytes), place_y(value)) for candidate, value in found]
     return {
         "title": _TITLES[quantity],
         "width": _WIDTH,
@@ -142,13 +145,34 @@ def _draw_map(quantity: str, candidates: Sequence[_Candidate], limit: int) -> di
         + [(place_y(2**n), format_count(2**n)) for n in range(first, doublings + 1)],
         "points": [
             {
-                "x": place_x(candidate.total_bytes),
-                "y": place_y(value),
+                "x": place[0],
+                "y": place[1],
+                "shown_x": shown[0],
+                "shown_y": shown[1],
                 "color": candidate.color,
                 "number": candidate.number,
                 "words": f"{candidate.words}: {format_bytes(candidate.total_bytes)}, {_TITLES[quantity]} "
                 + (format_count(value) if value else "none"),
             }
-            for candidate, value in found
+            for (candidate, value), place, shown in zip(found, places, _spread(places), strict=True)
         ],
     }
+
+
+def _spread(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return where each candidate is shown: at its place, or as near to it as none hides another."""
+    shown: list[tuple[float, float]] = []
+    for x, y in places:
+        around = (
+            (round(x + ring * _APART * math.cos(turn), 1), round(y + ring * _APART * math.sin(turn), 1))
+            for ring in range(len(places) + 1)
+            for turn in (2 * math.pi * part / (6 * ring or 1) for part in range(6 * ring or 1))
+        )
+        free = (
+            place
+            for place in around
+            if _LEFT <= place[0] <= _WIDTH - _RIGHT and _TOP <= place[1] <= _HEIGHT - _BOTTOM
+            if all(math.dist(place, other) >= _APART for other in shown)
+        )
+        shown.append(next(free, (x, y)))
+    return shown

@@ -17,7 +17,7 @@ __all__ = ["describe_defaults", "describe_recipe", "format_shape"]
 # Settings are names, which are short.
 _LONGEST_SETTING = 20
 
-_STAGES = {"dpo": "DPO", "kto": "KTO", "orpo": "ORPO", "reward": "reward training", "grpo": "GRPO"}
+_STAGES = {"dpo": "DPO", "kto": "KTO", "orpo": "ORPO", "cpo": "CPO", "reward": "reward training", "grpo": "GRPO"}
 _REFERENCES = {"adapter": "reference: adapter off", "model": "reference: second model", "none": "no reference pass"}
 # The input that a batch of pairs of texts has.
 _OF_A_PAIR = "positive_input_ids"

@@ -1,6 +1,8 @@
-"""The report as one self-contained HTML fragment for notebooks: tables with inline style, no script, no address loaded.
+"""The report as one self-contained HTML fragment for notebooks: tables with inline style, no address loaded.
 
-What the first screen answers and the warnings are open, every section below them folds.
+What the first screen answers and the warnings are open, every section below them folds. Where the report has its run
+drawn, the pictures stand in a frame of their own, which neither sees the notebook nor is seen by it. Nothing else needs
+a script: where a notebook is not trusted, or a site strips scripts and frames, the tables are what is left.
 
 Colours are those of the page around it (`currentColor`), so that it suits light and dark themes.
 """
@@ -20,6 +22,7 @@ __all__ = ["list_block_lines", "render_html"]
 _CELL = "border:0;padding:1px 10px 1px 0;vertical-align:top;"
 _NUMBER = f"{_CELL}text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums;"
 _WORDS = f"{_CELL}text-align:left;max-width:48em;white-space:normal;"
+_FRAME = "width:100%;height:46em;border:0;margin:8px 0;resize:vertical;overflow:auto;"
 _BAR = "height:0.7em;margin-top:0.3em;background:#3b82c4;"
 _STYLE_OF_TONE = {
     Tone.PLAIN: "",
@@ -44,6 +47,8 @@ def _list_lines(report: Report) -> Iterator[str]:
     for section in document.sections:
         if not section.title:
             yield from list_block_lines(section)
+    if report.drawing is not None:
+        yield _format_frame(report.drawing)
     style = "border-left:4px solid #d97706;padding-left:8px;margin:4px 0;"
     yield from (f'<div style="{style}">{escape(warning)}</div>' for warning in document.warnings)
     for section in document.sections:
@@ -54,6 +59,14 @@ def _list_lines(report: Report) -> Iterator[str]:
             yield "</details>"
     yield f'<div style="opacity:0.6;font-size:0.85em;margin-top:12px;">{escape(document.footer)}</div>'
     yield "</div>"
+
+
+def _format_frame(drawing: str) -> str:
+    """Return the pictures of a run as a page in a frame: its scripts run there, without rights of the notebook."""
+    from inspector.render.page.page import render_drawing
+
+    page = escape(render_drawing(drawing), quote=True)
+    return f'<iframe title="Memory over time" sandbox="allow-scripts" style="{_FRAME}" srcdoc="{page}"></iframe>'
 
 
 def list_block_lines(section: Section) -> Iterator[str]:

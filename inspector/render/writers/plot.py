@@ -138,9 +138,11 @@ def _draw_cell(
         below += size
         if share > 0:
             parts.append((layer, share))
+    filled = sum(share for _, share in parts)
     if limit is not None and scale.find_row(limit[1]) == row:
-        return Span(glyphs.limit, _LIMIT_COLOR if in_color else "plain")
-    if sum(share for _, share in parts) >= (_LEAST_IN_COLOR if in_color else _LEAST):
+        ground = f" on {_COLORS[max(parts, key=lambda part: part[1])[0]]}" if filled >= _LEAST else ""
+        return Span(glyphs.limit, f"{_LIMIT_COLOR}{ground}" if in_color else "plain")
+    if filled >= (_LEAST_IN_COLOR if in_color else _LEAST):
         return _draw_layers(parts, glyphs) if in_color else _draw_layer(parts, glyphs)
     if scale.find_row(column.reserved_bytes) == row:
         return Span(glyphs.reserved, "plain")
@@ -154,14 +156,14 @@ def _draw_layer(parts: Sequence[tuple[int, float]], glyphs: _Glyphs) -> Span:
 
 
 def _draw_layers(parts: Sequence[tuple[int, float]], glyphs: _Glyphs) -> Span:
-    """Return a cell of the two layers that fill most of it, or of one and what is empty above it."""
-    kept = sorted(sorted(parts, key=lambda part: -part[1])[:2])
-    filled = sum(share for _, share in parts)
-    lower = kept[0][1] / sum(share for _, share in kept) * filled if len(kept) == 2 else filled
-    eighths = min(max(round(8 * lower), 1), 8)
-    if len(kept) == 2 and eighths < 8:
-        return Span(_EIGHTHS[eighths], f"{_COLORS[kept[0][0]]} on {_COLORS[kept[1][0]]}")
-    return Span(_EIGHTHS[eighths], _COLORS[kept[0][0]])
+    """Return a cell of the two layers that fill most of it or, where it is not full, of the one below what is empty."""
+    largest = sorted(parts, key=lambda part: -part[1])[:2]
+    filled = round(8 * sum(share for _, share in parts))
+    if filled < 8 or len(largest) == 1:
+        return Span(_EIGHTHS[max(filled, 1)], _COLORS[largest[0][0]])
+    (lower, share), (upper, rest) = sorted(largest)
+    eighths = min(max(round(8 * share / (share + rest)), 1), 7)
+    return Span(_EIGHTHS[eighths], f"{_COLORS[lower]} on {_COLORS[upper]}")
 
 
 def _join(cells: Iterator[Span]) -> Line:

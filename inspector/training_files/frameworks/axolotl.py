@@ -14,27 +14,16 @@ from typing import Any
 from inspector.records.request import LoraOptions
 from inspector.records.training_file import Origin
 from inspector.training_files.fields import (
-    ANY,
-    COUNT,
-    FLAG,
-    LESS,
-    MAPPING,
     MORE,
-    NAMES,
-    NUMBER,
-    TEXT,
     UNKNOWN,
-    Field,
     Framework,
     Settings,
     Values,
-    misses,
-    reads,
 )
+from inspector.training_files.frameworks.axolotl_fields import FIELDS
 from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_lora_kernels, settle_axolotl_loss
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
-    SHARDED,
     read_lora,
     read_others,
     settle_attention,
@@ -49,111 +38,6 @@ from inspector.training_files.packing import assume_documents
 
 __all__ = ["AXOLOTL"]
 
-_LIGER = "Liger's fused kernels keep less"
-_FIELDS: tuple[Field, ...] = (
-    reads("base_model", TEXT, "model"),
-    reads("revision_of_model", TEXT, "revision", aliases=("model_revision",)),
-    reads("trust_remote_code", FLAG, "trust_remote_code"),
-    reads("micro_batch_size", COUNT, "batch_size", default=1),
-    reads("sequence_len", COUNT, "seq_len", default=512),
-    reads("gradient_accumulation_steps", COUNT, "gradient_accumulation", default=1),
-    reads("batch_size", COUNT, "gradient_accumulation"),
-    reads("optimizer", TEXT, "optimizer", default="adamw_torch_fused"),
-    reads("optim_args", ANY, "optim_args"),
-    reads("max_grad_norm", NUMBER, "max_grad_norm", default=1.0),
-    reads("bf16", ANY, "mixed_precision", default="auto"),
-    reads("fp16", FLAG, "mixed_precision"),
-    reads("bfloat16", FLAG, "dtype"),
-    reads("float16", FLAG, "dtype"),
-    reads("gradient_checkpointing", ANY, "gradient_checkpointing", default=False),
-    reads("gradient_checkpointing_kwargs", MAPPING, "use_reentrant"),
-    reads("neftune_noise_alpha", NUMBER, "neftune", aliases=("noisy_embedding_alpha",)),
-    reads("activation_offloading", ANY, "offload"),
-    reads("unfrozen_parameters", NAMES, "train_only"),
-    reads("attn_implementation", TEXT, "attention"),
-    reads("flash_attention", FLAG, "attention"),
-    reads("sdp_attention", FLAG, "attention"),
-    reads("eager_attention", FLAG, "attention"),
-    reads("adapter", TEXT, "peft"),
-    reads("lora_r", COUNT, "peft.r"),
-    reads("lora_alpha", NUMBER, "peft.alpha"),
-    reads("lora_dropout", NUMBER, "peft.dropout", default=0.0),
-    reads("lora_target_modules", NAMES, "peft.targets"),
-    reads("lora_target_linear", FLAG, "peft.targets"),
-    reads("lora_modules_to_save", NAMES, "peft.modules_to_save"),
-    reads("peft_use_dora", FLAG, "peft.dora"),
-    reads("peft_use_rslora", FLAG, "peft.rslora"),
-    reads("load_in_4bit", FLAG, "quantization", default=False),
-    reads("load_in_8bit", FLAG, "quantization", default=False),
-    reads("bnb_config_kwargs", MAPPING, "quantization"),
-    reads("sample_packing", FLAG, "packing"),
-    reads("pad_to_sequence_len", FLAG, "padding"),
-    reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
-    reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
-    reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
-    reads("rl", TEXT, "stage"),
-    reads("reward_model", FLAG, "stage"),
-    reads("plugins", NAMES, "plugins"),
-    reads("liger_rope", FLAG, "liger"),
-    reads("liger_rms_norm", FLAG, "liger"),
-    reads("liger_glu_activation", FLAG, "liger", aliases=("liger_swiglu",)),
-    reads("liger_fused_linear_cross_entropy", FLAG, "loss"),
-    reads("cut_cross_entropy", FLAG, "loss"),
-    reads("lora_mlp_kernel", FLAG, "lora_kernels"),
-    reads("lora_qkv_kernel", FLAG, "lora_kernels"),
-    reads("lora_o_kernel", FLAG, "lora_kernels"),
-    # Not modelled.
-    misses("process_reward_model", UNKNOWN, "a head of scores in the place of the logits", kind=FLAG),
-    misses("liger_layer_norm", LESS, _LIGER, kind=FLAG),
-    misses("liger_cross_entropy", LESS, _LIGER, kind=FLAG),
-    misses("chunked_cross_entropy", LESS, "logits are made in chunks", kind=FLAG),
-    misses("lora_embedding_kernel", UNKNOWN, "a fused kernel for an embedding or a head with LoRA", kind=FLAG),
-    misses("layer_offloading", LESS, "frozen layers are kept in host memory"),
-    misses("lisa_n_layers", LESS, "a few layers train at a time"),
-    misses("qat", MORE, "weights are quantized on the way, beside themselves"),
-    misses("fp8", UNKNOWN, "products in 8 bits"),
-    misses("tokens", MORE, "the embedding and the head grow"),
-    misses("added_tokens_overrides", UNKNOWN, "tokens of the vocabulary are renamed"),
-    misses("resize_token_embeddings_to_32x", MORE, "the embedding and the head grow", kind=FLAG),
-    misses("torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
-    misses("gc_steps", LESS, "cached blocks are given back"),
-    misses("relora", UNKNOWN, "the adapter is merged on the way"),
-    misses("peft_layers_to_transform", LESS, "some layers alone have an adapter"),
-    misses("lora_target_parameters", MORE, "experts' parameters have adapters, too"),
-    misses("peft_init_lora_weights", UNKNOWN, "adapters that start otherwise", off=(True,)),
-    misses("loraplus_lr_ratio", UNKNOWN, "parameters in more groups"),
-    misses("optim_target_modules", LESS, "GaLore's or APOLLO's projected states"),
-    misses("sequence_parallel_degree", LESS, "cards share a sequence", off=(1,)),
-    misses("context_parallel_size", LESS, "cards share a sequence", off=(1,)),
-    misses("tensor_parallel_size", LESS, "cards share a layer", off=(1,)),
-    misses("dp_shard_size", LESS, SHARDED, off=(1,)),
-    misses("tiled_mlp", LESS, "the MLP runs in pieces of a row", kind=FLAG),
-    misses("quantize_moe_experts", LESS, "experts are packed, too", kind=FLAG),
-    misses("use_kernels", UNKNOWN, "kernels of the Hub", kind=FLAG),
-    misses("use_scattermoe", LESS, "fused kernels for experts", kind=FLAG),
-    misses("use_sonicmoe", LESS, "fused kernels for experts", kind=FLAG),
-    misses("use_eaft", MORE, "entropies of the logits", kind=FLAG),
-    misses("use_dft", UNKNOWN, "another loss"),
-    misses("kd_trainer", MORE, "logits of a teacher"),
-    misses("trl", UNKNOWN, "arguments of TRL's trainers"),
-    misses("is_mistral_derived_model", UNKNOWN, "padding on the other side"),
-    misses("s2_attention", LESS, "shifted sparse attention", kind=FLAG),
-    misses("xformers_attention", UNKNOWN, "xFormers' kernels", kind=FLAG),
-    misses("flex_attention", UNKNOWN, "compiled attention", kind=FLAG),
-    misses("sage_attention", UNKNOWN, "SageAttention's kernels", kind=FLAG),
-    misses("flash_attn_fuse_mlp", LESS, "fused MLP of flash-attn", kind=FLAG),
-    misses("flash_attn_cross_entropy", LESS, "fused loss of flash-attn", kind=FLAG),
-    misses("flash_attn_rms_norm", LESS, "fused norm of flash-attn", kind=FLAG),
-    misses("flash_optimum", UNKNOWN, "BetterTransformer", kind=FLAG),
-    misses(
-        "overrides_of_model_config",
-        UNKNOWN,
-        "the model is another one",
-        aliases=("overrides_of_model_kwargs", "model_config_overrides"),
-    ),
-    misses("gptq", UNKNOWN, "weights in another packed form", kind=FLAG),
-    misses("freeze_mm_modules", LESS, "the modules of pictures are frozen", kind=FLAG),
-)
 _OTHERS = read_others("axolotl")
 _LORA = {
     "r": "lora_r",
@@ -257,6 +141,12 @@ def _settle_checkpointing(values: Values, settings: Settings) -> None:
                 values.spell(name), where, UNKNOWN, "views of frozen weights leave the card, too", Origin.FILE
             )
     settle_reentrant(values, settings)
+    kept = values["selective_checkpointing"]
+    settings.fields.pop("checkpoint_keeps", None)
+    if kept is True or (isinstance(kept, dict) and kept.get("save", ["attention"]) == ["attention"] and len(kept) < 2):
+        settings.fields["checkpoint_keeps"] = "attention"
+    elif kept:
+        settings.miss("selective_checkpointing", kept, MORE, "what is saved is computed again here", Origin.FILE)
 
 
 def _settle_adapter(values: Values, settings: Settings) -> None:
@@ -387,7 +277,7 @@ AXOLOTL = Framework(
     name="axolotl",
     package="axolotl",
     newest="0.21.0",
-    fields=_FIELDS,
+    fields=FIELDS,
     others=_OTHERS,
     settle=_settle,
     spell=_spell,

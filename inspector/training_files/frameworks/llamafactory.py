@@ -284,11 +284,8 @@ def _miss_what_it_does(values: Values, settings: Settings) -> None:
             "reference", "half precision", LESS, "the reference is loaded in half precision: float32 is traced"
         )
     miss_stage(settings, "stage", stage, origin)
-    if stage == "dpo":
+    if stage in ("dpo", "kto"):
         settings.fields["loss"] = "float32"
-    elif stage == "kto":
-        why = "the logits of all rows are float32, in all passes: TRL's KTO is traced"
-        settings.miss("stage", stage, MORE, why, origin)
     elif stage == "reward":
         why = "a head of values stands beside the logits, which are made too: a head of one score is traced"
         settings.miss("stage", stage, MORE, why, origin)

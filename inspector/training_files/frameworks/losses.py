@@ -70,7 +70,7 @@ def choose_trl_loss(version: str, loss: Any, *, has_liger: bool) -> str | None:
 
 
 def settle_trl_loss(values: Values, settings: Settings) -> None:
-    """Take the loss of TRL's SFTTrainer, and Liger's layers; of RLOO note that its head is fused."""
+    """Take the loss of TRL's SFTTrainer, and Liger's layers."""
     settle_liger(values, settings)
     has_liger = settings.fields.pop("loss", None) == "liger"
     loss = choose_trl_loss(values.version, values["loss_type"], has_liger=has_liger)
@@ -78,9 +78,6 @@ def settle_trl_loss(values: Values, settings: Settings) -> None:
         is_without = loss == "chunked" and values["use_liger_kernel"] and values["loss_type"] is None
         settings.fields["loss"] = "stock" if is_without else loss
         settings.silent.add("loss_type")
-    elif settings.stage == "rloo" and values.is_at_least(_FUSED):
-        why = "the fused head of TRL 1.15 keeps no logits: the stock loss is traced"
-        settings.miss("loss", "fused", LESS, why, Origin.DEFAULT)
 
 
 def settle_trl_preparation(values: Values, settings: Settings) -> None:

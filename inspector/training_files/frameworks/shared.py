@@ -93,7 +93,8 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
 def read_others(name: str) -> frozenset[str]:
     """Return the fields of a framework that change no memory: known, so that they are not taken for slips."""
     text = Path(__file__).parent.joinpath("others", f"{name}.txt").read_text(encoding="utf-8")
-    return frozenset(text.split())
+    lines = (line for line in text.splitlines() if not line.startswith("#"))  # which release they are of
+    return frozenset(" ".join(lines).split())
 
 
 OTHERS_OF_TRAINING_ARGUMENTS = read_others("training_arguments")

@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from inspector.records.training_file import Origin
-from inspector.training_files.fields import LESS, MORE, Settings, Values
+from inspector.training_files.fields import LESS, MORE, UNKNOWN, Settings, Values
 
-__all__ = ["TRACED", "miss_stage", "settle_generation", "settle_rows", "settle_trl_stage"]
+__all__ = ["find_traced", "miss_stage", "settle_generation", "settle_rows", "settle_trl_stage"]
 
 # The stages that are traced as steps of their own.
-TRACED = ("dpo", "kto", "orpo", "reward", "grpo")
-_WITH_LOGITS = ("dpo", "kto", "orpo", "grpo")
+_TRACED = ("dpo", "kto", "orpo", "cpo", "reward", "grpo")
+_WITH_LOGITS = ("dpo", "kto", "orpo", "cpo", "grpo")
 _FUSED, _KERNEL = "1.15", "1.13"
 _MISSED = {
-    "cpo": "CPO runs chosen and rejected rows together: a supervised step stands in for it",
-    "rloo": "RLOO generates answers and runs passes on them: a supervised step stands in for it",
     "ppo": "PPO runs a value and a reward model, too: a supervised step stands in for it",
 }
+# A stage whose trainer runs the passes of another one on the same rows, beside one of the policy's without gradients.
+_NEAR = {"rloo": "grpo"}
 # Losses that differ in numbers a pair or a token alone.
 _ALIKE: Mapping[str, tuple[str, ...]] = {
     "dpo": (
@@ -30,24 +30,35 @@ _ALIKE: Mapping[str, tuple[str, ...]] = {
         *("discopop", "sigmoid_norm"),
     ),
     "kto": ("kto",),
+    "cpo": ("sigmoid", "hinge", "ipo", "simpo"),
     "grpo": ("grpo", "bnpo", "dr_grpo", "dapo"),
 }
 _BETA_OF_GRPO = {"0": 0.04, "0.19": 0.0}
+_BETA_OF_RLOO, _GENERATIONS_OF_RLOO = 0.05, 2
+
+
+def find_traced(stage: str | None) -> str | None:
+    """Return the stage whose step is traced for one, None for a supervised step."""
+    near = _NEAR.get(stage or "", stage)
+    return near if near in _TRACED else None
 
 
 def miss_stage(settings: Settings, name: str, stage: str, origin: Origin) -> None:
     """Note that another trainer than those that are traced runs."""
     if stage in _MISSED:
         settings.miss(name, stage, MORE, _MISSED[stage], origin)
+    elif stage in _NEAR:
+        near = _NEAR[stage].upper()
+        settings.miss(name, stage, UNKNOWN, f"{near} is traced for it, which lacks a pass without gradients", origin)
 
 
 def settle_trl_stage(values: Values, settings: Settings) -> None:
     """Take the loss and the reference of TRL's trainers."""
-    fields, stage = settings.fields, settings.stage
+    fields, stage = settings.fields, find_traced(settings.stage)
     fields.pop("reference", None)
     for name in ("prompt_len", "completion_len", "num_generations", "vllm_share"):
         fields.pop(name, None)
-    if stage not in TRACED:
+    if stage is None:
         return
     settings.silent |= {"max_prompt_length", "max_completion_length", "beta", "num_generations"}
     loss = values["loss_type"]
@@ -72,12 +83,15 @@ def settle_trl_stage(values: Values, settings: Settings) -> None:
 def _settle_grpo(values: Values, settings: Settings) -> None:
     """Take the reference, the rows and the engine of GRPO."""
     fields = settings.fields
-    beta = values["beta"]
+    beta, generations = values["beta"], values["num_generations"]
+    if settings.stage == "rloo":
+        beta = _BETA_OF_RLOO if beta is None else beta
+        generations = generations or _GENERATIONS_OF_RLOO
     if beta is None:
         beta = _BETA_OF_GRPO["0.19" if values.is_at_least("0.19") else "0"]
     if beta:
         fields["reference"] = "model" if fields.get("peft") is None else "adapter"
-    settle_rows(settings, values["max_prompt_length"] or 512, values["num_generations"])
+    settle_rows(settings, values["max_prompt_length"] or 512, generations)
     if values["steps_per_generation"] == fields.get("gradient_accumulation"):  # what it is by default
         settings.silent.add("steps_per_generation")
     if values["use_vllm"]:

@@ -95,6 +95,8 @@ _OF_THE_STEP: tuple[Field, ...] = (
     reads("num_generations", ANY, "num_generations", effect=MORE, why="answers are generated in the step"),
     misses("steps_per_generation", MORE, "rows of one generation"),
     reads("beta", NUMBER, "reference", effect=MORE, why="a reference pass beside the policy's"),
+    reads("cpo_alpha", NUMBER, "stage"),
+    misses("rpo_alpha", MORE, "a supervised loss beside the preference's"),
     misses("sync_ref_model", MORE, "a second model as reference", kind=FLAG),
     reads("use_vllm", FLAG, "vllm_share", effect=MORE, why="vLLM's share of the card"),
     reads("vllm_gpu_memory_utilization", ANY, "vllm_share", effect=MORE, why="vLLM's share of the card"),
@@ -134,6 +136,8 @@ def find_stage(values: Values) -> str:
     names, loss = values.names, values["loss_type"]
     if names & {"num_generations", "reward_funcs", "reward_weights"} or loss in _LOSSES_OF_GRPO:
         return "grpo"
+    if names & {"cpo_alpha", "simpo_gamma"}:
+        return "cpo"
     if names & {"desirable_weight", "undesirable_weight"}:
         return "kto"
     if names & _OF_PREFERENCE or isinstance(loss, list) or loss in _LOSSES_OF_DPO:
@@ -147,8 +151,9 @@ def _settle(values: Values, settings: Settings) -> None:
     fields = settings.fields
     settings.stage = settings.stage or find_stage(values)
     settings.silent |= {"max_prompt_length", "max_completion_length"}
-    if settings.stage == "cpo":
-        settings.silent.add("beta")
+    if settings.stage == "cpo" and values.given.get("cpo_alpha") == 0:
+        why = "without it the chosen answers have no loss of their own: CPO with one is traced"
+        settings.miss("cpo_alpha", 0, LESS, why, Origin.FILE)
     if "max_length" in values.given and values.given["max_length"] is None:
         settings.unread.append(UnreadField(name=values.spell("max_length"), assumed="rows of 1,024 tokens"))
     fields["dtype"] = values.choose("dtype", DTYPES)
@@ -234,8 +239,6 @@ def _settle_rows(values: Values, settings: Settings) -> None:
 def _miss_what_trl_does(values: Values, settings: Settings) -> None:
     """Note what the trainers do by themselves and no field says."""
     miss_stage(settings, "stage", settings.stage or "sft", Origin.DEFAULT)
-    if settings.stage == "rloo" and settings.fields.get("peft") is None and values["beta"] != 0:
-        settings.miss("reference", "second model", MORE, "the reference is a second copy of the weights")
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 "use strict";
-// Modules found by a part of their names, and sections that are open on paper.
+// Modules found by a part of their names; and on paper all sections are open and all colours light.
 (() => {
   const find = document.getElementById("find");
   if (find) find.addEventListener("input", () => {
@@ -14,5 +14,14 @@
     };
     for (const element of document.getElementById("tree").children) filter(element);
   });
-  window.addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details.section")) part.open = true; });
+  const redraw = () => { if (window.inspectorPage) window.inspectorPage.redraw(); };
+  window.addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("details.section")) part.open = true;
+    document.documentElement.classList.add("paper");
+    redraw();
+  });
+  window.addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("paper");
+    redraw();
+  });
 })();

@@ -96,7 +96,7 @@
     const where = [phaseText(stretchAt(moment)), shown(moduleOf(moment)), operationOf(moment)].filter((part) => part);
     const isPeak = moment === data.peak.event;
     byId("place").textContent = (isPeak ? "At the peak: " : "") + bytesText(allocated[moment]) + " allocated, " +
-      bytesText(reserved[moment]) + " reserved; " + where.join(" · ");
+      bytesText(reserved[moment]) + " reserved; " + where.join(" \u00b7 ");
     byId("to-peak").hidden = isPeak;
     byId("alive-title").textContent = isPeak ? "What lives at the peak" : "What lives at this moment";
     const parts = byId("parts");
@@ -159,15 +159,17 @@
   }
 
   // --- all together ---------------------------------------------------------------------------------------------------
-  const draw = () => {
+  page.redraw = () => {
     for (const part of page.draw) part();
-    describeMoment();
-    setTimeout(drawIcicle);  // what lies below the first screen, once that is painted
-    setTimeout(drawMap);
+    drawIcicle();
+    drawMap();
   };
-  draw();
+  for (const part of page.draw) part();
+  describeMoment();
+  setTimeout(drawIcicle);  // what lies below the first screen, once that is painted
+  setTimeout(drawMap);
   byId("unscripted").hidden = true;
   let lastWidth = window.innerWidth;
-  window.addEventListener("resize", () => { if (window.innerWidth !== lastWidth) { lastWidth = window.innerWidth; draw(); } });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  window.addEventListener("resize", () => { if (window.innerWidth !== lastWidth) { lastWidth = window.innerWidth; page.redraw(); } });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", page.redraw);
 })();

@@ -67,7 +67,7 @@
     const atLeft = reserved[first] >= reserved[last], end = atLeft ? first : last;
     label("reserved " + bytesText(reserved[end]), atLeft ? bbox.left + 5 * ratio : right - 5 * ratio,
       u.valToPos(reserved[end], "y", true) - 5 * ratio, atLeft ? "left" : "right", ink);
-    if (data.limits.length <= 4) beyond.forEach((limit, index) => label("↑ " + limit.gpu + " has " + bytesText(limit.bytes),
+    if (data.limits.length <= 4) beyond.forEach((limit, index) => label("\u2191 " + limit.gpu + " has " + bytesText(limit.bytes),
       atLeft ? right - 5 * ratio : bbox.left + 5 * ratio, bbox.top + (12 + 14 * index) * ratio, atLeft ? "right" : "left", quiet));
     let before = -Infinity;
     for (const limit of limits) {

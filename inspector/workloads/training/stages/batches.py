@@ -1,6 +1,6 @@
 """The batches of the stages, as TRL's collators make them: a mask of attention always, and one of the answers.
 
-Two rows are a pair in DPO, ORPO and reward training: a batch size counts pairs there, and answers in KTO and GRPO.
+Two rows are a pair in DPO, ORPO, CPO and reward training: a batch size counts pairs there, and answers in KTO and GRPO.
 Source: `DataCollatorForPreference` and `DataCollatorForUnpairedPreference` of TRL 1.16 (trainer/dpo_trainer.py,
 kto_trainer.py, reward_trainer.py).
 """
@@ -45,11 +45,14 @@ def _make_answers(model: Any, base: Any, recipe: Recipe) -> Inputs:
     """Make answers, other rows of as many tokens, and which answers are wanted: the first half."""
     rows = recipe.batch_size
     own = _make_rows(base, recipe, rows, padded=bool(recipe.padding))
+    verdict = Input(shape=(rows,), dtype=torch.bool, make=lambda: torch.arange(rows) < (rows + 1) // 2)
+    if recipe.loss == LossName.FLOAT32:
+        own = _label(own)
+        return {**own, **{f"kl_{name}": item for name, item in own.items()}, "kto_tags": verdict}
     inputs = own | {f"KL_{name}": item for name, item in own.items()}
     if find_reference(model, recipe) is Reference.NONE:
         known = Input(shape=(rows,), dtype=torch.float32)
         inputs |= {"ref_logps": known, "ref_KL_logps": known}
-    verdict = Input(shape=(rows,), dtype=torch.bool, make=lambda: torch.arange(rows) < (rows + 1) // 2)
     return {**inputs, "label": verdict}
 
 
@@ -120,6 +123,7 @@ def _split(recipe: Recipe) -> tuple[int, int]:
 
 
 _MAKERS: Mapping[str, Callable[[Any, Any, Recipe], Inputs]] = {
+    "cpo": _make_parts,
     "dpo": _make_pairs,
     "grpo": _make_nothing,
     "kto": _make_answers,

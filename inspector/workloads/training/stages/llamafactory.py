@@ -1,8 +1,9 @@
-"""DPO as LLaMA-Factory runs it: float32 logits of all rows and their log-softmax, whole, in both passes.
+"""DPO and KTO as LLaMA-Factory runs them: float32 logits of all rows and their log-softmax, whole, in all passes.
 
-Source: train/dpo/trainer.py and train/trainer_utils.py of 0.9.5 (`concatenated_forward`, `get_batch_logps`), and
-`dpo_loss` of TRL 0.24, the newest that it takes. The logits of the policy live until the loss is there, for their mean
-in the log, and so do those of the reference while it runs. Statements and names are in its order.
+Source: train/{dpo,kto}/trainer.py and train/trainer_utils.py of 0.9.5 (`concatenated_forward`, `get_batch_logps`), and
+`dpo_loss` and `kto_loss` of TRL 0.24, the newest that it takes. The logits of the policy live until the loss is there,
+for what is logged of them, in KTO as copies for the answers of either kind, and so do those of the reference while it
+runs. Statements and names are in its order.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional
 from inspector.workloads.training.stages.log_probs import IGNORED
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
-__all__ = ["LlamaFactoryDpoLoss"]
+__all__ = ["LlamaFactoryDpoLoss", "LlamaFactoryKtoLoss"]
 
 _BETA = 0.1
 
@@ -85,3 +86,57 @@ def _compare(
     chosen_rewards = _BETA * (chosen_logps - reference_chosen_logps).detach()
     rejected_rewards = _BETA * (rejected_logps - reference_rejected_logps).detach()
     return losses, chosen_rewards, rejected_rewards
+
+
+class LlamaFactoryKtoLoss(StageLoss):
+    """The loss of a batch of answers with `labels`: `kl_...` are the other rows, `kto_tags` the wanted answers."""
+
+    def compute_loss(
+        self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]
+    ) -> tuple[Tensor, Any]:
+        """Return the loss."""
+        chosen_logps, rejected_logps, chosen_logits, rejected_logits, kl_logps, _avg = _score_answers(forward, batch)
+        with self._passes.run_reference() as reference:
+            reference_chosen_logps, reference_rejected_logps, _, _, reference_kl_logps, _ = _score_answers(
+                reference, batch
+            )
+        kl = (kl_logps - reference_kl_logps).mean().detach()
+        kl = kl.mean().clamp(min=0)
+        losses, chosen_rewards, rejected_rewards = _judge_answers(
+            chosen_logps - reference_chosen_logps, rejected_logps - reference_rejected_logps, kl
+        )
+        loss: Tensor = losses.nanmean()
+        for logged in (chosen_rewards, chosen_logps, chosen_logits, rejected_rewards, rejected_logps, rejected_logits):
+            logged.nansum()
+        return loss, None
+
+
+def _judge_answers(chosen_logratios: Tensor, rejected_logratios: Tensor, kl: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of each answer and the rewards of either kind."""
+    chosen_losses = 1 - functional.sigmoid(_BETA * (chosen_logratios - kl))
+    chosen_rewards = _BETA * chosen_logratios.detach()
+    rejected_losses = 1 - functional.sigmoid(_BETA * (kl - rejected_logratios))
+    rejected_rewards = _BETA * rejected_logratios.detach()
+    return torch.cat((1.0 * chosen_losses, 1.0 * rejected_losses), 0), chosen_rewards, rejected_rewards
+
+
+def _score_answers(forward: Callable[..., Any], batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return the log-probabilities of wanted and other answers, their logits, and those of the other rows."""
+    target_logits, target_logps, target_logps_avg = _score_rows(forward, batch, "")
+    with torch.no_grad():
+        _, kl_logps, _ = _score_rows(forward, batch, "kl_")
+    chosen_logits = target_logits[batch["kto_tags"]]
+    chosen_logps = target_logps[batch["kto_tags"]]
+    rejected_logits = target_logits[~batch["kto_tags"]]
+    rejected_logps = target_logps[~batch["kto_tags"]]
+    chosen_logps_avg = target_logps_avg[batch["kto_tags"]]
+    return chosen_logps, rejected_logps, chosen_logits, rejected_logits, kl_logps, chosen_logps_avg
+
+
+def _score_rows(forward: Callable[..., Any], given: Mapping[str, Any], prefix: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logits of rows, and the log-probability of each row's labels, summed up and on average."""
+    batch = {name: item.detach().clone() for name, item in given.items()}
+    model_inputs = {name: batch[f"{prefix}{name}"] for name in ("input_ids", "attention_mask")}
+    logits: Tensor = forward(**model_inputs, return_dict=True, use_cache=False).logits.to(torch.float32)
+    logps, valid_length = _score_labels(logits, batch[f"{prefix}labels"])
+    return logits, logps, logps / valid_length

@@ -17,7 +17,7 @@ from torch.nn import functional
 from inspector.workloads.training.stages.log_probs import IGNORED, score_labels
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
-__all__ = ["OrpoLoss"]
+__all__ = ["OrpoLoss", "compute_cross_entropy", "join_parts"]
 
 _BETA = 0.1
 
@@ -47,18 +47,23 @@ class OrpoLoss(StageLoss):
 
 def _forward_both(forward: Callable[..., Any], batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Return log-probabilities and logits of both, and the cross-entropy of the chosen rows."""
-    both = {name: torch.cat((batch[f"chosen_{name}"], batch[f"rejected_{name}"]), dim=0) for name in _PARTS}
+    both = join_parts(batch)
     rows = batch["chosen_labels"].shape[0]
     outputs = forward(both["input_ids"], attention_mask=both["attention_mask"], use_cache=False)
     all_logits = outputs.logits
     labels = both["input_ids"].clone()
     labels = torch.where(both["attention_mask"] == 1, labels, IGNORED)
-    nll_loss = _compute_cross_entropy(all_logits[:rows], labels[:rows])
+    nll_loss = compute_cross_entropy(all_logits[:rows], labels[:rows])
     all_logps = _score_labels(all_logits, both["labels"])
     return all_logps[:rows], all_logps[rows:], all_logits[:rows, :-1, :], all_logits[rows:, :-1, :], nll_loss
 
 
-def _compute_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def join_parts(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return ids, masks and labels of chosen and rejected rows, put together."""
+    return {name: torch.cat((batch[f"chosen_{name}"], batch[f"rejected_{name}"]), dim=0) for name in _PARTS}
+
+
+def compute_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean loss of every position."""
     logits = logits[..., :-1, :].contiguous()
     labels = labels[..., 1:].contiguous()

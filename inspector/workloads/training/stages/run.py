@@ -18,10 +18,11 @@ from inspector.workloads.base import OnPhase, base_model
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.training.lm_losses.fused import add_fused_head
 from inspector.workloads.training.loops import find_device, run_trainer_steps
+from inspector.workloads.training.stages.cpo import CpoLoss
 from inspector.workloads.training.stages.dpo import DpoLoss, FusedDpoLoss
 from inspector.workloads.training.stages.grpo import GrpoLoss
 from inspector.workloads.training.stages.kto import FusedKtoLoss, KtoLoss
-from inspector.workloads.training.stages.llamafactory import LlamaFactoryDpoLoss
+from inspector.workloads.training.stages.llamafactory import LlamaFactoryDpoLoss, LlamaFactoryKtoLoss
 from inspector.workloads.training.stages.orpo import OrpoLoss
 from inspector.workloads.training.stages.passes import (
     Passes,
@@ -37,6 +38,7 @@ __all__ = ["find_stage_loss", "prepare_stage", "run_stage", "settle_stage"]
 
 # What runs by stage and by what makes its loss: `fused` is TRL 1.15 and newer, `stock` the releases before.
 _LOSSES: Mapping[tuple[str, str], type[StageLoss]] = {
+    ("cpo", "stock"): CpoLoss,
     ("dpo", "stock"): DpoLoss,
     ("dpo", "fused"): FusedDpoLoss,
     ("dpo", "float32"): LlamaFactoryDpoLoss,
@@ -44,6 +46,7 @@ _LOSSES: Mapping[tuple[str, str], type[StageLoss]] = {
     ("grpo", "fused"): GrpoLoss,
     ("kto", "stock"): KtoLoss,
     ("kto", "fused"): FusedKtoLoss,
+    ("kto", "float32"): LlamaFactoryKtoLoss,
     ("orpo", "stock"): OrpoLoss,
     ("reward", "stock"): RewardLoss,
 }
@@ -53,7 +56,9 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
     """Return a recipe with padding decided by the rows of its stage; raise UsageError where no step could run so."""
     if recipe.stage is None:
         if recipe.loss == LossName.FLOAT32:
-            raise UsageError("`loss=float32` is LLaMA-Factory's DPO: add `stage=dpo`, or use `loss=stock`.")
+            raise UsageError(
+                "`loss=float32` is LLaMA-Factory's DPO and KTO: add `stage=dpo` or `stage=kto`, or use `loss=stock`."
+            )
         return recipe
     if recipe.loop != "trainer":
         raise UsageError(f"`stage={recipe.stage}` is run by a trainer: drop `loop`.")

@@ -29,7 +29,7 @@ _STAGE: _Written = ("trl", "TRL 1.14", ("1.13", "1.14"))
 def find_release_notices(recipe: Recipe) -> Iterator[Notice]:
     """Yield which release the loss and the kernels of a recipe are those of, where another one is installed."""
     written = _LOSSES.get(str(recipe.loss))
-    if recipe.stage is not None and recipe.stage not in ("orpo", "reward") and recipe.loss == LossName.STOCK:
+    if recipe.stage is not None and recipe.stage not in ("cpo", "orpo", "reward") and recipe.loss == LossName.STOCK:
         written = _STAGE
     kernels = _LIGER if recipe.liger else None
     for package, release, same in dict.fromkeys(item for item in (written, kernels) if item is not None):

@@ -9,7 +9,7 @@ import contextlib
 import gc
 import importlib.util
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -35,6 +35,12 @@ __all__ = [
 
 # What can be done where something that the step needs is not here.
 PREDICT_ALONE = "drop `measure` for the prediction alone"
+# The packages whose own code makes a loss on a GPU.
+_PACKAGES: Mapping[str, Sequence[str]] = {
+    "fused": ("trl", "triton"),
+    "liger": ("liger-kernel", "triton"),
+    "cce": ("cut-cross-entropy", "triton"),
+}
 # Two segments of this size show where the driver puts the second one; more than the allocator keeps together.
 _PROBE_BYTES = 32 * 2**20
 
@@ -61,10 +67,25 @@ def check_packages(recipe: Recipe, quantization: str | None = None) -> None:
             "`attention` flash_attention_2 runs on the package flash-attn, which is not installed here: add it with "
             'pip install flash-attn, or use `attention="sdpa"`.'
         )
+    for runs, packages in _list_packages_of_kernels(recipe):
+        for package in packages:
+            if importlib.util.find_spec(package.replace("-", "_")) is None:
+                raise UsageError(
+                    f"`{runs}` runs on the package {package}, which is not installed here: add it with pip install "
+                    f"{package}, or {PREDICT_ALONE}."
+                )
     if recipe.optimizer in FAMILIES["bitsandbytes"]:
         check_bitsandbytes(f"`optimizer` {recipe.optimizer} runs", 'use `optimizer="adamw_torch"`')
     if quantization not in (None, "none"):
         check_bitsandbytes(f"`quantization` {quantization} runs", PREDICT_ALONE)
+
+
+def _list_packages_of_kernels(recipe: Recipe) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield what of a recipe runs on packages with kernels of Triton, and these, as they are called on PyPI."""
+    if recipe.stage is None and (packages := _PACKAGES.get(str(recipe.loss))):
+        yield f"loss={recipe.loss}", packages
+    if recipe.liger:
+        yield "liger", _PACKAGES["liger"]
 
 
 def check_bitsandbytes(runs: str, otherwise: str) -> None:

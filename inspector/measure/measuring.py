@@ -60,11 +60,13 @@ _LONGEST_DIFFERENCE = 12
 
 def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
     """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
-    if recipe.liger or recipe.lora_kernels or recipe.loss not in (LossName.STOCK, LossName.CHUNKED):
-        name = "liger" if recipe.liger else "lora_kernels" if recipe.lora_kernels else f"loss={recipe.loss}"
+    is_stage_alone = recipe.stage is not None and recipe.loss not in (LossName.STOCK, LossName.CHUNKED)
+    if recipe.lora_kernels or is_stage_alone:
+        name = "lora_kernels" if recipe.lora_kernels else f"loss={recipe.loss}"
+        beside = "" if recipe.lora_kernels else f" with `stage={recipe.stage}`"
         raise UsageError(
-            f"`{name}` is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: use "
-            "`loss=stock`, or chunked, without `liger` and `lora_kernels`."
+            f"`{name}`{beside} is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: "
+            f"{'leave it out' if recipe.lora_kernels else 'use `loss=stock`'}, or {PREDICT_ALONE}."
         )
     find_cuda_device()
     check_packages(recipe, quantization)

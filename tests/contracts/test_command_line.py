@@ -160,7 +160,8 @@ def test_the_options_of_a_plan_stay() -> None:
             *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
             *_OF_ENGINES,
             # A plan is about training.
-            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context", "--generation", "--adapter"),
+            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context"),
+            *("--generation", "--adapter"),
         },
         {"--sort"},
     )

@@ -93,6 +93,38 @@ def test_logsumexp_takes_on_the_way_what_torchs_code_takes_on_any_device(shape: 
     assert traced(case, Platform(torch_version=find_installed_torch())) == real
 
 
+def test_isinf_takes_on_the_way_what_torchs_code_takes_on_any_device() -> None:
+    values = torch.zeros(4096)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        result = torch.isinf(values)
+    real, _ = profiled_events(recorded)
+    assert not result.any()
+
+    def case(device: str) -> Iterator[None]:
+        inputs = torch.zeros(4096, device=device)
+        yield
+        result = torch.isinf(inputs)
+        yield
+        del result
+
+    assert traced(case, Platform(torch_version=find_installed_torch())) == real == [16384, 4096, -16384]
+
+
+@pytest.mark.parametrize(
+    "multiply",
+    [
+        lambda a, b: torch.mm(a, b, out=torch.empty(8, 8, device="meta")),
+        lambda a, b: torch.empty(8, 8, device="meta").addmm_(a, b),
+    ],
+    ids=["into a tensor", "added in place"],
+)
+def test_a_product_that_is_written_into_a_tensor_takes_cublas_workspace_too(multiply: Any) -> None:
+    tracer = Tracer(Platform(torch_version=(2, 13)))
+    with tracer:
+        multiply(torch.empty(8, 8, device="meta"), torch.empty(8, 8, device="meta"))
+    assert [event.op for event in tracer.tape() if event.op in WORKSPACES] == ["cublas workspace"]
+
+
 def test_a_second_rule_for_an_op_is_refused() -> None:
     op = next(iter(KERNELS))
     with pytest.raises(ValueError, match="two rules"):

@@ -10,10 +10,30 @@ from torch import Tensor
 
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, EventKind
+from inspector.trace.kernels.sorting import reduction_bytes, select_bytes
 from inspector.trace.tracer import Tracer
 
 ROWS, SIZE = 6, 16
 HOLDS = torch.tensor([True, False, True, True, False, False])
+# What counting and selecting few elements takes: the number, and CUB's own room.
+COUNTED = [("aten.nonzero.default", 4), ("aten.nonzero.default", 1)]
+SELECTED = ("aten.nonzero.default", 1023)
+# (elements, what counting takes, what selecting takes) on torch 2.13's CUDA code over tests/evidence/stand_in, by card.
+RECORDED = {
+    Platform(torch_version=(2, 13)): ((4096, 1, 1023), (4097, 17663, 1023), (300_000, 17663, 2047)),
+    Platform(compute_capability=(8, 9), multiprocessors=142, threads_per_multiprocessor=1536, torch_version=(2, 13)): (
+        (30_000, 17407, 1279),
+        (3_000_000, 17407, 38399),
+    ),
+    Platform(compute_capability=(9, 0), multiprocessors=132, threads_per_multiprocessor=2048, torch_version=(2, 13)): (
+        (100_000, 21503, 1023),
+        (40_000_000, 21503, 76543),
+    ),
+    Platform(compute_capability=(7, 5), multiprocessors=40, threads_per_multiprocessor=1024, torch_version=(2, 13)): (
+        (4097, 3583, 1023),
+        (1_000_000, 3583, 13311),
+    ),
+}
 
 
 def allocations(run: Callable[[Tensor, Tensor], object]) -> list[tuple[str, int]]:
@@ -33,14 +53,19 @@ def allocations(run: Callable[[Tensor, Tensor], object]) -> list[tuple[str, int]
 
 def test_reading_where_a_mask_holds_takes_the_places_and_the_rows() -> None:
     assert allocations(lambda values, mask: values[mask]) == [
+        *COUNTED,
         ("aten.nonzero.default", 3 * 8),
+        SELECTED,
         ("aten.index.Tensor", 3 * SIZE * 4),
     ]
 
 
 def test_selecting_by_a_mask_that_is_broadcast_reads_the_places_of_every_dimension() -> None:
     assert allocations(lambda values, mask: values.masked_select(mask.unsqueeze(1))) == [
+        ("aten.nonzero.default", ROWS * SIZE),  # the mask, written out
+        *COUNTED,
         ("aten.nonzero.default", 3 * SIZE * 2 * 8),
+        SELECTED,
         ("aten.index.Tensor", 3 * SIZE * 4),
     ]
 
@@ -67,7 +92,7 @@ def test_the_places_of_a_mask_die_with_the_op() -> None:
     with tracer:
         read = values[mask]
     assert read.shape == (3, SIZE)
-    assert [event.bytes for event in tracer.tape() if event.kind is EventKind.FREE] == [3 * 8]
+    assert [event.bytes for event in tracer.tape() if event.kind is EventKind.FREE] == [1, 1023, 4, 3 * 8]
 
 
 def test_scattering_by_a_mask_scans_it() -> None:
@@ -110,4 +135,23 @@ def test_indices_on_the_cpu_are_copied_for_the_time_of_the_op() -> None:
     assert allocations(lambda values, _mask: values[places]) == [
         ("aten.index.Tensor", 3 * 8),
         ("aten.index.Tensor", 3 * SIZE * 4),
+    ]
+
+
+@pytest.mark.parametrize("platform", RECORDED, ids=lambda platform: str(platform.compute_capability))
+def test_looking_for_places_takes_what_torchs_cuda_code_asks_cub_for(platform: Platform) -> None:
+    for elements, counting, selecting in RECORDED[platform]:
+        assert (reduction_bytes(platform, elements), select_bytes(platform, elements)) == (counting, selecting)
+
+
+def test_the_gradient_of_what_was_scattered_is_selected_by_the_mask() -> None:
+    def scatter(values: Tensor, mask: Tensor) -> None:
+        source = torch.empty(3, device="meta", requires_grad=True)
+        torch.zeros(ROWS, device="meta").masked_scatter(mask, source).sum().backward()
+
+    assert allocations(scatter)[-5:] == [
+        *COUNTED,
+        ("aten.nonzero.default", 3 * 8),
+        SELECTED,
+        ("aten.index.Tensor", 3 * 4),
     ]

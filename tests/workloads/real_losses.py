@@ -6,9 +6,8 @@ branch is entered by putting "meta" in the place of "cuda" among the constants o
 
 from __future__ import annotations
 
-import collections
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -23,13 +22,21 @@ from inspector.hardware.platform import Platform
 from inspector.records.recipe import Recipe
 from inspector.trace.shadow import NO_VALUE
 from inspector.trace.tracer import Tracer
+from inspector.workloads.base import base_model
 from inspector.workloads.training import workload
+from inspector.workloads.training.lm_losses.installed import (
+    InstalledCce,
+    InstalledFusedHead,
+    make_installed_loss,
+    make_sft_trainer,
+    use_installed_kernels,
+)
 from inspector.workloads.training.losses import ModelLoss
 from tests.workloads.tracing import trace
 
 __all__ = [
     *("A100", "Cce", "Liger", "TrlSft", "build_small", "list_events", "run_cuda_branches", "run_liger_on_cuda"),
-    "trace_with_real_loss",
+    *("trace_with_installed_packages", "trace_with_real_loss", "use_plain_sort"),
 ]
 
 A100 = Platform(torch_version=(2, 13))
@@ -173,75 +180,41 @@ class Liger(ModelLoss):
         return model
 
 
-class Cce(ModelLoss):
-    """A model whose loss is cut-cross-entropy's, as its patches for transformers call it; its sort is not compiled."""
+class Cce(InstalledCce):
+    """Cut-cross-entropy, whose sort is not compiled."""
 
     def build_forward(self, model: Any) -> Any:
         """Patch the model."""
-        from cut_cross_entropy import cce, linear_cross_entropy  # type: ignore[import-not-found]
-
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        cce.sort_logit_avg = lambda logit_avg: torch.argsort(logit_avg).to(torch.int32)
-
-        def forward(*args: Any, labels: Any, **kwargs: Any) -> dict[str, Any]:
-            hidden_states = base.base_model(*args, **kwargs)[0]
-            return {"loss": apply_lce(hidden_states, base.get_output_embeddings().weight, labels, **kwargs)}
-
-        def apply_lce(hidden_states: Any, weight: Any, labels: Any, num_items_in_batch: Any = None, **_: Any) -> Any:
-            reduction = "mean" if num_items_in_batch is None else "sum"
-            loss = linear_cross_entropy(hidden_states, weight, labels, shift=True, reduction=reduction)
-            if num_items_in_batch is not None:
-                loss = loss / num_items_in_batch
-            return loss
-
-        base.forward = forward
-        return model
+        use_plain_sort()
+        return super().build_forward(model)
 
 
-class TrlSft:
-    """`SFTTrainer.compute_loss` of the installed TRL."""
+def use_plain_sort() -> None:
+    """Let cut-cross-entropy sort without a compiler."""
+    from cut_cross_entropy import cce  # type: ignore[import-not-found]
+
+    cce.sort_logit_avg = lambda logit_avg: torch.argsort(logit_avg).to(torch.int32)
+
+
+class TrlSft(InstalledFusedHead):
+    """`SFTTrainer.compute_loss` of the installed TRL, before 1.15 with its chunks."""
 
     def build_forward(self, model: Any) -> Any:
         """Patch the model as SFTTrainer does."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
         from trl.trainer import sft_trainer, utils  # type: ignore[import-not-found]
 
         if hasattr(utils, "add_fused_lm_head"):
-            utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-        else:
-            sft_trainer._patch_chunked_ce_lm_head(base, chunk_size=sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE)
-        self._trainer: Any = sft_trainer.SFTTrainer.__new__(sft_trainer.SFTTrainer)
-        is_fused = hasattr(utils, "add_fused_lm_head")
-        accelerator = types.SimpleNamespace(
-            parallelism_config=None, gather_for_metrics=lambda tensor: tensor, num_processes=1
-        )
-        self._trainer.__dict__.update(
-            model=model,
-            args=types.SimpleNamespace(
-                loss_type="nll" if is_fused else "chunked_nll",
-                average_tokens_across_devices=True,
-                max_length=1024,
-                use_liger_kernel=False,
-                n_gpu=1,
-                past_index=-1,
-            ),
-            accelerator=accelerator,
-            compute_loss_func=None,
-            label_smoother=None,
-            aux_loss_enabled=False,
-            model_accepts_loss_kwargs=True,
-            _metrics={"train": collections.defaultdict(list)},
-            _total_train_tokens=0,
-            _tp_size=1,
-            get_tp_size=lambda: 1,
-            current_gradient_accumulation_steps=1,
-        )
+            return super().build_forward(model)
+        sft_trainer._patch_chunked_ce_lm_head(base_model(model), chunk_size=sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE)
+        self._trainer = make_sft_trainer(model, "chunked_nll")
         return model
 
-    def compute_loss(self, forward: Any, batch: Mapping[str, Any], count: Mapping[str, Any]) -> Any:
-        """Return TRL's loss."""
-        return self._trainer.compute_loss(forward, dict(batch), **count), None
 
-    def counts_labels(self, model: Any, batch: Mapping[str, Any]) -> bool:
-        """Return that labels are counted."""
-        return True
+def trace_with_installed_packages(model: Any, recipe: Recipe) -> list[Event]:
+    """Return the same as `inspect measure` runs it on a GPU: by the packages' own losses and kernels."""
+    with (
+        mock.patch.object(workload, "make_loss", side_effect=make_installed_loss),
+        mock.patch.object(workload, "use_layer_kernels", use_installed_kernels),
+        mock.patch.object(runs, "Tracer", _LoggingTracer),
+    ):
+        return list_events(model, recipe)

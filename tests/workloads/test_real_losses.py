@@ -19,7 +19,9 @@ from tests.workloads.real_losses import (
     list_events,
     run_cuda_branches,
     run_liger_on_cuda,
+    trace_with_installed_packages,
     trace_with_real_loss,
+    use_plain_sort,
 )
 
 # More positions than a tile of 4,096 holds.
@@ -100,3 +102,27 @@ def test_cut_cross_entropy_allocates_and_frees_what_the_package_does(name: str) 
     with run_cuda_branches():
         real = trace_with_real_loss(build_small(name, **made), Recipe(**settings), Cce())
     assert list_events(build_small(name, **made), Recipe(loss="cce", **settings)) == real
+
+
+@pytest.mark.parametrize("asked", [{"liger": "auto"}, {"loss": "liger"}, {"liger": "rope,swiglu"}])
+@pytest.mark.filterwarnings("ignore")
+def test_measure_runs_ligers_own_kernels_and_they_take_what_is_traced(asked: dict[str, Any]) -> None:
+    pytest.importorskip("liger_kernel")
+    made, settings = PATCHED["qwen2"]
+    with run_liger_on_cuda("qwen2"):
+        theirs = trace_with_installed_packages(build_small("qwen2", **made), Recipe(**settings, **asked))
+    assert list_events(build_small("qwen2", **made), Recipe(**settings, **asked)) == theirs
+
+
+@pytest.mark.parametrize(("loss", "package"), [("fused", "trl.kernels.chunked_logprob"), ("cce", "cut_cross_entropy")])
+@pytest.mark.filterwarnings("ignore")
+def test_measure_runs_the_loss_of_its_package_and_it_takes_what_is_traced(loss: str, package: str) -> None:
+    module = pytest.importorskip(package)
+    if loss == "cce":
+        use_plain_sort()
+    functions = [module._use_triton, module._addmm_fp32] if loss == "fused" else []
+    made, settings = PATCHED["llama"]
+    recipe = Recipe(loss=loss, attention_mask=True, **settings)
+    with run_cuda_branches(*functions):
+        theirs = trace_with_installed_packages(build_small("llama", **made), recipe)
+    assert list_events(build_small("llama", **made), recipe) == theirs

@@ -218,7 +218,7 @@ FIGURES = [
     ({"stage": "dpo"}, LORA, 4_331_262_976),
     ({"stage": "dpo", "loss": "fused"}, LORA, 1_424_320_512),
     ({"stage": "dpo", "loss": "fused", "batch_size": 8}, LORA, 3_553_732_608),
-    ({"stage": "dpo", "loss": "fused"}, {"dtype": "float32"}, 10_478_743_040),
+    ({"stage": "dpo", "loss": "fused"}, {"dtype": "float32"}, 10_479_791_616),
     (
         {"stage": "dpo", "loss": "fused", "seq_len": 2048, "prompt_len": 1024},
         {"peft": LoraOptions(r=8, targets="all-linear")},

@@ -1,4 +1,4 @@
-"""Kernels of softmax and dropout."""
+"""Kernels of softmax and dropout, and of what is a few pointwise ops at once."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ def _safe_softmax(scratch: Scratch, values: Tensor, dim: int, dtype: torch.dtype
     scratch.take(values.numel())
     scratch.take(values.numel() // values.shape[dim])
     scratch.take((dtype or values.dtype).itemsize)
+
+
+@kernel(aten.isinf.default, allocates_outputs=True)
+def _isinf(scratch: Scratch, values: Tensor) -> None:
+    """Compare the magnitudes of floats with infinity (aten/src/ATen/native/TensorCompare.cpp)."""
+    if values.is_floating_point():
+        scratch.take(values.numel() * values.element_size())
+    scratch.outputs()

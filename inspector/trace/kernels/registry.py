@@ -26,7 +26,13 @@ __all__ = [
 aten = torch.ops.aten
 
 # The first call of any of these in a thread makes its cuBLAS handle take a workspace (ATen/cuda/CublasHandlePool.cpp).
-WORKSPACE_OPS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
+WORKSPACE_OPS = frozenset(
+    {
+        *(aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default),
+        *(aten.mm.out, aten.addmm.out, aten.bmm.out, aten.baddbmm.out),
+        *(aten.addmm_.default, aten.baddbmm_.default),
+    }
+)
 # Of these, the ones with a bias epilogue go through cuBLASLt (ATen/native/cuda/Blas.cpp, addmm_out_cuda_impl).
 LT_OPS = frozenset({aten.addmm.default})
 

@@ -19,7 +19,14 @@ from torch import Tensor
 from inspector.hardware.platform import Platform
 from inspector.trace.kernels.registry import Scratch, kernel
 
-__all__ = ["radix_sort_bytes", "scan_by_row_bytes", "scan_bytes", "unique_bytes"]
+__all__ = [
+    "radix_sort_bytes",
+    "reduction_bytes",
+    "scan_by_row_bytes",
+    "scan_bytes",
+    "select_bytes",
+    "unique_bytes",
+]
 
 aten = torch.ops.aten
 
@@ -27,6 +34,8 @@ _ALIGNMENT = 256
 _INDEX_BYTES = 8
 # Elements that a thread block scans, and the descriptor it leaves for the next one; 32 more are padding.
 _SCAN_TILE, _SCAN_DESCRIPTOR_BYTES, _SCAN_PADDING = 896, 16, 32
+# Up to here one thread block adds up alone; threads of the blocks that share more, and how many blocks a place has.
+_SINGLE_BLOCK, _REDUCING_THREADS, _SUBSCRIPTION = 4096, 256, 5
 _FLOAT32_SCAN_TILE = 1920
 # The number of a row, by which a scan knows where to start anew.
 _ROW_BYTES = 4
@@ -66,6 +75,24 @@ def unique_bytes(platform: Platform, count: int) -> int:
     return scan_bytes(platform, count, 1792 if capability == (8, 0) else 4608 if capability >= (9, 0) else 320)
 
 
+def reduction_bytes(platform: Platform, count: int) -> int:
+    """Return what adding up `count` numbers of 4 bytes takes: a place for each thread block, five times as many as run.
+
+    Up to 4,096 of them one block adds alone (cub/device/dispatch/dispatch_reduce.cuh, with blocks of 256 threads).
+    """
+    if count <= _SINGLE_BLOCK:
+        return 1
+    blocks = platform.multiprocessors * (platform.threads_per_multiprocessor // _REDUCING_THREADS) * _SUBSCRIPTION
+    return _align(4 * blocks) + _ALIGNMENT - 1
+
+
+def select_bytes(platform: Platform, count: int) -> int:
+    """Return what selecting from `count` numbers by truth values takes, which is a scan with other tiles."""
+    capability = platform.compute_capability
+    tile = 2304 if capability == (8, 0) else 4224 if capability >= (9, 0) else 640
+    return scan_bytes(platform, count, tile, element_bytes=4)
+
+
 def scan_by_row_bytes(platform: Platform, count: int) -> int:
     """Return what a scan of `count` numbers of 4 bytes that starts anew with each row takes (CUB's ScanByKey)."""
     capability = platform.compute_capability
@@ -98,6 +125,20 @@ def _count_bytes(count: int, tile: int, bits: int) -> int:
     passes = -(-bits // _BITS_PER_PASS)
     lookback = _HISTOGRAM_BYTES * -(-count // tile)
     return 2 * passes * _HISTOGRAM_BYTES + _ALIGNMENT + lookback + _ALIGNMENT - 1
+
+
+@kernel(aten.nonzero.default, allocates_outputs=True)
+def _nonzero(scratch: Scratch, values: Tensor) -> None:
+    """Count what is not zero, which the host waits for, then select the places (native/cuda/Nonzero.cu)."""
+    if not values.numel():
+        scratch.outputs()
+        return
+    if not values.is_contiguous():
+        scratch.take(values.numel() * values.element_size())
+    scratch.take(4)  # how many there are
+    scratch.give(scratch.take(reduction_bytes(scratch.platform, values.numel())))
+    scratch.outputs()
+    scratch.give(scratch.take(select_bytes(scratch.platform, values.numel())))
 
 
 @kernel(aten.cumsum.default)

@@ -27,13 +27,15 @@ from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices
+from inspector.workloads.training.lm_losses.installed import make_installed_loss, use_installed_kernels
 from inspector.workloads.training.lm_losses.registry import (
     list_unaccounted,
     make_loss,
     settle_loss,
     use_layer_kernels,
 )
-from inspector.workloads.training.loops import run_plain_steps, run_trainer_steps
+from inspector.workloads.training.lm_losses.releases import find_release_notices
+from inspector.workloads.training.loops import find_device, run_plain_steps, run_trainer_steps
 from inspector.workloads.training.offloading import COPY_STREAM, keep_activations
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.training.sentence_modules import add_sentence_modules
@@ -104,6 +106,7 @@ class Training:
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),
                 *find_notices(model, asked, recipe, inputs, media),
+                *find_release_notices(recipe),
             ),
             media=None if media is None else media.describe(),
         )
@@ -162,7 +165,8 @@ class Training:
     ) -> tuple[Any, ...]:
         """Run the updates; return what the loop still holds when the last one is over."""
         run = run_trainer_steps if recipe.loop == "trainer" else run_plain_steps
-        with use_layer_kernels(model, recipe):
+        on_gpu = find_device(batch, model).type == "cuda"
+        with use_installed_kernels(model, recipe) if on_gpu else use_layer_kernels(model, recipe):
             if recipe.stage is not None:
                 return run_stage(model, batch, state, on_phase, recipe, steps=self.steps)
             return run(
@@ -174,7 +178,7 @@ class Training:
                 max_grad_norm=recipe.max_grad_norm,
                 gradient_accumulation=recipe.gradient_accumulation,
                 mixed_precision=recipe.mixed_precision,
-                how=make_loss(recipe),
+                how=(make_installed_loss(recipe) if on_gpu else None) or make_loss(recipe),
                 around=keep_activations(model, recipe),
             )
 

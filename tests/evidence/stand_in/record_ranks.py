@@ -22,7 +22,7 @@ import torch.nn.parallel.distributed
 import transformers
 
 from inspector.workloads.base import base_model
-from tests.evidence.stand_in.record_trainer import Reader, find_platform
+from tests.evidence.stand_in.record_trainer import Reader, describe_platform
 from tests.evidence.truth.trainer_rows import build
 
 RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / "ranks.json"
@@ -98,7 +98,7 @@ def main() -> None:
             print(json.dumps(pool.map(measured, chosen, chunksize=1)))
             return
         figures = pool.map(measured, record["rows"], chunksize=1)
-        platform = pool.apply(find_platform)
+        platform = pool.apply(describe_platform)
     rows = [{**row, "measured": values} for row, values in zip(record["rows"], figures, strict=True)]
     RECORD.write_text(json.dumps({**record, **platform, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 

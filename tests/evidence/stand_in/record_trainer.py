@@ -80,12 +80,12 @@ def main() -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         figures = pool.map(measured, record["rows"], chunksize=1)
-        platform = pool.apply(find_platform)
+        platform = pool.apply(describe_platform)
     rows = [{**row, "measured": values} for row, values in zip(record["rows"], figures, strict=True)]
     RECORD.write_text(json.dumps({**record, **platform, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
-def find_platform() -> dict[str, Any]:
+def describe_platform() -> dict[str, Any]:
     """Return what the figures hold for."""
     properties = torch.cuda.get_device_properties(0)
     return {

@@ -1,8 +1,10 @@
 // A stand-in for the CUDA runtime: torch's own CUDA build runs on it without a GPU. Kernels are launched into nothing, but
 // all host code is real, and so is every request to the caching allocator. Device memory is an address range that is
 // reserved and mostly never touched; copies of up to 1 MiB are carried out, larger ones are not. A single byte that is
-// read back is a truth value a kernel would have computed: FAKE_BOOL says which (1), and FAKE_ANY what any() says (as
-// FAKE_BOOL).
+// read back is a truth value a kernel would have computed: FAKE_BOOL says which (1), FAKE_ANY what any() says, FAKE_NAN
+// what isnan() says of a float, FAKE_EQUAL whether two integers are equal (as FAKE_BOOL). FAKE_NONZERO="100:60 50:30"
+// says how many of 100 and of 50 elements are not zero (all), entries of one number in turn. All but FAKE_BOOL are read
+// when they are asked for, so that a process can set them itself.
 // FAKE_SM, FAKE_SMS, FAKE_THREADS, FAKE_OPTIN and FAKE_TOTAL describe the GPU, FAKE_ADDRESSES=descending turns the order of
 // segments around.
 #define _GNU_SOURCE
@@ -26,12 +28,12 @@ static int sm = 90, sms = 132, threads = 2048, optin = 232448, descending = 0, t
 static size_t persm = 233472;
 static struct { uintptr_t address; size_t size; } segments[MOST];
 #define RANGE (1ull << 44)
-static int truth, truth_of_any, asked_any;
+static int truth;
 
 static long number(const char *name, long other) { const char *t = getenv(name); return t ? atol(t) : other; }
 __attribute__((constructor)) static void start(void) {
   total = number("FAKE_TOTAL", total); sm = number("FAKE_SM", sm); sms = number("FAKE_SMS", sms);
-  threads = number("FAKE_THREADS", threads); optin = number("FAKE_OPTIN", optin); trace = number("FAKE_TRACE", 0); truth = number("FAKE_BOOL", 1); truth_of_any = number("FAKE_ANY", truth);
+  threads = number("FAKE_THREADS", threads); optin = number("FAKE_OPTIN", optin); trace = number("FAKE_TRACE", 0); truth = number("FAKE_BOOL", 1);
   const char *order = getenv("FAKE_ADDRESSES"); descending = order && !strcmp(order, "descending");
   base = (uintptr_t)mmap((void *)0x200000000000ull, RANGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   base = (base + STEP - 1) / STEP * STEP;
@@ -142,8 +144,33 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void
   if (on_device(p)) { a->type = cudaMemoryTypeDevice; a->devicePointer = (void *)p; } else { a->type = cudaMemoryTypeUnregistered; a->hostPointer = (void *)p; }
   return 0;
 }
-/* a single byte read from the device is a truth value that a kernel would have computed */
-static void copy(void *to, const void *from, size_t n) { if (n == 1 && on_device(from) && !on_device(to)) { *(char *)to = asked_any ? truth_of_any : truth; return; } if (n <= DATA) memcpy(to, from, n); else if (!on_device(to)) memset(to, 0, n); }
+/* what the host reads of the device and a kernel would have computed: the kind of the last kernel says what it is */
+enum { OTHER, ANY, NAN, EQUAL, COUNT };
+static const struct { const char *part; int kind; const char *answer; } kinds[] = {
+  {"14or_kernel_cuda", ANY, "FAKE_ANY"}, {"16CompareEqFunctorIfE", NAN, "FAKE_NAN"},
+  {"16CompareEqFunctorIlE", EQUAL, "FAKE_EQUAL"}, {"9NonZeroOpI", COUNT, 0},
+};
+static int last_kind, counted = -1;
+static int truth_of(int kind) {
+  for (int i = 0; i < 3; i++) if (kinds[i].kind == kind) return number(kinds[i].answer, truth);
+  return truth;
+}
+static int count_nonzero(int elements) {
+  static int turns[64];
+  const char *entry = getenv("FAKE_NONZERO");
+  int of, found, at = 0, matching = 0, chosen[64], places[64];
+  for (int read; entry && at < 64 && sscanf(entry, "%d:%d%n", &of, &found, &read) == 2; entry += read, at++)
+    if (of == elements) { chosen[matching] = found; places[matching++] = at; }
+  if (!matching) return elements;
+  return chosen[turns[places[0]]++ % matching];
+}
+static void copy(void *to, const void *from, size_t n) {
+  int reads = on_device(from) && !on_device(to);
+  if (reads && n == 1) *(char *)to = truth_of(last_kind);
+  else if (reads && n == 4 && counted >= 0) { *(int *)to = counted; counted = -1; }
+  else if (n <= DATA) memcpy(to, from, n);
+  else if (!on_device(to)) memset(to, 0, n);
+}
 cudaError_t cudaMemcpy(void *d, const void *s, size_t n, enum cudaMemcpyKind k) { copy(d, s, n); return 0; }
 cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, enum cudaMemcpyKind k, cudaStream_t st) { copy(d, s, n); return 0; }
 cudaError_t cudaMemcpyPeerAsync(void *d, int dd, const void *s, int sd, size_t n, cudaStream_t st) { copy(d, s, n); return 0; }
@@ -156,23 +183,27 @@ static struct { dim3 grid, block; size_t shared; void *stream; } pushed;
 void **__cudaRegisterFatBinary(void *f) { static void *h[2]; return h; }
 void __cudaRegisterFatBinaryEnd(void **h) {}
 void __cudaUnregisterFatBinary(void **h) {}
-/* any() is a reduction with torch's or_kernel_cuda */
-static const void *any_kernels[4096];
-static int any_count;
+/* kernels whose names have one of the parts above: any() is a reduction with or_kernel_cuda, nonzero counts with CUB */
+static struct { const void *kernel; int kind; } told[8192];
+static int told_count;
 void __cudaRegisterFunction(void **h, const char *a, char *b, const char *c, int t, void *x, void *y, void *z, void *w, int *s) {
-  if (any_count < 4096 && strstr(c, "14or_kernel_cuda")) any_kernels[any_count++] = a;
+  for (int i = 0; i < 4; i++)
+    if (told_count < 8192 && strstr(c, kinds[i].part) && (kinds[i].kind != COUNT || strstr(c, "DeviceReduce"))) {
+      told[told_count].kernel = a; told[told_count++].kind = kinds[i].kind;
+    }
 }
-static void launched(const void *f) {
-  asked_any = 0;
-  for (int i = 0; i < any_count; i++) if (any_kernels[i] == f) asked_any = 1;
+static void launched(const void *f, void **arguments) {
+  last_kind = OTHER;
+  for (int i = 0; i < told_count; i++) if (told[i].kernel == f) last_kind = told[i].kind;
+  if (last_kind == COUNT) counted = count_nonzero(*(int *)arguments[2]); /* input, output, number of elements */
 }
 void __cudaRegisterVar(void **h, char *a, char *b, const char *c, int e, size_t s, int k, int g) {}
 char __cudaInitModule(void **h) { return 1; }
 unsigned __cudaPushCallConfiguration(dim3 g, dim3 b, size_t s, struct CUstream_st *st) { pushed.grid = g; pushed.block = b; pushed.shared = s; pushed.stream = st; return 0; }
 cudaError_t __cudaPopCallConfiguration(dim3 *g, dim3 *b, size_t *s, void *st) { *g = pushed.grid; *b = pushed.block; *s = pushed.shared; *(void **)st = pushed.stream; return 0; }
 cudaError_t __cudaGetKernel(cudaKernel_t *k, const void *f) { *k = (cudaKernel_t)f; return 0; }
-cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { launched((const void *)k); return 0; }
-cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { launched(f); return 0; }
+cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { launched((const void *)k, a); return 0; }
+cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **a, size_t s, cudaStream_t st) { launched(f, a); return 0; }
 cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **p, unsigned v, unsigned long long f, enum cudaDriverEntryPointQueryResult *r) {
   extern int fake_driver(void); *p = (void *)fake_driver; if (r) *r = cudaDriverEntryPointSuccess; return 0; }
 cudaError_t cudaGetDriverEntryPoint(const char *name, void **p, unsigned long long f, enum cudaDriverEntryPointQueryResult *r) {

@@ -113,6 +113,14 @@ ROWS = (
     _row("full-cache", _SMALL, 3, "--use-cache"),
     _row("lora-expandable", _SMALL, 3, f"--lora r=16 {_ALL} --alloc-conf expandable_segments:True"),
     _row("lora-max-split", _SMALL, 3, f"--lora r=16 {_ALL} --alloc-conf max_split_size_mb:64"),
+    # Losses and kernels of packages.
+    _row("loss-fused", _SMALL, 3, f"--loss fused --attention-mask {_BF16} --dtype float32"),
+    _row("loss-fused-lora", _SMALL, 3, f"--lora r=16 {_ALL} --loss fused --attention-mask {_BF16}"),
+    _row("loss-chunked", _SMALL, 3, "--loss chunked --attention-mask"),
+    _row("loss-liger", _SMALL, 3, "--loss liger"),
+    _row("liger", _SMALL, 3, "--liger auto"),
+    _row("liger-lora", _SMALL, 3, f"--lora r=16 {_ALL} --liger auto --gradient-checkpointing"),
+    _row("loss-cce", _SMALL, 3, "--loss cce"),
     # Mixed precision.
     _row("full-bf16", _SMALL, 3, "--dtype float32 --mixed-precision bf16"),
     _row("full-bf16-plain", _SMALL, 3, "--dtype float32 --mixed-precision bf16 --loop plain"),

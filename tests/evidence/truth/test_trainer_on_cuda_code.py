@@ -1,51 +1,50 @@
-"""A real `transformers.Trainer` on torch's CUDA code peaks, reserves and ends where the trace says, to the byte.
+"""Real trainers on torch's CUDA code peak, reserve and end where the trace says, to the byte: Trainer's and TRL's own.
 
-The figures come from a stand-in for the CUDA runtime (tests/evidence/stand_in/README.md), not from a GPU.
+The figures come from a stand-in for the CUDA runtime (tests/evidence/stand_in/README.md), not from a GPU. TRL need not
+be installed: what was recorded is held against the trace. Every fourth row of TRL's runs everywhere, all of them with
+INSPECTOR_TRUTH=all, as CI does.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import transformers
 
-from inspector.hardware.platform import Platform
-from inspector.memory.timeline import fold
-from inspector.records.recipe import Recipe
-from tests.evidence.truth.matrix import OF_EVERY_ROW
-from tests.evidence.truth.trainer_rows import build
-from tests.workloads.tracing import trace
+from tests.evidence.truth.sample import IS_ALL
+from tests.evidence.truth.trainer_page import PAGE, write_head, write_line
+from tests.evidence.truth.trainer_rows import KNOWN, RECORDS, compare, name_row
 
-RECORD = json.loads((Path(__file__).parent / "stand_in" / "trainer.json").read_text(encoding="utf-8"))
+WRITE = "run python -m tests.evidence.truth.trainer_page"
 
 
-def name(row: dict[str, Any]) -> str:
-    """Name a row by its model and what is special in its recipe."""
-    options = {key: value for key, value in row["recipe"].items() if key not in ("seq_len", "padding")}
-    return " ".join([row["model"].partition("/")[2], "lora" if "lora" in row else "full", *map(str, options.values())])
+def list_rows() -> Iterator[Any]:
+    """Yield the rows that this run predicts."""
+    for record in RECORDS:
+        sampled = record["rows"] if IS_ALL or "trl" not in record else record["rows"][::4]
+        for row in sampled:
+            yield pytest.param(row, record, id=name_row(row))
 
 
-@pytest.mark.parametrize("row", RECORD["rows"], ids=name)
+@pytest.mark.parametrize(("row", "record"), list(list_rows()))
 @pytest.mark.skipif(
-    transformers.__version__ != RECORD["transformers"], reason="recorded with another release of transformers"
+    any(transformers.__version__ != record["transformers"] for record in RECORDS),
+    reason="recorded with another release of transformers",
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_trainers_second_update_takes_what_is_traced(row: dict[str, Any]) -> None:
-    major, minor = RECORD["torch"].split(".")[:2]
-    platform = Platform(
-        compute_capability=tuple(RECORD["compute_capability"]),
-        multiprocessors=RECORD["multiprocessors"],
-        threads_per_multiprocessor=RECORD["threads_per_multiprocessor"],
-        torch_version=(int(major), int(minor)),
-    )
-    model = build(row)
-    timeline = fold(trace(model, Recipe(**{**OF_EVERY_ROW, **row["recipe"]}), platform))
-    second = [phase for phase in timeline.phases if phase.step == 2]
-    assert row["measured"] == {
-        "peak_allocated_bytes": max(phase.peak_allocated_bytes for phase in second),
-        "peak_reserved_bytes": max(phase.peak_reserved_bytes for phase in second),
-        "end_of_step_allocated_bytes": timeline.step_end_allocated_bytes[2],
-    }
+def test_a_trainers_second_update_takes_what_is_traced(row: dict[str, Any], record: Mapping[str, Any]) -> None:
+    figures = compare(row, record)
+    expected = {key: KNOWN.get((name_row(row), key), (0, ""))[0] for key in figures}
+    assert {key: predicted - measured for key, (predicted, measured) in figures.items()} == expected
+    assert write_line(row, figures) in PAGE.read_text(encoding="utf-8"), WRITE
+
+
+def test_the_page_on_trainers_has_every_row_in_order() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text.startswith(write_head()), WRITE
+    named = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    rows = [name_row(row) for record in RECORDS for row in record["rows"]]
+    assert [name for name in named if name not in ("row", "---")] == rows
+    assert len(rows) == len(set(rows))

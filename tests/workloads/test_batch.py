@@ -101,6 +101,7 @@ def test_each_row_of_an_encoder_decoder_that_classifies_ends_with_the_token_that
     ids = make_batch_inputs(model, RECIPE)["input_ids"]
     assert isinstance(ids, Input)
     rows = ids.on("cpu")
+    assert isinstance(config.eos_token_id, int)
     assert rows.eq(config.eos_token_id).sum(-1).tolist() == [1] * RECIPE.batch_size
     assert rows[:, -1].tolist() == [config.eos_token_id] * RECIPE.batch_size
 

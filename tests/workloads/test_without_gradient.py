@@ -19,7 +19,7 @@ def test_a_copy_of_t5s_shared_table_that_nothing_reads_is_named() -> None:
         num_layers=2,
         num_heads=4,
         vocab_size=100,
-        decoder_start_token_id=0,
+        decoder_start_token_id=0,  # type: ignore[call-arg]  # every configuration takes it
         dtype="float32",
     )
     adapter = peft.LoraConfig(r=4, target_modules=["q", "v"], modules_to_save=["shared"])

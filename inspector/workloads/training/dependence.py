@@ -21,6 +21,8 @@ from inspector.workloads.training.stages.run import find_stage_loss
 
 __all__ = ["find_dependence"]
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def find_dependence(base: Any, recipe: Recipe) -> str | None:
     """Return what a smaller batch is beside smaller, in a few words; None where it is the same training."""
@@ -32,6 +34,6 @@ def find_dependence(base: Any, recipe: Recipe) -> str | None:
         return of_a_batch
     if pairs_texts_with_images(base):
         return "another loss: fewer pairs to tell apart"
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in base.modules()):
+    if any(isinstance(module, _BATCH_NORMS) for module in base.modules()):
         return "other statistics in its batch norms"
     return None

@@ -17,11 +17,11 @@ from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
-from inspector.records.distributed import Ddp, Fsdp2, Launch
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, Request, Sharding
 from inspector.records.source import SourceFiles
+from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin

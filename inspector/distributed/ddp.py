@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from inspector.compat.distributed import expect_same_parameters
-from inspector.records.distributed import Ddp
+from inspector.records.steps.ranks import Ddp
 from inspector.runtime.patches import restore_changes
 
 __all__ = ["wrap_with_ddp"]

@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from inspector.compat.distributed import fsdp2_prepare_model, replace_move
-from inspector.records.distributed import Fsdp2
+from inspector.records.steps.ranks import Fsdp2
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model

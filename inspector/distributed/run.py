@@ -18,8 +18,8 @@ from inspector.distributed.world import begin_world
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
-from inspector.records.distributed import Ddp, Fsdp2, Launch
 from inspector.records.recipe import Recipe
+from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results

@@ -24,7 +24,6 @@ from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.block_map import BlockMap
 from inspector.memory.replay import carry_out, list_requests
-from inspector.records.distributed import Ranks
 from inspector.records.hardware import Overhead
 from inspector.records.memory import (
     BatchInput,
@@ -38,6 +37,7 @@ from inspector.records.memory import (
     WithoutGradient,
 )
 from inspector.records.recipe import Recipe
+from inspector.records.steps.ranks import Ranks
 from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadInfo
 
 __all__ = [

@@ -1,22 +1,37 @@
-"""Several cards for one run: what they have to hold at least, where no rank of it is traced.
+"""Several cards for one run: which rank was traced, and what they have to hold at least where none was.
 
-A verdict is of one card that runs the whole step. On several, FSDP and ZeRO shard the state of a run, so that
-a no of one card is no answer: what decides then is whether the shares fit. Activations, gathered weights and buffers of
-communication come on top and are not counted, so that the number of cards is a lower bound.
+Without a traced rank a verdict is of one card that runs the whole step. On several, FSDP and ZeRO shard the state of a
+run, so that a no of one card is no answer: what decides then is whether the shares fit. Activations, gathered weights
+and buffers of communication come on top and are not counted, so that the number of cards is a lower bound.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from importlib.metadata import version
 
-from inspector.records.distributed import Ranks
-from inspector.records.fit import Cards, Fit, Verdict
+from inspector.model.build import BuiltModel
+from inspector.predict import Predictor
+from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
+from inspector.records.steps.ranks import Fsdp2, Ranks
+from inspector.resolve import ResolvedRun
 from inspector.units import format_bytes
+from inspector.workloads.base import NotTraceableError
 
-__all__ = ["JUDGED_ALONE", "count_least_cards", "describe_ranks", "spread_over_cards"]
+__all__ = [
+    "JUDGED_ALONE",
+    "advise_sharding",
+    "count_least_cards",
+    "describe_ranks",
+    "find_ranks",
+    "spread_over_cards",
+]
+
+Progress = Callable[[str], None]
 
 JUDGED_ALONE = Notice(
     code="several-gpus",
@@ -44,6 +59,38 @@ def describe_ranks(verdict: Verdict, count: int, sharding: str | None, state: St
     least = count_least_cards(state, verdict.usable_bytes, sharding)
     cards = Cards(count=count, sharding=sharding, state_bytes=state.total_bytes, least_count=least, ranks=ranks)
     return dataclasses.replace(verdict, cards=cards)
+
+
+def find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
+    """Return which rank of a run is predicted, None where one card has the whole run."""
+    if run.launch is None or built is None:
+        return None
+    rows = {parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()}
+    size = run.launch.world_size
+    # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
+    alike = min((count // -(-count // size) for count in rows), default=size)
+    is_sharded = isinstance(run.launch, Fsdp2)
+    strategy = f"{'FSDP2' if is_sharded else 'DDP'} as accelerate {version('accelerate')} wraps it"
+    return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_sharded else size)
+
+
+def advise_sharding(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:
+    """Return the verdict on a rank that has the whole model with what sharding it changes, where that makes it fit."""
+    if verdict.outcome is not Fit.NO or not run.request.advice or isinstance(run.launch, Fsdp2):
+        return verdict
+    sharded = run.with_request(dataclasses.replace(run.request, sharding=Sharding.FSDP))
+    progress("what would make it fit: --fsdp")
+    try:
+        prediction = predictor.predict(sharded)
+    except NotTraceableError:
+        return verdict
+    found = prediction.judge().outcome
+    if found not in (Fit.YES, Fit.TIGHT):
+        return verdict
+    advice = Advice(
+        purpose=Purpose.FIT, change="--fsdp", total_bytes=prediction.total_bytes, is_tight=found is Fit.TIGHT
+    )
+    return dataclasses.replace(verdict, advice=(advice, *(verdict.advice or ())))
 
 
 def count_least_cards(state: StaticRecipe, usable_bytes: int, sharding: str | None) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from peft import PeftModel
@@ -19,15 +18,14 @@ from inspector.memory.timeline import build_run_memory, count_host_bytes, count_
 from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
-from inspector.planning.cards import JUDGED_ALONE, describe_ranks, spread_over_cards
+from inspector.planning.cards import JUDGED_ALONE, advise_sharding, describe_ranks, find_ranks, spread_over_cards
 from inspector.planning.contexts import list_contexts
 from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.notices import find_idle_notices, find_precision_notices
 from inspector.predict import Prediction, Predictor
-from inspector.records.distributed import Fsdp2, Ranks
-from inspector.records.fit import Advice, Fit, Purpose, Quantity, Search, Verdict
+from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,
     ContextPoint,
@@ -40,7 +38,6 @@ from inspector.records.memory import (
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
-from inspector.records.request import Sharding
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
@@ -143,47 +140,15 @@ def find_outcome(
     state, sharding = _find_state(counted, static), run.request.sharding
     verdicts, is_alone = [], False
     for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
-        ranks = _find_ranks(run.with_gpu(gpu, count), built)
+        ranks = find_ranks(run.with_gpu(gpu, count), built)
         is_alone = is_alone or ranks is None
         if ranks is None:
             verdicts.append(spread_over_cards(verdict, count, sharding, state))
             continue
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
-        verdicts.append(_advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
+        verdicts.append(advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
     notices = (*outcome.notices, JUDGED_ALONE) if is_alone else outcome.notices
     return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
-
-
-def _find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
-    """Return which rank of a run is predicted, None where one card has the whole run."""
-    if run.launch is None or built is None:
-        return None
-    rows = {parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()}
-    size = run.launch.world_size
-    # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
-    alike = min((count // -(-count // size) for count in rows), default=size)
-    is_sharded = isinstance(run.launch, Fsdp2)
-    strategy = f"{'FSDP2' if is_sharded else 'DDP'} as accelerate {version('accelerate')} wraps it"
-    return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_sharded else size)
-
-
-def _advise_sharding(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:
-    """Return the verdict on a rank that has the whole model with what sharding it changes, where that makes it fit."""
-    if verdict.outcome is not Fit.NO or not run.request.advice or isinstance(run.launch, Fsdp2):
-        return verdict
-    sharded = run.with_request(dataclasses.replace(run.request, sharding=Sharding.FSDP))
-    progress("what would make it fit: --fsdp")
-    try:
-        prediction = predictor.predict(sharded)
-    except NotTraceableError:
-        return verdict
-    found = prediction.judge().outcome
-    if found not in (Fit.YES, Fit.TIGHT):
-        return verdict
-    advice = Advice(
-        purpose=Purpose.FIT, change="--fsdp", total_bytes=prediction.total_bytes, is_tight=found is Fit.TIGHT
-    )
-    return dataclasses.replace(verdict, advice=(advice, *(verdict.advice or ())))
 
 
 def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:
@@ -234,7 +199,7 @@ def _find_outcome_of_one_card(
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
-        ranks=_find_ranks(run, built),
+        ranks=find_ranks(run, built),
         media=facts.media,
         without_gradient=without_gradient,
     )

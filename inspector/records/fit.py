@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.checks import Choice
-from inspector.records.distributed import Ranks
+from inspector.records.steps.ranks import Ranks
 
 __all__ = [
     "QUANTITIES",

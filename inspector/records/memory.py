@@ -7,8 +7,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from inspector.records.distributed import Ranks
 from inspector.records.recipe import Recipe
+from inspector.records.steps.ranks import Ranks
 from inspector.records.tape import Category, Phase, WorkloadInfo
 
 __all__ = [

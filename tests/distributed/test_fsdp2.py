@@ -18,7 +18,7 @@ from inspector.distributed.run import trace_rank
 from inspector.hardware.platform import Platform
 from inspector.memory.timeline import fold
 from inspector.model.build import build_whole
-from inspector.records.distributed import Fsdp2
+from inspector.records.steps.ranks import Fsdp2
 from inspector.source.read import read_files
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.cli.running import run

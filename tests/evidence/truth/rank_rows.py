@@ -7,8 +7,8 @@ from typing import Any
 from inspector.distributed.run import trace_rank
 from inspector.hardware.platform import Platform
 from inspector.memory.timeline import fold
-from inspector.records.distributed import Ddp, Fsdp2, Launch
 from inspector.records.recipe import Recipe
+from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.evidence.truth.trainer_rows import build
 from tests.workloads.tracing import built

@@ -1,0 +1,112 @@
+"""A run that was traced: what it takes, and what that means for cards."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from inspector.extrapolate import Sizes, TapeTemplate
+from inspector.memory.recording import Recording
+from inspector.memory.replay import Replays
+from inspector.memory.timeline import Timeline, fold
+from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
+from inspector.records.fit import Uncertainty, Verdict
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Event
+from inspector.resolve import ResolvedRun
+
+__all__ = ["Prediction", "count_usable_bytes"]
+
+
+class Prediction:
+    """A run that was traced: what it takes, and what that means for GPUs.
+
+    `recipe` is the recipe as it runs on the model. `template` is what happens whatever the sizes, `sizes` are those of
+    its blocks; `uncertainty` is what the run's card may lack of the memory that a verdict counts on. All figures are
+    bytes.
+    """
+
+    def __init__(
+        self,
+        run: ResolvedRun,
+        recipe: Recipe,
+        template: TapeTemplate,
+        sizes: Sizes,
+        uncertainty: Sequence[Uncertainty] = (),
+    ) -> None:
+        self.run = run
+        self.recipe = recipe
+        self.template = template
+        self.sizes = sizes
+        self.overhead = find_overhead(run.gpu)
+        self.uncertainty = uncertainty
+        self.replays = self.replay(template, sizes)
+
+    def replay(self, template: TapeTemplate, sizes: Sizes) -> Replays:
+        """Return the replays of another run under the same allocator."""
+        return Replays(
+            functools.partial(template.make_requests, sizes),
+            self.run.allocator,
+            descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    @functools.cached_property
+    def tape(self) -> Sequence[Event]:
+        """Return the tape of the whole model."""
+        return self.template.make_tape(self.sizes)
+
+    def fold(self, limit_bytes: int | None = None) -> Timeline:
+        """Return everything that the tape tells, on a device with so much memory, None for no end."""
+        return fold(
+            self.tape,
+            self.run.allocator,
+            limit_bytes=limit_bytes,
+            descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    def record(self) -> Recording:
+        """Return the run as the report describes it, to be looked at again."""
+        return Recording(
+            tape=self.tape,
+            settings=self.run.allocator,
+            limit_bytes=self.limit_bytes,
+            descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Return the largest number of bytes allocated at a time."""
+        return self.replays.unlimited.peak_allocated_bytes
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """Return what the allocator has on the run's card, where cached blocks have to be given back for it to fit."""
+        if self.run.gpu is None:
+            return None
+        usable = count_usable_bytes(self.run)
+        is_changed = self.replays.unlimited.peak_reserved_bytes > usable
+        return usable if is_changed and self.replays.run_under(usable) else None
+
+    @property
+    def total_bytes(self) -> int:
+        """Return what nvidia-smi would show at the peak on the run's card."""
+        return self.replays.under(self.limit_bytes).peak_reserved_bytes + self.overhead.bytes
+
+    def judge(self) -> Verdict:
+        """Decide whether the run fits its card."""
+        assert self.run.gpu is not None, "a verdict is of a card"
+        return judge_fit(
+            self.run.gpu,
+            self.replays,
+            self.run.platform,
+            margin_bytes=self.run.margin_bytes,
+            uncertainty=self.uncertainty,
+            shared=self.run.recipe.vllm_share or 0.0,
+        )
+
+
+def count_usable_bytes(run: ResolvedRun) -> int:
+    """Return what the allocator has on the run's card, the margin that was asked for left out."""
+    assert run.gpu is not None, "a limit is a card's"
+    shared = run.recipe.vllm_share or 0.0
+    return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0, shared=shared)

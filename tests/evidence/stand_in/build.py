@@ -84,7 +84,9 @@ def compile_library(name: str, symbols: dict[str, str], includes: list[str], out
     generated = output / f"{stem}.c"
     functions = [f"__attribute__((weak)) int {symbol}(void) {{ return 0; }}\n" for symbol in symbols]
     generated.write_text("".join(functions) or f"int stand_in_{stem};\n")
-    written = {"cudart": ["runtime.c"], "cudnn": ["cudnn.c", "libraries.c"]}.get(stem, ["libraries.c"])
+    written = {"cudart": ["runtime.c"], "cudnn": ["cudnn.c", "libraries.c"], "nccl": ["nccl.c"]}.get(
+        stem, ["libraries.c"]
+    )
     command = ["gcc", "-w", "-O1", "-shared", "-fPIC", f"-DLIB_{stem}", *(f"-I{path}" for path in includes)]
     command += [str(generated), *(str(SOURCES / source) for source in written), f"-Wl,-soname,{name}"]
     versions = sorted({version for version in symbols.values() if version})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from inspector.compat.names import private, private_attribute
 from inspector.runtime.patches import replace_attribute
@@ -42,10 +44,10 @@ _reset_shard: Any = private(
     purpose="FSDP2",
     instead="what pads a shard of fewer rows once it is materialised",
 )
-_fsdp_init: Any = private(
-    "torch.distributed.fsdp._fully_shard._fsdp_init",
+_move_states: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_init._move_states_to_device",
     purpose="FSDP2",
-    instead="what moves the parameters of a unit to the device before they are sharded (_move_states_to_device)",
+    instead="what moves the parameters of a unit to the device before they are sharded",
 )
 _group: Any = private(
     "torch.distributed.fsdp._fully_shard._fsdp_param_group.FSDPParamGroup", purpose="FSDP2", instead="see the check"
@@ -58,10 +60,10 @@ local_tensor_of: Any = private_attribute(
     purpose=_RANKS,
     instead="DTensor.to_local(), which makes another tensor each time",
 )
-_ddp: Any = private(
-    "torch.nn.parallel.distributed",
+_compare_shapes: Any = private(
+    "torch.nn.parallel.distributed._verify_param_shape_across_processes",
     purpose="DDP",
-    instead="what compares the shapes of parameters over ranks (_verify_param_shape_across_processes)",
+    instead="what compares the shapes of parameters over ranks",
 )
 fsdp2_prepare_model: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
@@ -72,7 +74,8 @@ fsdp2_prepare_model: Any = private(
 
 def expect_same_parameters() -> None:
     """Let DDP take the parameters of all ranks for alike, until the innermost block of changes ends."""
-    replace_attribute(_ddp, "_verify_param_shape_across_processes", lambda *_arguments: None)
+    module = sys.modules[DistributedDataParallel.__module__]
+    replace_attribute(module, "_verify_param_shape_across_processes", lambda *_arguments: None)
 
 
 def accept_parameters_on_meta() -> None:
@@ -82,7 +85,7 @@ def accept_parameters_on_meta() -> None:
 
 def replace_move(move: Callable[..., None]) -> None:
     """Have a function move what a unit of FSDP2 holds to the device, given parameters, buffers and device."""
-    replace_attribute(_fsdp_init, "_move_states_to_device", move)
+    replace_attribute(sys.modules[_move_states.__module__], "_move_states_to_device", move)
 
 
 def call_after_reset(function: Callable[[Any], None]) -> None:

@@ -241,7 +241,8 @@ def _build_groups(
             change = _pull(run, base, levers)
             request = apply_change(run.request, change)
             key = freeze(request)
-            if key not in seen and can_spell(run.request, request):
+            is_traced = run.launch is None or run.with_request(request).launch is not None
+            if is_traced and key not in seen and can_spell(run.request, request):
                 found.append(Candidate(method=method, change=change, levers=tuple(lever.words for lever in levers)))
             seen.add(key)
         if found:

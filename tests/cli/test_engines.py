@@ -92,7 +92,7 @@ def test_a_gguf_on_a_24_gb_card_is_answered_on_one_screen(tmp_path: Path) -> Non
         (("--engine", "vllm", "--batch-size", "8"), 2, "--batch-size has no effect with --engine"),
         (("--engine", "vllm", "--fit", "batch-size", "--gpu", "4090"), 2, "--fit has no effect with --engine"),
         (("--engine", "vllm", "--gpu", "2x4090"), 2, "give --tensor-parallel-size 2, or one card"),
-        (("--engine", "llama.cpp"), 3, "is not in the Hugging Face cache"),
+        (("--engine", "llama.cpp"), 3, "llama.cpp reads GGUF alone"),
         (("--engine", "tgi"), 2, "'tgi' is not one of"),
     ],
 )  # fmt: skip

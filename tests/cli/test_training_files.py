@@ -21,7 +21,7 @@ def test_a_report_says_below_its_title_what_it_read(tmp_path: Path) -> None:
     lines = run(write(tmp_path, PACKED), "--offline").out.splitlines()
     assert lines[:3] == [
         MODEL,
-        "train.yaml as axolotl 0.21.0 reads it: 7 fields, 9 defaults, 1 not modelled",
+        "train.yaml as axolotl 0.21.0 reads it: 8 fields, 9 defaults, 1 not modelled",
         "not modelled: fp8 (either way)",
     ]
 
@@ -41,7 +41,7 @@ def test_the_report_of_a_file_is_that_of_the_options_which_mean_the_same(tmp_pat
     ]
     options += ["--mixed-precision", "bf16", "--no-gradient-checkpointing", "--json", "--offline"]
     by_options = run(MODEL, *options, "--attention-mask", "--preparation", "axolotl").report
-    by_file = run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": False}), "--json", "--offline").report
+    by_file = run(write(tmp_path, AXOLOTL | {"tiled_mlp": False}), "--json", "--offline").report
     assert by_file.pop("source")["file"]["framework"] == "axolotl"
     for report in (by_options, by_file):
         report["training"].pop("defaults")
@@ -159,8 +159,8 @@ def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
 
 def test_what_takes_less_and_is_not_modelled_makes_a_no_not_known(tmp_path: Path) -> None:
     small = ("--offline", "--gpu-memory", "700MiB", "--no-advice", "--json")
-    ran = run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": True}), *small)
+    ran = run(write(tmp_path, AXOLOTL | {"tiled_mlp": True}), *small)
     (verdict,) = json.loads(ran.out)["fit"]
     assert (ran.code, verdict["outcome"]) == (4, "not known")
-    assert verdict["reason"] == "upper bound: with lora_mlp_kernel, not modelled, the step takes less"
-    assert run(write(tmp_path, AXOLOTL | {"lora_mlp_kernel": False}), *small).code == 1
+    assert verdict["reason"] == "upper bound: with tiled_mlp, not modelled, the step takes less"
+    assert run(write(tmp_path, AXOLOTL | {"tiled_mlp": False}), *small).code == 1

@@ -108,12 +108,17 @@ def test_a_mask_without_a_value_says_that_it_has_none() -> None:
         values[mask]
 
 
-def test_a_mask_of_tokens_counts_for_each_of_their_features_without_being_written_out() -> None:
+def test_a_mask_of_tokens_counts_for_each_of_their_features_once_it_is_written_out() -> None:
+    """As nonzero does with what is not contiguous (native/cuda/Nonzero.cu)."""
+
     def select(values: Tensor, mask: Tensor) -> Tensor:
         return values[mask.unsqueeze(-1).expand_as(values)]
 
     assert allocations(select) == [
+        ("aten.nonzero.default", ROWS * SIZE),
+        *COUNTED,
         ("aten.nonzero.default", 3 * SIZE * 2 * 8),
+        SELECTED,
         ("aten.index.Tensor", 3 * SIZE * 4),
     ]
 

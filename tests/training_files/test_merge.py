@@ -50,7 +50,7 @@ def test_targets_beside_a_file_change_the_adapter_that_it_has(tmp_path: Path) ->
 def test_a_launchers_file_goes_before_defaults_and_behind_the_file(tmp_path: Path) -> None:
     launch = write(tmp_path, FSDP, "fsdp.yaml")
     by_default = build(write(tmp_path, LLAMAFACTORY), launch=(launch,), gpus="4090")
-    assert (by_default.recipe.mixed_precision, by_default.gpu_count, by_default.sharding) == ("fp16", 8, "fsdp")
+    assert (by_default.recipe.mixed_precision, by_default.gpu_count, by_default.sharding) == ("fp16", 8, "fsdp1")
     said = build(write(tmp_path, LLAMAFACTORY | {"bf16": True}), launch=(launch,))
     assert said.recipe.mixed_precision == "bf16"
 
@@ -60,7 +60,7 @@ def test_cards_are_about_a_gpu_that_was_named(tmp_path: Path) -> None:
     request = build(MODEL, launch=(launch,))
     assert (request.gpu_count, request.sharding) == (1, None)
     counted = build(MODEL, launch=(launch,), gpus="2x4090")
-    assert (counted.gpu_count, counted.sharding) == (1, "fsdp")
+    assert (counted.gpu_count, counted.sharding) == (1, "fsdp1")
 
 
 @pytest.mark.parametrize("path", ["/fsx/models/llama", "./out/checkpoint-5", "~/models/none", "a/b/c"])

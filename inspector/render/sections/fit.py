@@ -83,7 +83,8 @@ def describe_cards(verdict: Verdict) -> str | None:
     if cards.ranks is not None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
-        return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}"
+        more = "; --fit gpus finds how many it takes" if cards.sharding and verdict.outcome is Fit.NO else ""
+        return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}{more}"
     least = "no number of these cards holds it"
     if cards.least_count is not None:
         least = f"at least {cards.least_count:,} {'card' if cards.least_count == 1 else 'cards'}"

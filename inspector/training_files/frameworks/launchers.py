@@ -72,7 +72,7 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         for name in ("offload_optimizer_device", "offload_param_device"):
             if deepspeed.get(name) not in (None, "none"):
                 settings.miss(f"deepspeed_config.{name}", deepspeed[name], LESS, _OFFLOADED, Origin.FILE)
-    settings.silent |= {"fsdp_config"} if kind != "FSDP" else set()
+    settings.silent |= {"fsdp_config"} if kind != "FSDP" or fields.get("sharding") == "fsdp" else set()
     settings.silent |= {"deepspeed_config"} if kind != "DEEPSPEED" or not fields.get("sharding") else set()
 
 

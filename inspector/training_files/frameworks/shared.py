@@ -207,6 +207,12 @@ def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -
             settings.fields["sharding"] = f"zero{stages[0]}"
     elif values["fsdp"] or values["fsdp_config"]:
         settings.fields["sharding"] = name_fsdp(values["fsdp_config"], fsdp_version)
+        if settings.fields["sharding"] == "fsdp":
+            settings.silent |= {"fsdp", "fsdp_config"}
+        config = values["fsdp_config"] if isinstance(values["fsdp_config"], dict) else {}
+        for name in ("fsdp_offload_params", "offload_params", "cpu_offload"):
+            if config.get(name) in (True, "true"):
+                settings.miss(f"fsdp_config.{name}", True, LESS, "weights and states wait in host memory", Origin.FILE)
 
 
 def name_fsdp(config: Any, version: int) -> str:

@@ -36,7 +36,7 @@ def explain_torchtune(document: Mapping[str, Any], path: str) -> str:
     command = " ".join(("inspect", _find_model(component), *_list_options(document, model, component)))
     return (
         f"{quoted(path, 100)} is torchtune's, whose models are its own ({one_line(component, 80)}) and whose "
-        f"development ended in 2025; nearest is transformers' model of it: {command}."
+        f"development ended in 2025; use transformers' model of it, the nearest: {command}."
     )
 
 

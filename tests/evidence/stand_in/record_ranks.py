@@ -13,6 +13,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +91,33 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     return reader.figures
 
 
+def answer(connection: Connection, function: Callable[..., Any], *arguments: Any) -> None:
+    """Send what a function returns, and end without torch's clean-up: NCCL's threads do not always survive it."""
+    connection.send(function(*arguments))
+    connection.close()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a process of its own."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=answer, args=(theirs, function, *arguments))
+    process.start()
+    theirs.close()
+    found = ours.recv()  # EOFError where it died
+    process.join()
+    return found
+
+
 def main() -> None:
     """Run every row and write the record; with numbers, print the figures of these rows."""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    chosen = [record["rows"][int(number)] for number in sys.argv[1:]]
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        if chosen:
-            print(json.dumps(pool.map(measured, chosen, chunksize=1)))
-            return
-        figures = pool.map(measured, record["rows"], chunksize=1)
-        platform = pool.apply(describe_platform)
-    rows = [{**row, "measured": values} for row, values in zip(record["rows"], figures, strict=True)]
+    if chosen := sys.argv[1:]:
+        print(json.dumps([run_alone(measured, record["rows"][int(number)]) for number in chosen]))
+        return
+    rows = [{**row, "measured": run_alone(measured, row)} for row in record["rows"]]
+    platform = run_alone(describe_platform)
     RECORD.write_text(json.dumps({**record, **platform, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         # Nor is there garbage worth a walk over all that is loaded by now; the last one is when Python shuts down.
         gc.disable()
         atexit.register(gc.freeze)
+        # torch's C++ code warns by itself where it runs on no GPU, past all that Python can silence.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _end_at_interrupt)
     try:

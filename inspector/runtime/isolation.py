@@ -135,6 +135,7 @@ class WorkerProcess:
         assert self._process.stdout is not None
         try:
             environment = dict(os.environ if self._environment is None else self._environment)
+            environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # whose warnings nothing in Python silences
             pickle.dump((environment, sys.path, request), self._process.stdin)
             self._process.stdin.flush()
             while True:

@@ -7,6 +7,7 @@ Where a row says so it was run whole there; the others were run with two layers,
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -129,3 +130,37 @@ def test_a_world_of_a_million_ranks_is_judged_on_one_card_alone() -> None:
 def test_a_rank_runs_with_flash_attention_as_one_card_does() -> None:
     flash, plain = (trace(2, batch_size=1, seq_len=64, attention=name)[0] for name in ("flash_attention_2", "eager"))
     assert flash <= plain
+
+
+def test_where_shards_would_fit_that_each_card_has_not_room_for_whole_the_report_says_so() -> None:
+    """Full fine-tuning of 135 M parameters: DDP keeps all states and buckets on each card."""
+    ran = run(
+        SMALL, "--gpu-memory", "1.6GiB", "--gpus", "4", "--margin", "0MiB", "--seq-len", "64", "--offline", "--json"
+    )
+    verdict = json.loads(ran.out)["fit"][0]
+    assert (ran.code, verdict["outcome"]) == (1, "no")
+    assert verdict["cards"]["ranks"]["strategy"].startswith("DDP")
+    assert verdict["advice"][0]["change"] == "--fsdp"
+    sharded = run(
+        SMALL,
+        "--gpu-memory",
+        "1.6GiB",
+        "--gpus",
+        "4",
+        "--margin",
+        "0MiB",
+        "--seq-len",
+        "64",
+        "--offline",
+        "--fsdp",
+        "--json",
+    )
+    assert sharded.code == 0
+
+
+def test_an_optimizer_that_is_none_of_torchs_own_has_no_known_step_on_shards() -> None:
+    """A real step with Adafactor stops: it adds plain tensors to shards."""
+    ran = run(SMALL, "--gpu", "2x4090", "--fsdp", "--optimizer", "adafactor", "--seq-len", "64", "--offline", "--json")
+    (verdict,) = json.loads(ran.out)["fit"]
+    assert (ran.code, verdict["outcome"]) == (4, "not known")
+    assert "how Adafactor updates shards is not known" in verdict["reason"]

@@ -97,14 +97,15 @@ def test_4_a_packed_checkpoint_is_judged_by_an_upper_bound_and_the_first_screen_
 @pytest.mark.parametrize(
     "cards", [("--gpu", "4090", "--gpu", "4090"), ("--gpu", "2x4090"), ("--gpu", "4090", "--gpus", "2")]
 )
-def test_5_several_cards_are_understood_and_one_alone_is_judged(cards: tuple[str, ...]) -> None:
+def test_5_several_cards_are_understood_and_a_rank_of_ddp_is_judged(cards: tuple[str, ...]) -> None:
     code, report = ask(*M7, *cards, "--no-advice")
     verdict = read_verdict(report)
     # 7,615,616,512 parameters in bfloat16, their gradients, two moments: 56.7 GiB in shares of 23.10 GiB at most.
     assert (code, verdict["outcome"]) == (1, "no")
     assert (verdict["cards"]["count"], verdict["cards"]["least_count"]) == (2, 3)
     assert verdict["cards"]["state_bytes"] == report["static"]["full"]["total_bytes"]
-    assert "several-gpus" in [warning["code"] for warning in report["warnings"]]
+    ranks = verdict["cards"]["ranks"]
+    assert (ranks["strategy"].split()[0], ranks["world_size"], ranks["alike"]) == ("DDP", 2, 2)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--tp", "2"), ("--world-size", "2"), ("--num-gpus", "2")])

@@ -71,7 +71,7 @@ def trace_rank(
         batch = make_batch(tracer, workload, model, recipe)
         for context in (trace_for(platform), apply_cuda_rules(platform, recipe.sdpa_backend), treat_meta_as_device()):
             rules.enter_context(context)
-        if isinstance(launch, Ddp) and recipe.mixed_precision != "no":
+        if isinstance(launch, Ddp) and (recipe.mixed_precision != "no" or recipe.optimizer == "lorafa"):
             rules.enter_context(apply_autocast_rules())
         if media is not None:
             rules.enter_context(see_made_tensors(tracer.see_made))

@@ -199,8 +199,9 @@ def _enter_until(
 
 
 def _choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
-    """Return the rules that mixed precision needs: without it no op goes through them."""
-    return contextlib.nullcontext() if recipe.mixed_precision == "no" else apply_autocast_rules()
+    """Return the rules that autocast needs: without it no op goes through them. PEFT's LoRA-FA has one of its own."""
+    is_on = recipe.mixed_precision != "no" or recipe.optimizer == "lorafa"
+    return apply_autocast_rules() if is_on else contextlib.nullcontext()
 
 
 def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def test_no_norm_is_no_clipping() -> None:
     ("changes", "says"),
     [
         ({"bf16": True, "fp16": True}, "bf16 and fp16 are both on"),
-        ({"optim": "galore_adamw"}, "of the package galore_torch"),
+        ({"optim": "galore_adafactor"}, "of the package galore_torch"),
         ({"per_device_train_batch_size": 0}, "give an integer of at least 1"),
         ({"gradient_accumulation_steps": "4"}, "give an integer of at least 1"),
     ],

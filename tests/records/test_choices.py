@@ -88,8 +88,8 @@ def test_the_docstring_of_a_choice_explains_its_members(kind: type[Choice]) -> N
 def test_the_names_of_transformers_own_enum_are_taken() -> None:
     """`TrainingArguments.optim` is one of them."""
     assert Recipe(optimizer=OptimizerNames.ADAFACTOR).optimizer is OptimizerName.ADAFACTOR
-    with pytest.raises(UsageError, match="`optimizer` galore_adamw is of the package galore_torch"):
-        Recipe(optimizer=OptimizerNames.GALORE_ADAMW)
+    with pytest.raises(UsageError, match="`optimizer` galore_adafactor is of the package galore_torch"):
+        Recipe(optimizer=OptimizerNames.GALORE_ADAFACTOR)
 
 
 def test_every_optimizer_is_of_one_family() -> None:

@@ -207,7 +207,7 @@ def test_optimizers_of_torch_take_copies_of_all_trainable_parameters(
 
 def test_every_name_of_transformers_is_known_or_refused_by_its_package() -> None:
     names = {name.value for name in OptimizerNames}
-    assert set(OPTIMIZERS) - set(FAMILIES["frameworks"]) <= names
+    assert set(OPTIMIZERS) - {*FAMILIES["frameworks"], *FAMILIES["peft"]} <= names
     assert names <= {*OPTIMIZERS, *OF_OTHER_PACKAGES}
     assert not set(OPTIMIZERS) & set(OF_OTHER_PACKAGES)
     assert len(set(OPTIMIZERS)) == len(OPTIMIZERS)

@@ -44,12 +44,14 @@ def give_gradients(trained: list[nn.Parameter]) -> None:
         parameter.grad = torch.ones_like(parameter)
 
 
-def on_cpu(make: Make, updates: int) -> tuple[list[int], list[bool]]:
+def on_cpu(
+    make: Make, updates: int, dtype: torch.dtype = torch.float32, kernels: tuple[str, ...] = ()
+) -> tuple[list[int], list[bool]]:
     """Return what the last of so many updates on the CPU allocates and frees, and what of it casts of the CPU do.
 
     Where two dtypes are added CUDA's kernel casts element by element, and the CPU's works on a copy.
     """
-    trained = parameters("cpu")
+    trained = parameters("cpu", dtype)
     optimizer = make(trained)
     for _ in range(updates - 1):
         give_gradients(trained)
@@ -60,7 +62,7 @@ def on_cpu(make: Make, updates: int) -> tuple[list[int], list[bool]]:
     recorded: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     with torch.backends.mkldnn.flags(enabled=False), recorded:
         optimizer.step()
-    return profiled_events(recorded, ("aten::add_",))
+    return profiled_events(recorded, ("aten::add_", *kernels))
 
 
 def on_meta(make: Make, updates: int) -> list[int]:

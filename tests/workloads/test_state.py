@@ -36,7 +36,8 @@ def count_living_state(tape: Sequence[Event]) -> int:
 )
 def test_the_state_of_an_optimizer_is_what_a_traced_step_makes(optimizer: str, loop: str) -> None:
     config = llama(vocab_size=640, dtype="float32")  # the embedding has 10,240 elements: 8 bits in a plain loop
-    request = Request(model=config, recipe=Recipe(optimizer=optimizer, loop=loop, seq_len=8))
+    peft = LoraOptions(r=4) if optimizer == "lorafa" else None  # it is for adapters alone
+    request = Request(model=config, peft=peft, recipe=Recipe(optimizer=optimizer, loop=loop, seq_len=8))
     run = resolve_run(request, None, {})
     traced = count_living_state(Predictor(None).predict(run).tape)
     counted = count_state_bytes(count_model(request, None)[0].trained_tensors, run.recipe, run.platform)

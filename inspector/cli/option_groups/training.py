@@ -95,8 +95,8 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         default=DEFAULT_OPTIMIZER,
         show_default=True,
         help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, "
-        "schedule_free_adamw (_sgd, _radam), stable_adamw, muon, adam_mini, and those of bitsandbytes: adamw_8bit, "
-        "lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
+        "schedule_free_adamw (_sgd, _radam), stable_adamw, galore_adamw, lorafa, muon, adam_mini, and those of "
+        "bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
     ),
     click.Option(
         ["--optim-args"],

@@ -24,6 +24,7 @@ class OptimizerName(Choice):
     ADAMW_TORCH, ADAMW_TORCH_FUSED, SGD, ADAGRAD, RMSPROP: torch's classes, the first with its foreach kernels.
     ADAFACTOR: transformers' class.
     SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SCHEDULE_FREE_RADAM: schedulefree's. STABLE_ADAMW: torch-optimi's.
+    GALORE_ADAMW: galore_torch's, on all linear layers. LORAFA: PEFT's `create_lorafa_optimizer`, which nothing names.
     MUON, ADAM_MINI: LLaMA-Factory's, and axolotl's, which transformers has no name for.
     All others: the optimizers of bitsandbytes. 8BIT and 32BIT are the bits of an element of their state, 32 where the
     name says neither; PAGED ones keep it in managed memory. ADAMW_BNB_8BIT is another name of ADAMW_8BIT.
@@ -39,6 +40,8 @@ class OptimizerName(Choice):
     SCHEDULE_FREE_SGD = "schedule_free_sgd"
     SCHEDULE_FREE_RADAM = "schedule_free_radam"
     STABLE_ADAMW = "stable_adamw"
+    GALORE_ADAMW = "galore_adamw"
+    LORAFA = "lorafa"
     MUON = "muon"
     ADAM_MINI = "adam_mini"
     ADAMW_8BIT = "adamw_8bit"
@@ -64,13 +67,15 @@ OPTIMIZERS = OptimizerName.values()
 _OF_TORCH = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 _OF_TRANSFORMERS = ("adafactor",)
 _SCHEDULE_FREE = ("schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam")
-_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon", "adam_mini")
+_WRITTEN_AFTER = (*_SCHEDULE_FREE, "stable_adamw", "muon", "adam_mini", "galore_adamw", "lorafa")
 # Where the class comes from -> the names.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "torch": _OF_TORCH,
     "transformers": _OF_TRANSFORMERS,
     "schedulefree": _SCHEDULE_FREE,
     "torch-optimi": ("stable_adamw",),
+    "galore_torch": ("galore_adamw",),
+    "peft": ("lorafa",),
     "frameworks": ("muon", "adam_mini"),
     "bitsandbytes": tuple(name for name in OPTIMIZERS if name not in (*_OF_TORCH, *_OF_TRANSFORMERS, *_WRITTEN_AFTER)),
 }
@@ -81,7 +86,6 @@ OF_OTHER_PACKAGES: Mapping[str, str] = {
     "adamw_anyprecision": "torchdistx",
     "adamw_torch_4bit": "torchao",
     "adamw_torch_8bit": "torchao",
-    "galore_adamw": "galore_torch",
     "galore_adamw_8bit": "galore_torch",
     "galore_adafactor": "galore_torch",
     "galore_adamw_layerwise": "galore_torch",
@@ -100,11 +104,27 @@ def _parse_flag(text: str) -> bool:
     return text.lower() in ("true", "1", "yes")
 
 
+def _parse_projection(text: str) -> str:
+    """Read which singular vectors GaLore projects to (galore_projector.py)."""
+    if text not in _PROJECTIONS:
+        raise UsageError(f"`optim_args`: proj_type={quoted(text)} is not known; use {', '.join(_PROJECTIONS)}.")
+    return text
+
+
+def _parse_count(text: str) -> int:
+    """Read a whole number above 0."""
+    count = int(text)
+    if count < 1:
+        raise UsageError(f"`optim_args`: rank and update_proj_gap cannot be {quoted(text)}; use 1 or more.")
+    return count
+
+
 def _parse_set(text: str) -> bool:
     """Read a flag that any text but none sets, as transformers does (`bool` of it)."""
     return bool(text)
 
 
+_PROJECTIONS = ("std", "reverse_std", "right", "left", "full")
 _Readers = Mapping[str, Callable[[str], object]]
 _ADEMAMIX: _Readers = {
     **dict.fromkeys(("beta1", "beta2", "beta3", "alpha", "eps"), float),
@@ -126,6 +146,11 @@ _ARGUMENTS: Mapping[str, _Readers] = {
     # What they change is the average and the rate, which no memory follows from.
     **{name: {"weight_lr_power": float, "r": float} for name in _SCHEDULE_FREE},
     "stable_adamw": {"max_lr": float, "decouple_lr": _parse_set, "kahan_sum": _parse_set},
+    "galore_adamw": {
+        **dict.fromkeys(("rank", "update_proj_gap"), _parse_count),
+        "scale": float,
+        "proj_type": _parse_projection,
+    },
     **{name: _ADEMAMIX for name in FAMILIES["bitsandbytes"] if "ademamix" in name},
 }
 
@@ -134,8 +159,10 @@ def check_optimizer_name(name: object) -> OptimizerName:
     """Return the optimizer of a name that is known here, or raise UsageError with what was probably meant."""
     if isinstance(name, str) and (package := OF_OTHER_PACKAGES.get(name)) is not None:
         known = ", ".join(OPTIMIZERS)
+        nearest = "galore_adamw, the nearest, or " if package == "galore_torch" else ""
         raise UsageError(
-            f"`optimizer` {to_plain_text(name)} is of the package {package}, not known here; use one of {known}."
+            f"`optimizer` {to_plain_text(name)} is of the package {package}, not known here; "
+            f"use {nearest}one of {known}."
         )
     if name == "adam":  # which is as near to ademamix; transformers has AdamW alone
         others = ", ".join(OPTIMIZERS)

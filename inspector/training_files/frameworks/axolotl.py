@@ -61,7 +61,10 @@ def _settle(values: Values, settings: Settings) -> None:
     settings.stage = _STAGES.get(stage, stage) or ("reward" if values["reward_model"] else "sft")
     _settle_dtype(values, settings)
     settle_optimizer(values, settings, "optimizer")
-    if not isinstance(values["optim_args"], str):
+    arguments = values["optim_args"]
+    if isinstance(arguments, dict) and fields.get("optimizer") == "galore_adamw":
+        fields["optim_args"] = ",".join(f"{name}={value}" for name, value in arguments.items())
+    elif not isinstance(arguments, str):
         fields.pop("optim_args", None)
     _settle_attention(values, settings)
     _settle_checkpointing(values, settings)

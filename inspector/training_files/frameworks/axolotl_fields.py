@@ -17,7 +17,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.shared import SHARDED
+from inspector.training_files.frameworks.shared import ALL_LINEAR, SHARDED
 
 __all__ = ["FIELDS"]
 
@@ -96,7 +96,7 @@ FIELDS: tuple[Field, ...] = (
     misses("lora_target_parameters", MORE, "experts' parameters have adapters, too"),
     misses("peft_init_lora_weights", UNKNOWN, "adapters that start otherwise", off=(True,)),
     misses("loraplus_lr_ratio", UNKNOWN, "parameters in more groups"),
-    misses("optim_target_modules", LESS, "GaLore's or APOLLO's projected states"),
+    misses("optim_target_modules", UNKNOWN, "other layers than all linear ones are projected", off=ALL_LINEAR),
     misses("sequence_parallel_degree", LESS, "cards share a sequence", off=(1,)),
     misses("context_parallel_size", LESS, "cards share a sequence", off=(1,)),
     misses("tensor_parallel_size", LESS, "cards share a layer", off=(1,)),

@@ -89,6 +89,11 @@ _FIELDS: tuple[Field, ...] = (
         off=("bnb", "bitsandbytes"),
     ),
     misses("use_galore", LESS, "GaLore's projected states: AdamW is traced", kind=FLAG),
+    reads("galore_layerwise", FLAG, "optimizer"),
+    reads("galore_rank", COUNT, "optim_args"),
+    reads("galore_update_interval", COUNT, "optim_args"),
+    reads("galore_scale", NUMBER, "optim_args"),
+    reads("galore_proj_type", TEXT, "optim_args"),
     misses("use_apollo", LESS, "APOLLO's projected states: AdamW is traced", kind=FLAG),
     misses("use_badam", LESS, "one block trains at a time: all are traced", kind=FLAG),
     misses("use_dft_loss", MORE, "a loss that keeps probabilities, too", kind=FLAG),
@@ -154,12 +159,16 @@ def _settle(values: Values, settings: Settings) -> None:
         raise values.refuse("stage", "pt, sft, rm, ppo, dpo or kto")
     settings.stage = _STAGES.get(stage, stage)
     settle_precision(values, settings)
-    fields.pop("optimizer", None)
+    for name in ("optimizer", "optim_args"):
+        fields.pop(name, None)
+    if values["optim_args"] is not None:
+        fields["optim_args"] = values["optim_args"]
     settle_optimizer(values, settings, "optim")
     for name in ("muon", "adam_mini"):
         if values[f"use_{name}"]:
             fields["optimizer"] = name
             fields.pop("optim_args", None)
+    _settle_galore(values, settings)
     settle_sharding(values, settings)
     _settle_adapter(values, settings)
     fields.pop("attention", None)
@@ -195,6 +204,24 @@ def _settle(values: Values, settings: Settings) -> None:
     if not values["neat_packing"]:
         fields["attention_mask"] = True
     _miss_what_it_does(values, settings)
+
+
+def _settle_galore(values: Values, settings: Settings) -> None:
+    """Take GaLore's AdamW, with the defaults of its fields (hparams/finetuning_args.py); layerwise it is another."""
+    is_adamw = settings.fields.get("optimizer") in ("adamw_torch", "adamw_torch_fused")
+    if not values["use_galore"] or values["galore_layerwise"] or not is_adamw:
+        return
+    arguments = {
+        "rank": values["galore_rank"] or 16,
+        "update_proj_gap": values["galore_update_interval"] or 200,
+        "scale": values["galore_scale"] or 2.0,
+        "proj_type": values["galore_proj_type"] or "std",
+    }
+    text = ",".join(f"{name}={value}" for name, value in arguments.items())
+    settings.fields |= {"optimizer": "galore_adamw", "optim_args": text}
+    settings.silent.add("use_galore")
+    why = "the head, and layers that galore_target leaves out, keep whole moments: all linear layers are projected"
+    settings.miss("use_galore", True, MORE, why, Origin.FILE)
 
 
 def _settle_adapter(values: Values, settings: Settings) -> None:

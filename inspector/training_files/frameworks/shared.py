@@ -62,6 +62,9 @@ DTYPES: Mapping[Any, str] = {
 
 SHARDED = "ranks are not traced: the figures are those of the whole step on one card"
 
+# What `optim_target_modules` says of the layers that are projected here.
+ALL_LINEAR = ("all-linear", "all_linear")
+
 OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     reads("per_device_train_batch_size", COUNT, "batch_size", default=8),
     reads("gradient_accumulation_steps", COUNT, "gradient_accumulation", default=1),
@@ -86,7 +89,7 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     misses("torch_empty_cache_steps", LESS, "cached blocks are given back"),
     misses("torch_compile", UNKNOWN, "other kernels, which keep other tensors"),
     misses("label_smoothing_factor", MORE, "a second pass over the logits"),
-    misses("optim_target_modules", LESS, "GaLore's or APOLLO's projected states"),
+    misses("optim_target_modules", UNKNOWN, "other layers than all linear ones are projected", off=ALL_LINEAR),
     misses("parallelism_config", UNKNOWN, "several cards share a sequence or a layer"),
 )
 
@@ -108,10 +111,13 @@ _STAND_INS: Mapping[str, tuple[str, Effect]] = {
     **dict.fromkeys(("adamw_hf", "adamw_anyprecision", "grokadamw"), ("adamw_torch", UNKNOWN)),
     **dict.fromkeys(("adamw_apex_fused", "adamw_torch_xla", "adamw_torch_npu_fused"), ("adamw_torch_fused", UNKNOWN)),
     "optimi_adamw": ("adamw_torch_fused", UNKNOWN),
-    **dict.fromkeys(("galore_adamw", "galore_adafactor", "apollo_adamw", "flash_adamw"), ("adamw_torch", LESS)),
-    **dict.fromkeys(("galore_adamw_layerwise", "galore_adafactor_layerwise"), ("adamw_torch", LESS)),
+    **dict.fromkeys(("apollo_adamw", "flash_adamw"), ("adamw_torch", LESS)),
+    **dict.fromkeys(("galore_adafactor", "galore_adamw_8bit"), ("galore_adamw", LESS)),
+    **dict.fromkeys(
+        tuple(f"galore_{name}_layerwise" for name in ("adamw", "adamw_8bit", "adafactor")), ("galore_adamw", LESS)
+    ),
     **dict.fromkeys(("apollo_adamw_layerwise", "q_galore_adamw8bit"), ("adamw_torch", LESS)),
-    **dict.fromkeys(("galore_adamw_8bit", "galore_adamw_8bit_layerwise", "flash_adamw_8bit"), ("adamw_8bit", LESS)),
+    "flash_adamw_8bit": ("adamw_8bit", LESS),
     **dict.fromkeys(("lomo", "adalomo"), ("sgd", LESS)),
     **dict.fromkeys(("dion", "lion_pytorch", "sinkgd", "sinkgd_adamw"), ("adamw_torch", LESS)),
     "came_pytorch": ("adafactor", UNKNOWN),

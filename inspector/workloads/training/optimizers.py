@@ -20,6 +20,7 @@ from inspector.model.census import count_head_elements
 from inspector.records.recipe import Recipe
 from inspector.records.steps.optimizers import parse_optim_args
 from inspector.workloads.training.bnb_optimizers import BnbOptimizer, State
+from inspector.workloads.training.low_rank import GaLoreAdamW, build_lora_fa, list_projected_groups
 from inspector.workloads.training.stand_ins import AdamMini, Muon, ScheduleFree, StableAdamW
 
 __all__ = [
@@ -68,7 +69,11 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     state = _STATES.get(recipe.optimizer)
     if state is not None:
         return BnbOptimizer(groups, state, _list_wide_parameters(model, recipe, state))
+    if recipe.optimizer == "lorafa":
+        return build_lora_fa(model, _LEARNING_RATE)
     make, arguments = find_class_and_arguments(recipe.optimizer)
+    if recipe.optimizer == "galore_adamw":
+        groups = list(list_projected_groups(model))
     trained = [(name, item) for name, item in model.named_parameters() if item.requires_grad]
     if recipe.optimizer == "adam_mini":
         groups = [{"params": [item], "name": name.lower()} for name, item in trained]
@@ -179,6 +184,11 @@ def _muon() -> _ClassAndArguments:
 @_register("adam_mini")
 def _adam_mini() -> _ClassAndArguments:
     return AdamMini, {"lr": _LEARNING_RATE, **_ADAM}
+
+
+@_register("galore_adamw")
+def _galore_adamw() -> _ClassAndArguments:
+    return GaLoreAdamW, {"lr": _LEARNING_RATE, **_ADAM}
 
 
 def list_parameter_groups(model: nn.Module, loop: str) -> Iterator[dict[str, Any]]:

@@ -35,9 +35,16 @@ def count_state_bytes(tensors: Mapping[TensorKind, int], recipe: Recipe, platfor
 
 def _count_bytes(kind: TensorKind, recipe: Recipe) -> int:
     """Return the bytes of state that the first update makes for a parameter of a kind."""
+    if recipe.optimizer == "lorafa":  # AdamW's two moments of all but the matrices A, which it freezes
+        size = torch.Size(kind.shape).numel() * getattr(torch, kind.dtype).itemsize
+        return 0 if "lora_A" in kind.name else 2 * size
     *path, own_name = kind.name.split(".")
     parameter = nn.Parameter(torch.empty(kind.shape, dtype=getattr(torch, kind.dtype), device="meta"))
-    model: nn.Module = nn.Embedding(1, 1, device="meta") if kind.is_embedding else nn.Module()
+    model: nn.Module = nn.Module()
+    if kind.is_embedding:
+        model = nn.Embedding(1, 1, device="meta")
+    elif own_name == "weight" and len(kind.shape) == 2:
+        model = nn.Linear(1, 1, bias=False, device="meta")
     setattr(model, own_name, parameter)
     for part in reversed(path or ["owner"]):
         outer = nn.Module()
@@ -49,7 +56,8 @@ def _count_bytes(kind: TensorKind, recipe: Recipe) -> int:
     optimizer = build_optimizer(model, recipe)
     with contextlib.suppress(UsageError):  # what an update refuses is for the traced step to say; the state is made
         optimizer.step()
-    return sum(item.numel() * item.element_size() for item in _list_tensors(optimizer.state[parameter]))
+    # GaLore's singular vectors of float32 are a part of a tensor that stays.
+    return sum(item.untyped_storage().nbytes() for item in _list_tensors(optimizer.state[parameter]))
 
 
 def _list_tensors(state: Any) -> Iterator[Tensor]:

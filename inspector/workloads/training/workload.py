@@ -36,6 +36,7 @@ from inspector.workloads.training.lm_losses.registry import (
 )
 from inspector.workloads.training.lm_losses.releases import find_release_notices
 from inspector.workloads.training.loops import find_device, run_plain_steps, run_trainer_steps
+from inspector.workloads.training.low_rank import check_low_rank, find_low_rank_unaccounted
 from inspector.workloads.training.offloading import COPY_STREAM, keep_activations
 from inspector.workloads.training.optimizers import build_optimizer, count_managed_bytes, list_state_tensors
 from inspector.workloads.training.sentence_modules import add_sentence_modules
@@ -72,6 +73,7 @@ class Training:
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
         parse_optim_args(recipe.optimizer, recipe.optim_args)
+        check_low_rank(model, recipe)
         recipe = settle_loss(model, recipe)
         recipe = settle_attention(model, settle_stage(model, recipe))
         recipe = lengthen_rows(model, recipe, self.find_media)
@@ -99,6 +101,7 @@ class Training:
             not_accounted=(
                 *_find_managed(model, recipe),
                 *((COPY_STREAM,) if recipe.offload == "activations" else ()),
+                *find_low_rank_unaccounted(recipe),
                 *find_stage_unaccounted(recipe),
                 *find_unaccounted(model, recipe, platform, inputs),
                 *list_unaccounted(model, asked, recipe),

@@ -31,12 +31,13 @@ from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.moe_routing import loops_over_experts
-from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
+from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import Input, find_plain_token
+from inspector.workloads.generate.notices import hears
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
@@ -158,6 +159,8 @@ def _trace(
                 rules.enter_context(see_made_tensors(tracer.see_made))
             if generates:
                 rules.enter_context(read_tokens(tracer.shadows))
+                if hears(base):
+                    rules.enter_context(ListIndices())
             else:
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)

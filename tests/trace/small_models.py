@@ -240,9 +240,6 @@ SMALL: dict[str, Small] = {
     ),
     # Images, and images with text.
     "vit": Small(fields={**IMAGES, **NO_DROPOUT}, head="ImageClassification"),
-    "vit, masked": Small(
-        fields={**IMAGES, **NO_DROPOUT, "encoder_stride": 8}, head="MaskedImageModeling", model_type="vit"
-    ),
     "clip": Small(
         fields={
             "text_config": {**COMMON, "max_position_embeddings": LENGTH},

@@ -15,7 +15,7 @@ from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event
 from inspector.trace.rules.any_device import treat_meta_as_device
-from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
+from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
@@ -77,7 +77,7 @@ def trace_generation(name: str, recipe: Recipe, *, adapter: bool = False) -> lis
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     batch = make_batch(model, recipe, "meta", tracer.shadows)
     tracer.hold(batch.values(), Category.INPUTS)
-    with treat_meta_as_device(), see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), tracer:
+    with treat_meta_as_device(), see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), ListIndices(), tracer:
         held = WORKLOAD.run(model, batch, state, tracer.enter, recipe)
         tape = tracer.tape()
         del held

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from inspector.compat.torch import tree_map
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.shadow import Shadows
 
-__all__ = ["choose_token", "read_tokens", "see_made_tensors"]
+__all__ = ["ListIndices", "choose_token", "read_tokens", "see_made_tensors"]
 
 aten = torch.ops.aten
 _CHOICES = (aten.argmax.default, aten.multinomial.default)
@@ -51,18 +52,25 @@ def see_made_tensors(see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
 
         return make
 
-    get_item = Tensor.__getitem__
-
-    def get(tensor: Tensor, index: Any) -> Tensor:
-        if tensor.is_meta and isinstance(index, list) and index and all(type(item) is int for item in index):
-            index = torch.tensor(index, device=tensor.device)
-        return get_item(tensor, index)
-
     with restore_changes():
-        replace_attribute(Tensor, "__getitem__", get)
         for name in ("tensor", "as_tensor"):
             replace_attribute(torch, name, watch(getattr(torch, name)))
         yield
+
+
+class ListIndices(TorchFunctionMode):
+    """Make the tensor of an index such as x[[1]] in sight of a trace, with its value.
+
+    Python makes it past every dispatch mode (python_variable_indexing.cpp).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Run a function, with a tensor in the place of a list that indexes one on meta."""
+        if func is Tensor.__getitem__ and args[0].is_meta and isinstance(args[1], list):
+            indices = args[1]
+            if indices and all(type(item) is int for item in indices):
+                args = (args[0], torch.tensor(indices, device=args[0].device))
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from inspector.records.recipe import Recipe
 from inspector.records.tape import Category, Event, Phase, WorkloadInfo
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.moe_routing import loops_over_experts
-from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
+from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import Input, find_plain_token
@@ -55,7 +55,7 @@ def traced(model: nn.Module, recipe: Recipe, info: WorkloadInfo = TRAINING) -> l
         if isinstance(item, Input) and not item.dtype.is_floating_point:
             tracer.shadows.set(batch[name], item.on("cpu"))
     tracer.hold((item for item in batch.values() if isinstance(item, Tensor)), Category.INPUTS)
-    with treat_meta_as_device(), see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), tracer:
+    with treat_meta_as_device(), see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), ListIndices(), tracer:
         state = state or workload.make_state(model, recipe, on_gpu=False)
         held = workload.run(model, batch, state, tracer.enter, recipe)
         tape = tracer.tape()

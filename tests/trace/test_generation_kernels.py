@@ -17,7 +17,7 @@ from inspector.hardware.platform import Platform
 from inspector.records.tape import EventKind
 from inspector.trace.kernels.sorting import scan_bytes
 from inspector.trace.rules.cuda import apply_cuda_rules
-from inspector.trace.rules.token_choice import read_tokens, see_made_tensors
+from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.tracer import Tracer
 
 A100 = Platform(torch_version=(2, 13))
@@ -112,7 +112,7 @@ def test_indices_of_unlike_strides_are_written_out_before_the_result_is_made() -
 
 def test_what_is_made_of_numbers_out_of_sight_has_a_block_and_a_value() -> None:
     tracer = Tracer(A100)
-    with see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), tracer:
+    with see_made_tensors(tracer.see_made), read_tokens(tracer.shadows), ListIndices(), tracer:
         ids = torch.as_tensor([[7, 8], [5, 6]], device="meta")
         chosen = ids[[1]]
         assert chosen.tolist() == [[5, 6]]

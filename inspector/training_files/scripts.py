@@ -245,7 +245,11 @@ def _evaluate(node: ast.expr, names: Mapping[str, ast.expr], depth: int) -> Any:
         return [_evaluate(item, names, depth + 1) for item in node.elts]
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
-        return {_evaluate(key, names, depth + 1): _evaluate(item, names, depth + 1) for key, item in pairs if key}
+        return {
+            _evaluate(key, names, depth + 1): _evaluate(item, names, depth + 1)
+            for key, item in pairs
+            if key and not _is_configuration(item, names)
+        }
     if isinstance(node, ast.Attribute) and node.attr in _DTYPES and getattr(node.value, "id", "") == "torch":
         return {"half": "float16", "float": "float32"}.get(node.attr, node.attr)
     if isinstance(node, ast.Call):
@@ -263,3 +267,11 @@ def _evaluate(node: ast.expr, names: Mapping[str, ast.expr], depth: int) -> Any:
         if all(isinstance(side, int) and abs(side) < _LARGEST for side in (left, right)):
             return _OPERATORS[type(node.op)](left, right)
     raise _UnreadableError
+
+
+def _is_configuration(node: ast.expr, names: Mapping[str, ast.expr]) -> bool:
+    """Tell whether an expression makes a configuration, which is read as the call that it is."""
+    node = names.get(node.id, node) if isinstance(node, ast.Name) else node
+    function = node.func if isinstance(node, ast.Call) else None
+    called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return str(called).endswith("Config")

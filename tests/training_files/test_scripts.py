@@ -43,6 +43,7 @@ DPOTrainer(model, args=config, peft_config=LoraConfig(r=8, target_modules="all-l
         ("torch.half", "float16"),
         ("['a', ('b',)]", ["a", ["b"]]),
         ("{'a': torch.float16}", {"a": "float16"}),
+        ("{'a': 1, 'b': BitsAndBytesConfig(load_in_4bit=True)}", {"a": 1}),
         ("dict(a=1)", {"a": 1}),
         ("torch.cuda.is_bf16_supported()", True),
     ],

@@ -29,6 +29,16 @@ __all__ = ["can_spell", "check_copy", "follow_packing", "make_changed_copy", "sp
 _UNSAYABLE = ("autocast_adapter_dtype",)
 _OF_THE_REQUEST = ("dtype", "quantization", "double_quant", "peft")
 
+# Fields of TRL's command line, whose ModelConfig no script has: the class or argument that a script says them in.
+_IN_A_SCRIPT = {
+    "load_in_4bit": "load_in_4bit in BitsAndBytesConfig",
+    "load_in_8bit": "load_in_8bit in BitsAndBytesConfig",
+    "use_bnb_nested_quant": "bnb_4bit_use_double_quant in BitsAndBytesConfig",
+    "attn_implementation": "attn_implementation in model_init_kwargs",
+    "lora_r": "r in LoraConfig",
+    "lora_target_modules": "target_modules in LoraConfig",
+}
+
 
 def can_spell(before: Request, after: Request) -> bool:
     """Tell whether the training file of a request has fields for a change; True where the request is from none."""
@@ -71,11 +81,12 @@ def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
     framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
     index = framework.index()
     replaced = {item.name for item in record.fields if item.origin is Origin.OPTION}
+    is_script = record.framework == "TRL" and Path(record.path).suffix.lower() in (".py", ".ipynb")
     spelt = {}
     for name, value in framework.spell(change, record.spelling).items():
         plain = str(value) if type(value) not in (str, int, float, bool, dict, list, type(None)) else value
         default = index[name].find_default(record.version) if name in index else None
-        spelling = record.spelled.get(name, name)
+        spelling = record.spelled.get(name) or (_IN_A_SCRIPT.get(name, name) if is_script else name)
         if spelling in replaced or plain != record.spelling.get(name, default):
             spelt[spelling] = plain
     return spelt or None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from inspector.arguments.forms import build_request
 from inspector.errors import UnsupportedModelError
 from inspector.records.training_file import RequestSource
+from inspector.training_files.changes import spell_change
 from inspector.training_files.notices import list_file_notices
 from inspector.training_files.scripts import read_script_calls
 
@@ -147,3 +150,16 @@ def test_rloo_is_answered_with_the_passes_of_grpo(tmp_path: Path) -> None:
     found = read(tmp_path, code, "train.py")
     assert (found.record.stage, found.settings["stage"], found.settings["reference"]) == ("rloo", "grpo", "model")
     assert [item.name for item in found.record.not_modelled] == ["stage"]
+
+
+def test_a_change_of_a_script_is_said_in_the_classes_that_a_script_has(tmp_path: Path) -> None:
+    """TRL's command line has load_in_4bit in its ModelConfig, which no script makes."""
+    script = tmp_path / "train.py"
+    lora = "peft_config=LoraConfig(r=8, target_modules='all-linear')"
+    script.write_text(f"SFTTrainer(model='{MODEL}', args=SFTConfig(max_length=64), {lora})\n")
+    request, _ = build_request(model=str(script), offline=True)
+    packed = dataclasses.replace(request, quantization="nf4", double_quant=True)
+    assert spell_change(request, packed) == {
+        "load_in_4bit in BitsAndBytesConfig": True,
+        "bnb_4bit_use_double_quant in BitsAndBytesConfig": True,
+    }

@@ -21,7 +21,8 @@ FIGURES: dict[str, tuple[dict[str, Any], int]] = {
     "packed, flash-attn": ({"packing": "4x1024", "attention": "flash_attention_2"}, 1_704_153_088),
     "padded, flash-attn": ({"batch_size": 4, "padding": True, "attention": "flash_attention_2"}, 1_703_394_816),
     "each block checkpointed": ({"batch_size": 4}, 1_703_357_952),
-    "every second block": ({"batch_size": 4, "checkpoint_every": 2}, 4_537_827_840),
+    # 14,336 more than was published: a workspace of cuBLAS that was not known then moves where blocks lie.
+    "every second block": ({"batch_size": 4, "checkpoint_every": 2}, 4_537_842_176),
     "attention kept": ({"batch_size": 4, "checkpoint_keeps": "attention"}, 1_877_477_888),
     "NEFTune": ({"batch_size": 4, "neftune": 5.0}, 1_710_697_984),
 }

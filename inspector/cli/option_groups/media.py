@@ -27,8 +27,8 @@ OF_MEDIA: tuple[click.Parameter, ...] = (
         ["--images"],
         type=click.IntRange(0, 1024),
         metavar="N",
-        help="Images in each row of a model of text and images, made as its processor makes them; 0 is text alone; "
-        "default: one.",
+        help="Images in each sequence of a model of text and images, made as its processor makes them; 0 is text "
+        "alone; default: one.",
     ),
     click.Option(
         ["--image-size"],
@@ -40,6 +40,6 @@ OF_MEDIA: tuple[click.Parameter, ...] = (
         ["--audio-seconds"],
         type=click.FloatRange(0, 36_000),
         metavar="SECONDS",
-        help="Sound in each row of a model of text and sound; 0 is text alone; default: 30.",
+        help="Sound in each sequence of a model of text and sound; 0 is text alone; default: 30.",
     ),
 )

@@ -23,6 +23,8 @@ MODELLED_SINCE = (
     *("stage dpo", "stage kto", "stage orpo", "reward_model", "fused LoRA kernels"),
 )
 FIELDS_MODELLED_SINCE = {
+    "fsdp",
+    "fsdp_config",
     "packing",
     "padding_free",
     "activation_offloading",

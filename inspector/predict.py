@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from inspector.distributed.run import trace_rank
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.generation import extrapolate_generation, is_long
@@ -276,6 +275,8 @@ class Predictor:
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
             if run.launch is not None:
+                from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
+
                 return recipe, trace_rank(workload, built, recipe, run.platform, run.launch, results=self._results)
             tape = trace_run(
                 workload, built, recipe, run.platform, until=until, results=self._results, states=states, idle=idle

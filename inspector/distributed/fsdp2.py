@@ -27,7 +27,7 @@ from inspector.workloads.base import base_model
 
 __all__ = ["shard_with_fsdp2"]
 
-_SHARDS, _COPIES = "dp_shard", "dp_replicate"
+_SHARDS = "dp_shard"
 
 
 class _Meshes(dict[Any, DeviceMesh]):
@@ -43,12 +43,7 @@ class _Meshes(dict[Any, DeviceMesh]):
 
 def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, tracer: Tracer) -> nn.Module:
     """Wrap a model that is in host memory for FSDP2 on the ranks of the world at hand, watched by a tracer."""
-    copies = launch.replicas
-    mesh = (
-        init_device_mesh("meta", (launch.world_size,), mesh_dim_names=(_SHARDS,))
-        if copies == 1
-        else init_device_mesh("meta", (copies, launch.world_size // copies), mesh_dim_names=(_COPIES, _SHARDS))
-    )
+    mesh = init_device_mesh("meta", (launch.world_size,), mesh_dim_names=(_SHARDS,))
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",

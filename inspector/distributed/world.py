@@ -173,11 +173,11 @@ class _MetaDevice(types.ModuleType):
 
 
 @contextlib.contextmanager
-def begin_world(size: int, rank: int, *, per_node: int = 8) -> Iterator[Streams]:
-    """Make this process rank `rank` of `size` inside the block; each node has `per_node` devices."""
+def begin_world(size: int, rank: int) -> Iterator[Streams]:
+    """Make this process rank `rank` of `size` inside the block."""
     streams = Streams()
     with restore_changes():
-        device = _MetaDevice(streams, min(size, per_node))
+        device = _MetaDevice(streams, size)
         replace_attribute(torch, "meta", device)
         replace_item(sys.modules, "torch.meta", device)
         # Asked where a prefetch missed its target (FSDPParamGroup.finalize_backward).

@@ -49,6 +49,7 @@ aten = torch.ops.aten
 _MOST_EVENTS = 1_000_000
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
 _MASKED = _INDEXING | {aten.index_put.default}
+_SELECTING = frozenset({aten.masked_select.default, aten.masked_scatter_backward.default})
 # The block of what lies on the CPU where there is a GPU.
 _ON_HOST = -1
 # Ops that bring such numbers to the GPU, with the places of their arguments.
@@ -200,7 +201,7 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one op, on shadows too where it has values, and record what it allocates."""
         kwargs = kwargs or {}
-        if func in (aten.masked_select.default, aten.masked_scatter_backward.default):
+        if func in _SELECTING:
             return self._select(func, *args)
         func = find_op_without_mode(func)
         if func in _MASKED and masks.has_places(func, args, kwargs):

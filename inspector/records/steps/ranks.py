@@ -23,14 +23,13 @@ class Ddp:
 class Fsdp2:
     """FSDP2 as accelerate launches it.
 
-    `world_size` is the number of ranks, one a card. `replicas` is how many groups of them hold all shards each (HSDP),
-    1 for none. `reshard_after_forward` says whether a layer's gathered parameters are freed between its two passes.
-    `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that was loaded in
-    host memory do; else shards are made on the card (`to_empty` of a model on meta).
+    `world_size` is the number of ranks, one a card. `reshard_after_forward` says whether a layer's gathered parameters
+    are freed between its two passes. `comes_from_host` says whether units go to the card whole and are cut there, as
+    those of a model that was loaded in host memory do; else shards are made on the card (`to_empty` of a model on
+    meta).
     """
 
     world_size: int
-    replicas: int = 1
     reshard_after_forward: bool = True
     comes_from_host: bool = True
 

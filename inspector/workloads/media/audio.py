@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inspector.workloads.inputs import Input
+from inspector.workloads.media.registry import register_in
 
 __all__ = ["Sound", "make_sound"]
 
@@ -44,20 +45,7 @@ def make_sound(
     return None if maker is None or "input_features" not in arguments else maker(model.config, settings, rows, seconds)
 
 
-def _register(*model_types: str) -> Callable[[_Maker], _Maker]:
-    """Register what an extractor makes, by the type of the model."""
-
-    def register(maker: _Maker) -> _Maker:
-        for model_type in model_types:
-            if model_type in _MAKERS:
-                raise ValueError(f"two makers of sound for {model_type}")
-            _MAKERS[model_type] = maker
-        return maker
-
-    return register
-
-
-@_register("qwen2_audio")
+@register_in(_MAKERS, "qwen2_audio")
 def _make_masked_window(config: Any, _settings: Mapping[str, Any], rows: int, seconds: float) -> Sound:
     """Make spectrograms of 30 seconds with a mask of what is sound (qwen2_audio/processing_qwen2_audio.py)."""
     audio = config.audio_config
@@ -75,7 +63,7 @@ def _make_masked_window(config: Any, _settings: Mapping[str, Any], rows: int, se
     )
 
 
-@_register("voxtral")
+@register_in(_MAKERS, "voxtral")
 def _make_windows(config: Any, _settings: Mapping[str, Any], rows: int, seconds: float) -> Sound:
     """Make as many windows of 30 seconds as the sound fills (voxtral/processing_voxtral.py)."""
     audio = config.audio_config
@@ -87,7 +75,7 @@ def _make_windows(config: Any, _settings: Mapping[str, Any], rows: int, seconds:
     return Sound(inputs={"input_features": Input(shape=shape, dtype=torch.float32)}, tokens=tokens)
 
 
-@_register("granite_speech", "granite_speech_plus")
+@register_in(_MAKERS, "granite_speech", "granite_speech_plus")
 def _make_stacked(config: Any, settings: Mapping[str, Any], rows: int, seconds: float) -> Sound:
     """Make stacked frames with a mask of features (granite_speech/feature_extraction_granite_speech.py)."""
     hop = _setting(settings, "hop_length", 160)

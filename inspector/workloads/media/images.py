@@ -23,6 +23,7 @@ from inspector.compat.transformers import list_image_processors
 from inspector.records.recipe import Recipe
 from inspector.records.steps.media import parse_image_size
 from inspector.workloads.inputs import BatchError, Input
+from inspector.workloads.media.registry import register_in
 from inspector.workloads.media.sizes import (
     count_square_tiles,
     count_unpadded_features,
@@ -125,23 +126,11 @@ def _read_asked(recipe: Recipe) -> tuple[int, int] | None:
     return None if recipe.image_size is None else parse_image_size(recipe.image_size)[::-1]
 
 
-def _register(*names: str) -> Callable[[_Maker], _Maker]:
-    """Register what a processor makes, by the class's name."""
-
-    def register(maker: _Maker) -> _Maker:
-        for name in names:
-            if name in _MAKERS:
-                raise ValueError(f"two makers of images for {name}")
-            _MAKERS[name] = maker
-        return maker
-
-    return register
-
-
 # --- one size ---------------------------------------------------------------------------------------------------------
 
 
-@_register(
+@register_in(
+    _MAKERS,
     *("CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor", "Gemma3ImageProcessor"),
     *("BlipImageProcessor", "ChameleonImageProcessor", "JanusImageProcessor"),
 )
@@ -155,7 +144,7 @@ def _make_fixed(pictures: Pictures) -> Images:
 # --- tiles ------------------------------------------------------------------------------------------------------------
 
 
-@_register("LlavaNextImageProcessor")
+@register_in(_MAKERS, "LlavaNextImageProcessor")
 def _make_resolutions(pictures: Pictures) -> Images:
     """Make the image once whole and once in tiles of the resolution that wastes least; its borders have no tokens."""
     size = _read_square(pictures)
@@ -176,7 +165,7 @@ def _make_resolutions(pictures: Pictures) -> Images:
     return Images(inputs=inputs, tokens=tokens, pixels=size, parts=parts)
 
 
-@_register("GotOcr2ImageProcessor")
+@register_in(_MAKERS, "GotOcr2ImageProcessor")
 def _make_tiles(pictures: Pictures) -> Images:
     """Make tiles of the canvas whose shape is closest, and the whole image where there is more than one.
 
@@ -195,7 +184,7 @@ def _make_tiles(pictures: Pictures) -> Images:
     return Images(inputs={"pixel_values": pixels}, tokens=tokens, pixels=size, parts=parts)
 
 
-@_register("Idefics3ImageProcessor", "SmolVLMImageProcessor")
+@register_in(_MAKERS, "Idefics3ImageProcessor", "SmolVLMImageProcessor")
 def _make_squares(pictures: Pictures) -> Images:
     """Make squares of the image as it is rescaled, and the whole one; a row's images are one dimension."""
     config, vision = pictures.model.config, pictures.vision
@@ -212,7 +201,7 @@ def _make_squares(pictures: Pictures) -> Images:
     return Images(inputs=inputs, tokens=tokens, pixels=(side, side), parts=parts, holds_all=True)
 
 
-@_register("MllamaImageProcessor")
+@register_in(_MAKERS, "MllamaImageProcessor")
 def _make_cross_attention(pictures: Pictures) -> Images:
     """Make tiles, as many as an image can have at most: those that it lacks are padding; a row has one token each."""
     vision = pictures.vision
@@ -240,7 +229,7 @@ def _make_cross_attention(pictures: Pictures) -> Images:
 # --- native resolution ------------------------------------------------------------------------------------------------
 
 
-@_register("PixtralImageProcessor")
+@register_in(_MAKERS, "PixtralImageProcessor")
 def _make_pixtral(pictures: Pictures) -> Images:
     """Make images of their own shape, in whole patches; the ends of lines are tokens of the text."""
     merge = int(getattr(pictures.model.config, "spatial_merge_size", 1))
@@ -255,13 +244,13 @@ def _make_pixtral(pictures: Pictures) -> Images:
     return Images(inputs=inputs, tokens=height // unit * (width // unit), pixels=(height, width))
 
 
-@_register("Qwen2VLImageProcessor")
+@register_in(_MAKERS, "Qwen2VLImageProcessor")
 def _make_patches(pictures: Pictures) -> Images:
     """Make rows of patches, and a grid that says how they lie; the tower merges squares of them."""
     return make_grid(pictures, default=(56 * 56, 28 * 28 * 1280), frames=1)
 
 
-@_register("Glm4vImageProcessor", "Glm46VImageProcessor")
+@register_in(_MAKERS, "Glm4vImageProcessor", "Glm46VImageProcessor")
 def _make_glm_patches(pictures: Pictures) -> Images:
     """Make the same; the pixels of two frames count."""
     return make_grid(pictures, default=(112 * 112, 28 * 28 * 15_000), frames=2)

@@ -16,6 +16,7 @@ from inspector.distributed.local_optimizer import step_on_local_tensors
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
 from inspector.hardware.platform import Platform
+from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
@@ -24,15 +25,21 @@ from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
-from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
-from inspector.workloads.base import OnPhase, Workload, base_model
+from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
 from inspector.workloads.loading import list_in_load_order
-from inspector.workloads.run import build_categories, make_batch
+from inspector.workloads.run import (
+    build_categories,
+    check_run,
+    choose_autocast,
+    make_batch,
+    prepare_run,
+    refuse_what_stops,
+)
 
 __all__ = ["trace_rank"]
 
@@ -50,17 +57,19 @@ def trace_rank(
     """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed."""
     model: Any = built.model
     base = base_model(model)
-    workload.check(model, recipe)
+    check_run(workload, built, recipe)
     with begin_world(launch.world_size, rank) as streams, restore_changes(), contextlib.ExitStack() as rules:
         rules.enter_context(use_one_thread())
         rules.enter_context(provide_flash_attention(platform, recipe.attention))
-        workload.prepare(model, recipe)
+        rules.enter_context(refuse_what_stops(workload, built, recipe))
+        built = prepare_run(workload, built, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
         media = workload.find_media(model, recipe)
         holds_all = media is not None and media.holds_all
         tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)
         if isinstance(launch, Fsdp2):
             model = shard_with_fsdp2(model, launch, recipe.mixed_precision, tracer)
+            _refuse_untied(built)
         tracer.use_categories(build_categories(workload, model))
         for name, tensor, category in list_in_load_order(built):
             tracer.hold([tensor], category, find_owner(model, name))
@@ -69,10 +78,13 @@ def trace_rank(
                 model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
             tracer.mark_buckets()
         batch = make_batch(tracer, workload, model, recipe)
-        for context in (trace_for(platform), apply_cuda_rules(platform, recipe.sdpa_backend), treat_meta_as_device()):
-            rules.enter_context(context)
-        if isinstance(launch, Ddp) and (recipe.mixed_precision != "no" or recipe.optimizer == "lorafa"):
-            rules.enter_context(apply_autocast_rules())
+        if isinstance(launch, Fsdp2):  # which casts by a policy of its own
+            recipe = dataclasses.replace(recipe, mixed_precision="no")
+        rules.enter_context(trace_for(platform))
+        rules.enter_context(apply_cuda_rules(platform, recipe.sdpa_backend))
+        rules.enter_context(choose_autocast(recipe))
+        rules.enter_context(treat_meta_as_device())
+        rules.enter_context(stand_in_for_extension())
         if media is not None:
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
@@ -80,12 +92,16 @@ def trace_rank(
         step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
         on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
-        if isinstance(launch, Fsdp2):  # which casts by a policy of its own
-            recipe = dataclasses.replace(recipe, mixed_precision="no")
         held = workload.run(model, batch, state, on_phase, recipe)
         tape = tracer.tape()
         del held
         return tape
+
+
+def _refuse_untied(built: BuiltModel) -> None:
+    """Raise NotTraceableError where modules that shared a weight have one each once it was sharded."""
+    if any(name not in built.roles for name, _ in built.model.named_parameters()):
+        raise NotTraceableError("modules that share a weight have one each once it is sharded: drop `sharding`")
 
 
 def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from importlib.metadata import version
 
+from inspector.errors import InspectorError
 from inspector.model.build import BuiltModel
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
@@ -82,7 +83,7 @@ def advise_sharding(run: ResolvedRun, verdict: Verdict, predictor: Predictor, pr
     progress("what would make it fit: --fsdp")
     try:
         prediction = predictor.predict(sharded)
-    except NotTraceableError:
+    except (NotTraceableError, InspectorError):
         return verdict
     found = prediction.judge().outcome
     if found not in (Fit.YES, Fit.TIGHT):

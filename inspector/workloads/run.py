@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,7 +41,15 @@ from inspector.workloads.generate.notices import hears
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
-__all__ = ["build_categories", "make_batch", "trace_run"]
+__all__ = [
+    "build_categories",
+    "check_run",
+    "choose_autocast",
+    "make_batch",
+    "prepare_run",
+    "refuse_what_stops",
+    "trace_run",
+]
 
 
 def trace_run(
@@ -62,14 +70,39 @@ def trace_run(
     parameters that have no gradient when the first backward pass is over. The model is changed. Raises UsageError where
     the real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
+    check_run(workload, built, recipe)
+    with provide_flash_attention(platform, recipe.attention), use_one_thread():
+        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states, idle)
+
+
+def check_run(workload: Workload, built: BuiltModel, recipe: Recipe) -> None:
+    """Raise NotTraceableError where a run cannot be traced, before anything is done."""
     workload.check(built.model, recipe)
     length = find_prompt_len(recipe) if workload.info.generates else recipe.seq_len or 1
     if recipe.batch_size * length > LARGEST_SHADOW:
         raise NotTraceableError(
             f"batches of more than {LARGEST_SHADOW:,} tokens are not traced: use a smaller `batch_size`"
         )
-    with provide_flash_attention(platform, recipe.attention), use_one_thread():
-        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states, idle)
+
+
+def prepare_run(workload: Workload, built: BuiltModel, recipe: Recipe) -> BuiltModel:
+    """Set a model up for a run; what that adds is none of what was counted."""
+    workload.prepare(built.model, recipe)
+    names = (name for name, _ in built.model.named_parameters())
+    return dataclasses.replace(built, roles=dict.fromkeys(names, Role.OTHER) | dict(built.roles))
+
+
+@contextlib.contextmanager
+def refuse_what_stops(workload: Workload, built: BuiltModel, recipe: Recipe) -> Iterator[None]:
+    """Raise NotTraceableError for whatever stops a run inside the block: 400 model classes run their forward there."""
+    try:
+        yield
+    except (InspectorError, NotTraceableError):
+        raise
+    except Exception as error:
+        advice = workload.explain_stop(built, recipe, error)
+        name, cause = type(base_model(built.model)).__name__, one_line(f"{type(error).__name__}: {error}")
+        raise NotTraceableError(f"{name} stopped the trace ({cause}){advice}") from error
 
 
 def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
@@ -107,10 +140,7 @@ def _trace(
 ) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
-    workload.prepare(model, recipe)
-    # What a preparation adds is none of what was counted.
-    roles = dict.fromkeys((name for name, _ in model.named_parameters()), Role.OTHER) | dict(built.roles)
-    built = dataclasses.replace(built, roles=roles)
+    built = prepare_run(workload, built, recipe)
     names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
     companions = workload.find_companions(model)
     for prefix, companion in companions.items():
@@ -144,12 +174,13 @@ def _trace(
                 tracer.hold([tensor], Category.WEIGHTS, f"{prefix}.{name.rpartition('.')[0]}")
             for name, tensor in companion.named_buffers():
                 tracer.hold([tensor], Category.BUFFERS, f"{prefix}.{name.rpartition('.')[0]}")
+        rules.enter_context(refuse_what_stops(workload, built, recipe))
         try:
             batch = make_batch(tracer, workload, model, recipe)
             for context in (
                 trace_for(platform),
                 apply_cuda_rules(platform, recipe.sdpa_backend),
-                _choose_autocast(recipe),
+                choose_autocast(recipe),
                 treat_meta_as_device(),
                 stand_in_for_extension(),
                 tracer,
@@ -172,12 +203,6 @@ def _trace(
             return tape
         except _PhaseReachedError as reached:
             return reached.tape
-        except InspectorError:
-            raise
-        except Exception as error:  # 400 model classes run their forward over configurations of any kind
-            advice = workload.explain_stop(built, recipe, error)
-            cause = one_line(f"{type(error).__name__}: {error}")
-            raise NotTraceableError(f"{type(base).__name__} stopped the trace ({cause}){advice}") from error
 
 
 def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
@@ -201,7 +226,7 @@ def _enter_until(
     return enter
 
 
-def _choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+def choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     """Return the rules that autocast needs: without it no op goes through them. PEFT's LoRA-FA has one of its own."""
     is_on = recipe.mixed_precision != "no" or recipe.optimizer == "lorafa"
     return apply_autocast_rules() if is_on else contextlib.nullcontext()

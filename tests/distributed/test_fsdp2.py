@@ -169,6 +169,17 @@ def test_where_shards_would_fit_that_each_card_has_not_room_for_whole_the_report
     assert sharded.code == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("google-t5/t5-small", "share a weight"), ("google/vit-base-patch16-224", "stopped the trace")],
+)
+def test_a_model_whose_rank_stops_is_not_known_and_no_defect(model: str, reason: str) -> None:
+    ran = run(model, "--gpu", "2x4090", "--fsdp", "--offline", "--no-advice", "--json")
+    (verdict,) = json.loads(ran.out)["fit"]
+    assert (ran.code, verdict["outcome"]) == (4, "not known")
+    assert reason in verdict["reason"]
+
+
 def test_an_optimizer_that_is_none_of_torchs_own_has_no_known_step_on_shards() -> None:
     """A real step with Adafactor stops: it adds plain tensors to shards."""
     ran = run(SMALL, "--gpu", "2x4090", "--fsdp", "--optimizer", "adafactor", "--seq-len", "64", "--offline", "--json")

@@ -111,8 +111,8 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         # Several cards of a training file are no slip: a notice of the selection says that one alone is judged.
         if request.source is None and (max(selection.counts) > 1 or request.sharding is not None):
             raise UsageError(
-                "a plan is for one card, since ranks are not traced yet: give one; `inspect MODEL` with several says "
-                "how many of them hold the state."
+                "a plan is for one card: give one; `inspect MODEL` with several traces a rank, and `fit=gpus` finds "
+                "how many it takes."
             )
         resolved = resolve_run(request, selection.gpus[0], os.environ)
         files = read_files(request, progress)

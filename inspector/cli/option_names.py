@@ -61,5 +61,7 @@ def _spell_setting(match: re.Match[str]) -> str:
         return option
     if value == "False":
         return parameter.secondary_opts[0] if parameter.secondary_opts else f"without {option}"
+    if isinstance(parameter, click.Option) and parameter.is_flag:  # a choice in Python
+        return option
     lora = _LORA.fullmatch(value)
     return f"--lora {lora[1]}" if lora else f"{option} {value.strip(chr(34))}"

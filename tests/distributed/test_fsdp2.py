@@ -118,7 +118,7 @@ def test_what_has_no_traced_rank_is_judged_on_one_card_alone() -> None:
     ("arguments", "words"),
     [
         (("--gpu", "2x4090", "--fsdp", "--fit", "gpus"), "searches the number of cards of one kind"),
-        (("--gpu", "4090", "--fit", "gpus"), "add --fsdp"),
+        (("--gpu", "4090", "--fit", "gpus"), "add --fsdp, or drop --fit."),
         (("--gpu", "4090", "--gpu", "t4", "--fsdp", "--fit", "gpus"), "searches the number of cards of one kind"),
         (("--fsdp", "--fit", "gpus"), "says what fits a GPU"),
     ],

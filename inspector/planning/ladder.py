@@ -21,6 +21,7 @@ import torch
 from inspector.dtypes import FOUR_BIT
 from inspector.model.quantize import plan_quantization
 from inspector.planning.changes import (
+    IN_FLOAT,
     LORA,
     WITHOUT_ADAPTER,
     Change,
@@ -33,7 +34,7 @@ from inspector.planning.changes import (
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Method, Verdict
 from inspector.records.recipe import find_prompt_len
-from inspector.records.request import AdapterDtype
+from inspector.records.request import AdapterDtype, QuantStorage, Sharding
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.run_keys import freeze
@@ -287,7 +288,7 @@ def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     packing = plan_quantization({} if files is None else files.config, asked, request.double_quant, torch.float32)
     if packing is not None and packing.from_checkpoint:
         return [(Method.QUANTIZED_ADAPTER, adapter)]
-    in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
+    in_float: Change = {} if is_stored else dict(IN_FLOAT)
     methods: list[tuple[Method, Change]] = []
     if not is_stored and (files is None or files.adapter_config is None):
         methods.append((Method.FULL, {**WITHOUT_ADAPTER, **in_float}))
@@ -298,6 +299,8 @@ def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     cast: Change = {} if is_packed(run) else {"autocast_adapter_dtype": True}
     double = None if packing.method not in FOUR_BIT else request.double_quant is not False
     packed = {**adapter, **cast, "quantization": packing.method, "double_quant": double}
+    if packing.method in FOUR_BIT and request.sharding == Sharding.FSDP:
+        packed["quant_storage"] = request.quant_storage or QuantStorage.BFLOAT16  # others are not sharded
     methods.append((Method.QUANTIZED_ADAPTER, packed))
     if is_packed(run) and not double:
         in_four_bits = {"quantization": "nf4" if double is None else packing.method, "double_quant": True}

@@ -154,6 +154,7 @@ SAMPLE: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("model", "settings_"), SAMPLE)
+@pytest.mark.one_of(2)
 def test_the_first_screen_of_a_model_of_the_catalogue_is_short(
     model: str, settings_: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

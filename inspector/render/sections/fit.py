@@ -59,7 +59,7 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     if verdict.headroom_bytes is None:
         reason = one_line(verdict.reason or "", 300)
         return f"{verdict.outcome.value}: {shorten_reason(reason) if brief else reason}"
-    size, usable = format_bytes(abs(verdict.headroom_bytes)), format_bytes(verdict.usable_bytes)
+    size = format_bytes(abs(verdict.headroom_bytes))
     if verdict.outcome is Fit.TIGHT:
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
         return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
@@ -69,7 +69,9 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     if verdict.lies_in_pieces:
         by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
-    return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
+    # With the context, as the total has it: what is to spare is what the total leaves.
+    size = format_bytes(verdict.usable_bytes + verdict.overhead_bytes)
+    return f"{verdict.outcome.value}, {by} of {size}{margin}"
 
 
 def describe_cards(verdict: Verdict) -> str | None:

@@ -72,14 +72,14 @@
       const y = u.valToPos(limit.bytes, "y", true);
       rule(bbox.left, y, right, y, style("--no"), 1.5, [7, 4]);
       if (Math.abs(y - before) > 14 * ratio) {
-        label(limit.gpu + " has " + bytesText(limit.bytes), right - 4 * ratio, y + 13 * ratio, "right", style("--no"));
+        label(limit.gpu + ": " + bytesText(limit.bytes) + " usable", right - 4 * ratio, y + 13 * ratio, "right", style("--no"));
         before = y;
       }
     }
     // Cards that have more than the picture shows are named at the top, below the line of one that is there.
     let top = bbox.top + 12 * ratio;
     if (limits.some((limit) => Math.abs(u.valToPos(limit.bytes, "y", true) - top + 4 * ratio) < 10 * ratio)) top += 16 * ratio;
-    if (data.limits.length <= 4) beyond.forEach((limit, index) => label("\u2191 " + limit.gpu + " has " + bytesText(limit.bytes),
+    if (data.limits.length <= 4) beyond.forEach((limit, index) => label("\u2191 " + limit.gpu + ": " + bytesText(limit.bytes) + " usable",
       atLeft ? right - 5 * ratio : bbox.left + 5 * ratio, top + 14 * index * ratio, atLeft ? "right" : "left", quiet));
     data.stretches.forEach((stretch, index) => {
       const x0 = u.valToPos(stretch[2], "x", true), x1 = u.valToPos(endOf(data.stretches, index), "x", true);

@@ -16,6 +16,7 @@ from inspector.render.sections.source import format_fields
 from inspector.units import format_bytes, format_count
 
 __all__ = [
+    "COMMON_CARDS",
     "build_fit_section",
     "build_search_section",
     "describe_cards",
@@ -32,6 +33,8 @@ USABLE = (
     "request that failed lacked beside what is reserved. A step fits when "
     "the allocator finds room for every request, once it has given back what it caches."
 )
+
+COMMON_CARDS = "--gpu NAME judges one card and finds what makes it fit"
 
 TOTAL = "Total = peak reserved + the CUDA context: what nvidia-smi would show."
 

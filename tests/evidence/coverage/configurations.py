@@ -57,6 +57,7 @@ _REPAIRS: Mapping[str, Fields] = {
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32, "position_embedding_type": "rotary"},
     "chameleon": {"vocabulary_map": {"<image>": 8711}},
     "aya_vision": {"vision_config": _VISION_OF_AYA},
+    "qwen3_omni_moe": {"talker_config": {"text_config": {"shared_expert_intermediate_size": 768}}},
     "hunyuan_vl": {"text_config": {"head_dim": 128}},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "ministral": {"head_dim": 128},

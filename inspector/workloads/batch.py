@@ -71,7 +71,7 @@ _KINDS_OF_INPUT = {
     "boxes": re.compile(r"bbox$"),
 }
 # What a model takes that has a loss.
-_LABELS = ("labels", "return_loss", "start_positions")
+_LABELS = ("labels", "return_loss", "start_positions", "future_values", "target_values", "spectrogram_labels")
 # Heads that a bare model of the same type may have, in the order in which they are worth naming.
 _HEADS = (
     "AutoModelForSeq2SeqLM",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["BatchError", "Input", "Inputs"]
+__all__ = ["BatchError", "Input", "Inputs", "Item", "list_inputs", "make_item", "map_tensors"]
 
 # From here on equal values are kept as one.
 _MANY = 2**20
@@ -53,5 +54,31 @@ class Input:
         return self.on("cpu")
 
 
-# A number or a bool is an argument that takes no memory.
-Inputs = Mapping[str, "Input | int"]
+# A number or a bool is an argument that takes no memory; a sequence holds a mapping of tensors for each row, as labels
+# of detection do.
+Item = Input | int | Sequence[Mapping[str, Input]]
+Inputs = Mapping[str, Item]
+
+
+def list_inputs(inputs: Inputs) -> Iterator[tuple[str, Input]]:
+    """Yield the tensors of a batch; those that each row has are one, with a dimension for the rows in front."""
+    for name, item in inputs.items():
+        if isinstance(item, Input):
+            yield name, item
+        elif isinstance(item, Sequence):
+            for key, part in item[0].items() if item else ():
+                yield f"{name}.{key}", replace(part, shape=(len(item), *part.shape), make=None)
+
+
+def make_item(item: Item, make: Callable[[Input], Tensor]) -> Any:
+    """Return what a model is given for an item, its tensors made by `make`."""
+    if isinstance(item, Sequence):
+        return [{name: make(part) for name, part in row.items()} for row in item]
+    return make(item) if isinstance(item, Input) else item
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a value of a batch with its tensors changed."""
+    if isinstance(value, list):
+        return [{name: map_tensors(part, change) for name, part in row.items()} for row in value]
+    return change(value) if isinstance(value, Tensor) else value

@@ -13,7 +13,7 @@ from inspector.records.recipe import Recipe
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
-from inspector.workloads.inputs import Input, Inputs
+from inspector.workloads.inputs import Inputs, list_inputs
 from inspector.workloads.limits import find_positions
 from inspector.workloads.media.images import find_plain_size
 from inspector.workloads.media.rows import Media
@@ -35,8 +35,7 @@ def describe_inputs(inputs: Inputs) -> tuple[BatchInput, ...]:
     """Return the tensors of a batch as values."""
     return tuple(
         BatchInput(name=name, shape=item.shape, dtype=str(item.dtype).removeprefix("torch."))
-        for name, item in inputs.items()
-        if isinstance(item, Input)
+        for name, item in list_inputs(inputs)
     )
 
 

@@ -36,8 +36,9 @@ from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
-from inspector.workloads.batch import Input, find_plain_token
+from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
+from inspector.workloads.inputs import Input, make_item
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 
@@ -234,10 +235,15 @@ def choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
 
 def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:
     """Make the inputs of a batch on meta; integers have values for whatever reads them."""
-    batch: dict[str, Any] = {}
-    for name, item in workload.make_inputs(model, recipe).items():
-        batch[name] = item.on("meta") if isinstance(item, Input) else item
-        if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
-            tracer.shadows.set(batch[name], item.list_values())
-    tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
+    made: list[Tensor] = []
+
+    def make(item: Input) -> Tensor:
+        tensor = item.on("meta")
+        if not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
+            tracer.shadows.set(tensor, item.list_values())
+        made.append(tensor)
+        return tensor
+
+    batch = {name: make_item(item, make) for name, item in workload.make_inputs(model, recipe).items()}
+    tracer.hold(made, Category.INPUTS)
     return batch

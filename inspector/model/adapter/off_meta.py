@@ -54,7 +54,9 @@ def _make_samplers(layer: Any) -> None:
                 sampler = layer.lora_variant[name]._create_sampler(layer, name, layer._lora_monteclora_config[name])
             layer.lora_monteclora_sampler[name] = sampler
             weight = getattr(layer.get_base_layer(), "weight", None)
-            if weight is not None and weight.dtype.is_floating_point:  # moved with the adapter; parameters alone go back
+            if (
+                weight is not None and weight.dtype.is_floating_point
+            ):  # moved with the adapter; parameters alone go back
                 for buffer in sampler.buffers():
                     buffer.data = buffer.data.to(weight.dtype)
 

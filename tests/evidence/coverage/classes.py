@@ -38,6 +38,8 @@ _BARE = {
 # More is not built for real: shortened models are.
 _MOST_REAL = 1_000_000_000
 _FEW_EXPERTS = 16
+# Reasons that may be those of a shortened configuration alone.
+_OF_SIZES = re.compile(r"ends of its|AttributeError|IndexError|KeyError|shape|size")
 # What stands around the reason in the notice.
 _BEFORE, _AFTER = "The training step was not traced: ", ". The static bytes are what is known."
 _TARGETS = re.compile(
@@ -90,42 +92,33 @@ def judge_class(case: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     model_type = find_type(case["type"], model_class)
     yield {"loss": has_loss(model_class)}
     fields = make_fields(model_type, name)
-    whole, kept = None, None
     try:
-        whole = count_parameters(build(fields, model_type, model_class))
+        whole = build(fields, model_type, model_class)
     except Exception as error:
-        kept = f"transformers cannot build it: {type(error).__name__}: {error}"
-    path = _write(folder, fields, name, model_type)
+        yield {"counted": False, "reason": f"transformers cannot build it: {type(error).__name__}: {error}"[:300]}
+        return
+    path, given = _write(folder, fields, name, model_type), {"offline": True, "assume_defaults": True}
     try:
-        counted = inspector.inspect(path, offline=True, assume_defaults=True, count_only=True, dtype="float32").parameters.base
+        counted = inspector.inspect(path, count_only=True, dtype="float32", **given).parameters.base
     except inspector.InspectorError as error:
-        yield {"counted": False, "reason": (kept or str(error))[:300]}
+        yield {"counted": False, "reason": str(error)[:300]}
         return
     yield {"counted": True, "parameters": counted}
-    if whole is not None and whole <= _MOST_REAL:
+    few = list(list_shortened(model_type, model_class, name, whole))
+    if counted <= _MOST_REAL:
         yield {"equal": count_parameters(build(fields, model_type, model_class, "cpu")) == counted}
-    yield from _trace(case, folder, model_type, model_class, path, is_large=(whole or 0) > _MOST_REAL)
-
-
-def _trace(
-    case: dict[str, Any], folder: Path, model_type: str, model_class: Any, path: str, *, is_large: bool
-) -> Iterator[dict[str, Any]]:
-    """Yield whether a step is traced; of a large model also whether few layers are as many parameters as for real."""
-    name = case["class"]
-    if is_large:
-        for fields in list_shortened(model_type, model_class, name, _FEW_EXPERTS):
-            few = _write(folder, fields, name, model_type)
-            report = inspector.inspect(few, offline=True, assume_defaults=True, count_only=True, dtype="float32")
-            if report.parameters.base <= _MOST_REAL:
-                real = count_parameters(build(fields, model_type, model_class, "cpu"))
-                yield {"equal": real == report.parameters.base}
-    reason = None
-    for short in list_shortened(model_type, model_class, name):
+    else:
+        for smaller in list_shortened(model_type, model_class, name, whole, _FEW_EXPERTS):
+            path = _write(folder, smaller, name, model_type)
+            counted = inspector.inspect(path, count_only=True, dtype="float32", **given).parameters.base
+            if counted <= _MOST_REAL:
+                yield {"equal": count_parameters(build(smaller, model_type, model_class, "cpu")) == counted}
+    del whole
+    for short in few:
         reason = yield from _trace_one(_write(folder, short, name, model_type))
-        if reason is None or not re.search(r"ends of its|AttributeError|IndexError|KeyError|shape|size", reason):
+        if reason is None or not _OF_SIZES.search(reason):
             return
-    yield from _trace_one(_write(folder, make_fields(model_type, name), name, model_type))
-    del path
+    yield from _trace_one(_write(folder, fields, name, model_type))
 
 
 def _trace_one(path: str) -> Iterator[dict[str, Any]]:

@@ -78,7 +78,7 @@ _JOINED = {
 }
 # Fields that are a number of layers.
 _LAYERS = re.compile(
-    r"^(?!.*(first|dense|interval|period|offset|freq|drop|window|every|shared|skip|feature|index|size|_dim|norm|ratio|"
+    r"^(?!.*(first|dense|interval|period|offset|freq|drop|window|every|shared|skip|feat|index|size|_dim|norm|ratio|"
     r"replace|select|start|kv_|mtp|nextn|per_stage|max_))(.*_)?(num_(\w+_)?layers?|num_hidden_layers|n_layers?|"
     r"\w*encoder_layers|\w*decoder_layers|layers|depth|num_layers_\w+|num_(\w+_)?blocks)$"
 )
@@ -118,9 +118,10 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in {id(item): item for item in model.parameters()}.values())
 
 
-def list_shortened(model_type: str, model_class: Any, name: str, most_experts: int = 10**9) -> Iterator[Fields]:
-    """Yield the default's fields with few layers of every kind, if it can be made shorter."""
-    whole = build(make_fields(model_type, name), model_type, model_class)
+def list_shortened(
+    model_type: str, model_class: Any, name: str, whole: nn.Module, most_experts: int = 10**9
+) -> Iterator[Fields]:
+    """Yield the default's fields with few layers of every kind that `whole`, the default's model, has, if there are."""
     kinds, count = _list_kinds(whole), count_parameters(whole)
     full = _decode(_list_fields(_make_default(model_type, name), differing=False))
     for depth in _DEPTHS:

@@ -27,6 +27,7 @@ from inspector.compat.transformers import (
     from_config_of,
     model_mapping_of,
     strict_float32_modules_of,
+    take_scipy_as_installed,
 )
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import describe_error, find_model_class, find_text_config, list_architectures
@@ -85,6 +86,7 @@ def build_skeleton(
         with (
             bound_work(f"building {model_class.__name__}", cpu_seconds=_MOST_CPU_SECONDS, memory_bytes=_MOST_BYTES),
             bound_modules(),
+            take_scipy_as_installed(),
             accelerate.init_empty_weights(include_buffers=True),
         ):
             model: PreTrainedModel = from_config_of(model_class)(_take_part(config, model_class), dtype=dtype)

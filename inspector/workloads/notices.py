@@ -112,7 +112,8 @@ def _find_media_notices(
         yield Notice(code=LEFT_OUT[kind], message=_LEFT_OUT_MESSAGES[kind])
     images = [item for name, item in inputs.items() if name == "pixel_values"] if isinstance(inputs, Mapping) else []
     if images and media is None and asked.image_size is None and find_plain_size(base) is None:
-        message = "Neither config.json nor the processor says how large images are: 224 x 224 is taken (`image_size`)."
+        height, width = images[0].shape[-2:]
+        message = f"Neither config.json nor the processor says how large images are: {width} x {height} is taken (`image_size`)."
         yield Notice(code="image-size-assumed", message=message)
     if media is None:
         return

@@ -30,6 +30,7 @@ from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
+from inspector.trace.rules.matching import match_in_turn
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
@@ -187,7 +188,10 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            if generates or media is not None:
+            matches = any(isinstance(item, list) for item in batch.values())
+            if matches:
+                rules.enter_context(match_in_turn())
+            if generates or media is not None or matches:
                 rules.enter_context(see_made_tensors(tracer.see_made))
             if generates:
                 rules.enter_context(read_tokens(tracer.shadows))
@@ -239,7 +243,7 @@ def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -
 
     def make(item: Input) -> Tensor:
         tensor = item.on("meta")
-        if not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
+        if (item.is_read or not item.dtype.is_floating_point) and math.prod(item.shape) <= LARGEST_SHADOW:
             tracer.shadows.set(tensor, item.list_values())
         made.append(tensor)
         return tensor

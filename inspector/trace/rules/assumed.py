@@ -32,3 +32,7 @@ class Assumptions:
         if choice := self._checks.answer(func, args, result):
             return choice
         return None if self._token is None else choose_token(func, result, self._token)
+
+    def read(self, func: Any, args: tuple[Any, ...]) -> bool | None:
+        """Return the number that an op reads where one is assumed, else None."""
+        return self._checks.read(func, args)

@@ -2,7 +2,7 @@
 
 Model code and torch's own look for what must not be: `isnan(x).any()`, `(boxes[:, 2:] >= boxes[:, :2]).all()`, the
 arguments of a distribution. What compares numbers without values is such a check, and so is what is made of checks by
-logic alone. Asked for all, a check holds; asked for any, none does. The answers are read by control flow alone, and a
+logic alone. Asked for all, a check holds; asked for any, none does, and neither does one alone. The answers are read by control flow alone, and a
 trace with another answer would be that of a run that stops or mends its numbers.
 
 Not covered: control flow that chooses between two ways of a healthy run by its numbers; it takes the second one.
@@ -30,7 +30,7 @@ _COMPARING = frozenset(
 _COMBINING = frozenset(
     (
         *(aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_not.default),
-        *(aten.logical_and.default, aten.logical_or.default, aten.logical_not.default),
+        *(aten.logical_and.default, aten.logical_or.default, aten.logical_not.default, aten.mul.Tensor),
         *(aten.view.default, aten.expand.default, aten.select.int, aten.slice.Tensor, aten._unsafe_view.default),
         *(aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims),
     )
@@ -63,3 +63,7 @@ class Checks:
         elif func in _ANSWERS:
             return result, torch.tensor(_ANSWERS[func])
         return None
+
+    def read(self, func: Any, args: tuple[Any, ...]) -> bool | None:
+        """Return what Python reads of a check that is asked for itself: it does not hold; None for any other op."""
+        return False if func is aten._local_scalar_dense.default and args[0] in self._checks else None

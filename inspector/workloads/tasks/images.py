@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__: list[str] = []
 
 # Objects on an image: COCO has some 7.
 _OBJECTS = 7
+# What detectors that name no size are trained with (rt_detr/image_processing_rt_detr.py).
+_DETECTED = (640, 640)
 
 
 @register("ForMaskedImageModeling", main=("pixel_values",))
@@ -81,14 +84,17 @@ def _make_images_to_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     return {"pixel_values": make_plain_images(model, recipe), "labels": ids}
 
 
-@register("ForObjectDetection", "ForSegmentation", "ForInstanceSegmentation", main=("pixel_values",))
+@register("ForObjectDetection", "ForSegmentation", main=("pixel_values",))
 def _make_objects(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make images, and for each of them a class and a box of every object, with its mask where that is learned."""
     arguments = list_arguments(model)
-    images = make_plain_images(model, recipe)
+    images = make_plain_images(model, recipe, usual=_DETECTED)
     if "labels" not in arguments or not has_own_loss(model):
         raise BatchError(f"{type(model).__name__} has no loss in transformers")
-    of_text = {"input_ids": ids} if "input_ids" in arguments else {}
+    of_text = {}
+    if "input_ids" in arguments:  # what is looked for, in words
+        longest = getattr(model.config, "max_text_len", None) or ids.shape[1]
+        of_text = {"input_ids": dataclasses.replace(ids, shape=(ids.shape[0], min(ids.shape[1], longest)))}
     of_objects = {
         "class_labels": Input(shape=(_OBJECTS,)),
         "boxes": Input(shape=(_OBJECTS, 4), dtype=torch.float32),
@@ -101,6 +107,36 @@ def _make_objects(model: Any, recipe: Recipe, ids: Input) -> Inputs:
         **of_text,
         **(mask if "pixel_mask" in arguments else {}),
         "labels": (of_objects,) * recipe.batch_size,
+    }
+
+
+@register(
+    "ForUniversalSegmentation",
+    "ForInstanceSegmentation",
+    "ForVideoSegmentation",
+    main=("pixel_values", "pixel_values_videos"),
+)
+def _make_segments(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make images, and for each of them the masks of its segments with their classes."""
+    if "labels" in list_arguments(model):
+        return _make_objects(model, recipe, ids)
+    if "mask_labels" not in list_arguments(model):
+        raise BatchError(f"which batch {type(model).__name__} trains on is not known here")
+    images = make_plain_images(model, recipe)
+    masks = Input(shape=(_OBJECTS, *images.shape[2:]), dtype=torch.float32)
+    of_task = {}
+    if "task_inputs" in list_arguments(model):  # OneFormer: what is asked for, and what is there, in words
+        length = model.config.task_seq_len
+        texts = model.config.num_queries - model.config.text_encoder_n_ctx
+        of_task = {
+            "task_inputs": Input(shape=(recipe.batch_size, length), value=1),
+            "text_inputs": Input(shape=(recipe.batch_size, texts, length), value=1),
+        }
+    return {
+        "pixel_values": images,
+        **of_task,
+        "mask_labels": (masks,) * recipe.batch_size,
+        "class_labels": (Input(shape=(_OBJECTS,)),) * recipe.batch_size,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,18 @@ __all__ = ["Task", "find_task", "has_own_loss", "list_arguments", "make_mask", "
 
 Task = Callable[[Any, Recipe, Input], Inputs]
 
+_CANNOT_TRAIN = re.compile(
+    r"(training|labels?|loss)\W[^\"']{0,60}not (yet )?(been )?(supported|implemented)|not support training|not trainable",
+    re.IGNORECASE,
+)
+
 _TASKS: dict[tuple[str, str], Task] = {}
 
 
 def find_task(model: Any) -> Task | None:
     """Return what makes the batch of a model by the end of its class's name, None where no task has it."""
     name, main = type(model).__name__, model.main_input_name
+    main = main[0] if isinstance(main, list) and main else main  # OneFormer names two
     found = (task for (ending, wanted), task in _TASKS.items() if name.endswith(ending) and wanted == main)
     return next(found, None)
 
@@ -50,7 +57,6 @@ def make_mask(recipe: Recipe, ids: Input) -> dict[str, Input]:
 
 
 def has_own_loss(model: Any) -> bool:
-    """Tell whether a class computes a loss where it takes labels: some say that training is not implemented."""
-    return "not implemented" not in inspect.getsource(type(model).forward).lower().replace("not yet", "not") and (
-        "loss" in inspect.getsource(type(model).forward)
-    )
+    """Tell whether a class computes a loss where it takes labels: some say that they cannot train."""
+    source = inspect.getsource(type(model).forward)
+    return "loss" in source and not _CANNOT_TRAIN.search(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,9 +89,17 @@ def _make_speech_to_speech(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
 @register("ForTextToSpeech", main=("input_ids",))
 def _make_text_to_speech(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make text, the spectrogram of what is said, and the speaker."""
-    if "stop_labels" not in list_arguments(model):
-        raise BatchError(f"which batch {type(model).__name__} trains on is not known here")
+    if "stop_labels" not in list_arguments(model):  # its codes are tokens
+        return {"input_ids": ids, "labels": ids}
+    positions = getattr(model.config, "max_text_positions", ids.shape[1])
+    ids = dataclasses.replace(ids, shape=(ids.shape[0], min(ids.shape[1], positions)))
     return {"input_ids": ids, **_make_spectrogram(model, recipe)}
+
+
+@register("ForSpeechToSpeech", main=("input_features",))
+def _make_speech_to_codes(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make speech, and the tokens of what is said in another language."""
+    return {**_make_sound(model, recipe), "labels": ids}
 
 
 @register("FastSpeech2ConformerModel", "FastSpeech2ConformerWithHifiGan", main=("input_ids",))
@@ -102,7 +111,7 @@ def _make_durations(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     return {
         "input_ids": ids,
         "attention_mask": Input(shape=ids.shape, value=1),
-        "spectrogram_labels": Input(shape=(rows, length, config.num_mel_bins), dtype=torch.float32),
+        "spectrogram_labels": Input(shape=(rows, length, config.num_mel_bins), dtype=torch.float32, is_read=True),
         "duration_labels": Input(shape=(rows, length), value=1),
         "pitch_labels": of_tokens,
         "energy_labels": of_tokens,
@@ -115,7 +124,7 @@ def _make_spectrogram(model: Any, recipe: Recipe) -> dict[str, Input]:
     frames = round(_find_seconds(recipe) * _FRAMES_PER_SECOND) // 2  # a hop of 16 ms, and an even number
     frames -= frames % config.reduction_factor
     return {
-        "labels": Input(shape=(rows, frames, config.num_mel_bins), dtype=torch.float32),
+        "labels": Input(shape=(rows, frames, config.num_mel_bins), dtype=torch.float32, is_read=True),
         "speaker_embeddings": Input(shape=(rows, config.speaker_embedding_dim), dtype=torch.float32),
     }
 

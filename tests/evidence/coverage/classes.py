@@ -43,11 +43,11 @@ _OF_SIZES = re.compile(r"ends of its|AttributeError|IndexError|KeyError|shape|si
 # What stands around the reason in the notice.
 _BEFORE, _AFTER = "The training step was not traced: ", ". The static bytes are what is known."
 _TARGETS = re.compile(
-    r"labels|\w+_labels?|return_loss|start_positions|future_values|target_values|bool_masked_pos|decoder_input_values|"
+    r"labels|(?!input_)\w+_labels?|return_loss|start_positions|future_values|target_values|bool_masked_pos|decoder_input_values|"
     r"(sentence|next_sentence)_\w+label|alignment_\w+|mask_time_indices|past_observed_mask"
 )
 _WITHOUT_TRAINING = re.compile(
-    r"(training|labels?|loss)[^\"']{0,60}not (yet )?(been )?(supported|implemented)|not (yet )?(supported|implemented)[^\"']{0,40}(training|loss)",
+    r"(training|labels?|loss)\W[^\"']{0,60}not (yet )?(been )?(supported|implemented)|not support training|not trainable",
     re.IGNORECASE,
 )
 

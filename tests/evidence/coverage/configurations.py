@@ -14,6 +14,8 @@ from torch import nn
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.initialization import no_init_weights
 
+from inspector.compat.transformers import take_scipy_as_installed
+
 __all__ = ["build", "count_parameters", "find_type", "list_shortened", "make_fields"]
 
 Fields = dict[str, Any]
@@ -61,6 +63,7 @@ _REPAIRS: Mapping[str, Fields] = {
     "hunyuan_vl": {"text_config": {"head_dim": 128}},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "ministral": {"head_dim": 128},
+    "moonshine": {"pad_token_id": 2},
     "xmod": {"default_language": "en_XX"},
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": dict(_ROTARY), "sliding_attention": dict(_ROTARY)},
@@ -106,7 +109,7 @@ def make_fields(model_type: str, name: str = "") -> Fields:
 def build(fields: Fields, model_type: str, model_class: Any, device: str = "meta") -> nn.Module:
     """Return a model of a class on a device, its weights not set."""
     config = CONFIG_MAPPING[model_type].from_dict(_decode(copy.deepcopy(fields)))
-    with torch.device(device), no_init_weights():
+    with torch.device(device), no_init_weights(), take_scipy_as_installed():
         model: Any = model_class(config)
     model.tie_weights()
     built: nn.Module = model

@@ -55,8 +55,8 @@ class Input:
         return self.on("cpu")
 
 
-# A number or a bool is an argument that takes no memory; a sequence holds a tensor for each row, or a mapping of some, as
-# labels of detection do.
+# A number or a bool is an argument that takes no memory; a sequence holds a tensor for each row, or a mapping of some,
+# as labels of detection do.
 Item = Input | int | Sequence[Input] | Sequence[Mapping[str, Input]]
 Inputs = Mapping[str, Item]
 

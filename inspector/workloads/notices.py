@@ -113,7 +113,10 @@ def _find_media_notices(
     images = [item for name, item in inputs.items() if name == "pixel_values"] if isinstance(inputs, Mapping) else []
     if images and media is None and asked.image_size is None and find_plain_size(base) is None:
         height, width = images[0].shape[-2:]
-        message = f"Neither config.json nor the processor says how large images are: {width} x {height} is taken (`image_size`)."
+        message = (
+            f"Neither config.json nor the processor says how large images are: {width} x {height} is taken "
+            "(`image_size`)."
+        )
         yield Notice(code="image-size-assumed", message=message)
     if media is None:
         return

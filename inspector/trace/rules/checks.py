@@ -2,8 +2,8 @@
 
 Model code and torch's own look for what must not be: `isnan(x).any()`, `(boxes[:, 2:] >= boxes[:, :2]).all()`, the
 arguments of a distribution. What compares numbers without values is such a check, and so is what is made of checks by
-logic alone. Asked for all, a check holds; asked for any, none does, and neither does one alone. The answers are read by control flow alone, and a
-trace with another answer would be that of a run that stops or mends its numbers.
+logic alone. Asked for all, a check holds; asked for any, none does, and neither does one alone. The answers are read by
+control flow alone, and a trace with another answer would be that of a run that stops or mends its numbers.
 
 Not covered: control flow that chooses between two ways of a healthy run by its numbers; it takes the second one.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -18,6 +17,8 @@ __all__: list[str] = []
 
 # Objects on an image: COCO has some 7.
 _OBJECTS = 7
+# Tokens by which Grounding DINO tells phrases apart (modeling_grounding_dino.py, SPECIAL_TOKENS).
+_BEGIN, _END, _FULL_STOP = 101, 102, 1012
 # What detectors that name no size are trained with (rt_detr/image_processing_rt_detr.py).
 _DETECTED = (640, 640)
 
@@ -88,13 +89,14 @@ def _make_images_to_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
 def _make_objects(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make images, and for each of them a class and a box of every object, with its mask where that is learned."""
     arguments = list_arguments(model)
-    images = make_plain_images(model, recipe, usual=_DETECTED)
+    images = make_plain_images(model, recipe, usual=_fit_windows(model.config))
     if "labels" not in arguments or not has_own_loss(model):
         raise BatchError(f"{type(model).__name__} has no loss in transformers")
     of_text = {}
     if "input_ids" in arguments:  # what is looked for, in words
         longest = getattr(model.config, "max_text_len", None) or ids.shape[1]
-        of_text = {"input_ids": dataclasses.replace(ids, shape=(ids.shape[0], min(ids.shape[1], longest)))}
+        shape = (ids.shape[0], min(ids.shape[1], longest))
+        of_text = {"input_ids": Input(shape=shape, make=functools.partial(_write_phrases, shape, ids.value))}
     of_objects = {
         "class_labels": Input(shape=(_OBJECTS,)),
         "boxes": Input(shape=(_OBJECTS, 4), dtype=torch.float32),
@@ -110,12 +112,7 @@ def _make_objects(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     }
 
 
-@register(
-    "ForUniversalSegmentation",
-    "ForInstanceSegmentation",
-    "ForVideoSegmentation",
-    main=("pixel_values", "pixel_values_videos"),
-)
+@register("ForUniversalSegmentation", "ForInstanceSegmentation", main=("pixel_values",))
 def _make_segments(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make images, and for each of them the masks of its segments with their classes."""
     if "labels" in list_arguments(model):
@@ -148,6 +145,22 @@ def _make_frames(model: Any, recipe: Recipe) -> Input:
         raise BatchError(f"how many frames a video of {type(model).__name__} has is not known here")
     images = make_plain_images(model, recipe)
     return Input(shape=(images.shape[0], frames, *images.shape[1:]), dtype=torch.float32)
+
+
+def _fit_windows(config: Any) -> tuple[int, int]:
+    """Return the usual size, cut to what the windows of a backbone divide."""
+    backbone = getattr(config, "backbone_config", None)
+    step = int(getattr(backbone, "patch_size", 1) or 1) * int(getattr(backbone, "num_windows", 1) or 1)
+    height, width = _DETECTED
+    return height - height % step, width - width % step
+
+
+def _write_phrases(shape: tuple[int, int], word: int) -> Tensor:
+    """Return rows of phrases of one word, each with a full stop behind it, between the tokens that BERT's rows have."""
+    rows = torch.full(shape, word, dtype=torch.int64)
+    rows[:, 2::2] = _FULL_STOP
+    rows[:, 0], rows[:, -1] = _BEGIN, _END
+    return rows
 
 
 def _mask_most(shape: tuple[int, int]) -> Tensor:

@@ -15,7 +15,8 @@ __all__ = ["Task", "find_task", "has_own_loss", "list_arguments", "make_mask", "
 Task = Callable[[Any, Recipe, Input], Inputs]
 
 _CANNOT_TRAIN = re.compile(
-    r"(training|labels?|loss)\W[^\"']{0,60}not (yet )?(been )?(supported|implemented)|not support training|not trainable",
+    r"(training|labels?|loss)\W[^\"']{0,60}not (yet )?(been )?(supported|implemented)|not support training|"
+    r"not trainable",
     re.IGNORECASE,
 )
 

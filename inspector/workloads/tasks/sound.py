@@ -93,7 +93,7 @@ def _make_text_to_speech(model: Any, recipe: Recipe, ids: Input) -> Inputs:
         return {"input_ids": ids, "labels": ids}
     positions = getattr(model.config, "max_text_positions", ids.shape[1])
     ids = dataclasses.replace(ids, shape=(ids.shape[0], min(ids.shape[1], positions)))
-    return {"input_ids": ids, **_make_spectrogram(model, recipe)}
+    return {"input_ids": ids, "attention_mask": Input(shape=ids.shape, value=1), **_make_spectrogram(model, recipe)}
 
 
 @register("ForSpeechToSpeech", main=("input_features",))

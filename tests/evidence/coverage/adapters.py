@@ -1,4 +1,4 @@
-"""Every method of PEFT and every variant of LoRA on small models: counted as by PEFT on real tensors, and traced?
+"""Every method of PEFT and every variant of LoRA on small models: whether it is counted, and its step traced.
 
 Held against PEFT are the parameters that train, all of them, and the size of the file that `save_pretrained` writes; a
 real step on the CPU says whether such an adapter trains at all.

@@ -1,4 +1,4 @@
-"""Every class of transformers with a head: is it counted, as many parameters as built for real, and is its step traced?
+"""Every class of transformers with a head: whether it is counted, and its step traced.
 
 A class is counted on its type's default configuration, and held against the same class built of real tensors, whose
 pages are never touched. Its step is traced with few layers of every kind, and whole where it cannot be shortened.
@@ -47,7 +47,8 @@ _TARGETS = re.compile(
     r"(sentence|next_sentence)_\w+label|alignment_\w+|mask_time_indices|past_observed_mask"
 )
 _WITHOUT_TRAINING = re.compile(
-    r"(training|labels?|loss)\W[^\"']{0,60}not (yet )?(been )?(supported|implemented)|not support training|not trainable",
+    r"(training|labels?|loss)\W[^\"']{0,60}not (yet )?(been )?(supported|implemented)|not support training|"
+    r"not trainable",
     re.IGNORECASE,
 )
 

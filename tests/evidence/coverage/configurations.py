@@ -63,6 +63,9 @@ _REPAIRS: Mapping[str, Fields] = {
     "hunyuan_vl": {"text_config": {"head_dim": 128}},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "ministral": {"head_dim": 128},
+    "blip-2": {"image_token_index": 50265},
+    "instructblip": {"image_token_index": 50265},
+    "lw_detr": {"projector_scale_factors": [1.0]},
     "moonshine": {"pad_token_id": 2},
     "xmod": {"default_language": "en_XX"},
     "cohere_compass_text": {

@@ -1,8 +1,8 @@
 """Walk the installed libraries: `python -m tests.evidence.coverage.walk classes|adapters [--only REGEX] [--again]`.
 
-Writes classes.json or adapters.json beside this module after each group of cases; what is there already is kept, so that
-a walk that was ended goes on. `--again REGEX` walks the cases anew whose row matches it ("which batch", say). The page
-is made by `python -m tests.evidence.coverage.page`.
+Writes classes.json or adapters.json beside this module after each group of cases; what is there already is kept, so
+that a walk that was ended goes on. `--again REGEX` walks the cases anew whose row matches it ("which batch", say). The
+page is made by `python -m tests.evidence.coverage.page`.
 """
 
 from __future__ import annotations

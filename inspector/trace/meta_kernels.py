@@ -110,6 +110,20 @@ def _ctc_loss_backward(_grad: Tensor, log_probs: Tensor, *_: Any, **__: Any) -> 
     return torch.empty_like(log_probs, memory_format=torch.contiguous_format)
 
 
+@_kernel(aten.masked_fill.Tensor)
+def _masked_fill(values: Tensor, mask: Tensor, _number: Tensor) -> Tensor:
+    """Fill with a number, which may lie on the CPU: torch's own meta kernel takes that of CUDA alone for it."""
+    filled: Tensor = aten.masked_fill.Scalar(values, mask, 0)
+    return filled
+
+
+@_kernel(aten.masked_fill_.Tensor)
+def _masked_fill_in_place(values: Tensor, mask: Tensor, _number: Tensor) -> Tensor:
+    """Fill in place with such a number."""
+    filled: Tensor = aten.masked_fill_.Scalar(values, mask, 0)
+    return filled
+
+
 def _is_channels_last(tensor: Tensor) -> bool:
     """Tell whether a tensor is stored with its channels innermost."""
     return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from inspector.model.hash_seed import find_hash_ordered_layer_types
+from inspector.model.sizes import find_number
 from inspector.records.memory import BatchInput, BlockShape
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
@@ -46,7 +47,7 @@ def find_block_shape(model: Any) -> BlockShape | None:
         config = base_model(model).config.get_text_config()
     except ValueError:  # MusicGen has two text parts, and neither stands for the whole
         return None
-    sizes = [size for size in (getattr(config, name, None) for name in names) if isinstance(size, int)]
+    sizes = [size for size in (find_number(config, name) for name in names) if size is not None]
     if len(sizes) != len(names):
         return None
     hidden, layers, heads = sizes

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inspector.errors import UsageError
+from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
@@ -39,8 +40,7 @@ __all__ = [
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
-# A device mesh lists its ranks: 16,384 of them take 13 s of a trace that is done in 3 s.
-MOST_RANKS = 4096
+MOST_RANKS = MOST_PLANNED
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 

@@ -201,6 +201,7 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
+    from inspector.planning.many_cards.rank_classes import find_largest_rank
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
 
     predictor = stages.find_predictor(files)
@@ -214,6 +215,7 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
+        resolved = find_largest_rank(resolved, built, predictor)
         static = find_static(resolved, counted)
         outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # s
 from inspector.errors import UsageError
 from inspector.hardware.card_counts import read_card_counts
 from inspector.planning.ladder import Candidate
-from inspector.planning.many_cards.rows import Counts, build_card_rows
+from inspector.planning.many_cards.rows import STRATEGIES, Counts, Spread, build_card_rows, spread
 from inspector.records.fit import CardCount, Fit, Floor, Lowered, Method, Plan, Scaling
 from inspector.records.tape import Category, Phase
 from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
@@ -60,7 +60,8 @@ def test_a_row_has_the_least_number_that_fits_and_what_every_other_takes() -> No
     """135 M parameters under AdamW take 1.2 GiB whole: shards fit three such cards and not two."""
     run_of_one, predictor = make_run("1.3GiB", sharding=None, recipe={"seq_len": 16})
     candidate = Candidate(method=Method.FULL, change={}, levers=("adamw_torch_fused",))
-    whole, sharded = build_card_rows(run_of_one, candidate, Counts(2, 4), predictor)
+    spreads = [Spread(strategy, candidate, spread(run_of_one, strategy)) for strategy in STRATEGIES[:2]]
+    whole, sharded = build_card_rows(spreads, Counts(2, 4), predictor)
     assert whole.scaling is not None
     assert sharded.scaling is not None
     assert (whole.scaling.strategy, whole.scaling.least, whole.outcome) == ("DDP", None, Fit.NO)
@@ -85,8 +86,9 @@ def test_packed_weights_are_shown_on_one_card_and_refused_on_several() -> None:
     packed = {"quantization": "nf4", "peft": {"peft_type": "LORA"}, "sharding": None}
     run_of_one, predictor = make_run("24GiB", **packed)
     candidate = Candidate(method=Method.QUANTIZED_ADAPTER, change={}, levers=())
-    (alone,) = build_card_rows(run_of_one, candidate, Counts(1, 4), predictor)
-    (refused,) = build_card_rows(run_of_one, candidate, Counts(2, 4), predictor)
+    spreads = [Spread(STRATEGIES[-1], candidate, spread(run_of_one, STRATEGIES[-1]))]
+    (alone,) = build_card_rows(spreads, Counts(1, 4), predictor)
+    (refused,) = build_card_rows(spreads, Counts(2, 4), predictor)
     assert alone.scaling is not None
     assert (alone.scaling.strategy, alone.scaling.least, refused.scaling) == ("one card", 1, None)
     assert refused.refused == "what each rank takes is not traced yet"

@@ -8,8 +8,7 @@ from typing import Any
 
 from inspector.errors import UnsupportedModelError
 from inspector.planning.changes import apply_change
-from inspector.planning.ladder import Candidate
-from inspector.planning.many_cards.rows import Counts, build_card_rows, list_strategies
+from inspector.planning.many_cards.rows import STRATEGIES, Counts, Spread, build_card_rows, spread
 from inspector.planning.plan import describe_plan, find_shared_facts, list_candidates
 from inspector.predict import Predictor
 from inspector.records.fit import Plan, PlanRow
@@ -33,42 +32,49 @@ def build_card_plan(
     Raises what `build_plan` raises.
     """
     predictor = Predictor(run.files)
-    listed = list_candidates(run, predictor)
-    candidates = [item for item in listed if set(item.levers) <= _LEVERS and "optimizer" not in item.change]
+    recipes = _list_recipes(run, predictor)
+    candidates = [spreads[0].candidate for spreads in recipes]
     tasks: list[Callable[[], Any]] = [functools.partial(find_shared_facts, run, candidates)]
-    tasks += [functools.partial(_build_rows, run, item, counts, predictor) for item in candidates]
+    tasks += [functools.partial(_build_rows, spreads, counts, predictor) for spreads in recipes]
     done: dict[int, Any] = {}
-    progress(_describe_tracing(len(candidates), 0))
+    progress(_describe_tracing(len(recipes), 0))
     for index, result in processes.run_in_processes(lambda task: task(), tasks):
         done[index] = result
-        progress(_describe_tracing(len(candidates), sum(1 for task in done if task)))
+        progress(_describe_tracing(len(recipes), sum(1 for task in done if task)))
     rows: list[PlanRow] = [row for index in range(1, len(tasks)) for row in done[index]]
     if all(row.total_bytes is None for row in rows):
         raise UnsupportedModelError(f"no step could be traced: {rows[0].refused}; `count_only` has the counts.")
-    said = (*notices, *_find_untraced(run, candidates, counts))
+    said = (*notices, *_find_untraced(recipes, counts))
     of_ranks = run.with_cards(counts.most)
     return describe_plan(of_ranks, predictor, done[0], rows, versions, said, gpu_counts=(counts.least, counts.most))
 
 
-def _find_untraced(run: ResolvedRun, candidates: Sequence[Candidate], counts: Counts) -> list[Notice]:
+def _list_recipes(run: ResolvedRun, predictor: Predictor) -> list[list[Spread]]:
+    """Return the recipes of a plan, each with what it is under every strategy."""
+    recipes: dict[tuple[object, ...], list[Spread]] = {}
+    for strategy in STRATEGIES:
+        spread_run = spread(run, strategy)
+        for candidate in list_candidates(spread_run, predictor):
+            if set(candidate.levers) <= _LEVERS and "optimizer" not in candidate.change:
+                asked = spread_run.with_request(apply_change(spread_run.request, candidate.change))
+                key = candidate.method, candidate.levers
+                recipes.setdefault(key, []).append(Spread(strategy, candidate, asked))
+    return list(recipes.values())
+
+
+def _find_untraced(recipes: Sequence[Sequence[Spread]], counts: Counts) -> list[Notice]:
     """Return a notice where a method has no strategy whose ranks are traced."""
-    alone = {
-        item.method.value
-        for item in candidates
-        if item.method is not None and not list_strategies(run.with_request(apply_change(run.request, item.change)))
-    }
+    alone = [spreads[0].candidate.method for spreads in recipes if not any(item.is_traced for item in spreads)]
     if counts.most == 1 or not alone:
         return []
-    message = (
-        f"What each of several ranks takes is not traced yet for {' and '.join(sorted(alone))}: one card is shown."
-    )
+    methods = " and ".join(sorted({method.value for method in alone if method is not None}))
+    message = f"What each of several ranks takes is not traced yet for {methods}: one card is shown."
     return [Notice(code="several-gpus", message=message)]
 
 
-def _build_rows(run: ResolvedRun, candidate: Candidate, counts: Counts, predictor: Predictor) -> list[PlanRow]:
-    """Return the rows of a candidate, traced in a process of its own."""
-    asked = run.with_request(apply_change(run.request, candidate.change))
-    return build_card_rows(asked, candidate, counts, predictor.copy_models())
+def _build_rows(spreads: Sequence[Spread], counts: Counts, predictor: Predictor) -> list[PlanRow]:
+    """Return the rows of a recipe, traced in a process of its own."""
+    return build_card_rows(spreads, counts, predictor.copy_models())
 
 
 def _describe_tracing(total: int, done: int) -> Stage:

@@ -8,6 +8,7 @@ has the whole model, further ones change nothing, and the ends say so.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from inspector.errors import InspectorError, one_line
@@ -21,7 +22,7 @@ from inspector.records.steps.ranks import Ddp
 from inspector.resolve import ResolvedRun
 from inspector.workloads.base import NotTraceableError
 
-__all__ = ["Counts", "Strategy", "build_card_rows", "list_strategies"]
+__all__ = ["STRATEGIES", "Counts", "Spread", "Strategy", "build_card_rows", "spread"]
 
 
 class Counts(NamedTuple):
@@ -44,7 +45,7 @@ class Strategy(NamedTuple):
     option: str
 
 
-_STRATEGIES = (
+STRATEGIES = (
     Strategy("DDP", None, ""),
     Strategy("FSDP2", Sharding.FSDP, "--fsdp"),
     Strategy("ZeRO-1", Sharding.ZERO1, "--deepspeed zero1"),
@@ -52,36 +53,49 @@ _STRATEGIES = (
     Strategy("ZeRO-3", Sharding.ZERO3, "--deepspeed zero3"),
 )
 _ALONE = Strategy("one card", None, "")
+_SEVERAL = Strategy("several cards", None, "")
 _NOT_TRACED = "what each rank takes is not traced yet"
 
 
-def list_strategies(run: ResolvedRun) -> list[Strategy]:
-    """Return the ways to spread a run over cards whose ranks are traced."""
-    return [strategy for strategy in _STRATEGIES if _spread(run, strategy).with_cards(2).launch is not None]
+class Spread(NamedTuple):
+    """A candidate under a strategy, and the run that it makes of what was asked for."""
+
+    strategy: Strategy
+    candidate: Candidate
+    run: ResolvedRun
+
+    @property
+    def is_traced(self) -> bool:
+        """Tell whether there is a trace of its ranks."""
+        return self.run.with_cards(2).launch is not None
 
 
-def build_card_rows(run: ResolvedRun, candidate: Candidate, counts: Counts, predictor: Predictor) -> list[PlanRow]:
-    """Return a row for each strategy of a candidate, whose run `run` is."""
-    found = list_strategies(run) if counts.most > 1 else []
+def spread(run: ResolvedRun, strategy: Strategy) -> ResolvedRun:
+    """Return a run with what a strategy shards."""
+    return run.with_request(dataclasses.replace(run.request, sharding=strategy.sharding))
+
+
+def build_card_rows(spreads: Sequence[Spread], counts: Counts, predictor: Predictor) -> list[PlanRow]:
+    """Return a row for each strategy of one recipe whose ranks are traced, of one card alone where none is."""
+    found = [item for item in spreads if item.is_traced] if counts.most > 1 else []
     if found:
-        return [_build_row(run, strategy, candidate, counts, predictor) for strategy in found]
+        return [_build_row(item, counts, predictor) for item in found]
+    alone = spreads[0]._replace(strategy=_ALONE)
     if counts.least > 1:
-        return [_refuse(candidate, "several cards", _NOT_TRACED)]
-    return [_build_row(run, _ALONE, candidate, Counts(1, 1), predictor)]
+        return [_refuse(alone._replace(strategy=_SEVERAL), _NOT_TRACED)]
+    return [_build_row(alone, Counts(1, 1), predictor)]
 
 
-def _build_row(
-    run: ResolvedRun, strategy: Strategy, candidate: Candidate, counts: Counts, predictor: Predictor
-) -> PlanRow:
+def _build_row(item: Spread, counts: Counts, predictor: Predictor) -> PlanRow:
     """Trace a candidate on the cards of a plan, and what more of them would not take off."""
-    spread = _spread(run, strategy)
+    strategy, candidate, run = item
     try:
-        trials = _Trials(spread, predictor)
+        trials = _Trials(run, predictor)
         least = trials.find_least(counts)
         is_sharded = strategy.sharding is not None
-        floor = find_floor(spread.with_cards(counts.most), predictor) if is_sharded else None
+        floor = find_floor(run.with_cards(counts.most), predictor) if is_sharded else None
     except (NotTraceableError, InspectorError) as error:
-        return _refuse(candidate, strategy.name, one_line(error, 300))
+        return _refuse(item, one_line(error, 300))
     shown = trials.done[counts.most if least is None else least]
     cards = "" if shown.count == 1 else f"--gpus {shown.count} {strategy.option}"
     return PlanRow(
@@ -138,17 +152,13 @@ class _Trials:
         return verdict.outcome is Fit.YES
 
 
-def _spread(run: ResolvedRun, strategy: Strategy) -> ResolvedRun:
-    """Return a run with what a strategy shards."""
-    return run.with_request(dataclasses.replace(run.request, sharding=strategy.sharding))
-
-
-def _refuse(candidate: Candidate, name: str, why: str) -> PlanRow:
+def _refuse(item: Spread, why: str) -> PlanRow:
     """Return the row of what was not traced."""
+    candidate = item.candidate
     return PlanRow(
         method=_find_method(candidate),
         options=format_options(candidate.change),
-        levers=_name_levers(name, candidate),
+        levers=_name_levers(item.strategy.name, candidate),
         refused=why,
     )
 

@@ -172,7 +172,7 @@ def _describe_change(candidate: PlanRow) -> str:
     """Return what makes a candidate of what the plan was asked for, in a training file where there is one."""
     if candidate.in_file:
         return format_fields(candidate.in_file)
-    return candidate.options or "as it is by default"
+    return candidate.options or "by default settings"
 
 
 def _describe_growth(candidate: PlanRow) -> str:

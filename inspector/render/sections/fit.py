@@ -17,6 +17,7 @@ from inspector.render.sections.source import format_fields
 from inspector.units import format_bytes, format_count
 
 __all__ = [
+    "COMMON_CARDS",
     "build_fit_section",
     "build_search_section",
     "describe_cards",
@@ -33,6 +34,8 @@ USABLE = (
     "request that failed lacked beside what is reserved. A step fits when "
     "the allocator finds room for every request, once it has given back what it caches."
 )
+
+COMMON_CARDS = "--gpu NAME judges one card and finds what makes it fit"
 
 TOTAL = "Total = peak reserved + the CUDA context: what nvidia-smi would show."
 
@@ -62,7 +65,7 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     if verdict.headroom_bytes is None:
         reason = one_line(verdict.reason or "", 300)
         return f"{verdict.outcome.value}: {shorten_reason(reason) if brief else reason}"
-    size, usable = format_bytes(abs(verdict.headroom_bytes)), format_bytes(verdict.usable_bytes)
+    size = format_bytes(abs(verdict.headroom_bytes))
     if verdict.outcome is Fit.TIGHT:
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
         return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
@@ -72,7 +75,9 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
     if verdict.lies_in_pieces:
         by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
-    return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
+    # With the context, as the total has it: what is to spare is what the total leaves.
+    size = format_bytes(verdict.usable_bytes + verdict.overhead_bytes)
+    return f"{verdict.outcome.value}, {by} of {size}{margin}"
 
 
 def describe_cards(verdict: Verdict) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-__all__ = ["Ddp", "Fsdp1", "Fsdp2", "Launch", "RankClass", "Ranks"]
+__all__ = ["Ddp", "Fsdp1", "Fsdp2", "Launch", "RankClass", "Ranks", "Zero"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,20 @@ class Fsdp1:
     min_num_params: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zero:
+    """A stage of DeepSpeed's ZeRO as accelerate launches it.
+
+    `config` is DeepSpeed's own, in which "auto" may stand; None the one of transformers' examples.
+    """
+
+    world_size: int
+    stage: int
+    config: Mapping[str, Any] | None = None
+
+
 # How a run is spread over its cards.
-Launch: TypeAlias = Ddp | Fsdp1 | Fsdp2
+Launch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | Zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

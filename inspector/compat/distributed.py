@@ -67,6 +67,9 @@ _compare_shapes: Any = private(
     purpose="DDP",
     instead="what compares the shapes of parameters over ranks",
 )
+fsdp2_prepare_auto_wrap_policy: Any = private(
+    "accelerate.utils.fsdp_utils.fsdp2_prepare_auto_wrap_policy", purpose="FSDP2", instead="which modules are units"
+)
 fsdp2_prepare_model: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
     purpose="FSDP2",

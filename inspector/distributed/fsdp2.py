@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from inspector.compat.distributed import fsdp2_prepare_model, replace_move
+from inspector.compat.distributed import fsdp2_prepare_auto_wrap_policy, fsdp2_prepare_model, replace_move
 from inspector.quantization.bitsandbytes.modules import Linear4bit
 from inspector.records.steps.ranks import Fsdp2
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.tracer import Tracer
-from inspector.workloads.base import base_model
+from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.quantized_load import is_quantized
 
 __all__ = ["shard_with_fsdp2"]
@@ -90,6 +90,7 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
 
     if is_packed:
         return _shard_packed(model, accelerator, tracer)
+    _refuse_sharding_twice(model, plugin)
     with restore_changes():
         if launch.comes_from_host:
             replace_move(move)
@@ -101,6 +102,22 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
             wrapped.to_empty(device="meta")
             base_model(wrapped).tie_weights()
     return wrapped
+
+
+def _refuse_sharding_twice(model: Any, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Raise NotTraceableError where the input embeddings are part of a unit, as in ViT and BERT.
+
+    accelerate 1.15 shards them once more after the units, and a real step stops there, too.
+    """
+    plugin.set_auto_wrap_policy(model)
+    wraps = fsdp2_prepare_auto_wrap_policy(plugin, model)
+    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    units = (module for module in model.modules() if module is not model and wraps is not None and wraps(module))
+    if any(item is embedding for unit in units for item in unit.modules() if item is not unit):
+        raise NotTraceableError(
+            "accelerate shards the input embeddings twice, as a unit of its own and in another, and a real step stops "
+            "there, too: drop `sharding`"
+        )
 
 
 def _shard_packed(model: nn.Module, accelerator: Any, tracer: Tracer) -> nn.Module:

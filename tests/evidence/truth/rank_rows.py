@@ -55,6 +55,7 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
         how = Fsdp2(
             world_size=launch["world_size"],
             reshard_after_forward=config.get("reshard_after_forward", True),
+            offload=config.get("cpu_offload", False),
             wrap_policy="NO_WRAP" if environment else "TRANSFORMER_BASED_WRAP",
         )
     if launch["strategy"] == "fsdp1":

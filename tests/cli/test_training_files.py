@@ -121,6 +121,7 @@ def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, AXOLOTL | {"optimizer": "sgd"})
     plan = json.loads(run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json").out)
     assert "batch size 2" in plan["recipe"]
+    assert plan["source"]["file"]["framework"] == "axolotl"
     assert len({(row["method"], row["options"]) for row in plan["rows"]}) == len(plan["rows"])
     spelt = [row["in_file"] for row in plan["rows"] if row.get("in_file")]
     assert {"adapter": None} in [{"adapter": fields.get("adapter", "")} for fields in spelt]

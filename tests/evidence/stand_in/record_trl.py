@@ -1,8 +1,9 @@
 """Record TRL's own trainers on torch's CUDA build: `python -m tests.evidence.stand_in.record_trl [NAME...]`.
 
 Each row of tests/evidence/truth/stand_in/trl.json, or with TRL before 1.15 of trl-chunked.json, or those that are
-named, runs in a process of its own; the figures of the second update are written back. All code is that of TRL, transformers, PEFT, Liger and of the optimizers'
-packages; launches of Triton kernels return at once, and cut-cross-entropy's sort is not compiled.
+named, runs in a process of its own; the figures of the second update are written back. All code is that of TRL,
+transformers, PEFT, Liger and of the optimizers' packages; launches of Triton kernels return at once, and
+cut-cross-entropy's sort is not compiled.
 """
 
 from __future__ import annotations
@@ -186,8 +187,12 @@ def know_chunks(recipe: Recipe) -> Iterator[None]:
     size = module._CHUNKED_LM_HEAD_CHUNK_SIZE
     rows = recipe.batch_size * ((recipe.seq_len or 0) - 1) - bool(recipe.padding)
 
+    def count(_number: Any) -> int:
+        """Stand for what is read of the number of positions; a mock would keep the tensor."""
+        return -(-rows // size) * size
+
     def answer(*arguments: Any, **keywords: Any) -> Any:
-        with mock.patch.object(torch.Tensor, "__index__", lambda _: -(-rows // size) * size):
+        with mock.patch.object(torch.Tensor, "__index__", count):
             os.environ["FAKE_EQUAL"] = "0"
             found = compute(*arguments, **keywords)
             os.environ["FAKE_EQUAL"] = before

@@ -32,8 +32,8 @@ def spell_out_linear(config: PeftConfig, model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()
     linear = [path for path, module in model.named_modules() if is_linear(module) and module is not head]
     names = {path.rpartition(".")[2] for path in linear}
-    named: Any = names if has_conversions(model) else "all-linear"
-    config.target_modules = named
+    settings: Any = config
+    settings.target_modules = names if has_conversions(model) else "all-linear"
 
 
 def is_linear(module: nn.Module) -> bool:

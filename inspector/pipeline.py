@@ -6,11 +6,13 @@ configuration, which can mean waiting for the network, a thread already imports 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from inspector.cache.answers import ask, open_store
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.hardware.selection import select, select_gpus
@@ -66,24 +68,30 @@ class Stages:
         return count_model(request, files, progress)
 
 
-def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
+def run(request: Request, progress: Progress = lambda _stage: None, *, keeps: bool = True) -> Report:
     """Inspect what `request` names and return everything that was found; raises InspectorError subclasses.
 
-    Threads may call it; they take turns.
+    `keeps` lets it take what is kept in the user's cache directory, and keep what it finds (`inspector.cache`). Threads
+    may call it; they take turns.
     """
     with reserve_process():
-        return _run(request, progress)[0]
+        return _run(request, progress, keeps=keeps, draws=False)[0]
 
 
 def record(
-    request: Request, progress: Progress = lambda _stage: None, stages: Stages | None = None
+    request: Request,
+    progress: Progress = lambda _stage: None,
+    stages: Stages | None = None,
+    *,
+    keeps: bool = True,
+    draws: bool = True,
 ) -> tuple[Report, Recording | None]:
-    """Do what `run` does and return the run itself, too: None where none was traced.
+    """Do what `run` does and return the run itself, too, where it `draws`: None where none was traced.
 
-    `stages` may have kept what earlier inspections read, built and traced.
+    `stages` may have kept what earlier inspections read, built and traced; the cache directory is then left alone.
     """
     with reserve_process():
-        return _run(request, progress, stages)
+        return _run(request, progress, stages, keeps=keeps and stages is None, draws=draws)
 
 
 def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> Report:
@@ -92,15 +100,24 @@ def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> R
     from inspector.render.page.page import format_drawing
 
     with reserve_process():
-        report, recording = _run(request, progress)
+        report, recording = _run(request, progress, keeps=True)
         if recording is None or len(recording.tape) > _LONGEST_DRAWN:
             return report
         data = build_page_data(report, recording, _MOST_DRAWN)
         return dataclasses.replace(report, drawing=format_drawing(data))
 
 
-def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
-    """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each."""
+def plan(
+    request: Request,
+    quantities: Sequence[str],
+    progress: Progress = lambda _stage: None,
+    *,
+    keeps: bool = True,
+) -> Plan:
+    """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each.
+
+    `keeps` is that of `run`.
+    """
     with reserve_process():
         defaults = Recipe()
         varied = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
@@ -115,7 +132,11 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
                 "how many it takes."
             )
         resolved = resolve_run(request, selection.gpus[0], os.environ)
+        question = ask(open_store() if keeps else None, "plan", resolved.request, repr(resolved.platform), *quantities)
         files = read_files(request, progress)
+        known = question.find(files) if question is not None and files is not None else None
+        if isinstance(known, Plan):
+            return known
         progress("loading transformers and PEFT")
 
         from inspector.planning.cards import JUDGED_ALONE
@@ -124,16 +145,22 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         resolved = dataclasses.replace(resolved, files=files)
         alone = () if max(selection.counts) == 1 and request.sharding is None else (JUDGED_ALONE,)
         notices = (*list_file_notices(request.source), *selection.notices, *alone)
-        return build_plan(resolved, quantities, find_versions(), notices, progress)
+        found = build_plan(resolved, quantities, find_versions(), notices, progress)
+        if question is not None and files is not None:
+            question.keep(files, found)
+        return found
 
 
 def compare(
-    recipes: Sequence[tuple[str, Request | Mapping[str, Any]]], progress: Progress = lambda _stage: None
+    recipes: Sequence[tuple[str, Request | Mapping[str, Any]]],
+    progress: Progress = lambda _stage: None,
+    *,
+    keeps: bool = True,
 ) -> tuple[Comparison, tuple[Fit, ...]]:
     """Return what differs between recipes, each given with its name as a request or as the JSON of a report.
 
-    Second is the worst outcome of each request that named GPUs. Raises what the inspection of one raises, with its name
-    in front.
+    Second is the worst outcome of each request that named GPUs; `keeps` is that of `run`. Raises what the inspection of
+    one raises, with its name in front.
     """
     from inspector.planning.compare import compare_reports, prefix_stages
 
@@ -145,7 +172,8 @@ def compare(
                 reports.append((name, recipe))
                 continue
             try:
-                report, _ = _run(recipe, prefix_stages(progress, f"recipe {len(reports) + 1} of {len(recipes)}"))
+                stage = prefix_stages(progress, f"recipe {len(reports) + 1} of {len(recipes)}")
+                report, _ = _run(recipe, stage, keeps=keeps, draws=False)
             except InspectorError as error:
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
@@ -174,16 +202,24 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         return dataclasses.replace(result, notices=(*said, *result.notices))
 
 
-def _run(request: Request, progress: Progress, stages: Stages | None = None) -> tuple[Report, Recording | None]:
-    """Go through the stages."""
+def _run(
+    request: Request, progress: Progress, stages: Stages | None = None, *, keeps: bool = False, draws: bool = True
+) -> tuple[Report, Recording | None]:
+    """Go through the stages, or take what was found before; the run itself is returned where it `draws`."""
+    store = open_store() if keeps else None
     if request.serving is not None:
         return _serve(request, progress), None
     stages = stages or Stages()
     selection = select_gpus(request)
     cards = selection.counts[0] if selection.named else 1
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
-    with preload_libraries():
+    question = ask(store, "report", resolved.request, repr(resolved.platform), cards)
+    is_known = question is not None and question.is_known and not draws
+    with contextlib.nullcontext() if is_known else preload_libraries():
         files = stages.read(request, progress)
+        known = question.find(files) if is_known and question is not None and files is not None else None
+        if isinstance(known, Report):
+            return known, None
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
@@ -223,7 +259,9 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
         search=search,
         warnings=(*notices, *find_unverified_versions(versions)),
     )
-    return report, predictor.predict(resolved).record() if report.memory is not None else None
+    if question is not None and files is not None:
+        question.keep(files, report)
+    return report, predictor.predict(resolved).record() if draws and report.memory is not None else None
 
 
 def _serve(request: Request, progress: Progress) -> Report:

@@ -197,6 +197,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there; - is standard output."
     ),
+    click.Option(
+        ["--no-cache"], is_flag=True, help="Work everything out, and keep nothing; INSPECTOR_CACHE=off does the same."
+    ),
     click.Option(["--quiet"], is_flag=True, help="On standard error neither progress nor the name of a file written."),
     click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
     _VERSION,

@@ -130,6 +130,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--json",
         "--format",
         "--output",
+        "--no-cache",
         "--quiet",
         "--no-color",
         "--version",
@@ -183,7 +184,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["app", "compare", "gpus", "measure", "models", "plan"]
+    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

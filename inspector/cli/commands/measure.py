@@ -31,6 +31,7 @@ _NOT_OF_A_RUN = (
     "count_only",
     "context",
     "depth",
+    "no_cache",
 )
 
 

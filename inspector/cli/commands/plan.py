@@ -111,7 +111,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str, typed: str) -> int:
     with restore_changes(), show_progress(shown=job.progress, color=job.color) as progress:
         # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
-        result = _name_options_in_plan(build_plan(job.request, quantities, progress))
+        result = _name_options_in_plan(build_plan(job.request, quantities, progress, keeps=job.keeps))
     with open_output(job.output, quiet=not job.progress) as stream:
         if job.format == "json":
             render_plan_json(result, order, stream)

@@ -154,6 +154,7 @@ SAMPLE: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("model", "settings_"), SAMPLE)
+@pytest.mark.one_of(2)
 def test_the_first_screen_of_a_model_of_the_catalogue_is_short(
     model: str, settings_: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -276,9 +277,28 @@ def test_sections_that_are_asked_for_follow_the_first_screen() -> None:
     assert re.findall(r"^[A-Z].*$", text.partition("\n\n")[2], re.MULTILINE) == [
         "Adapter",
         "Modules",
-        "More: --details, or parts of it as in --show training (names in --help)",
+        "More: --details, --show training (names in --help); inference: --generate",
     ]
     assert "There is nothing to show for search in this report." in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_named"),
+    [
+        ("Qwen2ForCausalLM", True),
+        ("T5ForConditionalGeneration", True),
+        ("GPT2LMHeadModel", True),
+        ("BertForMaskedLM", False),
+        ("ViTForImageClassification", False),
+    ],
+)
+def test_what_generates_has_a_way_on_to_what_inference_takes(kind: str, is_named: bool) -> None:
+    """A line on it would double what the report costs; where no step was asked for, there is no such pointer."""
+    model = dataclasses.replace(QWQ_LORA.model, model_class=kind)
+    report = dataclasses.replace(QWQ_LORA, model=model)
+    assert ("inference: --generate" in print_report(report)) is is_named
+    counted = dataclasses.replace(report, memory=None, static=None)
+    assert "inference: --generate" not in print_report(counted)
 
 
 def test_all_sections_end_with_the_versions() -> None:

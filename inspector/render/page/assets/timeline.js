@@ -67,8 +67,6 @@
     const atLeft = reserved[first] >= reserved[last], end = atLeft ? first : last;
     label("reserved " + bytesText(reserved[end]), atLeft ? bbox.left + 5 * ratio : right - 5 * ratio,
       u.valToPos(reserved[end], "y", true) - 5 * ratio, atLeft ? "left" : "right", ink);
-    if (data.limits.length <= 4) beyond.forEach((limit, index) => label("\u2191 " + limit.gpu + " has " + bytesText(limit.bytes),
-      atLeft ? right - 5 * ratio : bbox.left + 5 * ratio, bbox.top + (12 + 14 * index) * ratio, atLeft ? "right" : "left", quiet));
     let before = -Infinity;
     for (const limit of limits) {
       const y = u.valToPos(limit.bytes, "y", true);
@@ -78,6 +76,11 @@
         before = y;
       }
     }
+    // Cards that have more than the picture shows are named at the top, below the line of one that is there.
+    let top = bbox.top + 12 * ratio;
+    if (limits.some((limit) => Math.abs(u.valToPos(limit.bytes, "y", true) - top + 4 * ratio) < 10 * ratio)) top += 16 * ratio;
+    if (data.limits.length <= 4) beyond.forEach((limit, index) => label("\u2191 " + limit.gpu + " has " + bytesText(limit.bytes),
+      atLeft ? right - 5 * ratio : bbox.left + 5 * ratio, top + 14 * index * ratio, atLeft ? "right" : "left", quiet));
     data.stretches.forEach((stretch, index) => {
       const x0 = u.valToPos(stretch[2], "x", true), x1 = u.valToPos(endOf(data.stretches, index), "x", true);
       const isWide = bands.includes(stretch) || x1 - x0 > 30 * ratio;

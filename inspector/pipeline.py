@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspector.cache.answers import ask, open_store
+from inspector.cache.findings import Kept, open_findings
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
+from inspector.findings import list_of_count
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
@@ -44,6 +46,8 @@ Progress = Callable[[str], None]
 # A notebook keeps what it shows: some 400 kB of a run. Longer ones take many seconds to draw.
 _MOST_DRAWN = 30_000
 _LONGEST_DRAWN = 1_000_000
+# The tree of a model is folded: no real one goes as deep.
+_WHOLE_TREE = 64
 
 
 class Stages:
@@ -53,11 +57,11 @@ class Stages:
         """Return what the source holds (`read_files`)."""
         return read_files(request, progress)
 
-    def find_predictor(self, files: SourceFiles | None) -> Predictor:
-        """Return what predicts runs of the model of these files."""
+    def find_predictor(self, files: SourceFiles | None, kept: Kept | None = None) -> Predictor:
+        """Return what predicts runs of the model of these files, of which something may be `kept` on disk."""
         from inspector.predict import Predictor
 
-        return Predictor(files)
+        return Predictor(files, kept)
 
     def count(
         self, request: Request, files: SourceFiles | None, progress: Progress
@@ -214,10 +218,11 @@ def _run(
     cards = selection.counts[0] if selection.named else 1
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
     question = ask(store, "report", resolved.request, repr(resolved.platform), cards)
-    is_known = question is not None and question.is_known and not draws
+    # Of a model that was asked about before, little or nothing may have to be worked out.
+    is_known = question is not None and question.is_of_known_model
     with contextlib.nullcontext() if is_known else preload_libraries():
         files = stages.read(request, progress)
-        known = question.find(files) if is_known and question is not None and files is not None else None
+        known = question.find(files) if question is not None and files is not None and not draws else None
         if isinstance(known, Report):
             return known, None
         progress("loading transformers and PEFT")
@@ -225,19 +230,18 @@ def _run(
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
 
-    predictor = stages.find_predictor(files)
+    kept = open_findings(store, request, files)
+    predictor = stages.find_predictor(files, kept)
     search, resolved = search_largest(dataclasses.replace(resolved, files=files), predictor, request.fit, progress)
     if request.fit == Quantity.GPUS:
         selection = dataclasses.replace(selection, counts=(resolved.cards,))
     progress("building the model without its weights")
-    counted, built = stages.count(resolved.request, files, progress)
-    if built is not None:
-        predictor.keep(resolved.request, built)
+    counted, is_built = _count(resolved.request, files, stages, predictor, kept, progress)
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
-        static = find_static(resolved, counted)
-        outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
+        static = find_static(resolved, counted, predictor)
+        outcome = find_outcome(resolved, counted, static, selection, predictor, progress, is_built=is_built)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint
     versions = find_versions()
@@ -262,6 +266,31 @@ def _run(
     if question is not None and files is not None:
         question.keep(files, report)
     return report, predictor.predict(resolved).record() if draws and report.memory is not None else None
+
+
+def _count(
+    request: Request,
+    files: SourceFiles | None,
+    stages: Stages,
+    predictor: Predictor,
+    kept: Kept | None,
+    progress: Progress,
+) -> tuple[Counted, bool]:
+    """Return the counts, and whether the model was built here: then the predictor gets it."""
+
+    def count() -> tuple[Counted, bool]:
+        counted, built = stages.count(request, files, progress)
+        if built is not None:
+            predictor.keep(request, built)
+        return counted, built is not None
+
+    if kept is None:
+        return count()
+    # One count for all depths of its tree: rows that lie deeper are left out.
+    shown, request = request.depth, dataclasses.replace(request, depth=max(request.depth, _WHOLE_TREE))
+    counted, is_built = kept.find("count", (list_of_count(request),), count)
+    tree = tuple(row for row in counted.census.tree if row.depth <= shown)
+    return dataclasses.replace(counted, census=dataclasses.replace(counted.census, tree=tree)), is_built
 
 
 def _serve(request: Request, progress: Progress) -> Report:

@@ -22,7 +22,7 @@ from inspector.cache.store import Store, find_folder
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 
-__all__ = ["Question", "ask", "digest", "digest_files", "open_store"]
+__all__ = ["Question", "ask", "digest", "digest_files", "find_label", "open_store"]
 
 
 def open_store() -> Store | None:
@@ -35,15 +35,16 @@ def open_store() -> Store | None:
 class Question:
     """What was asked, and what is kept of it."""
 
-    def __init__(self, store: Store, kind: str, asked: str, subject: str) -> None:
+    def __init__(self, store: Store, kind: str, asked: str, model: str, about: str) -> None:
         self._store = store
         self._name = f"{kind}-{asked}"
-        self._subject = subject
+        self._model = f"model-{model}"
+        self._about = about
 
     @property
-    def is_known(self) -> bool:
-        """Tell whether it was answered before, for what the source said then."""
-        return self._store.has(self._name)
+    def is_of_known_model(self) -> bool:
+        """Tell whether anything was asked of the model before, so that an answer may take no libraries."""
+        return self._store.read(self._model) is not None
 
     def find(self, files: SourceFiles) -> Any:
         """Return the answer that was kept for these files, None where there is none."""
@@ -59,7 +60,9 @@ class Question:
         """Keep an answer, where it consists of records."""
         with contextlib.suppress(NotKeptError):
             content = json.dumps(encode(answer), separators=(",", ":")).encode()
-            self._store.write(self._name_answer(files), content, {"model": self._subject, "kind": "answer"})
+            about = {"model": self._about, "kind": "answer"}
+            self._store.write(self._name_answer(files), content, about)
+            self._store.write(self._model, b"", {**about, "kind": "model"})
         self._store.trim()
 
     def _name_answer(self, files: SourceFiles) -> str:
@@ -75,7 +78,12 @@ def ask(store: Store | None, kind: str, request: Request, *further: Any) -> Ques
         asked = digest(dataclasses.replace(request, model=name), further)
     except NotKeptError:
         return None
-    return Question(store, kind, asked, Path(name).name if Path(name).is_absolute() else name)
+    return Question(store, kind, asked, digest(name), find_label(name))
+
+
+def find_label(name: str) -> str:
+    """Return what a model is listed by: its id, or the last part of a path."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def digest(*values: Any) -> str:

@@ -86,10 +86,6 @@ class Store:
                 os.utime(path)
         return content
 
-    def has(self, start: str) -> bool:
-        """Tell whether anything is kept by a name that starts so."""
-        return any(entry.name.startswith(start) for entry in _scan(self._folder))
-
     def write(self, name: str, content: bytes, about: Mapping[str, Any]) -> None:
         """Keep something by a name; do nothing where the folder cannot be written."""
         rest = json.dumps(about).encode() + b"\n" + zlib.compress(content, 6)

@@ -11,8 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from importlib.metadata import version
 
-from inspector.errors import InspectorError
-from inspector.model.build import BuiltModel
+from inspector.errors import InspectorError, NotTraceableError
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
@@ -21,7 +20,6 @@ from inspector.records.request import Sharding
 from inspector.records.steps.ranks import Fsdp2, Ranks
 from inspector.resolve import ResolvedRun
 from inspector.units import format_bytes
-from inspector.workloads.base import NotTraceableError
 
 __all__ = [
     "JUDGED_ALONE",
@@ -62,11 +60,11 @@ def describe_ranks(verdict: Verdict, count: int, sharding: str | None, state: St
     return dataclasses.replace(verdict, cards=cards)
 
 
-def find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
+def find_ranks(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     """Return which rank of a run is predicted, None where one card has the whole run."""
-    if run.launch is None or built is None:
+    if run.launch is None:
         return None
-    rows = {parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()}
+    rows = predictor.list_row_counts(run)
     size = run.launch.world_size
     # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
     alike = min((count // -(-count // size) for count in rows), default=size)

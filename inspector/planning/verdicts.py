@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peft import PeftModel
-
 from inspector.dtypes import FOUR_BIT
-from inspector.errors import UsageError, one_line
+from inspector.errors import NotTraceableError, UsageError, one_line
 from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
 from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory, count_host_bytes, count_kept_activations
 from inspector.memory.verdict import judge_untraced
-from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import JUDGED_ALONE, advise_sharding, describe_ranks, find_ranks, spread_over_cards
 from inspector.planning.contexts import list_contexts
@@ -38,13 +35,11 @@ from inspector.records.memory import (
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
+from inspector.records.run import RunFacts
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
 from inspector.units import format_bytes
-from inspector.workloads.base import NotTraceableError, RunFacts
-from inspector.workloads.registry import load_workload
-from inspector.workloads.training.state import count_state_bytes
 
 __all__ = ["Outcome", "find_outcome", "find_static", "find_textbook", "search_largest"]
 
@@ -92,13 +87,12 @@ def search_largest(
     return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)
 
 
-def find_static(run: ResolvedRun, counted: Counted) -> StaticBytes | None:
+def find_static(run: ResolvedRun, counted: Counted, predictor: Predictor) -> StaticBytes | None:
     """Return the bytes of training that need no trace, None where nothing trains: packed weights alone do not."""
     if not run.workload.trains or (is_packed(run) and counted.adapter is None):
         return None
     full, adapter = (
-        count_state_bytes(tensors, run.recipe, run.platform)
-        for tensors in (counted.base_tensors, counted.trained_tensors)
+        predictor.count_state_bytes(tensors, run) for tensors in (counted.base_tensors, counted.trained_tensors)
     )
     return count_static_bytes(
         counted.base_dtypes,
@@ -120,17 +114,19 @@ def find_textbook(static: StaticBytes, counted: Counted, rules: Sequence[Textboo
 def find_outcome(
     run: ResolvedRun,
     counted: Counted,
-    built: BuiltModel | None,
     static: StaticBytes | None,
     selection: Selection,
     predictor: Predictor,
     progress: Progress,
+    *,
+    is_built: bool,
 ) -> Outcome:
     """Predict a run on the model that was counted, or say why it cannot be traced: a named card then gets no yes.
 
-    `static` is what training keeps whatever runs, None where nothing trains.
+    `is_built` says that the model was built here, and is no live one. `static` is what training keeps whatever runs,
+    None where nothing trains.
     """
-    outcome = _find_outcome_of_one_card(run, counted, built, selection, predictor, progress)
+    outcome = _find_outcome_of_one_card(run, counted, selection, predictor, progress, is_built=is_built)
     if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
         bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
         fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
@@ -140,7 +136,7 @@ def find_outcome(
     state, sharding = _find_state(counted, static), run.request.sharding
     verdicts, is_alone = [], False
     for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
-        ranks = find_ranks(run.with_gpu(gpu, count), built)
+        ranks = find_ranks(run.with_gpu(gpu, count), predictor) if is_built else None
         is_alone = is_alone or ranks is None
         if ranks is None:
             verdicts.append(spread_over_cards(verdict, count, sharding, state))
@@ -167,20 +163,21 @@ def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:
 def _find_outcome_of_one_card(
     run: ResolvedRun,
     counted: Counted,
-    built: BuiltModel | None,
     selection: Selection,
     predictor: Predictor,
     progress: Progress,
+    *,
+    is_built: bool,
 ) -> Outcome:
     """Predict a run, or say why it cannot be traced, with a verdict on each card alone."""
-    if built is None:
+    if not is_built:
         return _give_up(run, selection, _explain_live(run.request.model))
     progress(f"tracing {run.workload.summary.partition(':')[0]}")
     facts: RunFacts | None = None
     try:
-        recipe = load_workload(run.workload).resolve(built.model, run.recipe)
+        recipe = predictor.resolve_recipe(run, whole=True)
         _refuse_longer_sequences(run.request.recipe, recipe)
-        facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe, run.platform)
+        facts = predictor.describe(run, recipe)
         prediction = predictor.predict(run)
     except NotTraceableError as error:
         return _give_up(run, selection, str(error), () if facts is None else facts.notices)
@@ -199,7 +196,7 @@ def _find_outcome_of_one_card(
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
-        ranks=find_ranks(run, built),
+        ranks=find_ranks(run, predictor),
         media=facts.media,
         without_gradient=without_gradient,
     )
@@ -235,6 +232,8 @@ def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[N
 
 def _explain_live(model: Any) -> str:
     """Return why no run of a live object is traced."""
+    from peft import PeftModel
+
     if isinstance(model, PeftModel):
         return "a trace would change the PeftModel that was given; pass its base model, and its configuration as `peft`"
     return f"{one_line(type(model).__name__, 60)} is not a transformers model, so its inputs are not known"

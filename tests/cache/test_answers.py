@@ -26,9 +26,9 @@ finally:
 """
 
 
-def list_kept(folder: Path) -> list[Path]:
+def list_kept(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the files of a cache."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob(pattern) if path.is_file())
 
 
 @pytest.fixture
@@ -56,6 +56,17 @@ def test_a_repeated_question_is_answered_alike_without_the_libraries() -> None:
         assert (again.code, again.out, again.err) == (0, expected, "[]\n")
 
 
+@pytest.mark.usefixtures("folder")
+def test_what_follows_from_a_kept_trace_is_answered_without_the_libraries() -> None:
+    """Another margin of the card, other settings of the allocator, a page: to the byte as they are worked out."""
+    run(*STEP)
+    changes = (("--margin", "1GiB", "--alloc-conf", "expandable_segments:True"), ("--format", "html"))
+    for words in changes:
+        again = run_process(sys.executable, "-c", PROGRAM, *STEP, *words)
+        expected = run(*STEP, *words, "--no-cache")
+        assert (again.code, again.out, again.err) == (0, expected.out, "[]\n")
+
+
 def test_other_settings_are_another_question(folder: Path, traces: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Another batch size, and settings of the allocator that stand in the environment alone."""
     first = run(*STEP, "--json").report
@@ -63,10 +74,11 @@ def test_other_settings_are_another_question(folder: Path, traces: list[str], mo
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     expanded = run(*STEP, "--json").report["training"]
     assert expanded["recipe"]["alloc_conf"] == "expandable_segments:True"
-    assert len(list_kept(folder)) == len(traces) == 3
+    assert (len(list_kept(folder, "report-*")), len(traces)) == (3, 1), "one count, three answers"
+    before = len(list_kept(folder))
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
     assert run(*STEP, "--json").report == first
-    assert len(traces) == 3
+    assert (len(list_kept(folder)), len(traces)) == (before, 1)
 
 
 def test_an_edited_configuration_is_another_model(folder: Path, tmp_path: Path, traces: list[str]) -> None:
@@ -76,7 +88,7 @@ def test_an_edited_configuration_is_another_model(folder: Path, tmp_path: Path, 
     first = json.loads(run(path, "--count-only", "--json").out)
     second = json.loads(run(written(tmp_path, config | {"num_hidden_layers": 3}), "--count-only", "--json").out)
     assert first["parameters"]["base"] > second["parameters"]["base"]
-    assert (len(traces), len(list_kept(folder))) == (2, 2)
+    assert (len(traces), len(list_kept(folder, "report-*"))) == (2, 2)
 
 
 def test_other_code_is_another_cache(folder: Path, monkeypatch: pytest.MonkeyPatch, traces: list[str]) -> None:
@@ -86,7 +98,7 @@ def test_other_code_is_another_cache(folder: Path, monkeypatch: pytest.MonkeyPat
     for release in ("1" * 64, "2" * 64, "1" * 64):
         monkeypatch.setattr(answers, "digest_environment", lambda release=release: release)
         run(*words)
-    assert (len(traces), len(list_kept(folder))) == (3, 3)
+    assert (len(traces), len(list_kept(folder, "report-*"))) == (3, 3)
 
 
 def test_nothing_is_kept_of_what_no_version_describes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +151,9 @@ def test_a_damaged_cache_gives_the_same_answer(damage: object, folder: Path) -> 
     """What is not as it was written is worked out anew, without a word."""
     words = (SMALL, "--offline", "--count-only", "--json")
     first = run(*words)
-    (kept,) = list_kept(folder)
     assert callable(damage)
-    damage(kept)
+    for kept in list_kept(folder):
+        damage(kept)
     again = run(*words)
     assert (again.code, again.out, again.err) == (0, first.out, "")
 
@@ -181,9 +193,9 @@ def test_the_cache_is_listed_and_cleared(folder: Path) -> None:
     foreign.write_text("mine")
     listed = json.loads(run("cache", "--json").out)
     assert (listed["schema"], listed["folder"]) == ("inspector-cache/1", str(folder))
-    assert [(model["model"], model["kept"]) for model in listed["models"]] == [(SMALL, 1)]
+    assert [(model["model"], model["kept"]) for model in listed["models"]] == [(SMALL, 3)]
     assert SMALL in run("cache", "list").out
-    assert run("cache", "clear").out.startswith("Removed 1 files, ")
+    assert run("cache", "clear").out.startswith("Removed 3 files, ")
     assert list_kept(folder) == [foreign]
     assert_refused(run("cache", "clear", "--json"), 2, "prints one line")
 

@@ -13,6 +13,9 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inspector.cache.findings import Kept
+from inspector.memory.allocator.caching import OutOfMemory
+from inspector.memory.replay import Replay
+from inspector.memory.timeline import Summary, Timeline
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
 from inspector.records.recipe import Recipe
@@ -111,6 +114,42 @@ class Findings:
         """Return the bytes of an optimizer's state for so many trained parameters of each kind."""
         key = (tuple(tensors.items()), _leave_out_allocator(run).recipe, repr(run.platform))
         return self._find("state", key, lambda: self.tracer.count_state_bytes(tensors, run))
+
+    def recall_replay(self, key: tuple[str, str, bool], limit_bytes: int | None, work: Callable[[], Replay]) -> Replay:
+        """Return a replay under a limit, of requests under an allocator, which `key` says; else what `work` finds."""
+        if self._kept is None:
+            return work()
+
+        def find() -> tuple[int, int, tuple[int, ...] | None]:
+            found = work()
+            failure = None if found.failure is None else dataclasses.astuple(found.failure)
+            return found.peak_allocated_bytes, found.peak_reserved_bytes, failure
+
+        allocated, reserved, failure = self._kept.find("replay", (*key, limit_bytes), find)
+        names = [item.name for item in dataclasses.fields(OutOfMemory)]
+        return Replay(
+            peak_allocated_bytes=allocated,
+            peak_reserved_bytes=reserved,
+            failure=None if failure is None else OutOfMemory(**dict(zip(names, failure, strict=True))),
+        )
+
+    def summarize(
+        self, run: ResolvedRun, requests: str, limit_bytes: int | None, work: Callable[[], Summary]
+    ) -> Summary:
+        """Return what a report says of a run under a limit, whose requests have a digest; else what `work` finds."""
+        if self._kept is None:
+            return work()
+
+        def find() -> tuple[Any, ...]:
+            found = work()
+            timeline = [getattr(found.timeline, item.name) for item in dataclasses.fields(Timeline)]
+            return timeline, found.host_bytes, found.kept_activations
+
+        key = (*_list_of_trace(run), requests, repr(run.allocator), limit_bytes)
+        values, host_bytes, kept_activations = self._kept.find("memory", key, find)
+        fields = [item.name for item in dataclasses.fields(Timeline)]
+        timeline = Timeline(**dict(zip(fields, values, strict=True)))
+        return Summary(timeline=timeline, host_bytes=host_bytes, kept_activations=kept_activations)
 
     def _find(self, kind: str, key: tuple[Any, ...], make: Callable[[], _Value]) -> _Value:
         """Return what is kept, else what is made now."""

@@ -218,8 +218,8 @@ def _run(
     cards = selection.counts[0] if selection.named else 1
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
     question = ask(store, "report", resolved.request, repr(resolved.platform), cards)
-    # Of a model that was asked about before, little or nothing may have to be worked out, and where nobody waits for the
-    # network there is no time to use.
+    # Of a model that was asked about before, little or nothing may have to be worked out, and where nobody waits for
+    # the network there is no time to use.
     is_known = question is not None and question.is_of_known_model
     with contextlib.nullcontext() if is_known or request.offline else preload_libraries():
         files = stages.read(request, progress)

@@ -13,6 +13,7 @@ for all optimizers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.findings import Findings
 from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
+from inspector.memory.replay import Replays
+from inspector.memory.timeline import Summary
 from inspector.memory.verdict import find_overhead
 from inspector.prediction import Prediction, count_usable_bytes
 from inspector.records.fit import Uncertainty
@@ -56,6 +59,7 @@ class Predictor:
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
+        self._replays: dict[tuple[str, str, bool], Replays] = {}
         self._layers = LayerExtrapolator()
 
     def keep(self, request: Request, built: BuiltModel) -> None:
@@ -92,9 +96,29 @@ class Predictor:
         """
         key = make_run_key(run)
         if key not in self._predictions:
-            traced = self._resize(run) or self._trace_to_end(run)
-            self._predictions[key] = Prediction(run, *traced, self._list_uncertainties(run))
+            recipe, template, sizes = self._resize(run) or self._trace_to_end(run)
+            uncertainty, replays = self._list_uncertainties(run), self._find_replays(run, template, sizes)
+            self._predictions[key] = Prediction(run, recipe, template, sizes, uncertainty, replays)
         return self._predictions[key]
+
+    def summarize(self, run: ResolvedRun) -> Summary:
+        """Return what a report says of a predicted run on its card."""
+        prediction = self.predict(run)
+        requests = prediction.template.digest_requests(prediction.sizes)
+        return self.findings.summarize(run, requests, prediction.limit_bytes, prediction.summarize)
+
+    def _find_replays(self, run: ResolvedRun, template: TapeTemplate, sizes: Sizes) -> Replays:
+        """Return the replays of a run: those of another one that makes the same requests, as on most cards."""
+        settings, is_descending = run.allocator, run.platform.takes_newest_segment
+        key = template.digest_requests(sizes), repr(settings), is_descending
+        if key not in self._replays:
+            self._replays[key] = Replays(
+                functools.partial(template.make_requests, sizes),
+                settings,
+                descending_addresses=is_descending,
+                recall=functools.partial(self.findings.recall_replay, key),
+            )
+        return self._replays[key]
 
     def list_row_counts(self, run: ResolvedRun) -> tuple[int, ...]:
         """Return how many rows the parameters of a run's model have, each number once."""

@@ -12,7 +12,7 @@ from inspector.errors import NotTraceableError, UsageError, one_line
 from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
 from inspector.memory.textbook import list_activation_rules, list_textbook_rules
-from inspector.memory.timeline import build_run_memory, count_host_bytes, count_kept_activations
+from inspector.memory.timeline import build_run_memory
 from inspector.memory.verdict import judge_untraced
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import JUDGED_ALONE, advise_sharding, describe_ranks, find_ranks, spread_over_cards
@@ -182,9 +182,9 @@ def _find_outcome_of_one_card(
     except NotTraceableError as error:
         return _give_up(run, selection, str(error), () if facts is None else facts.notices)
     without_gradient = predictor.list_without_gradient(run) if run.workload.trains else ()
-    timeline = prediction.fold(prediction.limit_bytes)
+    summary = predictor.summarize(run)
     memory = build_run_memory(
-        timeline,
+        summary.timeline,
         workload=run.workload,
         recipe=prediction.recipe,
         defaults=run.list_defaults(),
@@ -193,7 +193,7 @@ def _find_outcome_of_one_card(
         limit_bytes=prediction.limit_bytes,
         upper_bound=_find_upper_bound(counted) or _bound_by_file(run, Effect.LESS),
         lower_bound=_bound_by_inputs(facts.notices) or _bound_by_file(run, Effect.MORE),
-        host_bytes=count_host_bytes(prediction.tape),
+        host_bytes=summary.host_bytes,
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
         ranks=find_ranks(run, predictor),
@@ -202,7 +202,7 @@ def _find_outcome_of_one_card(
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
-        rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
+        rules = list_activation_rules(prediction.recipe, facts.shape, summary.kept_activations)
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
     notices = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from inspector.cache.findings import Kept
 from inspector.cache.store import Store
 from inspector.cache.tapes import pack_tape, unpack_tape
 from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError
+from inspector.hardware.catalogue import find_gpu
 from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
@@ -109,3 +111,20 @@ def test_what_cannot_be_named_or_written_is_made_each_time(tmp_path: Path) -> No
     assert kept.find("kind", (object(),), lambda: 1) == 1
     assert kept.find("kind", (), lambda: value) is value
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_runs_that_make_the_same_requests_have_the_same_replays(tmp_path: Path) -> None:
+    """As on most cards; what was replayed is kept, and read with what ran out."""
+    run = resolve_run(Request(model=llama(), recipe=Recipe(seq_len=32)), None, {})
+    predictor = Predictor(None, open_kept(tmp_path))
+    one, other = (predictor.predict(run.with_gpu(find_gpu(name).gpu)) for name in ("4090", "a100-40gb"))
+    assert one.replays is other.replays
+    lines = [one.replays.under(limit) for limit in (None, 2**20)]
+    assert lines[1].failure is not None
+    again = Predictor(None, open_kept(tmp_path)).predict(run.with_gpu(find_gpu("l40s").gpu))
+    again.replays._make_requests = lambda: pytest.fail("replayed again")
+    assert [again.replays.under(limit) for limit in (None, 2**20)] == lines
+    t4 = predictor.predict(
+        dataclasses.replace(run, request=dataclasses.replace(run.request, recipe=Recipe(seq_len=64)))
+    )
+    assert t4.replays is not one.replays

@@ -31,7 +31,6 @@ _NOT_OF_A_RUN = (
     "count_only",
     "context",
     "depth",
-    "no_cache",
 )
 
 

@@ -63,8 +63,8 @@ class Findings:
     def resolve_recipe(self, run: ResolvedRun, *, whole: bool = False) -> Recipe:
         """Return the recipe as it runs on the model, without a trace; on the whole one where that is asked for."""
         bare, settings = _leave_out_allocator(run), run.recipe.alloc_conf
-        request, workload, _, launch = _list_of_trace(bare)  # no platform has a part in it
-        key = request, workload, launch, whole
+        request, workload, _, *ranks = _list_of_trace(bare)  # no platform has a part in it
+        key = request, workload, *ranks, whole
         found = self._find("recipe", key, lambda: self.tracer.resolve_recipe(bare, whole=whole))
         return dataclasses.replace(found, alloc_conf=settings)
 
@@ -175,7 +175,7 @@ def _list_of_trace(run: ResolvedRun) -> tuple[Any, ...]:
     """Return what a trace follows from, beside the files of its source: neither cards nor the allocator."""
     run = _leave_out_allocator(run)
     request = dataclasses.replace(_leave_out_cards(run.request), recipe=run.recipe)
-    return request, run.workload.name, repr(run.platform), run.launch
+    return request, run.workload.name, repr(run.platform), run.launch, run.rank
 
 
 def _leave_out_allocator(run: ResolvedRun) -> ResolvedRun:

@@ -17,6 +17,7 @@ from inspector.cache.findings import Kept, open_findings
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
 from inspector.findings import list_of_count
+from inspector.hardware.card_counts import read_card_counts
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
@@ -114,13 +115,14 @@ def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> R
 def plan(
     request: Request,
     quantities: Sequence[str],
+    gpu_counts: tuple[int, int] | None,
     progress: Progress = lambda _stage: None,
     *,
     keeps: bool = True,
 ) -> Plan:
     """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each.
 
-    `keeps` is that of `run`.
+    With `gpu_counts`, the least and the most cards, they are those to train it on so many. `keeps` is that of `run`.
     """
     with reserve_process():
         defaults = Recipe()
@@ -129,14 +131,16 @@ def plan(
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
+        named = max(selection.counts)
+        if gpu_counts is not None and named > 1:
+            raise UsageError("`gpu` says how many cards, and so does `gpu_count`: give one of them.")
         # Several cards of a training file are no slip: a notice of the selection says that one alone is judged.
-        if request.source is None and (max(selection.counts) > 1 or request.sharding is not None):
-            raise UsageError(
-                "a plan is for one card: give one; `inspect MODEL` with several traces a rank, and `fit=gpus` finds "
-                "how many it takes."
-            )
+        if request.source is None and named > 1:
+            gpu_counts = read_card_counts(named)
         resolved = resolve_run(request, selection.gpus[0], os.environ)
-        question = ask(open_store() if keeps else None, "plan", resolved.request, repr(resolved.platform), *quantities)
+        question = ask(
+            open_store() if keeps else None, "plan", resolved.request, repr(resolved.platform), gpu_counts, *quantities
+        )
         files = read_files(request, progress)
         known = question.find(files) if question is not None and files is not None else None
         if isinstance(known, Plan):
@@ -147,9 +151,15 @@ def plan(
         from inspector.planning.plan import build_plan
 
         resolved = dataclasses.replace(resolved, files=files)
-        alone = () if max(selection.counts) == 1 and request.sharding is None else (JUDGED_ALONE,)
-        notices = (*list_file_notices(request.source), *selection.notices, *alone)
-        found = build_plan(resolved, quantities, find_versions(), notices, progress)
+        is_alone = gpu_counts is None and (named > 1 or request.sharding is not None)
+        notices = (*list_file_notices(request.source), *selection.notices, *((JUDGED_ALONE,) if is_alone else ()))
+        if gpu_counts is None:
+            found = build_plan(resolved, quantities, find_versions(), notices, progress)
+        else:
+            from inspector.planning.many_cards.plan import build_card_plan
+            from inspector.planning.many_cards.rows import Counts
+
+            found = build_card_plan(resolved, Counts(*gpu_counts), find_versions(), notices, progress)
         if question is not None and files is not None:
             question.keep(files, found)
         return found
@@ -229,6 +239,7 @@ def _run(
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
+    from inspector.planning.many_cards.rank_classes import find_largest_rank
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
 
     kept = open_findings(store, request, files)
@@ -241,6 +252,7 @@ def _run(
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
+        resolved = find_largest_rank(resolved, predictor) if is_built else resolved
         static = find_static(resolved, counted, predictor)
         outcome = find_outcome(resolved, counted, static, selection, predictor, progress, is_built=is_built)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)

@@ -118,12 +118,12 @@ class _Search:
 
     def _judge(self, group: Group, base: Change, tried: list[_Tried | None]) -> Iterator[Fit | None]:
         """Yield what becomes of the rungs of a group and note them in `tried`, untraced where they cannot fit."""
-        floor_bytes = 0
+        lasting: dict[str, int] = {}  # by the dtype of the weights
         for candidate in group.rungs:
             change = {**base, **candidate.change}
             run = self._run.with_request(apply_change(self._run.request, change))
             passes = make_key_without_optimizer(run)
-            if max(floor_bytes, self._floors.get(passes, 0)) > self._usable_bytes:
+            if max(lasting.get(run.request.dtype, 0), self._floors.get(passes, 0)) > self._usable_bytes:
                 tried.append(None)
                 yield Fit.NO
                 continue
@@ -139,7 +139,7 @@ class _Search:
             self.least_bytes = min(self.least_bytes, judged.prediction.total_bytes)
             yield judged.verdict.outcome
             lasting_bytes, self._floors[passes] = _find_floors(judged.prediction, group.method)
-            floor_bytes = floor_bytes or lasting_bytes
+            lasting.setdefault(run.request.dtype, lasting_bytes)
 
     def _costs_nothing(self, tried: _Tried) -> bool:
         """Tell whether this is the run as it was asked for, which fits tightly with growing segments."""
@@ -160,7 +160,7 @@ class _Search:
 
 
 def _find_floors(prediction: Prediction, method: Method | None) -> tuple[int, int]:
-    """Return what all rungs of a group have in memory as the first update begins, and what all optimizers have before.
+    """Return what rungs of one dtype have in memory as the first update begins, and what all optimizers have before.
 
     The first are the weights of the base and, where they are trained, their gradients; the second the most that is
     alive until then, before any state of an optimizer. Both are 0 where nothing trains.

@@ -167,7 +167,7 @@ def test_the_first_screen_of_a_model_of_the_catalogue_is_short(
 
 def test_a_remedy_is_on_the_first_screen_with_what_it_takes() -> None:
     text = print_report(dataclasses.replace(QWQ_LORA, fit=(judge(0, 5),)))
-    assert "no, at least 1.00 GiB are missing of 23.00 GiB usable" in text
+    assert "no, at least 1.00 GiB are missing of 24.00 GiB" in text
     assert "fits with --optimizer adamw_8bit: 20.00 GiB total" in text
     assert "2 more: --show fit" in " ".join(text.split())
 
@@ -195,7 +195,7 @@ def test_several_cards_are_said_to_be_judged_alone() -> None:
 def test_a_no_where_what_is_allocated_fits_says_that_memory_lies_in_pieces() -> None:
     verdict = dataclasses.replace(judge(0, None), lies_in_pieces=True)
     text = " ".join(print_report(dataclasses.replace(QWQ_LORA, fit=(verdict,))).split())
-    assert "no, what is allocated fits, but memory lies in pieces: 1.00 GiB are missing at least of 23.00 GiB" in text
+    assert "no, what is allocated fits, but memory lies in pieces: 1.00 GiB are missing at least of 24.00 GiB" in text
 
 
 def test_a_notice_has_its_first_sentence_whole_and_is_never_cut_in_a_number_or_an_option() -> None:

@@ -29,6 +29,7 @@ from inspector.runtime.preload import preload_libraries
 from inspector.runtime.process import reserve_process
 from inspector.runtime.quiet import silence_output
 from inspector.runtime.versions import find_versions
+from inspector.source.dimensions import describe_files
 from inspector.source.read import read_files
 from inspector.training_files.notices import list_file_notices
 
@@ -145,6 +146,8 @@ def plan(
         known = question.find(files) if question is not None and files is not None else None
         if isinstance(known, Plan):
             return known
+        if files is not None:
+            progress(describe_files(files))
         progress("loading transformers and PEFT")
 
         from inspector.planning.cards import JUDGED_ALONE
@@ -236,6 +239,8 @@ def _run(
         known = question.find(files) if question is not None and files is not None and not draws else None
         if isinstance(known, Report):
             return known, None
+        if files is not None:
+            progress(describe_files(files))
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts

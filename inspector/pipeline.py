@@ -100,7 +100,10 @@ def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> R
 
 
 def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
-    """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each."""
+    """Return the candidates to train the model of `request` on its GPU, or to generate with it.
+
+    `quantities` are what to search for each; the length of a generation is that of its prompt.
+    """
     with reserve_process():
         defaults = Recipe()
         varied = {name: getattr(defaults, name) for name in VARIED_BY_A_PLAN}
@@ -115,6 +118,11 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
                 "how many it takes."
             )
         resolved = resolve_run(request, selection.gpus[0], os.environ)
+        if Quantity.PROMPT_LEN in quantities and not resolved.workload.generates:
+            raise UsageError("`fit=prompt-len` is of a generation: search seq-len, or give a recipe of one.")
+        if resolved.workload.generates:
+            lengths = {str(Quantity.SEQ_LEN): str(Quantity.PROMPT_LEN)}
+            quantities = tuple(dict.fromkeys(lengths.get(str(item), item) for item in quantities))
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
 

@@ -23,6 +23,7 @@ from inspector.arguments.forms import (
 from inspector.arguments.keywords import explain_keyword, takes_no_others
 from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line
+from inspector.hardware.card_counts import read_card_counts
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan
 from inspector.records.measurement import Measurement
@@ -174,6 +175,7 @@ def plan(
     *,
     gpu: str | Sequence[str] | None = None,
     gpu_memory: str | int | Sequence[str | int] | None = None,
+    gpu_count: int | str | Sequence[int] = 1,
     margin: str | int | None = None,
     fit: str | Sequence[str] | None = ("batch-size", "seq-len"),
     peft: Any = None,
@@ -196,7 +198,8 @@ def plan(
 
     The arguments are those of `inspect`, and one GPU has to be named. `fit` is of what the largest value is searched:
     "batch-size", "seq-len", both in a list, or None for nothing, which is quick. The optimizer and checkpointing of
-    `recipe` play no part, since the plan goes through these itself.
+    `recipe` play no part, since the plan goes through these itself. With a `gpu_count`, such as 8 or "1-64", the plan
+    is of so many cards: recipes under each strategy, the least number that fits, and what no further card takes off.
 
     Raises:
         InspectorError: what `inspect` raises, and UsageError where not exactly one GPU is named.
@@ -224,8 +227,8 @@ def plan(
         base_model=base_model,
         strict=strict,
     )
-    quantities = read_quantities(fit)
-    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities)
+    quantities, counts = read_quantities(fit), read_card_counts(gpu_count)
+    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities, counts)
     return dataclasses.replace(result, warnings=(*(notice.message for notice in notices), *result.warnings))
 
 

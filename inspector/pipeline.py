@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
+from inspector.hardware.card_counts import read_card_counts
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
@@ -99,10 +100,16 @@ def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> R
         return dataclasses.replace(report, drawing=format_drawing(data))
 
 
-def plan(request: Request, quantities: Sequence[str], progress: Progress = lambda _stage: None) -> Plan:
+def plan(
+    request: Request,
+    quantities: Sequence[str],
+    gpu_counts: tuple[int, int] | None,
+    progress: Progress = lambda _stage: None,
+) -> Plan:
     """Return the candidates to train the model of `request` on its GPU, or to generate with it.
 
-    `quantities` are what to search for each; the length of a generation is that of its prompt.
+    `quantities` are what to search for each; the length of a generation is that of its prompt. With `gpu_counts`, the
+    least and the most cards, they are those to train it on so many.
     """
     with reserve_process():
         defaults = Recipe()
@@ -111,18 +118,16 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         selection = select_gpus(request)
         if len(selection.gpus) != 1 or not selection.named:
             raise UsageError("a plan is for one GPU: give one `gpu` or one `gpu_memory`.")
+        named = max(selection.counts)
+        if gpu_counts is not None and named > 1:
+            raise UsageError("`gpu` says how many cards, and so does `gpu_count`: give one of them.")
         # Several cards of a training file are no slip: a notice of the selection says that one alone is judged.
-        if request.source is None and (max(selection.counts) > 1 or request.sharding is not None):
-            raise UsageError(
-                "a plan is for one card: give one; `inspect MODEL` with several traces a rank, and `fit=gpus` finds "
-                "how many it takes."
-            )
+        if request.source is None and named > 1:
+            gpu_counts = read_card_counts(named)
         resolved = resolve_run(request, selection.gpus[0], os.environ)
-        if Quantity.PROMPT_LEN in quantities and not resolved.workload.generates:
-            raise UsageError("`fit=prompt-len` is of a generation: search seq-len, or give a recipe of one.")
-        if resolved.workload.generates:
-            lengths = {str(Quantity.SEQ_LEN): str(Quantity.PROMPT_LEN)}
-            quantities = tuple(dict.fromkeys(lengths.get(str(item), item) for item in quantities))
+        quantities = _settle_quantities(quantities, generates=resolved.workload.generates)
+        if gpu_counts is not None and resolved.workload.generates:
+            raise UsageError("a plan of several cards is about training: drop `generate`, or plan for one card.")
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
 
@@ -130,9 +135,24 @@ def plan(request: Request, quantities: Sequence[str], progress: Progress = lambd
         from inspector.planning.plan import build_plan
 
         resolved = dataclasses.replace(resolved, files=files)
-        alone = () if max(selection.counts) == 1 and request.sharding is None else (JUDGED_ALONE,)
-        notices = (*list_file_notices(request.source), *selection.notices, *alone)
-        return build_plan(resolved, quantities, find_versions(), notices, progress)
+        is_alone = gpu_counts is None and (named > 1 or request.sharding is not None)
+        notices = (*list_file_notices(request.source), *selection.notices, *((JUDGED_ALONE,) if is_alone else ()))
+        if gpu_counts is None:
+            return build_plan(resolved, quantities, find_versions(), notices, progress)
+        from inspector.planning.many_cards.plan import build_card_plan
+        from inspector.planning.many_cards.rows import Counts
+
+        return build_card_plan(resolved, Counts(*gpu_counts), find_versions(), notices, progress)
+
+
+def _settle_quantities(quantities: Sequence[str], *, generates: bool) -> tuple[str, ...]:
+    """Return what a plan searches: of a generation the length of its prompt."""
+    if generates:
+        lengths = {str(Quantity.SEQ_LEN): str(Quantity.PROMPT_LEN)}
+        return tuple(dict.fromkeys(lengths.get(str(item), item) for item in quantities))
+    if Quantity.PROMPT_LEN in quantities:
+        raise UsageError("`fit=prompt-len` is of a generation: search seq-len, or give a recipe of one.")
+    return tuple(quantities)
 
 
 def compare(
@@ -195,6 +215,7 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
+    from inspector.planning.many_cards.rank_classes import find_largest_rank
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
 
     predictor = stages.find_predictor(files)
@@ -208,6 +229,7 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
+        resolved = find_largest_rank(resolved, built, predictor)
         static = find_static(resolved, counted)
         outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)

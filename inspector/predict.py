@@ -277,7 +277,9 @@ class Predictor:
             if run.launch is not None:
                 from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
 
-                return recipe, trace_rank(workload, built, recipe, run.platform, run.launch, results=self._results)
+                return recipe, trace_rank(
+                    workload, built, recipe, run.platform, run.launch, run.rank, results=self._results
+                )
             tape = trace_run(
                 workload, built, recipe, run.platform, until=until, results=self._results, states=states, idle=idle
             )

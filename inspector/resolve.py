@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inspector.errors import UsageError
+from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
@@ -39,8 +40,7 @@ __all__ = [
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
-# A device mesh lists its ranks: 16,384 of them take 13 s of a trace that is done in 3 s.
-MOST_RANKS = 4096
+MOST_RANKS = MOST_PLANNED
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -51,7 +51,8 @@ class ResolvedRun:
     `request` is what was asked for, with the allocator settings of the environment where it names none, and with no
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
-    was named, `cards` how many of it the run has; `platform` is that card's with the torch that was asked for.
+    was named, `cards` how many of it the run has, and `rank` which of their ranks it is. `platform` is that card's with
+    the torch that was asked for.
     """
 
     request: Request
@@ -59,6 +60,7 @@ class ResolvedRun:
     workload: WorkloadInfo
     gpu: Gpu | None
     cards: int = 1
+    rank: int = 0
     platform: Platform
 
     @property
@@ -111,11 +113,16 @@ class ResolvedRun:
     def with_gpu(self, gpu: Gpu, cards: int = 1) -> ResolvedRun:
         """Return the same run on another card, or on several of a kind."""
         platform = build_platform(gpu, self.platform.torch_version)
-        return dataclasses.replace(self, gpu=gpu, cards=cards, platform=platform)
+        rank = self.rank if cards == self.cards else 0
+        return dataclasses.replace(self, gpu=gpu, cards=cards, rank=rank, platform=platform)
 
     def with_cards(self, count: int) -> ResolvedRun:
         """Return the same run on another number of its cards."""
-        return dataclasses.replace(self, cards=count)
+        return dataclasses.replace(self, cards=count, rank=0)
+
+    def with_rank(self, rank: int) -> ResolvedRun:
+        """Return the same run as another of its ranks."""
+        return dataclasses.replace(self, rank=rank)
 
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""

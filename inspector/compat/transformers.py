@@ -6,11 +6,15 @@ as those releases run it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from transformers.utils import import_utils
+
 from inspector.compat.names import private, private_attribute
+from inspector.runtime.patches import replace_item, restore_changes
 
 _FLASH = "--attention flash_attention_2"
 
@@ -129,3 +133,15 @@ def list_image_processors(model_type: str) -> list[str]:
     found = module.IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
     names = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else (found,)
     return [name for name in names if isinstance(name, str)]
+
+
+@contextlib.contextmanager
+def take_scipy_as_installed() -> Iterator[None]:
+    """Let classes whose loss needs scipy be built without it inside the block.
+
+    Seen in 5.23.0 (utils/import_utils.py, BACKENDS_MAPPING, which `requires_backends` looks into).
+    """
+    known = getattr(import_utils, "BACKENDS_MAPPING", {})
+    with restore_changes():
+        replace_item(known, "scipy", (lambda: True, ""))
+        yield

@@ -83,8 +83,8 @@ class _Search:
         verdict = asked.judge()
         self._is_tight, self._usable_bytes = verdict.outcome is Fit.TIGHT, verdict.usable_bytes
         self._trials = 0
-        # What is loaded at least where nothing trains.
-        self._weights: dict[Method | None, int] = {}
+        # What is loaded where nothing trains, the same for all groups of a method.
+        self._weights: dict[tuple[Method | None, str], int] = {}
         # What the passes of a run take at least, the same for all optimizers.
         self._floors: dict[Key, int] = {}
         self.least_bytes = asked.total_bytes
@@ -124,12 +124,13 @@ class _Search:
 
     def _judge(self, group: Group, base: Change, tried: list[_Tried | None]) -> Iterator[Fit | None]:
         """Yield what becomes of the rungs of a group and note them in `tried`, untraced where they cannot fit."""
-        floor_bytes = self._weights.get(group.method, 0)
+        lasting: dict[str, int] = {}  # by the dtype of the weights
         for candidate in group.rungs:
             change = {**base, **candidate.change}
             run = self._run.with_request(apply_change(self._run.request, change))
             passes = make_key_without_optimizer(run)
-            if max(floor_bytes, self._floors.get(passes, 0)) > self._usable_bytes:
+            loaded = self._weights.get((group.method, run.request.dtype), 0)
+            if max(lasting.get(run.request.dtype, 0), loaded, self._floors.get(passes, 0)) > self._usable_bytes:
                 tried.append(None)
                 yield Fit.NO
                 continue
@@ -146,9 +147,9 @@ class _Search:
             yield judged.verdict.outcome
             if run.workload.trains:
                 lasting_bytes, self._floors[passes] = _find_floors(judged.prediction, group.method)
-                floor_bytes = floor_bytes or lasting_bytes
-            elif group.method not in self._weights:  # the same for all groups of the method
-                floor_bytes = self._weights[group.method] = _find_loaded(judged.prediction)
+                lasting.setdefault(run.request.dtype, lasting_bytes)
+            elif (group.method, run.request.dtype) not in self._weights:
+                self._weights[group.method, run.request.dtype] = _find_loaded(judged.prediction)
 
     def _costs_nothing(self, tried: _Tried) -> bool:
         """Tell whether this is the run as it was asked for, which fits tightly with growing segments."""
@@ -169,7 +170,7 @@ class _Search:
 
 
 def _find_floors(prediction: Prediction, method: Method | None) -> tuple[int, int]:
-    """Return what all rungs of a group have in memory as the first update begins, and what all optimizers have before.
+    """Return what rungs of one dtype have in memory as the first update begins, and what all optimizers have before.
 
     The first are the weights of the base and, where they are trained, their gradients; the second the most that is
     alive until then, before any state of an optimizer.

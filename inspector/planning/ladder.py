@@ -26,6 +26,7 @@ from inspector.planning.changes import (
     Change,
     apply_change,
     expand_segments,
+    find_stored_dtype,
     has_adapter,
     is_of_recipe,
     is_stored_quantized,
@@ -45,6 +46,7 @@ __all__ = ["Candidate", "Group", "Judged", "find_own_method", "judge_candidate",
 _PROMPT_PIECE = 4096
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
 _EIGHT_BITS = ("adamw_8bit", "adamw_bnb_8bit")
+_HALVES = ("bfloat16", "float16")
 _ORDER = tuple(Fit)
 
 
@@ -126,6 +128,13 @@ def _replace_optimizer(name: str, *instead_of: str) -> Callable[[ResolvedRun], C
     return make
 
 
+def _keep_stored_dtype(run: ResolvedRun) -> Change | None:
+    """Leave the frozen weights under an adapter in the half precision that they are stored in, which autocast uses."""
+    stored = find_stored_dtype(run.files)
+    is_upcast = run.request.dtype == "float32" and run.recipe.mixed_precision != "no" and stored in _HALVES
+    return {"dtype": stored} if has_adapter(run) and is_upcast else None
+
+
 def _keep_adapter_dtype(run: ResolvedRun) -> Change | None:
     """Leave the adapter in the half precision of its base."""
     request = run.request
@@ -170,14 +179,16 @@ _ACCUMULATION = _Lever("batch size 1, accumulated", _accumulate)
 _EIGHT_BIT = _Lever("adamw_8bit", _replace_optimizer("adamw_8bit", *_ADAMW))
 _PAGED = _Lever("paged_adamw_8bit", _replace_optimizer("paged_adamw_8bit", *_ADAMW, *_EIGHT_BITS))
 _ADAFACTOR = _Lever("adafactor", _replace_optimizer("adafactor", *_ADAMW, *_EIGHT_BITS))
+_STORED_DTYPE = _Lever("base as stored", _keep_stored_dtype)
 _ADAPTER_DTYPE = _Lever("adapter in the base's dtype", _keep_adapter_dtype)
 _PIECES = _Lever("prompt in pieces", _split_prompt)
 _CACHE = _Lever("cache in float8", _pack_cache)
 _HALF_BATCH = _Lever("half the batch", _halve_prompts)
 _PACKED = _Lever("weights in nf4", _pack_weights)
 
-# Checkpointing costs time, flash-attn a package, accumulation time; another optimizer or an adapter in half precision
-# changes what is learned. Packed weights come with the checkpointing of PEFT's preparation.
+# Checkpointing costs time, flash-attn a package, accumulation time; a frozen base in the half precision that it is
+# stored in rounds what goes from layer to layer; another optimizer or an adapter in half precision changes what is
+# learned. Packed weights come with the checkpointing of PEFT's preparation.
 _RUNGS: Mapping[Method, Sequence[Sequence[_Lever]]] = {
     Method.FULL: (
         *((_FUSED,), (_CHECKPOINTING, _FUSED), (_FLASH, _FUSED), (_CHECKPOINTING, _FLASH, _FUSED)),
@@ -192,6 +203,8 @@ _RUNGS: Mapping[Method, Sequence[Sequence[_Lever]]] = {
         *((_FUSED,), (_CHECKPOINTING, _FUSED), (_FLASH, _FUSED), (_CHECKPOINTING, _FLASH, _FUSED)),
         *((_ACCUMULATION, _FUSED), (_CHECKPOINTING, _ACCUMULATION, _FUSED)),
         (_CHECKPOINTING, _FLASH, _ACCUMULATION, _FUSED),
+        *((_STORED_DTYPE, _FUSED), (_CHECKPOINTING, _STORED_DTYPE, _FUSED)),
+        (_CHECKPOINTING, _ACCUMULATION, _STORED_DTYPE, _FUSED),
         *((_EIGHT_BIT,), (_CHECKPOINTING, _EIGHT_BIT), (_CHECKPOINTING, _ACCUMULATION, _EIGHT_BIT)),
         *((_FUSED, _ADAPTER_DTYPE), (_CHECKPOINTING, _FUSED, _ADAPTER_DTYPE)),
         (_CHECKPOINTING, _ACCUMULATION, _FUSED, _ADAPTER_DTYPE),

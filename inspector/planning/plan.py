@@ -38,7 +38,7 @@ from inspector.units import format_bytes
 from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 
-__all__ = ["build_plan", "build_rows"]
+__all__ = ["build_plan", "build_rows", "describe_plan", "find_shared_facts", "list_candidates"]
 
 Progress = Callable[[str], None]
 # The recipe that all candidates share as it runs on the model, and what the user should know of the two.
@@ -64,7 +64,7 @@ def build_plan(
     traced.
     """
     predictor = Predictor(run.files)
-    candidates = _list_candidates(run, predictor)
+    candidates = list_candidates(run, predictor)
     # Candidates that keep the same for the backward pass are traced one after the other: one helps the next.
     alike: dict[_Kept, list[Candidate]] = {}
     for candidate in candidates:
@@ -73,7 +73,7 @@ def build_plan(
     # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
     longest_first.sort(key=lambda key: (not key.is_checkpointed, -len(alike[key])))
-    tasks: list[Callable[[], Any]] = [functools.partial(_find_shared_facts, run, candidates)]
+    tasks: list[Callable[[], Any]] = [functools.partial(find_shared_facts, run, candidates)]
     tasks += [functools.partial(build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
     done: dict[int, Any] = {}
     progress(_describe_tracing(candidates, [alike[key] for key in longest_first], done))
@@ -85,7 +85,22 @@ def build_plan(
     ordered = tuple(_leave_out_equal_attention([row for _, row in found]))
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; `count_only` has the counts.")
-    recipe, shared = done[0]
+    return describe_plan(run, predictor, done[0], ordered, versions, notices, quantities=quantities)
+
+
+def describe_plan(
+    run: ResolvedRun,
+    predictor: Predictor,
+    facts: Facts,
+    rows: Sequence[PlanRow],
+    versions: Mapping[str, str],
+    notices: Sequence[Notice],
+    *,
+    quantities: Sequence[str] = (),
+    gpu_counts: tuple[int, int] | None = None,
+) -> Plan:
+    """Return the plan with these rows, and what there is to say of all of them."""
+    recipe, shared = facts
     gpu = require_gpu(run)
     return Plan(
         versions=versions,
@@ -97,8 +112,9 @@ def build_plan(
         recipe=_describe_recipe(run, recipe),
         adapter=_find_adapter_name(run) if run.workload.trains or has_adapter(run) else None,
         quantities=tuple(quantities),
-        rows=ordered,
+        rows=tuple(rows),
         warnings=tuple(notice.message for notice in (*shared, *notices)),
+        gpu_counts=gpu_counts,
     )
 
 
@@ -163,7 +179,7 @@ def build_rows(
     return rows
 
 
-def _find_shared_facts(run: ResolvedRun, candidates: Sequence[Candidate]) -> Facts:
+def find_shared_facts(run: ResolvedRun, candidates: Sequence[Candidate]) -> Facts:
     """Return the recipe that all candidates share as it runs on the model, and what the user should know of the two.
 
     Raises UsageError where the adapter that was asked for cannot be.
@@ -217,7 +233,7 @@ def _describe_tracing(
     return Stage(words, heading=f"tracing {len(candidates)} recipes", done=count, total=len(candidates))
 
 
-def _list_candidates(run: ResolvedRun, predictor: Predictor) -> list[Candidate]:
+def list_candidates(run: ResolvedRun, predictor: Predictor) -> list[Candidate]:
     """Return the rungs that this model has, method by method; how large a batch can be is searched for each."""
     groups = list_groups(run, accumulates=predictor.find_dependence(run) is None)
     candidates = [candidate for group in groups for candidate in group.rungs]

@@ -18,11 +18,12 @@ from inspector.memory.timeline import build_run_memory, count_host_bytes, count_
 from inspector.memory.verdict import judge_untraced
 from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
-from inspector.planning.cards import JUDGED_ALONE, advise_sharding, describe_ranks, find_ranks, spread_over_cards
+from inspector.planning.cards import JUDGED_ALONE, advise_sharding, describe_ranks, spread_over_cards
 from inspector.planning.contexts import list_contexts
 from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
+from inspector.planning.many_cards.rank_classes import describe_rank_classes
 from inspector.planning.notices import find_idle_notices, find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
@@ -140,7 +141,7 @@ def find_outcome(
     state, sharding = _find_state(counted, static), run.request.sharding
     verdicts, is_alone = [], False
     for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
-        ranks = find_ranks(run.with_gpu(gpu, count), built)
+        ranks = describe_rank_classes(run.with_gpu(gpu, count), built, predictor)
         is_alone = is_alone or ranks is None
         if ranks is None:
             verdicts.append(spread_over_cards(verdict, count, sharding, state))
@@ -199,7 +200,7 @@ def _find_outcome_of_one_card(
         host_bytes=count_host_bytes(prediction.tape),
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
-        ranks=find_ranks(run, built),
+        ranks=describe_rank_classes(run, built, predictor),
         media=facts.media,
         without_gradient=without_gradient,
     )

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from inspector.errors import one_line
 from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.report import to_plain
+from inspector.render.card_plan import build_card_sections, describe_fewest
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.sections.source import format_fields
 from inspector.render.writers.spreadsheet import write_csv
@@ -25,10 +26,11 @@ _COLUMNS = (
     *("method", "options", "fits", "peak_allocated_bytes", "total_bytes", "headroom_bytes"),
     *("largest_batch_size", "largest_seq_len", "refused"),
 )
+_OF_CARDS = ("strategy", "cards", "least_cards")
 _UNKNOWN = "–"
 _GENERATING = (Method.GENERATE, Method.QUANTIZED_GENERATE)
 # A candidate that changes nothing.
-_AS_ASKED = "as it is by default"
+_AS_ASKED = "by default settings"
 _TITLES = {"batch-size": "max batch size", "seq-len": "max seq len", "prompt-len": "max prompt"}
 
 
@@ -68,7 +70,9 @@ def build_plan_document(plan: Plan, order: str) -> Document:
     """Return an answer for each method, all candidates in one of `ORDERS`, and what the columns mean."""
     names = name_methods(plan)
     present = list(dict.fromkeys(item.method for item in plan.rows))
-    if order == "recipe":
+    if plan.gpu_counts is not None:
+        sections = build_card_sections(plan, names)
+    elif order == "recipe":
         sections = [
             _build_section(
                 plan,
@@ -85,10 +89,11 @@ def build_plan_document(plan: Plan, order: str) -> Document:
     answers = Table(
         columns=(column("", Kind.LABEL), column("", Kind.WORDS)),
         rows=tuple(
-            _build_answer(names[method], [item for item in plan.rows if item.method is method], plan.recommend(method))
+            _build_answer(plan, names[method], [item for item in plan.rows if item.method is method], method)
             for method in present
         ),
     )
+    explained = Section(title="What the columns mean", blocks=tuple(_explain_columns(plan)))
     usable = f"{plan.gpu}: {format_bytes(plan.usable_bytes)} usable of {format_bytes(plan.memory_bytes)}"
     return Document(
         title=one_line(plan.model),
@@ -96,7 +101,7 @@ def build_plan_document(plan: Plan, order: str) -> Document:
         sections=(
             Section(title="", blocks=(answers,)),
             *sections,
-            Section(title="What the columns mean", blocks=tuple(_explain_columns(plan))),
+            *(() if plan.gpu_counts is not None else (explained,)),
         ),
         warnings=tuple(paragraph(notice).text for notice in plan.warnings),
         footer=one_line(", ".join(f"{name} {version}" for name, version in plan.versions.items())),
@@ -112,10 +117,27 @@ def render_plan_json(plan: Plan, order: str, stream: TextIO) -> None:
 
 def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
     """Write a line for each candidate below a line of titles; what is not known is empty."""
+    if plan.gpu_counts is not None:
+        columns = tuple(name for name in _COLUMNS if not name.startswith("largest"))
+        write_csv([(*_OF_CARDS, *columns), *_list_card_lines(plan, order, columns)], stream)
+        return
     rows = [to_plain(row) for row in sort_plan(plan, order)]
     lengths = {"largest_seq_len": "largest_prompt_len"} if "prompt-len" in plan.quantities else {}
     columns = [lengths.get(name, name) for name in _COLUMNS]
     write_csv([columns, *([row.get(name) for name in columns] for row in rows)], stream)
+
+
+def _list_card_lines(plan: Plan, order: str, columns: Sequence[str]) -> Iterator[list[Any]]:
+    """Yield a line for each number of cards that a candidate was traced on."""
+    for item in sort_plan(plan, order):
+        values = to_plain(item)
+        if item.scaling is None:
+            yield [None, None, None, *(values.get(name) for name in columns)]
+            continue
+        for found in item.scaling.counts:
+            of_count = {**values, **to_plain(found), "fits": found.outcome is not Fit.NO}
+            line = (of_count.get(name) for name in columns)
+            yield [item.scaling.strategy, found.count, item.scaling.least, *line]
 
 
 def name_methods(plan: Plan) -> Mapping[Method, str]:
@@ -131,8 +153,12 @@ def name_methods(plan: Plan) -> Mapping[Method, str]:
     }
 
 
-def _build_answer(method: str, rows: Sequence[PlanRow], fitting: PlanRow | None) -> Row:
+def _build_answer(plan: Plan, method: str, rows: Sequence[PlanRow], which: Method) -> Row:
     """Return the recommended candidate of a method, or how many bytes the nearest one lacks."""
+    fitting = plan.recommend(which)
+    if plan.gpu_counts is not None:
+        tone = Tone.PLAIN if fitting is None else Tone.KEY
+        return row((method, describe_fewest(fitting, rows)), tone=tone)
     traced = [item for item in rows if item.total_bytes is not None and item.headroom_bytes is not None]
     if fitting is not None:
         spare = f"{format_bytes(fitting.headroom_bytes or 0)} to spare{_describe_growth(fitting)}"

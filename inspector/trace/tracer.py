@@ -36,9 +36,8 @@ from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
 from inspector.trace.rules import masks
+from inspector.trace.rules.assumed import Assumptions
 from inspector.trace.rules.host_values import copies_to_host, follows_values, is_on_host, make_like
-from inspector.trace.rules.moe_routing import balance_choice
-from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -119,9 +118,7 @@ class Tracer(TorchDispatchMode):
         self._results = Results() if results is None else results
         self._platform = platform
         self._on_cuda = on_cuda
-        self._balances_experts = balances_experts
-        self._token = token
-        self._holds_all = holds_all
+        self._assumptions = Assumptions(balances_experts=balances_experts, token=token, holds_all=holds_all)
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()
@@ -219,6 +216,8 @@ class Tracer(TorchDispatchMode):
         value = self.shadows.run(func, args, kwargs) if count is None else NO_VALUE
         if value is not NO_VALUE and (func is aten._local_scalar_dense.default or copies_to_host(func, kwargs)):
             return value
+        if value is NO_VALUE and (number := self._assumptions.read(func, args)) is not None:
+            return number
         if count is not None:  # nobody reads where a mask of tokens holds for each of their features
             result = args[0].new_empty((count, args[0].dim()), dtype=torch.int64)
         elif value is not NO_VALUE and op.follows_values:
@@ -227,7 +226,7 @@ class Tracer(TorchDispatchMode):
             result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
-        elif choice := self._choose(func, args, result):
+        elif choice := self._assumptions.choose(func, args, result):
             self.shadows.set(*choice)
         name = op.name
         if self._on_cuda and is_assigned_number(func, kwargs):
@@ -258,14 +257,6 @@ class Tracer(TorchDispatchMode):
             return indexed
         self._see_outputs(selected := values.new_empty(count), str(func))
         return selected
-
-    def _choose(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
-        """Return a result that no value says with what it is taken to be, None where nothing is assumed of it."""
-        if self._balances_experts and (choice := balance_choice(func, args, result)):
-            return choice
-        if self._holds_all and (choice := masks.choose_all(func, result)):
-            return choice
-        return None if self._token is None else choose_token(func, result, self._token)
 
     def _run_op(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an op returns."""

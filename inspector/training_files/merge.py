@@ -15,7 +15,7 @@ from inspector.errors import UsageError, one_line, quoted
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.training_file import FieldNotModelled, Origin, RequestSource, TrainingFile
-from inspector.training_files.names import has_suffix, is_missing_path
+from inspector.training_files.names import COMMAND_LINE, has_suffix, is_missing_path
 from inspector.training_files.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -151,6 +151,11 @@ def _find_model(file: ReadFile, base_model: str | None) -> str:
     name = file.settings.get("model")
     path = one_line(file.record.path, 100)
     if not isinstance(name, str) or not name.strip():
+        if any(remark.code == COMMAND_LINE for remark in file.record.remarks):
+            raise UsageError(
+                f"{path} takes its model and its arguments from the command line: put them into a YAML file, a field a "
+                "line, and name that one (--config of TRL's scripts reads it, too), or add `base_model` and options."
+            )
         raise UsageError(f"{path} names no model that can be read; add `base_model`, a Hub id or a path.")
     if "://" in name and hide_secrets(name) != name:
         raise UsageError(

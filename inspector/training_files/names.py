@@ -1,4 +1,4 @@
-"""What a training file is called: enough to tell one from a model's id, without loading what reads it."""
+"""What a training file is called, and a notice of it: enough to tell one from an id, without loading what reads it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 
 from inspector.runtime.confinement import takes_local_paths
 
-__all__ = ["SUFFIXES", "has_suffix", "is_missing_path"]
+__all__ = ["COMMAND_LINE", "SUFFIXES", "has_suffix", "is_missing_path"]
 
+# The notice of a script whose arguments are typed.
+COMMAND_LINE = "command-line"
 SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".ipynb", ".py")
 
 

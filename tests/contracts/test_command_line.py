@@ -160,7 +160,7 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
             "--write-changes",
-            *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
+            *("--fsdp", "--deepspeed"),  # a plan goes through the strategies
             *_OF_ENGINES,
             "--context",  # it searches the longest prompt
         },

@@ -109,7 +109,7 @@ def test_axolotl_runs_the_stages_of_the_trl_that_it_pins(tmp_path: Path) -> None
     [
         ("dpo", "dpo", "float32", set()),
         ("kto", "kto", "float32", set()),
-        ("rm", "reward", None, {"stage"}),
+        ("rm", "reward", "float32", set()),
         ("ppo", None, None, {"stage"}),
     ],
 )

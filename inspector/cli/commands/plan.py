@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from inspector.cli.command_line import spell_command
 from inspector.cli.console import render_document, show_progress
@@ -19,6 +20,7 @@ from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, list_parameters_without
 from inspector.cli.output import open_output
 from inspector.errors import UsageError
+from inspector.hardware.card_counts import read_card_counts
 from inspector.records.fit import VARIED_BY_A_PLAN
 from inspector.records.recipe import Recipe
 from inspector.runtime.patches import replace_item, restore_changes
@@ -74,13 +76,19 @@ def _list_parameters() -> list[click.Parameter]:
     "batch-size and prompt-len.",
 )
 @click.option(
+    "--gpus",
+    "gpu_counts",
+    metavar="N|A-B",
+    help="Plan for so many of the GPU, such as 8 or 1-64: what each takes under DDP and FSDP, and the least that fit.",
+)
+@click.option(
     "--sort",
     type=click.Choice(("recipe", "peak", "total", "headroom", "batch-size", "seq-len", "prompt-len")),
     default="recipe",
     show_default=True,
     help="Order of the candidates: as the recipes come, smallest peak or total first, or largest of the others first.",
 )
-def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
+def plan(format_: str | None, fit: str, sort: str, gpu_counts: str | None, **options: Any) -> Work:
     """List recipes to train MODEL on a GPU: what each takes, and the largest batch size and sequence length that fit.
 
     Recipes are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that
@@ -93,6 +101,7 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     inspect plan Qwen/Qwen2.5-7B --gpu 4090
     inspect plan Qwen/Qwen2.5-7B --gpu a100-80gb --seq-len 4096 --sort batch-size --format csv
     inspect plan Qwen/Qwen3-8B --generate --batch-size 8 --prompt-len 32768 --gpu a100-80gb
+    inspect plan Qwen/Qwen2.5-7B --gpu h100 --gpus 1-64
 
     Exit code 1: none of them fits.
     """  # noqa: D301  # as above
@@ -109,12 +118,24 @@ def plan(format_: str | None, fit: str, sort: str, **options: Any) -> Work:
     unused |= {"gpu_count": 1, "fsdp": False, "deepspeed": None, "context": ()}
     if fit == "prompt-len" and not options["generate"]:
         raise UsageError("--fit prompt-len is of a generation: add --generate, or search seq-len.")
+    counts = None if gpu_counts is None else read_card_counts(gpu_counts)
+    if counts is not None:
+        _refuse_searches()
     job = build_job(format_=format_, formats=_OWN_FORMATS, depth=0, count_only=False, **unused, **options)
     typed = spell_command(click.get_current_context(), "inspect plan")
-    return functools.partial(_plan, job, _SEARCHED[fit], sort, typed)
+    return functools.partial(_plan, job, _SEARCHED[fit], sort, typed, counts)
 
 
-def _plan(job: Job, quantities: tuple[str, ...], order: str, typed: str) -> int:
+def _refuse_searches() -> None:
+    """Raise UsageError for a search of each candidate: of several cards their number is what is searched."""
+    context = click.get_current_context()
+    if context.get_parameter_source("fit") is ParameterSource.COMMANDLINE and context.params["fit"] != "none":
+        raise UsageError("--fit searches on one card, and --gpus how many it takes: drop one of them.")
+
+
+def _plan(
+    job: Job, quantities: tuple[str, ...], order: str, typed: str, gpu_counts: tuple[int, int] | None = None
+) -> int:
     """Trace the candidates, print or write them, and return the exit code; `typed` is the command itself."""
     from inspector.pipeline import plan as build_plan
     from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
@@ -122,7 +143,7 @@ def _plan(job: Job, quantities: tuple[str, ...], order: str, typed: str) -> int:
     with restore_changes(), show_progress(shown=job.progress, color=job.color) as progress:
         # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
-        result = _name_options_in_plan(build_plan(job.request, quantities, progress))
+        result = _name_options_in_plan(build_plan(job.request, quantities, gpu_counts, progress))
     with open_output(job.output, quiet=not job.progress) as stream:
         if job.format == "json":
             render_plan_json(result, order, stream)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Ddp", "Fsdp2", "Launch", "Ranks"]
+__all__ = ["Ddp", "Fsdp2", "Launch", "RankClass", "Ranks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,30 @@ Launch: TypeAlias = Ddp | Fsdp2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankClass:
+    """The ranks `first` to `last`, which hold as many rows of every parameter: what each takes, of one that was traced.
+
+    `total_bytes` is what nvidia-smi would show of it at the peak.
+    """
+
+    first: int
+    last: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
     """Which rank of a run the figures are of.
 
     `strategy` is how the run is spread over `world_size` ranks, `rank` the one that takes most; `alike` counts the
-    ranks that hold as many rows of every parameter and so take the same, it included.
+    ranks that hold as many rows of every parameter and so take the same, it included. `classes` are all ranks that
+    differ, those that take most first; empty where all take the same.
     """
 
     strategy: str
     world_size: int
     rank: int
     alike: int
+    classes: Sequence[RankClass] = ()

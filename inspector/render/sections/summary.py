@@ -21,6 +21,7 @@ from inspector.render.document import Block, Document, Kind, Row, Section, Table
 from inspector.render.names import format_exact_bytes
 from inspector.render.sections.cache import describe_cache
 from inspector.render.sections.fit import (
+    COMMON_CARDS,
     describe_cards,
     describe_outcome,
     describe_remedies,
@@ -317,7 +318,7 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
     else:
         rows += _sort_verdicts(verdicts, sizes=room.sizes and len(verdicts) <= _MOST_NAMED_GPUS)
         if len(verdicts) > _MOST_NAMED_GPUS and room.sizes and report.search is None:
-            rows.append(row(("", "", "--gpu NAME judges one card and finds what makes it fit"), tone=Tone.QUIET))
+            rows.append(row(("", "", COMMON_CARDS), tone=Tone.QUIET))
     columns = (column("", Kind.LABEL), column("", Kind.LABEL), column("", Kind.WORDS))
     return Table(columns=columns, rows=tuple(rows))
 

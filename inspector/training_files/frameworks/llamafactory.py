@@ -311,11 +311,8 @@ def _miss_what_it_does(values: Values, settings: Settings) -> None:
             "reference", "half precision", LESS, "the reference is loaded in half precision: float32 is traced"
         )
     miss_stage(settings, "stage", stage, origin)
-    if stage in ("dpo", "kto"):
+    if stage in ("dpo", "kto", "reward"):
         settings.fields["loss"] = "float32"
-    elif stage == "reward":
-        why = "a head of values stands beside the logits, which are made too: a head of one score is traced"
-        settings.miss("stage", stage, MORE, why, origin)
 
 
 def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

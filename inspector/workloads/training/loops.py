@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from inspector.records.tape import Phase
 from inspector.workloads.base import base_model
+from inspector.workloads.inputs import map_tensors
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.training.losses import Loss, find_loss, shifts_labels
 from inspector.workloads.training.offloading import Around
@@ -139,7 +140,7 @@ def run_trainer_steps(
 
 def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     """Return another micro-batch of the same shapes."""
-    return {name: item.clone() if isinstance(item, Tensor) else item for name, item in batch.items()}
+    return {name: map_tensors(item, Tensor.clone) for name, item in batch.items()}
 
 
 def _add_up_over_ranks(number: Any, ranks: int) -> Tensor:

@@ -55,10 +55,12 @@ _NO_INPUT_REQUIRES_GRAD = (
 )
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
-    "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32`",
+    "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32` "
+    "or `mixed_precision=bf16`",
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
     "name `target_modules` that leave it out",
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
+    "'loss'": "as a real step does: it returns no loss for such labels",
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",
 }

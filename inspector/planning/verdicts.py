@@ -224,7 +224,8 @@ def _find_outcome_of_one_card(
 def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:
     """Return what there is to say of a run that was not traced; a card that was named has a verdict that says why."""
     reason = one_line(why, 300)
-    message = f"The {run.workload.name} step was not traced: {reason}. The static bytes are what is known."
+    rest = " The static bytes are what is known." if run.workload.trains else ""
+    message = f"The {run.workload.label} was not traced: {reason}.{rest}"
     verdicts = tuple(judge_untraced(gpu, reason, run.margin_bytes) for gpu in selection.gpus)
     return Outcome(
         fit=verdicts if selection.named else None, notices=(*known, Notice(code="not-traced", message=message))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from inspector.dtypes import FOUR_BIT
 from inspector.planning.changes import (
+    IN_FLOAT,
     LORA,
     WITHOUT_ADAPTER,
     Change,
@@ -32,7 +33,7 @@ from inspector.predict import Prediction, Predictor
 from inspector.quantization.declared import find_declared
 from inspector.records.fit import Fit, Method, Verdict
 from inspector.records.recipe import AdapterState, find_prompt_len
-from inspector.records.request import AdapterDtype, Quantization
+from inspector.records.request import AdapterDtype, Quantization, QuantStorage, Sharding
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.run_keys import freeze
@@ -346,7 +347,7 @@ def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     packing = _find_packing({} if files is None else files.config, asked, request.double_quant)
     if packing is not None and packing.is_stored:
         return [(Method.QUANTIZED_ADAPTER, adapter)]
-    in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
+    in_float: Change = {} if is_stored else dict(IN_FLOAT)
     methods: list[tuple[Method, Change]] = []
     if not is_stored and (files is None or files.adapter_config is None):
         methods.append((Method.FULL, {**WITHOUT_ADAPTER, **in_float}))
@@ -357,6 +358,8 @@ def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     cast: Change = {} if is_packed(run) else {"autocast_adapter_dtype": True}
     double = None if packing.method not in FOUR_BIT else request.double_quant is not False
     packed = {**adapter, **cast, "quantization": packing.method, "double_quant": double}
+    if packing.method in FOUR_BIT and request.sharding == Sharding.FSDP:
+        packed["quant_storage"] = request.quant_storage or QuantStorage.BFLOAT16  # others are not sharded
     methods.append((Method.QUANTIZED_ADAPTER, packed))
     if is_packed(run) and not double:
         in_four_bits = {"quantization": "nf4" if double is None else packing.method, "double_quant": True}

@@ -15,7 +15,13 @@ from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory
 from inspector.memory.verdict import judge_untraced
 from inspector.planning.advice import find_advice
-from inspector.planning.cards import JUDGED_ALONE, advise_sharding, describe_ranks, spread_over_cards
+from inspector.planning.cards import (
+    JUDGED_ALONE,
+    advise_sharding,
+    describe_ranks,
+    list_rank_notices,
+    spread_over_cards,
+)
 from inspector.planning.contexts import list_contexts
 from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
@@ -144,7 +150,8 @@ def find_outcome(
             continue
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
         verdicts.append(advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
-    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else outcome.notices
+    of_ranks = () if is_alone else list_rank_notices(run, counted.census.trainable_dtypes)
+    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else (*outcome.notices, *of_ranks)
     return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
 
 

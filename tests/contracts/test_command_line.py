@@ -23,6 +23,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--quantization",
         "--double-quant",
         "--no-double-quant",
+        "--quant-storage",
         "--model-class",
         "--trust-remote-code",
         "--assume-defaults",

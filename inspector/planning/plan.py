@@ -114,6 +114,7 @@ def describe_plan(
         rows=tuple(rows),
         warnings=tuple(notice.message for notice in (*shared, *notices)),
         gpu_counts=gpu_counts,
+        source=run.request.source,
     )
 
 

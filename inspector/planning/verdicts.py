@@ -59,6 +59,8 @@ _WITHOUT = {
     "boxes": "lower bound, without boxes: the place of each token on its page adds rows of embeddings",
 }
 # Names of a file that stand in a reason.
+# Stages of training files whose step is one pass over rows with labels.
+_SUPERVISED = (None, "sft", "pt")
 _MOST_NAMED = 3
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
@@ -137,6 +139,9 @@ def find_outcome(
     if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
         bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
         fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
+        outcome = dataclasses.replace(outcome, fit=fit)
+    if outcome.fit is not None and (reason := _find_missing_models(run)) is not None:
+        fit = tuple(_withdraw_yes(verdict, reason) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
@@ -313,6 +318,21 @@ def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdic
     if least_bytes > verdict.usable_bytes:
         return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
+
+
+def _find_missing_models(run: ResolvedRun) -> str | None:
+    """Return what the step of a file's stage runs beside the one that is traced for it, such as the models of PPO."""
+    record = None if run.request.source is None else run.request.source.file
+    if record is None or record.stage in _SUPERVISED or run.recipe.stage is not None:
+        return None
+    return next((item.why for item in record.not_modelled if item.value == record.stage), None)
+
+
+def _withdraw_yes(verdict: Verdict, reason: str) -> Verdict:
+    """Return the verdict on figures of which the step takes more by whole models: what fits may not do so after all."""
+    if not verdict.fits:
+        return verdict
+    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason, advice=None)
 
 
 def _judge(

@@ -15,7 +15,7 @@ from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.report import to_plain
 from inspector.render.card_plan import build_card_sections, describe_fewest
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.source import format_fields
+from inspector.render.sections.source import describe_source, format_fields
 from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count
 
@@ -97,7 +97,7 @@ def build_plan_document(plan: Plan, order: str) -> Document:
     usable = f"{plan.gpu}: {format_bytes(plan.usable_bytes)} usable of {format_bytes(plan.memory_bytes)}"
     return Document(
         title=one_line(plan.model),
-        subtitle=(one_line(usable), one_line(plan.recipe)),
+        subtitle=(*(describe_source(plan.source) if plan.source else ()), one_line(usable), one_line(plan.recipe)),
         sections=(
             Section(title="", blocks=(answers,)),
             *sections,

@@ -142,7 +142,8 @@ def _build_counts(report: Report) -> Table:
         kind = one_line(report.adapter.type, 20)
         rows.append(_build_count("P_a", "trained", census.trainable, f"{share}, {kind}", tone=Tone.KEY))
     elif report.serving is None:
-        is_run_alone = report.memory is not None and not report.memory.workload.trains
+        is_untraced = report.static is None and any(notice.code == "not-traced" for notice in report.warnings)
+        is_run_alone = is_untraced if report.memory is None else not report.memory.workload.trains
         whole = "all of them" if is_run_alone else "all of them: full fine-tuning"
         words = whole if census.trainable == census.total else share
         if _is_packed_alone(report):

@@ -27,7 +27,7 @@ from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.many_cards.rank_classes import describe_rank_classes
-from inspector.planning.notices import find_idle_notices, find_precision_notices
+from inspector.planning.notices import find_idle_notices, find_missing_models, find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
@@ -59,8 +59,6 @@ _WITHOUT = {
     "boxes": "lower bound, without boxes: the place of each token on its page adds rows of embeddings",
 }
 # Names of a file that stand in a reason.
-# Stages of training files whose step is one pass over rows with labels.
-_SUPERVISED = (None, "sft", "pt")
 _MOST_NAMED = 3
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
@@ -140,7 +138,7 @@ def find_outcome(
         bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
         fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
-    if outcome.fit is not None and (reason := _find_missing_models(run)) is not None:
+    if outcome.fit is not None and (reason := find_missing_models(run)) is not None:
         fit = tuple(_withdraw_yes(verdict, reason) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
@@ -318,14 +316,6 @@ def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdic
     if least_bytes > verdict.usable_bytes:
         return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
-
-
-def _find_missing_models(run: ResolvedRun) -> str | None:
-    """Return what the step of a file's stage runs beside the one that is traced for it, such as the models of PPO."""
-    record = None if run.request.source is None else run.request.source.file
-    if record is None or record.stage in _SUPERVISED or run.recipe.stage is not None:
-        return None
-    return next((item.why for item in record.not_modelled if item.value == record.stage), None)
 
 
 def _withdraw_yes(verdict: Verdict, reason: str) -> Verdict:

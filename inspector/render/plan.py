@@ -123,7 +123,7 @@ def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
         return
     rows = [to_plain(row) for row in sort_plan(plan, order)]
     lengths = {"largest_seq_len": "largest_prompt_len"} if "prompt-len" in plan.quantities else {}
-    columns = [lengths.get(name, name) for name in _COLUMNS]
+    columns = tuple(lengths.get(name, name) for name in _COLUMNS)
     write_csv([columns, *([row.get(name) for name in columns] for row in rows)], stream)
 
 

@@ -27,7 +27,8 @@ _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN, Quantity.PROMPT_LE
 OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "adapter_dtype", "preparation", "recipe", "gpu"),
     *("gpu_memory", "gpu_count", "sharding", "margin"),
-    *("revision", "dtype", "quantization", "double_quant", "model_class", "trust_remote_code", "assume_defaults"),
+    *("revision", "dtype", "quantization", "double_quant", "quant_storage"),
+    *("model_class", "trust_remote_code", "assume_defaults"),
     *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict", "serving"),
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.changes import Change, apply_change, format_change, format_options
 from inspector.planning.ladder import Group, Judged, find_own_method, judge_candidate, list_groups
 from inspector.predict import Prediction, Predictor
@@ -20,7 +20,6 @@ from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer
 from inspector.training_files.changes import spell_change
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["find_advice", "list_ways"]
 

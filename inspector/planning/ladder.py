@@ -16,11 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-
 from inspector.dtypes import FOUR_BIT
-from inspector.model.quantize import plan_quantization
 from inspector.planning.changes import (
+    IN_FLOAT,
     LORA,
     WITHOUT_ADAPTER,
     Change,
@@ -32,9 +30,10 @@ from inspector.planning.changes import (
     is_stored_quantized,
 )
 from inspector.predict import Prediction, Predictor
+from inspector.quantization.declared import find_declared
 from inspector.records.fit import Fit, Method, Verdict
 from inspector.records.recipe import AdapterState, find_prompt_len
-from inspector.records.request import AdapterDtype, Quantization
+from inspector.records.request import AdapterDtype, Quantization, QuantStorage, Sharding
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.run_keys import freeze
@@ -314,6 +313,26 @@ def _is_read(change: Change, workload: WorkloadInfo) -> bool:
     return {name for name in change if is_of_recipe(name)} <= workload.recipe_fields
 
 
+class _Packing(NamedTuple):
+    """How weights are packed, and whether they are stored so."""
+
+    method: str
+    is_stored: bool
+
+
+def _find_packing(config: Mapping[str, Any], asked: str | None, double_quant: bool | None) -> _Packing | None:
+    """Return how weights are packed as it was asked for, or as a checkpoint declares it; None where they are not."""
+    if not isinstance(find_declared(config), Mapping) and (asked in FOUR_BIT or double_quant is None):
+        return None if asked is None or asked == "none" else _Packing(asked, is_stored=False)
+    import torch
+
+    from inspector.model.quantize import plan_quantization
+
+    # The dtype of products plays no part in whether the options go together.
+    plan = plan_quantization(config, asked, double_quant, torch.float32)
+    return None if plan is None else _Packing(plan.method, is_stored=plan.from_checkpoint)
+
+
 def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     """Return the methods that the model can have, each with what it changes before any rung of its ladder.
 
@@ -325,11 +344,10 @@ def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     adapter: Change = {} if has_adapter(run) else {"peft": LORA}
     is_stored = is_stored_quantized(files)
     asked = request.quantization or (None if is_stored else "nf4")
-    # The dtype of products plays no part in whether the options go together.
-    packing = plan_quantization({} if files is None else files.config, asked, request.double_quant, torch.float32)
-    if packing is not None and packing.from_checkpoint:
+    packing = _find_packing({} if files is None else files.config, asked, request.double_quant)
+    if packing is not None and packing.is_stored:
         return [(Method.QUANTIZED_ADAPTER, adapter)]
-    in_float: Change = {} if is_stored else {"quantization": None, "double_quant": None}
+    in_float: Change = {} if is_stored else dict(IN_FLOAT)
     methods: list[tuple[Method, Change]] = []
     if not is_stored and (files is None or files.adapter_config is None):
         methods.append((Method.FULL, {**WITHOUT_ADAPTER, **in_float}))
@@ -340,6 +358,8 @@ def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     cast: Change = {} if is_packed(run) else {"autocast_adapter_dtype": True}
     double = None if packing.method not in FOUR_BIT else request.double_quant is not False
     packed = {**adapter, **cast, "quantization": packing.method, "double_quant": double}
+    if packing.method in FOUR_BIT and request.sharding == Sharding.FSDP:
+        packed["quant_storage"] = request.quant_storage or QuantStorage.BFLOAT16  # others are not sharded
     methods.append((Method.QUANTIZED_ADAPTER, packed))
     if is_packed(run) and not double:
         in_four_bits = {"quantization": "nf4" if double is None else packing.method, "double_quant": True}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inspector.errors import UnsupportedModelError, UsageError, one_line
+from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.generation import is_long
 from inspector.memory.replay import Replays
@@ -25,7 +25,6 @@ from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun
 from inspector.runtime.stage import Stage
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu", "set_value"]
 

@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from inspector.errors import InspectorError, UnsupportedModelError, one_line
+from inspector.errors import InspectorError, NotTraceableError, UnsupportedModelError, one_line
 from inspector.generation import is_long
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.model.build import count_model
@@ -35,7 +35,6 @@ from inspector.runtime.quiet import silence_output
 from inspector.runtime.stage import Stage
 from inspector.training_files.changes import can_spell, spell_change
 from inspector.units import format_bytes
-from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 
 __all__ = ["build_plan", "build_rows", "describe_plan", "find_shared_facts", "list_candidates"]
@@ -115,6 +114,7 @@ def describe_plan(
         rows=tuple(rows),
         warnings=tuple(notice.message for notice in (*shared, *notices)),
         gpu_counts=gpu_counts,
+        source=run.request.source,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from inspector.checks import Choice
 from inspector.records.steps.ranks import Ranks
 from inspector.records.tape import Category, Phase
+from inspector.records.training_file import RequestSource
 
 __all__ = [
     "QUANTITIES",
@@ -330,8 +331,9 @@ class Plan:
 
     `adapter` is PEFT's name of the method of all adapters, None where there is none, `quantities` what was searched for
     each candidate. `margin_bytes` of the usable ones stay free where a candidate fits for sure. `warnings` are
-    sentences. Within a method, candidates that change training least come first. `gpu_counts`
-    are the least and the most cards that a plan of several is about, None for one card.
+    sentences. Within a method, candidates that change training least come first. `gpu_counts` are the least and the
+    most cards that a plan of several is about, None for one card. `source` is what the request was read from, as in a
+    report.
     """
 
     versions: Mapping[str, str]
@@ -346,6 +348,7 @@ class Plan:
     rows: Sequence[PlanRow]
     warnings: Sequence[str] = ()
     gpu_counts: tuple[int, int] | None = None
+    source: RequestSource | None = None
 
     def recommend(self, method: Method) -> PlanRow | None:
         """Return the recommended candidate of a method, None where none of them fits: of several cards the fewest."""

@@ -15,7 +15,7 @@ from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.report import to_plain
 from inspector.render.card_plan import build_card_sections, describe_fewest
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.source import format_fields
+from inspector.render.sections.source import describe_source, format_fields
 from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count
 
@@ -97,7 +97,7 @@ def build_plan_document(plan: Plan, order: str) -> Document:
     usable = f"{plan.gpu}: {format_bytes(plan.usable_bytes)} usable of {format_bytes(plan.memory_bytes)}"
     return Document(
         title=one_line(plan.model),
-        subtitle=(one_line(usable), one_line(plan.recipe)),
+        subtitle=(*(describe_source(plan.source) if plan.source else ()), one_line(usable), one_line(plan.recipe)),
         sections=(
             Section(title="", blocks=(answers,)),
             *sections,
@@ -123,8 +123,8 @@ def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
         return
     rows = [to_plain(row) for row in sort_plan(plan, order)]
     lengths = {"largest_seq_len": "largest_prompt_len"} if "prompt-len" in plan.quantities else {}
-    columns = tuple(lengths.get(name, name) for name in _COLUMNS)
-    write_csv([columns, *([row.get(name) for name in columns] for row in rows)], stream)
+    names = [lengths.get(name, name) for name in _COLUMNS]
+    write_csv([names, *([row.get(name) for name in names] for row in rows)], stream)
 
 
 def _list_card_lines(plan: Plan, order: str, columns: Sequence[str]) -> Iterator[list[Any]]:

@@ -143,7 +143,8 @@ def _plan(
     with restore_changes(), show_progress(shown=job.progress, color=job.color) as progress:
         # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
-        result = _name_options_in_plan(build_plan(job.request, quantities, gpu_counts, progress))
+        result = build_plan(job.request, quantities, gpu_counts, progress, keeps=job.keeps)
+        result = _name_options_in_plan(result)
     with open_output(job.output, quiet=not job.progress) as stream:
         if job.format == "json":
             render_plan_json(result, order, stream)

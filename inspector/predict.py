@@ -30,8 +30,9 @@ from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.source import SourceFiles
+from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
-from inspector.resolve import ResolvedRun
+from inspector.resolve import ResolvedRun, is_packed
 from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_model_key, make_run_key
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
@@ -59,6 +60,7 @@ class Predictor:
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, list[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, set[str]]] = {}
+        self._cards: dict[Key, list[list[Event]]] = {}
         self._layers = LayerExtrapolator()
         self._results = Results()
 
@@ -166,7 +168,7 @@ class Predictor:
             return ()
         base = base_model(self._build_shallow(run.request, 0)[0].model)
         by_seed = (HASH_SEED,) if find_hash_ordered_layer_types(base) else ()
-        of_ranks = () if run.launch is None else (NCCL,)
+        of_ranks = () if run.launch is None or isinstance(run.launch, DeviceMap) else (NCCL,)
         return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
@@ -224,7 +226,7 @@ class Predictor:
 
     def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
         """Return the same of a long generation from short ones, None where there is none or they do not say it."""
-        if not is_long(run):
+        if not is_long(run) or run.launch is not None:
             return None
         recipe = self.resolve_recipe(run)
         base = base_model(self._build_shallow(run.request, 0)[0].model)
@@ -236,7 +238,7 @@ class Predictor:
 
         None where layers that look alike are not treated alike: one block in some is checkpointed.
         """
-        if run.recipe.checkpoint_every not in (None, 1):
+        if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
         try:
             for added_periods in range(_DEPTHS):
@@ -274,6 +276,8 @@ class Predictor:
         workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
+            if isinstance(run.launch, DeviceMap):
+                return recipe, self._trace_card(run, run.launch, built, recipe)
             if run.launch is not None:
                 from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
 
@@ -284,6 +288,25 @@ class Predictor:
                 workload, built, recipe, run.platform, until=until, results=self._results, states=states, idle=idle
             )
         return recipe, tape
+
+    def _trace_card(self, run: ResolvedRun, launch: DeviceMap, built: BuiltModel, recipe: Recipe) -> list[Event]:
+        """Return the tape of one card of a model that lies on several, all of which one trace tells."""
+        key = make_run_key(run.with_rank(0))
+        if key not in self._cards:
+            from inspector.distributed.device_map import trace_cards  # as above
+
+            bare = self._build_whole(dataclasses.replace(run.request, peft=None)).model
+            self._cards[key] = trace_cards(
+                load_workload(run.workload),
+                built,
+                bare,
+                recipe,
+                run.platform,
+                launch,
+                is_packed=is_packed(run),
+                results=self._results,
+            )
+        return self._cards[key][run.rank]
 
     def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:
         """Return an unused copy of the model of a request.

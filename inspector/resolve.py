@@ -16,13 +16,14 @@ from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp2, Launch
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -89,12 +90,22 @@ class ResolvedRun:
     @property
     def launch(self) -> Launch | None:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
+        if self.request.device_map is not None:
+            return self._place_modules()
         recipe = self.request.recipe
         is_sharded = self.request.sharding == Sharding.FSDP
         is_known = (is_sharded or self.request.sharding is None) and recipe.stage is None and recipe.offload is None
         if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains or is_packed(self):
             return None
         return (Fsdp2 if is_sharded else Ddp)(world_size=self.cards)
+
+    def _place_modules(self) -> DeviceMap | None:
+        """Return the cards that modules are placed on, None where no card was named."""
+        asked = self.request.device_map
+        if self.gpu is None or asked is None:
+            return None
+        usable = find_usable_bytes(self.gpu, find_overhead(self.gpu).bytes)
+        return DeviceMap(world_size=self.cards, device_map=asked, card_bytes=usable)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.

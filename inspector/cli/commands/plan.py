@@ -16,6 +16,7 @@ from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
 from inspector.cli.jobs import Job, build_job
+from inspector.cli.option_groups.cards import OF_CARDS
 from inspector.cli.option_groups.generation import OF_GENERATION
 from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, list_parameters_without
@@ -37,7 +38,13 @@ _OWN_FORMATS = ("csv", "html")
 _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
     *("autocast_adapter_dtype", "adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
-    *("gpu_count", "fsdp", "deepspeed", *(option.name or "" for option in OF_GENERATION)),
+    *(
+        "gpu_count",
+        "fsdp",
+        "deepspeed",
+        *(option.name or "" for option in OF_CARDS),
+        *(option.name or "" for option in OF_GENERATION),
+    ),
 )
 # What options say here.
 _HELP = {

@@ -8,7 +8,7 @@ from inspector.distributed.run import trace_rank
 from inspector.hardware.platform import Platform
 from inspector.memory.timeline import fold
 from inspector.records.recipe import Recipe
-from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, Fsdp2
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.evidence.truth.trainer_rows import build
 from tests.workloads.tracing import built
@@ -20,7 +20,7 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
     """Return the predicted figures of a row."""
     launch = dict(row["launch"])
     rank = launch.pop("rank", 0)
-    how: Launch = Ddp(world_size=launch["world_size"], find_unused_parameters=launch.get("find_unused_parameters"))
+    how: Ddp | Fsdp2 = Ddp(world_size=launch["world_size"], find_unused_parameters=launch.get("find_unused_parameters"))
     if launch["strategy"] == "fsdp2":
         config = launch.get("fsdp_config", {})
         how = Fsdp2(world_size=launch["world_size"], reshard_after_forward=config.get("reshard_after_forward", True))

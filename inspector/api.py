@@ -61,6 +61,7 @@ def inspect(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -112,6 +113,8 @@ def inspect(
         quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;
             None is what the checkpoint declares.
         double_quant: whether the scales of 4-bit weights are packed too; None is bitsandbytes' default, no.
+        quant_storage: the dtype of the tensors that hold 4-bit weights: "uint8", the default, or "float16", "bfloat16"
+            or "float32", which FSDP shards.
         model_class: the transformers class to build, or its name; default: the one that the config names.
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
         assume_defaults: go on where a config.json does not say how large the model is, with the defaults of its class;
@@ -153,6 +156,7 @@ def inspect(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -187,6 +191,7 @@ def plan(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -219,6 +224,7 @@ def plan(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -282,6 +288,7 @@ def measure(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -313,6 +320,7 @@ def measure(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -326,3 +334,22 @@ def measure(
 
     result = pipeline.measure(request)
     return dataclasses.replace(result, notices=(*(notice.message for notice in notices), *result.notices))
+
+
+def _show_in_a_notebook(report: Report) -> str:
+    """Return the report as an HTML fragment; IPython asks the object itself, and only renderers know how it looks."""
+    from inspector.render.writers.html import render_html
+
+    return render_html(report)
+
+
+def _print(record: Report | Plan | Comparison | Measurement) -> str:
+    """Return the record as the command prints it."""
+    from inspector.render.printed import format_record
+
+    return format_record(record)
+
+
+Report._repr_html_ = _show_in_a_notebook  # type: ignore[attr-defined]
+for _kind in (Report, Plan, Comparison, Measurement):
+    _kind.__str__ = _print  # type: ignore[assignment]  # mypy has no way to say that of four records

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from inspector.compat.names import private
@@ -21,7 +22,7 @@ else:
         instead="the container that VeRA, VB-LoRA and others keep shared tensors in as buffers",
     )
 
-__all__ = ["BufferDict", "converted_expert_names"]
+__all__ = ["BufferDict", "converted_expert_names", "monte_carlo_samplers"]
 
 
 def converted_expert_names(model_type: str | None) -> Mapping[str, str]:
@@ -37,3 +38,8 @@ def converted_expert_names(model_type: str | None) -> Mapping[str, str]:
     kinds: Mapping[str, str] = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
     names: Mapping[str, Mapping[str, str]] = getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {})
     return names.get(kinds.get(str(model_type), ""), {})
+
+
+def monte_carlo_samplers() -> ModuleType:
+    """Return the module of MonteCLoRA's samplers; only releases that have the method ask for it."""
+    return importlib.import_module("peft.tuners.lora.monteclora")

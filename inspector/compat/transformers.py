@@ -6,11 +6,15 @@ as those releases run it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from transformers.utils import import_utils
+
 from inspector.compat.names import private, private_attribute
+from inspector.runtime.patches import replace_item, restore_changes
 
 _FLASH = "--attention flash_attention_2"
 
@@ -60,8 +64,9 @@ def flash_attention_names(
 ) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
     """Yield (namespace, values) of each place where transformers keeps what it has found of flash-attn.
 
-    `fixed` and `packed` are the two attention functions, `pad` puts sequences back to rows. Names come and go between
-    releases of transformers 5; those that a release has are the ones it uses.
+    `fixed` and `packed` are the two attention functions, `pad` puts sequences back to rows; what takes them out of
+    rows, for a piece of a prompt, is transformers' own function, line by line that of the package. Names come and go
+    between releases of transformers 5; those that a release has are the ones it uses.
     """
     from transformers import modeling_flash_attention_utils, modeling_utils
 
@@ -72,6 +77,7 @@ def flash_attention_names(
             "_flash_fn": fixed,
             "_flash_varlen_fn": packed,
             "_pad_fn": pad,
+            "_unpad_fn": getattr(modeling_flash_attention_utils, "_unpad_input", None),
             "_process_flash_kwargs_fn": flash_kwargs_function(packed),
         },
     )
@@ -127,3 +133,15 @@ def list_image_processors(model_type: str) -> list[str]:
     found = module.IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
     names = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else (found,)
     return [name for name in names if isinstance(name, str)]
+
+
+@contextlib.contextmanager
+def take_scipy_as_installed() -> Iterator[None]:
+    """Let classes whose loss needs scipy be built without it inside the block.
+
+    Seen in 5.23.0 (utils/import_utils.py, BACKENDS_MAPPING, which `requires_backends` looks into).
+    """
+    known = getattr(import_utils, "BACKENDS_MAPPING", {})
+    with restore_changes():
+        replace_item(known, "scipy", (lambda: True, ""))
+        yield

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inspector.compat.torch import memory_snapshot
@@ -24,7 +23,7 @@ from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase
 from inspector.workloads.base import Workload, base_model
-from inspector.workloads.batch import Input
+from inspector.workloads.inputs import make_item, map_tensors
 from inspector.workloads.quantized_load import is_quantized
 
 __all__ = ["Watch", "Watcher", "run_steps"]
@@ -140,10 +139,9 @@ def _list_recorded_sizes(device: torch.device) -> list[int]:
 def _make_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """Make the batch on the CPU, as a collator does, and move it tensor by tensor."""
     batch = {
-        name: item.on("cpu") if isinstance(item, Input) else item
-        for name, item in workload.make_inputs(model, recipe).items()
+        name: make_item(item, lambda part: part.on("cpu")) for name, item in workload.make_inputs(model, recipe).items()
     }
-    return {name: item.to(device) if isinstance(item, Tensor) else item for name, item in batch.items()}
+    return {name: map_tensors(item, lambda tensor: tensor.to(device)) for name, item in batch.items()}
 
 
 def _choose_attention_kernel(recipe: Recipe) -> contextlib.AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from inspector.model.configuration import find_text_config
 from inspector.model.roles import find_role, list_expert_banks
-from inspector.model.sizes import count_weights, list_tensors
+from inspector.model.sizes import count_weights, find_number, list_tensors
 from inspector.model.tree import build_module_tree
 from inspector.records.model import Census, Role, TensorKind
 from inspector.records.source import Published
@@ -172,9 +172,8 @@ def count_trained_tensors(model: nn.Module) -> dict[TensorKind, int]:
 def count_head_elements(model: nn.Module) -> int:
     """Return the weights of a head as Adam-mini counts them, 0 where the configuration has no such sizes."""
     config = getattr(model, "config", None)
-    size, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
-    is_known = isinstance(size, int) and isinstance(heads, int) and heads > 0
-    return size * size // heads if is_known else 0  # type: ignore[operator]  # both are integers
+    size, heads = (find_number(config, name) for name in ("hidden_size", "num_attention_heads"))
+    return size * size // heads if size is not None and heads is not None and heads > 0 else 0
 
 
 def _count_buffer_bytes(buffers: Iterable[torch.Tensor]) -> int:

@@ -54,7 +54,7 @@ def read_configuration(
     Raises UnsupportedModelError for a malformed configuration, one that does not say how large the model is, an unknown
     architecture or untrusted remote code.
     """
-    fields = dict(files.config)
+    fields: dict[str, Any] = _decode_numbers(files.config)
     list_architectures(fields)
     _check_quantization(find_declared(fields))
     model_type = fields.get("model_type")
@@ -94,6 +94,16 @@ def read_configuration(
             )
         )
     return config, [*notices, *_judge_gaps(config, fields, files, assume_defaults=assume_defaults)]
+
+
+def _decode_numbers(value: Any) -> Any:
+    """Return fields with numbers that JSON has none for, which transformers 5 saves as `{"__float__": "Infinity"}`."""
+    if isinstance(value, Mapping):
+        text = value.get("__float__") if len(value) == 1 else None
+        if isinstance(text, str) and text in ("Infinity", "-Infinity"):
+            return float(text)
+        return {key: _decode_numbers(item) for key, item in value.items()}
+    return [_decode_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _judge_gaps(
@@ -149,8 +159,10 @@ def find_model_class(name: str) -> type[PreTrainedModel] | None:
     """Return the transformers model class called `name`, or None when there is none."""
     candidate = getattr(transformers, name, None) if name.isidentifier() else None
     if isinstance(candidate, type) and issubclass(candidate, PreTrainedModel):
-        # The bases that only hold what models have in common compute nothing and would count as empty.
-        return candidate if candidate.forward is not nn.Module.forward else None
+        # The bases that only hold what models have in common compute nothing and would count as empty. A whole of
+        # parts that only generates has no forward either.
+        is_whole = not name.endswith("PreTrainedModel") and "__init__" in vars(candidate)
+        return candidate if is_whole or candidate.forward is not nn.Module.forward else None
     return None
 
 

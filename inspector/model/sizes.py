@@ -7,10 +7,11 @@ what it looks like.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["count_bytes", "count_weights", "list_tensors"]
+__all__ = ["count_bytes", "count_weights", "find_number", "list_tensors"]
 
 
 def count_weights(parameter: Tensor) -> int:
@@ -30,3 +31,15 @@ def list_tensors(parameter: Tensor) -> Iterator[Tensor]:
     state = getattr(parameter, "state_tensors", None)
     if state is not None:
         yield from state()
+
+
+def find_number(config: Any, name: str) -> int | None:
+    """Return an integer of a configuration, None where it has none, or one that varies over the layers.
+
+    transformers raises for the latter (integrations/heterogeneity/configuration_utils.py).
+    """
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:
+        return None
+    return value if isinstance(value, int) else None

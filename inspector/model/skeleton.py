@@ -27,6 +27,7 @@ from inspector.compat.transformers import (
     from_config_of,
     model_mapping_of,
     strict_float32_modules_of,
+    take_scipy_as_installed,
 )
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
 from inspector.model.configuration import describe_error, find_model_class, find_text_config, list_architectures
@@ -85,9 +86,10 @@ def build_skeleton(
         with (
             bound_work(f"building {model_class.__name__}", cpu_seconds=_MOST_CPU_SECONDS, memory_bytes=_MOST_BYTES),
             bound_modules(),
+            take_scipy_as_installed(),
             accelerate.init_empty_weights(include_buffers=True),
         ):
-            model: PreTrainedModel = from_config_of(model_class)(config, dtype=dtype)
+            model: PreTrainedModel = from_config_of(model_class)(_take_part(config, model_class), dtype=dtype)
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes over untrusted sizes can raise anything
@@ -166,6 +168,22 @@ def choose_dtype(
         "Neither config.json nor the source says the dtype of the weights: float32 is assumed; set it with `dtype`."
     )
     return torch.float32, [Notice(code="dtype-assumed", message=message)]
+
+
+def _take_part(config: PretrainedConfig, model_class: type[PreTrainedModel]) -> PretrainedConfig:
+    """Return the part of a configuration that a class is built from, where that is no whole model (a thinker, say).
+
+    `from_pretrained` of the part reads the same (configuration_utils.py, `base_config_key`).
+    """
+    wanted = model_class.config_class
+    if wanted is None or isinstance(config, wanted):
+        return config
+    for name, part_class in config.sub_configs.items():
+        part: PretrainedConfig | None = getattr(config, name, None)
+        if part_class is wanted and part is not None and isinstance(part, wanted):
+            part.processor_settings = getattr(config, "processor_settings", None)
+            return part
+    return config
 
 
 def _choose_fallback(config: PretrainedConfig, names: list[str]) -> type[PreTrainedModel]:

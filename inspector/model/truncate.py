@@ -154,7 +154,7 @@ def _find_stacks(model: PreTrainedModel) -> Iterator[_Stack]:
 
 def _holds_its_own(layers: nn.ModuleList) -> bool:
     """Tell whether layers have parameters and share none."""
-    counts = [len(list(layer.parameters())) for layer in layers]
+    counts = [0 if layer is None else len(list(layer.parameters())) for layer in layers]
     return all(counts) and sum(counts) == len({id(parameter) for parameter in layers.parameters()})
 
 

@@ -91,6 +91,39 @@ def _layer_norm_backward(
     )
 
 
+@_kernel(aten._ctc_loss.default)
+def _ctc_loss(
+    log_probs: Tensor, _targets: Tensor, _input_lengths: list[int], target_lengths: list[int], *_: Any, **__: Any
+) -> tuple[Tensor, Tensor]:
+    """Return a loss a sequence and the alphas: time by twice the longest target (native/LossCTC.cpp, cuda/LossCTC.cu).
+
+    torch has no meta kernel for it.
+    """
+    time, batch, _labels = log_probs.shape
+    alphas = log_probs.new_empty((batch, time, 2 * max(target_lengths, default=0) + 1))
+    return log_probs.new_empty((batch,)), alphas
+
+
+@_kernel(aten._ctc_loss_backward.default)
+def _ctc_loss_backward(_grad: Tensor, log_probs: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return the gradient of the log-probabilities, which is contiguous."""
+    return torch.empty_like(log_probs, memory_format=torch.contiguous_format)
+
+
+@_kernel(aten.masked_fill.Tensor)
+def _masked_fill(values: Tensor, mask: Tensor, _number: Tensor) -> Tensor:
+    """Fill with a number, which may lie on the CPU: torch's own meta kernel takes that of CUDA alone for it."""
+    filled: Tensor = aten.masked_fill.Scalar(values, mask, 0)
+    return filled
+
+
+@_kernel(aten.masked_fill_.Tensor)
+def _masked_fill_in_place(values: Tensor, mask: Tensor, _number: Tensor) -> Tensor:
+    """Fill in place with such a number."""
+    filled: Tensor = aten.masked_fill_.Scalar(values, mask, 0)
+    return filled
+
+
 def _is_channels_last(tensor: Tensor) -> bool:
     """Tell whether a tensor is stored with its channels innermost."""
     return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)

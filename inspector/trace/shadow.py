@@ -36,6 +36,12 @@ LARGEST_FLOAT_SHADOW = 2**16
 _LARGEST_SQUARE = 2**16
 _LARGEST_MADE = 2**20
 _MASK_DIMENSIONS = 4
+# Ops whose results are one number everywhere, whatever their argument holds; None where it is their second argument.
+_FILLING = {
+    torch.ops.aten.ones_like.default: 1,
+    torch.ops.aten.zeros_like.default: 0,
+    torch.ops.aten.full_like.default: None,
+}
 # Bytes hold what quantization packs: weights, and the state of 8-bit optimizers, whose zeros are as many as weights.
 _PACKED = (torch.uint8, torch.int8)
 
@@ -102,6 +108,8 @@ class Shadows:
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
+        if func in _FILLING:
+            return _fill_like(func, args, kwargs)
         # Most ops take a tensor without a shadow, or make a large one: that needs no look at the rest.
         for arg in args:
             first = arg[0] if isinstance(arg, (list, tuple)) and arg else arg
@@ -149,6 +157,22 @@ class Shadows:
         if isinstance(leaf, torch.device) and leaf.type == "meta":
             return torch.device("cpu")
         return leaf
+
+
+def _fill_like(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return integers that are one number everywhere and take the shape of a tensor alone; NO_VALUE for others."""
+    like, dtype, device = args[0], kwargs.get("dtype"), kwargs.get("device")
+    dtype = like.dtype if dtype is None else dtype
+    is_on_meta = like.is_meta if device is None else torch.device(device).type == "meta"
+    if not is_on_meta or dtype.is_floating_point or dtype.is_complex or dtype in _PACKED:
+        return NO_VALUE
+    number = _FILLING[func]
+    value = torch.tensor(args[1] if number is None else number, dtype=dtype, device="cpu")
+    count = like.numel()
+    if count > LARGEST_SHADOW:
+        return NO_VALUE
+    # A large one is a view of one number, which nothing can write into.
+    return value.expand(like.shape) if count > _LARGEST_MADE else value.expand(like.shape).clone()
 
 
 def _list_repeated(tensor: Tensor) -> list[int]:

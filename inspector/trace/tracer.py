@@ -36,9 +36,8 @@ from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_
 from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
 from inspector.trace.rules import masks
+from inspector.trace.rules.assumed import Assumptions
 from inspector.trace.rules.host_values import copies_to_host, follows_values, is_on_host, make_like
-from inspector.trace.rules.moe_routing import balance_choice
-from inspector.trace.rules.token_choice import choose_token
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -52,6 +51,8 @@ _MASKED = _INDEXING | {aten.index_put.default}
 _SELECTING = frozenset({aten.masked_select.default, aten.masked_scatter_backward.default})
 # The block of what lies on the CPU where there is a GPU.
 _ON_HOST = -1
+# Ops that return a number to Python.
+_READING = frozenset({aten._local_scalar_dense.default, aten.equal.default})
 # Ops that bring such numbers to the GPU, with the places of their arguments.
 _BRINGING = {aten.index_put_.default: (2,), aten.where.self: (1, 2)}
 
@@ -119,9 +120,7 @@ class Tracer(TorchDispatchMode):
         self._results = Results() if results is None else results
         self._platform = platform
         self._on_cuda = on_cuda
-        self._balances_experts = balances_experts
-        self._token = token
-        self._holds_all = holds_all
+        self._assumptions = Assumptions(balances_experts=balances_experts, token=token, holds_all=holds_all)
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()
@@ -217,8 +216,10 @@ class Tracer(TorchDispatchMode):
         op = _OPS.get(func) or _look_up(func)
         count = self.shadows.count_repeated(args[0]) if func is aten.nonzero.default else None
         value = self.shadows.run(func, args, kwargs) if count is None else NO_VALUE
-        if value is not NO_VALUE and (func is aten._local_scalar_dense.default or copies_to_host(func, kwargs)):
+        if value is not NO_VALUE and (func in _READING or copies_to_host(func, kwargs)):
             return value
+        if value is NO_VALUE and (number := self._assumptions.read(func, args)) is not None:
+            return number
         if count is not None:  # nobody reads where a mask of tokens holds for each of their features
             result = args[0].new_empty((count, args[0].dim()), dtype=torch.int64)
         elif value is not NO_VALUE and op.follows_values:
@@ -227,7 +228,7 @@ class Tracer(TorchDispatchMode):
             result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
-        elif choice := self._choose(func, args, result):
+        elif choice := self._assumptions.choose(func, args, result):
             self.shadows.set(*choice)
         name = op.name
         if self._on_cuda and is_assigned_number(func, kwargs):
@@ -258,14 +259,6 @@ class Tracer(TorchDispatchMode):
             return indexed
         self._see_outputs(selected := values.new_empty(count), str(func))
         return selected
-
-    def _choose(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
-        """Return a result that no value says with what it is taken to be, None where nothing is assumed of it."""
-        if self._balances_experts and (choice := balance_choice(func, args, result)):
-            return choice
-        if self._holds_all and (choice := masks.choose_all(func, result)):
-            return choice
-        return None if self._token is None else choose_token(func, result, self._token)
 
     def _run_op(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an op returns."""

@@ -71,7 +71,7 @@ _KINDS_OF_INPUT = {
     "boxes": re.compile(r"bbox$"),
 }
 # What a model takes that has a loss.
-_LABELS = ("labels", "return_loss", "start_positions")
+_LABELS = ("labels", "return_loss", "start_positions", "future_values", "target_values", "spectrogram_labels")
 # Heads that a bare model of the same type may have, in the order in which they are worth naming.
 _HEADS = (
     "AutoModelForSeq2SeqLM",
@@ -314,8 +314,9 @@ def _find_maker(model: Any) -> _Maker:
     if is_bare_encoder(model):
         return _make_text_pairs
     if not arguments & {*_LABELS}:
-        head = find_head(model.config, _HEADS)
+        head, part = find_head(model.config, _HEADS), _find_trained_part(model)
         advice = f"; the same model with a head is `model_class={head.__name__}`" if head else ""
+        advice = f"; its part that trains is `model_class={type(part).__name__}`" if part is not None else advice
         raise BatchError(f"{name} alone has no loss to train on{advice}")
     raise BatchError(f"which batch {name} trains on is not known here")
 
@@ -348,6 +349,13 @@ def _make_mask(recipe: Recipe) -> dict[str, Input]:
         return {}
     shape = (recipe.batch_size, recipe.seq_len or 0)
     return {"attention_mask": Input(shape=shape, value=1, last=0 if recipe.padding else None)}
+
+
+def _find_trained_part(model: Any) -> Any:
+    """Return the part of a whole without a forward of its own that has a loss."""
+    if type(model).forward is not nn.Module.forward:
+        return None
+    return next((part for part in model.children() if _list_arguments(part) & {*_LABELS}), None)
 
 
 # --- what a class says ------------------------------------------------------------------------------------------------

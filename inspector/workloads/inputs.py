@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["BatchError", "Input", "Inputs"]
+__all__ = ["BatchError", "Input", "Inputs", "Item", "list_inputs", "make_item", "map_tensors"]
 
 # From here on equal values are kept as one.
 _MANY = 2**20
@@ -24,7 +25,7 @@ class Input:
     """One tensor of a batch: `value` everywhere, but `last` at the end of the last sequence where it is not None.
 
     `first` is the same at the beginning of that sequence. `make` makes the tensor on the CPU where its values are no
-    such ones.
+    such ones. `is_read`: a class reads its values although they are floating-point numbers.
     """
 
     shape: tuple[int, ...]
@@ -33,6 +34,7 @@ class Input:
     last: int | None = None
     first: int | None = None
     make: Callable[[], Tensor] | None = None
+    is_read: bool = False
 
     def on(self, device: str) -> Tensor:
         """Return the tensor on a device."""
@@ -48,10 +50,44 @@ class Input:
     def list_values(self) -> Tensor:
         """Return the values for whoever reads them: a view of one number where there are many equal ones."""
         is_uniform = self.make is None and self.last is None and self.first is None
-        if is_uniform and math.prod(self.shape) > _MANY:
+        if is_uniform and (self.is_read or math.prod(self.shape) > _MANY):
             return torch.tensor(self.value, dtype=self.dtype).expand(self.shape)
         return self.on("cpu")
 
 
-# A number or a bool is an argument that takes no memory.
-Inputs = Mapping[str, "Input | int"]
+# A number or a bool is an argument that takes no memory; a sequence holds a tensor for each row, or a mapping of some,
+# as labels of detection do.
+Item = Input | int | Sequence[Input] | Sequence[Mapping[str, Input]]
+Inputs = Mapping[str, Item]
+
+
+def list_inputs(inputs: Inputs) -> Iterator[tuple[str, Input]]:
+    """Yield the tensors of a batch; those that each row has are one, with a dimension for the rows in front."""
+    for name, item in inputs.items():
+        if isinstance(item, Input):
+            yield name, item
+        elif isinstance(item, Sequence) and item:
+            row = item[0]
+            parts = {name: row} if isinstance(row, Input) else {f"{name}.{key}": part for key, part in row.items()}
+            for key, part in parts.items():
+                yield key, replace(part, shape=(len(item), *part.shape), make=None)
+
+
+def make_item(item: Item, make: Callable[[Input], Tensor]) -> Any:
+    """Return what a model is given for an item, its tensors made by `make`."""
+    if isinstance(item, Input):
+        return make(item)
+    if isinstance(item, Sequence):
+        return [
+            make(row) if isinstance(row, Input) else {name: make(part) for name, part in row.items()} for row in item
+        ]
+    return item
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a value of a batch with its tensors changed."""
+    if isinstance(value, list):
+        return [map_tensors(row, change) for row in value]
+    if isinstance(value, dict):
+        return {name: map_tensors(part, change) for name, part in value.items()}
+    return change(value) if isinstance(value, Tensor) else value

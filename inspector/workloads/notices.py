@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from inspector.model.hash_seed import find_hash_ordered_layer_types
+from inspector.model.sizes import find_number
 from inspector.records.memory import BatchInput, BlockShape
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
-from inspector.workloads.inputs import Input, Inputs
+from inspector.workloads.inputs import Inputs, list_inputs
 from inspector.workloads.limits import find_positions
 from inspector.workloads.media.images import find_plain_size
 from inspector.workloads.media.rows import Media
@@ -35,8 +36,7 @@ def describe_inputs(inputs: Inputs) -> tuple[BatchInput, ...]:
     """Return the tensors of a batch as values."""
     return tuple(
         BatchInput(name=name, shape=item.shape, dtype=str(item.dtype).removeprefix("torch."))
-        for name, item in inputs.items()
-        if isinstance(item, Input)
+        for name, item in list_inputs(inputs)
     )
 
 
@@ -47,7 +47,7 @@ def find_block_shape(model: Any) -> BlockShape | None:
         config = base_model(model).config.get_text_config()
     except ValueError:  # MusicGen has two text parts, and neither stands for the whole
         return None
-    sizes = [size for size in (getattr(config, name, None) for name in names) if isinstance(size, int)]
+    sizes = [size for size in (find_number(config, name) for name in names) if size is not None]
     if len(sizes) != len(names):
         return None
     hidden, layers, heads = sizes
@@ -113,7 +113,11 @@ def _find_media_notices(
         yield Notice(code=LEFT_OUT[kind], message=_LEFT_OUT_MESSAGES[kind])
     images = [item for name, item in inputs.items() if name == "pixel_values"] if isinstance(inputs, Mapping) else []
     if images and media is None and asked.image_size is None and find_plain_size(base) is None:
-        message = "Neither config.json nor the processor says how large images are: 224 x 224 is taken (`image_size`)."
+        height, width = images[0].shape[-2:]
+        message = (
+            f"Neither config.json nor the processor says how large images are: {width} x {height} is taken "
+            "(`image_size`)."
+        )
         yield Notice(code="image-size-assumed", message=message)
     if media is None:
         return

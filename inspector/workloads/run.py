@@ -30,16 +30,19 @@ from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
+from inspector.trace.rules.matching import match_in_turn
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, Workload, base_model
-from inspector.workloads.batch import Input, find_plain_token
+from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
+from inspector.workloads.inputs import Input, make_item
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
+from inspector.workloads.tasks.adapters import finds_tokens
 
 __all__ = [
     "build_categories",
@@ -193,7 +196,10 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            if generates or media is not None:
+            matches = any(isinstance(item, list) for item in batch.values())
+            if matches:
+                rules.enter_context(match_in_turn())
+            if generates or media is not None or matches or finds_tokens(model):
                 rules.enter_context(see_made_tensors(tracer.see_made))
             if generates:
                 rules.enter_context(read_tokens(tracer.shadows))
@@ -241,10 +247,15 @@ def choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
 
 def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:
     """Make the inputs of a batch on meta; integers have values for whatever reads them."""
-    batch: dict[str, Any] = {}
-    for name, item in workload.make_inputs(model, recipe).items():
-        batch[name] = item.on("meta") if isinstance(item, Input) else item
-        if isinstance(item, Input) and not item.dtype.is_floating_point and math.prod(item.shape) <= LARGEST_SHADOW:
-            tracer.shadows.set(batch[name], item.list_values())
-    tracer.hold((tensor for tensor in batch.values() if isinstance(tensor, Tensor)), Category.INPUTS)
+    made: list[Tensor] = []
+
+    def make(item: Input) -> Tensor:
+        tensor = item.on("meta")
+        if (item.is_read or not item.dtype.is_floating_point) and math.prod(item.shape) <= LARGEST_SHADOW:
+            tracer.shadows.set(tensor, item.list_values())
+        made.append(tensor)
+        return tensor
+
+    batch = {name: make_item(item, make) for name, item in workload.make_inputs(model, recipe).items()}
+    tracer.hold(made, Category.INPUTS)
     return batch

@@ -32,6 +32,7 @@ from inspector.compat.torch import children_of, parameters_of
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.config import name_method
+from inspector.model.adapter.off_meta import complete_adapter
 from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import find_adapted_layers
 from inspector.model.adapter.refusals import explain_refusal
@@ -73,6 +74,7 @@ def attach_adapter(
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
             if not autocast_adapter_dtype:
                 _follow_base_dtypes(attached)
+            complete_adapter(attached)
             _count_prompt_tokens(attached)
             return attached, base
         except InspectorError:

@@ -11,13 +11,11 @@ import dataclasses
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from inspector.errors import InspectorError
-from inspector.model.build import BuiltModel
+from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.cards import find_ranks
 from inspector.predict import Predictor
 from inspector.records.steps.ranks import DeviceMap, Fsdp2, Launch, RankClass, Ranks
 from inspector.resolve import ResolvedRun
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["describe_rank_classes", "find_largest_rank", "list_rank_classes"]
 
@@ -41,18 +39,18 @@ def list_rank_classes(launch: Launch, rows: Sequence[int]) -> list[range]:
     return [range(first, after) for first, after in zip(borders, [*borders[1:], size], strict=True)]
 
 
-def find_largest_rank(run: ResolvedRun, built: BuiltModel | None, predictor: Predictor) -> ResolvedRun:
+def find_largest_rank(run: ResolvedRun, predictor: Predictor) -> ResolvedRun:
     """Return the run as the rank that takes most, of those that differ; as it is where they are not traced."""
-    classes = _trace_classes(run, built, predictor)
+    classes = _trace_classes(run, predictor)
     return run.with_rank(classes[0].first) if classes else run
 
 
-def describe_rank_classes(run: ResolvedRun, built: BuiltModel | None, predictor: Predictor) -> Ranks | None:
+def describe_rank_classes(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     """Return which rank of a run is predicted with all that differ from it, None where one card has the whole run."""
-    ranks = _describe_map(run.launch) if isinstance(run.launch, DeviceMap) else find_ranks(run, built)
+    ranks = _describe_map(run.launch) if isinstance(run.launch, DeviceMap) else find_ranks(run, predictor)
     if ranks is None:
         return None
-    classes = _trace_classes(run, built, predictor)
+    classes = _trace_classes(run, predictor)
     alike = next((item.last - item.first + 1 for item in classes if item.first == run.rank), ranks.alike)
     return dataclasses.replace(ranks, rank=run.rank, alike=alike, classes=tuple(classes))
 
@@ -64,12 +62,11 @@ def _describe_map(launch: DeviceMap) -> Ranks:
     return Ranks(strategy=strategy, world_size=launch.world_size, rank=0, alike=1)
 
 
-def _trace_classes(run: ResolvedRun, built: BuiltModel | None, predictor: Predictor) -> list[RankClass]:
+def _trace_classes(run: ResolvedRun, predictor: Predictor) -> list[RankClass]:
     """Return the ranks that differ, those that take most first; nothing where all are alike or none is traced."""
-    if run.launch is None or built is None:
+    if run.launch is None:
         return []
-    rows = [parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()]
-    found = list_rank_classes(run.launch, rows)
+    found = list_rank_classes(run.launch, predictor.list_row_counts(run))
     if len(found) == 1:
         return []
     traced = []

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, modeling_utils
 from inspector.compat.torch import dispatcher_rules
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.host import SaveOnHost
+from inspector.trace.rules.ctc import compute_ctc_loss
 
 __all__ = ["treat_meta_as_device"]
 
@@ -26,6 +27,7 @@ def treat_meta_as_device() -> Iterator[None]:
         library = dispatcher_rules("aten")
         library.impl("one_hot", _one_hot, "AutogradMeta")
         library.impl("linear", _linear, "AutogradMeta")
+        library.impl("ctc_loss.Tensor", compute_ctc_loss, "AutogradMeta")
         replace_attribute(PreTrainedModel, "warn_if_padding_and_no_attention_mask", _look_for_padding)
         if hasattr(modeling_utils, "save_on_cpu"):  # early releases have no checkpoints on the host
             replace_attribute(modeling_utils, "save_on_cpu", SaveOnHost)

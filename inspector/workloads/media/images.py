@@ -82,7 +82,7 @@ class Images:
 
 
 # What classifiers of images that name no size are trained with (ImageNet).
-_USUAL_SIZE = (224, 224)
+USUAL_SIZE = (224, 224)
 # Types whose processors cut into tiles by default (`images_kwargs` in their processing modules).
 _IN_TILES = frozenset(("aya_vision", "internvl", "qianfan_ocr"))
 # Processors cut an image into 12 or 36 tiles at most.
@@ -106,9 +106,12 @@ def make_images(processor: str, pictures: Pictures) -> Images:
     return _MAKERS[processor](pictures)
 
 
-def make_plain_images(model: Any, recipe: Recipe) -> Input:
-    """Return the images of a model that takes no tokens, as large as its configuration or its processor's file says."""
-    size = find_plain_size(model) or _read_asked(recipe) or _USUAL_SIZE
+def make_plain_images(model: Any, recipe: Recipe, usual: tuple[int, int] = USUAL_SIZE) -> Input:
+    """Return the images of a model that takes no tokens, as large as its configuration or its processor's file says.
+
+    Where neither does they are of the size that the recipe asks for, or of the `usual` one.
+    """
+    size = find_plain_size(model) or _read_asked(recipe) or usual
     pictures = Pictures(model=model, settings={}, rows=recipe.batch_size, count=1, size=size)
     return Input(shape=(recipe.batch_size, _channels(pictures), *size), dtype=torch.float32)
 
@@ -117,7 +120,7 @@ def find_plain_size(model: Any) -> tuple[int, int] | None:
     """Return height and width of such an image, None where neither file says them."""
     for settings in ({}, getattr(model.config, "processor_settings", None) or {}):
         with contextlib.suppress(BatchError):
-            return _read_square(Pictures(model=model, settings=settings, rows=1, count=1, size=_USUAL_SIZE))
+            return _read_square(Pictures(model=model, settings=settings, rows=1, count=1, size=USUAL_SIZE))
     return None
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from inspector.records.tape import Phase
 from inspector.workloads.base import base_model
+from inspector.workloads.inputs import map_tensors
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.training.losses import Loss, find_loss, shifts_labels
 from inspector.workloads.training.offloading import Around
@@ -131,7 +132,7 @@ def run_trainer_steps(
         # Trainer logs the norm of the gradients, and without clipping too takes it from there (`_get_grad_norm`).
         norm = None
         precision.unscale(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+        norm = _clip(model, max_grad_norm or math.inf)
         precision.step(optimizer)
         model.zero_grad()
     return total, reported, norm, count, batches, precision
@@ -139,7 +140,15 @@ def run_trainer_steps(
 
 def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     """Return another micro-batch of the same shapes."""
-    return {name: item.clone() if isinstance(item, Tensor) else item for name, item in batch.items()}
+    return {name: map_tensors(item, Tensor.clone) for name, item in batch.items()}
+
+
+def _clip(model: Any, max_norm: float) -> Tensor:
+    """Clip the gradients of a model and return their norm; FSDP1 has its own way (accelerate, `clip_grad_norm_`)."""
+    if hasattr(model, "clip_grad_norm_"):
+        own: Tensor = model.clip_grad_norm_(max_norm)
+        return own
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
 
 
 def _add_up_over_ranks(number: Any, ranks: int) -> Tensor:

@@ -62,7 +62,7 @@ class ModelLoss:
 
     def counts_labels(self, model: nn.Module, batch: Mapping[str, Any]) -> bool:
         """Return whether there are labels and the model takes their number."""
-        return batch.get("labels") is not None and _takes_count(base_model(model))
+        return isinstance(batch.get("labels"), Tensor) and _takes_count(base_model(model))
 
 
 def find_loss(model: nn.Module) -> Loss:

@@ -25,6 +25,7 @@ from inspector.workloads.notices import describe_inputs, find_block_shape, find_
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.tasks.adapters import add_adapter_inputs
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices
 from inspector.workloads.training.lm_losses.installed import make_installed_loss, use_installed_kernels
@@ -55,10 +56,12 @@ _NO_INPUT_REQUIRES_GRAD = (
 )
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
-    "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32`",
+    "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32` "
+    "or `mixed_precision=bf16`",
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
     "name `target_modules` that leave it out",
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
+    "'loss'": "as a real step does: it returns no loss for such labels",
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",
 }
@@ -140,7 +143,7 @@ class Training:
             return make_stage_inputs(model, base_model(model), recipe)
         if recipe.packing is not None:
             return make_packed_inputs(base_model(model), recipe)
-        return make_batch_inputs(base_model(model), recipe)
+        return add_adapter_inputs(model, make_batch_inputs(base_model(model), recipe))
 
     def find_media(self, model: Any, recipe: Recipe) -> Media | None:
         """Return the images or the sound of a supervised step; stages and packed rows are of text alone."""

@@ -1,0 +1,69 @@
+"""Checks of numbers that a trace has no values of: they are taken to pass, as in a run that goes on.
+
+Model code and torch's own look for what must not be: `isnan(x).any()`, `(boxes[:, 2:] >= boxes[:, :2]).all()`, the
+arguments of a distribution. What compares numbers without values is such a check, and so is what is made of checks by
+logic alone. Asked for all, a check holds; asked for any, none does, and neither does one alone. The answers are read by
+control flow alone, and a trace with another answer would be that of a run that stops or mends its numbers.
+
+Not covered: control flow that chooses between two ways of a healthy run by its numbers; it takes the second one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from inspector.compat.torch import tree_leaves
+
+__all__ = ["Checks"]
+
+aten = torch.ops.aten
+
+_COMPARING = frozenset(
+    op
+    for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    for op in (getattr(aten, name).Tensor, getattr(aten, name).Scalar)
+) | {aten.isnan.default, aten.isinf.default, aten.isfinite.default, aten.isposinf.default, aten.isneginf.default}
+_COMBINING = frozenset(
+    (
+        *(aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_not.default),
+        *(aten.logical_and.default, aten.logical_or.default, aten.logical_not.default, aten.mul.Tensor),
+        *(aten.view.default, aten.expand.default, aten.select.int, aten.slice.Tensor, aten._unsafe_view.default),
+        *(aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims),
+    )
+)
+_ANSWERS = {
+    **dict.fromkeys((aten.all.default, aten._is_all_true.default), True),
+    **dict.fromkeys((aten.any.default, aten._is_any_true.default), False),
+}
+
+
+class Checks:
+    """Which tensors of a trace are checks of numbers without values."""
+
+    def __init__(self) -> None:
+        self._checks: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def answer(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
+        """Return a result with what it is taken to be, None for what is no answer; note what is a check itself."""
+        if not isinstance(result, Tensor) or result.dtype is not torch.bool or not result.is_meta:
+            return None
+        tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        if func in _COMPARING:
+            if any(tensor.is_floating_point() for tensor in tensors):
+                self._checks[result] = True
+            return None
+        if not any(tensor in self._checks for tensor in tensors):
+            return None
+        if func in _COMBINING:
+            self._checks[result] = True
+        elif func in _ANSWERS:
+            return result, torch.tensor(_ANSWERS[func])
+        return None
+
+    def read(self, func: Any, args: tuple[Any, ...]) -> bool | None:
+        """Return what Python reads of a check that is asked for itself: it does not hold; None for any other op."""
+        return False if func is aten._local_scalar_dense.default and args[0] in self._checks else None

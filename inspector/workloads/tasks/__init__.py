@@ -1,0 +1,15 @@
+"""Batches by task: the end of a class's name -> the inputs and labels that a collator for that task makes.
+
+The names are those of transformers' auto classes (AutoModelForMultipleChoice, AutoModelForCTC, ...). What a batch holds
+beside labels follows from the model's main input: ids of tokens, samples or spectrograms of sound, images, video,
+series of numbers. What a forward takes beside them is made by the names of its arguments (`arguments`).
+
+Not covered: speech that is generated from codes, and what compares keypoints. Such a model is counted, and its step is
+said not to be traced.
+"""
+
+from inspector.workloads.tasks import images, series, sound, text, text_and_images
+from inspector.workloads.tasks.registry import find_task
+from inspector.workloads.tasks.text import make_ending_ids
+
+__all__ = ["find_task", "images", "make_ending_ids", "series", "sound", "text", "text_and_images"]

@@ -89,7 +89,7 @@ class ModelTracer:
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
             if isinstance(run.launch, DeviceMap):
-                return recipe, self._trace_card(run, run.launch, built, recipe)
+                return recipe, self._trace_card(run, run.launch, built, recipe, states)
             if run.launch is not None:
                 from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
 
@@ -108,10 +108,12 @@ class ModelTracer:
             )
         return recipe, tape
 
-    def _trace_card(self, run: ResolvedRun, launch: DeviceMap, built: BuiltModel, recipe: Recipe) -> list[Event]:
+    def _trace_card(
+        self, run: ResolvedRun, launch: DeviceMap, built: BuiltModel, recipe: Recipe, states: list[Any] | None
+    ) -> list[Event]:
         """Return the tape of one card of a model that lies on several, all of which one trace tells."""
         key = make_run_key(run.with_rank(0))
-        if key not in self._cards:
+        if key not in self._cards or states is not None:
             from inspector.distributed.device_map import trace_cards  # as above
 
             bare = self.build_whole(dataclasses.replace(run.request, peft=None)).model
@@ -124,6 +126,7 @@ class ModelTracer:
                 launch,
                 is_packed=is_packed(run),
                 results=self._results,
+                states=states,
             )
         return self._cards[key][run.rank]
 

@@ -50,6 +50,13 @@ def test_what_the_card_does_not_hold_waits_on_the_cpu_for_inference_and_is_not_t
     assert "leaves on the CPU are not trained there" in json.loads(ran.out)["fit"][0]["reason"]
 
 
+def test_a_generation_keeps_keys_and_values_of_each_layer_on_its_card() -> None:
+    ran = run(
+        SMALL, "--gpu", "2x4090", "--device-map", "auto", "--generate", "--new-tokens", "4", "--offline", "--no-advice"
+    )
+    assert (ran.code, "the largest of 2 ranks, device_map auto" in " ".join(ran.out.split())) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

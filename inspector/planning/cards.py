@@ -18,7 +18,7 @@ from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Ranks
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Ranks
 from inspector.resolve import ResolvedRun, find_packing
 from inspector.units import format_bytes
 
@@ -117,7 +117,7 @@ def list_rank_notices(run: ResolvedRun, trained: Mapping[str, int]) -> tuple[Not
 
     `trained` are the bytes of the parameters that train, by the names of their dtypes.
     """
-    if run.launch is None or isinstance(run.launch, Ddp):
+    if run.launch is None or isinstance(run.launch, (Ddp, DeviceMap)):
         return ()
     notices = []
     packing = find_packing(run)

@@ -43,6 +43,7 @@ from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
 from inspector.records.run import RunFacts
+from inspector.records.steps.ranks import DeviceMap
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
@@ -223,7 +224,7 @@ def _find_outcome_of_one_card(
         *_find_released(prediction),
         *left_out,
     )
-    if selection.named and run.request.advice:
+    if selection.named and run.request.advice and not isinstance(run.launch, DeviceMap):
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
     cache = predictor.describe_cache(run) if run.workload.generates else None

@@ -23,6 +23,7 @@ from inspector.arguments.forms import (
 from inspector.arguments.keywords import explain_keyword, takes_no_others
 from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line
+from inspector.hardware.card_counts import read_card_counts
 from inspector.records.comparison import Comparison, SharedNotice
 from inspector.records.fit import Plan
 from inspector.records.measurement import Measurement
@@ -59,6 +60,7 @@ def inspect(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -110,6 +112,8 @@ def inspect(
         quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;
             None is what the checkpoint declares.
         double_quant: whether the scales of 4-bit weights are packed too; None is bitsandbytes' default, no.
+        quant_storage: the dtype of the tensors that hold 4-bit weights: "uint8", the default, or "float16", "bfloat16"
+            or "float32", which FSDP shards.
         model_class: the transformers class to build, or its name; default: the one that the config names.
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
         assume_defaults: go on where a config.json does not say how large the model is, with the defaults of its class;
@@ -150,6 +154,7 @@ def inspect(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -174,6 +179,7 @@ def plan(
     *,
     gpu: str | Sequence[str] | None = None,
     gpu_memory: str | int | Sequence[str | int] | None = None,
+    gpu_count: int | str | Sequence[int] = 1,
     margin: str | int | None = None,
     fit: str | Sequence[str] | None = ("batch-size", "seq-len"),
     peft: Any = None,
@@ -183,6 +189,7 @@ def plan(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -196,7 +203,8 @@ def plan(
 
     The arguments are those of `inspect`, and one GPU has to be named. `fit` is of what the largest value is searched:
     "batch-size", "seq-len", both in a list, or None for nothing, which is quick. The optimizer and checkpointing of
-    `recipe` play no part, since the plan goes through these itself.
+    `recipe` play no part, since the plan goes through these itself. With a `gpu_count`, such as 8 or "1-64", the plan
+    is of so many cards: recipes under each strategy, the least number that fits, and what no further card takes off.
 
     Raises:
         InspectorError: what `inspect` raises, and UsageError where not exactly one GPU is named.
@@ -214,6 +222,7 @@ def plan(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -224,8 +233,8 @@ def plan(
         base_model=base_model,
         strict=strict,
     )
-    quantities = read_quantities(fit)
-    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities)
+    quantities, counts = read_quantities(fit), read_card_counts(gpu_count)
+    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities, counts)
     return dataclasses.replace(result, warnings=(*(notice.message for notice in notices), *result.warnings))
 
 
@@ -277,6 +286,7 @@ def measure(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -308,6 +318,7 @@ def measure(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -321,3 +332,22 @@ def measure(
 
     result = pipeline.measure(request)
     return dataclasses.replace(result, notices=(*(notice.message for notice in notices), *result.notices))
+
+
+def _show_in_a_notebook(report: Report) -> str:
+    """Return the report as an HTML fragment; IPython asks the object itself, and only renderers know how it looks."""
+    from inspector.render.writers.html import render_html
+
+    return render_html(report)
+
+
+def _print(record: Report | Plan | Comparison | Measurement) -> str:
+    """Return the record as the command prints it."""
+    from inspector.render.printed import format_record
+
+    return format_record(record)
+
+
+Report._repr_html_ = _show_in_a_notebook  # type: ignore[attr-defined]
+for _kind in (Report, Plan, Comparison, Measurement):
+    _kind.__str__ = _print  # type: ignore[assignment]  # mypy has no way to say that of four records

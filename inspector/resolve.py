@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inspector.errors import UsageError
+from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
@@ -19,9 +20,9 @@ from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
-from inspector.records.request import LoraOptions, Preparation, Quantization, Request, Sharding
+from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -39,8 +40,7 @@ __all__ = [
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
-# A device mesh lists its ranks: 16,384 of them take 13 s of a trace that is done in 3 s.
-MOST_RANKS = 4096
+MOST_RANKS = MOST_PLANNED
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -51,7 +51,8 @@ class ResolvedRun:
     `request` is what was asked for, with the allocator settings of the environment where it names none, and with no
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
-    was named, `cards` how many of it the run has; `platform` is that card's with the torch that was asked for.
+    was named, `cards` how many of it the run has, and `rank` which of their ranks it is. `platform` is that card's with
+    the torch that was asked for.
     """
 
     request: Request
@@ -59,6 +60,7 @@ class ResolvedRun:
     workload: WorkloadInfo
     gpu: Gpu | None
     cards: int = 1
+    rank: int = 0
     platform: Platform
 
     @property
@@ -88,11 +90,19 @@ class ResolvedRun:
     def launch(self) -> Launch | None:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
         recipe = self.request.recipe
-        is_sharded = self.request.sharding == Sharding.FSDP
-        is_known = (is_sharded or self.request.sharding is None) and recipe.stage is None and recipe.offload is None
-        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains or is_packed(self):
+        sharding, settings = self.request.sharding, self.request.sharding_settings or {}
+        is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
+        is_known = (is_sharded or sharding is None) and recipe.stage is None and recipe.offload is None
+        is_known = is_known and not str(settings.get("sharding_strategy")).startswith("HYBRID")
+        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
-        return (Fsdp2 if is_sharded else Ddp)(world_size=self.cards)
+        if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
+            return None  # its weights stop there: their scales are lost with their class
+        if not is_sharded:
+            return Ddp(world_size=self.cards)
+        kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
+        known = {item.name for item in dataclasses.fields(kind)}
+        return kind(world_size=self.cards, **{name: value for name, value in settings.items() if name in known})
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -111,11 +121,16 @@ class ResolvedRun:
     def with_gpu(self, gpu: Gpu, cards: int = 1) -> ResolvedRun:
         """Return the same run on another card, or on several of a kind."""
         platform = build_platform(gpu, self.platform.torch_version)
-        return dataclasses.replace(self, gpu=gpu, cards=cards, platform=platform)
+        rank = self.rank if cards == self.cards else 0
+        return dataclasses.replace(self, gpu=gpu, cards=cards, rank=rank, platform=platform)
 
     def with_cards(self, count: int) -> ResolvedRun:
         """Return the same run on another number of its cards."""
-        return dataclasses.replace(self, cards=count)
+        return dataclasses.replace(self, cards=count, rank=0)
+
+    def with_rank(self, rank: int) -> ResolvedRun:
+        """Return the same run as another of its ranks."""
+        return dataclasses.replace(self, rank=rank)
 
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""
@@ -152,6 +167,22 @@ def is_packed(run: ResolvedRun) -> bool:
         return run.request.quantization != Quantization.NONE
     declared = None if run.files is None else find_declared(run.files.config)
     return isinstance(declared, Mapping) and find_format(declared) == "bitsandbytes"
+
+
+def find_packing(run: ResolvedRun) -> tuple[str, str] | None:
+    """Return how bitsandbytes packs the base weights, and the dtype of what holds them; None where it does not."""
+    if not is_packed(run):
+        return None
+    request = run.request
+    if request.quantization is not None:
+        is_int8 = request.quantization == Quantization.INT8
+        return str(request.quantization), "int8" if is_int8 else str(request.quant_storage or QuantStorage.UINT8)
+    declared = None if run.files is None else find_declared(run.files.config)
+    assert isinstance(declared, Mapping), "what is packed and was not asked for is declared"
+    if declared.get("load_in_8bit"):
+        return Quantization.INT8, "int8"
+    kind, storage = declared.get("bnb_4bit_quant_type", "fp4"), declared.get("bnb_4bit_quant_storage", "uint8")
+    return str(kind), str(storage)
 
 
 def settle_recipe(recipe: Recipe, *, is_prepared: bool = False) -> Recipe:

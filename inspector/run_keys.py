@@ -24,7 +24,7 @@ __all__ = [
 Key = tuple[Any, ...]
 # What of a request decides which model is built.
 _OF_THE_MODEL = (
-    *("dtype", "model_class", "quantization", "double_quant"),
+    *("dtype", "model_class", "quantization", "double_quant", "quant_storage"),
     *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
 )
 
@@ -37,7 +37,8 @@ def make_run_key(run: ResolvedRun) -> Key:
 def _make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
     recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
-    return run.workload.name, freeze(recipe), freeze(run.platform), make_model_key(run.request), freeze(run.launch)
+    ranks = freeze(run.launch), run.rank
+    return run.workload.name, freeze(recipe), freeze(run.platform), make_model_key(run.request), ranks
 
 
 def make_key_without_size(run: ResolvedRun) -> Key:

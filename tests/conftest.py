@@ -7,9 +7,12 @@ as it was asked to be, and is none for a program that it starts: there the defau
 
 from __future__ import annotations
 
+import collections
 import gc
 import os
 import signal
+
+import pytest
 
 
 def _do_nothing(_signal: int, _frame: object) -> None:
@@ -20,6 +23,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, _do_nothing)
 # pytest-xdist's processes have threads of their own, for which the Python API would start a worker process for each.
 os.environ.setdefault("INSPECTOR_IN_PROCESS", "1")
+# Tests of tracing trace: the user's cache is neither read nor written.
+os.environ["INSPECTOR_CACHE"] = "off"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out all but one in n of the cases of a test that is marked `one_of(n)`, but with INSPECTOR_TRUTH=all.
+
+    The first case is always among them: one that is named on the command line runs.
+    """
+    if os.environ.get("INSPECTOR_TRUTH") == "all":
+        return
+    seen: collections.Counter[str] = collections.Counter()
+    chosen: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        mark = item.get_closest_marker("one_of")
+        test = item.nodeid.partition("[")[0]
+        (left_out if mark is not None and seen[test] % mark.args[0] else chosen).append(item)
+        seen[test] += 1
+    items[:] = chosen
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish() -> None:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 __all__ = ["spell_command"]
 
 # Options that say how the command talks, and not what it finds.
-_OF_THE_TERMINAL = frozenset({"quiet", "no_color", "version"})
+_OF_THE_TERMINAL = frozenset({"quiet", "no_cache", "no_color", "version"})
 
 
 def spell_command(context: click.Context, name: str = "inspect") -> str:

@@ -28,13 +28,17 @@ _FILE_OF_FORMAT = {"html": "report.html", "memory-viz": "snapshot.pickle"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What the arguments ask for. `output` is the file to write, None standard output."""
+    """What the arguments ask for.
+
+    `output` is the file to write, None standard output; `keeps` says whether the cache directory is used.
+    """
 
     request: Request
     format: str
     output: Path | None
     progress: bool
     color: bool
+    keeps: bool = True
 
 
 def build_job(
@@ -59,6 +63,7 @@ def build_job(
     launch: tuple[str, ...] = (),
     strict: bool = False,
     typed: Collection[str] | None = None,
+    no_cache: bool = False,
     **values: Any,
 ) -> Job:
     """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other.
@@ -95,6 +100,7 @@ def build_job(
         output=check_output(output),
         progress=not quiet,
         color=not no_color,
+        keeps=not no_cache,
     )
 
 

@@ -36,6 +36,7 @@ from inspector.model.census import (
 from inspector.model.changes.adapter_settings import check_adapter_settings
 from inspector.model.changes.partial import change_model
 from inspector.model.changes.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
+from inspector.model.changes.value_head import add_value_head, scores_sequences
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
@@ -64,7 +65,6 @@ from inspector.records.model import Census, Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import AdapterDtype, Preparation, Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
-from inspector.records.steps.stages import Stage
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.runtime.quiet import silence_output
 
@@ -181,6 +181,7 @@ def _attach(request: Request, build: Callable[[], PreTrainedModel], config: Peft
     """Attach the adapter of a request in the dtype that it is trained in; second is the count of the base alone."""
     attached, base = attach_adapter(build, config, autocast_adapter_dtype=request.autocast_adapter_dtype)
     cast_adapter(attached, AdapterDtype(request.adapter_dtype))
+    add_value_head(attached, request.recipe)
     if request.preparation == Preparation.AXOLOTL:
         let_inputs_require_gradients(attached)
     return attached, base
@@ -327,12 +328,11 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     config, notices = read_configuration(
         files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
     )
-    # For the loss of an embedding model.
-    config.sentence_pooling, config.sentence_modules = files.pooling, files.sentence_modules
+    config.sentence_pooling, config.sentence_modules = files.pooling, files.sentence_modules  # an embedding model's
     config.processor_settings = files.processor  # for the batch of a model of images or sound
     assumed = [notice for notice in notices if notice.code == SIZES_ASSUMED]
     notices = [notice for notice in notices if notice not in assumed]
-    trains_rewards = request.recipe.stage is Stage.REWARD
+    trains_rewards = scores_sequences(request.recipe)
     if trains_rewards:
         give_one_score(config)
     if trains_rewards and request.model_class is None:
@@ -343,7 +343,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = find_declared(files.config)
-    plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)
+    plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype, request.quant_storage)
     facts = ModelFacts(
         id=files.id,
         revision=files.revision,
@@ -355,13 +355,14 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     )
     # The class may write into its configuration, so each build gets one of its own.
     build = functools.partial(_build_anew, config, model_class, dtype, files.id)
+    peft = files.adapter_config if files.adapter_config is not None else request.peft
     return _Subject(
-        build=lambda: change_model(build(), request.recipe),
+        build=lambda: change_model(build(), request.recipe, has_adapter=peft is not None),
         build_as_stored=build,
         facts=facts,
         plan=plan,
         stored=declared if plan is None and isinstance(declared, Mapping) else None,
-        peft=files.adapter_config if files.adapter_config is not None else request.peft,
+        peft=peft,
         published=None if request.recipe.add_tokens else files.published,
         notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
     )
@@ -387,7 +388,7 @@ def _read_object(request: Request) -> _Subject:
     check_meta(request.model)
     build = functools.partial(copy.deepcopy, request.model)
     return _Subject(
-        build=lambda: change_model(build(), request.recipe),
+        build=lambda: change_model(build(), request.recipe, has_adapter=request.peft is not None),
         build_as_stored=build,
         facts=describe_model(request.model),
         peft=request.peft,

@@ -14,11 +14,13 @@ from inspector.resolve import ResolvedRun
 from inspector.training_files.changes import follow_packing
 
 __all__ = [
+    "IN_FLOAT",
     "LORA",
     "WITHOUT_ADAPTER",
     "Change",
     "apply_change",
     "expand_segments",
+    "find_stored_dtype",
     "format_change",
     "format_options",
     "has_adapter",
@@ -29,6 +31,8 @@ __all__ = [
 # Fields of the request and of its recipe with their new values.
 Change = Mapping[str, Any]
 LORA = LoraOptions(r=16, targets="all-linear")
+# The base weights as they come.
+IN_FLOAT: Change = {"quantization": None, "double_quant": None, "quant_storage": None}
 # What there is to say of an adapter means nothing without one.
 WITHOUT_ADAPTER: Change = {
     "peft": None,
@@ -47,6 +51,16 @@ def has_adapter(run: ResolvedRun) -> bool:
 def is_stored_quantized(files: SourceFiles | None) -> bool:
     """Tell whether the checkpoint declares a quantization."""
     return files is not None and find_declared(files.config) is not None
+
+
+def find_stored_dtype(files: SourceFiles | None) -> str | None:
+    """Return the dtype that weights are loaded in where nobody asks for one, None where no source says it."""
+    if files is None:
+        return None
+    text = files.config.get("text_config")
+    of_text = text.get("dtype", text.get("torch_dtype")) if isinstance(text, Mapping) else None
+    found = files.config.get("dtype", files.config.get("torch_dtype")) or of_text or files.checkpoint_dtype
+    return str(found).removeprefix("torch.") if found else None
 
 
 def expand_segments(run: ResolvedRun) -> Change | None:

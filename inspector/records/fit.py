@@ -9,18 +9,24 @@ from typing import Any
 
 from inspector.checks import Choice
 from inspector.records.steps.ranks import Ranks
+from inspector.records.tape import Category, Phase
+from inspector.records.training_file import RequestSource
 
 __all__ = [
     "QUANTITIES",
     "VARIED_BY_A_PLAN",
     "Advice",
+    "CardCount",
     "Cards",
     "Fit",
+    "Floor",
+    "Lowered",
     "Method",
     "Plan",
     "PlanRow",
     "Purpose",
     "Quantity",
+    "Scaling",
     "Search",
     "Tried",
     "Uncertainty",
@@ -212,14 +218,17 @@ class Search:
 
 
 class Method(str, enum.Enum):
-    """What is trained.
+    """What is trained, or how what generates is loaded.
 
     FULL: every weight. ADAPTER: an adapter on weights in float. QUANTIZED_ADAPTER: an adapter on packed weights.
+    GENERATE: nothing trains, weights in float. QUANTIZED_GENERATE: nothing trains, packed weights.
     """
 
     FULL = "full"
     ADAPTER = "adapter"
     QUANTIZED_ADAPTER = "quantized-adapter"
+    GENERATE = "generate"
+    QUANTIZED_GENERATE = "quantized-generate"
 
 
 # The fields of a recipe that the candidates of a plan differ in: what a plan is made from has their defaults.
@@ -230,14 +239,63 @@ VARIED_BY_A_PLAN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CardCount:
+    """A number of cards that a candidate was traced on: what the rank takes that takes most, and whether it fits."""
+
+    count: int
+    outcome: Fit
+    peak_allocated_bytes: int
+    total_bytes: int
+    headroom_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """A change, as options of the command, that takes something off what each card holds, and the peak with it."""
+
+    change: str
+    peak_allocated_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """What each card allocates at the peak that no further card takes off, in `phase`: its parts, the largest first.
+
+    `lowered_by` are changes that do, each traced alone on the largest number of cards that was asked for.
+    """
+
+    bytes: int
+    parts: Mapping[Category, int]
+    phase: Phase
+    lowered_by: Sequence[Lowered] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """How a candidate of a plan of several cards takes less with more of them.
+
+    `strategy` is how it is spread. `least` is the least number of cards on which it fits for sure, None where it does
+    on none; one card less was traced too, unless it is fewer than the plan is about. `counts` are all numbers that were
+    traced, in ascending order. `floor` is None where no shares are kept.
+    """
+
+    strategy: str
+    least: int | None
+    counts: Sequence[CardCount]
+    floor: Floor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
     """One candidate of a plan, traced and judged (in the JSON a row).
 
     `options` are those that the command needs for it, beside the ones that the whole plan was made with; `levers` says
     the same in a few words without what all candidates of the method have. `in_file` is the same as fields of the
     training file that the request was read from, None where it was from none or has no such fields.
-    `largest_batch_size` and `largest_seq_len` are the largest values that fit for sure with all else as it is, 0 where
-    none does, None where none was searched. `refused` says why the step could not be traced; all figures are then None.
+    `largest_batch_size`, `largest_seq_len` and, of a generation, `largest_prompt_len` are the largest values that fit
+    for sure with all else as it is, 0 where none does, None where none was searched. `refused` says why the step could
+    not be traced; all figures are then None. In a plan of several cards the figures are
+    those on the least number that fits, on the most where none does, and `scaling` has the others.
     """
 
     method: Method
@@ -250,7 +308,9 @@ class PlanRow:
     headroom_bytes: int | None = None
     largest_batch_size: int | None = None
     largest_seq_len: int | None = None
+    largest_prompt_len: int | None = None
     refused: str | None = None
+    scaling: Scaling | None = None
 
     @property
     def fits(self) -> bool | None:
@@ -258,13 +318,22 @@ class PlanRow:
         return None if self.outcome is None else self.outcome is not Fit.NO
 
 
+def _count_least(row: PlanRow) -> int:
+    """Return the least number of cards that a candidate fits on."""
+    least = None if row.scaling is None else row.scaling.least
+    assert least is not None, "one that fits was asked for"
+    return least
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Candidates for training one model on one GPU. `recipe` says in words what all have in common.
+    """Candidates for training one model on one GPU, or for generating. `recipe` says in words what all have in common.
 
-    `adapter` is PEFT's name of the method of all adapters, `quantities` what was searched for each candidate.
-    `margin_bytes` of the usable ones stay free where a candidate fits for sure. `warnings` are sentences. Within a
-    method, candidates that change training least come first.
+    `adapter` is PEFT's name of the method of all adapters, None where there is none, `quantities` what was searched for
+    each candidate. `margin_bytes` of the usable ones stay free where a candidate fits for sure. `warnings` are
+    sentences. Within a method, candidates that change training least come first. `gpu_counts` are the least and the
+    most cards that a plan of several is about, None for one card. `source` is what the request was read from, as in a
+    report.
     """
 
     versions: Mapping[str, str]
@@ -274,13 +343,18 @@ class Plan:
     usable_bytes: int
     margin_bytes: int
     recipe: str
-    adapter: str
+    adapter: str | None
     quantities: Sequence[str] = ()
     rows: Sequence[PlanRow]
     warnings: Sequence[str] = ()
+    gpu_counts: tuple[int, int] | None = None
+    source: RequestSource | None = None
 
     def recommend(self, method: Method) -> PlanRow | None:
-        """Return the recommended candidate of a method, None where none of them fits."""
+        """Return the recommended candidate of a method, None where none of them fits: of several cards the fewest."""
         rows = [row for row in self.rows if row.method is method]
+        if self.gpu_counts is not None:
+            fitting = [row for row in rows if row.scaling is not None and row.scaling.least is not None]
+            return min(fitting, key=lambda row: _count_least(row), default=None)
         index = find_recommended(row.outcome for row in rows)
         return None if index is None else rows[index]

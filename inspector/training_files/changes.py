@@ -29,22 +29,38 @@ __all__ = ["can_spell", "check_copy", "follow_packing", "make_changed_copy", "sp
 _UNSAYABLE = ("autocast_adapter_dtype",)
 _OF_THE_REQUEST = ("dtype", "quantization", "double_quant", "peft")
 
+# The frameworks whose files and scripts say the dtype of the weights.
+_WITH_DTYPE = ("TRL", "transformers")
+# What a script says where it loads the model itself, or else leaves to the trainer.
+_OF_THE_MODEL = ("dtype", "attn_implementation")
 # Fields of TRL's command line, whose ModelConfig no script has: the class or argument that a script says them in.
 _IN_A_SCRIPT = {
     "load_in_4bit": "load_in_4bit in BitsAndBytesConfig",
     "load_in_8bit": "load_in_8bit in BitsAndBytesConfig",
     "use_bnb_nested_quant": "bnb_4bit_use_double_quant in BitsAndBytesConfig",
-    "attn_implementation": "attn_implementation in model_init_kwargs",
     "lora_r": "r in LoraConfig",
     "lora_target_modules": "target_modules in LoraConfig",
+    "use_peft": "peft_config",
 }
 
 
 def can_spell(before: Request, after: Request) -> bool:
     """Tell whether the training file of a request has fields for a change; True where the request is from none."""
-    if before.source is None or before.source.file is None:
+    record = None if before.source is None else before.source.file
+    if record is None:
         return True
+    if before.dtype != after.dtype and not _has_dtype(record):
+        return False
     return all(getattr(before, name) == getattr(after, name) for name in _UNSAYABLE)
+
+
+def _has_dtype(record: TrainingFile) -> bool:
+    """Tell whether a file can say the dtype of its weights by a field: that of a dictionary in it goes before."""
+    return record.framework in _WITH_DTYPE and (_is_script(record) or "model_init_kwargs" not in record.spelled)
+
+
+def _is_script(record: TrainingFile) -> bool:
+    return Path(record.path).suffix.lower() in (".py", ".ipynb")
 
 
 def follow_packing(request: Request) -> Request:
@@ -81,15 +97,26 @@ def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
     framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
     index = framework.index()
     replaced = {item.name for item in record.fields if item.origin is Origin.OPTION}
-    is_script = record.framework == "TRL" and Path(record.path).suffix.lower() in (".py", ".ipynb")
+    is_script = record.framework in _WITH_DTYPE and _is_script(record)
     spelt = {}
     for name, value in framework.spell(change, record.spelling).items():
         plain = str(value) if type(value) not in (str, int, float, bool, dict, list, type(None)) else value
         default = index[name].find_default(record.version) if name in index else None
-        spelling = record.spelled.get(name) or (_IN_A_SCRIPT.get(name, name) if is_script else name)
+        if is_script and name in _IN_A_SCRIPT:  # the defaults are those of TRL's command
+            default = None
+            plain = {True: "LoraConfig", False: None}[plain] if name == "use_peft" else plain
+        spelling = record.spelled.get(name) or (_name_in_script(record, name) if is_script else name)
         if spelling in replaced or plain != record.spelling.get(name, default):
             spelt[spelling] = plain
     return spelt or None
+
+
+def _name_in_script(record: TrainingFile, name: str) -> str:
+    """Return how a script says a field that it has not yet, the field itself where arguments of a trainer say it."""
+    if name not in _OF_THE_MODEL:
+        return _IN_A_SCRIPT.get(name, name)
+    is_loaded = record.spelled.get("model_name_or_path", "").endswith("from_pretrained")
+    return f"{name} in {'from_pretrained' if is_loaded else 'model_init_kwargs'}"
 
 
 def check_copy(target: str, original: str) -> Path:

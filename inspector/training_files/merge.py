@@ -15,7 +15,7 @@ from inspector.errors import UsageError, one_line, quoted
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.training_file import FieldNotModelled, Origin, RequestSource, TrainingFile
-from inspector.training_files.names import has_suffix, is_missing_path
+from inspector.training_files.names import COMMAND_LINE, has_suffix, is_missing_path
 from inspector.training_files.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = ["build_request", "describe_effect", "find_given"]
 
 _OF_A_RECIPE = frozenset(item.name for item in dataclasses.fields(Recipe))
 # What several cards are about, and means nothing without one that was named.
-_OF_CARDS = ("gpu_count", "sharding")
+_OF_CARDS = ("gpu_count", "sharding", "sharding_settings")
 _COUNTED_GPU = re.compile(r"\s*\d+\s*[xX×*]")
 # A setting that was given beside a file, and what of the file goes with the one that it replaces.
 _GO_TOGETHER = {
@@ -33,6 +33,7 @@ _GO_TOGETHER = {
     "gradient_checkpointing": ("use_reentrant", "checkpoint_every", "checkpoint_keeps"),
     "quantization": ("double_quant", "adapter_dtype"),
     "model": ("revision",),
+    "sharding": ("sharding_settings",),
     "packing": ("padding",),
     "stage": ("loss", "reference", "prompt_len", "completion_len", "num_generations", "vllm_share"),
 }
@@ -151,6 +152,11 @@ def _find_model(file: ReadFile, base_model: str | None) -> str:
     name = file.settings.get("model")
     path = one_line(file.record.path, 100)
     if not isinstance(name, str) or not name.strip():
+        if any(remark.code == COMMAND_LINE for remark in file.record.remarks):
+            raise UsageError(
+                f"{path} takes its model and its arguments from the command line: put them into a YAML file, a field a "
+                "line, and name that one (--config of TRL's scripts reads it, too), or add `base_model` and options."
+            )
         raise UsageError(f"{path} names no model that can be read; add `base_model`, a Hub id or a path.")
     if "://" in name and hide_secrets(name) != name:
         raise UsageError(

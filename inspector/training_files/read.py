@@ -15,7 +15,7 @@ from inspector.training_files.calls import Spread, find_framework, find_other_tr
 from inspector.training_files.fields import Framework, Settings, Values, check_kind
 from inspector.training_files.frameworks.stages import find_traced
 from inspector.training_files.frameworks.torchtune import explain_torchtune
-from inspector.training_files.names import has_suffix
+from inspector.training_files.names import COMMAND_LINE, has_suffix
 from inspector.training_files.reading import read_document
 from inspector.training_files.recognise import (
     FRAMEWORKS,
@@ -120,6 +120,13 @@ def _read_calls(calls: Calls, model: str, asked: tuple[str, str | None] | None) 
             "running it; give the options instead, or name a YAML file."
         )
     settings = Settings()
+    if calls.parser is not None and "args" not in calls.arguments:
+        settings.remark(
+            COMMAND_LINE,
+            f"{one_line(model, 60)} takes its arguments from the command line ({calls.parser}) and has none itself: "
+            "defaults are taken for them. Put those of your command into a YAML file, a field a line, and name that "
+            "(--config of TRL's scripts reads it, too), or give options.",
+        )
     spread = spread_calls(calls, name)
     settings.stage = spread.stage
     for kind, argument in calls.unread:

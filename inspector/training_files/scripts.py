@@ -25,6 +25,7 @@ OTHER_TRAINERS = re.compile(
     r"AlignProp|DDPO)Trainer"
 )
 _TRAINERS = re.compile(r"(SFT|DPO|ORPO|KTO|GRPO|RLOO|CPO|Reward|PPO|Unsloth|Seq2Seq)?Trainer")
+_PARSERS = ("TrlParser", "HfArgumentParser")
 _ADAPTERS = ("LoraConfig", "LoHaConfig", "LoKrConfig", "AdaLoraConfig", "IA3Config", "OFTConfig", "BOFTConfig")
 _DTYPES = ("float32", "bfloat16", "float16", "half", "float")
 # What code asks the GPU: taken for one with bfloat16, as any since 2020 has.
@@ -49,13 +50,14 @@ class Calls:
 
     load: the model; peft: the adapter; quant: bitsandbytes; args: the trainer's arguments; trainer: the trainer itself.
     `called` are the functions, by the same names, `unread` the arguments whose values are not literals, with `**` for
-    those of a dictionary.
+    those of a dictionary. `parser` is what reads the arguments of the command line, where something does.
     """
 
     arguments: dict[str, dict[str, Any]] = field(default_factory=dict)
     called: dict[str, str] = field(default_factory=dict)
     unread: list[tuple[str, str]] = field(default_factory=list)
     modules: set[str] = field(default_factory=set)
+    parser: str | None = None
 
 
 def read_script_calls(text: str, what: str) -> Calls:
@@ -121,7 +123,8 @@ def _collect(trees: list[ast.Module]) -> Calls:
                 module = (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
                 calls.modules.add(module.partition(".")[0])
             elif isinstance(node, ast.Call):
-                kind = _classify(node)
+                kind, called = _classify(node), getattr(node.func, "attr", getattr(node.func, "id", ""))
+                calls.parser = called if called in _PARSERS else calls.parser
                 if kind is not None:
                     _add_call(calls, kind, node, names)
     return calls

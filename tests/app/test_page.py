@@ -133,7 +133,9 @@ def test_a_plan_is_a_table_of_its_own(page: Any) -> None:
     page.get_by_role("tab", name="Plan").click()
     page.click("#ask-plan")
     assert wait_for_command(page, "inspect plan").endswith("--gpu rtx-4090 --fit none")
-    assert page.frame_locator("#plan iframe").locator(".stack").count() > 3
+    bars = page.frame_locator("#plan iframe").locator(".stack")
+    bars.first.wait_for(timeout=PATIENCE)
+    assert bars.count() > 3
 
 
 def test_the_page_goes_on_where_scripts_of_an_answer_may_not(page: Any) -> None:

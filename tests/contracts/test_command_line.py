@@ -23,6 +23,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--quantization",
         "--double-quant",
         "--no-double-quant",
+        "--quant-storage",
         "--model-class",
         "--trust-remote-code",
         "--assume-defaults",
@@ -130,6 +131,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--json",
         "--format",
         "--output",
+        "--no-cache",
         "--quiet",
         "--no-color",
         "--version",
@@ -160,11 +162,9 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
             "--write-changes",
-            *("--gpus", "--fsdp", "--deepspeed"),  # a plan is for one card
+            *("--fsdp", "--deepspeed"),  # a plan goes through the strategies
             *_OF_ENGINES,
-            # A plan is about training.
-            *("--generate", "--new-tokens", "--cache", "--prefill-chunk-size", "--context"),
-            *("--generation", "--adapter"),
+            "--context",  # it searches the longest prompt
         },
         {"--sort"},
     )
@@ -183,7 +183,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["app", "compare", "gpus", "measure", "models", "plan"]
+    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

@@ -111,24 +111,28 @@ def check(asked: Request, predictor: Predictor | None = None) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
+@pytest.mark.one_of(3)
 def test_the_tape_of_full_fine_tuning_is_extrapolated_from_shallow_models(model: str) -> None:
     """Weights, gradients and foreach lists of all layers."""
     check(request(model, FULL))
 
 
 @pytest.mark.parametrize("model", ["meta-llama/Llama-3.2-1B", "google/gemma-2-2b", "openai-community/gpt2"])
+@pytest.mark.one_of(3)
 def test_the_tape_of_an_adapter_with_checkpointing_is_extrapolated(model: str) -> None:
     """Recomputed blocks, padded sequences, and the first block's input, which needs no gradient."""
     check(request(model, CHECKPOINTED, peft=LORA))
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.one_of(3)
 def test_the_tape_of_any_recipe_is_extrapolated(name: str) -> None:
     """Each optimizer goes through its lists in its own way."""
     check(request("meta-llama/Llama-3.2-1B", RECIPES[name], peft=LORA))
 
 
 @pytest.mark.parametrize("model", ["Qwen/Qwen2.5-0.5B", "EleutherAI/pythia-1.4b"])
+@pytest.mark.one_of(2)
 def test_the_tape_of_quantized_weights_is_extrapolated(model: str) -> None:
     """They are loaded one after the other; a bias changes its dtype when it is first used."""
     check(request(model, FULL, peft=LORA, quantization="nf4"))
@@ -228,6 +232,7 @@ RESIZED = {
 
 
 @pytest.mark.parametrize("name", RESIZED)
+@pytest.mark.one_of(3)
 def test_the_first_passes_are_enough_at_another_batch_size_and_sequence_length(name: str) -> None:
     """The optimizer's stretch and the second update follow from a step of another size."""
     asked = RESIZED[name]

@@ -76,6 +76,7 @@ def assert_same_as_real(fields: dict[str, Any], folder: Path, *, autocast: bool 
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.one_of(2)
 def test_every_method_of_peft_is_counted_and_sized_as_peft_does_it_with_real_weights(
     method: str, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_every_method_of_peft_is_counted_and_sized_as_peft_does_it_with_real_wei
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.one_of(3)
 def test_every_method_is_sized_in_the_dtype_of_its_base_without_autocast_of_the_adapter_dtype(
     method: str, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.one_of(3)
 def test_peft_matches_no_pattern_of_a_configuration_that_was_not_tried(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,19 @@ def test_an_adapter_is_made_smaller_in_the_order_of_harm(named: bool) -> None:
     assert packed[0] == NF4
 
 
+def test_a_frozen_base_in_float32_is_offered_in_the_half_precision_that_it_is_stored_in() -> None:
+    """Under autocast alone, and not where it is trained: then float32 is what it learns in."""
+    half = files(dtype="bfloat16")
+    asked: dict[str, Any] = {"dtype": "float32", "recipe": Recipe(mixed_precision="bf16", gradient_checkpointing=True)}
+    adapter, _ = offered(half, peft=ADAPTER, **asked)
+    assert adapter[:4] == ["", FLASH, "--dtype bfloat16", EIGHT_BIT]
+    full, adapter, _ = offered(half, **asked)
+    assert f"{LORA} --dtype bfloat16" in adapter
+    others = [offered(half, peft=ADAPTER, **asked | other) for other in ({"recipe": Recipe()}, {"dtype": "bfloat16"})]
+    others += [[full], offered(files(dtype="float32"), peft=ADAPTER, **asked)]
+    assert not any("--dtype" in change for groups in others for group in groups for change in group)
+
+
 def test_a_batch_of_one_is_not_offered_where_sequences_have_to_do_with_each_other() -> None:
     recipe = Recipe(batch_size=8)
     assert any("--gradient-accumulation" in change for group in offered(files(), recipe=recipe) for change in group)

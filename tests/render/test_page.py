@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # s
 from inspector.memory.allocator.settings import MIB
 from inspector.memory.recording import Recording
 from inspector.memory.timeline import fold
+from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.notice import Notice
 from inspector.records.tape import Category, Event, Phase
 from inspector.render.page.colors import CATEGORIES
@@ -189,6 +190,19 @@ def test_the_first_screen_says_what_the_figures_are_of() -> None:
     assert "training step: batch size 1, sequence length 1,024" in first
     assert "The figures are an upper bound, dequantized." in first
     assert f"{memory.peak_allocated_bytes:,} bytes" in first
+
+
+def test_no_line_of_a_remedy_ends_within_the_name_of_an_option() -> None:
+    """A browser may end a line after any hyphen: `--` would stand alone at its end."""
+    recording = RECORDINGS["plain 1"]
+    report = make_report(recording)
+    assert report.fit
+    advice = (Advice(purpose=Purpose.FIT, change="--gradient-checkpointing", total_bytes=4_900),)
+    verdict = dataclasses.replace(report.fit[0], outcome=Fit.NO, advice=advice)
+    page = write(dataclasses.replace(report, fit=(verdict,)), recording)
+    remedies = re.findall(r"<li>(.*--.*)</li>", page[: page.index('id="timeline"')])
+    assert remedies
+    assert not [words for words in remedies if "--" in re.sub(r'<span class="option">--[a-z-]+</span>', "", words)]
 
 
 # --- what a page is ---------------------------------------------------------------------------------------------------

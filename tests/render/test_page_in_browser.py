@@ -99,6 +99,34 @@ def test_a_page_shows_the_peak_and_any_moment(page: Any, tmp_path: Path) -> None
     assert "model" in page.inner_text("#icicle")
 
 
+def test_the_moment_is_one_that_is_shown(page: Any, tmp_path: Path) -> None:
+    """Another step is looked at where it takes most; a double click goes back to what was chosen last."""
+    recording = make_generation(300)
+    open_page(page, tmp_path, write(make_report(recording, workload=GENERATE), recording))
+    page.click("text=last step")
+    assert "step 300, decode" in page.inner_text("#place")
+    page.click("text=around the peak")
+    assert "At the peak" in page.inner_text("#place")
+    page.click("text=last step")
+    box = page.locator(".u-over").bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 80, box["y"] + 20, steps=4)
+    page.mouse.up()
+    assert page.locator("#spans button[aria-pressed=true]").count() == 0
+    page.locator(".u-over").dblclick(position={"x": 10, "y": 10})
+    assert page.locator("#spans button[aria-pressed=true]").inner_text() == "last step"
+
+
+def test_one_goes_into_a_part_and_out_again(page: Any, tmp_path: Path) -> None:
+    recording = long_recording()
+    open_page(page, tmp_path, write(make_report(recording), recording))
+    page.locator("#icicle button").nth(1).click()
+    assert "back to all" in page.inner_text("#up")
+    page.click("#up")
+    assert not page.is_visible("#up")
+
+
 def test_what_is_drawn_of_a_long_run_has_its_peak(page: Any, tmp_path: Path) -> None:
     """However few events are drawn: the largest, the smallest and the most reserved of each stretch are among them."""
     recording = long_recording()
@@ -118,9 +146,13 @@ def test_the_steps_of_a_generation_are_looked_at_together_and_one_by_one(page: A
     recording = make_generation(300)
     open_page(page, tmp_path, write(make_report(recording, workload=GENERATE), recording))
     buttons = page.locator("#spans button").all_inner_texts()
-    assert buttons == ["all steps", "first step", "step of the peak", "last step", "whole run"]
+    assert buttons == ["all steps", "first step", "step of the peak", "last step", "whole run", "around the peak"]
     assert page.get_attribute("#spans button >> nth=0", "aria-pressed") == "true"
+    page.fill("#step", "999")
+    page.press("#step", "Enter")
+    assert page.input_value("#step") == "300"
     page.fill("#step", "200")
+    page.press("#step", "Enter")
     page.evaluate("inspectorPage.setMoment(Number(document.getElementById('moment').max))")
     assert "step 200, decode" in page.inner_text("#place")
     page.click("text=step of the peak")
@@ -187,6 +219,10 @@ def test_modules_are_found_by_their_names(page: Any, tmp_path: Path, *, is_trace
     )
     assert any("mlp" in line for line in shown)
     assert not any("norm" in line.lower() for line in shown)
+    page.fill("#find", "layers.3.mlp")
+    assert page.locator("#tree .line:visible").count() > 1
+    page.fill("#find", "nowhere")
+    assert page.is_visible("#none-found")
 
 
 def test_hostile_names_run_nothing_and_ask_for_nothing(page: Any, tmp_path: Path) -> None:

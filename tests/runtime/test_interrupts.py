@@ -125,6 +125,7 @@ def first() -> Report:
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.one_of(3)
 def test_an_interrupt_anywhere_leaves_the_process_as_it_was(
     point: str, first: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def assert_same_events(name: str, optimize: Optimize = adamw, **options: bool) -
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.one_of(2)
 def test_a_step_of_full_fine_tuning_allocates_and_frees_as_on_the_cpu(name: str) -> None:
     assert_same_events(name)
 
@@ -60,6 +61,7 @@ def test_a_step_of_every_optimizer_allocates_and_frees_as_on_the_cpu(optimize: O
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3_text", "gpt2"])
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.one_of(3)
 def test_reentrant_checkpointing_allocates_and_frees_as_on_the_cpu(name: str, adapter: bool) -> None:
     assert_same_events(name, adapter=adapter, checkpointing=True, reentrant=True)
 

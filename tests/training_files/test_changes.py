@@ -12,7 +12,7 @@ import yaml
 
 from inspector.errors import UsageError
 from inspector.records.request import LoraOptions, Request
-from inspector.training_files.changes import check_copy, make_changed_copy, spell_change
+from inspector.training_files.changes import can_spell, check_copy, make_changed_copy, spell_change
 from inspector.training_files.merge import build_request
 
 from .documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, write
@@ -21,11 +21,12 @@ PACKED = AXOLOTL | {"sample_packing": True}
 QLORA = AXOLOTL | {"adapter": "qlora", "load_in_4bit": True, "lora_alpha": 16}
 FULL = {"base_model": MODEL, "micro_batch_size": 4}
 NF4 = {"quantization": "nf4", "double_quant": True}
+OF_THE_REQUEST = ("quantization", "double_quant", "peft", "dtype")
 
 
 def change(request: Request, fields: dict[str, Any]) -> Request:
     """Return a request with fields of it or of its recipe replaced."""
-    own = {name: value for name, value in fields.items() if name in ("quantization", "double_quant", "peft")}
+    own = {name: value for name, value in fields.items() if name in OF_THE_REQUEST}
     recipe = dataclasses.replace(request.recipe, **{name: value for name, value in fields.items() if name not in own})
     return dataclasses.replace(request, recipe=recipe, **own)
 
@@ -85,6 +86,43 @@ def test_a_change_of_a_script_names_the_call(tmp_path: Path) -> None:
     request = build_request({"model": write(tmp_path, code, "train.py")}, frozenset())
     spelt = spell_change(request, change(request, {"batch_size": 1}))
     assert spelt == {"per_device_train_batch_size in SFTConfig": 1}
+
+
+LOADED = f"model = AutoModelForCausalLM.from_pretrained('{MODEL}', dtype=torch.float32)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "spelt"),
+    [
+        (f"SFTTrainer(model='{MODEL}', args=SFTConfig())", "dtype in model_init_kwargs"),
+        (LOADED + "SFTTrainer(model=model, args=SFTConfig())", "dtype in from_pretrained"),
+        (LOADED + "Trainer(model=model, args=TrainingArguments())", "dtype in from_pretrained"),
+    ],
+)
+def test_the_dtype_of_the_weights_is_said_where_a_script_loads_them(code: str, spelt: str, tmp_path: Path) -> None:
+    request = build_request({"model": write(tmp_path, code, "train.py")}, frozenset())
+    half = change(request, {"dtype": "bfloat16"})
+    assert can_spell(request, half)
+    assert spell_change(request, half) == {spelt: "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [(TRL, True), (TRL | {"model_init_kwargs": {"dtype": "float32"}}, False), (AXOLOTL, False)],
+    ids=["trl", "a dictionary", "axolotl"],
+)
+def test_the_dtype_of_the_weights_is_no_change_of_a_file_without_a_field_for_it(
+    content: dict[str, Any], answer: bool, tmp_path: Path
+) -> None:
+    request = build_request({"model": write(tmp_path, content)}, frozenset())
+    assert can_spell(request, change(request, {"dtype": "float16"})) is answer
+
+
+def test_an_adapter_that_a_script_lacks_is_named_with_all_its_arguments(tmp_path: Path) -> None:
+    code = f"SFTTrainer(model='{MODEL}', args=SFTConfig())"
+    request = build_request({"model": write(tmp_path, code, "train.py")}, frozenset())
+    spelt = spell_change(request, change(request, {"peft": LoraOptions(r=16, targets="all-linear")}))
+    assert spelt == {"peft_config": "LoraConfig", "r in LoraConfig": 16, "target_modules in LoraConfig": "all-linear"}
 
 
 @pytest.mark.parametrize(

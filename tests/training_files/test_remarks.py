@@ -37,6 +37,23 @@ def test_a_model_of_a_file_that_cannot_be_had_is_replaced_by_base_model(tmp_path
         inspector.inspect(path, offline=True)
 
 
+TYPED = """
+def main(training_args, model_args):
+    SFTTrainer(model=model_args.model_name_or_path, args=training_args)
+main(*TrlParser((SFTConfig, ModelConfig)).parse_args_and_config())
+"""
+
+
+def test_a_script_whose_arguments_are_typed_says_where_they_can_be_read(tmp_path: Path) -> None:
+    path = write(tmp_path, TYPED, "sft.py")
+    with pytest.raises(UsageError, match="takes its model and its arguments from the command line: put them into a YA"):
+        build_request({"model": path}, frozenset())
+    (remark,) = read(tmp_path, TYPED, "sft.py").record.remarks
+    assert (remark.code, "(TrlParser) and has none itself" in remark.message) == ("command-line", True)
+    own = f"parser = HfArgumentParser()\nSFTTrainer(model={MODEL!r}, args=SFTConfig(max_length=64))"
+    assert read(tmp_path, own, "own.py").record.remarks == ()
+
+
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz012345"
 
 

@@ -109,7 +109,7 @@ def test_axolotl_runs_the_stages_of_the_trl_that_it_pins(tmp_path: Path) -> None
     [
         ("dpo", "dpo", "float32", set()),
         ("kto", "kto", "float32", set()),
-        ("rm", "reward", None, {"stage"}),
+        ("rm", "reward", "float32", set()),
         ("ppo", None, None, {"stage"}),
     ],
 )
@@ -119,6 +119,23 @@ def test_llamafactorys_stages_are_its_own(
     file = read(tmp_path, LLAMAFACTORY | {"stage": stage})
     assert (file.settings.get("stage"), file.settings.get("loss")) == (becomes, loss)
     assert missed(file) & {"stage", "loss"} == named
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_missed"),
+    [
+        ({"finetuning_type": "full"}, False),
+        ({"finetuning_type": "freeze"}, True),
+        ({"finetuning_type": "full", "model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct"}, True),
+        ({"finetuning_type": "full", "pure_bf16": True}, False),
+    ],
+    ids=str,
+)
+def test_what_llamafactory_leaves_in_half_precision_is_named_where_something_is_frozen(
+    fields: dict[str, Any], is_missed: bool, tmp_path: Path
+) -> None:
+    file = read(tmp_path, {**LLAMAFACTORY, "bf16": True, **fields})
+    assert ("cast to float32" in missed(file)) is is_missed
 
 
 def test_cpo_and_simpo_are_answered_with_their_own_step(tmp_path: Path) -> None:

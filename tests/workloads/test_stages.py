@@ -236,6 +236,11 @@ FIGURES = [
     ),
     ({"stage": "kto", "batch_size": 2}, LORA, 5_263_507_968),
     ({"stage": "kto", "loss": "float32", "batch_size": 2}, LORA, 8_684_582_912),
+    (
+        {"stage": "reward", "loss": "float32", "prompt_len": None, "use_reentrant": True},
+        {"peft": LoraOptions(r=8, targets="all-linear")},
+        4_243_096_576,
+    ),
 ]
 
 

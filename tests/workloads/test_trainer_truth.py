@@ -28,6 +28,7 @@ def assert_same_update(name: str, recipe: Recipe, folder: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.one_of(3)
 def test_a_trainers_update_allocates_and_frees_what_ours_does(name: str, accumulation: int, tmp_path: Path) -> None:
     recipe = Recipe(gradient_accumulation=accumulation)
     assert_same_update(name, recipe, tmp_path)
@@ -46,6 +47,7 @@ def test_a_trainers_update_allocates_and_frees_what_ours_does(name: str, accumul
     ids=lambda recipe: recipe.optimizer,
 )
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.one_of(3)
 def test_a_trainers_update_allocates_and_frees_what_ours_does_with_every_optimizer(
     recipe: Recipe, tmp_path: Path
 ) -> None:

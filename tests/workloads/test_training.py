@@ -51,6 +51,7 @@ def traced(config: Any, recipe: inspector.Recipe, peft: Any = None) -> RunMemory
 
 @pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.one_of(3)
 def test_a_step_ends_with_what_is_kept_and_its_peak_is_the_sum_of_its_parts(
     recipe: inspector.Recipe, peft: dict[str, Any] | None
 ) -> None:

@@ -212,7 +212,8 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         default="stock",
         show_default=True,
         help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
-        "1.15 and newer, liger Liger's fused linear cross-entropy, cce cut-cross-entropy, float32 LLaMA-Factory's dpo.",
+        "1.15 and newer, liger Liger's fused linear cross-entropy, cce cut-cross-entropy, float32 "
+        "LLaMA-Factory's stages.",
     ),
     click.Option(
         ["--liger"],

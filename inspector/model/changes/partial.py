@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from inspector.errors import UsageError, one_line, quoted
+from inspector.model.changes.value_head import add_value_head
 from inspector.model.patterns import MatchCall, PatternError, check_patterns
 from inspector.records.recipe import Recipe
 
@@ -29,12 +30,17 @@ _LAYERS = re.compile(r"(first|last)=([0-9]{1,6})")
 _SEARCH = MatchCall(function="search")
 
 
-def change_model(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
-    """Make the changes of a recipe in place and return the model; raise UsageError where it has no such parts."""
+def change_model(model: PreTrainedModel, recipe: Recipe, *, has_adapter: bool) -> PreTrainedModel:
+    """Make the changes of a recipe in place and return the model; raise UsageError where it has no such parts.
+
+    A head of values is put on after the adapter, where there is one (`build._attach`).
+    """
     if recipe.add_tokens:
         _add_tokens(model, recipe.add_tokens)
     if recipe.train_only is not None:
         _freeze_all_but(model, recipe.train_only)
+    if not has_adapter:
+        add_value_head(model, recipe)
     return model
 
 

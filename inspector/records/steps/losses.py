@@ -17,7 +17,7 @@ class LossName(Choice):
     FUSED: TRL 1.15 and newer (`add_fused_lm_head`): tiles of 4,096 positions and 32,768 tokens.
     LIGER: Liger's fused linear cross-entropy, which makes the gradients in the forward pass.
     CCE: cut-cross-entropy, which makes no logits.
-    FLOAT32: LLaMA-Factory's DPO: all logits in float32, and their log-softmax.
+    FLOAT32: LLaMA-Factory's DPO, KTO and reward training: all logits in float32.
     """
 
     STOCK = "stock"

@@ -13,12 +13,13 @@ import base64
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, TextIO
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from inspector.errors import one_line
 from inspector.render.document import Document, Section
@@ -30,6 +31,7 @@ __all__ = ["format_drawing", "list_folded_sections", "list_lead_sections", "rend
 _SCRIPTS_OF_A_RUN = ("uPlot.iife.min.js", "run.js", "timeline.js", "moment.js")
 _SCRIPTS = ("modules.js",)
 _LONGEST_COMMAND = 8000
+_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 _STYLES = ("uPlot.min.css", "page.css")
 
 
@@ -110,9 +112,16 @@ def list_lead_sections(sections: Sequence[Section]) -> list[Markup]:
 @functools.cache
 def _environment() -> Environment:
     """Return the environment of the templates; a name that is missing is an error."""
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["keep_options"] = _keep_options
+    return environment
+
+
+def _keep_options(text: str) -> Markup:
+    """Return a text, escaped, in whose options no line ends: a browser may end one after any hyphen."""
+    return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))  # noqa: S704  # escaped here
 
 
 def _read(name: str) -> str:

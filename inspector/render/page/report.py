@@ -14,7 +14,7 @@ from inspector.render.document import Document, Section, Table, paragraph
 from inspector.render.page.data import build_page_data
 from inspector.render.page.page import list_folded_sections, list_lead_sections, write_page
 from inspector.render.sections import SECTIONS
-from inspector.render.sections.fit import describe_outcome, describe_remedies, describe_search
+from inspector.render.sections.fit import COMMON_CARDS, describe_outcome, describe_remedies, describe_search
 from inspector.render.sections.recipe import describe_recipe
 from inspector.render.sections.report import build_report_document
 from inspector.render.sections.tree import build_tree_section
@@ -43,6 +43,7 @@ def write_report_page(report: Report, recording: Recording | None, stream: TextI
         versions=document.footer,
         verdicts=[_describe_verdict(verdict) for verdict in named],
         cards=[_describe_card(verdict) for verdict in verdicts if verdict not in named],
+        common_cards=COMMON_CARDS,
         answers=list(_list_answers(report)),
         lead=[] if report.serving is None else list_lead_sections(document.sections),
         facts=[paragraph(words).text for words in _list_facts(report)],
@@ -100,6 +101,7 @@ def _list_facts(report: Report) -> Iterator[str]:
     if memory is not None:
         yield from (f"The figures are an {bound}." for bound in (memory.upper_bound,) if bound)
         yield from (f"The figures are a {bound}." for bound in (memory.lower_bound,) if bound)
+        yield "Predicted: the model's own code ran on tensors without data, on no GPU."
 
 
 def _describe_count(label: str, count: int) -> dict[str, str]:

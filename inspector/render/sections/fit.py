@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
 from inspector.records.fit import Advice, Cards, Fit, Quantity, Search, Verdict
+from inspector.records.steps.ranks import RankClass
 from inspector.render.document import Block, Kind, Row, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import format_exact_bytes
 from inspector.render.sections.source import format_fields
 from inspector.units import format_bytes, format_count
 
 __all__ = [
+    "COMMON_CARDS",
     "build_fit_section",
     "build_search_section",
     "describe_cards",
@@ -33,6 +35,8 @@ USABLE = (
     "the allocator finds room for every request, once it has given back what it caches."
 )
 
+COMMON_CARDS = "--gpu NAME judges one card and finds what makes it fit"
+
 TOTAL = "Total = peak reserved + the CUDA context: what nvidia-smi would show."
 
 TURNED_UP = (
@@ -40,6 +44,8 @@ TURNED_UP = (
 )
 # A reason on the first screen.
 _BRIEF_REASON = 90
+# Ranks that differ; --json has them all.
+_MOST_CLASSES = 3
 # What people call the quantities of --fit.
 _QUANTITIES = {
     "batch-size": "batch size",
@@ -51,25 +57,28 @@ _QUANTITIES = {
 }
 
 
-def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
+def describe_outcome(verdict: Verdict, *, brief: bool = False, at_most: bool = False) -> str:
     """Return the verdict in a few words: what is left, what is not known of it, or what is missing at least.
 
-    `brief` says with the first clause alone why nothing says so.
+    `brief` says with the first clause alone why nothing says so; `at_most` that less is left, as figures are a lower
+    bound.
     """
     if verdict.headroom_bytes is None:
         reason = one_line(verdict.reason or "", 300)
         return f"{verdict.outcome.value}: {shorten_reason(reason) if brief else reason}"
-    size, usable = format_bytes(abs(verdict.headroom_bytes)), format_bytes(verdict.usable_bytes)
+    size = format_bytes(abs(verdict.headroom_bytes))
     if verdict.outcome is Fit.TIGHT:
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
         return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
     if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
         return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
-    by = f"{size} to spare" if verdict.fits else f"at least {size} are missing"
+    by = f"{'at most ' if at_most else ''}{size} to spare" if verdict.fits else f"at least {size} are missing"
     if verdict.lies_in_pieces:
         by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
-    return f"{verdict.outcome.value}, {by} of {usable} usable{margin}"
+    # With the context, as the total has it: what is to spare is what the total leaves.
+    size = format_bytes(verdict.usable_bytes + verdict.overhead_bytes)
+    return f"{verdict.outcome.value}, {by} of {size}{margin}"
 
 
 def describe_cards(verdict: Verdict) -> str | None:
@@ -84,7 +93,9 @@ def describe_cards(verdict: Verdict) -> str | None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
         more = "; --fit gpus finds how many it takes" if cards.sharding and verdict.outcome is Fit.NO else ""
-        return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}{more}"
+        differing = "; ".join(_describe_class(item) for item in ranks.classes[:_MOST_CLASSES])
+        differing += f"; {len(ranks.classes) - _MOST_CLASSES} more kinds" if len(ranks.classes) > _MOST_CLASSES else ""
+        return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}{more}{f'; {differing}' if differing else ''}"
     least = "no number of these cards holds it"
     if cards.least_count is not None:
         least = f"at least {cards.least_count:,} {'card' if cards.least_count == 1 else 'cards'}"
@@ -94,6 +105,13 @@ def describe_cards(verdict: Verdict) -> str | None:
             f"judged on one card alone, and nothing is sharded; --fsdp would shard {state}: {least}, before activations"
         )
     return f"judged on one card alone; {state}, {sharded}: {least}, before activations"
+
+
+def _describe_class(ranks: RankClass) -> str:
+    """Return what ranks that are alike take."""
+    if ranks.first == ranks.last:
+        return f"rank {ranks.first:,} takes {format_bytes(ranks.total_bytes)}"
+    return f"ranks {ranks.first:,} to {ranks.last:,} take {format_bytes(ranks.total_bytes)} each"
 
 
 def _lacks_cards(cards: Cards) -> bool:

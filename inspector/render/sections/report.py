@@ -37,6 +37,8 @@ _SERVED_FROM = {
     ServedFrom.LOCAL: "local configuration",
     ServedFrom.BUNDLED: "bundled configuration",
 }
+# How classes of transformers end that generate text.
+_GENERATING = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 
 def build_report_document(report: Report, shown: Collection[str] = ()) -> Document:
@@ -49,7 +51,7 @@ def build_report_document(report: Report, shown: Collection[str] = ()) -> Docume
         one_line(report.model.id),
         tuple(_list_subtitle(report)),
         report,
-        one_line(versions) if is_whole else _describe_rest([name for name in listed if name not in shown]),
+        one_line(versions) if is_whole else _describe_rest(report, [name for name in listed if name not in shown]),
         notices=_WARNINGS not in shown,
     )
     sections = [section for name in SECTIONS if name in shown and name != _WARNINGS for section in found[name]]
@@ -67,10 +69,20 @@ def build_report_document(report: Report, shown: Collection[str] = ()) -> Docume
     )
 
 
-def _describe_rest(names: Collection[str]) -> str:
-    """Say how to see what is not shown; sections of the run and the tree are what most people want of it."""
+def _describe_rest(report: Report, names: Collection[str]) -> str:
+    """Say how to see what is not shown; sections of the run and the tree are what most people want of it.
+
+    What inference takes would double what a report costs: it is left to an option, which is named where it has one.
+    """
     wanted = [name for name in names if name in (*WORKLOADS, "serving", "tree")] or list(names)[:2]
-    return f"More: --details, or parts of it as in --show {','.join(wanted)} (names in --help)"
+    inference = "; inference: --generate" if _could_generate(report) else ""
+    return f"More: --details, --show {','.join(wanted)} (names in --help){inference}"
+
+
+def _could_generate(report: Report) -> bool:
+    """Tell whether this is a report of training on a class that has `generate`, by what transformers calls those."""
+    is_of_training = report.static is not None if report.memory is None else report.memory.workload.trains
+    return is_of_training and report.serving is None and report.model.model_class.endswith(_GENERATING)
 
 
 def _list_subtitle(report: Report) -> Iterator[str]:

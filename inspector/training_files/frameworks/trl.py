@@ -265,6 +265,7 @@ _SPELLING = {
     "optimizer": "optim",
     "gradient_checkpointing": "gradient_checkpointing",
     "attention": "attn_implementation",
+    "dtype": "dtype",
     "double_quant": "use_bnb_nested_quant",
     "alloc_conf": ALLOCATOR,
 }

@@ -20,7 +20,7 @@ STAND_INS = {"adamw_torch_8bit": "adamw_8bit", "kernels-community/vllm-flash-att
 # What the data names as missing, and is modelled by now.
 MODELLED_SINCE = (
     *("loss: fused LM head", "no k-bit preparation", "use_liger_kernel", "cut cross-entropy"),
-    *("stage dpo", "stage kto", "stage orpo", "reward_model", "fused LoRA kernels"),
+    *("stage dpo", "stage kto", "stage orpo", "stage rm", "reward_model", "fused LoRA kernels"),
 )
 FIELDS_MODELLED_SINCE = {
     "fsdp",

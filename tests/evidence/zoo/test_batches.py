@@ -21,6 +21,7 @@ LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
 
 
 @pytest.mark.parametrize("name", catalogue.list_ids())
+@pytest.mark.one_of(3)
 def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
     model = count_model(Request(model=name, offline=True), locate(name, revision=None, offline=True))[1]
     assert model is not None
@@ -51,6 +52,7 @@ def test_a_catalogue_entry_has_a_batch_or_no_loss(name: str) -> None:
         ("openai/whisper-small", {}, 448, LORA),
     ],
 )
+@pytest.mark.one_of(3)
 def test_small_models_of_each_kind_are_traced(
     name: str, changes: dict[str, Any], seq_len: int | None, peft: dict[str, Any] | None
 ) -> None:

@@ -72,6 +72,7 @@ def assert_routes_agree(request: Request, files: Any = None) -> dict[Category, i
 
 @pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.one_of(3)
 def test_the_breakdown_of_a_loaded_catalogue_entry_is_its_census(name: str, peft: dict[str, Any] | None) -> None:
     files = locate(name, revision=None, offline=True)
     assert files is not None
@@ -84,6 +85,7 @@ def test_the_breakdown_of_a_loaded_catalogue_entry_is_its_census(name: str, peft
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.one_of(3)
 def test_the_breakdown_of_every_peft_method_is_its_census(method: str) -> None:
     peft = {"peft_type": method, "task_type": "CAUSAL_LM", **FIELDS.get(method, {})}
     loaded = assert_routes_agree(Request(model=llama(), peft=peft))

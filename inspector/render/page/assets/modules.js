@@ -3,16 +3,22 @@
 (() => {
   const find = document.getElementById("find");
   if (find) find.addEventListener("input", () => {
-    const wanted = find.value.toLowerCase();
-    const filter = (element) => {  // whether it or something in it has the text
+    // Layers that are alike stand as one, as in layers.0-31: any number finds them.
+    const anyNumber = (name) => name.toLowerCase().replace(/\d+(-\d+)?(?=\.|$)/g, "#");
+    const wanted = find.value.trim().toLowerCase(), wantedPath = wanted.includes(".") ? anyNumber(wanted) : null;
+    const filter = (element, parent) => {  // whether it or something in it has the text, or is on the path that was typed
       const line = element.querySelector(":scope > summary .line, :scope > .line");
-      let matches = line.textContent.toLowerCase().includes(wanted), inside = false;
-      for (const child of element.children) if (child.matches("details, .leaf")) inside = filter(child) || inside;
+      const path = parent === null ? "" : (parent && parent + ".") + anyNumber(line.querySelector(".name").textContent);
+      let matches = line.textContent.toLowerCase().includes(wanted) || (wantedPath !== null && path.includes(wantedPath));
+      let inside = false;
+      for (const child of element.children) if (child.matches("details, .leaf")) inside = filter(child, path) || inside;
       element.hidden = !(matches || inside);
       if (wanted && inside) element.open = true;
       return matches || inside;
     };
-    for (const element of document.getElementById("tree").children) filter(element);
+    let found = false;
+    for (const element of document.getElementById("tree").children) found = filter(element, null) || found;
+    document.getElementById("none-found").hidden = found;
   });
   const redraw = () => { if (window.inspectorPage) window.inspectorPage.redraw(); };
   window.addEventListener("beforeprint", () => {

@@ -5,7 +5,7 @@
   const { data, byId, color, K, blockCount, made, ended, pairOf, reserved, tops, allocated, used } = page;
   const { stretchAt, phaseText, moduleOf, operationOf, style, bytesText, shareText, add, shown } = page;
 
-  let view = "category", isFolded = true, path = [];
+  let view = "category", isFolded = true, path = [], before = [];  // `before`: the paths one came by
   const collect = () => {
     const sums = new Map();  // what each module and category hold
     for (let block = 0; block < blockCount; block++) {
@@ -39,6 +39,8 @@
     const whole = node.bytes, taken = [];
     for (const name of path) { if (!node.children.has(name)) break; node = node.children.get(name); taken.push(name); }
     path = taken;
+    byId("up").hidden = !before.length;
+    if (before.length) byId("up").textContent = "\u2191 back to " + (before[before.length - 1].join(" / ") || "all");
     holder.replaceChildren();
     let deepest = 0;
     const place = (item, names, left, depth) => {
@@ -60,8 +62,7 @@
       cell.setAttribute("aria-label", words);
       cell.addEventListener("mouseenter", () => { byId("detail").textContent = words; });
       cell.addEventListener("click", () => {
-        path = depth === 0 ? path.slice(0, -1) : full;
-        drawIcicle();
+        if (depth === 0) goUp(); else { before.push(path); path = full; drawIcicle(); }
         byId("detail").textContent = words;
       });
       let x = left;
@@ -73,12 +74,18 @@
     if (node.bytes) place(node, path, 0, 0);
     holder.style.height = (deepest + 1) * rowHeight + "px";
   };
+  const goUp = () => {
+    path = before.pop() || [];
+    drawIcicle();
+  };
+  byId("up").addEventListener("click", goUp);
+  byId("icicle").addEventListener("keydown", (press) => { if (press.key === "Escape") goUp(); });
   for (const [text, name] of [["by category", "category"], ["by module", "module"]]) {
     const button = add(byId("views"), "button", text);
     button.setAttribute("aria-pressed", String(name === view));
     button.addEventListener("click", () => {
       view = name;
-      path = [];
+      path = []; before = [];
       for (const other of byId("views").children) if (other !== fold) other.setAttribute("aria-pressed", String(other === button));
       drawIcicle();
     });
@@ -87,7 +94,7 @@
   fold.setAttribute("aria-pressed", "true");
   fold.addEventListener("click", () => {
     isFolded = !isFolded;
-    path = [];
+    path = []; before = [];
     fold.setAttribute("aria-pressed", String(isFolded));
     drawIcicle();
   });
@@ -155,7 +162,8 @@
     }
     byId("map-words").textContent = `${data.segments.length} segments, ${bytesText(total)} reserved: ${bytesText(total - free)} ` +
       `hold blocks, ${bytesText(free)} (${shareText(free, total)}) are free, the longest stretch of it ${bytesText(largest)}. ` +
-      `Of what is free ${bytesText(whole)} are whole segments, which can go back to the device; the rest is fragments between blocks.`;
+      `Of what is free ${bytesText(whole)} are whole segments, which can go back to the device; the rest is fragments between blocks. ` +
+      "Colours are those above, grey is free; each row goes on where the one above it ends.";
   }
 
   // --- all together ---------------------------------------------------------------------------------------------------

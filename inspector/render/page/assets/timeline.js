@@ -24,6 +24,9 @@
     limits = above < 0 ? limits.slice(-1) : limits.slice(Math.max(0, above - 1), above + 1);
   }
   const beyond = data.limits.filter((limit) => !limits.includes(limit));
+  if (beyond.length && data.limits.length <= 4)
+    byId("beyond").textContent = "Above the picture: " +
+      beyond.map((limit) => limit.gpu + ", " + bytesText(limit.bytes) + " usable").join("; ") + ". ";
   if (data.events_of_the_run > N)
     byId("left-out").textContent = `The run has ${data.events_of_the_run.toLocaleString("en")} events: of what comes and ` +
       "goes between the moments shown here, some is left out. ";
@@ -67,14 +70,12 @@
     const atLeft = reserved[first] >= reserved[last], end = atLeft ? first : last;
     label("reserved " + bytesText(reserved[end]), atLeft ? bbox.left + 5 * ratio : right - 5 * ratio,
       u.valToPos(reserved[end], "y", true) - 5 * ratio, atLeft ? "left" : "right", ink);
-    if (data.limits.length <= 4) beyond.forEach((limit, index) => label("\u2191 " + limit.gpu + " has " + bytesText(limit.bytes),
-      atLeft ? right - 5 * ratio : bbox.left + 5 * ratio, bbox.top + (12 + 14 * index) * ratio, atLeft ? "right" : "left", quiet));
     let before = -Infinity;
     for (const limit of limits) {
       const y = u.valToPos(limit.bytes, "y", true);
       rule(bbox.left, y, right, y, style("--no"), 1.5, [7, 4]);
       if (Math.abs(y - before) > 14 * ratio) {
-        label(limit.gpu + " has " + bytesText(limit.bytes), right - 4 * ratio, y + 13 * ratio, "right", style("--no"));
+        label(limit.gpu + ": " + bytesText(limit.bytes) + " usable", right - 4 * ratio, y + 13 * ratio, "right", style("--no"));
         before = y;
       }
     }
@@ -124,6 +125,11 @@
     tip.style.top = Math.min(u.over.offsetTop + Math.max(0, top - 20), box.clientHeight - tip.offsetHeight - 4) + "px";
   };
 
+  const findLargest = (first, last) => {
+    let largest = first;
+    for (let event = first; event <= last; event++) if (allocated[event] > allocated[largest]) largest = event;
+    return largest;
+  };
   const makePlot = () => {
     if (plot) plot.destroy();
     const stepped = uPlot.paths.stepped({ align: 1 });
@@ -165,15 +171,19 @@
       const x = press.clientX - plot.over.getBoundingClientRect().left;
       page.setMoment(events[plot.posToIdx(x)]);
     });
-    plot.over.addEventListener("dblclick", () => show(0, N - 1, byId("spans").lastChild));
+    plot.over.addEventListener("dblclick", () => show(...chosen));
     plot.over.addEventListener("mouseleave", () => { tip.hidden = true; });
   };
   const pressed = (group, button) => {
     for (const other of group.children) other.setAttribute("aria-pressed", String(other === button));
   };
+  // The moment that is looked at is one that is shown: else the largest of those. A double click shows `chosen` again.
+  let chosen;
   const show = (first, last, button) => {
     span = [first, last];
+    if (button) chosen = [first, last, button];
     pressed(byId("spans"), button);
+    if (page.moment < first || page.moment > last) page.setMoment(findLargest(first, last));
     plot.setData(columns(first, last), false);
     plot.setScale("x", { min: first, max: last });
     placeSlider();
@@ -190,7 +200,9 @@
   const addSpan = (text, first, last) => {
     const button = add(byId("spans"), "button", text);
     button.addEventListener("click", () => show(first, last, button));
-    button.setAttribute("aria-pressed", String(first === span[0] && last === span[1]));
+    const isShown = first === span[0] && last === span[1];
+    button.setAttribute("aria-pressed", String(isShown));
+    if (isShown) chosen = [first, last, button];
   };
   if (isLong) {
     addSpan("all steps", ...allSteps);
@@ -198,18 +210,22 @@
     for (const [text, step] of wanted) if (step) addSpan(text, ...spanOf(step));
   } else for (const step of steps) addSpan("step " + step, ...spanOf(step));
   addSpan("whole run", 0, N - 1);
+  addSpan("around the peak", Math.max(0, data.peak.event - 40), Math.min(N - 1, data.peak.event + 40));
   if (isLong) {
     const line = add(byId("spans"), "label", "step "), chooser = add(line, "input");
     Object.assign(chooser, { type: "number", id: "step", min: steps[0], max: steps[steps.length - 1], value: peakStep || steps[0] });
     add(line, "span", " of " + steps[steps.length - 1].toLocaleString("en"));
-    chooser.addEventListener("input", () => {
-      const step = steps.filter((known) => known <= Number(chooser.value)).pop();
-      if (step) show(...spanOf(step));
+    chooser.addEventListener("change", () => {
+      const wanted = Math.max(steps[0], Number(chooser.value) || 0);
+      const step = steps.filter((known) => known <= wanted).pop();
+      chooser.value = step;
+      show(...spanOf(step), line);
     });
   }
   slider.addEventListener("input", () => page.setMoment(Number(slider.value)));
   page.follow.push(() => {
     slider.value = page.moment;
+    slider.setAttribute("aria-valuetext", phaseText(stretchAt(page.moment)) + ": " + bytesText(allocated[page.moment]));
     plot.redraw(false);
   });
   page.draw.push(makePlot);

@@ -71,6 +71,8 @@ def _make_parts(_model: Any, base: Any, recipe: Recipe) -> Inputs:
 def _make_scored_pairs(_model: Any, base: Any, recipe: Recipe) -> Inputs:
     """Make chosen rows and rejected rows for a head of one score."""
     inputs = _make_rows(base, recipe, 2 * recipe.batch_size, padded=bool(recipe.padding))
+    if recipe.loss == LossName.FLOAT32:
+        return _label(inputs)
     del inputs["completion_mask"]
     return inputs
 

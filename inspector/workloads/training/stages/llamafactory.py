@@ -1,24 +1,28 @@
-"""DPO and KTO as LLaMA-Factory runs them: float32 logits of all rows and their log-softmax, whole, in all passes.
+"""DPO, KTO and reward training as LLaMA-Factory runs them: float32 logits of all rows, whole, in all passes.
 
-Source: train/{dpo,kto}/trainer.py and train/trainer_utils.py of 0.9.5 (`concatenated_forward`, `get_batch_logps`), and
-`dpo_loss` and `kto_loss` of TRL 0.24, the newest that it takes. The logits of the policy live until the loss is there,
-for what is logged of them, in KTO as copies for the answers of either kind, and so do those of the reference while it
-runs. Statements and names are in its order.
+Source: train/{dpo,kto,rm}/trainer.py and train/trainer_utils.py of 0.9.5 (`concatenated_forward`, `get_batch_logps`),
+and `dpo_loss` and `kto_loss` of TRL 0.24, the newest that it takes. The logits of the policy live until the loss is
+there, for what is logged of them, in KTO as copies for the answers of either kind, and so do those of the reference
+while it runs. Reward training scores each token by a head of values (`model.changes.value_head`), and since its
+collator sends labels the model makes a loss of its logits, too, which nothing is done with. Statements and names are in
+its order.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from inspector.model.changes.value_head import score_tokens
 from inspector.workloads.training.stages.log_probs import IGNORED
 from inspector.workloads.training.stages.stage_loss import StageLoss
 
-__all__ = ["LlamaFactoryDpoLoss", "LlamaFactoryKtoLoss"]
+__all__ = ["LlamaFactoryDpoLoss", "LlamaFactoryKtoLoss", "LlamaFactoryRewardLoss"]
 
 _BETA = 0.1
 
@@ -140,3 +144,24 @@ def _score_rows(forward: Callable[..., Any], given: Mapping[str, Any], prefix: s
     logits: Tensor = forward(**model_inputs, return_dict=True, use_cache=False).logits.to(torch.float32)
     logps, valid_length = _score_labels(logits, batch[f"{prefix}labels"])
     return logits, logps, logps / valid_length
+
+
+class LlamaFactoryRewardLoss(StageLoss):
+    """The loss of a batch of pairs: `input_ids`, `attention_mask` and `labels`, chosen rows first."""
+
+    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
+        """Return the model with its head of values."""
+        return functools.partial(score_tokens, model)
+
+    def compute_loss(
+        self, forward: Callable[..., Any], batch: Mapping[str, Any], count: Mapping[str, Any]
+    ) -> tuple[Tensor, Any]:
+        """Return the loss."""
+        _, _, values = forward(**batch, return_dict=True, use_cache=False)
+        batch_size = batch["input_ids"].size(0) // 2
+        chosen_masks, rejected_masks = torch.split(batch["attention_mask"], batch_size, dim=0)
+        chosen_rewards, rejected_rewards = torch.split(values, batch_size, dim=0)
+        chosen_scores = chosen_rewards.gather(dim=-1, index=(chosen_masks.sum(dim=-1, keepdim=True) - 1))
+        rejected_scores = rejected_rewards.gather(dim=-1, index=(rejected_masks.sum(dim=-1, keepdim=True) - 1))
+        chosen_scores, rejected_scores = chosen_scores.squeeze(), rejected_scores.squeeze()
+        return -functional.logsigmoid(chosen_scores.float() - rejected_scores.float()).mean(), None

@@ -11,6 +11,7 @@ from torch import nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from inspector.errors import UsageError
+from inspector.model.changes.value_head import has_value_head, scores_sequences
 from inspector.records.recipe import Recipe
 from inspector.records.steps.losses import LossName
 from inspector.records.steps.stages import PAIRED, WITH_REFERENCE, Reference
@@ -22,7 +23,11 @@ from inspector.workloads.training.stages.cpo import CpoLoss
 from inspector.workloads.training.stages.dpo import DpoLoss, FusedDpoLoss
 from inspector.workloads.training.stages.grpo import GrpoLoss
 from inspector.workloads.training.stages.kto import FusedKtoLoss, KtoLoss
-from inspector.workloads.training.stages.llamafactory import LlamaFactoryDpoLoss, LlamaFactoryKtoLoss
+from inspector.workloads.training.stages.llamafactory import (
+    LlamaFactoryDpoLoss,
+    LlamaFactoryKtoLoss,
+    LlamaFactoryRewardLoss,
+)
 from inspector.workloads.training.stages.orpo import OrpoLoss
 from inspector.workloads.training.stages.passes import (
     Passes,
@@ -49,6 +54,7 @@ _LOSSES: Mapping[tuple[str, str], type[StageLoss]] = {
     ("kto", "float32"): LlamaFactoryKtoLoss,
     ("orpo", "stock"): OrpoLoss,
     ("reward", "stock"): RewardLoss,
+    ("reward", "float32"): LlamaFactoryRewardLoss,
 }
 
 
@@ -57,7 +63,8 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
     if recipe.stage is None:
         if recipe.loss == LossName.FLOAT32:
             raise UsageError(
-                "`loss=float32` is LLaMA-Factory's DPO and KTO: add `stage=dpo` or `stage=kto`, or use `loss=stock`."
+                "`loss=float32` is LLaMA-Factory's DPO, KTO and reward training: add `stage=dpo`, `stage=kto` or "
+                "`stage=reward`, or use `loss=stock`."
             )
         return recipe
     if recipe.loop != "trainer":
@@ -66,7 +73,7 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
         known = ", ".join(loss for stage, loss in _LOSSES if stage == recipe.stage)
         raise UsageError(f"no trainer of `stage={recipe.stage}` has `loss={recipe.loss}`: use one of {known}.")
     base = base_model(model)
-    if recipe.stage != "reward" and not _makes_next_tokens(base):
+    if not scores_sequences(recipe) and not _makes_next_tokens(base):
         raise UsageError(
             f"`stage={recipe.stage}` is of causal language models with a head, and {type(base).__name__} is none: drop "
             "it."
@@ -82,7 +89,12 @@ def settle_stage(model: Any, recipe: Recipe) -> Recipe:
         raise UsageError(
             "a second model beside quantized weights is not traced: use `reference=adapter`, which is what trainers do."
         )
-    if recipe.stage == "reward" and (getattr(base.config, "num_labels", 0) != 1 or not hasattr(base, "num_labels")):
+    if has_value_head(recipe) and not hasattr(model, "v_head"):
+        raise UsageError(
+            "LLaMA-Factory's reward training puts a head of values on a model that is built here: pass a configuration "
+            "or an id."
+        )
+    if scores_sequences(recipe) and (getattr(base.config, "num_labels", 0) != 1 or not hasattr(base, "num_labels")):
         raise UsageError(
             f"{type(base).__name__} gives no single score, which `stage=reward` trains: pass the configuration in its "
             "place, or a model with `num_labels=1`."
@@ -117,12 +129,13 @@ def _check_groups(recipe: Recipe) -> None:
 def prepare_stage(model: Any, recipe: Recipe) -> None:
     """Set a model up as TRL's trainers do, before checkpointing is switched on.
 
-    The reference is loaded, dropout is 0, and the embeddings' output requires gradients where an adapter is
-    checkpointed, which PEFT's models need for it.
+    The reference is loaded, dropout is 0 (but in LLaMA-Factory's reward training), and the embeddings' output requires
+    gradients where an adapter is checkpointed, which PEFT's models need for it.
     """
     if find_reference(model, recipe) is Reference.MODEL:
         keep_second_model(model)
-    disable_dropout(model)
+    if not has_value_head(recipe):
+        disable_dropout(model)
     if recipe.gradient_checkpointing and hasattr(model, "disable_adapter"):
         base_model(model).enable_input_require_grads()
 

@@ -1,0 +1,78 @@
+"""Which ranks of a run differ, each kind of them traced once, and which takes most.
+
+FSDP2 cuts each parameter by rows: of n rows over W ranks the first ones hold ceil(n / W), one holds what is left, and
+the last ones none. Ranks that hold as many rows of every parameter run the same; they are neighbours, since no later
+rank holds more. All others have equal shares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from inspector.errors import InspectorError, NotTraceableError
+from inspector.planning.cards import find_ranks
+from inspector.predict import Predictor
+from inspector.records.steps.ranks import Fsdp2, Launch, RankClass, Ranks
+from inspector.resolve import ResolvedRun
+
+__all__ = ["describe_rank_classes", "find_largest_rank", "list_rank_classes"]
+
+# Rows of many lengths make many classes; the first ones hold most.
+_MOST_TRACED = 6
+
+
+def list_rank_classes(launch: Launch, rows: Sequence[int]) -> list[range]:
+    """Return the ranks that differ, those that are alike together; `rows` are the first dimensions of parameters."""
+    size = launch.world_size
+    if not isinstance(launch, Fsdp2):
+        return [range(size)]
+    starts = {0}
+    for count in set(rows):
+        of_rank = -(-count // size)
+        whole, rest = divmod(count, of_rank)
+        starts |= {whole, whole + bool(rest)}
+    borders = sorted(start for start in starts if start < size)
+    return [range(first, after) for first, after in zip(borders, [*borders[1:], size], strict=True)]
+
+
+def find_largest_rank(run: ResolvedRun, predictor: Predictor) -> ResolvedRun:
+    """Return the run as the rank that takes most, of those that differ; as it is where they are not traced."""
+    classes = _trace_classes(run, predictor)
+    return run.with_rank(classes[0].first) if classes else run
+
+
+def describe_rank_classes(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
+    """Return which rank of a run is predicted with all that differ from it, None where one card has the whole run."""
+    ranks = find_ranks(run, predictor)
+    if ranks is None:
+        return None
+    classes = _trace_classes(run, predictor)
+    alike = next((item.last - item.first + 1 for item in classes if item.first == run.rank), ranks.alike)
+    return dataclasses.replace(ranks, rank=run.rank, alike=alike, classes=tuple(classes))
+
+
+def _trace_classes(run: ResolvedRun, predictor: Predictor) -> list[RankClass]:
+    """Return the ranks that differ, those that take most first; nothing where all are alike or none is traced."""
+    if run.launch is None:
+        return []
+    found = list_rank_classes(run.launch, predictor.list_row_counts(run))
+    if len(found) == 1:
+        return []
+    traced = []
+    for ranks in found[:_MOST_TRACED]:
+        try:
+            prediction = predictor.predict(run.with_rank(ranks[0]))
+        except (NotTraceableError, InspectorError):  # the run itself says why
+            return []
+        replay = prediction.replays.under(prediction.limit_bytes)
+        traced.append(
+            RankClass(
+                first=ranks[0],
+                last=ranks[-1],
+                peak_allocated_bytes=replay.peak_allocated_bytes,
+                peak_reserved_bytes=replay.peak_reserved_bytes,
+                total_bytes=prediction.total_bytes,
+            )
+        )
+    return sorted(traced, key=lambda item: (-item.total_bytes, -item.peak_allocated_bytes, item.first))

@@ -44,7 +44,6 @@ _LAGGED: dict[str, Any] = {
     "decoder_ffn_dim": 24,
     "dropout": 0.0,
     "encoder_layerdrop": 0.0,
-    "scaling": None,
     "decoder_layerdrop": 0.0,
     "attention_dropout": 0.0,
     "activation_dropout": 0.0,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.compat.transformers import find_frame_count
 from inspector.records.recipe import Recipe
 from inspector.records.steps.media import ASSUMED_SECONDS
 from inspector.workloads.inputs import BatchError, Input, Inputs
@@ -172,7 +173,7 @@ def _make_sound(model: Any, recipe: Recipe) -> dict[str, Input]:
 def _count_frames(model: Any, samples: int) -> int:
     """Return how many frames the encoder leaves of a row."""
     lengths = torch.tensor([samples])
-    count = getattr(model, "_get_feat_extract_output_lengths", None)
+    count = find_frame_count(model)
     if count is None:
         raise BatchError(f"how many frames {type(model).__name__} makes of sound is not known here")
     if model.main_input_name == "input_features":  # an adapter is optional, and what convolves is inside of it

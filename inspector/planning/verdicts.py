@@ -27,7 +27,12 @@ from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.many_cards.rank_classes import describe_rank_classes
-from inspector.planning.notices import find_idle_notices, find_missing_models, find_precision_notices
+from inspector.planning.notices import (
+    find_idle_notices,
+    find_missing_models,
+    find_precision_notices,
+    leave_out_media,
+)
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
@@ -192,7 +197,18 @@ def _find_outcome_of_one_card(
         facts = predictor.describe(run, recipe)
         prediction = predictor.predict(run)
     except NotTraceableError as error:
-        return _give_up(run, selection, str(error), () if facts is None else facts.notices)
+        alone = None if facts is None else leave_out_media(run.request, facts)
+        if alone is None:
+            return _give_up(run, selection, str(error), () if facts is None else facts.notices)
+        request, notice = alone
+        outcome = _find_outcome_of_one_card(
+            run.with_request(request), counted, selection, predictor, progress, is_built=is_built
+        )
+        return dataclasses.replace(
+            outcome,
+            memory=None if outcome.memory is None else dataclasses.replace(outcome.memory, lower_bound=notice.message),
+            notices=(notice, *outcome.notices),
+        )
     without_gradient = predictor.list_without_gradient(run) if run.workload.trains else ()
     summary = predictor.summarize(run)
     memory = build_run_memory(

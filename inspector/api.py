@@ -60,6 +60,7 @@ def inspect(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -111,6 +112,8 @@ def inspect(
         quantization: "nf4", "fp4" or "int8" loads the base weights quantized as bitsandbytes does, "none" in float;
             None is what the checkpoint declares.
         double_quant: whether the scales of 4-bit weights are packed too; None is bitsandbytes' default, no.
+        quant_storage: the dtype of the tensors that hold 4-bit weights: "uint8", the default, or "float16", "bfloat16"
+            or "float32", which FSDP shards.
         model_class: the transformers class to build, or its name; default: the one that the config names.
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
         assume_defaults: go on where a config.json does not say how large the model is, with the defaults of its class;
@@ -151,6 +154,7 @@ def inspect(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -185,6 +189,7 @@ def plan(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -217,6 +222,7 @@ def plan(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
@@ -280,6 +286,7 @@ def measure(
     dtype: Any = "auto",
     quantization: str | None = None,
     double_quant: bool | None = None,
+    quant_storage: str | None = None,
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
@@ -311,6 +318,7 @@ def measure(
         dtype=dtype,
         quantization=quantization,
         double_quant=double_quant,
+        quant_storage=quant_storage,
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,

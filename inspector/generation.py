@@ -24,7 +24,7 @@ _LONGEST_TRACED = 64
 _COUNTING = (
     *("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
     *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
-    *("sequence_bias", "guidance_scale"),
+    "sequence_bias",
 )
 _KEPT_TO_THE_END = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 # Where the steps do not follow from a few, that many are traced all the same.

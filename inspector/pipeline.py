@@ -121,9 +121,10 @@ def plan(
     *,
     keeps: bool = True,
 ) -> Plan:
-    """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each.
+    """Return the candidates to train the model of `request` on its GPU, or to generate with it.
 
-    With `gpu_counts`, the least and the most cards, they are those to train it on so many. `keeps` is that of `run`.
+    `quantities` are what to search for each; the length of a generation is that of its prompt. With `gpu_counts`, the
+    least and the most cards, they are those to train it on so many. `keeps` is that of `run`.
     """
     with reserve_process():
         defaults = Recipe()
@@ -139,6 +140,9 @@ def plan(
         if request.source is None and named > 1:
             gpu_counts = read_card_counts(named)
         resolved = resolve_run(request, selection.gpus[0], os.environ)
+        quantities = _settle_quantities(quantities, generates=resolved.workload.generates)
+        if gpu_counts is not None and resolved.workload.generates:
+            raise UsageError("a plan of several cards is about training: drop `generate`, or plan for one card.")
         question = ask(
             open_store() if keeps else None, "plan", resolved.request, repr(resolved.platform), gpu_counts, *quantities
         )
@@ -166,6 +170,16 @@ def plan(
         if question is not None and files is not None:
             question.keep(files, found)
         return found
+
+
+def _settle_quantities(quantities: Sequence[str], *, generates: bool) -> tuple[str, ...]:
+    """Return what a plan searches: of a generation the length of its prompt."""
+    if generates:
+        lengths = {str(Quantity.SEQ_LEN): str(Quantity.PROMPT_LEN)}
+        return tuple(dict.fromkeys(lengths.get(str(item), item) for item in quantities))
+    if Quantity.PROMPT_LEN in quantities:
+        raise UsageError("`fit=prompt-len` is of a generation: search seq-len, or give a recipe of one.")
+    return tuple(quantities)
 
 
 def compare(

@@ -20,9 +20,9 @@ from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
-from inspector.records.request import LoraOptions, Preparation, Quantization, Request, Sharding
+from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -90,11 +90,19 @@ class ResolvedRun:
     def launch(self) -> Launch | None:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
         recipe = self.request.recipe
-        is_sharded = self.request.sharding == Sharding.FSDP
-        is_known = (is_sharded or self.request.sharding is None) and recipe.stage is None and recipe.offload is None
-        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains or is_packed(self):
+        sharding, settings = self.request.sharding, self.request.sharding_settings or {}
+        is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
+        is_known = (is_sharded or sharding is None) and recipe.stage is None and recipe.offload is None
+        is_known = is_known and not str(settings.get("sharding_strategy")).startswith("HYBRID")
+        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
-        return (Fsdp2 if is_sharded else Ddp)(world_size=self.cards)
+        if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
+            return None  # its weights stop there: their scales are lost with their class
+        if not is_sharded:
+            return Ddp(world_size=self.cards)
+        kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
+        known = {item.name for item in dataclasses.fields(kind)}
+        return kind(world_size=self.cards, **{name: value for name, value in settings.items() if name in known})
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -159,6 +167,22 @@ def is_packed(run: ResolvedRun) -> bool:
         return run.request.quantization != Quantization.NONE
     declared = None if run.files is None else find_declared(run.files.config)
     return isinstance(declared, Mapping) and find_format(declared) == "bitsandbytes"
+
+
+def find_packing(run: ResolvedRun) -> tuple[str, str] | None:
+    """Return how bitsandbytes packs the base weights, and the dtype of what holds them; None where it does not."""
+    if not is_packed(run):
+        return None
+    request = run.request
+    if request.quantization is not None:
+        is_int8 = request.quantization == Quantization.INT8
+        return str(request.quantization), "int8" if is_int8 else str(request.quant_storage or QuantStorage.UINT8)
+    declared = None if run.files is None else find_declared(run.files.config)
+    assert isinstance(declared, Mapping), "what is packed and was not asked for is declared"
+    if declared.get("load_in_8bit"):
+        return Quantization.INT8, "int8"
+    kind, storage = declared.get("bnb_4bit_quant_type", "fp4"), declared.get("bnb_4bit_quant_storage", "uint8")
+    return str(kind), str(storage)
 
 
 def settle_recipe(recipe: Recipe, *, is_prepared: bool = False) -> Recipe:

@@ -24,7 +24,7 @@ __all__ = [
 Key = tuple[Any, ...]
 # What of a request decides which model is built.
 _OF_THE_MODEL = (
-    *("dtype", "model_class", "quantization", "double_quant"),
+    *("dtype", "model_class", "quantization", "double_quant", "quant_storage"),
     *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
 )
 

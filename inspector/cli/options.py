@@ -17,7 +17,7 @@ from inspector.cli.option_groups.training import OF_THE_STEP
 from inspector.cli.option_groups.training_files import OF_A_TRAINING_FILE
 from inspector.compat.verified import VERIFIED
 from inspector.records.fit import Quantity
-from inspector.records.request import AdapterDtype, Preparation, Quantization, WeightDtype
+from inspector.records.request import AdapterDtype, Preparation, Quantization, QuantStorage, WeightDtype
 from inspector.workloads.registry import WORKLOADS
 
 __all__ = [
@@ -57,6 +57,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--double-quant/--no-double-quant"],
         default=None,
         help="Whether the scales of 4-bit weights are packed too; default: no, as bitsandbytes.",
+    ),
+    click.Option(
+        ["--quant-storage"],
+        type=ChoiceWithAliases(QuantStorage),
+        help="Dtype of the tensors that hold 4-bit weights; FSDP shards those of floats alone; default: uint8.",
     ),
     click.Option(
         ["--model-class"], metavar="NAME", help="transformers class to build; default: the config's architectures."

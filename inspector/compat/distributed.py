@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from inspector.compat.names import private, private_attribute
+from inspector.compat.torch import storage_address
 from inspector.runtime.patches import replace_attribute
 
 _RANKS = "tracing a rank of several"
@@ -70,6 +72,82 @@ fsdp2_prepare_model: Any = private(
     purpose="FSDP2",
     instead="how accelerate wraps a model for FSDP2",
 )
+
+
+_needs_loading: Any = private(
+    "torch.distributed.fsdp._init_utils._need_to_materialize_module",
+    purpose="FSDP1",
+    instead="what tells whether the weights of a unit are still to be loaded",
+)
+_move_unit: Any = private(
+    "torch.distributed.fsdp._init_utils._move_module_to_device",
+    purpose="FSDP1",
+    instead="what moves the parameters of a unit to the device before they are sharded",
+)
+_find_device: Any = private(
+    "torch.distributed.fsdp._init_utils._get_device_from_device_id",
+    purpose="FSDP1",
+    instead="which device is asked for",
+)
+_find_compute_device: Any = private(
+    "torch.distributed.fsdp._init_utils._get_compute_device", purpose="FSDP1", instead="which device a unit is on"
+)
+_reshard_rest: Any = private(
+    "torch.distributed.fsdp._runtime_utils._catch_all_reshard",
+    purpose="FSDP1",
+    instead="what reshards units without a gradient when the backward pass ends",
+)
+_reshard: Any = private("torch.distributed.fsdp._runtime_utils._reshard", purpose="FSDP1", instead="the same")
+_frees_in_backward: Any = private(
+    "torch.distributed.fsdp._runtime_utils._should_free_in_backward", purpose="FSDP1", instead="the same"
+)
+_shares_storage: Any = private(
+    "torch.distributed.fsdp._flat_param._same_storage",
+    purpose="FSDP1",
+    instead="what tells by addresses whether two tensors share memory",
+)
+_has_memory: Any = private(
+    "torch.distributed.fsdp._flat_param._data_ptr_allocated",
+    purpose="FSDP1",
+    instead="what tells by an address whether a tensor has memory",
+)
+
+
+def let_fsdp1_run_on_meta(move: Callable[..., None]) -> None:
+    """Let FSDP1 take parameters on meta for those of a card, until the innermost block of changes ends.
+
+    `move` brings a unit to the card, given the module, ignored parameters and buffers, and the device.
+    """
+    device = torch.device("meta")
+    init = sys.modules[_move_unit.__module__]
+    replace_attribute(init, "_need_to_materialize_module", lambda *_arguments: (False, False))
+    replace_attribute(init, "_move_module_to_device", move)
+    replace_attribute(init, "_get_device_from_device_id", lambda *_arguments: device)
+    replace_attribute(init, "_get_compute_device", lambda *_arguments: device)
+    tell_fsdp1_storages_apart()
+
+
+def tell_fsdp1_storages_apart() -> None:
+    """Let FSDP1 know tensors by their storages and not by addresses, until the same."""
+    flat, runtime = sys.modules[_shares_storage.__module__], sys.modules[_reshard_rest.__module__]
+    replace_attribute(flat, "_same_storage", _share_storage)
+    replace_attribute(flat, "_data_ptr_allocated", lambda tensor: tensor.untyped_storage().nbytes() > 0)
+    replace_attribute(runtime, "_catch_all_reshard", _reshard_what_is_whole)
+
+
+def _share_storage(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors share memory."""
+    return storage_address(one.untyped_storage()) == storage_address(other.untyped_storage())
+
+
+def _reshard_what_is_whole(state: Any) -> None:
+    """Reshard a unit whose parameters are gathered still."""
+    handle = state._handle
+    if not handle:
+        return
+    is_sharded = _share_storage(handle.flat_param, handle.flat_param._local_shard)
+    if not is_sharded or handle._skipped_use_sharded_views:
+        _reshard(state, handle, _frees_in_backward(state, handle))
 
 
 def expect_same_parameters() -> None:

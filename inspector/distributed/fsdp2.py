@@ -2,7 +2,9 @@
 
 It wraps each decoder layer, the input embeddings, and the last norm with the head as one unit; trainable parameters
 become float32 under mixed precision (accelerate/utils/fsdp_utils.py, `fsdp2_prepare_model`, 1.15). A model comes from
-host memory: each unit goes to the card whole, and is cut there.
+host memory: each unit goes to the card whole, and is cut there. One that bitsandbytes packed is on the card, and stays
+there whole until all of it is cut: a state_dict holds it meanwhile. Weights that are packed in integers are not cut at
+all, and what belongs to packed weights beside, their scales, is on each card whole.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from inspector.compat.distributed import fsdp2_prepare_model, replace_move
+from inspector.quantization.bitsandbytes.modules import Linear4bit
 from inspector.records.steps.ranks import Fsdp2
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
+from inspector.workloads.quantized_load import is_quantized
 
 __all__ = ["shard_with_fsdp2"]
 
@@ -42,17 +46,25 @@ class _Meshes(dict[Any, DeviceMesh]):
 
 
 def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, tracer: Tracer) -> nn.Module:
-    """Wrap a model that is in host memory for FSDP2 on the ranks of the world at hand, watched by a tracer."""
+    """Wrap a model that is in host memory, or packed on the card, for FSDP2 on the ranks of the world at hand.
+
+    A tracer watches.
+    """
+    is_packed = is_quantized(base_model(model))
     mesh = init_device_mesh("meta", (launch.world_size,), mesh_dim_names=(_SHARDS,))
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
+        auto_wrap_policy=launch.wrap_policy,
+        transformer_cls_names_to_wrap=None if launch.wrapped_classes is None else list(launch.wrapped_classes),
+        min_num_params=launch.min_num_params,
         reshard_after_forward=launch.reshard_after_forward,
         cpu_ram_efficient_loading=False,
     )
     if mixed_precision != "no":
         plugin.set_mixed_precision(mixed_precision)
-        for parameter in filter(_is_trained, model.parameters()):  # as the function below does, which is watched
+        for parameter in (
+            () if is_packed else filter(_is_trained, model.parameters())
+        ):  # as the function below does, which is watched
             parameter.data = parameter.data.to(torch.float32)
     accelerator = types.SimpleNamespace(
         state=types.SimpleNamespace(fsdp_plugin=plugin),
@@ -76,6 +88,8 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
         with tracer:
             return shard(*args, **kwargs)
 
+    if is_packed:
+        return _shard_packed(model, accelerator, tracer)
     with restore_changes():
         if launch.comes_from_host:
             replace_move(move)
@@ -86,6 +100,23 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
         with tracer:  # padded where a shard has fewer rows than others
             wrapped.to_empty(device="meta")
             base_model(wrapped).tie_weights()
+    return wrapped
+
+
+def _shard_packed(model: nn.Module, accelerator: Any, tracer: Tracer) -> nn.Module:
+    """Wrap a packed model that is on the card.
+
+    accelerate keeps one element in the place of each parameter of the optimizer meanwhile (accelerator.py,
+    `_prepare_fsdp2`), and the state_dict copies of the table that packed scales share (bitsandbytes,
+    `QuantState.as_dict`).
+    """
+    with tracer:
+        kept = [torch.empty(1, dtype=item.dtype, device="meta") for item in filter(_is_trained, model.parameters())]
+        layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+        states = [layer.weight.quant_state for layer in layers]
+        kept += [state.state2.code.clone() for state in states if state is not None and state.state2 is not None]
+        wrapped: nn.Module = fsdp2_prepare_model(accelerator, model)
+        del kept
     return wrapped
 
 

@@ -8,9 +8,12 @@ import itertools
 from typing import Any
 
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
+from inspector.compat.distributed import tell_fsdp1_storages_apart
 from inspector.distributed.ddp import wrap_with_ddp
+from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
 from inspector.distributed.tracer import RankTracer
@@ -20,7 +23,7 @@ from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
-from inspector.records.steps.ranks import Ddp, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
@@ -32,6 +35,7 @@ from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
 from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.run import (
     build_categories,
     check_run,
@@ -67,12 +71,23 @@ def trace_rank(
         media = workload.find_media(model, recipe)
         holds_all = media is not None and media.holds_all
         tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)
+        is_packed = is_quantized(base)
+        if is_packed:
+            rules.enter_context(apply_quantized_rules(platform))
+            load_quantized(tracer, built)
+        if isinstance(launch, Fsdp1):
+            tell_fsdp1_storages_apart()
+            roles = list_roles(built)
+            model = shard_with_fsdp1(model, launch, recipe.mixed_precision, tracer)
         if isinstance(launch, Fsdp2):
             model = shard_with_fsdp2(model, launch, recipe.mixed_precision, tracer)
             _refuse_untied(built)
-        tracer.use_categories(build_categories(workload, model))
-        for name, tensor, category in list_in_load_order(built):
-            tracer.hold([tensor], category, find_owner(model, name))
+        tracer.use_categories(build_categories(workload, model), keeps=is_packed)
+        if isinstance(launch, Fsdp1):
+            hold_units(tracer, model, roles)
+        else:
+            for name, tensor, category in list_in_load_order(built):
+                tracer.hold([tensor], category, find_owner(model, name))
         if isinstance(launch, Ddp):
             with tracer:
                 model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
@@ -85,7 +100,8 @@ def trace_rank(
         rules.enter_context(choose_autocast(recipe))
         rules.enter_context(treat_meta_as_device())
         rules.enter_context(stand_in_for_extension())
-        if media is not None:
+        # FSDP1 keeps a zero that it made so.
+        if media is not None or isinstance(launch, Fsdp1):
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
         state: Any = workload.make_state(model, recipe, on_gpu=False)
@@ -116,6 +132,10 @@ def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> On
             is_last = next(passes) % count == 0
             if isinstance(model, DistributedDataParallel):
                 model.require_backward_grad_sync = is_last
+            elif isinstance(model, FullyShardedDataParallel):
+                units: list[Any] = FullyShardedDataParallel.fsdp_modules(model)
+                for unit in units:
+                    unit._sync_gradients = is_last
             else:
                 model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)

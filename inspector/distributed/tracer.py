@@ -6,6 +6,7 @@ resized, to nothing and back; and every block belongs to a stream.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from inspector.trace.tracer import Tracer
 __all__ = ["RankTracer"]
 
 aten = torch.ops.aten
+# The node that keeps the gradient of a parameter; it was made with the first view of it, and runs on that stream.
+_OF_LEAVES = "torch::autograd::AccumulateGrad"
+_OF_RANKS = (Category.GATHERED, Category.COMMUNICATION)
 _OF_COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_dtensor"})
 
 
@@ -36,6 +40,7 @@ class RankTracer(Tracer):
         self._stream_of_events: list[int] = []
         # Blocks of storages that were resized to nothing, and are alive still.
         self._ended: set[int] = set()
+        self._sizes_of_shared: set[int] = set()
 
     def tape(self) -> list[Event]:
         """Return everything recorded, each event with the stream that it happened on."""
@@ -75,9 +80,18 @@ class RankTracer(Tracer):
         replace_attribute(torch.UntypedStorage, "resize_", resize_and_note)
         return self
 
-    def use_categories(self, categories: Categories) -> None:
-        """Say what blocks are for by the parameters of a model that is wrapped by now."""
+    def use_categories(self, categories: Categories, *, keeps: bool) -> None:
+        """Say what blocks are for by the parameters of a model that is wrapped by now; `keeps` what was said before."""
+        if keeps:
+            categories.take_over(self._categories)
         self._categories = categories
+
+    def note_shared(self, parameters: Iterable[Tensor]) -> None:
+        """Note parameters that several modules share, and that are views made on a stream of their own.
+
+        Autograd adds up their gradients on the stream of what takes the sum (torch/csrc/autograd/input_buffer.cpp).
+        """
+        self._sizes_of_shared |= {item.numel() * width for item in parameters for width in (2, 4)}
 
     def mark_buckets(self) -> None:
         """Say of everything that was made while the model was wrapped that gradients are reduced in it."""
@@ -122,7 +136,11 @@ class RankTracer(Tracer):
     def _record(self, kind: EventKind, block: int, size: int, op: str) -> None:
         super()._record(kind, block, size, op)
         node = current_autograd_node() if self._phase is Phase.BACKWARD else None
-        self._stream_of_events.append(self._streams.find_number(None if node is None else sequence_number(node)))
+        number = self._streams.find_number(None if node is None else sequence_number(node))
+        is_sum = size in self._sizes_of_shared and op == "aten.add.Tensor"
+        if node is not None and number == self._streams.default.number and (is_sum or node.name() == _OF_LEAVES):
+            number = self._streams.find_view_number()
+        self._stream_of_events.append(number)
 
     def _see(self, tensor: Tensor, op: str) -> int:
         return super()._see(local_tensor_of(tensor) if isinstance(tensor, DTensor) else tensor, op)
@@ -139,7 +157,8 @@ class RankTracer(Tracer):
         if after:
             self._ended.discard(block)
             self._blocks[key] = fresh = self._allocate(after, "resize_")
-            self._categories.assign(fresh, self._categories[block])
+            category = self._categories[block]
+            self._categories.assign(fresh, category if category in _OF_RANKS else Category.GATHERED)
 
     def _forget(self, watched: Any) -> None:
         if (block := self._blocks[watched.key]) in self._ended:

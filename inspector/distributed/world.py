@@ -119,6 +119,10 @@ class Streams:
                     return stream.number
         return self.current.number
 
+    def find_view_number(self) -> int:
+        """Return the number of the stream that nodes were made on last beside the default one."""
+        return self._nodes[-1][2].number if self._nodes else self.default.number
+
 
 class _MetaDevice(types.ModuleType):
     """What `torch.cuda` is to CUDA, for meta."""

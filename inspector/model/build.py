@@ -343,7 +343,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         )
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = find_declared(files.config)
-    plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype)
+    plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype, request.quant_storage)
     facts = ModelFacts(
         id=files.id,
         revision=files.revision,

@@ -47,15 +47,21 @@ __all__ = [
 ]
 
 PACKED = (Params4bit, Int8Params)
+# What bitsandbytes packs 4-bit weights into (backends/cuda/ops.py, `quantize_4bit`).
+STORAGES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BnbPlan:
-    """How weights are quantized: the method, and for 4 bits whether scales are packed too and the dtype of products."""
+    """How weights are quantized: the method, and for 4 bits whether scales are packed too and the dtype of products.
+
+    `storage` is the dtype of the tensors that hold 4-bit weights; one of floats can be sharded.
+    """
 
     method: str
     compute_dtype: torch.dtype
     double_quant: bool = False
+    storage: torch.dtype = torch.uint8
     skip: tuple[str, ...] | None = None
     from_checkpoint: bool = False
 
@@ -69,12 +75,17 @@ class BnbPlan:
             bnb_4bit_quant_type=self.method,
             bnb_4bit_compute_dtype=self.compute_dtype,
             bnb_4bit_use_double_quant=self.double_quant,
+            bnb_4bit_quant_storage=self.storage,
             llm_int8_skip_modules=skip,
         )
 
 
 def plan_quantization(
-    fields: Mapping[str, Any], requested: str | None, double_quant: bool | None, dtype: torch.dtype
+    fields: Mapping[str, Any],
+    requested: str | None,
+    double_quant: bool | None,
+    dtype: torch.dtype,
+    storage: str | None = None,
 ) -> BnbPlan | None:
     """Return how bitsandbytes quantizes the weights, as it was asked for or as the checkpoint declares it.
 
@@ -82,20 +93,27 @@ def plan_quantization(
     """
     declared = find_declared(fields)
     if isinstance(declared, Mapping):
-        return _read_declared(declared, requested, double_quant)
+        return _read_declared(declared, requested, double_quant, storage)
     if requested in (None, "none", "int8") and double_quant is not None:
         raise UsageError(
             '`double_quant` packs the scales of 4-bit weights: add `quantization="nf4"`, or fp4, or drop it.'
         )
+    if requested in (None, "none", "int8") and storage is not None:
+        raise UsageError(
+            '`quant_storage` is what 4-bit weights are packed into: add `quantization="nf4"`, or fp4, or drop it.'
+        )
     if requested in (None, "none"):
         return None
-    return BnbPlan(method=requested, compute_dtype=dtype, double_quant=bool(double_quant))
+    packed_in = getattr(torch, storage or "uint8")
+    return BnbPlan(method=requested, compute_dtype=dtype, double_quant=bool(double_quant), storage=packed_in)
 
 
-def _read_declared(declared: Mapping[str, Any], requested: str | None, double_quant: bool | None) -> BnbPlan | None:
+def _read_declared(
+    declared: Mapping[str, Any], requested: str | None, double_quant: bool | None, storage: str | None
+) -> BnbPlan | None:
     """Read what a checkpoint of bitsandbytes declares; it cannot be quantized a second time."""
     method = str(declared.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in declared else ""))
-    if requested not in (None, "none") or double_quant is not None:
+    if requested not in (None, "none") or double_quant is not None or storage is not None:
         raise UsageError(
             f"the checkpoint is quantized already ({one_line(method or 'an unnamed method', 40)}), and transformers "
             "does not quantize it again: drop `quantization`, or name the checkpoint that it was made from."
@@ -116,6 +134,7 @@ def _read_declared(declared: Mapping[str, Any], requested: str | None, double_qu
         method="int8" if config.load_in_8bit else config.bnb_4bit_quant_type,
         compute_dtype=config.bnb_4bit_compute_dtype,
         double_quant=config.bnb_4bit_use_double_quant,
+        storage=config.bnb_4bit_quant_storage,
         skip=None if skip is None else tuple(skip),
         from_checkpoint=True,
     )
@@ -127,6 +146,10 @@ def _check_values(config: BitsAndBytesConfig) -> None:
         raise ValueError("neither load_in_4bit nor load_in_8bit is true")
     if config.load_in_4bit and config.bnb_4bit_quant_type not in ("nf4", "fp4"):
         raise ValueError(f"bnb_4bit_quant_type is {quoted(config.bnb_4bit_quant_type, 40)}, not nf4 or fp4")
+    if config.bnb_4bit_quant_storage not in STORAGES:
+        raise ValueError(
+            f"bnb_4bit_quant_storage is {config.bnb_4bit_quant_storage}, in which bitsandbytes packs nothing"
+        )
     if config.bnb_4bit_compute_dtype not in FLOATS:
         raise ValueError(f"bnb_4bit_compute_dtype is {config.bnb_4bit_compute_dtype}, in which nothing is multiplied")
 
@@ -153,6 +176,7 @@ def quantize_model(model: PreTrainedModel, plan: BnbPlan) -> PreTrainedModel:
             shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
             parameter.quantize_from(torch.empty(shape, dtype=dtype, device="meta"))
             parameter.loaded_dtype = parameter.dtype if plan.from_checkpoint else dtype  # type: ignore[union-attr]
+            parameter.is_stored_packed = plan.from_checkpoint  # type: ignore[union-attr]
             parameter.inputs_first = name in turned  # type: ignore[union-attr]
             found = True
         elif parameter.dtype is not dtype:

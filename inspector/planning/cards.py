@@ -8,17 +8,18 @@ and buffers of communication come on top and are not counted, so that the number
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+from inspector.dtypes import BY_TORCH_NAME
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
-from inspector.records.steps.ranks import Fsdp2, Ranks
-from inspector.resolve import ResolvedRun
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Ranks
+from inspector.resolve import ResolvedRun, find_packing
 from inspector.units import format_bytes
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "count_least_cards",
     "describe_ranks",
     "find_ranks",
+    "list_rank_notices",
     "spread_over_cards",
 ]
 
@@ -68,14 +70,15 @@ def find_ranks(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     size = run.launch.world_size
     # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
     alike = min((count // -(-count // size) for count in rows), default=size)
-    is_sharded = isinstance(run.launch, Fsdp2)
-    strategy = f"{'FSDP2' if is_sharded else 'DDP'} as accelerate {version('accelerate')} wraps it"
-    return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_sharded else size)
+    is_cut_by_rows = isinstance(run.launch, Fsdp2)  # FSDP1 pads each unit to equal pieces
+    name = {Ddp: "DDP", Fsdp1: "FSDP1", Fsdp2: "FSDP2"}[type(run.launch)]
+    strategy = f"{name} as accelerate {version('accelerate')} wraps it"
+    return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_cut_by_rows else size)
 
 
 def advise_sharding(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:
     """Return the verdict on a rank that has the whole model with what sharding it changes, where that makes it fit."""
-    if verdict.outcome is not Fit.NO or not run.request.advice or isinstance(run.launch, Fsdp2):
+    if verdict.outcome is not Fit.NO or not run.request.advice or not isinstance(run.launch, Ddp):
         return verdict
     sharded = run.with_request(dataclasses.replace(run.request, sharding=Sharding.FSDP))
     progress("what would make it fit: --fsdp")
@@ -107,3 +110,36 @@ def count_least_cards(state: StaticRecipe, usable_bytes: int, sharding: str | No
     if left <= 0:
         return None
     return max(-(-shared // left), 1)
+
+
+def list_rank_notices(run: ResolvedRun, trained: Mapping[str, int]) -> tuple[Notice, ...]:
+    """Return what makes a rank of a run take more than its share, and what would not.
+
+    `trained` are the bytes of the parameters that train, by the names of their dtypes.
+    """
+    if run.launch is None or isinstance(run.launch, Ddp):
+        return ()
+    notices = []
+    packing = find_packing(run)
+    if packing is not None and packing[1] == "uint8":
+        message = (
+            "4-bit weights held in uint8 are not sharded: each card has all of them. --quant-storage bfloat16 "
+            "(bnb_4bit_quant_storage) shards them."
+        )
+        notices.append(Notice(code="packed-unsharded", message=message))
+    count = run.recipe.gradient_accumulation
+    if count > 1:
+        whole = format_bytes(_count_whole_gradients(run, trained))
+        message = (
+            f"Gradients stay whole on each card, {whole}, until the last of {count} micro-batches: Trainer defers "
+            "their reduction (no_sync). Without accumulation each card has its share."
+        )
+        notices.append(Notice(code="whole-gradients", message=message))
+    return tuple(notices)
+
+
+def _count_whole_gradients(run: ResolvedRun, trained: Mapping[str, int]) -> int:
+    """Return the size of the gradients of all that trains, in the dtype of FSDP's policy where there is one."""
+    if run.recipe.mixed_precision == "no":
+        return sum(trained.values())
+    return sum(size * 16 // BY_TORCH_NAME[dtype].bits for dtype, size in trained.items())

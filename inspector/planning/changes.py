@@ -14,6 +14,7 @@ from inspector.resolve import ResolvedRun
 from inspector.training_files.changes import follow_packing
 
 __all__ = [
+    "IN_FLOAT",
     "LORA",
     "WITHOUT_ADAPTER",
     "Change",
@@ -30,6 +31,8 @@ __all__ = [
 # Fields of the request and of its recipe with their new values.
 Change = Mapping[str, Any]
 LORA = LoraOptions(r=16, targets="all-linear")
+# The base weights as they come.
+IN_FLOAT: Change = {"quantization": None, "double_quant": None, "quant_storage": None}
 # What there is to say of an adapter means nothing without one.
 WITHOUT_ADAPTER: Change = {
     "peft": None,

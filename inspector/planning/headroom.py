@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from inspector.errors import InspectorError, NotTraceableError
-from inspector.planning.changes import WITHOUT_ADAPTER, apply_change, is_stored_quantized
+from inspector.planning.changes import IN_FLOAT, WITHOUT_ADAPTER, apply_change, is_stored_quantized
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Fit, Purpose
@@ -69,7 +69,7 @@ def _unpack_weights(run: ResolvedRun) -> _Increase | None:
     if request.quantization in (None, "none"):
         return None
     text = "--quantization none" if request.double_quant is None else "without --quantization and --double-quant"
-    return text, apply_change(request, {"quantization": None, "double_quant": None})
+    return text, apply_change(request, IN_FLOAT)
 
 
 def _double_rank(run: ResolvedRun) -> _Increase | None:
@@ -89,7 +89,7 @@ def _train_whole_model(run: ResolvedRun) -> _Increase | None:
     request = run.request
     if request.peft is None:
         return None
-    change = {**WITHOUT_ADAPTER, "quantization": None, "double_quant": None}
+    change = {**WITHOUT_ADAPTER, **IN_FLOAT}
     text = "without --lora" if isinstance(request.peft, LoraOptions) else "without --peft"
     return text if request.quantization is None else f"{text} and --quantization", apply_change(request, change)
 

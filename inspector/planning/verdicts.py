@@ -15,7 +15,13 @@ from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory
 from inspector.memory.verdict import judge_untraced
 from inspector.planning.advice import find_advice
-from inspector.planning.cards import JUDGED_ALONE, advise_sharding, describe_ranks, spread_over_cards
+from inspector.planning.cards import (
+    JUDGED_ALONE,
+    advise_sharding,
+    describe_ranks,
+    list_rank_notices,
+    spread_over_cards,
+)
 from inspector.planning.contexts import list_contexts
 from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
@@ -53,6 +59,8 @@ _WITHOUT = {
     "boxes": "lower bound, without boxes: the place of each token on its page adds rows of embeddings",
 }
 # Names of a file that stand in a reason.
+# Stages of training files whose step is one pass over rows with labels.
+_SUPERVISED = (None, "sft", "pt")
 _MOST_NAMED = 3
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
@@ -132,6 +140,9 @@ def find_outcome(
         bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
         fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
+    if outcome.fit is not None and (reason := _find_missing_models(run)) is not None:
+        fit = tuple(_withdraw_yes(verdict, reason) for verdict in outcome.fit)
+        outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
     state, sharding = _find_state(counted, static), run.request.sharding
@@ -144,7 +155,8 @@ def find_outcome(
             continue
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
         verdicts.append(advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
-    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else outcome.notices
+    of_ranks = () if is_alone else list_rank_notices(run, counted.census.trainable_dtypes)
+    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else (*outcome.notices, *of_ranks)
     return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
 
 
@@ -224,7 +236,8 @@ def _find_outcome_of_one_card(
 def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:
     """Return what there is to say of a run that was not traced; a card that was named has a verdict that says why."""
     reason = one_line(why, 300)
-    message = f"The {run.workload.name} step was not traced: {reason}. The static bytes are what is known."
+    rest = " The static bytes are what is known." if run.workload.trains else ""
+    message = f"The {run.workload.label} was not traced: {reason}.{rest}"
     verdicts = tuple(judge_untraced(gpu, reason, run.margin_bytes) for gpu in selection.gpus)
     return Outcome(
         fit=verdicts if selection.named else None, notices=(*known, Notice(code="not-traced", message=message))
@@ -305,6 +318,21 @@ def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdic
     if least_bytes > verdict.usable_bytes:
         return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
+
+
+def _find_missing_models(run: ResolvedRun) -> str | None:
+    """Return what the step of a file's stage runs beside the one that is traced for it, such as the models of PPO."""
+    record = None if run.request.source is None else run.request.source.file
+    if record is None or record.stage in _SUPERVISED or run.recipe.stage is not None:
+        return None
+    return next((item.why for item in record.not_modelled if item.value == record.stage), None)
+
+
+def _withdraw_yes(verdict: Verdict, reason: str) -> Verdict:
+    """Return the verdict on figures of which the step takes more by whole models: what fits may not do so after all."""
+    if not verdict.fits:
+        return verdict
+    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason, advice=None)
 
 
 def _judge(

@@ -28,6 +28,7 @@ __all__ = [
     "LoraBias",
     "LoraOptions",
     "Preparation",
+    "QuantStorage",
     "Quantization",
     "Request",
     "Sharding",
@@ -80,6 +81,23 @@ class Quantization(Choice):
             name: f"{name} may be nf4, which QLoRA takes, or fp4, the default of load_in_4bit; give one of them"
             for name in ("4bit", "4-bit", "int4", "q4")
         }
+
+
+class QuantStorage(Choice):
+    """The dtype of the tensors that hold 4-bit weights (`bnb_4bit_quant_storage`); FSDP shards those of floats alone.
+
+    UINT8, FLOAT16, BFLOAT16, FLOAT32: torch's dtype of that name.
+    """
+
+    UINT8 = "uint8"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+    @classmethod
+    def aliases(cls) -> Mapping[str, str]:
+        """Return the short names that trainers have for them."""
+        return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class Preparation(Choice):
@@ -181,11 +199,13 @@ class Request:
     will run it, None the installed one.
     `peft` is one of: None (full fine-tuning), LoraOptions, a mapping of PEFT config fields with `peft_type`, or a live
     `peft.PeftConfig`. `quantization` None is what the checkpoint declares, and `double_quant` packs the scales of 4-bit
-    weights too. `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an adapter in half precision
-    becomes float32; `adapter_dtype` says what a trainer makes of it afterwards, and `preparation` what it does to
+    weights too; `quant_storage` is the dtype of the tensors that hold them, None bitsandbytes' uint8.
+    `autocast_adapter_dtype` is that of PEFT's `get_peft_model`: whether an adapter in half precision becomes float32;
+    `adapter_dtype` says what a trainer makes of it afterwards, and `preparation` what it does to
     packed weights before. `gpus` are names as people write them, `2x4090` for two, `gpu_memory` sizes as text with a
     unit or as integers of bytes; one alone is taken for a list. The first of them decides for which GPU the step is
-    traced. `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them. `margin` is
+    traced. `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them, with
+    `sharding_settings` of a file, fields of `Fsdp1` or `Fsdp2`. `margin` is
     how much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the quantity to
     turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or, where it fits,
     for what could be turned up. `context` are further prompt lengths of a generation, to say what it takes with them.
@@ -205,6 +225,7 @@ class Request:
     offline: bool = False
     quantization: Quantization | str | None = None
     double_quant: bool | None = None
+    quant_storage: QuantStorage | str | None = None
     peft: Any = None
     autocast_adapter_dtype: bool = True
     adapter_dtype: AdapterDtype | str = AdapterDtype.AUTO
@@ -216,6 +237,7 @@ class Request:
     gpu_memory: Sequence[str | int] = ()
     gpu_count: int = 1
     sharding: Sharding | str | None = None
+    sharding_settings: Mapping[str, Any] | None = None
     margin: str | int | None = None
     fit: Quantity | str | None = None
     advice: bool = True
@@ -255,6 +277,8 @@ class Request:
         }
         if self.quantization is not None:
             checked["quantization"] = check_choice("quantization", self.quantization, Quantization)
+        if self.quant_storage is not None:
+            checked["quant_storage"] = check_choice("quant_storage", self.quant_storage, QuantStorage)
         if self.context:
             checked["context"] = _check_context(self.context)
         if self.margin is not None:

@@ -61,6 +61,10 @@ class Categories:
         """Return what a block is for: temporary where nothing says otherwise."""
         return self._categories.get(block, Category.TEMPORARIES)
 
+    def take_over(self, before: Categories) -> None:
+        """Keep what is known of blocks from before."""
+        self._categories.update(before._categories)
+
     def assign(self, block: int, category: Category, tensor: Tensor | None = None) -> None:
         """Say what a block is for, and which tensor it holds."""
         self._categories[block] = category

@@ -104,7 +104,8 @@ def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
         default = index[name].find_default(record.version) if name in index else None
         if is_script and name in _IN_A_SCRIPT:  # the defaults are those of TRL's command
             default = None
-            plain = {True: "LoraConfig", False: None}[plain] if name == "use_peft" else plain
+            if name == "use_peft":
+                plain = "LoraConfig" if plain else None
         spelling = record.spelled.get(name) or (_name_in_script(record, name) if is_script else name)
         if spelling in replaced or plain != record.spelling.get(name, default):
             spelt[spelling] = plain

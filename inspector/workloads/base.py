@@ -75,6 +75,7 @@ class Workload(Protocol):
 
 
 def base_model(model: Any) -> Any:
-    """Return the transformers model itself, without PEFT's wrapper and DDP's."""
+    """Return the transformers model itself, without PEFT's wrapper, DDP's and FSDP1's."""
     model = model.module if isinstance(model, DistributedDataParallel) else model
+    model = getattr(model, "_fsdp_wrapped_module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -84,6 +84,8 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
         for module in model.modules():
             if isinstance(module, Linear8bitLt):
                 module.state.SCB = module.weight.SCB  # or PEFT would unpack with what an earlier look has left there
+            elif isinstance(module, Linear4bit) and module.weight.quant_storage is not torch.uint8:
+                module.hold_state()  # for weights that may be sharded
         for name, buffer in model.named_buffers():
             tracer.hold([buffer], Category.BUFFERS, find_owner(model, name))
         _prepare(tracer, built, parameters)
@@ -109,7 +111,11 @@ def _prepare(tracer: Tracer, built: BuiltModel, parameters: Mapping[str, nn.Para
 
     if is_axolotl:
         cast(list_upcast_first(base_model(built.model)), torch.float32)
-    halves = ((name, item) for name, item in parameters.items() if item.dtype in (torch.float16, torch.bfloat16))
+    halves = (
+        (name, item)
+        for name, item in parameters.items()
+        if item.dtype in (torch.float16, torch.bfloat16) and not isinstance(item, Params4bit)
+    )
     cast(halves, torch.float32)
     tracer.empty_cache()
     if is_axolotl:
@@ -181,7 +187,7 @@ def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
         parameter.data = torch.empty(parameter.shape, dtype=_find_loaded_dtype(parameter), device="meta")
         tracer.hold([parameter], Category.WEIGHTS, owner)
         return
-    if _find_loaded_dtype(parameter) is parameter.dtype:  # it was stored so
+    if getattr(parameter, "is_stored_packed", _find_loaded_dtype(parameter) is parameter.dtype):
         tensors, read = _list_stored_tensors(parameter)
         tracer.hold(tensors, Category.WEIGHTS, owner)
         fields = torch.empty(_count_field_bytes(parameter), dtype=torch.uint8, device="meta")

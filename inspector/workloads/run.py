@@ -42,6 +42,7 @@ from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
+from inspector.workloads.tasks.adapters import finds_tokens
 
 __all__ = [
     "build_categories",
@@ -191,7 +192,7 @@ def _trace(
             matches = any(isinstance(item, list) for item in batch.values())
             if matches:
                 rules.enter_context(match_in_turn())
-            if generates or media is not None or matches:
+            if generates or media is not None or matches or finds_tokens(model):
                 rules.enter_context(see_made_tensors(tracer.see_made))
             if generates:
                 rules.enter_context(read_tokens(tracer.shadows))

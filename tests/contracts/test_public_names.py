@@ -76,6 +76,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "dtype": "auto",
         "quantization": None,
         "double_quant": None,
+        "quant_storage": None,
         "model_class": None,
         "trust_remote_code": False,
         "assume_defaults": False,
@@ -89,7 +90,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 30
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 31
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

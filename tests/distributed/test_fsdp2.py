@@ -109,7 +109,7 @@ def test_layers_of_a_rank_are_extrapolated_to_the_same_events() -> None:
 
 
 def test_what_has_no_traced_rank_is_judged_on_one_card_alone() -> None:
-    code, report = ask(SMALL, "--gpu", "2x4090", "--quantization", "nf4", "--lora", "r=8")
+    code, report = ask(SMALL, "--gpu", "2x4090", "--quantization", "int8", "--lora", "r=8")
     assert (code, "ranks" in report["training"]) == (0, False)
     assert "several-gpus" in [warning["code"] for warning in report["warnings"]]
 

@@ -51,7 +51,7 @@ def test_a_run_whose_ranks_are_not_traced_has_no_least_number() -> None:
     for arguments in (
         {"sharding": None},
         {"sharding": "zero2"},
-        {"quantization": "nf4", "peft": {"peft_type": "LORA"}},
+        {"sharding": "fsdp", "quantization": "int8", "peft": {"peft_type": "LORA"}},
     ):
         with pytest.raises(UsageError, match="`fit` gpus searches how many cards"):
             search("24GiB", **arguments)

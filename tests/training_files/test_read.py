@@ -324,11 +324,42 @@ def test_a_torchtune_file_is_no_request(tmp_path: Path) -> None:
     [
         ({"distributed_type": "MULTI_GPU", "num_processes": 4}, {"gpu_count": 4}),
         # Without a version accelerate takes the first.
-        ({"distributed_type": "FSDP", "num_processes": 2}, {"gpu_count": 2, "sharding": "fsdp1"}),
-        ({"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2}}, {"sharding": "fsdp"}),
+        (
+            {"distributed_type": "FSDP", "num_processes": 2},
+            {"gpu_count": 2, "sharding": "fsdp1", "sharding_settings": {"wrap_policy": "NO_WRAP"}},
+        ),
+        (
+            {
+                "distributed_type": "FSDP",
+                "fsdp_config": {"fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"},
+            },
+            {"sharding": "fsdp"},
+        ),
+        (
+            {
+                "distributed_type": "FSDP",
+                "fsdp_config": {
+                    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+                    "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer,CLIPEncoderLayer",
+                    "fsdp_backward_prefetch": "BACKWARD_PRE",
+                    "fsdp_use_orig_params": False,
+                },
+            },
+            {
+                "sharding": "fsdp1",
+                "sharding_settings": {
+                    "wrapped_classes": ("LlamaDecoderLayer", "CLIPEncoderLayer"),
+                    "backward_prefetch": "BACKWARD_PRE",
+                    "use_orig_params": False,
+                },
+            },
+        ),
         (
             {"distributed_type": "FSDP", "fsdp_config": {"fsdp_sharding_strategy": "SHARD_GRAD_OP"}},
-            {"sharding": "zero2"},
+            {
+                "sharding": "fsdp1",
+                "sharding_settings": {"sharding_strategy": "SHARD_GRAD_OP", "wrap_policy": "NO_WRAP"},
+            },
         ),
         ({"distributed_type": "FSDP", "fsdp_config": {"fsdp_sharding_strategy": "NO_SHARD"}}, {}),
         ({"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 1}}, {"sharding": "zero1"}),

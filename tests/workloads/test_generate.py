@@ -188,6 +188,7 @@ def test_a_model_of_sound_says_what_its_prompt_is_and_keeps_the_sound_beside_its
     recipe = inspector.Generation(prompt_len=100, new_tokens=4)
     report = inspector.inspect("openai/whisper-small", offline=True, recipe=recipe)
     assert any(notice.code == "prompt-of-sound" for notice in report.warnings)
+    assert not any("text alone" in notice.message for notice in report.warnings)
     assert report.memory is not None
     assert report.cache is not None
     assert report.memory.recipe.prompt_len == 1

@@ -42,6 +42,8 @@ _COUNTS = ("depth", "encoder_num_layers", "n_skills", "n_splits")
 _MOST_OF_A_COUNT = 256
 # First values that PEFT computes from the weights; the sizes are those of any others.
 _LOFTQ = "loftq"
+# What says how an adapter is attached and changes no size; PEFT does not save it.
+_RUNTIME = frozenset({"runtime_config"})
 # Fields for which PEFT loads weights from the Hub or imports a module by name while it attaches the adapter.
 _LOADERS = ("adapters", "megatron_config", "shadow_model")
 # "mirror" makes SHADOW's second backbone from the base's own configuration.
@@ -163,12 +165,12 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
         raise UsageError("XLORA mixes adapters that exist, which are never loaded here; drop it and name one of them.")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
     accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
-    unknown = sorted(set(fields) - accepted - {"runtime_config"})
+    unknown = sorted(set(fields) - accepted - _RUNTIME)
     notices = [_describe_unknown(fields, unknown)] if unknown else []
     if fields.get("init_lora_weights") == _LOFTQ:
         fields = _drop_loftq(fields)
     try:
-        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
+        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted - _RUNTIME})
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
         raise UsageError(f"PEFT refuses this {name} configuration ({describe_error(error)}); correct it.") from error
     return config, notices

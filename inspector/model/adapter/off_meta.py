@@ -28,6 +28,9 @@ def complete_adapter(model: PeftModel) -> None:
             _freeze_counters(layer)
         if hasattr(layer, "lora_monteclora_sampler"):
             _make_samplers(layer)
+        # KaSA takes the smallest singular values out of the base weight while it attaches (lora/variants.py).
+        getattr(layer, "_lora_kasa_truncation_deferred", set()).clear()
+        _place_indices(layer)
 
 
 def _freeze_counters(layer: Any) -> None:
@@ -40,6 +43,14 @@ def _freeze_counters(layer: Any) -> None:
     if weight is not None and weight.dtype is torch.float32:
         for counter in layer.ranknum.values():
             counter.requires_grad = False
+
+
+def _place_indices(layer: Any) -> None:
+    """Give the places of WaveFT's coefficients values: they stay on the CPU, where PEFT draws them."""
+    found: dict[str, Tensor] = getattr(layer, "waveft_indices", {})
+    for name, indices in found.items():
+        if indices.is_meta:
+            found[name] = torch.zeros((), dtype=indices.dtype, device="cpu").expand(indices.shape)
 
 
 def _make_samplers(layer: Any) -> None:

@@ -162,6 +162,10 @@ class Linear4bit(nn.Linear):
             copied.__dict__[_HELD] = self.weight.quant_state.copy()
         return copied
 
+    def hold_state(self) -> None:
+        """Hold the state of the weight, as the library's layer does once its weight is packed."""
+        self.__dict__[_HELD] = self.weight.quant_state
+
     def forward(self, x: Tensor) -> Tensor:
         """Multiply in the compute dtype, and return the dtype of the input."""
         asked = x.dtype
@@ -172,7 +176,8 @@ class Linear4bit(nn.Linear):
             if bias.dtype != x.dtype:
                 bias.data = bias.data.to(x.dtype)
             bias = bias.to(self.compute_dtype)  # type: ignore[assignment]  # the cast of a parameter is a tensor
-        state = self.weight.quant_state
+        # A weight that was sharded comes back as a plain parameter; the layer holds its state then.
+        state = getattr(self.weight, _HELD, None) or self.__dict__.get(_HELD)
         assert state is not None, "weights are quantized before a step runs"
         return matmul_4bit(x, self.weight, state, bias).to(asked)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Ddp", "Fsdp2", "Launch", "RankClass", "Ranks"]
+__all__ = ["Ddp", "Fsdp1", "Fsdp2", "Launch", "RankClass", "Ranks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,18 +25,41 @@ class Fsdp2:
     """FSDP2 as accelerate launches it.
 
     `world_size` is the number of ranks, one a card. `reshard_after_forward` says whether a layer's gathered parameters
-    are freed between its two passes. `comes_from_host` says whether units go to the card whole and are cut there, as
-    those of a model that was loaded in host memory do; else shards are made on the card (`to_empty` of a model on
-    meta).
+    are freed between its two passes. Units are as in `Fsdp1`, with the embedding, and the last norm
+    with the head. `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that
+    was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta).
     """
 
     world_size: int
     reshard_after_forward: bool = True
     comes_from_host: bool = True
+    wrap_policy: str = "TRANSFORMER_BASED_WRAP"
+    wrapped_classes: tuple[str, ...] | None = None
+    min_num_params: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fsdp1:
+    """FSDP1 as accelerate launches it, with the defaults of Trainer's `fsdp_config` for version 1.
+
+    `sharding_strategy` and `backward_prefetch` are names of torch's, None for no prefetch, `wrap_policy` is one of
+    accelerate's, with `wrapped_classes` the layers that are units, None the model's own `_no_split_modules`, or
+    `min_num_params` how large one is at least. `sync_module_states` sends rank 0's weights to the others.
+    """
+
+    world_size: int
+    sharding_strategy: str = "FULL_SHARD"
+    backward_prefetch: str | None = None
+    forward_prefetch: bool = False
+    use_orig_params: bool = True
+    sync_module_states: bool = True
+    wrap_policy: str = "TRANSFORMER_BASED_WRAP"
+    wrapped_classes: tuple[str, ...] | None = None
+    min_num_params: int = 0
 
 
 # How a run is spread over its cards.
-Launch: TypeAlias = Ddp | Fsdp2
+Launch: TypeAlias = Ddp | Fsdp1 | Fsdp2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
-from inspector.training_files.frameworks.shared import SHARDED, name_fsdp, read_others
+from inspector.training_files.frameworks.shared import SHARDED, read_others, take_fsdp
 
 __all__ = ["ACCELERATE", "DEEPSPEED"]
 
@@ -43,7 +43,6 @@ _OF_ACCELERATE: tuple[Field, ...] = (
     misses("fp8_config", MORE, "products in 8 bits"),
 )
 _OTHERS_OF_ACCELERATE = read_others("accelerate")
-_SHARES = {"SHARD_GRAD_OP": "zero2"}
 
 
 def _settle_accelerate(values: Values, settings: Settings) -> None:
@@ -58,11 +57,11 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         fields.pop("gradient_accumulation", None)
     fsdp, deepspeed = values["fsdp_config"] or {}, values["deepspeed_config"] or {}
     if kind == "FSDP":
-        strategy = str(fsdp.get("fsdp_sharding_strategy", "FULL_SHARD")).upper()
         # Without a version accelerate takes the first (utils/dataclasses.py, FullyShardedDataParallelPlugin).
-        fields["sharding"] = _SHARES.get(strategy) or (None if strategy == "NO_SHARD" else name_fsdp(fsdp, 1))
-        if fsdp.get("fsdp_reshard_after_forward") in (False, "false", "SHARD_GRAD_OP"):
-            fields["sharding"] = "zero2"
+        take_fsdp(settings, fsdp, 1, by_accelerate=True)
+        if fields.get("sharding_settings", {}).get("sharding_strategy") == "NO_SHARD":
+            fields["sharding"] = None
+            fields.pop("sharding_settings")
         if fsdp.get("fsdp_offload_params") in (True, "true"):
             settings.miss("fsdp_offload_params", True, LESS, f"weights and states are {_OFFLOADED}", Origin.FILE)
         if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
@@ -72,7 +71,7 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         for name in ("offload_optimizer_device", "offload_param_device"):
             if deepspeed.get(name) not in (None, "none"):
                 settings.miss(f"deepspeed_config.{name}", deepspeed[name], LESS, _OFFLOADED, Origin.FILE)
-    settings.silent |= {"fsdp_config"} if kind != "FSDP" or fields.get("sharding") == "fsdp" else set()
+    settings.silent |= {"fsdp_config"}
     settings.silent |= {"deepspeed_config"} if kind != "DEEPSPEED" or not fields.get("sharding") else set()
 
 

@@ -149,6 +149,10 @@ _ATTENTION = {
     "fa3": "flash_attention_2",
 }
 _STAGES = {"rm": "reward"}
+# Names of models with a tower, which stays frozen unless a field says otherwise (`freeze_vision_tower`).
+_WITH_TOWER = re.compile(
+    r"vl\b|vision|llava|omni|pixtral|audio|minicpm-[vo]|gemma-?3(?!.*(1b|270m))|gemma-?4|llama-?4|glm.*v\b"
+)
 
 
 def _settle(values: Values, settings: Settings) -> None:
@@ -244,7 +248,8 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
     elif method in ("full", "freeze"):
         is_pure = bool(values["pure_bf16"] or values["use_badam"])
         fields["dtype"] = "auto" if is_pure else "float32"
-        if not is_pure and values["bf16"]:
+        has_frozen = method == "freeze" or _WITH_TOWER.search(str(values["model_name_or_path"]).lower()) is not None
+        if not is_pure and values["bf16"] and has_frozen:
             why = "what trains is cast to float32 and the rest stays as stored: all is traced in float32"
             settings.miss("cast to float32", True, LESS, why)
         if method == "freeze":

@@ -32,6 +32,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.fsdp import read_fsdp
 
 __all__ = [
     "ALLOCATOR",
@@ -39,7 +40,6 @@ __all__ = [
     "OF_TRAINING_ARGUMENTS",
     "OTHERS_OF_TRAINING_ARGUMENTS",
     "SHARDED",
-    "name_fsdp",
     "read_lora",
     "read_others",
     "settle_attention",
@@ -49,6 +49,7 @@ __all__ = [
     "settle_reentrant",
     "settle_sharding",
     "spell_fields",
+    "take_fsdp",
 ]
 
 # A change that belongs in the environment of the run, by the name of this variable.
@@ -212,21 +213,19 @@ def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -
         if len(stages) == 1:
             settings.fields["sharding"] = f"zero{stages[0]}"
     elif values["fsdp"] or values["fsdp_config"]:
-        settings.fields["sharding"] = name_fsdp(values["fsdp_config"], fsdp_version)
-        if settings.fields["sharding"] == "fsdp":
-            settings.silent |= {"fsdp", "fsdp_config"}
         config = values["fsdp_config"] if isinstance(values["fsdp_config"], dict) else {}
+        take_fsdp(settings, config, fsdp_version, by_accelerate=False)
+        settings.silent |= {"fsdp", "fsdp_config"}
         for name in ("fsdp_offload_params", "offload_params", "cpu_offload"):
             if config.get(name) in (True, "true"):
                 settings.miss(f"fsdp_config.{name}", True, LESS, "weights and states wait in host memory", Origin.FILE)
 
 
-def name_fsdp(config: Any, version: int) -> str:
-    """Return the sharding that a configuration of FSDP asks for, where it names no version in the one given."""
-    config = config if isinstance(config, dict) else {}
-    if any("reshard_after_forward" in str(key) for key in config):  # which the first has not
-        version = 2
-    return "fsdp1" if str(config.get("version", config.get("fsdp_version", version))) == "1" else "fsdp"
+def take_fsdp(settings: Settings, config: Mapping[str, Any], version: int, *, by_accelerate: bool) -> None:
+    """Take the sharding of a configuration of FSDP, and what it says of it."""
+    settings.fields["sharding"], of_sharding = read_fsdp(config, version, by_accelerate=by_accelerate)
+    if of_sharding:
+        settings.fields["sharding_settings"] = of_sharding
 
 
 def _read_deepspeed(path: str, given: Any) -> Any:

@@ -132,7 +132,7 @@ def run_trainer_steps(
         # Trainer logs the norm of the gradients, and without clipping too takes it from there (`_get_grad_norm`).
         norm = None
         precision.unscale(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+        norm = _clip(model, max_grad_norm or math.inf)
         precision.step(optimizer)
         model.zero_grad()
     return total, reported, norm, count, batches, precision
@@ -141,6 +141,14 @@ def run_trainer_steps(
 def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     """Return another micro-batch of the same shapes."""
     return {name: map_tensors(item, Tensor.clone) for name, item in batch.items()}
+
+
+def _clip(model: Any, max_norm: float) -> Tensor:
+    """Clip the gradients of a model and return their norm; FSDP1 has its own way (accelerate, `clip_grad_norm_`)."""
+    if hasattr(model, "clip_grad_norm_"):
+        own: Tensor = model.clip_grad_norm_(max_norm)
+        return own
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
 
 
 def _add_up_over_ranks(number: Any, ranks: int) -> Tensor:

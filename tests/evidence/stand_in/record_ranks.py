@@ -23,8 +23,10 @@ import torch.distributed as dist
 import torch.nn.parallel.distributed
 import transformers
 
+from inspector.measure.quantized import load_quantized_model
 from inspector.workloads.base import base_model
 from tests.evidence.stand_in.record_trainer import Reader, describe_platform
+from tests.evidence.truth.rank_rows import build_rank
 from tests.evidence.truth.trainer_rows import build
 
 RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / "ranks.json"
@@ -38,6 +40,8 @@ class PausingReader(Reader):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Wait, then start the peaks anew."""
         time.sleep(_PAUSE_SECONDS)
+        if state.global_step == 0:
+            self.load_peak = torch.cuda.max_memory_allocated()
         super().on_step_begin(args, state, control, **kwargs)
 
 
@@ -63,6 +67,11 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     strategy: dict[str, Any] = {"ddp_find_unused_parameters": launch.get("find_unused_parameters")}
     if launch["strategy"] == "fsdp2":
         strategy = {"fsdp": True, "fsdp_config": {"version": 2, **launch.get("fsdp_config", {})}}
+    if "environment" in launch:  # as `accelerate launch` sets it
+        os.environ.update({"ACCELERATE_USE_FSDP": "true", **launch["environment"]})
+        strategy = {}
+    elif launch["strategy"] == "fsdp1":
+        strategy = {"fsdp": True, "fsdp_config": {"version": 1, **launch.get("fsdp_config", {})}}
     arguments = transformers.TrainingArguments(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=rows,
@@ -79,8 +88,7 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
         **strategy,
     )
     tokens = [1] * length
-    model: Any = build(row).to_empty(device="cpu")
-    base_model(model).tie_weights()
+    model = load(row)
     transformers.Trainer(
         model=model,
         args=arguments,
@@ -88,7 +96,17 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
         callbacks=[reader],
         data_collator=lambda items: {key: torch.tensor([item[key] for item in items]) for key in items[0]},
     ).train()
-    return reader.figures
+    of_load = {"load_peak_allocated_bytes": reader.load_peak} if row.get("quantization") else {}
+    return {**of_load, **reader.figures}
+
+
+def load(row: dict[str, Any]) -> Any:
+    """Return the model of a row: in host memory, or on the card where transformers and bitsandbytes pack it there."""
+    if row.get("quantization"):
+        return load_quantized_model(build_rank(row), torch.device("cuda", 0))
+    model: Any = build(row).to_empty(device="cpu")
+    base_model(model).tie_weights()
+    return model
 
 
 def answer(connection: Connection, function: Callable[..., Any], *arguments: Any) -> None:

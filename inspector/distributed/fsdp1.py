@@ -1,0 +1,143 @@
+"""FSDP1 as accelerate, and so Trainer, wraps a model: torch's FullyShardedDataParallel with the plugin's arguments.
+
+The units are the decoder layers, and with an adapter of PEFT each of its weights too (peft/utils/other.py,
+`fsdp_auto_wrap_policy`); what is left is the root's. A unit is one flat parameter. Under mixed precision what trains
+becomes float32 once it is wrapped, and the forward pass runs under autocast beside FSDP's own policy (accelerator.py,
+`prepare_model`, 1.15). A model comes from host memory: each unit goes to the card whole, and is cut there.
+
+FSDP1 knows weights that are still to be loaded by their being on meta, and what it has resharded by addresses, which
+are all 0 there: both are put right here (fsdp/_init_utils.py and _runtime_utils.py, torch 2.13).
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
+from peft import PeftModel
+from peft.utils.other import fsdp_auto_wrap_policy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from inspector.compat.distributed import let_fsdp1_run_on_meta
+from inspector.distributed.tracer import RankTracer
+from inspector.model.build import BuiltModel
+from inspector.records.model import Role
+from inspector.records.steps.ranks import Fsdp1
+from inspector.records.tape import Category
+from inspector.runtime.patches import restore_changes
+from inspector.trace.categories import find_category
+from inspector.workloads.base import base_model
+from inspector.workloads.quantized_load import is_quantized
+
+__all__ = ["hold_units", "list_roles", "shard_with_fsdp1"]
+
+
+def shard_with_fsdp1(
+    model: nn.Module, launch: Fsdp1, mixed_precision: str, tracer: RankTracer
+) -> FullyShardedDataParallel:
+    """Wrap a model that is in host memory for FSDP1 on the ranks of the world at hand, watched by a tracer."""
+    plugin = _make_plugin(model, launch, mixed_precision)
+    is_packed = is_quantized(base_model(model))  # and on the card already
+    on_card = {id(tensor) for tensor in itertools.chain(model.parameters(), model.buffers()) if is_packed}
+
+    def move(unit: nn.Module, ignored: AbstractSet[Any], _buffers: AbstractSet[Any], _device: torch.device) -> None:
+        for tensor in _list_own_tensors(unit):
+            if id(tensor) not in on_card and tensor not in ignored:
+                on_card.add(id(tensor))
+                tensor.data = torch.empty_like(tensor)
+
+    with restore_changes(), tracer:
+        let_fsdp1_run_on_meta(move)
+        wrapped = FullyShardedDataParallel(
+            model,
+            sharding_strategy=plugin.sharding_strategy,
+            auto_wrap_policy=plugin.auto_wrap_policy,
+            mixed_precision=plugin.mixed_precision_policy,
+            sync_module_states=launch.sync_module_states,
+            backward_prefetch=plugin.backward_prefetch,
+            forward_prefetch=launch.forward_prefetch,
+            use_orig_params=launch.use_orig_params,
+            limit_all_gathers=True,
+            device_id=torch.device("meta"),
+        )
+        if mixed_precision != "no":
+            _upcast(wrapped)
+    return wrapped
+
+
+def list_roles(built: BuiltModel) -> dict[tuple[int, str], Role]:
+    """Return the role of each parameter of a model by its module and its name there."""
+    return {
+        (id(module), own): built.roles[f"{name}.{own}" if name else own]
+        for name, module in built.model.named_modules()
+        for own, _ in module.named_parameters(recurse=False)
+        if (f"{name}.{own}" if name else own) in built.roles
+    }
+
+
+def hold_units(tracer: RankTracer, wrapped: FullyShardedDataParallel, roles: Mapping[tuple[int, str], Role]) -> None:
+    """Say what the flat parameters of a model are for, and whose they are, by the role of the first in each."""
+    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
+        if unit._has_params:
+            flat: Any = unit._flat_param
+            name, module, owner = flat._param_infos[0]
+            role = roles.get((id(module), name), Role.OTHER)
+            tracer.hold([flat], find_category(role), str(owner))
+            shared = {(item.prim_module, item.prim_param_name) for item in flat._shared_param_infos}
+            places = [(item.module, item.param_name) for item in flat._param_infos]
+            shapes = [shape for place, shape in zip(places, flat._shapes, strict=True) if place in shared]
+            tracer.note_shared(torch.empty(shape, device="meta") for shape in shapes)
+    tracer.hold(wrapped.buffers(), Category.BUFFERS)
+
+
+def _make_plugin(model: nn.Module, launch: Fsdp1, mixed_precision: str) -> FullyShardedDataParallelPlugin:
+    """Return accelerate's settings as Trainer leaves them before it wraps a model."""
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=1,
+        sharding_strategy=launch.sharding_strategy,
+        backward_prefetch=launch.backward_prefetch or "NO_PREFETCH",
+        auto_wrap_policy=launch.wrap_policy,
+        transformer_cls_names_to_wrap=None if launch.wrapped_classes is None else list(launch.wrapped_classes),
+        min_num_params=launch.min_num_params,
+        cpu_ram_efficient_loading=False,
+        sync_module_states=False,  # it asks for a card
+        forward_prefetch=launch.forward_prefetch,
+        use_orig_params=launch.use_orig_params,
+    )
+    if mixed_precision != "no":
+        plugin.set_mixed_precision(mixed_precision)
+    if isinstance(model, PeftModel):
+        plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
+    plugin.set_auto_wrap_policy(model)
+    return plugin
+
+
+def _upcast(wrapped: FullyShardedDataParallel) -> None:
+    """Make what trains float32, unit by unit."""
+    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
+        if not unit._has_params:
+            continue
+        flat: Any = unit._flat_param
+        if flat.dtype is not torch.float32 and flat.requires_grad:
+            flat.data = flat.data.to(torch.float32)
+            handle: Any = unit._handle
+            handle._orig_param_dtype = torch.float32
+
+
+def _list_own_tensors(unit: nn.Module) -> list[Tensor]:
+    """Return the parameters and then the buffers of a unit, outer modules first, without those of units in it."""
+    queue = collections.deque([unit])
+    parameters: list[Tensor] = []
+    buffers: list[Tensor] = []
+    while queue:
+        module = queue.popleft()
+        parameters += module.parameters(recurse=False)
+        buffers += module.buffers(recurse=False)
+        queue += (child for child in module.children() if not isinstance(child, FullyShardedDataParallel))
+    return list(itertools.chain(parameters, buffers))

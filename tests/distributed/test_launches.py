@@ -1,0 +1,73 @@
+"""Launches of ranks by a file, with packed weights or with micro-batches: what a report says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import run
+from tests.planning.test_fewest_cards import SMALL
+
+FSDP = {"distributed_type": "FSDP", "num_processes": 4, "mixed_precision": "bf16"}
+LAYERS = {"fsdp_version": 1, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}
+
+
+def ask(*arguments: str) -> dict[str, Any]:
+    """Return the JSON of a report on a run over four cards."""
+    ran = run(SMALL, *arguments, "--seq-len", "64", "--offline", "--no-advice", "--json")
+    assert ran.code in (0, 1), ran.err
+    return ran.report
+
+
+def ask_file(folder: Path, **config: object) -> dict[str, Any]:
+    """Return the report of a run as a file of accelerate launches it."""
+    file = folder / "accelerate.yaml"
+    file.write_text(json.dumps({**FSDP, "fsdp_config": {**LAYERS, **config}}), encoding="utf-8")
+    return ask("--launch", str(file), "--gpu", "4090")
+
+
+def test_the_first_fsdp_is_traced_as_a_file_of_accelerate_configures_it(tmp_path: Path) -> None:
+    """SHARD_GRAD_OP keeps gathered layers until their backward pass, which FULL_SHARD gathers again."""
+    training = ask_file(tmp_path)["training"]
+    kept = ask_file(tmp_path, fsdp_sharding_strategy="SHARD_GRAD_OP")["training"]
+    assert training["ranks"]["strategy"].startswith("FSDP1 as accelerate")
+    assert training["ranks"]["world_size"] == 4
+    assert training["peak"]["breakdown"]["gathered"] > 0
+    assert kept["peak_allocated_bytes"] > training["peak_allocated_bytes"]
+
+
+def test_packed_weights_in_floats_are_sharded_and_those_in_integers_are_not() -> None:
+    packed = ("--gpu", "4x4090", "--fsdp", "--quantization", "nf4", "--lora", "r=8")
+    whole, shared = ask(*packed), ask(*packed, "--quant-storage", "bf16")
+    codes = [[warning["code"] for warning in report["warnings"]] for report in (whole, shared)]
+    assert ["packed-unsharded" in each for each in codes] == [True, False]
+    ends = [report["training"]["end_of_step_allocated_bytes"] for report in (whole, shared)]
+    packed_bytes = whole["quantization"]["weight_bytes"]
+    assert ends[0] - ends[1] == pytest.approx(packed_bytes * 3 / 4, rel=0.02)
+
+
+def test_micro_batches_under_fsdp_warn_of_gradients_that_stay_whole() -> None:
+    report = ask("--gpu", "4x4090", "--fsdp", "--mixed-precision", "bf16", "--gradient-accumulation", "2")
+    (warning,) = [item for item in report["warnings"] if item["code"] == "whole-gradients"]
+    assert "256.57 MiB, until the last of 2 micro-batches" in warning["message"]  # 134,515,008 in bfloat16
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"fsdp_version": 3}, "there are 1 and 2"),
+        ({"fsdp_version": 1, "fsdp_sharding_strategy": "ALL"}, "accelerate takes FULL_SHARD"),
+        ({"fsdp_version": 1, "fsdp_auto_wrap_policy": "LAYERS"}, "accelerate takes TRANSFORMER_BASED_WRAP"),
+    ],
+)
+def test_what_accelerate_does_not_take_is_refused_in_one_line(
+    config: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(json.dumps({**FSDP, "fsdp_config": config}), encoding="utf-8")
+    ran = run(SMALL, "--launch", str(file), "--gpu", "4090", "--offline")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
+    assert words in ran.err

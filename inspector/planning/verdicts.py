@@ -16,9 +16,9 @@ from inspector.memory.timeline import build_run_memory
 from inspector.memory.verdict import judge_untraced
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import (
-    JUDGED_ALONE,
     advise_sharding,
     describe_ranks,
+    explain_alone,
     list_rank_notices,
     spread_over_cards,
 )
@@ -160,7 +160,7 @@ def find_outcome(
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
         verdicts.append(advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
     of_ranks = () if is_alone else list_rank_notices(run, counted.census.trainable_dtypes)
-    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else (*outcome.notices, *of_ranks)
+    notices = (*outcome.notices, explain_alone(run)) if is_alone else (*outcome.notices, *of_ranks)
     return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
 
 

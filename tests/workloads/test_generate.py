@@ -85,7 +85,7 @@ def test_autocast_keeps_a_copy_of_every_weight_that_is_not_frozen() -> None:
     found = {}
     for frozen in (False, True):
         with torch.device("meta"):
-            model = LlamaForCausalLM(LlamaConfig.from_dict(dict(files.config))).to(torch.float32)
+            model = LlamaForCausalLM(LlamaConfig.from_dict(dict(files.config))).float()
         report = inspector.inspect(model.requires_grad_(not frozen), recipe=recipe, advice=False)
         assert report.memory is not None
         warned = any(notice.code == "autocast-copies" for notice in report.warnings)

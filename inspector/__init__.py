@@ -10,18 +10,31 @@ Importing this module loads neither torch nor transformers; the functions do.
 
 from __future__ import annotations
 
+import importlib
+import typing
+
 # A package of the same name holds what `measure` runs. Loaded first, it cannot take the function's place later: Python
 # binds a module to its parent once, when it is imported.
 from inspector import measure as _measure_package  # noqa: F401
-from inspector.api import compare, inspect, measure, plan
-from inspector.errors import DoesNotFitError, InspectorError, ModelUnavailableError, UnsupportedModelError, UsageError
-from inspector.records.comparison import Comparison
-from inspector.records.engines.serving import ServingOptions
-from inspector.records.fit import Plan
-from inspector.records.measurement import Measurement
-from inspector.records.recipe import Generation, Recipe
-from inspector.records.report import Report
-from inspector.records.request import LoraOptions
+
+if typing.TYPE_CHECKING:
+    from inspector.api import compare, inspect, measure, plan
+    from inspector.errors import (
+        DoesNotFitError,
+        InspectorError,
+        ModelUnavailableError,
+        UnsupportedModelError,
+        UsageError,
+    )
+    from inspector.records.comparison import Comparison
+    from inspector.records.engines.serving import ServingOptions
+    from inspector.records.fit import Plan
+    from inspector.records.measurement import Measurement
+    from inspector.records.recipe import Generation, Recipe
+    from inspector.records.report import Report
+    from inspector.records.request import LoraOptions
+else:
+    del measure
 
 __all__ = [
     "Comparison",
@@ -44,20 +57,33 @@ __all__ = [
 ]
 
 
-def _show_in_a_notebook(report: Report) -> str:
-    """Return the report as an HTML fragment; IPython asks the object itself, and only renderers know how it looks."""
-    from inspector.render.writers.html import render_html
+# Where each name is, which is loaded with the first one that is asked for: the command, and the workers of `plan` and
+# `app`, begin without any of them.
+_PLACES = {
+    "inspector.api": ("compare", "inspect", "measure", "plan"),
+    "inspector.errors": (
+        *("DoesNotFitError", "InspectorError", "ModelUnavailableError", "UnsupportedModelError", "UsageError"),
+    ),
+    "inspector.records.comparison": ("Comparison",),
+    "inspector.records.engines.serving": ("ServingOptions",),
+    "inspector.records.fit": ("Plan",),
+    "inspector.records.measurement": ("Measurement",),
+    "inspector.records.recipe": ("Generation", "Recipe"),
+    "inspector.records.report": ("Report",),
+    "inspector.records.request": ("LoraOptions",),
+}
 
-    return render_html(report)
+
+def __getattr__(name: str) -> typing.Any:
+    """Load the public names, all at once; whoever holds a record can print it from then on."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module, names in _PLACES.items():
+        loaded = importlib.import_module(module)
+        globals().update((own, getattr(loaded, own)) for own in names)
+    return globals()[name]
 
 
-def _print(record: Report | Plan | Comparison | Measurement) -> str:
-    """Return the record as the command prints it."""
-    from inspector.render.printed import format_record
-
-    return format_record(record)
-
-
-Report._repr_html_ = _show_in_a_notebook  # type: ignore[attr-defined]
-for _kind in (Report, Plan, Comparison, Measurement):
-    _kind.__str__ = _print  # type: ignore[assignment]  # mypy has no way to say that of four records
+def __dir__() -> list[str]:
+    """Return the public names with those of every module."""
+    return sorted({*globals(), *__all__})

@@ -52,6 +52,7 @@ def inspect(
     gpu_memory: str | int | Sequence[str | int] | None = None,
     gpu_count: int = 1,
     sharding: str | None = None,
+    device_map: Any = None,
     margin: str | int | None = None,
     fit: str | None = None,
     context: Sequence[int] = (),
@@ -146,6 +147,7 @@ def inspect(
         gpu_memory=gpu_memory,
         gpu_count=gpu_count,
         sharding=sharding,
+        device_map=device_map,
         margin=margin,
         fit=fit,
         context=context,
@@ -332,3 +334,22 @@ def measure(
 
     result = pipeline.measure(request)
     return dataclasses.replace(result, notices=(*(notice.message for notice in notices), *result.notices))
+
+
+def _show_in_a_notebook(report: Report) -> str:
+    """Return the report as an HTML fragment; IPython asks the object itself, and only renderers know how it looks."""
+    from inspector.render.writers.html import render_html
+
+    return render_html(report)
+
+
+def _print(record: Report | Plan | Comparison | Measurement) -> str:
+    """Return the record as the command prints it."""
+    from inspector.render.printed import format_record
+
+    return format_record(record)
+
+
+Report._repr_html_ = _show_in_a_notebook  # type: ignore[attr-defined]
+for _kind in (Report, Plan, Comparison, Measurement):
+    _kind.__str__ = _print  # type: ignore[assignment]  # mypy has no way to say that of four records

@@ -20,6 +20,7 @@ __all__ = [
     "DoesNotFitError",
     "InspectorError",
     "ModelUnavailableError",
+    "NotTraceableError",
     "UnsupportedModelError",
     "UsageError",
     "one_line",
@@ -33,6 +34,10 @@ class InspectorError(Exception):
     """Base of the errors raised on purpose; `exit_code` is what the command returns for it."""
 
     exit_code = 4
+
+
+class NotTraceableError(Exception):
+    """This model's run cannot be traced; the message says why, without a full stop. A report then tells the rest."""
 
 
 class DoesNotFitError(InspectorError):

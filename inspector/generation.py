@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from inspector.errors import NotTraceableError
 from inspector.extrapolate import TapeTemplate
 from inspector.extrapolate.size_laws import Keys
 from inspector.extrapolate.steps import PIECE, TooManyEventsError, extrapolate_steps
 from inspector.records.recipe import Attention, CacheKind, find_prompt_len
+from inspector.records.run import Lengths
 from inspector.records.steps.decoding import Decoding
 from inspector.resolve import ResolvedRun
-from inspector.workloads.base import NotTraceableError
 
-__all__ = ["extrapolate_generation", "is_long"]
+__all__ = ["describe_lengths", "extrapolate_generation", "is_long"]
 
 # Up to here all steps are traced: two short generations are no fewer.
 _LONGEST_TRACED = 64
@@ -23,7 +24,7 @@ _LONGEST_TRACED = 64
 _COUNTING = (
     *("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
     *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
-    *("sequence_bias", "guidance_scale"),
+    "sequence_bias",
 )
 _KEPT_TO_THE_END = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 # Where the steps do not follow from a few, that many are traced all the same.
@@ -36,11 +37,12 @@ def is_long(run: ResolvedRun) -> bool:
 
 
 def extrapolate_generation(
-    run: ResolvedRun, config: Any, trace: Callable[[ResolvedRun], TapeTemplate]
+    run: ResolvedRun, lengths: Lengths, trace: Callable[[ResolvedRun], TapeTemplate]
 ) -> TapeTemplate | None:
-    """Return the run of a long generation of a model with a configuration, None where each step has to be traced.
+    """Return the run of a long generation of a model, None where each step has to be traced.
 
-    `trace` returns the run of a short generation. Raises NotTraceableError where it is too long to be traced.
+    `lengths` is what `describe_lengths` says of the model and the run. `trace` returns the run of a short generation.
+    Raises NotTraceableError where it is too long to be traced.
     """
     recipe, prompt_len = run.request.recipe, find_prompt_len(run.recipe)
     # flash-attn's parts are no ops of their own on the tape, a static cache is as long as the whole generation, and the
@@ -48,16 +50,16 @@ def extrapolate_generation(
     follows = (
         run.recipe.attention != Attention.FLASH_ATTENTION_2
         and run.recipe.cache != CacheKind.STATIC
-        and not config.is_encoder_decoder
+        and not lengths.is_encoder_decoder
         and not _counts_tokens(run.recipe.generation or {})
-        and not _crosses_border(config, prompt_len, prompt_len + recipe.new_tokens)
+        and not lengths.crosses_border
     )
 
     def trace_piece(shift: int) -> TapeTemplate:
         piece = dataclasses.replace(recipe, prompt_len=prompt_len + shift, new_tokens=PIECE)
         return trace(run.with_request(dataclasses.replace(run.request, recipe=piece)))
 
-    keys = Keys(platform=run.platform, prompt_len=prompt_len, group_sizes=_list_group_sizes(config))
+    keys = Keys(platform=run.platform, prompt_len=prompt_len, group_sizes=lengths.group_sizes)
     try:
         found = extrapolate_steps(trace_piece, recipe.new_tokens, keys) if follows else None
     except TooManyEventsError as error:
@@ -68,6 +70,16 @@ def extrapolate_generation(
             f"use at most {_MOST_TRACED:,} `new_tokens`"
         )
     return found
+
+
+def describe_lengths(run: ResolvedRun, config: Any) -> Lengths:
+    """Return what of a model's configuration decides how a generation goes on."""
+    prompt_len = find_prompt_len(run.recipe)
+    return Lengths(
+        is_encoder_decoder=bool(config.is_encoder_decoder),
+        crosses_border=_crosses_border(config, prompt_len, prompt_len + run.request.recipe.new_tokens),
+        group_sizes=_list_group_sizes(config),
+    )
 
 
 def _counts_tokens(decoding: Decoding) -> bool:

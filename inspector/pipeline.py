@@ -6,13 +6,17 @@ configuration, which can mean waiting for the network, a thread already imports 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from inspector.cache.answers import ask, open_store
+from inspector.cache.findings import Kept, open_findings
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
+from inspector.findings import list_of_count
 from inspector.hardware.card_counts import read_card_counts
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
@@ -25,6 +29,7 @@ from inspector.runtime.preload import preload_libraries
 from inspector.runtime.process import reserve_process
 from inspector.runtime.quiet import silence_output
 from inspector.runtime.versions import find_versions
+from inspector.source.dimensions import describe_files
 from inspector.source.read import read_files
 from inspector.training_files.notices import list_file_notices
 
@@ -43,6 +48,8 @@ Progress = Callable[[str], None]
 # A notebook keeps what it shows: some 400 kB of a run. Longer ones take many seconds to draw.
 _MOST_DRAWN = 30_000
 _LONGEST_DRAWN = 1_000_000
+# The tree of a model is folded: no real one goes as deep.
+_WHOLE_TREE = 64
 
 
 class Stages:
@@ -52,11 +59,11 @@ class Stages:
         """Return what the source holds (`read_files`)."""
         return read_files(request, progress)
 
-    def find_predictor(self, files: SourceFiles | None) -> Predictor:
-        """Return what predicts runs of the model of these files."""
+    def find_predictor(self, files: SourceFiles | None, kept: Kept | None = None) -> Predictor:
+        """Return what predicts runs of the model of these files, of which something may be `kept` on disk."""
         from inspector.predict import Predictor
 
-        return Predictor(files)
+        return Predictor(files, kept)
 
     def count(
         self, request: Request, files: SourceFiles | None, progress: Progress
@@ -67,24 +74,30 @@ class Stages:
         return count_model(request, files, progress)
 
 
-def run(request: Request, progress: Progress = lambda _stage: None) -> Report:
+def run(request: Request, progress: Progress = lambda _stage: None, *, keeps: bool = True) -> Report:
     """Inspect what `request` names and return everything that was found; raises InspectorError subclasses.
 
-    Threads may call it; they take turns.
+    `keeps` lets it take what is kept in the user's cache directory, and keep what it finds (`inspector.cache`). Threads
+    may call it; they take turns.
     """
     with reserve_process():
-        return _run(request, progress)[0]
+        return _run(request, progress, keeps=keeps, draws=False)[0]
 
 
 def record(
-    request: Request, progress: Progress = lambda _stage: None, stages: Stages | None = None
+    request: Request,
+    progress: Progress = lambda _stage: None,
+    stages: Stages | None = None,
+    *,
+    keeps: bool = True,
+    draws: bool = True,
 ) -> tuple[Report, Recording | None]:
-    """Do what `run` does and return the run itself, too: None where none was traced.
+    """Do what `run` does and return the run itself, too, where it `draws`: None where none was traced.
 
-    `stages` may have kept what earlier inspections read, built and traced.
+    `stages` may have kept what earlier inspections read, built and traced; the cache directory is then left alone.
     """
     with reserve_process():
-        return _run(request, progress, stages)
+        return _run(request, progress, stages, keeps=keeps and stages is None, draws=draws)
 
 
 def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> Report:
@@ -93,7 +106,7 @@ def run_to_draw(request: Request, progress: Progress = lambda _stage: None) -> R
     from inspector.render.page.page import format_drawing
 
     with reserve_process():
-        report, recording = _run(request, progress)
+        report, recording = _run(request, progress, keeps=True)
         if recording is None or len(recording.tape) > _LONGEST_DRAWN:
             return report
         data = build_page_data(report, recording, _MOST_DRAWN)
@@ -105,10 +118,13 @@ def plan(
     quantities: Sequence[str],
     gpu_counts: tuple[int, int] | None,
     progress: Progress = lambda _stage: None,
+    *,
+    keeps: bool = True,
 ) -> Plan:
-    """Return the candidates to train the model of `request` on its GPU; `quantities` are what to search for each.
+    """Return the candidates to train the model of `request` on its GPU, or to generate with it.
 
-    With `gpu_counts`, the least and the most cards, they are those to train it on so many.
+    `quantities` are what to search for each; the length of a generation is that of its prompt. With `gpu_counts`, the
+    least and the most cards, they are those to train it on so many. `keeps` is that of `run`.
     """
     with reserve_process():
         defaults = Recipe()
@@ -124,7 +140,18 @@ def plan(
         if request.source is None and named > 1:
             gpu_counts = read_card_counts(named)
         resolved = resolve_run(request, selection.gpus[0], os.environ)
+        quantities = _settle_quantities(quantities, generates=resolved.workload.generates)
+        if gpu_counts is not None and resolved.workload.generates:
+            raise UsageError("a plan of several cards is about training: drop `generate`, or plan for one card.")
+        question = ask(
+            open_store() if keeps else None, "plan", resolved.request, repr(resolved.platform), gpu_counts, *quantities
+        )
         files = read_files(request, progress)
+        known = question.find(files) if question is not None and files is not None else None
+        if isinstance(known, Plan):
+            return known
+        if files is not None:
+            progress(describe_files(files))
         progress("loading transformers and PEFT")
 
         from inspector.planning.cards import JUDGED_ALONE
@@ -134,20 +161,37 @@ def plan(
         is_alone = gpu_counts is None and (named > 1 or request.sharding is not None)
         notices = (*list_file_notices(request.source), *selection.notices, *((JUDGED_ALONE,) if is_alone else ()))
         if gpu_counts is None:
-            return build_plan(resolved, quantities, find_versions(), notices, progress)
-        from inspector.planning.many_cards.plan import build_card_plan
-        from inspector.planning.many_cards.rows import Counts
+            found = build_plan(resolved, quantities, find_versions(), notices, progress)
+        else:
+            from inspector.planning.many_cards.plan import build_card_plan
+            from inspector.planning.many_cards.rows import Counts
 
-        return build_card_plan(resolved, Counts(*gpu_counts), find_versions(), notices, progress)
+            found = build_card_plan(resolved, Counts(*gpu_counts), find_versions(), notices, progress)
+        if question is not None and files is not None:
+            question.keep(files, found)
+        return found
+
+
+def _settle_quantities(quantities: Sequence[str], *, generates: bool) -> tuple[str, ...]:
+    """Return what a plan searches: of a generation the length of its prompt."""
+    if generates:
+        lengths = {str(Quantity.SEQ_LEN): str(Quantity.PROMPT_LEN)}
+        return tuple(dict.fromkeys(lengths.get(str(item), item) for item in quantities))
+    if Quantity.PROMPT_LEN in quantities:
+        raise UsageError("`fit=prompt-len` is of a generation: search seq-len, or give a recipe of one.")
+    return tuple(quantities)
 
 
 def compare(
-    recipes: Sequence[tuple[str, Request | Mapping[str, Any]]], progress: Progress = lambda _stage: None
+    recipes: Sequence[tuple[str, Request | Mapping[str, Any]]],
+    progress: Progress = lambda _stage: None,
+    *,
+    keeps: bool = True,
 ) -> tuple[Comparison, tuple[Fit, ...]]:
     """Return what differs between recipes, each given with its name as a request or as the JSON of a report.
 
-    Second is the worst outcome of each request that named GPUs. Raises what the inspection of one raises, with its name
-    in front.
+    Second is the worst outcome of each request that named GPUs; `keeps` is that of `run`. Raises what the inspection of
+    one raises, with its name in front.
     """
     from inspector.planning.compare import compare_reports, prefix_stages
 
@@ -159,7 +203,8 @@ def compare(
                 reports.append((name, recipe))
                 continue
             try:
-                report, _ = _run(recipe, prefix_stages(progress, f"recipe {len(reports) + 1} of {len(recipes)}"))
+                stage = prefix_stages(progress, f"recipe {len(reports) + 1} of {len(recipes)}")
+                report, _ = _run(recipe, stage, keeps=keeps, draws=False)
             except InspectorError as error:
                 raise type(error)(f"{one_line(name, 100)}: {error}") from error
             reports.append((name, report.to_dict()))
@@ -188,36 +233,47 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         return dataclasses.replace(result, notices=(*said, *result.notices))
 
 
-def _run(request: Request, progress: Progress, stages: Stages | None = None) -> tuple[Report, Recording | None]:
-    """Go through the stages."""
+def _run(
+    request: Request, progress: Progress, stages: Stages | None = None, *, keeps: bool = False, draws: bool = True
+) -> tuple[Report, Recording | None]:
+    """Go through the stages, or take what was found before; the run itself is returned where it `draws`."""
+    store = open_store() if keeps else None
     if request.serving is not None:
         return _serve(request, progress), None
     stages = stages or Stages()
     selection = select_gpus(request)
     cards = selection.counts[0] if selection.named else 1
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
-    with preload_libraries():
+    question = ask(store, "report", resolved.request, repr(resolved.platform), cards)
+    # Of a model that was asked about before, little or nothing may have to be worked out, and where nobody waits for
+    # the network there is no time to use.
+    is_known = question is not None and question.is_of_known_model
+    with contextlib.nullcontext() if is_known or request.offline else preload_libraries():
         files = stages.read(request, progress)
+        known = question.find(files) if question is not None and files is not None and not draws else None
+        if isinstance(known, Report):
+            return known, None
+        if files is not None:
+            progress(describe_files(files))
         progress("loading transformers and PEFT")
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
     from inspector.planning.many_cards.rank_classes import find_largest_rank
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
 
-    predictor = stages.find_predictor(files)
+    kept = open_findings(store, request, files)
+    predictor = stages.find_predictor(files, kept)
     search, resolved = search_largest(dataclasses.replace(resolved, files=files), predictor, request.fit, progress)
     if request.fit == Quantity.GPUS:
         selection = dataclasses.replace(selection, counts=(resolved.cards,))
     progress("building the model without its weights")
-    counted, built = stages.count(resolved.request, files, progress)
-    if built is not None:
-        predictor.keep(resolved.request, built)
+    counted, is_built = _count(resolved.request, files, stages, predictor, kept, progress)
     static = textbook = None
     outcome = Outcome()
     if not request.count_only:
-        resolved = find_largest_rank(resolved, built, predictor)
-        static = find_static(resolved, counted)
-        outcome = find_outcome(resolved, counted, built, static, selection, predictor, progress)
+        resolved = find_largest_rank(resolved, predictor) if is_built else resolved
+        static = find_static(resolved, counted, predictor)
+        outcome = find_outcome(resolved, counted, static, selection, predictor, progress, is_built=is_built)
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint
     versions = find_versions()
@@ -239,7 +295,34 @@ def _run(request: Request, progress: Progress, stages: Stages | None = None) -> 
         search=search,
         warnings=(*notices, *find_unverified_versions(versions)),
     )
-    return report, predictor.predict(resolved).record() if report.memory is not None else None
+    if question is not None and files is not None:
+        question.keep(files, report)
+    return report, predictor.predict(resolved).record() if draws and report.memory is not None else None
+
+
+def _count(
+    request: Request,
+    files: SourceFiles | None,
+    stages: Stages,
+    predictor: Predictor,
+    kept: Kept | None,
+    progress: Progress,
+) -> tuple[Counted, bool]:
+    """Return the counts, and whether the model was built here: then the predictor gets it."""
+
+    def count() -> tuple[Counted, bool]:
+        counted, built = stages.count(request, files, progress)
+        if built is not None:
+            predictor.keep(request, built)
+        return counted, built is not None
+
+    if kept is None:
+        return count()
+    # One count for all depths of its tree: rows that lie deeper are left out.
+    shown, request = request.depth, dataclasses.replace(request, depth=max(request.depth, _WHOLE_TREE))
+    counted, is_built = kept.find("count", (list_of_count(request),), count)
+    tree = tuple(row for row in counted.census.tree if row.depth <= shown)
+    return dataclasses.replace(counted, census=dataclasses.replace(counted.census, tree=tree)), is_built
 
 
 def _serve(request: Request, progress: Progress) -> Report:

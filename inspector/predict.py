@@ -3,43 +3,46 @@
 The command, searches, advice, plans, comparisons, `inspect measure` and the rows of tests/evidence/truth all come
 through `Predictor.predict`. A run is traced once, however often it is asked for, and so is a model built.
 
-A trace changes its model, so each has a copy. Of a deep model two shallow ones are traced, whose tapes give that of the
-deep one (`extrapolate`); the second one only where something in the tape of the first was not seen before. Models whose
-layers do not repeat are traced whole. Of a run that was traced with another batch size or sequence length only the
-phases of the first step that depend on them are traced again, once for all optimizers.
+Models are built and traced by `Findings`, and torch is loaded there, where something is not kept. Of a deep model two
+shallow ones are traced, whose tapes give that of the deep one (`extrapolate`); the second one only where something in
+the tape of the first was not seen before. Models whose layers do not repeat are traced whole. Of a run that was traced
+with another batch size or sequence length only the phases of the first step that depend on them are traced again, once
+for all optimizers.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
+from inspector.cache.findings import Kept
+from inspector.errors import NotTraceableError
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.extrapolate.steps import MOST_EVENTS, PIECE
+from inspector.findings import Findings
 from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
+from inspector.memory.replay import Replays
+from inspector.memory.timeline import Summary
 from inspector.memory.verdict import find_overhead
-from inspector.model.build import BuiltModel, build_shallow, build_whole
-from inspector.model.copying import copy_model, has_gradient_hooks
-from inspector.model.hash_seed import find_hash_ordered_layer_types
-from inspector.model.truncate import count_missing_periods
-from inspector.model.without_gradient import list_without_gradient
 from inspector.prediction import Prediction, count_usable_bytes
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
+from inspector.records.model import TensorKind
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
+from inspector.records.run import RunFacts
 from inspector.records.source import SourceFiles
+from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_model_key, make_run_key
-from inspector.runtime.quiet import silence_output
-from inspector.trace.meta_cache import Results
-from inspector.workloads.base import NotTraceableError, base_model
-from inspector.workloads.batch import find_longest_sequence
-from inspector.workloads.registry import load_workload
-from inspector.workloads.run import trace_run
-from inspector.workloads.training.dependence import find_dependence
+from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key
+
+if TYPE_CHECKING:
+    from inspector.model.build import BuiltModel
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -50,36 +53,41 @@ _DEPTHS = 2
 class Predictor:
     """Predicts runs of one model that differ in recipe, adapter, form of the weights, workload or card."""
 
-    def __init__(self, files: SourceFiles | None) -> None:
-        # What is stored is compared with the model once, by the report, not with every model that is built here.
-        self._files = None if files is None else dataclasses.replace(files, checkpoint=None)
+    def __init__(self, files: SourceFiles | None, kept: Kept | None = None) -> None:
+        self.findings = Findings(files, kept)
         self._predictions: dict[Key, Prediction] = {}
-        self._models: dict[tuple[Key, int | None], tuple[BuiltModel, int]] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
-        self._passes: dict[tuple[Key, int | None], tuple[Recipe, list[Event]]] = {}
-        self._idle: dict[Key, tuple[int | None, set[str]]] = {}
+        self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
+        self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
+        self._replays: dict[tuple[str, str, bool], Replays] = {}
         self._layers = LayerExtrapolator()
-        self._results = Results()
 
     def keep(self, request: Request, built: BuiltModel) -> None:
         """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self._models.setdefault((make_model_key(request), None), (built, 0))
+        self.findings.keep(request, built)
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
-        predictor = Predictor(self._files)
-        predictor._models, predictor._results = self._models, self._results
+        predictor = Predictor(None)
+        predictor.findings = self.findings
         return predictor
 
     def knows(self, run: ResolvedRun) -> bool:
         """Tell whether a run was predicted before."""
         return make_run_key(run) in self._predictions
 
-    def resolve_recipe(self, run: ResolvedRun) -> Recipe:
-        """Return the recipe as it runs on the model, without a trace."""
-        with silence_output():
-            return load_workload(run.workload).resolve(self._build_shallow(run.request, 0)[0].model, run.recipe)
+    def resolve_recipe(self, run: ResolvedRun, *, whole: bool = False) -> Recipe:
+        """Return the recipe as it runs on the model, without a trace; on the whole one where that is asked for."""
+        return self.findings.resolve_recipe(run, whole=whole)
+
+    def describe(self, run: ResolvedRun, recipe: Recipe) -> RunFacts:
+        """Return what a report says of a run whose `recipe` is as it runs on the model."""
+        return self.findings.describe(run, recipe)
+
+    def count_state_bytes(self, tensors: Mapping[TensorKind, int], run: ResolvedRun) -> int:
+        """Return the bytes of an optimizer's state for so many trained parameters of each kind."""
+        return self.findings.count_state_bytes(tensors, run)
 
     def predict(self, run: ResolvedRun) -> Prediction:
         """Return the prediction of a run.
@@ -89,13 +97,37 @@ class Predictor:
         """
         key = make_run_key(run)
         if key not in self._predictions:
-            traced = self._resize(run) or self._trace_to_end(run)
-            self._predictions[key] = Prediction(run, *traced, self._list_uncertainties(run))
+            recipe, template, sizes = self._resize(run) or self._trace_to_end(run)
+            uncertainty, replays = self._list_uncertainties(run), self._find_replays(run, template, sizes)
+            self._predictions[key] = Prediction(run, recipe, template, sizes, uncertainty, replays)
         return self._predictions[key]
+
+    def summarize(self, run: ResolvedRun) -> Summary:
+        """Return what a report says of a predicted run on its card."""
+        prediction = self.predict(run)
+        requests = prediction.template.digest_requests(prediction.sizes)
+        return self.findings.summarize(run, requests, prediction.limit_bytes, prediction.summarize)
+
+    def _find_replays(self, run: ResolvedRun, template: TapeTemplate, sizes: Sizes) -> Replays:
+        """Return the replays of a run: those of another one that makes the same requests, as on most cards."""
+        settings, is_descending = run.allocator, run.platform.takes_newest_segment
+        key = template.digest_requests(sizes), repr(settings), is_descending
+        if key not in self._replays:
+            self._replays[key] = Replays(
+                functools.partial(template.make_requests, sizes),
+                settings,
+                descending_addresses=is_descending,
+                recall=functools.partial(self.findings.recall_replay, key),
+            )
+        return self._replays[key]
+
+    def list_row_counts(self, run: ResolvedRun) -> tuple[int, ...]:
+        """Return how many rows the parameters of a run's model have, each number once."""
+        return self.findings.list_row_counts(run.request)
 
     def find_longest_sequence(self, run: ResolvedRun) -> int | None:
         """Return how many tokens a sequence of a run's model may have, None where nothing bounds them."""
-        return find_longest_sequence(base_model(self._build_shallow(run.request, 0)[0].model))
+        return self.findings.find_longest_sequence(run.request)
 
     def find_dependence(self, run: ResolvedRun) -> str | None:
         """Return what another batch size makes of a training run but memory, None where its sequences do not interact.
@@ -104,7 +136,7 @@ class Predictor:
         """
         if not run.workload.trains or run.recipe.batch_size == 1:
             return None
-        return find_dependence(base_model(self._build_shallow(run.request, 0)[0].model), run.recipe)
+        return self.findings.find_dependence(run)
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
@@ -124,29 +156,13 @@ class Predictor:
         return max(sum(event.step == PIECE - 1 for event in tape), 1)
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
-        """Return what a generation keeps of its tokens, None where that is nothing.
-
-        The whole model makes it in the last step alone, after a prompt of all tokens before.
-        """
-        recipe = run.request.recipe
-        built = self._build_whole(run.request)
-        steps = min(recipe.new_tokens, 2)
-        before = recipe.new_tokens - steps
-        # The decoder of an encoder-decoder does not go on from the prompt.
-        follows = not base_model(built.model).config.is_encoder_decoder
-        prompt_len = find_prompt_len(run.recipe) + (before if follows else 0)
-        last = dataclasses.replace(recipe, prompt_len=prompt_len, new_tokens=steps, prefill_chunk_size=None)
-        short = run.with_request(dataclasses.replace(run.request, recipe=last))
-        states: list[Any] = []
-        self._trace(short, self._take_model(run.request, None), states=states)
-        facts: CacheFacts | None = states[0].facts
-        return facts if facts is None or follows else facts.lengthen(before, recipe.batch_size)
+        """Return what a generation keeps of its tokens, None where that is nothing."""
+        return self.findings.describe_cache(run)
 
     def list_without_gradient(self, run: ResolvedRun) -> tuple[WithoutGradient, ...]:
         """Return the trained parameters that a predicted run gives no gradient, those of equal layers together."""
-        added_periods, idle = self._idle.get(make_key_without_size(run), (None, set[str]()))
-        base = base_model(self._build_whole(run.request).model)
-        return list_without_gradient(base, idle, added_periods) if idle else ()
+        added_periods, idle = self._idle.get(make_key_without_size(run), (None, frozenset[str]()))
+        return self.findings.list_without_gradient(run.request, idle, added_periods) if idle else ()
 
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
@@ -164,9 +180,8 @@ class Predictor:
         """Return what a run's card may lack of its usable memory, nothing where a margin was asked for."""
         if run.gpu is None or run.margin_bytes is not None:
             return ()
-        base = base_model(self._build_shallow(run.request, 0)[0].model)
-        by_seed = (HASH_SEED,) if find_hash_ordered_layer_types(base) else ()
-        of_ranks = () if run.launch is None else (NCCL,)
+        by_seed = (HASH_SEED,) if self.findings.is_ordered_by_hash(run.request) else ()
+        of_ranks = () if run.launch is None or isinstance(run.launch, DeviceMap) else (NCCL,)
         return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
@@ -201,11 +216,12 @@ class Predictor:
                 return recipe, template, sizes
         return None
 
-    def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, list[Event]]:
+    def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
         key = make_key_without_optimizer(run), added_periods
         if key not in self._passes:
-            self._passes[key] = self._trace(run, self._take_model(run.request, added_periods), passes_alone=True)
+            traced = self.findings.trace(run, added_periods, passes_alone=True)
+            self._passes[key] = traced.recipe, traced.tape
         return self._passes[key]
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
@@ -224,11 +240,11 @@ class Predictor:
 
     def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
         """Return the same of a long generation from short ones, None where there is none or they do not say it."""
-        if not is_long(run):
+        if not is_long(run) or run.launch is not None:
             return None
         recipe = self.resolve_recipe(run)
-        base = base_model(self._build_shallow(run.request, 0)[0].model)
-        template = extrapolate_generation(run, base.config, lambda piece: self._trace_deep(piece)[2])
+        lengths = self.findings.describe_lengths(run)
+        template = extrapolate_generation(run, lengths, lambda piece: self._trace_deep(piece)[2])
         return None if template is None else (recipe, 0, template)
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
@@ -236,17 +252,17 @@ class Predictor:
 
         None where layers that look alike are not treated alike: one block in some is checkpointed.
         """
-        if run.recipe.checkpoint_every not in (None, 1):
+        if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
         try:
             for added_periods in range(_DEPTHS):
-                missing = self._build_shallow(run.request, added_periods)[1]
+                missing = self.findings.count_missing_periods(run.request, added_periods)
                 if missing <= added_periods:
                     return None
                 recipe, shallow = self._trace_depth(run, added_periods)
                 extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is None:
-                    deeper = self._trace(run, self._take_model(run.request, added_periods + 1))[1]
+                    deeper = self.findings.trace(run, added_periods + 1).tape
                     if self._layers.learn(shallow, deeper):
                         extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is not None:
@@ -255,62 +271,10 @@ class Predictor:
             pass  # what the whole model says is the one to tell
         return None
 
-    def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, list[Event]]:
+    def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Trace a run on a model of a depth, None for the whole one, and note what trains without a gradient."""
-        idle: set[str] = set()
-        self._idle[make_key_without_size(run)] = added_periods, idle
-        return self._trace(run, self._take_model(run.request, added_periods), idle=idle)
-
-    def _trace(
-        self,
-        run: ResolvedRun,
-        built: BuiltModel,
-        *,
-        passes_alone: bool = False,
-        states: list[Any] | None = None,
-        idle: set[str] | None = None,
-    ) -> tuple[Recipe, list[Event]]:
-        """Trace a run of a model that nobody has used yet, or the phases of it that depend on sizes."""
-        workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
-        with silence_output():
-            recipe = workload.resolve(built.model, run.recipe)
-            if run.launch is not None:
-                from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
-
-                return recipe, trace_rank(
-                    workload, built, recipe, run.platform, run.launch, run.rank, results=self._results
-                )
-            tape = trace_run(
-                workload, built, recipe, run.platform, until=until, results=self._results, states=states, idle=idle
-            )
-        return recipe, tape
-
-    def _take_model(self, request: Request, added_periods: int | None) -> BuiltModel:
-        """Return an unused copy of the model of a request.
-
-        It is `added_periods` periods of layers deeper than the shallowest one, or whole where that is None.
-        """
-        built = self._build_whole(request) if added_periods is None else self._build_shallow(request, added_periods)[0]
-        if not has_gradient_hooks(built.model):
-            return dataclasses.replace(built, model=copy_model(built.model))
-        if added_periods is None:
-            return build_whole(request, self._files)
-        return build_shallow(request, self._files, added_periods)[0]
-
-    def _build_whole(self, request: Request) -> BuiltModel:
-        """Return the whole model of a request, which nobody may change."""
-        key = make_model_key(request), None
-        if key not in self._models:
-            self._models[key] = build_whole(request, self._files), 0
-        return self._models[key][0]
-
-    def _build_shallow(self, request: Request, added_periods: int) -> tuple[BuiltModel, int]:
-        """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
-        key = make_model_key(request), added_periods
-        if key not in self._models:
-            whole = self._models.get((key[0], None))
-            if whole is not None and not count_missing_periods(base_model(whole[0].model)):
-                self._models[key] = whole  # no layers to leave out: built anew it would be the same
-            else:
-                self._models[key] = build_shallow(request, self._files, added_periods)
-        return self._models[key]
+        # Whatever the trace ends in, what an earlier one of this run noted is not its own.
+        self._idle[make_key_without_size(run)] = added_periods, frozenset()
+        traced = self.findings.trace(run, added_periods)
+        self._idle[make_key_without_size(run)] = added_periods, traced.idle
+        return traced.recipe, traced.tape

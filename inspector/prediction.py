@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from inspector.extrapolate import Sizes, TapeTemplate
 from inspector.memory.recording import Recording
 from inspector.memory.replay import Replays
-from inspector.memory.timeline import Timeline, fold
+from inspector.memory.timeline import Summary, Timeline, count_host_bytes, count_kept_activations, fold
 from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
@@ -22,8 +22,8 @@ class Prediction:
     """A run that was traced: what it takes, and what that means for GPUs.
 
     `recipe` is the recipe as it runs on the model. `template` is what happens whatever the sizes, `sizes` are those of
-    its blocks; `uncertainty` is what the run's card may lack of the memory that a verdict counts on. All figures are
-    bytes.
+    its blocks; `uncertainty` is what the run's card may lack of the memory that a verdict counts on; `replays` are
+    those of a run that makes the same requests of the same allocator. All figures are bytes.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Prediction:
         template: TapeTemplate,
         sizes: Sizes,
         uncertainty: Sequence[Uncertainty] = (),
+        replays: Replays | None = None,
     ) -> None:
         self.run = run
         self.recipe = recipe
@@ -40,7 +41,7 @@ class Prediction:
         self.sizes = sizes
         self.overhead = find_overhead(run.gpu)
         self.uncertainty = uncertainty
-        self.replays = self.replay(template, sizes)
+        self.replays = replays or self.replay(template, sizes)
 
     def replay(self, template: TapeTemplate, sizes: Sizes) -> Replays:
         """Return the replays of another run under the same allocator."""
@@ -62,6 +63,15 @@ class Prediction:
             self.run.allocator,
             limit_bytes=limit_bytes,
             descending_addresses=self.run.platform.takes_newest_segment,
+        )
+
+    def summarize(self) -> Summary:
+        """Return what a report says of the run on its card."""
+        timeline = self.fold(self.limit_bytes)
+        return Summary(
+            timeline=timeline.drop_events(),
+            host_bytes=count_host_bytes(self.tape),
+            kept_activations=count_kept_activations(self.tape, timeline),
         )
 
     def record(self) -> Recording:

@@ -18,13 +18,14 @@ from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch, Zero
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, Zero
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -94,6 +95,8 @@ class ResolvedRun:
     @property
     def launch(self) -> Launch | None:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
+        if self.request.device_map is not None:
+            return self._place_modules()
         recipe = self.request.recipe
         sharding, settings = self.request.sharding, self.request.sharding_settings or {}
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
@@ -111,6 +114,14 @@ class ResolvedRun:
         kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
         known = {item.name for item in dataclasses.fields(kind)}
         return kind(world_size=self.cards, **{name: value for name, value in settings.items() if name in known})
+
+    def _place_modules(self) -> DeviceMap | None:
+        """Return the cards that modules are placed on, None where no card was named."""
+        asked = self.request.device_map
+        if self.gpu is None or asked is None:
+            return None
+        usable = find_usable_bytes(self.gpu, find_overhead(self.gpu).bytes)
+        return DeviceMap(world_size=self.cards, device_map=asked, card_bytes=usable)
 
     def _runs_deepspeed(self, settings: Mapping[str, Any]) -> bool:
         """Tell whether DeepSpeed is there to run a stage, on weights in float that stay on the card."""

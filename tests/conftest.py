@@ -23,6 +23,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, _do_nothing)
 # pytest-xdist's processes have threads of their own, for which the Python API would start a worker process for each.
 os.environ.setdefault("INSPECTOR_IN_PROCESS", "1")
+# Tests of tracing trace: the user's cache is neither read nor written.
+os.environ["INSPECTOR_CACHE"] = "off"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import transformers
 
 import inspector
-from inspector import pipeline, predict
+from inspector import pipeline, tracing
 from inspector.hardware.catalogue import find_gpu, list_common_gpus
 from inspector.hardware.platform import build_platform
 from inspector.model import build
@@ -50,12 +50,12 @@ def count_work(request: Request, monkeypatch: pytest.MonkeyPatch) -> tuple[Count
         traces[workload.info.name, freeze(recipe), freeze(platform), options["until"], parameters] += 1
         return trace_run(workload, built, recipe, platform, **options)
 
-    doors: Any = predict
+    doors: Any = tracing
     build_shallow, build_whole, trace_run = doors.build_shallow, doors.build_whole, doors.trace_run
     count_model = build.count_model
-    monkeypatch.setattr(predict, "build_shallow", shallow)
-    monkeypatch.setattr(predict, "build_whole", whole)
-    monkeypatch.setattr(predict, "trace_run", trace)
+    monkeypatch.setattr(tracing, "build_shallow", shallow)
+    monkeypatch.setattr(tracing, "build_whole", whole)
+    monkeypatch.setattr(tracing, "trace_run", trace)
     monkeypatch.setattr(build, "count_model", count)
     pipeline.run(request)
     return builds, traces

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from inspector.cache.findings import Kept
 from inspector.pipeline import Progress, Stages
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
@@ -69,7 +70,7 @@ class KeptStages(Stages):
             _MOST_COUNTS,
         )[1]
 
-    def find_predictor(self, files: SourceFiles | None) -> Predictor:
+    def find_predictor(self, files: SourceFiles | None, kept: Kept | None = None) -> Predictor:
         """Return the predictor of a model, with what it knows of its runs unless these became many."""
         for index, (known, predictor, count) in enumerate(self._predictors):
             if known is files:
@@ -78,7 +79,7 @@ class KeptStages(Stages):
                     predictor, count = predictor.copy_models(), 0
                 break
         else:
-            predictor, count = super().find_predictor(files), 0
+            predictor, count = super().find_predictor(files, kept), 0
         self._predictors = [(files, predictor, count + 1), *self._predictors[: _MOST_MODELS - 1]]
         return predictor
 

@@ -91,7 +91,7 @@ def _answer_report(question: Question, progress: Progress) -> Answer:
 def _answer_plan(question: Question, progress: Progress) -> Answer:
     """Plan, and write its page."""
     job, _, order, typed = _read_words(plan_command, "plan", (*question.words, "--fit=none"))
-    result = plan(job.request, (), None, progress)
+    result = plan(job.request, (), None, progress, keeps=False)
     rows = [dataclasses.replace(row, refused=row.refused and name_options(row.refused)) for row in result.rows]
     result = dataclasses.replace(result, rows=tuple(rows), warnings=tuple(map(name_options, result.warnings)))
     page = io.StringIO()

@@ -22,11 +22,11 @@ from inspector.training_files.merge import find_given
 __all__ = ["OF_A_COMPARED_RECIPE", "build_request", "find_name", "read_quantities", "read_recipe_to_compare"]
 
 # What a plan can search the largest value of.
-_SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN)
+_SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN, Quantity.PROMPT_LEN)
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "adapter_dtype", "preparation", "recipe", "gpu"),
-    *("gpu_memory", "gpu_count", "sharding", "margin"),
+    *("gpu_memory", "gpu_count", "sharding", "device_map", "margin"),
     *("revision", "dtype", "quantization", "double_quant", "quant_storage"),
     *("model_class", "trust_remote_code", "assume_defaults"),
     *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict", "serving"),

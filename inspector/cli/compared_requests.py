@@ -28,7 +28,7 @@ Recipes = Sequence[tuple[str, Request | Mapping[str, Any]]]
 # What a recipe of its own has no say in: where and how the whole is written, and what a comparison does not show.
 _NOT_OF_A_RECIPE = (
     *("model", "fit", "advice", "depth", "context", "as_json", "format_", "output", "quiet", "no_color", "version"),
-    *("count_only", "offline"),
+    *("count_only", "offline", "no_cache"),
 )
 # What a JSON file has that can be compared: a report, the configuration of a model or an adapter, a training file.
 _OF_OTHER_FILES = frozenset(
@@ -39,7 +39,7 @@ _UNUSED: Mapping[str, Any] = {"fit": None, "advice": False, "depth": 0}
 _OF_A_SERVED_MODEL = frozenset(
     (
         *("revision", "dtype", "model_class", "trust_remote_code", "assume_defaults", "offline"),
-        *("gpus_", "gpu_memory", "gpu_count", "as_json", "format_", "output", "quiet", "no_color"),
+        *("gpus_", "gpu_memory", "gpu_count", "as_json", "format_", "output", "quiet", "no_cache", "no_color"),
     )
 )
 # An adapter is described by these or by --peft.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
+from inspector.cli.option_groups.cards import read_device_map
 from inspector.cli.option_groups.generation import choose_workload, spread_decoding
 from inspector.cli.option_groups.training_files import find_given
 from inspector.cli.output import check_output
@@ -28,13 +29,17 @@ _FILE_OF_FORMAT = {"html": "report.html", "memory-viz": "snapshot.pickle"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What the arguments ask for. `output` is the file to write, None standard output."""
+    """What the arguments ask for.
+
+    `output` is the file to write, None standard output; `keeps` says whether the cache directory is used.
+    """
 
     request: Request
     format: str
     output: Path | None
     progress: bool
     color: bool
+    keeps: bool = True
 
 
 def build_job(
@@ -59,6 +64,8 @@ def build_job(
     launch: tuple[str, ...] = (),
     strict: bool = False,
     typed: Collection[str] | None = None,
+    device_map: str | None = None,
+    no_cache: bool = False,
     **values: Any,
 ) -> Job:
     """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other.
@@ -78,6 +85,7 @@ def build_job(
         "train_only": values["train_only"] or None,
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
         "gpus": gpus_,
+        "device_map": read_device_map(device_map),
         "sharding": "fsdp" if fsdp else deepspeed,
     }
     request = build_request(
@@ -95,6 +103,7 @@ def build_job(
         output=check_output(output),
         progress=not quiet,
         color=not no_color,
+        keeps=not no_cache,
     )
 
 

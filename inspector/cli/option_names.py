@@ -22,7 +22,7 @@ __all__ = ["name_options", "name_options_in_notices"]
 _SETTING = re.compile(r"`(\w+)(?:=([^`]*))?`")
 _LORA = re.compile(r"LoraOptions\((.*)\)")
 # What Python has no argument for: in backticks these words mean something else.
-_OF_THE_COMMAND_ALONE = ("json", "format", "output", "quiet", "no_color", "version")
+_OF_THE_COMMAND_ALONE = ("json", "format", "output", "quiet", "no_cache", "no_color", "version")
 # What Python and PEFT call otherwise than the option that sets it.
 _ALIASES = {"target_modules": "targets", "gpu_count": "gpus", "sharding": "fsdp"}
 

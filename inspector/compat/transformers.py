@@ -64,8 +64,9 @@ def flash_attention_names(
 ) -> Iterator[tuple[dict[Any, Any], dict[Any, Any]]]:
     """Yield (namespace, values) of each place where transformers keeps what it has found of flash-attn.
 
-    `fixed` and `packed` are the two attention functions, `pad` puts sequences back to rows. Names come and go between
-    releases of transformers 5; those that a release has are the ones it uses.
+    `fixed` and `packed` are the two attention functions, `pad` puts sequences back to rows; what takes them out of
+    rows, for a piece of a prompt, is transformers' own function, line by line that of the package. Names come and go
+    between releases of transformers 5; those that a release has are the ones it uses.
     """
     from transformers import modeling_flash_attention_utils, modeling_utils
 
@@ -76,6 +77,7 @@ def flash_attention_names(
             "_flash_fn": fixed,
             "_flash_varlen_fn": packed,
             "_pad_fn": pad,
+            "_unpad_fn": getattr(modeling_flash_attention_utils, "_unpad_input", None),
             "_process_flash_kwargs_fn": flash_kwargs_function(packed),
         },
     )
@@ -143,3 +145,12 @@ def take_scipy_as_installed() -> Iterator[None]:
     with restore_changes():
         replace_item(known, "scipy", (lambda: True, ""))
         yield
+
+
+def find_frame_count(model: Any) -> Callable[[Any], Any] | None:
+    """Return what counts the frames that a model's encoder leaves of so many samples, None where it has none.
+
+    Seen in 5.23.0 on all classes of the wav2vec2 family, `_get_feat_extract_output_lengths`.
+    """
+    found: Callable[[Any], Any] | None = getattr(model, "_get_feat_extract_output_lengths", None)
+    return found

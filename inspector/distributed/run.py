@@ -24,7 +24,7 @@ from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch, Zero
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, Zero
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
@@ -54,7 +54,7 @@ def trace_rank(
     built: BuiltModel,
     recipe: Recipe,
     platform: Platform,
-    launch: Launch,
+    launch: RankLaunch,
     rank: int = 0,
     *,
     results: Results | None = None,

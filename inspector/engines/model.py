@@ -11,7 +11,7 @@ from inspector.engines.shards import WeightTensor, find_share
 from inspector.errors import UsageError
 from inspector.records.engines.serving import CacheKind, Span
 
-__all__ = ["ServedModel", "count_rank_weights", "describe_requests", "find_length", "read_model"]
+__all__ = ["ServedModel", "count_rank_weights", "describe_requests", "describe_waiting", "find_length", "read_model"]
 
 # Names of the most positions, in vLLM's order (transformers_utils/model_arch_config_convertor.py).
 _LENGTHS = (
@@ -124,6 +124,18 @@ def count_rank_weights(model: ServedModel, ranks: int) -> Span:
 def describe_requests(count: int, length: int) -> str:
     """Return in words so many requests of a length."""
     return f"{count:,} request{'' if count == 1 else 's'} of {length:,} tokens"
+
+
+def describe_waiting(asked: int, running: Span, length: int) -> str:
+    """Return in words that fewer requests of a length than were asked for surely run at once."""
+    if running.high < asked:
+        counts = f"{running.low:,}" if running.is_exact else f"{running.low:,} to {running.high:,}"
+        verb = "runs" if running.high == 1 else "run"
+        return f"it starts; of {describe_requests(asked, length)} {counts} {verb} at once, the others wait"
+    return (
+        f"it starts; of {describe_requests(asked, length)} {running.low:,} surely run at once, and only the machine "
+        "says whether all do"
+    )
 
 
 def _first(config: Any, *names: str) -> int | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.engines import llama_cpp, sglang, vllm
+from inspector.engines.advice import find_engine_advice
 from inspector.engines.layers import list_layers
 from inspector.engines.model import ServedModel, read_model
 from inspector.engines.shards import WeightTensor
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.hardware.selection import Selection
-from inspector.records.engines.serving import Engine, Serving
+from inspector.records.engines.serving import Engine, Serving, ServingOptions
+from inspector.records.hardware import Gpu
 from inspector.records.model import Counted, Role
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request, WeightDtype
@@ -91,6 +93,8 @@ def serve_checkpoint(
     gpus = _list_gpus(selection, options.tensor_parallel_size or 1)
     serve = {Engine.VLLM: vllm.serve, Engine.SGLANG: sglang.serve}[Engine(options.engine)]
     serving = serve(model, options, gpus)
+    if request.advice and selection.named:
+        serving = _advise(serving, options, gpus, lambda changed, each: serve(model, changed, each))
     if is_halved:
         note = "The checkpoint is in float32, which the engine loads in half precision; `dtype` float32 keeps it."
         serving = dataclasses.replace(serving, notes=(note, *serving.notes))
@@ -103,7 +107,29 @@ def serve_gguf(request: Request, files: SourceFiles, selection: Selection) -> Se
     assert files.gguf is not None
     if any(count > 1 for count in selection.counts):
         raise UsageError("`gpu` has several cards, over which no rule here spreads llama.cpp; give one.")
-    return llama_cpp.serve(files.gguf, request.serving, _list_gpus(selection, 1))
+    model, options, gpus = files.gguf, request.serving, _list_gpus(selection, 1)
+    serving = llama_cpp.serve(model, options, gpus)
+    if not (request.advice and selection.named):
+        return serving
+    return _advise(serving, options, gpus, lambda changed, each: llama_cpp.serve(model, changed, each))
+
+
+def _advise(
+    serving: Serving,
+    options: ServingOptions,
+    gpus: Sequence[tuple[Gpu, int]],
+    serve: Callable[[ServingOptions, list[tuple[Gpu, int]]], Serving],
+) -> Serving:
+    """Return what an engine makes of a model with advice for each card where that is no sure yes."""
+    verdicts = []
+    for verdict, (gpu, count) in zip(serving.verdicts, gpus, strict=True):
+        own = serve(options, [(gpu, count)])
+
+        def serve_on(changed: ServingOptions, ranks: int, gpu: Gpu = gpu) -> Serving:
+            return serve(changed, [(gpu, ranks)])
+
+        verdicts.append(dataclasses.replace(verdict, advice=find_engine_advice(serve_on, options, own)))
+    return dataclasses.replace(serving, verdicts=tuple(verdicts))
 
 
 def _list_gpus(selection: Selection, ranks: int) -> list[tuple[Any, int]]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.engines.layers import LayerCache
-from inspector.engines.model import ServedModel, count_rank_weights, describe_requests
+from inspector.engines.model import ServedModel, count_rank_weights, describe_requests, describe_waiting
 from inspector.errors import UnsupportedModelError, UsageError
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.records.engines.serving import (
@@ -212,10 +212,8 @@ def _decide(options: ServingOptions, tokens: Span, length: int, cache: Span) -> 
     if tokens.low < length:
         return Fit.UNKNOWN, f"only the machine says whether the pools hold {length:,} tokens"
     asked = options.max_running_requests
-    if asked is not None and tokens.high < asked * length:
-        return Fit.TIGHT, f"it starts; {describe_requests(asked, length)} do not fit at once, some wait"
     if asked is not None and tokens.low < asked * length:
-        return Fit.TIGHT, f"it starts; only the machine says whether {describe_requests(asked, length)} fit at once"
+        return Fit.TIGHT, describe_waiting(asked, Span(low=tokens.low // length, high=tokens.high // length), length)
     return Fit.YES, f"{describe_requests(asked or 1, length)} at once"
 
 

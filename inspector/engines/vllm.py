@@ -25,7 +25,7 @@ from typing import Any
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.engines.kv_cache import Page, Pool, build_pool, count_blocks
 from inspector.engines.layers import LayerCache
-from inspector.engines.model import ServedModel, count_rank_weights, describe_requests
+from inspector.engines.model import ServedModel, count_rank_weights, describe_requests, describe_waiting
 from inspector.errors import UsageError
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.records.engines.serving import (
@@ -293,10 +293,8 @@ def _decide(options: ServingOptions, pool: Pool, blocks: Span, length: int, in_f
             f"one request of {length:,} tokens takes {size}, which may not be left; {longest:,} surely have room"
         )
     asked = options.max_num_seqs
-    if asked is not None and high < asked * needed:
-        return Fit.TIGHT, f"it starts; {describe_requests(asked, length)} do not fit at once, some wait"
     if asked is not None and low < asked * needed:
-        return Fit.TIGHT, f"it starts; only the machine says whether {describe_requests(asked, length)} fit at once"
+        return Fit.TIGHT, describe_waiting(asked, Span(low=low // needed, high=high // needed), length)
     return Fit.YES, f"{describe_requests(asked or 1, length)} at once"
 
 

@@ -12,6 +12,7 @@ Sizes are arrays with one number for each event of the traced tape: that of the 
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -139,6 +140,15 @@ class TapeTemplate:
         blocks = np.array([event.block for event in self.traced], dtype=np.int64)
         kinds = np.array([_NUMBERS[event.kind] for event in self.traced], dtype=np.int8)
         return kinds.tobytes(), blocks.tobytes()
+
+    def digest_requests(self, sizes: Sizes) -> str:
+        """Return what is equal for steps that make the same requests, whatever they are for."""
+        streams = np.array([event.stream for event in self.traced], dtype=np.int64)[self._sources]
+        columns = (self._blocks, self._request_sizes(sizes), self._is_allocation, self._is_on_host, streams)
+        digest = hashlib.sha256()
+        for column in columns:
+            digest.update(np.ascontiguousarray(column, dtype=np.int64).tobytes())
+        return digest.hexdigest()[:32]
 
     def make_requests(self, sizes: Sizes) -> Requests:
         """Return the requests of the whole model's step; a block of no bytes takes no memory and requests nothing."""

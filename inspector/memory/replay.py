@@ -103,7 +103,10 @@ class Replay:
 
 
 class Replays:
-    """The replays of one step under the rules of one allocator. `make_requests` returns its requests anew each time."""
+    """The replays of one step under the rules of one allocator. `make_requests` returns its requests anew each time.
+
+    `recall` is asked for the replay under a limit; it returns what it has, or what the function that it is given finds.
+    """
 
     def __init__(
         self,
@@ -111,10 +114,12 @@ class Replays:
         settings: AllocatorSettings | None = None,
         *,
         descending_addresses: bool = False,
+        recall: Callable[[int | None, Callable[[], Replay]], Replay] = lambda _limit, work: work(),
     ) -> None:
         self._make_requests = make_requests
         self._settings = settings
         self._descending = descending_addresses
+        self._recall = recall
         self._by_limit: dict[int | None, Replay] = {}
 
     @classmethod
@@ -143,11 +148,15 @@ class Replays:
     def under(self, limit_bytes: int | None) -> Replay:
         """Return the replay under a limit, which ends where memory runs out; for each limit it runs once."""
         if limit_bytes not in self._by_limit:
-            allocator = CachingAllocator(self._settings, limit_bytes=limit_bytes, descending_addresses=self._descending)
-            failure = carry_out(self._make_requests(), allocator)
-            self._by_limit[limit_bytes] = Replay(
-                peak_allocated_bytes=allocator.max_allocated_bytes,
-                peak_reserved_bytes=allocator.max_reserved_bytes,
-                failure=failure,
-            )
+            self._by_limit[limit_bytes] = self._recall(limit_bytes, lambda: self._run(limit_bytes))
         return self._by_limit[limit_bytes]
+
+    def _run(self, limit_bytes: int | None) -> Replay:
+        """Return the replay under a limit."""
+        allocator = CachingAllocator(self._settings, limit_bytes=limit_bytes, descending_addresses=self._descending)
+        failure = carry_out(self._make_requests(), allocator)
+        return Replay(
+            peak_allocated_bytes=allocator.max_allocated_bytes,
+            peak_reserved_bytes=allocator.max_reserved_bytes,
+            failure=failure,
+        )

@@ -15,6 +15,7 @@ was at work when it was allocated.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from inspector.records.tape import Category, Event, EventKind, Phase, WorkloadIn
 
 __all__ = [
     "MemoryRanOut",
+    "Summary",
     "Timeline",
     "build_run_memory",
     "count_host_bytes",
@@ -87,6 +89,19 @@ class Timeline:
     def peak_allocated_bytes(self) -> int:
         """Return the largest number of bytes allocated at a time."""
         return 0 if self.peak is None else self.peak.allocated_bytes
+
+    def drop_events(self) -> Timeline:
+        """Return it without what it holds of each event and block."""
+        return dataclasses.replace(self, allocated_bytes=(), reserved_bytes=(), block_bytes={}, ran_out=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a report says of a run: its `timeline` without events, the bytes on the host, and what passes keep."""
+
+    timeline: Timeline
+    host_bytes: int | None
+    kept_activations: int
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------

@@ -179,8 +179,8 @@ def _take_part(config: PretrainedConfig, model_class: type[PreTrainedModel]) -> 
     if wanted is None or isinstance(config, wanted):
         return config
     for name, part_class in config.sub_configs.items():
-        part = getattr(config, name, None)
-        if part_class is wanted and isinstance(part, wanted):
+        part: PretrainedConfig | None = getattr(config, name, None)
+        if part_class is wanted and part is not None and isinstance(part, wanted):
             part.processor_settings = getattr(config, "processor_settings", None)
             return part
     return config

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.changes import Change, apply_change, format_change, format_options
 from inspector.planning.ladder import Group, Judged, find_own_method, judge_candidate, list_groups
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Advice, Fit, Method, Purpose, find_recommended
+from inspector.records.recipe import find_prompt_len
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer
 from inspector.training_files.changes import spell_change
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["find_advice", "list_ways"]
 
@@ -35,7 +35,7 @@ def list_ways(run: ResolvedRun, *, accumulates: bool) -> tuple[tuple[Group, ...]
     """
     groups = list_groups(run, accumulates=accumulates)
     own = find_own_method(run)
-    if own is None:
+    if own is None or not run.workload.trains:
         return groups, ()
     order = tuple(Method)
     later = tuple(item for item in groups if item.method and order.index(item.method) >= order.index(own))
@@ -82,6 +82,8 @@ class _Search:
         verdict = asked.judge()
         self._is_tight, self._usable_bytes = verdict.outcome is Fit.TIGHT, verdict.usable_bytes
         self._trials = 0
+        # What is loaded where nothing trains, the same for all groups of a method.
+        self._weights: dict[tuple[Method | None, str], int] = {}
         # What the passes of a run take at least, the same for all optimizers.
         self._floors: dict[Key, int] = {}
         self.least_bytes = asked.total_bytes
@@ -109,6 +111,8 @@ class _Search:
         sizes: list[tuple[Change, str | None]] = []
         if recipe.seq_len is not None and recipe.seq_len > 1 and "seq_len" in self._run.workload.recipe_fields:
             sizes.append(({"seq_len": recipe.seq_len // 2}, None))
+        if self._run.workload.generates and find_prompt_len(recipe) > 1:
+            sizes.append(({"prompt_len": find_prompt_len(recipe) // 2}, None))
         if dependence is not None and recipe.batch_size > 1:
             sizes.append(({"batch_size": recipe.batch_size // 2}, dependence))
         for base, but in sizes:
@@ -124,7 +128,8 @@ class _Search:
             change = {**base, **candidate.change}
             run = self._run.with_request(apply_change(self._run.request, change))
             passes = make_key_without_optimizer(run)
-            if max(lasting.get(run.request.dtype, 0), self._floors.get(passes, 0)) > self._usable_bytes:
+            loaded = self._weights.get((group.method, run.request.dtype), 0)
+            if max(lasting.get(run.request.dtype, 0), loaded, self._floors.get(passes, 0)) > self._usable_bytes:
                 tried.append(None)
                 yield Fit.NO
                 continue
@@ -139,8 +144,11 @@ class _Search:
             tried.append(_Tried({**change, **(judged.growing or {})}, judged))
             self.least_bytes = min(self.least_bytes, judged.prediction.total_bytes)
             yield judged.verdict.outcome
-            lasting_bytes, self._floors[passes] = _find_floors(judged.prediction, group.method)
-            lasting.setdefault(run.request.dtype, lasting_bytes)
+            if run.workload.trains:
+                lasting_bytes, self._floors[passes] = _find_floors(judged.prediction, group.method)
+                lasting.setdefault(run.request.dtype, lasting_bytes)
+            elif (group.method, run.request.dtype) not in self._weights:
+                self._weights[group.method, run.request.dtype] = _find_loaded(judged.prediction)
 
     def _costs_nothing(self, tried: _Tried) -> bool:
         """Tell whether this is the run as it was asked for, which fits tightly with growing segments."""
@@ -164,7 +172,7 @@ def _find_floors(prediction: Prediction, method: Method | None) -> tuple[int, in
     """Return what rungs of one dtype have in memory as the first update begins, and what all optimizers have before.
 
     The first are the weights of the base and, where they are trained, their gradients; the second the most that is
-    alive until then, before any state of an optimizer. Both are 0 where nothing trains.
+    alive until then, before any state of an optimizer.
     """
     lasting = {Category.WEIGHTS, Category.GRADIENTS} if method is Method.FULL else {Category.WEIGHTS}
     alive: dict[int, Event] = {}
@@ -179,3 +187,16 @@ def _find_floors(prediction: Prediction, method: Method | None) -> tuple[int, in
         elif event.kind is EventKind.FREE:
             alive_bytes -= alive.pop(event.block).bytes
     return 0, 0
+
+
+def _find_loaded(prediction: Prediction) -> int:
+    """Return the bytes of the weights that are alive when loading ends."""
+    weights: dict[int, int] = {}
+    for event in prediction.tape:
+        if event.phase is not Phase.LOAD:
+            break
+        if event.kind is EventKind.ALLOCATE and event.category is Category.WEIGHTS:
+            weights[event.block] = event.bytes
+        elif event.kind is EventKind.FREE:
+            weights.pop(event.block, None)
+    return sum(weights.values())

@@ -12,17 +12,15 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 from inspector.dtypes import BY_TORCH_NAME
-from inspector.errors import InspectorError
-from inspector.model.build import BuiltModel
+from inspector.errors import InspectorError, NotTraceableError
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Ranks, Zero
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Ranks, Zero
 from inspector.resolve import ResolvedRun, find_packing, has_deepspeed
 from inspector.units import format_bytes
-from inspector.workloads.base import NotTraceableError
 
 __all__ = [
     "JUDGED_ALONE",
@@ -87,11 +85,11 @@ def describe_ranks(verdict: Verdict, count: int, sharding: str | None, state: St
     return dataclasses.replace(verdict, cards=cards)
 
 
-def find_ranks(run: ResolvedRun, built: BuiltModel | None) -> Ranks | None:
+def find_ranks(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     """Return which rank of a run is predicted, None where one card has the whole run."""
-    if run.launch is None or built is None:
+    if run.launch is None:
         return None
-    rows = {parameter.shape[0] if parameter.dim() else 1 for parameter in built.model.parameters()}
+    rows = predictor.list_row_counts(run)
     size = run.launch.world_size
     # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
     alike = min((count // -(-count // size) for count in rows), default=size)
@@ -145,7 +143,7 @@ def list_rank_notices(run: ResolvedRun, trained: Mapping[str, int]) -> tuple[Not
 
     `trained` are the bytes of the parameters that train, by the names of their dtypes.
     """
-    if run.launch is None or isinstance(run.launch, Ddp):
+    if run.launch is None or isinstance(run.launch, (Ddp, DeviceMap)):
         return ()
     if isinstance(run.launch, Zero):
         return () if run.launch.config is not None else (ZERO_ASSUMED,)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from inspector.errors import InspectorError, one_line
+from inspector.errors import InspectorError, NotTraceableError, one_line
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
 from inspector.records.memory import ContextPoint
 from inspector.resolve import ResolvedRun
 from inspector.runtime.stage import Stage
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["list_contexts"]
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from inspector.errors import UnsupportedModelError, UsageError, one_line
+from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
 from inspector.planning.largest import require_gpu
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Quantity, Search, Tried
 from inspector.records.steps.ranks import Fsdp1, Fsdp2, Zero
 from inspector.resolve import ResolvedRun
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["MOST_CARDS", "find_fewest_cards"]
 

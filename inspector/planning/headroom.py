@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.changes import IN_FLOAT, WITHOUT_ADAPTER, apply_change, is_stored_quantized
 from inspector.planning.largest import set_value
 from inspector.predict import Predictor
@@ -20,7 +20,6 @@ from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.runtime.stage import Stage
 from inspector.training_files.changes import spell_change
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["MOST_TRIALS", "find_increases", "list_increases"]
 

@@ -4,7 +4,7 @@ A group is a way to train: every weight, an adapter, an adapter on packed weight
 order of the harm that they do: what costs time or a package comes before what changes how the batch is cut, that before
 another optimizer, and that before an adapter in half precision. A set does more harm than another if its most harmful
 lever does. What fits first in this order is recommended (`find_recommended` in `records.fit`), by both commands. Where
-nothing trains each group is one lever more.
+nothing trains each group is one lever more, and none is left out for those before it.
 
 A lever that a run has already, or that means nothing to it, changes nothing, and of rungs that come to the same the
 first one stays. Sizes are no rungs: other sequences, or other negatives, are another task.
@@ -16,10 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-
 from inspector.dtypes import FOUR_BIT
-from inspector.model.quantize import plan_quantization
 from inspector.planning.changes import (
     IN_FLOAT,
     LORA,
@@ -33,9 +30,10 @@ from inspector.planning.changes import (
     is_stored_quantized,
 )
 from inspector.predict import Prediction, Predictor
+from inspector.quantization.declared import find_declared
 from inspector.records.fit import Fit, Method, Verdict
-from inspector.records.recipe import find_prompt_len
-from inspector.records.request import AdapterDtype, QuantStorage, Sharding
+from inspector.records.recipe import AdapterState, find_prompt_len
+from inspector.records.request import AdapterDtype, Quantization, QuantStorage, Sharding
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.run_keys import freeze
@@ -104,7 +102,11 @@ def _keep_activations(run: ResolvedRun) -> Change | None:
 
 
 def _use_flash_attention(run: ResolvedRun) -> Change | None:
-    return None if run.recipe.attention == "flash_attention_2" else {"attention": "flash_attention_2"}
+    """Attend by flash-attn's kernel: of a generation without padding torch's own is the same."""
+    recipe = run.recipe
+    is_padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
+    is_same = run.workload.generates and not is_padded and recipe.attention in (None, "sdpa")
+    return None if is_same or recipe.attention == "flash_attention_2" else {"attention": "flash_attention_2"}
 
 
 def _accumulate(run: ResolvedRun) -> Change | None:
@@ -152,6 +154,15 @@ def _pack_cache(run: ResolvedRun) -> Change | None:
     return {"cache": "fp8"} if run.workload.generates and run.recipe.cache == "dynamic" else None
 
 
+def _pack_weights(run: ResolvedRun) -> Change | None:
+    """Load the weights of what generates in NF4, as bitsandbytes does."""
+    request = run.request
+    is_asked = request.quantization in FOUR_BIT or request.quantization == Quantization.NONE
+    is_merged = run.recipe.adapter == AdapterState.MERGED  # which PEFT does into weights in float
+    applies = run.workload.generates and not is_asked and not is_merged and not is_stored_quantized(run.files)
+    return {"quantization": "nf4", "double_quant": True} if applies else None
+
+
 def _halve_prompts(run: ResolvedRun) -> Change | None:
     batch_size = run.recipe.batch_size
     return {"batch_size": batch_size // 2} if batch_size > 1 else None
@@ -172,6 +183,7 @@ _ADAPTER_DTYPE = _Lever("adapter in the base's dtype", _keep_adapter_dtype)
 _PIECES = _Lever("prompt in pieces", _split_prompt)
 _CACHE = _Lever("cache in float8", _pack_cache)
 _HALF_BATCH = _Lever("half the batch", _halve_prompts)
+_PACKED = _Lever("weights in nf4", _pack_weights)
 
 # Checkpointing costs time, flash-attn a package, accumulation time; a frozen base in the half precision that it is
 # stored in rounds what goes from layer to layer; another optimizer or an adapter in half precision changes what is
@@ -203,12 +215,21 @@ _RUNGS: Mapping[Method, Sequence[Sequence[_Lever]]] = {
         *((_UNCHECKPOINTED, _FUSED), (_UNCHECKPOINTED, _FLASH, _FUSED), (_UNCHECKPOINTED, _PAGED)),
     ),
 }
-# Where nothing trains: what leaves the results as they are, what changes them a little, then a smaller batch.
+# Where nothing trains: what leaves the results as they are, what changes them a little, then a smaller batch. Packed
+# weights change them more than a packed cache.
 _UNTRAINED: Sequence[Sequence[Sequence[_Lever]]] = (
     ((), (_FLASH,)),
     ((_PIECES,), (_FLASH, _PIECES)),
     ((_CACHE,), (_PIECES, _CACHE)),
-    ((_HALF_BATCH,), (_PIECES, _HALF_BATCH), (_CACHE, _HALF_BATCH), (_PIECES, _CACHE, _HALF_BATCH)),
+)
+_UNTRAINED_PACKED: Sequence[Sequence[_Lever]] = (
+    (_PACKED,),
+    (_PIECES, _PACKED),
+    (_CACHE, _PACKED),
+    (_PIECES, _CACHE, _PACKED),
+)
+_HALVED: Sequence[Sequence[_Lever]] = (
+    *((_HALF_BATCH,), (_PIECES, _HALF_BATCH), (_CACHE, _HALF_BATCH), (_PIECES, _CACHE, _HALF_BATCH)),
 )
 
 
@@ -218,8 +239,12 @@ def list_groups(run: ResolvedRun, *, accumulates: bool) -> tuple[Group, ...]:
     `accumulates` tells whether micro-batches of one sequence come to the same loss as the batch.
     """
     if not run.workload.trains:
+        own = find_own_method(run)
+        packed = None if own is None else Method.QUANTIZED_GENERATE
         untrained: list[tuple[Method | None, Change, Sequence[Sequence[_Lever]]]] = [
-            (None, {}, rungs) for rungs in _UNTRAINED
+            *((own, {}, rungs) for rungs in _UNTRAINED),
+            (packed, {}, _UNTRAINED_PACKED),
+            (own, {}, _HALVED),
         ]
         return tuple(_build_groups(run, untrained, accumulates=False))
     return tuple(
@@ -230,7 +255,9 @@ def list_groups(run: ResolvedRun, *, accumulates: bool) -> tuple[Group, ...]:
 
 
 def find_own_method(run: ResolvedRun) -> Method | None:
-    """Return how a run trains, None where it does not."""
+    """Return how a run trains, or how what generates is loaded; None where it does neither."""
+    if run.workload.generates:
+        return Method.QUANTIZED_GENERATE if is_packed(run) else Method.GENERATE
     if not run.workload.trains:
         return None
     if not has_adapter(run):
@@ -286,6 +313,26 @@ def _is_read(change: Change, workload: WorkloadInfo) -> bool:
     return {name for name in change if is_of_recipe(name)} <= workload.recipe_fields
 
 
+class _Packing(NamedTuple):
+    """How weights are packed, and whether they are stored so."""
+
+    method: str
+    is_stored: bool
+
+
+def _find_packing(config: Mapping[str, Any], asked: str | None, double_quant: bool | None) -> _Packing | None:
+    """Return how weights are packed as it was asked for, or as a checkpoint declares it; None where they are not."""
+    if not isinstance(find_declared(config), Mapping) and (asked in FOUR_BIT or double_quant is None):
+        return None if asked is None or asked == "none" else _Packing(asked, is_stored=False)
+    import torch
+
+    from inspector.model.quantize import plan_quantization
+
+    # The dtype of products plays no part in whether the options go together.
+    plan = plan_quantization(config, asked, double_quant, torch.float32)
+    return None if plan is None else _Packing(plan.method, is_stored=plan.from_checkpoint)
+
+
 def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     """Return the methods that the model can have, each with what it changes before any rung of its ladder.
 
@@ -297,9 +344,8 @@ def _list_methods(run: ResolvedRun) -> list[tuple[Method, Change]]:
     adapter: Change = {} if has_adapter(run) else {"peft": LORA}
     is_stored = is_stored_quantized(files)
     asked = request.quantization or (None if is_stored else "nf4")
-    # The dtype of products plays no part in whether the options go together.
-    packing = plan_quantization({} if files is None else files.config, asked, request.double_quant, torch.float32)
-    if packing is not None and packing.from_checkpoint:
+    packing = _find_packing({} if files is None else files.config, asked, request.double_quant)
+    if packing is not None and packing.is_stored:
         return [(Method.QUANTIZED_ADAPTER, adapter)]
     in_float: Change = {} if is_stored else dict(IN_FLOAT)
     methods: list[tuple[Method, Change]] = []

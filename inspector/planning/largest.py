@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inspector.errors import UnsupportedModelError, UsageError, one_line
+from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
 from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.generation import is_long
 from inspector.memory.replay import Replays
@@ -25,7 +25,6 @@ from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun
 from inspector.runtime.stage import Stage
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu", "set_value"]
 
@@ -174,6 +173,7 @@ class _Trial:
     """
 
     bound_bytes: int
+    reserved_bytes: int
     total_bytes: int
     can_run: bool
     prediction: Prediction | None
@@ -224,10 +224,13 @@ class _Search:
             self._tapes.add(value, template, sizes)
             self.tried[value] = self._fits(template, sizes, prediction.replays)
         else:
-            self.tried[value] = self._find_out(template, sizes, prediction.replays)
+            reserved = prediction.replays.unlimited.peak_reserved_bytes  # the total takes this replay anyway
+            runs = reserved <= self._usable - self._margin
+            self.tried[value] = runs or self._find_out(template, sizes, prediction.replays)
         bound = template.bound_peak(sizes)
         self.traced[value] = _Trial(
             bound_bytes=bound,
+            reserved_bytes=prediction.replays.unlimited.peak_reserved_bytes if not is_kept else bound,
             total_bytes=prediction.total_bytes,
             can_run=bound <= self._usable and prediction.replays.run_under(self._usable),
             prediction=prediction if is_kept else None,
@@ -258,6 +261,9 @@ class _Search:
         """Return the value that is probably the largest that fits, None where too little was traced to say."""
         if len(self.tried) == 1:
             return self._guess_first(low, high)
+        between = self._interpolate_reserved(low, high)
+        if between is not None:
+            return between
         farthest = self._limit_curves(low, high)
         # Below the border of what is allocated lies that of what the allocator has to reserve for it.
         border = near = self._find_last_below(self._usable - self._margin, low, farthest)
@@ -278,6 +284,17 @@ class _Search:
         # Where curves are followed no further, what lies beyond was not estimated to fail.
         self._fails_bytes = least if found.fails <= border or least > self._usable - self._margin else None
         return found.fits
+
+    def _interpolate_reserved(self, low: int, high: int) -> int | None:
+        """Return where what is reserved fills the card, None where tapes are kept, which say more."""
+        fits, fails = (self.traced.get(self._grid.value(number)) for number in (low, high))
+        if not low or fits is None or fails is None or fits.prediction is not None or fails.prediction is not None:
+            return None
+        room = self._usable - self._margin - fits.reserved_bytes
+        growth = fails.reserved_bytes - fits.reserved_bytes
+        if room <= 0:  # it runs by giving cached blocks back, and others may, as far as what is allocated fits
+            return min((low + self._find_last_below(self._usable - self._margin, low, high) + 1) // 2, high - 1)
+        return min(low + room * (high - low) // growth, high - 1) if growth > 0 else None
 
     def _find_last_below(self, limit_bytes: int, low: int, high: int) -> int:
         """Return the last value from `low` on and below `high` with no more allocated at its peak than the limit."""

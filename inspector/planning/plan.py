@@ -1,5 +1,8 @@
 """`inspect plan`: recipes to train one model on one card, each traced, with its largest batch size and sequence length.
 
+Of a generation they are ways to run it: what saves memory beside weights in float and in 4 bits, with the largest batch
+size and prompt.
+
 A method is full fine-tuning, an adapter, or an adapter on packed weights. Each has a ladder of recipes: the optimizers
 and switches that people turn to when memory is short, in the order of the harm that they do. A model that can have all
 of them has 24. The files are read once, and candidates that are much alike are traced in a process of their own.
@@ -12,17 +15,19 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from inspector.errors import InspectorError, UnsupportedModelError, one_line
+from inspector.errors import InspectorError, NotTraceableError, UnsupportedModelError, one_line
+from inspector.generation import is_long
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.model.build import count_model
-from inspector.planning.changes import apply_change, format_options
+from inspector.planning.changes import apply_change, format_options, has_adapter
 from inspector.planning.ladder import Candidate, judge_candidate, list_groups
 from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
+from inspector.planning.largest_generation import find_largest_generation
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Attention, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions
 from inspector.resolve import ResolvedRun
 from inspector.runtime import processes
@@ -30,7 +35,6 @@ from inspector.runtime.quiet import silence_output
 from inspector.runtime.stage import Stage
 from inspector.training_files.changes import can_spell, spell_change
 from inspector.units import format_bytes
-from inspector.workloads.base import NotTraceableError
 from inspector.workloads.registry import load_workload
 
 __all__ = ["build_plan", "build_rows", "describe_plan", "find_shared_facts", "list_candidates"]
@@ -104,15 +108,27 @@ def describe_plan(
         memory_bytes=gpu.memory_bytes,
         usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes, shared=run.recipe.vllm_share or 0.0),
         margin_bytes=predictor.find_margin_bytes(run),
-        recipe=f"batch size {recipe.batch_size:,}"
-        f"{'' if recipe.seq_len is None else f', sequence length {recipe.seq_len:,}'}, "
-        f"mixed precision {recipe.mixed_precision}, attention {recipe.attention or 'of the model'}, loop {recipe.loop}",
-        adapter=_find_adapter_name(run),
+        recipe=_describe_recipe(run, recipe),
+        adapter=_find_adapter_name(run) if run.workload.trains or has_adapter(run) else None,
         quantities=tuple(quantities),
         rows=tuple(rows),
         warnings=tuple(notice.message for notice in (*shared, *notices)),
         gpu_counts=gpu_counts,
+        source=run.request.source,
     )
+
+
+def _describe_recipe(run: ResolvedRun, recipe: Recipe) -> str:
+    """Return in words what all candidates have in common."""
+    parts = [f"batch size {recipe.batch_size:,}"]
+    if run.workload.generates:
+        parts.append(f"{find_prompt_len(recipe):,} + {recipe.new_tokens:,} tokens")
+    elif recipe.seq_len is not None:
+        parts.append(f"sequence length {recipe.seq_len:,}")
+    parts += [f"mixed precision {recipe.mixed_precision}", f"attention {recipe.attention or 'of the model'}"]
+    if run.workload.trains:
+        parts.append(f"loop {recipe.loop}")
+    return ", ".join(parts)
 
 
 def _leave_out_equal_attention(rows: Sequence[PlanRow]) -> Iterator[PlanRow]:
@@ -132,7 +148,7 @@ def _list_figures(row: PlanRow) -> tuple[object, ...]:
     """Return all figures of a candidate as a plan shows them."""
     sizes = (row.peak_allocated_bytes, row.total_bytes, row.headroom_bytes)
     shown = (None if size is None else format_bytes(size) for size in sizes)
-    return (row.outcome, *shown, row.largest_batch_size, row.largest_seq_len)
+    return (row.outcome, *shown, row.largest_batch_size, row.largest_seq_len, row.largest_prompt_len)
 
 
 class _Kept(NamedTuple):
@@ -155,7 +171,12 @@ def build_rows(
     """Return the rows of candidates that are much alike; `predictor` has the models that this process built before."""
     predictor = predictor.copy_models()
     experience = Experience()
-    return [_build_row(run, candidate, quantities, predictor, experience) for candidate in candidates]
+    rows = []
+    for candidate in candidates:
+        # The tapes of long generations are too long to be kept beside each other.
+        own = predictor.copy_models() if is_long(run) else predictor
+        rows.append(_build_row(run, candidate, quantities, own, experience))
+    return rows
 
 
 def find_shared_facts(run: ResolvedRun, candidates: Sequence[Candidate]) -> Facts:
@@ -213,14 +234,15 @@ def _describe_tracing(
 
 
 def list_candidates(run: ResolvedRun, predictor: Predictor) -> list[Candidate]:
-    """Return the rungs that this model has, method by method."""
+    """Return the rungs that this model has, method by method; how large a batch can be is searched for each."""
     groups = list_groups(run, accumulates=predictor.find_dependence(run) is None)
-    return [candidate for group in groups for candidate in group.rungs]
+    candidates = [candidate for group in groups for candidate in group.rungs]
+    return [item for item in candidates if run.workload.trains or "batch_size" not in item.change]
 
 
 def _find_method(candidate: Candidate) -> Method:
-    """Return how a candidate trains."""
-    assert candidate.method is not None, "a plan is of training"
+    """Return how a candidate trains, or is loaded."""
+    assert candidate.method is not None, "a plan is of training or of a generation"
     return candidate.method
 
 
@@ -242,6 +264,8 @@ def _build_row(
     own, prediction, verdict = judged.run, judged.prediction, judged.verdict
     if judged.growing is not None:
         options, levers = f"{options} {format_options(judged.growing)}".strip(), (*levers, _EXPANDED)
+    if is_long(own) and own.recipe.attention == Attention.FLASH_ATTENTION_2:
+        quantities = ()  # each of its steps is traced, for each size anew
     largest = {quantity: _find_largest(own, quantity, prediction, predictor, experience) for quantity in quantities}
     return PlanRow(
         method=_find_method(candidate),
@@ -254,6 +278,7 @@ def _build_row(
         headroom_bytes=verdict.headroom_bytes,
         largest_batch_size=largest.get("batch-size"),
         largest_seq_len=largest.get("seq-len"),
+        largest_prompt_len=largest.get("prompt-len"),
     )
 
 
@@ -266,10 +291,13 @@ def _find_largest(
     """
     if quantity == "seq-len" and prediction.recipe.seq_len is None:
         return None
-    unit = _SEQ_LEN_UNIT if quantity == "seq-len" else 1
+    unit = 1 if quantity == "batch-size" else _SEQ_LEN_UNIT
     try:
+        if is_long(run):
+            return find_largest_generation(run, quantity, prediction, predictor, experience, unit=unit)
         found = find_nearly_largest(run, quantity, predictor, experience, unit=unit)
     except (NotTraceableError, InspectorError):
         return None
-    traced = prediction.recipe.seq_len if quantity == "seq-len" and prediction.judge().outcome is Fit.YES else None
-    return max(found, traced or 0)  # steps may pass over the sequence length that was asked for
+    own = {"seq-len": prediction.recipe.seq_len, "prompt-len": prediction.recipe.prompt_len}.get(quantity)
+    traced = own if prediction.judge().outcome is Fit.YES else None
+    return max(found, traced or 0)  # steps may pass over the length that was asked for

@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peft import PeftModel
-
 from inspector.dtypes import FOUR_BIT
-from inspector.errors import UsageError, one_line
+from inspector.errors import NotTraceableError, UsageError, one_line
 from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
 from inspector.memory.textbook import list_activation_rules, list_textbook_rules
-from inspector.memory.timeline import build_run_memory, count_host_bytes, count_kept_activations
+from inspector.memory.timeline import build_run_memory
 from inspector.memory.verdict import judge_untraced
-from inspector.model.build import BuiltModel
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import (
     advise_sharding,
@@ -30,7 +27,12 @@ from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.many_cards.rank_classes import describe_rank_classes
-from inspector.planning.notices import find_idle_notices, find_precision_notices
+from inspector.planning.notices import (
+    find_idle_notices,
+    find_missing_models,
+    find_precision_notices,
+    leave_out_media,
+)
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
@@ -45,13 +47,12 @@ from inspector.records.memory import (
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
+from inspector.records.run import RunFacts
+from inspector.records.steps.ranks import DeviceMap
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
 from inspector.units import format_bytes
-from inspector.workloads.base import NotTraceableError, RunFacts
-from inspector.workloads.registry import load_workload
-from inspector.workloads.training.state import count_state_bytes
 
 __all__ = ["Outcome", "find_outcome", "find_static", "find_textbook", "search_largest"]
 
@@ -99,13 +100,12 @@ def search_largest(
     return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)
 
 
-def find_static(run: ResolvedRun, counted: Counted) -> StaticBytes | None:
+def find_static(run: ResolvedRun, counted: Counted, predictor: Predictor) -> StaticBytes | None:
     """Return the bytes of training that need no trace, None where nothing trains: packed weights alone do not."""
     if not run.workload.trains or (is_packed(run) and counted.adapter is None):
         return None
     full, adapter = (
-        count_state_bytes(tensors, run.recipe, run.platform)
-        for tensors in (counted.base_tensors, counted.trained_tensors)
+        predictor.count_state_bytes(tensors, run) for tensors in (counted.base_tensors, counted.trained_tensors)
     )
     return count_static_bytes(
         counted.base_dtypes,
@@ -127,27 +127,32 @@ def find_textbook(static: StaticBytes, counted: Counted, rules: Sequence[Textboo
 def find_outcome(
     run: ResolvedRun,
     counted: Counted,
-    built: BuiltModel | None,
     static: StaticBytes | None,
     selection: Selection,
     predictor: Predictor,
     progress: Progress,
+    *,
+    is_built: bool,
 ) -> Outcome:
     """Predict a run on the model that was counted, or say why it cannot be traced: a named card then gets no yes.
 
-    `static` is what training keeps whatever runs, None where nothing trains.
+    `is_built` says that the model was built here, and is no live one. `static` is what training keeps whatever runs,
+    None where nothing trains.
     """
-    outcome = _find_outcome_of_one_card(run, counted, built, selection, predictor, progress)
+    outcome = _find_outcome_of_one_card(run, counted, selection, predictor, progress, is_built=is_built)
     if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
         bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
         fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
+        outcome = dataclasses.replace(outcome, fit=fit)
+    if outcome.fit is not None and (reason := find_missing_models(run)) is not None:
+        fit = tuple(_withdraw_yes(verdict, reason) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
     state, sharding = _find_state(counted, static), run.request.sharding
     verdicts, is_alone = [], False
     for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
-        ranks = describe_rank_classes(run.with_gpu(gpu, count), built, predictor)
+        ranks = describe_rank_classes(run.with_gpu(gpu, count), predictor) if is_built else None
         is_alone = is_alone or ranks is None
         if ranks is None:
             verdicts.append(spread_over_cards(verdict, count, sharding, state))
@@ -175,27 +180,39 @@ def _find_state(counted: Counted, static: StaticBytes | None) -> StaticRecipe:
 def _find_outcome_of_one_card(
     run: ResolvedRun,
     counted: Counted,
-    built: BuiltModel | None,
     selection: Selection,
     predictor: Predictor,
     progress: Progress,
+    *,
+    is_built: bool,
 ) -> Outcome:
     """Predict a run, or say why it cannot be traced, with a verdict on each card alone."""
-    if built is None:
+    if not is_built:
         return _give_up(run, selection, _explain_live(run.request.model))
     progress(f"tracing {run.workload.summary.partition(':')[0]}")
     facts: RunFacts | None = None
     try:
-        recipe = load_workload(run.workload).resolve(built.model, run.recipe)
+        recipe = predictor.resolve_recipe(run, whole=True)
         _refuse_longer_sequences(run.request.recipe, recipe)
-        facts = load_workload(run.workload).describe(built.model, run.request.recipe, recipe, run.platform)
+        facts = predictor.describe(run, recipe)
         prediction = predictor.predict(run)
     except NotTraceableError as error:
-        return _give_up(run, selection, str(error), () if facts is None else facts.notices)
+        alone = None if facts is None else leave_out_media(run.request, facts)
+        if alone is None:
+            return _give_up(run, selection, str(error), () if facts is None else facts.notices)
+        request, notice = alone
+        outcome = _find_outcome_of_one_card(
+            run.with_request(request), counted, selection, predictor, progress, is_built=is_built
+        )
+        return dataclasses.replace(
+            outcome,
+            memory=None if outcome.memory is None else dataclasses.replace(outcome.memory, lower_bound=notice.message),
+            notices=(notice, *outcome.notices),
+        )
     without_gradient = predictor.list_without_gradient(run) if run.workload.trains else ()
-    timeline = prediction.fold(prediction.limit_bytes)
+    summary = predictor.summarize(run)
     memory = build_run_memory(
-        timeline,
+        summary.timeline,
         workload=run.workload,
         recipe=prediction.recipe,
         defaults=run.list_defaults(),
@@ -204,16 +221,16 @@ def _find_outcome_of_one_card(
         limit_bytes=prediction.limit_bytes,
         upper_bound=_find_upper_bound(counted) or _bound_by_file(run, Effect.LESS),
         lower_bound=_bound_by_inputs(facts.notices) or _bound_by_file(run, Effect.MORE),
-        host_bytes=count_host_bytes(prediction.tape),
+        host_bytes=summary.host_bytes,
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
-        ranks=describe_rank_classes(run, built, predictor),
+        ranks=describe_rank_classes(run, predictor),
         media=facts.media,
         without_gradient=without_gradient,
     )
     rules: tuple[TextbookRule, ...] = ()
     if facts.shape is not None:
-        rules = list_activation_rules(prediction.recipe, facts.shape, count_kept_activations(prediction.tape, timeline))
+        rules = list_activation_rules(prediction.recipe, facts.shape, summary.kept_activations)
     progress("holding it against GPUs")
     verdicts, left_out = _judge(run, selection, predictor)
     notices = (
@@ -223,7 +240,7 @@ def _find_outcome_of_one_card(
         *_find_released(prediction),
         *left_out,
     )
-    if selection.named and run.request.advice:
+    if selection.named and run.request.advice and not isinstance(run.launch, DeviceMap):
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
     cache = predictor.describe_cache(run) if run.workload.generates else None
@@ -234,7 +251,8 @@ def _find_outcome_of_one_card(
 def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:
     """Return what there is to say of a run that was not traced; a card that was named has a verdict that says why."""
     reason = one_line(why, 300)
-    message = f"The {run.workload.name} step was not traced: {reason}. The static bytes are what is known."
+    rest = " The static bytes are what is known." if run.workload.trains else ""
+    message = f"The {run.workload.label} was not traced: {reason}.{rest}"
     verdicts = tuple(judge_untraced(gpu, reason, run.margin_bytes) for gpu in selection.gpus)
     return Outcome(
         fit=verdicts if selection.named else None, notices=(*known, Notice(code="not-traced", message=message))
@@ -243,6 +261,8 @@ def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[N
 
 def _explain_live(model: Any) -> str:
     """Return why no run of a live object is traced."""
+    from peft import PeftModel
+
     if isinstance(model, PeftModel):
         return "a trace would change the PeftModel that was given; pass its base model, and its configuration as `peft`"
     return f"{one_line(type(model).__name__, 60)} is not a transformers model, so its inputs are not known"
@@ -313,6 +333,13 @@ def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdic
     if least_bytes > verdict.usable_bytes:
         return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
     return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
+
+
+def _withdraw_yes(verdict: Verdict, reason: str) -> Verdict:
+    """Return the verdict on figures of which the step takes more by whole models: what fits may not do so after all."""
+    if not verdict.fits:
+        return verdict
+    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason, advice=None)
 
 
 def _judge(

@@ -10,6 +10,7 @@ from typing import Any
 from inspector.checks import Choice
 from inspector.records.steps.ranks import Ranks
 from inspector.records.tape import Category, Phase
+from inspector.records.training_file import RequestSource
 
 __all__ = [
     "QUANTITIES",
@@ -217,14 +218,17 @@ class Search:
 
 
 class Method(str, enum.Enum):
-    """What is trained.
+    """What is trained, or how what generates is loaded.
 
     FULL: every weight. ADAPTER: an adapter on weights in float. QUANTIZED_ADAPTER: an adapter on packed weights.
+    GENERATE: nothing trains, weights in float. QUANTIZED_GENERATE: nothing trains, packed weights.
     """
 
     FULL = "full"
     ADAPTER = "adapter"
     QUANTIZED_ADAPTER = "quantized-adapter"
+    GENERATE = "generate"
+    QUANTIZED_GENERATE = "quantized-generate"
 
 
 # The fields of a recipe that the candidates of a plan differ in: what a plan is made from has their defaults.
@@ -288,10 +292,10 @@ class PlanRow:
     `options` are those that the command needs for it, beside the ones that the whole plan was made with; `levers` says
     the same in a few words without what all candidates of the method have. `in_file` is the same as fields of the
     training file that the request was read from, None where it was from none or has no such fields.
-    `largest_batch_size` and `largest_seq_len` are the largest values that fit for sure with all else as it is, 0 where
-    none does, None where none was searched. `refused` says why the step could not be traced; all figures are then None.
-    In a plan of several cards the figures are those on the least number that fits, on the most where none does, and
-    `scaling` has the others.
+    `largest_batch_size`, `largest_seq_len` and, of a generation, `largest_prompt_len` are the largest values that fit
+    for sure with all else as it is, 0 where none does, None where none was searched. `refused` says why the step could
+    not be traced; all figures are then None. In a plan of several cards the figures are
+    those on the least number that fits, on the most where none does, and `scaling` has the others.
     """
 
     method: Method
@@ -304,6 +308,7 @@ class PlanRow:
     headroom_bytes: int | None = None
     largest_batch_size: int | None = None
     largest_seq_len: int | None = None
+    largest_prompt_len: int | None = None
     refused: str | None = None
     scaling: Scaling | None = None
 
@@ -322,12 +327,13 @@ def _count_least(row: PlanRow) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Candidates for training one model on one GPU. `recipe` says in words what all have in common.
+    """Candidates for training one model on one GPU, or for generating. `recipe` says in words what all have in common.
 
-    `adapter` is PEFT's name of the method of all adapters, `quantities` what was searched for each candidate.
-    `margin_bytes` of the usable ones stay free where a candidate fits for sure. `warnings` are sentences. Within a
-    method, candidates that change training least come first. `gpu_counts` are the least and the most cards that a plan
-    of several is about, None for one card.
+    `adapter` is PEFT's name of the method of all adapters, None where there is none, `quantities` what was searched for
+    each candidate. `margin_bytes` of the usable ones stay free where a candidate fits for sure. `warnings` are
+    sentences. Within a method, candidates that change training least come first. `gpu_counts` are the least and the
+    most cards that a plan of several is about, None for one card. `source` is what the request was read from, as in a
+    report.
     """
 
     versions: Mapping[str, str]
@@ -337,11 +343,12 @@ class Plan:
     usable_bytes: int
     margin_bytes: int
     recipe: str
-    adapter: str
+    adapter: str | None
     quantities: Sequence[str] = ()
     rows: Sequence[PlanRow]
     warnings: Sequence[str] = ()
     gpu_counts: tuple[int, int] | None = None
+    source: RequestSource | None = None
 
     def recommend(self, method: Method) -> PlanRow | None:
         """Return the recommended candidate of a method, None where none of them fits: of several cards the fewest."""

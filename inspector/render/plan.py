@@ -15,7 +15,7 @@ from inspector.records.fit import Fit, Method, Plan, PlanRow
 from inspector.records.report import to_plain
 from inspector.render.card_plan import build_card_sections, describe_fewest
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
-from inspector.render.sections.source import format_fields
+from inspector.render.sections.source import describe_source, format_fields
 from inspector.render.writers.spreadsheet import write_csv
 from inspector.units import format_bytes, format_count
 
@@ -28,7 +28,10 @@ _COLUMNS = (
 )
 _OF_CARDS = ("strategy", "cards", "least_cards")
 _UNKNOWN = "–"
-_TITLES = {"batch-size": "max batch size", "seq-len": "max seq len"}
+_GENERATING = (Method.GENERATE, Method.QUANTIZED_GENERATE)
+# A candidate that changes nothing.
+_AS_ASKED = "by default settings"
+_TITLES = {"batch-size": "max batch size", "seq-len": "max seq len", "prompt-len": "max prompt"}
 
 
 def _sort_by_least(name: str) -> Callable[[PlanRow], Any]:
@@ -53,6 +56,7 @@ ORDERS: Mapping[str, Callable[[PlanRow], Any] | None] = {
     "headroom": _sort_by_most("headroom_bytes"),
     "batch-size": _sort_by_most("largest_batch_size"),
     "seq-len": _sort_by_most("largest_seq_len"),
+    "prompt-len": _sort_by_most("largest_prompt_len"),
 }
 
 
@@ -73,12 +77,14 @@ def build_plan_document(plan: Plan, order: str) -> Document:
             _build_section(
                 plan,
                 names[method],
-                [(", ".join(item.levers), item) for item in plan.rows if item.method is method],
+                [(", ".join(item.levers) or _AS_ASKED, item) for item in plan.rows if item.method is method],
             )
             for method in present
         ]
     else:
-        rows = [(f"{names[item.method]}: {', '.join(item.levers)}", item) for item in sort_plan(plan, order)]
+        rows = [
+            (f"{names[item.method]}: {', '.join(item.levers) or _AS_ASKED}", item) for item in sort_plan(plan, order)
+        ]
         sections = [_build_section(plan, f"All candidates, by {order}", rows)]
     answers = Table(
         columns=(column("", Kind.LABEL), column("", Kind.WORDS)),
@@ -91,7 +97,7 @@ def build_plan_document(plan: Plan, order: str) -> Document:
     usable = f"{plan.gpu}: {format_bytes(plan.usable_bytes)} usable of {format_bytes(plan.memory_bytes)}"
     return Document(
         title=one_line(plan.model),
-        subtitle=(one_line(usable), one_line(plan.recipe)),
+        subtitle=(*(describe_source(plan.source) if plan.source else ()), one_line(usable), one_line(plan.recipe)),
         sections=(
             Section(title="", blocks=(answers,)),
             *sections,
@@ -116,7 +122,9 @@ def render_plan_csv(plan: Plan, order: str, stream: TextIO) -> None:
         write_csv([(*_OF_CARDS, *columns), *_list_card_lines(plan, order, columns)], stream)
         return
     rows = [to_plain(row) for row in sort_plan(plan, order)]
-    write_csv([_COLUMNS, *([row.get(name) for name in _COLUMNS] for row in rows)], stream)
+    lengths = {"largest_seq_len": "largest_prompt_len"} if "prompt-len" in plan.quantities else {}
+    names = [lengths.get(name, name) for name in _COLUMNS]
+    write_csv([names, *([row.get(name) for name in names] for row in rows)], stream)
 
 
 def _list_card_lines(plan: Plan, order: str, columns: Sequence[str]) -> Iterator[list[Any]]:
@@ -134,12 +142,14 @@ def _list_card_lines(plan: Plan, order: str, columns: Sequence[str]) -> Iterator
 
 def name_methods(plan: Plan) -> Mapping[Method, str]:
     """Return what people call each method with the adapters of this plan."""
-    adapter = one_line(plan.adapter, 40)
+    adapter = one_line(plan.adapter or "", 40)
     is_lora = adapter == "LORA"
     return {
         Method.FULL: "full",
         Method.ADAPTER: "LoRA" if is_lora else adapter,
         Method.QUANTIZED_ADAPTER: "QLoRA" if is_lora else f"{adapter}, packed",
+        Method.GENERATE: "weights in float",
+        Method.QUANTIZED_GENERATE: "packed weights",
     }
 
 
@@ -159,20 +169,17 @@ def _build_answer(plan: Plan, method: str, rows: Sequence[PlanRow], which: Metho
         return row((method, f"not traced: {rows[0].refused}"), tone=Tone.QUIET)
     least = max(traced, key=lambda item: item.headroom_bytes or 0)
     missing = format_bytes(-(least.headroom_bytes or 0))
-    smaller = next((item for item in traced if item.largest_seq_len), None)
-    instead = (
-        ""
-        if smaller is None
-        else f"; with sequence length {format_count(smaller.largest_seq_len or 0)}: {_describe_change(smaller)}"
-    )
-    return row((method, f"does not fit, {missing} are missing at least ({', '.join(least.levers)}){instead}"))
+    smaller = next((item for item in traced if item.largest_seq_len or item.largest_prompt_len), None)
+    instead = "" if smaller is None else f"; with {_describe_length(smaller)}: {_describe_change(smaller)}"
+    levers = ", ".join(least.levers) or _AS_ASKED
+    return row((method, f"does not fit, {missing} are missing at least ({levers}){instead}"))
 
 
 def _describe_change(candidate: PlanRow) -> str:
     """Return what makes a candidate of what the plan was asked for, in a training file where there is one."""
     if candidate.in_file:
         return format_fields(candidate.in_file)
-    return candidate.options or "by default settings"
+    return candidate.options or _AS_ASKED
 
 
 def _describe_growth(candidate: PlanRow) -> str:
@@ -180,9 +187,16 @@ def _describe_growth(candidate: PlanRow) -> str:
     words = ""
     if candidate.largest_batch_size is not None:
         words += f", batch size up to {format_count(candidate.largest_batch_size)}"
-    if candidate.largest_seq_len is not None:
-        words += f"{' or' if words else ','} sequence length up to {format_count(candidate.largest_seq_len)}"
+    if candidate.largest_seq_len is not None or candidate.largest_prompt_len is not None:
+        words += f"{' or' if words else ','} {_describe_length(candidate, 'up to ')}"
     return words
+
+
+def _describe_length(candidate: PlanRow, bound: str = "") -> str:
+    """Return the largest length of a candidate in words."""
+    if candidate.largest_prompt_len is not None:
+        return f"prompts of {bound}{format_count(candidate.largest_prompt_len)} tokens"
+    return f"sequence length {bound}{format_count(candidate.largest_seq_len or 0)}"
 
 
 def _build_section(plan: Plan, title: str, rows: Sequence[tuple[str, PlanRow]]) -> Section:
@@ -216,7 +230,11 @@ def _build_row(plan: Plan, name: str, candidate: PlanRow) -> Row:
     """Return the row of a candidate; what was not traced is a dash."""
     if candidate.total_bytes is None or candidate.headroom_bytes is None or candidate.peak_allocated_bytes is None:
         return row((name, *[_UNKNOWN] * (4 + len(plan.quantities))), tone=Tone.QUIET)
-    largest = {"batch-size": candidate.largest_batch_size, "seq-len": candidate.largest_seq_len}
+    largest = {
+        "batch-size": candidate.largest_batch_size,
+        "seq-len": candidate.largest_seq_len,
+        "prompt-len": candidate.largest_prompt_len,
+    }
     found = [largest[quantity] for quantity in plan.quantities]
     cells = (
         name,
@@ -231,8 +249,10 @@ def _build_row(plan: Plan, name: str, candidate: PlanRow) -> Row:
 
 def _explain_columns(plan: Plan) -> Iterator[Paragraph]:
     """Yield what the figures are, and the options behind the words."""
+    generates = any(item.method in _GENERATING for item in plan.rows)
+    length = "max prompt" if generates else "max seq len"
     largest = (
-        " Max batch size and max seq len (in steps of 64) are the largest that fit, each with all else as it is; 0 "
+        f" Max batch size and {length} (in steps of 64) are the largest that fit, each with all else as it is; 0 "
         "where not even the least fits."
         if plan.quantities
         else ""
@@ -244,6 +264,14 @@ def _explain_columns(plan: Plan) -> Iterator[Paragraph]:
         "Each candidate was traced; --json has the bytes.",
         Tone.QUIET,
     )
+    if generates:
+        yield paragraph(
+            "Prompt in pieces is --prefill-chunk-size, cache in float8 --cache fp8, expandable segments --alloc-conf, "
+            "flash_attention_2 goes with --attention, weights in nf4 are --quantization nf4. --json and --format csv "
+            "have the options of each candidate.",
+            Tone.QUIET,
+        )
+        return
     yield paragraph(
         "Names of optimizers go with --optimizer, flash_attention_2 with --attention; checkpointing is "
         "--gradient-checkpointing, adapter in the base's dtype --no-autocast-adapter-dtype. --json and --format csv "

@@ -171,6 +171,14 @@ def _pick_file(name: str, filenames: list[str], wanted: Sequence[str]) -> str:
 
 
 def _find_cached_file(name: str, filename: str, revision: str | None) -> Path | None:
+    from huggingface_hub import constants
+
+    try:
+        # The client's function looks for this folder first, and takes an eighth of a second to import.
+        if not Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}").is_dir():
+            return None
+    except (OSError, ValueError):
+        pass  # for the client to say
     from huggingface_hub import try_to_load_from_cache
 
     try:

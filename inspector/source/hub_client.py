@@ -66,11 +66,14 @@ class HubError(Exception):
         self.stored: StoredCheckpoint | None = None
 
 
-def load_client() -> None:
-    """Import the client, which reads its environment variables then; ModelUnavailableError when it cannot start."""
+def load_client(*, talks: bool = True) -> None:
+    """Import the client, which reads its environment variables then; ModelUnavailableError when it cannot start.
+
+    Where nobody `talks` to a server its settings are enough: what talks takes an eighth of a second to import.
+    """
     try:
-        # By module: `from huggingface_hub import HfApi` prints to standard output when it fails.
-        importlib.import_module("huggingface_hub.hf_api")
+        # By module: `from huggingface_hub import hf_hub_url` prints to standard output when it fails.
+        importlib.import_module("huggingface_hub.file_download" if talks else "huggingface_hub.constants")
     except (ImportError, ValueError) as error:  # ValueError: HF_ENDPOINT is no address
         raise ModelUnavailableError(
             f"The huggingface_hub client does not start ({one_line(error)}); check HF_ENDPOINT and the installation."

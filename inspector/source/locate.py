@@ -67,7 +67,7 @@ def _find_files(name: str, revision: str | None, offline: bool, progress: Progre
         raise ModelUnavailableError(
             f"The path {quoted(name)} is not here; name a directory, a config.json or a Hub id (org/name)."
         )
-    hub_client.load_client()
+    hub_client.load_client(talks=not offline)
     address = read_address(name, hub_client.get_endpoint())
     if address is not None:
         name, revision = address.id, _choose_revision(name, address.revision, revision)

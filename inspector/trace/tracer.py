@@ -51,6 +51,8 @@ _MASKED = _INDEXING | {aten.index_put.default}
 _SELECTING = frozenset({aten.masked_select.default, aten.masked_scatter_backward.default})
 # The block of what lies on the CPU where there is a GPU.
 _ON_HOST = -1
+# Ops that return a number to Python.
+_READING = frozenset({aten._local_scalar_dense.default, aten.equal.default})
 # Ops that bring such numbers to the GPU, with the places of their arguments.
 _BRINGING = {aten.index_put_.default: (2,), aten.where.self: (1, 2)}
 
@@ -214,7 +216,7 @@ class Tracer(TorchDispatchMode):
         op = _OPS.get(func) or _look_up(func)
         count = self.shadows.count_repeated(args[0]) if func is aten.nonzero.default else None
         value = self.shadows.run(func, args, kwargs) if count is None else NO_VALUE
-        if value is not NO_VALUE and (func is aten._local_scalar_dense.default or copies_to_host(func, kwargs)):
+        if value is not NO_VALUE and (func in _READING or copies_to_host(func, kwargs)):
             return value
         if value is NO_VALUE and (number := self._assumptions.read(func, args)) is not None:
             return number

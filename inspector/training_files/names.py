@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from inspector.runtime.confinement import takes_local_paths
-
 __all__ = ["COMMAND_LINE", "SUFFIXES", "has_suffix", "is_missing_path"]
 
 # The notice of a script whose arguments are typed.
@@ -22,6 +20,8 @@ def is_missing_path(model: object) -> bool:
     """Tell whether a model is named by a path that is not on this machine."""
     if not isinstance(model, str):
         return False
+    from inspector.runtime.confinement import takes_local_paths  # with it come sockets
+
     is_url = "://" in model or "." in model.partition("/")[0].strip(".")  # hf.co/org/name, too
     is_path = model.startswith(("/", "./", "../", "~")) or (model.count("/") > 1 and not is_url)
     if not takes_local_paths():

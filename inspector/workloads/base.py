@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from inspector.errors import NotTraceableError
 from inspector.hardware.platform import Platform
 from inspector.model.build import BuiltModel
-from inspector.records.memory import BatchInput, BlockShape, RowMedia, Unaccounted
-from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
+from inspector.records.run import RunFacts
 from inspector.records.tape import Phase, WorkloadInfo
 from inspector.workloads.inputs import Inputs
 from inspector.workloads.media.rows import Media
@@ -22,25 +21,6 @@ __all__ = ["NotTraceableError", "OnPhase", "RunFacts", "Workload", "base_model"]
 
 # Is told that a phase of a step begins.
 OnPhase = Callable[[Phase, int], None]
-
-
-class NotTraceableError(Exception):
-    """This model's run cannot be traced; the message says why, without a full stop."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """What a report says of a run beside its bytes.
-
-    `inputs` are the tensors of one batch, `shape` what rules of thumb know of the model, `not_accounted` what a real
-    run may take and the trace does not count, `notices` what the user should know.
-    """
-
-    inputs: tuple[BatchInput, ...]
-    shape: BlockShape | None
-    not_accounted: tuple[Unaccounted, ...]
-    notices: tuple[Notice, ...]
-    media: RowMedia | None = None
 
 
 class Workload(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ QWEN = "Qwen/Qwen3-8B"
             0,
             "8 requests of 32,768 tokens",
         ),
-        (("vllm", "--gpu", "4090", "--max-model-len", "32k", "--max-num-seqs", "8"), 0, "tight, it starts; 8 requests"),
+        (("vllm", "--gpu", "4090", "--max-model-len", "32k", "--max-num-seqs", "8"), 0, "tight, it starts; of 8"),
         (("vllm", "--gpu", "t4", "--max-model-len", "4096"), 1, "no, "),
         (
             ("vllm", "--gpu-memory", "24GiB", "--max-model-len", "16K", "--kv-cache-memory-bytes", "4G"),
@@ -49,6 +50,47 @@ def test_four_cards_and_a_notice_stay_on_one_screen() -> None:
     assert result.code == 0
     assert len(result.out.splitlines()) <= 28, result.out
     assert "5 more" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outcome", "changes"),
+    [
+        (
+            ("vllm", "--gpu", "a100-40gb", "--max-model-len", "32K", "--max-num-seqs", "8"),
+            "tight",
+            {"--kv-cache-dtype fp8", "--max-num-seqs 4", "--tensor-parallel-size 2"},
+        ),
+        (
+            ("sglang", "--gpu", "a100-40gb", "--context-length", "32768", "--max-running-requests", "8"),
+            "tight",
+            {"--max-running-requests 3", "--tensor-parallel-size 2"},
+        ),
+        (("vllm", "--gpu", "2xt4", "--tensor-parallel-size", "2"), "not known", {"--tensor-parallel-size 4"}),
+        (("vllm", "--gpu", "a100-80gb", "--max-model-len", "32K"), "yes", set()),
+    ],
+)
+def test_what_is_no_sure_yes_says_what_makes_it_one(
+    arguments: tuple[str, ...], outcome: str, changes: set[str]
+) -> None:
+    """Each change was tried by the engine's rules: asked for, it is a yes."""
+    verdict = json.loads(run("--offline", QWEN, "--engine", *arguments, "--json").out)["serving"]["verdicts"][0]
+    assert verdict["outcome"] == outcome
+    advised = {item["change"]: item["reason"] for item in verdict["advice"]}
+    assert changes <= set(advised)
+    assert bool(advised) is bool(changes)
+    options = next((change for change in advised if "--max-model-len" in change or "--context-length" in change), None)
+    if options is not None:
+        name, length = options.split()
+        kept = [item for item in arguments if item not in (name, "32K", "32768")]
+        again = run("--offline", QWEN, "--engine", *kept, name, length, "--json").report["serving"]["verdicts"][0]
+        assert (again["outcome"], again["reason"]) == ("yes", advised[options])
+
+
+def test_no_advice_is_none_and_each_of_several_cards_is_said() -> None:
+    report = json.loads(run("--offline", QWEN, "--engine", "vllm", "--gpu", "t4", "--no-advice", "--json").out)
+    assert "advice" not in report["serving"]["verdicts"][0]
+    text = run("--offline", QWEN, "--engine", "vllm", "--gpu", "2xt4", "--tensor-parallel-size", "2").out
+    assert "each T4, for the engine" in text
 
 
 def test_what_only_the_machine_decides_is_exit_code_4() -> None:

@@ -121,6 +121,7 @@ def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, AXOLOTL | {"optimizer": "sgd"})
     plan = json.loads(run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json").out)
     assert "batch size 2" in plan["recipe"]
+    assert plan["source"]["file"]["framework"] == "axolotl"
     assert len({(row["method"], row["options"]) for row in plan["rows"]}) == len(plan["rows"])
     spelt = [row["in_file"] for row in plan["rows"] if row.get("in_file")]
     assert {"adapter": None} in [{"adapter": fields.get("adapter", "")} for fields in spelt]
@@ -155,6 +156,19 @@ def test_nothing_of_a_script_is_run(tmp_path: Path) -> None:
     assert ran.code == 0
     assert "max_length in SFTConfig" in ran.out
     assert not (tmp_path / "made").exists()
+
+
+def test_models_that_are_not_traced_make_a_yes_not_known(tmp_path: Path) -> None:
+    path = write(tmp_path, LLAMAFACTORY | {"stage": "ppo"})
+    ran = run(path, "--offline", "--gpu", "4090")
+    assert ran.code == 4
+    assert "not known: PPO runs a value and a reward model, too" in ran.out
+    assert "fits the RTX 4090: PPO runs a value and a reward model, too" in ran.err
+
+
+def test_figures_that_are_a_lower_bound_leave_at_most_so_much(tmp_path: Path) -> None:
+    ran = run(write(tmp_path, TRL | {"router_aux_loss_coef": 0.1}), "--offline", "--gpu", "4090", "--no-advice")
+    assert (ran.code, "yes, at most " in ran.out) == (0, True)
 
 
 def test_what_takes_less_and_is_not_modelled_makes_a_no_not_known(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_report_that_fails_half_way_leaves_the_old_file(tmp_path: Path, monkey
 def test_a_fault_of_the_inspector_is_one_line_that_says_how_to_see_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody foresaw shows no traceback unless INSPECTOR_DEBUG=1 asks for it."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **_settings: object) -> None:
         raise RuntimeError("two\nlines\x1b[31m")
 
     monkeypatch.setattr("inspector.pipeline.record", fail)

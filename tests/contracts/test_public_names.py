@@ -16,7 +16,8 @@ from inspector.records.request import WeightDtype
 
 
 def test_the_public_names_are_those_that_exist() -> None:
-    """`__all__` lists every name of the package that is neither private, a module nor typing's."""
+    """`__all__` lists every name of the package that is neither private, a module nor typing's, once one was used."""
+    assert callable(inspector.inspect)
     visible = {
         name
         for name, value in vars(inspector).items()
@@ -67,6 +68,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "gpu_memory": None,
         "gpu_count": 1,
         "sharding": None,
+        "device_map": None,
         "margin": None,
         "context": (),
         "fit": None,
@@ -89,7 +91,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 31
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 32
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

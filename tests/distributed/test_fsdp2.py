@@ -102,7 +102,7 @@ def test_layers_of_a_rank_are_extrapolated_to_the_same_events() -> None:
     """As on one card: two shallow ranks say what the whole one does, streams included."""
     run_of_rank, predictor = make_run("24GiB")
     run_of_rank = run_of_rank.with_cards(3)
-    whole = predictor._trace(run_of_rank, predictor._take_model(run_of_rank.request, None))[1]
+    whole = predictor.findings.trace(run_of_rank, None).tape
     extrapolated = predictor.predict(run_of_rank)
     assert len(extrapolated.template.traced) < len(whole)
     assert list(extrapolated.tape) == whole

@@ -42,7 +42,7 @@ def trace_cache(model: str) -> tuple[Any, CacheFacts] | None:
         model=model, dtype="bfloat16", offline=True, workload="generate", recipe=Recipe(prompt_len=8, new_tokens=2)
     )
     predictor = Predictor(SourceFiles(id=model, served_from=ServedFrom.LOCAL, config=cut(model, LAYERS)))
-    base = base_model(predictor._build_whole(request).model)
+    base = base_model(predictor.findings.tracer.build_whole(request).model)
     if not (hasattr(base, "can_generate") and base.can_generate()):
         return None
     facts = predictor.describe_cache(resolve_run(request, None, {}))

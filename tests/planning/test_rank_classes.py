@@ -22,15 +22,14 @@ def test_alike_ranks_have_one_tape_and_the_others_another() -> None:
     run, predictor = make_run("24GiB", recipe={"seq_len": 16})
     tapes = [list(predictor.predict(run.with_cards(5).with_rank(rank)).tape) for rank in (0, 3, 4)]
     assert tapes[0] == tapes[1] != tapes[2]
-    built = predictor._build_whole(run.request)
-    ranks = describe_rank_classes(run.with_cards(5), built, predictor)
+    ranks = describe_rank_classes(run.with_cards(5), predictor)
     assert ranks is not None
     assert (ranks.rank, ranks.alike) == (0, 4)
     assert sorted((item.first, item.last) for item in ranks.classes) == [(0, 3), (4, 4)]
     totals = [item.total_bytes for item in ranks.classes]
     assert totals == sorted(totals, reverse=True)
-    assert find_largest_rank(run.with_cards(5), built, predictor).rank == ranks.classes[0].first
-    assert describe_rank_classes(run, built, predictor) is None
+    assert find_largest_rank(run.with_cards(5), predictor).rank == ranks.classes[0].first
+    assert describe_rank_classes(run, predictor) is None
 
 
 def test_a_report_lists_the_ranks_that_differ_and_is_of_the_one_that_takes_most() -> None:

@@ -15,6 +15,7 @@ import transformers
 
 import inspector
 from inspector.workloads.batch import Input, make_batch_inputs
+from inspector.workloads.inputs import make_item
 
 BATCH, LENGTH, VOCABULARY = 2, 24, 160
 IMAGE_TOKEN = 150
@@ -342,14 +343,15 @@ def build(
     if cache:
         base.config.use_cache = True
     model.train()
-    batch = {key: _filled(key, item, device) for key, item in make_batch_inputs(base, RECIPE).items()}
+    batch = {
+        key: make_item(item, lambda part, key=key: _filled(key, part, device))  # type: ignore[misc]  # of this round
+        for key, item in make_batch_inputs(base, RECIPE).items()
+    }
     return model, batch
 
 
-def _filled(name: str, item: Input | int, device: str) -> torch.Tensor | int:
+def _filled(name: str, item: Input, device: str) -> torch.Tensor:
     """Return an input on a device; on the CPU every token has an id of its own, and labels alternate."""
-    if not isinstance(item, Input):
-        return item
     if item.make is None and name in ("input_ids", "labels") and len(item.shape) == 2 and device == "cpu":
         ids = torch.arange(3, 3 + BATCH * LENGTH).reshape(item.shape)
         return ids if name == "input_ids" else ids % 2

@@ -121,6 +121,23 @@ def test_llamafactorys_stages_are_its_own(
     assert missed(file) & {"stage", "loss"} == named
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_missed"),
+    [
+        ({"finetuning_type": "full"}, False),
+        ({"finetuning_type": "freeze"}, True),
+        ({"finetuning_type": "full", "model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct"}, True),
+        ({"finetuning_type": "full", "pure_bf16": True}, False),
+    ],
+    ids=str,
+)
+def test_what_llamafactory_leaves_in_half_precision_is_named_where_something_is_frozen(
+    fields: dict[str, Any], is_missed: bool, tmp_path: Path
+) -> None:
+    file = read(tmp_path, {**LLAMAFACTORY, "bf16": True, **fields})
+    assert ("cast to float32" in missed(file)) is is_missed
+
+
 def test_cpo_and_simpo_are_answered_with_their_own_step(tmp_path: Path) -> None:
     named = read(tmp_path, TRL | {"cpo_alpha": 1.0, "loss_type": "simpo"})
     assert (named.settings["stage"], named.settings.get("loss"), missed(named)) == ("cpo", None, set())

@@ -28,7 +28,7 @@ def bert(head: str, **changes: Any) -> Any:
         return getattr(transformers, f"BertFor{head}")(transformers.BertConfig(**ENCODER, **changes))
 
 
-def inputs(model: Any, **changes: Any) -> dict[str, Input | int]:
+def inputs(model: Any, **changes: Any) -> dict[str, Any]:
     """Return the batch of two rows of four tokens."""
     recipe = inspector.Recipe(batch_size=2, seq_len=4, padding=False)
     return dict(make_batch_inputs(model, dataclasses.replace(recipe, **changes)))

@@ -14,7 +14,10 @@ from transformers import GenerationConfig
 import inspector
 from inspector.generation import is_long
 from inspector.predict import Predictor
+from inspector.records.recipe import Recipe
+from inspector.records.request import Request
 from inspector.records.steps import decoding
+from inspector.resolve import resolve_run
 from tests.cli.running import run
 from tests.model.tiny import llama
 from tests.trace.cpu_truth import assert_aligned, tape_events
@@ -81,6 +84,12 @@ def test_a_malformed_generation_config_is_one_line_and_exits_with_4(tmp_path: Pa
         ("penalty_alpha=0.6,top_k=4", 4, "--generation do_sample=true,top_k=4"),
         ("prompt_lookup_num_tokens=3", 4, "prompt lookup reads"),
         ("assistant_early_exit=3", 4, "assisted decoding reads"),
+        ("penalty_alpha=0.6", 4, "--generation do_sample=true,top_k=50"),
+        ("guidance_scale=1.5", 4, "runs the model a second time"),
+        ("num_return_sequences=2", 4, "add do_sample=true"),
+        ("num_beam_groups=2", 4, "beam search reads the scores"),
+        ("token_healing=true", 4, "reads the text of the prompt"),
+        ("custom_generate=x/y", 4, "a loop of a repository"),
         ("force_words_ids=[[1]]", 4, "constrained beam search reads"),
         ("topp=0.9", 2, "did you mean top_p?"),
         ("top_p=2", 2, "give a number from 0 to 1"),
@@ -94,6 +103,49 @@ def test_what_is_not_traced_is_refused_by_name_with_what_is(asked: str, code: in
     assert result.code == code, result.err
     assert words in result.err
     assert result.err.count("\n") == 1
+
+
+# Fields with a value other than that of a plain generation, and whether its blocks are others then. What keeps outputs
+# does so for `return_dict_in_generate` alone.
+TRACED: dict[str, tuple[Any, bool]] = {
+    **dict.fromkeys(("renormalize_logits", "remove_invalid_values", "return_dict_in_generate"), (True, True)),
+    **dict.fromkeys(("output_scores", "output_logits", "output_attentions"), (True, False)),
+    **dict.fromkeys(("min_length", "min_new_tokens", "no_repeat_ngram_size"), (2, True)),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), (1.2, True)),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), ([5], True)),
+    "bad_words_ids": ([[5], [6, 7]], True),
+    "sequence_bias": ([[[5, 6], -1.0]], True),
+    "exponential_decay_length_penalty": ([2, 1.5], True),
+    "forced_eos_token_id": (6, True),
+    "max_time": (3.5, True),
+    "forced_decoder_ids": ([[1, None]], False),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_fields_are_traced_or_have_no_effect_on_memory() -> None:
+    plain = llama()
+
+    def list_blocks(name: str | None) -> list[tuple[object, int]]:
+        fields = {} if name is None else {name: TRACED[name][0]}
+        request = Request(
+            model=plain, workload="generate", recipe=Recipe(prompt_len=8, new_tokens=3, generation=fields)
+        )
+        return [(event.kind, event.bytes) for event in Predictor(None).predict(resolve_run(request, None, {})).tape]
+
+    as_it_is = list_blocks(None)
+    assert {name: list_blocks(name) != as_it_is for name in TRACED} == {name: on for name, (_, on) in TRACED.items()}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_static_cache_has_room_for_what_max_cache_len_says() -> None:
+    sizes = []
+    for fields in ({}, {"max_cache_len": 4096}):
+        recipe = inspector.Generation(prompt_len=8, new_tokens=3, cache="static", generation=fields)
+        report = inspector.inspect(llama(), recipe=recipe)
+        assert report.cache is not None
+        sizes.append(report.cache.at_end_bytes)
+    assert sizes[1] > 100 * sizes[0]
 
 
 def test_a_setting_of_its_own_is_named_where_a_mapping_says_it() -> None:

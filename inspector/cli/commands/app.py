@@ -9,7 +9,6 @@ import click
 
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
-from inspector.runtime.isolation import resolve_function
 
 __all__ = ["app"]
 
@@ -74,6 +73,8 @@ def _serve(
     *, host: str, port: int, workers: int, memory_bytes: int, seconds: float, waiting: int, with_token: bool
 ) -> int:
     """Serve until the process is asked to end."""
+    from inspector.runtime.isolation import resolve_function
+
     # By name, since it lies above this layer.
     serve = resolve_function("inspector.app.server:serve")
     serve(

@@ -63,7 +63,7 @@ def _compare(recipes: Recipes, job: Job, typed: str) -> int:
     from inspector.render.comparison import build_comparison_document, render_comparison_csv, render_comparison_json
 
     with show_progress(shown=job.progress, color=job.color) as progress:
-        comparison, outcomes = compare_recipes(recipes, progress)
+        comparison, outcomes = compare_recipes(recipes, progress, keeps=job.keeps)
     warnings = [dataclasses.replace(warning, message=name_options(warning.message)) for warning in comparison.warnings]
     comparison = dataclasses.replace(comparison, warnings=warnings)
     with open_output(job.output, quiet=not job.progress) as stream:

@@ -123,7 +123,8 @@ def command(
     Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
     --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes to train on one, `inspect compare MODEL --with OPTIONS`
     sets recipes side by side, `inspect measure MODEL` runs the step on the GPU at hand and prints predicted beside
-    measured, `inspect app` serves all of it as a page. A directory of such a name is given as ./gpus.
+    measured, `inspect app` serves all of it as a page, `inspect cache` lists what is kept of earlier questions,
+    `inspect sweep FILE` inspects a list of models. A directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")
@@ -170,7 +171,8 @@ def _inspect(job: Job, shown: Collection[str], copy: Path | None, typed: str, *,
     from inspector.pipeline import record
 
     with show_progress(shown=job.progress, color=job.color) as progress:
-        report, recording = record(job.request, progress)
+        draws = is_plotted or job.format in ("html", "memory-viz")
+        report, recording = record(job.request, progress, keeps=job.keeps, draws=draws)
         page = ""
         if job.format == "html":
             progress("drawing the run")

@@ -1,4 +1,4 @@
-"""`inspect plan`: candidate recipes to train a model on one card."""
+"""`inspect plan`: candidate recipes to train a model on one card, or to generate with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
 from inspector.cli.jobs import Job, build_job
-from inspector.cli.option_groups.generation import OF_GENERATION
+from inspector.cli.option_groups.cards import OF_CARDS
 from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, list_parameters_without
 from inspector.cli.output import open_output
@@ -37,7 +37,8 @@ _OWN_FORMATS = ("csv", "html")
 _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
     *("autocast_adapter_dtype", "adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
-    *("gpu_count", "fsdp", "deepspeed", *(option.name or "" for option in OF_GENERATION)),
+    *("gpu_count", "fsdp", "deepspeed", "context"),
+    *(option.name or "" for option in OF_CARDS),
 )
 # What options say here.
 _HELP = {
@@ -46,7 +47,13 @@ _HELP = {
     "gpu_memory": "The same for a GPU of this memory, as torch reports it, with a unit: 24GiB, 24GB or 24576MiB.",
 }
 # What can be searched for each candidate of a plan.
-_SEARCHED = {"both": ("batch-size", "seq-len"), "batch-size": ("batch-size",), "seq-len": ("seq-len",), "none": ()}
+_SEARCHED = {
+    "both": ("batch-size", "seq-len"),
+    "batch-size": ("batch-size",),
+    "seq-len": ("seq-len",),
+    "prompt-len": ("prompt-len",),
+    "none": (),
+}
 
 
 def _list_parameters() -> list[click.Parameter]:
@@ -67,7 +74,8 @@ def _list_parameters() -> list[click.Parameter]:
     type=click.Choice(tuple(_SEARCHED)),
     default="both",
     show_default=True,
-    help="Of what to search the largest value that fits, for each candidate; none is quick.",
+    help="Of what to search the largest value that fits, for each candidate; none is quick. With --generate both are "
+    "batch-size and prompt-len.",
 )
 @click.option(
     "--gpus",
@@ -77,7 +85,7 @@ def _list_parameters() -> list[click.Parameter]:
 )
 @click.option(
     "--sort",
-    type=click.Choice(("recipe", "peak", "total", "headroom", "batch-size", "seq-len")),
+    type=click.Choice(("recipe", "peak", "total", "headroom", "batch-size", "seq-len", "prompt-len")),
     default="recipe",
     show_default=True,
     help="Order of the candidates: as the recipes come, smallest peak or total first, or largest of the others first.",
@@ -88,11 +96,13 @@ def plan(format_: str | None, fit: str, sort: str, gpu_counts: str | None, **opt
     Recipes are full fine-tuning, an adapter (--lora or --peft, else LoRA with r=16 on all linear layers), and that
     adapter on weights in 4 bits (--quantization says in which form; none leaves them out), with the optimizers and
     switches that save memory: 24, where the model can have all of them. Each is traced, and each value that is
-    searched, too.
+    searched, too. With --generate they are ways to run model.generate: the prompt in pieces, the cache in float8,
+    weights in 4 bits.
 
     \b
     inspect plan Qwen/Qwen2.5-7B --gpu 4090
     inspect plan Qwen/Qwen2.5-7B --gpu a100-80gb --seq-len 4096 --sort batch-size --format csv
+    inspect plan Qwen/Qwen3-8B --generate --batch-size 8 --prompt-len 32768 --gpu a100-80gb
     inspect plan Qwen/Qwen2.5-7B --gpu h100 --gpus 1-64
 
     Exit code 1: none of them fits.
@@ -107,7 +117,9 @@ def plan(format_: str | None, fit: str, sort: str, gpu_counts: str | None, **opt
         "fit": None,
         "advice": False,
     }
-    unused |= {"gpu_count": 1, "fsdp": False, "deepspeed": None}
+    unused |= {"gpu_count": 1, "fsdp": False, "deepspeed": None, "context": ()}
+    if fit == "prompt-len" and not options["generate"]:
+        raise UsageError("--fit prompt-len is of a generation: add --generate, or search seq-len.")
     counts = None if gpu_counts is None else read_card_counts(gpu_counts)
     if counts is not None:
         _refuse_searches()
@@ -133,7 +145,8 @@ def _plan(
     with restore_changes(), show_progress(shown=job.progress, color=job.color) as progress:
         # Candidates are traced in forked processes, which an initialised driver does not survive. No GPU is used.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
-        result = _name_options_in_plan(build_plan(job.request, quantities, gpu_counts, progress))
+        result = build_plan(job.request, quantities, gpu_counts, progress, keeps=job.keeps)
+        result = _name_options_in_plan(result)
     with open_output(job.output, quiet=not job.progress) as stream:
         if job.format == "json":
             render_plan_json(result, order, stream)

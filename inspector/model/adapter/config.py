@@ -25,8 +25,10 @@ from inspector.model.configuration import describe_error
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
 
-__all__ = ["list_changed_fields", "list_names", "name_method", "names_layers", "read_peft_config"]
+__all__ = ["LINEAR_NAMES", "list_changed_fields", "list_names", "name_method", "names_layers", "read_peft_config"]
 
+# Stands for the names of the linear layers of a model, until there is one (`targets.spell_out_linear`).
+LINEAR_NAMES = "linear-names"
 # Which PEFT task goes with a model class; PEFT's task decides what it saves beside the adapter (a classifier, say).
 _TASKS = {
     "ForCausalLM": "CAUSAL_LM",
@@ -42,6 +44,8 @@ _COUNTS = ("depth", "encoder_num_layers", "n_skills", "n_splits")
 _MOST_OF_A_COUNT = 256
 # First values that PEFT computes from the weights; the sizes are those of any others.
 _LOFTQ = "loftq"
+# What says how an adapter is attached and changes no size; PEFT does not save it.
+_RUNTIME = frozenset({"runtime_config"})
 # Fields for which PEFT loads weights from the Hub or imports a module by name while it attaches the adapter.
 _LOADERS = ("adapters", "megatron_config", "shadow_model")
 # "mirror" makes SHADOW's second backbone from the base's own configuration.
@@ -136,6 +140,7 @@ def list_changed_fields(config: PeftConfig) -> dict[str, Any]:
 
 def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
     """Return the LoraConfig fields of the command line's options."""
+    targets = options.targets if isinstance(options.targets, str | None) else list(options.targets)
     given = {
         "r": options.r,
         "lora_alpha": options.alpha,
@@ -143,7 +148,7 @@ def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
         "bias": options.bias,
         "use_dora": options.dora or None,
         "use_rslora": options.rslora or None,
-        "target_modules": options.targets if isinstance(options.targets, str | None) else list(options.targets),
+        "target_modules": LINEAR_NAMES if options.by_name and targets == "all-linear" else targets,
         "modules_to_save": list(options.modules_to_save) if options.modules_to_save else None,
     }
     return {"peft_type": "LORA", **{name: value for name, value in given.items() if value is not None}}
@@ -163,12 +168,12 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
         raise UsageError("XLORA mixes adapters that exist, which are never loaded here; drop it and name one of them.")
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
     accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
-    unknown = sorted(set(fields) - accepted - {"runtime_config"})
+    unknown = sorted(set(fields) - accepted - _RUNTIME)
     notices = [_describe_unknown(fields, unknown)] if unknown else []
     if fields.get("init_lora_weights") == _LOFTQ:
         fields = _drop_loftq(fields)
     try:
-        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted})
+        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted - _RUNTIME})
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
         raise UsageError(f"PEFT refuses this {name} configuration ({describe_error(error)}); correct it.") from error
     return config, notices

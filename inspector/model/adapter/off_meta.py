@@ -14,7 +14,7 @@ from peft import PeftModel
 from peft.tuners.adalora.layer import AdaLoraLayer
 from torch import Tensor, nn
 
-from inspector.compat.peft import monte_carlo_samplers
+from inspector.compat.peft import make_monte_carlo_sampler, monte_carlo_samplers, pass_over_truncation
 from inspector.model.adapter.peft_names import find_adapted_layers
 from inspector.runtime.patches import replace_attribute, restore_changes
 
@@ -28,6 +28,9 @@ def complete_adapter(model: PeftModel) -> None:
             _freeze_counters(layer)
         if hasattr(layer, "lora_monteclora_sampler"):
             _make_samplers(layer)
+        # KaSA takes the smallest singular values out of the base weight while it attaches (lora/variants.py).
+        pass_over_truncation(layer)
+        _place_indices(layer)
 
 
 def _freeze_counters(layer: Any) -> None:
@@ -42,6 +45,14 @@ def _freeze_counters(layer: Any) -> None:
             counter.requires_grad = False
 
 
+def _place_indices(layer: Any) -> None:
+    """Give the places of WaveFT's coefficients values: they stay on the CPU, where PEFT draws them."""
+    found: dict[str, Tensor] = getattr(layer, "waveft_indices", {})
+    for name, indices in found.items():
+        if indices.is_meta:
+            found[name] = torch.zeros((), dtype=indices.dtype, device="cpu").expand(indices.shape)
+
+
 def _make_samplers(layer: Any) -> None:
     """Make MonteCLoRA's samplers, which PEFT does in the first forward pass where the adapter was made on meta.
 
@@ -51,7 +62,7 @@ def _make_samplers(layer: Any) -> None:
     for name in layer.lora_A:
         if name not in layer.lora_monteclora_sampler:
             with _draw_nothing():
-                sampler = layer.lora_variant[name]._create_sampler(layer, name, layer._lora_monteclora_config[name])
+                sampler = make_monte_carlo_sampler(layer, name)
             layer.lora_monteclora_sampler[name] = sampler
             weight = getattr(layer.get_base_layer(), "weight", None)
             if (

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.changes import Change, apply_change, format_options
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Floor, Lowered
 from inspector.records.memory import Peak
 from inspector.records.steps.losses import LossName
 from inspector.resolve import MOST_RANKS, ResolvedRun
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["find_floor"]
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from inspector.errors import InspectorError, one_line
+from inspector.errors import InspectorError, NotTraceableError, one_line
 from inspector.planning.changes import format_options
 from inspector.planning.ladder import Candidate
 from inspector.planning.many_cards.floor import find_floor
@@ -20,7 +20,6 @@ from inspector.records.fit import CardCount, Fit, Method, PlanRow, Scaling
 from inspector.records.request import Sharding
 from inspector.records.steps.ranks import Ddp
 from inspector.resolve import ResolvedRun
-from inspector.workloads.base import NotTraceableError
 
 __all__ = ["STRATEGIES", "Counts", "Spread", "Strategy", "build_card_rows", "spread"]
 

@@ -218,6 +218,14 @@ class BudgetItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineAdvice:
+    """A change of the engine's options, or of the checkpoint, with which it serves all that was asked for, and how."""
+
+    change: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineVerdict:
     """Whether the engine serves the model on a GPU, or on several of a kind.
 
@@ -225,7 +233,8 @@ class EngineVerdict:
     for the cache (llama.cpp: what the cache takes). `tokens` are those that the cache holds, `concurrency` how many
     requests of the whole length at once, in hundredths and rounded down. `outcome` is NO where one request of the whole
     length is too long even with the most that may remain, UNKNOWN where only the machine decides it, TIGHT where fewer
-    such requests than asked for are served at once, the others waiting. `reason` says so in a sentence.
+    such requests than asked for are served at once, the others waiting. `reason` says so in a sentence. `advice` are
+    changes with which it is a sure yes, None where none were looked for.
     """
 
     gpu: str
@@ -238,6 +247,7 @@ class EngineVerdict:
     concurrency_hundredths: Span | None = None
     outcome: Fit
     reason: str
+    advice: Sequence[EngineAdvice] | None = None
 
     @property
     def fits(self) -> bool | None:

@@ -32,32 +32,39 @@ OWN_SETTINGS: Mapping[str, str] = {
     "cache_implementation": "cache",
     "prefill_chunk_size": "prefill_chunk_size",
 }
-# What a file has beside and a run with random weights has no use for: bookkeeping, and what decides how long it is.
+# What a file has beside and a run with random weights has no use for: bookkeeping, what is compiled, and settings of
+# beams, assistants and packed caches, each of which is refused or set by what switches it on. `forced_decoder_ids` is
+# of releases before 5, and Whisper's: the languages of its prompt.
 _WITHOUT_EFFECT = (
-    *("transformers_version", "_from_model_config", "cache_config", "max_cache_len", "max_time", "disable_compile"),
+    *("transformers_version", "_from_model_config", "cache_config", "disable_compile", "forced_decoder_ids"),
     *("compile_config", "continuous_batching_config", "is_assistant", "low_memory", "early_stopping", "length_penalty"),
     *("diversity_penalty", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
     *("max_matching_ngram_size", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight"),
-    *("speculation_type", "token_healing", "custom_generate", "trust_remote_code", "chat_format"),
+    *("speculation_type", "trust_remote_code", "chat_format"),
 )
 _FLAGS = (
     *("do_sample", "renormalize_logits", "remove_invalid_values", "return_dict_in_generate"),
-    *("output_scores", "output_logits", "output_attentions", "output_hidden_states", "use_mtp"),
+    *("output_scores", "output_logits", "output_attentions", "output_hidden_states", "use_mtp", "token_healing"),
 )
 _COUNTS = (
     *("top_k", "num_beams", "num_beam_groups", "num_return_sequences", "min_length", "min_new_tokens"),
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "prompt_lookup_num_tokens", "assistant_early_exit"),
+    "max_cache_len",
 )
 _SHARES = ("top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-_NUMBERS = ("temperature", "repetition_penalty", "encoder_repetition_penalty", "guidance_scale", "penalty_alpha")
+_NUMBERS = (
+    *("temperature", "repetition_penalty", "encoder_repetition_penalty", "guidance_scale", "penalty_alpha", "max_time"),
+)
 _IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 _LISTS = (
     *("forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"),
     *("exponential_decay_length_penalty", "constraints", "force_words_ids", "stop_strings", "dola_layers"),
-    *("watermarking_config", "forced_decoder_ids"),
+    *("watermarking_config", "custom_generate"),
 )
 _KNOWN = (*_FLAGS, *_COUNTS, *_SHARES, *_NUMBERS, *_IDS, *_LISTS)
 _MOST = 2**31 - 1
+# Of GenerationConfig, where nothing is said.
+_TOP_K = 50
 
 
 def check_decoding(name: str, given: Any) -> Decoding:
@@ -94,7 +101,8 @@ def explain_refusal(decoding: Decoding) -> str | None:
 
     Sources: transformers 5.23, generation/utils.py, logits_process.py, candidate_generator.py.
     """
-    beams = decoding.get("num_beams") or 1
+    beams, groups = (decoding.get(name) or 1 for name in ("num_beams", "num_beam_groups"))
+    is_sampled, sequences = decoding.get("do_sample"), decoding.get("num_return_sequences") or 1
     for key, words, reads, nearest in (
         *(
             (key, "constrained beam search", "its candidates' scores", "`generation=num_beams=1`")
@@ -106,6 +114,8 @@ def explain_refusal(decoding: Decoding) -> str | None:
         ("use_mtp", "assisted decoding", "which of its guesses are right", "a greedy generation"),
         ("stop_strings", "stopping at strings", "the text of the tokens", "a generation of all its `new_tokens`"),
         ("watermarking_config", "a watermark", "the tokens before", "a generation without one"),
+        ("token_healing", "healing of tokens", "the text of the prompt", "a generation without it"),
+        ("custom_generate", "a loop of a repository", "what nobody knows here", "transformers' own loop"),
         ("eta_cutoff", "eta_cutoff", "whether all scores are valid", "epsilon_cutoff or top_p"),
         ("top_h", "top_h", "the entropies of the rows", "top_p or min_p"),
     ):
@@ -117,10 +127,24 @@ def explain_refusal(decoding: Decoding) -> str | None:
             "`_beam_search_has_unfinished_sequences`), which have no values without weights; the "
             f"nearest that is traced is `generation=num_beams=1` with `batch_size` times {beams}"
         )
-    if not decoding.get("do_sample") and decoding.get("penalty_alpha") and (decoding.get("top_k") or 0) > 1:
+    if groups > 1:
+        return f"num_beam_groups={groups}: beam search reads the scores of its beams; drop it, and give no `num_beams`"
+    candidates = decoding.get("top_k", _TOP_K)
+    if not is_sampled and decoding.get("penalty_alpha") and (candidates or 0) > 1:
         return (
             "penalty_alpha: contrastive search reads how alike its candidates are, which nothing says without weights; "
-            f"the nearest that is traced is sampling, `generation=do_sample=true,top_k={decoding['top_k']}`"
+            f"the nearest that is traced is sampling, `generation=do_sample=true,top_k={candidates}`"
+        )
+    if decoding.get("guidance_scale") not in (None, 1):
+        return (
+            f"guidance_scale={decoding['guidance_scale']:g}: classifier-free guidance runs the model a second time for "
+            "each token, with a cache of its own, which is not told apart here; the nearest that is traced is twice "
+            "the `batch_size` without it"
+        )
+    if not is_sampled and sequences > 1:
+        return (
+            f"num_return_sequences={sequences}: `generate` refuses several sequences for a prompt unless it samples; "
+            "add do_sample=true"
         )
     return None
 

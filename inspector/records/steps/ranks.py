@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Ddp", "Fsdp1", "Fsdp2", "Launch", "RankClass", "Ranks", "Zero"]
+__all__ = ["Ddp", "DeviceMap", "Fsdp1", "Fsdp2", "Launch", "RankClass", "RankLaunch", "Ranks", "Zero"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,19 @@ class Fsdp1:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMap:
+    """A model whose modules lie on `world_size` cards, of which one works at a time.
+
+    `device_map` is transformers' argument: how the map is made (auto, balanced, balanced_low_0, sequential), or the map
+    itself. `card_bytes` is what torch has of each card.
+    """
+
+    world_size: int
+    device_map: str | Mapping[str, int | str]
+    card_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Zero:
     """A stage of DeepSpeed's ZeRO as accelerate launches it.
 
@@ -73,7 +86,8 @@ class Zero:
 
 
 # How a run is spread over its cards.
-Launch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | Zero
+RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | Zero
+Launch: TypeAlias = RankLaunch | DeviceMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,4 +31,6 @@ COLORS_OF_METHODS: Mapping[Method, str] = {
     Method.FULL: "#f4756a",
     Method.ADAPTER: "#4c78d8",
     Method.QUANTIZED_ADAPTER: "#56b366",
+    Method.GENERATE: "#4c78d8",
+    Method.QUANTIZED_GENERATE: "#56b366",
 }

@@ -20,7 +20,11 @@ _WIDTH, _HEIGHT = 680, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 16, 40
 # The diameter of a candidate in a map, and a little.
 _APART = 19.0
-_TITLES = {"batch-size": "largest batch size", "seq-len": "largest sequence length"}
+_TITLES = {
+    "batch-size": "largest batch size",
+    "seq-len": "largest sequence length",
+    "prompt-len": "longest prompt",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,11 @@ def _describe_bar(candidate: _Candidate, whole: int) -> dict[str, Any]:
     row = candidate.row
     largest = [
         f"{title} {format_count(value)}"
-        for title, value in (("max batch", row.largest_batch_size), ("max seq len", row.largest_seq_len))
+        for title, value in (
+            ("max batch", row.largest_batch_size),
+            ("max seq len", row.largest_seq_len),
+            ("max prompt", row.largest_prompt_len),
+        )
         if value
     ]
     outcome = "" if row.outcome is None else row.outcome.value

@@ -57,10 +57,11 @@ _QUANTITIES = {
 }
 
 
-def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
+def describe_outcome(verdict: Verdict, *, brief: bool = False, at_most: bool = False) -> str:
     """Return the verdict in a few words: what is left, what is not known of it, or what is missing at least.
 
-    `brief` says with the first clause alone why nothing says so.
+    `brief` says with the first clause alone why nothing says so; `at_most` that less is left, as figures are a lower
+    bound.
     """
     if verdict.headroom_bytes is None:
         reason = one_line(verdict.reason or "", 300)
@@ -71,7 +72,7 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False) -> str:
         return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
     if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
         return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
-    by = f"{size} to spare" if verdict.fits else f"at least {size} are missing"
+    by = f"{'at most ' if at_most else ''}{size} to spare" if verdict.fits else f"at least {size} are missing"
     if verdict.lies_in_pieces:
         by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"

@@ -22,6 +22,7 @@ _TOLD = frozenset(
     }
 )
 _MOST_CARDS = 4
+_MOST_CHANGES = 3
 
 
 def describe_setup(serving: Serving) -> str:
@@ -62,6 +63,7 @@ def build_serving_section(serving: Serving) -> Section:
     for verdict in serving.verdicts:
         words = f"{_describe_cards(verdict)}: {verdict.outcome.value}, {one_line(verdict.reason)}."
         blocks += [_build_sources(serving, verdict), paragraph(words, Tone.KEY)]
+        blocks += [paragraph(f"{change}.") for change in _list_changes(verdict, len(verdict.advice or ()))]
     blocks += [paragraph(note, Tone.QUIET) for note in serving.notes]
     return Section(title=f"Served by {_NAMES[serving.engine]}", blocks=tuple(blocks))
 
@@ -104,7 +106,8 @@ def _describe_page(group: CacheGroup) -> str:
 
 def _build_budget(serving: Serving, verdict: EngineVerdict, *, brief: bool) -> Table:
     """Return what goes off the card, and what remains for the cache or for nothing."""
-    rows = [row((f"{_describe_cards(verdict)}, for the engine", format_bytes(verdict.allowed_bytes), ""))]
+    cards = _describe_cards(verdict) if verdict.count == 1 else f"each {one_line(verdict.gpu, 30)}"
+    rows = [row((f"{cards}, for the engine", format_bytes(verdict.allowed_bytes), ""))]
     shown, rest = (verdict.budget[:1], verdict.budget[1:]) if brief else (verdict.budget, ())
     rows += [row((item.what, _describe_span(item.bytes), "")) for item in shown]
     if rest:
@@ -135,18 +138,22 @@ def _build_verdicts(serving: Serving, *, brief: bool) -> Table:
         if not brief:
             rows.append(row(("", "", "--gpu NAME shows what goes off one card"), tone=Tone.QUIET))
         return Table(columns=columns, rows=tuple(rows))
-    rows = [
-        row(
-            (
-                "fits" if index == 0 else "",
-                _describe_cards(verdict),
-                f"{verdict.outcome.value}, {one_line(verdict.reason)}",
-            ),
-            tone=Tone.KEY,
-        )
-        for index, verdict in enumerate(verdicts)
-    ]
+    rows = []
+    for index, verdict in enumerate(verdicts):
+        words = f"{verdict.outcome.value}, {one_line(verdict.reason)}"
+        rows.append(row(("fits" if index == 0 else "", _describe_cards(verdict), words), tone=Tone.KEY))
+        shown = (verdict.advice or ())[: 1 if brief else _MOST_CHANGES]
+        rows += [row(("", "", words)) for words in _list_changes(verdict, len(shown))]
     return Table(columns=columns, rows=tuple(rows))
+
+
+def _list_changes(verdict: EngineVerdict, most: int) -> Iterator[str]:
+    """Yield the first changes with which all that was asked for is served, and how many more there are."""
+    advice = verdict.advice or ()
+    for index, item in enumerate(advice[:most], 1):
+        left = len(advice) - most if index == most else 0
+        more = f"; {left} more: --show serving" if left else ""
+        yield f"with {one_line(item.change, 60)}: {one_line(item.reason)}{more}"
 
 
 def _build_groups(serving: Serving) -> Table:
@@ -178,7 +185,7 @@ def _build_groups(serving: Serving) -> Table:
 def _build_sources(serving: Serving, verdict: EngineVerdict) -> Table:
     """Return what goes off one card, exactly, and where each figure is from."""
     rows = [
-        row((_describe_cards(verdict), format_count(verdict.allowed_bytes), "", "what the engine takes of a card")),
+        row((one_line(verdict.gpu, 40), format_count(verdict.allowed_bytes), "", "what the engine takes of a card")),
         *(
             row((item.what, format_count(item.bytes.low), _format_high(item.bytes), one_line(item.source)))
             for item in verdict.budget
@@ -188,7 +195,7 @@ def _build_sources(serving: Serving, verdict: EngineVerdict) -> Table:
         cache = verdict.cache_bytes
         rows.append(row(("cache", format_count(cache.low), _format_high(cache), "remains"), tone=Tone.TOTAL))
     columns = (
-        column("bytes of one card", Kind.LABEL),
+        column("bytes of one card" if verdict.count == 1 else "bytes of each card", Kind.LABEL),
         column("at least", Kind.NUMBER),
         column("at most", Kind.NUMBER),
         column("from", Kind.WORDS),

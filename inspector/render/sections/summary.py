@@ -142,7 +142,8 @@ def _build_counts(report: Report) -> Table:
         kind = one_line(report.adapter.type, 20)
         rows.append(_build_count("P_a", "trained", census.trainable, f"{share}, {kind}", tone=Tone.KEY))
     elif report.serving is None:
-        is_run_alone = report.memory is not None and not report.memory.workload.trains
+        is_untraced = report.static is None and any(notice.code == "not-traced" for notice in report.warnings)
+        is_run_alone = is_untraced if report.memory is None else not report.memory.workload.trains
         whole = "all of them" if is_run_alone else "all of them: full fine-tuning"
         words = whole if census.trainable == census.total else share
         if _is_packed_alone(report):
@@ -313,7 +314,8 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
         rows.append(row((which, gpu, found) if has_rows else (which, "", f"{found} ({gpu})")))
     if has_rows:
         for verdict in verdicts:
-            rows += _list_verdict_rows(verdict, room.changes, is_first=verdict is verdicts[0])
+            at_most = report.memory is not None and report.memory.lower_bound is not None
+            rows += _list_verdict_rows(verdict, room.changes, is_first=verdict is verdicts[0], at_most=at_most)
     else:
         rows += _sort_verdicts(verdicts, sizes=room.sizes and len(verdicts) <= _MOST_NAMED_GPUS)
         if len(verdicts) > _MOST_NAMED_GPUS and room.sizes and report.search is None:
@@ -322,12 +324,12 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _list_verdict_rows(verdict: Verdict, most: int, *, is_first: bool) -> Iterator[Row]:
+def _list_verdict_rows(verdict: Verdict, most: int, *, is_first: bool, at_most: bool) -> Iterator[Row]:
     """Yield the verdict on one card, and what could be changed."""
     label = "fits" if is_first else ""
     count = verdict.cards.count if verdict.cards is not None and verdict.cards.ranks is not None else 1
     gpu = one_line(verdict.gpu, 30) if count == 1 else f"{count:,} × {one_line(verdict.gpu, 30)}"
-    yield row((label, gpu, describe_outcome(verdict, brief=True)), tone=Tone.KEY)
+    yield row((label, gpu, describe_outcome(verdict, brief=True, at_most=at_most)), tone=Tone.KEY)
     cards = describe_cards(verdict)
     if cards is not None:
         yield row(("", "", cards))

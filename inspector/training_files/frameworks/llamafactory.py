@@ -150,6 +150,10 @@ _ATTENTION = {
     "fa3": "flash_attention_2",
 }
 _STAGES = {"rm": "reward"}
+# Names of models with a tower, which stays frozen unless a field says otherwise (`freeze_vision_tower`).
+_WITH_TOWER = re.compile(
+    r"vl\b|vision|llava|omni|pixtral|audio|minicpm-[vo]|gemma-?3(?!.*(1b|270m))|gemma-?4|llama-?4|glm.*v\b"
+)
 
 
 def _settle(values: Values, settings: Settings) -> None:
@@ -236,7 +240,7 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
             values.defaults["lora_alpha"] = 2 * values["lora_rank"]
         saved = _split(values["additional_target"])
         lora = read_lora(values, _LORA | {"modules_to_save": ""}, targets=_read_targets(values["lora_target"]))
-        fields["peft"] = dataclasses.replace(lora, modules_to_save=saved)
+        fields["peft"] = dataclasses.replace(lora, modules_to_save=saved, by_name=True)
     elif method == "oft":
         block = values["oft_block_size"]
         targets = _read_targets(values["oft_target"])
@@ -245,7 +249,8 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
     elif method in ("full", "freeze"):
         is_pure = bool(values["pure_bf16"] or values["use_badam"])
         fields["dtype"] = "auto" if is_pure else "float32"
-        if not is_pure and values["bf16"]:
+        has_frozen = method == "freeze" or _WITH_TOWER.search(str(values["model_name_or_path"]).lower()) is not None
+        if not is_pure and values["bf16"] and has_frozen:
             why = "what trains is cast to float32 and the rest stays as stored: all is traced in float32"
             settings.miss("cast to float32", True, LESS, why)
         if method == "freeze":

@@ -20,6 +20,7 @@ __all__ = ["find_generation_notices", "find_static_graphs", "hears"]
 _LONG_PROMPT = 4096
 # What a prompt consists of.
 _PROMPT = ("input_ids", "attention_mask")
+_SOUND = ("input_features",)
 
 
 def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterator[Notice]:
@@ -28,7 +29,10 @@ def find_generation_notices(model: Any, asked: Recipe, recipe: Recipe) -> Iterat
     prompt_len = find_prompt_len(recipe)
     length = prompt_len + recipe.new_tokens
     yield from find_notices(
-        model, dataclasses.replace(asked, seq_len=length), dataclasses.replace(recipe, seq_len=length), _PROMPT
+        model,
+        dataclasses.replace(asked, seq_len=length),
+        dataclasses.replace(recipe, seq_len=length),
+        _SOUND if hears(base) else _PROMPT,
     )
     window = _find_window(base)
     if window is not None and recipe.prefill_chunk_size is None and prompt_len >= max(window, _LONG_PROMPT):

@@ -25,6 +25,7 @@ from inspector.workloads.notices import describe_inputs, find_block_shape, find_
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.tasks.adapters import add_adapter_inputs
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices
 from inspector.workloads.training.lm_losses.installed import make_installed_loss, use_installed_kernels
@@ -142,7 +143,7 @@ class Training:
             return make_stage_inputs(model, base_model(model), recipe)
         if recipe.packing is not None:
             return make_packed_inputs(base_model(model), recipe)
-        return make_batch_inputs(base_model(model), recipe)
+        return add_adapter_inputs(model, make_batch_inputs(base_model(model), recipe))
 
     def find_media(self, model: Any, recipe: Recipe) -> Media | None:
         """Return the images or the sound of a supervised step; stages and packed rows are of text alone."""

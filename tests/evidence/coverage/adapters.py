@@ -156,6 +156,8 @@ _WITHOUT_TARGETS = (
     *("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
     *("XLORA", "TRAINABLE_TOKENS"),
 )
+# What is told which task a row is of.
+_OF_TASKS = ("POLY", "MULTITASK_PROMPT_TUNING")
 # Settings of LoRA that are objects of their own.
 _NESTED = {
     "eva_config": "EvaConfig",
@@ -172,7 +174,7 @@ _NESTED = {
 
 def list_adapters() -> list[dict[str, Any]]:
     """Return the model, the method and PEFT's fields of every case."""
-    cases = []
+    cases: list[dict[str, Any]] = []
     for model, parts in _PARTS.items():
         for kind, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items():
             fields = _list_fields(kind.value, parts, {item.name for item in dataclasses.fields(config_class)})
@@ -232,16 +234,18 @@ def _hold_against_peft(case: dict[str, Any], counted: tuple[int, int, int | None
         try:
             model.save_pretrained(saved)
             size = (Path(saved) / "adapter_model.safetensors").stat().st_size
-            yield {"file_equal": None if counted is None else counted[2] == size}
+            known = None if counted is None else counted[2]
+            yield {"file_equal": None if known is None else known == size}
         except Exception:
             yield {"file_equal": None}
     if case["model"] == "qwen":
         return
     try:
         model.train()
+        tasks = {"task_ids": torch.zeros(2, dtype=torch.int64)} if case["method"] in _OF_TASKS else {}
         optimizer = torch.optim.AdamW([item for item in model.parameters() if item.requires_grad])
         for _ in range(2):
-            model(**_make_batch(case["model"])).loss.backward()
+            model(**_make_batch(case["model"]), **tasks).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
         yield {"trains": True}
@@ -347,7 +351,9 @@ def _make_config(fields: Fields) -> peft.PeftConfig:
 @functools.cache
 def _make_base_config(model: str) -> PretrainedConfig:
     """Return the configuration of a model."""
-    fields = _MODELS.get(model) or dict(catalogue.load(_LARGE).config)
+    found = catalogue.load_model(_LARGE)
+    assert found is not None
+    fields = _MODELS.get(model) or dict(found.config)
     config: PretrainedConfig = CONFIG_MAPPING[fields["model_type"]].from_dict(copy.deepcopy(fields))
     return config
 

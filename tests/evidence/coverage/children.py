@@ -79,7 +79,8 @@ def _give_up(_signal: int, _frame: Any) -> None:
 def _listen(read: int, seconds: float, child: int) -> tuple[dict[int, Row], list[int]]:
     """Return what a child says of each case, and which ones it is done with."""
     rows: dict[int, Row] = {}
-    done, buffer = [], b""
+    done: list[int] = []
+    buffer = b""
     while True:
         if not select.select([read], [], [], seconds * _PATIENCE + _SECONDS_TO_SPARE)[0]:
             os.kill(child, signal.SIGKILL)

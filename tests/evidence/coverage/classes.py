@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect as python_inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import transformers
 from torch import nn
-from transformers.models.auto import configuration_auto, modeling_auto
+from transformers import CONFIG_MAPPING
+from transformers.models.auto import modeling_auto
 
 import inspector
 from tests.evidence.coverage.configurations import (
@@ -69,7 +70,7 @@ def list_classes() -> list[dict[str, Any]]:
         if not isinstance(model_class, type) or not issubclass(model_class, transformers.PreTrainedModel):
             continue
         model_type = getattr(model_class.config_class, "model_type", "")
-        if model_class.forward is not nn.Module.forward and model_type in configuration_auto.CONFIG_MAPPING_NAMES:
+        if model_class.forward is not nn.Module.forward and model_type in CONFIG_MAPPING:
             found[model_type, name] = ["(none)"]
     return [
         {"type": model_type, "class": name, "tasks": sorted(map(_name_task, set(mappings) - _BARE))}
@@ -98,9 +99,8 @@ def judge_class(case: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     except Exception as error:
         yield {"counted": False, "reason": f"transformers cannot build it: {type(error).__name__}: {error}"[:300]}
         return
-    path, given = _write(folder, fields, name, model_type), {"offline": True, "assume_defaults": True}
     try:
-        counted = inspector.inspect(path, count_only=True, dtype="float32", **given).parameters.base
+        counted = _count(_write(folder, fields, name, model_type))
     except inspector.InspectorError as error:
         yield {"counted": False, "reason": str(error)[:300]}
         return
@@ -110,8 +110,7 @@ def judge_class(case: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
         yield {"equal": count_parameters(build(fields, model_type, model_class, "cpu")) == counted}
     else:
         for smaller in list_shortened(model_type, model_class, name, whole, _FEW_EXPERTS):
-            path = _write(folder, smaller, name, model_type)
-            counted = inspector.inspect(path, count_only=True, dtype="float32", **given).parameters.base
+            counted = _count(_write(folder, smaller, name, model_type))
             if counted <= _MOST_REAL:
                 yield {"equal": count_parameters(build(smaller, model_type, model_class, "cpu")) == counted}
     del whole
@@ -122,7 +121,13 @@ def judge_class(case: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     yield from _trace_one(_write(folder, fields, name, model_type))
 
 
-def _trace_one(path: str) -> Iterator[dict[str, Any]]:
+def _count(path: str) -> int:
+    """Return how many parameters the model of a config.json has."""
+    report = inspector.inspect(path, offline=True, assume_defaults=True, count_only=True, dtype="float32")
+    return report.parameters.base
+
+
+def _trace_one(path: str) -> Generator[dict[str, Any], None, str | None]:
     """Yield whether a step is traced; return why not."""
     try:
         report = inspector.inspect(path, offline=True, assume_defaults=True, dtype="float32")

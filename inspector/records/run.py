@@ -1,0 +1,51 @@
+"""What a model says of a run: its trace, what a report tells beside bytes, and what long generations follow from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from inspector.records.memory import BatchInput, BlockShape, RowMedia, Unaccounted
+from inspector.records.notice import Notice
+from inspector.records.recipe import Recipe
+from inspector.records.tape import Event
+
+__all__ = ["Lengths", "RunFacts", "Traced"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What a report says of a run beside its bytes.
+
+    `inputs` are the tensors of one batch, `shape` what rules of thumb know of the model, `not_accounted` what a real
+    run may take and the trace does not count, `notices` what the user should know.
+    """
+
+    inputs: tuple[BatchInput, ...]
+    shape: BlockShape | None
+    not_accounted: tuple[Unaccounted, ...]
+    notices: tuple[Notice, ...]
+    media: RowMedia | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """A trace: the recipe as it ran, what happened, and the names of trained parameters that got no gradient."""
+
+    recipe: Recipe
+    tape: Sequence[Event]
+    idle: AbstractSet[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """What of a model decides how a generation of some lengths goes on.
+
+    `crosses_border` says that a step on the way does what those around it do not, `group_sizes` how many query heads
+    may share a head of keys.
+    """
+
+    is_encoder_decoder: bool
+    crosses_border: bool
+    group_sizes: tuple[int, ...]

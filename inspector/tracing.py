@@ -1,0 +1,215 @@
+"""The models of one inspection, built once each, and what they say: traces, recipes as they run, facts of a report.
+
+A trace changes its model, so each has a copy. Nothing here depends on what was asked before, so that whatever a method
+returns may be kept (`inspector.findings`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from inspector.generation import describe_lengths
+from inspector.model.build import BuiltModel, build_shallow, build_whole
+from inspector.model.copying import copy_model, has_gradient_hooks
+from inspector.model.hash_seed import find_hash_ordered_layer_types
+from inspector.model.truncate import count_missing_periods
+from inspector.model.without_gradient import list_without_gradient
+from inspector.records.memory import CacheFacts, WithoutGradient
+from inspector.records.model import TensorKind
+from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.request import Request
+from inspector.records.run import Lengths, RunFacts, Traced
+from inspector.records.source import SourceFiles
+from inspector.records.steps.ranks import DeviceMap
+from inspector.records.tape import Event
+from inspector.resolve import ResolvedRun, is_packed
+from inspector.run_keys import Key, make_model_key, make_run_key
+from inspector.runtime.quiet import silence_output
+from inspector.trace.meta_cache import Results
+from inspector.workloads.base import base_model
+from inspector.workloads.batch import find_longest_sequence
+from inspector.workloads.registry import load_workload
+from inspector.workloads.run import trace_run
+from inspector.workloads.training.dependence import find_dependence
+from inspector.workloads.training.state import count_state_bytes
+
+__all__ = ["ModelTracer"]
+
+
+class ModelTracer:
+    """Builds models of one source, whole or with few of their layers, and traces runs of them."""
+
+    def __init__(self, files: SourceFiles | None) -> None:
+        self._files = files
+        self._models: dict[tuple[Key, int | None], tuple[BuiltModel, int]] = {}
+        self._cards: dict[Key, list[list[Event]]] = {}
+        self._results = Results()
+
+    def keep(self, request: Request, built: BuiltModel) -> None:
+        """Take a whole model that somebody has built already, as nobody has used it yet."""
+        self._models.setdefault((make_model_key(request), None), (built, 0))
+
+    def resolve_recipe(self, run: ResolvedRun, *, whole: bool = False) -> Recipe:
+        """Return the recipe as it runs on the model, without a trace; on the whole one where that is asked for."""
+        with silence_output():
+            built = self.build_whole(run.request) if whole else self.build_shallow(run.request, 0)[0]
+            return load_workload(run.workload).resolve(built.model, run.recipe)
+
+    def describe(self, run: ResolvedRun, recipe: Recipe) -> RunFacts:
+        """Return what a report says of a run of the whole model, whose `recipe` is as it runs there."""
+        with silence_output():
+            model = self.build_whole(run.request).model
+            return load_workload(run.workload).describe(model, run.request.recipe, recipe, run.platform)
+
+    def trace(self, run: ResolvedRun, added_periods: int | None, *, passes_alone: bool = False) -> Traced:
+        """Trace a run, or the phases of it that depend on sizes, on a model of a depth.
+
+        The model has `added_periods` periods of layers more than the shallowest one, and all where that is None.
+        """
+        idle: set[str] = set()
+        recipe, tape = self.trace_built(
+            run, self.take_model(run.request, added_periods), passes_alone=passes_alone, idle=idle
+        )
+        return Traced(recipe=recipe, tape=tape, idle=frozenset(idle))
+
+    def trace_built(
+        self,
+        run: ResolvedRun,
+        built: BuiltModel,
+        *,
+        passes_alone: bool = False,
+        states: list[Any] | None = None,
+        idle: set[str] | None = None,
+    ) -> tuple[Recipe, list[Any]]:
+        """Trace a run of a model that nobody has used yet; what trains without a gradient is added to `idle`."""
+        workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
+        with silence_output():
+            recipe = workload.resolve(built.model, run.recipe)
+            if isinstance(run.launch, DeviceMap):
+                return recipe, self._trace_card(run, run.launch, built, recipe, states)
+            if run.launch is not None:
+                from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
+
+                return recipe, trace_rank(
+                    workload, built, recipe, run.platform, run.launch, run.rank, results=self._results
+                )
+            tape = trace_run(
+                workload,
+                built,
+                recipe,
+                run.platform,
+                until=until,
+                results=self._results,
+                states=states,
+                idle=None if passes_alone else idle,
+            )
+        return recipe, tape
+
+    def _trace_card(
+        self, run: ResolvedRun, launch: DeviceMap, built: BuiltModel, recipe: Recipe, states: list[Any] | None
+    ) -> list[Event]:
+        """Return the tape of one card of a model that lies on several, all of which one trace tells."""
+        key = make_run_key(run.with_rank(0))
+        if key not in self._cards or states is not None:
+            from inspector.distributed.device_map import trace_cards  # as above
+
+            bare = self.build_whole(dataclasses.replace(run.request, peft=None)).model
+            self._cards[key] = trace_cards(
+                load_workload(run.workload),
+                built,
+                bare,
+                recipe,
+                run.platform,
+                launch,
+                is_packed=is_packed(run),
+                results=self._results,
+                states=states,
+            )
+        return self._cards[key][run.rank]
+
+    def count_missing_periods(self, request: Request, added_periods: int) -> int:
+        """Return how many periods of layers the model of a depth lacks."""
+        return self.build_shallow(request, added_periods)[1]
+
+    def find_longest_sequence(self, request: Request) -> int | None:
+        """Return how many tokens a sequence of a model may have, None where nothing bounds them."""
+        return find_longest_sequence(base_model(self.build_shallow(request, 0)[0].model))
+
+    def find_dependence(self, run: ResolvedRun) -> str | None:
+        """Return what another batch size makes of a training run, None where its sequences do not interact."""
+        return find_dependence(base_model(self.build_shallow(run.request, 0)[0].model), run.recipe)
+
+    def is_ordered_by_hash(self, request: Request) -> bool:
+        """Tell whether the layers of a model come in an order that differs from process to process."""
+        return bool(find_hash_ordered_layer_types(base_model(self.build_shallow(request, 0)[0].model)))
+
+    def describe_lengths(self, run: ResolvedRun) -> Lengths:
+        """Return what of the model decides how its long generations go on."""
+        return describe_lengths(run, base_model(self.build_shallow(run.request, 0)[0].model).config)
+
+    def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
+        """Return what a generation keeps of its tokens, None where that is nothing.
+
+        The whole model makes it in the last step alone, after a prompt of all tokens before.
+        """
+        recipe = run.request.recipe
+        built = self.build_whole(run.request)
+        steps = min(recipe.new_tokens, 2)
+        before = recipe.new_tokens - steps
+        # The decoder of an encoder-decoder does not go on from the prompt.
+        follows = not base_model(built.model).config.is_encoder_decoder
+        prompt_len = find_prompt_len(run.recipe) + (before if follows else 0)
+        last = dataclasses.replace(recipe, prompt_len=prompt_len, new_tokens=steps, prefill_chunk_size=None)
+        short = run.with_request(dataclasses.replace(run.request, recipe=last))
+        states: list[Any] = []
+        self.trace_built(short, self.take_model(run.request, None), states=states)
+        facts: CacheFacts | None = states[0].facts
+        return facts if facts is None or follows else facts.lengthen(before, recipe.batch_size)
+
+    def list_without_gradient(
+        self, request: Request, idle: AbstractSet[str], added_periods: int | None
+    ) -> tuple[WithoutGradient, ...]:
+        """Return the trained parameters that are `idle` in a model of a depth, those of equal layers together."""
+        return list_without_gradient(base_model(self.build_whole(request).model), idle, added_periods)
+
+    def list_row_counts(self, request: Request) -> tuple[int, ...]:
+        """Return how many rows the parameters of a model have, each number once."""
+        parameters = self.build_whole(request).model.parameters()
+        return tuple(sorted({parameter.shape[0] if parameter.dim() else 1 for parameter in parameters}))
+
+    def count_state_bytes(self, tensors: Mapping[TensorKind, int], run: ResolvedRun) -> int:
+        """Return the bytes of an optimizer's state for so many trained parameters of each kind."""
+        return count_state_bytes(tensors, run.recipe, run.platform)
+
+    def take_model(self, request: Request, added_periods: int | None) -> BuiltModel:
+        """Return an unused copy of the model of a request.
+
+        It is `added_periods` periods of layers deeper than the shallowest one, or whole where that is None.
+        """
+        built = self.build_whole(request) if added_periods is None else self.build_shallow(request, added_periods)[0]
+        if not has_gradient_hooks(built.model):
+            return dataclasses.replace(built, model=copy_model(built.model))
+        if added_periods is None:
+            return build_whole(request, self._files)
+        return build_shallow(request, self._files, added_periods)[0]
+
+    def build_whole(self, request: Request) -> BuiltModel:
+        """Return the whole model of a request, which nobody may change."""
+        key = make_model_key(request), None
+        if key not in self._models:
+            self._models[key] = build_whole(request, self._files), 0
+        return self._models[key][0]
+
+    def build_shallow(self, request: Request, added_periods: int) -> tuple[BuiltModel, int]:
+        """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
+        key = make_model_key(request), added_periods
+        if key not in self._models:
+            whole = self._models.get((key[0], None))
+            if whole is not None and not count_missing_periods(base_model(whole[0].model)):
+                self._models[key] = whole  # no layers to leave out: built anew it would be the same
+            else:
+                self._models[key] = build_shallow(request, self._files, added_periods)
+        return self._models[key]

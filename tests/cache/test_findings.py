@@ -1,0 +1,130 @@
+"""What models said, kept: tapes as columns, refusals, and what is no business of a cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspector.cache.codec import NotKeptError
+from inspector.cache.findings import Kept
+from inspector.cache.store import Store
+from inspector.cache.tapes import pack_tape, unpack_tape
+from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError
+from inspector.hardware.catalogue import find_gpu
+from inspector.predict import Predictor
+from inspector.records.recipe import Recipe
+from inspector.records.request import Request
+from inspector.records.run import Traced
+from inspector.records.tape import Category, Event, EventKind, Phase
+from inspector.resolve import resolve_run
+from tests.model.tiny import llama
+
+
+def open_kept(folder: Path) -> Kept:
+    """Return what is kept of a model in a folder."""
+    return Kept(Store(folder, "a" * 64), "files", "model")
+
+
+def test_a_tape_is_read_as_it_was_written() -> None:
+    """Numbers of every width, texts beyond ASCII, an event without a block, and no event at all."""
+    tape = [
+        Event(EventKind.ALLOCATE, 0, Phase.LOAD, 2**40, Category.WEIGHTS, 0, "model.größe", "", 3),
+        Event(EventKind.HOST_ALLOCATE, 70_000, Phase.FORWARD, 1, Category.ACTIVATIONS, 300, "a", "aten.mm.default", 0),
+        Event(EventKind.EMPTY_CACHE, -1, Phase.GENERATE),
+        Event(EventKind.FREE, 0, Phase.OPTIMIZER, 2**40, Category.WEIGHTS, 1, "", "", 0),
+    ]
+    again = unpack_tape(pack_tape(tape))
+    assert again == tape
+    assert [type(event.kind) for event in again] == [EventKind] * 4
+    assert unpack_tape(pack_tape([])) == []
+
+
+def test_a_long_tape_takes_little_room() -> None:
+    """120,000 events in 300 kB are 2.5 bytes for each."""
+    run = resolve_run(Request(model=llama(num_hidden_layers=40), recipe=Recipe(seq_len=32)), None, {})
+    prediction = Predictor(None).predict(run)
+    packed = pack_tape(prediction.tape)
+    assert len(zlib.compress(packed, 6)) < 2.5 * len(prediction.tape)
+    assert unpack_tape(packed) == prediction.tape
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}\n", b"[]\n", b'{"events": 2, "codes": {"block": "q"}, "texts": {}}\n12345678']
+)
+def test_bytes_that_are_no_tape_are_refused(data: bytes) -> None:
+    with pytest.raises(NotKeptError):
+        unpack_tape(data)
+
+
+def test_a_finding_is_made_once(tmp_path: Path) -> None:
+    """Also where it is None, and a trace with its tape; another key is another finding."""
+    made: list[int] = []
+
+    def make(value: Any) -> Any:
+        made.append(0)
+        return value
+
+    trace = Traced(recipe=Recipe(), tape=[Event(EventKind.ALLOCATE, 0, Phase.LOAD, 1)], idle=frozenset("a"))
+    for value in (None, 3, trace):
+        for _ in range(2):
+            assert open_kept(tmp_path).find("kind", (repr(value),), functools.partial(make, value)) == value
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("error", [UsageError("use another"), NotTraceableError("no batch")])
+def test_a_refusal_is_kept_as_it_was_raised(error: Exception, tmp_path: Path) -> None:
+    """The second time without asking the model."""
+
+    def refuse() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        open_kept(tmp_path).find("kind", (), refuse)
+    with pytest.raises(type(error), match=str(error)) as raised:
+        open_kept(tmp_path).find("kind", (), lambda: pytest.fail("asked again"))
+    assert type(raised.value) is type(error)
+
+
+def test_what_may_be_of_the_machine_is_not_kept(tmp_path: Path) -> None:
+    """A model that this machine has no memory for, or no time."""
+
+    def stop() -> None:
+        raise UnsupportedModelError("too large")
+
+    def lack() -> None:
+        raise NotTraceableError("too large") from MemoryError()
+
+    for make in (stop, lack):
+        with pytest.raises((UnsupportedModelError, NotTraceableError)):
+            open_kept(tmp_path).find("kind", (), make)
+    assert open_kept(tmp_path).find("kind", (), lambda: 5) == 5
+
+
+def test_what_cannot_be_named_or_written_is_made_each_time(tmp_path: Path) -> None:
+    """A live object as a key or as a value."""
+    kept, value = open_kept(tmp_path), object()
+    assert kept.find("kind", (object(),), lambda: 1) == 1
+    assert kept.find("kind", (), lambda: value) is value
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_runs_that_make_the_same_requests_have_the_same_replays(tmp_path: Path) -> None:
+    """As on most cards; what was replayed is kept, and read with what ran out."""
+    run = resolve_run(Request(model=llama(), recipe=Recipe(seq_len=32)), None, {})
+    predictor = Predictor(None, open_kept(tmp_path))
+    one, other = (predictor.predict(run.with_gpu(find_gpu(name).gpu)) for name in ("4090", "a100-40gb"))
+    assert one.replays is other.replays
+    lines = [one.replays.under(limit) for limit in (None, 2**20)]
+    assert lines[1].failure is not None
+    again = Predictor(None, open_kept(tmp_path)).predict(run.with_gpu(find_gpu("l40s").gpu))
+    again.replays._make_requests = lambda: pytest.fail("replayed again")
+    assert [again.replays.under(limit) for limit in (None, 2**20)] == lines
+    t4 = predictor.predict(
+        dataclasses.replace(run, request=dataclasses.replace(run.request, recipe=Recipe(seq_len=64)))
+    )
+    assert t4.replays is not one.replays

@@ -90,6 +90,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--gpus",
         "--fsdp",
         "--deepspeed",
+        "--device-map",
         "--margin",
         "--fit",
         "--advice",
@@ -164,7 +165,7 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
             "--write-changes",
-            *("--fsdp", "--deepspeed"),  # a plan goes through the strategies
+            *("--fsdp", "--deepspeed", "--device-map"),  # a plan goes through the strategies
             *_OF_ENGINES,
             "--context",  # it searches the longest prompt
         },

@@ -68,6 +68,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "gpu_memory": None,
         "gpu_count": 1,
         "sharding": None,
+        "device_map": None,
         "margin": None,
         "context": (),
         "fit": None,

@@ -10,9 +10,9 @@ from inspector.records.memory import WithoutGradient
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.request import Request
+from inspector.records.run import RunFacts
 from inspector.resolve import ResolvedRun
 from inspector.units import format_bytes
-from inspector.workloads.base import RunFacts
 
 __all__ = ["find_idle_notices", "find_missing_models", "find_precision_notices", "leave_out_media"]
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from inspector.names import fold_names, join_names
 from inspector.records.memory import WithoutGradient
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.request import Request
-from inspector.records.run import RunFacts
 from inspector.resolve import ResolvedRun
 from inspector.units import format_bytes
+
+if TYPE_CHECKING:
+    from inspector.workloads.base import RunFacts  # loads torch
 
 __all__ = ["find_idle_notices", "find_missing_models", "find_precision_notices", "leave_out_media"]
 

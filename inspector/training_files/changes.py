@@ -176,8 +176,8 @@ def make_changed_copy(record: TrainingFile, changes: Mapping[str, Any]) -> str:
     for name, value in inside.items():
         text = _set_in_yaml(text, name, value) if suffix != ".toml" else _set_in_toml(text, name, value)
     if ALLOCATOR in changes and record.framework == "TRL" and suffix in (".yaml", ".yml"):  # TrlParser sets it
-        document = read_document(path)
-        environment = document.get("env") if isinstance(document, Mapping) else None
+        content = read_document(path)
+        environment = content.get("env") if isinstance(content, Mapping) else None
         settings = {**(environment if isinstance(environment, Mapping) else {}), ALLOCATOR: changes[ALLOCATOR]}
         text = _set_in_yaml(text, "env", settings)
     elif ALLOCATOR in changes:

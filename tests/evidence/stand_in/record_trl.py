@@ -184,7 +184,7 @@ def know_chunks(recipe: Recipe) -> Iterator[None]:
     if compute is None or recipe.loss != "chunked":
         yield
         return
-    size = module._CHUNKED_LM_HEAD_CHUNK_SIZE
+    size = int(module._CHUNKED_LM_HEAD_CHUNK_SIZE)
     rows = recipe.batch_size * ((recipe.seq_len or 0) - 1) - bool(recipe.padding)
 
     def count(_number: Any) -> int:

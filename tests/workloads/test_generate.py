@@ -59,10 +59,11 @@ def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
 
 
 # What a report warns of, without and with the change that it names. The first figures, and that of frozen weights, are
-# those of CUDA code; of Gemma in pieces it said 10.73 GB.
+# those of CUDA code; of Gemma in pieces it said 10.73 GB, and transformers makes its masks in the order of Python's hash
+# seed there.
 QUADRATIC = {
-    "google/gemma-3-4b-it": (32_768, 17_782_169_600, 10_731_807_232),
-    "openai/gpt-oss-20b": (16_384, 147_493_001_216, 68_661_593_088),
+    "google/gemma-3-4b-it": (32_768, {17_782_169_600}, {10_731_807_232, 10_731_823_616}),
+    "openai/gpt-oss-20b": (16_384, {147_493_001_216}, {68_661_593_088}),
 }
 
 
@@ -73,7 +74,7 @@ def test_what_grows_with_the_square_of_a_prompt_is_small_in_pieces(model: str) -
     prompt_len, *peaks = QUADRATIC[model]
     for size, peak in zip((None, 4096), peaks, strict=True):
         asked = make_run(model, prompt_len=prompt_len, new_tokens=2, prefill_chunk_size=size)
-        assert Predictor(asked.files).predict(asked).peak_allocated_bytes == peak
+        assert Predictor(asked.files).predict(asked).peak_allocated_bytes in peak
 
 
 @pytest.mark.filterwarnings("ignore")

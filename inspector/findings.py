@@ -194,6 +194,7 @@ def _leave_out_cards(request: Request) -> Request:
         gpu_memory=(),
         gpu_count=1,
         sharding=None,
+        device_map=None,
         margin=None,
         fit=None,
         advice=True,

@@ -8,21 +8,24 @@ without an implementation) shows where it runs.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from inspector.errors import UsageError
 from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, Zero
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -33,6 +36,8 @@ __all__ = [
     "MOST_RANKS",
     "ResolvedRun",
     "find_allocator_settings",
+    "find_packing",
+    "has_deepspeed",
     "is_packed",
     "resolve_run",
     "settle_recipe",
@@ -41,6 +46,7 @@ __all__ = [
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 MOST_RANKS = MOST_PLANNED
+_STAGES = {Sharding.ZERO1: 1, Sharding.ZERO2: 2, Sharding.ZERO3: 3}
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -89,20 +95,41 @@ class ResolvedRun:
     @property
     def launch(self) -> Launch | None:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
+        if self.request.device_map is not None:
+            return self._place_modules()
         recipe = self.request.recipe
         sharding, settings = self.request.sharding, self.request.sharding_settings or {}
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
-        is_known = (is_sharded or sharding is None) and recipe.stage is None and recipe.offload is None
+        is_zero = sharding in _STAGES and self._runs_deepspeed(settings)
+        is_known = (is_sharded or is_zero or sharding is None) and recipe.stage is None and recipe.offload is None
         is_known = is_known and not str(settings.get("sharding_strategy")).startswith("HYBRID")
         if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
         if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
             return None  # its weights stop there: their scales are lost with their class
+        if sharding in _STAGES:
+            return Zero(world_size=self.cards, stage=_STAGES[Sharding(sharding)], config=settings.get("config"))
         if not is_sharded:
             return Ddp(world_size=self.cards)
         kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
         known = {item.name for item in dataclasses.fields(kind)}
         return kind(world_size=self.cards, **{name: value for name, value in settings.items() if name in known})
+
+    def _place_modules(self) -> DeviceMap | None:
+        """Return the cards that modules are placed on, None where no card was named."""
+        asked = self.request.device_map
+        if self.gpu is None or asked is None:
+            return None
+        usable = find_usable_bytes(self.gpu, find_overhead(self.gpu).bytes)
+        return DeviceMap(world_size=self.cards, device_map=asked, card_bytes=usable)
+
+    def _runs_deepspeed(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether DeepSpeed is there to run a stage, on weights in float that stay on the card."""
+        zero = (settings.get("config") or {}).get("zero_optimization") or {}
+        parts = [zero.get(name) for name in ("offload_optimizer", "offload_param")]
+        devices = [part.get("device") for part in parts if isinstance(part, Mapping)]
+        is_offloaded = any(device not in (None, "none") for device in devices)
+        return has_deepspeed() and not is_offloaded and not is_packed(self)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -135,6 +162,11 @@ class ResolvedRun:
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""
         return dataclasses.replace(self, request=request)
+
+
+def has_deepspeed() -> bool:
+    """Tell whether DeepSpeed is installed, whose own code runs its stages."""
+    return importlib.util.find_spec("deepspeed") is not None
 
 
 def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str], cards: int = 1) -> ResolvedRun:

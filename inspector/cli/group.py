@@ -38,7 +38,7 @@ _OF_SEVERAL_GPUS = frozenset(
     (
         *("--num-gpus", "--n-gpus", "--num-processes", "--num_processes", "--nproc-per-node", "--nproc_per_node"),
         *("--world-size", "--nodes", "--nnodes", "--num-machines", "--tp", "--tensor-parallel", "--pp", "--ddp"),
-        *("--device-map", "--zero", "--zero-stage", "--use-fsdp", "--multi-gpu", "--data-parallel", "--dp"),
+        *("--zero", "--zero-stage", "--use-fsdp", "--multi-gpu", "--data-parallel", "--dp"),
     )
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from inspector.cli.completion import complete_file, complete_gpu, complete_model
+from inspector.cli.option_groups.cards import OF_CARDS
 from inspector.cli.option_groups.generation import OF_GENERATION
 from inspector.cli.option_groups.media import OF_MEDIA
 from inspector.cli.option_groups.parameter_types import ChoiceWithAliases
@@ -165,6 +166,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=click.Choice(("zero1", "zero2", "zero3")),
         help="What DeepSpeed shards: optimizer state, gradients too, weights too.",
     ),
+    *OF_CARDS,
     click.Option(
         ["--margin"],
         metavar="SIZE",

@@ -18,12 +18,13 @@ from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
+from inspector.distributed.zero import begin_engine
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, Zero
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
@@ -53,7 +54,7 @@ def trace_rank(
     built: BuiltModel,
     recipe: Recipe,
     platform: Platform,
-    launch: Launch,
+    launch: RankLaunch,
     rank: int = 0,
     *,
     results: Results | None = None,
@@ -82,9 +83,13 @@ def trace_rank(
         if isinstance(launch, Fsdp2):
             model = shard_with_fsdp2(model, launch, recipe.mixed_precision, tracer)
             _refuse_untied(built)
-        tracer.use_categories(build_categories(workload, model), keeps=is_packed)
+        tracer.use_categories(build_categories(workload, model), keeps=is_packed or isinstance(launch, Zero))
+        state: Any = None
         if isinstance(launch, Fsdp1):
             hold_units(tracer, model, roles)
+        elif isinstance(launch, Zero):
+            state = workload.make_state(model, recipe, on_gpu=False)
+            model = begin_engine(built, recipe, launch, rank, state, tracer, streams)
         else:
             for name, tensor, category in list_in_load_order(built):
                 tracer.hold([tensor], category, find_owner(model, name))
@@ -93,7 +98,7 @@ def trace_rank(
                 model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
             tracer.mark_buckets()
         batch = make_batch(tracer, workload, model, recipe)
-        if isinstance(launch, Fsdp2):  # which casts by a policy of its own
+        if isinstance(launch, (Fsdp2, Zero)):  # which casts by a policy of its own
             recipe = dataclasses.replace(recipe, mixed_precision="no")
         rules.enter_context(trace_for(platform))
         rules.enter_context(apply_cuda_rules(platform, recipe.sdpa_backend))
@@ -101,10 +106,10 @@ def trace_rank(
         rules.enter_context(treat_meta_as_device())
         rules.enter_context(stand_in_for_extension())
         # FSDP1 keeps a zero that it made so.
-        if media is not None or isinstance(launch, Fsdp1):
+        if media is not None or isinstance(launch, (Fsdp1, Zero)):
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
-        state: Any = workload.make_state(model, recipe, on_gpu=False)
+        state = state or workload.make_state(model, recipe, on_gpu=False)
         step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
         on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
@@ -136,7 +141,7 @@ def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> On
                 units: list[Any] = FullyShardedDataParallel.fsdp_modules(model)
                 for unit in units:
                     unit._sync_gradients = is_last
-            else:
+            elif not hasattr(model, "own_update"):
                 model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)
 

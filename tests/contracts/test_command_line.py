@@ -90,6 +90,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--gpus",
         "--fsdp",
         "--deepspeed",
+        "--device-map",
         "--margin",
         "--fit",
         "--advice",
@@ -162,7 +163,7 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
             "--write-changes",
-            *("--fsdp", "--deepspeed"),  # a plan goes through the strategies
+            *("--fsdp", "--deepspeed", "--device-map"),  # a plan goes through the strategies
             *_OF_ENGINES,
             "--context",  # it searches the longest prompt
         },
@@ -183,7 +184,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan"]
+    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan", "sweep"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

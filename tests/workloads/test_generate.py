@@ -59,8 +59,8 @@ def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
 
 
 # What a report warns of, without and with the change that it names. The first figures, and that of frozen weights, are
-# those of CUDA code; of Gemma in pieces it said 10.73 GB, and transformers makes its masks in the order of Python's hash
-# seed there.
+# those of CUDA code; of Gemma in pieces it said 10.73 GB: transformers makes its masks in the order of the hash seed
+# there.
 QUADRATIC = {
     "google/gemma-3-4b-it": (32_768, {17_782_169_600}, {10_731_807_232, 10_731_823_616}),
     "openai/gpt-oss-20b": (16_384, {147_493_001_216}, {68_661_593_088}),

@@ -24,6 +24,7 @@ _NOT_OF_A_RUN = (
     "gpu_count",
     "fsdp",
     "deepspeed",
+    "device_map",
     "launch",
     "margin",
     "fit",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-__all__ = ["Ddp", "Fsdp1", "Fsdp2", "Launch", "RankClass", "Ranks"]
+__all__ = ["Ddp", "DeviceMap", "Fsdp1", "Fsdp2", "Launch", "RankClass", "RankLaunch", "Ranks", "Zero"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,34 @@ class Fsdp1:
     min_num_params: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMap:
+    """A model whose modules lie on `world_size` cards, of which one works at a time.
+
+    `device_map` is transformers' argument: how the map is made (auto, balanced, balanced_low_0, sequential), or the map
+    itself. `card_bytes` is what torch has of each card.
+    """
+
+    world_size: int
+    device_map: str | Mapping[str, int | str]
+    card_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zero:
+    """A stage of DeepSpeed's ZeRO as accelerate launches it.
+
+    `config` is DeepSpeed's own, in which "auto" may stand; None the one of transformers' examples.
+    """
+
+    world_size: int
+    stage: int
+    config: Mapping[str, Any] | None = None
+
+
 # How a run is spread over its cards.
-Launch: TypeAlias = Ddp | Fsdp1 | Fsdp2
+RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | Zero
+Launch: TypeAlias = RankLaunch | DeviceMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ _ADVICE = {
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
     "name `target_modules` that leave it out",
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
+    "Expected more than 1 value per channel": "as a real step does: use `batch_size=2`",
     "'loss'": "as a real step does: it returns no loss for such labels",
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",

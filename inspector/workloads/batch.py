@@ -139,9 +139,7 @@ def find_longest_sequence(model: Any) -> int | None:
     tables = [
         module.weight.shape[0] - _find_first_position(module) - _count_ahead(model)
         for name, module in model.named_modules()
-        if (isinstance(module, nn.Embedding) or type(module).__name__ == "QuantEmbedding")
-        and _POSITIONS.search(name)
-        and not _TOWERS.search(name)
+        if _is_table(module) and _POSITIONS.search(name) and not _TOWERS.search(name)
         # The encoder of speech counts frames, not tokens.
         if not (model.main_input_name == "input_features" and "encoder." in name)
     ]
@@ -152,6 +150,11 @@ def find_longest_sequence(model: Any) -> int | None:
         if name.endswith("embeddings.position_ids") and not _TOWERS.search(name)
     ]
     return min((*tables, *numbered), default=None) if tables else None
+
+
+def _is_table(module: nn.Module) -> bool:
+    """Tell whether a module is a table of embeddings; I-BERT's is a class of its own."""
+    return isinstance(module, nn.Embedding) or type(module).__name__ == "QuantEmbedding"
 
 
 def _count_ahead(model: Any) -> int:

@@ -29,12 +29,16 @@ _COMPARING = frozenset(
     for op in (getattr(aten, name).Tensor, getattr(aten, name).Scalar)
 ) | {aten.isnan.default, aten.isinf.default, aten.isfinite.default, aten.isposinf.default, aten.isneginf.default}
 _COMBINING = frozenset(
-    (
-        *(aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_not.default),
-        *(aten.logical_and.default, aten.logical_or.default, aten.logical_not.default, aten.mul.Tensor),
-        *(aten.view.default, aten.expand.default, aten.select.int, aten.slice.Tensor, aten._unsafe_view.default),
-        *(aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims),
-    )
+    getattr(getattr(aten, name), overload)
+    for name, overloads in {
+        **dict.fromkeys(("bitwise_and", "bitwise_or", "mul", "slice"), ("Tensor",)),
+        **dict.fromkeys(("logical_and", "logical_or", "logical_not", "bitwise_not"), ("default",)),
+        **dict.fromkeys(("view", "expand", "_unsafe_view"), ("default",)),
+        **dict.fromkeys(("all", "any"), ("dim", "dims")),
+        "select": ("int",),
+    }.items()
+    for overload in overloads
+    if overload in getattr(aten, name).overloads()  # early releases lack some
 )
 _ANSWERS = {
     **dict.fromkeys((aten.all.default, aten._is_all_true.default), True),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Ddp", "DeviceMap", "Fsdp1", "Fsdp2", "Launch", "RankClass", "RankLaunch", "Ranks"]
+__all__ = ["Ddp", "DeviceMap", "Fsdp1", "Fsdp2", "Launch", "RankClass", "RankLaunch", "Ranks", "TensorParallel"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,17 @@ class Fsdp1:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorParallel:
+    """Layers that `tensor_parallel` of `world_size` ranks share each, by the plan that transformers has of a model.
+
+    Where there are more ranks, each part is sharded over as many groups by FSDP2.
+    """
+
+    world_size: int
+    tensor_parallel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMap:
     """A model whose modules lie on `world_size` cards, of which one works at a time.
 
@@ -72,7 +83,7 @@ class DeviceMap:
 
 
 # How a run is spread over its cards.
-RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2
+RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | TensorParallel
 Launch: TypeAlias = RankLaunch | DeviceMap
 
 

@@ -8,8 +8,10 @@ without an implementation) shows where it runs.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from inspector.errors import UsageError
 from inspector.hardware.card_counts import MOST_PLANNED
@@ -23,7 +25,7 @@ from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, TensorParallel
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, TensorParallel, Zero
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -34,6 +36,8 @@ __all__ = [
     "MOST_RANKS",
     "ResolvedRun",
     "find_allocator_settings",
+    "find_packing",
+    "has_deepspeed",
     "is_packed",
     "resolve_run",
     "settle_recipe",
@@ -42,6 +46,7 @@ __all__ = [
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 MOST_RANKS = MOST_PLANNED
+_STAGES = {Sharding.ZERO1: 1, Sharding.ZERO2: 2, Sharding.ZERO3: 3}
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -97,12 +102,15 @@ class ResolvedRun:
         recipe = self.request.recipe
         sharding, settings = self.request.sharding, self.request.sharding_settings or {}
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
-        is_known = (is_sharded or sharding is None) and recipe.stage is None and recipe.offload is None
+        is_zero = sharding in _STAGES and self._runs_deepspeed(settings)
+        is_known = (is_sharded or is_zero or sharding is None) and recipe.stage is None and recipe.offload is None
         is_known = is_known and not str(settings.get("sharding_strategy")).startswith("HYBRID")
         if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
         if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
             return None  # its weights stop there: their scales are lost with their class
+        if sharding in _STAGES:
+            return Zero(world_size=self.cards, stage=_STAGES[Sharding(sharding)], config=settings.get("config"))
         if not is_sharded:
             return Ddp(world_size=self.cards)
         kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
@@ -126,6 +134,14 @@ class ResolvedRun:
             return None
         usable = find_usable_bytes(self.gpu, find_overhead(self.gpu).bytes)
         return DeviceMap(world_size=self.cards, device_map=asked, card_bytes=usable)
+
+    def _runs_deepspeed(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether DeepSpeed is there to run a stage, on weights in float that stay on the card."""
+        zero = (settings.get("config") or {}).get("zero_optimization") or {}
+        parts = [zero.get(name) for name in ("offload_optimizer", "offload_param")]
+        devices = [part.get("device") for part in parts if isinstance(part, Mapping)]
+        is_offloaded = any(device not in (None, "none") for device in devices)
+        return has_deepspeed() and not is_offloaded and not is_packed(self)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -158,6 +174,11 @@ class ResolvedRun:
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""
         return dataclasses.replace(self, request=request)
+
+
+def has_deepspeed() -> bool:
+    """Tell whether DeepSpeed is installed, whose own code runs its stages."""
+    return importlib.util.find_spec("deepspeed") is not None
 
 
 def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str], cards: int = 1) -> ResolvedRun:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inspector.compat.names import private
 
@@ -22,7 +22,13 @@ else:
         instead="the container that VeRA, VB-LoRA and others keep shared tensors in as buffers",
     )
 
-__all__ = ["BufferDict", "converted_expert_names", "monte_carlo_samplers"]
+__all__ = [
+    "BufferDict",
+    "converted_expert_names",
+    "make_monte_carlo_sampler",
+    "monte_carlo_samplers",
+    "pass_over_truncation",
+]
 
 
 def converted_expert_names(model_type: str | None) -> Mapping[str, str]:
@@ -43,3 +49,19 @@ def converted_expert_names(model_type: str | None) -> Mapping[str, str]:
 def monte_carlo_samplers() -> ModuleType:
     """Return the module of MonteCLoRA's samplers; only releases that have the method ask for it."""
     return importlib.import_module("peft.tuners.lora.monteclora")
+
+
+def make_monte_carlo_sampler(layer: Any, name: str) -> Any:
+    """Return the sampler that MonteCLoRA makes for the adapter `name` of a layer.
+
+    Seen in 0.21.2 (tuners/lora/variants.py, MontecloraLinearVariant), which makes it in `init` or the first forward.
+    """
+    return layer.lora_variant[name]._create_sampler(layer, name, layer._lora_monteclora_config[name])
+
+
+def pass_over_truncation(layer: Any) -> None:
+    """Take KaSA's truncation of a base weight as done, which waits for values on meta.
+
+    Seen in 0.21.2 (tuners/lora/variants.py, KasaLinearVariant): elsewhere it is done in `init`.
+    """
+    getattr(layer, "_lora_kasa_truncation_deferred", set()).clear()

@@ -145,3 +145,12 @@ def take_scipy_as_installed() -> Iterator[None]:
     with restore_changes():
         replace_item(known, "scipy", (lambda: True, ""))
         yield
+
+
+def find_frame_count(model: Any) -> Callable[[Any], Any] | None:
+    """Return what counts the frames that a model's encoder leaves of so many samples, None where it has none.
+
+    Seen in 5.23.0 on all classes of the wav2vec2 family, `_get_feat_extract_output_lengths`.
+    """
+    found: Callable[[Any], Any] | None = getattr(model, "_get_feat_extract_output_lengths", None)
+    return found

@@ -19,12 +19,13 @@ from inspector.distributed.local_optimizer import step_on_local_tensors
 from inspector.distributed.tensor_parallel import cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
+from inspector.distributed.zero import begin_engine
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, TensorParallel
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, TensorParallel, Zero
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
@@ -85,9 +86,13 @@ def trace_rank(
             _refuse_untied(built)
         if isinstance(launch, TensorParallel):
             model = cut_by_plan(model, launch, tracer)
-        tracer.use_categories(build_categories(workload, model), keeps=is_packed)
+        tracer.use_categories(build_categories(workload, model), keeps=is_packed or isinstance(launch, Zero))
+        state: Any = None
         if isinstance(launch, Fsdp1):
             hold_units(tracer, model, roles)
+        elif isinstance(launch, Zero):
+            state = workload.make_state(model, recipe, on_gpu=False)
+            model = begin_engine(built, recipe, launch, rank, state, tracer, streams)
         else:
             for name, tensor, category in list_in_load_order(built):
                 tracer.hold([tensor], category, find_owner(model, name))
@@ -96,7 +101,7 @@ def trace_rank(
                 model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
             tracer.mark_buckets()
         batch = make_batch(tracer, workload, model, recipe)
-        if isinstance(launch, Fsdp2):  # which casts by a policy of its own
+        if isinstance(launch, (Fsdp2, Zero)):  # which casts by a policy of its own
             recipe = dataclasses.replace(recipe, mixed_precision="no")
         rules.enter_context(trace_for(platform))
         rules.enter_context(apply_cuda_rules(platform, recipe.sdpa_backend))
@@ -104,10 +109,10 @@ def trace_rank(
         rules.enter_context(treat_meta_as_device())
         rules.enter_context(stand_in_for_extension())
         # FSDP1 keeps a zero that it made so.
-        if media is not None or isinstance(launch, Fsdp1):
+        if media is not None or isinstance(launch, (Fsdp1, Zero)):
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
-        state: Any = workload.make_state(model, recipe, on_gpu=False)
+        state = state or workload.make_state(model, recipe, on_gpu=False)
         if isinstance(launch, TensorParallel):
             split_groups_by_mesh(state)  # some gradients are cut otherwise than their parameters, and moved
         else:
@@ -142,7 +147,7 @@ def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> On
                 units: list[Any] = FullyShardedDataParallel.fsdp_modules(model)
                 for unit in units:
                     unit._sync_gradients = is_last
-            else:
+            elif not hasattr(model, "own_update"):
                 model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)
 

@@ -27,6 +27,8 @@ __all__ = ["RankTracer"]
 aten = torch.ops.aten
 # The node that keeps the gradient of a parameter; it was made with the first view of it, and runs on that stream.
 _OF_LEAVES = "torch::autograd::AccumulateGrad"
+_READ, _SHAPED_LIKE = aten._local_scalar_dense.default, aten.zeros_like.default
+_NO_BLOCK = -1
 _OF_RANKS = (Category.GATHERED, Category.COMMUNICATION)
 _OF_COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_dtensor"})
 
@@ -41,6 +43,7 @@ class RankTracer(Tracer):
         # Blocks of storages that were resized to nothing, and are alive still.
         self._ended: set[int] = set()
         self._sizes_of_shared: set[int] = set()
+        self._answers_reads = False
 
     def tape(self) -> list[Event]:
         """Return everything recorded, each event with the stream that it happened on."""
@@ -58,6 +61,8 @@ class RankTracer(Tracer):
         kwargs = kwargs or {}
         if active_fake_mode() is not None:
             return func(*args, **kwargs)
+        if self._answers_reads and func in (_READ, _SHAPED_LIKE):
+            return self._answer(func, args, kwargs)
         if func.namespace in _OF_COLLECTIVES:
             return self._run_collective(func, types, args, kwargs)
         if func is aten.copy_.default and args[1].is_meta and not args[0].is_meta:
@@ -93,11 +98,28 @@ class RankTracer(Tracer):
         """
         self._sizes_of_shared |= {item.numel() * width for item in parameters for width in (2, 4)}
 
+    def answer_reads(self) -> None:
+        """Answer what the host reads of the device as a step that succeeds has it: norms are 1, nothing overflowed.
+
+        Shapes that are kept on meta, before the first step, take no memory (DeepSpeed does so).
+        """
+        self._answers_reads = True
+
     def mark_buckets(self) -> None:
         """Say of everything that was made while the model was wrapped that gradients are reduced in it."""
         for block, op in [(block, op) for kind, block, *_, op in self._events if kind is EventKind.ALLOCATE]:
             if op != "load":
                 self._categories.assign(block, Category.COMMUNICATION)
+
+    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return a number that is read back, or a tensor that is kept for its shape."""
+        if func is _SHAPED_LIKE and self._phase is Phase.LOAD and kwargs.get("device") is not None:
+            shaped: Tensor = func(*args, **kwargs)
+            self._watch(shaped.untyped_storage(), _NO_BLOCK)
+            return shaped
+        if func is _READ and args[0].is_meta:
+            return 1.0 if args[0].is_floating_point() else args[0].dtype is not torch.bool and 0
+        return super().__torch_dispatch__(func, (), args, kwargs)
 
     def _run_collective(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a collective: those of c10d write into tensors that are there."""
@@ -109,6 +131,12 @@ class RankTracer(Tracer):
             return aten.alias.default(args[0])
         if func.namespace == "c10d":
             result = func(*args, **kwargs)
+            if (
+                self._answers_reads
+                and func is torch.ops.c10d._allgather_base_.default
+                and self._phase is not Phase.LOAD
+            ):
+                self._assign(args[0], Category.GATHERED, str(func))
             if self._phase is Phase.BACKWARD and func is torch.ops.c10d._reduce_scatter_base_.default:
                 self._assign(args[0], Category.COMMUNICATION, str(func))
             return result

@@ -159,8 +159,9 @@ class LoraOptions:
     """A LoRA adapter in few words; None leaves PEFT's own default.
 
     `r`, `alpha`, `dropout`, `bias`, `dora` and `rslora` are LoraConfig's r, lora_alpha, lora_dropout, bias, use_dora
-    and use_rslora, `targets` its target_modules, and `modules_to_save` has its name. Raises UsageError where a field is
-    not of its type, out of its range or none of its choices.
+    and use_rslora, `targets` its target_modules, and `modules_to_save` has its name. `by_name` takes all-linear for the
+    names of the linear layers there are, as axolotl and LLaMA-Factory list them: experts in one parameter are none.
+    Raises UsageError where a field is not of its type, out of its range or none of its choices.
     """
 
     r: int | None = None
@@ -171,11 +172,13 @@ class LoraOptions:
     rslora: bool = False
     targets: str | Sequence[str] | None = None
     modules_to_save: Sequence[str] | None = None
+    by_name: bool = False
 
     def __post_init__(self) -> None:
         """Check every field; `bias` becomes a member of its enum."""
         check_flag("dora", self.dora)
         check_flag("rslora", self.rslora)
+        check_flag("by_name", self.by_name)
         if self.r is not None:
             object.__setattr__(self, "r", check_count("r", self.r))
         if self.alpha is not None:

@@ -31,6 +31,8 @@ _OF_THE_REQUEST = ("dtype", "quantization", "double_quant", "peft")
 
 # The frameworks whose files and scripts say the dtype of the weights.
 _WITH_DTYPE = ("TRL", "transformers")
+# Those that list linear layers by their names.
+_BY_NAME = ("axolotl", "LLaMA-Factory")
 # What a script says where it loads the model itself, or else leaves to the trainer.
 _OF_THE_MODEL = ("dtype", "attn_implementation")
 # Fields of TRL's command line, whose ModelConfig no script has: the class or argument that a script says them in.
@@ -74,6 +76,8 @@ def follow_packing(request: Request) -> Request:
     is_packed = request.quantization not in (None, Quantization.NONE)
     dtype = choose_adapter_dtype(record.framework, Preparation(request.preparation), is_packed=is_packed)
     request = request if dtype is None else dataclasses.replace(request, adapter_dtype=dtype)
+    if record.framework in _BY_NAME and isinstance(request.peft, LoraOptions):
+        request = dataclasses.replace(request, peft=dataclasses.replace(request.peft, by_name=True))
     if record.framework != "axolotl" or any(f"lora_{kernel}_kernel" in record.spelling for kernel in LORA_KERNELS):
         return request
     is_lora, is_int8 = isinstance(request.peft, LoraOptions), request.quantization is Quantization.INT8

@@ -75,7 +75,8 @@ class Workload(Protocol):
 
 
 def base_model(model: Any) -> Any:
-    """Return the transformers model itself, without PEFT's wrapper, DDP's and FSDP1's."""
-    model = model.module if isinstance(model, DistributedDataParallel) else model
+    """Return the transformers model itself, without the wrappers of PEFT, DDP, FSDP1 and DeepSpeed."""
+    is_wrapper = isinstance(model, DistributedDataParallel) or type(model).__name__ == "DeepSpeedEngine"
+    model = model.module if is_wrapper else model
     model = getattr(model, "_fsdp_wrapped_module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model

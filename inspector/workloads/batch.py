@@ -30,7 +30,7 @@ from inspector.workloads.inputs import BatchError, Input, Inputs
 from inspector.workloads.media import rows as media_rows
 from inspector.workloads.media.images import make_plain_images
 from inspector.workloads.media.rows import Media, make_rows
-from inspector.workloads.tasks import find_task, make_ending_ids
+from inspector.workloads.tasks import find_own_task, find_task, make_ending_ids
 
 __all__ = [
     "PAIR_COLUMNS",
@@ -300,10 +300,11 @@ def _make_text_pairs(model: Any, recipe: Recipe) -> Inputs:
 def _find_maker(model: Any) -> _Maker:
     """Return what makes the batch of a model; raises BatchError with the reason where nothing does."""
     name, arguments = type(model).__name__, _list_arguments(model)
-    for (ending, main), maker in _KINDS.items():
+    task = find_own_task(model)
+    for (ending, main), maker in () if task else _KINDS.items():
         if name.endswith(ending) and model.main_input_name == main and (main in arguments):
             return maker
-    task = find_task(model)
+    task = task or find_task(model)
     if task is not None:
         return lambda model, recipe: task(model, recipe, _make_ids(model, recipe))
     is_encoder_decoder = getattr(model.config, "is_encoder_decoder", False)

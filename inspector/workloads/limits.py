@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,8 @@ def bound_sizes(model: Any, recipe: Recipe, make_inputs: Callable[[Any, Recipe],
     """
     base = base_model(model)
     try:
-        recipe = _bound_recipe(recipe, find_longest_sequence(base), _count_virtual_tokens(model))
+        virtual = _count_virtual_tokens(model)
+        recipe = _bound_recipe(recipe, find_longest_sequence(base), virtual, _find_fixed_length(base))
         make_inputs(model, recipe)
     except BatchError as error:
         raise NotTraceableError(str(error)) from error
@@ -79,13 +81,21 @@ def refuse_scans(base: nn.Module) -> None:
             )
 
 
-def _bound_recipe(recipe: Recipe, longest: int | None, virtual_tokens: int) -> Recipe:
+def _find_fixed_length(base: Any) -> int | None:
+    """Return how many tokens a row has that trains, None where any number may be: axial positions have a shape."""
+    shape = getattr(base.config, "axial_pos_shape", None) if getattr(base.config, "axial_pos_embds", False) else None
+    return math.prod(shape) if shape else None
+
+
+def _bound_recipe(recipe: Recipe, longest: int | None, virtual_tokens: int, fixed: int | None = None) -> Recipe:
     """Return the recipe with sequences of at most `longest` tokens, those of PEFT's prompt methods included.
 
     Documents that share a sequence may be as long each.
     """
     if longest == 0:
         return dataclasses.replace(recipe, seq_len=None, padding=False)
+    if fixed is not None and recipe.seq_len == Recipe().seq_len:
+        recipe = dataclasses.replace(recipe, seq_len=fixed)
     documents = recipe.packing or 1
     is_padded = recipe.batch_size > 1 and recipe.packing is None
     padding = recipe.padding if recipe.padding is not None else is_padded

@@ -67,6 +67,11 @@ def find_notices(
         # One that somebody gave is refused.
         message = f"The default sequence length of {asked.seq_len:,} is cut to the model's {recipe.seq_len:,}."
         yield Notice(code="seq-len-clamped", message=message)
+    elif media is None and recipe.seq_len is not None and asked.seq_len is not None and recipe.seq_len > asked.seq_len:
+        message = (
+            f"The default sequence length of {asked.seq_len:,} is {recipe.seq_len:,} here: the class trains on so many."
+        )
+        yield Notice(code="seq-len-lengthened", message=message)
     elif (
         recipe.seq_len is not None
         and positions is not None

@@ -185,7 +185,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan"]
+    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan", "sweep"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from inspector.compat.torch import tree_leaves
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, Event, EventKind
 from inspector.trace.rules.any_device import treat_meta_as_device
@@ -110,12 +111,13 @@ def meta_step(
         holds_all=has_images,
     )
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
-    tracer.hold((item for item in batch.values() if isinstance(item, torch.Tensor)), Category.INPUTS)
+    tracer.hold((item for item in tree_leaves(batch) if isinstance(item, torch.Tensor)), Category.INPUTS)
     for name, value in (values or {}).items():
         key = batch[name]
         if isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor):
             tracer.shadows.set(key, value)
-    made = see_made_tensors(tracer.see_made) if has_images else contextlib.nullcontext()
+    matches = any(isinstance(item, list) for item in batch.values())
+    made = see_made_tensors(tracer.see_made) if has_images or matches else contextlib.nullcontext()
     with treat_meta_as_device(), made, tracer:
         run_plain_steps(model, batch, optimizer, tracer.enter, steps=2)
     return tape_events(event for event in tracer.tape() if event.step == 2)

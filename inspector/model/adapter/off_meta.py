@@ -14,7 +14,7 @@ from peft import PeftModel
 from peft.tuners.adalora.layer import AdaLoraLayer
 from torch import Tensor, nn
 
-from inspector.compat.peft import monte_carlo_samplers
+from inspector.compat.peft import make_monte_carlo_sampler, monte_carlo_samplers, pass_over_truncation
 from inspector.model.adapter.peft_names import find_adapted_layers
 from inspector.runtime.patches import replace_attribute, restore_changes
 
@@ -29,7 +29,7 @@ def complete_adapter(model: PeftModel) -> None:
         if hasattr(layer, "lora_monteclora_sampler"):
             _make_samplers(layer)
         # KaSA takes the smallest singular values out of the base weight while it attaches (lora/variants.py).
-        getattr(layer, "_lora_kasa_truncation_deferred", set()).clear()
+        pass_over_truncation(layer)
         _place_indices(layer)
 
 
@@ -62,7 +62,7 @@ def _make_samplers(layer: Any) -> None:
     for name in layer.lora_A:
         if name not in layer.lora_monteclora_sampler:
             with _draw_nothing():
-                sampler = layer.lora_variant[name]._create_sampler(layer, name, layer._lora_monteclora_config[name])
+                sampler = make_monte_carlo_sampler(layer, name)
             layer.lora_monteclora_sampler[name] = sampler
             weight = getattr(layer.get_base_layer(), "weight", None)
             if (

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-__all__ = ["Ddp", "DeviceMap", "Fsdp1", "Fsdp2", "Launch", "RankClass", "RankLaunch", "Ranks", "TensorParallel"]
+__all__ = [
+    "Ddp",
+    "DeviceMap",
+    "Fsdp1",
+    "Fsdp2",
+    "Launch",
+    "RankClass",
+    "RankLaunch",
+    "Ranks",
+    "TensorParallel",
+    "Zero",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +93,20 @@ class DeviceMap:
     card_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zero:
+    """A stage of DeepSpeed's ZeRO as accelerate launches it.
+
+    `config` is DeepSpeed's own, in which "auto" may stand; None the one of transformers' examples.
+    """
+
+    world_size: int
+    stage: int
+    config: Mapping[str, Any] | None = None
+
+
 # How a run is spread over its cards.
-RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | TensorParallel
+RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | TensorParallel | Zero
 Launch: TypeAlias = RankLaunch | DeviceMap
 
 

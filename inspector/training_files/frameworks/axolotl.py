@@ -7,6 +7,7 @@ row of micro_batch_size x sequence_len tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -165,7 +166,7 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
         targets = values["lora_target_modules"]
         if values["lora_target_linear"]:
             targets = "all-linear"
-        fields["peft"] = read_lora(values, _LORA, targets=targets)
+        fields["peft"] = dataclasses.replace(read_lora(values, _LORA, targets=targets), by_name=True)
     if values["load_in_4bit"] or (adapter == "qlora" and not values["load_in_8bit"] and not values.has("load_in_4bit")):
         keywords = values["bnb_config_kwargs"] or {}
         fields["quantization"] = "fp4" if keywords.get("bnb_4bit_quant_type") == "fp4" else "nf4"

@@ -239,7 +239,7 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
             values.defaults["lora_alpha"] = 2 * values["lora_rank"]
         saved = _split(values["additional_target"])
         lora = read_lora(values, _LORA | {"modules_to_save": ""}, targets=_read_targets(values["lora_target"]))
-        fields["peft"] = dataclasses.replace(lora, modules_to_save=saved)
+        fields["peft"] = dataclasses.replace(lora, modules_to_save=saved, by_name=True)
     elif method == "oft":
         block = values["oft_block_size"]
         targets = _read_targets(values["oft_target"])

@@ -57,7 +57,8 @@ class Pictures:
     def vision(self) -> Any:
         """Return the configuration of the tower."""
         config = self.model.config
-        return getattr(config, "vision_config", None) or config
+        encoder = getattr(config, "encoder", None)  # of a model of any encoder
+        return getattr(config, "vision_config", None) or (encoder if hasattr(encoder, "image_size") else config)
 
     def read(self, name: str, default: Any) -> Any:
         """Return a setting of the processor."""

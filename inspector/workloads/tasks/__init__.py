@@ -9,7 +9,7 @@ said not to be traced.
 """
 
 from inspector.workloads.tasks import images, series, sound, text, text_and_images
-from inspector.workloads.tasks.registry import find_task
+from inspector.workloads.tasks.registry import find_own_task, find_task
 from inspector.workloads.tasks.text import make_ending_ids
 
-__all__ = ["find_task", "images", "make_ending_ids", "series", "sound", "text", "text_and_images"]
+__all__ = ["find_own_task", "find_task", "images", "make_ending_ids", "series", "sound", "text", "text_and_images"]

@@ -66,7 +66,7 @@ def _make_depths(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     images = make_plain_images(model, recipe)
     if not has_own_loss(model):
         raise BatchError(f"{type(model).__name__} has no loss in transformers")
-    depths = Input(shape=(images.shape[0], *images.shape[2:]), dtype=torch.float32, value=1)
+    depths = Input(shape=(images.shape[0], *images.shape[2:]), dtype=torch.float32, value=1, is_read=True)
     return {"pixel_values": images, "labels": depths}
 
 

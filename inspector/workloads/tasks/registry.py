@@ -10,7 +10,7 @@ from typing import Any
 from inspector.records.recipe import Recipe
 from inspector.workloads.inputs import Input, Inputs
 
-__all__ = ["Task", "find_task", "has_own_loss", "list_arguments", "make_mask", "register"]
+__all__ = ["Task", "find_own_task", "find_task", "has_own_loss", "list_arguments", "make_mask", "register"]
 
 Task = Callable[[Any, Recipe, Input], Inputs]
 
@@ -28,7 +28,13 @@ def find_task(model: Any) -> Task | None:
     name, main = type(model).__name__, model.main_input_name
     main = main[0] if isinstance(main, list) and main else main  # OneFormer names two
     found = (task for (ending, wanted), task in _TASKS.items() if name.endswith(ending) and wanted == main)
-    return next(found, None)
+    return _TASKS.get((name, main)) or next(found, None)
+
+
+def find_own_task(model: Any) -> Task | None:
+    """Return what makes the batch of this very class, None where only kinds of classes have one."""
+    main = model.main_input_name
+    return _TASKS.get((type(model).__name__, main)) if isinstance(main, str) else None
 
 
 def register(*endings: str, main: tuple[str, ...]) -> Callable[[Task], Task]:

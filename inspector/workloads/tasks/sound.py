@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.compat.transformers import find_frame_count
 from inspector.records.recipe import Recipe
 from inspector.records.steps.media import ASSUMED_SECONDS
 from inspector.workloads.inputs import BatchError, Input, Inputs
@@ -102,6 +103,16 @@ def _make_speech_to_codes(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     return {**_make_sound(model, recipe), "labels": ids}
 
 
+@register("MusicgenForCausalLM", "MusicgenMelodyForCausalLM", main=("input_ids",))
+def _make_codes(model: Any, _recipe: Recipe, ids: Input) -> Inputs:
+    """Make codes of music, a row for each codebook, and those that follow."""
+    rows, length, books = *ids.shape, int(model.config.num_codebooks)
+    return {
+        "input_ids": Input(shape=(rows * books, length), value=ids.value),
+        "labels": Input(shape=(rows, length, books), value=ids.value),
+    }
+
+
 @register("FastSpeech2ConformerModel", "FastSpeech2ConformerWithHifiGan", main=("input_ids",))
 def _make_durations(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make phonemes, a frame each, and the pitch, the energy and the spectrogram of what is said."""
@@ -166,13 +177,16 @@ def _make_sound(model: Any, recipe: Recipe) -> dict[str, Input]:
     bins *= getattr(part, "input_channels", 1) if hasattr(part, "input_feat_per_channel") else 1
     fixed = getattr(part, "max_length", None)
     frames = fixed if isinstance(fixed, int) and fixed > 1 else round(_find_seconds(recipe) * _FRAMES_PER_SECOND)
-    return {model.main_input_name: Input(shape=(rows, frames, bins), dtype=torch.float32)}
+    made = {model.main_input_name: Input(shape=(rows, frames, bins), dtype=torch.float32)}
+    if model.main_input_name == "input_features" and "attention_mask" in list_arguments(model):
+        made["attention_mask"] = Input(shape=(rows, frames), value=1)  # which extractors of such features return
+    return made
 
 
 def _count_frames(model: Any, samples: int) -> int:
     """Return how many frames the encoder leaves of a row."""
     lengths = torch.tensor([samples])
-    count = getattr(model, "_get_feat_extract_output_lengths", None)
+    count = find_frame_count(model)
     if count is None:
         raise BatchError(f"how many frames {type(model).__name__} makes of sound is not known here")
     if model.main_input_name == "input_features":  # an adapter is optional, and what convolves is inside of it

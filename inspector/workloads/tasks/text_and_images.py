@@ -98,6 +98,12 @@ def _make_questions(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     return {"input_ids": ids, "pixel_values": make_plain_images(model, recipe), **make_mask(recipe, ids), "labels": ids}
 
 
+@register("GitForCausalLM", main=("input_ids",))
+def _make_prefixed_captions(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make images, whose patches the class puts before the tokens, and captions."""
+    return {"input_ids": ids, "pixel_values": make_plain_images(model, recipe), "labels": ids}
+
+
 @register("CLIPSegForImageSegmentation", main=("input_ids",))
 def _make_prompted_masks(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make prompts, images, and which of their pixels each prompt means."""

@@ -157,6 +157,10 @@ def _make_default(model_type: str, name: str) -> PretrainedConfig:
         return config
     repairs = copy.deepcopy(dict(_REPAIRS.get(model_type, {})) | dict(_REPAIRS.get(name, {})))
     default: PretrainedConfig = CONFIG_MAPPING[model_type](**repairs)
+    vision, text = getattr(default, "vision_config", None), getattr(default, "text_config", None)
+    sizes = getattr(vision, "out_hidden_size", None), getattr(text, "hidden_size", None)
+    if vision is not None and None not in sizes and sizes[0] != sizes[1]:  # no tower fits such a text part
+        vision.out_hidden_size = sizes[1]
     return default
 
 

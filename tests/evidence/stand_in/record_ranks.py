@@ -18,12 +18,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import torch.distributed as dist
 import torch.nn.parallel.distributed
 import transformers
 
 from inspector.measure.quantized import load_quantized_model
+from inspector.source import catalogue
 from inspector.workloads.base import base_model
 from tests.evidence.stand_in.record_trainer import Reader, describe_platform
 from tests.evidence.truth.rank_rows import build_rank
@@ -72,6 +74,8 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
         strategy = {}
     elif launch["strategy"] == "fsdp1":
         strategy = {"fsdp": True, "fsdp_config": {"version": 1, **launch.get("fsdp_config", {})}}
+    if launch["strategy"] == "zero":
+        strategy = {"deepspeed": json.loads(json.dumps(launch["config"]))}  # it is filled in
     arguments = transformers.TrainingArguments(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=rows,
@@ -106,6 +110,8 @@ def load(row: dict[str, Any]) -> Any:
         return load_quantized_model(build_rank(row), torch.device("cuda", 0))
     if row["launch"]["strategy"] == "tensor_parallel":
         return cut(row)
+    if row["launch"].get("config", {}).get("zero_optimization", {}).get("stage") == 3:
+        return build_partitioned(row)
     model: Any = build(row).to_empty(device="cpu")
     base_model(model).tie_weights()
     return model
@@ -126,6 +132,18 @@ def cut(row: dict[str, Any]) -> Any:
     model.to_empty(device="cuda")
     model.tie_weights()
     return model
+
+
+def build_partitioned(row: dict[str, Any]) -> Any:
+    """Return the model of a row as transformers builds it under ZeRO-3: each parameter is cut once it is made."""
+    files = catalogue.load_model(row["model"])
+    assert files is not None
+    config = transformers.AutoConfig.for_model(**files.config)
+    config.num_hidden_layers = row["layers"]
+    config.layer_types = config.layer_types[: row["layers"]]
+    head: Any = transformers.AutoModelForCausalLM
+    model = head.from_config(config, dtype=getattr(torch, row["dtype"]))
+    return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **row["lora"])) if "lora" in row else model
 
 
 def answer(connection: Connection, function: Callable[..., Any], *arguments: Any) -> None:

@@ -17,7 +17,7 @@ from inspector.model.quantize import BnbPlan, quantize_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.records.recipe import Recipe
 from inspector.records.request import Preparation
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, TensorParallel
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, TensorParallel, Zero
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.evidence.truth.trainer_rows import build
 from tests.workloads.tracing import built
@@ -67,6 +67,9 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
                 "sync_module_states", environment.get("FSDP_SYNC_MODULE_STATES", "true") == "true"
             ),
         )
+    if launch["strategy"] == "zero":
+        stage = launch["config"]["zero_optimization"]["stage"]
+        how = Zero(world_size=launch["world_size"], stage=stage, config=launch["config"])
     known, workload = build_rank(row), load_workload(TRAINING)
     recipe = workload.resolve(known.model, Recipe(**{"optimizer": "adamw_torch_fused", **row["recipe"]}))
     timeline = fold(trace_rank(workload, known, recipe, platform, how, rank))

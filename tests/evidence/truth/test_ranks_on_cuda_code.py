@@ -18,9 +18,9 @@ from tests.evidence.truth.rank_rows import predict_rank
 WRITE = "run python -m tests.evidence.truth.rank_page"
 ROWS = RANKS["rows"]
 # One of each strategy, and one with packed weights.
-CHOSEN = (
-    ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[2], ROWS[6], ROWS[16], ROWS[18], ROWS[28], ROWS[-2]]
-)
+OF_STRATEGIES = [ROWS[2], ROWS[6], ROWS[16], ROWS[18], ROWS[28], ROWS[-2]]
+OF_STRATEGIES += [row for row in ROWS if row["launch"]["strategy"] == "zero"][-1:]
+CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else OF_STRATEGIES
 
 
 def name(row: dict[str, Any]) -> str:
@@ -33,6 +33,8 @@ def name(row: dict[str, Any]) -> str:
     return " ".join([row["model"].partition("/")[2], kind, *launch, *map(str, options.values())])
 
 
+# Of ZeRO with accumulation and a stream of its own for reductions: a small segment of blocks that come back once events
+# of that stream have passed.
 # Of rows of QLoRA on Llama under DDP (figure -> predicted minus measured): all blocks are asked for and given
 # back alike, but for the inputs of the second update, which a real loop brings to the card anew. They lie where larger
 # blocks would have: what is left of a block that was not split, or a segment, differs.
@@ -44,7 +46,13 @@ KNOWN = {
 
 def find_known(row: dict[str, Any]) -> dict[str, int]:
     """Return by how much figures of a row are known to differ."""
-    packing = row.get("quantization", {})
+    packing, launch = row.get("quantization", {}), row["launch"]
+    if (
+        launch["strategy"] == "zero"
+        and row["recipe"].get("gradient_accumulation")
+        and launch["config"]["zero_optimization"]["overlap_comm"]
+    ):
+        return {"peak_reserved_bytes": -2_097_152}
     is_one = row["launch"]["strategy"] == "ddp" and "Llama" in row["model"] and packing.get("preparation") == "none"
     return KNOWN[packing["storage"]] if is_one else {}
 
@@ -55,6 +63,8 @@ def find_known(row: dict[str, Any]) -> dict[str, int]:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_ranks_second_update_takes_what_is_traced(row: dict[str, Any]) -> None:
+    if row["launch"]["strategy"] == "zero":
+        pytest.importorskip("deepspeed", reason="stages of ZeRO run DeepSpeed's own code")
     predicted = predict_rank(row, build_platform(RANKS))
     known = find_known(row)
     assert predicted == {key: value + known.get(key, 0) for key, value in row["measured"].items()}

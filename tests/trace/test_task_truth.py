@@ -1,0 +1,18 @@
+"""The tape of a step of a task beside text equals what a real step on the CPU allocates and frees, event by event."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.trace.cpu_truth import assert_aligned, meta_step, real_step
+from tests.trace.small_tasks import SMALL_TASKS, build_task
+
+
+@pytest.mark.parametrize("name", SMALL_TASKS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_of_a_task_allocates_and_frees_as_on_the_cpu(name: str) -> None:
+    real, inside = real_step(lambda device: build_task(device, name), kernels=SMALL_TASKS[name].kernels)
+    batch = build_task("cpu", name)[1].items()
+    values = {key: item for key, item in batch if isinstance(item, torch.Tensor) and not item.is_floating_point()}
+    assert_aligned(real, inside, meta_step(lambda device: build_task(device, name), values=values))

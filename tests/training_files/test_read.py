@@ -431,3 +431,8 @@ def test_the_stage_of_a_trl_file_follows_from_its_fields(
 @pytest.mark.parametrize("name", ["https://huggingface.co/org/name", "hf.co/org/name", "org/name", "gpt2"])
 def test_an_address_of_the_hub_is_no_missing_path(name: str) -> None:
     assert not is_missing_path(name)
+
+
+def test_the_usual_branch_is_no_revision(tmp_path: Path) -> None:
+    assert "revision" not in read(tmp_path, TRL | {"model_revision": "main"}).settings
+    assert read(tmp_path, TRL | {"model_revision": "v1"}).settings["revision"] == "v1"

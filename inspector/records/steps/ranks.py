@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Ddp", "DeviceMap", "Fsdp1", "Fsdp2", "Launch", "RankClass", "RankLaunch", "Ranks", "Zero"]
+__all__ = [
+    "Ddp",
+    "DeviceMap",
+    "Fsdp1",
+    "Fsdp2",
+    "Launch",
+    "RankClass",
+    "RankLaunch",
+    "Ranks",
+    "TensorParallel",
+    "Zero",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +70,17 @@ class Fsdp1:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorParallel:
+    """Layers that `tensor_parallel` of `world_size` ranks share each, by the plan that transformers has of a model.
+
+    Where there are more ranks, each part is sharded over as many groups by FSDP2.
+    """
+
+    world_size: int
+    tensor_parallel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMap:
     """A model whose modules lie on `world_size` cards, of which one works at a time.
 
@@ -84,7 +106,7 @@ class Zero:
 
 
 # How a run is spread over its cards.
-RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | Zero
+RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | TensorParallel | Zero
 Launch: TypeAlias = RankLaunch | DeviceMap
 
 

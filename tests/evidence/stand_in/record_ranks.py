@@ -108,10 +108,29 @@ def load(row: dict[str, Any]) -> Any:
     """Return the model of a row: in host memory, or on the card where transformers and bitsandbytes pack it there."""
     if row.get("quantization"):
         return load_quantized_model(build_rank(row), torch.device("cuda", 0))
+    if row["launch"]["strategy"] == "tensor_parallel":
+        return cut(row)
     if row["launch"].get("config", {}).get("zero_optimization", {}).get("stage") == 3:
         return build_partitioned(row)
     model: Any = build(row).to_empty(device="cpu")
     base_model(model).tie_weights()
+    return model
+
+
+def cut(row: dict[str, Any]) -> Any:
+    """Return the model of a row on the card, cut as `from_pretrained` does before weights are loaded."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from transformers.distributed.configuration_utils import DistributedConfig
+    from transformers.distributed.utils import TransformersDeviceMesh
+
+    count, size = row["launch"]["tensor_parallel"], row["launch"]["world_size"]
+    model: Any = build(row)
+    dense = init_device_mesh("cuda", (1, 1, size // count, count), mesh_dim_names=("pp", "dp_replicate", "fsdp", "tp"))
+    expert = init_device_mesh("cuda", (1, 1, size, 1), mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
+    config = DistributedConfig(tp_size=count, fsdp_size=size // count)
+    model = type(model).maybe_distribute_model(model, config, TransformersDeviceMesh(dense, expert))
+    model.to_empty(device="cuda")
+    model.tie_weights()
     return model
 
 

@@ -6,23 +6,21 @@ FSDP2, DDP, accelerate's Accelerator, Trainer and ProcessGroupNCCL are real; the
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
 
-from inspector.hardware.platform import Platform
+from tests.evidence.truth.rank_page import PAGE, RANKS, build_platform, write_rank_line
 from tests.evidence.truth.rank_rows import predict_rank
 
-RECORD = json.loads((Path(__file__).parent / "stand_in" / "ranks.json").read_text(encoding="utf-8"))
-ROWS = RECORD["rows"]
+WRITE = "run python -m tests.evidence.truth.rank_page"
+ROWS = RANKS["rows"]
 # One of each strategy, and one with packed weights.
-CHOSEN = (
-    ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else [ROWS[2], ROWS[6], ROWS[16], ROWS[18], ROWS[28], *ROWS[-1:]]
-)
+OF_STRATEGIES = [ROWS[2], ROWS[6], ROWS[16], ROWS[18], ROWS[28], ROWS[-2]]
+OF_STRATEGIES += [row for row in ROWS if row["launch"]["strategy"] == "zero"][-1:]
+CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else OF_STRATEGIES
 
 
 def name(row: dict[str, Any]) -> str:
@@ -61,19 +59,13 @@ def find_known(row: dict[str, Any]) -> dict[str, int]:
 
 @pytest.mark.parametrize("row", CHOSEN, ids=name)
 @pytest.mark.skipif(
-    transformers.__version__ != RECORD["transformers"], reason="recorded with another release of transformers"
+    transformers.__version__ != RANKS["transformers"], reason="recorded with another release of transformers"
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_ranks_second_update_takes_what_is_traced(row: dict[str, Any]) -> None:
     if row["launch"]["strategy"] == "zero":
         pytest.importorskip("deepspeed", reason="stages of ZeRO run DeepSpeed's own code")
-    major, minor = RECORD["torch"].split(".")[:2]
-    platform = Platform(
-        compute_capability=tuple(RECORD["compute_capability"]),
-        multiprocessors=RECORD["multiprocessors"],
-        threads_per_multiprocessor=RECORD["threads_per_multiprocessor"],
-        torch_version=(int(major), int(minor)),
-    )
+    predicted = predict_rank(row, build_platform(RANKS))
     known = find_known(row)
-    expected = {key: value + known.get(key, 0) for key, value in row["measured"].items()}
-    assert predict_rank(row, platform) == expected
+    assert predicted == {key: value + known.get(key, 0) for key, value in row["measured"].items()}
+    assert write_rank_line(row, predicted) in PAGE.read_text(encoding="utf-8"), WRITE

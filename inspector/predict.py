@@ -36,6 +36,7 @@ from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.run import RunFacts
 from inspector.records.source import SourceFiles
+from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key
@@ -180,7 +181,7 @@ class Predictor:
         if run.gpu is None or run.margin_bytes is not None:
             return ()
         by_seed = (HASH_SEED,) if self.findings.is_ordered_by_hash(run.request) else ()
-        of_ranks = () if run.launch is None else (NCCL,)
+        of_ranks = () if run.launch is None or isinstance(run.launch, DeviceMap) else (NCCL,)
         return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
@@ -201,7 +202,7 @@ class Predictor:
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
-        if run.workload.sized_until is None or run.launch is not None:
+        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
             return None
         for added_periods, template in self._templates.get(make_key_without_size(run), ()):
             try:
@@ -231,7 +232,7 @@ class Predictor:
 
     def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
         """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""
-        found = self._extrapolate(run)
+        found = self._extrapolate(run) if run.request.extrapolate else None
         if found is not None:
             return found
         recipe, tape = self._trace_depth(run, None)
@@ -239,7 +240,7 @@ class Predictor:
 
     def _trace_long(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate] | None:
         """Return the same of a long generation from short ones, None where there is none or they do not say it."""
-        if not is_long(run):
+        if not is_long(run) or run.launch is not None:
             return None
         recipe = self.resolve_recipe(run)
         lengths = self.findings.describe_lengths(run)
@@ -251,7 +252,7 @@ class Predictor:
 
         None where layers that look alike are not treated alike: one block in some is checkpointed.
         """
-        if run.recipe.checkpoint_every not in (None, 1):
+        if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
         try:
             for added_periods in range(_DEPTHS):

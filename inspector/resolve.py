@@ -8,21 +8,24 @@ without an implementation) shows where it runs.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from inspector.errors import UsageError
 from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
 from inspector.memory.allocator.settings import AllocatorSettings
+from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, TensorParallel, Zero
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -33,6 +36,8 @@ __all__ = [
     "MOST_RANKS",
     "ResolvedRun",
     "find_allocator_settings",
+    "find_packing",
+    "has_deepspeed",
     "is_packed",
     "resolve_run",
     "settle_recipe",
@@ -41,6 +46,7 @@ __all__ = [
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 MOST_RANKS = MOST_PLANNED
+_STAGES = {Sharding.ZERO1: 1, Sharding.ZERO2: 2, Sharding.ZERO3: 3}
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -89,20 +95,53 @@ class ResolvedRun:
     @property
     def launch(self) -> Launch | None:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
+        if self.request.device_map is not None:
+            return self._place_modules()
+        if self.request.tensor_parallel is not None:
+            return self._cut_layers(self.request.tensor_parallel)
         recipe = self.request.recipe
         sharding, settings = self.request.sharding, self.request.sharding_settings or {}
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
-        is_known = (is_sharded or sharding is None) and recipe.stage is None and recipe.offload is None
+        is_zero = sharding in _STAGES and self._runs_deepspeed(settings)
+        is_known = (is_sharded or is_zero or sharding is None) and recipe.stage is None and recipe.offload is None
         is_known = is_known and not str(settings.get("sharding_strategy")).startswith("HYBRID")
         if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
         if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
             return None  # its weights stop there: their scales are lost with their class
+        if sharding in _STAGES:
+            return Zero(world_size=self.cards, stage=_STAGES[Sharding(sharding)], config=settings.get("config"))
         if not is_sharded:
             return Ddp(world_size=self.cards)
         kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
         known = {item.name for item in dataclasses.fields(kind)}
         return kind(world_size=self.cards, **{name: value for name, value in settings.items() if name in known})
+
+    def _cut_layers(self, count: int) -> TensorParallel | None:
+        """Return how layers are cut over cards, None where that is not traced."""
+        recipe, is_sharded = self.request.recipe, self.request.sharding == Sharding.FSDP
+        is_known = self.workload.trains and recipe.stage is None and recipe.offload is None and not is_packed(self)
+        # FSDP2 casts by transformers' own policy there.
+        is_known = is_known and self.request.peft is None and (self.cards == count or recipe.mixed_precision == "no")
+        if self.cards % count or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
+            return None
+        return TensorParallel(world_size=self.cards, tensor_parallel=count)
+
+    def _place_modules(self) -> DeviceMap | None:
+        """Return the cards that modules are placed on, None where no card was named."""
+        asked = self.request.device_map
+        if self.gpu is None or asked is None:
+            return None
+        usable = find_usable_bytes(self.gpu, find_overhead(self.gpu).bytes)
+        return DeviceMap(world_size=self.cards, device_map=asked, card_bytes=usable)
+
+    def _runs_deepspeed(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether DeepSpeed is there to run a stage, on weights in float that stay on the card."""
+        zero = (settings.get("config") or {}).get("zero_optimization") or {}
+        parts = [zero.get(name) for name in ("offload_optimizer", "offload_param")]
+        devices = [part.get("device") for part in parts if isinstance(part, Mapping)]
+        is_offloaded = any(device not in (None, "none") for device in devices)
+        return has_deepspeed() and not is_offloaded and not is_packed(self)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -137,6 +176,11 @@ class ResolvedRun:
         return dataclasses.replace(self, request=request)
 
 
+def has_deepspeed() -> bool:
+    """Tell whether DeepSpeed is installed, whose own code runs its stages."""
+    return importlib.util.find_spec("deepspeed") is not None
+
+
 def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str], cards: int = 1) -> ResolvedRun:
     """Return the run that a request asks for on a card, or several; raise UsageError where none could be as it says."""
     workload = find_workload(request.workload)
@@ -146,6 +190,8 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
         raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
     if not workload.generates:
         _refuse_long_parts(recipe)
+    if request.tensor_parallel is not None:
+        _refuse_uneven_groups(request, request.tensor_parallel, cards)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
     if request.margin is not None:
@@ -244,6 +290,20 @@ def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -
     except UsageError as error:
         raise UsageError(f"{source}: {error}; correct it.") from error
     return text
+
+
+def _refuse_uneven_groups(request: Request, count: int, cards: int) -> None:
+    """Raise UsageError for cards that layers cannot be cut over in groups."""
+    if cards % count:
+        raise UsageError(
+            f"`tensor_parallel` {count:,} does not divide the number of cards, {cards:,}: give `gpu_count` {count:,}, "
+            "or a multiple of it."
+        )
+    if cards > count and request.sharding != Sharding.FSDP:
+        raise UsageError(
+            f"`tensor_parallel` {count:,} leaves {cards // count:,} groups of cards: add `sharding=fsdp`, which shards "
+            f"over them, or give `gpu_count` {count:,}."
+        )
 
 
 def _refuse_long_parts(recipe: Recipe) -> None:

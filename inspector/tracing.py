@@ -23,8 +23,10 @@ from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.run import Lengths, RunFacts, Traced
 from inspector.records.source import SourceFiles
-from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_model_key
+from inspector.records.steps.ranks import DeviceMap
+from inspector.records.tape import Event
+from inspector.resolve import ResolvedRun, is_packed
+from inspector.run_keys import Key, make_model_key, make_run_key
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
 from inspector.workloads.base import base_model
@@ -43,6 +45,7 @@ class ModelTracer:
     def __init__(self, files: SourceFiles | None) -> None:
         self._files = files
         self._models: dict[tuple[Key, int | None], tuple[BuiltModel, int]] = {}
+        self._cards: dict[Key, list[list[Event]]] = {}
         self._results = Results()
 
     def keep(self, request: Request, built: BuiltModel) -> None:
@@ -85,6 +88,8 @@ class ModelTracer:
         workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
+            if isinstance(run.launch, DeviceMap):
+                return recipe, self._trace_card(run, run.launch, built, recipe, states)
             if run.launch is not None:
                 from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
 
@@ -102,6 +107,28 @@ class ModelTracer:
                 idle=None if passes_alone else idle,
             )
         return recipe, tape
+
+    def _trace_card(
+        self, run: ResolvedRun, launch: DeviceMap, built: BuiltModel, recipe: Recipe, states: list[Any] | None
+    ) -> list[Event]:
+        """Return the tape of one card of a model that lies on several, all of which one trace tells."""
+        key = make_run_key(run.with_rank(0))
+        if key not in self._cards or states is not None:
+            from inspector.distributed.device_map import trace_cards  # as above
+
+            bare = self.build_whole(dataclasses.replace(run.request, peft=None)).model
+            self._cards[key] = trace_cards(
+                load_workload(run.workload),
+                built,
+                bare,
+                recipe,
+                run.platform,
+                launch,
+                is_packed=is_packed(run),
+                results=self._results,
+                states=states,
+            )
+        return self._cards[key][run.rank]
 
     def count_missing_periods(self, request: Request, added_periods: int) -> int:
         """Return how many periods of layers the model of a depth lacks."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
+from inspector.cli.option_groups.cards import read_device_map
 from inspector.cli.option_groups.generation import choose_workload, spread_decoding
 from inspector.cli.option_groups.training_files import find_given
 from inspector.cli.output import check_output
@@ -63,6 +64,7 @@ def build_job(
     launch: tuple[str, ...] = (),
     strict: bool = False,
     typed: Collection[str] | None = None,
+    device_map: str | None = None,
     no_cache: bool = False,
     **values: Any,
 ) -> Job:
@@ -83,6 +85,7 @@ def build_job(
         "train_only": values["train_only"] or None,
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
         "gpus": gpus_,
+        "device_map": read_device_map(device_map),
         "sharding": "fsdp" if fsdp else deepspeed,
     }
     request = build_request(

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import click
 
-from inspector.cli.commands import app, cache, compare, gpus, measure, models, plan  # noqa: F401  # each registers its command
+from inspector.cli.commands import app, cache, compare, gpus, measure, models, plan, sweep  # noqa: F401  # each registers its command
 from inspector.cli.commands.inspect import command
 from inspector.cli.console import print_error
 from inspector.cli.exit_codes import ExitCode

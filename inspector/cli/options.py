@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from inspector.cli.completion import complete_file, complete_gpu, complete_model
+from inspector.cli.option_groups.cards import OF_CARDS
 from inspector.cli.option_groups.generation import OF_GENERATION
 from inspector.cli.option_groups.media import OF_MEDIA
 from inspector.cli.option_groups.parameter_types import ChoiceWithAliases
@@ -165,6 +166,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=click.Choice(("zero1", "zero2", "zero3")),
         help="What DeepSpeed shards: optimizer state, gradients too, weights too.",
     ),
+    *OF_CARDS,
     click.Option(
         ["--margin"],
         metavar="SIZE",
@@ -183,6 +185,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         show_default=True,
         help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
         "for what could be turned up (up to 6).",
+    ),
+    click.Option(
+        ["--extrapolate/--no-extrapolate"],
+        default=True,
+        show_default=True,
+        help="Whether the step of a deep model may be worked out from those of shallow ones, event by event the same; "
+        "else the whole model is traced, and each token of a generation.",
     ),
     *OF_A_TRAINING_FILE,
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),

@@ -102,6 +102,19 @@ def read_peft(text: str) -> Mapping[str, Any]:
     raise UsageError(f"--peft: there is no file {quoted(path)}; name one, or inline JSON that starts with a brace.")
 
 
+def read_object_of_option(option: str, text: str, advice: str) -> Mapping[str, Any]:
+    """Read inline JSON or a file of it that an option names; `advice` says what else it may be."""
+    from inspector.source.bounded_json import parse_object, read_object
+
+    if text.lstrip().startswith("{"):
+        return parse_object(text, option, error=UsageError)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a name that is too long, or has a null in it
+        path = Path(text).expanduser()
+        if path.is_file():
+            return read_object(path, f"{option} {quoted(path)}", error=UsageError)
+    raise UsageError(f"{option}: there is no file {quoted(text, 80)}; {advice}")
+
+
 def _read_positive(key: str, text: str) -> int:
     """Read an integer of at least 1."""
     number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0

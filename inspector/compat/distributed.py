@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from inspector.compat.names import private, private_attribute
@@ -46,6 +48,11 @@ _reset_shard: Any = private(
     purpose="FSDP2",
     instead="what pads a shard of fewer rows once it is materialised",
 )
+_cut_param: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_param.FSDPParam._init_sharded_param",
+    purpose="FSDP2",
+    instead="what cuts a parameter, and moves its shard to host memory where that is asked for",
+)
 _move_states: Any = private(
     "torch.distributed.fsdp._fully_shard._fsdp_init._move_states_to_device",
     purpose="FSDP2",
@@ -67,10 +74,30 @@ _compare_shapes: Any = private(
     purpose="DDP",
     instead="what compares the shapes of parameters over ranks",
 )
+fsdp2_prepare_auto_wrap_policy: Any = private(
+    "accelerate.utils.fsdp_utils.fsdp2_prepare_auto_wrap_policy", purpose="FSDP2", instead="which modules are units"
+)
 fsdp2_prepare_model: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
     purpose="FSDP2",
     instead="how accelerate wraps a model for FSDP2",
+)
+
+flatten_dense_tensors: Any = private(
+    "torch._utils._flatten_dense_tensors", purpose="ZeRO", instead="what lays tensors side by side in one"
+)
+unflatten_dense_tensors: Any = private(
+    "torch._utils._unflatten_dense_tensors", purpose="ZeRO", instead="what gives views of one tensor for many"
+)
+_has_parameters: Any = private_attribute(
+    "torch.distributed.fsdp.FullyShardedDataParallel._has_params",
+    purpose="FSDP1",
+    instead="whether a unit has parameters of its own",
+)
+_flat_parameter_of: Any = private_attribute(
+    "torch.distributed.fsdp.FullyShardedDataParallel._flat_param",
+    purpose="FSDP1",
+    instead="the parameter that holds those of a unit side by side",
 )
 
 
@@ -111,6 +138,52 @@ _has_memory: Any = private(
     purpose="FSDP1",
     instead="what tells by an address whether a tensor has memory",
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatUnit:
+    """A unit of FSDP1 and the parameter `flat` that holds its own side by side.
+
+    The first of them is `name` of `module`, and `owner` is that module's path in the unit. `shared_shapes` are those
+    of the ones that another name has too.
+    """
+
+    handle: Any
+    flat: Tensor
+    module: nn.Module
+    name: str
+    owner: str
+    shared_shapes: tuple[torch.Size, ...]
+
+    def note_dtype(self, dtype: torch.dtype) -> None:
+        """Have FSDP1 take a dtype for the one that the parameters had at first."""
+        self.handle._orig_param_dtype = dtype
+
+
+def list_flat_units(wrapped: FullyShardedDataParallel) -> Iterator[FlatUnit]:
+    """Yield the units of a model that have parameters of their own."""
+    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
+        if not _has_parameters(unit):
+            continue
+        flat = _flat_parameter_of(unit)
+        first, *_ = flat._param_infos
+        shared = {(item.prim_module, item.prim_param_name) for item in flat._shared_param_infos}
+        places = [(item.module, item.param_name) for item in flat._param_infos]
+        yield FlatUnit(
+            handle=unit._handle,
+            flat=flat,
+            module=first.module,
+            name=first.param_name,
+            owner=str(first.module_name),
+            shared_shapes=tuple(shape for place, shape in zip(places, flat._shapes, strict=True) if place in shared),
+        )
+
+
+def defer_reduction(wrapped: FullyShardedDataParallel, *, is_deferred: bool) -> None:
+    """Have FSDP1 leave gradients whole after the next backward pass, as its `no_sync` does, or reduce them."""
+    units: list[Any] = FullyShardedDataParallel.fsdp_modules(wrapped)
+    for unit in units:
+        unit._sync_gradients = not is_deferred
 
 
 def let_fsdp1_run_on_meta(move: Callable[..., None]) -> None:
@@ -174,6 +247,33 @@ def call_after_reset(function: Callable[[Any], None]) -> None:
         function(param)
 
     replace_attribute(_param, "reset_sharded_param", reset)
+
+
+def keep_shards_on_host(move: Callable[[Tensor], Tensor]) -> None:
+    """Have FSDP2 keep the shards of its parameters where `move` brings them, and gather from copies on the card.
+
+    Off meta it does so by `cpu()` and `to()` (fsdp/_fully_shard/_fsdp_param.py, torch 2.13).
+    """
+    gather_inputs: Any = _param.all_gather_inputs
+
+    def init(param: Any, *args: Any, **kwargs: Any) -> None:
+        _cut_param(param, *args, **kwargs)
+        local = param.sharded_param._local_tensor
+        dim, size = param.fsdp_placement.dim, param.padded_sharded_param_size
+        shard = move(param._sharded_param_data).view(size)
+        set_shard(param, shard, shard.narrow(dim, 0, local.size(dim) if local.numel() else 0))
+
+    def list_inputs(param: Any) -> Any:
+        kept = param._sharded_param_data
+        param._sharded_param_data = torch.empty(kept.shape, dtype=kept.dtype, device=kept.device)
+        try:
+            return gather_inputs.fget(param)
+        finally:
+            param._sharded_param_data = kept
+
+    replace_attribute(_group, "_validate_cpu_offload_params", lambda _self: None)
+    replace_attribute(_param, "_init_sharded_param", init)
+    replace_attribute(_param, "all_gather_inputs", property(list_inputs))
 
 
 def find_kept_shard(param: Any) -> Tensor:

@@ -11,19 +11,21 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from inspector.compat.distributed import tell_fsdp1_storages_apart
+from inspector.compat.distributed import defer_reduction, tell_fsdp1_storages_apart
 from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
+from inspector.distributed.tensor_parallel import cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
+from inspector.distributed.zero import begin_engine
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Launch
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, TensorParallel, Zero
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
@@ -53,7 +55,7 @@ def trace_rank(
     built: BuiltModel,
     recipe: Recipe,
     platform: Platform,
-    launch: Launch,
+    launch: RankLaunch,
     rank: int = 0,
     *,
     results: Results | None = None,
@@ -82,9 +84,15 @@ def trace_rank(
         if isinstance(launch, Fsdp2):
             model = shard_with_fsdp2(model, launch, recipe.mixed_precision, tracer)
             _refuse_untied(built)
-        tracer.use_categories(build_categories(workload, model), keeps=is_packed)
+        if isinstance(launch, TensorParallel):
+            model = cut_by_plan(model, launch, tracer)
+        tracer.use_categories(build_categories(workload, model), keeps=is_packed or isinstance(launch, Zero))
+        state: Any = None
         if isinstance(launch, Fsdp1):
             hold_units(tracer, model, roles)
+        elif isinstance(launch, Zero):
+            state = workload.make_state(model, recipe, on_gpu=False)
+            model = begin_engine(built, recipe, launch, rank, state, tracer, streams)
         else:
             for name, tensor, category in list_in_load_order(built):
                 tracer.hold([tensor], category, find_owner(model, name))
@@ -93,7 +101,7 @@ def trace_rank(
                 model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
             tracer.mark_buckets()
         batch = make_batch(tracer, workload, model, recipe)
-        if isinstance(launch, Fsdp2):  # which casts by a policy of its own
+        if isinstance(launch, (Fsdp2, Zero)):  # which casts by a policy of its own
             recipe = dataclasses.replace(recipe, mixed_precision="no")
         rules.enter_context(trace_for(platform))
         rules.enter_context(apply_cuda_rules(platform, recipe.sdpa_backend))
@@ -101,11 +109,14 @@ def trace_rank(
         rules.enter_context(treat_meta_as_device())
         rules.enter_context(stand_in_for_extension())
         # FSDP1 keeps a zero that it made so.
-        if media is not None or isinstance(launch, Fsdp1):
+        if media is not None or isinstance(launch, (Fsdp1, Zero)):
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
-        state: Any = workload.make_state(model, recipe, on_gpu=False)
-        step_on_local_tensors(state)
+        state = state or workload.make_state(model, recipe, on_gpu=False)
+        if isinstance(launch, TensorParallel):
+            split_groups_by_mesh(state)  # some gradients are cut otherwise than their parameters, and moved
+        else:
+            step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
         on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
         held = workload.run(model, batch, state, on_phase, recipe)
@@ -115,9 +126,16 @@ def trace_rank(
 
 
 def _refuse_untied(built: BuiltModel) -> None:
-    """Raise NotTraceableError where modules that shared a weight have one each once it was sharded."""
+    """Raise NotTraceableError where modules that shared a weight have one each once it was sharded.
+
+    accelerate 1.15 shards T5's embedding with the head, and leaves what the encoder has of it to the root, which shards
+    it again: a real run trains another model then.
+    """
     if any(name not in built.roles for name, _ in built.model.named_parameters()):
-        raise NotTraceableError("modules that share a weight have one each once it is sharded: drop `sharding`")
+        raise NotTraceableError(
+            "modules that share a weight have one each once accelerate has sharded it, so that a real run trains "
+            "another model: drop `sharding`"
+        )
 
 
 def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
@@ -133,10 +151,8 @@ def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> On
             if isinstance(model, DistributedDataParallel):
                 model.require_backward_grad_sync = is_last
             elif isinstance(model, FullyShardedDataParallel):
-                units: list[Any] = FullyShardedDataParallel.fsdp_modules(model)
-                for unit in units:
-                    unit._sync_gradients = is_last
-            else:
+                defer_reduction(model, is_deferred=not is_last)
+            elif not hasattr(model, "own_update"):
                 model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)
 

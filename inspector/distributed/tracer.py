@@ -6,7 +6,8 @@ resized, to nothing and back; and every block belongs to a stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ __all__ = ["RankTracer"]
 aten = torch.ops.aten
 # The node that keeps the gradient of a parameter; it was made with the first view of it, and runs on that stream.
 _OF_LEAVES = "torch::autograd::AccumulateGrad"
+_READ, _SHAPED_LIKE = aten._local_scalar_dense.default, aten.zeros_like.default
+_NO_BLOCK = -1
 _OF_RANKS = (Category.GATHERED, Category.COMMUNICATION)
 _OF_COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_dtensor"})
 
@@ -41,6 +44,10 @@ class RankTracer(Tracer):
         # Blocks of storages that were resized to nothing, and are alive still.
         self._ended: set[int] = set()
         self._sizes_of_shared: set[int] = set()
+        self._answers_reads = False
+        self._offloads = self._makes_on_host = False
+        # What lies in host memory: the key of a storage -> its block there.
+        self._on_host: dict[int, int] = {}
 
     def tape(self) -> list[Event]:
         """Return everything recorded, each event with the stream that it happened on."""
@@ -58,6 +65,10 @@ class RankTracer(Tracer):
         kwargs = kwargs or {}
         if active_fake_mode() is not None:
             return func(*args, **kwargs)
+        if self._offloads and self._is_of_host(func, args, kwargs):
+            return self._run_on_host(func, args, kwargs)
+        if self._answers_reads and func in (_READ, _SHAPED_LIKE):
+            return self._answer(func, args, kwargs)
         if func.namespace in _OF_COLLECTIVES:
             return self._run_collective(func, types, args, kwargs)
         if func is aten.copy_.default and args[1].is_meta and not args[0].is_meta:
@@ -93,11 +104,61 @@ class RankTracer(Tracer):
         """
         self._sizes_of_shared |= {item.numel() * width for item in parameters for width in (2, 4)}
 
+    def answer_reads(self) -> None:
+        """Answer what the host reads of the device as a step that succeeds has it: norms are 1, nothing overflowed.
+
+        Shapes that are kept on meta, before the first step, take no memory (DeepSpeed does so).
+        """
+        self._answers_reads = True
+
+    @contextlib.contextmanager
+    def make_on_host(self) -> Iterator[None]:
+        """Take everything that is made inside the block for host memory; what comes of it alone stays there, too."""
+        self._offloads = self._makes_on_host = True
+        try:
+            yield
+        finally:
+            self._makes_on_host = False
+
     def mark_buckets(self) -> None:
         """Say of everything that was made while the model was wrapped that gradients are reduced in it."""
         for block, op in [(block, op) for kind, block, *_, op in self._events if kind is EventKind.ALLOCATE]:
             if op != "load":
                 self._categories.assign(block, Category.COMMUNICATION)
+
+    def _is_of_host(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Tell whether an op runs on the host: it is sent there, or everything that it reads lies there.
+
+        What an update makes of nothing is the state of parameters that lie there.
+        """
+        if self._makes_on_host or str(kwargs.get("device")) == "cpu":
+            return True
+        read = [item for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor) and item.is_meta]
+        if not read:
+            return self._phase is Phase.OPTIMIZER and func is aten.zeros.default
+        return all(storage_address(item.untyped_storage()) in self._on_host for item in read)
+
+    def _run_on_host(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an op of the host, and hold what it makes there; tensors stay on meta, which stands for both."""
+        if str(kwargs.get("device")) == "cpu":
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        result = func(*args, **kwargs)
+        for item in tree_leaves(result):
+            if isinstance(item, Tensor) and storage_address(item.untyped_storage()) not in self._blocks:
+                storage = item.untyped_storage()
+                self._on_host[storage_address(storage)] = self.hold_on_host(storage.nbytes())
+                self._watch(storage, _NO_BLOCK)
+        return result
+
+    def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return a number that is read back, or a tensor that is kept for its shape."""
+        if func is _SHAPED_LIKE and self._phase is Phase.LOAD and kwargs.get("device") is not None:
+            shaped: Tensor = func(*args, **kwargs)
+            self._watch(shaped.untyped_storage(), _NO_BLOCK)
+            return shaped
+        if func is _READ and args[0].is_meta:
+            return 1.0 if args[0].is_floating_point() else args[0].dtype is not torch.bool and 0
+        return super().__torch_dispatch__(func, (), args, kwargs)
 
     def _run_collective(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a collective: those of c10d write into tensors that are there."""
@@ -109,6 +170,12 @@ class RankTracer(Tracer):
             return aten.alias.default(args[0])
         if func.namespace == "c10d":
             result = func(*args, **kwargs)
+            if (
+                self._answers_reads
+                and func is torch.ops.c10d._allgather_base_.default
+                and self._phase is not Phase.LOAD
+            ):
+                self._assign(args[0], Category.GATHERED, str(func))
             if self._phase is Phase.BACKWARD and func is torch.ops.c10d._reduce_scatter_base_.default:
                 self._assign(args[0], Category.COMMUNICATION, str(func))
             return result
@@ -161,6 +228,8 @@ class RankTracer(Tracer):
             self._categories.assign(fresh, category if category in _OF_RANKS else Category.GATHERED)
 
     def _forget(self, watched: Any) -> None:
+        if watched.key in self._on_host:
+            self.release_from_host(self._on_host.pop(watched.key))
         if (block := self._blocks[watched.key]) in self._ended:
             self._ended.discard(block)
             del self._watched[watched.key], self._blocks[watched.key]

@@ -77,9 +77,13 @@ class _Fields:
         self.model, self.architecture = model, architecture
 
     def count(self, name: str, default: int = 0) -> int:
-        """Return a count, the default where there is none in range."""
+        """Return a count, the default where a file has none; raise UnsupportedModelError for what is no count."""
         value = self.model.metadata.get(f"{self.architecture}.{name}")
-        return value if type(value) is int and 0 <= value <= _LARGEST else default
+        if type(value) is int and 0 <= value <= _LARGEST:
+            return value
+        if type(value) in (int, float, str):
+            raise _lacks(self.model, f"{one_line(self.architecture, 40)}.{name} as a count up to {_LARGEST:,}")
+        return default
 
     def need(self, name: str, most: int = _LARGEST) -> int:
         """Return a count that a file has to give."""
@@ -134,6 +138,8 @@ def _list_buffers(fields: _Fields, layers: int) -> tuple[CacheBuffer, ...]:
     heads = fields.counts("attention.head_count", layers)
     kv_heads = fields.counts("attention.head_count_kv", layers) if _has(fields, "attention.head_count_kv") else heads
     recurrent, sliding = _find_recurrent(fields, kv_heads, layers), _find_sliding(fields, layers)
+    if not any(recurrent) and not (any(kv_heads) and any(heads)):
+        raise _lacks(fields.model, f"{one_line(fields.architecture, 40)}.attention.head_count")
     usual = fields.need("embedding_length") // (max(heads, default=0) or 1)
     keys, values = fields.count("attention.key_length", usual), fields.count("attention.value_length", usual)
     is_latent = fields.count("attention.key_length_mla") and fields.count("attention.value_length_mla")

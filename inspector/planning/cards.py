@@ -18,8 +18,8 @@ from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, Ranks
-from inspector.resolve import ResolvedRun, find_packing
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Ranks, TensorParallel, Zero
+from inspector.resolve import ResolvedRun, find_packing, has_deepspeed
 from inspector.units import format_bytes
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "advise_sharding",
     "count_least_cards",
     "describe_ranks",
+    "explain_alone",
     "find_ranks",
     "list_rank_notices",
     "spread_over_cards",
@@ -38,6 +39,28 @@ JUDGED_ALONE = Notice(
     code="several-gpus",
     message="The ranks of this run are not traced yet: each verdict is on one card alone, as if it ran the whole step.",
 )
+
+
+DEEPSPEED_MISSING = Notice(
+    code="several-gpus",
+    message=(
+        "Ranks of DeepSpeed are traced by its own code, which is not installed (DS_BUILD_OPS=0 pip install deepspeed): "
+        "each verdict is on one card alone, as if it ran the whole step."
+    ),
+)
+ZERO_ASSUMED = Notice(
+    code="zero-assumed",
+    message=(
+        "No file says how DeepSpeed is configured: buckets are as transformers' examples leave them to auto. Without "
+        '"auto" they have 500 million elements, 1 GB each in half precision.'
+    ),
+)
+
+
+def explain_alone(run: ResolvedRun) -> Notice:
+    """Return why one card alone is judged for a run over several."""
+    is_zero = run.request.sharding in (Sharding.ZERO1, Sharding.ZERO2, Sharding.ZERO3)
+    return DEEPSPEED_MISSING if is_zero and not has_deepspeed() else JUDGED_ALONE
 
 
 def spread_over_cards(verdict: Verdict, count: int, sharding: str | None, state: StaticRecipe) -> Verdict:
@@ -71,9 +94,21 @@ def find_ranks(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
     alike = min((count // -(-count // size) for count in rows), default=size)
     is_cut_by_rows = isinstance(run.launch, Fsdp2)  # FSDP1 pads each unit to equal pieces
-    name = {Ddp: "DDP", Fsdp1: "FSDP1", Fsdp2: "FSDP2"}[type(run.launch)]
-    strategy = f"{name} as accelerate {version('accelerate')} wraps it"
+    if isinstance(run.launch, TensorParallel):
+        return Ranks(strategy=_describe_cut(run.launch), world_size=size, rank=0, alike=size)
+    if isinstance(run.launch, Zero):
+        strategy = f"ZeRO-{run.launch.stage} as DeepSpeed {version('deepspeed')} runs it"
+    else:
+        name = {Ddp: "DDP", Fsdp1: "FSDP1", Fsdp2: "FSDP2"}[type(run.launch)]
+        strategy = f"{name} as accelerate {version('accelerate')} wraps it"
     return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_cut_by_rows else size)
+
+
+def _describe_cut(launch: TensorParallel) -> str:
+    """Return how layers are cut."""
+    groups = launch.world_size // launch.tensor_parallel
+    words = f"tensor parallel over {launch.tensor_parallel:,} by the plan of transformers {version('transformers')}"
+    return words if groups == 1 else f"{words}, FSDP2 over {groups:,}"
 
 
 def advise_sharding(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:
@@ -117,8 +152,10 @@ def list_rank_notices(run: ResolvedRun, trained: Mapping[str, int]) -> tuple[Not
 
     `trained` are the bytes of the parameters that train, by the names of their dtypes.
     """
-    if run.launch is None or isinstance(run.launch, Ddp):
+    if run.launch is None or isinstance(run.launch, (Ddp, DeviceMap)):
         return ()
+    if isinstance(run.launch, Zero):
+        return () if run.launch.config is not None else (ZERO_ASSUMED,)
     notices = []
     packing = find_packing(run)
     if packing is not None and packing[1] == "uint8":

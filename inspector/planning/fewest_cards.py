@@ -13,7 +13,7 @@ from inspector.errors import NotTraceableError, UnsupportedModelError, UsageErro
 from inspector.planning.largest import require_gpu
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Quantity, Search, Tried
-from inspector.records.steps.ranks import Fsdp1, Fsdp2
+from inspector.records.steps.ranks import Fsdp1, Fsdp2, Zero
 from inspector.resolve import ResolvedRun
 
 __all__ = ["MOST_CARDS", "find_fewest_cards"]
@@ -28,7 +28,7 @@ def find_fewest_cards(run: ResolvedRun, predictor: Predictor, progress: Progress
 
     It was traced, and that one less does not fit was traced, too. Raises UsageError where ranks are not traced.
     """
-    if not isinstance(run.with_cards(2).launch, (Fsdp1, Fsdp2)):
+    if not isinstance(run.with_cards(2).launch, (Fsdp1, Fsdp2, Zero)):
         raise UsageError(
             "`fit` gpus searches how many cards a training run is sharded over by FSDP: add "
             "`sharding=fsdp`, or drop `fit`."

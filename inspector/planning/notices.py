@@ -1,9 +1,10 @@
-"""What to say of the dtypes that a run trains in on its card, and of what trains in name alone."""
+"""What to say of the dtypes that a run trains in on its card, of what trains in name alone, and of models left out."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from inspector.names import fold_names, join_names
 from inspector.records.memory import WithoutGradient
@@ -12,12 +13,16 @@ from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.request import Request
 from inspector.resolve import ResolvedRun
 from inspector.units import format_bytes
-from inspector.workloads.base import RunFacts
 
-__all__ = ["find_idle_notices", "find_precision_notices", "leave_out_media"]
+if TYPE_CHECKING:
+    from inspector.workloads.base import RunFacts  # loads torch
+
+__all__ = ["find_idle_notices", "find_missing_models", "find_precision_notices", "leave_out_media"]
 
 # Ampere; before, torch.cuda.is_bf16_supported() says yes to an emulation (torch/cuda/__init__.py).
 _FIRST_WITH_BFLOAT16 = (8, 0)
+# Stages of training files whose step is one pass over rows with labels.
+_SUPERVISED = (None, "sft", "pt")
 
 
 def leave_out_media(request: Request, facts: RunFacts) -> tuple[Request, Notice] | None:
@@ -67,3 +72,11 @@ def find_idle_notices(without_gradient: Sequence[WithoutGradient]) -> Iterator[N
     what = f"{count:,} trained parameters ({format_bytes(size)})"
     message = f"{what} get no gradient in this step and do not change: {modules}."
     yield Notice(code="no-gradient", message=message)
+
+
+def find_missing_models(run: ResolvedRun) -> str | None:
+    """Return what the step of a file's stage runs beside the one that is traced for it, such as the models of PPO."""
+    record = None if run.request.source is None else run.request.source.file
+    if record is None or record.stage in _SUPERVISED or run.recipe.stage is not None:
+        return None
+    return next((item.why for item in record.not_modelled if item.value == record.stage), None)

@@ -25,7 +25,7 @@ from inspector.planning.largest import Experience, find_nearly_largest, require_
 from inspector.planning.largest_generation import find_largest_generation
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Fit, Method, Plan, PlanRow
+from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Attention, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions
@@ -35,6 +35,8 @@ from inspector.runtime.quiet import silence_output
 from inspector.runtime.stage import Stage
 from inspector.training_files.changes import can_spell, spell_change
 from inspector.units import format_bytes
+from inspector.workloads.base import base_model
+from inspector.workloads.limits import find_positions
 from inspector.workloads.registry import load_workload
 
 __all__ = ["build_plan", "build_rows", "describe_plan", "find_shared_facts", "list_candidates"]
@@ -207,7 +209,16 @@ def find_shared_facts(run: ResolvedRun, candidates: Sequence[Candidate]) -> Fact
             *counted.notices,
             *precision,
             *workload.describe(built.model, run.recipe, shared, run.platform).notices,
+            *_list_positions(run, built.model),
         )
+
+
+def _list_positions(run: ResolvedRun, model: Any) -> Iterator[Notice]:
+    """Yield how far the prompts of a generation can go, whatever fits."""
+    positions = find_positions(base_model(model)) if run.workload.generates else None
+    if positions is not None:
+        message = f"Max prompt is what memory holds; the model is made for {positions:,} positions."
+        yield Notice(code="beyond-positions", message=message)
 
 
 def _find_adapter_name(run: ResolvedRun) -> str:
@@ -238,6 +249,13 @@ def list_candidates(run: ResolvedRun, predictor: Predictor) -> list[Candidate]:
     groups = list_groups(run, accumulates=predictor.find_dependence(run) is None)
     candidates = [candidate for group in groups for candidate in group.rungs]
     return [item for item in candidates if run.workload.trains or "batch_size" not in item.change]
+
+
+def _spell(run: ResolvedRun, own: ResolvedRun) -> Mapping[str, Any] | None:
+    """Return what makes of the file of a run that of a candidate, whose optimizer and checkpointing are its own."""
+    if not can_spell(run.request, own.request):
+        return None
+    return spell_change(run.request, own.request, beside=VARIED_BY_A_PLAN)
 
 
 def _find_method(candidate: Candidate) -> Method:
@@ -271,7 +289,7 @@ def _build_row(
         method=_find_method(candidate),
         options=options,
         levers=levers,
-        in_file=spell_change(run.request, own.request) if can_spell(run.request, own.request) else None,
+        in_file=_spell(run, own),
         outcome=verdict.outcome,
         peak_allocated_bytes=prediction.peak_allocated_bytes,
         total_bytes=prediction.total_bytes,

@@ -13,12 +13,12 @@ from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
 from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory
-from inspector.memory.verdict import judge_untraced
+from inspector.memory.verdict import judge_untraced, withdraw_no, withdraw_yes
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import (
-    JUDGED_ALONE,
     advise_sharding,
     describe_ranks,
+    explain_alone,
     list_rank_notices,
     spread_over_cards,
 )
@@ -27,7 +27,12 @@ from inspector.planning.fewest_cards import find_fewest_cards
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.many_cards.rank_classes import describe_rank_classes
-from inspector.planning.notices import find_idle_notices, find_precision_notices, leave_out_media
+from inspector.planning.notices import (
+    find_idle_notices,
+    find_missing_models,
+    find_precision_notices,
+    leave_out_media,
+)
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
@@ -43,6 +48,7 @@ from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
 from inspector.records.run import RunFacts
+from inspector.records.steps.ranks import DeviceMap
 from inspector.records.training_file import Effect
 from inspector.resolve import ResolvedRun, is_packed
 from inspector.training_files.changes import spell_change
@@ -59,8 +65,6 @@ _WITHOUT = {
     "boxes": "lower bound, without boxes: the place of each token on its page adds rows of embeddings",
 }
 # Names of a file that stand in a reason.
-# Stages of training files whose step is one pass over rows with labels.
-_SUPERVISED = (None, "sft", "pt")
 _MOST_NAMED = 3
 _OF_BITSANDBYTES = (*FOUR_BIT, "int8")
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
@@ -138,10 +142,10 @@ def find_outcome(
     outcome = _find_outcome_of_one_card(run, counted, selection, predictor, progress, is_built=is_built)
     if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
         bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
-        fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
+        fit = tuple(withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
-    if outcome.fit is not None and (reason := _find_missing_models(run)) is not None:
-        fit = tuple(_withdraw_yes(verdict, reason) for verdict in outcome.fit)
+    if outcome.fit is not None and (reason := find_missing_models(run)) is not None:
+        fit = tuple(withdraw_yes(verdict, reason) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
@@ -156,7 +160,7 @@ def find_outcome(
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
         verdicts.append(advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
     of_ranks = () if is_alone else list_rank_notices(run, counted.census.trainable_dtypes)
-    notices = (*outcome.notices, JUDGED_ALONE) if is_alone else (*outcome.notices, *of_ranks)
+    notices = (*outcome.notices, explain_alone(run)) if is_alone else (*outcome.notices, *of_ranks)
     return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)
 
 
@@ -236,7 +240,7 @@ def _find_outcome_of_one_card(
         *_find_released(prediction),
         *left_out,
     )
-    if selection.named and run.request.advice:
+    if selection.named and run.request.advice and not isinstance(run.launch, DeviceMap):
         verdicts, advice_notices = _advise(run, selection, verdicts, predictor, progress)
         notices = (*notices, *advice_notices)
     cache = predictor.describe_cache(run) if run.workload.generates else None
@@ -317,33 +321,6 @@ def _count_packed_bytes(counted: Counted, static: StaticBytes | None) -> int:
     if adapter is None:
         return stored.loaded_bytes
     return stored.loaded_bytes + adapter.trained_bytes + adapter.gradients_bytes + adapter.optimizer_bytes
-
-
-def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdict:
-    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same.
-
-    It does not where the card has not even the `least_bytes`.
-    """
-    if verdict.outcome is not Fit.NO:
-        return verdict
-    if least_bytes > verdict.usable_bytes:
-        return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
-    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
-
-
-def _find_missing_models(run: ResolvedRun) -> str | None:
-    """Return what the step of a file's stage runs beside the one that is traced for it, such as the models of PPO."""
-    record = None if run.request.source is None else run.request.source.file
-    if record is None or record.stage in _SUPERVISED or run.recipe.stage is not None:
-        return None
-    return next((item.why for item in record.not_modelled if item.value == record.stage), None)
-
-
-def _withdraw_yes(verdict: Verdict, reason: str) -> Verdict:
-    """Return the verdict on figures of which the step takes more by whole models: what fits may not do so after all."""
-    if not verdict.fits:
-        return verdict
-    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason, advice=None)
 
 
 def _judge(

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from inspector.errors import InspectorError
+from inspector.runtime.workers import count_cores, end_with_parent
 
 __all__ = ["count_cores", "run_in_processes"]
 
@@ -67,11 +67,6 @@ def run_in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def _block_interrupts() -> Iterator[None]:
     """Keep Ctrl-C waiting while processes are forked: a child would answer it with this process's handler."""
@@ -87,14 +82,7 @@ def _start_child(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)  # the threads of the parent's OpenMP are not forked: waiting for them would never end
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-
-
-def _end_with_parent(parent: int) -> None:
-    """Poll for the parent and end this process when it is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
+    threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
 
 
 def _run_task(index: int) -> Any:

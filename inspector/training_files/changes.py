@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from inspector.errors import UsageError, quoted
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Preparation, Quantization, Request
 from inspector.records.training_file import Origin, TrainingFile
+from inspector.training_files.fields import Field
 from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_adapter_dtype, choose_lora_kernels
 from inspector.training_files.frameworks.shared import ALLOCATOR
 from inspector.training_files.reading import read_document
@@ -31,6 +32,8 @@ _OF_THE_REQUEST = ("dtype", "quantization", "double_quant", "peft")
 
 # The frameworks whose files and scripts say the dtype of the weights.
 _WITH_DTYPE = ("TRL", "transformers")
+# Those that list linear layers by their names.
+_BY_NAME = ("axolotl", "LLaMA-Factory")
 # What a script says where it loads the model itself, or else leaves to the trainer.
 _OF_THE_MODEL = ("dtype", "attn_implementation")
 # Fields of TRL's command line, whose ModelConfig no script has: the class or argument that a script says them in.
@@ -49,7 +52,8 @@ def can_spell(before: Request, after: Request) -> bool:
     record = None if before.source is None else before.source.file
     if record is None:
         return True
-    if before.dtype != after.dtype and not _has_dtype(record):
+    is_same_method = (before.peft is None) is (after.peft is None)  # else the framework says it (`follow_packing`)
+    if before.dtype != after.dtype and is_same_method and not _has_dtype(record):
         return False
     return all(getattr(before, name) == getattr(after, name) for name in _UNSAYABLE)
 
@@ -66,7 +70,7 @@ def _is_script(record: TrainingFile) -> bool:
 def follow_packing(request: Request) -> Request:
     """Return a request with what the framework of its file does by itself to an adapter on weights in this form.
 
-    That is the dtype that it trains in, and the kernels of its layers.
+    That is the dtype that it and the base are in, what its layers leave out, and their kernels.
     """
     record = None if request.source is None else request.source.file
     if record is None:
@@ -74,6 +78,7 @@ def follow_packing(request: Request) -> Request:
     is_packed = request.quantization not in (None, Quantization.NONE)
     dtype = choose_adapter_dtype(record.framework, Preparation(request.preparation), is_packed=is_packed)
     request = request if dtype is None else dataclasses.replace(request, adapter_dtype=dtype)
+    request = _follow_method(record, request)
     if record.framework != "axolotl" or any(f"lora_{kernel}_kernel" in record.spelling for kernel in LORA_KERNELS):
         return request
     is_lora, is_int8 = isinstance(request.peft, LoraOptions), request.quantization is Quantization.INT8
@@ -81,21 +86,48 @@ def follow_packing(request: Request) -> Request:
     return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, lora_kernels=kernels))
 
 
-def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
+def _follow_method(record: TrainingFile, request: Request) -> Request:
+    """Return a request with what the framework of its file makes of an adapter that the file lacks, or has no more."""
+    lora = request.peft
+    if isinstance(lora, LoraOptions):
+        dropout = lora.dropout
+        if dropout is None and record.framework == "TRL" and not _is_script(record):
+            dropout = _index(record)["lora_dropout"].find_default(record.version)
+        lora = dataclasses.replace(lora, by_name=record.framework in _BY_NAME, dropout=dropout)
+        request = dataclasses.replace(request, peft=lora)
+    is_asked = any(item.becomes == "dtype" and item.origin is Origin.OPTION for item in record.fields)
+    if record.framework != "LLaMA-Factory" or is_asked:
+        return request
+    is_half = any(record.spelling.get(name) for name in ("pure_bf16", "use_badam"))
+    return dataclasses.replace(request, dtype="auto" if is_half or request.peft is not None else "float32")
+
+
+def _index(record: TrainingFile) -> Mapping[str, Field]:
+    """Return the fields of the framework of a file, by name."""
+    return next(item for item in FRAMEWORKS.values() if item.name == record.framework).index()
+
+
+def spell_change(before: Request, after: Request, beside: Collection[str] = ()) -> dict[str, Any] | None:
     """Return what to write into the training file of a request so that it becomes another one.
 
-    None where the request is from no file, or the file has no fields for the change.
+    `beside` are settings in which the file is not what `before` says, as those that were given beside it. None where
+    the request is from no file, or the file has no fields for the change.
     """
     record = None if before.source is None else before.source.file
     if record is None:
         return None
-    change = {name: getattr(after, name) for name in _OF_THE_REQUEST if getattr(after, name) != getattr(before, name)}
-    for item in dataclasses.fields(Recipe):
-        value = getattr(after.recipe, item.name)
-        if value != getattr(before.recipe, item.name):
-            change[item.name] = value
+    # What was said beside the file is not in it, and belongs into a copy.
+    own = {item.becomes.partition(".")[0] for item in record.fields if item.origin is Origin.OPTION}
+    pairs = [(name, getattr(before, name), getattr(after, name)) for name in _OF_THE_REQUEST]
+    pairs += [
+        (item.name, getattr(before.recipe, item.name), getattr(after.recipe, item.name))
+        for item in dataclasses.fields(Recipe)
+    ]
+    change = {name: value for name, other, value in pairs if value != other or name in own or name in beside}
+    if change.get("gradient_checkpointing", False) is None:  # what a plan begins with
+        change["gradient_checkpointing"] = _switches_checkpointing_on(after)
     framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
-    index = framework.index()
+    index = _index(record)
     replaced = {item.name for item in record.fields if item.origin is Origin.OPTION}
     is_script = record.framework in _WITH_DTYPE and _is_script(record)
     spelt = {}
@@ -104,11 +136,18 @@ def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
         default = index[name].find_default(record.version) if name in index else None
         if is_script and name in _IN_A_SCRIPT:  # the defaults are those of TRL's command
             default = None
-            plain = {True: "LoraConfig", False: None}[plain] if name == "use_peft" else plain
+            if name == "use_peft":
+                plain = "LoraConfig" if plain else None
         spelling = record.spelled.get(name) or (_name_in_script(record, name) if is_script else name)
         if spelling in replaced or plain != record.spelling.get(name, default):
             spelt[spelling] = plain
     return spelt or None
+
+
+def _switches_checkpointing_on(request: Request) -> bool:
+    """Tell whether the preparation of a base switches checkpointing on, where nothing says so."""
+    is_packed = request.quantization not in (None, Quantization.NONE)
+    return is_packed and request.peft is not None and request.preparation == Preparation.PEFT
 
 
 def _name_in_script(record: TrainingFile, name: str) -> str:
@@ -148,7 +187,12 @@ def make_changed_copy(record: TrainingFile, changes: Mapping[str, Any]) -> str:
         return json.dumps({**document, **inside}, indent=2, ensure_ascii=False) + "\n"
     for name, value in inside.items():
         text = _set_in_yaml(text, name, value) if suffix != ".toml" else _set_in_toml(text, name, value)
-    if ALLOCATOR in changes:
+    if ALLOCATOR in changes and record.framework == "TRL" and suffix in (".yaml", ".yml"):  # TrlParser sets it
+        content = read_document(path)
+        environment = content.get("env") if isinstance(content, Mapping) else None
+        settings = {**(environment if isinstance(environment, Mapping) else {}), ALLOCATOR: changes[ALLOCATOR]}
+        text = _set_in_yaml(text, "env", settings)
+    elif ALLOCATOR in changes:
         text += f"# and in the environment of the run: {ALLOCATOR}={changes[ALLOCATOR]}\n"
     return text
 

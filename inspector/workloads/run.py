@@ -65,17 +65,21 @@ def trace_run(
     results: Results | None = None,
     states: list[Any] | None = None,
     idle: set[str] | None = None,
+    make_tracer: Callable[..., Tracer] = Tracer,
+    watch: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> list[Event]:
     """Return the tape of loading the model and of all steps of a resolved `recipe` on `platform`.
 
     With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
     those that share it. The state of the run is added to `states`, and to `idle` the names in the base model of trained
-    parameters that have no gradient when the first backward pass is over. The model is changed. Raises UsageError where
+    parameters that have no gradient when the first backward pass is over. `make_tracer` makes what records, and `watch`
+    holds while the steps run. The model is changed. Raises UsageError where
     the real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
     check_run(workload, built, recipe)
     with provide_flash_attention(platform, recipe.attention), use_one_thread():
-        return _trace(workload, built, recipe, platform, until, results, [] if states is None else states, idle)
+        kept = [] if states is None else states
+        return _trace(workload, built, recipe, platform, until, results, kept, idle, make_tracer, watch)
 
 
 def check_run(workload: Workload, built: BuiltModel, recipe: Recipe) -> None:
@@ -140,6 +144,8 @@ def _trace(
     results: Results | None,
     states: list[Any],
     idle: set[str] | None,
+    make_tracer: Callable[..., Tracer],
+    watch: Callable[[], contextlib.AbstractContextManager[None]],
 ) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
@@ -157,7 +163,7 @@ def _trace(
     known: Mapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
     del names
     media = workload.find_media(model, recipe)
-    tracer = Tracer(
+    tracer = make_tracer(
         platform,
         known,
         categories,
@@ -186,6 +192,7 @@ def _trace(
                 choose_autocast(recipe),
                 treat_meta_as_device(),
                 stand_in_for_extension(),
+                watch(),
                 tracer,
             ):
                 rules.enter_context(context)

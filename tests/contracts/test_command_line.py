@@ -90,10 +90,14 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--gpus",
         "--fsdp",
         "--deepspeed",
+        "--device-map",
+        "--tensor-parallel",
         "--margin",
         "--fit",
         "--advice",
         "--no-advice",
+        "--extrapolate",
+        "--no-extrapolate",
         "--framework",
         "--base-model",
         "--launch",
@@ -162,7 +166,7 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
             "--write-changes",
-            *("--fsdp", "--deepspeed"),  # a plan goes through the strategies
+            *("--fsdp", "--deepspeed", "--device-map", "--tensor-parallel"),  # a plan goes through the strategies
             *_OF_ENGINES,
             "--context",  # it searches the longest prompt
         },
@@ -183,7 +187,7 @@ def test_the_options_of_a_comparison_stay() -> None:
 
 def test_words_that_start_a_command_stay_commands() -> None:
     """A word that starts a command keeps doing so."""
-    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan"]
+    assert sorted(command.subcommands) == ["app", "cache", "compare", "gpus", "measure", "models", "plan", "sweep"]
 
 
 def test_every_option_has_a_line_of_help() -> None:

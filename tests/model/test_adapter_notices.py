@@ -9,6 +9,7 @@ import transformers
 
 import inspector
 from inspector.records.notice import Notice
+from inspector.records.request import LoraOptions
 from tests.model.tiny import llama, mixtral
 
 
@@ -166,3 +167,15 @@ def test_a_model_type_without_default_targets_says_what_to_add() -> None:
         inspector.UsageError, match="no default targets for model type 'mixtral': add `target_modules=\"all-linear\"`"
     ):
         inspector.inspect(mixtral(), peft={"peft_type": "LN_TUNING"})
+
+
+def test_all_linear_by_name_reaches_the_layers_that_there_are_and_no_experts() -> None:
+    """So axolotl and LLaMA-Factory list them; PEFT means the layers of transformers 4, experts too."""
+
+    def count(config: Any, *, by_name: bool) -> int:
+        peft = LoraOptions(r=4, targets="all-linear", by_name=by_name)
+        return inspector.inspect(config, peft=peft, count_only=True).parameters.trainable
+
+    of_attention = 2 * 4 * (2 * (16 + 16) + 2 * (16 + 8))  # layers, rank, queries and outputs, keys and values
+    assert count(mixtral(), by_name=True) == of_attention < count(mixtral(), by_name=False)
+    assert count(llama(), by_name=True) == count(llama(), by_name=False)

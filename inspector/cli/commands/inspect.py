@@ -123,8 +123,8 @@ def command(
     Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
     --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes to train on one, `inspect compare MODEL --with OPTIONS`
     sets recipes side by side, `inspect measure MODEL` runs the step on the GPU at hand and prints predicted beside
-    measured, `inspect app` serves all of it as a page, `inspect cache` lists what is kept of earlier questions. A
-    directory of such a name is given as ./gpus.
+    measured, `inspect app` serves all of it as a page, `inspect cache` lists what is kept of earlier questions,
+    `inspect sweep FILE` inspects a list of models. A directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")

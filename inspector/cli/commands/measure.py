@@ -24,6 +24,8 @@ _NOT_OF_A_RUN = (
     "gpu_count",
     "fsdp",
     "deepspeed",
+    "device_map",
+    "tensor_parallel",
     "launch",
     "margin",
     "fit",

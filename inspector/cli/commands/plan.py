@@ -16,6 +16,7 @@ from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import choose_code_if_any_fits
 from inspector.cli.group import Work, subcommand
 from inspector.cli.jobs import Job, build_job
+from inspector.cli.option_groups.cards import OF_CARDS
 from inspector.cli.option_names import name_options
 from inspector.cli.options import FORMATS, list_parameters_without
 from inspector.cli.output import open_output
@@ -37,6 +38,7 @@ _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
     *("autocast_adapter_dtype", "adapter_dtype", "workload", "fit", "advice", "count_only", "depth", "format_"),
     *("gpu_count", "fsdp", "deepspeed", "context"),
+    *(option.name or "" for option in OF_CARDS),
 )
 # What options say here.
 _HELP = {

@@ -36,6 +36,7 @@ from inspector.model.adapter.off_meta import complete_adapter
 from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import find_adapted_layers
 from inspector.model.adapter.refusals import explain_refusal
+from inspector.model.adapter.targets import spell_out_linear
 from inspector.model.adapter.token_rows import check_token_rows
 from inspector.model.census import BaseCount, count_base
 from inspector.model.configuration import describe_error
@@ -58,7 +59,9 @@ def attach_adapter(
     if method in _FOLLOWS_VALUES:
         raise _refuse_without_weights(method)
     for prepare in _PREPARATIONS.get(method, (_make_all_on_meta, _make_adapter_for_real)):
-        model, tried = build(), copy.deepcopy(config)
+        model = build()
+        spell_out_linear(config, model)
+        tried = copy.deepcopy(config)
         try:
             check_config_patterns(config, model)
             check_token_rows(config, model)

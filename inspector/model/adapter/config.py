@@ -25,8 +25,10 @@ from inspector.model.configuration import describe_error
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
 
-__all__ = ["list_changed_fields", "list_names", "name_method", "names_layers", "read_peft_config"]
+__all__ = ["LINEAR_NAMES", "list_changed_fields", "list_names", "name_method", "names_layers", "read_peft_config"]
 
+# Stands for the names of the linear layers of a model, until there is one (`targets.spell_out_linear`).
+LINEAR_NAMES = "linear-names"
 # Which PEFT task goes with a model class; PEFT's task decides what it saves beside the adapter (a classifier, say).
 _TASKS = {
     "ForCausalLM": "CAUSAL_LM",
@@ -138,6 +140,7 @@ def list_changed_fields(config: PeftConfig) -> dict[str, Any]:
 
 def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
     """Return the LoraConfig fields of the command line's options."""
+    targets = options.targets if isinstance(options.targets, str | None) else list(options.targets)
     given = {
         "r": options.r,
         "lora_alpha": options.alpha,
@@ -145,7 +148,7 @@ def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
         "bias": options.bias,
         "use_dora": options.dora or None,
         "use_rslora": options.rslora or None,
-        "target_modules": options.targets if isinstance(options.targets, str | None) else list(options.targets),
+        "target_modules": LINEAR_NAMES if options.by_name and targets == "all-linear" else targets,
         "modules_to_save": list(options.modules_to_save) if options.modules_to_save else None,
     }
     return {"peft_type": "LORA", **{name: value for name, value in given.items() if value is not None}}

@@ -26,7 +26,12 @@ from inspector.names import fold_names, join_names
 from inspector.records.notice import Notice
 from inspector.units import format_count
 
-__all__ = ["describe_conversion", "find_conversion", "find_converted_names"]
+__all__ = ["describe_conversion", "find_conversion", "find_converted_names", "has_conversions"]
+
+
+def has_conversions(model: nn.Module) -> bool:
+    """Tell whether PEFT takes some names of modules in a model for parameters."""
+    return bool(_list_conversions(model))
 
 
 def find_conversion(model: nn.Module, name: str) -> str | None:

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from peft import PeftConfig
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
-from inspector.model.adapter.config import list_names, name_method
-from inspector.model.adapter.conversion import find_conversion
+from inspector.model.adapter.config import LINEAR_NAMES, list_names, name_method
+from inspector.model.adapter.conversion import find_conversion, has_conversions
 from inspector.model.adapter.patterns import find_whole_matches
 from inspector.model.adapter.peft_names import ends_with, list_base_modules
 from inspector.names import near_names
 
-__all__ = ["explain_name", "is_linear", "list_leaves", "list_linear_leaves", "spell_list"]
+__all__ = ["explain_name", "is_linear", "list_leaves", "list_linear_leaves", "spell_list", "spell_out_linear"]
+
+
+def spell_out_linear(config: PeftConfig, model: PreTrainedModel) -> None:
+    """Put the names of a model's linear layers into a configuration that stands for them, where PEFT finds others.
+
+    axolotl (loaders/adapter.py, find_all_linear_names) and LLaMA-Factory (model/model_utils/misc.py) list the layers
+    that there are, and PEFT's all-linear those of transformers 4, whose experts are parameters now.
+    """
+    if getattr(config, "target_modules", None) != LINEAR_NAMES:
+        return
+    head = model.get_output_embeddings()
+    linear = [path for path, module in model.named_modules() if is_linear(module) and module is not head]
+    names = {path.rpartition(".")[2] for path in linear}
+    settings: Any = config
+    settings.target_modules = names if has_conversions(model) else "all-linear"
 
 
 def is_linear(module: nn.Module) -> bool:

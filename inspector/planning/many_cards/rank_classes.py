@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.cards import find_ranks
 from inspector.predict import Predictor
-from inspector.records.steps.ranks import Fsdp2, Launch, RankClass, Ranks
+from inspector.records.steps.ranks import DeviceMap, Fsdp2, Launch, RankClass, Ranks
 from inspector.resolve import ResolvedRun
 
 __all__ = ["describe_rank_classes", "find_largest_rank", "list_rank_classes"]
@@ -25,6 +26,8 @@ _MOST_TRACED = 6
 def list_rank_classes(launch: Launch, rows: Sequence[int]) -> list[range]:
     """Return the ranks that differ, those that are alike together; `rows` are the first dimensions of parameters."""
     size = launch.world_size
+    if isinstance(launch, DeviceMap):
+        return [range(card, card + 1) for card in range(size)]
     if not isinstance(launch, Fsdp2):
         return [range(size)]
     starts = {0}
@@ -44,12 +47,19 @@ def find_largest_rank(run: ResolvedRun, predictor: Predictor) -> ResolvedRun:
 
 def describe_rank_classes(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     """Return which rank of a run is predicted with all that differ from it, None where one card has the whole run."""
-    ranks = find_ranks(run, predictor)
+    ranks = _describe_map(run.launch) if isinstance(run.launch, DeviceMap) else find_ranks(run, predictor)
     if ranks is None:
         return None
     classes = _trace_classes(run, predictor)
     alike = next((item.last - item.first + 1 for item in classes if item.first == run.rank), ranks.alike)
     return dataclasses.replace(ranks, rank=run.rank, alike=alike, classes=tuple(classes))
+
+
+def _describe_map(launch: DeviceMap) -> Ranks:
+    """Return how the modules of a run are put on its cards."""
+    how = launch.device_map if isinstance(launch.device_map, str) else "of its own"
+    strategy = f"device_map {how}, by transformers {version('transformers')}"
+    return Ranks(strategy=strategy, world_size=launch.world_size, rank=0, alike=1)
 
 
 def _trace_classes(run: ResolvedRun, predictor: Predictor) -> list[RankClass]:
@@ -60,7 +70,7 @@ def _trace_classes(run: ResolvedRun, predictor: Predictor) -> list[RankClass]:
     if len(found) == 1:
         return []
     traced = []
-    for ranks in found[:_MOST_TRACED]:
+    for ranks in found if isinstance(run.launch, DeviceMap) else found[:_MOST_TRACED]:
         try:
             prediction = predictor.predict(run.with_rank(ranks[0]))
         except (NotTraceableError, InspectorError):  # the run itself says why

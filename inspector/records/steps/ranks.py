@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-__all__ = ["Ddp", "Fsdp1", "Fsdp2", "Launch", "RankClass", "Ranks"]
+__all__ = [
+    "Ddp",
+    "DeviceMap",
+    "Fsdp1",
+    "Fsdp2",
+    "Launch",
+    "RankClass",
+    "RankLaunch",
+    "Ranks",
+    "TensorParallel",
+    "Zero",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +38,8 @@ class Fsdp2:
     `world_size` is the number of ranks, one a card. `reshard_after_forward` says whether a layer's gathered parameters
     are freed between its two passes. Units are as in `Fsdp1`, with the embedding, and the last norm
     with the head. `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that
-    was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta).
+    was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta). With `offload`
+    shards, their gradients and states stay in host memory.
     """
 
     world_size: int
@@ -36,6 +48,7 @@ class Fsdp2:
     wrap_policy: str = "TRANSFORMER_BASED_WRAP"
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
+    offload: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +71,45 @@ class Fsdp1:
     min_num_params: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorParallel:
+    """Layers that `tensor_parallel` of `world_size` ranks share each, by the plan that transformers has of a model.
+
+    Where there are more ranks, each part is sharded over as many groups by FSDP2.
+    """
+
+    world_size: int
+    tensor_parallel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMap:
+    """A model whose modules lie on `world_size` cards, of which one works at a time.
+
+    `device_map` is transformers' argument: how the map is made (auto, balanced, balanced_low_0, sequential), or the map
+    itself. `card_bytes` is what torch has of each card.
+    """
+
+    world_size: int
+    device_map: str | Mapping[str, int | str]
+    card_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zero:
+    """A stage of DeepSpeed's ZeRO as accelerate launches it.
+
+    `config` is DeepSpeed's own, in which "auto" may stand; None the one of transformers' examples.
+    """
+
+    world_size: int
+    stage: int
+    config: Mapping[str, Any] | None = None
+
+
 # How a run is spread over its cards.
-Launch: TypeAlias = Ddp | Fsdp1 | Fsdp2
+RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | TensorParallel | Zero
+Launch: TypeAlias = RankLaunch | DeviceMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

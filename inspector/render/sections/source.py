@@ -26,10 +26,11 @@ _MOST_MISSED = 6
 def describe_source(source: RequestSource) -> Iterator[str]:
     """Yield a line a file: whose it is, and how much of it is read, taken by default and not modelled."""
     for record in _list_records(source):
-        counts = [f"{record.count(Origin.FILE)} fields"]
+        counts = [_format_number(record.count(Origin.FILE), "field")]
         if record.count(Origin.OPTION):
             counts.append(f"{record.count(Origin.OPTION)} by options")
-        counts += [f"{record.count(Origin.DEFAULT)} defaults", f"{len(record.not_modelled)} not modelled"]
+        counts.append(_format_number(record.count(Origin.DEFAULT), "default"))
+        counts.append(f"{len(record.not_modelled)} not modelled")
         stage = f", {record.stage}" if record.stage not in (None, "sft") else ""
         whose = f"{record.framework} {one_line(record.version, 20)}{stage}"
         yield f"{_name(record)} as {whose} reads it: {', '.join(counts)}"
@@ -52,6 +53,10 @@ def format_value(value: Any) -> str:
     """Return a value as a file has it."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return one_line(text, _LONGEST_VALUE)
+
+
+def _format_number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _name(record: TrainingFile) -> str:

@@ -7,6 +7,7 @@ row of micro_batch_size x sequence_len tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from inspector.training_files.fields import (
     Values,
 )
 from inspector.training_files.frameworks.axolotl_fields import FIELDS
+from inspector.training_files.frameworks.fsdp import hold_packed_in
 from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_lora_kernels, settle_axolotl_loss
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
@@ -165,11 +167,12 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
         targets = values["lora_target_modules"]
         if values["lora_target_linear"]:
             targets = "all-linear"
-        fields["peft"] = read_lora(values, _LORA, targets=targets)
+        fields["peft"] = dataclasses.replace(read_lora(values, _LORA, targets=targets), by_name=True)
     if values["load_in_4bit"] or (adapter == "qlora" and not values["load_in_8bit"] and not values.has("load_in_4bit")):
         keywords = values["bnb_config_kwargs"] or {}
         fields["quantization"] = "fp4" if keywords.get("bnb_4bit_quant_type") == "fp4" else "nf4"
         fields["double_quant"] = bool(keywords.get("bnb_4bit_use_double_quant", True))
+        hold_packed_in(fields, "bfloat16")  # loaders/model.py
     elif values["load_in_8bit"]:
         fields["quantization"] = "int8"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inspector.errors import UsageError
 from inspector.records.training_file import Origin
 from inspector.training_files.fields import (
     ANY,
@@ -62,23 +63,33 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         if fields.get("sharding_settings", {}).get("sharding_strategy") == "NO_SHARD":
             fields["sharding"] = None
             fields.pop("sharding_settings")
-        if fsdp.get("fsdp_offload_params") in (True, "true"):
+        if fsdp.get("fsdp_offload_params") in (True, "true") and fields["sharding"] != "fsdp":
             settings.miss("fsdp_offload_params", True, LESS, f"weights and states are {_OFFLOADED}", Origin.FILE)
         if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
             fields["gradient_checkpointing"] = True
     elif kind == "DEEPSPEED":
-        _take_stage(settings, deepspeed.get("zero_stage"))
+        _take_stage(settings, deepspeed.get("zero_stage"), {})
         for name in ("offload_optimizer_device", "offload_param_device"):
             if deepspeed.get(name) not in (None, "none"):
+                refuse_disk(name.removesuffix("_device"), deepspeed[name])
                 settings.miss(f"deepspeed_config.{name}", deepspeed[name], LESS, _OFFLOADED, Origin.FILE)
     settings.silent |= {"fsdp_config"}
     settings.silent |= {"deepspeed_config"} if kind != "DEEPSPEED" or not fields.get("sharding") else set()
 
 
-def _take_stage(settings: Settings, stage: object) -> None:
-    """Take a stage of ZeRO."""
+def refuse_disk(name: str, device: object) -> None:
+    """Raise UsageError for states that wait on a disk."""
+    if device == "nvme":
+        raise UsageError(
+            f"{name} is on nvme, and what waits on a disk is not modelled; let it wait on the cpu, or drop it."
+        )
+
+
+def _take_stage(settings: Settings, stage: object, zero: Mapping[str, Any]) -> None:
+    """Take a stage of ZeRO with its configuration; accelerate's leaves everything to DeepSpeed's defaults."""
     if stage in (1, 2, 3, "1", "2", "3"):
         settings.fields["sharding"] = f"zero{stage}"
+        settings.fields["sharding_settings"] = {"config": {"zero_optimization": dict(zero)}}
 
 
 _OF_DEEPSPEED: tuple[Field, ...] = (
@@ -107,12 +118,13 @@ def _settle_deepspeed(values: Values, settings: Settings) -> None:
         if (values[precision] or {}).get("enabled") is True:
             fields["mixed_precision"] = precision
     zero = values["zero_optimization"] or {}
-    _take_stage(settings, zero.get("stage"))
+    _take_stage(settings, zero.get("stage"), zero)
     if not fields.get("sharding"):
         settings.silent.add("zero_optimization")
     for name in ("offload_optimizer", "offload_param"):
         part = zero.get(name)
         if isinstance(part, dict) and part.get("device") not in (None, "none"):
+            refuse_disk(f"zero_optimization.{name}", part["device"])
             settings.miss(f"zero_optimization.{name}", part["device"], LESS, _OFFLOADED, Origin.FILE)
 
 

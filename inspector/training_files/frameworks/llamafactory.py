@@ -31,6 +31,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.fsdp import hold_packed_in
 from inspector.training_files.frameworks.losses import read_liger
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
@@ -239,7 +240,7 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
             values.defaults["lora_alpha"] = 2 * values["lora_rank"]
         saved = _split(values["additional_target"])
         lora = read_lora(values, _LORA | {"modules_to_save": ""}, targets=_read_targets(values["lora_target"]))
-        fields["peft"] = dataclasses.replace(lora, modules_to_save=saved)
+        fields["peft"] = dataclasses.replace(lora, modules_to_save=saved, by_name=True)
     elif method == "oft":
         block = values["oft_block_size"]
         targets = _read_targets(values["oft_target"])
@@ -260,6 +261,10 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
     if bits == 4:
         fields["quantization"] = values.choose("quantization_type", {"nf4": "nf4", "fp4": "fp4"})
         fields["double_quant"] = bool(values["double_quantization"])
+        # The dtype of products (model/model_utils/quantization.py).
+        hold_packed_in(
+            fields, {"bf16": "bfloat16", "fp16": "float16"}.get(str(fields.get("mixed_precision")), "float32")
+        )
     elif bits == 8:
         fields["quantization"] = "int8"
     elif bits is not None:

@@ -206,6 +206,7 @@ def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -
         stage = zero.get("stage") if isinstance(zero, dict) else None
         if stage in (1, 2, 3):
             settings.fields["sharding"] = f"zero{stage}"
+            settings.fields["sharding_settings"] = {"config": {"zero_optimization": dict(zero or {})}}
     elif isinstance(deepspeed, str) and deepspeed:
         stages = [
             stage for stage in (1, 2, 3) if any(f"{z}{stage}" in deepspeed.lower() for z in ("z", "zero", "zero_"))
@@ -217,7 +218,7 @@ def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -
         take_fsdp(settings, config, fsdp_version, by_accelerate=False)
         settings.silent |= {"fsdp", "fsdp_config"}
         for name in ("fsdp_offload_params", "offload_params", "cpu_offload"):
-            if config.get(name) in (True, "true"):
+            if config.get(name) in (True, "true") and settings.fields["sharding"] != "fsdp":
                 settings.miss(f"fsdp_config.{name}", True, LESS, "weights and states wait in host memory", Origin.FILE)
 
 

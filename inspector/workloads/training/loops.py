@@ -104,6 +104,8 @@ def run_trainer_steps(
     batches = [batch, *(_copy(batch) for _ in range(gradient_accumulation - 1))]
     total = torch.zeros((), device=device)
     count: dict[str, Any] = {}
+    # DeepSpeed's engine updates behind the last backward pass, and keeps the norm.
+    own_update: Callable[[Tensor], None] | None = getattr(model, "own_update", None)
     for step in range(1, steps + 1):
         if is_counted and "labels" in batch:
             labels_of_batches: list[Any] = [item["labels"] for item in batches]
@@ -120,8 +122,11 @@ def run_trainer_steps(
                 elif ranks > 1:
                     loss *= ranks
                 on_phase(Phase.BACKWARD, step)
-                # accelerate divides by its own number of micro-batches, which Trainer leaves 1
-                precision.backward(loss / 1)
+                if own_update is None:
+                    # accelerate divides by its own number of micro-batches, which Trainer leaves 1
+                    precision.backward(loss / 1)
+                else:
+                    own_update(loss)
                 reported = loss.detach()
                 del loss
             # What the log's filter asks for; the answers are not read here, since no value is known on meta.
@@ -131,9 +136,10 @@ def run_trainer_steps(
         on_phase(Phase.OPTIMIZER, step)
         # Trainer logs the norm of the gradients, and without clipping too takes it from there (`_get_grad_norm`).
         norm = None
-        precision.unscale(optimizer)
-        norm = _clip(model, max_grad_norm or math.inf)
-        precision.step(optimizer)
+        if own_update is None:
+            precision.unscale(optimizer)
+            norm = _clip(model, max_grad_norm or math.inf)
+            precision.step(optimizer)
         model.zero_grad()
     return total, reported, norm, count, batches, precision
 
@@ -144,10 +150,18 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
 
 
 def _clip(model: Any, max_norm: float) -> Tensor:
-    """Clip the gradients of a model and return their norm; FSDP1 has its own way (accelerate, `clip_grad_norm_`)."""
+    """Clip the gradients of a model and return their norm.
+
+    FSDP1 has its own way (accelerate, `clip_grad_norm_`), and so has Trainer where some are sharded and others not.
+    """
     if hasattr(model, "clip_grad_norm_"):
         own: Tensor = model.clip_grad_norm_(max_norm)
         return own
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if len({getattr(gradient, "device_mesh", None) for gradient in gradients}) > 1:
+        from inspector.compat.tensor_parallel import clip_mixed_gradients  # loads transformers' trainer
+
+        return clip_mixed_gradients(model, max_norm)
     return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
 
 

@@ -1,8 +1,9 @@
 """Record TRL's own trainers on torch's CUDA build: `python -m tests.evidence.stand_in.record_trl [NAME...]`.
 
-Each row of tests/evidence/truth/stand_in/trl.json, or those that are named, runs in a process of its own; the figures
-of the second update are written back. All code is that of TRL, transformers, PEFT, Liger and of the optimizers'
-packages; launches of Triton kernels return at once, and cut-cross-entropy's sort is not compiled.
+Each row of tests/evidence/truth/stand_in/trl.json, or with TRL before 1.15 of trl-chunked.json, or those that are
+named, runs in a process of its own; the figures of the second update are written back. All code is that of TRL,
+transformers, PEFT, Liger and of the optimizers' packages; launches of Triton kernels return at once, and
+cut-cross-entropy's sort is not compiled.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from tests.evidence.stand_in.record_trainer import Reader, describe_platform
 from tests.evidence.truth.trainer_rows import build, find_task, make_recipe
 from tests.workloads.real_losses import Cce
 from tests.workloads.tracing import built, resolve
-from tests.workloads.trl_steps import make_tokenizer
+from tests.workloads.trl_steps import IS_FUSED, make_tokenizer
 
-RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / "trl.json"
+RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / ("trl.json" if IS_FUSED else "trl-chunked.json")
 _UPDATES = 3
 # What the stand-in answers where nothing else is said: no loss is NaN.
 _ANSWERS = {"FAKE_NAN": "0"}
@@ -55,7 +56,7 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     base = build({**row, "lora": None})
     load_model(built(base), torch.device("cuda"))
     reader = Reader()
-    with launch_nothing():
+    with launch_nothing(), know_chunks(settled):
         trainer = make_trainer(row, base, settled, batch)
         trainer.add_callback(reader)
         if settled.stage == "grpo":
@@ -172,6 +173,33 @@ def launch_nothing() -> Iterator[None]:
         for kind in kinds:
             if "run" in vars(kind):
                 stack.enter_context(mock.patch.object(kind, "run", do_nothing))
+        yield
+
+
+@contextlib.contextmanager
+def know_chunks(recipe: Recipe) -> Iterator[None]:
+    """Let TRL's chunked loss know what no kernel counted: that positions have labels, and how many chunks they fill."""
+    module = importlib.import_module("trl.trainer.sft_trainer")
+    compute = getattr(module, "_chunked_cross_entropy_loss", None)
+    if compute is None or recipe.loss != "chunked":
+        yield
+        return
+    size = int(module._CHUNKED_LM_HEAD_CHUNK_SIZE)
+    rows = recipe.batch_size * ((recipe.seq_len or 0) - 1) - bool(recipe.padding)
+
+    def count(_number: Any) -> int:
+        """Stand for what is read of the number of positions; a mock would keep the tensor."""
+        return -(-rows // size) * size
+
+    def answer(*arguments: Any, **keywords: Any) -> Any:
+        with mock.patch.object(torch.Tensor, "__index__", count):
+            os.environ["FAKE_EQUAL"] = "0"
+            found = compute(*arguments, **keywords)
+            os.environ["FAKE_EQUAL"] = before
+            return found
+
+    before = os.environ.get("FAKE_EQUAL", "1")
+    with mock.patch.object(module, "_chunked_cross_entropy_loss", answer):
         yield
 
 

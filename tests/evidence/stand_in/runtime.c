@@ -26,7 +26,10 @@ static size_t total = 80ull << 30, used = 0, count = 0;
 static uintptr_t base, next_address;
 static int sm = 90, sms = 132, threads = 2048, optin = 232448, descending = 0, trace = 0;
 static size_t persm = 233472;
-static struct { uintptr_t address; size_t size; } segments[MOST];
+static struct { uintptr_t address; size_t size; int device; } segments[MOST];
+/* FAKE_DEVICES cards of FAKE_TOTAL bytes each. */
+static __thread int current;
+static size_t used_on[16];
 #define RANGE (1ull << 44)
 static int truth;
 
@@ -48,9 +51,9 @@ static uintptr_t place(size_t size) {
 }
 cudaError_t cudaMalloc(void **pointer, size_t size) {
   *pointer = 0;
-  if (used + size > total || count == MOST) return cudaErrorMemoryAllocation;
-  used += size;
-  segments[count].address = place(size); segments[count].size = size;
+  if (used_on[current] + size > total || count == MOST) return cudaErrorMemoryAllocation;
+  used += size; used_on[current] += size;
+  segments[count].address = place(size); segments[count].size = size; segments[count].device = current;
   *pointer = (void *)segments[count++].address;
   if (trace) fprintf(stderr, "cudaMalloc %zu\n", size);
   return 0;
@@ -58,16 +61,16 @@ cudaError_t cudaMalloc(void **pointer, size_t size) {
 cudaError_t cudaFree(void *pointer) {
   for (size_t i = 0; i < count; i++)
     if (segments[i].address == (uintptr_t)pointer) {
-      used -= segments[i].size; segments[i] = segments[--count]; return 0;
+      used -= segments[i].size; used_on[segments[i].device] -= segments[i].size; segments[i] = segments[--count]; return 0;
     }
   return pointer ? cudaErrorInvalidValue : 0;
 }
 cudaError_t cudaMallocAsync(void **p, size_t n, cudaStream_t s) { return cudaMalloc(p, n); }
 cudaError_t cudaFreeAsync(void *p, cudaStream_t s) { return cudaFree(p); }
-cudaError_t cudaMemGetInfo(size_t *available, size_t *all) { *available = total - used; *all = total; return 0; }
-cudaError_t cudaGetDeviceCount(int *devices) { *devices = 1; return 0; }
-cudaError_t cudaGetDevice(int *device) { *device = 0; return 0; }
-cudaError_t cudaSetDevice(int d) { return 0; }
+cudaError_t cudaMemGetInfo(size_t *available, size_t *all) { *available = total - used_on[current]; *all = total; return 0; }
+cudaError_t cudaGetDeviceCount(int *devices) { *devices = number("FAKE_DEVICES", 1); return 0; }
+cudaError_t cudaGetDevice(int *device) { *device = current; return 0; }
+cudaError_t cudaSetDevice(int d) { current = d; return 0; }
 cudaError_t cudaDriverGetVersion(int *version) { *version = CUDART_VERSION; return 0; }
 cudaError_t cudaRuntimeGetVersion(int *version) { *version = CUDART_VERSION; return 0; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) { *event = (cudaEvent_t)1; return 0; }
@@ -141,7 +144,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, const
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, const void *f, int block, size_t dyn) { return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(n, f, block, dyn, 0); }
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) {
   memset(a, 0, sizeof *a);
-  if (on_device(p)) { a->type = cudaMemoryTypeDevice; a->devicePointer = (void *)p; } else { a->type = cudaMemoryTypeUnregistered; a->hostPointer = (void *)p; }
+  if (on_device(p)) { a->type = cudaMemoryTypeDevice; a->devicePointer = (void *)p; for (size_t i = 0; i < count; i++) if ((uintptr_t)p >= segments[i].address && (uintptr_t)p < segments[i].address + segments[i].size) a->device = segments[i].device; } else { a->type = cudaMemoryTypeUnregistered; a->hostPointer = (void *)p; }
   return 0;
 }
 /* what the host reads of the device and a kernel would have computed: the kind of the last kernel says what it is */

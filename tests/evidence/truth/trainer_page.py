@@ -14,12 +14,14 @@ PAGE = Path(__file__).parents[3] / "docs" / "evidence" / "trainers.md"
 _FIGURES = ("peak_allocated_bytes", "peak_reserved_bytes", "end_of_step_allocated_bytes")
 _HEAD = """# Steps of trainers beside their prediction
 
-Made by `python -m tests.evidence.truth.trainer_page` from tests/evidence/truth/stand_in/trainer.json and trl.json.
+Made by `python -m tests.evidence.truth.trainer_page` from trainer.json, trl.json and trl-chunked.json in
+tests/evidence/truth/stand_in.
 
 {rows} steps of real trainers: `transformers.Trainer`, with Liger or cut-cross-entropy where the row says so, and TRL's
-SFT, DPO, KTO, ORPO, reward and GRPO trainers. Their own code ran on torch's CUDA build over a stand-in for the CUDA
-runtime ([tests/evidence/stand_in](../../tests/evidence/stand_in/README.md)), not on a GPU: kernels compute nothing, and
-every request to the allocator is real. Figures are of the second update, in bytes; the difference is predicted minus
+SFT (with the fused head of 1.15 and newer, and the chunked loss of 1.7 to 1.14), DPO, KTO, ORPO, reward and GRPO
+trainers. Their own code ran on torch's CUDA build over a stand-in for the CUDA runtime
+([tests/evidence/stand_in](../../tests/evidence/stand_in/README.md)), not on a GPU: kernels compute nothing, and every
+request to the allocator is real. Figures are of the second update, in bytes; the difference is predicted minus
 measured. `.ci/run` predicts all of them for every change.
 """
 _COLUMNS = (

@@ -1,4 +1,4 @@
-"""The models and recipes of tests/evidence/truth/stand_in/trainer.json and trl.json.
+"""The models and recipes of tests/evidence/truth/stand_in/trainer.json, trl.json and trl-chunked.json.
 
 Models are catalogue entries cut to a few layers, on meta.
 """
@@ -27,7 +27,8 @@ __all__ = ["KNOWN", "RECORDS", "build", "compare", "find_task", "make_recipe", "
 
 _FOLDER = Path(__file__).parent / "stand_in"
 RECORDS: tuple[Mapping[str, Any], ...] = tuple(
-    json.loads((_FOLDER / name).read_text(encoding="utf-8")) for name in ("trainer.json", "trl.json")
+    json.loads((_FOLDER / name).read_text(encoding="utf-8"))
+    for name in ("trainer.json", "trl.json", "trl-chunked.json")
 )
 # (row, figure) -> predicted minus measured in bytes, and why.
 KNOWN: Mapping[tuple[str, str], tuple[int, str]] = {

@@ -80,3 +80,31 @@ def test_offline_a_file_of_the_cache_is_read(repository: LoopbackHub, tmp_path: 
     assert files.revision == snapshot.name
     with pytest.raises(ModelUnavailableError, match="'org/other' is not in the Hugging Face cache"):
         read_gguf("org/other", revision=None, offline=True, progress=lambda _stage: None)
+
+
+@pytest.mark.parametrize(
+    "name", ["org/big-GGUF", "org/big-GGUF:Q4_K_M", "org/big-GGUF/Q4_K_M/big-Q4_K_M-00001-of-00003.gguf"]
+)
+def test_a_model_in_parts_in_a_folder_of_a_repository_is_read_together(hub: LoopbackHub, name: str) -> None:  # noqa: F811
+    """As repositories of large models have them: a folder for each form of the weights."""
+    files = {}
+    for form in ("BF16", "Q4_K_M"):
+        for part in range(3):
+            metadata = {"general.architecture": "llama", "general.name": form} if part == 0 else {"split.no": part}
+            header, size = make_header(metadata, [(f"blk.{part}.attn_q.weight", "q8_0", (64, 2))])
+            files[f"{form}/big-{form}-0000{part + 1}-of-00003.gguf"] = header + bytes(size)
+    hub.host("org/big-GGUF", files)
+    found = _read(name)
+    assert found.gguf is not None
+    assert found.gguf.metadata["general.name"] == "Q4_K_M"
+    assert len(found.gguf.files) == 3
+    assert [tensor.name for tensor in found.gguf.tensors] == [f"blk.{part}.attn_q.weight" for part in range(3)]
+    assert found.gguf.file_bytes == sum(len(content) for path, content in files.items() if "Q4" in path)
+
+
+def test_a_part_that_a_repository_lacks_is_named(hub: LoopbackHub) -> None:  # noqa: F811
+    header, size = make_header({"general.architecture": "llama"}, TENSORS)
+    hub.host("org/half-GGUF", {"half-Q8_0-00001-of-00002.gguf": header + bytes(size)})
+    with pytest.raises(ModelUnavailableError, match=r"half-Q8_0-00002-of-00002\.gguf") as error:
+        _read("org/half-GGUF")
+    assert "\n" not in str(error.value)

@@ -126,9 +126,16 @@ def trace_rank(
 
 
 def _refuse_untied(built: BuiltModel) -> None:
-    """Raise NotTraceableError where modules that shared a weight have one each once it was sharded."""
+    """Raise NotTraceableError where modules that shared a weight have one each once it was sharded.
+
+    accelerate 1.15 shards T5's embedding with the head, and leaves what the encoder has of it to the root, which shards
+    it again: a real run trains another model then.
+    """
     if any(name not in built.roles for name, _ in built.model.named_parameters()):
-        raise NotTraceableError("modules that share a weight have one each once it is sharded: drop `sharding`")
+        raise NotTraceableError(
+            "modules that share a weight have one each once accelerate has sharded it, so that a real run trains "
+            "another model: drop `sharding`"
+        )
 
 
 def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:

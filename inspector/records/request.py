@@ -213,7 +213,9 @@ class Request:
     transformers' argument of that name, and `tensor_parallel` cuts each layer over so many. `margin` is
     how much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the quantity to
     turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or, where it fits,
-    for what could be turned up. `context` are further prompt lengths of a generation, to say what it takes with them.
+    for what could be turned up. `extrapolate` lets the tape of a deep model be worked out from those of shallow ones,
+    and that of a long generation from short ones.
+    `context` are further prompt lengths of a generation, to say what it takes with them.
     `serving` is a serving engine with its options, in the place of a step. `source` are the files that it was read
     from.
 
@@ -248,6 +250,7 @@ class Request:
     margin: str | int | None = None
     fit: Quantity | str | None = None
     advice: bool = True
+    extrapolate: bool = True
     count_only: bool = False
     context: Sequence[int] = ()
     depth: int = 3
@@ -257,7 +260,7 @@ class Request:
     def __post_init__(self) -> None:
         """Check every field but `peft`, whose types PEFT has; choices become members of their enums."""
         flags = ("trust_remote_code", "assume_defaults", "offline", "autocast_adapter_dtype", "advice", "count_only")
-        for name in flags:
+        for name in (*flags, "extrapolate"):
             check_flag(name, getattr(self, name))
         if self.double_quant is not None:
             check_flag("double_quant", self.double_quant)

@@ -96,6 +96,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--fit",
         "--advice",
         "--no-advice",
+        "--extrapolate",
+        "--no-extrapolate",
         "--framework",
         "--base-model",
         "--launch",

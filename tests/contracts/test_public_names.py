@@ -82,6 +82,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "model_class": None,
         "trust_remote_code": False,
         "assume_defaults": False,
+        "extrapolate": True,
         "offline": False,
         "count_only": False,
         "depth": 3,

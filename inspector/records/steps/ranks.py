@@ -38,7 +38,8 @@ class Fsdp2:
     `world_size` is the number of ranks, one a card. `reshard_after_forward` says whether a layer's gathered parameters
     are freed between its two passes. Units are as in `Fsdp1`, with the embedding, and the last norm
     with the head. `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that
-    was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta).
+    was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta). With `offload`
+    shards, their gradients and states stay in host memory.
     """
 
     world_size: int
@@ -47,6 +48,7 @@ class Fsdp2:
     wrap_policy: str = "TRANSFORMER_BASED_WRAP"
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
+    offload: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

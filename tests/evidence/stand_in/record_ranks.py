@@ -7,6 +7,7 @@ stand-in whose collectives do nothing (nccl.c). The figures are written back.
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -62,7 +63,11 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
 
         dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
     else:
-        dist.init_process_group("nccl", rank=rank, world_size=size, store=dist.HashStore())  # type: ignore[attr-defined]  # torch lists it nowhere
+        backend = "nccl"
+        if launch.get("fsdp_config", {}).get("cpu_offload"):  # norms are reduced on the host
+            importlib.import_module("torch.testing._internal.distributed.fake_pg")
+            backend = "cpu:fake,cuda:nccl"
+        dist.init_process_group(backend, rank=rank, world_size=size, store=dist.HashStore())  # type: ignore[attr-defined]  # torch lists it nowhere
     length, rows = recipe["seq_len"], recipe.get("batch_size", 1)
     accumulation = recipe.get("gradient_accumulation", 1)
     reader = PausingReader()

@@ -52,7 +52,12 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
     config, environment = launch.get("fsdp_config", {}), launch.get("environment", {})
     how: RankLaunch = Ddp(world_size=launch["world_size"], find_unused_parameters=launch.get("find_unused_parameters"))
     if launch["strategy"] == "fsdp2":
-        how = Fsdp2(world_size=launch["world_size"], reshard_after_forward=config.get("reshard_after_forward", True))
+        how = Fsdp2(
+            world_size=launch["world_size"],
+            reshard_after_forward=config.get("reshard_after_forward", True),
+            offload=config.get("cpu_offload", False),
+            wrap_policy="NO_WRAP" if environment else "TRANSFORMER_BASED_WRAP",
+        )
     if launch["strategy"] == "tensor_parallel":
         how = TensorParallel(world_size=launch["world_size"], tensor_parallel=launch["tensor_parallel"])
     if launch["strategy"] == "fsdp1":

@@ -14,6 +14,8 @@ import statistics
 import subprocess
 import sys
 
+os.environ["INSPECTOR_CACHE"] = "off"  # each run works its answer out
+
 COMMANDS = {
     "training": (),
     "generation": ("--generate",),

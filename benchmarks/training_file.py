@@ -19,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+os.environ["INSPECTOR_CACHE"] = "off"  # each run works its answer out
+
 FILE = """\
 model_name_or_path: Qwen/Qwen2.5-0.5B
 use_peft: true

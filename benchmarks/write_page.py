@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+os.environ["INSPECTOR_CACHE"] = "off"  # each run works its answer out
+
 COMMAND = [
     *(sys.executable, "-m", "inspector", "Qwen/QwQ-32B"),
     *("--lora", "r=16", "--targets", "all-linear", "--quiet", "--output"),

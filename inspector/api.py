@@ -53,6 +53,7 @@ def inspect(
     gpu_count: int = 1,
     sharding: str | None = None,
     device_map: Any = None,
+    tensor_parallel: int | None = None,
     margin: str | int | None = None,
     fit: str | None = None,
     context: Sequence[int] = (),
@@ -65,6 +66,7 @@ def inspect(
     model_class: str | type | None = None,
     trust_remote_code: bool = False,
     assume_defaults: bool = False,
+    extrapolate: bool = True,
     offline: bool = False,
     count_only: bool = False,
     depth: int = 3,
@@ -119,6 +121,8 @@ def inspect(
         trust_remote_code: run model code from the repository. Without it nothing from a repository is executed.
         assume_defaults: go on where a config.json does not say how large the model is, with the defaults of its class;
             the first warning says so. Without it that is an UnsupportedModelError.
+        extrapolate: whether the step of a deep model may be worked out from those of shallow ones; else the whole model
+            is traced, and each token of a generation.
         offline: make no request: the local cache, then the bundled catalogue.
         count_only: stop after the parameter counts.
         depth: how deep `report.parameters.tree` goes; 0 is the model alone.
@@ -148,6 +152,7 @@ def inspect(
         gpu_count=gpu_count,
         sharding=sharding,
         device_map=device_map,
+        tensor_parallel=tensor_parallel,
         margin=margin,
         fit=fit,
         context=context,
@@ -160,6 +165,7 @@ def inspect(
         model_class=model_class,
         trust_remote_code=trust_remote_code,
         assume_defaults=assume_defaults,
+        extrapolate=extrapolate,
         offline=offline,
         count_only=count_only,
         depth=depth,

@@ -48,7 +48,8 @@ def extrapolate_generation(
     # flash-attn's parts are no ops of their own on the tape, a static cache is as long as the whole generation, and the
     # decoder of an encoder-decoder does not go on from the prompt.
     follows = (
-        run.recipe.attention != Attention.FLASH_ATTENTION_2
+        run.request.extrapolate
+        and run.recipe.attention != Attention.FLASH_ATTENTION_2
         and run.recipe.cache != CacheKind.STATIC
         and not lengths.is_encoder_decoder
         and not _counts_tokens(run.recipe.generation or {})

@@ -202,7 +202,7 @@ class Predictor:
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
-        if run.workload.sized_until is None or run.launch is not None:
+        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
             return None
         for added_periods, template in self._templates.get(make_key_without_size(run), ()):
             try:
@@ -232,7 +232,7 @@ class Predictor:
 
     def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
         """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""
-        found = self._extrapolate(run)
+        found = self._extrapolate(run) if run.request.extrapolate else None
         if found is not None:
             return found
         recipe, tape = self._trace_depth(run, None)

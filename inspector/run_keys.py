@@ -37,7 +37,7 @@ def make_run_key(run: ResolvedRun) -> Key:
 def _make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
     recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
-    ranks = freeze(run.launch), run.rank
+    ranks = freeze(run.launch), run.rank, run.request.extrapolate
     return run.workload.name, freeze(recipe), freeze(run.platform), make_model_key(run.request), ranks
 
 

@@ -180,3 +180,19 @@ def test_a_prediction_is_kept_for_the_next_question() -> None:
     assert not predictor.knows(run)
     prediction = predictor.predict(run)
     assert predictor.predict(run.with_request(run.request)) is prediction
+
+
+def test_a_whole_trace_says_what_an_extrapolated_one_does() -> None:
+    """Every figure of the report, with the numbers of layers in the paths of modules."""
+    settings: dict[str, Any] = {"recipe": {"seq_len": 16}, "gpu": "t4", "advice": False}
+    deep = llama(num_hidden_layers=12)
+    reports = [inspector.inspect(deep, extrapolate=extrapolate, **settings) for extrapolate in (True, False)]
+    assert reports[0] == reports[1]
+    run = resolve_run(Request(model=deep, extrapolate=False, recipe=inspector.Recipe(seq_len=16)), None, {})
+    predictor = Predictor(None)
+    assert predictor.count_traced_events(run) == len(predictor.predict(run).tape)
+    shorter = run.with_request(dataclasses.replace(run.request, extrapolate=True))
+    assert predictor.count_traced_events(shorter) < len(predictor.predict(shorter).tape)
+    assert [event.module for event in predictor.predict(run).tape] == [
+        event.module for event in predictor.predict(shorter).tape
+    ]

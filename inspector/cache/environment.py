@@ -23,7 +23,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _FIXTURES = _PACKAGE.parent / "fixtures"  # of a checkout; an installed package holds them itself
 _INSTALLED = re.compile(r"(.+)\.(?:dist|egg)-info")
 # What is run, not only read: the names of their packages and of their releases are the same.
-_RUN = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+_RUN = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "deepspeed")
 # Variables that these read.
 _PREFIXES = ("TRANSFORMERS_", "TORCH_", "ACCELERATE_", "PEFT_", "BNB_", "PYTHONHASHSEED")
 

@@ -64,8 +64,9 @@ class Kept:
         try:
             value = make()
         except (UsageError, NotTraceableError) as error:
-            if not isinstance(error.__cause__, MemoryError):
-                self._write(name, kind, next(key for key, of in _REFUSALS.items() if type(error) is of), str(error))
+            refusal = next((word for word, kind_ in _REFUSALS.items() if type(error) is kind_), None)
+            if refusal is not None and not isinstance(error.__cause__, MemoryError):
+                self._write(name, kind, refusal, str(error))
             raise
         self._write(name, kind, None, value)
         return value

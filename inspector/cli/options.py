@@ -186,6 +186,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
         "for what could be turned up (up to 6).",
     ),
+    click.Option(
+        ["--extrapolate/--no-extrapolate"],
+        default=True,
+        show_default=True,
+        help="Whether the step of a deep model may be worked out from those of shallow ones, event by event the same; "
+        "else the whole model is traced, and each token of a generation.",
+    ),
     *OF_A_TRAINING_FILE,
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
     click.Option(

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from inspector.compat.torch import children_of
+from inspector.compat.torch import buffers_of, children_of, parameters_of
 
 __all__ = ["count_missing_periods", "map_to_shallow", "shorten_model"]
 
@@ -30,6 +30,8 @@ _KEPT = 2
 # Names of configurations that hold numbers of layers.
 _NUMBERS = re.compile(r"_(index|indexes|indices|layers)$")
 _SETTINGS = (bool, int, float, str, tuple, type(None))
+# The modules of a layer with their paths in it.
+_Modules: TypeAlias = Sequence[tuple[str, nn.Module]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def shorten_model(model: PreTrainedModel, extra_periods: int = 0) -> int:
     count = (stack.missing - extra_periods) * stack.period
     end = stack.start + stack.periods * stack.period
     layers = list(stack.layers)
-    counters = _find_counters(layers)
+    counters = _find_counters([list(layer.named_modules()) for layer in layers])
     children_of(stack.parent)[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
     for layer in layers[end:]:
         for name, module in layer.named_modules():
@@ -154,8 +156,8 @@ def _find_stacks(model: PreTrainedModel) -> Iterator[_Stack]:
 
 def _holds_its_own(layers: nn.ModuleList) -> bool:
     """Tell whether layers have parameters and share none."""
-    counts = [0 if layer is None else len(list(layer.parameters())) for layer in layers]
-    return all(counts) and sum(counts) == len({id(parameter) for parameter in layers.parameters()})
+    owned = [[] if layer is None else list(layer.parameters()) for layer in layers]
+    return all(owned) and sum(map(len, owned)) == len({id(parameter) for own in owned for parameter in own})
 
 
 def _list_numbered(config: Any, count: int) -> Iterator[list[int]]:
@@ -176,7 +178,9 @@ def _count_early(model: PreTrainedModel, parent: nn.Module) -> int:
 
 def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[int]:
     """Return a number for each layer, equal for layers of one kind; the `early` first ones are each of their own."""
-    counters = _find_counters(list(layers))
+    # Walked once: of a deep model these are ten thousand modules.
+    walked = [list(layer.named_modules()) for layer in layers]
+    counters = _find_counters(walked)
     by_layer = [
         value
         for value in (vars(config).values() if config is not None else ())
@@ -184,9 +188,9 @@ def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[in
     ]
     numbers: dict[tuple[Any, ...], int] = {}
     kinds = []
-    for index, layer in enumerate(layers):
+    for index, modules in enumerate(walked):
         kind = (
-            _describe_kind(layer, counters),
+            _describe_kind(modules, counters),
             *(repr(values[index]) for values in by_layer),
             *(index in numbers for numbers in _list_numbered(config, len(layers))),
             min(index, early),
@@ -195,10 +199,11 @@ def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[in
     return kinds
 
 
-def _describe_kind(layer: nn.Module, counters: dict[str, set[str]]) -> tuple[Any, ...]:
-    """Return what two layers of one kind have in common."""
+def _describe_kind(modules: _Modules, counters: dict[str, set[str]]) -> tuple[Any, ...]:
+    """Return what two layers of one kind have in common, of the `modules` of one."""
     parts: list[Any] = []
-    for name, module in layer.named_modules():
+    seen: set[int] = set()
+    for name, module in modules:
         skipped = counters.get(name, set())
         parts.append((name, type(module)))
         parts += (
@@ -206,16 +211,18 @@ def _describe_kind(layer: nn.Module, counters: dict[str, set[str]]) -> tuple[Any
             for key, value in sorted(vars(module).items())
             if isinstance(value, _SETTINGS) and key not in skipped
         )
-    parts += ((name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in layer.named_parameters())
-    parts += ((name, tensor.shape, tensor.dtype) for name, tensor in layer.named_buffers())
+        for key, tensor in (*parameters_of(module).items(), *buffers_of(module).items()):
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                parts.append((key, type(tensor), tensor.shape, tensor.dtype, tensor.requires_grad))
     return tuple(parts)
 
 
-def _find_counters(layers: list[nn.Module]) -> dict[str, set[str]]:
+def _find_counters(walked: Sequence[_Modules]) -> dict[str, set[str]]:
     """Return the settings, by the path of their module in a layer, that count the layers."""
     values: dict[tuple[str, str], list[int]] = {}
-    for index, layer in enumerate(layers):
-        for name, module in layer.named_modules():
+    for index, modules in enumerate(walked):
+        for name, module in modules:
             for key, value in vars(module).items():
                 if type(value) is int:
                     values.setdefault((name, key), []).append(value - index)

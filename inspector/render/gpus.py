@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from inspector.records.hardware import Gpu, MemoryFigure
-from inspector.records.report import to_plain
 from inspector.render.document import Document, Kind, Paragraph, Row, Section, Table, Tone, column, paragraph, row
 from inspector.units import format_bytes, format_count
 
@@ -46,6 +45,8 @@ def build_gpus_document(gpus: Sequence[Gpu]) -> Document:
 
 def render_gpus_json(gpus: Sequence[Gpu], stream: TextIO) -> None:
     """Write the catalogue to `stream` as one JSON object."""
+    from inspector.records.report import to_plain  # with it come all records
+
     json.dump({"schema": SCHEMA, "gpus": [to_plain(gpu) for gpu in gpus]}, stream, indent=2, ensure_ascii=True)
     stream.write("\n")
 

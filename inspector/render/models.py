@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import TextIO
 
-from inspector.records.report import to_plain
 from inspector.records.source import CatalogueEntry
 from inspector.render.document import Document, Kind, Row, Section, Table, column, paragraph, row
 from inspector.render.writers.spreadsheet import write_csv
@@ -46,6 +45,8 @@ def build_models_document(entries: Sequence[CatalogueEntry]) -> Document:
 
 def render_models_json(entries: Sequence[CatalogueEntry], stream: TextIO) -> None:
     """Write the models to `stream` as one JSON object."""
+    from inspector.records.report import to_plain  # with it come all records
+
     json.dump({"schema": SCHEMA, "models": [to_plain(entry) for entry in entries]}, stream, indent=2, ensure_ascii=True)
     stream.write("\n")
 

@@ -55,6 +55,16 @@ def test_importing_the_package_loads_no_library() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_what_works_an_answer_out_loads_no_torch_before_a_model_is_built() -> None:
+    """What follows from a kept trace takes none of it (`inspector.cache`)."""
+    modules = "inspector.pipeline, inspector.planning.verdicts, inspector.predict, inspector.findings"
+    program = (
+        f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'peft', 'accelerate'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_script_of_each_shell_is_printed(shell: str) -> None:
     """The script calls the command back by its own name."""

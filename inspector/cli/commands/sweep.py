@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 import json
 import sys
@@ -22,8 +21,6 @@ from inspector.cli.option_names import name_options
 from inspector.cli.options import complete_file, list_parameters_without
 from inspector.cli.output import open_output
 from inspector.errors import UsageError, one_line, quoted
-from inspector.render.writers.spreadsheet import write_csv
-from inspector.runtime.workers import count_cores
 
 __all__ = ["sweep"]
 
@@ -76,11 +73,12 @@ def sweep(file: str, format_: str | None, jobs: int | None, **options: Any) -> W
     if format_ is None:
         format_ = "jsonl" if job.output is not None and job.output.suffix.lower() in _JSON_LINES else "csv"
     said = spell_options(click.get_current_context(), "format_", "jobs", "output")
-    return functools.partial(_sweep, job, file, format_, jobs or count_cores(), said)
+    return functools.partial(_sweep, job, file, format_, jobs, said)
 
 
-def _sweep(job: Job, file: str, format_: str, jobs: int, options: str) -> int:
+def _sweep(job: Job, file: str, format_: str, jobs: int | None, options: str) -> int:
     """Write a row for each model that has none, and return the exit code."""
+    from inspector.runtime.workers import count_cores
     from inspector.sweep import list_columns, read_models
     from inspector.sweep import sweep as inspect_models
 
@@ -88,7 +86,12 @@ def _sweep(job: Job, file: str, format_: str, jobs: int, options: str) -> int:
     with _open_list(file) as lines, _open_rows(job.output, format_, columns) as (stream, done):
         models = (model for model in read_models(lines) if (model, options) not in done)
         rows = inspect_models(
-            job.request, models, options=options, jobs=jobs, keeps=job.keeps, name_settings=name_options
+            job.request,
+            models,
+            options=options,
+            jobs=jobs or count_cores(),
+            keeps=job.keeps,
+            name_settings=name_options,
         )
         with show_progress(shown=job.progress and job.output is not None, color=job.color) as progress:
             progress("loading transformers and PEFT")
@@ -151,6 +154,8 @@ def _read_rows(output: Path, format_: str, columns: Sequence[str]) -> frozenset[
     with output.open(encoding="utf-8", newline="") as stream:
         try:
             if format_ == "csv":
+                import csv
+
                 head, *rows = csv.reader(stream)
                 if head != list(columns):
                     raise ValueError("its columns are others")
@@ -164,13 +169,20 @@ def _read_rows(output: Path, format_: str, columns: Sequence[str]) -> frozenset[
 def _write_head(format_: str, columns: Sequence[str], stream: TextIO) -> None:
     """Write the names of columns, which rows of JSON have themselves."""
     if format_ == "csv":
-        write_csv([columns], stream)
+        _write_cells(columns, stream)
 
 
 def _write_row(row: Mapping[str, Any], format_: str, columns: Sequence[str], stream: TextIO) -> None:
     """Write a row; JSON has what there is."""
     if format_ == "csv":
-        write_csv([[row.get(column) for column in columns]], stream)
+        _write_cells([row.get(column) for column in columns], stream)
         return
     json.dump({name: row[name] for name in columns if row.get(name) is not None}, stream)
     stream.write("\n")
+
+
+def _write_cells(cells: Sequence[Any], stream: TextIO) -> None:
+    """Write a line of CSV."""
+    from inspector.render.writers.spreadsheet import write_csv
+
+    write_csv([cells], stream)

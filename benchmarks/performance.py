@@ -1,0 +1,293 @@
+"""Measure what commands cost as whole processes, and write docs/evidence/performance.md.
+
+    python benchmarks/performance.py [--rounds N] [--output FILE]
+
+Commands that are compared run in turn, so that whatever else the machine does hits all alike; figures are medians of
+the rounds, of processor time, of time on the clock, and the largest resident memory of a process. All run without
+network, and without a cache where none is named. Nothing else should run beside it; it takes some ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.source.loopback_hub import LoopbackHub  # noqa: E402
+from tests.source.weight_files import TINY_TENSORS, weight_file  # noqa: E402
+
+INSPECT = (sys.executable, "-m", "inspector")
+FLOOR = (sys.executable, "-c", "import torch, transformers, peft")
+LORA = ("--lora", "r=16", "--targets", "all-linear")
+MAIN_JOB = (*INSPECT, "Qwen/QwQ-32B", *LORA, "--offline")
+CARD = ("--gpu", "a100-40gb", "--no-advice")
+SWEPT = 24
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took: seconds of the processor and of the clock, and the MiB of its largest process."""
+
+    processor: float
+    clock: float
+    mib: float
+
+
+def measure(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
+    """Run a command once."""
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        child = subprocess.Popen(  # noqa: S603  # commands of this file
+            command, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, **environment}
+        )
+        _, status, used = os.wait4(child.pid, 0)
+        clock = time.perf_counter() - started
+        if os.waitstatus_to_exitcode(status) not in (0, 1, 2, 3):
+            errors.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed: {errors.read().decode()[-2000:]}")
+    return Cost(processor=used.ru_utime + used.ru_stime, clock=clock, mib=used.ru_maxrss / 1024)
+
+
+def alternate(
+    commands: Mapping[str, Sequence[str]], rounds: int, environment: Mapping[str, str] | None = None
+) -> dict[str, Cost]:
+    """Run commands in turn and return the medians of each; a round before fills the caches of files."""
+    environment = {"INSPECTOR_CACHE": "off", **(environment or {})}
+    found: dict[str, list[Cost]] = {name: [] for name in commands}
+    for number in range(rounds + 1):
+        for name, command in commands.items():
+            cost = measure(command, environment)
+            if number or not rounds:
+                found[name].append(cost)
+    return {
+        name: Cost(
+            processor=statistics.median(cost.processor for cost in costs),
+            clock=statistics.median(cost.clock for cost in costs),
+            mib=max(cost.mib for cost in costs),
+        )
+        for name, costs in found.items()
+    }
+
+
+def write_table(costs: Mapping[str, Cost], first: str, than: str) -> str:
+    """Return a table of what commands took, each with the ratio of its processor time to that of one of them."""
+    floor = costs[than].processor
+    lines = [f"| {first} | processor | clock | memory | times {than} |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines += [
+        f"| {name} | {cost.processor:.2f} s | {cost.clock:.2f} s | {cost.mib:.0f} MiB | {cost.processor / floor:.2f} |"
+        for name, cost in costs.items()
+    ]
+    return "\n".join(lines)
+
+
+def measure_cold(rounds: int) -> str:
+    """Return what commands cost beside the import of the libraries that they stand on."""
+    costs = alternate(
+        {
+            "the import floor": FLOOR,
+            "`--count-only`": (*MAIN_JOB, "--count-only"),
+            "with the step, one card": (*MAIN_JOB, *CARD),
+            "with the step, eight cards": MAIN_JOB,
+            "`--no-extrapolate`, one card": (*MAIN_JOB, *CARD, "--no-extrapolate"),
+        },
+        rounds,
+    )
+    return write_table(costs, "QwQ-32B with LoRA, nothing kept", "the import floor")
+
+
+def measure_kept(rounds: int) -> str:
+    """Return what a question takes once it, or one like it, was answered."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {"INSPECTOR_CACHE": folder}
+        asked = (*MAIN_JOB, *CARD)
+        for command in (MAIN_JOB, asked):
+            measure(command, kept)
+        costs = alternate({"worked out": asked}, rounds) | alternate(
+            {
+                "repeated": asked,
+                "repeated, as JSON": (*asked, "--json"),
+                "repeated, eight cards": MAIN_JOB,
+            },
+            rounds,
+            kept,
+        )
+        # Each of these is asked once, for the second time it is a repeated question.
+        once = {
+            "another margin": (*asked, "--margin", "1GiB"),
+            "another card of the same kernels": (*MAIN_JOB, "--gpu", "a100-80gb", "--no-advice"),
+            "other settings of the allocator": (*asked, "--alloc-conf", "expandable_segments:True"),
+            "as a page": (*asked, "--format", "html"),
+        }
+        costs |= {name: measure(command, kept) for name, command in once.items()}
+    return write_table(costs, "QwQ-32B with LoRA, one card", "worked out")
+
+
+def measure_small(rounds: int) -> str:
+    """Return what commands cost that need no model."""
+    costs = alternate(
+        {
+            "`python -c pass`": (sys.executable, "-c", "pass"),
+            "`inspect --help`": (*INSPECT, "--help"),
+            "`inspect gpus`": (*INSPECT, "gpus"),
+            "`inspect cache`": (*INSPECT, "cache"),
+            "a slip: `--lora r=0`": (*INSPECT, "Qwen/QwQ-32B", "--lora", "r=0"),
+            "a model that is not there": (*INSPECT, "no/such-model", "--offline"),
+        },
+        rounds,
+    )
+    return write_table(costs, "command", "`python -c pass`")
+
+
+def read_bundled(name: str) -> dict[str, Any]:
+    """Return a configuration of the catalogue."""
+    fields: dict[str, Any] = json.loads((ROOT / "fixtures" / "models" / f"{name}.json").read_text())["config"]
+    return fields
+
+
+@contextlib.contextmanager
+def write_configurations(configurations: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    """Yield the paths of configurations by their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for number, (name, config) in enumerate(configurations.items()):
+            path = Path(folder, str(number), "config.json")
+            path.parent.mkdir()
+            path.write_text(json.dumps(config))
+            paths[name] = str(path)
+        yield paths
+
+
+def measure_growth(rounds: int) -> str:
+    """Return what more layers, experts and tokens cost."""
+    dense, sparse = read_bundled("Qwen__Qwen2.5-7B"), read_bundled("mistralai__Mixtral-8x7B-v0.1")
+    tables = []
+    with write_configurations(
+        {f"{count} layers": dense | {"num_hidden_layers": count} for count in (8, 32, 128)}
+    ) as paths:
+        costs = alternate({name: (*INSPECT, path, *LORA, *CARD, "--offline") for name, path in paths.items()}, rounds)
+        tables.append(write_table(costs, "Qwen2.5-7B with other depths", "8 layers"))
+    with write_configurations(
+        {f"{count} experts": sparse | {"num_local_experts": count} for count in (2, 8, 64)}
+    ) as paths:
+        costs = alternate({name: (*INSPECT, path, *LORA, *CARD, "--offline") for name, path in paths.items()}, rounds)
+        tables.append(write_table(costs, "Mixtral with other numbers of experts", "2 experts"))
+    model = (*INSPECT, "Qwen/Qwen2.5-7B", *LORA, *CARD, "--offline")
+    costs = alternate({f"{count:,} tokens": (*model, "--seq-len", str(count)) for count in (512, 8192, 32768)}, rounds)
+    tables.append(write_table(costs, "Qwen2.5-7B at other lengths", "512 tokens"))
+    return "\n\n".join(tables)
+
+
+def measure_plans(rounds: int) -> str:
+    """Return what plans and searches cost beside one cold run."""
+    model = ("Qwen/Qwen2.5-7B", "--gpu", "h200", "--offline")
+    costs = alternate(
+        {
+            "one cold run": (*INSPECT, *model, *LORA, "--no-advice"),
+            "`--fit batch-size`": (*INSPECT, *model, *LORA, "--no-advice", "--fit", "batch-size"),
+            "`plan --fit none`, 24 recipes": (*INSPECT, "plan", *model, "--fit", "none"),
+            "`plan`, 24 recipes, both searches": (*INSPECT, "plan", *model),
+        },
+        min(rounds, 1),
+    )
+    return write_table(costs, "Qwen2.5-7B on an H200", "one cold run")
+
+
+def measure_peers(rounds: int) -> str:
+    """Return what other tools cost for the same model, all of them served by a Hub on this machine."""
+    config = read_bundled("Qwen__Qwen2.5-0.5B")
+    with LoopbackHub() as hub, tempfile.TemporaryDirectory() as home:
+        files = {"config.json": json.dumps(config).encode(), "model.safetensors": weight_file(TINY_TENSORS)}
+        hub.host("org/model", files, info={"library_name": "transformers", "tags": ["transformers"]})
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": home, "HF_HUB_OFFLINE": "0"}
+        commands: dict[str, Sequence[str]] = {
+            "the import floor": FLOOR,
+            "`inspect --count-only`": (*INSPECT, "org/model", "--count-only"),
+            "`accelerate estimate-memory`": (
+                *(sys.executable, "-m", "accelerate.commands.accelerate_cli"),
+                *("estimate-memory", "org/model", "--library_name", "transformers"),
+            ),
+        }
+        with contextlib.suppress(PackageNotFoundError):
+            version("hf-mem")
+            commands["`hf-mem`"] = (sys.executable, "-m", "hf_mem.cli", "--model-id", "org/model")
+        return write_table(alternate(commands, rounds, environment), "Qwen2.5-0.5B from a Hub", "the import floor")
+
+
+def measure_sweep() -> str:
+    """Return what many models cost on one core, each with a traced step of LoRA: half of them, and all."""
+    listed = subprocess.run(  # noqa: S603
+        (*INSPECT, "models", "--json"), capture_output=True, check=True, env={**os.environ, "INSPECTOR_CACHE": "off"}
+    )
+    known = [entry for entry in json.loads(listed.stdout)["models"] if entry["published"]["parameters"] < 73e9]
+    models = [entry["id"] for entry in known[:: max(len(known) // SWEPT, 1)]][:SWEPT]
+    costs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (SWEPT // 2, SWEPT):
+            path = Path(folder, f"{count}.txt")
+            path.write_text("\n".join(models[:count]))
+            command = (*INSPECT, "sweep", str(path), *LORA, "--offline", "--jobs", "1")
+            costs[f"{count} models"] = measure(command, {"INSPECTOR_CACHE": "off"})
+    table = write_table(costs, "models up to 72 B, one core", f"{SWEPT // 2} models")
+    half, whole = costs.values()
+    each = (whole.processor - half.processor) / (SWEPT - SWEPT // 2)
+    return f"{table}\n\nA further model takes {each:.2f} s of the processor: {60 / each:.0f} a minute and core."
+
+
+def describe_machine() -> str:
+    """Return what the figures were measured on."""
+    names = ("torch", "transformers", "peft", "accelerate")
+    libraries = ", ".join(f"{name} {version(name)}" for name in names)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return f"{model}, {cores} cores, {platform.system()}, Python {platform.python_version()}, {libraries}"
+
+
+def main() -> None:
+    """Measure everything and write the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "evidence" / "performance.md")
+    arguments = parser.parse_args()
+    sections = {
+        "Cold": lambda: measure_cold(arguments.rounds),
+        "What was asked before": lambda: measure_kept(arguments.rounds),
+        "Without a model": lambda: measure_small(arguments.rounds),
+        "Growth": lambda: measure_growth(arguments.rounds),
+        "Plans and searches": lambda: measure_plans(arguments.rounds),
+        "Beside other tools": lambda: measure_peers(arguments.rounds),
+        "Many models": measure_sweep,
+    }
+    parts = []
+    for title, section in sections.items():
+        parts.append(f"## {title}\n\n{section()}\n")
+        print(parts[-1], flush=True)
+    head = f"""# What it costs
+
+Written by one run of `python benchmarks/performance.py`: whole processes, those that are compared in turn, medians of
+{arguments.rounds} rounds. Processor time is that of a process and of those that it started, memory that of the largest.
+
+Measured on {describe_machine()}.
+"""
+    arguments.output.write_text("\n".join((head, *parts)))
+
+
+if __name__ == "__main__":
+    main()

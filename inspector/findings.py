@@ -195,6 +195,7 @@ def _leave_out_cards(request: Request) -> Request:
         gpu_count=1,
         sharding=None,
         device_map=None,
+        tensor_parallel=None,
         margin=None,
         fit=None,
         advice=True,

@@ -25,7 +25,7 @@ from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, Zero
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, TensorParallel, Zero
 from inspector.records.steps.stages import name_stages
 from inspector.records.tape import WorkloadInfo
 from inspector.records.training_file import Origin
@@ -97,6 +97,8 @@ class ResolvedRun:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
         if self.request.device_map is not None:
             return self._place_modules()
+        if self.request.tensor_parallel is not None:
+            return self._cut_layers(self.request.tensor_parallel)
         recipe = self.request.recipe
         sharding, settings = self.request.sharding, self.request.sharding_settings or {}
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
@@ -114,6 +116,16 @@ class ResolvedRun:
         kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
         known = {item.name for item in dataclasses.fields(kind)}
         return kind(world_size=self.cards, **{name: value for name, value in settings.items() if name in known})
+
+    def _cut_layers(self, count: int) -> TensorParallel | None:
+        """Return how layers are cut over cards, None where that is not traced."""
+        recipe, is_sharded = self.request.recipe, self.request.sharding == Sharding.FSDP
+        is_known = self.workload.trains and recipe.stage is None and recipe.offload is None and not is_packed(self)
+        # FSDP2 casts by transformers' own policy there.
+        is_known = is_known and self.request.peft is None and (self.cards == count or recipe.mixed_precision == "no")
+        if self.cards % count or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
+            return None
+        return TensorParallel(world_size=self.cards, tensor_parallel=count)
 
     def _place_modules(self) -> DeviceMap | None:
         """Return the cards that modules are placed on, None where no card was named."""
@@ -178,6 +190,8 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
         raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
     if not workload.generates:
         _refuse_long_parts(recipe)
+    if request.tensor_parallel is not None:
+        _refuse_uneven_groups(request, request.tensor_parallel, cards)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
     if request.margin is not None:
@@ -276,6 +290,20 @@ def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -
     except UsageError as error:
         raise UsageError(f"{source}: {error}; correct it.") from error
     return text
+
+
+def _refuse_uneven_groups(request: Request, count: int, cards: int) -> None:
+    """Raise UsageError for cards that layers cannot be cut over in groups."""
+    if cards % count:
+        raise UsageError(
+            f"`tensor_parallel` {count:,} does not divide the number of cards, {cards:,}: give `gpu_count` {count:,}, "
+            "or a multiple of it."
+        )
+    if cards > count and request.sharding != Sharding.FSDP:
+        raise UsageError(
+            f"`tensor_parallel` {count:,} leaves {cards // count:,} groups of cards: add `sharding=fsdp`, which shards "
+            f"over them, or give `gpu_count` {count:,}."
+        )
 
 
 def _refuse_long_parts(recipe: Recipe) -> None:

@@ -46,6 +46,11 @@ _reset_shard: Any = private(
     purpose="FSDP2",
     instead="what pads a shard of fewer rows once it is materialised",
 )
+_cut_param: Any = private(
+    "torch.distributed.fsdp._fully_shard._fsdp_param.FSDPParam._init_sharded_param",
+    purpose="FSDP2",
+    instead="what cuts a parameter, and moves its shard to host memory where that is asked for",
+)
 _move_states: Any = private(
     "torch.distributed.fsdp._fully_shard._fsdp_init._move_states_to_device",
     purpose="FSDP2",
@@ -66,6 +71,9 @@ _compare_shapes: Any = private(
     "torch.nn.parallel.distributed._verify_param_shape_across_processes",
     purpose="DDP",
     instead="what compares the shapes of parameters over ranks",
+)
+fsdp2_prepare_auto_wrap_policy: Any = private(
+    "accelerate.utils.fsdp_utils.fsdp2_prepare_auto_wrap_policy", purpose="FSDP2", instead="which modules are units"
 )
 fsdp2_prepare_model: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
@@ -174,6 +182,33 @@ def call_after_reset(function: Callable[[Any], None]) -> None:
         function(param)
 
     replace_attribute(_param, "reset_sharded_param", reset)
+
+
+def keep_shards_on_host(move: Callable[[Tensor], Tensor]) -> None:
+    """Have FSDP2 keep the shards of its parameters where `move` brings them, and gather from copies on the card.
+
+    Off meta it does so by `cpu()` and `to()` (fsdp/_fully_shard/_fsdp_param.py, torch 2.13).
+    """
+    gather_inputs: Any = _param.all_gather_inputs
+
+    def init(param: Any, *args: Any, **kwargs: Any) -> None:
+        _cut_param(param, *args, **kwargs)
+        local = param.sharded_param._local_tensor
+        dim, size = param.fsdp_placement.dim, param.padded_sharded_param_size
+        shard = move(param._sharded_param_data).view(size)
+        set_shard(param, shard, shard.narrow(dim, 0, local.size(dim) if local.numel() else 0))
+
+    def list_inputs(param: Any) -> Any:
+        kept = param._sharded_param_data
+        param._sharded_param_data = torch.empty(kept.shape, dtype=kept.dtype, device=kept.device)
+        try:
+            return gather_inputs.fget(param)
+        finally:
+            param._sharded_param_data = kept
+
+    replace_attribute(_group, "_validate_cpu_offload_params", lambda _self: None)
+    replace_attribute(_param, "_init_sharded_param", init)
+    replace_attribute(_param, "all_gather_inputs", property(list_inputs))
 
 
 def find_kept_shard(param: Any) -> Tensor:

@@ -9,6 +9,7 @@ all, and what belongs to packed weights beside, their scales, is on each card wh
 
 from __future__ import annotations
 
+import functools
 import itertools
 import types
 from collections.abc import Iterable
@@ -21,12 +22,17 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from inspector.compat.distributed import fsdp2_prepare_model, replace_move
+from inspector.compat.distributed import (
+    fsdp2_prepare_auto_wrap_policy,
+    fsdp2_prepare_model,
+    keep_shards_on_host,
+    replace_move,
+)
+from inspector.distributed.tracer import RankTracer
 from inspector.quantization.bitsandbytes.modules import Linear4bit
 from inspector.records.steps.ranks import Fsdp2
 from inspector.runtime.patches import replace_attribute, restore_changes
-from inspector.trace.tracer import Tracer
-from inspector.workloads.base import base_model
+from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.quantized_load import is_quantized
 
 __all__ = ["shard_with_fsdp2"]
@@ -45,7 +51,7 @@ class _Meshes(dict[Any, DeviceMesh]):
         return self._mesh
 
 
-def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, tracer: Tracer) -> nn.Module:
+def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, tracer: RankTracer) -> nn.Module:
     """Wrap a model that is in host memory, or packed on the card, for FSDP2 on the ranks of the world at hand.
 
     A tracer watches.
@@ -59,6 +65,7 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
         min_num_params=launch.min_num_params,
         reshard_after_forward=launch.reshard_after_forward,
         cpu_ram_efficient_loading=False,
+        cpu_offload=launch.offload,
     )
     if mixed_precision != "no":
         plugin.set_mixed_precision(mixed_precision)
@@ -88,8 +95,11 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
         with tracer:
             return shard(*args, **kwargs)
 
+    if launch.offload:  # until the trace ends
+        keep_shards_on_host(functools.partial(_copy_to_host, tracer))
     if is_packed:
         return _shard_packed(model, accelerator, tracer)
+    _refuse_sharding_twice(model, plugin)
     with restore_changes():
         if launch.comes_from_host:
             replace_move(move)
@@ -103,7 +113,29 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
     return wrapped
 
 
-def _shard_packed(model: nn.Module, accelerator: Any, tracer: Tracer) -> nn.Module:
+def _copy_to_host(tracer: RankTracer, shard: Tensor) -> Tensor:
+    """Return a shard in host memory."""
+    with tracer.make_on_host():
+        return torch.empty_like(shard)
+
+
+def _refuse_sharding_twice(model: Any, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Raise NotTraceableError where the input embeddings are part of a unit, as in ViT and BERT.
+
+    accelerate 1.15 shards them once more after the units, and a real step stops there, too.
+    """
+    plugin.set_auto_wrap_policy(model)
+    wraps = fsdp2_prepare_auto_wrap_policy(plugin, model)
+    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    units = (module for module in model.modules() if module is not model and wraps is not None and wraps(module))
+    if any(item is embedding for unit in units for item in unit.modules() if item is not unit):
+        raise NotTraceableError(
+            "accelerate shards the input embeddings twice, as a unit of its own and in another, and a real step stops "
+            "there, too: drop `sharding`"
+        )
+
+
+def _shard_packed(model: nn.Module, accelerator: Any, tracer: RankTracer) -> nn.Module:
     """Wrap a packed model that is on the card.
 
     accelerate keeps one element in the place of each parameter of the optimizer meanwhile (accelerator.py,

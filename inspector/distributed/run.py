@@ -16,6 +16,7 @@ from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
+from inspector.distributed.tensor_parallel import cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
 from inspector.distributed.zero import begin_engine
@@ -24,7 +25,7 @@ from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
 from inspector.records.recipe import Recipe
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, Zero
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, TensorParallel, Zero
 from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
@@ -83,6 +84,8 @@ def trace_rank(
         if isinstance(launch, Fsdp2):
             model = shard_with_fsdp2(model, launch, recipe.mixed_precision, tracer)
             _refuse_untied(built)
+        if isinstance(launch, TensorParallel):
+            model = cut_by_plan(model, launch, tracer)
         tracer.use_categories(build_categories(workload, model), keeps=is_packed or isinstance(launch, Zero))
         state: Any = None
         if isinstance(launch, Fsdp1):
@@ -110,7 +113,10 @@ def trace_rank(
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
         state = state or workload.make_state(model, recipe, on_gpu=False)
-        step_on_local_tensors(state)
+        if isinstance(launch, TensorParallel):
+            split_groups_by_mesh(state)  # some gradients are cut otherwise than their parameters, and moved
+        else:
+            step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
         on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
         held = workload.run(model, batch, state, on_phase, recipe)
@@ -120,9 +126,16 @@ def trace_rank(
 
 
 def _refuse_untied(built: BuiltModel) -> None:
-    """Raise NotTraceableError where modules that shared a weight have one each once it was sharded."""
+    """Raise NotTraceableError where modules that shared a weight have one each once it was sharded.
+
+    accelerate 1.15 shards T5's embedding with the head, and leaves what the encoder has of it to the root, which shards
+    it again: a real run trains another model then.
+    """
     if any(name not in built.roles for name, _ in built.model.named_parameters()):
-        raise NotTraceableError("modules that share a weight have one each once it is sharded: drop `sharding`")
+        raise NotTraceableError(
+            "modules that share a weight have one each once accelerate has sharded it, so that a real run trains "
+            "another model: drop `sharding`"
+        )
 
 
 def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:

@@ -6,7 +6,8 @@ resized, to nothing and back; and every block belongs to a stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -44,6 +45,9 @@ class RankTracer(Tracer):
         self._ended: set[int] = set()
         self._sizes_of_shared: set[int] = set()
         self._answers_reads = False
+        self._offloads = self._makes_on_host = False
+        # What lies in host memory: the key of a storage -> its block there.
+        self._on_host: dict[int, int] = {}
 
     def tape(self) -> list[Event]:
         """Return everything recorded, each event with the stream that it happened on."""
@@ -61,6 +65,8 @@ class RankTracer(Tracer):
         kwargs = kwargs or {}
         if active_fake_mode() is not None:
             return func(*args, **kwargs)
+        if self._offloads and self._is_of_host(func, args, kwargs):
+            return self._run_on_host(func, args, kwargs)
         if self._answers_reads and func in (_READ, _SHAPED_LIKE):
             return self._answer(func, args, kwargs)
         if func.namespace in _OF_COLLECTIVES:
@@ -105,11 +111,44 @@ class RankTracer(Tracer):
         """
         self._answers_reads = True
 
+    @contextlib.contextmanager
+    def make_on_host(self) -> Iterator[None]:
+        """Take everything that is made inside the block for host memory; what comes of it alone stays there, too."""
+        self._offloads = self._makes_on_host = True
+        try:
+            yield
+        finally:
+            self._makes_on_host = False
+
     def mark_buckets(self) -> None:
         """Say of everything that was made while the model was wrapped that gradients are reduced in it."""
         for block, op in [(block, op) for kind, block, *_, op in self._events if kind is EventKind.ALLOCATE]:
             if op != "load":
                 self._categories.assign(block, Category.COMMUNICATION)
+
+    def _is_of_host(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Tell whether an op runs on the host: it is sent there, or everything that it reads lies there.
+
+        What an update makes of nothing is the state of parameters that lie there.
+        """
+        if self._makes_on_host or str(kwargs.get("device")) == "cpu":
+            return True
+        read = [item for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor) and item.is_meta]
+        if not read:
+            return self._phase is Phase.OPTIMIZER and func is aten.zeros.default
+        return all(storage_address(item.untyped_storage()) in self._on_host for item in read)
+
+    def _run_on_host(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an op of the host, and hold what it makes there; tensors stay on meta, which stands for both."""
+        if str(kwargs.get("device")) == "cpu":
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        result = func(*args, **kwargs)
+        for item in tree_leaves(result):
+            if isinstance(item, Tensor) and storage_address(item.untyped_storage()) not in self._blocks:
+                storage = item.untyped_storage()
+                self._on_host[storage_address(storage)] = self.hold_on_host(storage.nbytes())
+                self._watch(storage, _NO_BLOCK)
+        return result
 
     def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return a number that is read back, or a tensor that is kept for its shape."""
@@ -189,6 +228,8 @@ class RankTracer(Tracer):
             self._categories.assign(fresh, category if category in _OF_RANKS else Category.GATHERED)
 
     def _forget(self, watched: Any) -> None:
+        if watched.key in self._on_host:
+            self.release_from_host(self._on_host.pop(watched.key))
         if (block := self._blocks[watched.key]) in self._ended:
             self._ended.discard(block)
             del self._watched[watched.key], self._blocks[watched.key]

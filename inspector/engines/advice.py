@@ -1,8 +1,9 @@
 """What makes an engine serve a model as it was asked to, where it does not: each change by the engine's own rules.
 
 The changes, each alone, in the order of the harm that they do: a cache in 8 bits, fewer requests at a time, shorter
-ones, more cards; then a cache in 8 bits for shorter requests. Last is what the weights may take at most, which another
-checkpoint of the model may do. Nothing is estimated: a change is told where the verdict with it is a sure yes.
+ones, shorter ones with a cache in 8 bits where that alone does not suffice, more cards. Last is what the weights may
+take at most, which another checkpoint of the model may do. Nothing is estimated: a change is told where the verdict
+with it is a sure yes.
 """
 
 from __future__ import annotations
@@ -38,10 +39,7 @@ def find_engine_advice(serve: Serve, options: ServingOptions, serving: Serving) 
     verdict = serving.verdicts[0]
     if verdict.outcome is Fit.YES:
         return ()
-    search = _Search(serve, options, serving)
-    found = [item for item in search.list_changes() if item is not None]
-    if not found:
-        found = [item for item in (search.shorten(_PACKED_CACHE[serving.engine]),) if item is not None]
+    found = [item for item in _Search(serve, options, serving).list_changes() if item is not None]
     weights = _bound_weights(options, serving, verdict)
     return (*found, *((weights,) if weights is not None else ()))
 
@@ -57,19 +55,22 @@ class _Search:
     def list_changes(self) -> Iterator[EngineAdvice | None]:
         """Yield what each change alone comes to, None where it does not suffice."""
         packed = _PACKED_CACHE[self._engine]
-        if not any(getattr(self._options, name) is not None for name in packed):
-            yield self._try(packed)
+        has_packed = any(getattr(self._options, name) is not None for name in packed)
+        alone = None if has_packed else self._try(packed)
+        yield alone
         requests = _REQUESTS[self._engine]
         asked = getattr(self._options, requests)
         # llama.cpp lays its whole cache out for all of them.
         if asked is not None and asked > 1 and self._engine is not Engine.LLAMA_CPP:
             yield self._find_most({}, requests, asked - 1, 1)
-        yield self.shorten({})
+        yield self._shorten({})
+        if alone is None and not has_packed:
+            yield self._shorten(packed)
         if self._engine is not Engine.LLAMA_CPP:
             ranks = (count for count in _RANKS if count > self._count)
             yield next((item for count in ranks if (item := self._try({"tensor_parallel_size": count}, count))), None)
 
-    def shorten(self, base: Mapping[str, Any]) -> EngineAdvice | None:
+    def _shorten(self, base: Mapping[str, Any]) -> EngineAdvice | None:
         """Return the longest requests that are surely served with a `base` of changes."""
         name = _LENGTH[self._engine]
         return self._find_most(base, name, self._serving.options[name] - 1, _STEP)
@@ -103,9 +104,10 @@ def _bound_weights(options: ServingOptions, serving: Serving, verdict: EngineVer
     # llama.cpp counts its cache among what goes off the card.
     cache = 0 if serving.engine is Engine.LLAMA_CPP else asked * serving.request_bytes
     room = verdict.allowed_bytes - beside - cache
-    if not serving.weights_bytes.high // 8 <= room < serving.weights_bytes.low:
+    low = serving.weights_bytes.low
+    # Half precision is packed to 4 bits with their scales at best; a file of llama.cpp is packed already.
+    least = low // 2 if serving.engine is Engine.LLAMA_CPP else low * 28 // 100
+    if not least <= room < low:
         return None
     words = f"a checkpoint with at most {format_bytes(room)} of weights"
-    return EngineAdvice(
-        change=words, reason=f"in fewer bits than these, which take {format_bytes(serving.weights_bytes.low)}"
-    )
+    return EngineAdvice(change=words, reason=f"in fewer bits than these, which take {format_bytes(low)}")

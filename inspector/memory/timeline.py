@@ -52,6 +52,8 @@ __all__ = [
     "fold",
 ]
 
+# Phases whose own peaks are told with where they are.
+_WITH_A_PLACE = (Phase.PREFILL, Phase.DECODE)
 # Categories of generation alone, and of runs on several cards.
 _OF_SOME_RUNS = (Category.KV_CACHE, Category.GATHERED, Category.COMMUNICATION)
 
@@ -125,7 +127,7 @@ def fold(
         reserved_bytes=seen.reserved_bytes,
         peak_reserved_bytes=seen.phases.peak_reserved_bytes,
         block_bytes=seen.block_bytes,
-        phases=seen.phases.records(),
+        phases=seen.phases.records(tape),
         step_end_allocated_bytes=seen.step_ends,
         peak=_describe_peak(tape, seen.peak_index, alive, seen.block_bytes) if alive else None,
         top_modules=_rank_modules(alive, seen.block_bytes),
@@ -244,8 +246,10 @@ class _Observations:
             now = allocator.allocated_bytes
             if event.kind is EventKind.ALLOCATE:
                 self.block_bytes[event.block] = now - before
-            if now > peak_bytes:
-                peak_bytes, self.peak_index = now, index
+            if now > self.phases.high_bytes:
+                self.phases.high_bytes, self.phases.high_index = now, index
+                if now > peak_bytes:
+                    peak_bytes, self.peak_index = now, index
             self.allocated_bytes.append(now)
             self.reserved_bytes.append(allocator.reserved_bytes)
             self.step_ends[event.step] = before = now
@@ -259,14 +263,20 @@ class _PhaseState:
     peak_reserved: int = 0
     end_allocated: int = 0
     end_reserved: int = 0
+    peak_index: int | None = None
 
 
 @dataclass(slots=True)
 class _Phases:
-    """Peaks and ends by (step, phase); the allocator's peaks start anew at every change."""
+    """Peaks and ends by (step, phase); the allocator's peaks start anew at every change.
+
+    `high_bytes` is the most that was allocated after an event of the stretch at hand, `high_index` that event.
+    """
 
     allocator: CachingAllocator
     peak_reserved_bytes: int = 0
+    high_bytes: int = 0
+    high_index: int | None = None
     _states: dict[tuple[int, Phase], _PhaseState] = field(default_factory=dict)
     _current: tuple[int, Phase] | None = None
 
@@ -277,6 +287,7 @@ class _Phases:
         self.close()
         self._current = (step, phase)
         self.allocator.reset_peaks()
+        self.high_bytes, self.high_index = self.allocator.allocated_bytes, None
 
     def close(self) -> None:
         """Settle the stretch of events that ends here."""
@@ -284,13 +295,15 @@ class _Phases:
             return
         allocator = self.allocator
         state = self._states.setdefault(self._current, _PhaseState())
+        if self.high_index is not None and self.high_bytes > state.peak_allocated:
+            state.peak_index = self.high_index
         state.peak_allocated = max(state.peak_allocated, allocator.max_allocated_bytes)
         state.peak_reserved = max(state.peak_reserved, allocator.max_reserved_bytes)
         state.end_allocated = allocator.allocated_bytes
         state.end_reserved = allocator.reserved_bytes
         self.peak_reserved_bytes = max(self.peak_reserved_bytes, allocator.max_reserved_bytes)
 
-    def records(self) -> list[MemoryPhase]:
+    def records(self, tape: Sequence[Event]) -> list[MemoryPhase]:
         """Return one record for each (step, phase), in order of first appearance."""
         return [
             MemoryPhase(
@@ -300,9 +313,17 @@ class _Phases:
                 peak_allocated_bytes=state.peak_allocated,
                 end_reserved_bytes=state.end_reserved,
                 peak_reserved_bytes=state.peak_reserved,
+                module=None if place is None else place.module,
+                op=None if place is None else place.op,
             )
             for (step, phase), state in self._states.items()
+            for place in (self._find_place(tape, phase, state),)
         ]
+
+    @staticmethod
+    def _find_place(tape: Sequence[Event], phase: Phase, state: _PhaseState) -> Event | None:
+        """Return the event at the peak of a phase of a generation."""
+        return None if phase not in _WITH_A_PLACE or state.peak_index is None else tape[state.peak_index]
 
 
 def _list_alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from inspector.errors import InspectorError, NotTraceableError
+from inspector.generation import is_long
 from inspector.planning.changes import Change, apply_change, format_change, format_options
-from inspector.planning.ladder import Group, Judged, find_own_method, judge_candidate, list_groups
+from inspector.planning.ladder import Group, find_own_method, judge_candidate, list_groups
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Advice, Fit, Method, Purpose, find_recommended
+from inspector.records.fit import Advice, Fit, Method, Purpose, Verdict, find_recommended
 from inspector.records.recipe import find_prompt_len
+from inspector.records.request import Request
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer
@@ -62,15 +64,18 @@ def find_advice(run: ResolvedRun, predictor: Predictor, progress: Progress) -> t
 
 
 class _Tried(NamedTuple):
-    """What was changed for a trial, growing segments included, and what it came to."""
+    """What was changed for a trial, growing segments included, and what it came to: of long tapes no more is kept."""
 
     change: Change
-    judged: Judged
+    request: Request
+    verdict: Verdict
+    growing: Change | None
+    total_bytes: int
 
     @property
     def is_tight(self) -> bool:
         """Tell whether it fits with less than the margin left free."""
-        return self.judged.verdict.outcome is Fit.TIGHT
+        return self.verdict.outcome is Fit.TIGHT
 
 
 class _Search:
@@ -136,13 +141,17 @@ class _Search:
             self._trials += not self._predictor.knows(run)
             self._progress(f"what would make it fit, trace {self._trials}: {format_options(change)}")
             try:
-                judged = judge_candidate(run, self._predictor)
+                # The tapes of long generations are too long to be kept beside each other.
+                own = self._predictor.copy_models() if is_long(run) else self._predictor
+                judged = judge_candidate(run, own)
             except (NotTraceableError, InspectorError):  # flash attention in float32, for one
                 tried.append(None)
                 yield None
                 continue
-            tried.append(_Tried({**change, **(judged.growing or {})}, judged))
-            self.least_bytes = min(self.least_bytes, judged.prediction.total_bytes)
+            total_bytes = judged.prediction.total_bytes
+            whole = {**change, **(judged.growing or {})}
+            tried.append(_Tried(whole, judged.run.request, judged.verdict, judged.growing, total_bytes))
+            self.least_bytes = min(self.least_bytes, total_bytes)
             yield judged.verdict.outcome
             if run.workload.trains:
                 lasting_bytes, self._floors[passes] = _find_floors(judged.prediction, group.method)
@@ -152,8 +161,8 @@ class _Search:
 
     def _costs_nothing(self, tried: _Tried) -> bool:
         """Tell whether this is the run as it was asked for, which fits tightly with growing segments."""
-        growing = tried.judged.growing
-        is_asked = growing is not None and apply_change(self._run.request, growing) == tried.judged.run.request
+        growing = tried.growing
+        is_asked = growing is not None and apply_change(self._run.request, growing) == tried.request
         return is_asked and tried.is_tight
 
     def _advise(self, tried: _Tried, but: str | None) -> Advice:
@@ -161,8 +170,8 @@ class _Search:
         return Advice(
             purpose=Purpose.FIT,
             change=format_change(self._run.request, tried.change),
-            in_file=spell_change(self._run.request, tried.judged.run.request),
-            total_bytes=tried.judged.prediction.total_bytes,
+            in_file=spell_change(self._run.request, tried.request),
+            total_bytes=tried.total_bytes,
             is_tight=tried.is_tight,
             but=but,
         )

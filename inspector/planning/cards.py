@@ -18,7 +18,7 @@ from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
-from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Ranks, Zero
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Ranks, TensorParallel, Zero
 from inspector.resolve import ResolvedRun, find_packing, has_deepspeed
 from inspector.units import format_bytes
 
@@ -94,12 +94,21 @@ def find_ranks(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
     alike = min((count // -(-count // size) for count in rows), default=size)
     is_cut_by_rows = isinstance(run.launch, Fsdp2)  # FSDP1 pads each unit to equal pieces
+    if isinstance(run.launch, TensorParallel):
+        return Ranks(strategy=_describe_cut(run.launch), world_size=size, rank=0, alike=size)
     if isinstance(run.launch, Zero):
         strategy = f"ZeRO-{run.launch.stage} as DeepSpeed {version('deepspeed')} runs it"
     else:
         name = {Ddp: "DDP", Fsdp1: "FSDP1", Fsdp2: "FSDP2"}[type(run.launch)]
         strategy = f"{name} as accelerate {version('accelerate')} wraps it"
     return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_cut_by_rows else size)
+
+
+def _describe_cut(launch: TensorParallel) -> str:
+    """Return how layers are cut."""
+    groups = launch.world_size // launch.tensor_parallel
+    words = f"tensor parallel over {launch.tensor_parallel:,} by the plan of transformers {version('transformers')}"
+    return words if groups == 1 else f"{words}, FSDP2 over {groups:,}"
 
 
 def advise_sharding(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:

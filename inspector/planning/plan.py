@@ -35,6 +35,8 @@ from inspector.runtime.quiet import silence_output
 from inspector.runtime.stage import Stage
 from inspector.training_files.changes import can_spell, spell_change
 from inspector.units import format_bytes
+from inspector.workloads.base import base_model
+from inspector.workloads.limits import find_positions
 from inspector.workloads.registry import load_workload
 
 __all__ = ["build_plan", "build_rows", "describe_plan", "find_shared_facts", "list_candidates"]
@@ -207,7 +209,16 @@ def find_shared_facts(run: ResolvedRun, candidates: Sequence[Candidate]) -> Fact
             *counted.notices,
             *precision,
             *workload.describe(built.model, run.recipe, shared, run.platform).notices,
+            *_list_positions(run, built.model),
         )
+
+
+def _list_positions(run: ResolvedRun, model: Any) -> Iterator[Notice]:
+    """Yield how far the prompts of a generation can go, whatever fits."""
+    positions = find_positions(base_model(model)) if run.workload.generates else None
+    if positions is not None:
+        message = f"Max prompt is what memory holds; the model is made for {positions:,} positions."
+        yield Notice(code="beyond-positions", message=message)
 
 
 def _find_adapter_name(run: ResolvedRun) -> str:

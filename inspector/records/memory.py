@@ -39,7 +39,8 @@ class MemoryPhase:
     """One phase of one step (step 0 is loading): what is held when it ends and at most during it.
 
     `peak_allocated_bytes` is what `torch.cuda.max_memory_allocated()` returns at the phase's end when peaks were reset
-    at its start; likewise for reserved.
+    at its start; likewise for reserved. Of a generation `module` and `op` say where that is: None elsewhere, or where
+    the phase starts with its peak.
     """
 
     name: Phase
@@ -48,6 +49,8 @@ class MemoryPhase:
     peak_allocated_bytes: int
     end_reserved_bytes: int
     peak_reserved_bytes: int
+    module: str | None = None
+    op: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from inspector.errors import UsageError, quoted
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Preparation, Quantization, Request
 from inspector.records.training_file import Origin, TrainingFile
+from inspector.training_files.fields import Field
 from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_adapter_dtype, choose_lora_kernels
 from inspector.training_files.frameworks.shared import ALLOCATOR
 from inspector.training_files.reading import read_document
@@ -51,7 +52,8 @@ def can_spell(before: Request, after: Request) -> bool:
     record = None if before.source is None else before.source.file
     if record is None:
         return True
-    if before.dtype != after.dtype and not _has_dtype(record):
+    is_same_method = (before.peft is None) is (after.peft is None)  # else the framework says it (`follow_packing`)
+    if before.dtype != after.dtype and is_same_method and not _has_dtype(record):
         return False
     return all(getattr(before, name) == getattr(after, name) for name in _UNSAYABLE)
 
@@ -68,7 +70,7 @@ def _is_script(record: TrainingFile) -> bool:
 def follow_packing(request: Request) -> Request:
     """Return a request with what the framework of its file does by itself to an adapter on weights in this form.
 
-    That is the dtype that it trains in, and the kernels of its layers.
+    That is the dtype that it and the base are in, what its layers leave out, and their kernels.
     """
     record = None if request.source is None else request.source.file
     if record is None:
@@ -76,13 +78,33 @@ def follow_packing(request: Request) -> Request:
     is_packed = request.quantization not in (None, Quantization.NONE)
     dtype = choose_adapter_dtype(record.framework, Preparation(request.preparation), is_packed=is_packed)
     request = request if dtype is None else dataclasses.replace(request, adapter_dtype=dtype)
-    if record.framework in _BY_NAME and isinstance(request.peft, LoraOptions):
-        request = dataclasses.replace(request, peft=dataclasses.replace(request.peft, by_name=True))
+    request = _follow_method(record, request)
     if record.framework != "axolotl" or any(f"lora_{kernel}_kernel" in record.spelling for kernel in LORA_KERNELS):
         return request
     is_lora, is_int8 = isinstance(request.peft, LoraOptions), request.quantization is Quantization.INT8
     kernels = choose_lora_kernels(record.spelling, is_lora=is_lora, is_int8=is_int8) or None
     return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, lora_kernels=kernels))
+
+
+def _follow_method(record: TrainingFile, request: Request) -> Request:
+    """Return a request with what the framework of its file makes of an adapter that the file lacks, or has no more."""
+    lora = request.peft
+    if isinstance(lora, LoraOptions):
+        dropout = lora.dropout
+        if dropout is None and record.framework == "TRL" and not _is_script(record):
+            dropout = _index(record)["lora_dropout"].find_default(record.version)
+        lora = dataclasses.replace(lora, by_name=record.framework in _BY_NAME, dropout=dropout)
+        request = dataclasses.replace(request, peft=lora)
+    is_asked = any(item.becomes == "dtype" and item.origin is Origin.OPTION for item in record.fields)
+    if record.framework != "LLaMA-Factory" or is_asked:
+        return request
+    is_half = any(record.spelling.get(name) for name in ("pure_bf16", "use_badam"))
+    return dataclasses.replace(request, dtype="auto" if is_half or request.peft is not None else "float32")
+
+
+def _index(record: TrainingFile) -> Mapping[str, Field]:
+    """Return the fields of the framework of a file, by name."""
+    return next(item for item in FRAMEWORKS.values() if item.name == record.framework).index()
 
 
 def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
@@ -99,7 +121,7 @@ def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
         if value != getattr(before.recipe, item.name):
             change[item.name] = value
     framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
-    index = framework.index()
+    index = _index(record)
     replaced = {item.name for item in record.fields if item.origin is Origin.OPTION}
     is_script = record.framework in _WITH_DTYPE and _is_script(record)
     spelt = {}
@@ -153,7 +175,12 @@ def make_changed_copy(record: TrainingFile, changes: Mapping[str, Any]) -> str:
         return json.dumps({**document, **inside}, indent=2, ensure_ascii=False) + "\n"
     for name, value in inside.items():
         text = _set_in_yaml(text, name, value) if suffix != ".toml" else _set_in_toml(text, name, value)
-    if ALLOCATOR in changes:
+    if ALLOCATOR in changes and record.framework == "TRL" and suffix in (".yaml", ".yml"):  # TrlParser sets it
+        content = read_document(path)
+        environment = content.get("env") if isinstance(content, Mapping) else None
+        settings = {**(environment if isinstance(environment, Mapping) else {}), ALLOCATOR: changes[ALLOCATOR]}
+        text = _set_in_yaml(text, "env", settings)
+    elif ALLOCATOR in changes:
         text += f"# and in the environment of the run: {ALLOCATOR}={changes[ALLOCATOR]}\n"
     return text
 

@@ -31,7 +31,7 @@ _COUNTED_GPU = re.compile(r"\s*\d+\s*[xX×*]")
 _GO_TOGETHER = {
     "optimizer": ("optim_args",),
     "gradient_checkpointing": ("use_reentrant", "checkpoint_every", "checkpoint_keeps"),
-    "quantization": ("double_quant", "adapter_dtype"),
+    "quantization": ("double_quant", "quant_storage", "adapter_dtype"),
     "model": ("revision",),
     "sharding": ("sharding_settings",),
     "packing": ("padding",),

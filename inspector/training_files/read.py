@@ -34,6 +34,7 @@ __all__ = ["ReadFile", "read_launch_file", "read_training_file"]
 # An unknown field this like one that decides memory is a slip of the pen.
 _ALIKE = 0.85
 _LONGEST_VALUE = 300
+_USUAL_REVISION = "main"
 # What settles other fields and is none of a request; and code of a repository, which the user alone allows to run.
 _NOT_OF_A_FILE = ("plugins", "trust_remote_code")
 
@@ -181,6 +182,8 @@ def _settle(
         settings.fields.pop("loss", None)
     for name in _NOT_OF_A_FILE:
         settings.fields.pop(name, None)
+    if settings.fields.get("revision") == _USUAL_REVISION:  # as none says
+        del settings.fields["revision"]
     record = TrainingFile(
         path=path,
         framework=framework.name,

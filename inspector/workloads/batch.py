@@ -137,13 +137,29 @@ def find_longest_sequence(model: Any) -> int | None:
     if _takes_images_alone(model):
         return 0
     tables = [
-        module.num_embeddings - _find_first_position(module)
+        module.weight.shape[0] - _find_first_position(module) - _count_ahead(model)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and not _TOWERS.search(name)
+        if _is_table(module) and _POSITIONS.search(name) and not _TOWERS.search(name)
         # The encoder of speech counts frames, not tokens.
         if not (model.main_input_name == "input_features" and "encoder." in name)
     ]
-    return min(tables, default=None)
+    # Some number their positions in a buffer, fewer than the table has rows (MRA, Nyströmformer).
+    numbered = [
+        buffer.shape[-1]
+        for name, buffer in model.named_buffers()
+        if name.endswith("embeddings.position_ids") and not _TOWERS.search(name)
+    ]
+    return min((*tables, *numbered), default=None) if tables else None
+
+
+def _is_table(module: nn.Module) -> bool:
+    """Tell whether a module is a table of embeddings; I-BERT's is a class of its own."""
+    return isinstance(module, nn.Embedding) or type(module).__name__ == "QuantEmbedding"
+
+
+def _count_ahead(model: Any) -> int:
+    """Return how many positions beyond a row's last one are looked up: ProphetNet's second stream predicts from one."""
+    return 1 if getattr(model.config, "ngram", None) else 0
 
 
 def find_left_out(model: Any, inputs: Iterable[str]) -> tuple[str, ...]:

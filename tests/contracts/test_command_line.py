@@ -91,6 +91,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--fsdp",
         "--deepspeed",
         "--device-map",
+        "--tensor-parallel",
         "--margin",
         "--fit",
         "--advice",
@@ -165,7 +166,7 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
             "--write-changes",
-            *("--fsdp", "--deepspeed", "--device-map"),  # a plan goes through the strategies
+            *("--fsdp", "--deepspeed", "--device-map", "--tensor-parallel"),  # a plan goes through the strategies
             *_OF_ENGINES,
             "--context",  # it searches the longest prompt
         },

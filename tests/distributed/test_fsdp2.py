@@ -171,7 +171,7 @@ def test_where_shards_would_fit_that_each_card_has_not_room_for_whole_the_report
 
 @pytest.mark.parametrize(
     ("model", "reason"),
-    [("google-t5/t5-small", "share a weight"), ("google/vit-base-patch16-224", "stopped the trace")],
+    [("google-t5/t5-small", "share a weight"), ("google/vit-base-patch16-224", "shards the input embeddings twice")],
 )
 def test_a_model_whose_rank_stops_is_not_known_and_no_defect(model: str, reason: str) -> None:
     ran = run(model, "--gpu", "2x4090", "--fsdp", "--offline", "--no-advice", "--json")

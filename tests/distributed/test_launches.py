@@ -39,6 +39,13 @@ def test_the_first_fsdp_is_traced_as_a_file_of_accelerate_configures_it(tmp_path
     assert kept["peak_allocated_bytes"] > training["peak_allocated_bytes"]
 
 
+def test_shards_that_wait_in_host_memory_are_counted_there(tmp_path: Path) -> None:
+    """Weights, gradients and two states of AdamW, all in float32: 16 bytes of each parameter, shared by four ranks."""
+    training = ask_file(tmp_path, fsdp_version=2, fsdp_offload_params=True)["training"]
+    assert training["host_bytes"] == pytest.approx(134_515_008 * 16 / 4, rel=1e-4)
+    assert training["end_of_step_allocated_bytes"] < 20 * 2**20  # workspaces of cuBLAS, and scalars
+
+
 def test_packed_weights_in_floats_are_sharded_and_those_in_integers_are_not() -> None:
     packed = ("--gpu", "4x4090", "--fsdp", "--quantization", "nf4", "--lora", "r=8")
     whole, shared = ask(*packed), ask(*packed, "--quant-storage", "bf16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from inspector.records.engines.gguf import GgufModel, GgufTensor
 from inspector.records.engines.serving import CacheKind, ServingOptions
 from inspector.records.fit import Fit
 from inspector.source.gguf.read import read_gguf
+from tests.cli.running import run
 from tests.source.gguf.gguf_files import QWEN3_8B, write_model
 
 _MIB = 2**20
@@ -86,6 +88,21 @@ def test_a_chat_server_of_a_gguf_on_a_24_gb_card_is_answered(tmp_path: Path) -> 
     (verdict,) = serving.verdicts
     assert verdict.outcome is Fit.YES
     assert {item.what for item in verdict.budget} == {"weights", "KV cache", "compute buffers", "CUDA context"}
+
+
+def test_eight_users_of_a_gguf_are_told_their_share_and_what_a_card_holds(tmp_path: Path) -> None:
+    """The context is of all sequences together: what fits is told in their tokens, and with a cache in 8 bits."""
+    path = write_model(tmp_path / "model.gguf")
+    options = ("--engine", "llama.cpp", "--gpu", "4090", "--parallel", "8")
+    small = run(str(path), *options, "--ctx-size", "32768").out
+    assert "32,768 tokens, 4,096 for each of 8" in " ".join(small.split())
+    large = run(str(path), *options, "--ctx-size", "262144", "--json")
+    verdict = json.loads(large.out)["serving"]["verdicts"][0]
+    assert verdict["outcome"] == "no"
+    assert [item["change"] for item in verdict["advice"]] == [
+        "--ctx-size 129024",
+        "--cache-type-k q8_0 --cache-type-v q8_0 --ctx-size 243712",
+    ]
 
 
 def test_layers_leave_the_gpu_from_the_first_one_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from inspector.errors import UsageError
+from inspector.planning.changes import apply_change
 from inspector.records.request import LoraOptions, Request
 from inspector.training_files.changes import can_spell, check_copy, make_changed_copy, spell_change
 from inspector.training_files.merge import build_request
@@ -116,6 +117,42 @@ def test_the_dtype_of_the_weights_is_no_change_of_a_file_without_a_field_for_it(
 ) -> None:
     request = build_request({"model": write(tmp_path, content)}, frozenset())
     assert can_spell(request, change(request, {"dtype": "float16"})) is answer
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (TRL, {"dropout": 0.05, "by_name": False}),
+        (FULL, {"dropout": None, "by_name": True}),
+        (LLAMAFACTORY | {"finetuning_type": "full"}, {"dropout": None, "by_name": True}),
+    ],
+    ids=["trl", "axolotl", "llamafactory"],
+)
+def test_an_adapter_that_a_file_lacks_is_that_of_its_framework(
+    content: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    request = build_request({"model": write(tmp_path, content)}, frozenset())
+    changed = apply_change(request, {"peft": LoraOptions(r=16, targets="all-linear")})
+    assert isinstance(changed.peft, LoraOptions)
+    assert {name: getattr(changed.peft, name) for name in expected} == expected
+
+
+def test_llamafactory_loads_a_base_as_it_is_stored_and_trains_whole_models_in_float32(tmp_path: Path) -> None:
+    full = build_request({"model": write(tmp_path, LLAMAFACTORY | {"finetuning_type": "full"})}, frozenset())
+    adapter = apply_change(full, {"peft": LoraOptions(r=16, targets="all-linear")})
+    assert (full.dtype, adapter.dtype, apply_change(adapter, {"peft": None}).dtype) == ("float32", "auto", "float32")
+    assert can_spell(full, adapter)
+    pure = LLAMAFACTORY | {"finetuning_type": "full", "pure_bf16": True}
+    assert apply_change(build_request({"model": write(tmp_path, pure)}, frozenset()), {"peft": None}).dtype == "auto"
+
+
+def test_a_copy_for_trl_has_the_allocator_among_what_its_parser_puts_into_the_environment(tmp_path: Path) -> None:
+    path = write(tmp_path, TRL | {"env": {"A": "1"}})
+    record = build_request({"model": path}, frozenset()).source.file  # type: ignore[union-attr]
+    assert record is not None
+    copy = write(tmp_path, make_changed_copy(record, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}), "b.yaml")
+    assert build_request({"model": copy}, frozenset()).recipe.alloc_conf == "expandable_segments:True"
+    assert yaml.safe_load(Path(copy).read_text(encoding="utf-8"))["env"]["A"] == "1"
 
 
 def test_an_adapter_that_a_script_lacks_is_named_with_all_its_arguments(tmp_path: Path) -> None:

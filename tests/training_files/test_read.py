@@ -362,15 +362,26 @@ def test_a_torchtune_file_is_no_request(tmp_path: Path) -> None:
             },
         ),
         ({"distributed_type": "FSDP", "fsdp_config": {"fsdp_sharding_strategy": "NO_SHARD"}}, {}),
-        ({"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 1}}, {"sharding": "zero1"}),
+        (
+            {"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 1}},
+            {"sharding": "zero1", "sharding_settings": {"config": {"zero_optimization": {}}}},
+        ),
         ({"zero_optimization": {"stage": 0}}, {}),
         (
             {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}},
-            {"sharding": "zero3", "mixed_precision": "bf16"},
+            {
+                "sharding": "zero3",
+                "sharding_settings": {"config": {"zero_optimization": {"stage": 3}}},
+                "mixed_precision": "bf16",
+            },
         ),
         (
             {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 4},
-            {"sharding": "zero2", "batch_size": 4},
+            {
+                "sharding": "zero2",
+                "sharding_settings": {"config": {"zero_optimization": {"stage": 2}}},
+                "batch_size": 4,
+            },
         ),
     ],
     ids=str,
@@ -420,3 +431,8 @@ def test_the_stage_of_a_trl_file_follows_from_its_fields(
 @pytest.mark.parametrize("name", ["https://huggingface.co/org/name", "hf.co/org/name", "org/name", "gpt2"])
 def test_an_address_of_the_hub_is_no_missing_path(name: str) -> None:
     assert not is_missing_path(name)
+
+
+def test_the_usual_branch_is_no_revision(tmp_path: Path) -> None:
+    assert "revision" not in read(tmp_path, TRL | {"model_revision": "main"}).settings
+    assert read(tmp_path, TRL | {"model_revision": "v1"}).settings["revision"] == "v1"

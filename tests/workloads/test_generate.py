@@ -59,10 +59,11 @@ def test_peaks_are_those_of_cuda_code(row: dict[str, Any]) -> None:
 
 
 # What a report warns of, without and with the change that it names. The first figures, and that of frozen weights, are
-# those of CUDA code; of Gemma in pieces it said 10.73 GB.
+# those of CUDA code; of Gemma in pieces it said 10.73 GB: transformers makes its masks in the order of the hash seed
+# there.
 QUADRATIC = {
-    "google/gemma-3-4b-it": (32_768, 17_782_169_600, 10_731_807_232),
-    "openai/gpt-oss-20b": (16_384, 147_493_001_216, 68_661_593_088),
+    "google/gemma-3-4b-it": (32_768, {17_782_169_600}, {10_731_807_232, 10_731_823_616}),
+    "openai/gpt-oss-20b": (16_384, {147_493_001_216}, {68_661_593_088}),
 }
 
 
@@ -73,7 +74,7 @@ def test_what_grows_with_the_square_of_a_prompt_is_small_in_pieces(model: str) -
     prompt_len, *peaks = QUADRATIC[model]
     for size, peak in zip((None, 4096), peaks, strict=True):
         asked = make_run(model, prompt_len=prompt_len, new_tokens=2, prefill_chunk_size=size)
-        assert Predictor(asked.files).predict(asked).peak_allocated_bytes == peak
+        assert Predictor(asked.files).predict(asked).peak_allocated_bytes in peak
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -85,7 +86,7 @@ def test_autocast_keeps_a_copy_of_every_weight_that_is_not_frozen() -> None:
     found = {}
     for frozen in (False, True):
         with torch.device("meta"):
-            model = LlamaForCausalLM(LlamaConfig.from_dict(dict(files.config))).float()
+            model = LlamaForCausalLM(LlamaConfig.from_dict(dict(files.config)))
         report = inspector.inspect(model.requires_grad_(not frozen), recipe=recipe, advice=False)
         assert report.memory is not None
         warned = any(notice.code == "autocast-copies" for notice in report.warnings)
@@ -232,6 +233,22 @@ def test_a_model_of_sound_says_what_its_prompt_is_and_keeps_the_sound_beside_its
     assert report.memory.recipe.prompt_len == 1
     rows = {item.kind: {tensor.shape[-2] for tensor in item.tensors} for item in report.cache.layers}
     assert rows == {LayerKind.FULL: {4}, LayerKind.CROSS: {1500}}
+
+
+def test_prefill_and_decode_say_where_their_peaks_are_and_how_they_grow() -> None:
+    """The one of the whole run is one of them; the table of steps is that of the curve."""
+    arguments = ("--offline", "--generate", "--prompt-len", "64", "--new-tokens", "5", "--no-advice")
+    report = run("openai-community/gpt2", *arguments, "--json").report["generation"]
+    load, prefill, decode = report["phases"]
+    assert "module" not in load
+    assert {"module", "op"} <= set(prefill)
+    assert {"module", "op"} <= set(decode)
+    assert report["peak"]["phase"] == "prefill"
+    assert (prefill["module"], prefill["op"]) == (report["peak"]["module"], report["peak"]["op"])
+    assert decode["peak_allocated_bytes"] == report["curve"][-1]["peak_allocated_bytes"]
+    text = run("openai-community/gpt2", *arguments, "--show", "generate").out
+    for point in report["curve"]:
+        assert f"{point['new_tokens']}  {point['peak_allocated_bytes']:,}" in text
 
 
 def test_the_longest_prompt_that_fits_is_searched() -> None:

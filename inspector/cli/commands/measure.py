@@ -25,6 +25,7 @@ _NOT_OF_A_RUN = (
     "fsdp",
     "deepspeed",
     "device_map",
+    "tensor_parallel",
     "launch",
     "margin",
     "fit",

@@ -16,6 +16,13 @@ OF_CARDS: tuple[click.Parameter, ...] = (
         help="Put whole modules on the cards, as transformers does: auto, balanced, balanced_low_0, sequential, or a "
         "JSON file of modules and cards. Each card's memory is said; what does not fit waits on the CPU.",
     ),
+    click.Option(
+        ["--tensor-parallel"],
+        type=click.IntRange(2, 1024),
+        metavar="N",
+        help="Cut each layer over N of the cards by transformers' own plan of the model; with --fsdp and more cards "
+        "each part is sharded over the others.",
+    ),
 )
 
 

@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Ddp", "DeviceMap", "Fsdp1", "Fsdp2", "Launch", "RankClass", "RankLaunch", "Ranks", "Zero"]
+__all__ = [
+    "Ddp",
+    "DeviceMap",
+    "Fsdp1",
+    "Fsdp2",
+    "Launch",
+    "RankClass",
+    "RankLaunch",
+    "Ranks",
+    "TensorParallel",
+    "Zero",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +38,8 @@ class Fsdp2:
     `world_size` is the number of ranks, one a card. `reshard_after_forward` says whether a layer's gathered parameters
     are freed between its two passes. Units are as in `Fsdp1`, with the embedding, and the last norm
     with the head. `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that
-    was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta).
+    was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta). With `offload`
+    shards, their gradients and states stay in host memory.
     """
 
     world_size: int
@@ -36,6 +48,7 @@ class Fsdp2:
     wrap_policy: str = "TRANSFORMER_BASED_WRAP"
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
+    offload: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +69,17 @@ class Fsdp1:
     wrap_policy: str = "TRANSFORMER_BASED_WRAP"
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorParallel:
+    """Layers that `tensor_parallel` of `world_size` ranks share each, by the plan that transformers has of a model.
+
+    Where there are more ranks, each part is sharded over as many groups by FSDP2.
+    """
+
+    world_size: int
+    tensor_parallel: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +108,7 @@ class Zero:
 
 
 # How a run is spread over its cards.
-RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | Zero
+RankLaunch: TypeAlias = Ddp | Fsdp1 | Fsdp2 | TensorParallel | Zero
 Launch: TypeAlias = RankLaunch | DeviceMap
 
 

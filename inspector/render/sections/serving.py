@@ -78,12 +78,23 @@ def _build_cache(serving: Serving) -> Table:
     )
     kinds = ", ".join(_describe_group(group) for group in serving.groups)
     what = "cache, all sequences" if serving.engine is Engine.LLAMA_CPP else "cache of a request"
-    length = serving.options[_LENGTHS[serving.engine]]
     rows = (
         _build_size("cache of a token", serving.bytes_per_token, kinds, tone=Tone.KEY),
-        _build_size(what, serving.request_bytes, f"{_describe_option(length)} tokens"),
+        _build_size(what, serving.request_bytes, _describe_length(serving)),
     )
     return Table(columns=columns, rows=rows, views=(((0, 1, 2, 3),), ((0, 2, 3),), ((0, 2),)))
+
+
+def _describe_length(serving: Serving) -> str:
+    """Return how many tokens that is, in llama.cpp for how many sequences."""
+    options = serving.options
+    words = f"{_describe_option(options[_LENGTHS[serving.engine]])} tokens"
+    sequences = options.get("parallel", 1)
+    if serving.engine is not Engine.LLAMA_CPP or sequences == 1:
+        return words
+    if options["kv_unified"]:
+        return f"{words}, shared by {sequences:,}"
+    return f"{words}, {options['ctx_size'] // sequences:,} for each of {sequences:,}"
 
 
 def _build_size(what: str, size: int, words: str, *, tone: Tone = Tone.PLAIN) -> Row:

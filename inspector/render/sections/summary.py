@@ -314,7 +314,8 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
         rows.append(row((which, gpu, found) if has_rows else (which, "", f"{found} ({gpu})")))
     if has_rows:
         for verdict in verdicts:
-            at_most = report.memory is not None and report.memory.lower_bound is not None
+            memory = report.memory
+            at_most = memory is not None and memory.lower_bound is not None and memory.upper_bound is None
             rows += _list_verdict_rows(verdict, room.changes, is_first=verdict is verdicts[0], at_most=at_most)
     else:
         rows += _sort_verdicts(verdicts, sizes=room.sizes and len(verdicts) <= _MOST_NAMED_GPUS)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
 from inspector.names import group_names
-from inspector.records.memory import ACTIVATION_RULES, Peak, RunMemory, Textbook, TextbookRule
-from inspector.render.document import Kind, Section, Table, Tone, column, paragraph, row
+from inspector.records.memory import ACTIVATION_RULES, MemoryPhase, Peak, RunMemory, Textbook, TextbookRule
+from inspector.render.document import Block, Kind, Section, Table, Tone, column, paragraph, row
 from inspector.render.names import format_exact_bytes
 from inspector.render.sections.recipe import describe_recipe, format_shape
 from inspector.units import format_bytes, format_count, format_share
@@ -44,6 +44,7 @@ def build_run_section(training: RunMemory, textbook: Textbook | None = None) -> 
             paragraph(outside, Tone.QUIET),
             _build_phases(training),
             paragraph(steps, Tone.QUIET),
+            *_list_curve(training),
             *_list_not_accounted(training),
         ),
     )
@@ -169,6 +170,7 @@ def _build_phases(training: RunMemory) -> Table:
         column("", Kind.NUMBER, quiet=True),
         column("at its end", Kind.NUMBER),
         column("", Kind.NUMBER, quiet=True),
+        *((column("most in", Kind.WORDS),) if training.workload.generates else ()),
     )
     rows = (
         row(
@@ -176,11 +178,47 @@ def _build_phases(training: RunMemory) -> Table:
                 training.workload.phases[phase.name],
                 *_format_figures(phase.peak_allocated_bytes),
                 *_format_figures(phase.end_allocated_bytes),
+                *((_describe_place(phase),) if training.workload.generates else ()),
             )
         )
         for phase in training.phases
     )
-    return Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4),), ((0, 2, 4),)))
+    views = ((tuple(range(len(columns))),), ((0, 2, 4, *range(5, len(columns))),), ((0, 2, 4),))
+    return Table(
+        columns=columns, rows=tuple(rows), views=views if training.workload.generates else (views[0], views[2])
+    )
+
+
+def _describe_place(phase: MemoryPhase) -> str:
+    """Return where the peak of a phase is."""
+    return "" if phase.op is None else f"{one_line(phase.module or '') or _NO_MODULE}, {_shorten_operation(phase.op)}"
+
+
+def _list_curve(training: RunMemory) -> Iterator[Block]:
+    """Yield what a generation takes at some of its tokens, and how that grows."""
+    points = training.curve or ()
+    if len(points) < 2:
+        return
+    columns = (
+        column("new tokens", Kind.NUMBER),
+        column("at most", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("at its end", Kind.NUMBER),
+        column("", Kind.NUMBER, quiet=True),
+        column("reserved", Kind.NUMBER),
+    )
+    rows = [
+        row(
+            (
+                format_count(point.new_tokens),
+                *_format_figures(point.peak_allocated_bytes),
+                *_format_figures(point.end_allocated_bytes),
+                format_bytes(point.reserved_bytes),
+            )
+        )
+        for point in points
+    ]
+    yield Table(columns=columns, rows=tuple(rows), views=(((0, 1, 2, 3, 4, 5),), ((0, 2, 4, 5),)))
 
 
 def _format_figures(size_bytes: int) -> tuple[str, str]:

@@ -10,6 +10,7 @@ Not covered: control flow that chooses between two ways of a healthy run by its 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -28,12 +29,16 @@ _COMPARING = frozenset(
     for op in (getattr(aten, name).Tensor, getattr(aten, name).Scalar)
 ) | {aten.isnan.default, aten.isinf.default, aten.isfinite.default, aten.isposinf.default, aten.isneginf.default}
 _COMBINING = frozenset(
-    (
-        *(aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_not.default),
-        *(aten.logical_and.default, aten.logical_or.default, aten.logical_not.default, aten.mul.Tensor),
-        *(aten.view.default, aten.expand.default, aten.select.int, aten.slice.Tensor, aten._unsafe_view.default),
-        *(aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims),
-    )
+    getattr(getattr(aten, name), overload)
+    for name, overloads in {
+        **dict.fromkeys(("bitwise_and", "bitwise_or", "mul", "slice"), ("Tensor",)),
+        **dict.fromkeys(("logical_and", "logical_or", "logical_not", "bitwise_not"), ("default",)),
+        **dict.fromkeys(("view", "expand", "_unsafe_view"), ("default",)),
+        **dict.fromkeys(("all", "any"), ("dim", "dims")),
+        "select": ("int",),
+    }.items()
+    for overload in overloads
+    if overload in getattr(aten, name).overloads()  # early releases lack some
 )
 _ANSWERS = {
     **dict.fromkeys((aten.all.default, aten._is_all_true.default), True),
@@ -53,6 +58,8 @@ class Checks:
             return None
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         if func in _COMPARING:
+            if (holds := _find_healthy(func, args)) is not None:
+                return result, torch.tensor(holds).expand(result.shape)
             if any(tensor.is_floating_point() for tensor in tensors):
                 self._checks[result] = True
             return None
@@ -67,3 +74,16 @@ class Checks:
     def read(self, func: Any, args: tuple[Any, ...]) -> bool | None:
         """Return what Python reads of a check that is asked for itself: it does not hold; None for any other op."""
         return False if func is aten._local_scalar_dense.default and args[0] in self._checks else None
+
+
+def _find_healthy(func: Any, args: tuple[Any, ...]) -> bool | None:
+    """Return what holds for every number that is neither infinite nor none, where an op asks for that."""
+    if func in (aten.isnan.default, aten.isinf.default, aten.isposinf.default, aten.isneginf.default):
+        return False
+    if func is aten.isfinite.default:
+        return True
+    if func in (aten.eq.Tensor, aten.ne.Tensor) and args[0] is args[1]:  # as torch asks for what is no number
+        return func is aten.eq.Tensor
+    if func in (aten.eq.Scalar, aten.ne.Scalar) and isinstance(args[1], float) and math.isinf(args[1]):
+        return func is aten.ne.Scalar
+    return None

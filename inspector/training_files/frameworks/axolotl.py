@@ -22,6 +22,7 @@ from inspector.training_files.fields import (
     Values,
 )
 from inspector.training_files.frameworks.axolotl_fields import FIELDS
+from inspector.training_files.frameworks.fsdp import hold_packed_in
 from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_lora_kernels, settle_axolotl_loss
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
@@ -171,6 +172,7 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
         keywords = values["bnb_config_kwargs"] or {}
         fields["quantization"] = "fp4" if keywords.get("bnb_4bit_quant_type") == "fp4" else "nf4"
         fields["double_quant"] = bool(keywords.get("bnb_4bit_use_double_quant", True))
+        hold_packed_in(fields, "bfloat16")  # loaders/model.py
     elif values["load_in_8bit"]:
         fields["quantization"] = "int8"
 

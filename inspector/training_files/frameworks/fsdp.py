@@ -13,7 +13,7 @@ from typing import Any
 
 from inspector.errors import UsageError, quoted
 
-__all__ = ["name_fsdp", "read_fsdp"]
+__all__ = ["hold_packed_in", "is_offloaded", "name_fsdp", "read_fsdp"]
 
 _STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD", "HYBRID_SHARD_ZERO2")
 _POLICIES = ("TRANSFORMER_BASED_WRAP", "SIZE_BASED_WRAP", "NO_WRAP")
@@ -54,6 +54,8 @@ def read_fsdp(config: Mapping[str, Any], version: int, *, by_accelerate: bool) -
         reshards = named.get("reshard_after_forward", named.get("sharding_strategy"))
         if str(reshards).lower() in ("false", "shard_grad_op"):
             settings["reshard_after_forward"] = False
+        if is_offloaded(named):
+            settings["offload"] = True
         return kind, settings
     strategy = _choose(named, "sharding_strategy", _STRATEGIES, "FULL_SHARD")
     if strategy != "FULL_SHARD":
@@ -66,6 +68,18 @@ def read_fsdp(config: Mapping[str, Any], version: int, *, by_accelerate: bool) -
         if is_on is not default:
             settings[name] = is_on
     return kind, settings
+
+
+def is_offloaded(config: Mapping[str, Any]) -> bool:
+    """Tell whether shards wait in host memory; accelerate and Trainer have names of their own for it."""
+    names = ("offload_params", "cpu_offload", "fsdp_offload_params", "fsdp_cpu_offload")
+    return any(str(config.get(name)).lower() == "true" for name in names)
+
+
+def hold_packed_in(fields: dict[str, Any], dtype: str) -> None:
+    """Have 4-bit weights held in a dtype of floats where FSDP shards them; on one card it makes no difference."""
+    if fields.get("sharding") in _VERSIONS.values() and fields.get("quantization") in ("nf4", "fp4"):
+        fields["quant_storage"] = dtype
 
 
 def _choose(named: Mapping[str, Any], name: str, choices: tuple[str, ...], default: str) -> str:

@@ -63,7 +63,7 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         if fields.get("sharding_settings", {}).get("sharding_strategy") == "NO_SHARD":
             fields["sharding"] = None
             fields.pop("sharding_settings")
-        if fsdp.get("fsdp_offload_params") in (True, "true"):
+        if fsdp.get("fsdp_offload_params") in (True, "true") and fields["sharding"] != "fsdp":
             settings.miss("fsdp_offload_params", True, LESS, f"weights and states are {_OFFLOADED}", Origin.FILE)
         if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
             fields["gradient_checkpointing"] = True

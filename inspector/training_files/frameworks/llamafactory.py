@@ -31,6 +31,7 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.fsdp import hold_packed_in
 from inspector.training_files.frameworks.losses import read_liger
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
@@ -260,6 +261,10 @@ def _settle_adapter(values: Values, settings: Settings) -> None:
     if bits == 4:
         fields["quantization"] = values.choose("quantization_type", {"nf4": "nf4", "fp4": "fp4"})
         fields["double_quant"] = bool(values["double_quantization"])
+        # The dtype of products (model/model_utils/quantization.py).
+        hold_packed_in(
+            fields, {"bf16": "bfloat16", "fp16": "float16"}.get(str(fields.get("mixed_precision")), "float32")
+        )
     elif bits == 8:
         fields["quantization"] = "int8"
     elif bits is not None:

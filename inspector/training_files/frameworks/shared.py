@@ -218,7 +218,7 @@ def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -
         take_fsdp(settings, config, fsdp_version, by_accelerate=False)
         settings.silent |= {"fsdp", "fsdp_config"}
         for name in ("fsdp_offload_params", "offload_params", "cpu_offload"):
-            if config.get(name) in (True, "true"):
+            if config.get(name) in (True, "true") and settings.fields["sharding"] != "fsdp":
                 settings.miss(f"fsdp_config.{name}", True, LESS, "weights and states wait in host memory", Origin.FILE)
 
 

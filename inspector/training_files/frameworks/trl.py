@@ -66,6 +66,7 @@ _OF_THE_MODEL: tuple[Field, ...] = (
     reads("load_in_8bit", FLAG, "quantization", default=False),
     reads("bnb_4bit_quant_type", TEXT, "quantization", default="nf4"),
     reads("use_bnb_nested_quant", FLAG, "double_quant", default=False, aliases=("bnb_4bit_use_double_quant",)),
+    reads("bnb_4bit_quant_storage", TEXT, "quant_storage"),
     reads("use_peft", FLAG, "peft", default=False),
     reads("lora_r", COUNT, "peft.r", default=16),
     reads("lora_alpha", NUMBER, "peft.alpha", default=32),
@@ -219,9 +220,12 @@ def settle_quantization(values: Values, settings: Settings) -> None:
     """Take how bitsandbytes packs the weights."""
     settings.fields.pop("quantization", None)
     settings.fields.pop("double_quant", None)
+    settings.fields.pop("quant_storage", None)
     if values["load_in_4bit"]:
         settings.fields["quantization"] = values.choose("bnb_4bit_quant_type", {"nf4": "nf4", "fp4": "fp4"})
         settings.fields["double_quant"] = bool(values["use_bnb_nested_quant"])
+        if isinstance(storage := values["bnb_4bit_quant_storage"], str):
+            settings.fields["quant_storage"] = storage
     elif values["load_in_8bit"]:
         settings.fields["quantization"] = "int8"
 

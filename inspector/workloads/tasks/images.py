@@ -31,9 +31,12 @@ def _make_masked_images(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     if not isinstance(patch, int):
         raise BatchError(f"how large the patches of {type(model).__name__} are is not known here")
     patches = (images.shape[-2] // patch) * (images.shape[-1] // patch)
+    # BEiT learns the token of each masked patch, others the pixels themselves.
+    tokens = {"labels": Input(shape=(recipe.batch_size * patches,))} if "labels" in list_arguments(model) else {}
     return {
         "pixel_values": images,
         "bool_masked_pos": Input(shape=(recipe.batch_size, patches), dtype=torch.bool, value=1),
+        **tokens,
     }
 
 

@@ -90,11 +90,9 @@ def _make_patches_to_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     }
 
 
-@register("ForQuestionAnswering", main=("pixel_values",))
+@register("BlipForQuestionAnswering", main=("input_ids", "pixel_values"))
 def _make_questions(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make images, questions on them, and answers."""
-    if "labels" not in list_arguments(model) or "input_ids" not in list_arguments(model):
-        raise BatchError(f"which batch {type(model).__name__} trains on is not known here")
     return {"input_ids": ids, "pixel_values": make_plain_images(model, recipe), **make_mask(recipe, ids), "labels": ids}
 
 

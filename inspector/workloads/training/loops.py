@@ -150,10 +150,18 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
 
 
 def _clip(model: Any, max_norm: float) -> Tensor:
-    """Clip the gradients of a model and return their norm; FSDP1 has its own way (accelerate, `clip_grad_norm_`)."""
+    """Clip the gradients of a model and return their norm.
+
+    FSDP1 has its own way (accelerate, `clip_grad_norm_`), and so has Trainer where some are sharded and others not.
+    """
     if hasattr(model, "clip_grad_norm_"):
         own: Tensor = model.clip_grad_norm_(max_norm)
         return own
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if len({getattr(gradient, "device_mesh", None) for gradient in gradients}) > 1:
+        from inspector.compat.tensor_parallel import clip_mixed_gradients  # loads transformers' trainer
+
+        return clip_mixed_gradients(model, max_norm)
     return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from inspector.errors import UsageError
 from inspector.hardware.platform import Platform
+from inspector.model.adapter.peft_names import find_adapted_layers
 from inspector.model.build import BuiltModel
 from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe
@@ -54,13 +57,16 @@ _NO_INPUT_REQUIRES_GRAD = (
     "reentrant checkpointing needs an input of the first block that requires gradients, and none does, so that nothing "
     "would train; drop `use_reentrant`."
 )
+# Stands for the names of routers.
+_ROUTERS = "[...]"
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
     "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32` "
     "or `mixed_precision=bf16`",
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
-    "name `target_modules` that leave it out",
+    f"leave it out with exclude_modules: {_ROUTERS} in the adapter's configuration",
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
+    "Expected more than 1 value per channel": "as a real step does: use `batch_size=2`",
     "'loss'": "as a real step does: it returns no loss for such labels",
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",
@@ -192,7 +198,15 @@ class Training:
         """Return what to do where a real step stops in the same way."""
         if recipe.use_reentrant and "does not require grad" in str(error):
             raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
-        return next((f", {advice}" for words, advice in _ADVICE.items() if words in str(error)), "")
+        advice = next((f", {advice}" for words, advice in _ADVICE.items() if words in str(error)), "")
+        return advice.replace(_ROUTERS, _name_routers(model.model))
+
+
+def _name_routers(model: Any) -> str:
+    """Return the names of modules with an adapter whose class is a linear layer and more, as a list in JSON."""
+    found = find_adapted_layers(model) if isinstance(model, PeftModel) else []
+    special = {name.rpartition(".")[2] for name, layer in found if type(layer.get_base_layer()) is not nn.Linear}
+    return json.dumps(sorted(special)) if special else _ROUTERS
 
 
 def _find_managed(model: Any, recipe: Recipe) -> Iterator[Unaccounted]:

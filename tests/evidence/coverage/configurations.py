@@ -52,8 +52,9 @@ _REPAIRS: Mapping[str, Fields] = {
         for name in ("t5", "longt5", "udop", "pop2piano", "switch_transformers", "umt5", "mt5")
     },
     **{name: {"text_config": _TEXT_OF_GLM} for name in ("glm4v", "glm46v")},
+    "glm4v_moe": {"text_config": {**_TEXT_OF_GLM, "head_dim": 128}},
     **{name: {"prediction_length": 24} for name in ("autoformer", "informer", "time_series_transformer")},
-    "beit": {"out_indices": [3, 5, 7, 11]},
+    "beit": {"out_indices": [3, 5, 7, 11], "use_mask_token": True},
     "wav2vec2-bert": {"vocab_size": 32},
     "wav2vec2-conformer": {"vocab_size": 32},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32, "position_embedding_type": "rotary"},

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import inspector
 from tests.evidence.coverage.children import run_group
 
 __all__ = ["FOLDER", "read_rows"]
@@ -36,10 +37,20 @@ def read_rows(kind: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 def find_walk(kind: str) -> tuple[list[dict[str, Any]], Callable[[dict[str, Any], Path], Iterator[dict[str, Any]]]]:
     """Return the cases of a walk and what judges one; the libraries are loaded now."""
+    _load_all()
     module: Any = importlib.import_module(f"tests.evidence.coverage.{kind}")
     if kind == "classes":
         return module.list_classes(), module.judge_class
     return module.list_adapters(), module.judge_adapter
+
+
+def _load_all() -> None:
+    """Load what an inspection needs before any child is forked, by one of a small model."""
+    config = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made) / "config.json"
+        path.write_text(json.dumps({**config, "model_type": "llama", "vocab_size": 8, "num_key_value_heads": 2}))
+        inspector.inspect(path, offline=True)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ stand-in whose collectives do nothing (nccl.c). The figures are written back.
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -62,7 +63,11 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
 
         dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
     else:
-        dist.init_process_group("nccl", rank=rank, world_size=size, store=dist.HashStore())  # type: ignore[attr-defined]  # torch lists it nowhere
+        backend = "nccl"
+        if launch.get("fsdp_config", {}).get("cpu_offload"):  # norms are reduced on the host
+            importlib.import_module("torch.testing._internal.distributed.fake_pg")
+            backend = "cpu:fake,cuda:nccl"
+        dist.init_process_group(backend, rank=rank, world_size=size, store=dist.HashStore())  # type: ignore[attr-defined]  # torch lists it nowhere
     length, rows = recipe["seq_len"], recipe.get("batch_size", 1)
     accumulation = recipe.get("gradient_accumulation", 1)
     reader = PausingReader()
@@ -108,10 +113,29 @@ def load(row: dict[str, Any]) -> Any:
     """Return the model of a row: in host memory, or on the card where transformers and bitsandbytes pack it there."""
     if row.get("quantization"):
         return load_quantized_model(build_rank(row), torch.device("cuda", 0))
+    if row["launch"]["strategy"] == "tensor_parallel":
+        return cut(row)
     if row["launch"].get("config", {}).get("zero_optimization", {}).get("stage") == 3:
         return build_partitioned(row)
     model: Any = build(row).to_empty(device="cpu")
     base_model(model).tie_weights()
+    return model
+
+
+def cut(row: dict[str, Any]) -> Any:
+    """Return the model of a row on the card, cut as `from_pretrained` does before weights are loaded."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from transformers.distributed.configuration_utils import DistributedConfig
+    from transformers.distributed.utils import TransformersDeviceMesh
+
+    count, size = row["launch"]["tensor_parallel"], row["launch"]["world_size"]
+    model: Any = build(row)
+    dense = init_device_mesh("cuda", (1, 1, size // count, count), mesh_dim_names=("pp", "dp_replicate", "fsdp", "tp"))
+    expert = init_device_mesh("cuda", (1, 1, size, 1), mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
+    config = DistributedConfig(tp_size=count, fsdp_size=size // count)
+    model = type(model).maybe_distribute_model(model, config, TransformersDeviceMesh(dense, expert))
+    model.to_empty(device="cuda")
+    model.tie_weights()
     return model
 
 

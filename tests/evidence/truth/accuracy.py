@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.evidence.truth.comparison import Compared, compared
 from tests.evidence.truth.matrix import ROWS as MATRIX
+from tests.evidence.truth.rank_page import HEADING
 from tests.evidence.truth.records import FOLDER, Measured, load
 from tests.evidence.truth.sample import draw_sample
 
@@ -122,8 +123,9 @@ def _model(row: Measured) -> str:
 
 
 def main(path: Path = PAGE) -> None:
-    """Write the page."""
-    path.write_text(page(), encoding="utf-8")
+    """Write the page; what stands there of ranks stays (`rank_page`)."""
+    _, heading, ranks = path.read_text(encoding="utf-8").partition(HEADING)
+    path.write_text(f"{page()}\n{heading}{ranks}" if heading else page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

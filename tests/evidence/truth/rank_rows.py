@@ -17,7 +17,7 @@ from inspector.model.quantize import BnbPlan, quantize_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.records.recipe import Recipe
 from inspector.records.request import Preparation
-from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, Zero
+from inspector.records.steps.ranks import Ddp, Fsdp1, Fsdp2, RankLaunch, TensorParallel, Zero
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.evidence.truth.trainer_rows import build
 from tests.workloads.tracing import built
@@ -52,7 +52,14 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
     config, environment = launch.get("fsdp_config", {}), launch.get("environment", {})
     how: RankLaunch = Ddp(world_size=launch["world_size"], find_unused_parameters=launch.get("find_unused_parameters"))
     if launch["strategy"] == "fsdp2":
-        how = Fsdp2(world_size=launch["world_size"], reshard_after_forward=config.get("reshard_after_forward", True))
+        how = Fsdp2(
+            world_size=launch["world_size"],
+            reshard_after_forward=config.get("reshard_after_forward", True),
+            offload=config.get("cpu_offload", False),
+            wrap_policy="NO_WRAP" if environment else "TRANSFORMER_BASED_WRAP",
+        )
+    if launch["strategy"] == "tensor_parallel":
+        how = TensorParallel(world_size=launch["world_size"], tensor_parallel=launch["tensor_parallel"])
     if launch["strategy"] == "fsdp1":
         how = Fsdp1(
             world_size=launch["world_size"],

@@ -7,40 +7,60 @@ left, of which the cause is not known.
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
 
-from inspector.hardware.platform import Platform
 from tests.evidence.truth.card_rows import predict_cards
+from tests.evidence.truth.rank_page import (
+    CARD_BYTES,
+    CARDS,
+    HEADING,
+    PAGE,
+    PUBLISHED,
+    RANKS,
+    build_platform,
+    name_row,
+    predict_published,
+    write_card_lines,
+    write_published_line,
+)
 
-RECORD = json.loads((Path(__file__).parent / "stand_in" / "cards.json").read_text(encoding="utf-8"))
-ROWS = RECORD["rows"]
+ROWS = CARDS["rows"]
 CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else ROWS[:1] + ROWS[3:4]
-# What FAKE_TOTAL says of the memory of a card.
-CARD_BYTES = 85_000_000_000
 
 
 @pytest.mark.parametrize("row", CHOSEN, ids=lambda row: f"{row['model'].partition('/')[2]} {row['recipe']}")
 @pytest.mark.skipif(
-    transformers.__version__ != RECORD["transformers"], reason="recorded with another release of transformers"
+    transformers.__version__ != CARDS["transformers"], reason="recorded with another release of transformers"
 )
 @pytest.mark.filterwarnings("ignore")
 def test_each_cards_second_update_takes_what_is_traced(row: dict[str, Any]) -> None:
-    major, minor = RECORD["torch"].split(".")[:2]
-    platform = Platform(
-        compute_capability=tuple(RECORD["compute_capability"]),
-        multiprocessors=RECORD["multiprocessors"],
-        threads_per_multiprocessor=RECORD["threads_per_multiprocessor"],
-        torch_version=(int(major), int(minor)),
-    )
     known = row.get("differs", [{}, {}])
     expected = [
         {name: size + differing.get(name, 0) for name, size in figures.items()}
         for figures, differing in zip(row["measured"]["cards"], known, strict=True)
     ]
-    assert predict_cards(row, platform, CARD_BYTES) == expected
+    predicted = predict_cards(row, build_platform(CARDS), CARD_BYTES)
+    assert predicted == expected
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(line in page for line in write_card_lines(row, predicted))
+
+
+@pytest.mark.skipif(os.environ.get("INSPECTOR_TRUTH") != "all", reason="whole models, as other rows of all")
+@pytest.mark.parametrize("row", PUBLISHED["rows"], ids=lambda row: f"{row['figure']} {row['seq_len']}")
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_published_figure_is_predicted_to_be_stands_in_its_row(row: dict[str, Any]) -> None:
+    assert round(predict_published(row), 2) == row["predicted_gib"]
+
+
+def test_the_page_has_every_row_of_ranks_and_of_cards_and_every_published_figure() -> None:
+    section = PAGE.read_text(encoding="utf-8").partition(HEADING)[2]
+    named = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")]
+    cards = [f"{name_row(row)}, card {card}" for row in CARDS["rows"] for card in (0, 1)]
+    published = [str(row["run"]) for row in PUBLISHED["rows"]]
+    expected = ["run", "---", *map(name_row, RANKS["rows"]), *cards, "run", "---", *published]
+    assert named == expected
+    assert all(write_published_line(row) in section for row in PUBLISHED["rows"])

@@ -1,0 +1,123 @@
+"""Batches by task, what is assumed of numbers without values, and what stops a real step in the same way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import inspector
+from inspector.hardware.platform import Platform
+from inspector.trace.meta_kernels import META_KERNELS
+from inspector.trace.rules.matching import match_in_turn
+from inspector.trace.tracer import Tracer
+from inspector.workloads.batch import find_longest_sequence, make_batch_inputs
+from inspector.workloads.inputs import Input, list_inputs
+from inspector.workloads.tasks.adapters import add_adapter_inputs
+
+RECIPE = inspector.Recipe(batch_size=2, seq_len=8, padding=False)
+
+
+def tracer() -> Tracer:
+    """Return a tracer without CUDA's rules."""
+    return Tracer(Platform(torch_version=(2, 13)), on_cuda=False)
+
+
+def write(folder: Path, **fields: Any) -> str:
+    """Write a config.json; return its path."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(fields))
+    return str(path)
+
+
+def test_what_a_ctc_loss_keeps_has_the_shape_that_its_kernel_makes() -> None:
+    log_probs, targets = torch.zeros(6, 2, 4), torch.ones(5, dtype=torch.int64)
+    arguments = ([6, 6], [2, 3])
+    real = torch.ops.aten._ctc_loss.default(log_probs, targets, *arguments)
+    made = META_KERNELS[torch.ops.aten._ctc_loss.default](log_probs, targets, *arguments)
+    assert [item.shape for item in made] == [item.shape for item in real]
+
+
+def test_checks_of_numbers_without_values_are_taken_to_pass() -> None:
+    numbers = torch.empty(3, 4, device="meta")
+    with tracer():
+        assert not torch.isnan(numbers).any()
+        assert torch.isfinite(numbers).all()
+        assert (numbers[:, 2:] >= numbers[:, :2]).all()
+        assert numbers.isnan().sum() == 0
+
+
+def test_a_choice_by_numbers_without_values_is_no_check() -> None:
+    numbers = torch.empty(3, 4, device="meta")
+    with tracer(), pytest.raises(RuntimeError):
+        numbers.max().item()
+
+
+def test_predictions_are_matched_with_objects_in_turn() -> None:
+    from transformers.loss import loss_for_object_detection
+
+    with match_in_turn():
+        costs = torch.empty(10, 3, device="meta").cpu()
+        pairs = loss_for_object_detection.linear_sum_assignment(costs)
+    assert [list(item) for item in pairs] == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_each_image_has_classes_and_boxes_of_its_objects() -> None:
+    config = transformers.YolosConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=[32, 32])
+    with torch.device("meta"):
+        model = transformers.YolosForObjectDetection(config)
+    inputs = dict(list_inputs(make_batch_inputs(model, RECIPE)))
+    assert inputs["labels.boxes"].shape == (2, 7, 4)
+    assert inputs["labels.class_labels"].shape == (2, 7)
+
+
+def test_an_adapter_gets_the_tokens_that_invoke_it_amid_each_row() -> None:
+    class Adapted:
+        class active_peft_config:  # noqa: N801  # as PEFT calls it
+            peft_type, alora_invocation_tokens = "LORA", [5, 6]
+
+    made = add_adapter_inputs(Adapted(), {"input_ids": Input(shape=(2, 6), value=3)})["input_ids"]
+    assert isinstance(made, Input)
+    assert made.on("cpu").tolist() == [[3, 3, 5, 6, 3, 3]] * 2
+
+
+def test_positions_that_are_numbered_in_a_buffer_bound_a_row() -> None:
+    config = transformers.MraConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    with torch.device("meta"):
+        model = transformers.MraForMaskedLM(config)
+    assert find_longest_sequence(model) == config.max_position_embeddings
+
+
+LLAMA4 = {
+    "model_type": "llama4_text",
+    "architectures": ["Llama4ForCausalLM"],
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "intermediate_size_mlp": 64,
+    "vocab_size": 256,
+    "num_local_experts": 4,
+    "head_dim": 16,
+    "dtype": "bfloat16",
+}
+
+
+def test_a_router_under_an_adapter_is_named_and_leaving_it_out_is_traced(tmp_path: Path) -> None:
+    path, adapter = write(tmp_path, **LLAMA4), {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
+    stopped = inspector.inspect(path, offline=True, peft=adapter)
+    assert any('exclude_modules: ["router"]' in notice.message for notice in stopped.warnings)
+    assert inspector.inspect(path, offline=True, peft={**adapter, "exclude_modules": ["router"]}).training is not None
+
+
+def test_infinities_are_read_as_transformers_saves_them(tmp_path: Path) -> None:
+    config = transformers.Mamba2Config(hidden_size=64, num_heads=4, head_dim=32, num_hidden_layers=1, vocab_size=64)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(config.to_json_string()), "architectures": ["Mamba2ForCausalLM"]}))
+    assert "__float__" in path.read_text()
+    assert inspector.inspect(str(path), offline=True, count_only=True).parameters.base > 0

@@ -27,12 +27,13 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from inspector.compat.distributed import let_fsdp1_run_on_meta, list_flat_units
 from inspector.distributed.tracer import RankTracer
 from inspector.model.build import BuiltModel
+from inspector.quantization.bitsandbytes.modules import Params4bit
 from inspector.records.model import Role
 from inspector.records.steps.ranks import Fsdp1
 from inspector.records.tape import Category
 from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import find_category
-from inspector.workloads.base import base_model
+from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.quantized_load import is_quantized
 
 __all__ = ["hold_units", "list_roles", "shard_with_fsdp1"]
@@ -108,6 +109,15 @@ def _make_plugin(model: nn.Module, launch: Fsdp1, mixed_precision: str) -> Fully
         plugin.set_mixed_precision(mixed_precision)
     if isinstance(model, PeftModel):
         plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
+        held_in = {item.quant_storage for item in model.parameters() if isinstance(item, Params4bit)}
+        for dtype in held_in:  # transformers/distributed/fsdp.py, `update_fsdp_plugin_peft`
+            if dtype.is_floating_point and mixed_precision == "no":
+                raise NotTraceableError(
+                    "FSDP1 casts to the dtype that packed weights are held in, and without mixed precision a real step "
+                    "stops at a product of two dtypes: use `mixed_precision=bf16`"
+                )
+            if dtype.is_floating_point:
+                plugin.set_mixed_precision(dtype, override=True)
     plugin.set_auto_wrap_policy(model)
     return plugin
 

@@ -20,9 +20,9 @@ from inspector.generation import is_long
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.model.build import count_model
 from inspector.planning.changes import apply_change, format_options, has_adapter
+from inspector.planning.generation.largest import find_largest_generation
 from inspector.planning.ladder import Candidate, judge_candidate, list_groups
 from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
-from inspector.planning.largest_generation import find_largest_generation
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Method, Plan, PlanRow

@@ -22,8 +22,8 @@ from inspector.planning.cards import (
     list_rank_notices,
     spread_over_cards,
 )
-from inspector.planning.contexts import list_contexts
 from inspector.planning.fewest_cards import find_fewest_cards
+from inspector.planning.generation.contexts import list_contexts
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.many_cards.rank_classes import describe_rank_classes

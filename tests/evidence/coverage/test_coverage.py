@@ -16,7 +16,7 @@ from tests.evidence.coverage.walk import read_rows
 _CHEAP_SECONDS = 0.7
 _EVERY_CLASS, _EVERY_ADAPTER = 120, 90
 # Seconds and what follows from the machine are no part of what is compared.
-_HELD = ("counted", "parameters", "equal", "file_equal", "traced", "reason", "peak")
+_HELD = ("counted", "parameters", "equal", "file_equal", "traced", "peak")
 # What was counted wrongly once.
 _WRONG_ONCE = (("t5", "ADALORA"), ("llama", "LoRA monteclora"))
 

@@ -57,7 +57,7 @@ def _make_masked_frames(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     As the collator of transformers' examples/pytorch/speech-pretraining makes them.
     """
     if "sampled_negative_indices" not in list_arguments(model):
-        raise BatchError(f"which batch {type(model).__name__} trains on is not known here")
+        raise BatchError(f"{type(model).__name__} has no loss in transformers")
     sound = _make_sound(model, recipe)
     rows, frames = recipe.batch_size, _count_frames(model, sound["input_values"].shape[1])
     negatives = (rows, frames, model.config.num_negatives)

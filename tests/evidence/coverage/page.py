@@ -1,0 +1,135 @@
+"""docs/evidence/coverage.md: `python -m tests.evidence.coverage.page` writes it from the rows of the walk."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tests.evidence.coverage.walk import FOLDER, read_rows
+
+__all__ = ["PAGE", "make_page"]
+
+PAGE = FOLDER.parents[2] / "docs" / "evidence" / "coverage.md"
+Row = dict[str, Any]
+
+_HEAD = """# What is counted and traced of the libraries
+
+Made by `python -m tests.evidence.coverage.page` from `classes.json` and `adapters.json` in tests/evidence/coverage,
+which `python -m tests.evidence.coverage.walk` makes with {versions}.
+Every class of transformers with a head is counted on its type's default configuration and held against the same class
+built of real tensors; its step is traced with few layers of every kind, in float32, one row of 1,024 tokens, an image
+or 30 seconds of sound. Every method of PEFT and every variant of LoRA is put on small models and held against PEFT on
+real tensors. *With a loss*: the forward pass takes labels or what stands for them, and does not say that training is
+missing. CI walks a sample again and compares. The walk is resumable: what it has not come to yet is not in here.
+
+"""
+_CLASSES = """## Classes of transformers
+
+Counted: {counted} of {classes}, {equal} held against real tensors and equal, {unequal} unequal.
+Traced, of the {loss} with a loss: **{traced} ({share:.1f} %)**; with those that a real run stops in the same way,
+{explained}.
+
+| task | classes | counted | with a loss | traced |
+| --- | ---: | ---: | ---: | ---: |
+"""
+_ADAPTERS = """
+## Methods of PEFT
+
+{cases} cases, {attached} of which PEFT attaches to real tensors: counted {counted}, parameters equal {equal}, files
+equal {files}; traced {traced}, where a real step runs {trained} of {trains}.
+
+| method | counted | equal | traced | why not |
+| --- | ---: | ---: | ---: | --- |
+"""
+# Beginnings of reasons that a real run shares: transformers or PEFT refuse or fail in the same way.
+_SHARED = re.compile(
+    r"transformers cannot build|has no loss|as a real step does|as a real run|PEFT refuses|nothing would train|"
+    r"Expected more than 1 value per channel"
+)
+
+
+def make_page() -> str:
+    """Return the page."""
+    classes, adapters = read_rows("classes"), read_rows("adapters")
+    versions = json.loads((FOLDER / "classes.json").read_text(encoding="utf-8"))["versions"]
+    named = ", ".join(f"{name} {version.partition('+')[0]}" for name, version in versions.items())
+    return "".join((_HEAD.format(versions=named), *_list_classes(classes), *_list_adapters(adapters)))
+
+
+def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the table by task and that of the exceptions."""
+    with_loss = [row for row in rows if row["loss"]]
+    traced = sum(bool(row.get("traced")) for row in with_loss)
+    yield _CLASSES.format(
+        counted=sum(bool(row.get("counted")) for row in rows),
+        classes=len(rows),
+        equal=sum(row.get("equal") is True for row in rows),
+        unequal=sum(row.get("equal") is False for row in rows),
+        loss=len(with_loss),
+        traced=traced,
+        share=100 * traced / max(len(with_loss), 1),
+        explained=sum(bool(row.get("traced")) or bool(_SHARED.search(row.get("reason") or "")) for row in with_loss),
+    )
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        for task in row["tasks"]:
+            by_task[task].append(row)
+    for task, of_task in sorted(by_task.items(), key=lambda item: (-len(item[1]), item[0])):
+        loss = [row for row in of_task if row["loss"]]
+        cells = (
+            task,
+            len(of_task),
+            sum(bool(row.get("counted")) for row in of_task),
+            len(loss),
+            sum(bool(row.get("traced")) for row in loss),
+        )
+        yield f"| {' | '.join(map(str, cells))} |\n"
+    yield "\n### With a loss and not traced\n\n| class | type | why | as a real run |\n| --- | --- | --- | --- |\n"
+    for row in with_loss:
+        if not row.get("traced"):
+            reason = _clean(row.get("reason") or "", row["class"])
+            yield f"| {row['class']} | {row['type']} | {reason} | {'yes' if _SHARED.search(reason) else ''} |\n"
+    left_out = Counter(code for row in with_loss for code in row.get("leaves_out", ()) if row.get("traced"))
+    of_codes = ", ".join(f"`{code}` {count}" for code, count in sorted(left_out.items()))
+    yield f"\nTraced with text alone, which the report says on its first screen: {of_codes or 'none'}.\n"
+
+
+def _list_adapters(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the table of methods."""
+    attached = [row for row in rows if row.get("attaches")]
+    trains = [row for row in attached if row.get("trains")]
+    yield _ADAPTERS.format(
+        cases=len(rows),
+        attached=len(attached),
+        counted=sum(bool(row.get("counted")) for row in attached),
+        equal=sum(row.get("equal") is True for row in attached),
+        files=sum(row.get("file_equal") is True for row in attached),
+        traced=sum(bool(row.get("traced")) for row in attached),
+        trained=sum(bool(row.get("traced")) for row in trains),
+        trains=len(trains),
+    )
+    by_method: dict[str, list[Row]] = defaultdict(list)
+    for row in attached:
+        by_method[row["method"]].append(row)
+    for method, of_method in sorted(by_method.items()):
+        numbers = [sum(bool(row.get(key)) for row in of_method) for key in ("counted", "equal", "traced")]
+        reasons = Counter(_clean(row["reason"], "") for row in of_method if row.get("reason"))
+        why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+        cells = (method, *(f"{number} of {len(of_method)}" for number in numbers), why)
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def _clean(reason: str, name: str) -> str:
+    """Return a reason for a cell of a table, without what the row says already."""
+    text = " ".join(reason.replace("|", "/").split())
+    text = text.removeprefix("The training step was not traced: ").removesuffix(". The static bytes are what is known.")
+    for words in (f"{name} stopped the trace ", f"{name} "):
+        text = text.removeprefix(words) if name else text
+    return text if len(text) <= 160 else f"{text[:157]} …"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(make_page(), encoding="utf-8")

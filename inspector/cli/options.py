@@ -164,7 +164,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--deepspeed"],
         type=click.Choice(("zero1", "zero2", "zero3")),
-        help="What DeepSpeed shards: optimizer state, gradients too, weights too.",
+        help="What DeepSpeed shards: optimizer state, gradients too, weights too. Traced where it is installed.",
     ),
     *OF_CARDS,
     click.Option(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from inspector.compat.names import private, private_attribute
@@ -81,6 +83,23 @@ fsdp2_prepare_model: Any = private(
     instead="how accelerate wraps a model for FSDP2",
 )
 
+flatten_dense_tensors: Any = private(
+    "torch._utils._flatten_dense_tensors", purpose="ZeRO", instead="what lays tensors side by side in one"
+)
+unflatten_dense_tensors: Any = private(
+    "torch._utils._unflatten_dense_tensors", purpose="ZeRO", instead="what gives views of one tensor for many"
+)
+_has_parameters: Any = private_attribute(
+    "torch.distributed.fsdp.FullyShardedDataParallel._has_params",
+    purpose="FSDP1",
+    instead="whether a unit has parameters of its own",
+)
+_flat_parameter_of: Any = private_attribute(
+    "torch.distributed.fsdp.FullyShardedDataParallel._flat_param",
+    purpose="FSDP1",
+    instead="the parameter that holds those of a unit side by side",
+)
+
 
 _needs_loading: Any = private(
     "torch.distributed.fsdp._init_utils._need_to_materialize_module",
@@ -119,6 +138,52 @@ _has_memory: Any = private(
     purpose="FSDP1",
     instead="what tells by an address whether a tensor has memory",
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatUnit:
+    """A unit of FSDP1 and the parameter `flat` that holds its own side by side.
+
+    The first of them is `name` of `module`, and `owner` is that module's path in the unit. `shared_shapes` are those
+    of the ones that another name has too.
+    """
+
+    handle: Any
+    flat: Tensor
+    module: nn.Module
+    name: str
+    owner: str
+    shared_shapes: tuple[torch.Size, ...]
+
+    def note_dtype(self, dtype: torch.dtype) -> None:
+        """Have FSDP1 take a dtype for the one that the parameters had at first."""
+        self.handle._orig_param_dtype = dtype
+
+
+def list_flat_units(wrapped: FullyShardedDataParallel) -> Iterator[FlatUnit]:
+    """Yield the units of a model that have parameters of their own."""
+    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
+        if not _has_parameters(unit):
+            continue
+        flat = _flat_parameter_of(unit)
+        first, *_ = flat._param_infos
+        shared = {(item.prim_module, item.prim_param_name) for item in flat._shared_param_infos}
+        places = [(item.module, item.param_name) for item in flat._param_infos]
+        yield FlatUnit(
+            handle=unit._handle,
+            flat=flat,
+            module=first.module,
+            name=first.param_name,
+            owner=str(first.module_name),
+            shared_shapes=tuple(shape for place, shape in zip(places, flat._shapes, strict=True) if place in shared),
+        )
+
+
+def defer_reduction(wrapped: FullyShardedDataParallel, *, is_deferred: bool) -> None:
+    """Have FSDP1 leave gradients whole after the next backward pass, as its `no_sync` does, or reduce them."""
+    units: list[Any] = FullyShardedDataParallel.fsdp_modules(wrapped)
+    for unit in units:
+        unit._sync_gradients = not is_deferred
 
 
 def let_fsdp1_run_on_meta(move: Callable[..., None]) -> None:

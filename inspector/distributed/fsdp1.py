@@ -24,7 +24,7 @@ from peft.utils.other import fsdp_auto_wrap_policy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from inspector.compat.distributed import let_fsdp1_run_on_meta
+from inspector.compat.distributed import let_fsdp1_run_on_meta, list_flat_units
 from inspector.distributed.tracer import RankTracer
 from inspector.model.build import BuiltModel
 from inspector.records.model import Role
@@ -83,16 +83,10 @@ def list_roles(built: BuiltModel) -> dict[tuple[int, str], Role]:
 
 def hold_units(tracer: RankTracer, wrapped: FullyShardedDataParallel, roles: Mapping[tuple[int, str], Role]) -> None:
     """Say what the flat parameters of a model are for, and whose they are, by the role of the first in each."""
-    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
-        if unit._has_params:
-            flat: Any = unit._flat_param
-            name, module, owner = flat._param_infos[0]
-            role = roles.get((id(module), name), Role.OTHER)
-            tracer.hold([flat], find_category(role), str(owner))
-            shared = {(item.prim_module, item.prim_param_name) for item in flat._shared_param_infos}
-            places = [(item.module, item.param_name) for item in flat._param_infos]
-            shapes = [shape for place, shape in zip(places, flat._shapes, strict=True) if place in shared]
-            tracer.note_shared(torch.empty(shape, device="meta") for shape in shapes)
+    for unit in list_flat_units(wrapped):
+        role = roles.get((id(unit.module), unit.name), Role.OTHER)
+        tracer.hold([unit.flat], find_category(role), unit.owner)
+        tracer.note_shared(torch.empty(shape, device="meta") for shape in unit.shared_shapes)
     tracer.hold(wrapped.buffers(), Category.BUFFERS)
 
 
@@ -120,14 +114,10 @@ def _make_plugin(model: nn.Module, launch: Fsdp1, mixed_precision: str) -> Fully
 
 def _upcast(wrapped: FullyShardedDataParallel) -> None:
     """Make what trains float32, unit by unit."""
-    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
-        if not unit._has_params:
-            continue
-        flat: Any = unit._flat_param
-        if flat.dtype is not torch.float32 and flat.requires_grad:
-            flat.data = flat.data.to(torch.float32)
-            handle: Any = unit._handle
-            handle._orig_param_dtype = torch.float32
+    for unit in list_flat_units(wrapped):
+        if unit.flat.dtype is not torch.float32 and unit.flat.requires_grad:
+            unit.flat.data = unit.flat.data.to(torch.float32)
+            unit.note_dtype(torch.float32)
 
 
 def _list_own_tensors(unit: nn.Module) -> list[Tensor]:

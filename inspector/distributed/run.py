@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from inspector.compat.distributed import tell_fsdp1_storages_apart
+from inspector.compat.distributed import defer_reduction, tell_fsdp1_storages_apart
 from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
@@ -151,9 +151,7 @@ def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> On
             if isinstance(model, DistributedDataParallel):
                 model.require_backward_grad_sync = is_last
             elif isinstance(model, FullyShardedDataParallel):
-                units: list[Any] = FullyShardedDataParallel.fsdp_modules(model)
-                for unit in units:
-                    unit._sync_gradients = is_last
+                defer_reduction(model, is_deferred=not is_last)
             elif not hasattr(model, "own_update"):
                 model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)

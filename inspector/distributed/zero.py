@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.compat.distributed import flatten_dense_tensors, unflatten_dense_tensors
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import Streams
 from inspector.model.adapter.peft_names import find_owner
@@ -214,9 +215,7 @@ def _make_accelerator(parent: Any, streams: Streams, tracer: RankTracer) -> Any:
 
         def load(self, *_: Any) -> Any:
             """Return the two functions that flatten tensors (csrc/utils/flatten_unflatten.cpp)."""
-            return types.SimpleNamespace(
-                flatten=torch._utils._flatten_dense_tensors, unflatten=torch._utils._unflatten_dense_tensors
-            )
+            return types.SimpleNamespace(flatten=flatten_dense_tensors, unflatten=unflatten_dense_tensors)
 
     names: dict[str, Any] = {
         "is_synchronized_device": False,

@@ -17,6 +17,7 @@ leaves between segments.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from inspector.hardware.catalogue import catalogue
@@ -25,7 +26,15 @@ from inspector.memory.replay import Replays
 from inspector.records.fit import Fit, Uncertainty, Verdict
 from inspector.records.hardware import Gpu, MemoryFigure, Overhead
 
-__all__ = ["DRIVER_RESERVE_BYTES", "find_overhead", "find_usable_bytes", "judge_fit", "judge_untraced"]
+__all__ = [
+    "DRIVER_RESERVE_BYTES",
+    "find_overhead",
+    "find_usable_bytes",
+    "judge_fit",
+    "judge_untraced",
+    "withdraw_no",
+    "withdraw_yes",
+]
 
 DRIVER_RESERVE_BYTES = 652 * 2**20
 
@@ -146,3 +155,22 @@ def _describe_share(gpu: Gpu, shared: float) -> Iterator[str]:
 def _format_version(capability: tuple[int, int]) -> str:
     """Return a compute capability as people write it."""
     return f"{capability[0]}.{capability[1]}"
+
+
+def withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdict:
+    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same.
+
+    It does not where the card has not even the `least_bytes`.
+    """
+    if verdict.outcome is not Fit.NO:
+        return verdict
+    if least_bytes > verdict.usable_bytes:
+        return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
+    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
+
+
+def withdraw_yes(verdict: Verdict, reason: str) -> Verdict:
+    """Return the verdict on figures of which the step takes more by whole models: what fits may not do so after all."""
+    if not verdict.fits:
+        return verdict
+    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason, advice=None)

@@ -25,7 +25,7 @@ from inspector.planning.largest import Experience, find_nearly_largest, require_
 from inspector.planning.largest_generation import find_largest_generation
 from inspector.planning.notices import find_precision_notices
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Fit, Method, Plan, PlanRow
+from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Attention, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions
@@ -251,6 +251,13 @@ def list_candidates(run: ResolvedRun, predictor: Predictor) -> list[Candidate]:
     return [item for item in candidates if run.workload.trains or "batch_size" not in item.change]
 
 
+def _spell(run: ResolvedRun, own: ResolvedRun) -> Mapping[str, Any] | None:
+    """Return what makes of the file of a run that of a candidate, whose optimizer and checkpointing are its own."""
+    if not can_spell(run.request, own.request):
+        return None
+    return spell_change(run.request, own.request, beside=VARIED_BY_A_PLAN)
+
+
 def _find_method(candidate: Candidate) -> Method:
     """Return how a candidate trains, or is loaded."""
     assert candidate.method is not None, "a plan is of training or of a generation"
@@ -282,7 +289,7 @@ def _build_row(
         method=_find_method(candidate),
         options=options,
         levers=levers,
-        in_file=spell_change(run.request, own.request) if can_spell(run.request, own.request) else None,
+        in_file=_spell(run, own),
         outcome=verdict.outcome,
         peak_allocated_bytes=prediction.peak_allocated_bytes,
         total_bytes=prediction.total_bytes,

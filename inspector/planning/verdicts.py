@@ -13,7 +13,7 @@ from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
 from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory
-from inspector.memory.verdict import judge_untraced
+from inspector.memory.verdict import judge_untraced, withdraw_no, withdraw_yes
 from inspector.planning.advice import find_advice
 from inspector.planning.cards import (
     advise_sharding,
@@ -142,10 +142,10 @@ def find_outcome(
     outcome = _find_outcome_of_one_card(run, counted, selection, predictor, progress, is_built=is_built)
     if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
         bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
-        fit = tuple(_withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
+        fit = tuple(withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is not None and (reason := find_missing_models(run)) is not None:
-        fit = tuple(_withdraw_yes(verdict, reason) for verdict in outcome.fit)
+        fit = tuple(withdraw_yes(verdict, reason) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is None or selection.first is None or (max(selection.counts) == 1 and run.request.sharding is None):
         return outcome
@@ -321,25 +321,6 @@ def _count_packed_bytes(counted: Counted, static: StaticBytes | None) -> int:
     if adapter is None:
         return stored.loaded_bytes
     return stored.loaded_bytes + adapter.trained_bytes + adapter.gradients_bytes + adapter.optimizer_bytes
-
-
-def _withdraw_no(verdict: Verdict, upper_bound: str, least_bytes: int) -> Verdict:
-    """Return the verdict on figures that are an upper bound: what does not fit may do so all the same.
-
-    It does not where the card has not even the `least_bytes`.
-    """
-    if verdict.outcome is not Fit.NO:
-        return verdict
-    if least_bytes > verdict.usable_bytes:
-        return dataclasses.replace(verdict, headroom_bytes=verdict.usable_bytes - least_bytes, lies_in_pieces=None)
-    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=upper_bound)
-
-
-def _withdraw_yes(verdict: Verdict, reason: str) -> Verdict:
-    """Return the verdict on figures of which the step takes more by whole models: what fits may not do so after all."""
-    if not verdict.fits:
-        return verdict
-    return dataclasses.replace(verdict, outcome=Fit.UNKNOWN, headroom_bytes=None, reason=reason, advice=None)
 
 
 def _judge(

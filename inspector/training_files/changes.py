@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,19 +107,25 @@ def _index(record: TrainingFile) -> Mapping[str, Field]:
     return next(item for item in FRAMEWORKS.values() if item.name == record.framework).index()
 
 
-def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
+def spell_change(before: Request, after: Request, beside: Collection[str] = ()) -> dict[str, Any] | None:
     """Return what to write into the training file of a request so that it becomes another one.
 
-    None where the request is from no file, or the file has no fields for the change.
+    `beside` are settings in which the file is not what `before` says, as those that were given beside it. None where
+    the request is from no file, or the file has no fields for the change.
     """
     record = None if before.source is None else before.source.file
     if record is None:
         return None
-    change = {name: getattr(after, name) for name in _OF_THE_REQUEST if getattr(after, name) != getattr(before, name)}
-    for item in dataclasses.fields(Recipe):
-        value = getattr(after.recipe, item.name)
-        if value != getattr(before.recipe, item.name):
-            change[item.name] = value
+    # What was said beside the file is not in it, and belongs into a copy.
+    own = {item.becomes.partition(".")[0] for item in record.fields if item.origin is Origin.OPTION}
+    pairs = [(name, getattr(before, name), getattr(after, name)) for name in _OF_THE_REQUEST]
+    pairs += [
+        (item.name, getattr(before.recipe, item.name), getattr(after.recipe, item.name))
+        for item in dataclasses.fields(Recipe)
+    ]
+    change = {name: value for name, other, value in pairs if value != other or name in own or name in beside}
+    if change.get("gradient_checkpointing", False) is None:  # what a plan begins with
+        change["gradient_checkpointing"] = _switches_checkpointing_on(after)
     framework = next(item for item in FRAMEWORKS.values() if item.name == record.framework)
     index = _index(record)
     replaced = {item.name for item in record.fields if item.origin is Origin.OPTION}
@@ -136,6 +142,12 @@ def spell_change(before: Request, after: Request) -> dict[str, Any] | None:
         if spelling in replaced or plain != record.spelling.get(name, default):
             spelt[spelling] = plain
     return spelt or None
+
+
+def _switches_checkpointing_on(request: Request) -> bool:
+    """Tell whether the preparation of a base switches checkpointing on, where nothing says so."""
+    is_packed = request.quantization not in (None, Quantization.NONE)
+    return is_packed and request.peft is not None and request.preparation == Preparation.PEFT
 
 
 def _name_in_script(record: TrainingFile, name: str) -> str:

@@ -76,7 +76,7 @@ class Workload(Protocol):
 
 def base_model(model: Any) -> Any:
     """Return the transformers model itself, without the wrappers of PEFT, DDP, FSDP1 and DeepSpeed."""
-    is_wrapper = isinstance(model, DistributedDataParallel) or type(model).__name__ == "DeepSpeedEngine"
-    model = model.module if is_wrapper else model
-    model = getattr(model, "_fsdp_wrapped_module", model)
+    # FSDP1 and DeepSpeed by their names: neither is loaded where one card is traced.
+    is_named = type(model).__name__ in ("FullyShardedDataParallel", "DeepSpeedEngine")
+    model = model.module if is_named or isinstance(model, DistributedDataParallel) else model
     return model.get_base_model() if hasattr(model, "get_base_model") else model

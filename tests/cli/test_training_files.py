@@ -126,9 +126,16 @@ def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
     spelt = [row["in_file"] for row in plan["rows"] if row.get("in_file")]
     assert {"adapter": None} in [{"adapter": fields.get("adapter", "")} for fields in spelt]
     assert any(fields.get("gradient_checkpointing") is True for fields in spelt)
+    assert [fields["optimizer"] for fields in spelt] == [_find_optimizer(row["options"]) for row in plan["rows"]]
     compared = run("compare", path, "--with", "--batch-size 1", "--offline", "--json")
     changes = {change["path"]: change["values"] for change in json.loads(compared.out)["settings"]}
     assert changes["training.recipe.batch_size"] == {"A": 2, "B": 1}
+
+
+def _find_optimizer(options: str) -> str:
+    """Return the optimizer among options, the one that a plan begins with where there is none."""
+    words = options.split()
+    return words[words.index("--optimizer") + 1] if "--optimizer" in words else "adamw_torch_fused"
 
 
 def test_a_plan_of_a_file_for_several_cards_says_that_one_alone_is_judged(tmp_path: Path) -> None:

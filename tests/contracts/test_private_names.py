@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "inspector"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "huggingface_hub")
 # Underscores that are no private name of another library: named tuples, the end of a process, what IPython looks for.
-PUBLIC = {"_replace", "_exit", "_repr_html_"}
+PUBLIC = {"_fields", "_replace", "_exit", "_repr_html_"}
 # Functions that are given the name of an attribute.
 BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "operator.attrgetter"}
 OPERATORS = ("aten", "torch.ops")

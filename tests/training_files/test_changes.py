@@ -77,6 +77,18 @@ def test_a_change_is_spelt_in_the_files_own_keys(
     assert spell_change(request, change(request, fields)) == spelt
 
 
+def test_what_was_said_beside_a_file_belongs_into_a_copy_of_it(tmp_path: Path) -> None:
+    path = write(tmp_path, AXOLOTL | {"gradient_checkpointing": True})
+    request = build_request({"model": path, "batch_size": 1}, frozenset({"batch_size"}))
+    assert spell_change(request, change(request, {"optimizer": "adamw_8bit"})) == {
+        "micro_batch_size": 1,
+        "optimizer": "adamw_8bit",
+    }
+    unsaid = change(request, {"gradient_checkpointing": None})
+    spelt = spell_change(unsaid, unsaid, beside=("gradient_checkpointing",))
+    assert spelt == {"micro_batch_size": 1, "gradient_checkpointing": False}
+
+
 def test_a_change_of_a_request_from_no_file_is_not_spelt() -> None:
     request = Request(model=MODEL)
     assert spell_change(request, change(request, {"batch_size": 2})) is None

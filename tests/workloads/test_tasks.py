@@ -62,7 +62,7 @@ def test_predictions_are_matched_with_objects_in_turn() -> None:
 
     with match_in_turn():
         costs = torch.empty(10, 3, device="meta").cpu()
-        pairs = loss_for_object_detection.linear_sum_assignment(costs)
+        pairs = vars(loss_for_object_detection)["linear_sum_assignment"](costs)
     assert [list(item) for item in pairs] == [[0, 1, 2], [0, 1, 2]]
 
 

@@ -93,9 +93,12 @@ def name_row(row: Mapping[str, Any]) -> str:
 
 
 def _describe(key: str, value: Any) -> str:
-    """Return a setting of a launch in words."""
+    """Return a setting of a launch in words; of a file of DeepSpeed that of its stage."""
+    if key == "device_map" and isinstance(value, Mapping):
+        return "a map of its own"
     if isinstance(value, Mapping):
-        return "a map of its own" if key == "device_map" else " ".join(f"{name} {item}" for name, item in value.items())
+        inner = value.get("zero_optimization", value)
+        return " ".join(f"{name} {item}" for name, item in inner.items() if not isinstance(item, Mapping))
     return str(value) if key == "strategy" else f"{key.replace('_', ' ')} {value}"
 
 

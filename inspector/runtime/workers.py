@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 __all__ = ["MOST_TASKS", "Killed", "count_cores", "end_with_parent", "work_in_processes"]
 
 # A model leaves some megabytes: compiled patterns, classes of its module, what torch notes of its operations.
-MOST_TASKS = 40
+MOST_TASKS = 8
 
 Task = TypeVar("Task")
 

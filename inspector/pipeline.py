@@ -335,14 +335,16 @@ def _serve(request: Request, progress: Progress) -> Report:
     files = read_files(request, progress)
     if files is not None and files.gguf is not None:
         from inspector.engines.gguf_census import count_gguf, describe_gguf, describe_gguf_files
+        from inspector.engines.llama_cpp import find_position_notices
 
+        serving = serve_gguf(request, files, selection)
         return Report(
             versions=versions,
             model=describe_gguf(files),
             parameters=count_gguf(files.gguf),
             checkpoint=describe_gguf_files(files.gguf),
-            serving=serve_gguf(request, files, selection),
-            warnings=(*files.notices, *selection.notices),
+            serving=serving,
+            warnings=(*files.notices, *selection.notices, *find_position_notices(files.gguf, serving)),
         )
     progress("loading transformers")
 

@@ -37,10 +37,11 @@ from inspector.records.engines.serving import (
 )
 from inspector.records.fit import Fit
 from inspector.records.hardware import Gpu
+from inspector.records.notice import Notice
 from inspector.source.gguf.types import BY_NAME
 from inspector.units import format_bytes
 
-__all__ = ["RELEASE", "count_cells", "count_row_bytes", "serve"]
+__all__ = ["RELEASE", "count_cells", "count_row_bytes", "find_position_notices", "serve"]
 
 RELEASE = "llama-cpp-python 0.3.36"
 _UBATCH = 512
@@ -253,14 +254,23 @@ def _count_buffer_bytes(tensor: GgufTensor) -> int:
     return _pad(size, _CUDA_ALIGNMENT)
 
 
+def find_position_notices(model: GgufModel, serving: Serving) -> Iterator[Notice]:
+    """Yield a notice where a sequence may become longer than the model was trained for, which the server lets it."""
+    settings, trained = serving.options, read_sizes(model).length
+    length = int(settings["ctx_size"]) // (1 if settings["kv_unified"] else int(settings["parallel"]))
+    if length > trained:
+        message = (
+            f"A sequence may become {length:,} tokens long, more than the {trained:,} that the model was trained for."
+        )
+        yield Notice(code="beyond-positions", message=message)
+
+
 def _list_notes(model: GgufModel, sizes: Sizes, settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the figures leave open."""
     rest = sum(list_weight_bytes(model.tensors, sizes.layers, settings["n_gpu_layers"], on_gpu=False))
     yield f"{format_bytes(rest)} of weights stay in the memory of the CPU, the embedding of tokens among them."
     if settings["n_gpu_layers"] > sizes.layers:
         yield "Left to itself, llama.cpp takes fewer layers or a shorter context where all do not fit (--fit)."
-    if settings["ctx_size"] // (1 if settings["kv_unified"] else settings["parallel"]) > sizes.length:
-        yield f"A sequence may become longer than the {sizes.length:,} tokens that the model was trained for."
 
 
 def _pad(size: int, multiple: int) -> int:

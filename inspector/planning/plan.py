@@ -217,7 +217,7 @@ def _list_positions(run: ResolvedRun, model: Any) -> Iterator[Notice]:
     """Yield how far the prompts of a generation can go, whatever fits."""
     positions = find_positions(base_model(model)) if run.workload.generates else None
     if positions is not None:
-        message = f"Max prompt is what memory holds; the model is made for {positions:,} positions."
+        message = f"The model is made for {positions:,} positions, whatever length of a prompt memory holds."
         yield Notice(code="beyond-positions", message=message)
 
 

@@ -10,6 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
 
 import inspector
+from inspector.render.sections.source import format_fields
 from tests.cli.running import assert_refused, run
 from tests.contracts.json_table import closed, load_schema
 from tests.training_files.documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, write
@@ -96,6 +97,7 @@ def test_advice_is_in_the_keys_of_the_file_and_a_copy_has_it(tmp_path: Path) -> 
     assert yaml.safe_load(copy.read_text()) == {**yaml.safe_load(before), **first}
     assert first
     assert set(first) <= {"per_device_train_batch_size", "gradient_accumulation_steps", "optim", "flash_attn"}
+    assert ran.err == f"inspect: wrote {copy} with {format_fields(first)}\n"
     assert Path(path).read_bytes() == before
     assert run(str(copy), "--offline", "--gpu-memory", "6GiB", "--no-advice").code == 0
 

@@ -105,6 +105,15 @@ def test_eight_users_of_a_gguf_are_told_their_share_and_what_a_card_holds(tmp_pa
     ]
 
 
+def test_a_sequence_beyond_what_a_model_was_trained_for_is_said_on_the_first_screen(tmp_path: Path) -> None:
+    """llama.cpp's server runs it; eight sequences that share as many tokens stay below."""
+    path = write_model(tmp_path / "model.gguf")
+    for parallel, is_said in (("1", True), ("8", False)):
+        options = ("--engine", "llama.cpp", "--gpu", "4090", "--ctx-size", "128000", "--parallel", parallel)
+        text = " ".join(run(str(path), *options).out.split())
+        assert ("A sequence may become 128,000 tokens long, more than the 40,960" in text) is is_said
+
+
 def test_layers_leave_the_gpu_from_the_first_one_on(tmp_path: Path) -> None:
     """With 10 of 37 the output and layers 27 to 35 stay, with their share of the cache."""
     files = read_gguf(str(write_model(tmp_path / "qwen3.gguf")), revision=None, offline=True, progress=print)

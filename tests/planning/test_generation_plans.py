@@ -119,7 +119,7 @@ def test_a_plan_of_a_generation_has_the_largest_batch_and_prompt_of_each_candida
     assert plan.quantities == ("batch-size", "prompt-len")
     assert plan.adapter is None
     assert "512 + 2 tokens" in plan.recipe
-    assert "Max prompt is what memory holds; the model is made for 2,048 positions." in plan.warnings
+    assert "The model is made for 2,048 positions, whatever length of a prompt memory holds." in plan.warnings
     first = plan.rows[0]
     assert (first.method, first.options, first.largest_seq_len) == (Method.GENERATE, "", None)
     assert first.largest_batch_size

@@ -54,6 +54,11 @@ def change(request: Request, fields: dict[str, Any]) -> Request:
         (LLAMAFACTORY, {"gradient_checkpointing": False}, {"disable_gradient_checkpointing": True}),
         (LLAMAFACTORY, {"seq_len": 32}, {"cutoff_len": 32}),
         (LLAMAFACTORY, NF4, {"quantization_bit": 4}),
+        (
+            LLAMAFACTORY | {"finetuning_type": "full", "use_apollo": True},
+            {"peft": LoraOptions(r=16, targets="all-linear")},
+            {"finetuning_type": "lora", "lora_rank": 16, "use_apollo": False},  # it refuses both together
+        ),
         (LLAMAFACTORY, {"attention": "flash_attention_2"}, {"flash_attn": "fa2"}),
         (
             TRL,

@@ -102,3 +102,20 @@ def test_a_mistake_of_a_value_names_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, AXOLOTL | {"lora_dropout": 0.05})
     with pytest.raises(UsageError, match=r"train\.yaml: `batch_size` is 0"):
         build(path, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "preparation"),
+    [
+        ({}, "axolotl"),
+        ({"fsdp_config": {"transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}}, "none"),
+        ({"adapter": "lora", "load_in_8bit": True, "fsdp_config": {"offload_params": False}}, "axolotl"),
+        ({"adapter": "lora", "load_in_8bit": True, "fsdp_config": {"cpu_ram_efficient_loading": True}}, "none"),
+        ({"deepspeed": "deepspeed_configs/zero3_bf16.json"}, "none"),
+    ],
+)
+def test_axolotl_leaves_a_packed_base_in_one_dtype_where_it_is_sharded(
+    fields: dict[str, Any], preparation: str, tmp_path: Path
+) -> None:
+    request = build(write(tmp_path, AXOLOTL | {"adapter": "qlora", "load_in_4bit": True} | fields))
+    assert request.preparation == preparation

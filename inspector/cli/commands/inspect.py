@@ -27,6 +27,7 @@ from inspector.cli.output import open_output
 from inspector.errors import UnsupportedModelError, UsageError, quoted
 from inspector.records.fit import Fit, Purpose
 from inspector.render.sections import SECTIONS
+from inspector.render.sections.source import format_fields
 
 if TYPE_CHECKING:
     from inspector.memory.recording import Recording
@@ -234,6 +235,7 @@ def _write_changes(report: Report, copy: Path) -> None:
         return
     with open_output(copy) as stream:
         stream.write(make_changed_copy(report.source.file, changes))
+    print_error(f"wrote {copy} with {format_fields(changes)}")
 
 
 def _build_plot_section(report: Report, recording: Recording | None) -> Section:

@@ -76,7 +76,7 @@ def _settle(values: Values, settings: Settings) -> None:
     settle_axolotl_loss(values, settings)
     settle_groups(settings, "loraplus_lr_ratio")
     _settle_what_trains(values, settings)
-    settings.fields["preparation"] = "axolotl"
+    settings.fields["preparation"] = "none" if _is_left_unprepared(values, settings) else "axolotl"
     if not values["sample_packing"]:
         settings.fields["attention_mask"] = True
     if stage:
@@ -84,6 +84,15 @@ def _settle(values: Values, settings: Settings) -> None:
     if settings.stage == "grpo":
         _settle_generation(values, settings)
     _settle_lora_kernels(values, settings)
+
+
+def _is_left_unprepared(values: Values, settings: Settings) -> bool:
+    """Tell whether a packed base is left as it was loaded, so that all of it has one dtype (loaders/model.py:1422)."""
+    sharding, config = settings.fields.get("sharding"), values["fsdp_config"]
+    if not values["adapter"] or sharding not in ("fsdp", "fsdp1"):
+        return bool(values["adapter"]) and sharding == "zero3"
+    names = ("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading")
+    return values["adapter"] == "qlora" or (isinstance(config, dict) and any(config.get(name) for name in names))
 
 
 def _settle_generation(values: Values, settings: Settings) -> None:

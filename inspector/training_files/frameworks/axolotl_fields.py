@@ -123,7 +123,7 @@ FIELDS: tuple[Field, ...] = (
         "overrides_of_model_config",
         UNKNOWN,
         "the model is another one",
-        aliases=("overrides_of_model_kwargs", "model_config_overrides"),
+        aliases=("overrides_of_model_kwargs",),
     ),
     misses("auto_find_batch_size", LESS, "a smaller batch where memory runs out"),
     misses("torch_empty_cache_steps", LESS, "cached blocks are given back"),

@@ -338,6 +338,8 @@ def _spell(change: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         if isinstance(lora, LoraOptions):
             spelt |= {"finetuning_type": "lora", "lora_rank": lora.r}
             spelt["lora_target"] = "all" if lora.targets == "all-linear" else ",".join(lora.targets or ())
+            # It refuses them beside LoRA (hparams/finetuning_args.py).
+            spelt |= {name: False for name in ("use_galore", "use_apollo", "use_badam") if given.get(name)}
         elif lora is None:
             spelt["finetuning_type"] = "full"
     return spelt

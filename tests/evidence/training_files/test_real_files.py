@@ -115,7 +115,9 @@ def test_what_cannot_be_said_of_a_real_file_is_named(known: RealFile, read: Read
     ("known", "read"), [(item, item) for item in EXPECTED], indirect=["read"], ids=map(name, EXPECTED)
 )
 def test_a_real_file_is_of_the_loss_and_the_preparation_of_its_framework(known: RealFile, read: ReadFile) -> None:
-    preparations = {"axolotl": "axolotl", "llamafactory": "none", "trl": "none", "unsloth": None}
+    # axolotl leaves a base alone that it shards.
+    axolotls = "none" if read.settings.get("sharding") and read.settings.get("quantization") else "axolotl"
+    preparations = {"axolotl": axolotls, "llamafactory": "none", "trl": "none", "unsloth": None}
     assert read.settings.get("preparation") == preparations[known["framework"]]
     if known["framework"] == "trl" and known["stage"] == "sft":
         assert read.settings["loss"] == "fused"

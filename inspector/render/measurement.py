@@ -67,7 +67,8 @@ def render_measurement_json(measurement: Measurement, stream: TextIO) -> None:
 
 def _record_phase(phase: MemoryPhase) -> dict[str, Any]:
     """Return every figure of a phase."""
-    return {**dataclasses.asdict(phase), "name": phase.name.value}
+    plain = {key: value for key, value in dataclasses.asdict(phase).items() if value is not None}
+    return {**plain, "name": phase.name.value}
 
 
 def _build_sections(measurement: Measurement) -> Iterator[Section]:

@@ -59,7 +59,7 @@ def test_a_map_has_the_candidates_of_which_the_largest_value_was_searched() -> N
     searched = [row for row in PLAN.rows if row.largest_seq_len is not None]
     _, batch, length = write(PLAN).split("<h2>Memory and ")
     assert batch.startswith("largest batch size")
-    assert length.count("<circle") == len(searched)
+    assert length.count('r="9"') == len(searched)
     assert length.count("largest sequence length none</title>") == sum(not row.largest_seq_len for row in searched)
     assert "<svg" not in write(dataclasses.replace(PLAN, quantities=()))
 
@@ -68,10 +68,10 @@ def test_candidates_that_are_alike_do_not_hide_each_other_in_a_map() -> None:
     """Each stands as near to its place as there is room, with a line to it."""
     row = next(row for row in PLAN.rows if row.largest_seq_len)
     page = write(dataclasses.replace(PLAN, rows=(row,) * 24, quantities=("seq-len",)))
-    places = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([0-9.]+)" cy="([0-9.]+)"', page)]
+    places = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([0-9.]+)" cy="([0-9.]+)" r="9"', page)]
     assert len(places) == 24
     assert min(math.dist(one, other) for one, other in itertools.combinations(places, 2)) > 18
-    assert page.count('stroke="#') == 23
+    assert page.count('stroke="#') == page.count('class="place"') == 23
 
 
 @pytest.mark.parametrize("comparison", [TWO, THREE])

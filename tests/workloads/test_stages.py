@@ -239,7 +239,7 @@ FIGURES = [
     (
         {"stage": "reward", "loss": "float32", "prompt_len": None, "use_reentrant": True},
         {"peft": LoraOptions(r=8, targets="all-linear")},
-        4_243_096_576,
+        4_297_237_504,
     ),
 ]
 

@@ -40,12 +40,14 @@ class Recorder(transformers.TrainerCallback):
         """Start before the first forward pass of the second update."""
         if state.global_step == 1:
             gc.collect()  # what other tests left would be freed on the way
+            gc.disable()  # when it runs hangs on what they made, too
             self.profile.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop when its gradients are gone."""
         if state.global_step == 2:
             self.profile.__exit__(None, None, None)
+            gc.enable()
 
     def list_events(self) -> list[int]:
         """Return the signed sizes of what was seen, in order."""
@@ -116,20 +118,24 @@ def profile_our_update(model: Any, batch: dict[str, Any], recipe: Recipe, around
         if step == 2 and not started:
             started = True
             gc.collect()
+            gc.disable()
             recorded.__enter__()
 
-    run_trainer_steps(
-        model,
-        batch,
-        optimizer,
-        on_phase,
-        steps=2,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_accumulation=recipe.gradient_accumulation,
-        mixed_precision=recipe.mixed_precision,
-        around=around,
-    )
-    recorded.__exit__(None, None, None)
+    try:
+        run_trainer_steps(
+            model,
+            batch,
+            optimizer,
+            on_phase,
+            steps=2,
+            max_grad_norm=recipe.max_grad_norm,
+            gradient_accumulation=recipe.gradient_accumulation,
+            mixed_precision=recipe.mixed_precision,
+            around=around,
+        )
+        recorded.__exit__(None, None, None)
+    finally:
+        gc.enable()
     return recorded
 
 

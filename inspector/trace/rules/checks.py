@@ -40,6 +40,7 @@ _COMBINING = frozenset(
     for overload in overloads
     if overload in getattr(aten, name).overloads()  # early releases lack some
 )
+_WRITABLE = 2**16
 _ANSWERS = {
     **dict.fromkeys((aten.all.default, aten._is_all_true.default), True),
     **dict.fromkeys((aten.any.default, aten._is_any_true.default), False),
@@ -59,7 +60,7 @@ class Checks:
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         if func in _COMPARING:
             if (holds := _find_healthy(func, args)) is not None:
-                return result, torch.tensor(holds).expand(result.shape)
+                return result, _fill(result.shape, holds)
             if any(tensor.is_floating_point() for tensor in tensors):
                 self._checks[result] = True
             return None
@@ -74,6 +75,11 @@ class Checks:
     def read(self, func: Any, args: tuple[Any, ...]) -> bool | None:
         """Return what Python reads of a check that is asked for itself: it does not hold; None for any other op."""
         return False if func is aten._local_scalar_dense.default and args[0] in self._checks else None
+
+
+def _fill(shape: torch.Size, holds: bool) -> Tensor:
+    """Return a mask of one value: what is small can be written to, as `nanmean` does to its own."""
+    return torch.full(shape, holds) if shape.numel() <= _WRITABLE else torch.tensor(holds).expand(shape)
 
 
 def _find_healthy(func: Any, args: tuple[Any, ...]) -> bool | None:

@@ -25,6 +25,7 @@ _INSTALLED = re.compile(r"(.+)\.(?:dist|egg)-info")
 # What is run, not only read: the names of their packages and of their releases are the same.
 _RUN = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "deepspeed")
 # Variables that these read.
+_OF_LOGS = ("LOG_LEVEL", "VERBOSITY", "WARNINGS")  # the command sets one itself
 _PREFIXES = ("TRANSFORMERS_", "TORCH_", "ACCELERATE_", "PEFT_", "BNB_", "PYTHONHASHSEED")
 
 
@@ -44,7 +45,8 @@ def digest_environment() -> str | None:
     parts += _describe_files(_PACKAGE)
     if _FIXTURES.is_dir():
         parts += _describe_files(_FIXTURES)
-    parts += sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_PREFIXES))
+    read = (item for item in os.environ.items() if item[0].startswith(_PREFIXES) and not item[0].endswith(_OF_LOGS))
+    parts += sorted(f"{name}={value}" for name, value in read)
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 

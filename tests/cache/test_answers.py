@@ -14,6 +14,8 @@ from inspector.cache.store import VARIABLE
 from tests.cli.running import SMALL, assert_refused, bundled_config, run, run_process, written
 
 STEP = (SMALL, "--offline", "--lora", "r=2", "--seq-len", "64", "--gpu", "t4", "--no-advice")
+# In a process of its own: one that traced other models has other variables of the libraries, and another cache.
+COMMAND = (sys.executable, "-m", "inspector")
 # A program that says on standard error which libraries its answer took.
 PROGRAM = """
 import sys
@@ -50,7 +52,7 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("folder")
 def test_a_repeated_question_is_answered_alike_without_the_libraries() -> None:
     """As text and as JSON, in a process of its own: to the byte what was printed where it was worked out."""
-    worked_out = {"text": run(*STEP, "--no-cache").out, "json": run(*STEP, "--json").out}
+    worked_out = {"text": run(*STEP, "--no-cache").out, "json": run_process(*COMMAND, *STEP, "--json").out}
     for name, expected in worked_out.items():
         again = run_process(sys.executable, "-c", PROGRAM, *STEP, "--format", name)
         assert (again.code, again.out, again.err) == (0, expected, "[]\n")
@@ -59,7 +61,7 @@ def test_a_repeated_question_is_answered_alike_without_the_libraries() -> None:
 @pytest.mark.usefixtures("folder")
 def test_what_follows_from_a_kept_trace_is_answered_without_the_libraries() -> None:
     """Another margin of the card, other settings of the allocator, a page: to the byte as they are worked out."""
-    run(*STEP)
+    run_process(*COMMAND, *STEP)
     changes = (("--margin", "1GiB", "--alloc-conf", "expandable_segments:True"), ("--format", "html"))
     for words in changes:
         again = run_process(sys.executable, "-c", PROGRAM, *STEP, *words)

@@ -24,9 +24,9 @@ _FIXTURES = _PACKAGE.parent / "fixtures"  # of a checkout; an installed package 
 _INSTALLED = re.compile(r"(.+)\.(?:dist|egg)-info")
 # What is run, not only read: the names of their packages and of their releases are the same.
 _RUN = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "deepspeed")
-# Variables that these read.
-_OF_LOGS = ("LOG_LEVEL", "VERBOSITY", "WARNINGS")  # the command sets one itself
+# Variables that these read, but for those that say how much they print: the command sets one itself.
 _PREFIXES = ("TRANSFORMERS_", "TORCH_", "ACCELERATE_", "PEFT_", "BNB_", "PYTHONHASHSEED")
+_OF_PRINTING = ("LOG_LEVEL", "VERBOSITY", "WARNINGS")
 
 
 @functools.cache
@@ -45,8 +45,8 @@ def digest_environment() -> str | None:
     parts += _describe_files(_PACKAGE)
     if _FIXTURES.is_dir():
         parts += _describe_files(_FIXTURES)
-    read = (item for item in os.environ.items() if item[0].startswith(_PREFIXES) and not item[0].endswith(_OF_LOGS))
-    parts += sorted(f"{name}={value}" for name, value in read)
+    read = sorted(name for name in os.environ if name.startswith(_PREFIXES) and not name.endswith(_OF_PRINTING))
+    parts += (f"{name}={os.environ[name]}" for name in read)
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -103,6 +103,16 @@ def test_other_code_is_another_cache(folder: Path, monkeypatch: pytest.MonkeyPat
     assert (len(traces), len(list_kept(folder, "report-*"))) == (3, 3)
 
 
+def test_variables_of_the_libraries_are_part_of_what_an_answer_hangs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that say how much is printed."""
+    find = environment.digest_environment.__wrapped__
+    before = find()
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "INFO" if os.environ.get("TORCH_CPP_LOG_LEVEL") != "INFO" else "ERROR")
+    assert find() == before
+    monkeypatch.setenv("TRANSFORMERS_ANYTHING", "1")
+    assert find() != before
+
+
 def test_nothing_is_kept_of_what_no_version_describes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that is installed to be edited may have changed since."""
     monkeypatch.setattr(environment, "_is_editable", lambda _release: True)

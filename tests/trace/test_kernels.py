@@ -24,6 +24,7 @@ from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from tests.evidence.stand_in.kernel_cases import CASES, Case
 from tests.evidence.stand_in.sampling_cases import SAMPLING
+from tests.evidence.truth.rank_page import build_platform
 from tests.trace.cpu_truth import profiled_events
 
 RECORDED = {
@@ -46,24 +47,13 @@ def traced(case: Case, platform: Platform) -> list[int]:
     return [kinds[event.kind] * event.bytes for event in tape if event.kind in kinds]
 
 
-def platform_of_record(record: dict[str, Any]) -> Platform:
-    """Return the platform of a recording."""
-    major, minor = record["torch"].split(".")[:2]
-    return Platform(
-        compute_capability=tuple(record["compute_capability"]),
-        multiprocessors=record["multiprocessors"],
-        threads_per_multiprocessor=record["threads_per_multiprocessor"],
-        torch_version=(int(major), int(minor)),
-    )
-
-
 @pytest.mark.parametrize("recording", RECORDED)
 @pytest.mark.filterwarnings("ignore")
 def test_every_op_takes_what_torchs_cuda_code_asks_for(recording: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow, "LARGEST_SHADOW", 2**10)  # no case reads a value, and large ones take time
     monkeypatch.setattr(shadow, "LARGEST_FLOAT_SHADOW", 0)
     record = RECORDED[recording]
-    platform = platform_of_record(record)
+    platform = build_platform(record)
     cases = SAMPLING if recording.startswith("sampling") else CASES
     assert list(record["cases"]) == list(cases)
     differing = {

@@ -24,6 +24,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 import inspector
 from tests.evidence.coverage.classes import list_broken_laws
+from tests.model.test_adapter_file import FIELDS
 
 __all__ = ["judge_adapter", "list_adapters"]
 
@@ -125,28 +126,8 @@ _PARTS = {
     ),
 }
 _METHODS: Mapping[str, Fields] = {
-    "ADALORA": {"total_step": 10},
-    "ADAPTION_PROMPT": {"adapter_len": 2, "adapter_layers": 2},
-    "BOFT": {"boft_block_size": 4},
-    "C3A": {"block_size": 4},
-    "CARTRIDGE": {"num_virtual_tokens": 3},
+    **FIELDS,
     "CPT": {"cpt_token_ids": [1, 2, 3], "cpt_mask": [1, 1, 1], "cpt_tokens_type_mask": [1, 2, 4]},
-    "FOURIERFT": {"n_frequency": 8},
-    "LILY": {"r": 2},
-    "LOKR": {"r": 2},
-    "MISS": {"r": 4},
-    "MULTITASK_PROMPT_TUNING": {"num_virtual_tokens": 3},
-    "OFT": {"oft_block_size": 4},
-    "PREFIX_TUNING": {"num_virtual_tokens": 3},
-    "PROMPT_TUNING": {"num_virtual_tokens": 3},
-    "P_TUNING": {"num_virtual_tokens": 3},
-    "PSOFT": {"r": 4},
-    "RANDLORA": {"r": 4},
-    "ROAD": {"group_size": 4},
-    "SHIRA": {"r": 2},
-    "TRAINABLE_TOKENS": {"token_indices": [1, 5]},
-    "VBLORA": {"vector_length": 4, "num_vectors": 8, "topk": 2, "r": 2},
-    "WAVEFT": {"n_frequency": 8},
     "XLORA": {"hidden_size": 64, "adapters": {"a": "./a"}},
 }
 _WITHOUT_TARGETS = (

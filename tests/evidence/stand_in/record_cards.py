@@ -6,8 +6,6 @@ planner asks the driver for the memory of the cards, accelerate dispatches the m
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,7 @@ import transformers
 from torch import nn
 
 from inspector.compat.torch import buffers_of, parameters_of
-from tests.evidence.stand_in.record_ranks import run_alone
-from tests.evidence.stand_in.record_trainer import describe_platform
+from tests.evidence.stand_in.record_ranks import write_record
 from tests.evidence.truth.trainer_rows import build
 
 RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / "cards.json"
@@ -105,16 +102,5 @@ def measured(row: dict[str, Any]) -> dict[str, Any]:
     return {"map": cards, "cards": reader.figures}
 
 
-def main() -> None:
-    """Run every row and write the record; with numbers, print the figures of these rows."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    if chosen := sys.argv[1:]:
-        print(json.dumps([run_alone(measured, record["rows"][int(number)]) for number in chosen]))
-        return
-    rows = [{**row, "measured": run_alone(measured, row)} for row in record["rows"]]
-    platform = run_alone(describe_platform)
-    RECORD.write_text(json.dumps({**record, **platform, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_record(RECORD, measured)

@@ -170,16 +170,16 @@ def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
     return found
 
 
-def main() -> None:
-    """Run every row and write the record; with numbers, print the figures of these rows."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+def write_record(path: Path, measure: Callable[[dict[str, Any]], Any]) -> None:
+    """Run every row and write the record; with numbers on the command line, print the figures of these rows."""
+    record = json.loads(path.read_text(encoding="utf-8"))
     if chosen := sys.argv[1:]:
-        print(json.dumps([run_alone(measured, record["rows"][int(number)]) for number in chosen]))
+        print(json.dumps([run_alone(measure, record["rows"][int(number)]) for number in chosen]))
         return
-    rows = [{**row, "measured": run_alone(measured, row)} for row in record["rows"]]
+    rows = [{**row, "measured": run_alone(measure, row)} for row in record["rows"]]
     platform = run_alone(describe_platform)
-    RECORD.write_text(json.dumps({**record, **platform, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**record, **platform, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write_record(RECORD, measured)

@@ -64,7 +64,8 @@ def trace_rank(
     model: Any = built.model
     base = base_model(model)
     check_run(workload, built, recipe)
-    with begin_world(launch.world_size, rank) as streams, restore_changes(), contextlib.ExitStack() as rules:
+    on_a_node = launch.world_size // launch.replicas if isinstance(launch, Fsdp1) else None
+    with begin_world(launch.world_size, rank, on_a_node) as streams, restore_changes(), contextlib.ExitStack() as rules:
         rules.enter_context(use_one_thread())
         rules.enter_context(provide_flash_attention(platform, recipe.attention))
         rules.enter_context(refuse_what_stops(workload, built, recipe))

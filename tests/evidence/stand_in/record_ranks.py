@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import peft
 import torch
 import torch.distributed as dist
@@ -74,6 +75,12 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     strategy: dict[str, Any] = {"ddp_find_unused_parameters": launch.get("find_unused_parameters")}
     if launch["strategy"] == "fsdp2":
         strategy = {"fsdp": True, "fsdp_config": {"version": 2, **launch.get("fsdp_config", {})}}
+    if "replicas" in launch and launch["strategy"] == "fsdp2":
+        copies = launch["replicas"]
+        meshes = accelerate.ParallelismConfig(dp_replicate_size=copies, dp_shard_size=size // copies)
+        strategy = {**strategy, "parallelism_config": meshes}
+    elif "replicas" in launch:  # FSDP1 shards over the cards of a machine
+        setattr(torch.cuda, "device_count", lambda: size // launch["replicas"])  # noqa: B010  # this one has fewer
     if "environment" in launch:  # as `accelerate launch` sets it
         os.environ.update({"ACCELERATE_USE_FSDP": "true", **launch["environment"]})
         strategy = {}

@@ -131,8 +131,6 @@ class ResolvedRun:
         """Return how layers are cut over cards, None where that is not traced."""
         recipe, is_sharded = self.request.recipe, self.request.sharding == Sharding.FSDP
         is_known = self.workload.trains and recipe.stage is None and recipe.offload is None and not is_packed(self)
-        # FSDP2 casts by transformers' own policy there.
-        is_known = is_known and self.request.peft is None and (self.cards == count or recipe.mixed_precision == "no")
         if self.cards % count or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
             return None
         return TensorParallel(world_size=self.cards, tensor_parallel=count)

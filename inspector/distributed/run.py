@@ -19,6 +19,7 @@ from inspector.distributed.local_optimizer import step_on_local_tensors
 from inspector.distributed.tensor_parallel import bring_to_card, cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
+from inspector.distributed.wrapping import refuse_unknown_layers
 from inspector.distributed.zero import begin_engine
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
@@ -64,6 +65,8 @@ def trace_rank(
     model: Any = built.model
     base = base_model(model)
     check_run(workload, built, recipe)
+    if isinstance(launch, (Fsdp1, Fsdp2)):
+        refuse_unknown_layers(model, launch)
     on_a_node = launch.world_size // launch.replicas if isinstance(launch, Fsdp1) else None
     with begin_world(launch.world_size, rank, on_a_node) as streams, restore_changes(), contextlib.ExitStack() as rules:
         rules.enter_context(use_one_thread())

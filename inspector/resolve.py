@@ -116,7 +116,7 @@ class ResolvedRun:
         if sharding in _STAGES:
             return Zero(world_size=self.cards, stage=_STAGES[Sharding(sharding)], config=settings.get("config"))
         if not is_sharded:
-            return Ddp(world_size=self.cards)
+            return Ddp(world_size=self.cards, find_unused_parameters=settings.get("find_unused_parameters"))
         kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
         known = {item.name for item in dataclasses.fields(kind)}
         chosen = {name: value for name, value in settings.items() if name in known}

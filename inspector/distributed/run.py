@@ -107,7 +107,7 @@ def trace_rank(
             tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`); tied weights leave a part behind
         if isinstance(launch, Ddp):
             with tracer:
-                model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
+                model = wrap_with_ddp(model, launch, recipe)
             tracer.mark_buckets()
         batch = make_batch(tracer, workload, model, recipe)
         if isinstance(launch, (Fsdp2, Zero)):  # which casts by a policy of its own

@@ -71,7 +71,8 @@ def _settle(values: Values, settings: Settings) -> None:
         fields.pop("optim_args", None)
     _settle_attention(values, settings)
     _settle_checkpointing(values, settings)
-    settle_sharding(values, settings, fsdp_version=1)
+    # core/builders/causal.py leaves nothing to Trainer.
+    settle_sharding(values, settings, fsdp_version=1, finds_unused=None if stage else False)
     settle_sizes_of_axolotl(values, settings)
     _settle_adapter(values, settings)
     _settle_rows(values, settings)

@@ -65,6 +65,7 @@ FIELDS: tuple[Field, ...] = (
     reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
+    reads("ddp_find_unused_parameters", FLAG, "sharding_settings.find_unused_parameters"),
     reads("dp_shard_size", COUNT, "gpu_count", effect=LESS, why=SHARDED, off=(1,)),
     reads("dp_replicate_size", COUNT, "nodes", effect=UNKNOWN, why="cards hold copies", off=(1,)),
     reads("rl", TEXT, "stage"),

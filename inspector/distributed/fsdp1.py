@@ -110,6 +110,11 @@ def _make_plugin(model: nn.Module, launch: Fsdp1, mixed_precision: str) -> Fully
     if isinstance(model, PeftModel):
         plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
         held_in = {item.quant_storage for item in model.parameters() if isinstance(item, Params4bit)}
+        if any(not dtype.is_floating_point for dtype in held_in):
+            raise NotTraceableError(
+                "FSDP1 flattens weights of floats alone, and a real step with 4-bit weights in uint8 stops there, too: "
+                "hold them in `quant_storage=bfloat16`, or shard with FSDP2, which leaves them whole on each card"
+            )
         for dtype in held_in:  # transformers/distributed/fsdp.py, `update_fsdp_plugin_peft`
             if dtype.is_floating_point and mixed_precision == "no":
                 raise NotTraceableError(

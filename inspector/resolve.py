@@ -57,8 +57,8 @@ class ResolvedRun:
     `request` is what was asked for, with the allocator settings of the environment where it names none, and with no
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
-    was named, `cards` how many of it the run has, and `rank` which of their ranks it is. `platform` is that card's with
-    the torch that was asked for.
+    was named, `cards` how many of it the run has, and `rank` which of their ranks it is; with `is_rank` one card is a
+    rank, too. `platform` is that card's with the torch that was asked for.
     """
 
     request: Request
@@ -67,6 +67,7 @@ class ResolvedRun:
     gpu: Gpu | None
     cards: int = 1
     rank: int = 0
+    is_rank: bool = False
     platform: Platform
 
     @property
@@ -105,7 +106,7 @@ class ResolvedRun:
         is_zero = sharding in _STAGES and self._runs_deepspeed(settings)
         is_known = (is_sharded or is_zero or sharding is None) and recipe.stage is None and recipe.offload is None
         is_known = is_known and not str(settings.get("sharding_strategy")).startswith("HYBRID")
-        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
+        if not (1 if self.is_rank else 2) <= self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
         if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
             return None  # its weights stop there: their scales are lost with their class

@@ -23,14 +23,25 @@ from inspector.runtime.patches import restore_changes
 __all__ = ["wrap_with_ddp"]
 
 
-def wrap_with_ddp(model: nn.Module, launch: Ddp, *, is_checkpointed: bool) -> DistributedDataParallel:
-    """Wrap a model for DDP on the ranks of the world at hand."""
+def wrap_with_ddp(
+    model: nn.Module,
+    launch: Ddp,
+    *,
+    is_checkpointed: bool,
+    device: torch.device | None = None,
+    has_others: bool = False,
+) -> DistributedDataParallel:
+    """Wrap a model for DDP on the ranks of the world at hand, on a `device` or on meta; `has_others` if they answer."""
     finds_unused = launch.find_unused_parameters
     if finds_unused is None:
         finds_unused = not (isinstance(model, PreTrainedModel) and is_checkpointed)
+    place = [device] if device is not None and device.type == "cuda" else None
     with restore_changes():
-        expect_same_parameters()
-        wrapped = DistributedDataParallel(model, find_unused_parameters=finds_unused)
+        if not has_others:
+            expect_same_parameters()
+        wrapped = DistributedDataParallel(model, device_ids=place, find_unused_parameters=finds_unused)
+    if has_others:
+        return wrapped
     # Annotations would have to be no strings.
     wrapped.register_comm_hook(launch.world_size, lambda size, bucket: _reduce(size, bucket))
     return wrapped

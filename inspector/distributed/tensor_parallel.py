@@ -8,6 +8,7 @@ each rank, such as norms, is a DTensor of no shards or a plain tensor.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from inspector.workloads.base import base_model
 
 __all__ = ["cut_by_plan", "split_groups_by_mesh"]
 
+_META = torch.device("meta")
+
 
 def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> None:
     """Give the parameters of each mesh a group of their own, as Trainer does: kernels of lists take one mesh alone."""
@@ -36,26 +39,32 @@ def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> None:
     optimizer.param_groups = groups
 
 
-def cut_by_plan(model: nn.Module, launch: TensorParallel, tracer: Tracer) -> nn.Module:
-    """Cut a model on meta by its plan on the ranks of the world at hand, watched by a tracer once it is."""
+def cut_by_plan(
+    model: nn.Module, launch: TensorParallel, tracer: Tracer | None, device: torch.device = _META
+) -> nn.Module:
+    """Cut a model on meta by its plan on the ranks of the world at hand, and make its parts on a device.
+
+    A tracer watches once it is cut; on a real `device` there is none.
+    """
     base: Any = base_model(model)
     if not base.tp_plan:
         raise UsageError(
             f"transformers has no plan for {type(base).__name__}, by which `tensor_parallel` would cut it: drop it, or "
             "shard it with `sharding=fsdp`."
         )
-    avoid_tensors_for_strides()
+    if tracer is not None:
+        avoid_tensors_for_strides()
     sharded = launch.world_size // launch.tensor_parallel
     config = DistributedConfig(tp_size=launch.tensor_parallel, fsdp_size=sharded)
     meshes = [
-        init_device_mesh("meta", sizes, mesh_dim_names=names)
+        init_device_mesh(device.type, sizes, mesh_dim_names=names)
         for sizes, names in (
             ((1, 1, sharded, launch.tensor_parallel), ("pp", "dp_replicate", "fsdp", "tp")),
             ((1, 1, launch.world_size, 1), ("pp", "dp_replicate", "efsdp", "ep")),
         )
     ]
     type(base).maybe_distribute_model(base, config, TransformersDeviceMesh(*meshes))
-    with tracer:
-        base.to_empty(device="meta")
+    with tracer or contextlib.nullcontext():
+        base.to_empty(device=device)
         base.tie_weights()
     return model

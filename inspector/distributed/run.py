@@ -48,7 +48,7 @@ from inspector.workloads.run import (
     refuse_what_stops,
 )
 
-__all__ = ["trace_rank"]
+__all__ = ["reduce_in_last_micro_batch", "trace_rank"]
 
 
 def trace_rank(
@@ -127,7 +127,7 @@ def trace_rank(
         else:
             step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
-        on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
+        on_phase = reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
         held = workload.run(model, batch, state, on_phase, recipe)
         tape = tracer.tape()
         del held
@@ -147,7 +147,7 @@ def _refuse_untied(built: BuiltModel) -> None:
         )
 
 
-def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
+def reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
     """Return what enters a phase, with gradients left whole until the last of an update's `count` micro-batches.
 
     Trainer enters accelerate's `no_sync` for the others (accelerator.py, 1.15), which sets one of these two.

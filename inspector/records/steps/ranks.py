@@ -40,7 +40,8 @@ class Fsdp2:
     with the head. `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that
     was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta). With `offload`
     shards, their gradients and states stay in host memory. `replicas` is how many groups of ranks have all shards, and
-    reduce gradients among each other (accelerate's `dp_replicate_size`).
+    reduce gradients among each other (accelerate's `dp_replicate_size`). With `cpu_ram_efficient_loading` rank 0 sends
+    the weights: one parameter at a time is on each card whole, and is cut there.
     """
 
     world_size: int
@@ -51,6 +52,7 @@ class Fsdp2:
     min_num_params: int = 0
     offload: bool = False
     replicas: int = 1
+    cpu_ram_efficient_loading: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

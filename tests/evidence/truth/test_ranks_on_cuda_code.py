@@ -52,7 +52,7 @@ def find_known(row: dict[str, Any]) -> dict[str, int]:
         return _OF_STREAMS
     if strategy == "ddp" and "Llama" in row["model"] and packing.get("preparation") == "none":
         return _OF_PLACES[f"ddp {packing['storage']}"]
-    if strategy == "fsdp2" and "environment" in launch:
+    if strategy == "fsdp2" and "FSDP_AUTO_WRAP_POLICY" not in launch.get("environment", {"FSDP_AUTO_WRAP_POLICY": ""}):
         return _OF_PLACES["fsdp2 NO_WRAP"]
     return _OF_PLACES["fsdp1 8B"] if strategy == "fsdp1" and "8B" in row["model"] else {}
 

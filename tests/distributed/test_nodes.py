@@ -96,6 +96,19 @@ def test_axolotls_sizes_are_cards_and_copies_under_its_second_fsdp(tmp_path: Pat
     assert (settings["gpu_count"], settings["nodes"], settings["sharding"]) == (8, 2, "fsdp")
 
 
+def test_axolotl_packs_a_base_in_host_memory_where_rank_0_alone_loads_it(tmp_path: Path) -> None:
+    file = tmp_path / "axolotl.yaml"
+    base = {"base_model": SMALL, "datasets": [{"path": "x", "type": "alpaca"}], "micro_batch_size": 1}
+    base |= {"adapter": "qlora", "load_in_4bit": True}
+    found = []
+    for config in ({"fsdp_cpu_ram_efficient_loading": True}, {"fsdp_offload_params": False}):
+        file.write_text(json.dumps({**base, "fsdp": ["full_shard"], "fsdp_config": config}), encoding="utf-8")
+        read_file = read_training_file(str(file))
+        assert read_file is not None
+        found.append(read_file.settings.get("sharding_settings", {}).get("packed_on_host", False))
+    assert found == [True, False]
+
+
 @pytest.mark.parametrize(
     ("mesh", "words"),
     [

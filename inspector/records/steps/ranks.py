@@ -62,7 +62,8 @@ class Fsdp1:
     `sharding_strategy` and `backward_prefetch` are names of torch's, None for no prefetch, `wrap_policy` is one of
     accelerate's, with `wrapped_classes` the layers that are units, None the model's own `_no_split_modules`, or
     `min_num_params` how large one is at least. `sync_module_states` sends rank 0's weights to the others. `replicas` is
-    how many machines have all shards, where the strategy is a hybrid one.
+    how many machines have all shards, where the strategy is a hybrid one. `packed_on_host` says whether packed weights
+    come from host memory as others do; else they are on each card before anything is sharded.
     """
 
     world_size: int
@@ -75,6 +76,7 @@ class Fsdp1:
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
     replicas: int = 1
+    packed_on_host: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,8 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
 def load(row: dict[str, Any]) -> Any:
     """Return the model of a row: in host memory, or on the card where transformers and bitsandbytes pack it there."""
     if row.get("quantization"):
-        return load_quantized_model(build_rank(row), torch.device("cuda", 0))
+        device = torch.device("cpu") if row["launch"].get("packed_on") == "host" else torch.device("cuda", 0)
+        return load_quantized_model(build_rank(row), device)
     if row["launch"]["strategy"] == "tensor_parallel":
         return cut(row)
     if row["launch"].get("config", {}).get("zero_optimization", {}).get("stage") == 3:

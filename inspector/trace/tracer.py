@@ -37,7 +37,7 @@ from inspector.trace.meta_kernels import META_KERNELS
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
 from inspector.trace.rules import masks
 from inspector.trace.rules.assumed import Assumptions
-from inspector.trace.rules.host_values import copies_to_host, find_first_count, follows_values, is_on_host, make_like
+from inspector.trace.rules.host_values import copies_to_host, follows_values, is_on_host, make_like
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -154,8 +154,6 @@ class Tracer(TorchDispatchMode):
         with self.attribute_to(module):
             for tensor in tensors:
                 self._categories.assign(self._see(tensor, "load"), category, tensor)
-                if category is Category.BUFFERS and (count := find_first_count(tensor)) is not None:
-                    self.shadows.set(tensor, count)
 
     @contextlib.contextmanager
     def attribute_to(self, module: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inspector.compat.numbers import find_number
 from inspector.errors import InspectorError, one_line
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
@@ -222,6 +223,8 @@ def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
     """Record the loading of a model; afterwards nothing here holds a tensor of it."""
     for name, tensor, category in list_in_load_order(built):
         tracer.hold([tensor], category, find_owner(built.model, name))
+        if category is Category.BUFFERS and (number := find_number(tensor)) is not None:
+            tracer.shadows.set(tensor, number.clone())
 
 
 def _enter_until(

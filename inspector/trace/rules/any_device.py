@@ -6,7 +6,7 @@ What differs between CUDA and other devices is in `trace/rules/cuda.py`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from inspector.trace.rules.ctc import compute_ctc_loss
 
 __all__ = ["treat_meta_as_device"]
 
-_FORMAT = Tensor.__format__
+_FORMAT: Callable[[Tensor, str], str] = Tensor.__format__
 
 
 @contextlib.contextmanager
@@ -56,9 +56,7 @@ def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 def _write_number(tensor: Tensor, how: str) -> str:
     """Write a tensor of one number as the number, `f"expert_{index}"`; torch's own writes out what meta tensors are."""
-    if tensor.is_meta and tensor.dim() == 0:
-        return tensor.item().__format__(how)
-    return _FORMAT(tensor, how)
+    return format(tensor.item(), how) if tensor.is_meta and tensor.dim() == 0 else _FORMAT(tensor, how)
 
 
 def _look_for_padding(self: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> None:

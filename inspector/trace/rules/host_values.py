@@ -14,15 +14,9 @@ from torch import Tensor
 
 from inspector.compat.torch import tree_map
 
-__all__ = ["copies_to_host", "find_first_count", "follows_values", "is_on_host", "make_like"]
+__all__ = ["copies_to_host", "follows_values", "is_on_host", "make_like"]
 
 aten = torch.ops.aten
-
-
-def find_first_count(buffer: Tensor) -> Tensor | None:
-    """Return the value of a counter in a model's state, which starts at nought; None for any other tensor."""
-    is_counter = buffer.dim() == 0 and buffer.dtype is torch.int64
-    return torch.zeros((), dtype=torch.int64) if is_counter else None
 
 
 def follows_values(func: Any) -> bool:

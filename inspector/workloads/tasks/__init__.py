@@ -14,4 +14,17 @@ from inspector.workloads.tasks.registry import find_own_task, find_task
 from inspector.workloads.tasks.sound import make_sound
 from inspector.workloads.tasks.text import make_ending_ids
 
-__all__ = ["add_needed", "codes", "find_own_task", "find_task", "images", "make_ending_ids", "make_sound", "marked", "series", "sound", "text", "text_and_images"]
+__all__ = [
+    "add_needed",
+    "codes",
+    "find_own_task",
+    "find_task",
+    "images",
+    "make_ending_ids",
+    "make_sound",
+    "marked",
+    "series",
+    "sound",
+    "text",
+    "text_and_images",
+]

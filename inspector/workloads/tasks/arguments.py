@@ -1,5 +1,4 @@
-"""What a forward pass takes beside the batch of its task, by the names of its arguments: boxes of words on a page,
-what a decoder begins with.
+"""What a forward pass takes beside the batch of its task, by the names of its arguments: boxes, what a decoder reads.
 
 Most classes that take such an argument do without it, and are traced without. These types refuse to: a row of the table
 says which argument the models of which types stop without.

@@ -1,13 +1,12 @@
 """Tasks of sound as codes: rows of numbers from a codec's codebooks, or its latents, that a model reads and continues.
 
-What a codec makes of sound is not made anew for each step: the codes of a data set are written down once, as the
-classes' processors return them. A row of codes is as long as `seq_len` says; a row that holds text and sound is text in
+Where the codec is no part of the model, the codes of a data set are written down once, as the classes' processors
+return them. A row of codes is as long as `seq_len` says; a row that holds text and sound is text in
 its first half.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inspector.records.recipe import Recipe
+from inspector.records.steps.media import ASSUMED_SECONDS
 from inspector.workloads.inputs import Input, Inputs
 from inspector.workloads.tasks.registry import make_mask, register
 
@@ -72,11 +72,24 @@ def _make_heard_text(model: Any, _recipe: Recipe, ids: Input) -> Inputs:
 
 
 @register("CsmForConditionalGeneration", main=("input_ids",))
-def _make_frames(model: Any, _recipe: Recipe, ids: Input) -> Inputs:
-    """Make frames of codes and those that follow: each counts for the backbone and for the depth decoder."""
-    shape = (*ids.shape, int(model.config.num_codebooks))
-    frames = Input(shape=shape, value=_CODE)
-    return {"input_ids": frames, "labels": Input(shape=shape, make=functools.partial(_follow, shape))}
+def _make_spoken_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make text, the sound of how it is said, which the codec in the model makes codes of, and its end.
+
+    As CsmProcessor returns them with `output_labels`: each frame counts for the backbone and for the depth decoder.
+    """
+    config, (rows, length) = model.config, ids.shape
+    rate, frames_per_second = config.codec_config.sampling_rate, config.codec_config.frame_rate
+    wanted = round((recipe.audio_seconds or ASSUMED_SECONDS) * frames_per_second)
+    frames = max(min(wanted, length - 2), 1)
+    samples = round(frames * rate / frames_per_second)
+    write = functools.partial(_write_frames, ids.shape, frames, config.audio_token_id, config.audio_eos_token_id)
+    return {
+        "input_ids": Input(shape=ids.shape, make=functools.partial(write, ids.value)),
+        "attention_mask": Input(shape=ids.shape, value=1),
+        "input_values": Input(shape=(rows, 1, samples), dtype=torch.float32),
+        "input_values_cutoffs": Input(shape=(rows, 1), value=samples),
+        "labels": Input(shape=ids.shape, make=functools.partial(write, _IGNORED)),
+    }
 
 
 @register("MoshiForConditionalGeneration", main=("input_ids",))
@@ -141,21 +154,22 @@ def _shifts_by(model: Any) -> bool:
     return type(model).__name__ == "MusicgenForConditionalGeneration"
 
 
-def _follow(shape: tuple[int, ...]) -> Tensor:
-    """Return frames of codes, of which the first follows nothing."""
-    frames = torch.full(shape, _CODE, dtype=torch.int64)
-    frames[:, 0] = _IGNORED
-    return frames
+def _write_frames(shape: tuple[int, ...], frames: int, token: int, end: int, text: int) -> Tensor:
+    """Return rows of text that end with the placeholders of frames and what ends these."""
+    rows = torch.full(shape, text, dtype=torch.int64)
+    rows[:, -frames - 1 : -1] = token
+    rows[:, -1] = end
+    return rows
 
 
-def _write_halves(shape: tuple[int, int], text: int, rest: int) -> Tensor:
+def _write_halves(shape: tuple[int, ...], text: int, rest: int) -> Tensor:
     """Return rows of one number in their first half and another in the second."""
     rows = torch.full(shape, text, dtype=torch.int64)
     rows[:, shape[1] // 2 :] = rest
     return rows
 
 
-def _write_speech(shape: tuple[int, int], text: int, tokens: tuple[int, int]) -> Tensor:
+def _write_speech(shape: tuple[int, ...], text: int, tokens: tuple[int, int]) -> Tensor:
     """Return rows of text, a token that begins speech and placeholders of its frames."""
     rows = _write_halves(shape, text, tokens[1])
     rows[:, shape[1] // 2] = tokens[0]

@@ -80,7 +80,8 @@ def _make_spans(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
 
 
 @register(
-    *("GenerationDecoder", "ModelWithLMHead", "ForCausalImageModeling", "NemotronH_Omni_Reasoning_V3"), main=("input_ids",)
+    *("GenerationDecoder", "ModelWithLMHead", "ForCausalImageModeling", "NemotronH_Omni_Reasoning_V3"),
+    main=("input_ids",),
 )
 def _make_following_tokens(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make ids, and labels of the same length."""

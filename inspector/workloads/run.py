@@ -41,6 +41,7 @@ from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
+from inspector.workloads.layer_drop import keep_all_layers
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.tasks.adapters import finds_tokens
@@ -174,6 +175,7 @@ def _trace(
         holds_all=media is not None and media.holds_all,
     )
     with restore_changes(), contextlib.ExitStack() as rules:
+        keep_all_layers(base)
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inspector.compat.numbers import find_number
 from inspector.errors import InspectorError, one_line
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
@@ -40,6 +41,7 @@ from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
+from inspector.workloads.layer_drop import keep_all_layers
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.tasks.adapters import finds_tokens
@@ -173,6 +175,7 @@ def _trace(
         holds_all=media is not None and media.holds_all,
     )
     with restore_changes(), contextlib.ExitStack() as rules:
+        keep_all_layers(base)
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
@@ -222,6 +225,8 @@ def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
     """Record the loading of a model; afterwards nothing here holds a tensor of it."""
     for name, tensor, category in list_in_load_order(built):
         tracer.hold([tensor], category, find_owner(built.model, name))
+        if category is Category.BUFFERS and (number := find_number(tensor)) is not None:
+            tracer.shadows.set(tensor, number.clone())
 
 
 def _enter_until(

@@ -68,6 +68,9 @@ _ADVICE = {
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
     "Expected more than 1 value per channel": "as a real step does: use `batch_size=2`",
     "'loss'": "as a real step does: it returns no loss for such labels",
+    "ForCausalLMLoss() missing": "as a real step does: transformers has no loss for this class",
+    "Make sure that `context_input_ids` are passed": "as a real step does: it needs a retriever of texts",
+    "library but it was not found": "as a real step does here: the package is not installed",
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",
 }

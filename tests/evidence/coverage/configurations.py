@@ -64,6 +64,8 @@ _REPAIRS: Mapping[str, Fields] = {
     "hunyuan_vl": {"text_config": {"head_dim": 128}},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "ministral": {"head_dim": 128},
+    "qwen3_omni_moe_thinker": {"text_config": {"head_dim": 128}},
+    "step3p7": {"text_config": {"sliding_window": 512}},
     "blip-2": {"image_token_index": 50265},
     "instructblip": {"image_token_index": 50265},
     "lw_detr": {"projector_scale_factors": [1.0]},

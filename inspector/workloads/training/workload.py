@@ -68,6 +68,8 @@ _ADVICE = {
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
     "Expected more than 1 value per channel": "as a real step does: use `batch_size=2`",
     "'loss'": "as a real step does: it returns no loss for such labels",
+    "output with shape torch.Size([])": "as a real step does: Trainer adds losses to a scalar, and that of this class "
+    'is none; use `loop="plain"`',
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",
 }

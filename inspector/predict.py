@@ -61,6 +61,7 @@ class Predictor:
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
+        self._assumed: dict[Key, AbstractSet[str]] = {}
         self._replays: dict[tuple[str, str, bool], Replays] = {}
         self._layers = LayerExtrapolator()
 
@@ -165,6 +166,10 @@ class Predictor:
         added_periods, idle = self._idle.get(make_key_without_size(run), (None, frozenset[str]()))
         return self.findings.list_without_gradient(run.request, idle, added_periods) if idle else ()
 
+    def list_assumptions(self, run: ResolvedRun) -> AbstractSet[str]:
+        """Return the codes of what the trace of a predicted run assumed of floating-point numbers."""
+        return self._assumed.get(make_key_without_size(run), frozenset())
+
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
         return count_usable_bytes(run)
@@ -245,8 +250,14 @@ class Predictor:
             return None
         recipe = self.resolve_recipe(run)
         lengths = self.findings.describe_lengths(run)
-        template = extrapolate_generation(run, lengths, lambda piece: self._trace_deep(piece)[2])
+        template = extrapolate_generation(run, lengths, lambda piece: self._trace_piece(run, piece))
         return None if template is None else (recipe, 0, template)
+
+    def _trace_piece(self, run: ResolvedRun, piece: ResolvedRun) -> TapeTemplate:
+        """Return the run of a short generation, whose assumptions are those of the long one too."""
+        template = self._trace_deep(piece)[2]
+        self._assumed[make_key_without_size(run)] = self.list_assumptions(run) | self.list_assumptions(piece)
+        return template
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
@@ -283,4 +294,5 @@ class Predictor:
         self._idle[make_key_without_size(run)] = added_periods, frozenset()
         traced = self.findings.trace(run, added_periods)
         self._idle[make_key_without_size(run)] = added_periods, traced.idle
+        self._assumed[make_key_without_size(run)] = traced.assumed
         return traced.recipe, traced.tape

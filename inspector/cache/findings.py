@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -80,7 +81,7 @@ class Kept:
         try:
             refusal, value = decode(json.loads(text))
             if isinstance(value, Traced):
-                value = Traced(recipe=value.recipe, tape=unpack_tape(columns), idle=value.idle)
+                value = dataclasses.replace(value, tape=unpack_tape(columns))
         except (NotKeptError, ValueError, TypeError, RecursionError):
             return None
         return (refusal, value) if refusal in (None, *_REFUSALS) else None
@@ -91,6 +92,6 @@ class Kept:
             columns = b""
             if isinstance(value, Traced):
                 columns = pack_tape(value.tape)
-                value = Traced(recipe=value.recipe, tape=(), idle=value.idle)
+                value = dataclasses.replace(value, tape=())
             text = json.dumps(encode((refusal, value)), separators=(",", ":")).encode()
             self._store.write(name, text + b"\n" + columns, {"model": self._model, "kind": kind})

@@ -60,8 +60,12 @@ def trace_rank(
     rank: int = 0,
     *,
     results: Results | None = None,
+    assumed: set[str] | None = None,
 ) -> list[Event]:
-    """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed."""
+    """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed.
+
+    The codes of what was assumed of numbers are added to `assumed`.
+    """
     model: Any = built.model
     base = base_model(model)
     check_run(workload, built, recipe)
@@ -130,6 +134,8 @@ def trace_rank(
         on_phase = reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
         held = workload.run(model, batch, state, on_phase, recipe)
         tape = tracer.tape()
+        if assumed is not None:
+            assumed.update(tracer.assumptions.used)
         del held
         return tape
 

@@ -31,11 +31,15 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """A trace: the recipe as it ran, what happened, and the names of trained parameters that got no gradient."""
+    """A trace: the recipe as it ran, what happened, and the names of trained parameters that got no gradient.
+
+    `assumed` has the codes of what was assumed of floating-point numbers that something read (`assumptions`).
+    """
 
     recipe: Recipe
     tape: Sequence[Event]
     idle: AbstractSet[str]
+    assumed: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,8 @@ _ADVICE = {
     "ForCausalLMLoss() missing": "as a real step does: transformers has no loss for this class",
     "Make sure that `context_input_ids` are passed": "as a real step does: it needs a retriever of texts",
     "library but it was not found": "as a real step does here: the package is not installed",
+    "output with shape torch.Size([])": "as a real step does: Trainer adds losses to a scalar, and that of this class "
+    'is none; use `loop="plain"`',
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
     "of the others",
 }

@@ -22,7 +22,7 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, is_bare_encoder, make_batch_inputs
 from inspector.workloads.inputs import Inputs
-from inspector.workloads.limits import bound_sizes, lengthen_rows, refuse_scans
+from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
 from inspector.workloads.packed_rows import make_packed_inputs
@@ -89,9 +89,8 @@ class Training:
         return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
-        """Refuse layers that no trace gets through, and quantized weights that would have to be trained themselves."""
+        """Refuse quantized weights that would have to be trained themselves."""
         base = base_model(model)
-        refuse_scans(base)
         if is_quantized(base) and base is model:
             raise NotTraceableError(
                 "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on "

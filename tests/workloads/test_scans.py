@@ -1,0 +1,45 @@
+"""Layers that go through a sequence position by position: what is said of them, and where their steps are too long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import transformers
+
+import inspector
+
+
+def mamba(layers: int = 2, **fields: Any) -> transformers.MambaConfig:
+    sizes = {"hidden_size": 16, "state_size": 4, "vocab_size": 32, "num_hidden_layers": layers}
+    return transformers.MambaConfig(architectures=["MambaForCausalLM"], **(sizes | fields))
+
+
+def test_a_scan_is_traced_as_torch_code_with_a_notice_that_says_how_it_runs() -> None:
+    report = inspector.inspect(mamba(), recipe={"seq_len": 8})
+    assert report.training is not None
+    messages = [notice.message for notice in report.warnings if notice.code == "torch-fallback"]
+    assert len(messages) == 1
+    assert "MambaMixer: traced as transformers' own torch code" in messages[0]
+    assert "16 times a pass" in messages[0]  # 2 layers of 8 positions
+    assert "eager-attention" not in {notice.code for notice in report.warnings}  # nothing attends
+
+
+def test_a_deep_scan_is_that_of_its_layers_event_by_event() -> None:
+    deep, whole = (
+        inspector.inspect(mamba(12), recipe={"seq_len": 6}, extrapolate=extrapolate) for extrapolate in (True, False)
+    )
+    assert deep.training is not None
+    assert whole.training is not None
+    assert deep.training.peak.breakdown == whole.training.peak.breakdown
+    assert deep.training.peak_reserved_bytes == whole.training.peak_reserved_bytes
+
+
+def test_a_step_of_more_events_than_can_be_worked_with_is_refused_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("inspector.extrapolate.layers.MOST_EVENTS", 10_000)
+    report = inspector.inspect(mamba(40), recipe={"seq_len": 8})
+    assert report.training is None
+    (message,) = [notice.message for notice in report.warnings if notice.code == "not-traced"]
+    assert "no more than 10,000 can be worked with: use a shorter `seq_len`" in message

@@ -28,6 +28,7 @@ from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_notices
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.registry import FORWARD
+from inspector.workloads.scans import check_kernels
 from inspector.workloads.unaccounted import find_unaccounted
 
 __all__ = ["WORKLOAD"]
@@ -41,6 +42,7 @@ class _Forward:
 
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe with the attention that the model has and the sizes that it can take."""
+        check_kernels(base_model(model), recipe)
         recipe = lengthen_rows(model, settle_attention(model, recipe), self.find_media)
         return bound_sizes(model, recipe, self.make_inputs)
 

@@ -28,6 +28,7 @@ from inspector.workloads.notices import describe_inputs, find_block_shape, find_
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.scans import check_kernels
 from inspector.workloads.tasks.adapters import add_adapter_inputs
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices
@@ -85,6 +86,7 @@ class Training:
         check_low_rank(model, recipe)
         recipe = settle_loss(model, recipe)
         recipe = settle_attention(model, settle_stage(model, recipe))
+        check_kernels(base_model(model), recipe)
         recipe = lengthen_rows(model, recipe, self.find_media)
         return bound_sizes(model, recipe, self.make_inputs)
 

@@ -71,9 +71,18 @@ def test_kernels_are_refused_where_no_layer_has_them() -> None:
 def test_the_kernel_of_a_scan_refuses_two_dtypes_as_the_real_one_does() -> None:
     """Norms of float32 weights make B float32 under autocast, beside inputs in bfloat16."""
     config = transformers.JambaConfig(
-        **{"architectures": ["JambaForCausalLM"], "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2},
-        **{"num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 2, "vocab_size": 32, "mamba_d_state": 4},
-        **{"attn_layer_period": 2, "attn_layer_offset": 1, "dtype": "float32"},
+        architectures=["JambaForCausalLM"],
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_experts=2,
+        vocab_size=32,
+        mamba_d_state=4,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        dtype="float32",
     )
     recipe = {"seq_len": 8, "kernels": "hub", "mixed_precision": "bf16"}
     with pytest.raises(inspector.UsageError, match="takes inputs, steps, B and gate of one dtype"):

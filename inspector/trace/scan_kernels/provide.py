@@ -15,6 +15,7 @@ from inspector.records.steps.kernels import Kernels
 from inspector.runtime.patches import replace_item, restore_changes
 from inspector.trace.scan_kernels.causal_conv1d import causal_conv1d_fn
 from inspector.trace.scan_kernels.selective_scan import mamba_inner_fn, selective_scan_fn
+from inspector.trace.scan_kernels.state_space_dual import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
 
 __all__ = ["find_missing_kernels", "provide_scan_kernels", "uses_kernels"]
 
@@ -23,8 +24,8 @@ _KERNELS: dict[str, Callable[..., Any] | None] = {
     "causal_conv1d_fn": causal_conv1d_fn,
     "mamba_inner_fn": mamba_inner_fn,
     "mamba_selective_scan": selective_scan_fn,
-    "mamba2_split_conv1d_scan_combined": None,
-    "mamba2_chunk_scan": None,
+    "mamba2_split_conv1d_scan_combined": mamba_split_conv1d_scan_combined,
+    "mamba2_chunk_scan": mamba_chunk_scan_combined,
     "torch_chunk_gated_delta_rule": None,
     "chunk_kimi_delta_attention": None,
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp import custom_bwd, custom_fwd
 from torch.nn.functional import linear
 
 from inspector.errors import UsageError
@@ -182,6 +183,7 @@ class _MambaInner(torch.autograd.Function):
     """`MambaInnerFn` with `checkpoint_lvl=1`, which is its default: convolution and steps are computed again."""
 
     @staticmethod
+    @custom_fwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any,
         xz: Tensor,
@@ -228,6 +230,7 @@ class _MambaInner(torch.autograd.Function):
         return linear(gated.transpose(1, 2), out_proj_weight, out_proj_bias)
 
     @staticmethod
+    @custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Compute convolution and steps again, then all gradients; those of both halves of the input are one tensor."""
         (xz, conv1d_weight, conv1d_bias, projected, x_proj_weight, delta_proj_weight, out_proj_weight) = (

@@ -14,6 +14,7 @@ from torch import nn
 from inspector.records.steps.kernels import Kernels
 from inspector.runtime.patches import replace_item, restore_changes
 from inspector.trace.scan_kernels.causal_conv1d import causal_conv1d_fn
+from inspector.trace.scan_kernels.delta_rule import chunk_gated_delta_rule
 from inspector.trace.scan_kernels.selective_scan import mamba_inner_fn, selective_scan_fn
 from inspector.trace.scan_kernels.state_space_dual import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
 
@@ -26,7 +27,7 @@ _KERNELS: dict[str, Callable[..., Any] | None] = {
     "mamba_selective_scan": selective_scan_fn,
     "mamba2_split_conv1d_scan_combined": mamba_split_conv1d_scan_combined,
     "mamba2_chunk_scan": mamba_chunk_scan_combined,
-    "torch_chunk_gated_delta_rule": None,
+    "torch_chunk_gated_delta_rule": chunk_gated_delta_rule,
     "chunk_kimi_delta_attention": None,
 }
 

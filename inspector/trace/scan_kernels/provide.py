@@ -15,6 +15,7 @@ from inspector.records.steps.kernels import Kernels
 from inspector.runtime.patches import replace_item, restore_changes
 from inspector.trace.scan_kernels.causal_conv1d import causal_conv1d_fn
 from inspector.trace.scan_kernels.delta_rule import chunk_gated_delta_rule
+from inspector.trace.scan_kernels.rwkv import rwkv_linear_attention
 from inspector.trace.scan_kernels.selective_scan import mamba_inner_fn, selective_scan_fn
 from inspector.trace.scan_kernels.state_space_dual import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
 
@@ -28,6 +29,7 @@ _KERNELS: dict[str, Callable[..., Any] | None] = {
     "mamba2_split_conv1d_scan_combined": mamba_split_conv1d_scan_combined,
     "mamba2_chunk_scan": mamba_chunk_scan_combined,
     "torch_chunk_gated_delta_rule": chunk_gated_delta_rule,
+    "rwkv_linear_attention": rwkv_linear_attention,
     "chunk_kimi_delta_attention": None,
 }
 

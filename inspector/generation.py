@@ -8,8 +8,9 @@ from typing import Any
 
 from inspector.errors import NotTraceableError
 from inspector.extrapolate import TapeTemplate
+from inspector.extrapolate.layers import TooManyEventsError
 from inspector.extrapolate.size_laws import Keys
-from inspector.extrapolate.steps import PIECE, TooManyEventsError, extrapolate_steps
+from inspector.extrapolate.steps import PIECE, extrapolate_steps
 from inspector.records.recipe import Attention, CacheKind, find_prompt_len
 from inspector.records.run import Lengths
 from inspector.records.steps.decoding import Decoding

@@ -22,7 +22,8 @@ from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
 from inspector.extrapolate.buckets import widens_buckets
-from inspector.extrapolate.steps import MOST_EVENTS, PIECE
+from inspector.extrapolate.layers import MOST_EVENTS, TooManyEventsError
+from inspector.extrapolate.steps import PIECE
 from inspector.findings import Findings
 from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
@@ -286,6 +287,8 @@ class Predictor:
                     return recipe, added_periods, template
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
+        except TooManyEventsError as error:
+            raise NotTraceableError(str(error)) from error
         return None
 
     def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:

@@ -70,7 +70,7 @@ class Prediction:
         timeline = self.fold(self.limit_bytes)
         return Summary(
             timeline=timeline.drop_events(),
-            host_bytes=count_host_bytes(self.tape),
+            host_bytes=count_host_bytes(self.tape) if self.template.uses_host else None,
             kept_activations=count_kept_activations(self.tape, timeline),
         )
 

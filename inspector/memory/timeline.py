@@ -144,8 +144,8 @@ def find_breakdown(tape: Sequence[Event], timeline: Timeline, event_index: int) 
 
 def count_kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
     """Return the activations that live when the last forward pass ends, 0 where the tape has none."""
-    ends = [index for index, event in enumerate(tape) if event.phase is Phase.FORWARD]
-    return find_breakdown(tape, timeline, ends[-1])[Category.ACTIVATIONS] if ends else 0
+    last = max((index for index, event in enumerate(tape) if event.phase is Phase.FORWARD), default=None)
+    return 0 if last is None else find_breakdown(tape, timeline, last)[Category.ACTIVATIONS]
 
 
 def count_host_bytes(tape: Iterable[Event]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from inspector.workloads.limits import find_positions
 from inspector.workloads.media.images import find_plain_size
 from inspector.workloads.media.rows import Media
 from inspector.workloads.packed_rows import count_document_tokens
+from inspector.workloads.scans import attends, find_scan_notices
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
 
@@ -28,9 +28,6 @@ _LEFT_OUT_MESSAGES = {
     "sound": "The traced batch has text alone: sound adds what its tower keeps and the positions it takes.",
     "boxes": "The traced batch has no boxes: each token's place on its page adds rows of embeddings.",
 }
-
-# Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
-_TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
 
 
 def describe_inputs(inputs: Inputs) -> tuple[BatchInput, ...]:
@@ -82,7 +79,7 @@ def find_notices(
             f"Sequences of {length:,} tokens are longer than the {positions:,} positions that the model is made for."
         )
         yield Notice(code="beyond-positions", message=message)
-    if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None:
+    if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None and attends(base):
         message = (
             f"{type(base).__name__} has no sdpa in transformers: eager attention makes the matrix of all scores, which "
             "grows with the square of the sequence length."
@@ -105,13 +102,7 @@ def find_notices(
             "hashes, which PYTHONHASHSEED sets: another process may reserve 2 MiB more or less."
         )
         yield Notice(code="hash-seed", message=message)
-    scans = {type(module).__name__ for module in base.modules() if _TORCH_CODE.search(type(module).__name__)}
-    if scans:
-        message = (
-            f"{', '.join(sorted(scans))}: traced as transformers' own torch code, which runs where no CUDA kernel is "
-            "installed for it (flash-linear-attention, mamba-ssm)."
-        )
-        yield Notice(code="torch-fallback", message=message)
+    yield from find_scan_notices(base, recipe)
 
 
 def _find_media_notices(

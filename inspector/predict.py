@@ -37,7 +37,7 @@ from inspector.records.source import SourceFiles
 from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key
+from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key, make_trace_key
 
 if TYPE_CHECKING:
     from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
@@ -63,7 +63,7 @@ class Predictor:
         self._replays: dict[tuple[str, str, bool], Replays] = {}
         # The runs whose outline was kept, in the order in which they were asked for, until their traces are.
         self._recalled: list[ResolvedRun] = []
-        self._traced: dict[Key, tuple[TapeTemplate, Sizes]] = {}
+        self._traced: dict[Key, tuple[Recipe, TapeTemplate, Sizes]] = {}
 
     @functools.cached_property
     def _layers(self) -> LayerExtrapolator:
@@ -114,7 +114,6 @@ class Predictor:
 
         def trace() -> Outline:
             recipe, template, sizes = self._trace(run)
-            self._traced[key] = template, sizes
             added_periods, idle = self._idle.get(make_key_without_size(run), (None, frozenset()))
             return Outline(
                 recipe=recipe,
@@ -128,7 +127,7 @@ class Predictor:
             )
 
         outline = self.findings.find_outline(run, trace)
-        is_recalled = key not in self._traced
+        is_recalled = make_trace_key(run) not in self._traced
         if is_recalled:
             self._recalled.append(run)
             self._idle[make_key_without_size(run)] = outline.added_periods, outline.idle
@@ -136,7 +135,7 @@ class Predictor:
         prediction = Prediction(
             run,
             outline.recipe,
-            lambda: self._find_traced(key),
+            lambda: self._find_traced(run),
             self._list_uncertainties(run),
             find_tape=functools.partial(self.findings.find_tape, run),
             is_recalled=is_recalled,
@@ -144,23 +143,34 @@ class Predictor:
         self._share_replays(prediction, outline.requests)
         return prediction
 
-    def _find_traced(self, key: Key) -> tuple[TapeTemplate, Sizes]:
+    def _find_traced(self, run: ResolvedRun) -> tuple[TapeTemplate, Sizes]:
         """Return what was traced for a prediction, now where it was recalled."""
-        if key not in self._traced:
+        if make_trace_key(run) not in self._traced:
             self._trace_recalled()
-        return self._traced[key]
+        return self._traced[make_trace_key(run)][1:]
 
     def _trace(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace a run, or the phases alone of it that depend on sizes."""
         self._trace_recalled()
-        return self._resize(run) or self._trace_to_end(run)
+        return self._trace_once(run)
+
+    def _trace_once(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
+        """Trace a run, or return what was traced with other settings of the allocator or on a card of its kernels."""
+        key = make_trace_key(run)
+        if key not in self._traced:
+            self._traced[key] = self._resize(run) or self._trace_to_end(run)
+            return self._traced[key]
+        recipe, template, sizes = self._traced[key]
+        for added_periods, known in self._list_resized(run):
+            if known is template:  # its own passes are those that a run with another optimizer would be traced for
+                passes = recipe, template.traced[: template.first_passes]
+                self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
+        return dataclasses.replace(recipe, alloc_conf=run.recipe.alloc_conf), template, sizes
 
     def _trace_recalled(self) -> None:
         """Do what was left out where outlines were kept: what is known by now is then the same as without them."""
         while self._recalled:
-            run = self._recalled.pop(0)
-            _, template, sizes = self._resize(run) or self._trace_to_end(run)
-            self._traced[make_run_key(run)] = template, sizes
+            self._trace_once(self._recalled.pop(0))
 
     def summarize(self, run: ResolvedRun) -> Summary:
         """Return what a report says of a predicted run on its card."""
@@ -269,9 +279,7 @@ class Predictor:
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
-        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
-            return None
-        for added_periods, template in self._templates.get(make_key_without_size(run), ()):
+        for added_periods, template in self._list_resized(run):
             try:
                 recipe, passes = self._trace_passes(run, added_periods)
             except NotTraceableError:
@@ -282,6 +290,12 @@ class Predictor:
                 recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
                 return recipe, template, sizes
         return None
+
+    def _list_resized(self, run: ResolvedRun) -> Sequence[tuple[int | None, TapeTemplate]]:
+        """Return the runs that differ in size alone and were traced to their end, where those of one say others."""
+        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
+            return ()
+        return self._templates.get(make_key_without_size(run), ())
 
     def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""

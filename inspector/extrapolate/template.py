@@ -123,7 +123,8 @@ def read_sizes(tape: Iterable[Event]) -> Sizes:
 class TapeTemplate:
     """The events of a traced tape without their sizes, and the requests that they are on the whole model.
 
-    `traced` is the tape, `sizes` are its own. `extrapolation` makes it that of the whole model; given as None, the
+    `traced` is the tape, `sizes` are its own, `first_passes` is how many of its events come before the optimizer.
+    `extrapolation` makes it that of the whole model; given as None, the
     whole model was traced.
     """
 
@@ -132,7 +133,7 @@ class TapeTemplate:
         self.extrapolation: Extrapolation = extrapolation or LayerExtrapolation.from_whole_tape(traced)
         self.sizes = read_sizes(traced)
         self._has_streams = any(event.stream for event in traced)
-        self._passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
+        self.first_passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
         self._set_requests()
 
     def _set_requests(self) -> None:
@@ -231,14 +232,14 @@ class TapeTemplate:
 
     def derive_sizes(self, passes: Sequence[Event]) -> Sizes | None:
         """Return the sizes of the step with these first passes, None where it does not run as this one does."""
-        if len(passes) != self._passes or any(
+        if len(passes) != self.first_passes or any(
             _drop_size(event) != _drop_size(own) for event, own in zip(passes, self.traced, strict=False)
         ):
             return None
         if self._matching_blocks is None:
             return None
         sizes: Sizes = self.sizes.copy()
-        sizes[: self._passes] = read_sizes(passes)
+        sizes[: self.first_passes] = read_sizes(passes)
         later, earlier = self._matching_blocks
         sizes[later] = sizes[earlier]
         return sizes
@@ -275,9 +276,9 @@ class TapeTemplate:
         allocations = [index for index, event in enumerate(self.traced) if event.kind in MAKING]
         first: dict[Phase, list[int]] = defaultdict(list)
         for index in allocations:
-            if index < self._passes:
+            if index < self.first_passes:
                 first[self.traced[index].phase].append(index)
-        later = (index for index in allocations if index >= self._passes)
+        later = (index for index in allocations if index >= self.first_passes)
         pairs: list[tuple[int, int]] = []
         candidates: dict[tuple[int, Phase], Iterator[int]] = {}
         for key, stretch in itertools.groupby(

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed.fsdp as fsdp
+from accelerate import ParallelismConfig
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -38,6 +39,8 @@ from inspector.workloads.quantized_load import is_quantized
 __all__ = ["shard_with_fsdp2"]
 
 _SHARDS = "dp_shard"
+# What accelerate calls the two dimensions of a mesh of copies (parallelism_config.py, `fsdp_dim_names`).
+_COPIES = ("dp_replicate", "dp_shard_cp")
 
 
 class _Meshes(dict[Any, DeviceMesh]):
@@ -57,7 +60,6 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
     A tracer watches.
     """
     is_packed = is_quantized(base_model(model))
-    mesh = init_device_mesh("meta", (launch.world_size,), mesh_dim_names=(_SHARDS,))
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy=launch.wrap_policy,
@@ -75,11 +77,11 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
             parameter.data = parameter.data.to(torch.float32)
     accelerator = types.SimpleNamespace(
         state=types.SimpleNamespace(fsdp_plugin=plugin),
-        torch_device_mesh=_Meshes(mesh),
+        torch_device_mesh=_make_meshes(launch),
         mixed_precision=mixed_precision,
         is_main_process=False,
         device=torch.device("meta"),
-        parallelism_config=types.SimpleNamespace(fsdp_dim_names=(_SHARDS,)),
+        parallelism_config=types.SimpleNamespace(fsdp_dim_names=_COPIES if launch.replicas > 1 else (_SHARDS,)),
     )
     on_card: set[int] = set()
 
@@ -111,6 +113,15 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
             wrapped.to_empty(device="meta")
             base_model(wrapped).tie_weights()
     return wrapped
+
+
+def _make_meshes(launch: Fsdp2) -> Any:
+    """Return the mesh of all ranks; where shards are kept in several copies, accelerate's own of two dimensions."""
+    if launch.replicas == 1:
+        return _Meshes(init_device_mesh("meta", (launch.world_size,), mesh_dim_names=(_SHARDS,)))
+    shards = launch.world_size // launch.replicas
+    sizes = ParallelismConfig(dp_replicate_size=launch.replicas, dp_shard_size=shards, tp_size=1, cp_size=1, sp_size=1)
+    return sizes.build_device_mesh("meta")
 
 
 def _copy_to_host(tracer: RankTracer, shard: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def test_every_option_of_inspect_is_an_option_of_measure() -> None:
     """A recipe that was predicted can be measured as it was typed."""
     measure = command.subcommands["measure"]
     unused = {"torch", "gpus_", "gpu_memory", "gpu_count", "fsdp", "deepspeed", "margin", "fit", "advice"}
-    unused |= {"device_map", "tensor_parallel"}
+    unused |= {"device_map", "tensor_parallel", "nodes", "fsdp_version"}
     unused |= {"count_only", "depth", "details", "show", "launch", "write_changes", "context", "plot"}
     own = {parameter.name for parameter in command.params} - unused - {option.name for option in OF_ENGINES}
     assert {parameter.name for parameter in measure.params} == own

@@ -25,7 +25,7 @@ _NOT_OF_A_RUN = (
     "fsdp",
     "deepspeed",
     "device_map",
-    "tensor_parallel",
+    *("tensor_parallel", "nodes", "fsdp_version"),
     "launch",
     "margin",
     "fit",

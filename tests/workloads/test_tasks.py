@@ -169,7 +169,7 @@ def test_rows_of_a_class_that_looks_for_separators_have_three() -> None:
 
 
 def test_a_decoder_whose_start_is_not_named_gets_its_inputs() -> None:
-    part = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    part: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     parts = [transformers.BertConfig(**part) for _ in range(2)]
     config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*parts)
     with torch.device("meta"):

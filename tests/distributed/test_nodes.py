@@ -110,6 +110,16 @@ def test_axolotl_packs_a_base_in_host_memory_where_rank_0_alone_loads_it(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("option", "what"),
+    [("--expert-parallel", "experts"), ("--pp", "stages of layers"), ("--context-parallel", "parts of a sequence")],
+)
+def test_what_no_trace_spreads_over_cards_is_refused_by_name(option: str, what: str) -> None:
+    ran = run(SMALL, "--gpu", "2x4090", option, "2", "--offline")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
+    assert f"{option} is no option: {what} on cards of their own are not traced" in ran.err
+
+
+@pytest.mark.parametrize(
     ("mesh", "words"),
     [
         ({"dp_replicate_size": 2, "dp_shard_size": 2}, "is of 4 processes .* and num_processes is 8"),

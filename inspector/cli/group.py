@@ -95,8 +95,8 @@ def describe_click_error(error: click.ClickException, known: Sequence[click.Para
         for what, names in _NOT_OVER_CARDS.items():
             if error.option_name in names:
                 return (
-                    f"{error.option_name} is no option: {what} on cards of their own are not traced; what is shared over "
-                    "cards is said by --fsdp, --deepspeed, --tensor-parallel or --device-map"
+                    f"{error.option_name} is no option: {what} on cards of their own are not traced; what is shared "
+                    "over cards is said by --fsdp, --deepspeed, --tensor-parallel or --device-map"
                 )
     message = one_line(error.format_message(), length).rstrip(".")
     for type_, meant in (("integer range", "an integer"), ("float range", "a number")):

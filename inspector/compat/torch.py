@@ -53,8 +53,8 @@ current_autograd_node: Callable[[], Any] = private(
 )
 
 
+def saves_positive_weight(node: Any) -> bool:
     """Tell whether a node of autograd keeps weights of positive labels, as that of binary cross entropy may."""
-    """Tell whether a node of autograd keeps weights of positive labels: binary cross entropy is the only one that may."""
     return getattr(node, "_saved_pos_weight", None) is not None
 
 

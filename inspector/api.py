@@ -54,6 +54,7 @@ def inspect(
     sharding: str | None = None,
     device_map: Any = None,
     tensor_parallel: int | None = None,
+    nodes: int | None = None,
     margin: str | int | None = None,
     fit: str | None = None,
     context: Sequence[int] = (),
@@ -103,6 +104,7 @@ def inspect(
         gpu_count: how many of each named GPU one run has. One card alone is judged; `report.fit` says how many hold
             the state of the run when it is sharded.
         sharding: what is sharded over them: "fsdp" (FSDP2), "fsdp1", "zero1", "zero2" or "zero3".
+        nodes: machines that the cards stand in; under FSDP each keeps all shards on its own cards (HSDP).
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank", of a generation "prompt-len" or "new-tokens": the largest value that
@@ -153,6 +155,7 @@ def inspect(
         sharding=sharding,
         device_map=device_map,
         tensor_parallel=tensor_parallel,
+        nodes=nodes,
         margin=margin,
         fit=fit,
         context=context,

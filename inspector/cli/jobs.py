@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
-from inspector.cli.option_groups.cards import read_device_map
+from inspector.cli.option_groups.cards import choose_sharding, read_device_map
 from inspector.cli.option_groups.generation import choose_workload, spread_decoding
 from inspector.cli.option_groups.training_files import find_given
 from inspector.cli.output import check_output
@@ -65,6 +65,7 @@ def build_job(
     strict: bool = False,
     typed: Collection[str] | None = None,
     device_map: str | None = None,
+    fsdp_version: str | None = None,
     no_cache: bool = False,
     at_hand: bool = False,
     **values: Any,
@@ -76,8 +77,7 @@ def build_job(
     """
     from inspector.training_files.merge import build_request
 
-    if fsdp and deepspeed is not None:
-        raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
+    sharding = choose_sharding(fsdp=fsdp, fsdp_version=fsdp_version, deepspeed=deepspeed)
     parse_optim_args(values["optimizer"], values["optim_args"])
     spread_decoding(values)
     arguments = {
@@ -88,7 +88,7 @@ def build_job(
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
         "gpus": gpus_,
         "device_map": read_device_map(device_map),
-        "sharding": "fsdp" if fsdp else deepspeed,
+        "sharding": sharding,
     }
     request = build_request(
         arguments,

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed.fsdp as fsdp
+from accelerate import ParallelismConfig
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -38,6 +39,8 @@ from inspector.workloads.quantized_load import is_quantized
 __all__ = ["shard_with_fsdp2"]
 
 _SHARDS = "dp_shard"
+# What accelerate calls the two dimensions of a mesh of copies (parallelism_config.py, `fsdp_dim_names`).
+_COPIES = ("dp_replicate", "dp_shard_cp")
 _META = torch.device("meta")
 
 
@@ -64,7 +67,6 @@ def shard_with_fsdp2(
     A tracer watches what is done on meta; on a real `device` there is none.
     """
     is_packed = is_quantized(base_model(model))
-    mesh = init_device_mesh(device.type, (launch.world_size,), mesh_dim_names=(_SHARDS,))
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy=launch.wrap_policy,
@@ -82,11 +84,11 @@ def shard_with_fsdp2(
             parameter.data = parameter.data.to(torch.float32)
     accelerator = types.SimpleNamespace(
         state=types.SimpleNamespace(fsdp_plugin=plugin),
-        torch_device_mesh=_Meshes(mesh),
+        torch_device_mesh=_make_meshes(launch, device),
         mixed_precision=mixed_precision,
         is_main_process=False,
         device=device,
-        parallelism_config=types.SimpleNamespace(fsdp_dim_names=(_SHARDS,)),
+        parallelism_config=types.SimpleNamespace(fsdp_dim_names=_COPIES if launch.replicas > 1 else (_SHARDS,)),
     )
     if tracer is None:
         return _shard_for_real(model, accelerator)
@@ -120,6 +122,15 @@ def shard_with_fsdp2(
             wrapped.to_empty(device="meta")
             base_model(wrapped).tie_weights()
     return wrapped
+
+
+def _make_meshes(launch: Fsdp2, device: torch.device) -> Any:
+    """Return the mesh of all ranks; where shards are kept in several copies, accelerate's own of two dimensions."""
+    if launch.replicas == 1:
+        return _Meshes(init_device_mesh(device.type, (launch.world_size,), mesh_dim_names=(_SHARDS,)))
+    shards = launch.world_size // launch.replicas
+    sizes = ParallelismConfig(dp_replicate_size=launch.replicas, dp_shard_size=shards, tp_size=1, cp_size=1, sp_size=1)
+    return sizes.build_device_mesh(device.type)
 
 
 def _shard_for_real(model: nn.Module, accelerator: Any) -> nn.Module:

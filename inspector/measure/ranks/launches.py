@@ -32,6 +32,11 @@ def find_launch(run: ResolvedRun, *, has_others: bool) -> RankLaunch:
             "a rank of ZeRO is traced and not run: DeepSpeed keeps the device that it was traced with for the rest of "
             "a process; measure another `sharding`."
         )
+    if isinstance(launch, Fsdp1) and launch.replicas > 1:
+        raise UsageError(
+            "HYBRID_SHARD of FSDP1 asks the machine how many cards a node has: measure it with "
+            "`sharding=fsdp` (FSDP2), whose mesh of copies is told."
+        )
     if run.recipe.mixed_precision == "fp16" and not has_others:
         raise UsageError(
             "`mixed_precision=fp16` skips an update whose gradients overflow, and those of ranks that are not there "

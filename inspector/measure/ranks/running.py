@@ -49,6 +49,8 @@ def run_rank_steps(
 ) -> None:
     """Load a model on meta and run the steps of a resolved `recipe` on `device`, as the rank of the group at hand."""
     watcher.enter(Phase.LOAD, 0)
+    if isinstance(launch, TensorParallel):
+        built = cut_by_plan(built, launch, device)
     model: Any = built.model
     if is_quantized(base_model(model)):
         model = load_quantized_model(built, device)
@@ -76,20 +78,21 @@ def _wrap(model: nn.Module, launch: RankLaunch, recipe: Recipe, device: torch.de
     """Return a model as a launch wraps it, on the card."""
     if isinstance(launch, Ddp):
         model.to(device)
-        is_checkpointed = bool(recipe.gradient_checkpointing)
-        return wrap_with_ddp(model, launch, is_checkpointed=is_checkpointed, device=device, has_others=has_others)
+        return wrap_with_ddp(model, launch, recipe, device=device, has_others=has_others)
     if isinstance(launch, Fsdp1):
         return shard_with_fsdp1(model, launch, recipe.mixed_precision, None, device)
     if isinstance(launch, Fsdp2):
         return shard_with_fsdp2(model, launch, recipe.mixed_precision, None, device)
     assert isinstance(launch, TensorParallel), "others are refused before"
-    cut = cut_by_plan(model, launch, None, device)
+    base: Any = base_model(model)
+    model.to_empty(device=device)
+    base.tie_weights()
     with torch.no_grad():
-        for parameter in cut.parameters():
+        for parameter in model.parameters():
             parameter.normal_(0.0, DEVIATION) if parameter.dim() > 1 else parameter.fill_(1.0)
-        for buffer in cut.buffers():
+        for buffer in model.buffers():
             buffer.zero_()
-    return cut
+    return model
 
 
 def _load_on_host(built: BuiltModel) -> None:

@@ -11,6 +11,7 @@ from inspector.model.sizes import find_number
 from inspector.records.memory import BatchInput, BlockShape
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
+from inspector.trace.rules.assumed import find_byte_patches
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
@@ -92,6 +93,9 @@ def find_notices(
     if loops_over_experts(base):
         message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
         yield Notice(code="balanced-experts", message=message)
+    if patches := find_byte_patches(base):
+        message = f"Bytes are put together by their entropies: the trace assumes {patches[1]} of them in each patch."
+        yield Notice(code="patches-assumed", message=message)
     if probability := find_layer_drop(base):
         message = (
             f"{type(base).__name__} leaves out layers at random while it trains (a probability of {probability:g}): "

@@ -59,6 +59,7 @@ _LAST = (
     "renamed",
     "torch-fallback",
     "all-layers",
+    "patches-assumed",
     "balanced-experts",
     "hash-seed",
     "unverified-version",

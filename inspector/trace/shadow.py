@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from inspector.compat.torch import tree_leaves, tree_map
+from inspector.compat.torch import storage_address, tree_leaves, tree_map
 from inspector.runtime.patches import call_at_end, restore_changes
 
 __all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "use_one_thread"]
@@ -79,6 +79,15 @@ class Shadows:
         """Give `tensor` a value."""
         self._values[tensor] = value
         self._ids.add(id(tensor))
+
+    def forget(self, tensor: Tensor) -> None:
+        """Forget the value of a tensor into which numbers without one were written, and of all views of its memory."""
+        if self._lacks_value(tensor) or not tensor.is_meta:
+            return
+        memory = storage_address(self._values[tensor].untyped_storage())
+        for other, value in list(self._values.items()):
+            if storage_address(value.untyped_storage()) == memory:
+                del self._values[other]
 
     def find(self, tensor: Tensor) -> Tensor | None:
         """Return the value of a tensor, None where it has none."""
@@ -146,10 +155,12 @@ class Shadows:
     def keep(self, result: Any, value: Any) -> None:
         """Remember the values of what an op returned, as far as they are small enough."""
         if isinstance(result, Tensor):
-            if isinstance(value, Tensor) and _count_distinct(value) <= min(
-                _largest(value.dtype), _largest_shape(value)
-            ):
+            if not isinstance(value, Tensor):
+                return
+            if _count_distinct(value) <= min(_largest(value.dtype), _largest_shape(value)):
                 self.set(result, value)
+            elif value.numel() <= _LARGEST_MADE and value.is_floating_point() and _is_uniform(value):
+                self.set(result, value.flatten()[0].clone().expand(value.shape))
         elif isinstance(result, (tuple, list)):
             for item, item_value in zip(result, value, strict=True):
                 self.keep(item, item_value)
@@ -190,6 +201,11 @@ def _make_filled(number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 def _list_repeated(tensor: Tensor) -> list[int]:
     """Return the dimensions along which a view repeats its elements."""
     return [place for place, stride in enumerate(tensor.stride()) if stride == 0 and tensor.shape[place] > 1]
+
+
+def _is_uniform(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds one number everywhere, as the mask of an image without padding does."""
+    return bool((tensor == tensor.flatten()[0]).all())
 
 
 def _count_distinct(tensor: Tensor) -> int:

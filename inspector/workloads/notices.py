@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from inspector.model.sizes import find_number
 from inspector.records.memory import BatchInput, BlockShape
 from inspector.records.notice import LEFT_OUT, Notice
 from inspector.records.recipe import Recipe
-from inspector.trace.rules.assumed import find_byte_patches
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
@@ -21,6 +19,7 @@ from inspector.workloads.limits import find_positions
 from inspector.workloads.media.images import find_plain_size
 from inspector.workloads.media.rows import Media
 from inspector.workloads.packed_rows import count_document_tokens
+from inspector.workloads.scans import attends, find_scan_notices
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
 
@@ -29,9 +28,6 @@ _LEFT_OUT_MESSAGES = {
     "sound": "The traced batch has text alone: sound adds what its tower keeps and the positions it takes.",
     "boxes": "The traced batch has no boxes: each token's place on its page adds rows of embeddings.",
 }
-
-# Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
-_TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
 
 
 def describe_inputs(inputs: Inputs) -> tuple[BatchInput, ...]:
@@ -83,7 +79,7 @@ def find_notices(
             f"Sequences of {length:,} tokens are longer than the {positions:,} positions that the model is made for."
         )
         yield Notice(code="beyond-positions", message=message)
-    if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None:
+    if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None and attends(base):
         message = (
             f"{type(base).__name__} has no sdpa in transformers: eager attention makes the matrix of all scores, which "
             "grows with the square of the sequence length."
@@ -93,9 +89,6 @@ def find_notices(
     if loops_over_experts(base):
         message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
         yield Notice(code="balanced-experts", message=message)
-    if patches := find_byte_patches(base):
-        message = f"Bytes are put together by their entropies: the trace assumes {patches[1]} of them in each patch."
-        yield Notice(code="patches-assumed", message=message)
     if probability := find_layer_drop(base):
         message = (
             f"{type(base).__name__} leaves out layers at random while it trains (a probability of {probability:g}): "
@@ -109,13 +102,7 @@ def find_notices(
             "hashes, which PYTHONHASHSEED sets: another process may reserve 2 MiB more or less."
         )
         yield Notice(code="hash-seed", message=message)
-    scans = {type(module).__name__ for module in base.modules() if _TORCH_CODE.search(type(module).__name__)}
-    if scans:
-        message = (
-            f"{', '.join(sorted(scans))}: traced as transformers' own torch code, which runs where no CUDA kernel is "
-            "installed for it (flash-linear-attention, mamba-ssm)."
-        )
-        yield Notice(code="torch-fallback", message=message)
+    yield from find_scan_notices(base, recipe)
 
 
 def _find_media_notices(

@@ -63,10 +63,12 @@ def test_a_choice_by_numbers_without_values_is_no_check() -> None:
 def test_predictions_are_matched_with_objects_in_turn() -> None:
     from transformers.loss import loss_for_object_detection
 
-    with match_in_turn():
+    told: list[bool] = []
+    with match_in_turn(lambda: told.append(True)):
         costs = torch.empty(10, 3, device="meta").cpu()
         pairs = vars(loss_for_object_detection)["linear_sum_assignment"](costs)
     assert [list(item) for item in pairs] == [[0, 1, 2], [0, 1, 2]]
+    assert told == [True]
 
 
 def test_each_image_has_classes_and_boxes_of_its_objects() -> None:

@@ -59,7 +59,7 @@ _LAST = (
     "renamed",
     "torch-fallback",
     "all-layers",
-    "patches-assumed",
+    "kernels-assumed",
     "balanced-experts",
     "hash-seed",
     "unverified-version",

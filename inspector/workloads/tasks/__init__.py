@@ -8,7 +8,7 @@ Not covered: speech that is generated from codes, and what compares keypoints. S
 said not to be traced.
 """
 
-from inspector.workloads.tasks import codes, images, marked, series, sound, text, text_and_images
+from inspector.workloads.tasks import codes, images, marked, regions, series, sound, text, text_and_images, video
 from inspector.workloads.tasks.arguments import add_needed
 from inspector.workloads.tasks.registry import find_own_task, find_task
 from inspector.workloads.tasks.sound import make_sound
@@ -23,8 +23,10 @@ __all__ = [
     "make_ending_ids",
     "make_sound",
     "marked",
+    "regions",
     "series",
     "sound",
     "text",
     "text_and_images",
+    "video",
 ]

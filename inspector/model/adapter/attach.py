@@ -5,9 +5,8 @@ own `low_cpu_mem_usage` would do as much, but makes a new parameter of each one 
 (`ensure_weight_tying`, `layer_replication`); it is left to those attempts that make tensors for real. A few
 methods read values while they attach (BOFT checks a permutation, Uni-LoRA counts indices): for those the adapter's
 own tensors are made for real, which costs what the adapter weighs. SHiRA draws a mask over each weight, of which only
-the shape counts: its base weights become zeros that take no memory. What depends on the values of the weights
-(AdaMSS, whose ranks follow their singular values; FRoD's joint decomposition) cannot be counted without them and is
-refused by name.
+the shape counts: its base weights become zeros that take no memory. FRoD and AdaMSS decompose the weights: `by_shape`
+says how they run on meta.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from inspector.compat.peft import BufferDict
 from inspector.compat.torch import children_of, parameters_of
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError
 from inspector.model.adapter.butterfly import stand_in_for_extension
+from inspector.model.adapter.by_shape import cluster_evenly, decompose_by_shape, refuse_unknown_ranks
 from inspector.model.adapter.config import name_method
 from inspector.model.adapter.off_meta import complete_adapter
 from inspector.model.adapter.patterns import check_config_patterns
@@ -56,12 +56,12 @@ def attach_adapter(
     when the method needs real weights.
     """
     method = name_method(config)
-    if method in _FOLLOWS_VALUES:
-        raise _refuse_without_weights(method)
     for prepare in _PREPARATIONS.get(method, (_make_all_on_meta, _make_adapter_for_real)):
         model = build()
         spell_out_linear(config, model)
         tried = copy.deepcopy(config)
+        if hasattr(tried, "progressbar"):
+            tried.progressbar = False
         try:
             check_config_patterns(config, model)
             check_token_rows(config, model)
@@ -72,12 +72,13 @@ def attach_adapter(
                     model,
                     tried,
                     autocast_adapter_dtype=autocast_adapter_dtype,
-                    low_cpu_mem_usage=prepare is not _make_all_on_meta,
+                    low_cpu_mem_usage=prepare in (_make_adapter_for_real, _zero_weights),
                 )
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
             if not autocast_adapter_dtype:
                 _follow_base_dtypes(attached)
             complete_adapter(attached)
+            refuse_unknown_ranks(attached, config)
             _count_prompt_tokens(attached)
             return attached, base
         except InspectorError:
@@ -181,10 +182,6 @@ def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[A
     return contextlib.nullcontext()
 
 
-# Methods whose shapes follow the values of the base weights: singular values, or a decomposition over all layers.
-_FOLLOWS_VALUES = frozenset({"ADAMSS", "FROD"})
-
-
 def _refuse_without_weights(method: str) -> UnsupportedModelError:
     """Say that a method cannot be counted without the weights."""
     return UnsupportedModelError(
@@ -201,4 +198,6 @@ _PREPARATIONS = {
     "ADALORA": (_make_adapter_for_real,),
     # Draws r * (rows + columns) positions in each weight: shapes alone count (peft/tuners/shira/mask_functions.py).
     "SHIRA": (_zero_weights,),
+    "FROD": (decompose_by_shape,),
+    "ADAMSS": (cluster_evenly,),
 }

@@ -21,6 +21,7 @@ from peft.utils import PeftType
 
 from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line, quoted
+from inspector.model.adapter.by_shape import stand_in_for_clustering
 from inspector.model.configuration import describe_error
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
@@ -173,7 +174,10 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     if fields.get("init_lora_weights") == _LOFTQ:
         fields = _drop_loftq(fields)
     try:
-        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted - _RUNTIME})
+        with stand_in_for_clustering():
+            config: PeftConfig = config_class(
+                **{key: value for key, value in fields.items() if key in accepted - _RUNTIME}
+            )
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
         raise UsageError(f"PEFT refuses this {name} configuration ({describe_error(error)}); correct it.") from error
     return config, notices

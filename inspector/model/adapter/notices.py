@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
 from inspector.model.adapter.butterfly import count_without_extension
+from inspector.model.adapter.config import name_method
 from inspector.model.adapter.conversion import describe_conversion, find_conversion
 from inspector.model.adapter.describe import measure_saved_embeddings
 from inspector.model.adapter.peft_names import (
@@ -45,6 +46,7 @@ def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: Adapter
         *describe_conversion(model, config),
         *describe_unused(model, config),
         *_describe_factors(model),
+        *_describe_clusters(model),
         *_describe_nothing_trains(model),
         *_describe_saved_whole(model),
         *_describe_untied(model, base),
@@ -81,6 +83,16 @@ def _describe_factors(model: PeftModel) -> Iterator[Notice]:
             f"{format_count(fewer)} parameters."
         )
         yield Notice(code="butterfly-extension", message=message)
+
+
+def _describe_clusters(model: PeftModel) -> Iterator[Notice]:
+    """Say what is assumed of AdaMSS, whose clusters of rows follow the values of the base weights."""
+    if name_method(model.active_peft_config) == "ADAMSS":
+        message = (
+            "AdaMSS clusters the rows of each weight by values: as many parameters train whichever rows are together; "
+            "the step is traced with even clusters, and the size of the file follows the real ones."
+        )
+        yield Notice(code="even-clusters", message=message)
 
 
 def _describe_saved_embeddings(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:

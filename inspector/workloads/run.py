@@ -33,6 +33,7 @@ from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.matching import match_in_turn
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
+from inspector.trace.rules.sparse import stand_in_for_sparse_matrices
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
@@ -192,6 +193,7 @@ def _trace(
                 choose_autocast(recipe),
                 treat_meta_as_device(),
                 stand_in_for_extension(),
+                stand_in_for_sparse_matrices(),
                 watch(),
                 tracer,
             ):

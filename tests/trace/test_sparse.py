@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import inspector
 from inspector.hardware.platform import build_platform
@@ -33,7 +32,7 @@ def test_adding_a_sparse_matrix_with_trained_values_allocates_what_cuda_does() -
         sparse = torch.sparse_coo_tensor(places, values * 1.0, (_ROWS, _COLUMNS))
         changed = weight.clone()
         changed += sparse
-        result = F.linear(given, changed)
+        result = torch.nn.functional.linear(given, changed)
         gradient = torch.ones_like(result)
         result.backward(gradient)
         events = tracer.tape()[begun:]

@@ -142,6 +142,7 @@ def list_changed_fields(config: PeftConfig) -> dict[str, Any]:
 def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
     """Return the LoraConfig fields of the command line's options."""
     targets = options.targets if isinstance(options.targets, str | None) else list(options.targets)
+    excluded = options.exclude_targets
     given = {
         "r": options.r,
         "lora_alpha": options.alpha,
@@ -151,6 +152,7 @@ def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
         "use_rslora": options.rslora or None,
         "target_modules": LINEAR_NAMES if options.by_name and targets == "all-linear" else targets,
         "modules_to_save": list(options.modules_to_save) if options.modules_to_save else None,
+        "exclude_modules": excluded if isinstance(excluded, str | None) else list(excluded),
     }
     return {"peft_type": "LORA", **{name: value for name, value in given.items() if value is not None}}
 

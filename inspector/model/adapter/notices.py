@@ -18,10 +18,11 @@ from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
 from inspector.model.adapter.butterfly import count_without_extension
-from inspector.model.adapter.config import name_method
+from inspector.model.adapter.config import list_names, name_method
 from inspector.model.adapter.conversion import describe_conversion, find_conversion
 from inspector.model.adapter.describe import measure_saved_embeddings
 from inspector.model.adapter.peft_names import (
+    ends_with,
     find_adapted_layers,
     find_saved_modules,
     list_base_modules,
@@ -171,6 +172,7 @@ def _describe_left_out_linears(model: PeftModel, config: PeftConfig) -> Iterator
         and not isinstance(module, BaseTunerLayer)
         and module is not base_model.get_output_embeddings()
         and not name.startswith((*inside, *saved))
+        and not any(ends_with(name, excluded) for excluded in list_names(config, "exclude_modules"))
     ]
     if not left:
         return

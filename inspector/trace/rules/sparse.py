@@ -4,9 +4,9 @@ A sparse tensor has no storage of its own, so a dispatch mode cannot follow it. 
 `torch.sparse_coo_tensor` of values on meta returns a stand-in that knows its places and values, and what is done with
 it runs as dense ops that allocate and free what torch's own do, in their order.
 
-Source: ATen/native/sparse/cuda/SparseCUDATensorMath.cu (`add_out_dense_sparse_cuda`), ATen/native/sparse/SparseTensor.cpp
-and SparseTensorMath.cpp (`sparse_mask`, `_mul_dense_sparse_out`), tools/autograd/derivatives.yaml; every request was
-seen on torch's CUDA build (tests/evidence/stand_in).
+Source: SparseCUDATensorMath.cu (`add_out_dense_sparse_cuda`), SparseTensor.cpp and SparseTensorMath.cpp (`sparse_mask`,
+`_mul_dense_sparse_out`) of ATen/native/sparse, and tools/autograd/derivatives.yaml; every request was seen on torch's
+CUDA build (tests/evidence/stand_in).
 Not covered: products with sparse matrices, whose library takes buffers of sizes that were not measured (FRoD).
 """
 
@@ -46,7 +46,7 @@ class _SparseMatrix:
 
     def __init__(self, indices: Tensor, values: Tensor, size: Sequence[int]) -> None:
         self.indices = indices.to(torch.int64)
-        self.values = _Place.apply(values, self.indices, tuple(size))
+        self.values = _Place.apply(values, self.indices, tuple(size))  # type: ignore[no-untyped-call]
 
     def coalesce(self) -> NoReturn:
         """Refuse what goes on to products with a sparse matrix."""
@@ -60,7 +60,7 @@ class _SparseMatrix:
         if func not in (Tensor.__iadd__, Tensor.add_) or kwargs:
             raise NotImplementedError(f"{getattr(func, '__name__', func)} of a sparse matrix is not traced")
         dense, sparse = args
-        return _AddInPlace.apply(dense, sparse.values, sparse.indices.shape[1])
+        return _AddInPlace.apply(dense, sparse.values, sparse.indices.shape[1])  # type: ignore[no-untyped-call]
 
 
 class _Place(torch.autograd.Function):
@@ -89,7 +89,7 @@ class _AddInPlace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, dense: Tensor, matrix: Tensor, count: int) -> Tensor:
-        """Add: where dtypes differ in copies of the common one; places that are not coalesced become one number each."""
+        """Add: where dtypes differ in copies of the common one; places become one number each."""
         ctx.mark_dirty(dense)
         common = torch.result_type(dense, matrix)
         result = dense if dense.dtype is common else torch.empty_like(dense, dtype=common)

@@ -37,6 +37,7 @@ from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
 from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.run import (
     build_categories,
@@ -70,6 +71,8 @@ def trace_rank(
         rules.enter_context(refuse_what_stops(workload, built, recipe))
         built = prepare_run(workload, built, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
+        if isinstance(launch, Ddp):
+            built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, names)))
         media = workload.find_media(model, recipe)
         holds_all = media is not None and media.holds_all
         tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)

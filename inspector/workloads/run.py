@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
 from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.tasks.adapters import finds_tokens
 
@@ -161,7 +162,7 @@ def _trace(
     token = find_plain_token(base) if generates else None
     # The modules of an adapter that is merged end before the run does.
     is_merged = recipe.adapter == AdapterState.MERGED
-    known: Mapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
+    known: MutableMapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
     del names
     media = workload.find_media(model, recipe)
     tracer = make_tracer(
@@ -174,6 +175,7 @@ def _trace(
         holds_all=media is not None and media.holds_all,
     )
     with restore_changes(), contextlib.ExitStack() as rules:
+        built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, known)))
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)

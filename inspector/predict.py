@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
+from inspector.extrapolate.buckets import widens_buckets
 from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.findings import Findings
 from inspector.generation import extrapolate_generation, is_long
@@ -36,7 +37,7 @@ from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.run import RunFacts
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import DeviceMap
+from inspector.records.steps.ranks import Ddp, DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key
@@ -250,7 +251,8 @@ class Predictor:
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
 
-        None where layers that look alike are not treated alike: one block in some is checkpointed.
+        None where layers that look alike are not treated alike: one block in some is checkpointed, or layers of a small
+        model share the buckets of DDP.
         """
         if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
@@ -266,7 +268,11 @@ class Predictor:
                     if self._layers.learn(shallow, deeper):
                         extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is not None:
-                    return recipe, added_periods, TapeTemplate(shallow, extrapolation)
+                    template = TapeTemplate(shallow, extrapolation)
+                    is_ddp = isinstance(run.launch, Ddp)
+                    if is_ddp and widens_buckets(shallow, template.make_tape(template.sizes)):
+                        return None
+                    return recipe, added_periods, template
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
         return None

@@ -19,6 +19,15 @@ _R = TypeVar("_R")
 _RECIPE = tuple(item.name for item in dataclasses.fields(Recipe))
 _LORA = tuple(item.name for item in dataclasses.fields(LoraOptions))
 _LONGEST_VALUE = 40
+# Options of the command that have another name in Python.
+_OF_THE_COMMAND = {
+    "lora": "peft=LoraOptions(r=16)",
+    "gpus": "gpu_count=8",
+    "fsdp": 'sharding="fsdp"',
+    "deepspeed": 'sharding="zero3"',
+    "engine": 'serving={"engine": "vllm"}',
+    "generate": "recipe=Generation()",
+}
 
 
 def takes_no_others(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -43,6 +52,8 @@ def explain_keyword(function: str, name: str, value: Any, known: Sequence[str]) 
         return f'{what}; it is part of the recipe: recipe={{"{name}": {_format_value(value)}}}.'
     if name in _LORA:
         return f"{what}; it is part of the adapter: peft=LoraOptions({name}={_format_value(value)})."
+    if name in _OF_THE_COMMAND:
+        return f"{what}; in Python it is {_OF_THE_COMMAND[name]}."
     meanings: Mapping[str, str] = {
         **{setting: f"peft=LoraOptions({setting}=...)" for setting in _LORA},
         **{setting: f'recipe={{"{setting}": {_format_value(value)}}}' for setting in _RECIPE},

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Found", "catalogue", "find_gpu", "list_common_gpus"]
+__all__ = ["Found", "catalogue", "find_gpu", "find_gpus", "list_common_gpus"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOCATIONS = (_PACKAGE / "fixtures" / "gpus", _PACKAGE.parent / "fixtures" / "gpus")
@@ -75,6 +75,13 @@ def find_gpu(name: str) -> Found:
         raise UsageError(f"`gpu` {quoted(name, 60)} is not in the catalogue; {next_step}")
     smallest = min(named, key=lambda gpu: gpu.memory_bytes)
     return Found(gpu=smallest, others=tuple(gpu.name for gpu in named if gpu is not smallest))
+
+
+def find_gpus(names: Iterable[str]) -> tuple[Gpu, ...]:
+    """Return every card that a name may mean, in the order of the catalogue; UsageError for an unknown name."""
+    found = [find_gpu(name) for name in names]
+    meant = {name for one in found for name in (one.gpu.name, *one.others)}
+    return tuple(gpu for gpu in catalogue() if gpu.name in meant)
 
 
 def _list_by_key() -> Iterator[tuple[str, Gpu]]:

@@ -39,7 +39,7 @@ def build_gpus_document(gpus: Sequence[Gpu]) -> Document:
         subtitle=("names match in any case, with and without blanks and hyphens; --gpu-memory 24GiB is for others",),
         sections=(*sections, Section(title="What the columns mean", blocks=(paragraph(MEANINGS),))),
         warnings=(),
-        footer=f"{len(gpus)} GPUs",
+        footer="1 GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs",
     )
 
 

@@ -133,7 +133,10 @@ def test_printed_records_are_the_text_of_the_command() -> None:
     told, rest = str(report).splitlines()[: len(shown)], str(report).splitlines()[len(shown) :]
     assert told == shown
     assert "torch" in rest[0], "the versions stand in the place of the options"
-    plan = inspector.plan(SMALL, gpu="a100-80gb", fit=None, offline=True)
-    assert str(plan) == run("plan", SMALL, "--gpu", "a100-80gb", "--fit", "none", "--offline").out.rstrip("\n")
+    plan = inspector.plan(
+        SMALL, gpu="a100-80gb", peft=inspector.LoraOptions(r=8), quantization="none", fit=None, offline=True
+    )
+    few = ("--lora", "r=8", "--quantization", "none", "--fit", "none")
+    assert str(plan) == run("plan", SMALL, "--gpu", "a100-80gb", *few, "--offline").out.rstrip("\n")
     both = inspector.compare([SMALL, SMALL], count_only=True, offline=True)
     assert str(both).startswith("2 recipes side by side")

@@ -258,6 +258,8 @@ def test_a_serving_engine_takes_its_options_as_a_mapping_or_a_record() -> None:
         ({"batch_size": 4}, 'part of the recipe: recipe={"batch_size": 4}'),
         ({"optimizer": "sgd"}, 'recipe={"optimizer": "sgd"}'),
         ({"targets": ["q_proj"]}, "part of the adapter: peft=LoraOptions(targets=...)"),
+        ({"lora": {"r": 8}}, "in Python it is peft=LoraOptions(r=16)"),
+        ({"gpus": 8}, "in Python it is gpu_count=8"),
         ({"seq_length": 2048}, 'did you mean recipe={"seq_len": 2048}?'),
         ({"quantisation": "nf4"}, "did you mean quantization?"),
         ({"zzz": 1}, "use model, "),

@@ -103,6 +103,12 @@ def test_the_gpu_catalogue_is_listed_in_every_format() -> None:
         assert None not in gpu.values()
 
 
+def test_names_narrow_the_list_to_the_cards_that_they_may_mean() -> None:
+    listed = run("gpus", "h100", "4090", "--json").report
+    assert [gpu["name"] for gpu in listed["gpus"]] == ["H100 PCIe", "H100 SXM", "H100 NVL", "RTX 4090"]
+    assert run("gpus", "4090").out.endswith("1 GPU\n")
+
+
 def test_the_list_can_be_written_to_a_file(tmp_path: Path) -> None:
     """As reports can."""
     ran = run("gpus", "--output", str(tmp_path / "gpus.txt"))
@@ -118,7 +124,7 @@ def test_a_subcommand_is_recognized_as_the_first_word_alone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["gpus", "extra"], "extra"),
+        (["gpus", "extra"], "inspect gpus"),
         (["gpus", "--depth", "2"], "--depth"),
         (["gpus", "--json", "--format", "text"], "contradicts"),
     ],

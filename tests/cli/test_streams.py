@@ -15,7 +15,7 @@ from .running import HANGS, SMALL
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and terminals of POSIX")
 INSPECT = (sys.executable, "-m", "inspector")
 COUNT = (SMALL, "--offline", "--count-only")
-PLAN = ("plan", SMALL, "--offline", "--gpu", "h100", "--fit", "none", "--seq-len", "8")
+PLAN = ("plan", SMALL, "--offline", "--gpu", "h100", "--fit", "none", "--lora", "r=8", "--quantization", "none")
 
 # One of each command and format that writes to standard output.
 COMMANDS = {

@@ -142,7 +142,8 @@ def _find_optimizer(options: str) -> str:
 
 def test_a_plan_of_a_file_for_several_cards_says_that_one_alone_is_judged(tmp_path: Path) -> None:
     path = write(tmp_path, AXOLOTL | {"fsdp": ["full_shard", "auto_wrap"]})
-    plan = run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json").report
+    few = ("--quantization", "none", "--attention", "eager", "--seq-len", "64")
+    plan = run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json", *few).report
     assert any("one card alone" in warning for warning in plan["warnings"])
 
 

@@ -100,6 +100,20 @@ def test_isinf_takes_on_the_way_what_torchs_code_takes_on_any_device() -> None:
     assert traced(case, Platform(torch_version=find_installed_torch())) == real == [16384, 4096, -16384]
 
 
+def test_norms_of_tensors_without_elements_are_made_behind_the_others() -> None:
+    """As recorded on torch 2.13's CUDA code: ranks that hold no row of a parameter have such shards."""
+
+    def case(device: str) -> Iterator[None]:
+        full, empty = (torch.empty(size, 16, device=device) for size in (896, 0))
+        yield
+        result = torch._foreach_norm([empty, full, empty, full])
+        yield
+        del result
+
+    taken = traced(case, Platform(torch_version=(2, 13)))
+    assert taken == [16, 4, 4, 4, 4, 4, 4, -4, -4, -16]
+
+
 @pytest.mark.parametrize(
     "multiply",
     [

@@ -39,10 +39,10 @@ from inspector.model.changes.preparation import cast_adapter, let_inputs_require
 from inspector.model.changes.value_head import add_value_head, scores_sequences
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
+from inspector.model.checkpoint.packing import mark_packed, note_packing
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
-from inspector.model.packing import mark_packed, note_packing
 from inspector.model.quantize import (
     PACKED,
     BnbPlan,

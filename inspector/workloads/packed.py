@@ -23,7 +23,7 @@ from inspector.compat.torch import children_of
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.build import BuiltModel
-from inspector.model.packing import Packing, find_packing
+from inspector.model.checkpoint.packing import Packing, find_packing
 from inspector.quantization.packed.layers import AwqLinear, GptqLinear
 from inspector.records.model import Role
 from inspector.runtime.patches import call_at_end, replace_attribute, replace_item, restore_changes

@@ -1,4 +1,4 @@
-"""What takes the place of a repository whose code transformers does not have is of the sizes that it is said to have."""
+"""What takes the place of a repository whose code transformers lacks is of the sizes that it is said to have."""
 
 from __future__ import annotations
 

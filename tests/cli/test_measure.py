@@ -113,7 +113,7 @@ def test_what_will_not_fit_is_refused_with_both_sizes() -> None:
     ]
     run = resolve_run(Request(model="x"), None, {})
     template = TapeTemplate(tape, None)
-    prediction = Prediction(run, run.recipe, template, template.sizes)
+    prediction = Prediction(run, run.recipe, lambda: (template, template.sizes))
     assert fold_if_it_fits(prediction, gpu(2 * GIB)).peak_reserved_bytes == 2 * GIB
     with pytest.raises(DoesNotFitError, match=r"needs 2\.00 GiB, and NVIDIA Test has 2\.00 GiB free") as refused:
         fold_if_it_fits(prediction, gpu(2 * GIB - 1))

@@ -1,9 +1,10 @@
 """A step on weights that stay packed: for the time of a trace the layers of the packed checkpoint stand in the model.
 
 Layers and adapters are those that the stack puts there: transformers' own `FP8Linear` runs over a kernel that allocates
-its result alone, GPTQModel's are modelled (`inspector.quantization.packed`), and PEFT's classes for them run the
-adapter. Not covered: the copy of an input in FP8 that DeepGEMM takes for a product, where nvcc is installed.
-When the block ends the model is as it was.
+its result alone, GPTQModel's and torchao's are modelled (`inspector.quantization.packed`), and PEFT's classes for them
+run the adapter. When the block ends the model is as it was.
+
+Not covered: the copy of an input in FP8 that DeepGEMM takes for a product, where nvcc is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.build import BuiltModel
 from inspector.model.checkpoint.packing import Packing, find_packing
-from inspector.quantization.packed.layers import AwqLinear, GptqLinear
+from inspector.quantization.packed.layers import AwqLinear, GptqLinear, Int8Linear
 from inspector.records.model import Role
 from inspector.runtime.patches import call_at_end, replace_attribute, replace_item, restore_changes
 
@@ -32,7 +33,7 @@ __all__ = ["leave_packed"]
 
 # From here GPUs multiply FP8 (transformers/quantizers/quantizer_finegrained_fp8.py, `validate_environment`).
 _OF_FP8 = (8, 9)
-_LAYERS = {"awq": AwqLinear, "gptq": GptqLinear}
+_LAYERS = {"awq": AwqLinear, "gptq": GptqLinear, "torchao": Int8Linear}
 _ADAPTERS: dict[str, type] = {"awq": AwqLoraLinear, "gptq": GPTQLoraLinear}
 
 

@@ -2,7 +2,8 @@
 
 What the layers allocate was seen on torch's CUDA build over stand-ins (tests/evidence/stand_in) with the real code:
 transformers' `FP8Linear`, GPTQModel 7.7's `AwqGEMMTritonLinear` and `TritonV2Linear` under PEFT's own classes for them,
-in a step of two Llama layers, event by event; only kernels ran into nothing.
+in a step of two Llama layers, event by event; only kernels ran into nothing. torchao 0.18's `Int8Tensor` was held
+against the trace in the same way on the CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import inspector
 from inspector.hardware.platform import build_platform
 from inspector.quantization.formats import FORMATS
 from inspector.quantization.layout import Matrix
-from inspector.quantization.packed.layers import AwqLinear, GptqLinear
+from inspector.quantization.packed.layers import AwqLinear, GptqLinear, Int8Linear
 from inspector.records.tape import Category, EventKind
 from inspector.trace.tracer import Tracer
 from tests.trace.cpu_truth import assert_aligned, meta_step, real_step
@@ -41,6 +42,10 @@ _FIELDS: dict[str, Any] = {
 _METHODS: dict[str, dict[str, Any]] = {
     "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
     "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    "torchao": {
+        "quant_method": "torchao",
+        "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {}}},
+    },
     "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
 }
 _LORA = inspector.LoraOptions(r=8, targets="all-linear")
@@ -83,7 +88,7 @@ def list_sizes(layer: nn.Module, rows: int) -> list[int]:
     ]
 
 
-def make_layer(kind: type[AwqLinear] | type[GptqLinear], method: str) -> nn.Module:
+def make_layer(kind: type[AwqLinear | GptqLinear | Int8Linear], method: str) -> nn.Module:
     """Return a layer of 512 inputs and 256 outputs."""
     packed = FORMATS[method].rule(_METHODS[method], Matrix(rows=256, columns=512, dtype="F16"))
     with torch.device("meta"):
@@ -102,6 +107,16 @@ def test_awq_unpacks_a_weight_for_each_product_and_fuses_few_rows() -> None:
 def test_gptq_keeps_each_unpacked_weight_until_its_backward_pass() -> None:
     weight, rows = 2 * 512 * 256, 256
     assert list_sizes(make_layer(GptqLinear, "gptq"), rows) == [weight, 2 * rows * 256, 2 * rows * 512, -weight]
+
+
+def test_an_int8_weight_is_cast_for_a_product_and_kept() -> None:
+    weight, rows, scales = 2 * 512 * 256, 256, 2 * 256
+    # the product, its scales in float16, the scaled product; backward: scaled again, the input's gradient
+    forward = [weight, 2 * rows * 256, scales, 2 * rows * 256, -2 * rows * 256]
+    backward = [2 * rows * 256, -scales, 2 * rows * 512, -2 * rows * 256, -weight]
+    sizes = list_sizes(make_layer(Int8Linear, "torchao"), rows)
+    assert sizes[: len(forward)] == forward
+    assert sorted(sizes[len(forward) :]) == sorted(backward)
 
 
 def build_fp8(device: str) -> tuple[nn.Module, dict[str, torch.Tensor | bool]]:

@@ -1,8 +1,8 @@
 """Which weights of a checkpoint stay packed while an adapter trains on them, and in which layers.
 
 A model is counted in float; where the stack trains on the packed weights and what it allocates then is known, its step
-is traced on them (`inspector.workloads.packed`). That is a plain LoRA in float32 on AWQ, GPTQ or FP8 linear layers, in
-one process on one card. Elsewhere the weights are traced dequantized, which is an upper bound or what runs.
+is traced on them (`inspector.workloads.packed`). That is a plain LoRA in float32 on linear layers of AWQ, GPTQ, FP8 or
+torchao's int8, on one card or a rank of DDP. Elsewhere the weights are traced dequantized.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.integrations import finegrained_fp8
 
 from inspector.model.checkpoint.quantized import collect_stored_notices, find_packed_weights
-from inspector.quantization.formats import FORMATS, find_format
+from inspector.quantization.formats import FORMATS, find_format, find_torchao_type
 from inspector.quantization.layout import NoRuleError, Packed
 from inspector.records.model import QuantizationFacts
 from inspector.records.notice import Notice
@@ -35,6 +35,8 @@ _KINDS: Mapping[str, str] = {
     "gptq": "as GPTQModel trains on them: each weight is unpacked in the forward pass and kept for the backward pass, "
     "so that all are there at once without checkpointing; load it with "
     'GPTQConfig(backend="auto_trainable"), others of its layers refuse to train',
+    "torchao": "as torchao multiplies by them: each weight is cast in the forward pass and kept for the backward pass, "
+    "so that all are there at once without checkpointing",
     "fp8": "as transformers' FP8 layers take them, which unpack a weight in the backward pass; GPUs before compute "
     "capability 8.9 load it dequantized, and are judged so",
 }
@@ -74,6 +76,8 @@ def _is_known(method: str, config: Mapping[str, Any]) -> bool:
     if method == "fp8":
         has_backward = hasattr(finegrained_fp8, "FP8LinearFunction")
         return has_backward and config.get("scale_fmt", "float") == "float" and not config.get("dequantize")
+    if method == "torchao":
+        return find_torchao_type(config) == "Int8WeightOnlyConfig"
     return True
 
 

@@ -1,4 +1,4 @@
-"""The layers of GPTQModel that train an adapter on packed weights, as far as memory goes, without the library.
+"""The layers of GPTQModel and torchao that train an adapter on packed weights, as far as memory goes.
 
 transformers loads AWQ and GPTQ by GPTQModel, whose kernels for inference (Marlin, Machete, ExLlama) refuse
 `model.train()`: a user who trains loads with `backend="auto_trainable"`, and the layers that this takes on CUDA are
@@ -11,8 +11,12 @@ modelled. Kernels run into nothing: tensors are made as there, on meta.
   function unpacks the weight, and the product by it is torch's own. Autograd keeps each unpacked weight for the
   backward pass wherever the input needs a gradient.
 
-Source: gptqmodel 7.7.0 from PyPI. Not covered: what the compiled unpacking of GPTQ takes beside its result, AWQ's CUDA
-extension (where nvcc is installed), 3-bit and planar GPTQ.
+- torchao's int8 weights with a scale for each output: `F.linear` on an `Int8Tensor` is plain torch code
+  (quantization/quantize_/workflows/int8/int8_tensor.py), which casts the weight for the product and scales its result.
+  Autograd keeps the cast weight as with GPTQ.
+
+Source: gptqmodel 7.7.0 and torchao 0.18.0 from PyPI. Not covered: what the compiled unpacking of GPTQ takes beside its
+result, AWQ's CUDA extension (where nvcc is installed), 3-bit and planar GPTQ.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from torch import Tensor, nn
 from inspector.dtypes import BY_SAFETENSORS_NAME
 from inspector.quantization.layout import Part
 
-__all__ = ["AwqLinear", "GptqLinear"]
+__all__ = ["AwqLinear", "GptqLinear", "Int8Linear"]
 
 # Up to here one kernel multiplies by packed weights (quantization/awq/modules/triton/scheduler.py, `legacy_plan`).
 _MOST_FUSED_ROWS = 128
@@ -35,8 +39,6 @@ _MOST_FUSED_ROWS = 128
 class _PackedLinear(nn.Module):
     """A layer with the tensors that a checkpoint has for its weight, under their names."""
 
-    qweight: Tensor
-    scales: Tensor
     bias: nn.Parameter | None
 
     def __init__(self, layer: nn.Linear, parts: Sequence[Part]) -> None:
@@ -52,6 +54,9 @@ class _PackedLinear(nn.Module):
 
 class AwqLinear(_PackedLinear):
     """A layer of AWQ in training."""
+
+    qweight: Tensor
+    scales: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply in half precision, and return the dtype of the input."""
@@ -101,7 +106,7 @@ def _unpack(packed: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 class GptqLinear(_PackedLinear):
     """A layer of GPTQ in training."""
 
-    g_idx: Tensor
+    qweight: Tensor
 
     def __init__(self, layer: nn.Linear, parts: Sequence[Part]) -> None:
         super().__init__(layer, parts)
@@ -120,3 +125,19 @@ class GptqLinear(_PackedLinear):
         if self.bias is not None:
             product.add_(self.bias)
         return product
+
+
+class Int8Linear(_PackedLinear):
+    """A layer whose weight is torchao's Int8Tensor, without quantized inputs."""
+
+    _weight_qdata: Tensor
+    _weight_scale: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply by the weight cast to the input's dtype, which autograd keeps where the input needs a gradient."""
+        product = torch.mm(x.reshape(-1, x.shape[-1]), self._weight_qdata.t().to(x.dtype))
+        scaled = product * self._weight_scale.to(product.dtype).flatten()
+        scaled = scaled.reshape(*x.shape[:-1], self.out_features)
+        if self.bias is not None:
+            scaled += self.bias
+        return scaled

@@ -317,9 +317,9 @@ def main() -> None:
         return
     head = f"""# What it costs
 
-Written by one run of `python benchmarks/performance.py`: whole processes, those that are compared in turn, medians of
-up to {arguments.rounds} rounds. Processor time is that of a process and of those that it started, memory that of the
-largest.
+Written by one run of `python benchmarks/performance.py`: whole processes, those that are compared in turn,
+medians of up to {arguments.rounds} rounds. Processor time is that of a process and of those that it started,
+memory that of the largest.
 
 Measured on {describe_machine()}.
 """

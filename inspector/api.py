@@ -21,7 +21,7 @@ from inspector.arguments.forms import (
     read_recipe_to_compare,
 )
 from inspector.arguments.keywords import explain_keyword, takes_no_others
-from inspector.checks import describe_value
+from inspector.checks import check_count, describe_value
 from inspector.errors import UsageError, one_line
 from inspector.hardware.card_counts import read_card_counts
 from inspector.records.comparison import Comparison, SharedNotice
@@ -305,12 +305,18 @@ def measure(
     framework: str | None = None,
     base_model: str | None = None,
     strict: bool = False,
+    gpu_count: int = 1,
+    sharding: str | None = None,
+    tensor_parallel: int | None = None,
+    launch: str | Sequence[str] = (),
+    rank: int | None = None,
 ) -> Measurement:
     """Run the step of a model for real on the CUDA GPU at hand, with random weights, beside its prediction.
 
-    The arguments are those of `inspect`. Nothing is left on the GPU, and nothing is run where the prediction does not
-    fit what is free. Settings of the allocator hold from the first tensor of a process on: a process that has used the
-    GPU before measures with those that it has.
+    The arguments are those of `inspect`. Of several cards it runs one rank: that of the launcher that started this
+    process (torchrun), or `rank` of `gpu_count` alone, 0 by default. Nothing is left on the GPU, and nothing is run
+    where the prediction does not fit what is free. Settings of the allocator hold from the first tensor of a process
+    on: a process that has used the GPU before measures with those that it has.
 
     Raises:
         DoesNotFitError: the step needs more than the GPU has free.
@@ -338,10 +344,15 @@ def measure(
         framework=framework,
         base_model=base_model,
         strict=strict,
+        gpu_count=gpu_count,
+        sharding=sharding,
+        tensor_parallel=tensor_parallel,
+        launch=launch,
+        at_hand=True,
     )
     from inspector import pipeline
 
-    result = pipeline.measure(request)
+    result = pipeline.measure(request, rank=None if rank is None else check_count("rank", rank, least=0))
     return dataclasses.replace(result, notices=(*(notice.message for notice in notices), *result.notices))
 
 

@@ -44,8 +44,10 @@ def extrapolate_generation(
     `lengths` is what `describe_lengths` says of the model and the run. `trace` returns the run of a short generation.
     Raises NotTraceableError where it is too long to be traced.
     """
-    from inspector.extrapolate.size_laws import Keys  # loads numpy, which short runs that are kept do without
-    from inspector.extrapolate.steps import PIECE, TooManyEventsError, extrapolate_steps
+    # They load numpy, which short runs that are kept do without.
+    from inspector.extrapolate.layers import TooManyEventsError
+    from inspector.extrapolate.size_laws import Keys
+    from inspector.extrapolate.steps import PIECE, extrapolate_steps
 
     recipe, prompt_len = run.request.recipe, find_prompt_len(run.recipe)
     # flash-attn's parts are no ops of their own on the tape, a static cache is as long as the whole generation, and the

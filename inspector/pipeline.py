@@ -216,9 +216,17 @@ def compare(
     return compare_reports(reports, find_versions()), tuple(outcomes)
 
 
-def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
-    """Run what `request` asks for on the CUDA device at hand and return it beside its prediction."""
-    resolved = resolve_run(request, None, os.environ)
+def measure(request: Request, progress: Progress = lambda _stage: None, rank: int | None = None) -> Measurement:
+    """Run what `request` asks for on the CUDA device at hand and return it beside its prediction.
+
+    Of several cards it is one rank: that of the launcher that started this process, or `rank` alone.
+    """
+    from inspector.measure.ranks.place import find_place
+
+    place = find_place(request, rank, os.environ)
+    resolved = resolve_run(request, None, os.environ, 1 if place is None else place.world_size)
+    if place is not None:
+        resolved = dataclasses.replace(resolved, rank=place.rank, is_rank=True)
     with reserve_process():
         if resolved.recipe.alloc_conf is not None:  # torch reads it when it makes its allocator
             replace_item(os.environ, ALLOCATOR_VARIABLE, resolved.recipe.alloc_conf)
@@ -227,10 +235,10 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         with silence_output():  # a bitsandbytes that does not load prints much; `check_machine` raises
             from inspector.measure.measuring import check_machine, measure_run
 
-        check_machine(resolved.recipe, request.quantization)
+        check_machine(resolved.recipe, request.quantization, 0 if place is None else place.local_rank)
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
-        result = measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress)
+        result = measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress, place)
         said = (notice.message for notice in _list_file_notices(request.source))
         return dataclasses.replace(result, notices=(*said, *result.notices))
 

@@ -34,7 +34,7 @@ from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.run import Outline, RunFacts
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import DeviceMap
+from inspector.records.steps.ranks import Ddp, DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key, make_trace_key
@@ -60,6 +60,7 @@ class Predictor:
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
+        self._assumed: dict[Key, AbstractSet[str]] = {}
         self._replays: dict[tuple[str, str, bool], Replays] = {}
         # The runs whose outline was kept, in the order in which they were asked for, until their traces are.
         self._recalled: list[ResolvedRun] = []
@@ -124,6 +125,7 @@ class Predictor:
                 ),
                 added_periods=added_periods,
                 idle=idle,
+                assumed=self.list_assumptions(run),
             )
 
         outline = self.findings.find_outline(run, trace)
@@ -131,6 +133,7 @@ class Predictor:
         if is_recalled:
             self._recalled.append(run)
             self._idle[make_key_without_size(run)] = outline.added_periods, outline.idle
+            self._assumed[make_key_without_size(run)] = outline.assumed
         self._outlines[key] = outline
         prediction = Prediction(
             run,
@@ -211,7 +214,8 @@ class Predictor:
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
-        from inspector.extrapolate.steps import MOST_EVENTS, PIECE  # as above
+        from inspector.extrapolate.layers import MOST_EVENTS  # as above
+        from inspector.extrapolate.steps import PIECE
 
         longest, prompt_len = self.find_longest_sequence(run), find_prompt_len(run.recipe)
         most = MOST_EVENTS // self._count_events_of_a_step(run, prompt_len)
@@ -238,6 +242,10 @@ class Predictor:
         """Return the trained parameters that a predicted run gives no gradient, those of equal layers together."""
         added_periods, idle = self._idle.get(make_key_without_size(run), (None, frozenset[str]()))
         return self.findings.list_without_gradient(run.request, idle, added_periods) if idle else ()
+
+    def list_assumptions(self, run: ResolvedRun) -> AbstractSet[str]:
+        """Return the codes of what the trace of a predicted run assumed of floating-point numbers."""
+        return self._assumed.get(make_key_without_size(run), frozenset())
 
     def find_usable_bytes(self, run: ResolvedRun) -> int:
         """Return what the allocator has on a run's card, the margin that was asked for left out."""
@@ -327,17 +335,26 @@ class Predictor:
             return None
         recipe = self.resolve_recipe(run)
         lengths = self.findings.describe_lengths(run)
-        template = extrapolate_generation(run, lengths, lambda piece: self._trace_deep(piece)[2])
+        template = extrapolate_generation(run, lengths, lambda piece: self._trace_piece(run, piece))
         return None if template is None else (recipe, 0, template)
+
+    def _trace_piece(self, run: ResolvedRun, piece: ResolvedRun) -> TapeTemplate:
+        """Return the run of a short generation, whose assumptions are those of the long one too."""
+        template = self._trace_deep(piece)[2]
+        self._assumed[make_key_without_size(run)] = self.list_assumptions(run) | self.list_assumptions(piece)
+        return template
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
 
-        None where layers that look alike are not treated alike: one block in some is checkpointed.
+        None where layers that look alike are not treated alike: one block in some is checkpointed, or layers of a small
+        model share the buckets of DDP.
         """
         if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
         from inspector.extrapolate import TapeTemplate  # as above
+        from inspector.extrapolate.buckets import widens_buckets
+        from inspector.extrapolate.layers import TooManyEventsError
 
         try:
             for added_periods in range(_DEPTHS):
@@ -351,9 +368,15 @@ class Predictor:
                     if self._layers.learn(shallow, deeper):
                         extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is not None:
-                    return recipe, added_periods, TapeTemplate(shallow, extrapolation)
+                    template = TapeTemplate(shallow, extrapolation)
+                    is_ddp = isinstance(run.launch, Ddp)
+                    if is_ddp and widens_buckets(shallow, template.make_tape(template.sizes)):
+                        return None
+                    return recipe, added_periods, template
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
+        except TooManyEventsError as error:
+            raise NotTraceableError(str(error)) from error
         return None
 
     def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
@@ -362,4 +385,5 @@ class Predictor:
         self._idle[make_key_without_size(run)] = added_periods, frozenset()
         traced = self.findings.trace(run, added_periods)
         self._idle[make_key_without_size(run)] = added_periods, traced.idle
+        self._assumed[make_key_without_size(run)] = traced.assumed
         return traced.recipe, traced.tape

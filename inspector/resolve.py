@@ -60,8 +60,8 @@ class ResolvedRun:
     `request` is what was asked for, with the allocator settings of the environment where it names none, and with no
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
-    was named, `cards` how many of it the run has, and `rank` which of their ranks it is. `platform` is that card's with
-    the torch that was asked for.
+    was named, `cards` how many of it the run has, and `rank` which of their ranks it is; with `is_rank` one card is a
+    rank, too. `platform` is that card's with the torch that was asked for.
     """
 
     request: Request
@@ -70,6 +70,7 @@ class ResolvedRun:
     gpu: Gpu | None
     cards: int = 1
     rank: int = 0
+    is_rank: bool = False
     platform: Platform
 
     @property
@@ -108,8 +109,9 @@ class ResolvedRun:
         is_zero = sharding in _STAGES and self._runs_deepspeed(settings)
         is_known = (is_sharded or is_zero or sharding is None) and recipe.stage is None and recipe.offload is None
         replicas = self.request.nodes or 1
-        is_known = is_known and self.cards % replicas == 0 and self.cards > replicas
-        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
+        is_known = is_known and self.cards % replicas == 0 and (replicas == 1 or self.cards > replicas)
+        least = 1 if self.is_rank else 2
+        if not least <= self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
         if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
             return None  # its weights stop there: their scales are lost with their class

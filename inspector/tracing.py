@@ -69,11 +69,11 @@ class ModelTracer:
 
         The model has `added_periods` periods of layers more than the shallowest one, and all where that is None.
         """
-        idle: set[str] = set()
+        idle, assumed = set[str](), set[str]()
         recipe, tape = self.trace_built(
-            run, self.take_model(run.request, added_periods), passes_alone=passes_alone, idle=idle
+            run, self.take_model(run.request, added_periods), passes_alone=passes_alone, idle=idle, assumed=assumed
         )
-        return Traced(recipe=recipe, tape=tape, idle=frozenset(idle))
+        return Traced(recipe=recipe, tape=tape, idle=frozenset(idle), assumed=frozenset(assumed))
 
     def trace_built(
         self,
@@ -83,18 +83,29 @@ class ModelTracer:
         passes_alone: bool = False,
         states: list[Any] | None = None,
         idle: set[str] | None = None,
+        assumed: set[str] | None = None,
     ) -> tuple[Recipe, list[Any]]:
-        """Trace a run of a model that nobody has used yet; what trains without a gradient is added to `idle`."""
+        """Trace a run of a model that nobody has used yet.
+
+        What trains without a gradient is added to `idle`, and the codes of what was assumed to `assumed`.
+        """
         workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
         with silence_output():
             recipe = workload.resolve(built.model, run.recipe)
             if isinstance(run.launch, DeviceMap):
-                return recipe, self._trace_card(run, run.launch, built, recipe, states)
+                return recipe, self._trace_card(run, run.launch, built, recipe, states, assumed)
             if run.launch is not None:
                 from inspector.distributed.run import trace_rank  # loads FSDP and DTensor, which one card does without
 
                 return recipe, trace_rank(
-                    workload, built, recipe, run.platform, run.launch, run.rank, results=self._results
+                    workload,
+                    built,
+                    recipe,
+                    run.platform,
+                    run.launch,
+                    run.rank,
+                    results=self._results,
+                    assumed=assumed,
                 )
             tape = trace_run(
                 workload,
@@ -105,11 +116,18 @@ class ModelTracer:
                 results=self._results,
                 states=states,
                 idle=None if passes_alone else idle,
+                assumed=assumed,
             )
         return recipe, tape
 
     def _trace_card(
-        self, run: ResolvedRun, launch: DeviceMap, built: BuiltModel, recipe: Recipe, states: list[Any] | None
+        self,
+        run: ResolvedRun,
+        launch: DeviceMap,
+        built: BuiltModel,
+        recipe: Recipe,
+        states: list[Any] | None,
+        assumed: set[str] | None,
     ) -> list[Event]:
         """Return the tape of one card of a model that lies on several, all of which one trace tells."""
         key = make_run_key(run.with_rank(0))
@@ -127,6 +145,7 @@ class ModelTracer:
                 is_packed=is_packed(run),
                 results=self._results,
                 states=states,
+                assumed=assumed,
             )
         return self._cards[key][run.rank]
 

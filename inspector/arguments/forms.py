@@ -69,7 +69,7 @@ def build_request(
 
 
 # Arguments about a training file, which are no fields of a Request.
-_BESIDE_A_FILE = ("framework", "launch", "base_model", "strict")
+_BESIDE_A_FILE = ("framework", "launch", "base_model", "strict", "at_hand")
 
 
 def _read_recipe(recipe: Any, *, has_adapter: bool) -> tuple[Recipe, tuple[Notice, ...]]:

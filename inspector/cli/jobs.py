@@ -67,11 +67,13 @@ def build_job(
     device_map: str | None = None,
     fsdp_version: str | None = None,
     no_cache: bool = False,
+    at_hand: bool = False,
     **values: Any,
 ) -> Job:
     """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other.
 
     MODEL may be a training file: then what is not `typed`, by default on the command line at hand, is what it says.
+    `at_hand` says that the cards are those of this machine.
     """
     from inspector.training_files.merge import build_request
 
@@ -89,7 +91,13 @@ def build_job(
         "sharding": sharding,
     }
     request = build_request(
-        arguments, find_given(typed), framework=framework, launch=launch, base_model=base_model, strict=strict
+        arguments,
+        find_given(typed),
+        framework=framework,
+        launch=launch,
+        base_model=base_model,
+        strict=strict,
+        at_hand=at_hand,
     )
     refuse_contradictions(request.recipe)
     chosen = choose_format(as_json, format_, output, formats)

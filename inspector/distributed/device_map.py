@@ -107,10 +107,11 @@ def trace_cards(
     is_packed: bool = False,
     results: Results | None = None,
     states: list[Any] | None = None,
+    assumed: set[str] | None = None,
 ) -> list[list[Event]]:
     """Return the tapes of all steps of a resolved `recipe`, one for each card; the model is changed.
 
-    `bare` is the model without its adapter, by which the map is made; `states` are as for `trace_run`.
+    `bare` is the model without its adapter, by which the map is made; `states` and `assumed` are as for `trace_run`.
     """
     placement = _place_modules(base_model(bare), launch, is_packed=is_packed)
     _refuse_training_on_host(workload, placement)
@@ -124,7 +125,15 @@ def trace_cards(
         return _watch_cards(tracers[0], built.model)
 
     tape = trace_run(
-        workload, built, recipe, platform, results=results, states=states, make_tracer=make_tracer, watch=watch
+        workload,
+        built,
+        recipe,
+        platform,
+        results=results,
+        states=states,
+        assumed=assumed,
+        make_tracer=make_tracer,
+        watch=watch,
     )
     cards = tracers[0].list_cards()[: len(tape)]  # what ends after the run is on no tape
     return _split_by_card(tape, cards, launch.world_size)

@@ -34,6 +34,7 @@ from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.token_choice import see_made_tensors
+from inspector.trace.scan_kernels import provide_scan_kernels
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
@@ -48,7 +49,7 @@ from inspector.workloads.run import (
     refuse_what_stops,
 )
 
-__all__ = ["trace_rank"]
+__all__ = ["reduce_in_last_micro_batch", "trace_rank"]
 
 
 def trace_rank(
@@ -60,8 +61,12 @@ def trace_rank(
     rank: int = 0,
     *,
     results: Results | None = None,
+    assumed: set[str] | None = None,
 ) -> list[Event]:
-    """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed."""
+    """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed.
+
+    The codes of what was assumed of numbers are added to `assumed`.
+    """
     model: Any = built.model
     base = base_model(model)
     check_run(workload, built, recipe)
@@ -117,6 +122,7 @@ def trace_rank(
         rules.enter_context(choose_autocast(recipe))
         rules.enter_context(treat_meta_as_device())
         rules.enter_context(stand_in_for_extension())
+        rules.enter_context(provide_scan_kernels(built.model, recipe.kernels))
         # FSDP1 keeps a zero that it made so.
         if media is not None or isinstance(launch, (Fsdp1, Zero)):
             rules.enter_context(see_made_tensors(tracer.see_made))
@@ -127,9 +133,11 @@ def trace_rank(
         else:
             step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
-        on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
+        on_phase = reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
         held = workload.run(model, batch, state, on_phase, recipe)
         tape = tracer.tape()
+        if assumed is not None:
+            assumed.update(tracer.assumptions.used)
         del held
         return tape
 
@@ -147,7 +155,7 @@ def _refuse_untied(built: BuiltModel) -> None:
         )
 
 
-def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
+def reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
     """Return what enters a phase, with gradients left whole until the last of an update's `count` micro-batches.
 
     Trainer enters accelerate's `no_sync` for the others (accelerator.py, 1.15), which sets one of these two.

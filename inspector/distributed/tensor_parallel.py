@@ -52,6 +52,8 @@ _KNOWN = (
     "olmo2",
 )
 
+_META = torch.device("meta")
+
 
 def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> None:
     """Give the parameters of each mesh a group of their own, as Trainer does: kernels of lists take one mesh alone."""
@@ -64,8 +66,11 @@ def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> None:
     optimizer.param_groups = groups
 
 
-def cut_by_plan(built: BuiltModel, launch: TensorParallel) -> BuiltModel:
-    """Cut a model on meta by its plan on the ranks of the world at hand; its adapter is attached to what was cut."""
+def cut_by_plan(built: BuiltModel, launch: TensorParallel, device: torch.device = _META) -> BuiltModel:
+    """Cut a model on meta by its plan on the ranks of the world at hand, for a `device` to have its parts.
+
+    Its adapter is attached to what was cut.
+    """
     model: Any = built.model
     base: Any = base_model(model)
     if not base.tp_plan:
@@ -78,11 +83,12 @@ def cut_by_plan(built: BuiltModel, launch: TensorParallel) -> BuiltModel:
     _refuse_parts_of_heads(base, launch.tensor_parallel)
     adapter = _take_off(model) if isinstance(model, PeftModel) else None
     _untie(base)
-    avoid_tensors_for_strides()
+    if device == _META:
+        avoid_tensors_for_strides()
     sharded = launch.world_size // launch.tensor_parallel
     config = DistributedConfig(tp_size=launch.tensor_parallel, fsdp_size=sharded)
     meshes = [
-        init_device_mesh("meta", sizes, mesh_dim_names=names)
+        init_device_mesh(device.type, sizes, mesh_dim_names=names)
         for sizes, names in (
             ((1, 1, sharded, launch.tensor_parallel), ("pp", "dp_replicate", "fsdp", "tp")),
             ((1, 1, launch.world_size, 1), ("pp", "dp_replicate", "efsdp", "ep")),

@@ -56,6 +56,10 @@ class _Stream:
         """Return an event that has happened."""
         return event or _Event()
 
+    def is_capturing(self) -> bool:
+        """Tell an optimizer that no graph is recorded; where there is a GPU it asks (torch/optim/optimizer.py)."""
+        return False
+
     def __enter__(self) -> _Stream:
         """Make this the current stream."""
         self._before, self._streams.current = self._streams.current, self

@@ -213,11 +213,8 @@ class TapeTemplate:
         steps = itertools.repeat(None) if deep.steps is None else _list_numbers(deep.steps)
         numbers = (_list_numbers(self._sources), _list_numbers(self._blocks), _list_numbers(block_bytes))
         for source, block, size, module, step in zip(*numbers, deep.name_modules(traced), steps, strict=False):
-            event = traced[source]
-            if step is None:
-                yield event._replace(block=block, bytes=size, module=module)
-            else:
-                yield event._replace(block=block, bytes=size, module=module, step=step)
+            kind, _, phase, _, category, own_step, _, op, stream = traced[source]
+            yield Event(kind, block, phase, size, category, own_step if step is None else step, module, op, stream)
 
     def bound_peak(self, sizes: Sizes) -> int:
         """Return a lower bound of the bytes that are allocated at the peak."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from inspector.names import fold_names, join_names
+from inspector.records.assumptions import ASSUMED
 from inspector.records.memory import WithoutGradient
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
@@ -17,7 +19,13 @@ from inspector.units import format_bytes
 if TYPE_CHECKING:
     from inspector.workloads.base import RunFacts  # loads torch
 
-__all__ = ["find_idle_notices", "find_missing_models", "find_precision_notices", "leave_out_media"]
+__all__ = [
+    "find_assumption_notices",
+    "find_idle_notices",
+    "find_missing_models",
+    "find_precision_notices",
+    "leave_out_media",
+]
 
 # Ampere; before, torch.cuda.is_bf16_supported() says yes to an emulation (torch/cuda/__init__.py).
 _FIRST_WITH_BFLOAT16 = (8, 0)
@@ -72,6 +80,13 @@ def find_idle_notices(without_gradient: Sequence[WithoutGradient]) -> Iterator[N
     what = f"{count:,} trained parameters ({format_bytes(size)})"
     message = f"{what} get no gradient in this step and do not change: {modules}."
     yield Notice(code="no-gradient", message=message)
+
+
+def find_assumption_notices(assumed: AbstractSet[str]) -> Iterator[Notice]:
+    """Yield a notice for each thing that a trace assumed of floating-point numbers and read."""
+    for code, message in ASSUMED.items():
+        if code in assumed:
+            yield Notice(code=code, message=message)
 
 
 def find_missing_models(run: ResolvedRun) -> str | None:

@@ -28,6 +28,7 @@ from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
 from inspector.planning.many_cards.rank_classes import describe_rank_classes
 from inspector.planning.notices import (
+    find_assumption_notices,
     find_idle_notices,
     find_missing_models,
     find_precision_notices,
@@ -236,6 +237,7 @@ def _find_outcome_of_one_card(
     notices = (
         *find_idle_notices(without_gradient),
         *facts.notices,
+        *find_assumption_notices(predictor.list_assumptions(run)),
         *find_precision_notices(run, counted),
         *_find_released(prediction),
         *left_out,

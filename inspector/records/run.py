@@ -31,11 +31,15 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """A trace: the recipe as it ran, what happened, and the names of trained parameters that got no gradient."""
+    """A trace: the recipe as it ran, what happened, and the names of trained parameters that got no gradient.
+
+    `assumed` has the codes of what was assumed of floating-point numbers that something read (`assumptions`).
+    """
 
     recipe: Recipe
     tape: Sequence[Event]
     idle: AbstractSet[str]
+    assumed: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ class Outline:
 
     `requests` is equal for runs that make the same requests, `traced_events` how many events were traced for it, on a
     model of `added_periods` periods of layers more than the shallowest one, the whole one where that is None. `idle`
-    are the names of trained parameters that got no gradient there.
+    are the names of trained parameters that got no gradient there, `assumed` as in `Traced`.
     """
 
     recipe: Recipe
@@ -52,6 +56,7 @@ class Outline:
     traced_events: int
     added_periods: int | None
     idle: AbstractSet[str]
+    assumed: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

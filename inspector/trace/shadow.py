@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from inspector.compat.torch import tree_leaves, tree_map
+from inspector.compat.torch import storage_address, tree_leaves, tree_map
 from inspector.runtime.patches import call_at_end, restore_changes
 
 __all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "use_one_thread"]
@@ -42,6 +42,8 @@ _FILLING = {
     torch.ops.aten.zeros_like.default: 0,
     torch.ops.aten.full_like.default: None,
 }
+# Ops that make such a tensor of a size; small masks of floating-point ones are made so.
+_MAKING = {torch.ops.aten.new_ones.default: 1}
 # Bytes hold what quantization packs: weights, and the state of 8-bit optimizers, whose zeros are as many as weights.
 _PACKED = (torch.uint8, torch.int8)
 
@@ -78,6 +80,15 @@ class Shadows:
         self._values[tensor] = value
         self._ids.add(id(tensor))
 
+    def forget(self, tensor: Tensor) -> None:
+        """Forget the value of a tensor into which numbers without one were written, and of all views of its memory."""
+        if self._lacks_value(tensor) or not tensor.is_meta:
+            return
+        memory = storage_address(self._values[tensor].untyped_storage())
+        for other, value in list(self._values.items()):
+            if storage_address(value.untyped_storage()) == memory:
+                del self._values[other]
+
     def find(self, tensor: Tensor) -> Tensor | None:
         """Return the value of a tensor, None where it has none."""
         value: Tensor | None = self._values.get(tensor)
@@ -110,6 +121,8 @@ class Shadows:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
         if func in _FILLING:
             return _fill_like(func, args, kwargs)
+        if func in _MAKING:
+            return _make_filled(_MAKING[func], args, kwargs)
         # Most ops take a tensor without a shadow, or make a large one: that needs no look at the rest.
         for arg in args:
             first = arg[0] if isinstance(arg, (list, tuple)) and arg else arg
@@ -142,10 +155,12 @@ class Shadows:
     def keep(self, result: Any, value: Any) -> None:
         """Remember the values of what an op returned, as far as they are small enough."""
         if isinstance(result, Tensor):
-            if isinstance(value, Tensor) and _count_distinct(value) <= min(
-                _largest(value.dtype), _largest_shape(value)
-            ):
+            if not isinstance(value, Tensor):
+                return
+            if _count_distinct(value) <= min(_largest(value.dtype), _largest_shape(value)):
                 self.set(result, value)
+            elif value.numel() <= _LARGEST_MADE and value.is_floating_point() and _is_uniform(value):
+                self.set(result, value.flatten()[0].clone().expand(value.shape))
         elif isinstance(result, (tuple, list)):
             for item, item_value in zip(result, value, strict=True):
                 self.keep(item, item_value)
@@ -175,9 +190,22 @@ def _fill_like(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
     return value.expand(like.shape) if count > _LARGEST_MADE else value.expand(like.shape).clone()
 
 
+def _make_filled(number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return a tensor of a size that is one number everywhere; NO_VALUE for a large one, or one off meta."""
+    dtype, device = kwargs.get("dtype") or args[0].dtype, kwargs.get("device") or args[0].device
+    if torch.device(device).type != "meta" or math.prod(args[1]) > min(_largest(dtype), _LARGEST_MADE):
+        return NO_VALUE
+    return torch.full(tuple(args[1]), number, dtype=dtype, device="cpu")
+
+
 def _list_repeated(tensor: Tensor) -> list[int]:
     """Return the dimensions along which a view repeats its elements."""
     return [place for place, stride in enumerate(tensor.stride()) if stride == 0 and tensor.shape[place] > 1]
+
+
+def _is_uniform(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds one number everywhere, as the mask of an image without padding does."""
+    return bool((tensor == tensor.flatten()[0]).all())
 
 
 def _count_distinct(tensor: Tensor) -> int:

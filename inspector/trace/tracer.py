@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,14 +29,16 @@ from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import Mark, begin_block, call_at_end, restore_block
 from inspector.trace.categories import Categories
+from inspector.trace.identity import Identities
 from inspector.trace.kernel_scratch import KernelScratch
-from inspector.trace.kernels import KERNELS, LT_OPS, WORKSPACE_OPS, Kernel
-from inspector.trace.meta_cache import Results, only_changes_lists, returns_new_tensors
-from inspector.trace.meta_kernels import META_KERNELS
+from inspector.trace.kernels import LT_OPS, Kernel
+from inspector.trace.meta_cache import Results
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
+from inspector.trace.ops import Op, look_up
+from inspector.trace.parts import Parts
 from inspector.trace.rules import masks
 from inspector.trace.rules.assumed import Assumptions
-from inspector.trace.rules.host_values import copies_to_host, follows_values, is_on_host, make_like
+from inspector.trace.rules.host_values import copies_to_host, is_on_host, make_like
 from inspector.trace.shadow import NO_VALUE, Shadows
 
 __all__ = ["Tracer"]
@@ -45,7 +46,8 @@ __all__ = ["Tracer"]
 aten = torch.ops.aten
 
 # Two steps of LoRA on Llama-3.1-405B are 118,975 events, traced in 2.3 s on one core here: a million take 20 s.
-_MOST_EVENTS = 1_000_000
+# Four layers of RWKV that go through 1,024 positions one by one are 1,249,000.
+_MOST_EVENTS = 1_500_000
 _INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
 _MASKED = _INDEXING | {aten.index_put.default}
 _SELECTING = frozenset({aten.masked_select.default, aten.masked_scatter_backward.default})
@@ -55,39 +57,6 @@ _ON_HOST = -1
 _READING = frozenset({aten._local_scalar_dense.default, aten.equal.default})
 # Ops that bring such numbers to the GPU, with the places of their arguments.
 _BRINGING = {aten.index_put_.default: (2,), aten.where.self: (1, 2)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Op:
-    """What the tracer knows of an op, looked up once: how its results come about and what its kernel takes."""
-
-    name: str
-    result: Callable[..., Any]
-    returns_new_tensors: bool
-    only_changes_lists: bool
-    kernel: Kernel | None
-    takes_workspace: bool
-    follows_values: bool
-
-
-# What is looked up stays: there are no more entries than torch has ops.
-_OPS: dict[Any, _Op] = {}
-
-
-def _look_up(func: Any) -> _Op:
-    """Look an op up in the registries."""
-    return _OPS.setdefault(
-        func,
-        _Op(
-            name=str(func),
-            result=META_KERNELS.get(func, func),
-            returns_new_tensors=returns_new_tensors(func),
-            only_changes_lists=only_changes_lists(func),
-            kernel=KERNELS.get(func),
-            takes_workspace=func in WORKSPACE_OPS,
-            follows_values=follows_values(func),
-        ),
-    )
 
 
 class Tracer(TorchDispatchMode):
@@ -120,11 +89,13 @@ class Tracer(TorchDispatchMode):
         self._results = Results() if results is None else results
         self._platform = platform
         self._on_cuda = on_cuda
-        self._assumptions = Assumptions(balances_experts=balances_experts, token=token, holds_all=holds_all)
+        self._parts = Parts(self.shadows)
+        self.assumptions = Assumptions(balances_experts=balances_experts, token=token, holds_all=holds_all)
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()
         self._blocks: dict[int, int] = {}
+        self._identities = Identities(self._blocks)
         self._watched: dict[int, _Watched] = {}
         self._sizes: dict[int, int] = {}
         self._host_sizes: dict[int, int] = {}
@@ -213,12 +184,19 @@ class Tracer(TorchDispatchMode):
             args = (args[0], masks.replace_masks(args[1], places, self.shadows), *args[2:])
         if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
             return aten.add_.Tensor(*args)
-        op = _OPS.get(func) or _look_up(func)
+        op = look_up(func)
+        if func is aten.nonzero.default:
+            self._assume_places(args[0])
         count = self.shadows.count_repeated(args[0]) if func is aten.nonzero.default else None
         value = self.shadows.run(func, args, kwargs) if count is None else NO_VALUE
+        if count is not None or (value is not NO_VALUE and (func in _READING or op.follows_values)):
+            self.assumptions.note_use(args)
         if value is not NO_VALUE and (func in _READING or copies_to_host(func, kwargs)):
+            self.assumptions.note_use(args)
             return value
-        if value is NO_VALUE and (number := self._assumptions.read(func, args)) is not None:
+        if value is NO_VALUE and func is aten.equal.default:
+            return self._compare(*args)
+        if value is NO_VALUE and (number := self.assumptions.read(func, args)) is not None:
             return number
         if count is not None:  # nobody reads where a mask of tokens holds for each of their features
             result = args[0].new_empty((count, args[0].dim()), dtype=torch.int64)
@@ -228,8 +206,13 @@ class Tracer(TorchDispatchMode):
             result = self._run_op(op, func, args, kwargs)
         if value is not NO_VALUE:
             self.shadows.keep(result, value)
-        elif choice := self._assumptions.choose(func, args, result):
+            self.assumptions.spread(args, result)
+        elif choice := self.assumptions.choose(func, args, result):
             self.shadows.set(*choice)
+        elif op.changes_first:
+            self.shadows.forget(args[0])
+        else:
+            self._parts.see(func, args, result)
         name = op.name
         if self._on_cuda and is_assigned_number(func, kwargs):
             self._watch(result.untyped_storage(), _ON_HOST)
@@ -242,6 +225,8 @@ class Tracer(TorchDispatchMode):
             self._run_kernel(op.kernel, args, kwargs, result, name)
         else:
             self._see_outputs(result, name)
+        if func is aten.clone.default and value is NO_VALUE:
+            self._identities.note_copy(args[0], result)
         if self._on_cuda and op.takes_workspace:
             self._take_workspaces(func, args)
         return result
@@ -252,6 +237,7 @@ class Tracer(TorchDispatchMode):
             return masks.scatter_back(
                 lambda inner, *given: self.__torch_dispatch__(inner, (), *given), values, mask, *sizes
             )
+        self._assume_places(mask)
         values, (mask,) = masks.broadcast_mask(values, mask, self.shadows)
         count = self.shadows.count_places(mask)
         if self._on_cuda or count is None:  # it is indexing there (native/cuda/IndexKernel.cpp)
@@ -260,7 +246,23 @@ class Tracer(TorchDispatchMode):
         self._see_outputs(selected := values.new_empty(count), str(func))
         return selected
 
-    def _run_op(self, op: _Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _assume_places(self, mask: Tensor) -> None:
+        """Say where a mask without a value holds, where something is assumed of it."""
+        if mask.is_meta and self.shadows.find(mask) is None:
+            places = self.assumptions.find_places(mask)
+            if places is not None:
+                self.shadows.set(mask, places)
+
+    def _compare(self, first: Tensor, second: Tensor) -> bool:
+        """Return whether tensors without values are equal: what holds the same numbers is (native/cuda/Equal.cpp)."""
+        if storage_address(first.untyped_storage()) != storage_address(second.untyped_storage()) and self._on_cuda:
+            self.__torch_dispatch__(
+                aten.all.default, (), (self.__torch_dispatch__(aten.eq.Tensor, (), (first, second)),)
+            )
+        is_same = self._identities.identify(first) == self._identities.identify(second)
+        return is_same or bool(self.assumptions.read(aten.equal.default, (first, second)))
+
+    def _run_op(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an op returns."""
         if op.only_changes_lists and args[0] and args[0][0].is_meta:
             return None
@@ -339,6 +341,7 @@ class Tracer(TorchDispatchMode):
         """Record the end of a storage."""
         del self._watched[watched.key]
         block = self._blocks.pop(watched.key)
+        self.assumptions.forget(watched.key)
         if block != _ON_HOST:
             self._release(block)
 

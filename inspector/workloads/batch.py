@@ -29,8 +29,9 @@ from inspector.records.recipe import Recipe
 from inspector.workloads.inputs import BatchError, Input, Inputs
 from inspector.workloads.media import rows as media_rows
 from inspector.workloads.media.images import make_plain_images
+from inspector.workloads.media.patches import make_plain_inputs
 from inspector.workloads.media.rows import Media, make_rows
-from inspector.workloads.tasks import find_own_task, find_task, make_ending_ids
+from inspector.workloads.tasks import add_needed, find_own_task, find_task, make_ending_ids, make_sound
 
 __all__ = [
     "PAIR_COLUMNS",
@@ -94,7 +95,7 @@ def make_batch_inputs(model: Any, recipe: Recipe) -> Inputs:
     media = find_media(model, recipe)
     if media is not None:
         return make_rows(model, recipe, media, _make_ids(model, recipe))
-    return _find_maker(model)(model, recipe)
+    return add_needed(model, _find_maker(model)(model, recipe))
 
 
 def find_media(model: Any, recipe: Recipe) -> Media | None:
@@ -112,13 +113,15 @@ def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
     if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in arguments:
         decoder = {"decoder_input_ids": _make_ids(model, recipe)}
     if _takes_images_alone(model):
-        return {"pixel_values": make_plain_images(model, recipe)}
+        return make_plain_inputs(model, recipe)
+    if model.main_input_name == "pixel_values" and decoder:
+        return {**make_plain_inputs(model, recipe), **decoder}
     if pairs_texts_with_images(model):
         return {key: item for key, item in _make_pairs(model, recipe).items() if key != "return_loss"}
     if model.main_input_name == "input_ids":
         return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), **decoder}
     if model.main_input_name == "input_features":
-        return {"input_features": _make_speech(model, recipe)["input_features"], **decoder}
+        return {"input_features": make_sound(model, recipe)["input_features"], **decoder}
     raise BatchError(f"which inputs {name} takes is not known here")
 
 
@@ -136,20 +139,23 @@ def find_longest_sequence(model: Any) -> int | None:
     """
     if _takes_images_alone(model):
         return 0
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."  # that of VisualBERT looks like a tower's
     tables = [
         module.weight.shape[0] - _find_first_position(module) - _count_ahead(model)
         for name, module in model.named_modules()
-        if _is_table(module) and _POSITIONS.search(name) and not _TOWERS.search(name)
-        # The encoder of speech counts frames, not tokens.
+        if _is_table(module) and _POSITIONS.search(name) and not _TOWERS.search(name.removeprefix(prefix))
+        # The encoder of speech counts frames, not tokens, and that of images patches.
         if not (model.main_input_name == "input_features" and "encoder." in name)
+        and not (model.main_input_name == "pixel_values" and name.startswith("encoder."))
     ]
     # Some number their positions in a buffer, fewer than the table has rows (MRA, Nyströmformer).
     numbered = [
         buffer.shape[-1]
         for name, buffer in model.named_buffers()
-        if name.endswith("embeddings.position_ids") and not _TOWERS.search(name)
+        if name.endswith("embeddings.position_ids") and not _TOWERS.search(name.removeprefix(prefix))
     ]
-    return min((*tables, *numbered), default=None) if tables else None
+    # Without a table positions may be relative; those of a text that is held against images are sinusoids then.
+    return min((*tables, *numbered), default=None) if tables or "return_loss" in _list_arguments(model) else None
 
 
 def _is_table(module: nn.Module) -> bool:
@@ -205,7 +211,7 @@ def _is_language_model(model: Any) -> bool:
 
 def _takes_images_alone(model: Any) -> bool:
     """Tell whether a model takes images and no tokens."""
-    return model.main_input_name == "pixel_values" and "input_ids" not in _list_arguments(model)
+    return model.main_input_name == "pixel_values" and not {"input_ids", "decoder_input_ids"} & _list_arguments(model)
 
 
 # --- kinds of models --------------------------------------------------------------------------------------------------
@@ -276,7 +282,7 @@ def _make_spans(model: Any, recipe: Recipe) -> Inputs:
 @_register("ForImageClassification", main="pixel_values")
 def _make_image_labels(model: Any, recipe: Recipe) -> Inputs:
     """Make images as an image processor gives them, in float32, and a class of each."""
-    return {"pixel_values": make_plain_images(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
+    return {**make_plain_inputs(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
 
 
 @_register("ForSemanticSegmentation", main="pixel_values")
@@ -286,21 +292,10 @@ def _make_image_maps(model: Any, recipe: Recipe) -> Inputs:
     return {"pixel_values": images, "labels": Input(shape=(images.shape[0], *images.shape[2:]))}
 
 
-@_register("ForConditionalGeneration", main="input_features")
-def _make_speech(model: Any, recipe: Recipe) -> Inputs:
-    """Make spectrograms of 30 seconds in float32, as whisper's feature extractor gives them, and labels of text."""
-    bins, positions = (getattr(model.config, name, None) for name in ("num_mel_bins", "max_source_positions"))
-    if not isinstance(bins, int) or not isinstance(positions, int):
-        raise BatchError(f"how long the features of {type(model).__name__} are is not known here")
-    # The second convolution halves them (modeling_whisper.py, WhisperEncoder).
-    features = Input(shape=(recipe.batch_size, bins, 2 * positions), dtype=torch.float32)
-    return {"input_features": features, "labels": _make_ids(model, recipe)}
-
-
 def _make_pairs(model: Any, recipe: Recipe) -> Inputs:
     """Make pairs of text and image; models such as CLIP return a loss when they are asked for it."""
-    images = make_plain_images(model, recipe)
-    return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), "pixel_values": images, "return_loss": True}
+    images = make_plain_inputs(model, recipe)
+    return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), **images, "return_loss": True}
 
 
 def _make_text_pairs(model: Any, recipe: Recipe) -> Inputs:

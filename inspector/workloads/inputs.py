@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["BatchError", "Input", "Inputs", "Item", "list_inputs", "make_item", "map_tensors"]
+__all__ = [
+    "BatchError",
+    "Input",
+    "Inputs",
+    "Item",
+    "begin_rows",
+    "list_inputs",
+    "make_item",
+    "map_tensors",
+    "repeat_rows",
+]
 
 # From here on equal values are kept as one.
 _MANY = 2**20
@@ -56,8 +66,8 @@ class Input:
 
 
 # A number or a bool is an argument that takes no memory; a sequence holds a tensor for each row, or a mapping of some,
-# as labels of detection do.
-Item = Input | int | Sequence[Input] | Sequence[Mapping[str, Input]]
+# as labels of detection do; a mapping holds tensors by name, or some of each name.
+Item = Input | int | Sequence[Input] | Sequence[Mapping[str, Input]] | Mapping[str, Sequence[Input]]
 Inputs = Mapping[str, Item]
 
 
@@ -66,10 +76,14 @@ def list_inputs(inputs: Inputs) -> Iterator[tuple[str, Input]]:
     for name, item in inputs.items():
         if isinstance(item, Input):
             yield name, item
+        elif isinstance(item, Mapping):
+            for key, parts in item.items():
+                for place, part in enumerate(parts):
+                    yield f"{name}.{key}.{place}", part
         elif isinstance(item, Sequence) and item:
             row = item[0]
-            parts = {name: row} if isinstance(row, Input) else {f"{name}.{key}": part for key, part in row.items()}
-            for key, part in parts.items():
+            of_row = {name: row} if isinstance(row, Input) else {f"{name}.{key}": part for key, part in row.items()}
+            for key, part in of_row.items():
                 yield key, replace(part, shape=(len(item), *part.shape), make=None)
 
 
@@ -77,6 +91,8 @@ def make_item(item: Item, make: Callable[[Input], Tensor]) -> Any:
     """Return what a model is given for an item, its tensors made by `make`."""
     if isinstance(item, Input):
         return make(item)
+    if isinstance(item, Mapping):
+        return {name: [make(part) for part in parts] for name, parts in item.items()}
     if isinstance(item, Sequence):
         return [
             make(row) if isinstance(row, Input) else {name: make(part) for name, part in row.items()} for row in item
@@ -91,3 +107,15 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, dict):
         return {name: map_tensors(part, change) for name, part in value.items()}
     return change(value) if isinstance(value, Tensor) else value
+
+
+def begin_rows(shape: tuple[int, ...], rest: int, first: int, count: int) -> Tensor:
+    """Return rows of one number that begin with so many of another."""
+    rows = torch.full(shape, rest, dtype=torch.int64)
+    rows[:, :count] = first
+    return rows
+
+
+def repeat_rows(count: int, values: tuple[int, ...]) -> Input:
+    """Return a tensor of `count` equal rows of numbers."""
+    return Input(shape=(count, len(values)), make=lambda: torch.tensor([values] * count, dtype=torch.int64))

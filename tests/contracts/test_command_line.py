@@ -78,6 +78,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--loop",
         "--attention",
         "--sdpa-backend",
+        "--kernels",
         "--use-cache",
         "--no-use-cache",
         "--alloc-conf",

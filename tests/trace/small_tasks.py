@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import inspector
+from inspector.compat.numbers import RememberNumbers
 from inspector.compat.transformers import take_scipy_as_installed
 from inspector.workloads.batch import Input, make_batch_inputs
 from inspector.workloads.inputs import make_item
@@ -60,6 +61,27 @@ _IMAGES: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.0,
 }
 _TEXT: dict[str, Any] = {"vocab_size": 160, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_BERT: dict[str, Any] = {**_IMAGES, **_TEXT, "max_position_embeddings": 64}
+_SEEN: dict[str, Any] = {**_BERT, "visual_embedding_dim": 16}
+_LXMERT: dict[str, Any] = {
+    **_BERT,
+    "num_qa_labels": 5,
+    "num_object_labels": 6,
+    "num_attr_labels": 4,
+    "visual_feat_dim": 16,
+    "l_layers": 1,
+    "x_layers": 1,
+    "r_layers": 1,
+}
+_VILT: dict[str, Any] = {**_BERT, "image_size": 16, "num_images": 2, "modality_type_vocab_size": 3}
+# The CPU sums up and multiplies mixed dtypes in memory of its own, and copies what gelu's gradient has not contiguous.
+_MIXED = ("aten::sum", "aten::mul", "aten::sub", "aten::div", "aten::cat", "aten::gelu_backward")
+# It makes images contiguous before it convolves or scales them, and matrices of odd strides before it multiplies.
+_SCALING = ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa")
+_PIXELS = (
+    *("aten::_convolution", "aten::mm", *_MIXED),
+    *(f"aten::{name}{end}" for name in _SCALING for end in ("", "_backward")),
+)
 
 SMALL_TASKS: dict[str, SmallTask] = {
     "forecasts with lags": SmallTask(
@@ -82,6 +104,98 @@ SMALL_TASKS: dict[str, SmallTask] = {
             "pad_token_id": 0,
         },
     ),
+    "visual reasoning": SmallTask(
+        model_type="visual_bert", model_class="VisualBertForVisualReasoning", fields=_SEEN, kernels=_MIXED
+    ),
+    "visual choices": SmallTask(
+        model_type="visual_bert", model_class="VisualBertForMultipleChoice", fields=_SEEN, kernels=_MIXED
+    ),
+    "captions of regions": SmallTask(
+        model_type="visual_bert", model_class="VisualBertForPreTraining", fields=_SEEN, kernels=_MIXED
+    ),
+    "phrases of regions": SmallTask(
+        model_type="visual_bert", model_class="VisualBertForRegionToPhraseAlignment", fields=_SEEN, kernels=_MIXED
+    ),
+    "questions on regions": SmallTask(
+        model_type="lxmert", model_class="LxmertForQuestionAnswering", fields=_LXMERT, kernels=_MIXED
+    ),
+    "placed captions": SmallTask(
+        model_type="lxmert", model_class="LxmertForPreTraining", fields=_LXMERT, kernels=_MIXED
+    ),
+    "pictured text": SmallTask(model_type="vilt", model_class="ViltForMaskedLM", fields=_VILT, kernels=_PIXELS),
+    "questions on images": SmallTask(
+        model_type="vilt", model_class="ViltForQuestionAnswering", fields=_VILT, kernels=_PIXELS
+    ),
+    "two images": SmallTask(
+        model_type="vilt", model_class="ViltForImagesAndTextClassification", fields=_VILT, kernels=_PIXELS
+    ),
+    "patches of pages": SmallTask(
+        model_type="pix2struct",
+        model_class="Pix2StructForConditionalGeneration",
+        fields={
+            "text_config": {
+                **_TEXT,
+                "hidden_size": 32,
+                "d_kv": 16,
+                "d_ff": 48,
+                "num_layers": 1,
+                "num_heads": 2,
+                "dropout_rate": 0.0,
+                "decoder_start_token_id": 1,
+            },
+            "vision_config": {
+                "hidden_size": 32,
+                "patch_embed_hidden_size": 12,
+                "d_ff": 48,
+                "d_kv": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "dropout_rate": 0.0,
+                "seq_len": 64,
+            },
+            "decoder_start_token_id": 1,
+            "pad_token_id": 0,
+        },
+        kernels=_PIXELS,
+    ),
+    "painted segments": SmallTask(
+        model_type="seggpt",
+        model_class="SegGptForImageSegmentation",
+        fields={
+            **_IMAGES,
+            "image_size": [32, 16],
+            "mlp_dim": 48,
+            "merge_index": 0,
+            "intermediate_hidden_state_indices": [0, 1],
+            "decoder_hidden_size": 8,
+            "drop_path_rate": 0.0,
+            "pretrain_image_size": 16,
+        },
+        kernels=_PIXELS,
+    ),
+    "images in patches": SmallTask(
+        model_type="siglip2",
+        model_class="Siglip2ForImageClassification",
+        fields={"vision_config": {**_IMAGES, "num_patches": 16}, "num_labels": 5},
+        kernels=(*_PIXELS, "aten::copy_"),
+    ),
+    "videos and texts": SmallTask(
+        model_type="videoprism",
+        model_class="VideoPrismClipModel",
+        fields={
+            "vision_config": {
+                **_IMAGES,
+                "image_size": 16,
+                "num_frames": 2,
+                "tubelet_size": [1, 8, 8],
+                "num_spatial_layers": 1,
+                "num_temporal_layers": 1,
+                "num_auxiliary_layers": 1,
+            },
+            "text_config": {**_BERT},
+        },
+        kernels=_PIXELS,
+    ),
     "grounded captions": SmallTask(
         model_type="blip",
         model_class="BlipForConditionalGeneration",
@@ -95,10 +209,14 @@ SMALL_TASKS: dict[str, SmallTask] = {
 
 def build_task(device: str, name: str) -> Any:
     """Return the small model `name` on a device, with a batch for it."""
-    small = SMALL_TASKS[name]
+    return build_small(device, SMALL_TASKS[name])
+
+
+def build_small(device: str, small: SmallTask) -> Any:
+    """Return a small model on a device, with a batch for it."""
     config = transformers.AutoConfig.for_model(small.model_type, **small.fields)
     model_class: Any = getattr(transformers, small.model_class)
-    with torch.device(device), take_scipy_as_installed():
+    with torch.device(device), RememberNumbers(), take_scipy_as_installed():
         torch.manual_seed(0)
         model = model_class._from_config(config, attn_implementation="eager")
     model.train()

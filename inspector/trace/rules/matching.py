@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
@@ -28,8 +28,8 @@ _LOSSES = ("transformers.loss.", "transformers.models.")
 
 
 @contextlib.contextmanager
-def match_in_turn() -> Iterator[None]:
-    """Match predictions and objects in turn inside the block."""
+def match_in_turn(note: Callable[[], None]) -> Iterator[None]:
+    """Match predictions and objects in turn inside the block; `note` is told each time."""
     original = Tensor.cpu
 
     def bring(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -37,11 +37,15 @@ def match_in_turn() -> Iterator[None]:
             return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         return original(tensor, *args, **kwargs)
 
+    def match(costs: Any) -> tuple[Any, Any]:
+        note()
+        return _match(costs)
+
     with take_scipy_as_installed():
         replace_attribute(Tensor, "cpu", bring)
         for name, module in tuple(sys.modules.items()):
             if name.startswith(_LOSSES) and _asks_for_matching(module):
-                replace_attribute(module, _NAME, _match)
+                replace_attribute(module, _NAME, match)
             if name.startswith(_LOSSES[0]) and not hasattr(module, _CORNERS):  # imported with PIL alone
                 replace_attribute(module, _CORNERS, center_to_corners_format)
         yield

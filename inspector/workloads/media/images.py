@@ -22,7 +22,7 @@ from torch import Tensor
 from inspector.compat.transformers import list_image_processors
 from inspector.records.recipe import Recipe
 from inspector.records.steps.media import parse_image_size
-from inspector.workloads.inputs import BatchError, Input
+from inspector.workloads.inputs import BatchError, Input, repeat_rows
 from inspector.workloads.media.registry import register_in
 from inspector.workloads.media.sizes import (
     count_square_tiles,
@@ -35,7 +35,15 @@ from inspector.workloads.media.sizes import (
 )
 from inspector.workloads.media.tower import count_features
 
-__all__ = ["Images", "Pictures", "find_plain_size", "find_processor", "make_images", "make_plain_images"]
+__all__ = [
+    "Images",
+    "Pictures",
+    "find_plain_size",
+    "find_processor",
+    "make_images",
+    "make_plain_images",
+    "register_images",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +99,11 @@ _MOST_TILES = 256
 
 _Maker = Callable[[Pictures], Images]
 _MAKERS: dict[str, _Maker] = {}
+
+
+def register_images(*names: str) -> Callable[[_Maker], _Maker]:
+    """Return a decorator that enters what makes the images of processors of these names."""
+    return register_in(_MAKERS, *names)
 
 
 def find_processor(model: Any, settings: Mapping[str, Any]) -> str | None:
@@ -164,7 +177,7 @@ def _make_resolutions(pictures: Pictures) -> Images:
     shape = (pictures.total, parts, _channels(pictures), *size)
     inputs = {
         "pixel_values": Input(shape=shape, dtype=torch.float32),
-        "image_sizes": _repeat(pictures.total, pictures.size),
+        "image_sizes": repeat_rows(pictures.total, pictures.size),
     }
     return Images(inputs=inputs, tokens=tokens, pixels=size, parts=parts)
 
@@ -243,7 +256,7 @@ def _make_pixtral(pictures: Pictures) -> Images:
     height, width = resize_pixtral(pictures.size, (longest, longest), (unit, unit))
     inputs = {
         "pixel_values": Input(shape=(pictures.total, _channels(pictures), height, width), dtype=torch.float32),
-        "image_sizes": _repeat(pictures.total, (height, width)),
+        "image_sizes": repeat_rows(pictures.total, (height, width)),
     }
     return Images(inputs=inputs, tokens=height // unit * (width // unit), pixels=(height, width))
 
@@ -276,7 +289,7 @@ def make_grid(pictures: Pictures, *, default: tuple[int, int], frames: int) -> I
         "pixel_values": Input(
             shape=(pictures.total * math.prod(grid), channels * temporal * patch**2), dtype=torch.float32
         ),
-        "image_grid_thw": _repeat(pictures.total, grid),
+        "image_grid_thw": repeat_rows(pictures.total, grid),
     }
     return Images(inputs=inputs, tokens=math.prod(grid) // merge**2, pixels=(height, width))
 
@@ -317,16 +330,6 @@ def _read_side(size: Any, name: str) -> int | None:
     """Return a side of a size as processors write it: a number, or numbers by name."""
     value = size.get(name) if isinstance(size, Mapping) else size
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _repeat(count: int, values: tuple[int, ...]) -> Input:
-    """Return a tensor of `count` equal rows of numbers."""
-    return Input(shape=(count, len(values)), make=functools.partial(_repeat_rows, count, values))
-
-
-def _repeat_rows(count: int, values: tuple[int, ...]) -> Tensor:
-    """Return it with data."""
-    return torch.tensor([values] * count, dtype=torch.int64)
 
 
 def _mark_first(shape: tuple[int, ...], count: int) -> Tensor:

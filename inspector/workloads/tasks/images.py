@@ -1,4 +1,4 @@
-"""Tasks of images and of video."""
+"""Tasks of images, and of video alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from inspector.records.recipe import Recipe
 from inspector.workloads.inputs import BatchError, Input, Inputs
 from inspector.workloads.media.images import make_plain_images
 from inspector.workloads.tasks.registry import has_own_loss, list_arguments, register
+from inspector.workloads.tasks.video import make_frames
 
 __all__: list[str] = []
 
@@ -43,19 +44,19 @@ def _make_masked_images(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
 @register("ForVideoClassification", main=("pixel_values",))
 def _make_videos(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     """Make videos of as many frames as the configuration says, and a class of each."""
-    return {"pixel_values": _make_frames(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
+    return {"pixel_values": make_frames(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
 
 
 @register("ForVideoClassification", main=("pixel_values_videos",))
 def _make_clips(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     """Make videos under the name that some classes have for them, and a class of each."""
-    return {"pixel_values_videos": _make_frames(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
+    return {"pixel_values_videos": make_frames(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
 
 
 @register("VideoMAEForPreTraining", main=("pixel_values",))
 def _make_masked_videos(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     """Make videos of which nine patches in ten are masked, as many in each (VideoMAE's masking ratio)."""
-    config, videos = model.config, _make_frames(model, recipe)
+    config, videos = model.config, make_frames(model, recipe)
     size, tube = config.patch_size, config.tubelet_size
     patches = (videos.shape[1] // tube) * (videos.shape[-2] // size) * (videos.shape[-1] // size)
     shape = (recipe.batch_size, patches)
@@ -84,8 +85,19 @@ def _make_inputs_of_images(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
 
 @register("VisionEncoderDecoderModel", "PPFormulaNetForConditionalGeneration", main=("pixel_values",))
 def _make_images_to_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
-    """Make images, and the tokens of what stands on them."""
-    return {"pixel_values": make_plain_images(model, recipe), "labels": ids}
+    """Make images, and the tokens of what stands on them; PP-FormulaNet does not shift them for its decoder."""
+    decoder = {} if hasattr(model, "prepare_decoder_input_ids_from_labels") else {"decoder_input_ids": ids}
+    return {"pixel_values": make_plain_images(model, recipe), **decoder, "labels": ids}
+
+
+@register("SegGptForImageSegmentation", main=("pixel_values",))
+def _make_prompted_segments(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
+    """Make images, others with their masks as prompts, and the masks to paint; the class puts one above the other."""
+    images = make_plain_images(model, recipe)
+    rows, channels, height, width = images.shape
+    images = Input(shape=(rows, channels, height // 2, width), dtype=torch.float32)
+    names = ("pixel_values", "prompt_pixel_values", "prompt_masks", "labels")
+    return dict.fromkeys(names, images)
 
 
 @register("ForObjectDetection", "ForSegmentation", main=("pixel_values",))
@@ -140,16 +152,6 @@ def _make_segments(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     }
 
 
-def _make_frames(model: Any, recipe: Recipe) -> Input:
-    """Return videos of as many frames as the configuration says."""
-    config = getattr(model.config, "vision_config", None) or model.config
-    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
-    if not isinstance(frames, int):
-        raise BatchError(f"how many frames a video of {type(model).__name__} has is not known here")
-    images = make_plain_images(model, recipe)
-    return Input(shape=(images.shape[0], frames, *images.shape[1:]), dtype=torch.float32)
-
-
 def _fit_windows(config: Any) -> tuple[int, int]:
     """Return the usual size, cut to what the windows of a backbone divide."""
     backbone = getattr(config, "backbone_config", None)
@@ -160,7 +162,7 @@ def _fit_windows(config: Any) -> tuple[int, int]:
 
 def _write_phrases(shape: tuple[int, int], word: int) -> Tensor:
     """Return rows of phrases of one word, each with a full stop behind it, between the tokens that BERT's rows have."""
-    rows = torch.full(shape, word, dtype=torch.int64)
+    rows = torch.full(shape, word or 1, dtype=torch.int64)  # 0 is padding, which parts phrases too
     rows[:, 2::2] = _FULL_STOP
     rows[:, 0], rows[:, -1] = _BEGIN, _END
     return rows

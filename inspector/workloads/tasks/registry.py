@@ -10,7 +10,15 @@ from typing import Any
 from inspector.records.recipe import Recipe
 from inspector.workloads.inputs import Input, Inputs
 
-__all__ = ["Task", "find_own_task", "find_task", "has_own_loss", "list_arguments", "make_mask", "register"]
+__all__ = [
+    "Task",
+    "find_own_task",
+    "find_task",
+    "has_own_loss",
+    "list_arguments",
+    "make_mask",
+    "register",
+]
 
 Task = Callable[[Any, Recipe, Input], Inputs]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inspector.records.recipe import Recipe
 from inspector.workloads.inputs import BatchError, Input, Inputs
-from inspector.workloads.tasks.registry import list_arguments, make_mask, register
+from inspector.workloads.tasks.registry import has_own_loss, list_arguments, make_mask, register
 
 __all__ = ["make_ending_ids"]
 
@@ -79,7 +79,10 @@ def _make_spans(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
     return {"input_ids": ids, **make_mask(recipe, ids), "start_positions": position, "end_positions": position}
 
 
-@register("GenerationDecoder", "ModelWithLMHead", "ForCausalImageModeling", main=("input_ids",))
+@register(
+    *("GenerationDecoder", "ModelWithLMHead", "ForCausalImageModeling", "NemotronH_Omni_Reasoning_V3"),
+    main=("input_ids",),
+)
 def _make_following_tokens(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make ids, and labels of the same length."""
     labels = dataclasses.replace(ids, last=_IGNORED if recipe.padding else None)
@@ -87,9 +90,17 @@ def _make_following_tokens(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
 
 
 @register("ForImageClassification", main=("input_ids",))
-def _make_row_labels(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
+def _make_row_labels(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make ids of what stands for the pixels of an image, and a class of each row."""
+    if not has_own_loss(model):
+        raise BatchError(f"{type(model).__name__} has no loss in transformers")
     return {"input_ids": ids, **make_mask(recipe, ids), "labels": Input(shape=ids.shape[:1])}
+
+
+@register("ForRetrieval", main=("input_ids",))
+def _make_late_interactions(model: Any, _recipe: Recipe, _ids: Input) -> Inputs:
+    """Refuse models of a vector for each token, whose losses are in packages of their own."""
+    raise BatchError(f"{type(model).__name__} has no loss in transformers")
 
 
 @register("ForMaskedLM", main=("inputs",))

@@ -6,12 +6,12 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from inspector.records.recipe import Recipe
-from inspector.workloads.inputs import BatchError, Input, Inputs
+from inspector.workloads.inputs import BatchError, Input, Inputs, begin_rows
 from inspector.workloads.media.images import make_plain_images
 from inspector.workloads.tasks.registry import list_arguments, make_mask, register
+from inspector.workloads.tasks.video import show
 
 __all__: list[str] = []
 
@@ -19,38 +19,49 @@ __all__: list[str] = []
 # column before its pixels.
 _PATCHES = 2048
 _PLACE = 2
-# Words that DETR-like regions are told by, in models of text and regions (their detectors keep 36).
-_REGIONS = 36
+# Which part of FLAVA's tokens is masked, and how many patches of its images are, of how many in a row
+# (flava/image_processing_flava.py).
+_MASKED_TOKENS = 0.15
+_MASKED_PATCHES = 75 / 196
+# Pixels a side of what a codebook turns into one code.
+_CODE_SIDE = 8
+# Frames of a video (modeling_instructblipvideo.py: "video has frames=4 always").
+_FRAMES = 4
 # Tokens of a question on an image.
 _QUESTION = 64
 _IGNORED = -100
 
 
-@register("Blip2ForConditionalGeneration", "InstructBlipForConditionalGeneration", main=("pixel_values",))
+@register(
+    *("Blip2ForConditionalGeneration", "InstructBlipForConditionalGeneration"),
+    "InstructBlipVideoForConditionalGeneration",
+    main=("pixel_values",),
+)
 def _make_queried_captions(model: Any, recipe: Recipe, ids: Input) -> Inputs:
-    """Make images, and rows that begin with a placeholder for each query that the image is asked by."""
-    config = model.config
-    token = getattr(config, "image_token_index", None)
-    token = getattr(config, "image_token_id", None) if token is None else token
-    if not isinstance(token, int):
-        raise BatchError(f"which token stands for an image in {type(model).__name__} is not known here")
-    count = int(config.num_query_tokens)
+    """Make images or videos, and rows that begin with a placeholder for each query that an image is asked by."""
+    config, images = model.config, make_plain_images(model, recipe)
+    frames = _FRAMES if "Video" in type(model).__name__ else None
+    names = [f"{'image' if frames is None else 'video'}_token_{end}" for end in ("index", "id")]
+    token = next((value for value in (getattr(config, name, None) for name in names) if isinstance(value, int)), None)
+    if token is None:
+        raise BatchError(f"{type(model).__name__} takes no image: its config names no token that stands for one")
+    count = int(config.num_query_tokens) * (frames or 1)
     queries = {}
     if "qformer_input_ids" in list_arguments(model):
         queries["qformer_input_ids"] = Input(shape=(ids.shape[0], min(ids.shape[1], _QUESTION)), value=ids.value)
     return {
-        "pixel_values": make_plain_images(model, recipe),
+        "pixel_values": images if frames is None else show(images, frames),
         **queries,
-        "input_ids": Input(shape=ids.shape, make=functools.partial(_begin_rows, ids.shape, ids.value, token, count)),
+        "input_ids": Input(shape=ids.shape, make=functools.partial(begin_rows, ids.shape, ids.value, token, count)),
         "attention_mask": Input(shape=ids.shape, value=1, last=0 if recipe.padding else None),
-        "labels": Input(shape=ids.shape, make=functools.partial(_begin_rows, ids.shape, ids.value, _IGNORED, count)),
+        "labels": Input(shape=ids.shape, make=functools.partial(begin_rows, ids.shape, ids.value, _IGNORED, count)),
     }
 
 
 @register("Kosmos2ForConditionalGeneration", main=("pixel_values",))
 def _make_grounded_captions(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make images, and rows with the places that the image's latents take."""
-    marks = functools.partial(_begin_rows, ids.shape, 0, 1, int(model.config.latent_query_num))
+    marks = functools.partial(begin_rows, ids.shape, 0, 1, int(model.config.latent_query_num))
     return {
         "pixel_values": make_plain_images(model, recipe),
         "input_ids": ids,
@@ -81,11 +92,10 @@ def _make_captions(model: Any, recipe: Recipe, ids: Input) -> Inputs:
 @register("ForConditionalGeneration", main=("flattened_patches",))
 def _make_patches_to_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make pages as patches with their places, and what stands on them."""
-    vision = model.config.vision_config
-    shape = (recipe.batch_size, _PATCHES, _PLACE + 3 * vision.patch_size**2)
+    shape = (recipe.batch_size, _PATCHES, _PLACE + model.config.vision_config.patch_embed_hidden_size)
     return {
         "flattened_patches": Input(shape=shape, dtype=torch.float32, value=1),
-        "attention_mask": Input(shape=shape[:2], dtype=torch.float32, value=1),
+        "attention_mask": Input(shape=shape[:2], dtype=torch.float32, value=1, is_read=True),
         "labels": ids,
     }
 
@@ -113,6 +123,69 @@ def _make_prompted_masks(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     }
 
 
+@register(
+    *("ViltForMaskedLM", "ViltForTokenClassification", "ViltForQuestionAnswering", "BridgeTowerForMaskedLM"),
+    main=("input_ids",),
+)
+def _make_pictured_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make texts with an image each, which part of it is image, and labels of tokens, or how well each answer fits."""
+    images = make_plain_images(model, recipe)
+    labels = ids if type(model).__name__.endswith("MaskedLM") else Input(shape=ids.shape)
+    if type(model).__name__.endswith("QuestionAnswering"):
+        labels = Input(shape=(recipe.batch_size, model.config.num_labels), dtype=torch.float32)
+    return {
+        "input_ids": ids,
+        "attention_mask": Input(shape=ids.shape, value=1, last=0 if recipe.padding else None),
+        "pixel_values": images,
+        "pixel_mask": Input(shape=(images.shape[0], *images.shape[2:]), value=1, is_read=True),
+        "labels": labels,
+    }
+
+
+@register("FlavaForPreTraining", main=("input_ids",))
+def _make_masked_pairs(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make texts and images that fit, and the same with a part masked; a codebook says what the masked patches show."""
+    images, vision = make_plain_images(model, recipe), model.config.image_config
+    side = images.shape[-1] // int(vision.patch_size)
+    of_codebook = Input(shape=(recipe.batch_size, 3, side * _CODE_SIDE, side * _CODE_SIDE), dtype=torch.float32)
+    patches = (recipe.batch_size, side * side)
+    masked = functools.partial(begin_rows, patches, 0, 1, round(side * side * _MASKED_PATCHES))
+    tokens = max(round(ids.shape[1] * _MASKED_TOKENS), 1)
+    return {
+        "input_ids": ids,
+        "input_ids_masked": ids,
+        "pixel_values": images,
+        "codebook_pixel_values": of_codebook,
+        "attention_mask": Input(shape=ids.shape, value=1, last=0 if recipe.padding else None),
+        "bool_masked_pos": Input(
+            shape=(recipe.batch_size, side, side), make=lambda: masked().view(recipe.batch_size, side, side)
+        ),
+        "mlm_labels": Input(
+            shape=ids.shape, make=functools.partial(begin_rows, ids.shape, _IGNORED, ids.value, tokens)
+        ),
+        "itm_labels": Input(shape=(recipe.batch_size,), value=1),
+        "return_loss": True,
+    }
+
+
+@register("Molmo2ForConditionalGeneration", main=("input_ids",))
+def _make_typed_text(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make text alone, of which the class wants to be told that none of it is an image's."""
+    return {"input_ids": ids, **make_mask(recipe, ids), "mm_token_type_ids": Input(shape=ids.shape), "labels": ids}
+
+
+@register("GlmImageForConditionalGeneration", main=("input_ids",))
+def _make_painted_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make text, where the loss takes as many logits as the head makes (modeling_glm_image.py, 5.23: it does not)."""
+    text = model.config.text_config
+    if text.vocab_size != text.vision_vocab_size:
+        raise BatchError(
+            f"{type(model).__name__} stops in its loss, as a real step does: that takes {text.vocab_size:,} logits "
+            f"of a token, and the head makes {text.vision_vocab_size:,}"
+        )
+    return {"input_ids": ids, **make_mask(recipe, ids), "labels": ids}
+
+
 @register("ForImageAndTextRetrieval", "ForImagesAndTextClassification", main=("input_ids",))
 def _make_fitting_texts(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make texts and images, as many to a text as the class compares, and whether they fit."""
@@ -120,26 +193,7 @@ def _make_fitting_texts(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     count = getattr(model.config, "num_images", None)
     if isinstance(count, int) and count > 1:
         images = Input(shape=(images.shape[0], count, *images.shape[1:]), dtype=torch.float32)
-    return {"input_ids": ids, "pixel_values": images, "labels": Input(shape=(recipe.batch_size,))}
-
-
-@register("VisualBertForVisualReasoning", "VisualBertForQuestionAnswering", main=("input_ids",))
-def _make_regions(model: Any, recipe: Recipe, ids: Input) -> Inputs:
-    """Make texts and the features of regions of an image, and a class of each pair."""
-    shape = (recipe.batch_size, _REGIONS)
-    is_answer = type(model).__name__.endswith("QuestionAnswering")
-    labels = Input(shape=(recipe.batch_size, model.config.num_labels), dtype=torch.float32)
-    return {
-        "input_ids": ids,
-        "attention_mask": Input(shape=ids.shape, value=1),
-        "visual_embeds": Input(shape=(*shape, model.config.visual_embedding_dim), dtype=torch.float32),
-        "visual_attention_mask": Input(shape=shape, dtype=torch.float32, value=1),
-        "labels": labels if is_answer else Input(shape=(recipe.batch_size,)),
-    }
-
-
-def _begin_rows(shape: tuple[int, ...], rest: int, first: int, count: int) -> Tensor:
-    """Return rows of one number that begin with so many of another."""
-    rows = torch.full(shape, rest, dtype=torch.int64)
-    rows[:, :count] = first
-    return rows
+    mask = {}
+    if "pixel_mask" in list_arguments(model):
+        mask["pixel_mask"] = Input(shape=(*images.shape[:-3], *images.shape[-2:]), value=1, is_read=True)
+    return {"input_ids": ids, "pixel_values": images, **mask, "labels": Input(shape=(recipe.batch_size,))}

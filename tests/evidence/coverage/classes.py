@@ -40,7 +40,7 @@ _BARE = {
 _MOST_REAL = 1_000_000_000
 _FEW_EXPERTS = 16
 # Reasons that may be those of a shortened configuration alone.
-_OF_SIZES = re.compile(r"ends of its|AttributeError|IndexError|KeyError|shape|size")
+_OF_SIZES = re.compile(r"ends of its|non-empty list|AttributeError|IndexError|KeyError|shape|size")
 # What stands around the reason in the notice.
 _BEFORE, _AFTER = "The training step was not traced: ", ". The static bytes are what is known."
 _TARGETS = re.compile(

@@ -51,7 +51,7 @@ _REPAIRS: Mapping[str, Fields] = {
         name: {"decoder_start_token_id": 0}
         for name in ("t5", "longt5", "udop", "pop2piano", "switch_transformers", "umt5", "mt5")
     },
-    **{name: {"text_config": _TEXT_OF_GLM} for name in ("glm4v", "glm46v")},
+    **{name: {"text_config": _TEXT_OF_GLM} for name in ("glm4v", "glm46v", "glm_image")},
     "glm4v_moe": {"text_config": {**_TEXT_OF_GLM, "head_dim": 128}},
     **{name: {"prediction_length": 24} for name in ("autoformer", "informer", "time_series_transformer")},
     "beit": {"out_indices": [3, 5, 7, 11], "use_mask_token": True},
@@ -61,11 +61,17 @@ _REPAIRS: Mapping[str, Fields] = {
     "chameleon": {"vocabulary_map": {"<image>": 8711}},
     "aya_vision": {"vision_config": _VISION_OF_AYA},
     "qwen3_omni_moe": {"talker_config": {"text_config": {"shared_expert_intermediate_size": 768}}},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "hunyuan_vl": {"text_config": {"head_dim": 128, "rope_parameters": {**_ROTARY, "mrope_section": [16] * 4}}},
+    "ViltForImagesAndTextClassification": {"num_images": 2, "modality_type_vocab_size": 3},
+    "vision-encoder-decoder": {"decoder_start_token_id": 101, "pad_token_id": 0},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "ministral": {"head_dim": 128},
+    "qwen3_omni_moe_thinker": {"text_config": {"head_dim": 128}},
+    "step3p7": {"text_config": {"sliding_window": 512}},
     "blip-2": {"image_token_index": 50265},
     "instructblip": {"image_token_index": 50265},
+    "instructblipvideo": {"video_token_index": 50265},
+    "molmo2": {"adapter_config": {"text_hidden_size": 4096}},
     "lw_detr": {"projector_scale_factors": [1.0]},
     "moonshine": {"pad_token_id": 2},
     "xmod": {"default_language": "en_XX"},
@@ -155,6 +161,8 @@ def _make_default(model_type: str, name: str) -> PretrainedConfig:
             "VisionTextDualEncoderConfig": "from_vision_text_configs",
         }
         config: PretrainedConfig = getattr(joined, maker.get(joined.__name__, "from_encoder_decoder_configs"))(*made)
+        for key, value in _REPAIRS.get(model_type, {}).items():
+            setattr(config, key, value)
         return config
     repairs = copy.deepcopy(dict(_REPAIRS.get(model_type, {})) | dict(_REPAIRS.get(name, {})))
     default: PretrainedConfig = CONFIG_MAPPING[model_type](**repairs)

@@ -40,6 +40,7 @@ from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
 from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.run import (
     build_categories,
@@ -83,6 +84,8 @@ def trace_rank(
             model, base = built.model, base_model(built.model)
         built = prepare_run(workload, built, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
+        if isinstance(launch, Ddp):
+            built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, names)))
         media = workload.find_media(model, recipe)
         holds_all = media is not None and media.holds_all
         tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)

@@ -124,6 +124,11 @@ def _measure_on(
         raise UnsupportedModelError(
             "packed weights are loaded here for training alone: measure the generation in float."
         )
+    if counted.quantization is not None and counted.quantization.traced_packed:
+        raise UnsupportedModelError(
+            f"the step is predicted on weights packed in {counted.quantization.method}, which are not loaded here; "
+            f"{PREDICT_ALONE}."
+        )
     if is_packed:
         check_bitsandbytes("the quantized base runs", PREDICT_ALONE)
     launch = None if place is None else find_launch(run, has_others=place.has_others)

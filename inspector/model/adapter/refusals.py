@@ -37,9 +37,8 @@ _NOTHING_TARGETED = (
     "No `target_modules` passed",
 )
 _NOT_ADAPTABLE = re.compile(r"Target module .*not supported|Unsupported layer type", re.DOTALL)
-# Of state spaces, whose kernels take the weights of these layers and not the layers.
-_READ_BY_KERNELS = "is incompatible with Mamba-based models"
-_PASSED_BY = {"out_proj", "conv1d"}
+# Modules of state spaces whose weights their kernels take as they are (tuners_utils.py).
+_OF_STATE_SPACES = re.compile(r"Module '(\w+)' is incompatible with Mamba-based models")
 # What leaves targets out, and what PEFT takes for "nothing is left out".
 _FILTERS = ("exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
 # What people put between names and around them where a list is meant.
@@ -55,25 +54,14 @@ def explain_refusal(model: PreTrainedModel, asked: PeftConfig, tried: PeftConfig
         message = _explain_no_default(model)
     elif any(words in text for words in _NOTHING_TARGETED):
         message = _explain_nothing_targeted(model, asked, tried)
-    elif _READ_BY_KERNELS in text:
-        message = _explain_read_by_kernels(model, asked)
     elif _NOT_ADAPTABLE.search(text):
         message = _explain_not_adaptable(model, asked, tried)
+    elif refused := _OF_STATE_SPACES.search(text):
+        message = _explain_state_space(model, asked, refused[1])
     return UsageError(
         message
         or f"PEFT refuses {name_method(asked)} on {type(model).__name__} ({describe_error(error)}); "
         "correct the adapter's configuration."
-    )
-
-
-def _explain_read_by_kernels(model: PreTrainedModel, asked: PeftConfig) -> str:
-    """Say which layers of a state space PEFT adapts (peft/tuners/tuners_utils.py, 0.21)."""
-    head = model.get_output_embeddings()
-    heads = {name.rpartition(".")[2] for name, module in list_base_modules(model).items() if module is head}
-    others = [name for name in list_linear_leaves(model) if name not in _PASSED_BY | heads]
-    return (
-        f"PEFT refuses {name_method(asked)} on out_proj and conv1d of {type(model).__name__}, whose kernels read the "
-        f"weights alone: use `target_modules={spell_list(others)}`, all other linear layers."
     )
 
 
@@ -200,6 +188,21 @@ def _explain_not_adaptable(model: PreTrainedModel, asked: PeftConfig, tried: Pef
         return f'{cause}: leave these out with exclude_modules=".*{part}.*" in the PEFT configuration (`peft`).'
     linears = [leaf for leaf in list_linear_leaves(model) if leaf not in blamed]
     return f"{cause}; name linear layers: {', '.join(linears[:12])}."
+
+
+def _explain_state_space(model: PreTrainedModel, asked: PeftConfig, name: str) -> str:
+    """Say which module of a state space PEFT refuses, and how to leave it out."""
+    named = list_names(asked, "target_modules")
+    step = (
+        f"take {name} out of the targets"
+        if name in named
+        else f'leave it out: `targets="all-linear"` `exclude_targets=["{name}"]` (exclude_modules in a PEFT '
+        "configuration)"
+    )
+    return (
+        f"PEFT refuses {name_method(asked)} on {name} of {type(model).__name__}, whose weight the kernels of its state "
+        f"spaces read past an adapter; {step}."
+    )
 
 
 def _tells_apart(part: str, refused: list[str], others: list[str]) -> bool:

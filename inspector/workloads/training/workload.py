@@ -65,7 +65,7 @@ _ADVICE = {
     "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32` "
     "or `mixed_precision=bf16`",
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
-    f"leave it out with exclude_modules: {_ROUTERS} in the adapter's configuration",
+    f'leave it out: `targets="all-linear"` `exclude_targets={_ROUTERS}` (exclude_modules in a PEFT configuration)',
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
     "Expected more than 1 value per channel": "as a real step does: use `batch_size=2`",
     "'loss'": "as a real step does: it returns no loss for such labels",

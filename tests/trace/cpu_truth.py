@@ -99,9 +99,12 @@ def _around(meta: list[int], index: int, skipped: set[int]) -> list[int]:
 
 
 def meta_step(
-    build: Build, optimize: Optimize = adamw, values: Mapping[str, torch.Tensor | bool] | None = None
+    build: Build,
+    optimize: Optimize = adamw,
+    values: Mapping[str, torch.Tensor | bool] | None = None,
+    steps: tuple[int, ...] = (2,),
 ) -> list[int]:
-    """Return the same of a step on meta, without CUDA's rules; `values` are those of inputs that control flow reads."""
+    """Return the same of steps on meta, without CUDA's rules; `values` are those of inputs that control flow reads."""
     model, batch = build("meta")
     optimizer = optimize(trained(model))
     balances = loops_over_experts(model)
@@ -126,7 +129,7 @@ def meta_step(
     made = see_made_tensors(tracer.see_made) if has_images or matches else contextlib.nullcontext()
     with treat_meta_as_device(), made, tracer:
         run_plain_steps(model, batch, optimizer, tracer.enter, steps=2)
-    return tape_events(event for event in tracer.tape() if event.step == 2)
+    return tape_events(event for event in tracer.tape() if event.step in steps)
 
 
 def tape_events(tape: Iterable[Event]) -> list[int]:

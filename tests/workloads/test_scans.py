@@ -149,3 +149,27 @@ def test_two_steps_of_recurrent_gemma_allocate_and_free_as_on_the_cpu() -> None:
     finally:
         del SMALL["recurrent_gemma"]
     assert_aligned(*profiled_events(recorded, kernels), meta)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        mamba(1),
+        transformers.Mamba2Config(
+            architectures=["Mamba2ForCausalLM"],
+            hidden_size=32,
+            num_heads=4,
+            head_dim=16,
+            n_groups=1,
+            state_size=8,
+            chunk_size=8,
+            num_hidden_layers=1,
+            vocab_size=32,
+        ),
+    ],
+    ids=["mamba", "mamba-2"],
+)
+def test_kernels_run_in_blocks_that_are_checkpointed(config: Any) -> None:
+    """What a checkpoint holds may be unpacked once."""
+    recipe = {"seq_len": 16, "kernels": "hub", "gradient_checkpointing": True}
+    assert inspector.inspect(config, recipe=recipe).training is not None

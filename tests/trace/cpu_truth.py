@@ -102,9 +102,10 @@ def meta_step(
     build: Build,
     optimize: Optimize = adamw,
     values: Mapping[str, torch.Tensor | bool] | None = None,
+    steps: tuple[int, ...] = (2,),
     platform: Platform | None = None,
 ) -> list[int]:
-    """Return the same of a step on meta, without CUDA's rules; `values` are those of inputs that control flow reads.
+    """Return the same of steps on meta, without CUDA's rules; `values` are those of inputs that control flow reads.
 
     With a `platform` it is what its kernels take, all events of it.
     """
@@ -132,7 +133,7 @@ def meta_step(
     made = see_made_tensors(tracer.see_made) if has_images or matches else contextlib.nullcontext()
     with treat_meta_as_device(), made, tracer:
         run_plain_steps(model, batch, optimizer, tracer.enter, steps=2)
-    tape = [event for event in tracer.tape() if event.step == 2]
+    tape = [event for event in tracer.tape() if event.step in steps]
     return tape_events(tape) if platform is None else list_sizes(tape)
 
 

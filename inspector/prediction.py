@@ -115,7 +115,7 @@ class Prediction:
         timeline = watched if watched is not None and limit is None else self.fold(limit)
         return Summary(
             timeline=timeline.drop_events(),
-            host_bytes=count_host_bytes(self.tape) if self.template.uses_host else None,
+            host_bytes=count_host_bytes(self.tape),
             kept_activations=count_kept_activations(self.tape, timeline),
         )
 

@@ -37,6 +37,7 @@ from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.scan_kernels import provide_scan_kernels
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
+from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.packed import leave_packed
@@ -91,7 +92,9 @@ def trace_rank(
         is_packed = is_quantized(base)
         if is_packed:
             rules.enter_context(apply_quantized_rules(platform))
-            load_quantized(tracer, built)
+            is_on_host = isinstance(launch, Fsdp1) and launch.packed_on_host
+            # What is packed in host memory is nothing of the card's.
+            load_quantized(Tracer(platform, names) if is_on_host else tracer, built)
         if isinstance(launch, Fsdp1):
             tell_fsdp1_storages_apart()
             roles = list_roles(built)

@@ -151,11 +151,6 @@ class TapeTemplate:
         makers[self._blocks[is_allocation]] = indices[is_allocation]
         self._makers = np.where(is_allocation | (self._blocks < 0), indices, makers[self._blocks])
 
-    @property
-    def uses_host(self) -> bool:
-        """Tell whether blocks of the host are on the tape."""
-        return bool(self._is_on_host.any())
-
     @functools.cached_property
     def shape(self) -> Hashable:
         """Return what is equal for two traced tapes that make and free the same blocks in the same order."""

@@ -17,7 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.compat.torch import current_autograd_node, storage_address, storage_use_count, use_count
+from inspector.compat.torch import (
+    current_autograd_node,
+    saves_positive_weight,
+    storage_address,
+    storage_use_count,
+    use_count,
+)
 
 __all__ = ["accumulates_in_place", "find_op_without_mode", "is_assigned_number"]
 
@@ -65,7 +71,7 @@ def find_op_without_mode(func: Any) -> Any:
     if func not in _OUT_OF_PLACE:
         return func
     node = current_autograd_node()
-    if node is None or getattr(node, "_saved_pos_weight", None) is not None:
+    if node is None or saves_positive_weight(node):
         return func
     return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
 

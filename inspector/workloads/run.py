@@ -28,6 +28,7 @@ from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import Categories
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.assumed import find_byte_patches
 from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
@@ -187,6 +188,7 @@ def _trace(
         token=token,
         results=results,
         holds_all=media is not None and media.holds_all,
+        patches=find_byte_patches(base),
     )
     with restore_changes(), contextlib.ExitStack() as rules:
         built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, known)))

@@ -22,6 +22,7 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, is_bare_encoder, make_batch_inputs
 from inspector.workloads.inputs import Inputs
+from inspector.workloads.kernels.scans import check_kernels
 from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
@@ -29,7 +30,6 @@ from inspector.workloads.packed import find_packed_unaccounted
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
-from inspector.workloads.scans import check_kernels
 from inspector.workloads.tasks.adapters import add_adapter_inputs
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices

@@ -195,3 +195,8 @@ def test_what_is_not_known_of_packed_weights_keeps_its_bound(changes: dict[str, 
     report = inspect(tmp_path, "awq", **changes)
     assert report.quantization is not None
     assert report.quantization.traced_packed is None
+    if "workload" in changes:
+        assert report.memory is not None
+        in_float = inspect(tmp_path, None, **changes)
+        assert in_float.memory is not None
+        assert report.memory.peak_allocated_bytes == in_float.memory.peak_allocated_bytes

@@ -26,6 +26,7 @@ from inspector.workloads.kernels.scans import check_kernels, explain_long_scan
 from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
+from inspector.workloads.packed import find_packed_unaccounted
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
@@ -120,6 +121,7 @@ class Training:
                 *find_stage_unaccounted(recipe),
                 *find_unaccounted(model, recipe, platform, inputs),
                 *list_unaccounted(model, asked, recipe),
+                *find_packed_unaccounted(model),
             ),
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),

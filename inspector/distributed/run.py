@@ -89,6 +89,7 @@ def trace_rank(
         if is_packed:
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
+            tracer.empty_cache()  # as below: what packing leaves is given back
         if isinstance(launch, Fsdp1):
             tell_fsdp1_storages_apart()
             roles = list_roles(built)

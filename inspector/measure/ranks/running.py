@@ -54,6 +54,7 @@ def run_rank_steps(
     model: Any = built.model
     if is_quantized(base_model(model)):
         model = load_quantized_model(built, device)
+        torch.cuda.empty_cache()  # Trainer's first act (trainer.py, `free_memory`)
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)

@@ -34,11 +34,13 @@ from inspector.model.census import (
     take_census,
 )
 from inspector.model.changes.adapter_settings import check_adapter_settings
+from inspector.model.changes.configured import change_configuration, refuse_built
 from inspector.model.changes.partial import change_model
 from inspector.model.changes.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
 from inspector.model.changes.value_head import add_value_head, scores_sequences
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
+from inspector.model.checkpoint.packing import mark_packed, note_packing
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
@@ -50,13 +52,7 @@ from inspector.model.quantize import (
     plan_quantization,
     quantize_model,
 )
-from inspector.model.skeleton import (
-    build_skeleton,
-    choose_class,
-    choose_dtype,
-    choose_reward_class,
-    give_one_score,
-)
+from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype, choose_reward_class, give_one_score
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.declared import find_declared
@@ -281,9 +277,6 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
     """Count a model before and after PEFT attaches the adapter that was asked for."""
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
     build, in_float, quantization, of_weights = subject.build, None, None, []
-    if subject.stored is not None:
-        quantization = describe_stored(subject.build(), subject.stored)
-        of_weights = collect_stored_notices(quantization)
     with contextlib.ExitStack() as stack:
         if subject.plan is not None:
             stack.enter_context(stand_in_for_bitsandbytes())
@@ -297,6 +290,9 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
             )
             build = functools.partial(_build_prepared, request, subject.build, subject.plan)
         attached, base = _attach(request, build, config)
+        if subject.stored is not None:
+            stored = describe_stored(subject.build(), subject.stored)
+            quantization, of_weights = mark_packed(stored, attached, request)
         facts = dataclasses.replace(
             describe_adapter(attached, config),
             autocast_adapter_dtype=request.autocast_adapter_dtype,
@@ -341,6 +337,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         model_class, class_notices = choose_class(
             config, files, request.model_class, trust_remote_code=request.trust_remote_code
         )
+    change_configuration(config, model_class, request.recipe)
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = find_declared(files.config)
     plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype, request.quant_storage)
@@ -357,13 +354,13 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     build = functools.partial(_build_anew, config, model_class, dtype, files.id)
     peft = files.adapter_config if files.adapter_config is not None else request.peft
     return _Subject(
-        build=lambda: change_model(build(), request.recipe, has_adapter=peft is not None),
+        build=lambda: note_packing(change_model(build(), request.recipe, has_adapter=peft is not None), declared),
         build_as_stored=build,
         facts=facts,
         plan=plan,
         stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=peft,
-        published=None if request.recipe.add_tokens else files.published,
+        published=None if request.recipe.add_tokens or request.recipe.labels else files.published,
         notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
     )
 
@@ -386,6 +383,7 @@ def _read_object(request: Request) -> _Subject:
             "model on the meta device."
         )
     check_meta(request.model)
+    refuse_built(request.recipe)
     build = functools.partial(copy.deepcopy, request.model)
     return _Subject(
         build=lambda: change_model(build(), request.recipe, has_adapter=request.peft is not None),

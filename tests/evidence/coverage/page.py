@@ -90,8 +90,9 @@ def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
     yield "\n### With a loss and not traced\n\n| class | type | why | as a real run |\n| --- | --- | --- | --- |\n"
     for row in with_loss:
         if not row.get("traced"):
-            reason = _clean(row.get("reason") or "", row["class"])
-            yield f"| {row['class']} | {row['type']} | {reason} | {'yes' if _SHARED.search(reason) else ''} |\n"
+            reason = row.get("reason") or ""
+            shared = "yes" if _SHARED.search(reason) else ""
+            yield f"| {row['class']} | {row['type']} | {_clean(reason, row['class'])} | {shared} |\n"
     left_out = Counter(code for row in with_loss for code in row.get("leaves_out", ()) if row.get("traced"))
     of_codes = ", ".join(f"`{code}` {count}" for code, count in sorted(left_out.items()))
     yield f"\nTraced with text alone, which the report says on its first screen: {of_codes or 'none'}.\n"

@@ -98,7 +98,7 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
         setattr(torch.cuda, "device_count", lambda: size // launch["replicas"])  # noqa: B010  # this one has fewer
     if "environment" in launch:  # as `accelerate launch` sets it
         os.environ.update({"ACCELERATE_USE_FSDP": "true", **launch["environment"]})
-        strategy = {}
+        strategy = {name: value for name, value in strategy.items() if name == "parallelism_config"}
     elif launch["strategy"] == "fsdp1":
         strategy = {"fsdp": True, "fsdp_config": {"version": 1, **launch.get("fsdp_config", {})}}
     if launch["strategy"] == "zero":
@@ -134,7 +134,8 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
 def load(row: dict[str, Any]) -> Any:
     """Return the model of a row: in host memory, or on the card where transformers and bitsandbytes pack it there."""
     if row.get("quantization"):
-        return load_quantized_model(build_rank(row), torch.device("cuda", 0))
+        device = torch.device("cpu") if row["launch"].get("packed_on") == "host" else torch.device("cuda", 0)
+        return load_quantized_model(build_rank(row), device)
     if row["launch"]["strategy"] == "tensor_parallel":
         return cut(row)
     if row["launch"].get("config", {}).get("zero_optimization", {}).get("stage") == 3:

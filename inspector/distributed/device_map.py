@@ -6,7 +6,7 @@ cards are one device, so that each block is noted with its card: that of the op'
 the CPU wait there and come to the first card for as long as they run.
 
 One trace has the events of all cards, and a card's tape is its own part of them. Not covered: what model code moves by
-itself but for labels, and copies of a few norms of gradients between cards, 512 bytes each.
+itself but for labels.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class CardTracer(Tracer):
     ) -> Any:
         """Run an op on the card of its first tensor that is more than a number."""
         if func is aten.stack.default:  # of norms, each of which is sent to the first card before
-            args = ([self.send(item, self.find_card(args[0][0]) or 0) for item in args[0]], *args[1:])
+            args = ([self._send_norm(item, self.find_card(args[0][0]) or 0) for item in args[0]], *args[1:])
         found = None
         for leaf in tree_leaves((args, kwargs or {})):
             if isinstance(leaf, Tensor) and leaf.is_meta and (card := self.find_card(leaf)) is not None:
@@ -195,6 +195,15 @@ class CardTracer(Tracer):
             elif self._unplaced:
                 self._place_numbers(found)
         return result
+
+    def _send_norm(self, norm: Tensor, card: int) -> Tensor:
+        """Return a norm on a card; no op is seen while another one is."""
+        if self.find_card(norm) in (None, card):
+            return norm
+        moved = self.copy(norm, card)
+        with self.use(card):
+            self._see(moved, "aten._to_copy.default")
+        return moved
 
     def _place_numbers(self, card: int) -> None:
         """Put the numbers that were made before a parameter's state on its card."""

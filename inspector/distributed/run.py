@@ -95,6 +95,7 @@ def trace_rank(
             is_on_host = isinstance(launch, Fsdp1) and launch.packed_on_host
             # What is packed in host memory is nothing of the card's.
             load_quantized(Tracer(platform, names) if is_on_host else tracer, built)
+            tracer.empty_cache()  # as below: what packing leaves is given back
         if isinstance(launch, Fsdp1):
             tell_fsdp1_storages_apart()
             roles = list_roles(built)

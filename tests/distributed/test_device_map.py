@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 
-from inspector.distributed.device_map import Placement
+from inspector.distributed.device_map import Placement, trace_cards
+from inspector.hardware.platform import Platform
+from inspector.records.recipe import Recipe
+from inspector.records.steps.ranks import DeviceMap
+from inspector.records.tape import EventKind, Phase
+from inspector.workloads.registry import TRAINING, load_workload
 from tests.cli.running import run
+from tests.evidence.truth.trainer_rows import build
 from tests.planning.test_fewest_cards import SMALL
+from tests.workloads.tracing import built
+
+COPY = "_to_copy"
 
 
 def ask(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -71,6 +80,27 @@ def test_a_map_that_cannot_be_is_refused_in_one_line(given: str, words: str) -> 
     ran = run(SMALL, "--gpu", "2x4090", "--device-map", given, "--offline")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
     assert words in ran.err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_norms_of_gradients_are_sent_to_the_card_of_the_first() -> None:
+    cards = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "model.norm": 1, "lm_head": 0}
+    row: dict[str, Any] = {"model": SMALL, "layers": 2, "dtype": "bfloat16", "recipe": {}}
+    launch = DeviceMap(world_size=2, device_map={**cards, "model.rotary_emb": 0}, card_bytes=10**10)
+    known, workload = built(build(row)), load_workload(TRAINING)
+    recipe = workload.resolve(known.model, Recipe(seq_len=16))
+    first, second = trace_cards(workload, known, build(row), recipe, Platform(torch_version=(2, 13)), launch)
+    sent = [
+        [
+            event
+            for event in tape
+            if (event.kind, event.step, event.phase, event.bytes) == (EventKind.ALLOCATE, 1, Phase.OPTIMIZER, 2)
+            and COPY in event.op
+        ]
+        for tape in (first, second)
+    ]
+    assert len(sent[0]) == 10  # nine parameters of a layer, and the last norm
+    assert len(sent[1]) <= 1  # what its gradients are multiplied by
 
 
 def test_a_map_and_shards_exclude_each_other(tmp_path: Path) -> None:

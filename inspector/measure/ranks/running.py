@@ -57,6 +57,7 @@ def run_rank_steps(
     if is_quantized(base_model(model)):
         is_on_host = isinstance(launch, Fsdp1) and launch.packed_on_host
         model = load_quantized_model(built, _HOST if is_on_host else device)
+        torch.cuda.empty_cache()  # Trainer's first act (trainer.py, `free_memory`)
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)

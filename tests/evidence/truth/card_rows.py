@@ -19,7 +19,8 @@ __all__ = ["predict_cards"]
 def predict_cards(row: dict[str, Any], platform: Platform, card_bytes: int) -> list[dict[str, int]]:
     """Return the predicted figures of a row, card by card."""
     known, bare, workload = built(build(row)), build({**row, "lora": None}), load_workload(TRAINING)
-    recipe = workload.resolve(known.model, Recipe(**{"optimizer": "adamw_torch_fused", **row["recipe"]}))
+    asked = {"optimizer": "adamw_torch_fused", "padding": False, **row["recipe"]}  # all rows are as long
+    recipe = workload.resolve(known.model, Recipe(**asked))
     launch = DeviceMap(world_size=2, device_map=row["device_map"], card_bytes=card_bytes)
     return [_describe(fold(tape)) for tape in trace_cards(workload, known, bare, recipe, platform, launch)]
 

@@ -1,8 +1,7 @@
 """A model on two cards peaks, reserves and ends on each where the trace says, to the byte.
 
 transformers' planner, accelerate's hooks, PEFT and Trainer are real, on torch's CUDA code over stand-ins for two cards
-(tests/evidence/stand_in/README.md). Where a row differs it says by how much: a map that comes back to a card that it
-left, of which the cause is not known.
+(tests/evidence/stand_in/README.md). Where a row differs it says by how much: one does, of which the cause is not known.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ and meta follows CUDA.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,8 @@ import transformers
 
 import inspector
 from inspector.compat.transformers import take_scipy_as_installed
+from inspector.runtime.patches import replace_attribute, restore_changes
+from inspector.trace.rules.matching import match_in_turn
 from inspector.workloads.batch import Input, make_batch_inputs
 from inspector.workloads.inputs import make_item
 
@@ -78,7 +82,7 @@ _MIXED = ("aten::sum", "aten::mul", "aten::sub", "aten::div", "aten::cat", "aten
 # It makes images contiguous before it convolves or scales them, and matrices of odd strides before it multiplies.
 _SCALING = ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa")
 _PIXELS = (
-    *("aten::_convolution", "aten::mm", *_MIXED),
+    *("aten::_convolution", "aten::mm", "aten::_log_softmax", "aten::_log_softmax_backward_data", *_MIXED),
     *(f"aten::{name}{end}" for name in _SCALING for end in ("", "_backward")),
 )
 
@@ -195,6 +199,52 @@ SMALL_TASKS: dict[str, SmallTask] = {
         },
         kernels=_PIXELS,
     ),
+    "masked images": SmallTask(
+        model_type="vit",
+        model_class="ViTForMaskedImageModeling",
+        fields={**_IMAGES, "image_size": 16, "encoder_stride": 8},
+        kernels=_PIXELS,
+    ),
+    "masked videos": SmallTask(
+        model_type="videomae",
+        model_class="VideoMAEForPreTraining",
+        fields={
+            **_IMAGES,
+            "image_size": 32,
+            "num_frames": 4,
+            "tubelet_size": 2,
+            "decoder_hidden_size": 16,
+            "decoder_num_hidden_layers": 1,
+            "decoder_num_attention_heads": 2,
+            "decoder_intermediate_size": 24,
+        },
+        kernels=(*_PIXELS, "aten::mse_loss"),
+    ),
+    "videos": SmallTask(
+        model_type="videomae",
+        model_class="VideoMAEForVideoClassification",
+        fields={**_IMAGES, "image_size": 32, "num_frames": 4, "tubelet_size": 2},
+        kernels=_PIXELS,
+    ),
+    "objects": SmallTask(
+        model_type="yolos",
+        model_class="YolosForObjectDetection",
+        fields={**_IMAGES, "image_size": [32, 32], "num_detection_tokens": 10},
+        kernels=_PIXELS,
+    ),
+    "masked pairs": SmallTask(
+        model_type="flava",
+        model_class="FlavaForPreTraining",
+        fields={
+            "text_config": {**_BERT},
+            "image_config": {**_IMAGES, "image_size": 32, "mask_token": True, "vocab_size": 20},
+            "multimodal_config": {**_IMAGES},
+            "image_codebook_config": {"hidden_size": 8, "vocab_size": 20, "num_groups": 4},
+            "hidden_size": 32,
+            "projection_dim": 16,
+        },
+        kernels=_PIXELS,
+    ),
     "grounded captions": SmallTask(
         model_type="blip",
         model_class="BlipForConditionalGeneration",
@@ -215,8 +265,35 @@ def build_task(device: str, name: str) -> Any:
         torch.manual_seed(0)
         model = model_class._from_config(config, attn_implementation="eager")
     model.train()
+    _move_tables(model, device)
     items = make_batch_inputs(model, RECIPE).items()
     return model, {key: make_item(item, lambda part, key=key: _fill(key, part, device)) for key, item in items}  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def match_alike() -> Iterator[None]:
+    """Match predictions and objects in turn inside the block, for real as in a trace.
+
+    What is brought to the CPU leaves the memory of a GPU; here it is one number, for the real step to do so too.
+    """
+
+    def bring(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+
+    with restore_changes(), match_in_turn(lambda: None):
+        replace_attribute(torch.Tensor, "cpu", bring)
+        yield
+
+
+def _move_tables(model: torch.nn.Module, device: str) -> None:
+    """Move tensors that are neither parameters nor buffers, which stay on the CPU and are copied from it in each step.
+
+    VideoMAE's table of positions is one: on a GPU as in a trace it takes a copy more than on the CPU.
+    """
+    for module in model.modules():
+        for name, item in vars(module).items():
+            if isinstance(item, torch.Tensor):
+                setattr(module, name, item.to(device))
 
 
 def _fill(name: str, item: Input, device: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""CTC loss: what its kernels take beside the losses and the alphas that they return."""
+"""Losses: what the kernels of CTC take beside losses and alphas, and those of differences beside their one number."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.trace.kernels.reductions import reduce
 from inspector.trace.kernels.registry import Scratch, kernel
 
 __all__: list[str] = []
@@ -14,6 +15,34 @@ __all__: list[str] = []
 aten = torch.ops.aten
 
 _INDEX_BYTES = 8
+_NONE, _MEAN = 0, 1
+_ACCUMULATOR_BYTES = 4
+
+
+@kernel(aten.mse_loss.default, aten.smooth_l1_loss.default)
+def _differences(scratch: Scratch, values: Tensor, targets: Tensor, reduction: int = _MEAN, *_: Any) -> None:
+    """Make all losses beside the result, and reduce them (ATen/native/Loss.cpp, `mse_loss_out`)."""
+    if reduction != _NONE:
+        scratch.give(_reduce_losses(scratch, values, targets))
+
+
+@kernel(aten.huber_loss.default, allocates_outputs=True)
+def _huber_loss(scratch: Scratch, values: Tensor, targets: Tensor, reduction: int = _MEAN, *_: Any) -> None:
+    """Make all losses, and then the result of them (ATen/native/Loss.cpp, `huber_loss`)."""
+    if reduction == _NONE:
+        scratch.outputs()
+        return
+    scratch.give(_reduce_losses(scratch, values, targets, is_made_after=True))
+
+
+def _reduce_losses(scratch: Scratch, values: Tensor, targets: Tensor, *, is_made_after: bool = False) -> int:
+    """Take a loss for each difference and what their reduction needs; return the block of the former."""
+    losses = torch.empty_like(values + targets)
+    block = scratch.take(losses.numel() * losses.element_size())
+    if is_made_after:
+        scratch.outputs()
+    reduce(scratch, losses, [], max(_ACCUMULATOR_BYTES, losses.element_size()))
+    return block
 
 
 @kernel(aten._ctc_loss.default, allocates_outputs=True)

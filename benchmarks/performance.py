@@ -4,7 +4,8 @@
 
 Commands that are compared run in turn, so that whatever else the machine does hits all alike; figures are medians of
 the rounds, of processor time, of time on the clock, and the largest resident memory of a process. All run without
-network, and without a cache where none is named. Nothing else should run beside it; it takes some ten minutes.
+network, and without a cache where none is named, from modules that are compiled, as an installed package is. Nothing
+else should run beside it; on two cores it takes some six minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,12 +50,18 @@ class Cost:
     mib: float
 
 
+def make_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a command: those of this process, but that modules are compiled once and kept."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "INSPECTOR_CACHE": "off", **changes}
+
+
 def measure(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
     """Run a command once."""
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
         child = subprocess.Popen(  # noqa: S603  # commands of this file
-            command, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, **environment}
+            command, stdout=subprocess.DEVNULL, stderr=errors, env=make_environment(environment)
         )
         _, status, used = os.wait4(child.pid, 0)
         clock = time.perf_counter() - started
@@ -66,22 +74,41 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
 def alternate(
     commands: Mapping[str, Sequence[str]], rounds: int, environment: Mapping[str, str] | None = None
 ) -> dict[str, Cost]:
-    """Run commands in turn and return the medians of each; a round before fills the caches of files."""
-    environment = {"INSPECTOR_CACHE": "off", **(environment or {})}
+    """Run commands in turn and return the medians of each."""
     found: dict[str, list[Cost]] = {name: [] for name in commands}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, command in commands.items():
-            cost = measure(command, environment)
-            if number or not rounds:
-                found[name].append(cost)
-    return {
-        name: Cost(
-            processor=statistics.median(cost.processor for cost in costs),
-            clock=statistics.median(cost.clock for cost in costs),
-            mib=max(cost.mib for cost in costs),
-        )
-        for name, costs in found.items()
-    }
+            found[name].append(measure(command, environment or {}))
+    return {name: take_median(costs) for name, costs in found.items()}
+
+
+def take_median(costs: Sequence[Cost]) -> Cost:
+    """Return the medians of what one command took in several rounds, and its largest memory."""
+    return Cost(
+        processor=statistics.median(cost.processor for cost in costs),
+        clock=statistics.median(cost.clock for cost in costs),
+        mib=max(cost.mib for cost in costs),
+    )
+
+
+def ask_anew(commands: Mapping[str, Sequence[str]], rounds: int, folder: Path) -> dict[str, Cost]:
+    """Return the medians of questions that are each asked for the first time of a cache: of a copy of it."""
+    found: dict[str, list[Cost]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            with tempfile.TemporaryDirectory() as copies:
+                copied = shutil.copytree(folder, Path(copies, "kept"))
+                found[name].append(measure(command, {"INSPECTOR_CACHE": str(copied)}))
+    return {name: take_median(costs) for name, costs in found.items()}
+
+
+def warm_up() -> None:
+    """Run each kind of command once, for modules to be compiled and files to be where they are read from."""
+    with tempfile.TemporaryDirectory() as folder:
+        for words in ((), (*CARD, "--format", "html"), (*CARD, "--json")):
+            measure((*MAIN_JOB, *words), {"INSPECTOR_CACHE": folder})
+    for words in (("gpus",), ("cache",), ("plan", "Qwen/Qwen2.5-0.5B", "--gpu", "t4", "--fit", "none", "--offline")):
+        measure((*INSPECT, *words), {})
 
 
 def write_table(costs: Mapping[str, Cost], first: str, than: str) -> str:
@@ -126,14 +153,13 @@ def measure_kept(rounds: int) -> str:
             rounds,
             kept,
         )
-        # Each of these is asked once, for the second time it is a repeated question.
         once = {
             "another margin": (*asked, "--margin", "1GiB"),
             "another card of the same kernels": (*MAIN_JOB, "--gpu", "a100-80gb", "--no-advice"),
             "other settings of the allocator": (*asked, "--alloc-conf", "expandable_segments:True"),
             "as a page": (*asked, "--format", "html"),
         }
-        costs |= {name: measure(command, kept) for name, command in once.items()}
+        costs |= ask_anew(once, rounds, Path(folder))
     return write_table(costs, "QwQ-32B with LoRA, one card", "worked out")
 
 
@@ -173,7 +199,8 @@ def write_configurations(configurations: Mapping[str, Mapping[str, Any]]) -> Ite
 
 
 def measure_growth(rounds: int) -> str:
-    """Return what more layers, experts and tokens cost."""
+    """Return what more layers, experts and tokens cost, in two rounds at most."""
+    rounds = min(rounds, 2)
     dense, sparse = read_bundled("Qwen__Qwen2.5-7B"), read_bundled("mistralai__Mixtral-8x7B-v0.1")
     tables = []
     with write_configurations(
@@ -231,7 +258,7 @@ def measure_peers(rounds: int) -> str:
 def measure_sweep() -> str:
     """Return what many models cost on one core, each with a traced step of LoRA: half of them, and all."""
     listed = subprocess.run(  # noqa: S603
-        (*INSPECT, "models", "--json"), capture_output=True, check=True, env={**os.environ, "INSPECTOR_CACHE": "off"}
+        (*INSPECT, "models", "--json"), capture_output=True, check=True, env=make_environment({})
     )
     known = [entry for entry in json.loads(listed.stdout)["models"] if entry["published"]["parameters"] < 73e9]
     models = [entry["id"] for entry in known[:: max(len(known) // SWEPT, 1)]][:SWEPT]
@@ -241,7 +268,7 @@ def measure_sweep() -> str:
             path = Path(folder, f"{count}.txt")
             path.write_text("\n".join(models[:count]))
             command = (*INSPECT, "sweep", str(path), *LORA, "--offline", "--jobs", "1")
-            costs[f"{count} models"] = measure(command, {"INSPECTOR_CACHE": "off"})
+            costs[f"{count} models"] = measure(command, {})
     table = write_table(costs, "models up to 72 B, one core", f"{SWEPT // 2} models")
     half, whole = costs.values()
     each = (whole.processor - half.processor) / (SWEPT - SWEPT // 2)
@@ -263,7 +290,10 @@ def describe_machine() -> str:
 def main() -> None:
     """Measure everything and write the page."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--only", nargs="*", metavar="WORD", help="Measure sections with these words, and write nothing."
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "evidence" / "performance.md")
     arguments = parser.parse_args()
     sections = {
@@ -276,13 +306,20 @@ def main() -> None:
         "Many models": measure_sweep,
     }
     parts = []
+    warm_up()
+    wanted = arguments.only
     for title, section in sections.items():
+        if wanted is not None and not any(word.lower() in title.lower() for word in wanted):
+            continue
         parts.append(f"## {title}\n\n{section()}\n")
         print(parts[-1], flush=True)
+    if wanted is not None:
+        return
     head = f"""# What it costs
 
-Written by one run of `python benchmarks/performance.py`: whole processes, those that are compared in turn, medians of
-{arguments.rounds} rounds. Processor time is that of a process and of those that it started, memory that of the largest.
+Written by one run of `python benchmarks/performance.py`: whole processes, those that are compared in turn,
+medians of up to {arguments.rounds} rounds. Processor time is that of a process and of those that it started,
+memory that of the largest.
 
 Measured on {describe_machine()}.
 """

@@ -21,7 +21,7 @@ from inspector.arguments.forms import (
     read_recipe_to_compare,
 )
 from inspector.arguments.keywords import explain_keyword, takes_no_others
-from inspector.checks import describe_value
+from inspector.checks import check_count, describe_value
 from inspector.errors import UsageError, one_line
 from inspector.hardware.card_counts import read_card_counts
 from inspector.records.comparison import Comparison, SharedNotice
@@ -54,6 +54,7 @@ def inspect(
     sharding: str | None = None,
     device_map: Any = None,
     tensor_parallel: int | None = None,
+    nodes: int | None = None,
     margin: str | int | None = None,
     fit: str | None = None,
     context: Sequence[int] = (),
@@ -103,6 +104,7 @@ def inspect(
         gpu_count: how many of each named GPU one run has. One card alone is judged; `report.fit` says how many hold
             the state of the run when it is sharded.
         sharding: what is sharded over them: "fsdp" (FSDP2), "fsdp1", "zero1", "zero2" or "zero3".
+        nodes: machines that the cards stand in; under FSDP each keeps all shards on its own cards (HSDP).
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
         fit: "batch-size", "seq-len" or "rank", of a generation "prompt-len" or "new-tokens": the largest value that
@@ -153,6 +155,7 @@ def inspect(
         sharding=sharding,
         device_map=device_map,
         tensor_parallel=tensor_parallel,
+        nodes=nodes,
         margin=margin,
         fit=fit,
         context=context,
@@ -302,12 +305,18 @@ def measure(
     framework: str | None = None,
     base_model: str | None = None,
     strict: bool = False,
+    gpu_count: int = 1,
+    sharding: str | None = None,
+    tensor_parallel: int | None = None,
+    launch: str | Sequence[str] = (),
+    rank: int | None = None,
 ) -> Measurement:
     """Run the step of a model for real on the CUDA GPU at hand, with random weights, beside its prediction.
 
-    The arguments are those of `inspect`. Nothing is left on the GPU, and nothing is run where the prediction does not
-    fit what is free. Settings of the allocator hold from the first tensor of a process on: a process that has used the
-    GPU before measures with those that it has.
+    The arguments are those of `inspect`. Of several cards it runs one rank: that of the launcher that started this
+    process (torchrun), or `rank` of `gpu_count` alone, 0 by default. Nothing is left on the GPU, and nothing is run
+    where the prediction does not fit what is free. Settings of the allocator hold from the first tensor of a process
+    on: a process that has used the GPU before measures with those that it has.
 
     Raises:
         DoesNotFitError: the step needs more than the GPU has free.
@@ -335,10 +344,15 @@ def measure(
         framework=framework,
         base_model=base_model,
         strict=strict,
+        gpu_count=gpu_count,
+        sharding=sharding,
+        tensor_parallel=tensor_parallel,
+        launch=launch,
+        at_hand=True,
     )
     from inspector import pipeline
 
-    result = pipeline.measure(request)
+    result = pipeline.measure(request, rank=None if rank is None else check_count("rank", rank, least=0))
     return dataclasses.replace(result, notices=(*(notice.message for notice in notices), *result.notices))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +20,10 @@ from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
-from inspector.records.run import Lengths, RunFacts, Traced
+from inspector.records.run import Lengths, Outline, RunFacts, Traced
 from inspector.records.source import SourceFiles
 from inspector.records.steps.stages import Stage
+from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ class Findings:
         key = (*_list_of_trace(bare), added_periods, passes_alone)
         found = self._find("trace", key, lambda: self.tracer.trace(bare, added_periods, passes_alone=passes_alone))
         return dataclasses.replace(found, recipe=dataclasses.replace(found.recipe, alloc_conf=settings))
+
+    def find_outline(self, run: ResolvedRun, make: Callable[[], Outline]) -> Outline:
+        """Return the outline of a run's prediction; else what `make` finds."""
+        bare, settings = _leave_out_allocator(run), run.recipe.alloc_conf
+        found = self._find("outline", _list_of_trace(bare), make)
+        return dataclasses.replace(found, recipe=dataclasses.replace(found.recipe, alloc_conf=settings))
+
+    def find_tape(self, run: ResolvedRun, make: Callable[[], Sequence[Event]]) -> Sequence[Event]:
+        """Return the tape of a run on the whole model; else what `make` finds, which is kept where it is not long."""
+        return self._find("tape", _list_of_trace(run), make)
 
     def resolve_recipe(self, run: ResolvedRun, *, whole: bool = False) -> Recipe:
         """Return the recipe as it runs on the model, without a trace; on the whole one where that is asked for."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inspector.errors import NotTraceableError
-from inspector.extrapolate import TapeTemplate
-from inspector.extrapolate.size_laws import Keys
-from inspector.extrapolate.steps import PIECE, TooManyEventsError, extrapolate_steps
 from inspector.records.recipe import Attention, CacheKind, find_prompt_len
 from inspector.records.run import Lengths
 from inspector.records.steps.decoding import Decoding
 from inspector.resolve import ResolvedRun
+
+if TYPE_CHECKING:
+    from inspector.extrapolate import TapeTemplate
 
 __all__ = ["describe_lengths", "extrapolate_generation", "is_long"]
 
@@ -44,6 +44,11 @@ def extrapolate_generation(
     `lengths` is what `describe_lengths` says of the model and the run. `trace` returns the run of a short generation.
     Raises NotTraceableError where it is too long to be traced.
     """
+    # They load numpy, which short runs that are kept do without.
+    from inspector.extrapolate.layers import TooManyEventsError
+    from inspector.extrapolate.size_laws import Keys
+    from inspector.extrapolate.steps import PIECE, extrapolate_steps
+
     recipe, prompt_len = run.request.recipe, find_prompt_len(run.recipe)
     # flash-attn's parts are no ops of their own on the tape, a static cache is as long as the whole generation, and the
     # decoder of an encoder-decoder does not go on from the prompt.

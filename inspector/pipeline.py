@@ -13,10 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspector.cache.answers import ask, open_store
-from inspector.cache.findings import Kept, open_findings
 from inspector.compat.verified import find_unverified_versions
 from inspector.errors import InspectorError, UsageError, one_line
-from inspector.findings import list_of_count
 from inspector.hardware.card_counts import read_card_counts
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
@@ -31,16 +29,20 @@ from inspector.runtime.quiet import silence_output
 from inspector.runtime.versions import find_versions
 from inspector.source.dimensions import describe_files
 from inspector.source.read import read_files
-from inspector.training_files.notices import list_file_notices
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from inspector.cache.findings import Kept
     from inspector.memory.recording import Recording
     from inspector.model.build import BuiltModel
     from inspector.predict import Predictor
     from inspector.records.comparison import Comparison
     from inspector.records.measurement import Measurement
     from inspector.records.model import Counted
+    from inspector.records.notice import Notice
     from inspector.records.source import SourceFiles
+    from inspector.records.training_file import RequestSource
 
 __all__ = ["Stages", "compare", "measure", "plan", "record", "run", "run_to_draw"]
 
@@ -159,7 +161,7 @@ def plan(
 
         resolved = dataclasses.replace(resolved, files=files)
         is_alone = gpu_counts is None and (named > 1 or request.sharding is not None)
-        notices = (*list_file_notices(request.source), *selection.notices, *((JUDGED_ALONE,) if is_alone else ()))
+        notices = (*_list_file_notices(request.source), *selection.notices, *((JUDGED_ALONE,) if is_alone else ()))
         if gpu_counts is None:
             found = build_plan(resolved, quantities, find_versions(), notices, progress)
         else:
@@ -214,9 +216,17 @@ def compare(
     return compare_reports(reports, find_versions()), tuple(outcomes)
 
 
-def measure(request: Request, progress: Progress = lambda _stage: None) -> Measurement:
-    """Run what `request` asks for on the CUDA device at hand and return it beside its prediction."""
-    resolved = resolve_run(request, None, os.environ)
+def measure(request: Request, progress: Progress = lambda _stage: None, rank: int | None = None) -> Measurement:
+    """Run what `request` asks for on the CUDA device at hand and return it beside its prediction.
+
+    Of several cards it is one rank: that of the launcher that started this process, or `rank` alone.
+    """
+    from inspector.measure.ranks.place import find_place
+
+    place = find_place(request, rank, os.environ)
+    resolved = resolve_run(request, None, os.environ, 1 if place is None else place.world_size)
+    if place is not None:
+        resolved = dataclasses.replace(resolved, rank=place.rank, is_rank=True)
     with reserve_process():
         if resolved.recipe.alloc_conf is not None:  # torch reads it when it makes its allocator
             replace_item(os.environ, ALLOCATOR_VARIABLE, resolved.recipe.alloc_conf)
@@ -225,11 +235,11 @@ def measure(request: Request, progress: Progress = lambda _stage: None) -> Measu
         with silence_output():  # a bitsandbytes that does not load prints much; `check_machine` raises
             from inspector.measure.measuring import check_machine, measure_run
 
-        check_machine(resolved.recipe, request.quantization)
+        check_machine(resolved.recipe, request.quantization, 0 if place is None else place.local_rank)
         files = read_files(request, progress)
         progress("loading transformers and PEFT")
-        result = measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress)
-        said = (notice.message for notice in list_file_notices(request.source))
+        result = measure_run(dataclasses.replace(resolved, files=files), find_versions(), progress, place)
+        said = (notice.message for notice in _list_file_notices(request.source))
         return dataclasses.replace(result, notices=(*said, *result.notices))
 
 
@@ -257,6 +267,7 @@ def _run(
             progress(describe_files(files))
         progress("loading transformers and PEFT")
 
+    from inspector.cache.findings import open_findings
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
     from inspector.planning.many_cards.rank_classes import find_largest_rank
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
@@ -277,7 +288,7 @@ def _run(
         textbook = None if static is None else find_textbook(static, counted, outcome.rules)
     stored = None if files is None else files.checkpoint
     versions = find_versions()
-    notices = (*list_file_notices(request.source), *counted.notices, *selection.notices, *outcome.notices)
+    notices = (*_list_file_notices(request.source), *counted.notices, *selection.notices, *outcome.notices)
     report = Report(
         versions=versions,
         source=request.source,
@@ -318,11 +329,22 @@ def _count(
 
     if kept is None:
         return count()
+    from inspector.findings import list_of_count
+
     # One count for all depths of its tree: rows that lie deeper are left out.
     shown, request = request.depth, dataclasses.replace(request, depth=max(request.depth, _WHOLE_TREE))
     counted, is_built = kept.find("count", (list_of_count(request),), count)
     tree = tuple(row for row in counted.census.tree if row.depth <= shown)
     return dataclasses.replace(counted, census=dataclasses.replace(counted.census, tree=tree)), is_built
+
+
+def _list_file_notices(source: RequestSource | None) -> Iterable[Notice]:
+    """Return what there is to say of the files that a request was read from, mostly of none."""
+    if source is None:
+        return ()
+    from inspector.training_files.notices import list_file_notices
+
+    return list_file_notices(source)
 
 
 def _serve(request: Request, progress: Progress) -> Report:

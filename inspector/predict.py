@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING
 
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
-from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
-from inspector.extrapolate.steps import MOST_EVENTS, PIECE
 from inspector.findings import Findings
 from inspector.generation import extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
@@ -34,14 +32,15 @@ from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
-from inspector.records.run import RunFacts
+from inspector.records.run import Outline, RunFacts
 from inspector.records.source import SourceFiles
-from inspector.records.steps.ranks import DeviceMap
+from inspector.records.steps.ranks import Ddp, DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key
+from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key, make_trace_key
 
 if TYPE_CHECKING:
+    from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
     from inspector.model.build import BuiltModel
 
 __all__ = ["Prediction", "Predictor"]
@@ -56,13 +55,23 @@ class Predictor:
     def __init__(self, files: SourceFiles | None, kept: Kept | None = None) -> None:
         self.findings = Findings(files, kept)
         self._predictions: dict[Key, Prediction] = {}
+        self._outlines: dict[Key, Outline] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
         self._replays: dict[tuple[str, str, bool], Replays] = {}
-        self._layers = LayerExtrapolator()
+        # The runs whose outline was kept, in the order in which they were asked for, until their traces are.
+        self._recalled: list[ResolvedRun] = []
+        self._traced: dict[Key, tuple[Recipe, TapeTemplate, Sizes]] = {}
+
+    @functools.cached_property
+    def _layers(self) -> LayerExtrapolator:
+        """Return what knows what layers add to tapes."""
+        from inspector.extrapolate import LayerExtrapolator  # loads numpy, which what is kept does without
+
+        return LayerExtrapolator()
 
     def keep(self, request: Request, built: BuiltModel) -> None:
         """Take a whole model that somebody has built already, as nobody has used it yet."""
@@ -98,29 +107,93 @@ class Predictor:
         """
         key = make_run_key(run)
         if key not in self._predictions:
-            recipe, template, sizes = self._resize(run) or self._trace_to_end(run)
-            uncertainty, replays = self._list_uncertainties(run), self._find_replays(run, template, sizes)
-            self._predictions[key] = Prediction(run, recipe, template, sizes, uncertainty, replays)
+            self._predictions[key] = self._predict(run, key)
         return self._predictions[key]
+
+    def _predict(self, run: ResolvedRun, key: Key) -> Prediction:
+        """Return the prediction of a run by its outline: that which is kept, or that of its trace."""
+
+        def trace() -> Outline:
+            recipe, template, sizes = self._trace(run)
+            added_periods, idle = self._idle.get(make_key_without_size(run), (None, frozenset()))
+            return Outline(
+                recipe=recipe,
+                requests=template.digest_requests(sizes),
+                # Of a generation that was extrapolated from short ones all its steps are replayed.
+                traced_events=len(
+                    template.traced if template.extrapolation.steps is None else template.extrapolation.steps
+                ),
+                added_periods=added_periods,
+                idle=idle,
+                assumed=self.list_assumptions(run),
+            )
+
+        outline = self.findings.find_outline(run, trace)
+        is_recalled = make_trace_key(run) not in self._traced
+        if is_recalled:
+            self._recalled.append(run)
+            self._idle[make_key_without_size(run)] = outline.added_periods, outline.idle
+            self._assumed[make_key_without_size(run)] = outline.assumed
+        self._outlines[key] = outline
+        prediction = Prediction(
+            run,
+            outline.recipe,
+            lambda: self._find_traced(run),
+            self._list_uncertainties(run),
+            find_tape=functools.partial(self.findings.find_tape, run),
+            is_recalled=is_recalled,
+        )
+        self._share_replays(prediction, outline.requests)
+        return prediction
+
+    def _find_traced(self, run: ResolvedRun) -> tuple[TapeTemplate, Sizes]:
+        """Return what was traced for a prediction, now where it was recalled."""
+        if make_trace_key(run) not in self._traced:
+            self._trace_recalled()
+        return self._traced[make_trace_key(run)][1:]
+
+    def _trace(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
+        """Trace a run, or the phases alone of it that depend on sizes."""
+        self._trace_recalled()
+        return self._trace_once(run)
+
+    def _trace_once(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
+        """Trace a run, or return what was traced with other settings of the allocator or on a card of its kernels."""
+        key = make_trace_key(run)
+        if key not in self._traced:
+            self._traced[key] = self._resize(run) or self._trace_to_end(run)
+            return self._traced[key]
+        recipe, template, sizes = self._traced[key]
+        for added_periods, known in self._list_resized(run):
+            if known is template:  # its own passes are those that a run with another optimizer would be traced for
+                passes = recipe, template.traced[: template.first_passes]
+                self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
+        return dataclasses.replace(recipe, alloc_conf=run.recipe.alloc_conf), template, sizes
+
+    def _trace_recalled(self) -> None:
+        """Do what was left out where outlines were kept: what is known by now is then the same as without them."""
+        while self._recalled:
+            self._trace_once(self._recalled.pop(0))
 
     def summarize(self, run: ResolvedRun) -> Summary:
         """Return what a report says of a predicted run on its card."""
         prediction = self.predict(run)
-        requests = prediction.template.digest_requests(prediction.sizes)
+        prediction.watch_replay()
+        requests = self._outlines[make_run_key(run)].requests
         return self.findings.summarize(run, requests, prediction.limit_bytes, prediction.summarize)
 
-    def _find_replays(self, run: ResolvedRun, template: TapeTemplate, sizes: Sizes) -> Replays:
-        """Return the replays of a run: those of another one that makes the same requests, as on most cards."""
-        settings, is_descending = run.allocator, run.platform.takes_newest_segment
-        key = template.digest_requests(sizes), repr(settings), is_descending
+    def _share_replays(self, prediction: Prediction, requests: str) -> None:
+        """Give a prediction the replays of another one that makes the same requests, as on most cards."""
+        run = prediction.run
+        key = requests, repr(run.allocator), run.platform.takes_newest_segment
         if key not in self._replays:
             self._replays[key] = Replays(
-                functools.partial(template.make_requests, sizes),
-                settings,
-                descending_addresses=is_descending,
+                prediction.make_requests,
+                run.allocator,
+                descending_addresses=run.platform.takes_newest_segment,
                 recall=functools.partial(self.findings.recall_replay, key),
             )
-        return self._replays[key]
+        prediction.replays = self._replays[key]
 
     def list_row_counts(self, run: ResolvedRun) -> tuple[int, ...]:
         """Return how many rows the parameters of a run's model have, each number once."""
@@ -141,6 +214,9 @@ class Predictor:
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
+        from inspector.extrapolate.layers import MOST_EVENTS  # as above
+        from inspector.extrapolate.steps import PIECE
+
         longest, prompt_len = self.find_longest_sequence(run), find_prompt_len(run.recipe)
         most = MOST_EVENTS // self._count_events_of_a_step(run, prompt_len)
         if longest is not None:
@@ -151,6 +227,8 @@ class Predictor:
 
     def _count_events_of_a_step(self, run: ResolvedRun, prompt_len: int) -> int:
         """Return how many events the last but one step of a short generation after a prompt has."""
+        from inspector.extrapolate.steps import PIECE  # as above
+
         recipe = dataclasses.replace(run.request.recipe, prompt_len=prompt_len, new_tokens=PIECE)
         piece = run.with_request(dataclasses.replace(run.request, recipe=recipe))
         tape = self.copy_models().predict(piece).tape
@@ -191,6 +269,8 @@ class Predictor:
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""
+        if not self.knows(run):
+            self._trace_recalled()
         templates = self._templates.get(make_key_without_size(run), ())
         is_known = any(
             (make_key_without_optimizer(run), added_periods) in self._passes for added_periods, _ in templates
@@ -202,14 +282,12 @@ class Predictor:
 
         Of a generation that was extrapolated from short ones they are those of all its steps, which are replayed.
         """
-        template = self.predict(run).template
-        return len(template.traced if template.extrapolation.steps is None else template.extrapolation.steps)
+        self.predict(run)
+        return self._outlines[make_run_key(run)].traced_events
 
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
-        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
-            return None
-        for added_periods, template in self._templates.get(make_key_without_size(run), ()):
+        for added_periods, template in self._list_resized(run):
             try:
                 recipe, passes = self._trace_passes(run, added_periods)
             except NotTraceableError:
@@ -220,6 +298,12 @@ class Predictor:
                 recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
                 return recipe, template, sizes
         return None
+
+    def _list_resized(self, run: ResolvedRun) -> Sequence[tuple[int | None, TapeTemplate]]:
+        """Return the runs that differ in size alone and were traced to their end, where those of one say others."""
+        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
+            return ()
+        return self._templates.get(make_key_without_size(run), ())
 
     def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
@@ -240,6 +324,8 @@ class Predictor:
         found = self._extrapolate(run) if run.request.extrapolate else None
         if found is not None:
             return found
+        from inspector.extrapolate import TapeTemplate  # as above
+
         recipe, tape = self._trace_depth(run, None)
         return recipe, None, TapeTemplate(tape, None)
 
@@ -261,10 +347,15 @@ class Predictor:
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
 
-        None where layers that look alike are not treated alike: one block in some is checkpointed.
+        None where layers that look alike are not treated alike: one block in some is checkpointed, or layers of a small
+        model share the buckets of DDP.
         """
         if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
+        from inspector.extrapolate import TapeTemplate  # as above
+        from inspector.extrapolate.buckets import widens_buckets
+        from inspector.extrapolate.layers import TooManyEventsError
+
         try:
             for added_periods in range(_DEPTHS):
                 missing = self.findings.count_missing_periods(run.request, added_periods)
@@ -277,9 +368,15 @@ class Predictor:
                     if self._layers.learn(shallow, deeper):
                         extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
                 if extrapolation is not None:
-                    return recipe, added_periods, TapeTemplate(shallow, extrapolation)
+                    template = TapeTemplate(shallow, extrapolation)
+                    is_ddp = isinstance(run.launch, Ddp)
+                    if is_ddp and widens_buckets(shallow, template.make_tape(template.sizes)):
+                        return None
+                    return recipe, added_periods, template
         except NotTraceableError:
             pass  # what the whole model says is the one to tell
+        except TooManyEventsError as error:
+            raise NotTraceableError(str(error)) from error
         return None
 
     def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:

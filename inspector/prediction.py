@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from inspector.extrapolate import Sizes, TapeTemplate
 from inspector.memory.recording import Recording
-from inspector.memory.replay import Replays
+from inspector.memory.replay import Replay, Replays, Requests, list_requests
 from inspector.memory.timeline import Summary, Timeline, count_host_bytes, count_kept_activations, fold
 from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
+
+if TYPE_CHECKING:
+    from inspector.extrapolate import Sizes, TapeTemplate
 
 __all__ = ["Prediction", "count_usable_bytes"]
 
@@ -22,26 +25,55 @@ class Prediction:
     """A run that was traced: what it takes, and what that means for GPUs.
 
     `recipe` is the recipe as it runs on the model. `template` is what happens whatever the sizes, `sizes` are those of
-    its blocks; `uncertainty` is what the run's card may lack of the memory that a verdict counts on; `replays` are
-    those of a run that makes the same requests of the same allocator. All figures are bytes.
+    its blocks; `trace` returns both when they are asked for. `find_tape` returns the tape, or what it is given to make
+    it of them; where the prediction `is_recalled` it has it. `uncertainty` is what the run's card may lack of the
+    memory that a verdict counts on; `replays` are those of a run that makes the same requests of the same allocator.
+    All figures are bytes.
     """
 
     def __init__(
         self,
         run: ResolvedRun,
         recipe: Recipe,
-        template: TapeTemplate,
-        sizes: Sizes,
+        trace: Callable[[], tuple[TapeTemplate, Sizes]],
         uncertainty: Sequence[Uncertainty] = (),
+        *,
+        find_tape: Callable[[Callable[[], Sequence[Event]]], Sequence[Event]] = lambda make: make(),
+        is_recalled: bool = False,
         replays: Replays | None = None,
     ) -> None:
         self.run = run
         self.recipe = recipe
-        self.template = template
-        self.sizes = sizes
+        self._trace = trace
+        self._find_tape = find_tape
+        self._is_recalled = is_recalled
+        self._watched: Timeline | None = None
         self.overhead = find_overhead(run.gpu)
         self.uncertainty = uncertainty
-        self.replays = replays or self.replay(template, sizes)
+        self.replays = replays or Replays(
+            self.make_requests, run.allocator, descending_addresses=run.platform.takes_newest_segment
+        )
+
+    @functools.cached_property
+    def _traced(self) -> tuple[TapeTemplate, Sizes]:
+        """Return the template and the sizes."""
+        return self._trace()
+
+    @property
+    def template(self) -> TapeTemplate:
+        """Return what happens whatever the sizes."""
+        return self._traced[0]
+
+    @property
+    def sizes(self) -> Sizes:
+        """Return the sizes of the blocks of the template."""
+        return self._traced[1]
+
+    def make_requests(self) -> Requests:
+        """Return the requests of the run: those of its tape where that is kept, and what makes it would take longer."""
+        if self._is_recalled and "_traced" not in vars(self):
+            return list_requests(self.tape)
+        return self.template.make_requests(self.sizes)
 
     def replay(self, template: TapeTemplate, sizes: Sizes) -> Replays:
         """Return the replays of another run under the same allocator."""
@@ -54,7 +86,7 @@ class Prediction:
     @functools.cached_property
     def tape(self) -> Sequence[Event]:
         """Return the tape of the whole model."""
-        return self.template.make_tape(self.sizes)
+        return self._find_tape(lambda: self.template.make_tape(self.sizes))
 
     def fold(self, limit_bytes: int | None = None) -> Timeline:
         """Return everything that the tape tells, on a device with so much memory, None for no end."""
@@ -65,9 +97,22 @@ class Prediction:
             descending_addresses=self.run.platform.takes_newest_segment,
         )
 
+    def watch_replay(self) -> None:
+        """Replay the run without a limit, where that was not done, so that it need not be for a summary again."""
+        self.replays.under(None, self._watch_replay)
+
+    def _watch_replay(self) -> Replay:
+        """Return the replay without a limit, and note everything that it tells."""
+        self._watched = timeline = self.fold()
+        return Replay(
+            peak_allocated_bytes=timeline.peak_allocated_bytes, peak_reserved_bytes=timeline.peak_reserved_bytes
+        )
+
     def summarize(self) -> Summary:
         """Return what a report says of the run on its card."""
-        timeline = self.fold(self.limit_bytes)
+        limit, watched = self.limit_bytes, self._watched
+        self._watched = None
+        timeline = watched if watched is not None and limit is None else self.fold(limit)
         return Summary(
             timeline=timeline.drop_events(),
             host_bytes=count_host_bytes(self.tape),

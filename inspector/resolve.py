@@ -21,6 +21,7 @@ from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
+from inspector.records.fit import Quantity
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
@@ -47,6 +48,8 @@ __all__ = [
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 MOST_RANKS = MOST_PLANNED
 _STAGES = {Sharding.ZERO1: 1, Sharding.ZERO2: 2, Sharding.ZERO3: 3}
+# What FSDP1 calls a strategy that it follows within each machine.
+_HYBRID = {"FULL_SHARD": "HYBRID_SHARD", "SHARD_GRAD_OP": "HYBRID_SHARD_ZERO2"}
 _VARIABLES = (ALLOCATOR_VARIABLE, "PYTORCH_ALLOC_CONF")
 
 
@@ -57,8 +60,8 @@ class ResolvedRun:
     `request` is what was asked for, with the allocator settings of the environment where it names none, and with no
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
-    was named, `cards` how many of it the run has, and `rank` which of their ranks it is. `platform` is that card's with
-    the torch that was asked for.
+    was named, `cards` how many of it the run has, and `rank` which of their ranks it is; with `is_rank` one card is a
+    rank, too. `platform` is that card's with the torch that was asked for.
     """
 
     request: Request
@@ -67,6 +70,7 @@ class ResolvedRun:
     gpu: Gpu | None
     cards: int = 1
     rank: int = 0
+    is_rank: bool = False
     platform: Platform
 
     @property
@@ -104,25 +108,31 @@ class ResolvedRun:
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
         is_zero = sharding in _STAGES and self._runs_deepspeed(settings)
         is_known = (is_sharded or is_zero or sharding is None) and recipe.stage is None and recipe.offload is None
-        is_known = is_known and not str(settings.get("sharding_strategy")).startswith("HYBRID")
-        if not 1 < self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
+        replicas = self.request.nodes or 1
+        is_known = is_known and self.cards % replicas == 0 and (replicas == 1 or self.cards > replicas)
+        least = 1 if self.is_rank else 2
+        if not least <= self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
             return None
         if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
             return None  # its weights stop there: their scales are lost with their class
         if sharding in _STAGES:
             return Zero(world_size=self.cards, stage=_STAGES[Sharding(sharding)], config=settings.get("config"))
         if not is_sharded:
-            return Ddp(world_size=self.cards)
+            return Ddp(world_size=self.cards, find_unused_parameters=settings.get("find_unused_parameters"))
         kind = Fsdp1 if sharding == Sharding.FSDP1 else Fsdp2
         known = {item.name for item in dataclasses.fields(kind)}
-        return kind(world_size=self.cards, **{name: value for name, value in settings.items() if name in known})
+        chosen = {name: value for name, value in settings.items() if name in known}
+        if replicas > 1:
+            chosen["replicas"] = replicas
+        if replicas > 1 and kind is Fsdp1:
+            strategy = chosen.get("sharding_strategy", "FULL_SHARD")
+            chosen["sharding_strategy"] = _HYBRID.get(strategy, strategy)
+        return kind(world_size=self.cards, **chosen)
 
     def _cut_layers(self, count: int) -> TensorParallel | None:
         """Return how layers are cut over cards, None where that is not traced."""
         recipe, is_sharded = self.request.recipe, self.request.sharding == Sharding.FSDP
         is_known = self.workload.trains and recipe.stage is None and recipe.offload is None and not is_packed(self)
-        # FSDP2 casts by transformers' own policy there.
-        is_known = is_known and self.request.peft is None and (self.cards == count or recipe.mixed_precision == "no")
         if self.cards % count or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
             return None
         return TensorParallel(world_size=self.cards, tensor_parallel=count)
@@ -192,6 +202,8 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
         _refuse_long_parts(recipe)
     if request.tensor_parallel is not None:
         _refuse_uneven_groups(request, request.tensor_parallel, cards)
+    if request.nodes is not None and request.nodes > 1:
+        _refuse_nodes(request, request.nodes, cards)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
     if request.margin is not None:
@@ -303,6 +315,24 @@ def _refuse_uneven_groups(request: Request, count: int, cards: int) -> None:
         raise UsageError(
             f"`tensor_parallel` {count:,} leaves {cards // count:,} groups of cards: add `sharding=fsdp`, which shards "
             f"over them, or give `gpu_count` {count:,}."
+        )
+
+
+def _refuse_nodes(request: Request, nodes: int, cards: int) -> None:
+    """Raise UsageError for machines that are not as many copies of a run's shards."""
+    if request.sharding not in (Sharding.FSDP, Sharding.FSDP1) or request.tensor_parallel is not None:
+        raise UsageError(
+            "`nodes` says over which cards FSDP shards and where copies of the shards are: add `sharding=fsdp` "
+            "alone, or drop it; under anything else each card takes the same on any number of machines."
+        )
+    if request.fit == Quantity.GPUS:
+        raise UsageError(
+            "`fit` gpus finds the cards of one machine, and each of `nodes` needs as many: drop `nodes`, or `fit`."
+        )
+    if cards % nodes or cards <= nodes:
+        raise UsageError(
+            f"`nodes` {nodes:,} do not share {cards:,} cards so that each has as many, and two at least: give "
+            f"`gpu_count` {2 * nodes:,}, or another multiple of {nodes:,}."
         )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "make_key_without_size",
     "make_model_key",
     "make_run_key",
+    "make_trace_key",
 ]
 
 Key = tuple[Any, ...]
@@ -31,10 +32,10 @@ _OF_THE_MODEL = (
 
 def make_run_key(run: ResolvedRun) -> Key:
     """Return what two runs of one inspection are equal by."""
-    return _make_trace_key(run), freeze(run.allocator), freeze(run.gpu), run.margin_bytes
+    return make_trace_key(run), freeze(run.allocator), freeze(run.gpu), run.margin_bytes
 
 
-def _make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
+def make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
     recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
     ranks = freeze(run.launch), run.rank, run.request.extrapolate
@@ -43,12 +44,12 @@ def _make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
 
 def make_key_without_size(run: ResolvedRun) -> Key:
     """Return what traces are equal by that differ in batch size and sequence length alone."""
-    return _make_trace_key(run, batch_size=1, seq_len=None)
+    return make_trace_key(run, batch_size=1, seq_len=None)
 
 
 def make_key_without_optimizer(run: ResolvedRun) -> Key:
     """Return what traces are equal by that differ in the optimizer alone."""
-    return _make_trace_key(run, optimizer=Recipe().optimizer, optim_args=None)
+    return make_trace_key(run, optimizer=Recipe().optimizer, optim_args=None)
 
 
 def make_model_key(request: Request) -> Key:

@@ -14,6 +14,7 @@ from inspector.cache.codec import NotKeptError, decode, encode
 from inspector.cache.store import Store
 from inspector.cache.tapes import pack_tape, unpack_tape
 from inspector.errors import NotTraceableError, UsageError
+from inspector.records.columns import Columns
 from inspector.records.request import Request
 from inspector.records.run import Traced
 from inspector.records.source import SourceFiles
@@ -80,8 +81,9 @@ class Kept:
         text, _, columns = content.partition(b"\n")
         try:
             refusal, value = decode(json.loads(text))
-            if isinstance(value, Traced):
-                value = dataclasses.replace(value, tape=unpack_tape(columns))
+            if columns:
+                tape = unpack_tape(columns)
+                value = tape if value is None else dataclasses.replace(value, tape=list(tape))
         except (NotKeptError, ValueError, TypeError, RecursionError):
             return None
         return (refusal, value) if refusal in (None, *_REFUSALS) else None
@@ -90,8 +92,9 @@ class Kept:
         """Keep a value, where it consists of records."""
         with contextlib.suppress(NotKeptError):
             columns = b""
-            if isinstance(value, Traced):
-                columns = pack_tape(value.tape)
-                value = dataclasses.replace(value, tape=())
+            if isinstance(value, Columns):
+                columns, value = pack_tape(value), None
+            elif isinstance(value, Traced):
+                columns, value = pack_tape(value.tape), dataclasses.replace(value, tape=())
             text = json.dumps(encode((refusal, value)), separators=(",", ":")).encode()
             self._store.write(name, text + b"\n" + columns, {"model": self._model, "kind": kind})

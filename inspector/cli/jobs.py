@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector.cli.contradictions import refuse_contradictions
-from inspector.cli.option_groups.cards import read_device_map
+from inspector.cli.option_groups.cards import choose_sharding, read_device_map
 from inspector.cli.option_groups.generation import choose_workload, spread_decoding
 from inspector.cli.option_groups.training_files import find_given
 from inspector.cli.output import check_output
@@ -65,17 +65,19 @@ def build_job(
     strict: bool = False,
     typed: Collection[str] | None = None,
     device_map: str | None = None,
+    fsdp_version: str | None = None,
     no_cache: bool = False,
+    at_hand: bool = False,
     **values: Any,
 ) -> Job:
     """Return the job that the values of PARAMETERS ask for; raise UsageError where they contradict each other.
 
     MODEL may be a training file: then what is not `typed`, by default on the command line at hand, is what it says.
+    `at_hand` says that the cards are those of this machine.
     """
     from inspector.training_files.merge import build_request
 
-    if fsdp and deepspeed is not None:
-        raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
+    sharding = choose_sharding(fsdp=fsdp, fsdp_version=fsdp_version, deepspeed=deepspeed)
     parse_optim_args(values["optimizer"], values["optim_args"])
     spread_decoding(values)
     arguments = {
@@ -86,10 +88,16 @@ def build_job(
         "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
         "gpus": gpus_,
         "device_map": read_device_map(device_map),
-        "sharding": "fsdp" if fsdp else deepspeed,
+        "sharding": sharding,
     }
     request = build_request(
-        arguments, find_given(typed), framework=framework, launch=launch, base_model=base_model, strict=strict
+        arguments,
+        find_given(typed),
+        framework=framework,
+        launch=launch,
+        base_model=base_model,
+        strict=strict,
+        at_hand=at_hand,
     )
     refuse_contradictions(request.recipe)
     chosen = choose_format(as_json, format_, output, formats)

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor, Shard
 from inspector.compat.names import private
 from inspector.runtime.patches import replace_attribute
 
-__all__ = ["TransformersDeviceMesh", "avoid_tensors_for_strides", "clip_mixed_gradients"]
+__all__ = ["TransformersDeviceMesh", "avoid_tensors_for_strides", "clip_mixed_gradients", "renew_own_tensors"]
 
 _PURPOSE = "tensor parallelism"
 
@@ -36,6 +36,11 @@ def clip_mixed_gradients(model: nn.Module, max_norm: float) -> Tensor:
 
     norm: Tensor = Trainer._mixed_mesh_grad_norm(None, model, max_norm)  # type: ignore[arg-type]  # it reads none of it
     return norm
+
+
+def renew_own_tensors(module: nn.Module) -> None:
+    """Give the parameters and buffers of a module itself other memory, as `to_empty` gives those of all below it."""
+    module._apply(torch.empty_like, recurse=False)
 
 
 def avoid_tensors_for_strides() -> None:

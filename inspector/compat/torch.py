@@ -51,6 +51,13 @@ current_autograd_node: Callable[[], Any] = private(
     purpose=_TRACE,
     instead="what tells which backward formula runs: gradients are added in place by it",
 )
+
+
+def saves_positive_weight(node: Any) -> bool:
+    """Tell whether a node of autograd keeps weights of positive labels, as that of binary cross entropy may."""
+    return getattr(node, "_saved_pos_weight", None) is not None
+
+
 next_sequence_number: Callable[[], int] = private(
     "torch._C._autograd._get_sequence_nr",
     purpose=_TRACE,

@@ -17,20 +17,44 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from inspector.compat.distributed import expect_same_parameters
+from inspector.records.recipe import Recipe
 from inspector.records.steps.ranks import Ddp
 from inspector.runtime.patches import restore_changes
+from inspector.workloads.base import NotTraceableError
 
 __all__ = ["wrap_with_ddp"]
 
 
-def wrap_with_ddp(model: nn.Module, launch: Ddp, *, is_checkpointed: bool) -> DistributedDataParallel:
-    """Wrap a model for DDP on the ranks of the world at hand."""
+def wrap_with_ddp(
+    model: nn.Module,
+    launch: Ddp,
+    recipe: Recipe,
+    *,
+    device: torch.device | None = None,
+    has_others: bool = False,
+) -> DistributedDataParallel:
+    """Wrap a model for DDP on the ranks of the world at hand, on a `device` or on meta; `has_others` if they answer.
+
+    Raises NotTraceableError where DDP looks for unused parameters and checkpoints are reentrant: their blocks' backward
+    pass marks parameters a second time, and torch stops.
+    """
+    is_checkpointed = bool(recipe.gradient_checkpointing)
     finds_unused = launch.find_unused_parameters
     if finds_unused is None:
         finds_unused = not (isinstance(model, PreTrainedModel) and is_checkpointed)
+    if finds_unused and is_checkpointed and recipe.use_reentrant:
+        raise NotTraceableError(
+            "DDP that looks for unused parameters stops at reentrant checkpoints, in a real step too: Trainer has it "
+            "look with an adapter, and PEFT's preparation makes checkpoints reentrant; add `gradient_checkpointing` "
+            "(Trainer's own is not), or ddp_find_unused_parameters: false to the training file"
+        )
+    place = [device] if device is not None and device.type == "cuda" else None
     with restore_changes():
-        expect_same_parameters()
-        wrapped = DistributedDataParallel(model, find_unused_parameters=finds_unused)
+        if not has_others:
+            expect_same_parameters()
+        wrapped = DistributedDataParallel(model, device_ids=place, find_unused_parameters=finds_unused)
+    if has_others:
+        return wrapped
     # Annotations would have to be no strings.
     wrapped.register_comm_hook(launch.world_size, lambda size, bucket: _reduce(size, bucket))
     return wrapped

@@ -12,6 +12,7 @@ are all 0 there: both are put right here (fsdp/_init_utils.py and _runtime_utils
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -27,7 +28,6 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from inspector.compat.distributed import let_fsdp1_run_on_meta, list_flat_units
 from inspector.distributed.tracer import RankTracer
 from inspector.model.build import BuiltModel
-from inspector.quantization.bitsandbytes.modules import Params4bit
 from inspector.records.model import Role
 from inspector.records.steps.ranks import Fsdp1
 from inspector.records.tape import Category
@@ -38,11 +38,20 @@ from inspector.workloads.quantized_load import is_quantized
 
 __all__ = ["hold_units", "list_roles", "shard_with_fsdp1"]
 
+_META = torch.device("meta")
+
 
 def shard_with_fsdp1(
-    model: nn.Module, launch: Fsdp1, mixed_precision: str, tracer: RankTracer
+    model: nn.Module,
+    launch: Fsdp1,
+    mixed_precision: str,
+    tracer: RankTracer | None,
+    device: torch.device = _META,
 ) -> FullyShardedDataParallel:
-    """Wrap a model that is in host memory for FSDP1 on the ranks of the world at hand, watched by a tracer."""
+    """Wrap a model that is in host memory for FSDP1 on the ranks of the world at hand.
+
+    A tracer watches what is done on meta; on a real `device` there is none.
+    """
     plugin = _make_plugin(model, launch, mixed_precision)
     is_packed = is_quantized(base_model(model))  # and on the card already
     on_card = {id(tensor) for tensor in itertools.chain(model.parameters(), model.buffers()) if is_packed}
@@ -53,8 +62,9 @@ def shard_with_fsdp1(
                 on_card.add(id(tensor))
                 tensor.data = torch.empty_like(tensor)
 
-    with restore_changes(), tracer:
-        let_fsdp1_run_on_meta(move)
+    with restore_changes(), tracer or contextlib.nullcontext():
+        if tracer is not None:
+            let_fsdp1_run_on_meta(move)
         wrapped = FullyShardedDataParallel(
             model,
             sharding_strategy=plugin.sharding_strategy,
@@ -65,7 +75,7 @@ def shard_with_fsdp1(
             forward_prefetch=launch.forward_prefetch,
             use_orig_params=launch.use_orig_params,
             limit_all_gathers=True,
-            device_id=torch.device("meta"),
+            device_id=device,
         )
         if mixed_precision != "no":
             _upcast(wrapped)
@@ -109,7 +119,7 @@ def _make_plugin(model: nn.Module, launch: Fsdp1, mixed_precision: str) -> Fully
         plugin.set_mixed_precision(mixed_precision)
     if isinstance(model, PeftModel):
         plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
-        held_in = {item.quant_storage for item in model.parameters() if isinstance(item, Params4bit)}
+        held_in = {item.quant_storage for item in model.parameters() if hasattr(item, "quant_storage")}
         for dtype in held_in:  # transformers/distributed/fsdp.py, `update_fsdp_plugin_peft`
             if dtype.is_floating_point and mixed_precision == "no":
                 raise NotTraceableError(

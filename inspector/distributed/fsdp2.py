@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed.fsdp as fsdp
+from accelerate import ParallelismConfig
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -38,6 +39,9 @@ from inspector.workloads.quantized_load import is_quantized
 __all__ = ["shard_with_fsdp2"]
 
 _SHARDS = "dp_shard"
+# What accelerate calls the two dimensions of a mesh of copies (parallelism_config.py, `fsdp_dim_names`).
+_COPIES = ("dp_replicate", "dp_shard_cp")
+_META = torch.device("meta")
 
 
 class _Meshes(dict[Any, DeviceMesh]):
@@ -51,13 +55,18 @@ class _Meshes(dict[Any, DeviceMesh]):
         return self._mesh
 
 
-def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, tracer: RankTracer) -> nn.Module:
+def shard_with_fsdp2(
+    model: nn.Module,
+    launch: Fsdp2,
+    mixed_precision: str,
+    tracer: RankTracer | None,
+    device: torch.device = _META,
+) -> nn.Module:
     """Wrap a model that is in host memory, or packed on the card, for FSDP2 on the ranks of the world at hand.
 
-    A tracer watches.
+    A tracer watches what is done on meta; on a real `device` there is none.
     """
     is_packed = is_quantized(base_model(model))
-    mesh = init_device_mesh("meta", (launch.world_size,), mesh_dim_names=(_SHARDS,))
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy=launch.wrap_policy,
@@ -75,12 +84,14 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
             parameter.data = parameter.data.to(torch.float32)
     accelerator = types.SimpleNamespace(
         state=types.SimpleNamespace(fsdp_plugin=plugin),
-        torch_device_mesh=_Meshes(mesh),
+        torch_device_mesh=_make_meshes(launch, device),
         mixed_precision=mixed_precision,
         is_main_process=False,
-        device=torch.device("meta"),
-        parallelism_config=types.SimpleNamespace(fsdp_dim_names=(_SHARDS,)),
+        device=device,
+        parallelism_config=types.SimpleNamespace(fsdp_dim_names=_COPIES if launch.replicas > 1 else (_SHARDS,)),
     )
+    if tracer is None:
+        return _shard_for_real(model, accelerator)
     on_card: set[int] = set()
 
     def move(parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor], _device: torch.device) -> None:
@@ -110,6 +121,23 @@ def shard_with_fsdp2(model: nn.Module, launch: Fsdp2, mixed_precision: str, trac
         with tracer:  # padded where a shard has fewer rows than others
             wrapped.to_empty(device="meta")
             base_model(wrapped).tie_weights()
+    return wrapped
+
+
+def _make_meshes(launch: Fsdp2, device: torch.device) -> Any:
+    """Return the mesh of all ranks; where shards are kept in several copies, accelerate's own of two dimensions."""
+    if launch.replicas == 1:
+        return _Meshes(init_device_mesh(device.type, (launch.world_size,), mesh_dim_names=(_SHARDS,)))
+    shards = launch.world_size // launch.replicas
+    sizes = ParallelismConfig(dp_replicate_size=launch.replicas, dp_shard_size=shards, tp_size=1, cp_size=1, sp_size=1)
+    return sizes.build_device_mesh(device.type)
+
+
+def _shard_for_real(model: nn.Module, accelerator: Any) -> nn.Module:
+    """Wrap a model with data; the optimizer's parameters are replaced meanwhile as `_shard_packed` says."""
+    kept = [item.new_empty(1) for item in filter(_is_trained, model.parameters())]
+    wrapped: nn.Module = fsdp2_prepare_model(accelerator, model)
+    del kept
     return wrapped
 
 

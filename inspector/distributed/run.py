@@ -16,9 +16,10 @@ from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
-from inspector.distributed.tensor_parallel import cut_by_plan, split_groups_by_mesh
+from inspector.distributed.tensor_parallel import bring_to_card, cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
+from inspector.distributed.wrapping import refuse_unknown_layers
 from inspector.distributed.zero import begin_engine
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
@@ -33,6 +34,7 @@ from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.token_choice import see_made_tensors
+from inspector.trace.scan_kernels import provide_scan_kernels
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
@@ -47,7 +49,7 @@ from inspector.workloads.run import (
     refuse_what_stops,
 )
 
-__all__ = ["trace_rank"]
+__all__ = ["reduce_in_last_micro_batch", "trace_rank"]
 
 
 def trace_rank(
@@ -68,10 +70,16 @@ def trace_rank(
     model: Any = built.model
     base = base_model(model)
     check_run(workload, built, recipe)
-    with begin_world(launch.world_size, rank) as streams, restore_changes(), contextlib.ExitStack() as rules:
+    if isinstance(launch, (Fsdp1, Fsdp2)):
+        refuse_unknown_layers(model, launch)
+    on_a_node = launch.world_size // launch.replicas if isinstance(launch, Fsdp1) else None
+    with begin_world(launch.world_size, rank, on_a_node) as streams, restore_changes(), contextlib.ExitStack() as rules:
         rules.enter_context(use_one_thread())
         rules.enter_context(provide_flash_attention(platform, recipe.attention))
         rules.enter_context(refuse_what_stops(workload, built, recipe))
+        if isinstance(launch, TensorParallel):
+            built = cut_by_plan(built, launch)
+            model, base = built.model, base_model(built.model)
         built = prepare_run(workload, built, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
         media = workload.find_media(model, recipe)
@@ -89,7 +97,7 @@ def trace_rank(
             model = shard_with_fsdp2(model, launch, recipe.mixed_precision, tracer)
             _refuse_untied(built)
         if isinstance(launch, TensorParallel):
-            model = cut_by_plan(model, launch, tracer)
+            bring_to_card(built, tracer)
         tracer.use_categories(build_categories(workload, model), keeps=is_packed or isinstance(launch, Zero))
         state: Any = None
         if isinstance(launch, Fsdp1):
@@ -100,9 +108,11 @@ def trace_rank(
         else:
             for name, tensor, category in list_in_load_order(built):
                 tracer.hold([tensor], category, find_owner(model, name))
+        if isinstance(launch, TensorParallel):
+            tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`); tied weights leave a part behind
         if isinstance(launch, Ddp):
             with tracer:
-                model = wrap_with_ddp(model, launch, is_checkpointed=bool(recipe.gradient_checkpointing))
+                model = wrap_with_ddp(model, launch, recipe)
             tracer.mark_buckets()
         batch = make_batch(tracer, workload, model, recipe)
         if isinstance(launch, (Fsdp2, Zero)):  # which casts by a policy of its own
@@ -112,6 +122,7 @@ def trace_rank(
         rules.enter_context(choose_autocast(recipe))
         rules.enter_context(treat_meta_as_device())
         rules.enter_context(stand_in_for_extension())
+        rules.enter_context(provide_scan_kernels(built.model, recipe.kernels))
         # FSDP1 keeps a zero that it made so.
         if media is not None or isinstance(launch, (Fsdp1, Zero)):
             rules.enter_context(see_made_tensors(tracer.see_made))
@@ -122,7 +133,7 @@ def trace_rank(
         else:
             step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
-        on_phase = _reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
+        on_phase = reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
         held = workload.run(model, batch, state, on_phase, recipe)
         tape = tracer.tape()
         if assumed is not None:
@@ -144,7 +155,7 @@ def _refuse_untied(built: BuiltModel) -> None:
         )
 
 
-def _reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
+def reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnPhase:
     """Return what enters a phase, with gradients left whole until the last of an update's `count` micro-batches.
 
     Trainer enters accelerate's `no_sync` for the others (accelerator.py, 1.15), which sets one of these two.

@@ -56,6 +56,10 @@ class _Stream:
         """Return an event that has happened."""
         return event or _Event()
 
+    def is_capturing(self) -> bool:
+        """Tell an optimizer that no graph is recorded; where there is a GPU it asks (torch/optim/optimizer.py)."""
+        return False
+
     def __enter__(self) -> _Stream:
         """Make this the current stream."""
         self._before, self._streams.current = self._streams.current, self
@@ -177,11 +181,11 @@ class _MetaDevice(types.ModuleType):
 
 
 @contextlib.contextmanager
-def begin_world(size: int, rank: int) -> Iterator[Streams]:
-    """Make this process rank `rank` of `size` inside the block."""
+def begin_world(size: int, rank: int, on_a_node: int | None = None) -> Iterator[Streams]:
+    """Make this process rank `rank` of `size` inside the block; a machine has `on_a_node` cards, by default all."""
     streams = Streams()
     with restore_changes():
-        device = _MetaDevice(streams, size)
+        device = _MetaDevice(streams, on_a_node or size)
         replace_attribute(torch, "meta", device)
         replace_item(sys.modules, "torch.meta", device)
         # Asked where a prefetch missed its target (FSDPParamGroup.finalize_backward).

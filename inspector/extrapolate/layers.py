@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.extrapolate.alignment import PathNumbers, PreparedTape, Run, Signatures, Step, align, replace_numbers
 from inspector.records.tape import MAKING, Event
 
-__all__ = ["LayerExtrapolation", "LayerExtrapolator"]
+__all__ = ["MOST_EVENTS", "LayerExtrapolation", "LayerExtrapolator", "TooManyEventsError"]
+
+# A million events are 8 bytes in each of a dozen arrays and lists.
+MOST_EVENTS = 6_000_000
+
+
+class TooManyEventsError(Exception):
+    """The tape would be longer than what can be worked with; the message says by how much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +57,19 @@ class LayerExtrapolation:
             repetitions=[0] * len(traced),
         )
 
-    def name_modules(self, traced: Sequence[Event]) -> list[str]:
-        """Return the module path of each event of the deep tape."""
-        known: dict[tuple[str, PathNumbers, int], str] = {}
-        paths = []
+    def name_modules(self, traced: Sequence[Event]) -> Iterator[str]:
+        """Yield the module path of each event of the deep tape."""
+        known: dict[tuple[str, int, int], str] = {}
         for source, numbers, repetition in zip(self.sources, self.path_numbers, self.repetitions, strict=True):
             path = traced[source].module
-            if numbers is not None:
-                key = path, numbers, repetition
-                if key not in known:
-                    known[key] = replace_numbers(path, numbers.compute(self.layers, repetition))
-                path = known[key]
-            paths.append(path)
-        return paths
+            if numbers is None:
+                yield path
+                continue
+            key = path, id(numbers), repetition  # a step's numbers are one object in all its repetitions
+            found = known.get(key)
+            if found is None:
+                found = known[key] = replace_numbers(path, numbers.compute(self.layers, repetition))
+            yield found
 
 
 class LayerExtrapolator:
@@ -96,7 +103,10 @@ class LayerExtrapolator:
         return True
 
     def extrapolate(self, shallow: Sequence[Event], layers: int) -> LayerExtrapolation | None:
-        """Return how a tape gets `layers` more layers, None where something in it was not seen yet."""
+        """Return how a tape gets `layers` more layers, None where something in it was not seen yet.
+
+        Raises TooManyEventsError where the deep tape would be too long.
+        """
         tape = self._prepare(shallow)
         found: list[tuple[int, Sequence[Run]]] = []
         names: list[tuple[int, int]] = []
@@ -111,6 +121,12 @@ class LayerExtrapolator:
             found.append((stretch.start, match[1]))
         # Two tapes of the same stretches whose blocks fall into the same kinds become deep in the same way.
         key = layers, tuple(tape.block_kinds), tuple(names)
+        count = sum(len(run.steps) * (layers if run.repeats else 1) for _, runs in found for run in runs)
+        if count > MOST_EVENTS:
+            raise TooManyEventsError(
+                f"the step of the whole model makes {count:,} allocations and frees, and no more than {MOST_EVENTS:,} "
+                "can be worked with: use a shorter `seq_len`"
+            )
         if key not in self._extrapolations:
             deep = _DeepTape(tape, layers)
             is_whole = all(deep.add(start, runs) for start, runs in found)

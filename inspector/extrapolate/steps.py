@@ -22,11 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inspector.extrapolate.layers import MOST_EVENTS, TooManyEventsError
 from inspector.extrapolate.size_laws import FlashCall, Keys, SizeTable, find_sizes
 from inspector.extrapolate.template import TapeTemplate
 from inspector.records.tape import EventKind
 
-__all__ = ["MOST_EVENTS", "PIECE", "StepExtrapolation", "TooManyEventsError", "extrapolate_steps"]
+__all__ = ["PIECE", "StepExtrapolation", "extrapolate_steps"]
 
 # Two steps of every remainder by 8, after the first few and before the last one.
 PIECE = 24
@@ -36,15 +37,9 @@ _PERIOD = 8
 # A step frees what was made in it or in the two before: so many steps of a structure follow one another.
 _STEADY = _PERIOD + 2
 _MOST_PIECES = 20
-# A million events are 8 bytes in each of a dozen arrays and lists.
-MOST_EVENTS = 6_000_000
 _FLASH = "aten._scaled_dot_product_flash_attention.default"
 
 _Numbers = NDArray[np.int64]
-
-
-class TooManyEventsError(Exception):
-    """The tape would be longer than what can be worked with; the message says by how much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

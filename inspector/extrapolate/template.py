@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from inspector.extrapolate.layers import LayerExtrapolation
 from inspector.memory.allocator.settings import MIN_BLOCK_BYTES
 from inspector.memory.replay import Requests, list_requests
+from inspector.records.columns import Columns
 from inspector.records.tape import MAKING, Category, Event, EventKind, Phase
 
 __all__ = ["Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
@@ -31,10 +33,10 @@ __all__ = ["Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
 Sizes: TypeAlias = NDArray[np.int64]
 _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
-# A list of a million events takes 150 MB.
 # Integers of Python that are made of an array at a time: each takes 32 bytes.
 _AT_ONCE = 2**16
-_LONGEST_LIST = 400_000
+# The columns of a million events take 40 MB.
+_LONGEST_KEPT = 400_000
 
 
 class Extrapolation(Protocol):
@@ -99,6 +101,20 @@ def _list_numbers(values: NDArray[Any]) -> Iterator[int]:
     )
 
 
+def _spread(column: array[int], sources: NDArray[Any]) -> array[int]:
+    """Return the element at each of the sources, as a column of the same kind."""
+    found = array(column.typecode)
+    found.frombytes(np.frombuffer(column, dtype=column.typecode)[sources].tobytes())
+    return found
+
+
+def _to_array(values: NDArray[Any]) -> array[int]:
+    """Return integers as a column."""
+    column = array("q")
+    column.frombytes(np.ascontiguousarray(values, dtype=np.int64).tobytes())
+    return column
+
+
 def read_sizes(tape: Iterable[Event]) -> Sizes:
     """Return the sizes of a traced tape."""
     return np.array([event.bytes if event.kind in MAKING else 0 for event in tape], dtype=np.int64)
@@ -107,7 +123,8 @@ def read_sizes(tape: Iterable[Event]) -> Sizes:
 class TapeTemplate:
     """The events of a traced tape without their sizes, and the requests that they are on the whole model.
 
-    `traced` is the tape, `sizes` are its own. `extrapolation` makes it that of the whole model; given as None, the
+    `traced` is the tape, `sizes` are its own, `first_passes` is how many of its events come before the optimizer.
+    `extrapolation` makes it that of the whole model; given as None, the
     whole model was traced.
     """
 
@@ -116,7 +133,7 @@ class TapeTemplate:
         self.extrapolation: Extrapolation = extrapolation or LayerExtrapolation.from_whole_tape(traced)
         self.sizes = read_sizes(traced)
         self._has_streams = any(event.stream for event in traced)
-        self._passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
+        self.first_passes = sum(1 for _ in itertools.takewhile(_is_in_first_passes, traced))
         self._set_requests()
 
     def _set_requests(self) -> None:
@@ -162,24 +179,42 @@ class TapeTemplate:
 
     def make_tape(self, sizes: Sizes) -> Sequence[Event]:
         """Return the tape of the whole model; a long one is made anew each time that it is gone through."""
-        if len(self._blocks) <= _LONGEST_LIST:
-            return list(self._make_events(sizes))
+        if len(self._blocks) <= _LONGEST_KEPT:
+            return self._make_columns(sizes)
         return _LongTape(lambda: self._make_events(sizes), len(self._blocks))
+
+    def _make_columns(self, sizes: Sizes) -> Columns:
+        """Return the events of the whole model as columns."""
+        traced, deep = Columns.from_events(self.traced), self.extrapolation
+        columns = {
+            name: _spread(getattr(traced, name), self._sources)
+            for name in ("kind", "phase", "category", "op", "stream")
+        }
+        numbers: dict[str, int] = {}
+        modules = array("l", [numbers.setdefault(name, len(numbers)) for name in deep.name_modules(self.traced)])
+        return Columns(
+            **columns,
+            block=_to_array(self._blocks),
+            bytes=_to_array(self._count_block_bytes(sizes)),
+            step=_spread(traced.step, self._sources) if deep.steps is None else _to_array(deep.steps),
+            module=modules,
+            modules=tuple(numbers),
+            ops=traced.ops,
+        )
+
+    def _count_block_bytes(self, sizes: Sizes) -> Sizes:
+        """Return the size of each event's block: that of a free need not be that of the block that its source frees."""
+        return np.where(self._blocks < 0, 0, self._request_sizes(sizes)[self._makers])
 
     def _make_events(self, sizes: Sizes) -> Iterator[Event]:
         """Yield the events of the whole model."""
         traced, deep = self.traced, self.extrapolation
-        makers = self._makers
-        # A free holds the size of its block, which need not be that of the block that the source frees.
-        block_bytes = np.where(self._blocks < 0, 0, self._request_sizes(sizes)[makers])
+        block_bytes = self._count_block_bytes(sizes)
         steps = itertools.repeat(None) if deep.steps is None else _list_numbers(deep.steps)
         numbers = (_list_numbers(self._sources), _list_numbers(self._blocks), _list_numbers(block_bytes))
         for source, block, size, module, step in zip(*numbers, deep.name_modules(traced), steps, strict=False):
-            event = traced[source]
-            if step is None:
-                yield event._replace(block=block, bytes=size, module=module)
-            else:
-                yield event._replace(block=block, bytes=size, module=module, step=step)
+            kind, _, phase, _, category, own_step, _, op, stream = traced[source]
+            yield Event(kind, block, phase, size, category, own_step if step is None else step, module, op, stream)
 
     def bound_peak(self, sizes: Sizes) -> int:
         """Return a lower bound of the bytes that are allocated at the peak."""
@@ -194,14 +229,14 @@ class TapeTemplate:
 
     def derive_sizes(self, passes: Sequence[Event]) -> Sizes | None:
         """Return the sizes of the step with these first passes, None where it does not run as this one does."""
-        if len(passes) != self._passes or any(
+        if len(passes) != self.first_passes or any(
             _drop_size(event) != _drop_size(own) for event, own in zip(passes, self.traced, strict=False)
         ):
             return None
         if self._matching_blocks is None:
             return None
         sizes: Sizes = self.sizes.copy()
-        sizes[: self._passes] = read_sizes(passes)
+        sizes[: self.first_passes] = read_sizes(passes)
         later, earlier = self._matching_blocks
         sizes[later] = sizes[earlier]
         return sizes
@@ -238,9 +273,9 @@ class TapeTemplate:
         allocations = [index for index, event in enumerate(self.traced) if event.kind in MAKING]
         first: dict[Phase, list[int]] = defaultdict(list)
         for index in allocations:
-            if index < self._passes:
+            if index < self.first_passes:
                 first[self.traced[index].phase].append(index)
-        later = (index for index in allocations if index >= self._passes)
+        later = (index for index in allocations if index >= self.first_passes)
         pairs: list[tuple[int, int]] = []
         candidates: dict[tuple[int, Phase], Iterator[int]] = {}
         for key, stretch in itertools.groupby(

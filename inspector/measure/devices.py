@@ -45,8 +45,8 @@ _PACKAGES: Mapping[str, Sequence[str]] = {
 _PROBE_BYTES = 32 * 2**20
 
 
-def find_cuda_device() -> torch.device:
-    """Return the current CUDA device; raises UsageError where there is none."""
+def find_cuda_device(card: int = 0) -> torch.device:
+    """Return the current CUDA device, or make another `card` current; raises UsageError where there is none."""
     if torch.version.cuda is None:
         raise UsageError(
             f"measure runs the step on a CUDA GPU, and the installed torch {torch.__version__} is built without CUDA: "
@@ -57,6 +57,13 @@ def find_cuda_device() -> torch.device:
             "measure runs the step on a CUDA GPU, and torch finds none here; check nvidia-smi and "
             f"CUDA_VISIBLE_DEVICES, or {PREDICT_ALONE}."
         )
+    if card >= torch.cuda.device_count():
+        raise UsageError(
+            f"LOCAL_RANK is {card}, and torch finds {torch.cuda.device_count()} GPUs here: launch as many ranks as "
+            "there are GPUs, or measure one rank alone with `rank`."
+        )
+    if card:
+        torch.cuda.set_device(card)
     return torch.device("cuda", torch.cuda.current_device())
 
 

@@ -14,8 +14,8 @@ Not covered: tensors that a class keeps outside parameters and buffers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +26,17 @@ from inspector.model.build import BuiltModel
 from inspector.workloads.base import base_model
 from inspector.workloads.loading import list_in_load_order
 
-__all__ = ["load_model"]
+__all__ = ["DEVIATION", "load_model"]
 
 # The standard deviation that most configurations name (initializer_range).
-_DEVIATION = 0.02
+DEVIATION = 0.02
+Place: TypeAlias = Callable[[str, Tensor, Tensor | None, torch.device], Tensor]
 
 
 @torch.no_grad()
-def load_model(built: BuiltModel, device: torch.device) -> None:
-    """Put every parameter and buffer of a model on meta onto `device`."""
+def load_model(built: BuiltModel, device: torch.device, place: Place | None = None) -> None:
+    """Put every parameter and buffer of a model on meta onto `device`; `place` makes each, given its value if known."""
+    place = place or _place_tensor
     model: nn.Module = built.model
     values = _compute_buffer_values(base_model(model))
     placed: dict[int, Tensor] = {}
@@ -42,7 +44,7 @@ def load_model(built: BuiltModel, device: torch.device) -> None:
     for name, tensor, _ in list_in_load_order(built):
         storage = (storage_address(tensor.untyped_storage()), tensor.shape, tensor.dtype)
         if storage not in storages:
-            storages[storage] = _place_tensor(name, tensor, values.get(id(tensor)), device)
+            storages[storage] = place(name, tensor, values.get(id(tensor)), device)
         placed[id(tensor)] = _wrap_tensor(tensor, storages[storage])
     for module in model.modules():
         tables: tuple[dict[str, Any], ...] = (parameters_of(module), buffers_of(module))
@@ -62,7 +64,7 @@ def _place_tensor(name: str, tensor: Tensor, value: Tensor | None, device: torch
     if not new.is_floating_point():
         return new.zero_()
     if new.dim() > 1:
-        return new.normal_(0.0, _DEVIATION)
+        return new.normal_(0.0, DEVIATION)
     return new.fill_(1.0 if name.endswith("weight") else 0.0)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -31,18 +31,23 @@ from inspector.measure.devices import (
     find_cuda_device,
 )
 from inspector.measure.driver import read_process_bytes
+from inspector.measure.ranks.group import begin_group, gather
+from inspector.measure.ranks.launches import describe_launch, find_launch
+from inspector.measure.ranks.place import Place
+from inspector.measure.ranks.running import run_rank_steps
 from inspector.measure.running import Watch, run_steps
 from inspector.memory.timeline import Timeline
 from inspector.memory.verdict import find_overhead
 from inspector.model.build import BuiltModel, count_model
 from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
-from inspector.records.measurement import Device, Difference, Figures, Measurement
+from inspector.records.measurement import Device, Difference, Figures, Measurement, RankFigures
 from inspector.records.model import Counted
 from inspector.records.recipe import Recipe
 from inspector.records.report import to_plain
 from inspector.records.source import SourceFiles
 from inspector.records.steps.losses import LossName
+from inspector.records.steps.ranks import RankLaunch
 from inspector.resolve import ResolvedRun
 from inspector.runtime.quiet import silence_output
 from inspector.source import catalogue
@@ -58,8 +63,8 @@ _MOST_SHOWN = 20
 _LONGEST_DIFFERENCE = 12
 
 
-def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
-    """Raise UsageError where no step of `recipe` can run on this machine at all: no CUDA, a package that is missing."""
+def check_machine(recipe: Recipe, quantization: str | None = None, card: int = 0) -> None:
+    """Take a card of this machine; UsageError where no step of `recipe` runs here: no CUDA, a package is missing."""
     is_stage_alone = recipe.stage is not None and recipe.loss not in (LossName.STOCK, LossName.CHUNKED)
     if recipe.lora_kernels or is_stage_alone:
         name = "lora_kernels" if recipe.lora_kernels else f"loss={recipe.loss}"
@@ -68,12 +73,14 @@ def check_machine(recipe: Recipe, quantization: str | None = None) -> None:
             f"`{name}`{beside} is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: "
             f"{'leave it out' if recipe.lora_kernels else 'use `loss=stock`'}, or {PREDICT_ALONE}."
         )
-    find_cuda_device()
+    find_cuda_device(card)
     check_packages(recipe, quantization)
 
 
-def measure_run(run: ResolvedRun, versions: Mapping[str, str], progress: Callable[[str], None]) -> Measurement:
-    """Predict a run for the GPU at hand and run it there, and put both side by side.
+def measure_run(
+    run: ResolvedRun, versions: Mapping[str, str], progress: Callable[[str], None], place: Place | None = None
+) -> Measurement:
+    """Predict a run for the GPU at hand and run it there, and put both side by side; with a `place` as that rank.
 
     Raises DoesNotFitError where the prediction says that memory will not do, or where it does not all the same;
     UnsupportedModelError where the run cannot be traced or stops on the GPU.
@@ -81,7 +88,7 @@ def measure_run(run: ResolvedRun, versions: Mapping[str, str], progress: Callabl
     config = _copy_own_config(run.files)  # before a model is built: transformers writes into what is nested in it
     device = find_cuda_device()
     with empty_device(device):
-        return _measure_on(run, device, versions, config, progress)
+        return _measure_on(run, device, versions, config, progress, place)
 
 
 def _copy_own_config(files: SourceFiles | None) -> dict[str, Any] | None:
@@ -98,6 +105,7 @@ def _measure_on(
     versions: Mapping[str, str],
     config: Mapping[str, Any] | None,
     progress: Callable[[str], None],
+    place: Place | None,
 ) -> Measurement:
     """Measure; only names of this function and of those that it calls keep tensors on the GPU alive."""
     gpu = describe_device(device)
@@ -112,6 +120,7 @@ def _measure_on(
         )
     if is_packed:
         check_bitsandbytes("the quantized base runs", PREDICT_ALONE)
+    launch = None if place is None else find_launch(run, has_others=place.has_others)
     predictor = Predictor(run.files)
     predictor.keep(run.request, built)
     progress("tracing the run")
@@ -125,7 +134,16 @@ def _measure_on(
     timeline = fold_if_it_fits(prediction, gpu, generates=run.workload.generates)
     progress("running it on the GPU")
     # The whole model, unused so far: a prediction works on copies.
-    figures, found = _run_step(run, built, prediction, device, timeline)
+    others: list[RankFigures] = []
+    how: dict[str, Any] | None = None
+    if place is None or launch is None:
+        figures, found = _run_step(run, built, prediction, device, timeline)
+    else:
+        with begin_group(place, device) as group:
+            figures, found = _run_step(run, built, prediction, device, timeline, (launch, place))
+            own = _describe_rank(place.rank, gpu, figures, collect_figures(timeline, run.gpu), found)
+            others = [item for item in gather(own, place) if item.rank != place.rank]
+        how = describe_launch(launch, place.rank, group)
     return Measurement(
         versions={**versions, "torch": torch.__version__, **_find_version("bitsandbytes")},
         gpu=gpu,
@@ -141,6 +159,22 @@ def _measure_on(
         notices=[notice.message for notice in facts.notices],
         workload=None if run.workload.trains else run.workload,
         autocast_adapter_dtype=None if counted.adapter is None or run.request.autocast_adapter_dtype else False,
+        launch=how,
+        others=others,
+    )
+
+
+def _describe_rank(
+    rank: int, gpu: Device, measured: Figures, predicted: Figures, found: Sequence[Difference]
+) -> RankFigures:
+    """Return the figures of a rank for the others, with the first differences alone."""
+    return RankFigures(
+        rank=rank,
+        gpu=gpu,
+        measured=measured,
+        predicted=predicted,
+        differing=[_shorten_difference(difference) for difference in found[:_MOST_SHOWN]],
+        differing_count=len(found),
     )
 
 
@@ -163,14 +197,27 @@ def fold_if_it_fits(prediction: Prediction, gpu: Device, *, generates: bool = Fa
 
 
 def _run_step(
-    run: ResolvedRun, built: BuiltModel, prediction: Prediction, device: torch.device, timeline: Timeline
+    run: ResolvedRun,
+    built: BuiltModel,
+    prediction: Prediction,
+    device: torch.device,
+    timeline: Timeline,
+    spread: tuple[RankLaunch, Place] | None = None,
 ) -> tuple[Figures, list[Difference]]:
-    """Run the step; return the allocator's figures and, where they are not the timeline's, all differences."""
+    """Run the step; return the allocator's figures and, where they are not the timeline's, all differences.
+
+    With `spread` it is the step of a rank.
+    """
+    workload, recipe = load_workload(run.workload), prediction.recipe
     watch = Watch(device, timeline.phases)
     record_memory_history(max_entries=_LONGEST_HISTORY, context=None, stacks="python")
     try:
         with silence_output():
-            run_steps(load_workload(run.workload), built, prediction.recipe, device, watch)
+            if spread is None:
+                run_steps(workload, built, recipe, device, watch)
+            else:
+                launch, place = spread
+                run_rank_steps(workload, built, recipe, device, watch, launch, has_others=place.has_others)
         free, total = torch.cuda.mem_get_info(device)
         figures = Figures(
             phases=watch.phases,

@@ -26,7 +26,7 @@ from inspector.workloads.base import Workload, base_model
 from inspector.workloads.inputs import make_item, map_tensors
 from inspector.workloads.quantized_load import is_quantized
 
-__all__ = ["Watch", "Watcher", "run_steps"]
+__all__ = ["Watch", "Watcher", "choose_attention_kernel", "make_real_batch", "run_steps"]
 
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -114,9 +114,9 @@ def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: tor
         load_model(built, device)
         for companion in workload.find_companions(model).values():
             load_model(BuiltModel(model=companion, roles=assign_roles(companion, count_base(companion))), device)
-    batch = _make_batch(workload, model, recipe, device)
+    batch = make_real_batch(workload, model, recipe, device)
     state = workload.make_state(model, recipe, on_gpu=True)
-    with _choose_attention_kernel(recipe), stand_in_for_extension():
+    with choose_attention_kernel(recipe), stand_in_for_extension():
         kept = workload.run(model, batch, state, watcher.enter, recipe)
         watcher.close()
         del kept
@@ -136,7 +136,7 @@ def _list_recorded_sizes(device: torch.device) -> list[int]:
     return sizes
 
 
-def _make_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+def make_real_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """Make the batch on the CPU, as a collator does, and move it tensor by tensor."""
     batch = {
         name: make_item(item, lambda part: part.on("cpu")) for name, item in workload.make_inputs(model, recipe).items()
@@ -144,7 +144,7 @@ def _make_batch(workload: Workload, model: Any, recipe: Recipe, device: torch.de
     return {name: map_tensors(item, lambda tensor: tensor.to(device)) for name, item in batch.items()}
 
 
-def _choose_attention_kernel(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+def choose_attention_kernel(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     """Return what keeps sdpa to the kernel of the recipe; `auto` leaves torch its choice."""
     if recipe.attention != "sdpa" or recipe.sdpa_backend == "auto":
         return contextlib.nullcontext()

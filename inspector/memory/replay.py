@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.block_map import BlockMap
+from inspector.records.columns import KINDS, Columns
 from inspector.records.tape import Event, EventKind
 
 __all__ = ["CACHED_BLOCKS", "STREAM_0", "Replay", "Replays", "Requests", "carry_out", "list_requests"]
@@ -38,21 +39,24 @@ def list_requests(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
     Raises ValueError with the event's index where the tape contradicts itself.
     """
     allocate, free = EventKind.ALLOCATE, EventKind.FREE
+    rows: Iterable[tuple[EventKind, int, int, int]]
+    if isinstance(events, Columns):
+        rows = zip(map(KINDS.__getitem__, events.kind), events.block, events.bytes, events.stream, strict=True)
+    else:
+        rows = ((event.kind, event.block, event.bytes, event.stream) for event in events)
     sizes: dict[int, int] = {}  # of each block that lives
     known = BlockMap()  # whether one has ended
     stream = 0
-    for index, event in enumerate(events):
-        kind, block = event.kind, event.block
+    for index, (kind, block, size, asked_on) in enumerate(rows):
         if kind is allocate:
-            size = event.bytes
             if block in sizes or block in known:
                 raise ValueError(f"event {index}: block {block} is allocated a second time")
             if size < 0:
                 raise ValueError(f"event {index}: block {block} of {size} bytes")
             sizes[block] = size
             if size:
-                if event.stream != stream:
-                    stream = event.stream
+                if asked_on != stream:
+                    stream = asked_on
                     yield STREAM_0 - stream, 0
                 yield block, size
         elif kind is free:
@@ -145,10 +149,13 @@ class Replays:
         replay = unlimited if unlimited is not None and is_known else self.under(limit_bytes)
         return replay.failure is None and replay.peak_reserved_bytes <= limit_bytes - left_bytes
 
-    def under(self, limit_bytes: int | None) -> Replay:
-        """Return the replay under a limit, which ends where memory runs out; for each limit it runs once."""
+    def under(self, limit_bytes: int | None, work: Callable[[], Replay] | None = None) -> Replay:
+        """Return the replay under a limit, which ends where memory runs out; for each limit it runs once.
+
+        Where it has to run, `work` may do so: a replay that is watched.
+        """
         if limit_bytes not in self._by_limit:
-            self._by_limit[limit_bytes] = self._recall(limit_bytes, lambda: self._run(limit_bytes))
+            self._by_limit[limit_bytes] = self._recall(limit_bytes, work or (lambda: self._run(limit_bytes)))
         return self._by_limit[limit_bytes]
 
     def _run(self, limit_bytes: int | None) -> Replay:

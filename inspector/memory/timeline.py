@@ -16,15 +16,14 @@ was at work when it was allocated.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from inspector.memory.allocator.caching import CachingAllocator, OutOfMemory
 from inspector.memory.allocator.settings import AllocatorSettings
-from inspector.memory.block_map import BlockMap
-from inspector.memory.replay import carry_out, list_requests
+from inspector.memory.observations import Observations
+from inspector.records.columns import CATEGORIES, KINDS, PHASES, Columns, split_tape
 from inspector.records.hardware import Overhead
 from inspector.records.memory import (
     BatchInput,
@@ -52,8 +51,12 @@ __all__ = [
     "fold",
 ]
 
-# Phases whose own peaks are told with where they are.
-_WITH_A_PLACE = (Phase.PREFILL, Phase.DECODE)
+_ALLOCATE, _FREE, _HOST_ALLOCATE, _HOST_FREE = (
+    KINDS.index(kind) for kind in (EventKind.ALLOCATE, EventKind.FREE, EventKind.HOST_ALLOCATE, EventKind.HOST_FREE)
+)
+_FORWARD = PHASES.index(Phase.FORWARD)
+# A block with its category and its module.
+_Made: TypeAlias = tuple[int, Category, str]
 # Categories of generation alone, and of runs on several cards.
 _OF_SOME_RUNS = (Category.KV_CACHE, Category.GATHERED, Category.COMMUNICATION)
 
@@ -118,8 +121,8 @@ def fold(
 ) -> Timeline:
     """Run a tape through the allocator; raise ValueError with the event's index where the tape contradicts itself."""
     allocator = CachingAllocator(settings, limit_bytes=limit_bytes, descending_addresses=descending_addresses)
-    seen = _Observations(allocator)
-    failure = carry_out(list_requests(seen.watch(tape)), allocator)
+    seen = Observations(allocator, is_long=not isinstance(tape, (Columns, list)))
+    failure = next(filter(None, map(seen.add, split_tape(tape))), None)
     seen.phases.close()
     alive, end = _list_alive_after(tape, seen.peak_index), len(seen.allocated_bytes)
     return Timeline(
@@ -144,19 +147,26 @@ def find_breakdown(tape: Sequence[Event], timeline: Timeline, event_index: int) 
 
 def count_kept_activations(tape: Sequence[Event], timeline: Timeline) -> int:
     """Return the activations that live when the last forward pass ends, 0 where the tape has none."""
-    ends = [index for index, event in enumerate(tape) if event.phase is Phase.FORWARD]
-    return find_breakdown(tape, timeline, ends[-1])[Category.ACTIVATIONS] if ends else 0
+    start, end = 0, None
+    for piece in split_tape(tape):
+        last = piece.phase.tobytes().rfind(_FORWARD)
+        end = end if last < 0 else start + last
+        start += len(piece)
+    return 0 if end is None else find_breakdown(tape, timeline, end)[Category.ACTIVATIONS]
 
 
 def count_host_bytes(tape: Iterable[Event]) -> int | None:
     """Return the most that lies in host memory at a time, None where nothing ever does."""
     now = most = 0
-    for event in tape:
-        if event.kind is EventKind.HOST_ALLOCATE:
-            now += event.bytes
-            most = max(most, now)
-        elif event.kind is EventKind.HOST_FREE:
-            now -= event.bytes
+    for piece in split_tape(tape):
+        if _HOST_ALLOCATE not in piece.kind and _HOST_FREE not in piece.kind:
+            continue
+        for kind, size in zip(piece.kind, piece.bytes, strict=True):
+            if kind == _HOST_ALLOCATE:
+                now += size
+                most = max(most, now)
+            elif kind == _HOST_FREE:
+                now -= size
     return most or None
 
 
@@ -224,140 +234,46 @@ def _draw_curve(phases: Sequence[MemoryPhase]) -> list[CurvePoint]:
     ]
 
 
-class _Observations:
-    """What is seen of a replay from between its tape and its requests."""
-
-    def __init__(self, allocator: CachingAllocator) -> None:
-        self._allocator = allocator
-        self.phases = _Phases(allocator)
-        self.allocated_bytes = array("q")
-        self.reserved_bytes = array("q")
-        self.block_bytes = BlockMap()
-        self.step_ends: dict[int, int] = {}
-        self.peak_index = -1
-
-    def watch(self, tape: Iterable[Event]) -> Iterator[Event]:
-        """Yield the events; once the next one is asked for, note what the last one did. A failed one does nothing."""
-        allocator = self._allocator
-        before = peak_bytes = 0
-        for index, event in enumerate(tape):
-            self.phases.enter(event.step, event.phase)
-            yield event
-            now = allocator.allocated_bytes
-            if event.kind is EventKind.ALLOCATE:
-                self.block_bytes[event.block] = now - before
-            if now > self.phases.high_bytes:
-                self.phases.high_bytes, self.phases.high_index = now, index
-                if now > peak_bytes:
-                    peak_bytes, self.peak_index = now, index
-            self.allocated_bytes.append(now)
-            self.reserved_bytes.append(allocator.reserved_bytes)
-            self.step_ends[event.step] = before = now
-
-
-@dataclass(slots=True)
-class _PhaseState:
-    """What is known of one (step, phase) so far."""
-
-    peak_allocated: int = 0
-    peak_reserved: int = 0
-    end_allocated: int = 0
-    end_reserved: int = 0
-    peak_index: int | None = None
-
-
-@dataclass(slots=True)
-class _Phases:
-    """Peaks and ends by (step, phase); the allocator's peaks start anew at every change.
-
-    `high_bytes` is the most that was allocated after an event of the stretch at hand, `high_index` that event.
-    """
-
-    allocator: CachingAllocator
-    peak_reserved_bytes: int = 0
-    high_bytes: int = 0
-    high_index: int | None = None
-    _states: dict[tuple[int, Phase], _PhaseState] = field(default_factory=dict)
-    _current: tuple[int, Phase] | None = None
-
-    def enter(self, step: int, phase: Phase) -> None:
-        """Note which step and phase the next event belongs to."""
-        if self._current is not None and self._current[0] == step and self._current[1] is phase:
-            return
-        self.close()
-        self._current = (step, phase)
-        self.allocator.reset_peaks()
-        self.high_bytes, self.high_index = self.allocator.allocated_bytes, None
-
-    def close(self) -> None:
-        """Settle the stretch of events that ends here."""
-        if self._current is None:
-            return
-        allocator = self.allocator
-        state = self._states.setdefault(self._current, _PhaseState())
-        if self.high_index is not None and self.high_bytes > state.peak_allocated:
-            state.peak_index = self.high_index
-        state.peak_allocated = max(state.peak_allocated, allocator.max_allocated_bytes)
-        state.peak_reserved = max(state.peak_reserved, allocator.max_reserved_bytes)
-        state.end_allocated = allocator.allocated_bytes
-        state.end_reserved = allocator.reserved_bytes
-        self.peak_reserved_bytes = max(self.peak_reserved_bytes, allocator.max_reserved_bytes)
-
-    def records(self, tape: Sequence[Event]) -> list[MemoryPhase]:
-        """Return one record for each (step, phase), in order of first appearance."""
-        return [
-            MemoryPhase(
-                name=phase,
-                step=step,
-                end_allocated_bytes=state.end_allocated,
-                peak_allocated_bytes=state.peak_allocated,
-                end_reserved_bytes=state.end_reserved,
-                peak_reserved_bytes=state.peak_reserved,
-                module=None if place is None else place.module,
-                op=None if place is None else place.op,
-            )
-            for (step, phase), state in self._states.items()
-            for place in (self._find_place(tape, phase, state),)
-        ]
-
-    @staticmethod
-    def _find_place(tape: Sequence[Event], phase: Phase, state: _PhaseState) -> Event | None:
-        """Return the event at the peak of a phase of a generation."""
-        return None if phase not in _WITH_A_PLACE or state.peak_index is None else tape[state.peak_index]
-
-
-def _list_alive_after(tape: Sequence[Event], event_index: int) -> Sequence[Event]:
+def _list_alive_after(tape: Sequence[Event], event_index: int) -> Sequence[_Made]:
     """Return the allocations of the blocks that live after an event, in their order; -1 is before the first."""
-    alive: dict[int, Event] = {}
-    for event in itertools.islice(tape, event_index + 1):
-        if event.kind is EventKind.ALLOCATE:
-            alive[event.block] = event
-        elif event.kind is EventKind.FREE:
-            del alive[event.block]
-    return list(alive.values())
+    alive: dict[int, tuple[Columns, int]] = {}
+    left = event_index + 1
+    for piece in split_tape(tape):
+        for index, (kind, block) in enumerate(zip(piece.kind[:left], piece.block[:left], strict=True)):
+            if kind == _ALLOCATE:
+                alive[block] = piece, index
+            elif kind == _FREE:
+                del alive[block]
+        left -= len(piece)
+        if left <= 0:
+            break
+    return [
+        (block, CATEGORIES[piece.category[index]], piece.modules[piece.module[index]])
+        for block, (piece, index) in alive.items()
+    ]
 
 
-def _sum_by_category(alive: Iterable[Event], sizes: Mapping[int, int]) -> dict[Category, int]:
+def _sum_by_category(alive: Iterable[_Made], sizes: Mapping[int, int]) -> dict[Category, int]:
     """Return the bytes of every category, those that hold nothing included."""
     result = dict.fromkeys(Category, 0)
-    for event in alive:
-        result[event.category] += sizes[event.block]
+    for block, category, _ in alive:
+        result[category] += sizes[block]
     for category in _OF_SOME_RUNS:
         if not result[category]:
             del result[category]
     return result
 
 
-def _rank_modules(alive: Iterable[Event], sizes: Mapping[int, int]) -> list[TopModule]:
+def _rank_modules(alive: Iterable[_Made], sizes: Mapping[int, int]) -> list[TopModule]:
     """Return the modules whose blocks are alive, the largest first, equal ones by name."""
     totals: dict[str, int] = {}
-    for event in alive:
-        totals[event.module] = totals.get(event.module, 0) + sizes[event.block]
+    for block, _, module in alive:
+        totals[module] = totals.get(module, 0) + sizes[block]
     ranked = sorted(((name, size) for name, size in totals.items() if size), key=lambda row: (-row[1], row[0]))
     return [TopModule(name=name, bytes=size) for name, size in ranked]
 
 
-def _describe_peak(tape: Sequence[Event], index: int, alive: Iterable[Event], sizes: Mapping[int, int]) -> Peak:
+def _describe_peak(tape: Sequence[Event], index: int, alive: Iterable[_Made], sizes: Mapping[int, int]) -> Peak:
     """Return the peak at an event with what lives then."""
     event = tape[index]
     return Peak(

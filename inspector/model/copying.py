@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, UntypedStorage, nn
 
+from inspector.compat.numbers import pass_number_on
 from inspector.compat.torch import accumulate_hooks_of, backward_hooks_of, storage_address
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,4 +46,6 @@ def copy_model(model: Model) -> Model:
         for name, value in vars(original).items():
             if not hasattr(parameter, name):
                 setattr(parameter, name, value)
+    for kept, buffer in zip(model.buffers(), copied.buffers(), strict=True):
+        pass_number_on(kept, buffer)
     return copied

@@ -22,6 +22,7 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from inspector.compat.numbers import RememberNumbers
 from inspector.compat.transformers import (
     float32_modules_of,
     from_config_of,
@@ -90,6 +91,7 @@ def build_skeleton(
             bound_modules(),
             take_scipy_as_installed(),
             accelerate.init_empty_weights(include_buffers=True),
+            RememberNumbers(),
         ):
             model: PreTrainedModel = from_config_of(model_class)(_take_part(config, model_class), dtype=dtype)
     except InspectorError:

@@ -18,7 +18,7 @@ from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
-from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Ranks, TensorParallel, Zero
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, Ranks, TensorParallel, Zero
 from inspector.resolve import ResolvedRun, find_packing, has_deepspeed
 from inspector.units import format_bytes
 
@@ -26,6 +26,7 @@ __all__ = [
     "JUDGED_ALONE",
     "advise_sharding",
     "count_least_cards",
+    "count_shards",
     "describe_ranks",
     "explain_alone",
     "find_ranks",
@@ -81,6 +82,7 @@ def spread_over_cards(verdict: Verdict, count: int, sharding: str | None, state:
 def describe_ranks(verdict: Verdict, count: int, sharding: str | None, state: StaticRecipe, ranks: Ranks) -> Verdict:
     """Return the verdict on a rank with what there is to say of all `count` of them."""
     least = count_least_cards(state, verdict.usable_bytes, sharding)
+    least = None if least is None else least * (ranks.copies or 1)
     cards = Cards(count=count, sharding=sharding, state_bytes=state.total_bytes, least_count=least, ranks=ranks)
     return dataclasses.replace(verdict, cards=cards)
 
@@ -91,8 +93,10 @@ def find_ranks(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
         return None
     rows = predictor.list_row_counts(run)
     size = run.launch.world_size
+    shards = count_shards(run.launch)
     # The first ranks hold as many rows of a parameter as the first one, the last ones what is left of it.
-    alike = min((count // -(-count // size) for count in rows), default=size)
+    alike = min((count // -(-count // shards) for count in rows), default=shards)
+    copies = run.launch.replicas if isinstance(run.launch, (Fsdp1, Fsdp2)) else 1
     is_cut_by_rows = isinstance(run.launch, Fsdp2)  # FSDP1 pads each unit to equal pieces
     if isinstance(run.launch, TensorParallel):
         return Ranks(strategy=_describe_cut(run.launch), world_size=size, rank=0, alike=size)
@@ -101,7 +105,15 @@ def find_ranks(run: ResolvedRun, predictor: Predictor) -> Ranks | None:
     else:
         name = {Ddp: "DDP", Fsdp1: "FSDP1", Fsdp2: "FSDP2"}[type(run.launch)]
         strategy = f"{name} as accelerate {version('accelerate')} wraps it"
-    return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike if is_cut_by_rows else size)
+    if copies > 1:
+        strategy += f" with shards on each of {copies:,} nodes (HSDP)"
+    alike = alike * copies if is_cut_by_rows else size
+    return Ranks(strategy=strategy, world_size=size, rank=0, alike=alike, copies=copies if copies > 1 else None)
+
+
+def count_shards(launch: Launch) -> int:
+    """Return over how many ranks each parameter is sharded."""
+    return launch.world_size // (launch.replicas if isinstance(launch, (Fsdp1, Fsdp2)) else 1)
 
 
 def _describe_cut(launch: TensorParallel) -> str:

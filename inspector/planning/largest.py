@@ -10,10 +10,9 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
-from inspector.extrapolate import DEGREE, SizeInterpolator, Sizes, TapeTemplate, interpolate
 from inspector.generation import is_long
 from inspector.memory.replay import Replays
 from inspector.planning.bisection import MOST_TRIALS, bisect_largest
@@ -25,6 +24,9 @@ from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun
 from inspector.runtime.stage import Stage
+
+if TYPE_CHECKING:
+    from inspector.extrapolate import Sizes, TapeTemplate
 
 __all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu", "set_value"]
 
@@ -191,6 +193,8 @@ class _Search:
         grid: Grid,
         experience: Experience,
     ) -> None:
+        from inspector.extrapolate import SizeInterpolator  # loads numpy, which reports without a search do without
+
         self._run = run
         self._quantity = quantity
         self._usable, self._margin = predictor.find_usable_bytes(run), predictor.find_unknown_bytes(run)
@@ -332,6 +336,8 @@ class _Search:
 
     def _estimate_peak(self, number: int) -> float:
         """Return a lower bound of the allocated peak in bytes, from an estimated tape or else from traced peaks."""
+        from inspector.extrapolate import DEGREE, interpolate  # as above
+
         value = self._grid.value(number)
         estimated = self._tapes.estimate(value)
         if estimated is not None:

@@ -14,7 +14,7 @@ from inspector.records.memory import MemoryPhase
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Phase, WorkloadInfo
 
-__all__ = ["Device", "Difference", "Figures", "Measurement"]
+__all__ = ["Device", "Difference", "Figures", "Measurement", "RankFigures", "find_first_large"]
 
 # The smallest block of the allocator: scalars and helper kernels, which come and go.
 _SMALL_BYTES = 512
@@ -84,13 +84,27 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankFigures:
+    """Another rank of the same run beside its prediction, with the first place where its history and its tape part."""
+
+    rank: int
+    gpu: Device
+    measured: Figures
+    predicted: Figures
+    differing: Sequence[Difference] = ()
+    differing_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One run on a GPU beside its prediction.
 
     `model` and `adapter` are as in a report, `quantization` has its method, source and double_quant where bitsandbytes
     quantizes the base; `config` is that of the model where the bundled catalogue does not have it. `differing` are the
     first places where history and tape part, `differing_count` how many there are. `workload` is what ran, None a
-    training step. `autocast_adapter_dtype` is false where an adapter keeps its half precision.
+    training step. `autocast_adapter_dtype` is false where an adapter keeps its half precision. Of a rank of several
+    `launch` says how they are spread, with its `rank` and whether the others are there (`group`, nccl) or not (fake);
+    `others` are the other ranks.
     """
 
     versions: Mapping[str, str]
@@ -107,13 +121,25 @@ class Measurement:
     notices: Sequence[str] = ()
     workload: WorkloadInfo | None = None
     autocast_adapter_dtype: bool | None = None
+    launch: Mapping[str, Any] | None = None
+    others: Sequence[RankFigures] = ()
+
+    @property
+    def is_told_by_another(self) -> bool:
+        """Tell whether another process has the same to say: rank 0 says it for all ranks that a launcher started."""
+        return bool(self.others) and self.launch is not None and self.launch["rank"] != 0
 
     @property
     def first_large(self) -> Difference | None:
         """Return the first difference with an allocation of more than the smallest block, else the first of all."""
-        large = (
-            difference
-            for difference in self.differing
-            if max((*difference.measured, *difference.predicted), default=0) > _SMALL_BYTES
-        )
-        return next(large, self.differing[0] if self.differing else None)
+        return find_first_large(self.differing)
+
+
+def find_first_large(differing: Sequence[Difference]) -> Difference | None:
+    """Return the first difference with an allocation of more than the smallest block, else the first of all."""
+    large = (
+        difference
+        for difference in differing
+        if max((*difference.measured, *difference.predicted), default=0) > _SMALL_BYTES
+    )
+    return next(large, differing[0] if differing else None)

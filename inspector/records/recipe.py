@@ -17,6 +17,7 @@ from inspector.checks import (
     check_text,
 )
 from inspector.records.steps.decoding import check_decoding
+from inspector.records.steps.kernels import Kernels
 from inspector.records.steps.losses import LigerKernel, LoraKernel, LossName, check_liger, check_lora_kernels
 from inspector.records.steps.media import check_media
 from inspector.records.steps.optimizers import OptimizerName, check_optimizer_name
@@ -29,6 +30,7 @@ __all__ = [
     "CacheKind",
     "Generation",
     "Kept",
+    "Kernels",
     "Loop",
     "Offload",
     "Precision",
@@ -182,7 +184,8 @@ class Recipe:
 
     `images` are the images of each row, None one where the model takes them and the workload gives them, 0 text alone;
     `image_size` is their width and height as "640x480" before the processor resizes them, `audio_seconds` how long the
-    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`).
+    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`). `kernels` says which
+    code runs layers of state spaces and linear attention, None what a plain install has, which is torch.
 
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
     follow the prompt, and `cache` is what it keeps of all of them. `prefill_chunk_size` is GenerationConfig's: the
@@ -234,6 +237,7 @@ class Recipe:
     images: int | None = None
     image_size: str | None = None
     audio_seconds: float | None = None
+    kernels: Kernels | str | None = None
 
     def __post_init__(self) -> None:
         """Check every field; choices become members of their enums."""
@@ -252,6 +256,8 @@ class Recipe:
         }
         if self.attention is not None:
             checked["attention"] = check_choice("attention", self.attention, Attention)
+        if self.kernels is not None:
+            checked["kernels"] = check_choice("kernels", self.kernels, Kernels)
         if self.liger is not None:
             checked["liger"] = check_liger(self.liger)
         if self.lora_kernels is not None:

@@ -11,7 +11,7 @@ from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.tape import Event
 
-__all__ = ["Lengths", "RunFacts", "Traced"]
+__all__ = ["Lengths", "Outline", "RunFacts", "Traced"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,23 @@ class Traced:
 
     recipe: Recipe
     tape: Sequence[Event]
+    idle: AbstractSet[str]
+    assumed: AbstractSet[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What a prediction says before anybody looks at its events.
+
+    `requests` is equal for runs that make the same requests, `traced_events` how many events were traced for it, on a
+    model of `added_periods` periods of layers more than the shallowest one, the whole one where that is None. `idle`
+    are the names of trained parameters that got no gradient there, `assumed` as in `Traced`.
+    """
+
+    recipe: Recipe
+    requests: str
+    traced_events: int
+    added_periods: int | None
     idle: AbstractSet[str]
     assumed: AbstractSet[str] = frozenset()
 

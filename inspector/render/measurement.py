@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from inspector.records.measurement import Figures, Measurement
+from inspector.records.measurement import Figures, Measurement, RankFigures, find_first_large
 from inspector.records.memory import MemoryPhase
 from inspector.records.report import to_plain
 from inspector.records.tape import Phase
@@ -34,6 +34,7 @@ def build_measurement_document(measurement: Measurement) -> Document:
             f"{measurement.model['class']}, {measurement.model['dtype']}, "
             f"{_describe_adapter(measurement)}{_describe_quantization(measurement)}; random weights",
             _describe_recipe(measurement),
+            *_describe_launch(measurement),
             f"compute capability {capability}, {format_bytes(gpu.memory_bytes)}{driver}",
         ),
         sections=tuple(_build_sections(measurement)),
@@ -53,7 +54,9 @@ def build_record(measurement: Measurement) -> dict[str, Any]:
     for key in ("measured", "predicted"):
         # `to_plain` leaves out of phases what a report of two steps has no use for.
         shown[key]["phases"] = [_record_phase(phase) for phase in values[key].phases]
-    for key in ("differing", "notices"):
+        for other, plain in zip(measurement.others, shown["others"], strict=True):
+            plain[key]["phases"] = [_record_phase(phase) for phase in getattr(other, key).phases]
+    for key in ("differing", "notices", "others"):
         if not shown[key]:
             del shown[key]
     return {"schema": SCHEMA, "source": "inspect measure", **shown}
@@ -75,6 +78,8 @@ def _build_sections(measurement: Measurement) -> Iterator[Section]:
     """Yield the answer, the figures of every phase, and where history and tape part."""
     predicted, measured = measurement.predicted, measurement.measured
     yield Section(title="", blocks=(_build_answers(predicted, measured), *_describe_verdict(measurement)))
+    if measurement.others:
+        yield Section(title="Each rank", blocks=(_build_ranks(measurement),))
     taken = {(phase.step, phase.name): phase for phase in measured.phases}
     pairs = [(phase, taken[phase.step, phase.name]) for phase in predicted.phases if (phase.step, phase.name) in taken]
     for title, kind in (("Allocated", "allocated"), ("Reserved", "reserved")):
@@ -101,6 +106,16 @@ def _describe_adapter(measurement: Measurement) -> str:
     if measurement.adapter is not None:
         return str(measurement.adapter["peft_type"])
     return "full fine-tuning" if measurement.workload is None else measurement.workload.label
+
+
+def _describe_launch(measurement: Measurement) -> Iterator[str]:
+    """Yield which rank of how many was measured, nothing where there is one card."""
+    launch = measurement.launch
+    if launch is None:
+        return
+    alone = "; the other ranks are not there, and send nothing" if launch["group"] == "fake" else ""
+    strategy = launch["strategy"].replace("_", " ")
+    yield f"rank {launch['rank']} of {launch['world_size']}, {strategy}, by {launch['group']}{alone}"
 
 
 def _describe_recipe(measurement: Measurement) -> str:
@@ -132,6 +147,51 @@ def _build_answers(predicted: Figures, measured: Figures) -> Table:
     return _build_table(rows, key=True)
 
 
+def _build_ranks(measurement: Measurement) -> Table:
+    """Return the peaks of every rank, and where its history and its tape part first."""
+    own = RankFigures(
+        rank=0 if measurement.launch is None else measurement.launch["rank"],
+        gpu=measurement.gpu,
+        measured=measurement.measured,
+        predicted=measurement.predicted,
+        differing=measurement.differing,
+    )
+    columns = (
+        column("rank", Kind.LABEL),
+        column("peak allocated", Kind.NUMBER),
+        column("difference", Kind.NUMBER),
+        column("peak reserved", Kind.NUMBER),
+        column("difference", Kind.NUMBER),
+        column("differs first", Kind.NAME),
+    )
+    rows = []
+    for item in sorted([own, *measurement.others], key=lambda item: item.rank):
+        figures = [
+            (getattr(item.predicted, name), getattr(item.measured, name))
+            for name in ("peak_allocated_bytes", "peak_reserved_bytes")
+        ]
+        cells = [
+            text
+            for predicted, taken in figures
+            for text in (format_count(taken), format_count(predicted - taken, signed=True))
+        ]
+        is_equal = _list_phases(item.predicted) == _list_phases(item.measured)
+        rows.append(row((str(item.rank), *cells, _name_first(item)), tone=Tone.PLAIN if is_equal else Tone.WARN))
+    views = ((0, 1, 2, 3, 4, 5), (0, 1, 2, 4, 5), (0, 2, 4, 5))
+    return Table(columns=columns, rows=tuple(rows), views=tuple((view,) for view in views))
+
+
+def _name_first(item: RankFigures) -> str:
+    """Return the operation that differs first on a rank, a dash where none does."""
+    found = find_first_large(item.differing)
+    return "–" if found is None else f"{found.op or 'a free'}, {found.phase.value} of step {found.step}"
+
+
+def _list_phases(figures: Figures) -> list[dict[str, Any]]:
+    """Return the phases as a record has them."""
+    return [_record_phase(phase) for phase in figures.phases]
+
+
 def _build_table(rows: list[Row], *, key: bool = False) -> Table:
     """Return rows of predicted, measured and difference, in bytes."""
     columns = (
@@ -156,7 +216,7 @@ def _build_row(what: str, predicted: int, measured: int | None) -> Row:
 
 def _describe_verdict(measurement: Measurement) -> Iterator[Paragraph]:
     """Yield what the difference column says: that all is 0, or the name of what differs first."""
-    if list(map(_record_phase, measurement.predicted.phases)) == list(map(_record_phase, measurement.measured.phases)):
+    if _list_phases(measurement.predicted) == _list_phases(measurement.measured):
         yield paragraph("Every peak and every end of loading and of each phase is as predicted, to the byte.", Tone.KEY)
         return
     found = measurement.first_large

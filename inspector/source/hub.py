@@ -66,6 +66,8 @@ def ask_hub(name: str, revision: str | None, progress: Progress, wanted: Sequenc
 
 def read_cache(name: str, revision: str | None, wanted: Sequence[str] = EITHER_FILE) -> SourceFiles | None:
     """Return what the cache has for `name`, or None; no request is made."""
+    if not _may_be_cached(name):
+        return None
     with silence_client():
         for filename in wanted:
             path = _find_cached_file(name, filename, revision)
@@ -170,15 +172,19 @@ def _pick_file(name: str, filenames: list[str], wanted: Sequence[str]) -> str:
     )
 
 
-def _find_cached_file(name: str, filename: str, revision: str | None) -> Path | None:
+def _may_be_cached(name: str) -> bool:
+    """Tell whether the cache has a folder of a name: the client looks for it first, and takes a while to import."""
     from huggingface_hub import constants
 
     try:
-        # The client's function looks for this folder first, and takes an eighth of a second to import.
-        if not Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}").is_dir():
-            return None
+        return Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}").is_dir()
     except (OSError, ValueError):
-        pass  # for the client to say
+        return True  # for the client to say
+
+
+def _find_cached_file(name: str, filename: str, revision: str | None) -> Path | None:
+    if not _may_be_cached(name):
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     try:

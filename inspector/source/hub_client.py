@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 _PROGRESS_BARS = ("huggingface_hub.http_get", "huggingface_hub.xet_get")
+# Ids that every release of the client takes; it is asked about others, and takes a while to import.
+_PLAIN_NAME = "[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*"
+_PLAIN_ID = re.compile(f"(?:{_PLAIN_NAME}/)?{_PLAIN_NAME}")
+_LONGEST_PLAIN_ID = 96
 
 
 class Cause(enum.Enum):
@@ -106,6 +110,8 @@ def is_offline() -> bool:
 
 def is_valid_id(name: str) -> bool:
     """Tell whether `name` has the form of a Hub id, `org/name` or the legacy `name`."""
+    if len(name) <= _LONGEST_PLAIN_ID and _PLAIN_ID.fullmatch(name) and not name.endswith(".git"):
+        return True
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in an __all__
 

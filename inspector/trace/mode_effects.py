@@ -17,7 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.compat.torch import current_autograd_node, storage_address, storage_use_count, use_count
+from inspector.compat.torch import (
+    current_autograd_node,
+    saves_positive_weight,
+    storage_address,
+    storage_use_count,
+    use_count,
+)
 
 __all__ = ["accumulates_in_place", "find_op_without_mode", "is_assigned_number"]
 
@@ -34,6 +40,9 @@ _IN_PLACE_WITHOUT_MODE = {
     ("IndexBackward0", aten.index_put.default): aten.index_put_.default,
     ("IndexSelectBackward0", aten.index_add.default): aten.index_add_.default,
     ("GatherBackward0", aten.scatter_add.default): aten.scatter_add_.default,
+    # Of the sigmoids that it has just made (FunctionsManual.cpp, binary_cross_entropy_with_logits_backward).
+    ("BinaryCrossEntropyWithLogitsBackward0", aten.sub.Tensor): aten.sub_.Tensor,
+    ("BinaryCrossEntropyWithLogitsBackward0", aten.mul.Tensor): aten.mul_.Tensor,
     # What selects values (FunctionsManual.cpp, value_selecting_reduction_backward).
     **{
         (f"{name}Backward0", aten.scatter.src): aten.scatter_.src
@@ -62,6 +71,8 @@ def find_op_without_mode(func: Any) -> Any:
     if func not in _OUT_OF_PLACE:
         return func
     node = current_autograd_node()
+    if node is None or saves_positive_weight(node):
+        return func
     return _IN_PLACE_WITHOUT_MODE.get((type(node).__name__, func), func)
 
 

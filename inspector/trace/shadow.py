@@ -42,6 +42,8 @@ _FILLING = {
     torch.ops.aten.zeros_like.default: 0,
     torch.ops.aten.full_like.default: None,
 }
+# Ops that make such a tensor of a size; small masks of floating-point ones are made so.
+_MAKING = {torch.ops.aten.new_ones.default: 1}
 # Bytes hold what quantization packs: weights, and the state of 8-bit optimizers, whose zeros are as many as weights.
 _PACKED = (torch.uint8, torch.int8)
 
@@ -119,6 +121,8 @@ class Shadows:
         """Run an op on the shadows of its arguments; NO_VALUE when one of them has none or the result is too large."""
         if func in _FILLING:
             return _fill_like(func, args, kwargs)
+        if func in _MAKING:
+            return _make_filled(_MAKING[func], args, kwargs)
         # Most ops take a tensor without a shadow, or make a large one: that needs no look at the rest.
         for arg in args:
             first = arg[0] if isinstance(arg, (list, tuple)) and arg else arg
@@ -184,6 +188,14 @@ def _fill_like(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
         return NO_VALUE
     # A large one is a view of one number, which nothing can write into.
     return value.expand(like.shape) if count > _LARGEST_MADE else value.expand(like.shape).clone()
+
+
+def _make_filled(number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return a tensor of a size that is one number everywhere; NO_VALUE for a large one, or one off meta."""
+    dtype, device = kwargs.get("dtype") or args[0].dtype, kwargs.get("device") or args[0].device
+    if torch.device(device).type != "meta" or math.prod(args[1]) > min(_largest(dtype), _LARGEST_MADE):
+        return NO_VALUE
+    return torch.full(tuple(args[1]), number, dtype=dtype, device="cpu")
 
 
 def _list_repeated(tensor: Tensor) -> list[int]:

@@ -25,15 +25,15 @@ __all__ = ["build_request", "describe_effect", "find_given"]
 
 _OF_A_RECIPE = frozenset(item.name for item in dataclasses.fields(Recipe))
 # What several cards are about, and means nothing without one that was named.
-_OF_CARDS = ("gpu_count", "sharding", "sharding_settings")
-_COUNTED_GPU = re.compile(r"\s*\d+\s*[xX×*]")
+_OF_CARDS = ("gpu_count", "sharding", "sharding_settings", "nodes", "tensor_parallel")
+_COUNTED_GPU = re.compile(r"\s*(\d{1,9})\s*[xX×*]")
 # A setting that was given beside a file, and what of the file goes with the one that it replaces.
 _GO_TOGETHER = {
     "optimizer": ("optim_args",),
     "gradient_checkpointing": ("use_reentrant", "checkpoint_every", "checkpoint_keeps"),
     "quantization": ("double_quant", "quant_storage", "adapter_dtype"),
     "model": ("revision",),
-    "sharding": ("sharding_settings",),
+    "sharding": ("sharding_settings", "nodes", "tensor_parallel"),
     "packing": ("padding",),
     "stage": ("loss", "reference", "prompt_len", "completion_len", "num_generations", "vllm_share"),
 }
@@ -48,12 +48,14 @@ def build_request(
     launch: Sequence[str] = (),
     base_model: str | None = None,
     strict: bool = False,
+    at_hand: bool = False,
 ) -> Request:
     """Return the request of `arguments`, the fields of a Request and of its Recipe by name.
 
     Where `model` names a training file, or `launch` files of a launcher, what these say stands in for the arguments
     that are not in `given`. `base_model` is the model in the place of the one that the file names. With `strict` a
-    field that changes memory and is not modelled is a UsageError.
+    field that changes memory and is not modelled is a UsageError. `at_hand` says that the cards are those of this
+    machine, which need no name.
     """
     model = arguments["model"]
     is_file = isinstance(model, str) and has_suffix(model)
@@ -74,7 +76,7 @@ def build_request(
     read = [item for item in (file, *launched) if item is not None]
     if strict:
         _refuse_what_is_not_modelled([item.record for item in read])
-    settings = _merge(arguments, given, file, launched)
+    settings = _merge(arguments, given, file, launched, at_hand=at_hand)
     if file is not None:
         settings["model"] = _find_model(file, base_model)
     source = RequestSource(
@@ -113,16 +115,22 @@ def _make(arguments: Mapping[str, Any]) -> Request:
 
 
 def _merge(
-    arguments: Mapping[str, Any], given: frozenset[str], file: ReadFile | None, launched: Sequence[ReadFile]
+    arguments: Mapping[str, Any],
+    given: frozenset[str],
+    file: ReadFile | None,
+    launched: Sequence[ReadFile],
+    *,
+    at_hand: bool,
 ) -> dict[str, Any]:
     """Return what the files say and nobody said otherwise."""
+    _refuse_another_count(arguments, given, launched)
     settings: dict[str, Any] = {} if file is None else dict(file.settings)
     said = set() if file is None else {_root(item.becomes) for item in file.record.fields if item.origin is Origin.FILE}
     for item in launched:
         settings |= {name: value for name, value in item.settings.items() if name not in said or name in _OF_CARDS}
     named = arguments.get("gpus") or ()
     gpus = [named] if isinstance(named, str) else [name for name in named if isinstance(name, str)]
-    if not gpus and not arguments.get("gpu_memory"):
+    if not gpus and not arguments.get("gpu_memory") and not at_hand:
         settings = {name: value for name, value in settings.items() if name not in _OF_CARDS}
     if any(_COUNTED_GPU.match(name) for name in gpus):
         settings.pop("gpu_count", None)
@@ -138,6 +146,26 @@ def _merge(
         changes = {name: value for name in ("targets", "modules_to_save") if (value := getattr(part, name)) is not None}
         settings["peft"] = dataclasses.replace(adapter, **changes)
     return settings
+
+
+def _refuse_another_count(arguments: Mapping[str, Any], given: frozenset[str], launched: Sequence[ReadFile]) -> None:
+    """Raise UsageError where a launcher's file starts another number of processes than was named."""
+    names = arguments.get("gpus") or ()
+    counts = {int(match[1]) for name in ((names,) if isinstance(names, str) else names) if (match := _match(name))}
+    if "gpu_count" in given:
+        counts.add(arguments["gpu_count"])
+    for item in launched:
+        started = item.settings.get("gpu_count")
+        if isinstance(started, int) and counts and started not in counts:
+            raise UsageError(
+                f"{one_line(item.record.path, 100)} launches {started:,} processes, and {min(counts):,} cards are "
+                "named: name as many, or leave the number to the file."
+            )
+
+
+def _match(name: Any) -> re.Match[str] | None:
+    """Return how many cards a name is of, None where it has no number."""
+    return _COUNTED_GPU.match(name) if isinstance(name, str) else None
 
 
 def _root(becomes: str) -> str:

@@ -31,7 +31,7 @@ from inspector.workloads.media import rows as media_rows
 from inspector.workloads.media.images import make_plain_images
 from inspector.workloads.media.patches import make_plain_inputs
 from inspector.workloads.media.rows import Media, make_rows
-from inspector.workloads.tasks import find_own_task, find_task, make_ending_ids
+from inspector.workloads.tasks import add_needed, find_own_task, find_task, make_ending_ids, make_sound
 
 __all__ = [
     "PAIR_COLUMNS",
@@ -95,7 +95,7 @@ def make_batch_inputs(model: Any, recipe: Recipe) -> Inputs:
     media = find_media(model, recipe)
     if media is not None:
         return make_rows(model, recipe, media, _make_ids(model, recipe))
-    return _find_maker(model)(model, recipe)
+    return add_needed(model, _find_maker(model)(model, recipe))
 
 
 def find_media(model: Any, recipe: Recipe) -> Media | None:
@@ -121,7 +121,7 @@ def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
     if model.main_input_name == "input_ids":
         return {"input_ids": _make_ids(model, recipe), **_make_mask(recipe), **decoder}
     if model.main_input_name == "input_features":
-        return {"input_features": _make_speech(model, recipe)["input_features"], **decoder}
+        return {"input_features": make_sound(model, recipe)["input_features"], **decoder}
     raise BatchError(f"which inputs {name} takes is not known here")
 
 
@@ -290,17 +290,6 @@ def _make_image_maps(model: Any, recipe: Recipe) -> Inputs:
     """Make images and a class of each of their pixels."""
     images = make_plain_images(model, recipe)
     return {"pixel_values": images, "labels": Input(shape=(images.shape[0], *images.shape[2:]))}
-
-
-@_register("ForConditionalGeneration", main="input_features")
-def _make_speech(model: Any, recipe: Recipe) -> Inputs:
-    """Make spectrograms of 30 seconds in float32, as whisper's feature extractor gives them, and labels of text."""
-    bins, positions = (getattr(model.config, name, None) for name in ("num_mel_bins", "max_source_positions"))
-    if not isinstance(bins, int) or not isinstance(positions, int):
-        raise BatchError(f"how long the features of {type(model).__name__} are is not known here")
-    # The second convolution halves them (modeling_whisper.py, WhisperEncoder).
-    features = Input(shape=(recipe.batch_size, bins, 2 * positions), dtype=torch.float32)
-    return {"input_features": features, "labels": _make_ids(model, recipe)}
 
 
 def _make_pairs(model: Any, recipe: Recipe) -> Inputs:

@@ -1,4 +1,4 @@
-"""How large a batch of a model can be, whatever runs: learned positions, and layers that no trace gets through."""
+"""How large a batch of a model can be, whatever runs: learned positions, and the images that a row has to hold."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from inspector.errors import one_line
 from inspector.records.recipe import Recipe
 from inspector.workloads.base import NotTraceableError, base_model
@@ -17,7 +15,7 @@ from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.inputs import BatchError, Inputs
 from inspector.workloads.media.rows import Media
 
-__all__ = ["bound_sizes", "find_positions", "lengthen_rows", "refuse_scans"]
+__all__ = ["bound_sizes", "find_positions", "lengthen_rows"]
 
 # Tokens of text that a row of the default length has at least beside its images.
 _TEXT = 64
@@ -68,17 +66,6 @@ def find_positions(base: Any) -> int | None:
         positions = getattr(base.config.get_text_config(), "max_position_embeddings", None)
         return positions if isinstance(positions, int) else None
     return None
-
-
-def refuse_scans(base: nn.Module) -> None:
-    """Refuse layers whose torch code goes through a sequence position by position: their trace takes minutes."""
-    for module in base.modules():
-        name = type(module).__name__
-        if (name.endswith("MambaMixer") and "2" not in name) or name == "RwkvSelfAttention":
-            raise NotTraceableError(
-                f"{name} goes through each sequence position by position where no CUDA kernel is installed for it, and "
-                "what that kernel keeps is not known here"
-            )
 
 
 def _find_fixed_length(base: Any) -> int | None:

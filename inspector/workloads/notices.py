@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,10 +14,12 @@ from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
 from inspector.workloads.inputs import Inputs, list_inputs
+from inspector.workloads.layer_drop import find_layer_drop
 from inspector.workloads.limits import find_positions
 from inspector.workloads.media.images import find_plain_size
 from inspector.workloads.media.rows import Media
 from inspector.workloads.packed_rows import count_document_tokens
+from inspector.workloads.scans import attends, find_scan_notices
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
 
@@ -27,9 +28,6 @@ _LEFT_OUT_MESSAGES = {
     "sound": "The traced batch has text alone: sound adds what its tower keeps and the positions it takes.",
     "boxes": "The traced batch has no boxes: each token's place on its page adds rows of embeddings.",
 }
-
-# Layers for which packages of their own have kernels: linear attention and state spaces in chunks.
-_TORCH_CODE = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
 
 
 def describe_inputs(inputs: Inputs) -> tuple[BatchInput, ...]:
@@ -81,7 +79,7 @@ def find_notices(
             f"Sequences of {length:,} tokens are longer than the {positions:,} positions that the model is made for."
         )
         yield Notice(code="beyond-positions", message=message)
-    if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None:
+    if asked.attention is None and recipe.attention == "eager" and recipe.seq_len is not None and attends(base):
         message = (
             f"{type(base).__name__} has no sdpa in transformers: eager attention makes the matrix of all scores, which "
             "grows with the square of the sequence length."
@@ -91,6 +89,12 @@ def find_notices(
     if loops_over_experts(base):
         message = "Experts run one after the other: the trace assumes that each takes the same number of tokens."
         yield Notice(code="balanced-experts", message=message)
+    if probability := find_layer_drop(base):
+        message = (
+            f"{type(base).__name__} leaves out layers at random while it trains (a probability of {probability:g}): "
+            "the trace runs all of them, which takes the most."
+        )
+        yield Notice(code="all-layers", message=message)
     kinds = find_hash_ordered_layer_types(base)
     if kinds:
         message = (
@@ -98,13 +102,7 @@ def find_notices(
             "hashes, which PYTHONHASHSEED sets: another process may reserve 2 MiB more or less."
         )
         yield Notice(code="hash-seed", message=message)
-    scans = {type(module).__name__ for module in base.modules() if _TORCH_CODE.search(type(module).__name__)}
-    if scans:
-        message = (
-            f"{', '.join(sorted(scans))}: traced as transformers' own torch code, which runs where no CUDA kernel is "
-            "installed for it (flash-linear-attention, mamba-ssm)."
-        )
-        yield Notice(code="torch-fallback", message=message)
+    yield from find_scan_notices(base, recipe)
 
 
 def _find_media_notices(

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inspector.compat.numbers import find_number
 from inspector.errors import InspectorError, one_line
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.butterfly import stand_in_for_extension
@@ -33,6 +34,7 @@ from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.matching import match_in_turn
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
+from inspector.trace.scan_kernels import provide_scan_kernels
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
@@ -40,6 +42,7 @@ from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
+from inspector.workloads.layer_drop import keep_all_layers
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.tasks.adapters import finds_tokens
@@ -184,6 +187,7 @@ def _trace(
         holds_all=media is not None and media.holds_all,
     )
     with restore_changes(), contextlib.ExitStack() as rules:
+        keep_all_layers(base)
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
@@ -203,6 +207,7 @@ def _trace(
                 choose_autocast(recipe),
                 treat_meta_as_device(),
                 stand_in_for_extension(),
+                provide_scan_kernels(base, recipe.kernels),
                 watch(),
                 tracer,
             ):
@@ -233,6 +238,8 @@ def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
     """Record the loading of a model; afterwards nothing here holds a tensor of it."""
     for name, tensor, category in list_in_load_order(built):
         tracer.hold([tensor], category, find_owner(built.model, name))
+        if category is Category.BUFFERS and (number := find_number(tensor)) is not None:
+            tracer.shadows.set(tensor, number.clone())
 
 
 def _enter_until(

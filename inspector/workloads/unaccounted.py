@@ -12,7 +12,13 @@ from inspector.hardware.platform import Platform
 from inspector.model.roles import list_expert_banks
 from inspector.records.memory import Unaccounted
 from inspector.records.recipe import Recipe
-from inspector.trace.kernels.registry import ATTENTION_PLANS, CONVOLUTION_PLANS, EXPERT_PRODUCTS, RMS_NORM
+from inspector.trace.kernels.registry import (
+    ATTENTION_PLANS,
+    CONVOLUTION_PLANS,
+    EXPERT_PRODUCTS,
+    RECURRENT_LAYERS,
+    RMS_NORM,
+)
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.sdpa import prefers_cudnn
 from inspector.workloads.base import base_model
@@ -40,6 +46,8 @@ def _list_unaccounted(
         yield OUTLIERS
     if any(isinstance(module, nn.RMSNorm) for module in modules):
         yield RMS_NORM
+    if any(isinstance(module, nn.RNNBase) for module in modules) and not find_left_out(base, inputs):
+        yield RECURRENT_LAYERS
     if list_expert_banks(base) and not loops_over_experts(base):
         yield EXPERT_PRODUCTS
     # The towers of images and sound, which have them, do not run on text alone.

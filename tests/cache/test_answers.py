@@ -23,7 +23,7 @@ from inspector.cli.main import main
 try:
     main(sys.argv[1:])
 finally:
-    heavy = {"torch", "transformers", "peft", "accelerate"} & set(sys.modules)
+    heavy = {"torch", "transformers", "peft", "accelerate", "numpy", "tqdm", "httpx", "httpx2"} & set(sys.modules)
     print(sorted(heavy), file=sys.stderr)
 """
 

@@ -20,8 +20,10 @@ from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.run import Traced
+from inspector.records.source import SourceFiles
 from inspector.records.tape import Category, Event, EventKind, Phase
-from inspector.resolve import resolve_run
+from inspector.resolve import ResolvedRun, resolve_run
+from inspector.source import catalogue
 from tests.model.tiny import llama
 
 
@@ -128,3 +130,56 @@ def test_runs_that_make_the_same_requests_have_the_same_replays(tmp_path: Path) 
         dataclasses.replace(run, request=dataclasses.replace(run.request, recipe=Recipe(seq_len=64)))
     )
     assert t4.replays is not one.replays
+
+
+def small_files() -> SourceFiles:
+    """Return the files of a small model of four layers, by a name."""
+    files = catalogue.load_model("Qwen/Qwen2.5-0.5B")
+    assert files is not None
+    sizes = {"num_hidden_layers": 4, "max_window_layers": 4, "vocab_size": 256, "intermediate_size": 512}
+    return dataclasses.replace(files, config={**files.config, **sizes, "layer_types": None})
+
+
+def resolve(**settings: Any) -> ResolvedRun:
+    """Return a run of a model by its name on a card."""
+    recipe = Recipe(**{"seq_len": 32, **settings})
+    return resolve_run(Request(model="Qwen/Qwen2.5-0.5B", recipe=recipe), find_gpu("l40s").gpu, {})
+
+
+def predict_sizes(predictor: Predictor, **settings: Any) -> list[Any]:
+    """Return what is predicted of two sizes, and of another optimizer at the second: None where it is not known."""
+    runs = [resolve(**settings), resolve(batch_size=3, **settings)]
+    found = [predictor.predict(run) for run in runs]
+    summaries = [predictor.summarize(run) for run in runs]
+    lines = [(item.recipe, item.tape, item.limit_bytes, item.judge(), item.total_bytes) for item in found]
+    known = predictor.find_known(resolve(batch_size=3, optimizer="sgd", **settings))
+    idle = predictor.list_without_gradient(runs[1])
+    return [lines, summaries, idle, known and (known.tape, known.replays.unlimited)]
+
+
+def test_predictions_whose_outlines_are_kept_are_those_of_their_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under other settings of the allocator, too; and what a search finds known is what it would find without them."""
+    settings: list[dict[str, Any]] = [{}, {"alloc_conf": "expandable_segments:True"}]
+    files = small_files()
+    traced = [predict_sizes(Predictor(files), **item) for item in settings]
+    assert predict_sizes(Predictor(files, open_kept(tmp_path))) == traced[0]
+    again = Predictor(files, open_kept(tmp_path))
+    monkeypatch.setattr(again.findings.tracer, "trace", lambda *_, **_given: pytest.fail("traced again"))
+    assert predict_sizes(again, **settings[1]) == traced[1]
+
+
+def test_a_recalled_prediction_is_extrapolated_only_for_what_was_not_kept(tmp_path: Path) -> None:
+    """Its tape and its replays are there; a bound of its peak takes what was traced."""
+    run, files = resolve(), small_files()
+    kept = Predictor(files, open_kept(tmp_path))
+    summary, prediction = kept.summarize(run), kept.predict(run)
+    bound = prediction.template.bound_peak(prediction.sizes)
+    again = Predictor(files, open_kept(tmp_path))
+    assert (again.summarize(run), again.count_traced_events(run)) == (summary, kept.count_traced_events(run))
+    recalled = again.predict(run)
+    assert recalled.replays.under(2**20).failure == prediction.replays.under(2**20).failure
+    assert not again._traced
+    assert recalled.template.bound_peak(recalled.sizes) == bound
+    assert again._traced

@@ -53,11 +53,10 @@ def test_measure_refuses_options_of_inspect_that_a_run_has_no_use_for(arguments:
 def test_every_option_of_inspect_is_an_option_of_measure() -> None:
     """A recipe that was predicted can be measured as it was typed."""
     measure = command.subcommands["measure"]
-    unused = {"torch", "gpus_", "gpu_memory", "gpu_count", "fsdp", "deepspeed", "margin", "fit", "advice"}
-    unused |= {"device_map", "tensor_parallel"}
-    unused |= {"count_only", "depth", "details", "show", "launch", "write_changes", "context", "plot"}
+    unused = {"torch", "gpus_", "gpu_memory", "margin", "fit", "advice", "device_map"}
+    unused |= {"count_only", "depth", "details", "show", "write_changes", "context", "plot"}
     own = {parameter.name for parameter in command.params} - unused - {option.name for option in OF_ENGINES}
-    assert {parameter.name for parameter in measure.params} == own
+    assert {parameter.name for parameter in measure.params} - {"rank"} == own
     assert all(option.help for option in measure.params if isinstance(option, click.Option))
 
 
@@ -114,7 +113,7 @@ def test_what_will_not_fit_is_refused_with_both_sizes() -> None:
     ]
     run = resolve_run(Request(model="x"), None, {})
     template = TapeTemplate(tape, None)
-    prediction = Prediction(run, run.recipe, template, template.sizes)
+    prediction = Prediction(run, run.recipe, lambda: (template, template.sizes))
     assert fold_if_it_fits(prediction, gpu(2 * GIB)).peak_reserved_bytes == 2 * GIB
     with pytest.raises(DoesNotFitError, match=r"needs 2\.00 GiB, and NVIDIA Test has 2\.00 GiB free") as refused:
         fold_if_it_fits(prediction, gpu(2 * GIB - 1))

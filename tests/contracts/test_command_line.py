@@ -78,6 +78,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--loop",
         "--attention",
         "--sdpa-backend",
+        "--kernels",
         "--use-cache",
         "--no-use-cache",
         "--alloc-conf",
@@ -92,6 +93,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--deepspeed",
         "--device-map",
         "--tensor-parallel",
+        "--nodes",
+        "--fsdp-version",
         "--margin",
         "--fit",
         "--advice",
@@ -166,7 +169,14 @@ def test_the_options_of_a_plan_stay() -> None:
         {
             *(*varied, "--workload", "--advice", "--count-only", "--depth", "--details", "--show", "--plot"),
             "--write-changes",
-            *("--fsdp", "--deepspeed", "--device-map", "--tensor-parallel"),  # a plan goes through the strategies
+            *(
+                "--fsdp",
+                "--deepspeed",
+                "--device-map",
+                "--tensor-parallel",
+                "--nodes",
+                "--fsdp-version",
+            ),  # a plan goes through the strategies
             *_OF_ENGINES,
             "--context",  # it searches the longest prompt
         },

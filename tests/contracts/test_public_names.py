@@ -70,6 +70,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "sharding": None,
         "device_map": None,
         "tensor_parallel": None,
+        "nodes": None,
         "margin": None,
         "context": (),
         "fit": None,
@@ -93,14 +94,15 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 34
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 35
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:
     """What a user knows of one holds for all; `compare` takes the same names as settings."""
     known = inspect.signature(inspector.inspect).parameters
     for function in (inspector.plan, inspector.measure):
-        parameters = inspect.signature(function).parameters
+        parameters = dict(inspect.signature(function).parameters)
+        parameters.pop("rank", None)  # which of several ranks is measured
         assert set(parameters) <= set(known)
         differing = [name for name, item in parameters.items() if item.default != known[name].default]
         assert differing == (["fit"] if function is inspector.plan else [])

@@ -9,7 +9,10 @@ import pytest
 
 from tests.cli.running import run_process, script
 
-HEAVY = ("torch", "transformers", "peft", "accelerate", "huggingface_hub", "numpy", "rich", "jinja2", "gradio")
+HEAVY = (
+    *("torch", "transformers", "peft", "accelerate", "huggingface_hub", "numpy", "rich", "jinja2", "gradio"),
+    *("tqdm", "httpx", "httpx2"),
+)
 
 
 def heavy_imports(*command: str, environment: dict[str, str] | None = None) -> tuple[str, set[str]]:
@@ -41,6 +44,11 @@ def completed(words: str, count: int) -> tuple[list[str], set[str]]:
 def test_what_needs_no_model_loads_no_library(arguments: tuple[str, ...]) -> None:
     """Seconds of importing would be for nothing."""
     assert heavy_imports(script("inspect"), *arguments)[1] == set()
+
+
+def test_a_model_that_is_not_there_takes_the_settings_of_the_client_alone() -> None:
+    """What talks to a Hub takes longer to import than everything else that it takes to say so."""
+    assert heavy_imports(script("inspect"), "no/such-model", "--offline")[1] <= {"huggingface_hub"}
 
 
 def test_the_profile_sees_what_an_inspection_loads() -> None:

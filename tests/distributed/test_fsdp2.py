@@ -12,10 +12,12 @@ import os
 from typing import Any
 
 import pytest
+import torch
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
 
 from inspector.arguments.forms import build_request
 from inspector.distributed.run import trace_rank
+from inspector.distributed.world import begin_world
 from inspector.hardware.platform import Platform
 from inspector.memory.timeline import fold
 from inspector.model.build import build_whole
@@ -134,6 +136,12 @@ def test_a_number_of_cards_is_searched_for_sharded_runs_on_one_kind_of_card(
 def test_a_world_of_a_million_ranks_is_judged_on_one_card_alone() -> None:
     code, report = ask(SMALL, "--gpu", "1000000x4090")
     assert (code, "ranks" in report["training"]) == (0, False)
+
+
+def test_an_optimizer_that_asks_a_ranks_stream_for_graphs_gets_an_answer() -> None:
+    """Where torch is built for CUDA its optimizers ask, and `inspect MODEL --fsdp` stopped there."""
+    with begin_world(2, 0):
+        assert torch.accelerator.current_stream().is_capturing() is False
 
 
 def test_a_rank_runs_with_flash_attention_as_one_card_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,32 @@ def test_micro_batches_under_fsdp_warn_of_gradients_that_stay_whole() -> None:
     assert "256.57 MiB, until the last of 2 micro-batches" in warning["message"]  # 134,515,008 in bfloat16
 
 
+def test_ddp_that_looks_for_unused_parameters_stops_at_reentrant_checkpoints(tmp_path: Path) -> None:
+    """As torch's does on any device, with two marks of one parameter; told not to look, it runs."""
+    file = tmp_path / "train.yaml"
+    fields = {"model_name_or_path": SMALL, "use_peft": True, "max_length": 16, "dataset_name": "x"}
+    fields |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    outcomes = []
+    for more in ({}, {"ddp_find_unused_parameters": False}):
+        file.write_text(json.dumps({**fields, **more}), encoding="utf-8")
+        ran = run(str(file), "--framework", "trl", "--gpu", "2x4090", "--offline", "--no-advice", "--json")
+        (verdict,) = json.loads(ran.out)["fit"]
+        outcomes.append((ran.code, verdict["outcome"], verdict.get("reason", "")[:70]))
+    stops = "DDP that looks for unused parameters stops at reentrant checkpoints, i"
+    assert outcomes == [(4, "not known", stops), (0, "yes", "")]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_class_that_a_model_has_no_layers_of_is_named_with_the_right_one(version: int, tmp_path: Path) -> None:
+    file = tmp_path / "accelerate.yaml"
+    config = {**LAYERS, "fsdp_version": version, "fsdp_transformer_layer_cls_to_wrap": "MistralDecoderLayer"}
+    file.write_text(json.dumps({**FSDP, "fsdp_config": config}), encoding="utf-8")
+    ran = run(SMALL, "--launch", str(file), "--gpu", "4090", "--lora", "r=8", "--offline", "--no-advice")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
+    assert "names MistralDecoderLayer, of which LlamaForCausalLM has none" in ran.err
+    assert ran.err.endswith("accelerate stops there: write LlamaDecoderLayer.\n")
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -62,7 +62,7 @@ def test_an_extrapolated_generation_is_the_traced_one(case: str) -> None:
     assert isinstance(prediction.template.extrapolation, StepExtrapolation)
     assert prediction.template.extrapolation.traced_steps < STEPS * 3
     _, _, whole = predictor._trace_deep(run)
-    traced = Prediction(run, prediction.recipe, whole, whole.sizes)
+    traced = Prediction(run, prediction.recipe, lambda: (whole, whole.sizes))
     differing = [pair for pair in zip(prediction.tape, traced.tape, strict=True) if pair[0] != pair[1]]
     assert not differing, differing[:2]
     assert prediction.replays.unlimited == traced.replays.unlimited

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
 
-from inspector.records.measurement import Difference
+from inspector.records.measurement import Difference, Measurement, RankFigures
 from inspector.records.tape import Phase
 from inspector.render.measurement import build_measurement_document, build_record, render_measurement_json
 from inspector.render.writers.text import write_text
 from inspector.workloads.registry import GENERATE
 from tests.contracts.json_table import DOCS
-from tests.measure.measurements import GIB, measurement
+from tests.measure.measurements import GIB, figures, measurement
 
 
 def text(**changes: object) -> str:
@@ -21,6 +22,43 @@ def text(**changes: object) -> str:
     stream = io.StringIO()
     write_text(build_measurement_document(measurement(**changes)), width=100, color=False, stream=stream)  # type: ignore[arg-type]
     return stream.getvalue()
+
+
+LAUNCH = {"strategy": "fsdp2", "world_size": 2, "rank": 0, "group": "nccl"}
+
+
+def of_ranks(**launch: object) -> Measurement:
+    """Return a measurement of two ranks, of which the second took 4,096 bytes more than predicted."""
+    place = Difference(step=1, phase=Phase.FORWARD, module="", op="fsdp.chunk_cat", measured=(4096,), predicted=())
+    own = measurement(process_bytes=3 * GIB)
+    other = RankFigures(
+        rank=1, gpu=own.gpu, measured=figures(4096), predicted=figures(), differing=[place], differing_count=1
+    )
+    return dataclasses.replace(own, launch={**LAUNCH, **launch}, others=[other])
+
+
+def show(found: Measurement) -> str:
+    """Return what a measurement looks like on 100 columns."""
+    stream = io.StringIO()
+    write_text(build_measurement_document(found), width=100, color=False, stream=stream)
+    return stream.getvalue()
+
+
+def test_every_rank_has_its_peaks_their_differences_and_the_op_that_differs_first() -> None:
+    shown = show(of_ranks())
+    assert "rank 0 of 2, fsdp2, by nccl" in shown
+    lines = [line.split() for line in shown.partition("Each rank")[2].partition("Allocated by phase")[0].splitlines()]
+    assert ["0", "2,147,483,648", "0", "3,221,225,472", "0", "–"] in lines
+    second = ["1", "2,147,487,744", "-4,096", "3,221,225,472", "0", "fsdp.chunk_cat,", "forward", "of", "step", "1"]
+    assert second in lines
+    assert "the other ranks are not there" in show(of_ranks(group="fake"))
+
+
+def test_the_first_rank_alone_tells_what_all_ranks_of_a_launcher_took() -> None:
+    assert not of_ranks().is_told_by_another
+    assert of_ranks(rank=1).is_told_by_another
+    alone = dataclasses.replace(of_ranks(rank=3, group="fake"), others=[])
+    assert not alone.is_told_by_another
 
 
 def test_a_measurement_equal_to_its_prediction_says_that_the_figures_are_equal() -> None:
@@ -80,6 +118,7 @@ def test_the_record_follows_its_schema() -> None:
         measurement(extra=1, process_bytes=5, differing=[place]),
         measurement(quantization=packed),
         measurement(workload=GENERATE),
+        of_ranks(),
     ):
         written = json.loads(json.dumps(build_record(found)))
         Draft202012Validator(schema).validate(written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -9,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in an __all__
+
+from inspector.source.hub_client import is_valid_id
 
 from .loopback_hub import LoopbackHub
 
@@ -65,3 +70,20 @@ def test_an_endpoint_that_is_no_address_is_one_line(endpoint: str, tmp_path: Pat
     """A mistyped HF_ENDPOINT is told in a line, whether the client already stumbles over it when it is imported."""
     message = str(run("org/model", tmp_path, endpoint))
     assert "No network or no usable answer" in message or "check HF_ENDPOINT" in message
+
+
+def is_valid_to_the_client(name: str) -> bool:
+    """Tell whether the client takes a name for an id."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def test_ids_that_are_told_without_the_client_are_those_that_it_takes() -> None:
+    """It is asked about all others: every short name of each kind of character, and long ones."""
+    short = ("".join(letters) for count in range(6) for letters in itertools.product("aß-./", repeat=count))
+    others = ("a" * 96, "a" * 97, "b/" + "a" * 96, "a.git", "a/b.git", "a.gitb", "a_b/c", "a\n", "a b")
+    wrong = [name for name in (*short, *others) if is_valid_id(name) != is_valid_to_the_client(name)]
+    assert wrong == []

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from inspector.compat.numbers import find_number
 from inspector.compat.torch import tree_leaves
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, Event, EventKind
@@ -112,6 +113,9 @@ def meta_step(
     )
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     tracer.hold((item for item in tree_leaves(batch) if isinstance(item, torch.Tensor)), Category.INPUTS)
+    for buffer in model.buffers():
+        if (number := find_number(buffer)) is not None:
+            tracer.shadows.set(buffer, number.clone())
     for name, value in (values or {}).items():
         key = batch[name]
         if isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor):

@@ -51,6 +51,7 @@ COMMON: dict[str, Any] = {
 }
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 GROUPED: dict[str, Any] = {"num_key_value_heads": 2}
+STATES: dict[str, Any] = {"state_size": 4, "time_step_rank": 4}
 EXPERTS: dict[str, Any] = {**GROUPED, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
 ENCODER_DECODER: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -208,6 +209,36 @@ SMALL: dict[str, Small] = {
         model_type="xlm-roberta",
         kernels=("aten::logsumexp",),
     ),
+    # Scans, position by position. The CPU copies what a convolution takes where it is not contiguous.
+    "mamba": Small(fields=STATES, kernels=("aten::_convolution",)),
+    "falcon_mamba": Small(fields=STATES, kernels=("aten::_convolution",)),
+    "jamba": Small(
+        fields={
+            **GROUPED,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "num_experts": 4,
+            "mamba_d_state": 4,
+            "mamba_dt_rank": 4,
+        },
+        kernels=("aten::_convolution",),
+    ),
+    "zamba": Small(
+        fields={
+            "num_hidden_layers": 5,
+            "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "mamba"],
+            "num_key_value_heads": 4,
+            "attention_hidden_size": 128,
+            "attention_head_dim": 32,
+            "n_mamba_heads": 2,
+            "mamba_d_state": 4,
+            "mamba_dt_rank": 4,
+        },
+        kernels=("aten::_convolution",),
+    ),
+    "rwkv": Small(fields={"attention_hidden_size": 64, "context_length": 64}),
     # Encoder-decoders.
     "t5": Small(
         fields={

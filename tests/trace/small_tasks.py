@@ -15,6 +15,7 @@ import torch
 import transformers
 
 import inspector
+from inspector.compat.numbers import RememberNumbers
 from inspector.compat.transformers import take_scipy_as_installed
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.rules.matching import match_in_turn
@@ -258,10 +259,14 @@ SMALL_TASKS: dict[str, SmallTask] = {
 
 def build_task(device: str, name: str) -> Any:
     """Return the small model `name` on a device, with a batch for it."""
-    small = SMALL_TASKS[name]
+    return build_small(device, SMALL_TASKS[name])
+
+
+def build_small(device: str, small: SmallTask) -> Any:
+    """Return a small model on a device, with a batch for it."""
     config = transformers.AutoConfig.for_model(small.model_type, **small.fields)
     model_class: Any = getattr(transformers, small.model_class)
-    with torch.device(device), take_scipy_as_installed():
+    with torch.device(device), RememberNumbers(), take_scipy_as_installed():
         torch.manual_seed(0)
         model = model_class._from_config(config, attn_implementation="eager")
     model.train()

@@ -23,6 +23,7 @@ from inspector.trace.kernels.registry import kernel
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from tests.evidence.stand_in.kernel_cases import CASES, Case
+from tests.evidence.stand_in.loss_cases import LOSSES
 from tests.evidence.stand_in.sampling_cases import SAMPLING
 from tests.evidence.truth.rank_page import build_platform
 from tests.trace.cpu_truth import profiled_events
@@ -54,7 +55,7 @@ def test_every_op_takes_what_torchs_cuda_code_asks_for(recording: str, monkeypat
     monkeypatch.setattr(shadow, "LARGEST_FLOAT_SHADOW", 0)
     record = RECORDED[recording]
     platform = build_platform(record)
-    cases = SAMPLING if recording.startswith("sampling") else CASES
+    cases = {"sampling": SAMPLING, "losses": LOSSES}.get(recording.split("-")[0], CASES)
     assert list(record["cases"]) == list(cases)
     differing = {
         name: (events, ours)
@@ -98,6 +99,20 @@ def test_isinf_takes_on_the_way_what_torchs_code_takes_on_any_device() -> None:
         del result
 
     assert traced(case, Platform(torch_version=find_installed_torch())) == real == [16384, 4096, -16384]
+
+
+def test_norms_of_tensors_without_elements_are_made_behind_the_others() -> None:
+    """As recorded on torch 2.13's CUDA code: ranks that hold no row of a parameter have such shards."""
+
+    def case(device: str) -> Iterator[None]:
+        full, empty = (torch.empty(size, 16, device=device) for size in (896, 0))
+        yield
+        result = torch._foreach_norm([empty, full, empty, full])
+        yield
+        del result
+
+    taken = traced(case, Platform(torch_version=(2, 13)))
+    assert taken == [16, 4, 4, 4, 4, 4, 4, -4, -4, -16]
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,19 @@ def test_cards_are_about_a_gpu_that_was_named(tmp_path: Path) -> None:
     launch = write(tmp_path, FSDP, "fsdp.yaml")
     request = build(MODEL, launch=(launch,))
     assert (request.gpu_count, request.sharding) == (1, None)
-    counted = build(MODEL, launch=(launch,), gpus="2x4090")
+    counted = build(MODEL, launch=(launch,), gpus="8x4090")
     assert (counted.gpu_count, counted.sharding) == (1, "fsdp1")
+    at_hand = build_request({"model": MODEL}, frozenset(), launch=(launch,), at_hand=True)
+    assert (at_hand.gpu_count, at_hand.sharding) == (8, "fsdp1")
+
+
+@pytest.mark.parametrize("named", [{"gpus": "2x4090"}, {"gpus": ("4090",), "gpu_count": 2}])
+def test_a_launchers_file_for_another_number_of_cards_than_was_named_is_refused(
+    named: dict[str, Any], tmp_path: Path
+) -> None:
+    launch = write(tmp_path, FSDP, "fsdp.yaml")
+    with pytest.raises(UsageError, match=r"fsdp\.yaml launches 8 processes, and 2 cards are named: name as many"):
+        build(MODEL, launch=(launch,), **named)
 
 
 @pytest.mark.parametrize("path", ["/fsx/models/llama", "./out/checkpoint-5", "~/models/none", "a/b/c"])

@@ -12,8 +12,11 @@ import torch
 import transformers
 
 import inspector
+from inspector.compat.numbers import RememberNumbers, find_number
 from inspector.hardware.platform import Platform
+from inspector.model.copying import copy_model
 from inspector.trace.meta_kernels import META_KERNELS
+from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.matching import match_in_turn
 from inspector.trace.tracer import Tracer
 from inspector.workloads.batch import find_longest_sequence, make_batch_inputs
@@ -131,3 +134,64 @@ def test_a_model_that_needs_packages_is_refused_with_the_command_that_installs_t
     path = write(tmp_path, model_type="detr", architectures=["DetrForObjectDetection"])
     with pytest.raises(inspector.InspectorError, match=r"packages that are not installed: run `pip install timm`\.$"):
         inspector.inspect(path, offline=True, assume_defaults=True, count_only=True)
+
+
+def test_no_layer_is_left_out_of_a_trace_and_the_report_says_so(tmp_path: Path) -> None:
+    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "conv_dim": [8], "conv_stride": [64]}
+    small |= {"conv_kernel": [64], "num_feat_extract_layers": 1, "num_conv_pos_embedding_groups": 2}
+    sizes = {"num_hidden_layers": 6, "num_conv_pos_embeddings": 4, "vocab_size": 32, "layerdrop": 0.5}
+    path = write(tmp_path, model_type="wav2vec2", architectures=["Wav2Vec2ForCTC"], **small, **sizes)
+    reports = [
+        inspector.inspect(path, offline=True, assume_defaults=True, recipe={"audio_seconds": 0.5}) for _ in range(2)
+    ]
+    peaks = {report.training.peak_allocated_bytes for report in reports if report.training is not None}
+    assert len(peaks) == 1
+    assert "all-layers" in {notice.code for notice in reports[0].warnings}
+
+
+def test_numbers_that_a_class_keeps_as_tensors_have_their_values() -> None:
+    with torch.device("meta"), RememberNumbers():
+        kernel, stride = torch.tensor(7), torch.tensor(2)
+        padding = torch.nn.Buffer(kernel - stride)
+    layer = torch.nn.Module()
+    layer.padding = padding
+    assert find_number(copy_model(layer).get_buffer("padding")) == 5
+
+
+def test_a_tensor_of_one_number_is_written_as_the_number() -> None:
+    index = torch.empty((), dtype=torch.int64, device="meta")
+    watching = tracer()
+    watching.shadows.set(index, torch.tensor(3))
+    with treat_meta_as_device(), watching:
+        assert f"expert_{index}" == "expert_3"
+
+
+def test_rows_of_a_class_that_looks_for_separators_have_three() -> None:
+    config = transformers.LongformerConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, attention_window=4
+    )
+    with torch.device("meta"):
+        model = transformers.LongformerForQuestionAnswering(config)
+    rows = dict(list_inputs(make_batch_inputs(model, RECIPE)))["input_ids"].on("cpu")
+    assert rows.eq(config.sep_token_id or 0).sum(1).tolist() == [3, 3]
+
+
+def test_a_decoder_whose_start_is_not_named_gets_its_inputs() -> None:
+    part: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    parts = [transformers.BertConfig(**part) for _ in range(2)]
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*parts)
+    with torch.device("meta"):
+        model = transformers.EncoderDecoderModel(config)
+    assert "decoder_input_ids" in make_batch_inputs(model, RECIPE)
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    assert "decoder_input_ids" not in make_batch_inputs(model, RECIPE)
+
+
+def test_transcripts_of_a_transducer_are_no_longer_than_speech(tmp_path: Path) -> None:
+    encoder = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = transformers.ParakeetTDTConfig(encoder_config=encoder, vocab_size=33, decoder_hidden_size=8)
+    with torch.device("meta"):
+        model = transformers.ParakeetForTDT(config)
+    recipe = inspector.Recipe(batch_size=2, seq_len=512, audio_seconds=2)
+    inputs = dict(list_inputs(make_batch_inputs(model, recipe)))
+    assert (inputs["labels"].shape, inputs["decoder_input_ids"].shape) == ((2, 8), (2, 9))

@@ -160,12 +160,6 @@ def test_the_traced_process_is_left_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (
-            transformers.MambaConfig(
-                architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=1, vocab_size=32
-            ),
-            "MambaMixer goes through each sequence position by position",
-        ),
         (transformers.BartConfig(architectures=["BartModel"]), "`model_class=BartForConditionalGeneration`"),
         (llama(architectures=["LlamaModel"]), "`model_class=LlamaForCausalLM`"),
         (
@@ -173,7 +167,7 @@ def test_the_traced_process_is_left_as_it_was() -> None:
             "`dtype=float32`",
         ),
     ],
-    ids=["scan", "encoder-decoder", "decoder", "float32 input"],
+    ids=["encoder-decoder", "decoder", "float32 input"],
 )
 def test_a_report_of_a_step_that_cannot_be_traced_has_the_reason_and_the_counts(config: Any, reason: str) -> None:
     report = inspector.inspect(config)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from typing import Any
+
+import click
 
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode
@@ -21,12 +24,7 @@ _NOT_OF_A_RUN = (
     "torch",
     "gpus_",
     "gpu_memory",
-    "gpu_count",
-    "fsdp",
-    "deepspeed",
     "device_map",
-    "tensor_parallel",
-    "launch",
     "margin",
     "fit",
     "advice",
@@ -36,17 +34,31 @@ _NOT_OF_A_RUN = (
 )
 
 
-@subcommand(list_parameters_without(*_NOT_OF_A_RUN))
-def measure(**options: Any) -> Work:
+_RANK = click.Option(
+    ["--rank"],
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Which rank of --gpus N runs here alone, the others being not there; default 0. Under torchrun every process "
+    "is one.",
+)
+
+
+@subcommand([*list_parameters_without(*_NOT_OF_A_RUN), _RANK])
+def measure(rank: int | None, **options: Any) -> Work:
     """Run the step of MODEL for real on the CUDA GPU at hand, and print predicted beside measured.
 
     The weights are random and made on the GPU, the batch and the step are those that `inspect MODEL` traces, and the
     options are its options. It refuses before anything is allocated where the prediction says that the step will not
     fit, and leaves nothing on the GPU. --json writes the record that tests/evidence/truth keeps.
 
+    Of a run on several cards it measures ranks: all of them under torchrun or accelerate launch, where rank 0 prints
+    them, or one alone on the GPU at hand.
+
     \b
     inspect measure Qwen/Qwen2.5-0.5B --lora r=16 --targets all-linear
     inspect measure Qwen/Qwen2.5-7B --lora r=16 --gradient-checkpointing --json --output row.json
+    inspect measure Qwen/Qwen2.5-7B --gradient-checkpointing --gpus 8 --fsdp --rank 3
+    torchrun --nproc-per-node 2 -m inspector measure Qwen/Qwen2.5-7B --gradient-checkpointing --fsdp
 
     Exit code 1: it does not fit what the GPU has free. A difference is no failure: the exit code is 0.
     """  # noqa: D301  # as above
@@ -54,24 +66,24 @@ def measure(**options: Any) -> Work:
         "torch": None,
         "gpus_": (),
         "gpu_memory": (),
-        "gpu_count": 1,
-        "fsdp": False,
-        "deepspeed": None,
         "margin": None,
         "fit": None,
         "advice": False,
         "count_only": False,
     }
-    return functools.partial(_measure, build_job(**unused, depth=0, **options))
+    return functools.partial(_measure, build_job(**unused, depth=0, at_hand=True, **options), rank)
 
 
-def _measure(job: Job) -> int:
+def _measure(job: Job, rank: int | None) -> int:
     """Measure, print or write predicted beside measured, and return the exit code."""
     from inspector.pipeline import measure as measure_step
     from inspector.render.measurement import build_measurement_document, render_measurement_json
 
-    with show_progress(shown=job.progress, color=job.color) as progress:
-        measurement = measure_step(job.request, progress)
+    is_first = os.environ.get("RANK", "0") == "0"
+    with show_progress(shown=job.progress and is_first, color=job.color) as progress:
+        measurement = measure_step(job.request, progress, rank)
+    if measurement.is_told_by_another:
+        return ExitCode.DONE
     notices = [name_options(notice) for notice in measurement.notices]
     measurement = dataclasses.replace(measurement, notices=notices)
     with open_output(job.output, quiet=not job.progress) as stream:

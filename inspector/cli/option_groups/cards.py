@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from inspector.cli.values import read_object_of_option
+from inspector.errors import UsageError
 from inspector.records.steps.device_map import MADE_MAPS
 
-__all__ = ["OF_CARDS", "read_device_map"]
+__all__ = ["OF_CARDS", "choose_sharding", "read_device_map"]
 
 OF_CARDS: tuple[click.Parameter, ...] = (
     click.Option(
@@ -23,7 +24,28 @@ OF_CARDS: tuple[click.Parameter, ...] = (
         help="Cut each layer over N of the cards by transformers' own plan of the model; with --fsdp and more cards "
         "each part is sharded over the others.",
     ),
+    click.Option(
+        ["--nodes"],
+        type=click.IntRange(1, 2**20),
+        metavar="N",
+        help="Machines that the cards stand in; with --fsdp each keeps all shards on its own cards (HSDP: "
+        "HYBRID_SHARD, accelerate's dp_replicate_size).",
+    ),
+    click.Option(
+        ["--fsdp-version"],
+        type=click.Choice(("1", "2")),
+        help="With --fsdp, whose FSDP; default: 2.",
+    ),
 )
+
+
+def choose_sharding(*, fsdp: bool, fsdp_version: str | None, deepspeed: str | None) -> str | None:
+    """Return what the options shard; raise UsageError where they contradict each other."""
+    if fsdp and deepspeed is not None:
+        raise UsageError("--fsdp and --deepspeed exclude each other: give one of them.")
+    if fsdp_version is not None and not fsdp:
+        raise UsageError("--fsdp-version says whose FSDP shards: add --fsdp, or drop it.")
+    return ("fsdp1" if fsdp_version == "1" else "fsdp") if fsdp else deepspeed
 
 
 def read_device_map(text: str | None) -> object:

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from inspector.cli.option_groups.parameter_types import COUNT, TOKENS, ChoiceWithAliases
 from inspector.records.recipe import Attention, Kept, Loop, Offload, Precision, Recipe, SdpaBackend
+from inspector.records.steps.kernels import Kernels
 from inspector.records.steps.losses import LossName, check_liger, check_lora_kernels
 from inspector.records.steps.optimizers import DEFAULT as DEFAULT_OPTIMIZER
 from inspector.records.steps.optimizers import OPTIMIZERS, check_optimizer_name
@@ -256,6 +257,13 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         default="auto",
         show_default=True,
         help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
+    ),
+    click.Option(
+        ["--kernels"],
+        type=click.Choice(Kernels.values()),
+        help="What runs layers of state spaces and linear attention: torch transformers' own code, as after a plain "
+        "install, hub the kernels of mamba-ssm, causal-conv1d and flash-linear-attention (use_kernels=True); default: "
+        "torch.",
     ),
     click.Option(
         ["--use-cache/--no-use-cache"],

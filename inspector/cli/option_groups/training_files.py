@@ -45,6 +45,7 @@ _FIELDS: Mapping[str, str] = {
     **dict.fromkeys(("lora", "targets", "modules_to_save", "peft"), "peft"),
     "gpus_": "gpus",
     "fsdp": "sharding",
+    "fsdp_version": "sharding",
     "deepspeed": "sharding",
 }
 

@@ -55,12 +55,28 @@ def measure_saved_embeddings(model: PeftModel) -> tuple[list[str], int, int] | N
 
     PEFT saves both once one of them is a target (`save_embedding_layers="auto"`). None where the file holds neither.
     """
+    if not _may_save_embeddings(model):
+        return None
     state, without = _gather_saved_state(model), _gather_saved_state(model, save_embedding_layers=False)
     if state is None or without is None or state.keys() == without.keys():
         return None
     added = {name: tensor for name, tensor in state.items() if name not in without}
     size = sum(tensor.numel() * tensor.element_size() for tensor in added.values())
     return [strip_wrappers(model, name) for name in added], size, _measure_file(without)
+
+
+def _may_save_embeddings(model: PeftModel) -> bool:
+    """Tell whether the embedding or the head carries an adapter: PEFT saves no other one, and takes long to say so.
+
+    Source: peft/utils/save_and_load.py, `get_peft_model_state_dict` and `has_valid_embedding_base_layer`, where no
+    name of the base is known.
+    """
+    base: Any = model.get_base_model()
+    try:
+        layers = base.get_input_embeddings(), base.get_output_embeddings()
+    except (AttributeError, NotImplementedError):  # of images or sound
+        return True
+    return any(hasattr(layer, "base_layer") for layer in layers)
 
 
 def _gather_saved_state(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from inspector.errors import InspectorError, NotTraceableError
-from inspector.planning.cards import find_ranks
+from inspector.planning.cards import count_shards, find_ranks
 from inspector.predict import Predictor
 from inspector.records.steps.ranks import DeviceMap, Fsdp2, Launch, RankClass, Ranks
 from inspector.resolve import ResolvedRun
@@ -24,8 +24,11 @@ _MOST_TRACED = 6
 
 
 def list_rank_classes(launch: Launch, rows: Sequence[int]) -> list[range]:
-    """Return the ranks that differ, those that are alike together; `rows` are the first dimensions of parameters."""
-    size = launch.world_size
+    """Return the ranks that differ, those that are alike together; `rows` are the first dimensions of parameters.
+
+    Where shards are kept in several copies, ranks are those of the first.
+    """
+    size = count_shards(launch)
     if isinstance(launch, DeviceMap):
         return [range(card, card + 1) for card in range(size)]
     if not isinstance(launch, Fsdp2):
@@ -51,7 +54,8 @@ def describe_rank_classes(run: ResolvedRun, predictor: Predictor) -> Ranks | Non
     if ranks is None:
         return None
     classes = _trace_classes(run, predictor)
-    alike = next((item.last - item.first + 1 for item in classes if item.first == run.rank), ranks.alike)
+    of_one = next((item.last - item.first + 1 for item in classes if item.first == run.rank), None)
+    alike = ranks.alike if of_one is None else of_one * (ranks.copies or 1)
     return dataclasses.replace(ranks, rank=run.rank, alike=alike, classes=tuple(classes))
 
 

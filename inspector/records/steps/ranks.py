@@ -39,7 +39,8 @@ class Fsdp2:
     are freed between its two passes. Units are as in `Fsdp1`, with the embedding, and the last norm
     with the head. `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that
     was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta). With `offload`
-    shards, their gradients and states stay in host memory.
+    shards, their gradients and states stay in host memory. `replicas` is how many groups of ranks have all shards, and
+    reduce gradients among each other (accelerate's `dp_replicate_size`).
     """
 
     world_size: int
@@ -49,6 +50,7 @@ class Fsdp2:
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
     offload: bool = False
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,8 @@ class Fsdp1:
 
     `sharding_strategy` and `backward_prefetch` are names of torch's, None for no prefetch, `wrap_policy` is one of
     accelerate's, with `wrapped_classes` the layers that are units, None the model's own `_no_split_modules`, or
-    `min_num_params` how large one is at least. `sync_module_states` sends rank 0's weights to the others.
+    `min_num_params` how large one is at least. `sync_module_states` sends rank 0's weights to the others. `replicas` is
+    how many machines have all shards, where the strategy is a hybrid one.
     """
 
     world_size: int
@@ -69,6 +72,7 @@ class Fsdp1:
     wrap_policy: str = "TRANSFORMER_BASED_WRAP"
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,7 @@ Launch: TypeAlias = RankLaunch | DeviceMap
 class RankClass:
     """The ranks `first` to `last`, which hold as many rows of every parameter: what each takes, of one that was traced.
 
+    Where shards are kept in several copies they are ranks of the first, and those of the others are like them.
     `total_bytes` is what nvidia-smi would show of it at the peak.
     """
 
@@ -132,7 +137,8 @@ class Ranks:
 
     `strategy` is how the run is spread over `world_size` ranks, `rank` the one that takes most; `alike` counts the
     ranks that hold as many rows of every parameter and so take the same, it included. `classes` are all ranks that
-    differ, those that take most first; empty where all take the same.
+    differ, those that take most first; empty where all take the same. `copies` is how many groups of ranks have all
+    shards, None for one.
     """
 
     strategy: str
@@ -140,3 +146,4 @@ class Ranks:
     rank: int
     alike: int
     classes: Sequence[RankClass] = ()
+    copies: int | None = None

@@ -92,9 +92,10 @@ def describe_cards(verdict: Verdict) -> str | None:
     if cards.ranks is not None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
-        more = "; --fit gpus finds how many it takes" if cards.sharding and verdict.outcome is Fit.NO else ""
+        more = "; --fit gpus finds how many it takes" if _is_searched(cards) and verdict.outcome is Fit.NO else ""
         differing = "; ".join(_describe_class(item) for item in ranks.classes[:_MOST_CLASSES])
         differing += f"; {len(ranks.classes) - _MOST_CLASSES} more kinds" if len(ranks.classes) > _MOST_CLASSES else ""
+        differing += " on each node" if differing and ranks.copies is not None else ""
         return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}{more}{f'; {differing}' if differing else ''}"
     least = "no number of these cards holds it"
     if cards.least_count is not None:
@@ -105,6 +106,11 @@ def describe_cards(verdict: Verdict) -> str | None:
             f"judged on one card alone, and nothing is sharded; --fsdp would shard {state}: {least}, before activations"
         )
     return f"judged on one card alone; {state}, {sharded}: {least}, before activations"
+
+
+def _is_searched(cards: Cards) -> bool:
+    """Tell whether a search finds how many cards a sharded run takes."""
+    return cards.sharding is not None and cards.ranks is not None and cards.ranks.copies is None
 
 
 def _describe_class(ranks: RankClass) -> str:

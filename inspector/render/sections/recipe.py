@@ -46,7 +46,9 @@ def describe_defaults(memory: RunMemory) -> str:
     lengths = {"seq_len": memory.recipe.seq_len, "prompt_len": memory.recipe.prompt_len}
     shown = [name for name in shown if lengths.get(name, 0) is not None]
     taken = [name for name in shown if name in memory.defaults]
-    return "all of it" if taken == shown else ", ".join(_WORDS[name] for name in taken)
+    return (
+        "all of it" if taken == shown and memory.recipe.kernels is None else ", ".join(_WORDS[name] for name in taken)
+    )
 
 
 def format_shape(shape: Sequence[int]) -> str:
@@ -75,6 +77,8 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     yield f"mixed precision {'off' if recipe.mixed_precision == 'no' else _shorten(recipe.mixed_precision)}"
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
     yield f"{_shorten(recipe.attention)}{f' ({_shorten(recipe.sdpa_backend)})' if is_fused else ''} attention"
+    if recipe.kernels is not None:
+        yield f"{'torch code' if recipe.kernels == 'torch' else 'kernels'} of scans"
     if recipe.use_cache and not memory.workload.generates:
         yield "KV cache filled"
     if trains and recipe.loss != LossName.STOCK:

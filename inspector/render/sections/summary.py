@@ -58,6 +58,8 @@ _LAST = (
     "dtype-assumed",
     "renamed",
     "torch-fallback",
+    "all-layers",
+    "kernels-assumed",
     "balanced-experts",
     "hash-seed",
     "unverified-version",

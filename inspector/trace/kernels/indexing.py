@@ -112,6 +112,25 @@ def _masked_scatter(scratch: Scratch, values: Tensor, mask: Tensor, source: Tens
         scratch.take(source.numel() * source.element_size())
 
 
+@kernel(aten.scatter_reduce.two, aten.scatter_reduce_.two)
+def _scatter_reduce(
+    scratch: Scratch,
+    values: Tensor,
+    _dim: int,
+    _index: Tensor,
+    source: Tensor,
+    reduce: str,
+    *_: Any,
+    include_self: bool = True,
+) -> None:
+    """Means count what they are of (native/TensorAdvancedIndexing.cpp, `scatter_reduce_two`)."""
+    if reduce != "mean":
+        return
+    scratch.take(source.numel() * source.element_size())  # ones
+    scratch.take(values.numel() * values.element_size())  # their sums
+    scratch.give(scratch.take(values.numel()))  # which are nought
+
+
 @kernel(aten._index_put_impl_.default, aten.index_put_.default, aten.index_put.default)
 def _index_put(
     scratch: Scratch, values: Tensor, indices: Sequence[Tensor | None], new: Tensor, accumulate: bool = False, *_: Any

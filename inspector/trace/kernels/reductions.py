@@ -212,8 +212,20 @@ def _vector_norm(scratch: Scratch, values: Tensor, order: Any = 2, dims: Any = N
 def _foreach_norm(scratch: Scratch, tensors: Sequence[Tensor], *_: Any, **__: Any) -> None:
     """Take a partial sum for each chunk of 65,536 elements, as many for each tensor as the longest has chunks.
 
-    The sums are float32, float64 for tensors of that dtype (cuda/ForeachReduceOp.cu, MultiTensorApply.cuh).
+    The sums are float32, float64 for tensors of that dtype (cuda/ForeachReduceOp.cu, MultiTensorApply.cuh). There is an
+    output for each tensor; those of tensors without elements, as shards may be, are zeros that are made behind them.
     """
     chunks = max(-(-tensor.numel() // 65_536) for tensor in tensors)
-    scratch.take(len(tensors) * chunks * max(4, tensors[0].element_size()))
-    scratch.outputs()
+    width = max(4, tensors[0].element_size())
+    scratch.take(len(tensors) * chunks * width)
+    full = [place for place, tensor in enumerate(tensors) if tensor.numel()]
+    if len(full) == len(tensors):
+        scratch.outputs()
+        return
+    if full:
+        scratch.outputs(*full)
+    empty = [place for place, tensor in enumerate(tensors) if not tensor.numel()]
+    unused = [scratch.take(tensors[0].element_size()) for _ in empty]
+    scratch.outputs(*empty)
+    for block in unused:
+        scratch.give(block)

@@ -16,6 +16,7 @@ __all__ = [
     "EXPERT_PRODUCTS",
     "KERNELS",
     "LT_OPS",
+    "RECURRENT_LAYERS",
     "RMS_NORM",
     "WORKSPACE_OPS",
     "Kernel",
@@ -38,6 +39,10 @@ LT_OPS = frozenset({aten.addmm.default})
 
 # What kernels take and no rule knows: what, and why. `inspector.workloads.unaccounted` says which models it concerns.
 RMS_NORM = ("torch's own RMSNorm module", "CUDA runs it as one kernel, the trace as its parts")
+RECURRENT_LAYERS = (
+    "torch's own recurrent layers",
+    "cuDNN runs each as one kernel with a workspace and a reserve of its own, the trace as its parts",
+)
 EXPERT_PRODUCTS = (
     "grouped matrix products of experts",
     "arguments and workspaces of their kernels, whose size was not measured",

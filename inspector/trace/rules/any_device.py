@@ -6,7 +6,7 @@ What differs between CUDA and other devices is in `trace/rules/cuda.py`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from inspector.trace.rules.ctc import compute_ctc_loss
 
 __all__ = ["treat_meta_as_device"]
 
+_FORMAT: Callable[[Tensor, str], str] = Tensor.__format__
+
 
 @contextlib.contextmanager
 def treat_meta_as_device() -> Iterator[None]:
@@ -28,6 +30,7 @@ def treat_meta_as_device() -> Iterator[None]:
         library.impl("one_hot", _one_hot, "AutogradMeta")
         library.impl("linear", _linear, "AutogradMeta")
         library.impl("ctc_loss.Tensor", compute_ctc_loss, "AutogradMeta")
+        replace_attribute(Tensor, "__format__", _write_number)
         replace_attribute(PreTrainedModel, "warn_if_padding_and_no_attention_mask", _look_for_padding)
         if hasattr(modeling_utils, "save_on_cpu"):  # early releases have no checkpoints on the host
             replace_attribute(modeling_utils, "save_on_cpu", SaveOnHost)
@@ -49,6 +52,11 @@ def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         result: Tensor = torch.ops.aten.linear.default.decompose(values, weight, bias)
         return result
     return values.matmul(weight.t()).add_(bias)
+
+
+def _write_number(tensor: Tensor, how: str) -> str:
+    """Write a tensor of one number as the number, `f"expert_{index}"`; torch's own writes out what meta tensors are."""
+    return format(tensor.item(), how) if tensor.is_meta and tensor.dim() == 0 else _FORMAT(tensor, how)
 
 
 def _look_for_padding(self: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> None:

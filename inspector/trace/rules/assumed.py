@@ -17,7 +17,7 @@ from inspector.records.assumptions import CHECKS, CHOICES, MATCHING, PLACES
 from inspector.trace.rules.checks import Checks
 from inspector.trace.rules.masks import choose_all
 from inspector.trace.rules.moe_routing import balance_choice
-from inspector.trace.rules.token_choice import choose_token
+from inspector.trace.rules.token_choice import choose_code, choose_token
 
 __all__ = ["Assumptions"]
 
@@ -46,6 +46,8 @@ class Assumptions:
         if self._balances_experts and (choice := balance_choice(func, args, result)):
             return choice
         if self._holds_all and (choice := choose_all(func, result)):
+            return choice
+        if choice := choose_code(func, result):
             return choice
         if choice := self._checks.answer(func, args, result):
             self._follow(result, frozenset((CHECKS,)))

@@ -41,8 +41,10 @@ def loops_over_experts(model: nn.Module) -> bool:
 def balance_choice(func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
     """Return the indices that an op chose along the last dimension, and the choice that takes all in turn.
 
-    None for other ops: routers choose with topk or argmax.
+    None for other ops: routers choose with topk or argmax. Some ask which tokens an additive mask hides: none.
     """
+    if func is aten._to_copy.default and result.dtype is torch.bool and result.dim() == 1 and result.is_meta:
+        return (result, torch.zeros(result.shape, dtype=torch.bool)) if args[0].is_floating_point() else None
     if func is aten.topk.default:
         indices = result[1]
     elif func is aten.argmax.default:

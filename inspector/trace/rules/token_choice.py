@@ -23,7 +23,7 @@ from inspector.compat.torch import tree_map
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.trace.shadow import Shadows
 
-__all__ = ["ListIndices", "choose_token", "read_tokens", "see_made_tensors"]
+__all__ = ["ListIndices", "choose_code", "choose_token", "read_tokens", "see_made_tensors"]
 
 aten = torch.ops.aten
 _CHOICES = (aten.argmax.default, aten.multinomial.default)
@@ -36,6 +36,13 @@ def choose_token(func: Any, result: Any, token: int) -> tuple[Tensor, Tensor] | 
     if func not in _CHOICES or result.numel() > _LARGEST_CHOICE:
         return None
     return result, torch.full(result.shape, token, dtype=torch.int64)
+
+
+def choose_code(func: Any, result: Any) -> tuple[Tensor, Tensor] | None:
+    """Return which code of a codebook is nearest, with its value, the first; None for any other op."""
+    if func is not aten.argmin.default or result.numel() > _LARGEST_CHOICE:
+        return None
+    return result, torch.zeros(result.shape, dtype=torch.int64)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from inspector.training_files.fields import (
 from inspector.training_files.frameworks.axolotl_fields import FIELDS
 from inspector.training_files.frameworks.fsdp import hold_packed_in
 from inspector.training_files.frameworks.losses import LORA_KERNELS, choose_lora_kernels, settle_axolotl_loss
+from inspector.training_files.frameworks.meshes import settle_sizes_of_axolotl
 from inspector.training_files.frameworks.shared import (
     ALLOCATOR,
     read_lora,
@@ -70,7 +71,9 @@ def _settle(values: Values, settings: Settings) -> None:
         fields.pop("optim_args", None)
     _settle_attention(values, settings)
     _settle_checkpointing(values, settings)
-    settle_sharding(values, settings, fsdp_version=1)
+    # core/builders/causal.py leaves nothing to Trainer.
+    settle_sharding(values, settings, fsdp_version=1, finds_unused=None if stage else False)
+    settle_sizes_of_axolotl(values, settings)
     _settle_adapter(values, settings)
     _settle_rows(values, settings)
     settle_axolotl_loss(values, settings)

@@ -25,14 +25,17 @@ from inspector.training_files.fields import (
     misses,
     reads,
 )
+from inspector.training_files.frameworks.meshes import forget_machines, settle_copies, settle_parallelism
 from inspector.training_files.frameworks.shared import SHARDED, read_others, take_fsdp
 
 __all__ = ["ACCELERATE", "DEEPSPEED"]
 
 _OFFLOADED = "offloaded to the host or a disk"
+_SHARED = "cards share a sequence or a layer"
 
 _OF_ACCELERATE: tuple[Field, ...] = (
     reads("num_processes", COUNT, "gpu_count"),
+    reads("num_machines", COUNT, "nodes"),
     reads("distributed_type", TEXT, "sharding"),
     reads("mixed_precision", TEXT, "mixed_precision"),
     reads("fsdp_config", MAPPING, "sharding", effect=LESS, why=SHARDED),
@@ -40,7 +43,7 @@ _OF_ACCELERATE: tuple[Field, ...] = (
     reads("gradient_accumulation_steps", ANY, "gradient_accumulation"),
     misses("dynamo_config", LESS, "compiled kernels", off=({"dynamo_backend": "NO"},)),
     misses("megatron_lm_config", LESS, "cards share layers"),
-    misses("parallelism_config", LESS, "cards share a sequence or a layer"),
+    reads("parallelism_config", MAPPING, "nodes", effect=LESS, why=_SHARED),
     misses("fp8_config", MORE, "products in 8 bits"),
 )
 _OTHERS_OF_ACCELERATE = read_others("accelerate")
@@ -63,6 +66,7 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         if fields.get("sharding_settings", {}).get("sharding_strategy") == "NO_SHARD":
             fields["sharding"] = None
             fields.pop("sharding_settings")
+        settle_copies(values, settings, fsdp)
         if fsdp.get("fsdp_offload_params") in (True, "true") and fields["sharding"] != "fsdp":
             settings.miss("fsdp_offload_params", True, LESS, f"weights and states are {_OFFLOADED}", Origin.FILE)
         if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
@@ -73,6 +77,9 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
             if deepspeed.get(name) not in (None, "none"):
                 refuse_disk(name.removesuffix("_device"), deepspeed[name])
                 settings.miss(f"deepspeed_config.{name}", deepspeed[name], LESS, _OFFLOADED, Origin.FILE)
+    if kind != "FSDP":
+        forget_machines(values, settings)
+    settle_parallelism(values, settings, kind)
     settings.silent |= {"fsdp_config"}
     settings.silent |= {"deepspeed_config"} if kind != "DEEPSPEED" or not fields.get("sharding") else set()
 

@@ -174,7 +174,8 @@ def _settle(values: Values, settings: Settings) -> None:
             fields["optimizer"] = name
             fields.pop("optim_args", None)
     _settle_galore(values, settings)
-    settle_sharding(values, settings)
+    is_lora = values["finetuning_type"] in (None, "lora")  # hparams/parser.py
+    settle_sharding(values, settings, finds_unused=False if is_lora else None)
     _settle_adapter(values, settings)
     fields.pop("attention", None)
     attention = values.choose("flash_attn", _ATTENTION)

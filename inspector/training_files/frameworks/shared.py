@@ -85,6 +85,7 @@ OF_TRAINING_ARGUMENTS: tuple[Field, ...] = (
     reads("fsdp", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("fsdp_config", ANY, "sharding", effect=LESS, why=SHARDED),
     reads("deepspeed", ANY, "sharding", effect=LESS, why=SHARDED),
+    reads("ddp_find_unused_parameters", FLAG, "sharding_settings.find_unused_parameters"),
     # Not modelled.
     misses("auto_find_batch_size", LESS, "a smaller batch where memory runs out"),
     misses("torch_empty_cache_steps", LESS, "cached blocks are given back"),
@@ -197,8 +198,15 @@ def settle_attention(values: Values, settings: Settings, name: str) -> None:
         settings.miss(values.spell(name), given, UNKNOWN, f"is not traced, {stand_in} stands in for it", Origin.FILE)
 
 
-def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -> None:
-    """Take what several cards share from `deepspeed`, `fsdp` and `fsdp_config`; FSDP is of a version by default."""
+def settle_sharding(
+    values: Values, settings: Settings, fsdp_version: int = 2, *, finds_unused: bool | None = None
+) -> None:
+    """Take what several cards share from `deepspeed`, `fsdp` and `fsdp_config`; FSDP is of a version by default.
+
+    `finds_unused` is what the framework tells DDP of unused parameters where the file says nothing.
+    """
+    said = values["ddp_find_unused_parameters"]
+    finds_unused = finds_unused if said is None else said
     settings.fields.pop("sharding", None)
     deepspeed = _read_deepspeed(values.path, values["deepspeed"])
     if isinstance(deepspeed, dict):
@@ -220,6 +228,8 @@ def settle_sharding(values: Values, settings: Settings, fsdp_version: int = 2) -
         for name in ("fsdp_offload_params", "offload_params", "cpu_offload"):
             if config.get(name) in (True, "true") and settings.fields["sharding"] != "fsdp":
                 settings.miss(f"fsdp_config.{name}", True, LESS, "weights and states wait in host memory", Origin.FILE)
+    elif finds_unused is not None:
+        settings.fields["sharding_settings"] = {"find_unused_parameters": finds_unused}
 
 
 def take_fsdp(settings: Settings, config: Mapping[str, Any], version: int, *, by_accelerate: bool) -> None:

@@ -23,11 +23,12 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, make_batch_inputs, make_inputs_without_labels
 from inspector.workloads.inputs import Inputs
-from inspector.workloads.limits import bound_sizes, lengthen_rows, refuse_scans
+from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_notices
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.registry import FORWARD
+from inspector.workloads.scans import check_kernels
 from inspector.workloads.unaccounted import find_unaccounted
 
 __all__ = ["WORKLOAD"]
@@ -41,12 +42,12 @@ class _Forward:
 
     def resolve(self, model: Any, recipe: Recipe) -> Recipe:
         """Return the recipe with the attention that the model has and the sizes that it can take."""
+        check_kernels(base_model(model), recipe)
         recipe = lengthen_rows(model, settle_attention(model, recipe), self.find_media)
         return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
-        """Refuse layers that no trace gets through."""
-        refuse_scans(base_model(model))
+        """Refuse nothing."""
 
     def describe(self, model: Any, asked: Recipe, recipe: Recipe, platform: Platform) -> RunFacts:
         """Return the batch, and what is not counted."""

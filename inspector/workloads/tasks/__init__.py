@@ -8,15 +8,21 @@ Not covered: speech that is generated from codes, and what compares keypoints. S
 said not to be traced.
 """
 
-from inspector.workloads.tasks import images, regions, series, sound, text, text_and_images, video
+from inspector.workloads.tasks import codes, images, marked, regions, series, sound, text, text_and_images, video
+from inspector.workloads.tasks.arguments import add_needed
 from inspector.workloads.tasks.registry import find_own_task, find_task
+from inspector.workloads.tasks.sound import make_sound
 from inspector.workloads.tasks.text import make_ending_ids
 
 __all__ = [
+    "add_needed",
+    "codes",
     "find_own_task",
     "find_task",
     "images",
     "make_ending_ids",
+    "make_sound",
+    "marked",
     "regions",
     "series",
     "sound",

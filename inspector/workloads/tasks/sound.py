@@ -15,36 +15,41 @@ from inspector.records.steps.media import ASSUMED_SECONDS
 from inspector.workloads.inputs import BatchError, Input, Inputs
 from inspector.workloads.tasks.registry import list_arguments, register
 
-__all__: list[str] = []
+__all__ = ["make_sound"]
 
 # Letters of a second of speech: LibriSpeech has some 14.
 _LETTERS_PER_SECOND = 14
 _SAMPLES_PER_SECOND = 16_000
+# Parts of words of a second of speech: some 2.5 words, and 1.5 parts a word.
+_PARTS_PER_SECOND = 4
 # Frames of a second in a spectrogram (hop of 10 ms).
 _FRAMES_PER_SECOND = 100
 _SOUND = ("input_values", "input_features")
 # Parts of a configuration that may describe the encoder of sound, and how they call the bins of a spectrogram.
 _ENCODERS = ("encoder_config", "audio_config", "encoder", "audio_encoder")
+# Extractors that put changes beside bins and join frames: features of a bin, and frames of a position
+# (granite_speech5/feature_extraction_granite_speech5.py, `delta_expansion` and `frame_stacking`).
+_STACKING = {"granite_speech5_ctc": (4, 2)}
 _BINS = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel", "feature_size", "feature_dim")
 
 
 @register("ForCTC", main=_SOUND)
 def _make_transcripts(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make speech and the letters of its transcript, none of which is the blank."""
-    sound = _make_sound(model, recipe)
+    sound = make_sound(model, recipe)
     return {**sound, "labels": Input(shape=(recipe.batch_size, _count_letters(recipe)), value=ids.value or 1)}
 
 
 @register("ForSequenceClassification", "ForAudioClassification", "ForXVector", main=_SOUND)
 def _make_sound_labels(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     """Make sound and a class of each."""
-    return {**_make_sound(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
+    return {**make_sound(model, recipe), "labels": Input(shape=(recipe.batch_size,))}
 
 
 @register("ForAudioFrameClassification", main=_SOUND)
 def _make_frame_labels(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     """Make sound, and for each frame that the encoder leaves of it which speakers are heard."""
-    sound = _make_sound(model, recipe)
+    sound = make_sound(model, recipe)
     main = sound[model.main_input_name]
     frames = _count_frames(model, main.shape[1])
     return {**sound, "labels": Input(shape=(recipe.batch_size, frames, model.config.num_labels))}
@@ -58,7 +63,7 @@ def _make_masked_frames(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     """
     if "sampled_negative_indices" not in list_arguments(model):
         raise BatchError(f"{type(model).__name__} has no loss in transformers")
-    sound = _make_sound(model, recipe)
+    sound = make_sound(model, recipe)
     rows, frames = recipe.batch_size, _count_frames(model, sound["input_values"].shape[1])
     negatives = (rows, frames, model.config.num_negatives)
     return {
@@ -68,23 +73,46 @@ def _make_masked_frames(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     }
 
 
-@register("ForConditionalGeneration", "ForSpeechToText", "ForTDT", "ForRNNT", main=_SOUND)
+@register("ForTDT", "ForRNNT", main=_SOUND)
+def _make_transduced(model: Any, recipe: Recipe, ids: Input) -> Inputs:
+    """Make speech, the parts of words of its transcript, and the same behind a blank, which are predicted from.
+
+    As ParakeetProcessor returns them: a lattice of frames and parts of words is as large as speech has of both.
+    """
+    rows, length = ids.shape
+    length = max(min(length, round(_find_seconds(recipe) * _PARTS_PER_SECOND)), 1)
+    return {
+        **make_sound(model, recipe),
+        "labels": Input(shape=(rows, length), value=ids.value),
+        "decoder_input_ids": Input(shape=(rows, length + 1), value=ids.value),
+    }
+
+
+@register("ForConditionalGeneration", "ForSpeechToText", main=_SOUND)
 def _make_speech_to_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make speech, and the tokens of its transcript."""
-    return {**_make_sound(model, recipe), "labels": ids}
+    return {**make_sound(model, recipe), "labels": ids}
+
+
+@register("VoxtralRealtimeForConditionalGeneration", main=("input_ids",))
+def _make_streamed_speech(model: Any, _recipe: Recipe, ids: Input) -> Inputs:
+    """Make a token of text for each step of a stream, and the frames of its sound that are heard until then."""
+    config = model.config
+    shape = (ids.shape[0], config.audio_config.num_mel_bins, ids.shape[1] * config.audio_length_per_tok)
+    return {"input_ids": ids, "input_features": Input(shape=shape, dtype=torch.float32), "labels": ids}
 
 
 @register("SpeechEncoderDecoderModel", main=("inputs",))
 def _make_inputs_to_text(model: Any, recipe: Recipe, ids: Input) -> Inputs:
-    """Make speech under the name that a model of any encoder has for it, and the tokens of its transcript."""
+    """Make speech as the feature extractor of the encoder returns it, and the tokens of its transcript."""
     samples = round(_find_seconds(recipe) * _SAMPLES_PER_SECOND)
-    return {"inputs": Input(shape=(recipe.batch_size, samples), dtype=torch.float32), "labels": ids}
+    return {"input_values": Input(shape=(recipe.batch_size, samples), dtype=torch.float32), "labels": ids}
 
 
 @register("ForSpeechToSpeech", main=("input_values",))
 def _make_speech_to_speech(model: Any, recipe: Recipe, _ids: Input) -> Inputs:
     """Make speech, the spectrogram of what another speaker says, and that speaker."""
-    return {**_make_sound(model, recipe), **_make_spectrogram(model, recipe)}
+    return {**make_sound(model, recipe), **_make_spectrogram(model, recipe)}
 
 
 @register("ForTextToSpeech", main=("input_ids",))
@@ -100,17 +128,7 @@ def _make_text_to_speech(model: Any, recipe: Recipe, ids: Input) -> Inputs:
 @register("ForSpeechToSpeech", main=("input_features",))
 def _make_speech_to_codes(model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make speech, and the tokens of what is said in another language."""
-    return {**_make_sound(model, recipe), "labels": ids}
-
-
-@register("MusicgenForCausalLM", "MusicgenMelodyForCausalLM", main=("input_ids",))
-def _make_codes(model: Any, _recipe: Recipe, ids: Input) -> Inputs:
-    """Make codes of music, a row for each codebook, and those that follow."""
-    rows, length, books = *ids.shape, int(model.config.num_codebooks)
-    return {
-        "input_ids": Input(shape=(rows * books, length), value=ids.value),
-        "labels": Input(shape=(rows, length, books), value=ids.value),
-    }
+    return {**make_sound(model, recipe), "labels": ids}
 
 
 @register("FastSpeech2ConformerModel", "FastSpeech2ConformerWithHifiGan", main=("input_ids",))
@@ -158,7 +176,7 @@ def _list_configs(config: Any) -> Iterator[Any]:
             yield part
 
 
-def _make_sound(model: Any, recipe: Recipe) -> dict[str, Input]:
+def make_sound(model: Any, recipe: Recipe) -> dict[str, Input]:
     """Return samples, or a spectrogram of as many bins and frames as the configuration says."""
     config, rows = model.config, recipe.batch_size
     # SpeechT5 has bins of what it says, and takes samples.
@@ -177,6 +195,8 @@ def _make_sound(model: Any, recipe: Recipe) -> dict[str, Input]:
     bins *= getattr(part, "input_channels", 1) if hasattr(part, "input_feat_per_channel") else 1
     fixed = getattr(part, "max_length", None)
     frames = fixed if isinstance(fixed, int) and fixed > 1 else round(_find_seconds(recipe) * _FRAMES_PER_SECOND)
+    of_bin, joined = _STACKING.get(config.model_type, (1, 1))
+    bins, frames = bins * of_bin, -(-frames // joined)
     made = {model.main_input_name: Input(shape=(rows, frames, bins), dtype=torch.float32)}
     if model.main_input_name == "input_features" and "attention_mask" in list_arguments(model):
         made["attention_mask"] = Input(shape=(rows, frames), value=1)  # which extractors of such features return

@@ -79,7 +79,10 @@ def _make_spans(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
     return {"input_ids": ids, **make_mask(recipe, ids), "start_positions": position, "end_positions": position}
 
 
-@register("GenerationDecoder", "ModelWithLMHead", "ForCausalImageModeling", main=("input_ids",))
+@register(
+    *("GenerationDecoder", "ModelWithLMHead", "ForCausalImageModeling", "NemotronH_Omni_Reasoning_V3"),
+    main=("input_ids",),
+)
 def _make_following_tokens(_model: Any, recipe: Recipe, ids: Input) -> Inputs:
     """Make ids, and labels of the same length."""
     labels = dataclasses.replace(ids, last=_IGNORED if recipe.padding else None)

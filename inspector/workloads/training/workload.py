@@ -22,12 +22,13 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, is_bare_encoder, make_batch_inputs
 from inspector.workloads.inputs import Inputs
-from inspector.workloads.limits import bound_sizes, lengthen_rows, refuse_scans
+from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
+from inspector.workloads.scans import check_kernels
 from inspector.workloads.tasks.adapters import add_adapter_inputs
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices
@@ -68,6 +69,9 @@ _ADVICE = {
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
     "Expected more than 1 value per channel": "as a real step does: use `batch_size=2`",
     "'loss'": "as a real step does: it returns no loss for such labels",
+    "ForCausalLMLoss() missing": "as a real step does: transformers has no loss for this class",
+    "Make sure that `context_input_ids` are passed": "as a real step does: it needs a retriever of texts",
+    "library but it was not found": "as a real step does here: the package is not installed",
     "output with shape torch.Size([])": "as a real step does: Trainer adds losses to a scalar, and that of this class "
     'is none; use `loop="plain"`',
     "allocations and frees": "trace fewer micro-batches: with `gradient_accumulation=4` the peak lacks only the inputs "
@@ -87,13 +91,13 @@ class Training:
         check_low_rank(model, recipe)
         recipe = settle_loss(model, recipe)
         recipe = settle_attention(model, settle_stage(model, recipe))
+        check_kernels(base_model(model), recipe)
         recipe = lengthen_rows(model, recipe, self.find_media)
         return bound_sizes(model, recipe, self.make_inputs)
 
     def check(self, model: Any, recipe: Recipe) -> None:
-        """Refuse layers that no trace gets through, and quantized weights that would have to be trained themselves."""
+        """Refuse quantized weights that would have to be trained themselves."""
         base = base_model(model)
-        refuse_scans(base)
         if is_quantized(base) and base is model:
             raise NotTraceableError(
                 "quantized weights cannot be trained themselves, and Trainer refuses a model without an adapter on "

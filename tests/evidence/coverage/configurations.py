@@ -66,6 +66,8 @@ _REPAIRS: Mapping[str, Fields] = {
     "vision-encoder-decoder": {"decoder_start_token_id": 101, "pad_token_id": 0},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "ministral": {"head_dim": 128},
+    "qwen3_omni_moe_thinker": {"text_config": {"head_dim": 128}},
+    "step3p7": {"text_config": {"sliding_window": 512}},
     "blip-2": {"image_token_index": 50265},
     "instructblip": {"image_token_index": 50265},
     "instructblipvideo": {"video_token_index": 50265},

@@ -1,6 +1,6 @@
 """Record what the cases take on torch's CUDA build: `python -m tests.evidence.stand_in.record_kernels FILE`.
 
-A file whose name starts with `sampling` gets those of `sampling_cases`.
+A file whose name starts with `sampling` gets those of `sampling_cases`, one with `losses` those of `loss_cases`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tests.evidence.stand_in.kernel_cases import CASES, Case
+from tests.evidence.stand_in.loss_cases import LOSSES
 from tests.evidence.stand_in.sampling_cases import SAMPLING
 
 
@@ -59,7 +60,8 @@ def main() -> None:
         "multiprocessors": properties.multi_processor_count,
         "threads_per_multiprocessor": properties.max_threads_per_multi_processor,
     }
-    cases = SAMPLING if Path(sys.argv[1]).name.startswith("sampling") else CASES
+    by_name = {"sampling": SAMPLING, "losses": LOSSES}
+    cases = by_name.get(Path(sys.argv[1]).name.split("-")[0], CASES)
     lines = [f'"{name}": {json.dumps(recorded(case))}' for name, case in cases.items()]
     head = json.dumps(record, indent=1)[:-2]
     Path(sys.argv[1]).write_text(f'{head},\n "cases": {{\n  ' + ",\n  ".join(lines) + "\n }\n}\n", encoding="utf-8")

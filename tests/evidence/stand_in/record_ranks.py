@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import peft
 import torch
 import torch.distributed as dist
@@ -74,6 +75,12 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     strategy: dict[str, Any] = {"ddp_find_unused_parameters": launch.get("find_unused_parameters")}
     if launch["strategy"] == "fsdp2":
         strategy = {"fsdp": True, "fsdp_config": {"version": 2, **launch.get("fsdp_config", {})}}
+    if "replicas" in launch and launch["strategy"] == "fsdp2":
+        copies = launch["replicas"]
+        meshes = accelerate.ParallelismConfig(dp_replicate_size=copies, dp_shard_size=size // copies)
+        strategy = {**strategy, "parallelism_config": meshes}
+    elif "replicas" in launch:  # FSDP1 shards over the cards of a machine
+        setattr(torch.cuda, "device_count", lambda: size // launch["replicas"])  # noqa: B010  # this one has fewer
     if "environment" in launch:  # as `accelerate launch` sets it
         os.environ.update({"ACCELERATE_USE_FSDP": "true", **launch["environment"]})
         strategy = {}
@@ -127,16 +134,19 @@ def cut(row: dict[str, Any]) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from transformers.distributed.configuration_utils import DistributedConfig
     from transformers.distributed.utils import TransformersDeviceMesh
+    from transformers.initialization import no_tie_weights
 
     count, size = row["launch"]["tensor_parallel"], row["launch"]["world_size"]
-    model: Any = build(row)
+    with no_tie_weights():
+        model: Any = build({**row, "lora": None})
     dense = init_device_mesh("cuda", (1, 1, size // count, count), mesh_dim_names=("pp", "dp_replicate", "fsdp", "tp"))
     expert = init_device_mesh("cuda", (1, 1, size, 1), mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
     config = DistributedConfig(tp_size=count, fsdp_size=size // count)
     model = type(model).maybe_distribute_model(model, config, TransformersDeviceMesh(dense, expert))
     model.to_empty(device="cuda")
     model.tie_weights()
-    return model
+    adapter = peft.LoraConfig(task_type="CAUSAL_LM", **row["lora"]) if "lora" in row else None
+    return model if adapter is None else peft.get_peft_model(model, adapter)
 
 
 def build_partitioned(row: dict[str, Any]) -> Any:

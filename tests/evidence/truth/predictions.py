@@ -63,7 +63,9 @@ def predict_row(row: Measured) -> Prediction:
 def _resolve(row: Measured, workload: WorkloadInfo) -> ResolvedRun:
     """Return the run of a row: on the torch and the GPU of its record, under default settings of the allocator."""
     major, minor = row.torch_version
-    run = resolve_run(dataclasses.replace(row.request, torch=f"{major}.{minor}"), None, {})
+    rank, cards = row.place or (0, 1)
+    run = resolve_run(dataclasses.replace(row.request, torch=f"{major}.{minor}"), None, {}, cards)
+    run = dataclasses.replace(run, rank=rank, is_rank=row.place is not None)
     return dataclasses.replace(run, workload=workload, platform=row.platform, files=row.files)
 
 

@@ -54,6 +54,7 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
     if launch["strategy"] == "fsdp2":
         how = Fsdp2(
             world_size=launch["world_size"],
+            replicas=launch.get("replicas", 1),
             reshard_after_forward=config.get("reshard_after_forward", True),
             offload=config.get("cpu_offload", False),
             wrap_policy="NO_WRAP" if environment else "TRANSFORMER_BASED_WRAP",
@@ -63,6 +64,7 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
     if launch["strategy"] == "fsdp1":
         how = Fsdp1(
             world_size=launch["world_size"],
+            replicas=launch.get("replicas", 1),
             sharding_strategy=environment.get("FSDP_SHARDING_STRATEGY", "FULL_SHARD"),
             backward_prefetch=config.get("backward_prefetch", environment.get("FSDP_BACKWARD_PREFETCH")),
             wrap_policy=environment.get("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP"),

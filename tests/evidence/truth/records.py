@@ -3,7 +3,7 @@
 A file holds one record as `inspect measure --json` writes it, or what several share with a list of `rows`, each of
 which adds to it. `layers` says that a model of the catalogue was cut to its first layers (`matrix.cut`),
 `stored` that its checkpoint declares a quantization, `fields` what its configuration says otherwise.
-`workload` is what ran, a training step where it is not given. `harness` says
+`workload` is what ran, a training step where it is not given, `launch` how it was spread over ranks. `harness` says
 whose step was measured, "inspect measure" where it is not given. Records of stand_in/ come from torch's own CUDA build
 over a CUDA runtime that computes nothing: all host code is real, the GPU is not (stand_in/README.md).
 """
@@ -102,7 +102,24 @@ class Measured:
             workload=self.workload.name,
             recipe=self.recipe,
             offline=True,
+            **self._spread,
         )
+
+    @property
+    def _spread(self) -> dict[str, Any]:
+        """Return how the row is spread over ranks, as a request says it."""
+        launch = dict(self.record.get("launch", {}))
+        sharding = {"fsdp2": "fsdp", "fsdp1": "fsdp1"}.get(launch.get("strategy", ""))
+        settings = {key: value for key, value in launch.items() if key not in ("strategy", "rank", "group")}
+        settings.pop("world_size", None)
+        cut = settings.pop("tensor_parallel", None)
+        return {"sharding": sharding, "sharding_settings": settings or None, "tensor_parallel": cut} if launch else {}
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Return which rank of how many was measured, None of one card."""
+        launch = self.record.get("launch")
+        return None if launch is None else (launch["rank"], launch["world_size"])
 
     @property
     def files(self) -> SourceFiles:

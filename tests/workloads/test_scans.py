@@ -1,0 +1,89 @@
+"""Layers that go through a sequence position by position: what is said of them, and where their steps are too long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import transformers
+
+import inspector
+
+
+def mamba(layers: int = 2, **fields: Any) -> transformers.MambaConfig:
+    sizes = {"hidden_size": 16, "state_size": 4, "vocab_size": 32, "num_hidden_layers": layers}
+    return transformers.MambaConfig(architectures=["MambaForCausalLM"], **(sizes | fields))
+
+
+def test_a_scan_is_traced_as_torch_code_with_a_notice_that_says_how_it_runs() -> None:
+    report = inspector.inspect(mamba(), recipe={"seq_len": 8})
+    assert report.training is not None
+    messages = [notice.message for notice in report.warnings if notice.code == "torch-fallback"]
+    assert len(messages) == 1
+    assert "MambaMixer: traced as transformers' own torch code" in messages[0]
+    assert "16 times a pass" in messages[0]  # 2 layers of 8 positions
+    assert "eager-attention" not in {notice.code for notice in report.warnings}  # nothing attends
+
+
+def test_a_deep_scan_is_that_of_its_layers_event_by_event() -> None:
+    deep, whole = (
+        inspector.inspect(mamba(12), recipe={"seq_len": 6}, extrapolate=extrapolate) for extrapolate in (True, False)
+    )
+    assert deep.training is not None
+    assert whole.training is not None
+    assert deep.training.peak.breakdown == whole.training.peak.breakdown
+    assert deep.training.peak_reserved_bytes == whole.training.peak_reserved_bytes
+
+
+def test_a_step_of_more_events_than_can_be_worked_with_is_refused_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("inspector.extrapolate.layers.MOST_EVENTS", 10_000)
+    report = inspector.inspect(mamba(40), recipe={"seq_len": 8})
+    assert report.training is None
+    (message,) = [notice.message for notice in report.warnings if notice.code == "not-traced"]
+    assert "no more than 10,000 can be worked with: use a shorter `seq_len`" in message
+
+
+def test_kernels_of_packages_keep_what_their_source_keeps() -> None:
+    """mamba_inner_fn keeps its inputs, the projections, the states of each 2,048 positions and the output."""
+    config = mamba(hidden_size=64, num_hidden_layers=1)
+    report = inspector.inspect(config, recipe={"seq_len": 64, "kernels": "hub"})
+    torch_code = inspector.inspect(config, recipe={"seq_len": 64})
+    assert report.training is not None
+    assert torch_code.training is not None
+    assert report.training.peak_allocated_bytes < torch_code.training.peak_allocated_bytes
+    codes = {notice.code for notice in report.warnings}
+    assert "kernels-assumed" in codes
+    assert "torch-fallback" not in codes
+    assert report.to_dict()["training"]["recipe"]["kernels"] == "hub"
+    assert "kernels of scans" in str(report)
+
+
+def test_kernels_are_refused_where_no_layer_has_them() -> None:
+    llama = transformers.LlamaConfig(
+        architectures=["LlamaForCausalLM"], hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=32
+    )
+    with pytest.raises(inspector.UsageError, match="LlamaForCausalLM has no layers that `kernels` runs"):
+        inspector.inspect(llama, recipe={"kernels": "hub"})
+
+
+def test_the_kernel_of_a_scan_refuses_two_dtypes_as_the_real_one_does() -> None:
+    """Norms of float32 weights make B float32 under autocast, beside inputs in bfloat16."""
+    config = transformers.JambaConfig(
+        architectures=["JambaForCausalLM"],
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_experts=2,
+        vocab_size=32,
+        mamba_d_state=4,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        dtype="float32",
+    )
+    recipe = {"seq_len": 8, "kernels": "hub", "mixed_precision": "bf16"}
+    with pytest.raises(inspector.UsageError, match="takes inputs, steps, B and gate of one dtype"):
+        inspector.inspect(config, recipe=recipe)

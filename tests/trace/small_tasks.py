@@ -22,7 +22,7 @@ from inspector.trace.rules.matching import match_in_turn
 from inspector.workloads.batch import Input, make_batch_inputs
 from inspector.workloads.inputs import make_item
 
-RECIPE = inspector.Recipe(batch_size=2, seq_len=24, padding=False, audio_seconds=0.2)
+RECIPE = inspector.Recipe(batch_size=2, seq_len=24, padding=False, audio_seconds=0.2, image_size="32x32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ _LAGGED: dict[str, Any] = {
 }
 _IMAGES: dict[str, Any] = {
     "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 48,
     "num_labels": 5,
@@ -81,10 +81,22 @@ _VILT: dict[str, Any] = {**_BERT, "image_size": 16, "num_images": 2, "modality_t
 # The CPU sums up and multiplies mixed dtypes in memory of its own, and copies what gelu's gradient has not contiguous.
 _MIXED = ("aten::sum", "aten::mul", "aten::sub", "aten::div", "aten::cat", "aten::gelu_backward")
 # It makes images contiguous before it convolves or scales them, and matrices of odd strides before it multiplies.
-_SCALING = ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa")
+_SCALING = (
+    "upsample_linear1d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa",
+)
 _PIXELS = (
     *("aten::_convolution", "aten::mm", "aten::_log_softmax", "aten::_log_softmax_backward_data", *_MIXED),
     *(f"aten::{name}{end}" for name in _SCALING for end in ("", "_backward")),
+)
+# Kernels of detectors that make what they take contiguous, or keep sums and logarithms of their own.
+_BOXES = (
+    *("aten::native_batch_norm", "aten::native_batch_norm_backward", "aten::max_pool2d_with_indices_backward"),
+    *("aten::log_sigmoid_forward", "aten::binary_cross_entropy_with_logits", "aten::_softmax_backward_data"),
+    *("aten::grid_sampler_2d", "aten::grid_sampler_2d_backward"),
 )
 
 SMALL_TASKS: dict[str, SmallTask] = {
@@ -167,6 +179,7 @@ SMALL_TASKS: dict[str, SmallTask] = {
         model_class="SegGptForImageSegmentation",
         fields={
             **_IMAGES,
+            "num_hidden_layers": 2,
             "image_size": [32, 16],
             "mlp_dim": 48,
             "merge_index": 0,
@@ -245,6 +258,47 @@ SMALL_TASKS: dict[str, SmallTask] = {
             "projection_dim": 16,
         },
         kernels=_PIXELS,
+    ),
+    "fine boxes": SmallTask(
+        model_type="d_fine",
+        model_class="DFineForObjectDetection",
+        fields={
+            "backbone_config": {
+                "model_type": "hgnet_v2",
+                "hidden_sizes": [16, 16, 16, 16],
+                "stem_channels": [3, 8, 8],
+                "stage_in_channels": [8, 16, 16, 16],
+                "stage_mid_channels": [8, 8, 8, 8],
+                "stage_out_channels": [16, 16, 16, 16],
+                "stage_num_blocks": [1, 1, 1, 1],
+                "stage_downsample": [False, True, True, True],
+                "stage_light_block": [False, False, False, False],
+                "stage_kernel_size": [3, 3, 3, 3],
+                "stage_numb_of_layers": [1, 1, 1, 1],
+                "out_features": ["stage2", "stage3", "stage4"],
+            },
+            "encoder_hidden_dim": 16,
+            "encoder_in_channels": [16, 16, 16],
+            "encoder_ffn_dim": 24,
+            "encoder_attention_heads": 2,
+            "encoder_layers": 1,
+            "encode_proj_layers": [2],
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "activation_dropout": 0.0,
+            "d_model": 16,
+            "num_queries": 8,
+            "num_denoising": 4,
+            "decoder_in_channels": [16, 16, 16],
+            "decoder_ffn_dim": 24,
+            "decoder_layers": 2,
+            "decoder_attention_heads": 2,
+            "decoder_n_points": [2, 2, 2],
+            "up": 200.0,
+            "num_labels": 3,
+            "hidden_expansion": 0.5,
+        },
+        kernels=(*_PIXELS, *_BOXES),
     ),
     "grounded captions": SmallTask(
         model_type="blip",

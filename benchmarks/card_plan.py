@@ -20,8 +20,8 @@ os.environ["INSPECTOR_CACHE"] = "off"  # each run works its answer out
 PLANS = (
     ("Llama-3.1-8B on 1 to 64 cards", ("meta-llama/Llama-3.1-8B", "--gpus", "1-64"), 90),
     (
-        "Llama-3.3-70B in float on 2 to 16 cards",
-        ("meta-llama/Llama-3.3-70B-Instruct", "--gpus", "2-16", "--quantization", "none"),
+        "Llama-3.3-70B with LoRA on 2 to 16 cards",
+        ("meta-llama/Llama-3.3-70B-Instruct", "--gpus", "2-16", "--lora", "r=16"),
         60,
     ),
 )

@@ -25,6 +25,7 @@ _OF_THE_COMMAND = {
     "gpus": "gpu_count=8",
     "fsdp": 'sharding="fsdp"',
     "deepspeed": 'sharding="zero3"',
+    "fsdp_version": 'sharding="fsdp1"',
     "engine": 'serving={"engine": "vllm"}',
     "generate": "recipe=Generation()",
 }

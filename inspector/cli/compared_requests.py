@@ -43,7 +43,7 @@ _OF_A_SERVED_MODEL = frozenset(
     )
 )
 # An adapter is described by these or by --peft.
-_OF_LORA = ("lora", "targets", "modules_to_save")
+_OF_LORA = ("lora", "targets", "exclude_targets", "modules_to_save")
 
 
 def read_recipes(models: Sequence[str], others: Sequence[str], options: Mapping[str, Any]) -> tuple[Recipes, Job]:

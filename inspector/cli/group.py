@@ -37,10 +37,17 @@ SUBCOMMANDS: dict[str, click.Command] = {}
 _OF_SEVERAL_GPUS = frozenset(
     (
         *("--num-gpus", "--n-gpus", "--num-processes", "--num_processes", "--nproc-per-node", "--nproc_per_node"),
-        *("--world-size", "--nodes", "--nnodes", "--num-machines", "--tp", "--pp", "--ddp"),
+        *("--world-size", "--nodes", "--nnodes", "--num-machines", "--tp", "--ddp"),
         *("--zero", "--zero-stage", "--use-fsdp", "--multi-gpu", "--data-parallel", "--dp"),
     )
 )
+
+# What shares cards in a way that no trace has.
+_NOT_OVER_CARDS = {
+    "experts": ("--ep", "--ep-size", "--expert-parallel", "--expert-parallel-size"),
+    "stages of layers": ("--pp", "--pp-size", "--pipeline-parallel", "--pipeline-parallel-size"),
+    "parts of a sequence": ("--cp", "--cp-size", "--sp", "--sp-size", "--context-parallel", "--sequence-parallel"),
+}
 
 
 class WithSubcommands(click.Command):
@@ -79,8 +86,18 @@ def describe_click_error(error: click.ClickException, known: Sequence[click.Para
     if isinstance(error, click.NoSuchOption) and any(error.option_name in parameter.opts for parameter in known):
         return f"{error.option_name} is an option of inspect MODEL and has no place here"
     if isinstance(error, click.NoSuchOption) and error.option_name in _OF_SEVERAL_GPUS:
-        several = "several cards are --gpu 2x4090, or --gpus 2; what they share is --fsdp or --deepspeed zero3"
+        several = (
+            "several cards are --gpu 2x4090, or --gpus 2; what they share is --fsdp, --deepspeed zero3 or "
+            "--tensor-parallel 2, and shards within each machine are --nodes 2"
+        )
         return f"{error.option_name} is no option: {several}"
+    if isinstance(error, click.NoSuchOption):
+        for what, names in _NOT_OVER_CARDS.items():
+            if error.option_name in names:
+                return (
+                    f"{error.option_name} is no option: {what} on cards of their own are not traced; what is shared "
+                    "over cards is said by --fsdp, --deepspeed, --tensor-parallel or --device-map"
+                )
     message = one_line(error.format_message(), length).rstrip(".")
     for type_, meant in (("integer range", "an integer"), ("float range", "a number")):
         message = message.replace(f" is not a valid {type_}", f" is not {meant}")

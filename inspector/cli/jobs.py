@@ -47,6 +47,7 @@ def build_job(
     model: str,
     lora: str | None,
     targets: str | None,
+    exclude_targets: str | None,
     modules_to_save: str | None,
     peft: str | None,
     gpus_: tuple[str, ...],
@@ -85,7 +86,7 @@ def build_job(
         "workload": choose_workload(values["workload"], generates=generate),
         "model": model,
         "train_only": values["train_only"] or None,
-        "peft": _read_adapter(lora, targets, modules_to_save, peft, is_file=has_suffix(model)),
+        "peft": _read_adapter(lora, peft, targets, exclude_targets, modules_to_save, is_file=has_suffix(model)),
         "gpus": gpus_,
         "device_map": read_device_map(device_map),
         "sharding": sharding,
@@ -138,7 +139,13 @@ def choose_format(as_json: bool, format_: str | None, output: str | None = None,
 
 
 def _read_adapter(
-    lora: str | None, targets: str | None, modules_to_save: str | None, peft: str | None, *, is_file: bool
+    lora: str | None,
+    peft: str | None,
+    targets: str | None,
+    exclude_targets: str | None,
+    modules_to_save: str | None,
+    *,
+    is_file: bool,
 ) -> Any:
     """Return the adapter that the options ask for, or raise UsageError where they contradict each other.
 
@@ -146,16 +153,25 @@ def _read_adapter(
     """
     if lora is not None and peft is not None:
         raise UsageError("--lora and --peft exclude each other: give the LoRA settings in one of them.")
+    is_named = any(value is not None for value in (targets, exclude_targets, modules_to_save))
     if peft is not None:
-        if targets is not None or modules_to_save is not None:
+        if is_named:
             raise UsageError(
-                "--targets and --modules-to-save go with --lora: with --peft, set them in the PEFT config."
+                "--targets, --exclude-targets and --modules-to-save go with --lora: with --peft, set them in the PEFT "
+                "config."
             )
         return read_peft(peft)
+    named: dict[str, Any] = {
+        "targets": parse_targets(targets),
+        "exclude_targets": parse_targets(exclude_targets, "--exclude-targets"),
+        "modules_to_save": parse_names(modules_to_save),
+    }
     if lora is None:
-        if is_file and (targets is not None or modules_to_save is not None):
-            return LoraOptions(targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))
-        if targets is not None or modules_to_save is not None:
-            raise UsageError("--targets and --modules-to-save describe an adapter: add --lora r=16, for one.")
+        if is_file and is_named:
+            return LoraOptions(**named)
+        if is_named:
+            raise UsageError(
+                "--targets, --exclude-targets and --modules-to-save describe an adapter: add --lora r=16, for one."
+            )
         return None
-    return parse_lora(lora, targets=parse_targets(targets), modules_to_save=parse_names(modules_to_save))
+    return parse_lora(lora, **named)

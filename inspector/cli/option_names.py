@@ -8,6 +8,7 @@ stays as it is.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -24,7 +25,7 @@ _LORA = re.compile(r"LoraOptions\((.*)\)")
 # What Python has no argument for: in backticks these words mean something else.
 _OF_THE_COMMAND_ALONE = ("json", "format", "output", "quiet", "no_cache", "no_color", "version")
 # What Python and PEFT call otherwise than the option that sets it.
-_ALIASES = {"target_modules": "targets", "gpu_count": "gpus", "sharding": "fsdp"}
+_ALIASES = {"target_modules": "targets", "exclude_modules": "exclude_targets", "gpu_count": "gpus", "sharding": "fsdp"}
 
 
 def _map_python_names() -> dict[str, click.Parameter]:
@@ -63,5 +64,7 @@ def _spell_setting(match: re.Match[str]) -> str:
         return parameter.secondary_opts[0] if parameter.secondary_opts else f"without {option}"
     if isinstance(parameter, click.Option) and parameter.is_flag:  # a choice in Python
         return option
+    if value.startswith("["):  # a list in Python
+        return f"{option} {','.join(json.loads(value))}"
     lora = _LORA.fullmatch(value)
     return f"--lora {lora[1]}" if lora else f"{option} {value.strip(chr(34))}"

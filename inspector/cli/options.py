@@ -89,6 +89,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="PEFT's target_modules: all-linear, a comma list or a regular expression; default: PEFT's for the model.",
     ),
     click.Option(
+        ["--exclude-targets"],
+        metavar="NAMES",
+        help="PEFT's exclude_modules: a comma list or a regular expression, left out of the targets.",
+    ),
+    click.Option(
         ["--modules-to-save"], metavar="NAMES", help="PEFT's modules_to_save: a comma list, trained and saved whole."
     ),
     click.Option(

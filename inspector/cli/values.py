@@ -28,7 +28,11 @@ _LARGEST_INTEGER = 2**31 - 1
 
 
 def parse_lora(
-    spec: str, *, targets: str | list[str] | None = None, modules_to_save: list[str] | None = None
+    spec: str,
+    *,
+    targets: str | list[str] | None = None,
+    exclude_targets: str | list[str] | None = None,
+    modules_to_save: list[str] | None = None,
 ) -> LoraOptions:
     """Read `r=16,alpha=32,dropout=0.05,bias=none,dora,rslora`; what is left out keeps PEFT's default."""
     values: dict[str, Any] = {}
@@ -43,11 +47,16 @@ def parse_lora(
             values[key] = _READERS[key](key, text)
         else:
             raise UsageError(f"--lora: {_describe_mistake(key, part)}")
-    return LoraOptions(**values, targets=targets, modules_to_save=modules_to_save)
+    return LoraOptions(**values, targets=targets, exclude_targets=exclude_targets, modules_to_save=modules_to_save)
 
 
-def parse_targets(text: str | None) -> str | list[str] | None:
-    """Read `all-linear`, a comma list of names, or one regular expression as PEFT's target_modules."""
+def parse_targets(text: str | None, option: str = "--targets") -> str | list[str] | None:
+    """Read `all-linear`, a comma list of names, or one regular expression as PEFT's target_modules.
+
+    What another option leaves out of them is read in the same way, without all-linear.
+    """
+    if option != "--targets":
+        return None if text is None else _read_patterns(option, text, "router,lm_head")
     if text is None or text == _ALL_LINEAR:
         return text
     if not text.strip():
@@ -60,15 +69,21 @@ def parse_targets(text: str | None) -> str | list[str] | None:
     meant = text.strip().lower().replace("_", "-")
     if meant == _ALL_LINEAR_ELSEWHERE or difflib.get_close_matches(meant, [_ALL_LINEAR], n=1, cutoff=0.8):
         raise UsageError(f"--targets {quoted(text)} is no target; did you mean {_ALL_LINEAR}?")
+    return _read_patterns(option, text, "q_proj,v_proj")
+
+
+def _read_patterns(option: str, text: str, example: str) -> str | list[str]:
+    """Read a comma list of names, or one regular expression."""
+    names = [piece.strip() for piece in text.split(",")]
     if not all(names):
-        raise UsageError(f"--targets {quoted(text)} has an empty name; write q_proj,v_proj.")
+        raise UsageError(f"{option} {quoted(text)} has an empty name; write {example}.")
     if all(_NAME.fullmatch(name) for name in names):
         return names
     try:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise UsageError(
-            f"--targets {quoted(text, 60)} is neither a comma list of names nor a regular expression "
+            f"{option} {quoted(text, 60)} is neither a comma list of names nor a regular expression "
             f"({one_line(error)}); correct it."
         ) from error
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -76,6 +77,11 @@ _compare_shapes: Any = private(
 )
 fsdp2_prepare_auto_wrap_policy: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_auto_wrap_policy", purpose="FSDP2", instead="which modules are units"
+)
+_load_full_state: Any = private(
+    "accelerate.utils.fsdp_utils.fsdp2_load_full_state_dict",
+    purpose="FSDP2",
+    instead="how accelerate sends rank 0's weights to the shards of all",
 )
 fsdp2_prepare_model: Any = private(
     "accelerate.utils.fsdp_utils.fsdp2_prepare_model",
@@ -237,6 +243,31 @@ def accept_parameters_on_meta() -> None:
 def replace_move(move: Callable[..., None]) -> None:
     """Have a function move what a unit of FSDP2 holds to the device, given parameters, buffers and device."""
     replace_attribute(sys.modules[_move_states.__module__], "_move_states_to_device", move)
+
+
+class _OnHost:
+    """A weight in host memory, of which the card gets a copy."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._shape, self._dtype = weight.shape, weight.dtype
+
+    def detach(self) -> _OnHost:
+        """Return the weight."""
+        return self
+
+    def to(self, device: str) -> Tensor:
+        """Return a copy on the card."""
+        return torch.empty(self._shape, dtype=self._dtype, device=device)
+
+
+def watch_loading(watch: Callable[[nn.Module], contextlib.AbstractContextManager[Any]]) -> None:
+    """Have what `watch` makes of a model hold while accelerate sends it rank 0's weights, until the same."""
+
+    def load(accelerator: Any, model: nn.Module, full: dict[str, Tensor], **kwargs: Any) -> Any:
+        with watch(model):
+            return _load_full_state(accelerator, model, {name: _OnHost(item) for name, item in full.items()}, **kwargs)
+
+    replace_attribute(sys.modules[_load_full_state.__module__], "fsdp2_load_full_state_dict", load)
 
 
 def call_after_reset(function: Callable[[Any], None]) -> None:

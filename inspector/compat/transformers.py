@@ -103,6 +103,11 @@ def experts_implementation(config: Any) -> str | None:
     return getattr(config, "_experts_implementation", None)
 
 
+def list_unsplit_classes(model: Any) -> set[str]:
+    """Return the names of the layers that a model wants whole, which are what FSDP wraps where nothing else is said."""
+    return set(getattr(model, "_no_split_modules", None) or ())
+
+
 def mark_quantized(config: Any) -> None:
     """Mark a configuration as that of a quantized model, as 5.23.0 does (quantizers/base.py, _assign_is_quantized).
 

@@ -28,6 +28,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from inspector.compat.distributed import let_fsdp1_run_on_meta, list_flat_units
 from inspector.distributed.tracer import RankTracer
 from inspector.model.build import BuiltModel
+from inspector.quantization.bitsandbytes.modules import Params4bit
 from inspector.records.model import Role
 from inspector.records.steps.ranks import Fsdp1
 from inspector.records.tape import Category
@@ -53,14 +54,16 @@ def shard_with_fsdp1(
     A tracer watches what is done on meta; on a real `device` there is none.
     """
     plugin = _make_plugin(model, launch, mixed_precision)
-    is_packed = is_quantized(base_model(model))  # and on the card already
+    is_packed = is_quantized(base_model(model)) and not launch.packed_on_host  # and on the card already
     on_card = {id(tensor) for tensor in itertools.chain(model.parameters(), model.buffers()) if is_packed}
 
     def move(unit: nn.Module, ignored: AbstractSet[Any], _buffers: AbstractSet[Any], _device: torch.device) -> None:
         for tensor in _list_own_tensors(unit):
             if id(tensor) not in on_card and tensor not in ignored:
                 on_card.add(id(tensor))
-                tensor.data = torch.empty_like(tensor)
+                if isinstance(tensor, Params4bit):
+                    _move_state(tensor)
+                tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype, device=_META)
 
     with restore_changes(), tracer or contextlib.nullcontext():
         if tracer is not None:
@@ -80,6 +83,17 @@ def shard_with_fsdp1(
         if mixed_precision != "no":
             _upcast(wrapped)
     return wrapped
+
+
+def _move_state(packed: Params4bit) -> None:
+    """Bring what belongs to a packed weight beside to the card, where each has tables of its own (`QuantState.to`)."""
+    state = packed.quant_state
+    if state is None:
+        return
+    for owner, names in ((state, ("code", "absmax", "offset")), (state.state2, ("absmax", "code"))):
+        for name in names:
+            if isinstance(tensor := getattr(owner, name, None), Tensor):
+                setattr(owner, name, torch.empty_like(tensor))
 
 
 def list_roles(built: BuiltModel) -> dict[tuple[int, str], Role]:
@@ -120,6 +134,11 @@ def _make_plugin(model: nn.Module, launch: Fsdp1, mixed_precision: str) -> Fully
     if isinstance(model, PeftModel):
         plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
         held_in = {item.quant_storage for item in model.parameters() if hasattr(item, "quant_storage")}
+        if any(not dtype.is_floating_point for dtype in held_in):
+            raise NotTraceableError(
+                "FSDP1 flattens weights of floats alone, and a real step with 4-bit weights in uint8 stops there, too: "
+                "hold them in `quant_storage=bfloat16`, or shard with FSDP2, which leaves them whole on each card"
+            )
         for dtype in held_in:  # transformers/distributed/fsdp.py, `update_fsdp_plugin_peft`
             if dtype.is_floating_point and mixed_precision == "no":
                 raise NotTraceableError(

@@ -2,7 +2,8 @@
 
 It wraps each decoder layer, the input embeddings, and the last norm with the head as one unit; trainable parameters
 become float32 under mixed precision (accelerate/utils/fsdp_utils.py, `fsdp2_prepare_model`, 1.15). A model comes from
-host memory: each unit goes to the card whole, and is cut there. One that bitsandbytes packed is on the card, and stays
+host memory: each unit goes to the card whole, and is cut there. With `cpu_ram_efficient_loading` units are cut on meta,
+and then one parameter after the other comes from rank 0 whole. One that bitsandbytes packed is on the card, and stays
 there whole until all of it is cut: a state_dict holds it meanwhile. Weights that are packed in integers are not cut at
 all, and what belongs to packed weights beside, their scales, is on each card whole.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.fsdp as fsdp
 from accelerate import ParallelismConfig
 from accelerate.utils import FullyShardedDataParallelPlugin
@@ -28,6 +30,7 @@ from inspector.compat.distributed import (
     fsdp2_prepare_model,
     keep_shards_on_host,
     replace_move,
+    watch_loading,
 )
 from inspector.distributed.tracer import RankTracer
 from inspector.quantization.bitsandbytes.modules import Linear4bit
@@ -112,7 +115,11 @@ def shard_with_fsdp2(
         return _shard_packed(model, accelerator, tracer)
     _refuse_sharding_twice(model, plugin)
     with restore_changes():
-        if launch.comes_from_host:
+        if launch.cpu_ram_efficient_loading and not launch.offload:
+            plugin.cpu_ram_efficient_loading = True
+            accelerator.is_main_process = dist.get_rank() == 0  # which has the weights
+            watch_loading(functools.partial(_watch_placeholders, tracer))
+        elif launch.comes_from_host:
             replace_move(move)
             # What the function keeps beside, such as a state_dict, is in host memory.
             replace_attribute(fsdp, "fully_shard", shard_watched)
@@ -122,6 +129,12 @@ def shard_with_fsdp2(
             wrapped.to_empty(device="meta")
             base_model(wrapped).tie_weights()
     return wrapped
+
+
+def _watch_placeholders(tracer: RankTracer, model: nn.Module) -> RankTracer:
+    """Return a tracer for which what a model holds takes no memory yet."""
+    tracer.leave_out(itertools.chain(model.parameters(), model.buffers()))
+    return tracer
 
 
 def _make_meshes(launch: Fsdp2, device: torch.device) -> Any:

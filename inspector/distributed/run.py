@@ -37,8 +37,10 @@ from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.scan_kernels import provide_scan_kernels
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
+from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
 from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.run import (
     build_categories,
@@ -82,13 +84,17 @@ def trace_rank(
             model, base = built.model, base_model(built.model)
         built = prepare_run(workload, built, recipe)
         names: dict[nn.Module, str] = {module: name for name, module in base.named_modules()}
+        if isinstance(launch, Ddp):
+            built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, names)))
         media = workload.find_media(model, recipe)
         holds_all = media is not None and media.holds_all
         tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)
         is_packed = is_quantized(base)
         if is_packed:
             rules.enter_context(apply_quantized_rules(platform))
-            load_quantized(tracer, built)
+            is_on_host = isinstance(launch, Fsdp1) and launch.packed_on_host
+            # What is packed in host memory is nothing of the card's.
+            load_quantized(Tracer(platform, names) if is_on_host else tracer, built)
         if isinstance(launch, Fsdp1):
             tell_fsdp1_storages_apart()
             roles = list_roles(built)

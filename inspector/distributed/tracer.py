@@ -120,6 +120,13 @@ class RankTracer(Tracer):
         finally:
             self._makes_on_host = False
 
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Take tensors for placeholders without memory, as meta's are off meta."""
+        for tensor in tensors:
+            storage = (local_tensor_of(tensor) if isinstance(tensor, DTensor) else tensor).untyped_storage()
+            if storage_address(storage) not in self._blocks:
+                self._watch(storage, _NO_BLOCK)
+
     def mark_buckets(self) -> None:
         """Say of everything that was made while the model was wrapped that gradients are reduced in it."""
         for block, op in [(block, op) for kind, block, *_, op in self._events if kind is EventKind.ALLOCATE]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from inspector.compat.transformers import list_unsplit_classes
 from inspector.errors import UsageError
 from inspector.records.steps.ranks import Fsdp1, Fsdp2
 from inspector.workloads.base import base_model
@@ -23,7 +24,7 @@ def refuse_unknown_layers(model: nn.Module, launch: Fsdp1 | Fsdp2) -> None:
     present = {type(module).__name__ for module in base.modules()}
     missing = [name for name in launch.wrapped_classes if name not in present]
     if missing:
-        own = sorted(set(getattr(base, "_no_split_modules", None) or ()) & present)
+        own = sorted(list_unsplit_classes(base) & present)
         instead = f"write {','.join(own)}" if own else "name one that it has"
         raise UsageError(
             f"fsdp_transformer_layer_cls_to_wrap names {', '.join(missing)}, of which {type(base).__name__} has none, "

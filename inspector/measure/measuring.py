@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -43,7 +44,7 @@ from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
 from inspector.records.measurement import Device, Difference, Figures, Measurement, RankFigures
 from inspector.records.model import Counted
-from inspector.records.recipe import Recipe
+from inspector.records.recipe import Kernels, Recipe
 from inspector.records.report import to_plain
 from inspector.records.source import SourceFiles
 from inspector.records.steps.losses import LossName
@@ -72,6 +73,11 @@ def check_machine(recipe: Recipe, quantization: str | None = None, card: int = 0
         raise UsageError(
             f"`{name}`{beside} is traced as a stand-in that computes nothing, and `inspect measure` runs a real step: "
             f"{'leave it out' if recipe.lora_kernels else 'use `loss=stock`'}, or {PREDICT_ALONE}."
+        )
+    if recipe.kernels == Kernels.HUB and not any(map(importlib.util.find_spec, ("mamba_ssm", "causal_conv1d", "fla"))):
+        raise UsageError(
+            "`kernels=hub` runs by mamba-ssm, causal-conv1d or flash-linear-attention, and none of them is installed: "
+            f"install what the model's layers take, or {PREDICT_ALONE}."
         )
     find_cuda_device(card)
     check_packages(recipe, quantization)
@@ -117,6 +123,11 @@ def _measure_on(
     if is_packed and run.workload.generates:
         raise UnsupportedModelError(
             "packed weights are loaded here for training alone: measure the generation in float."
+        )
+    if counted.quantization is not None and counted.quantization.traced_packed:
+        raise UnsupportedModelError(
+            f"the step is predicted on weights packed in {counted.quantization.method}, which are not loaded here; "
+            f"{PREDICT_ALONE}."
         )
     if is_packed:
         check_bitsandbytes("the quantized base runs", PREDICT_ALONE)

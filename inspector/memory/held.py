@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,7 +74,7 @@ class WatchedAllocator(CachingAllocator):
 class HeldMemory:
     """What an allocator holds, kept up event by event."""
 
-    def __init__(self, allocator: WatchedAllocator) -> None:
+    def __init__(self, allocator: CachingAllocator) -> None:
         self._allocator = allocator
         self._changes = allocator.log_segments()
         self._live: dict[int, tuple[Event, Touched]] = {}  # by address
@@ -82,21 +82,21 @@ class HeldMemory:
 
     def follow(self, event: Event) -> tuple[Sequence[SegmentChange], Touched | None]:
         """Take in what an event did and return it; None where it touched no block."""
-        changes: Sequence[SegmentChange] = ()
-        if self._changes:
-            changes = tuple(self._changes)
-            self._changes.clear()
-        for change in changes:
-            if change.is_taken:
-                self._reserved[change.address] = change.bytes, change.is_small
-            else:
-                self._give_back(change)
+        changes = self._take_in_changes()
+        assert isinstance(self._allocator, WatchedAllocator), "another one does not say which block it touched"
         touched, self._allocator.touched = self._allocator.touched, None
         if touched is not None and event.kind is EventKind.ALLOCATE:
             self._live[touched.address] = event, touched
         elif touched is not None:
             del self._live[touched.address]
         return changes, touched
+
+    def jump(self, live: Iterable[tuple[Event, Block]]) -> None:
+        """Take in all that happened since, after which these blocks live, each with the event that made it."""
+        self._take_in_changes()
+        self._live = {
+            block.address: (event, Touched(block.address, block.size, block.requested_bytes)) for event, block in live
+        }
 
     def list_segments(self) -> Iterator[HeldSegment]:
         """Yield what is reserved now, by address."""
@@ -121,6 +121,19 @@ class HeldMemory:
             if place < address + size:
                 blocks.append(HeldBlock(address=place, bytes=address + size - place))
             yield HeldSegment(address=address, bytes=size, is_small=is_small, blocks=tuple(blocks))
+
+    def _take_in_changes(self) -> Sequence[SegmentChange]:
+        """Take in what came from the device and went back, and return it."""
+        if not self._changes:
+            return ()
+        changes = tuple(self._changes)
+        self._changes.clear()
+        for change in changes:
+            if change.is_taken:
+                self._reserved[change.address] = change.bytes, change.is_small
+            else:
+                self._give_back(change)
+        return changes
 
     def _give_back(self, change: SegmentChange) -> None:
         """Forget memory that went back: a whole segment, or pages out of what was mapped at several times."""

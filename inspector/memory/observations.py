@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from inspector.memory.allocator.caching import Block, CachingAllocator, OutOfMemory
 from inspector.memory.block_map import BlockMap
 from inspector.records.columns import KINDS, PHASES, Columns
 from inspector.records.memory import MemoryPhase
-from inspector.records.tape import Event, EventKind, Phase
+from inspector.records.tape import EventKind, Phase
 
 __all__ = ["Observations"]
 
@@ -43,6 +43,10 @@ class Observations:
         self.step_ends: dict[int, int] = {}
         self.peak_index = -1
 
+    def list_alive(self) -> Iterator[tuple[int, Block]]:
+        """Yield the blocks that live now and take memory, by their names on the tape."""
+        yield from ((name, block) for name, block in self._live.items() if block is not None)
+
     def add(self, piece: Columns) -> OutOfMemory | None:
         """Carry out the next piece of a tape and return the failure that ended it, None where all was carried out."""
         for first, last in _list_stretches(piece):
@@ -62,7 +66,8 @@ class Observations:
         allocate, free = allocator.allocate, allocator.free
         note_allocated, note_reserved = self.allocated_bytes.append, self.reserved_bytes.append
         now, high, reserved = allocator.allocated_bytes, phases.high_bytes, allocator.reserved_bytes
-        index, high_index = len(self.allocated_bytes), phases.high_index
+        index = before = len(self.allocated_bytes)
+        high_index = phases.high_index
         failure: OutOfMemory | None = None
         columns = (column[first:last] for column in (piece.kind, piece.block, piece.bytes, piece.stream))
         for kind, block, size, stream in zip(*columns, strict=True):
@@ -102,7 +107,10 @@ class Observations:
             note_allocated(now)
             note_reserved(reserved)
             index += 1
-        phases.high_bytes, phases.high_index = high, high_index
+        if high_index != phases.high_index and high_index is not None:
+            place = first + high_index - before
+            phases.high_bytes, phases.high_index = high, high_index
+            phases.high_place = piece.modules[piece.module[place]], piece.ops[piece.op[place]]
         if high_index is not None and high > self._peak_bytes:
             self._peak_bytes, self.peak_index = high, high_index
         return failure
@@ -125,20 +133,22 @@ class _PhaseState:
     peak_reserved: int = 0
     end_allocated: int = 0
     end_reserved: int = 0
-    peak_index: int | None = None
+    place: tuple[str, str] | None = None
 
 
 @dataclass(slots=True)
 class _Phases:
     """Peaks and ends by (step, phase); the allocator's peaks start anew at every change.
 
-    `high_bytes` is the most that was allocated after an event of the stretch at hand, `high_index` that event.
+    `high_bytes` is the most that was allocated after an event of the stretch at hand, `high_index` that event and
+    `high_place` the module and the operation at work then.
     """
 
     allocator: CachingAllocator
     peak_reserved_bytes: int = 0
     high_bytes: int = 0
     high_index: int | None = None
+    high_place: tuple[str, str] | None = None
     _states: dict[tuple[int, Phase], _PhaseState] = field(default_factory=dict)
     _current: tuple[int, Phase] | None = None
 
@@ -158,14 +168,14 @@ class _Phases:
         allocator = self.allocator
         state = self._states.setdefault(self._current, _PhaseState())
         if self.high_index is not None and self.high_bytes > state.peak_allocated:
-            state.peak_index = self.high_index
+            state.place = self.high_place
         state.peak_allocated = max(state.peak_allocated, allocator.max_allocated_bytes)
         state.peak_reserved = max(state.peak_reserved, allocator.max_reserved_bytes)
         state.end_allocated = allocator.allocated_bytes
         state.end_reserved = allocator.reserved_bytes
         self.peak_reserved_bytes = max(self.peak_reserved_bytes, allocator.max_reserved_bytes)
 
-    def records(self, tape: Sequence[Event]) -> list[MemoryPhase]:
+    def records(self) -> list[MemoryPhase]:
         """Return one record for each (step, phase), in order of first appearance."""
         return [
             MemoryPhase(
@@ -175,14 +185,9 @@ class _Phases:
                 peak_allocated_bytes=state.peak_allocated,
                 end_reserved_bytes=state.end_reserved,
                 peak_reserved_bytes=state.peak_reserved,
-                module=None if place is None else place.module,
-                op=None if place is None else place.op,
+                module=place[0],
+                op=place[1],
             )
             for (step, phase), state in self._states.items()
-            for place in (self._find_place(tape, phase, state),)
+            for place in (state.place if phase in _WITH_A_PLACE and state.place else (None, None),)
         ]
-
-    @staticmethod
-    def _find_place(tape: Sequence[Event], phase: Phase, state: _PhaseState) -> Event | None:
-        """Return the event at the peak of a phase of a generation."""
-        return None if phase not in _WITH_A_PLACE or state.peak_index is None else tape[state.peak_index]

@@ -130,7 +130,7 @@ def fold(
         reserved_bytes=seen.reserved_bytes,
         peak_reserved_bytes=seen.phases.peak_reserved_bytes,
         block_bytes=seen.block_bytes,
-        phases=seen.phases.records(tape),
+        phases=seen.phases.records(),
         step_end_allocated_bytes=seen.step_ends,
         peak=_describe_peak(tape, seen.peak_index, alive, seen.block_bytes) if alive else None,
         top_modules=_rank_modules(alive, seen.block_bytes),

@@ -39,6 +39,7 @@ from inspector.model.changes.preparation import cast_adapter, let_inputs_require
 from inspector.model.changes.value_head import add_value_head, scores_sequences
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
+from inspector.model.checkpoint.packing import mark_packed, note_packing
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
@@ -50,13 +51,7 @@ from inspector.model.quantize import (
     plan_quantization,
     quantize_model,
 )
-from inspector.model.skeleton import (
-    build_skeleton,
-    choose_class,
-    choose_dtype,
-    choose_reward_class,
-    give_one_score,
-)
+from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype, choose_reward_class, give_one_score
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.declared import find_declared
@@ -281,9 +276,6 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
     """Count a model before and after PEFT attaches the adapter that was asked for."""
     config, config_notices = read_peft_config(subject.peft, subject.facts.model_class)
     build, in_float, quantization, of_weights = subject.build, None, None, []
-    if subject.stored is not None:
-        quantization = describe_stored(subject.build(), subject.stored)
-        of_weights = collect_stored_notices(quantization)
     with contextlib.ExitStack() as stack:
         if subject.plan is not None:
             stack.enter_context(stand_in_for_bitsandbytes())
@@ -297,6 +289,9 @@ def _count_with_adapter(request: Request, subject: _Subject) -> tuple[Counted, B
             )
             build = functools.partial(_build_prepared, request, subject.build, subject.plan)
         attached, base = _attach(request, build, config)
+        if subject.stored is not None:
+            stored = describe_stored(subject.build(), subject.stored)
+            quantization, of_weights = mark_packed(stored, attached, request)
         facts = dataclasses.replace(
             describe_adapter(attached, config),
             autocast_adapter_dtype=request.autocast_adapter_dtype,
@@ -357,7 +352,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     build = functools.partial(_build_anew, config, model_class, dtype, files.id)
     peft = files.adapter_config if files.adapter_config is not None else request.peft
     return _Subject(
-        build=lambda: change_model(build(), request.recipe, has_adapter=peft is not None),
+        build=lambda: note_packing(change_model(build(), request.recipe, has_adapter=peft is not None), declared),
         build_as_stored=build,
         facts=facts,
         plan=plan,

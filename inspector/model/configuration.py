@@ -23,6 +23,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from inspector.errors import InspectorError, UnsupportedModelError, one_line, quoted
 from inspector.model.untrusted.bounds import bound_work
 from inspector.model.untrusted.given import check_counts, find_gaps
+from inspector.model.untrusted.successors import describe_missing_packages, name_successor
 from inspector.quantization.declared import find_declared, has_ignored_declaration
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
@@ -30,6 +31,7 @@ from inspector.records.source import SourceFiles
 __all__ = [
     "SIZES_ASSUMED",
     "describe_error",
+    "explain_remote_failure",
     "find_model_class",
     "find_text_config",
     "list_architectures",
@@ -171,6 +173,17 @@ def describe_error(error: Exception) -> str:
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
+def explain_remote_failure(part: str, files: SourceFiles, error: Exception) -> UnsupportedModelError:
+    """Return what to say where the code of a repository failed: which packages it needs, or what it raised."""
+    needs = describe_missing_packages(error)
+    if needs is not None:
+        return UnsupportedModelError(f"the {part} code of {files.id} {needs}.{name_successor(files.config)}")
+    return UnsupportedModelError(
+        f"the {part} code of {files.id} failed ({describe_error(error)}); look into that code."
+        f"{name_successor(files.config)}"
+    )
+
+
 def find_text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the part of a configuration that describes the text model; the whole when there is none, or several."""
     try:
@@ -189,7 +202,7 @@ def _choose_class_by_architecture(files: SourceFiles, model_type: str | None) ->
     if "auto_map" in files.config:
         raise UnsupportedModelError(
             f"{files.id} needs code from its repository (auto_map in config.json): read that code, then add "
-            "`trust_remote_code=True` to run it."
+            f"`trust_remote_code=True` to run it.{name_successor(files.config)}"
         )
     if model_type is None:
         raise UnsupportedModelError(
@@ -228,7 +241,5 @@ def _load_remote(files: SourceFiles) -> PretrainedConfig:
             files.code_location or files.id, revision=files.revision, trust_remote_code=True
         )
     except Exception as error:  # the repository's code can raise anything
-        raise UnsupportedModelError(
-            f"the configuration code of {files.id} failed ({describe_error(error)}); look into that code."
-        ) from error
+        raise explain_remote_failure("configuration", files, error) from error
     return config

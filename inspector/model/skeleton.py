@@ -31,7 +31,13 @@ from inspector.compat.transformers import (
     take_scipy_as_installed,
 )
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError, quoted
-from inspector.model.configuration import describe_error, find_model_class, find_text_config, list_architectures
+from inspector.model.configuration import (
+    describe_error,
+    explain_remote_failure,
+    find_model_class,
+    find_text_config,
+    list_architectures,
+)
 from inspector.model.untrusted.bounds import bound_modules, bound_work
 from inspector.records.notice import Notice
 from inspector.records.source import SourceFiles
@@ -221,9 +227,7 @@ def _load_remote_class(config: PretrainedConfig, files: SourceFiles) -> type[Pre
             references[0], files.code_location or files.id, revision=files.revision
         )
     except Exception as error:  # the repository's code can raise anything
-        raise UnsupportedModelError(
-            f"the model code of {files.id} failed ({describe_error(error)}); look into that code."
-        ) from error
+        raise explain_remote_failure("model", files, error) from error
     model_class: type[PreTrainedModel] = found
     return model_class
 

@@ -276,7 +276,7 @@ def _find_upper_bound(counted: Counted) -> str | None:
     Weights that are stored packed are traced in float. Where no adapter trains on them packed, that is what runs.
     """
     stored = counted.quantization
-    if stored is None or stored.trains is False or stored.method in _OF_BITSANDBYTES:
+    if stored is None or stored.trains is False or stored.traced_packed or stored.method in _OF_BITSANDBYTES:
         return None
     return f"upper bound, dequantized: with its weights left in {stored.method} the step takes less"
 

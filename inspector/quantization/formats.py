@@ -30,7 +30,7 @@ from inspector.quantization.layout import (
     is_size,
 )
 
-__all__ = ["FORMATS", "KNOWN", "find_format", "find_training_support", "write_4bit_fields"]
+__all__ = ["FORMATS", "KNOWN", "find_format", "find_torchao_type", "find_training_support", "write_4bit_fields"]
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------
@@ -347,6 +347,11 @@ def find_training_support(config: Mapping[str, Any]) -> tuple[bool | None, str |
         return None, "8-bit weights alone"
     # transformers' `_fuzzy_match_size`, and PEFT's TorchaoLoraLinear.
     return re.search(r"8weight", name.lower()) is not None, "8-bit weights alone, with torchao 0.16 or newer installed"
+
+
+def find_torchao_type(config: Mapping[str, Any]) -> str:
+    """Return the name of torchao's configuration; empty where there is not one for all weights."""
+    return _read_torchao_type(config)[0]
 
 
 def find_format(config: Mapping[str, Any]) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ASSUMED", "CHECKS", "CHOICES", "MATCHING", "PLACES"]
+__all__ = ["ASSUMED", "CHECKS", "CHOICES", "MATCHING", "PATCHES", "PLACES"]
 
 CHECKS = "checks-assumed"
 PLACES = "places-assumed"
 MATCHING = "matching-assumed"
 CHOICES = "choices-assumed"
+PATCHES = "patches-assumed"
 
 # What a report says of each, in the order in which it does.
 ASSUMED: Mapping[str, str] = {
@@ -22,5 +23,7 @@ ASSUMED: Mapping[str, str] = {
     "bounds that are asked for, and none to be what one comparison alone looks for.",
     MATCHING: "Which prediction learns which object follows from floating-point costs: the trace matches them in turn, "
     "as many as any matching does.",
+    PATCHES: "Bytes are put together by the entropy of what follows, which is no number here: the trace takes each "
+    "patch to have the `patch_size` of the configuration.",
     CHOICES: "An index is chosen by floating-point numbers: the trace takes the first one each time.",
 }

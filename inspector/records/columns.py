@@ -66,6 +66,11 @@ class Columns(Sequence[Event]):
             ops=tuple(op_numbers),
         )
 
+    def cut(self, start: int, stop: int) -> Columns:
+        """Return some of the events as columns."""
+        cut = {name: getattr(self, name)[start:stop] for name in Event._fields}
+        return Columns(**cut, modules=self.modules, ops=self.ops)
+
     def __len__(self) -> int:
         """Return the number of events."""
         return len(self.kind)

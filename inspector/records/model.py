@@ -162,7 +162,8 @@ class QuantizationFacts:
     it depends on data. None where no rule is known for the format. `dequantized_bytes` is the size of all parameters in
     the dtype of the model. `compute_dtype` is the dtype of products. `trains` says whether an adapter can be trained on
     the quantized weights as they are, `preparation` what happens to them before (a name of `Preparation`, None without
-    an adapter), `note` what else there is to know.
+    an adapter), `note` what else there is to know. `traced_packed` is true where the step is traced on the
+    packed weights of a checkpoint in another format than bitsandbytes', None elsewhere.
     """
 
     method: str
@@ -181,6 +182,7 @@ class QuantizationFacts:
     trains: bool | None = None
     preparation: str | None = None
     note: str | None = None
+    traced_packed: bool | None = None
 
     @property
     def loaded_bytes(self) -> int | None:

@@ -159,8 +159,9 @@ class LoraOptions:
     """A LoRA adapter in few words; None leaves PEFT's own default.
 
     `r`, `alpha`, `dropout`, `bias`, `dora` and `rslora` are LoraConfig's r, lora_alpha, lora_dropout, bias, use_dora
-    and use_rslora, `targets` its target_modules, and `modules_to_save` has its name. `by_name` takes all-linear for the
-    names of the linear layers there are, as axolotl and LLaMA-Factory list them: experts in one parameter are none.
+    and use_rslora, `targets` its target_modules, `exclude_targets` its exclude_modules, and `modules_to_save` has its
+    name. `by_name` takes all-linear for the names of the linear layers there are, as axolotl and LLaMA-Factory list
+    them: experts in one parameter are none.
     Raises UsageError where a field is not of its type, out of its range or none of its choices.
     """
 
@@ -173,6 +174,7 @@ class LoraOptions:
     targets: str | Sequence[str] | None = None
     modules_to_save: Sequence[str] | None = None
     by_name: bool = False
+    exclude_targets: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Check every field; `bias` becomes a member of its enum."""
@@ -189,6 +191,9 @@ class LoraOptions:
             object.__setattr__(self, "bias", check_choice("bias", self.bias, LoraBias))
         if self.targets is not None and not isinstance(self.targets, str):
             object.__setattr__(self, "targets", check_names("targets", self.targets, '"q_proj", "v_proj"'))
+        if self.exclude_targets is not None and not isinstance(self.exclude_targets, str):
+            excluded = check_names("exclude_targets", self.exclude_targets, '"router"')
+            object.__setattr__(self, "exclude_targets", excluded)
         if self.modules_to_save is not None:
             saved = check_names("modules_to_save", self.modules_to_save, '"lm_head"')
             object.__setattr__(self, "modules_to_save", saved)

@@ -37,7 +37,7 @@ from inspector.trace.mode_effects import accumulates_in_place, find_op_without_m
 from inspector.trace.ops import Op, look_up
 from inspector.trace.parts import Parts
 from inspector.trace.rules import masks
-from inspector.trace.rules.assumed import Assumptions
+from inspector.trace.rules.assumed import Assumptions, BytePatches
 from inspector.trace.rules.host_values import copies_to_host, is_on_host, make_like
 from inspector.trace.shadow import NO_VALUE, Shadows
 
@@ -64,7 +64,7 @@ class Tracer(TorchDispatchMode):
 
     `token` is what every choice of a next token is taken to be, None where none is chosen. `results` are those that ops
     returned in other traces, which this one takes from and adds to; None for none. `holds_all` says that none of the
-    batch's images is padding.
+    batch's images is padding, `patches` how bytes are put together by their entropies.
     """
 
     @classmethod
@@ -83,6 +83,7 @@ class Tracer(TorchDispatchMode):
         token: int | None = None,
         results: Results | None = None,
         holds_all: bool = False,
+        patches: BytePatches | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         self.shadows = Shadows()
@@ -90,7 +91,9 @@ class Tracer(TorchDispatchMode):
         self._platform = platform
         self._on_cuda = on_cuda
         self._parts = Parts(self.shadows)
-        self.assumptions = Assumptions(balances_experts=balances_experts, token=token, holds_all=holds_all)
+        self.assumptions = Assumptions(
+            balances_experts=balances_experts, token=token, holds_all=holds_all, patches=patches
+        )
         self._names = names or {}
         self._events: list[tuple[EventKind, int, int, Phase, int, str, str]] = []
         self._categories = categories or Categories()

@@ -26,6 +26,8 @@ __all__ = ["build_request", "describe_effect", "find_given"]
 _OF_A_RECIPE = frozenset(item.name for item in dataclasses.fields(Recipe))
 # What several cards are about, and means nothing without one that was named.
 _OF_CARDS = ("gpu_count", "sharding", "sharding_settings", "nodes", "tensor_parallel")
+# What options beside a training file change of the adapter that it has.
+_OF_TARGETS = ("targets", "exclude_targets", "modules_to_save")
 _COUNTED_GPU = re.compile(r"\s*(\d{1,9})\s*[xX×*]")
 # A setting that was given beside a file, and what of the file goes with the one that it replaces.
 _GO_TOGETHER = {
@@ -143,7 +145,7 @@ def _merge(
     adapter = None if file is None else file.settings.get("peft")
     part = arguments.get("peft")
     if "peft" in given and isinstance(part, LoraOptions) and part.r is None and isinstance(adapter, LoraOptions):
-        changes = {name: value for name in ("targets", "modules_to_save") if (value := getattr(part, name)) is not None}
+        changes = {name: value for name in _OF_TARGETS if (value := getattr(part, name)) is not None}
         settings["peft"] = dataclasses.replace(adapter, **changes)
     return settings
 

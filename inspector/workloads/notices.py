@@ -14,12 +14,12 @@ from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
 from inspector.workloads.inputs import Inputs, list_inputs
+from inspector.workloads.kernels.scans import attends, find_scan_notices
 from inspector.workloads.layer_drop import find_layer_drop
 from inspector.workloads.limits import find_positions
 from inspector.workloads.media.images import find_plain_size
 from inspector.workloads.media.rows import Media
 from inspector.workloads.packed_rows import count_document_tokens
-from inspector.workloads.scans import attends, find_scan_notices
 
 __all__ = ["describe_inputs", "find_block_shape", "find_notices"]
 

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,11 +28,13 @@ from inspector.runtime.patches import restore_changes
 from inspector.trace.categories import Categories
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.assumed import find_byte_patches
 from inspector.trace.rules.autocast import apply_autocast_rules
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
 from inspector.trace.rules.matching import match_in_turn
 from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.trace.rules.sparse import stand_in_for_sparse_matrices
 from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.scan_kernels import provide_scan_kernels
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
@@ -44,6 +46,7 @@ from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
 from inspector.workloads.layer_drop import keep_all_layers
 from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.tasks.adapters import finds_tokens
 
@@ -174,7 +177,7 @@ def _trace(
     token = find_plain_token(base) if generates else None
     # The modules of an adapter that is merged end before the run does.
     is_merged = recipe.adapter == AdapterState.MERGED
-    known: Mapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
+    known: MutableMapping[nn.Module, str] = weakref.WeakKeyDictionary(names) if is_merged else names
     del names
     media = workload.find_media(model, recipe)
     tracer = make_tracer(
@@ -185,8 +188,10 @@ def _trace(
         token=token,
         results=results,
         holds_all=media is not None and media.holds_all,
+        patches=find_byte_patches(base),
     )
     with restore_changes(), contextlib.ExitStack() as rules:
+        built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, known)))
         keep_all_layers(base)
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
@@ -207,6 +212,7 @@ def _trace(
                 choose_autocast(recipe),
                 treat_meta_as_device(),
                 stand_in_for_extension(),
+                stand_in_for_sparse_matrices(),
                 provide_scan_kernels(base, recipe.kernels),
                 watch(),
                 tracer,

@@ -226,7 +226,7 @@ def test_a_plan_names_the_conditions_of_its_candidates() -> None:
     assert any("512" in warning for warning in bert["warnings"])
     assert {each["largest_seq_len"] for each in bert["rows"] if "refused" not in each} == {512}
     packed_base = ("plan", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--offline", "--json", "--gpu", "h200", "--fit", "none")
-    assert any("dequantized" in warning for warning in run(*packed_base).report["warnings"])
+    assert any("packed weights" in warning for warning in run(*packed_base).report["warnings"])
 
 
 def test_a_plan_in_which_only_shorter_sequences_would_fit_ends_with_1(tiny: str) -> None:

@@ -51,6 +51,7 @@ OPTIONS = {
         ("drop `peft`", "drop --peft"),
         ('`target_modules="all-linear"`', "--targets all-linear"),
         ("name `modules_to_save`", "name --modules-to-save"),
+        ('write `exclude_targets=["gate", "router"]`', "write --exclude-targets gate,router"),
         ("`model` is 3", "MODEL is 3"),
         ('`gpu` and `gpu_memory="24GiB"`', "--gpu and --gpu-memory 24GiB"),
         ("see `inspect gpus`, `no_setting` or `output`", "see `inspect gpus`, `no_setting` or `output`"),

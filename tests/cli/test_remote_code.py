@@ -101,6 +101,13 @@ def test_trusted_code_that_fails_is_one_line(tmp_path: Path) -> None:
     assert_refused(trusted(folder, tmp_path / "home"), 4, "broken")
 
 
+def test_packages_that_the_code_needs_are_named(tmp_path: Path) -> None:
+    """What transformers finds missing in the imports of a file is a line with what to install."""
+    folder, _ = repository(tmp_path, CONFIG)
+    (folder / "configuration_tiny.py").write_text("import nobodys_package\nimport others_package\n")
+    assert_refused(trusted(folder, tmp_path / "home"), 4, "pip install nobodys_package others_package")
+
+
 def test_trusted_code_is_not_fetched_offline(tmp_path: Path) -> None:
     """The code may live in another repository; --offline asks for that one neither."""
     auto_map = {name: f"org/code--{place}" for name, place in CONFIG["auto_map"].items()}

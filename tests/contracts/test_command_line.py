@@ -30,6 +30,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--offline",
         "--lora",
         "--targets",
+        "--exclude-targets",
         "--modules-to-save",
         "--peft",
         "--autocast-adapter-dtype",

@@ -96,6 +96,29 @@ def test_axolotls_sizes_are_cards_and_copies_under_its_second_fsdp(tmp_path: Pat
     assert (settings["gpu_count"], settings["nodes"], settings["sharding"]) == (8, 2, "fsdp")
 
 
+def test_axolotl_packs_a_base_in_host_memory_where_rank_0_alone_loads_it(tmp_path: Path) -> None:
+    file = tmp_path / "axolotl.yaml"
+    base = {"base_model": SMALL, "datasets": [{"path": "x", "type": "alpaca"}], "micro_batch_size": 1}
+    base |= {"adapter": "qlora", "load_in_4bit": True}
+    found = []
+    for config in ({"fsdp_cpu_ram_efficient_loading": True}, {"fsdp_offload_params": False}):
+        file.write_text(json.dumps({**base, "fsdp": ["full_shard"], "fsdp_config": config}), encoding="utf-8")
+        read_file = read_training_file(str(file))
+        assert read_file is not None
+        found.append(read_file.settings.get("sharding_settings", {}).get("packed_on_host", False))
+    assert found == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [("--expert-parallel", "experts"), ("--pp", "stages of layers"), ("--context-parallel", "parts of a sequence")],
+)
+def test_what_no_trace_spreads_over_cards_is_refused_by_name(option: str, what: str) -> None:
+    ran = run(SMALL, "--gpu", "2x4090", option, "2", "--offline")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
+    assert f"{option} is no option: {what} on cards of their own are not traced" in ran.err
+
+
 @pytest.mark.parametrize(
     ("mesh", "words"),
     [

@@ -80,6 +80,15 @@ def test_a_file_of_deepspeed_is_run_by_its_own_engine(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0]
 
 
+def test_an_auto_that_nothing_fills_in_is_refused_in_one_line_with_or_without_the_package(tmp_path: Path) -> None:
+    file = tmp_path / "zero.json"
+    zero = {"stage": 2, "reduce_bucket_size": "auto", "allgather_bucket_size": "auto"}
+    file.write_text(json.dumps({"zero_optimization": zero}), encoding="utf-8")
+    ran = run(SMALL, "--gpu", "4x4090", "--launch", str(file), "--offline")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
+    assert 'zero_optimization.allgather_bucket_size is "auto", and nothing says what that is' in ran.err
+
+
 def test_states_that_wait_on_a_disk_are_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "zero.json"
     offload = {"device": "nvme", "nvme_path": "/disk"}

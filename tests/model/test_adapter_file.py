@@ -22,6 +22,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "ADAPTION_PROMPT": {"adapter_len": 2, "adapter_layers": 2},
     "BOFT": {"boft_block_size": 4},
     "C3A": {"block_size": 4},
+    "CPT": {"cpt_token_ids": [0, 1], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 1]},
     "CARTRIDGE": {"num_virtual_tokens": 3},
     "FOURIERFT": {"n_frequency": 8},
     "LILY": {"r": 2},
@@ -40,8 +41,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "VBLORA": {"vector_length": 4, "num_vectors": 8, "topk": 2, "r": 2},
     "WAVEFT": {"n_frequency": 8},
 }
-# ADAMSS and FROD follow the values of the weights, XLORA needs adapters that exist, CPT projects its prompt to save it.
-NOT_BY_SHAPE = {"ADAMSS", "FROD", "XLORA", "CPT"}
+# ADAMSS needs scikit-learn, XLORA adapters that exist.
+NOT_BY_SHAPE = {"ADAMSS", "XLORA"}
 METHODS = sorted({method.value for method in PEFT_TYPE_TO_CONFIG_MAPPING} - NOT_BY_SHAPE)
 
 
@@ -161,20 +162,23 @@ def test_an_adapter_made_without_a_task_saves_no_classifier() -> None:
     assert inspector.inspect(config, peft=fields).parameters.trainable == 3 * 4 * 32 + 2 * 16
 
 
-@pytest.mark.parametrize("method", ["ADAMSS", "FROD"])
-def test_a_method_that_follows_the_values_of_the_weights_is_refused_by_name(method: str) -> None:
-    if method == "ADAMSS":
-        pytest.importorskip("sklearn")
-    with pytest.raises(inspector.UnsupportedModelError, match=f"{method} computes with the values"):
-        inspector.inspect(llama(), peft={"peft_type": method, "target_modules": ["q_proj"]})
-
-
-def test_a_file_size_that_depends_on_values_is_absent_and_not_guessed() -> None:
-    report = inspector.inspect(
-        llama(), peft={"peft_type": "CPT", "cpt_token_ids": [0, 1], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 1]}
-    )
+def test_clusters_of_rows_are_counted_where_their_ranks_are_one_and_their_file_is_not_guessed() -> None:
+    fields = {"peft_type": "ADAMSS", "target_modules": ["q_proj"], "num_subspaces": 5, "r": 8}
+    report = inspector.inspect(llama(), peft=fields)
+    # 5 clusters of a 16 x 16 weight: a [1, 8] each, and a column for each of 16 rows, in 3 layers
+    assert report.parameters.trainable == 3 * (5 * 8 + 16)
     assert report.adapter is not None
     assert "file_bytes" not in report.to_dict()["adapter"]
+    assert "even-clusters" in {notice.code for notice in report.warnings}
+    assert report.training is not None
+
+
+def test_clusters_whose_ranks_follow_values_are_refused_with_their_range() -> None:
+    # as above at least; at most each cluster has 2 rows of [8] and each of 16 rows 2 columns
+    fields = {"peft_type": "ADAMSS", "target_modules": ["q_proj"], "num_subspaces": 5, "r": 8, "subspace_rank": 2}
+    with pytest.raises(inspector.UnsupportedModelError, match="between 168 and 336 parameters") as refused:
+        inspector.inspect(llama(), peft=fields)
+    assert "subspace_rank = 1" in str(refused.value)
 
 
 def test_counting_leaves_the_random_state_of_the_process_alone() -> None:

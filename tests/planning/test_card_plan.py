@@ -82,6 +82,19 @@ def test_a_row_has_the_least_number_that_fits_and_what_every_other_takes() -> No
     assert floor.parts[Category.GATHERED] > 0
 
 
+def test_the_first_fsdp_is_a_strategy_with_its_own_option_and_takes_no_integers() -> None:
+    """FSDP1 makes one flat parameter of a unit, which bitsandbytes' uint8 cannot be part of."""
+    strategy = next(item for item in STRATEGIES if item.name == "FSDP1")
+    run_of_one, predictor = make_run("24GiB", sharding=None, recipe={"seq_len": 16})
+    candidate = Candidate(method=Method.FULL, change={}, levers=())
+    (row,) = build_card_rows([Spread(strategy, candidate, spread(run_of_one, strategy))], Counts(2, 2), predictor)
+    assert row.options == "--gpus 2 --fsdp --fsdp-version 1"
+    packed, predictor = make_run("24GiB", quantization="nf4", peft={"peft_type": "LORA"}, sharding=None)
+    packed_run = spread(packed, strategy)
+    (refused,) = build_card_rows([Spread(strategy, candidate, packed_run)], Counts(2, 2), predictor)
+    assert (refused.refused or "").startswith("FSDP1 flattens weights of floats alone")
+
+
 def test_packed_weights_are_shown_on_one_card_and_refused_on_several() -> None:
     packed = {"quantization": "nf4", "peft": {"peft_type": "LORA"}, "sharding": None}
     run_of_one, predictor = make_run("24GiB", **packed)

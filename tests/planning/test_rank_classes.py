@@ -14,6 +14,7 @@ def test_ranks_that_hold_as_many_rows_of_every_parameter_are_one_kind() -> None:
     assert list_rank_classes(Fsdp2(world_size=64), [896, 16]) == [range(16), range(16, 64)]
     assert list_rank_classes(Fsdp2(world_size=64), [65]) == [range(32), range(32, 33), range(33, 64)]
     assert list_rank_classes(Fsdp2(world_size=7), [896, 4864]) == [range(6), range(6, 7)]
+    assert list_rank_classes(Fsdp2(world_size=8, cpu_ram_efficient_loading=True), [896]) == [range(1), range(1, 8)]
     assert list_rank_classes(Ddp(world_size=7), [896, 4864]) == [range(7)]
 
 

@@ -20,6 +20,7 @@ from inspector.compat.torch import tree_leaves
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.records.tape import Category, Event, EventKind
 from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.assumed import find_byte_patches
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.tracer import Tracer
@@ -110,6 +111,7 @@ def meta_step(
         on_cuda=False,
         balances_experts=balances,
         holds_all=has_images,
+        patches=find_byte_patches(model),
     )
     tracer.hold((*model.parameters(), *model.buffers()), Category.WEIGHTS)
     tracer.hold((item for item in tree_leaves(batch) if isinstance(item, torch.Tensor)), Category.INPUTS)

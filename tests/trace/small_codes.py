@@ -314,4 +314,22 @@ SMALL_CODES: dict[str, SmallTask] = {
             },
         },
     ),
+    "bytes in patches": SmallTask(
+        model_type="blt",
+        model_class="BltForCausalLM",
+        kernels=("aten::logsumexp", "aten::sum", "aten::mul"),
+        # Every entropy is above the threshold, and a patch is one byte: what is assumed holds.
+        fields={
+            "vocab_size": 160,
+            "patching_threshold": -1.0,
+            "patch_size": 1,
+            "encoder_hash_byte_group_size": [2],
+            "encoder_hash_byte_group_vocab": 64,
+            "patcher_config": {**_DECODER, "num_hidden_layers": 1},
+            "encoder_config": {**_DECODER, "num_hidden_layers": 1},
+            "decoder_config": {**_DECODER, "num_hidden_layers": 1, "hidden_size_global": 64},
+            "global_config": {**_DECODER, "num_hidden_layers": 1, "hidden_size": 64, "head_dim": 32},
+            "use_cache": False,
+        },
+    ),
 }

@@ -43,7 +43,9 @@ def test_what_goes_with_a_replaced_field_is_replaced_with_it(tmp_path: Path) -> 
 
 
 def test_targets_beside_a_file_change_the_adapter_that_it_has(tmp_path: Path) -> None:
-    request = build(write(tmp_path, AXOLOTL), peft=LoraOptions(targets=["q_proj"]))
+    request = build(write(tmp_path, AXOLOTL), peft=LoraOptions(targets=["q_proj"], exclude_targets=["router"]))
+    assert isinstance(request.peft, LoraOptions)
+    assert request.peft.exclude_targets == ("router",)
     assert (request.peft.r, request.peft.targets) == (8, ("q_proj",))
 
 

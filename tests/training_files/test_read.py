@@ -333,7 +333,8 @@ def test_a_torchtune_file_is_no_request(tmp_path: Path) -> None:
                 "distributed_type": "FSDP",
                 "fsdp_config": {"fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"},
             },
-            {"sharding": "fsdp"},
+            # What `accelerate launch` does of itself.
+            {"sharding": "fsdp", "sharding_settings": {"cpu_ram_efficient_loading": True}},
         ),
         (
             {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import transformers
 
 import inspector
+from inspector.measure.measuring import check_machine
 
 
 def mamba(layers: int = 2, **fields: Any) -> transformers.MambaConfig:
@@ -87,3 +89,26 @@ def test_the_kernel_of_a_scan_refuses_two_dtypes_as_the_real_one_does() -> None:
     recipe = {"seq_len": 8, "kernels": "hub", "mixed_precision": "bf16"}
     with pytest.raises(inspector.UsageError, match="takes inputs, steps, B and gate of one dtype"):
         inspector.inspect(config, recipe=recipe)
+
+
+def test_adapters_on_what_kernels_read_by_its_weight_are_refused_with_what_to_leave_out() -> None:
+    lora = inspector.LoraOptions(r=4, targets="all-linear")
+    with pytest.raises(inspector.UsageError, match=r'`exclude_targets=\["out_proj"\]`'):
+        inspector.inspect(mamba(), peft=lora)
+    rest = dataclasses.replace(lora, exclude_targets=["out_proj"])
+    assert inspector.inspect(mamba(), peft=rest, recipe={"seq_len": 8}).training is not None
+
+
+def test_a_kernel_passes_adapters_by_whose_layer_it_takes_the_weight_of() -> None:
+    """`mamba_inner_fn` is given `x_proj.weight`, which is what a layer of PEFT has of its base."""
+    lora = inspector.LoraOptions(r=4, targets=["in_proj", "x_proj"])
+    report = inspector.inspect(mamba(1), peft=lora, recipe={"seq_len": 8, "kernels": "hub"})
+    (idle,) = [notice for notice in report.warnings if notice.code == "no-gradient"]
+    assert "x_proj" in idle.message
+    assert "in_proj" not in idle.message
+
+
+def test_kernels_are_measured_only_where_their_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(inspector.UsageError, match="none of them is installed"):
+        check_machine(inspector.Recipe(kernels="hub"))

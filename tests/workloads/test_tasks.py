@@ -115,10 +115,30 @@ LLAMA4 = {
 
 
 def test_a_router_under_an_adapter_is_named_and_leaving_it_out_is_traced(tmp_path: Path) -> None:
-    path, adapter = write(tmp_path, **LLAMA4), {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
-    stopped = inspector.inspect(path, offline=True, peft=adapter)
-    assert any('exclude_modules: ["router"]' in notice.message for notice in stopped.warnings)
-    assert inspector.inspect(path, offline=True, peft={**adapter, "exclude_modules": ["router"]}).training is not None
+    path = write(tmp_path, **LLAMA4)
+    stopped = inspector.inspect(path, offline=True, peft=inspector.LoraOptions(r=4, targets="all-linear"))
+    assert any('`targets="all-linear"` `exclude_targets=["router"]`' in notice.message for notice in stopped.warnings)
+    without = inspector.LoraOptions(r=4, targets="all-linear", exclude_targets=["router"])
+    traced = inspector.inspect(path, offline=True, peft=without)
+    assert traced.training is not None
+    assert "linear-left-out" not in {notice.code for notice in traced.warnings}  # as was asked for
+
+
+def test_what_peft_refuses_of_a_state_space_is_named_and_leaving_it_out_attaches() -> None:
+    config = transformers.Mamba2Config(
+        architectures=["Mamba2ForCausalLM"],
+        hidden_size=64,
+        num_heads=8,
+        head_dim=16,
+        num_hidden_layers=1,
+        vocab_size=64,
+    )
+    with pytest.raises(inspector.UsageError, match=r'`targets="all-linear"` `exclude_targets=\["out_proj"\]`'):
+        inspector.inspect(config, count_only=True, peft=inspector.LoraOptions(r=4, targets="all-linear"))
+    without = inspector.LoraOptions(r=4, targets="all-linear", exclude_targets=["out_proj"])
+    counted = inspector.inspect(config, count_only=True, peft=without)
+    # in_proj alone: 64 in; 2 x 128 inner, 2 x 8 groups of 128 states, 8 heads out
+    assert counted.parameters.trainable == 4 * (64 + 2 * 128 + 2 * 8 * 128 + 8)
 
 
 def test_infinities_are_read_as_transformers_saves_them(tmp_path: Path) -> None:

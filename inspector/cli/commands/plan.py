@@ -33,6 +33,7 @@ __all__ = ["plan"]
 
 # What this command writes beside what all do.
 _OWN_FORMATS = ("csv", "html")
+_OF_TARGETS = ("targets", "exclude_targets", "modules_to_save")
 # Options of a report that a plan decides itself or has no use for.
 _NOT_OF_A_PLAN = (
     *VARIED_BY_A_PLAN,
@@ -107,7 +108,7 @@ def plan(format_: str | None, fit: str, sort: str, gpu_counts: str | None, **opt
 
     Exit code 1: none of them fits.
     """  # noqa: D301  # as above
-    if options["peft"] is None and options["lora"] is None and (options["targets"] or options["modules_to_save"]):
+    if options["peft"] is None and options["lora"] is None and any(options[name] for name in _OF_TARGETS):
         options["lora"] = "r=16"  # what a plan takes where no adapter is named
     unused: dict[str, Any] = {name: getattr(Recipe(), name) for name in VARIED_BY_A_PLAN}
     unused |= {

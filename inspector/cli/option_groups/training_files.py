@@ -42,7 +42,7 @@ OF_A_TRAINING_FILE: tuple[click.Parameter, ...] = (
 )
 # Parameters that set a field of another name.
 _FIELDS: Mapping[str, str] = {
-    **dict.fromkeys(("lora", "targets", "modules_to_save", "peft"), "peft"),
+    **dict.fromkeys(("lora", "targets", "exclude_targets", "modules_to_save", "peft"), "peft"),
     "gpus_": "gpus",
     "fsdp": "sharding",
     "fsdp_version": "sharding",

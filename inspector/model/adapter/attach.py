@@ -4,10 +4,9 @@ The attachment runs under `torch.device("meta")`, so that nothing is allocated a
 own `low_cpu_mem_usage` would do as much, but makes a new parameter of each one registered and so parts shared ones
 (`ensure_weight_tying`, `layer_replication`); it is left to those attempts that make tensors for real. A few
 methods read values while they attach (BOFT checks a permutation, Uni-LoRA counts indices): for those the adapter's
-own tensors are made for real, which costs what the adapter weighs. SHiRA draws a mask over each weight, of which only
-the shape counts: its base weights become zeros that take no memory. What depends on the values of the weights
-(AdaMSS, whose ranks follow their singular values; FRoD's joint decomposition) cannot be counted without them and is
-refused by name.
+own tensors are made for real, which costs what the adapter weighs. SHiRA draws places in each weight, of which only the
+number counts: they are left out here and put in by `off_meta`. FRoD and AdaMSS decompose the weights: `by_shape` says
+how they run on meta.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from inspector.compat.peft import BufferDict
 from inspector.compat.torch import children_of, parameters_of
 from inspector.errors import InspectorError, UnsupportedModelError, UsageError
 from inspector.model.adapter.butterfly import stand_in_for_extension
+from inspector.model.adapter.by_shape import cluster_evenly, decompose_by_shape, refuse_unknown_ranks
 from inspector.model.adapter.config import name_method
 from inspector.model.adapter.off_meta import complete_adapter
 from inspector.model.adapter.patterns import check_config_patterns
@@ -56,12 +56,13 @@ def attach_adapter(
     when the method needs real weights.
     """
     method = name_method(config)
-    if method in _FOLLOWS_VALUES:
-        raise _refuse_without_weights(method)
     for prepare in _PREPARATIONS.get(method, (_make_all_on_meta, _make_adapter_for_real)):
         model = build()
         spell_out_linear(config, model)
         tried = copy.deepcopy(config)
+        for name, value in _LEFT_OUT.items():
+            if hasattr(tried, name):
+                setattr(tried, name, value)
         try:
             check_config_patterns(config, model)
             check_token_rows(config, model)
@@ -72,12 +73,13 @@ def attach_adapter(
                     model,
                     tried,
                     autocast_adapter_dtype=autocast_adapter_dtype,
-                    low_cpu_mem_usage=prepare is not _make_all_on_meta,
+                    low_cpu_mem_usage=prepare is _make_adapter_for_real,
                 )
             assert isinstance(attached, PeftModel), "get_peft_model makes other models only when asked for mixed ones"
             if not autocast_adapter_dtype:
                 _follow_base_dtypes(attached)
             complete_adapter(attached)
+            refuse_unknown_ranks(attached, config)
             _count_prompt_tokens(attached)
             return attached, base
         except InspectorError:
@@ -161,28 +163,16 @@ def _make_adapter_for_real(_model: PreTrainedModel) -> contextlib.AbstractContex
     return contextlib.nullcontext()
 
 
-def _zero_weights(model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
-    """Give every base parameter the value zero without memory: one real element, expanded to the shape.
-
-    Packed weights have none: an element of theirs is two codes or a code, and what draws positions in the matrix that
-    they stand for would draw them in the packed one.
-    """
-    zeros: dict[nn.Parameter, nn.Parameter] = {}
+def _draw_no_places(model: PreTrainedModel) -> contextlib.AbstractContextManager[Any]:
+    """Refuse packed weights, in which PEFT would draw places of the matrix that they stand for."""
     for module in model.modules():
-        for name, parameter in parameters_of(module).items():
+        for parameter in parameters_of(module).values():
             if parameter is not None and not parameter.dtype.is_floating_point:
                 raise UsageError(
                     f"this adapter is put on weights in float, and those of {type(model).__name__} are quantized: "
                     "drop `quantization`, or use another adapter, such as LoRA."
                 )
-            if parameter is not None:
-                zero = nn.Parameter(torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
-                parameters_of(module)[name] = zeros.setdefault(parameter, zero)
-    return contextlib.nullcontext()
-
-
-# Methods whose shapes follow the values of the base weights: singular values, or a decomposition over all layers.
-_FOLLOWS_VALUES = frozenset({"ADAMSS", "FROD"})
+    return _make_all_on_meta(model)
 
 
 def _refuse_without_weights(method: str) -> UnsupportedModelError:
@@ -193,12 +183,16 @@ def _refuse_without_weights(method: str) -> UnsupportedModelError:
     )
 
 
+# What PEFT shows or draws while it attaches, and no size hangs on: a bar, and the mask of SHiRA's places.
+_LEFT_OUT = {"progressbar": False, "mask_fn": None}
+
 # What the attempts are for methods that a run wholly on meta would miscount.
 _PREPARATIONS = {
     # PEFT moves the rank counters to the base's device, which makes new parameters of them that train, although the
     # code before says that they do not; on meta there is nothing to move.
     # (peft/tuners/adalora/layer.py update_layer, tuners_utils.py _move_adapter_to_device_of_base_layer)
     "ADALORA": (_make_adapter_for_real,),
-    # Draws r * (rows + columns) positions in each weight: shapes alone count (peft/tuners/shira/mask_functions.py).
-    "SHIRA": (_zero_weights,),
+    "SHIRA": (_draw_no_places,),
+    "FROD": (decompose_by_shape,),
+    "ADAMSS": (cluster_evenly,),
 }

@@ -21,6 +21,7 @@ from peft.utils import PeftType
 
 from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line, quoted
+from inspector.model.adapter.by_shape import stand_in_for_clustering
 from inspector.model.configuration import describe_error
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
@@ -141,6 +142,7 @@ def list_changed_fields(config: PeftConfig) -> dict[str, Any]:
 def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
     """Return the LoraConfig fields of the command line's options."""
     targets = options.targets if isinstance(options.targets, str | None) else list(options.targets)
+    excluded = options.exclude_targets
     given = {
         "r": options.r,
         "lora_alpha": options.alpha,
@@ -150,6 +152,7 @@ def _list_lora_fields(options: LoraOptions) -> dict[str, Any]:
         "use_rslora": options.rslora or None,
         "target_modules": LINEAR_NAMES if options.by_name and targets == "all-linear" else targets,
         "modules_to_save": list(options.modules_to_save) if options.modules_to_save else None,
+        "exclude_modules": excluded if isinstance(excluded, str | None) else list(excluded),
     }
     return {"peft_type": "LORA", **{name: value for name, value in given.items() if value is not None}}
 
@@ -173,7 +176,10 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
     if fields.get("init_lora_weights") == _LOFTQ:
         fields = _drop_loftq(fields)
     try:
-        config: PeftConfig = config_class(**{key: value for key, value in fields.items() if key in accepted - _RUNTIME})
+        with stand_in_for_clustering():
+            config: PeftConfig = config_class(
+                **{key: value for key, value in fields.items() if key in accepted - _RUNTIME}
+            )
     except Exception as error:  # 45 configuration classes over untrusted values raise what they like
         raise UsageError(f"PEFT refuses this {name} configuration ({describe_error(error)}); correct it.") from error
     return config, notices

@@ -42,10 +42,12 @@ def describe_adapter(model: PeftModel, asked: PeftConfig) -> AdapterFacts:
 def measure_adapter_file(model: PeftModel) -> int | None:
     """Return the size in bytes of adapter_model.safetensors as `save_pretrained` would write it.
 
-    None where PEFT computes with values to save the adapter (CPT projects its prompt): the size is not known then.
+    None where it depends on values: AdaMSS's clusters of rows are shapes, whose digits are in the header.
     Header and data follow the safetensors format: entries sorted by dtype (widest first) and name, offsets without
     gaps.
     """
+    if name_method(model.active_peft_config) == "ADAMSS":
+        return None
     state = _gather_saved_state(model)
     return None if state is None else _measure_file(state)
 
@@ -130,11 +132,17 @@ def _hide_base_name(config: PeftConfig) -> Iterator[None]:
 
 
 class _StayOnMeta(TorchFunctionMode):
-    """Answer `.cpu()` with the tensor itself: PEFT moves prompt embeddings there to save them, and meta has no data."""
+    """Answer `.cpu()` with the tensor itself: PEFT moves prompt embeddings there to save them, and meta has no data.
+
+    A condition on values is answered as by the zeros that an adapter begins with: CPT bounds what exceeds a norm
+    (tuners/cpt/model.py, `get_projection`).
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is torch.Tensor.__bool__ and args[0].is_meta:
+            return False
         return args[0] if func is torch.Tensor.cpu else func(*args, **(kwargs or {}))
 
 

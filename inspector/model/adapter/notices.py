@@ -18,9 +18,11 @@ from transformers.pytorch_utils import Conv1D
 
 from inspector.errors import quoted
 from inspector.model.adapter.butterfly import count_without_extension
+from inspector.model.adapter.config import list_names, name_method
 from inspector.model.adapter.conversion import describe_conversion, find_conversion
 from inspector.model.adapter.describe import measure_saved_embeddings
 from inspector.model.adapter.peft_names import (
+    ends_with,
     find_adapted_layers,
     find_saved_modules,
     list_base_modules,
@@ -45,6 +47,7 @@ def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: Adapter
         *describe_conversion(model, config),
         *describe_unused(model, config),
         *_describe_factors(model),
+        *_describe_clusters(model),
         *_describe_nothing_trains(model),
         *_describe_saved_whole(model),
         *_describe_untied(model, base),
@@ -81,6 +84,16 @@ def _describe_factors(model: PeftModel) -> Iterator[Notice]:
             f"{format_count(fewer)} parameters."
         )
         yield Notice(code="butterfly-extension", message=message)
+
+
+def _describe_clusters(model: PeftModel) -> Iterator[Notice]:
+    """Say what is assumed of AdaMSS, whose clusters of rows follow the values of the base weights."""
+    if name_method(model.active_peft_config) == "ADAMSS":
+        message = (
+            "AdaMSS clusters the rows of each weight by values: as many parameters train whichever rows are together; "
+            "the step is traced with even clusters, and the size of the file follows the real ones."
+        )
+        yield Notice(code="even-clusters", message=message)
 
 
 def _describe_saved_embeddings(model: PeftModel, facts: AdapterFacts) -> Iterator[Notice]:
@@ -159,6 +172,7 @@ def _describe_left_out_linears(model: PeftModel, config: PeftConfig) -> Iterator
         and not isinstance(module, BaseTunerLayer)
         and module is not base_model.get_output_embeddings()
         and not name.startswith((*inside, *saved))
+        and not any(ends_with(name, excluded) for excluded in list_names(config, "exclude_modules"))
     ]
     if not left:
         return

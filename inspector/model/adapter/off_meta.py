@@ -46,7 +46,13 @@ def _freeze_counters(layer: Any) -> None:
 
 
 def _place_indices(layer: Any) -> None:
-    """Give the places of WaveFT's coefficients values: they stay on the CPU, where PEFT draws them."""
+    """Give the places of WaveFT's and SHiRA's coefficients, which are no buffers: they stay where PEFT draws them.
+
+    That is the CPU, where an adapter is attached before the model goes to the GPU. SHiRA has as many places as weights
+    (tuners/shira/layer.py, `update_layer`).
+    """
+    for name, weights in getattr(layer, "shira_weight", {}).items():
+        layer.shira_indices[name] = torch.zeros((), dtype=torch.int32, device="cpu").expand(2, weights.numel())
     found: dict[str, Tensor] = getattr(layer, "waveft_indices", {})
     for name, indices in found.items():
         if indices.is_meta:

@@ -37,6 +37,8 @@ _NOTHING_TARGETED = (
     "No `target_modules` passed",
 )
 _NOT_ADAPTABLE = re.compile(r"Target module .*not supported|Unsupported layer type", re.DOTALL)
+# Modules of state spaces whose weights their kernels take as they are (tuners_utils.py).
+_OF_STATE_SPACES = re.compile(r"Module '(\w+)' is incompatible with Mamba-based models")
 # What leaves targets out, and what PEFT takes for "nothing is left out".
 _FILTERS = ("exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
 # What people put between names and around them where a list is meant.
@@ -54,6 +56,8 @@ def explain_refusal(model: PreTrainedModel, asked: PeftConfig, tried: PeftConfig
         message = _explain_nothing_targeted(model, asked, tried)
     elif _NOT_ADAPTABLE.search(text):
         message = _explain_not_adaptable(model, asked, tried)
+    elif refused := _OF_STATE_SPACES.search(text):
+        message = _explain_state_space(model, asked, refused[1])
     return UsageError(
         message
         or f"PEFT refuses {name_method(asked)} on {type(model).__name__} ({describe_error(error)}); "
@@ -184,6 +188,21 @@ def _explain_not_adaptable(model: PreTrainedModel, asked: PeftConfig, tried: Pef
         return f'{cause}: leave these out with exclude_modules=".*{part}.*" in the PEFT configuration (`peft`).'
     linears = [leaf for leaf in list_linear_leaves(model) if leaf not in blamed]
     return f"{cause}; name linear layers: {', '.join(linears[:12])}."
+
+
+def _explain_state_space(model: PreTrainedModel, asked: PeftConfig, name: str) -> str:
+    """Say which module of a state space PEFT refuses, and how to leave it out."""
+    named = list_names(asked, "target_modules")
+    step = (
+        f"take {name} out of the targets"
+        if name in named
+        else f'leave it out: `targets="all-linear"` `exclude_targets=["{name}"]` (exclude_modules in a PEFT '
+        "configuration)"
+    )
+    return (
+        f"PEFT refuses {name_method(asked)} on {name} of {type(model).__name__}, whose weight the kernels of its state "
+        f"spaces read past an adapter; {step}."
+    )
 
 
 def _tells_apart(part: str, refused: list[str], others: list[str]) -> bool:

@@ -113,8 +113,8 @@ def _measure(parameter: Tensor) -> int:
     return parameter.numel() * parameter.element_size()
 
 
-def collect_stored_notices(facts: QuantizationFacts) -> list[Notice]:
-    """Say what the report's other figures are about: the model as it is used, in float."""
+def collect_stored_notices(facts: QuantizationFacts, how: str | None = None) -> list[Notice]:
+    """Say what the report's other figures are about: the model as it is used, in float; `how` its step is traced."""
     if facts.method == MLX:
         message = (
             "The weights are packed for MLX, which from_pretrained refuses: parameters are counted as the model that "
@@ -124,9 +124,10 @@ def collect_stored_notices(facts: QuantizationFacts) -> list[Notice]:
     known = ""
     if facts.loaded_bytes is None:
         known = f" {facts.note}"
+    traced = how or f"with the weights dequantized.{known}"
     message = (
         f"The checkpoint is stored quantized ({facts.method}): parameters are counted as the model uses them, and its "
-        f"step is traced with the weights dequantized.{known}"
+        f"step is traced {traced}"
     )
     return [Notice(code="quantized-checkpoint", message=message)]
 

@@ -33,7 +33,8 @@ def list_rank_classes(launch: Launch, rows: Sequence[int]) -> list[range]:
         return [range(card, card + 1) for card in range(size)]
     if not isinstance(launch, Fsdp2):
         return [range(size)]
-    starts = {0}
+    # The rank that sends the weights gives back each before it takes the next one, and the others afterwards.
+    starts = {0, 1} if launch.cpu_ram_efficient_loading and not launch.offload else {0}
     for count in set(rows):
         of_rank = -(-count // size)
         whole, rest = divmod(count, of_rank)

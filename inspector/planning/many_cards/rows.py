@@ -47,6 +47,7 @@ class Strategy(NamedTuple):
 STRATEGIES = (
     Strategy("DDP", None, ""),
     Strategy("FSDP2", Sharding.FSDP, "--fsdp"),
+    Strategy("FSDP1", Sharding.FSDP1, "--fsdp --fsdp-version 1"),
     Strategy("ZeRO-1", Sharding.ZERO1, "--deepspeed zero1"),
     Strategy("ZeRO-2", Sharding.ZERO2, "--deepspeed zero2"),
     Strategy("ZeRO-3", Sharding.ZERO3, "--deepspeed zero3"),

@@ -40,7 +40,8 @@ class Fsdp2:
     with the head. `comes_from_host` says whether units go to the card whole and are cut there, as those of a model that
     was loaded in host memory do; else shards are made on the card (`to_empty` of a model on meta). With `offload`
     shards, their gradients and states stay in host memory. `replicas` is how many groups of ranks have all shards, and
-    reduce gradients among each other (accelerate's `dp_replicate_size`).
+    reduce gradients among each other (accelerate's `dp_replicate_size`). With `cpu_ram_efficient_loading` rank 0 sends
+    the weights: one parameter at a time is on each card whole, and is cut there.
     """
 
     world_size: int
@@ -51,6 +52,7 @@ class Fsdp2:
     min_num_params: int = 0
     offload: bool = False
     replicas: int = 1
+    cpu_ram_efficient_loading: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,8 @@ class Fsdp1:
     `sharding_strategy` and `backward_prefetch` are names of torch's, None for no prefetch, `wrap_policy` is one of
     accelerate's, with `wrapped_classes` the layers that are units, None the model's own `_no_split_modules`, or
     `min_num_params` how large one is at least. `sync_module_states` sends rank 0's weights to the others. `replicas` is
-    how many machines have all shards, where the strategy is a hybrid one.
+    how many machines have all shards, where the strategy is a hybrid one. `packed_on_host` says whether packed weights
+    come from host memory as others do; else they are on each card before anything is sharded.
     """
 
     world_size: int
@@ -73,6 +76,7 @@ class Fsdp1:
     wrapped_classes: tuple[str, ...] | None = None
     min_num_params: int = 0
     replicas: int = 1
+    packed_on_host: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,16 @@ very long run others are, too (`thinning`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from inspector.errors import one_line
-from inspector.memory.held import HeldMemory, HeldSegment, WatchedAllocator
+from inspector.memory.allocator.caching import CachingAllocator
+from inspector.memory.held import HeldMemory, HeldSegment
+from inspector.memory.observations import Observations
 from inspector.memory.recording import Recording
-from inspector.memory.replay import carry_out, list_requests
+from inspector.records.columns import CATEGORIES as TAPE_CATEGORIES
+from inspector.records.columns import KINDS, PHASES, Columns, split_tape
 from inspector.records.memory import RunMemory
 from inspector.records.report import Report
 from inspector.records.tape import Event, EventKind, Phase
@@ -31,7 +34,8 @@ SCHEMA = "inspector-page/1"
 MOST_EVENTS = 200_000
 _PLACES = {category: place for place, category in enumerate(CATEGORIES)}
 _MADE, _EMPTIED = 0, -1
-_FREE = -1
+_UNUSED = -1
+_ALLOCATE, _FREE, _EMPTY = (KINDS.index(kind) for kind in (EventKind.ALLOCATE, EventKind.FREE, EventKind.EMPTY_CACHE))
 _LONGEST_NAME = 300
 
 
@@ -40,11 +44,12 @@ def build_page_data(report: Report, recording: Recording, most_events: int = MOS
     memory = report.memory
     if memory is None:
         raise ValueError("the report is of no run")
-    allocator = WatchedAllocator.of(recording)
-    events = _Events(allocator, memory, most_events)
-    failure = carry_out(list_requests(events.watch(recording.tape)), allocator)
-    if failure is not None:
-        raise ValueError(f"memory ran out: {failure}")
+    allocator = CachingAllocator(
+        recording.settings, limit_bytes=recording.limit_bytes, descending_addresses=recording.descending_addresses
+    )
+    events = _Events(allocator, memory, most_events, len(recording.tape))
+    for piece in split_tape(recording.tape):
+        events.add(piece)
     verdicts = [verdict for verdict in report.fit or () if verdict.usable_bytes]
     return {
         "schema": SCHEMA,
@@ -73,58 +78,92 @@ class _Index:
         return list(self._places)
 
 
+class _Memo(dict[tuple[int, int], int]):
+    """Places of pairs of a piece of the tape, each looked up once."""
+
+    def __init__(self, find: Callable[[tuple[int, int]], int]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, pair: tuple[int, int]) -> int:
+        """Look up a pair."""
+        place = self[pair] = self._find(pair)
+        return place
+
+
 class _Events:
-    """The events of a run in the columns of the page, written down from between its tape and its requests."""
+    """The events of a run in the columns of the page, written down as they are replayed."""
 
-    def __init__(self, allocator: WatchedAllocator, memory: RunMemory, most_events: int) -> None:
+    def __init__(self, allocator: CachingAllocator, memory: RunMemory, most_events: int, length: int) -> None:
         self.segments: list[HeldSegment] = []
-        self._allocator = allocator
         self._held = HeldMemory(allocator)
-        self._peak_on_tape = memory.peak.event_index
+        self._seen = Observations(allocator, is_long=length > most_events)
+        self._left = memory.peak.event_index + 1  # until the peak
         self._places, self._kinds, self._stretches = _Index(), _Index(), _Index()
-        self._most_events = most_events
-        self._noted: Sequence[Noted] = ()
-        self._count = 0
-
-    def watch(self, tape: Sequence[Event]) -> Iterator[Event]:
-        """Yield the events; once the next one is asked for, write down what the last one did."""
-        noted: list[Noted] = []
+        self._noted: list[Noted] = []
         # Of a run that is short enough nothing is left out.
-        thinner = Thinner(self._most_events) if len(tape) > self._most_events else None
-        add = noted.append if thinner is None else thinner.add
-        follow, peak, is_free, is_emptying = (
-            self._held.follow,
-            self._peak_on_tape,
-            EventKind.FREE,
-            EventKind.EMPTY_CACHE,
-        )
-        find_place, find_kind, find_stretch = self._places.find, self._kinds.find, self._stretches.find
-        for index, event in enumerate(tape):
-            yield event
-            _, touched = follow(event)
-            kind = event.kind
-            if touched is not None or kind is is_emptying:
-                size = 0 if touched is None else touched.bytes
-                add(
-                    Noted(
-                        event.block,
-                        -size if kind is is_free else size,
-                        -1 if kind is is_free else find_kind((size, _PLACES[event.category])),
-                        find_place((event.module, event.op)),
-                        find_stretch((event.step, event.phase)),
-                        self._allocator.reserved_bytes,
-                        index == peak,
-                    )
-                )
-            if index == peak:
+        self._thinner = Thinner(most_events) if length > most_events else None
+        self._makers: dict[int, Event] = {}
+
+    def add(self, piece: Columns) -> None:
+        """Replay the next events and write them down."""
+        if 0 < self._left <= len(piece):
+            until = self._left
+            self._replay(piece.cut(0, until), ends_at_peak=True)
+            piece = piece.cut(until, len(piece))
+        self._replay(piece, ends_at_peak=False)
+
+    def _replay(self, piece: Columns, *, ends_at_peak: bool) -> None:
+        """Replay events, and write down what lives after them where they end at the peak."""
+        before = len(self._seen.reserved_bytes)
+        failure = self._seen.add(piece)
+        if failure is not None:
+            raise ValueError(f"memory ran out: {failure}")
+        if self._left > 0:
+            self._note_makers(piece)
+            if ends_at_peak:
+                self._held.jump((self._makers[name], block) for name, block in self._seen.list_alive())
                 self.segments = list(self._held.list_segments())
-        self._noted = noted if thinner is None else thinner.list_events()
-        self._count = len(noted) if thinner is None else thinner.count
+        self._left -= len(piece)
+        self._note(piece, self._seen.reserved_bytes[before:], ends_at_peak=ends_at_peak)
+
+    def _note_makers(self, piece: Columns) -> None:
+        """Note which event made each block that lives after the last ones."""
+        alive = {name for name, _ in self._seen.list_alive()}
+        self._makers = {name: event for name, event in self._makers.items() if name in alive}
+        for index, (kind, name) in enumerate(zip(piece.kind, piece.block, strict=True)):
+            if kind == _ALLOCATE and name in alive:
+                self._makers[name] = piece[index]
+
+    def _note(self, piece: Columns, reserved_bytes: Sequence[int], *, ends_at_peak: bool) -> None:
+        """Write down events that touch memory."""
+        add = self._noted.append if self._thinner is None else self._thinner.add
+        sizes, find_kind = self._seen.block_bytes, self._kinds.find
+        places = [_PLACES[category] for category in TAPE_CATEGORIES]
+        pairs = _Memo(lambda pair: self._places.find((piece.modules[pair[0]], piece.ops[pair[1]])))
+        stretches = _Memo(lambda stretch: self._stretches.find((stretch[0], PHASES[stretch[1]])))
+        last = len(piece) - 1 if ends_at_peak else -1
+        columns = (piece.kind, piece.block, piece.category, reserved_bytes)
+        names = zip(piece.module, piece.op, strict=True), zip(piece.step, piece.phase, strict=True)
+        for index, (kind, block, category, reserved, pair, stretch) in enumerate(zip(*columns, *names, strict=True)):
+            if kind == _ALLOCATE:
+                size = sizes[block]
+                if size:
+                    number = find_kind((size, places[category]))
+                    add(Noted(block, size, number, pairs[pair], stretches[stretch], reserved, index == last))
+            elif kind == _FREE:
+                size = sizes[block]
+                if size:
+                    add(Noted(block, -size, -1, pairs[pair], stretches[stretch], reserved, index == last))
+            elif kind == _EMPTY:
+                number = find_kind((0, places[category]))
+                add(Noted(block, 0, number, pairs[pair], stretches[stretch], reserved, index == last))
 
     def describe(self, peak_bytes: int) -> dict[str, Any]:
         """Return the columns, and where the peak of so many bytes is in them."""
         columns = _Columns(self._stretches.list_items())
-        columns.fill(self._noted)
+        noted = self._noted if self._thinner is None else self._thinner.list_events()
+        columns.fill(noted)
         names, operations = _Index(), _Index()
         pairs = [(names.find(module), operations.find(op)) for module, op in self._places.list_items()]
         return {
@@ -133,7 +172,7 @@ class _Events:
             "operations": [one_line(name, _LONGEST_NAME) for name in operations.list_items()],
             "pairs": pairs,
             "kinds": self._kinds.list_items(),
-            "events_of_the_run": self._count,
+            "events_of_the_run": len(noted) if self._thinner is None else self._thinner.count,
             "runs": columns.runs,
             "stretches": columns.stretches,
             "events": columns.events,
@@ -186,7 +225,7 @@ def _describe_segment(segment: HeldSegment) -> list[Any]:
     """Return a segment at the peak: whether it is of the small pool, then category and bytes of its stretches."""
     stretches: list[int] = []
     for block in segment.blocks:
-        category = _FREE if block.made_by is None else _PLACES[block.made_by.category]
+        category = _UNUSED if block.made_by is None else _PLACES[block.made_by.category]
         if stretches and stretches[-2] == category:
             stretches[-1] += block.bytes  # blocks of one category beside each other are drawn as one
         else:

@@ -10,19 +10,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inspector.compat.torch import storage_address, tree_leaves
-from inspector.records.assumptions import CHECKS, CHOICES, MATCHING, PLACES
+from inspector.records.assumptions import CHECKS, CHOICES, MATCHING, PATCHES, PLACES
 from inspector.trace.rules.checks import Checks
 from inspector.trace.rules.masks import choose_all
 from inspector.trace.rules.moe_routing import balance_choice
 from inspector.trace.rules.token_choice import choose_code, choose_token
 
-__all__ = ["Assumptions"]
+__all__ = ["Assumptions", "BytePatches", "find_byte_patches"]
 
 aten = torch.ops.aten
 _NONE = frozenset[str]()
+# The threshold of entropies, and the bytes of a patch.
+BytePatches = tuple[float, int]
 # What is larger is data.
 _LARGEST_CHOICE = 2**20
 
@@ -33,10 +35,13 @@ class Assumptions:
     `used` has the codes of those that something was read by.
     """
 
-    def __init__(self, *, balances_experts: bool, token: int | None, holds_all: bool) -> None:
+    def __init__(
+        self, *, balances_experts: bool, token: int | None, holds_all: bool, patches: BytePatches | None
+    ) -> None:
         self.used: set[str] = set()
         self._balances_experts = balances_experts
         self._token = token
+        self._patches = patches
         self._holds_all = holds_all
         self._checks = Checks()
         self._followed: dict[int, frozenset[str]] = {}
@@ -46,6 +51,9 @@ class Assumptions:
         if self._balances_experts and (choice := balance_choice(func, args, result)):
             return choice
         if self._holds_all and (choice := choose_all(func, result)):
+            return choice
+        if self._patches and (choice := _begin_patches(self._patches, func, args, result)):
+            self._follow(result, frozenset((PATCHES,)))
             return choice
         if choice := choose_code(func, result):
             return choice
@@ -104,3 +112,23 @@ class Assumptions:
         """Return by what the values of arguments were assumed."""
         leaves = (leaf for leaf in tree_leaves(tuple(args)) if isinstance(leaf, Tensor) and leaf.is_meta)
         return _NONE.union(*(self._followed.get(storage_address(leaf.untyped_storage()), _NONE) for leaf in leaves))
+
+
+def find_byte_patches(model: nn.Module) -> BytePatches | None:
+    """Return how a model of bytes puts them together by the entropy of what follows, None where it does not.
+
+    Patches are taken to be as long as the configuration says that they are.
+    """
+    config = getattr(model, "config", None)
+    threshold, size = (getattr(config, name, None) for name in ("patching_threshold", "patch_size"))
+    by_entropy = getattr(config, "patching_mode", None) == "entropy"
+    return (threshold, size) if by_entropy and isinstance(threshold, float) and isinstance(size, int) else None
+
+
+def _begin_patches(patches: BytePatches, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
+    """Return which entropies are above the threshold, with its value: one in each patch; None for any other op."""
+    threshold, size = patches
+    if func is not aten.gt.Scalar or args[1] != threshold:
+        return None
+    begins = torch.arange(result.shape[-1]).remainder(size) == size - 1
+    return result, begins.expand(result.shape).clone()

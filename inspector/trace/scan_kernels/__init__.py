@@ -7,6 +7,11 @@ of 5.23). Here the functions of this package take their place, written after the
 by tensor in their order. The Hub's repositories hold builds of the same packages.
 """
 
-from inspector.trace.scan_kernels.provide import find_missing_kernels, provide_scan_kernels, uses_kernels
+from inspector.trace.scan_kernels.provide import (
+    find_missing_kernels,
+    list_packages,
+    provide_scan_kernels,
+    uses_kernels,
+)
 
-__all__ = ["find_missing_kernels", "provide_scan_kernels", "uses_kernels"]
+__all__ = ["find_missing_kernels", "list_packages", "provide_scan_kernels", "uses_kernels"]

@@ -19,7 +19,7 @@ from inspector.trace.scan_kernels.rwkv import rwkv_linear_attention
 from inspector.trace.scan_kernels.selective_scan import mamba_inner_fn, selective_scan_fn
 from inspector.trace.scan_kernels.state_space_dual import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
 
-__all__ = ["find_missing_kernels", "provide_scan_kernels", "uses_kernels"]
+__all__ = ["find_missing_kernels", "list_packages", "provide_scan_kernels", "uses_kernels"]
 
 # The functions of transformers' modules that kernels replace; None where what a kernel makes is not known here.
 _KERNELS: dict[str, Callable[..., Any] | None] = {
@@ -31,6 +31,14 @@ _KERNELS: dict[str, Callable[..., Any] | None] = {
     "torch_chunk_gated_delta_rule": chunk_gated_delta_rule,
     "rwkv_linear_attention": rwkv_linear_attention,
     "chunk_kimi_delta_attention": None,
+}
+
+# Where they are from, by the beginnings of their names.
+_PACKAGES = {
+    "causal_conv1d": "causal-conv1d 1.7.0",
+    "mamba": "mamba-ssm 2.3.2",
+    "torch_chunk_gated": "flash-linear-attention 0.6.0",
+    "rwkv": "the Hub's kernels-community/rwkv",
 }
 
 
@@ -51,6 +59,12 @@ def provide_scan_kernels(model: nn.Module, kernels: Kernels | str | None) -> Ite
 def uses_kernels(model: nn.Module) -> bool:
     """Tell whether layers of a model have kernels."""
     return any(name in namespace for namespace in _list_namespaces(model) for name in _KERNELS)
+
+
+def list_packages(model: nn.Module) -> list[str]:
+    """Return the packages that the kernels of a model's layers are from, with their releases."""
+    found = {name for namespace in _list_namespaces(model) for name in _KERNELS if name in namespace}
+    return [package for start, package in _PACKAGES.items() if any(name.startswith(start) for name in found)]
 
 
 def find_missing_kernels(model: nn.Module) -> list[str]:

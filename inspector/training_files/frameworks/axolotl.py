@@ -79,6 +79,7 @@ def _settle(values: Values, settings: Settings) -> None:
     settle_axolotl_loss(values, settings)
     settle_groups(settings, "loraplus_lr_ratio")
     _settle_what_trains(values, settings)
+    _settle_packed_on_host(values, settings)
     settings.fields["preparation"] = "none" if _is_left_unprepared(values, settings) else "axolotl"
     if not values["sample_packing"]:
         settings.fields["attention_mask"] = True
@@ -87,6 +88,18 @@ def _settle(values: Values, settings: Settings) -> None:
     if settings.stage == "grpo":
         _settle_generation(values, settings)
     _settle_lora_kernels(values, settings)
+
+
+def _settle_packed_on_host(values: Values, settings: Settings) -> None:
+    """Note that a packed base is loaded in host memory where rank 0 alone loads it (loaders/model.py:1305).
+
+    It has no device map for the card then. FSDP2 shards a packed base by a function of axolotl's own.
+    """
+    config = values["fsdp_config"] if isinstance(values["fsdp_config"], dict) else {}
+    names = ("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading")
+    is_on_host = any(str(config.get(name)).lower() == "true" for name in names)
+    if is_on_host and settings.fields.get("sharding") == "fsdp1" and values["adapter"] == "qlora":
+        settings.fields.setdefault("sharding_settings", {})["packed_on_host"] = True
 
 
 def _is_left_unprepared(values: Values, settings: Settings) -> bool:

@@ -56,6 +56,9 @@ def read_fsdp(config: Mapping[str, Any], version: int, *, by_accelerate: bool) -
             settings["reshard_after_forward"] = False
         if is_offloaded(named):
             settings["offload"] = True
+        # `accelerate launch` has it on where a file says nothing (commands/launch.py), Trainer off.
+        if str(named.get("cpu_ram_efficient_loading", by_accelerate)).lower() == "true":
+            settings["cpu_ram_efficient_loading"] = True
         return kind, settings
     strategy = _choose(named, "sharding_strategy", _STRATEGIES, "FULL_SHARD")
     if strategy != "FULL_SHARD":

@@ -30,6 +30,8 @@ from inspector.training_files.frameworks.shared import SHARDED, read_others, tak
 
 __all__ = ["ACCELERATE", "DEEPSPEED"]
 
+# What "auto" is taken from the model's size for (transformers/integrations/deepspeed.py, `trainer_config_finalize`).
+_OF_SIZE = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
 _OFFLOADED = "offloaded to the host or a disk"
 _SHARED = "cards share a sequence or a layer"
 
@@ -92,6 +94,16 @@ def refuse_disk(name: str, device: object) -> None:
         )
 
 
+def _refuse_open(zero: Mapping[str, Any]) -> None:
+    """Raise UsageError for an "auto" that neither transformers nor accelerate fills in."""
+    for name, value in zero.items():
+        if value == "auto" and name not in _OF_SIZE:
+            raise UsageError(
+                f'zero_optimization.{name} is "auto", and nothing says what that is: transformers fills in '
+                f"{', '.join(_OF_SIZE)}; give a value, or drop it."
+            )
+
+
 def _take_stage(settings: Settings, stage: object, zero: Mapping[str, Any]) -> None:
     """Take a stage of ZeRO with its configuration; accelerate's leaves everything to DeepSpeed's defaults."""
     if stage in (1, 2, 3, "1", "2", "3"):
@@ -125,6 +137,7 @@ def _settle_deepspeed(values: Values, settings: Settings) -> None:
         if (values[precision] or {}).get("enabled") is True:
             fields["mixed_precision"] = precision
     zero = values["zero_optimization"] or {}
+    _refuse_open(zero)
     _take_stage(settings, zero.get("stage"), zero)
     if not fields.get("sharding"):
         settings.silent.add("zero_optimization")

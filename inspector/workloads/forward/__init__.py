@@ -23,12 +23,12 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, make_batch_inputs, make_inputs_without_labels
 from inspector.workloads.inputs import Inputs
+from inspector.workloads.kernels.scans import check_kernels
 from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_notices
 from inspector.workloads.precision import MixedPrecision
 from inspector.workloads.registry import FORWARD
-from inspector.workloads.scans import check_kernels
 from inspector.workloads.unaccounted import find_unaccounted
 
 __all__ = ["WORKLOAD"]

@@ -22,13 +22,13 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, is_bare_encoder, make_batch_inputs
 from inspector.workloads.inputs import Inputs
+from inspector.workloads.kernels.scans import check_kernels
 from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
-from inspector.workloads.scans import check_kernels
 from inspector.workloads.tasks.adapters import add_adapter_inputs
 from inspector.workloads.training.checkpointing import add_noise, enable_checkpointing
 from inspector.workloads.training.contrastive import find_pair_notices
@@ -65,7 +65,7 @@ _ADVICE = {
     "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32` "
     "or `mixed_precision=bf16`",
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
-    f"leave it out with exclude_modules: {_ROUTERS} in the adapter's configuration",
+    f'leave it out: `targets="all-linear"` `exclude_targets={_ROUTERS}` (exclude_modules in a PEFT configuration)',
     "if no padding token is defined": "as a real step does: use `batch_size=1`",
     "Expected more than 1 value per channel": "as a real step does: use `batch_size=2`",
     "'loss'": "as a real step does: it returns no loss for such labels",

@@ -132,7 +132,8 @@ _METHODS: Mapping[str, Fields] = {
 }
 _WITHOUT_TARGETS = (
     *("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
-    *("XLORA", "TRAINABLE_TOKENS"),
+    # SHADOW wraps whole blocks, by default every one.
+    *("XLORA", "TRAINABLE_TOKENS", "SHADOW"),
 )
 # What is told which task a row is of.
 _OF_TASKS = ("POLY", "MULTITASK_PROMPT_TUNING")

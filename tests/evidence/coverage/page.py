@@ -91,9 +91,11 @@ def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
     yield "\n### With a loss and not traced\n\n| class | type | why | as a real run |\n| --- | --- | --- | --- |\n"
     for row in with_loss:
         if not row.get("traced"):
-            reason = _clean(row.get("reason") or "", row["class"])
-            reason = f"{reason} (traced with {row['beside']['packages']})" if _is_traced_beside(row) else reason
-            yield f"| {row['class']} | {row['type']} | {reason} | {'yes' if _SHARED.search(reason) else ''} |\n"
+            reason = row.get("reason") or ""
+            shared = "yes" if _SHARED.search(reason) else ""
+            why = _clean(reason, row["class"])
+            why = f"{why} (traced with {row['beside']['packages']})" if _is_traced_beside(row) else why
+            yield f"| {row['class']} | {row['type']} | {why} | {shared} |\n"
     left_out = Counter(code for row in with_loss for code in row.get("leaves_out", ()) if row.get("traced"))
     of_codes = ", ".join(f"`{code}` {count}" for code, count in sorted(left_out.items()))
     yield f"\nTraced with text alone, which the report says on its first screen: {of_codes or 'none'}.\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.evidence.kernels.harness import predict
+from tests.evidence.kernels.scan_rows import write_scans
 
 __all__ = ["PAGE", "Compared", "compare", "page"]
 
@@ -107,7 +108,7 @@ def page() -> str:
         "explained": sum(not each.as_released for each in compared),
         "left": sum(bool(each.as_released) for each in compared),
     }
-    return _HEAD.format(**counts) + "".join(_write_lines(compared))
+    return _HEAD.format(**counts) + "".join(_write_lines(compared)) + write_scans()
 
 
 def _write_lines(compared: tuple[Compared, ...]) -> Iterator[str]:

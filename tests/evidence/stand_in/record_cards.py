@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 
 from inspector.compat.torch import buffers_of, parameters_of
-from tests.evidence.stand_in.record_ranks import write_record
+from tests.evidence.stand_in.record_ranks import know_one_sequence_a_row, write_record
 from tests.evidence.truth.trainer_rows import build
 
 RECORD = Path(__file__).parents[1] / "truth" / "stand_in" / "cards.json"
@@ -69,6 +69,7 @@ def measured(row: dict[str, Any]) -> dict[str, Any]:
     """Run three updates and return the figures of the second on each card, with the map."""
     from transformers.integrations.accelerate import _get_device_map
 
+    know_one_sequence_a_row()
     recipe = row["recipe"]
     reader = Reader()
     arguments = transformers.TrainingArguments(

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.parallel.distributed
 import transformers
+from transformers import masking_utils
 
 from inspector.measure.quantized import load_quantized_model
 from inspector.source import catalogue
@@ -49,8 +50,22 @@ class PausingReader(Reader):
         super().on_step_begin(args, state, control, **kwargs)
 
 
+def know_one_sequence_a_row() -> None:
+    """Have transformers read that rows hold one sequence each, whatever FAKE_BOOL says: ZeRO asks for another answer.
+
+    Where it reads that they do not, it makes a mask, and attention is another kernel.
+    """
+    find: Any = masking_utils.find_packed_sequence_indices
+
+    def find_none(*args: Any, **kwargs: Any) -> None:
+        find(*args, **kwargs)  # which takes what it takes
+
+    masking_utils.find_packed_sequence_indices = find_none  # for the rest of the process
+
+
 def measured(row: dict[str, Any]) -> dict[str, int]:
     """Run three updates of a rank and return the figures of the second."""
+    know_one_sequence_a_row()
     launch, recipe = row["launch"], row["recipe"]
     rank, size = launch.get("rank", 0), launch["world_size"]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
@@ -119,7 +134,8 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
 def load(row: dict[str, Any]) -> Any:
     """Return the model of a row: in host memory, or on the card where transformers and bitsandbytes pack it there."""
     if row.get("quantization"):
-        return load_quantized_model(build_rank(row), torch.device("cuda", 0))
+        device = torch.device("cpu") if row["launch"].get("packed_on") == "host" else torch.device("cuda", 0)
+        return load_quantized_model(build_rank(row), device)
     if row["launch"]["strategy"] == "tensor_parallel":
         return cut(row)
     if row["launch"].get("config", {}).get("zero_optimization", {}).get("stage") == 3:

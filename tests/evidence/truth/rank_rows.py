@@ -57,7 +57,10 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
             replicas=launch.get("replicas", 1),
             reshard_after_forward=config.get("reshard_after_forward", True),
             offload=config.get("cpu_offload", False),
-            wrap_policy="NO_WRAP" if environment else "TRANSFORMER_BASED_WRAP",
+            wrap_policy=environment.get(
+                "FSDP_AUTO_WRAP_POLICY", "NO_WRAP" if environment else "TRANSFORMER_BASED_WRAP"
+            ),
+            cpu_ram_efficient_loading=environment.get("FSDP_CPU_RAM_EFFICIENT_LOADING") == "true",
         )
     if launch["strategy"] == "tensor_parallel":
         how = TensorParallel(world_size=launch["world_size"], tensor_parallel=launch["tensor_parallel"])
@@ -65,6 +68,7 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
         how = Fsdp1(
             world_size=launch["world_size"],
             replicas=launch.get("replicas", 1),
+            packed_on_host=launch.get("packed_on") == "host",
             sharding_strategy=environment.get("FSDP_SHARDING_STRATEGY", "FULL_SHARD"),
             backward_prefetch=config.get("backward_prefetch", environment.get("FSDP_BACKWARD_PREFETCH")),
             wrap_policy=environment.get("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP"),

@@ -37,8 +37,6 @@ def name(row: dict[str, Any]) -> str:
 _OF_PLACES = {
     "ddp bfloat16": {"peak_reserved_bytes": 12_582_912},
     "ddp uint8": {"peak_allocated_bytes": -524_288, "peak_reserved_bytes": 12_582_912},
-    "fsdp2 NO_WRAP": {"peak_allocated_bytes": -262_144, "peak_reserved_bytes": -4_194_304},
-    "fsdp1 8B": {"peak_allocated_bytes": -262_144, "peak_reserved_bytes": -2_097_152},
 }
 # Blocks that come back once events of the stream of reductions have passed.
 _OF_STREAMS = {"peak_reserved_bytes": -2_097_152}
@@ -52,9 +50,7 @@ def find_known(row: dict[str, Any]) -> dict[str, int]:
         return _OF_STREAMS
     if strategy == "ddp" and "Llama" in row["model"] and packing.get("preparation") == "none":
         return _OF_PLACES[f"ddp {packing['storage']}"]
-    if strategy == "fsdp2" and "environment" in launch:
-        return _OF_PLACES["fsdp2 NO_WRAP"]
-    return _OF_PLACES["fsdp1 8B"] if strategy == "fsdp1" and "8B" in row["model"] else {}
+    return {}
 
 
 @pytest.mark.parametrize("row", CHOSEN, ids=name)

@@ -14,11 +14,11 @@ from typing import Any
 from inspector.errors import UsageError
 from inspector.records.notice import Notice
 from inspector.records.recipe import Kernels, Recipe
-from inspector.trace.scan_kernels import find_missing_kernels, uses_kernels
+from inspector.trace.scan_kernels import find_missing_kernels, list_packages, uses_kernels
 
 __all__ = ["attends", "check_kernels", "find_scan_notices"]
 
-_CHUNKED = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|BambaMixer|MambaLayer$|FalconH1Mixer")
+_CHUNKED = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|Zamba2MambaMixer|BambaMixer|MambaLayer$|FalconH1Mixer")
 _SEQUENTIAL = re.compile(r"^(Mamba|FalconMamba|JambaMamba|ZambaMamba)Mixer$|^RwkvSelfAttention$|Rglru$")
 # Layers that scan and have a kernel nowhere.
 _WITHOUT_KERNEL = re.compile(r"Rglru$")
@@ -37,6 +37,12 @@ def check_kernels(base: Any, recipe: Recipe) -> None:
     name = type(base).__name__
     if not uses_kernels(base):
         raise UsageError(f"{name} has no layers that `kernels` runs (state spaces, linear attention); drop it.")
+    longest = getattr(base.config, "context_length", None) if base.config.model_type == "rwkv" else None
+    if longest is not None and recipe.seq_len is not None and recipe.seq_len > longest:
+        raise UsageError(
+            f"RWKV's kernel takes sequences of at most {longest:,} tokens here (`context_length`), not "
+            f'{recipe.seq_len:,}; use a shorter `seq_len`, or `kernels="torch"`.'
+        )
     missing = find_missing_kernels(base)
     if missing:
         raise UsageError(
@@ -51,9 +57,11 @@ def find_scan_notices(base: Any, recipe: Recipe) -> Iterator[Notice]:
     sequential = [name for name in names if _SEQUENTIAL.search(name)]
     if recipe.kernels == Kernels.HUB:
         layers = ", ".join(sorted(chunked | set(sequential))) or type(base).__name__
+        packages = list_packages(base)
+        tunes = " Triton tries its kernels out once beside a buffer of 256 MiB, which is not in the figures."
         message = (
-            f"{layers}: traced as the kernels of mamba-ssm 2.3.2, causal-conv1d 1.7.0 and flash-linear-attention 0.6.0 "
-            "allocate by their source; what Triton takes for itself when it tries out kernels is not in the figures."
+            f"{layers}: traced as the kernels of {' and '.join(packages)} allocate by their source."
+            f"{tunes if chunked else ''}"
         )
         yield Notice(code="kernels-assumed", message=message)
         return
@@ -72,7 +80,7 @@ def _describe_sequential(names: Iterable[str], recipe: Recipe) -> str:
     layers = list(names)
     positions = (recipe.seq_len or 1) * len(layers)
     has_kernel = not any(_WITHOUT_KERNEL.search(name) for name in layers)
-    instead = '; `kernels="hub"` traces mamba-ssm\'s' if has_kernel else ""
+    instead = '; `kernels="hub"` traces one' if has_kernel else ""
     where = "which runs where no CUDA kernel is installed for it" if has_kernel else "for which there is no kernel"
     return (
         f"{', '.join(sorted(set(layers)))}: traced as transformers' own torch code, {where}{instead}. It goes from "

@@ -178,7 +178,7 @@ def list_of_count(request: Request) -> Request:
 def _list_of_model(request: Request) -> tuple[Any, ...]:
     """Return what a model follows from, beside the files of its source."""
     recipe = request.recipe
-    changes = recipe.train_only, recipe.add_tokens, recipe.stage is Stage.REWARD
+    changes = recipe.train_only, recipe.add_tokens, recipe.labels, recipe.frames, recipe.stage is Stage.REWARD
     return dataclasses.replace(_leave_out_cards(request), recipe=Recipe()), *changes
 
 

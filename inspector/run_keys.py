@@ -55,7 +55,7 @@ def make_key_without_optimizer(run: ResolvedRun) -> Key:
 def make_model_key(request: Request) -> Key:
     """Return what two models of one inspection are equal by."""
     recipe = request.recipe
-    changes = recipe.train_only, recipe.add_tokens, recipe.stage is Stage.REWARD
+    changes = recipe.train_only, recipe.add_tokens, recipe.labels, recipe.frames, recipe.stage is Stage.REWARD
     return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *map(freeze, changes))
 
 

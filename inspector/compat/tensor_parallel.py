@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -38,9 +39,9 @@ def clip_mixed_gradients(model: nn.Module, max_norm: float) -> Tensor:
     return norm
 
 
-def renew_own_tensors(module: nn.Module) -> None:
+def renew_own_tensors(module: nn.Module, device: torch.device) -> None:
     """Give the parameters and buffers of a module itself other memory, as `to_empty` gives those of all below it."""
-    module._apply(torch.empty_like, recurse=False)
+    module._apply(functools.partial(torch.empty_like, device=device), recurse=False)
 
 
 def avoid_tensors_for_strides() -> None:

@@ -93,6 +93,9 @@ def shard_with_fsdp2(
         device=device,
         parallelism_config=types.SimpleNamespace(fsdp_dim_names=_COPIES if launch.replicas > 1 else (_SHARDS,)),
     )
+    if launch.cpu_ram_efficient_loading and not is_packed and not launch.offload:
+        plugin.cpu_ram_efficient_loading = True
+        accelerator.is_main_process = dist.get_rank() == 0  # which has the weights
     if tracer is None:
         return _shard_for_real(model, accelerator)
     on_card: set[int] = set()
@@ -115,9 +118,7 @@ def shard_with_fsdp2(
         return _shard_packed(model, accelerator, tracer)
     _refuse_sharding_twice(model, plugin)
     with restore_changes():
-        if launch.cpu_ram_efficient_loading and not launch.offload:
-            plugin.cpu_ram_efficient_loading = True
-            accelerator.is_main_process = dist.get_rank() == 0  # which has the weights
+        if plugin.cpu_ram_efficient_loading:
             watch_loading(functools.partial(_watch_placeholders, tracer))
         elif launch.comes_from_host:
             replace_move(move)

@@ -8,6 +8,7 @@ each rank, such as norms, is a DTensor of no shards or a plain tensor.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -110,33 +111,34 @@ def list_planned_families() -> tuple[tuple[str, ...], int]:
     return tuple(planned), len(families)
 
 
-def bring_to_card(built: BuiltModel, tracer: Tracer) -> None:
+def bring_to_card(built: BuiltModel, tracer: Tracer | None, device: torch.device = _META) -> None:
     """Make the parts that this rank has: of the base as they are loaded, with tied weights apart, then of the adapter.
 
-    PEFT makes an adapter in the dtype of its layer, and casts all of it then (tuners/tuners_utils.py).
+    A tracer watches what is done on meta; on a real `device` there is none. PEFT makes an adapter in the dtype of its
+    layer, and casts all of it then (tuners/tuners_utils.py).
     """
     base: Any = base_model(built.model)
     model: nn.Module = built.model
     dtypes = {name: item.dtype for name, item in model.named_parameters() if built.roles.get(name) in ADDED}
     adapted = {model.get_submodule(name.rpartition(".")[0]) for name in dtypes}
-    with tracer:
+    with tracer or contextlib.nullcontext():
         for module in base.modules():
             if module not in adapted:
-                renew_own_tensors(module)
+                renew_own_tensors(module, device)
         base.tie_weights()
         for name in dtypes:
             layer: Any = model.get_submodule(name.partition(".lora_")[0])
             first = layer.get_base_layer().weight.dtype
-            _replace(model, name, functools.partial(_make_anew, first))
+            _replace(model, name, functools.partial(_make_anew, first, device))
         for name, dtype in dtypes.items():
             _replace(model, name, functools.partial(_cast, dtype))
 
 
-def _make_anew(dtype: torch.dtype, parameter: Tensor) -> Tensor:
+def _make_anew(dtype: torch.dtype, device: torch.device, parameter: Tensor) -> Tensor:
     """Return a tensor like a parameter, or like the part of it that this rank has."""
     if not isinstance(parameter, DTensor):
-        return torch.empty(parameter.shape, dtype=dtype, device="meta")
-    local = torch.empty(local_tensor_of(parameter).shape, dtype=dtype, device="meta")
+        return torch.empty(parameter.shape, dtype=dtype, device=device)
+    local = torch.empty(local_tensor_of(parameter).shape, dtype=dtype, device=device)
     shape, stride = parameter.shape, parameter.stride()
     return DTensor.from_local(
         local, parameter.device_mesh, parameter.placements, run_check=False, shape=shape, stride=stride

@@ -34,6 +34,7 @@ from inspector.model.census import (
     take_census,
 )
 from inspector.model.changes.adapter_settings import check_adapter_settings
+from inspector.model.changes.configured import change_configuration, refuse_built
 from inspector.model.changes.partial import change_model
 from inspector.model.changes.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
 from inspector.model.changes.value_head import add_value_head, scores_sequences
@@ -336,6 +337,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         model_class, class_notices = choose_class(
             config, files, request.model_class, trust_remote_code=request.trust_remote_code
         )
+    change_configuration(config, model_class, request.recipe)
     dtype, dtype_notices = choose_dtype(config, request.dtype, files.checkpoint_dtype)
     declared = find_declared(files.config)
     plan = plan_quantization(files.config, request.quantization, request.double_quant, dtype, request.quant_storage)
@@ -358,7 +360,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         plan=plan,
         stored=declared if plan is None and isinstance(declared, Mapping) else None,
         peft=peft,
-        published=None if request.recipe.add_tokens else files.published,
+        published=None if request.recipe.add_tokens or request.recipe.labels else files.published,
         notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
     )
 
@@ -381,6 +383,7 @@ def _read_object(request: Request) -> _Subject:
             "model on the meta device."
         )
     check_meta(request.model)
+    refuse_built(request.recipe)
     build = functools.partial(copy.deepcopy, request.model)
     return _Subject(
         build=lambda: change_model(build(), request.recipe, has_adapter=request.peft is not None),

@@ -53,7 +53,17 @@ FORWARD = WorkloadInfo(
     recipe_fields=frozenset(
         (
             *("batch_size", "seq_len", "mixed_precision", "padding", "attention_mask", "attention", "sdpa_backend"),
-            *("use_cache", "add_tokens", "alloc_conf", "images", "image_size", "audio_seconds", "kernels"),
+            *(
+                "use_cache",
+                "add_tokens",
+                "alloc_conf",
+                "images",
+                "image_size",
+                "audio_seconds",
+                "frames",
+                "labels",
+                "kernels",
+            ),
         )
     ),
     phases={Phase.LOAD: "loading", Phase.FORWARD: "forward pass"},

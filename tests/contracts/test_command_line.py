@@ -86,6 +86,8 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--images",
         "--image-size",
         "--audio-seconds",
+        "--frames",
+        "--labels",
         "--torch",
         "--gpu",
         "--gpu-memory",

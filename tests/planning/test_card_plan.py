@@ -14,6 +14,7 @@ from inspector.hardware.card_counts import read_card_counts
 from inspector.planning.ladder import Candidate
 from inspector.planning.many_cards.rows import STRATEGIES, Counts, Spread, build_card_rows, spread
 from inspector.records.fit import CardCount, Fit, Floor, Lowered, Method, Plan, Scaling
+from inspector.records.steps.ranks import Fsdp1
 from inspector.records.tape import Category, Phase
 from inspector.render.plan import build_plan_document, render_plan_csv, render_plan_json
 from tests.cli.running import run
@@ -85,12 +86,11 @@ def test_a_row_has_the_least_number_that_fits_and_what_every_other_takes() -> No
 def test_the_first_fsdp_is_a_strategy_with_its_own_option_and_takes_no_integers() -> None:
     """FSDP1 makes one flat parameter of a unit, which bitsandbytes' uint8 cannot be part of."""
     strategy = next(item for item in STRATEGIES if item.name == "FSDP1")
-    run_of_one, predictor = make_run("24GiB", sharding=None, recipe={"seq_len": 16})
-    candidate = Candidate(method=Method.FULL, change={}, levers=())
-    (row,) = build_card_rows([Spread(strategy, candidate, spread(run_of_one, strategy))], Counts(2, 2), predictor)
-    assert row.options == "--gpus 2 --fsdp --fsdp-version 1"
+    assert strategy.option == "--fsdp --fsdp-version 1"
+    candidate = Candidate(method=Method.QUANTIZED_ADAPTER, change={}, levers=())
     packed, predictor = make_run("24GiB", quantization="nf4", peft={"peft_type": "LORA"}, sharding=None)
     packed_run = spread(packed, strategy)
+    assert isinstance(packed_run.with_cards(2).launch, Fsdp1)
     (refused,) = build_card_rows([Spread(strategy, candidate, packed_run)], Counts(2, 2), predictor)
     assert (refused.refused or "").startswith("FSDP1 flattens weights of floats alone")
 

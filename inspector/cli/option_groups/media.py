@@ -9,6 +9,7 @@ import click
 
 from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
+from inspector.records.steps.media import MOST_FRAMES, MOST_LABELS
 
 __all__ = ["OF_MEDIA"]
 
@@ -41,5 +42,17 @@ OF_MEDIA: tuple[click.Parameter, ...] = (
         type=click.FloatRange(0, 36_000),
         metavar="SECONDS",
         help="Sound in each sequence of a model of text and sound; 0 is text alone; default: 30.",
+    ),
+    click.Option(
+        ["--frames"],
+        type=click.IntRange(1, MOST_FRAMES),
+        metavar="N",
+        help="Frames of a video; default: as the configuration says.",
+    ),
+    click.Option(
+        ["--labels"],
+        type=click.IntRange(1, MOST_LABELS),
+        metavar="N",
+        help="Labels of a classifier, as from_pretrained(num_labels=N); default: as the configuration says.",
     ),
 )

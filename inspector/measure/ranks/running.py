@@ -19,7 +19,7 @@ from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.run import reduce_in_last_micro_batch
-from inspector.distributed.tensor_parallel import cut_by_plan, split_groups_by_mesh
+from inspector.distributed.tensor_parallel import bring_to_card, cut_by_plan, split_groups_by_mesh
 from inspector.measure.loading import DEVIATION, load_model
 from inspector.measure.quantized import load_quantized_model
 from inspector.measure.running import Watcher, choose_attention_kernel, make_real_batch
@@ -51,9 +51,12 @@ def run_rank_steps(
     watcher.enter(Phase.LOAD, 0)
     if isinstance(launch, TensorParallel):
         built = cut_by_plan(built, launch, device)
+        bring_to_card(built, None, device)
+        torch.cuda.empty_cache()  # as Trainer begins with
     model: Any = built.model
     if is_quantized(base_model(model)):
-        model = load_quantized_model(built, device)
+        is_on_host = isinstance(launch, Fsdp1) and launch.packed_on_host
+        model = load_quantized_model(built, _HOST if is_on_host else device)
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)
@@ -84,9 +87,6 @@ def _wrap(model: nn.Module, launch: RankLaunch, recipe: Recipe, device: torch.de
     if isinstance(launch, Fsdp2):
         return shard_with_fsdp2(model, launch, recipe.mixed_precision, None, device)
     assert isinstance(launch, TensorParallel), "others are refused before"
-    base: Any = base_model(model)
-    model.to_empty(device=device)
-    base.tie_weights()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, DEVIATION) if parameter.dim() > 1 else parameter.fill_(1.0)

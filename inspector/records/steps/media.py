@@ -1,4 +1,4 @@
-"""Images and sound in the rows of a batch: how many, and how large."""
+"""Images, video and sound in the rows of a batch: how many, and how large; and how many labels there are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from inspector.checks import check_count, check_number
 from inspector.errors import UsageError, quoted
 
-__all__ = ["ASSUMED_SECONDS", "ASSUMED_SIZE", "check_media", "parse_image_size"]
+__all__ = ["ASSUMED_SECONDS", "ASSUMED_SIZE", "MOST_FRAMES", "MOST_LABELS", "check_media", "parse_image_size"]
 
 # What is taken where nothing is said: most photographs of COCO, which LLaVA's instructions are about, are 640 x 480;
 # Whisper's window, which most encoders of speech have, is 30 seconds.
@@ -17,6 +17,9 @@ ASSUMED_SECONDS = 30.0
 _MOST_IMAGES = 1024
 _LONGEST_SIDE = 16_384
 _LONGEST_SECONDS = 36_000
+MOST_FRAMES = 4096
+# A configuration has a name for each.
+MOST_LABELS = 1_000_000
 _SIZE = re.compile(r"(\d{1,12})(?:[xX×](\d{1,12}))?")
 
 
@@ -31,7 +34,13 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def check_media(images: int | None, image_size: str | None, audio_seconds: float | None) -> dict[str, object]:
+def check_media(
+    images: int | None,
+    image_size: str | None,
+    audio_seconds: float | None,
+    frames: int | None = None,
+    labels: int | None = None,
+) -> dict[str, object]:
     """Return the fields that were given, checked; raise UsageError for those out of their range."""
     checked: dict[str, object] = {}
     if (
@@ -47,4 +56,7 @@ def check_media(images: int | None, image_size: str | None, audio_seconds: float
         if seconds > _LONGEST_SECONDS:
             raise UsageError(f"`audio_seconds` must be at most {_LONGEST_SECONDS:,}, not {audio_seconds:,}.")
         checked["audio_seconds"] = seconds
+    for name, count, most in (("frames", frames, MOST_FRAMES), ("labels", labels, MOST_LABELS)):
+        if count is not None and check_count(name, count) > most:
+            raise UsageError(f"`{name}` must be at most {most:,}, not {count:,}.")
     return checked

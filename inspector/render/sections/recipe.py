@@ -77,6 +77,10 @@ def _describe(memory: RunMemory, brief: bool) -> Iterator[str]:
     yield f"mixed precision {'off' if recipe.mixed_precision == 'no' else _shorten(recipe.mixed_precision)}"
     is_fused = recipe.attention == "sdpa" and recipe.sdpa_backend != "auto"
     yield f"{_shorten(recipe.attention)}{f' ({_shorten(recipe.sdpa_backend)})' if is_fused else ''} attention"
+    if recipe.frames is not None:
+        yield f"videos of {format_count(recipe.frames)} frames"
+    if recipe.labels is not None:
+        yield f"{format_count(recipe.labels)} labels"
     if recipe.kernels is not None:
         yield f"{'torch code' if recipe.kernels == 'torch' else 'kernels'} of scans"
     if recipe.use_cache and not memory.workload.generates:

@@ -98,7 +98,7 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
         setattr(torch.cuda, "device_count", lambda: size // launch["replicas"])  # noqa: B010  # this one has fewer
     if "environment" in launch:  # as `accelerate launch` sets it
         os.environ.update({"ACCELERATE_USE_FSDP": "true", **launch["environment"]})
-        strategy = {}
+        strategy = {name: value for name, value in strategy.items() if name == "parallelism_config"}
     elif launch["strategy"] == "fsdp1":
         strategy = {"fsdp": True, "fsdp_config": {"version": 1, **launch.get("fsdp_config", {})}}
     if launch["strategy"] == "zero":

@@ -206,9 +206,8 @@ def test_11_natural_arguments_in_python_work_and_a_report_prints_itself() -> Non
         inspector.inspect("Qwen/Qwen2.5-0.5B", gpu=4090, offline=True)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", ["facebook/bart-large", "state-spaces/mamba-130m-hf"])
-def test_12_a_model_whose_step_is_not_traced_has_its_counts_and_its_static_bytes(model: str) -> None:
-    ran = run(model, "--offline", "--gpu", "4090", "--json")
+def test_12_a_model_whose_step_is_not_traced_has_its_counts_and_its_static_bytes() -> None:
+    ran = run("facebook/bart-large", "--offline", "--gpu", "4090", "--json")
     report = json.loads(ran.out)
     assert (ran.code, len(ran.err.splitlines())) == (4, 1)
     assert (read_verdict(report)["outcome"], report["parameters"]["base"] > 0) == ("not known", True)

@@ -11,8 +11,13 @@ import collections
 import gc
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.extrapolate.sampled import Sample
 
 
 def _do_nothing(_signal: int, _frame: object) -> None:
@@ -25,6 +30,33 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("INSPECTOR_IN_PROCESS", "1")
 # Tests of tracing trace: the user's cache is neither read nor written.
 os.environ["INSPECTOR_CACHE"] = "off"
+
+
+@pytest.fixture(scope="session")
+def sample_of_extrapolations() -> Sample | None:
+    """Return what holds some of the tapes that the tests extrapolate, None where the environment asks for none."""
+    if not os.environ.get("INSPECTOR_CHECK_EXTRAPOLATION"):
+        return None
+    from tests.extrapolate.sampled import Sample, read_variable  # with it comes what is under test
+
+    every = read_variable()
+    if every is None:
+        return None
+    sample = Sample(every)
+    sample.install()
+    return sample
+
+
+@pytest.fixture(autouse=True)
+def _hold_some_extrapolations(
+    request: pytest.FixtureRequest, sample_of_extrapolations: Sample | None
+) -> Iterator[None]:
+    """Hold the tapes that a test gave to the sample, but where it replaced something."""
+    yield
+    if sample_of_extrapolations is not None and "monkeypatch" in request.fixturenames:
+        sample_of_extrapolations.drop()
+    elif sample_of_extrapolations is not None:
+        sample_of_extrapolations.hold_all()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ tests/extrapolate holds extrapolated tapes against those of whole models, event 
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -148,21 +149,20 @@ class _DeepTape:
         self._layers = layers
         self._live: defaultdict[int, list[int]] = defaultdict(list)
         self._count = 0
-        self._sources: list[int] = []
-        self._blocks: list[int] = []
-        self._added_bytes: list[int] = []
+        # Arrays: a tape may have millions of events.
+        self._sources, self._blocks, self._added_bytes = array("q"), array("q"), array("q")
         self._path_numbers: list[PathNumbers | None] = []
-        self._repetitions: list[int] = []
+        self._repetitions = array("q")
 
     def add(self, start: int, runs: Sequence[Run]) -> bool:
         """Add a stretch that starts at `start` in the shallow tape; return whether its frees find their blocks."""
         for run in runs:
             repetitions = range(1, self._layers + 1) if run.repeats else (0,)
             times = len(repetitions)
-            self._sources += [start + step.source for step in run.steps] * times
-            self._added_bytes += [step.gain_bytes * self._layers for step in run.steps] * times
+            self._sources.extend(array("q", [start + step.source for step in run.steps]) * times)
+            self._added_bytes.extend(array("q", [step.gain_bytes * self._layers for step in run.steps]) * times)
             self._path_numbers += [step.numbers for step in run.steps] * times
-            self._repetitions += [repetition for repetition in repetitions for _ in run.steps]
+            self._repetitions.extend(repetition for repetition in repetitions for _ in run.steps)
             if not self._add_blocks(start, run.steps, times):
                 return False
         return True

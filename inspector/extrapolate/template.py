@@ -35,8 +35,10 @@ _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 # Integers of Python that are made of an array at a time: each takes 32 bytes.
 _AT_ONCE = 2**16
-# The columns of a million events take 40 MB.
+# The columns of a million events take 40 MB. Those of a long generation are gone through once, and made for it; a step
+# of a model that scans is kept whole.
 _LONGEST_KEPT = 400_000
+_LONGEST_STEP_KEPT = 4_000_000
 
 
 class Extrapolation(Protocol):
@@ -179,7 +181,7 @@ class TapeTemplate:
 
     def make_tape(self, sizes: Sizes) -> Sequence[Event]:
         """Return the tape of the whole model; a long one is made anew each time that it is gone through."""
-        if len(self._blocks) <= _LONGEST_KEPT:
+        if len(self._blocks) <= (_LONGEST_STEP_KEPT if self.extrapolation.steps is None else _LONGEST_KEPT):
             return self._make_columns(sizes)
         return _LongTape(lambda: self._make_events(sizes), len(self._blocks))
 

@@ -15,6 +15,9 @@ __all__ = ["META_KERNELS"]
 
 aten = torch.ops.aten
 
+# How a loss is reduced (ATen/core/Reduction.h).
+_NONE, _MEAN = 0, 1
+
 _Kernel = Callable[..., Any]
 META_KERNELS: dict[Any, _Kernel] = {}
 
@@ -108,6 +111,22 @@ def _ctc_loss(
 def _ctc_loss_backward(_grad: Tensor, log_probs: Tensor, *_: Any, **__: Any) -> Tensor:
     """Return the gradient of the log-probabilities, which is contiguous."""
     return torch.empty_like(log_probs, memory_format=torch.contiguous_format)
+
+
+@_kernel(aten.mse_loss.default)
+def _mse_loss(values: Tensor, targets: Tensor, reduction: int = _MEAN) -> Tensor:
+    """Return a loss whose memory is that of all differences, also where it is one number.
+
+    It is made as large as they are and then resized (ATen/native/Loss.cpp, `TORCH_META_FUNC(mse_loss)`).
+    """
+    losses = torch.empty_like(values + targets)
+    return losses if reduction == _NONE else losses.as_strided((), ())
+
+
+@_kernel(aten.smooth_l1_loss.default)
+def _smooth_l1_loss(values: Tensor, targets: Tensor, reduction: int = _MEAN, _beta: float = 1.0) -> Tensor:
+    """Return the same of the smooth absolute difference."""
+    return _mse_loss(values, targets, reduction)
 
 
 @_kernel(aten.masked_fill.Tensor)

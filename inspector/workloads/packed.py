@@ -3,8 +3,6 @@
 Layers and adapters are those that the stack puts there: transformers' own `FP8Linear` runs over a kernel that allocates
 its result alone, GPTQModel's and torchao's are modelled (`inspector.quantization.packed`), and PEFT's classes for them
 run the adapter. When the block ends the model is as it was.
-
-Not covered: the copy of an input in FP8 that DeepGEMM takes for a product, where nvcc is installed.
 """
 
 from __future__ import annotations
@@ -26,14 +24,26 @@ from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.build import BuiltModel
 from inspector.model.checkpoint.packing import Packing, find_packing
 from inspector.quantization.packed.layers import AwqLinear, GptqLinear, Int8Linear
+from inspector.records.memory import Unaccounted
 from inspector.records.model import Role
 from inspector.runtime.patches import call_at_end, replace_attribute, replace_item, restore_changes
 
-__all__ = ["leave_packed"]
+__all__ = ["find_packed_unaccounted", "leave_packed"]
 
 # From here GPUs multiply FP8 (transformers/quantizers/quantizer_finegrained_fp8.py, `validate_environment`).
 _OF_FP8 = (8, 9)
 _LAYERS = {"awq": AwqLinear, "gptq": GptqLinear, "torchao": Int8Linear}
+# What is not known of a method, or depends on the machine.
+_UNACCOUNTED = {
+    "gptq": (
+        "the compiled unpacking of a GPTQ weight",
+        "torch.compile chooses what it takes beside its result, for the time of one layer",
+    ),
+    "fp8": (
+        "inputs in FP8 under DeepGEMM",
+        "where nvcc is installed (Hopper), a copy of a layer's input, a byte an element, for the time of its product",
+    ),
+}
 _ADAPTERS: dict[str, type] = {"awq": AwqLoraLinear, "gptq": GPTQLoraLinear}
 
 
@@ -67,6 +77,14 @@ def leave_packed(
                     _take_class(parent, _ADAPTERS[packing.method])
                     replace_item(children_of(parent), "quant_linear_module", layer)
         yield roles
+
+
+def find_packed_unaccounted(model: Any) -> Iterator[Unaccounted]:
+    """Yield what layers on packed weights take beyond the trace."""
+    packing = find_packing(model)
+    if packing is not None and packing.method in _UNACCOUNTED:
+        what, why = _UNACCOUNTED[packing.method]
+        yield Unaccounted(what=what, why=why)
 
 
 def _take_class(layer: Any, kind: type) -> None:

@@ -191,7 +191,8 @@ def _trace(
         patches=find_byte_patches(base),
     )
     with restore_changes(), contextlib.ExitStack() as rules:
-        built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, known)))
+        if workload.info.trains:
+            built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, known)))
         keep_all_layers(base)
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))

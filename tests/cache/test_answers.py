@@ -185,6 +185,26 @@ def test_a_folder_that_cannot_be_used_gives_the_same_answer(
     assert file.read_text() == "a file"
 
 
+def test_a_cache_that_cannot_be_written_is_read_all_the_same(
+    folder: Path, traces: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another user, or on a disk that is mounted to be read: what is new is worked out, without a word."""
+    words = (SMALL, "--offline", "--count-only", "--json")
+    first = run(*words)
+    before = list_kept(folder)
+
+    def refuse(*_arguments: object, **_given: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    again, other = run(*words), run(*words, "--lora", "r=2")
+    assert (again.code, again.out, again.err) == (0, first.out, "")
+    assert (other.code, other.err) == (0, "")
+    assert other.out == run(*words, "--lora", "r=2", "--no-cache").out
+    assert (list_kept(folder), len(traces)) == (before, 3)
+
+
 def test_a_full_disk_leaves_no_part_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is there all the same, and the next question works it out again."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,12 +17,13 @@ from inspector.model.build import build_shallow, build_whole
 from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
-from inspector.records.tape import Event, EventKind
+from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun, resolve_run
 from inspector.runtime.quiet import silence_output
 from inspector.source.locate import locate
 from inspector.workloads.registry import TRAINING, load_workload
 from inspector.workloads.run import trace_run
+from tests.extrapolate.sampled import Sample, sort_frees
 
 GPU = select(("RTX 4090",), ()).gpus[0]
 LORA = LoraOptions(r=16, targets="all-linear")
@@ -138,21 +138,13 @@ def test_the_tape_of_quantized_weights_is_extrapolated(model: str) -> None:
     check(request(model, FULL, peft=LORA, quantization="nf4"))
 
 
-def with_sorted_frees(tape: Sequence[Event]) -> list[Event]:
-    """Return a tape with frees that follow each other in the order of their blocks: it changes no figure."""
-    runs = itertools.groupby(tape, key=lambda event: event.kind is EventKind.FREE)
-    return [
-        event for are_frees, run in runs for event in (sorted(run, key=lambda free: free.block) if are_frees else run)
-    ]
-
-
 def test_the_tape_of_checkpointed_quantized_weights_is_extrapolated_but_for_the_order_of_neighbouring_frees() -> None:
     """Two blocks of one size die together, one of them made again in the backward pass."""
     asked = request("Qwen/Qwen2.5-0.5B", CHECKPOINTED, peft=LORA, quantization="nf4")
     prediction = predictor_of(asked).predict(run_of(asked))
     tape = whole_tape(asked)
     assert len(prediction.template.traced) < len(tape)
-    assert_same(with_sorted_frees(prediction.tape), with_sorted_frees(tape))
+    assert_same(list(sort_frees(prediction.tape)), list(sort_frees(tape)))
     whole = Replays.from_tape(tape).unlimited
     assert prediction.replays.unlimited == whole
 
@@ -271,3 +263,19 @@ def test_a_step_that_runs_other_operations_is_traced_to_its_end() -> None:
     prediction = predictor.predict(run_of(padded))
     assert prediction.template is not before.template
     assert_same(prediction.tape, whole_tape(padded))
+
+
+def test_some_of_what_tests_extrapolate_is_held_against_whole_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another tape than that of the whole model is found, and named with its run; what was held waits no more."""
+    monkeypatch.setattr(Predictor, "_extrapolate", Predictor._extrapolate)
+    sample = Sample(1)
+    sample.install()
+    asked = request("Qwen/Qwen2.5-0.5B", Recipe(seq_len=32), peft=LORA)
+    template = predictor_of(asked).predict(run_of(asked)).template
+    sample.hold_all()
+    predictor_of(asked).predict(run_of(dataclasses.replace(asked, recipe=Recipe(seq_len=64))))
+    files, run, _ = sample._waiting[0]
+    sample._waiting = [(files, run, template)]
+    with pytest.raises(AssertionError, match=r"Qwen2\.5-0\.5B.*the extrapolated event is another one"):
+        sample.hold_all()
+    assert sample._waiting == []

@@ -99,16 +99,23 @@ def _around(meta: list[int], index: int, skipped: set[int]) -> list[int]:
 
 
 def meta_step(
-    build: Build, optimize: Optimize = adamw, values: Mapping[str, torch.Tensor | bool] | None = None
+    build: Build,
+    optimize: Optimize = adamw,
+    values: Mapping[str, torch.Tensor | bool] | None = None,
+    steps: tuple[int, ...] = (2,),
+    platform: Platform | None = None,
 ) -> list[int]:
-    """Return the same of a step on meta, without CUDA's rules; `values` are those of inputs that control flow reads."""
+    """Return the same of steps on meta, without CUDA's rules; `values` are those of inputs that control flow reads.
+
+    With a `platform` it is what its kernels take, all events of it.
+    """
     model, batch = build("meta")
     optimizer = optimize(trained(model))
     balances = loops_over_experts(model)
     has_images = "input_ids" in batch and not {"pixel_values", "input_features"}.isdisjoint(batch)
     tracer = Tracer(
-        Platform(torch_version=find_installed_torch()),
-        on_cuda=False,
+        platform or Platform(torch_version=find_installed_torch()),
+        on_cuda=platform is not None,
         balances_experts=balances,
         holds_all=has_images,
         patches=find_byte_patches(model),
@@ -126,13 +133,18 @@ def meta_step(
     made = see_made_tensors(tracer.see_made) if has_images or matches else contextlib.nullcontext()
     with treat_meta_as_device(), made, tracer:
         run_plain_steps(model, batch, optimizer, tracer.enter, steps=2)
-    return tape_events(event for event in tracer.tape() if event.step == 2)
+    tape = [event for event in tracer.tape() if event.step in steps]
+    return tape_events(tape) if platform is None else list_sizes(tape)
 
 
 def tape_events(tape: Iterable[Event]) -> list[int]:
     """Return the signed sizes of the events of a tape that matter."""
-    sizes = (event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in tape)
-    return [size for size in sizes if relevant(size)]
+    return [size for size in list_sizes(tape) if relevant(size)]
+
+
+def list_sizes(tape: Iterable[Event]) -> list[int]:
+    """Return the signed sizes of all events of a tape."""
+    return [event.bytes if event.kind is EventKind.ALLOCATE else -event.bytes for event in tape]
 
 
 def trained(model: nn.Module) -> Iterable[nn.Parameter]:

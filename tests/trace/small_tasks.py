@@ -6,6 +6,8 @@ and meta follows CUDA.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +17,12 @@ import transformers
 import inspector
 from inspector.compat.numbers import RememberNumbers
 from inspector.compat.transformers import take_scipy_as_installed
+from inspector.runtime.patches import replace_attribute, restore_changes
+from inspector.trace.rules.matching import match_in_turn
 from inspector.workloads.batch import Input, make_batch_inputs
 from inspector.workloads.inputs import make_item
 
-RECIPE = inspector.Recipe(batch_size=2, seq_len=24, padding=False, audio_seconds=0.2)
+RECIPE = inspector.Recipe(batch_size=2, seq_len=24, padding=False, audio_seconds=0.2, image_size="32x32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ _LAGGED: dict[str, Any] = {
 }
 _IMAGES: dict[str, Any] = {
     "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 48,
     "num_labels": 5,
@@ -77,10 +81,22 @@ _VILT: dict[str, Any] = {**_BERT, "image_size": 16, "num_images": 2, "modality_t
 # The CPU sums up and multiplies mixed dtypes in memory of its own, and copies what gelu's gradient has not contiguous.
 _MIXED = ("aten::sum", "aten::mul", "aten::sub", "aten::div", "aten::cat", "aten::gelu_backward")
 # It makes images contiguous before it convolves or scales them, and matrices of odd strides before it multiplies.
-_SCALING = ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa")
+_SCALING = (
+    "upsample_linear1d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa",
+)
 _PIXELS = (
-    *("aten::_convolution", "aten::mm", *_MIXED),
+    *("aten::_convolution", "aten::mm", "aten::_log_softmax", "aten::_log_softmax_backward_data", *_MIXED),
     *(f"aten::{name}{end}" for name in _SCALING for end in ("", "_backward")),
+)
+# Kernels of detectors that make what they take contiguous, or keep sums and logarithms of their own.
+_BOXES = (
+    *("aten::native_batch_norm", "aten::native_batch_norm_backward", "aten::max_pool2d_with_indices_backward"),
+    *("aten::log_sigmoid_forward", "aten::binary_cross_entropy_with_logits", "aten::_softmax_backward_data"),
+    *("aten::grid_sampler_2d", "aten::grid_sampler_2d_backward"),
 )
 
 SMALL_TASKS: dict[str, SmallTask] = {
@@ -163,6 +179,7 @@ SMALL_TASKS: dict[str, SmallTask] = {
         model_class="SegGptForImageSegmentation",
         fields={
             **_IMAGES,
+            "num_hidden_layers": 2,
             "image_size": [32, 16],
             "mlp_dim": 48,
             "merge_index": 0,
@@ -196,6 +213,93 @@ SMALL_TASKS: dict[str, SmallTask] = {
         },
         kernels=_PIXELS,
     ),
+    "masked images": SmallTask(
+        model_type="vit",
+        model_class="ViTForMaskedImageModeling",
+        fields={**_IMAGES, "image_size": 16, "encoder_stride": 8},
+        kernels=_PIXELS,
+    ),
+    "masked videos": SmallTask(
+        model_type="videomae",
+        model_class="VideoMAEForPreTraining",
+        fields={
+            **_IMAGES,
+            "image_size": 32,
+            "num_frames": 4,
+            "tubelet_size": 2,
+            "decoder_hidden_size": 16,
+            "decoder_num_hidden_layers": 1,
+            "decoder_num_attention_heads": 2,
+            "decoder_intermediate_size": 24,
+        },
+        kernels=(*_PIXELS, "aten::mse_loss"),
+    ),
+    "videos": SmallTask(
+        model_type="videomae",
+        model_class="VideoMAEForVideoClassification",
+        fields={**_IMAGES, "image_size": 32, "num_frames": 4, "tubelet_size": 2},
+        kernels=_PIXELS,
+    ),
+    "objects": SmallTask(
+        model_type="yolos",
+        model_class="YolosForObjectDetection",
+        fields={**_IMAGES, "image_size": [32, 32], "num_detection_tokens": 10},
+        kernels=_PIXELS,
+    ),
+    "masked pairs": SmallTask(
+        model_type="flava",
+        model_class="FlavaForPreTraining",
+        fields={
+            "text_config": {**_BERT},
+            "image_config": {**_IMAGES, "image_size": 32, "mask_token": True, "vocab_size": 20},
+            "multimodal_config": {**_IMAGES},
+            "image_codebook_config": {"hidden_size": 8, "vocab_size": 20, "num_groups": 4},
+            "hidden_size": 32,
+            "projection_dim": 16,
+        },
+        kernels=_PIXELS,
+    ),
+    "fine boxes": SmallTask(
+        model_type="d_fine",
+        model_class="DFineForObjectDetection",
+        fields={
+            "backbone_config": {
+                "model_type": "hgnet_v2",
+                "hidden_sizes": [16, 16, 16, 16],
+                "stem_channels": [3, 8, 8],
+                "stage_in_channels": [8, 16, 16, 16],
+                "stage_mid_channels": [8, 8, 8, 8],
+                "stage_out_channels": [16, 16, 16, 16],
+                "stage_num_blocks": [1, 1, 1, 1],
+                "stage_downsample": [False, True, True, True],
+                "stage_light_block": [False, False, False, False],
+                "stage_kernel_size": [3, 3, 3, 3],
+                "stage_numb_of_layers": [1, 1, 1, 1],
+                "out_features": ["stage2", "stage3", "stage4"],
+            },
+            "encoder_hidden_dim": 16,
+            "encoder_in_channels": [16, 16, 16],
+            "encoder_ffn_dim": 24,
+            "encoder_attention_heads": 2,
+            "encoder_layers": 1,
+            "encode_proj_layers": [2],
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "activation_dropout": 0.0,
+            "d_model": 16,
+            "num_queries": 8,
+            "num_denoising": 4,
+            "decoder_in_channels": [16, 16, 16],
+            "decoder_ffn_dim": 24,
+            "decoder_layers": 2,
+            "decoder_attention_heads": 2,
+            "decoder_n_points": [2, 2, 2],
+            "up": 200.0,
+            "num_labels": 3,
+            "hidden_expansion": 0.5,
+        },
+        kernels=(*_PIXELS, *_BOXES),
+    ),
     "grounded captions": SmallTask(
         model_type="blip",
         model_class="BlipForConditionalGeneration",
@@ -220,8 +324,35 @@ def build_small(device: str, small: SmallTask) -> Any:
         torch.manual_seed(0)
         model = model_class._from_config(config, attn_implementation="eager")
     model.train()
+    _move_tables(model, device)
     items = make_batch_inputs(model, RECIPE).items()
     return model, {key: make_item(item, lambda part, key=key: _fill(key, part, device)) for key, item in items}  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def match_alike() -> Iterator[None]:
+    """Match predictions and objects in turn inside the block, for real as in a trace.
+
+    What is brought to the CPU leaves the memory of a GPU; here it is one number, for the real step to do so too.
+    """
+
+    def bring(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+
+    with restore_changes(), match_in_turn(lambda: None):
+        replace_attribute(torch.Tensor, "cpu", bring)
+        yield
+
+
+def _move_tables(model: torch.nn.Module, device: str) -> None:
+    """Move tensors that are neither parameters nor buffers, which stay on the CPU and are copied from it in each step.
+
+    VideoMAE's table of positions is one: on a GPU as in a trace it takes a copy more than on the CPU.
+    """
+    for module in model.modules():
+        for name, item in vars(module).items():
+            if isinstance(item, torch.Tensor):
+                setattr(module, name, item.to(device))
 
 
 def _fill(name: str, item: Input, device: str) -> torch.Tensor:

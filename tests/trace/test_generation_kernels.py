@@ -89,6 +89,29 @@ def test_a_depthwise_convolution_copies_an_input_that_is_not_contiguous() -> Non
     assert run(lambda: torch.nn.functional.conv1d(values.contiguous(), weight, groups=64)).count(copy) == 1
 
 
+def test_a_convolution_copies_an_input_that_is_not_contiguous_unless_its_channels_are_innermost() -> None:
+    """As torch's CUDA code does: frames of a video, rows of sound as a model has them, images of the other layout."""
+    frames, weight = make(4, 2, 3, 16, 16, dtype=torch.float32), make(8, 3, 4, 4, dtype=torch.float32)
+    assert run(lambda: torch.nn.functional.conv2d(frames[:, 0], weight))[-3:] == [12288, 21632, -12288]
+    video, tubes = frames.permute(0, 2, 1, 3, 4), make(8, 3, 2, 4, 4, dtype=torch.float32)
+    assert run(lambda: torch.nn.functional.conv3d(video, tubes))[-3:] == [24576, 21632, -24576]
+    sound, filters = make(4, 20, 3, dtype=torch.float32).transpose(1, 2), make(8, 3, 4, dtype=torch.float32)
+    assert run(lambda: torch.nn.functional.conv1d(sound, filters))[-3:] == [960, 2176, -960]
+    images = make(4, 3, 16, 16, dtype=torch.float32).to(memory_format=torch.channels_last)
+    assert run(lambda: torch.nn.functional.conv2d(images, weight))[-3:] == [21632, 1536, -1536]
+
+
+def test_a_loss_of_differences_is_as_large_as_they_are_though_it_is_one_number() -> None:
+    """As torch's CUDA code does: all losses are made beside a result that was as large before it was resized."""
+    values, targets = make(10_000, dtype=torch.float32), make(10_000, dtype=torch.float32)
+    for loss in (torch.nn.functional.mse_loss, torch.nn.functional.smooth_l1_loss):
+        sizes = run(lambda loss=loss: loss(values, targets))  # type: ignore[misc]
+        assert (sizes[:2], sizes[-1]) == ([40_000, 40_000], -40_000)
+        assert run(lambda loss=loss: loss(values, targets, reduction="none")) == [40_000]  # type: ignore[misc]
+    sizes = run(lambda: torch.nn.functional.huber_loss(values, targets))
+    assert (sizes[:2], sizes[-1]) == ([40_000, 4], -40_000)
+
+
 def test_a_chosen_token_and_a_number_made_a_tensor_have_values() -> None:
     logits = make(2, 500, dtype=torch.float32)
 

@@ -158,6 +158,8 @@ def test_a_lora_is_traced_on_packed_weights_and_judged(method: str, tmp_path: Pa
     assert in_float is not None
     unpacked, left = (run.peak.breakdown[Category.WEIGHTS] for run in (in_float, report.training))
     assert unpacked - left == _LINEAR_BYTES - count_packed_bytes(method)
+    unknown = {item.what for item in report.training.not_accounted} - {item.what for item in in_float.not_accounted}
+    assert bool(unknown) == (method in ("gptq", "fp8"))
     assert any("on its packed weights" in notice.message for notice in report.warnings)
 
 
@@ -193,3 +195,8 @@ def test_what_is_not_known_of_packed_weights_keeps_its_bound(changes: dict[str, 
     report = inspect(tmp_path, "awq", **changes)
     assert report.quantization is not None
     assert report.quantization.traced_packed is None
+    if "workload" in changes:
+        assert report.memory is not None
+        in_float = inspect(tmp_path, None, **changes)
+        assert in_float.memory is not None
+        assert report.memory.peak_allocated_bytes == in_float.memory.peak_allocated_bytes

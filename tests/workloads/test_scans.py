@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from torch.profiler import ProfilerActivity, profile
 
 import inspector
 from inspector.measure.measuring import check_machine
+from inspector.workloads.training.loops import run_plain_steps
+from tests.trace.cpu_truth import adamw, assert_aligned, meta_step, profiled_events, trained
+from tests.trace.small_models import SMALL, Small, build
 
 
 def mamba(layers: int = 2, **fields: Any) -> transformers.MambaConfig:
@@ -112,3 +118,58 @@ def test_kernels_are_measured_only_where_their_packages_are(monkeypatch: pytest.
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(inspector.UsageError, match="none of them is installed"):
         check_machine(inspector.Recipe(kernels="hub"))
+
+
+def test_a_scan_of_more_events_than_a_trace_holds_is_refused_with_what_is_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("inspector.trace.tracer._MOST_EVENTS", 500)
+    report = inspector.inspect(mamba(), recipe={"seq_len": 32})
+    (message,) = [notice.message for notice in report.warnings if notice.code == "not-traced"]
+    assert 'use a shorter `seq_len`, or `kernels="hub"`' in message
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_steps_of_recurrent_gemma_allocate_and_free_as_on_the_cpu() -> None:
+    """Its layers keep the last state of a step until the next one, so that both steps are compared."""
+    fields = {"num_key_value_heads": 1, "lru_width": 64, "attention_window_size": 8, "head_dim": 16}
+    # The CPU copies what a convolution takes, and casts truth values that are multiplied.
+    kernels = ("aten::_convolution", "aten::mul", "aten::add")
+    SMALL["recurrent_gemma"] = Small(fields=fields)
+    try:
+        model, batch = build("cpu", "recurrent_gemma")
+        optimizer = adamw(trained(model))
+        gc.collect()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            run_plain_steps(model, batch, optimizer, lambda _phase, _step: None, steps=2)
+        values = {
+            key: item for key, item in batch.items() if isinstance(item, torch.Tensor) and not item.is_floating_point()
+        }
+        meta = meta_step(lambda device: build(device, "recurrent_gemma"), adamw, values, steps=(1, 2))
+    finally:
+        del SMALL["recurrent_gemma"]
+    assert_aligned(*profiled_events(recorded, kernels), meta)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        mamba(1),
+        transformers.Mamba2Config(
+            architectures=["Mamba2ForCausalLM"],
+            hidden_size=32,
+            num_heads=4,
+            head_dim=16,
+            n_groups=1,
+            state_size=8,
+            chunk_size=8,
+            num_hidden_layers=1,
+            vocab_size=32,
+        ),
+    ],
+    ids=["mamba", "mamba-2"],
+)
+def test_kernels_run_in_blocks_that_are_checkpointed(config: Any) -> None:
+    """What a checkpoint holds may be unpacked once."""
+    recipe = {"seq_len": 16, "kernels": "hub", "gradient_checkpointing": True}
+    assert inspector.inspect(config, recipe=recipe).training is not None

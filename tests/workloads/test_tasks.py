@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,13 @@ def test_infinities_are_read_as_transformers_saves_them(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(config.to_json_string()), "architectures": ["Mamba2ForCausalLM"]}))
     assert "__float__" in path.read_text()
     assert inspector.inspect(str(path), offline=True, count_only=True).parameters.base > 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_a_model_that_needs_packages_is_refused_with_the_command_that_installs_them(tmp_path: Path) -> None:
+    path = write(tmp_path, model_type="detr", architectures=["DetrForObjectDetection"])
+    with pytest.raises(inspector.InspectorError, match=r"packages that are not installed: run `pip install timm`\.$"):
+        inspector.inspect(path, offline=True, assume_defaults=True, count_only=True)
 
 
 def test_no_layer_is_left_out_of_a_trace_and_the_report_says_so(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def note_packing(model: PreTrainedModel, declared: Any) -> PreTrainedModel:
         linear = {name for name, module in model.named_modules() if type(module) is nn.Linear}
         if weights and weights.keys() <= linear:  # not experts in one parameter, not GPT-2's layers
             packed = {name: matrices[0] for name, matrices in weights.items()}
-            model.packing = Packing(method=method, config=declared, weights=packed)  # type: ignore[assignment]
+            model.weights_as_stored = Packing(method=method, config=declared, weights=packed)  # type: ignore[assignment]
     return model
 
 
@@ -85,7 +85,7 @@ def find_packing(model: nn.Module) -> Packing | None:
     """Return how the weights of a model stay packed in a step, None where they are traced in float."""
     if not isinstance(model, PeftModel):
         return None
-    packing: Packing | None = getattr(model.get_base_model(), "packing", None)
+    packing: Packing | None = getattr(model.get_base_model(), "weights_as_stored", None)
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     if packing is None or not layers or not all(_is_plain(layer) for layer in layers):
         return None

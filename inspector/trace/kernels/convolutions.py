@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, ops
 
 from inspector.trace.kernels.reductions import reduce
@@ -20,12 +21,24 @@ aten = ops.aten
 
 @kernel(aten.convolution.default, allocates_outputs=True)
 def _convolution(scratch: Scratch, values: Tensor, weight: Tensor, *_: Any, **__: Any) -> None:
-    """Copy the input of a depthwise convolution where it is not contiguous (ATen/native/Convolution.cpp)."""
+    """Copy an input that is not contiguous; cuDNN takes one whose channels are innermost as it is, not its weight.
+
+    Source: ATen/native/Convolution.cpp, `_convolution`, and cudnn/ConvShared.cpp.
+    """
     is_depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
-    copy = scratch.take(values.numel() * values.element_size()) if is_depthwise and not values.is_contiguous() else None
+    is_last = not is_depthwise and _is_channels_last(values)
+    is_copied = not values.is_contiguous() and not is_last
+    copy = scratch.take(values.numel() * values.element_size()) if is_copied else None
     scratch.outputs()
+    if is_last and not _is_channels_last(weight):
+        scratch.give(scratch.take(weight.numel() * weight.element_size()))
     if copy is not None:
         scratch.give(copy)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Tell whether an image is stored with its channels innermost and not otherwise."""
+    return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 @kernel(aten.convolution_backward.default, allocates_outputs=True)

@@ -1,4 +1,4 @@
-"""CTC loss, binary cross entropy, distances to the codes of a codebook: what they take beside what they return."""
+"""Losses: what CTC, binary cross entropy, differences and distances take beside what they return."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__: list[str] = []
 aten = torch.ops.aten
 
 _INDEX_BYTES = 8
+_MEAN = 1
 _NO_REDUCTION = 0
 
 
@@ -98,3 +99,29 @@ def _euclidean_distances(scratch: Scratch, first: Tensor, second: Tensor) -> Non
         if place == 0:
             scratch.give(doubled)
     scratch.outputs()
+
+
+@kernel(aten.mse_loss.default, aten.smooth_l1_loss.default)
+def _differences(scratch: Scratch, values: Tensor, targets: Tensor, reduction: int = _MEAN, *_: Any) -> None:
+    """Make all losses beside the result, and reduce them (ATen/native/Loss.cpp, `mse_loss_out`)."""
+    if reduction != _NO_REDUCTION:
+        scratch.give(_reduce_losses(scratch, values, targets))
+
+
+@kernel(aten.huber_loss.default, allocates_outputs=True)
+def _huber_loss(scratch: Scratch, values: Tensor, targets: Tensor, reduction: int = _MEAN, *_: Any) -> None:
+    """Make all losses, and then the result of them (ATen/native/Loss.cpp, `huber_loss`)."""
+    if reduction == _NO_REDUCTION:
+        scratch.outputs()
+        return
+    scratch.give(_reduce_losses(scratch, values, targets, is_made_after=True))
+
+
+def _reduce_losses(scratch: Scratch, values: Tensor, targets: Tensor, *, is_made_after: bool = False) -> int:
+    """Take a loss for each difference and what their reduction needs; return the block of the former."""
+    losses = torch.empty_like(values + targets)
+    block = scratch.take(losses.numel() * losses.element_size())
+    if is_made_after:
+        scratch.outputs()
+    reduce(scratch, losses, [], max(losses.element_size(), 4))
+    return block

@@ -50,7 +50,7 @@ class _SparseMatrix:
 
     def coalesce(self) -> NoReturn:
         """Refuse what goes on to products with a sparse matrix."""
-        raise NotTraceableError("what CUDA's library takes for products with sparse matrices (FRoD) is not known here")
+        raise NotTraceableError("no source says what NVIDIA's cuSPARSE takes for products with sparse matrices (FRoD)")
 
     @classmethod
     def __torch_function__(

@@ -233,10 +233,11 @@ class _MambaInner(torch.autograd.Function):
     @custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Compute convolution and steps again, then all gradients; those of both halves of the input are one tensor."""
-        (xz, conv1d_weight, conv1d_bias, projected, x_proj_weight, delta_proj_weight, out_proj_weight) = (
-            ctx.saved_tensors[:7]
+        xz, conv1d_weight, conv1d_bias, projected, x_proj_weight, delta_proj_weight, out_proj_weight, *rest = (
+            ctx.saved_tensors
         )
-        decay, into, from_state, skip, delta_bias, _states, out = ctx.saved_tensors[7:]
+        decay, into, from_state, skip, delta_bias, _states, out = rest
+        del rest
         positions, rank, state = xz.shape[-1], delta_proj_weight.shape[1], decay.shape[-1]
         x, z = xz.chunk(2, dim=1)
         gradient = _make_dense(gradients[0])

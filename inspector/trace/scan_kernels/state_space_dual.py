@@ -169,10 +169,11 @@ class _SplitConv1dScan(torch.autograd.Function):
     @custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Compute the convolution, the chunks and the normed output again, then all gradients."""
-        (zxbcdt, conv1d_weight, conv1d_bias, out, decay, skip, dt_bias, _seq_idx, norm, _scales) = ctx.saved_tensors[
-            :10
-        ]
-        projection, projection_bias = ctx.saved_tensors[10:]
+        zxbcdt, conv1d_weight, conv1d_bias, out, decay, skip, dt_bias, _seq_idx, norm, _scales, *rest = (
+            ctx.saved_tensors  # once: a checkpoint unpacks no tensor twice
+        )
+        projection, projection_bias = rest
+        del rest
         chunk_size, head_size, groups = ctx.sizes
         shape = _Shape(conv1d_weight, skip, head_size, groups)
         recompute = projection is not None

@@ -16,10 +16,12 @@ from inspector.records.notice import Notice
 from inspector.records.recipe import Kernels, Recipe
 from inspector.trace.scan_kernels import find_missing_kernels, list_packages, uses_kernels
 
-__all__ = ["attends", "check_kernels", "find_scan_notices"]
+__all__ = ["attends", "check_kernels", "explain_long_scan", "find_scan_notices"]
 
 _CHUNKED = re.compile(r"GatedDeltaNet|KimiDeltaAttention|Mamba2|Zamba2MambaMixer|BambaMixer|MambaLayer$|FalconH1Mixer")
 _SEQUENTIAL = re.compile(r"^(Mamba|FalconMamba|JambaMamba|ZambaMamba)Mixer$|^RwkvSelfAttention$|Rglru$")
+# What the tracer says of a step that it cannot hold.
+_TOO_MANY = "allocations and frees"
 # Layers that scan and have a kernel nowhere.
 _WITHOUT_KERNEL = re.compile(r"Rglru$")
 
@@ -48,6 +50,15 @@ def check_kernels(base: Any, recipe: Recipe) -> None:
         raise UsageError(
             f'what the kernel of {missing[0]} allocates, which {name} runs, is not known here; use `kernels="torch"`.'
         )
+
+
+def explain_long_scan(base: Any, recipe: Recipe, error: Exception) -> str | None:
+    """Return what to do where a step of layers that scan has too many events, None where it was something else."""
+    scans = any(_SEQUENTIAL.search(type(module).__name__) for module in base.modules())
+    if _TOO_MANY not in str(error) or not scans or recipe.kernels == Kernels.HUB:
+        return None
+    has_kernel = uses_kernels(base) and not find_missing_kernels(base)
+    return "use a shorter `seq_len`" + (', or `kernels="hub"`' if has_kernel else "")
 
 
 def find_scan_notices(base: Any, recipe: Recipe) -> Iterator[Notice]:

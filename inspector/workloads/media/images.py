@@ -66,7 +66,8 @@ class Pictures:
         """Return the configuration of the tower."""
         config = self.model.config
         encoder = getattr(config, "encoder", None)  # of a model of any encoder
-        return getattr(config, "vision_config", None) or (encoder if hasattr(encoder, "image_size") else config)
+        own = getattr(config, "vision_config", None) or getattr(config, "image_config", None)
+        return own or (encoder if hasattr(encoder, "image_size") else config)
 
     def read(self, name: str, default: Any) -> Any:
         """Return a setting of the processor."""

@@ -22,10 +22,11 @@ from inspector.workloads.attention import settle_attention, settle_implementatio
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, is_bare_encoder, make_batch_inputs
 from inspector.workloads.inputs import Inputs
-from inspector.workloads.kernels.scans import check_kernels
+from inspector.workloads.kernels.scans import check_kernels, explain_long_scan
 from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
 from inspector.workloads.notices import describe_inputs, find_block_shape, find_notices
+from inspector.workloads.packed import find_packed_unaccounted
 from inspector.workloads.packed_rows import make_packed_inputs
 from inspector.workloads.quantized_load import is_quantized
 from inspector.workloads.registry import TRAINING
@@ -120,6 +121,7 @@ class Training:
                 *find_stage_unaccounted(recipe),
                 *find_unaccounted(model, recipe, platform, inputs),
                 *list_unaccounted(model, asked, recipe),
+                *find_packed_unaccounted(model),
             ),
             notices=(
                 *(find_pair_notices(base, recipe) if takes_pairs else ()),
@@ -204,6 +206,9 @@ class Training:
         """Return what to do where a real step stops in the same way."""
         if recipe.use_reentrant and "does not require grad" in str(error):
             raise UsageError(_NO_INPUT_REQUIRES_GRAD) from error
+        too_long = explain_long_scan(base_model(model.model), recipe, error)
+        if too_long is not None:
+            return f", {too_long}"
         advice = next((f", {advice}" for words, advice in _ADVICE.items() if words in str(error)), "")
         return advice.replace(_ROUTERS, _name_routers(model.model))
 

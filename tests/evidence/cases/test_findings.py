@@ -17,6 +17,7 @@ from tests.cli.running import Ran, run, written
 
 M7 = ("Qwen/Qwen2.5-7B", "--offline")
 LORA = ("--lora", "r=16", "--targets", "all-linear")
+_PACKED = ("Qwen/Qwen2.5-7B-Instruct-AWQ", "--offline")
 GIB = 2**30
 
 
@@ -79,9 +80,8 @@ def test_3_a_configuration_without_sizes_is_not_judged(fields: dict[str, Any], t
 
 def test_4_a_packed_checkpoint_is_judged_by_an_upper_bound_and_the_first_screen_says_so() -> None:
     # LoRA in float32 is traced on the packed weights; in half precision nothing is known of that.
-    named = ("Qwen/Qwen2.5-7B-Instruct-AWQ", "--offline")
-    assert ask(*named, *LORA, "--gpu", "4090", "--no-advice")[0] == 0
-    packed = (*named, "--no-autocast-adapter-dtype", "--batch-size", "4")
+    assert ask(*_PACKED, *LORA, "--gpu", "4090", "--no-advice")[0] == 0
+    packed = (*_PACKED, "--no-autocast-adapter-dtype", "--batch-size", "4")
     code, report = ask(*packed, *LORA, "--gpu", "4090", "--no-advice")
     assert (code, read_verdict(report)["outcome"]) == (4, "not known")
     assert "upper bound" in read_verdict(report)["reason"]
@@ -93,7 +93,7 @@ def test_4_a_packed_checkpoint_is_judged_by_an_upper_bound_and_the_first_screen_
     least = small["quantization"]["loaded_bytes"] + 8 * small["parameters"]["trainable"] + 4 * 392
     verdict = read_verdict(small)
     assert (code, verdict["outcome"], verdict["headroom_bytes"]) == (1, "no", verdict["usable_bytes"] - least)
-    plan = run("plan", *named, "--gpu", "h200", "--fit", "none", "--json").report
+    plan = run("plan", *_PACKED, "--gpu", "h200", "--fit", "none", "--json").report
     assert {row["method"] for row in plan["rows"]} == {"adapter"}
     assert any("packed weights" in warning for warning in plan["warnings"])
 
@@ -145,7 +145,7 @@ def test_6_a_close_call_is_tight_and_a_search_stops_at_the_margin() -> None:
         ((*M7, *LORA, "--gpu", "4090"), "fits with --gradient-checkpointing"),
         ((*M7, "--gpu", "2x4090", "--no-advice"), "each of 2 ranks, DDP as accelerate"),
         (
-            ("Qwen/Qwen2.5-7B-Instruct-AWQ", "--offline", *LORA, "--gpu", "4090", "--no-advice"),
+            (*_PACKED, *LORA, "--no-autocast-adapter-dtype", "--gpu", "4090", "--no-advice"),
             "upper bound, dequantized",
         ),
         ((*M7, *LORA, "--gpu", "4090", "--gradient-checkpointing", "--batch-size", "4", "--no-advice"), "not known"),

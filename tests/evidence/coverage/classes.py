@@ -97,7 +97,9 @@ def judge_class(case: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     try:
         whole = build(fields, model_type, model_class)
     except Exception as error:
-        yield {"counted": False, "reason": f"transformers cannot build it: {type(error).__name__}: {error}"[:300]}
+        packages = " ".join(re.findall(r"`pip install ([\w-]+)`", str(error)))
+        why = f"it needs packages: `pip install {packages}`" if packages else f"{type(error).__name__}: {error}"
+        yield {"counted": False, "reason": f"transformers cannot build it: {why}"[:300]}
         return
     try:
         counted = _count(_write(folder, fields, name, model_type))

@@ -30,7 +30,7 @@ _CLASSES = """## Classes of transformers
 
 Counted: {counted} of {classes}, {equal} held against real tensors and equal, {unequal} unequal.
 Traced, of the {loss} with a loss: **{traced} ({share:.1f} %)**; with those that a real run stops in the same way,
-{explained}.
+{explained}.{beside}
 
 | task | classes | counted | with a loss | traced |
 | --- | ---: | ---: | ---: | ---: |
@@ -71,6 +71,7 @@ def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
         loss=len(with_loss),
         traced=traced,
         share=100 * traced / max(len(with_loss), 1),
+        beside=_describe_beside(with_loss),
         explained=sum(bool(row.get("traced")) or bool(_SHARED.search(row.get("reason") or "")) for row in with_loss),
     )
     by_task: dict[str, list[Row]] = defaultdict(list)
@@ -92,10 +93,23 @@ def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
         if not row.get("traced"):
             reason = row.get("reason") or ""
             shared = "yes" if _SHARED.search(reason) else ""
-            yield f"| {row['class']} | {row['type']} | {_clean(reason, row['class'])} | {shared} |\n"
+            why = _clean(reason, row["class"])
+            why = f"{why} (traced with {row['beside']['packages']})" if _is_traced_beside(row) else why
+            yield f"| {row['class']} | {row['type']} | {why} | {shared} |\n"
     left_out = Counter(code for row in with_loss for code in row.get("leaves_out", ()) if row.get("traced"))
     of_codes = ", ".join(f"`{code}` {count}" for code, count in sorted(left_out.items()))
     yield f"\nTraced with text alone, which the report says on its first screen: {of_codes or 'none'}.\n"
+
+
+def _describe_beside(rows: Sequence[Row]) -> str:
+    """Return how many classes more are traced where packages are installed that transformers asks for."""
+    counts = Counter(row["beside"]["packages"] for row in rows if _is_traced_beside(row))
+    return "".join(f" With {packages} installed {count} more are traced." for packages, count in counts.items())
+
+
+def _is_traced_beside(row: Row) -> bool:
+    """Tell whether a class is traced where what it needs is installed."""
+    return bool(row.get("beside", {}).get("traced"))
 
 
 def _list_adapters(rows: Sequence[Row]) -> Iterator[str]:

@@ -3,6 +3,9 @@
 Writes classes.json or adapters.json beside this module after each group of cases; what is there already is kept, so
 that a walk that was ended goes on. `--again REGEX` walks the cases anew whose row matches it ("which batch", say). The
 page is made by `python -m tests.evidence.coverage.page`.
+
+`--beside PACKAGES` walks cases anew that need packages, in an environment that has them, and notes what is found beside
+what is without them.
 """
 
 from __future__ import annotations
@@ -58,9 +61,8 @@ def _key(row: dict[str, Any]) -> tuple[str, str]:
     return (row["type"], row["class"]) if "class" in row else (row["model"], row["method"])
 
 
-def _write(kind: str, folder: Path, rows: list[dict[str, Any]]) -> None:
+def _write(kind: str, folder: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> None:
     """Write the rows, a line each, in an order that does not depend on when they were made."""
-    versions = {name: metadata.version(name) for name in _NAMED}
     lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=_key))
     text = f'{{"versions": {json.dumps(versions)}, "rows": [\n{lines}\n]}}\n'
     made = folder / f"{kind}.new"
@@ -76,9 +78,21 @@ def main() -> None:
     parser.add_argument("--again", help="a regular expression that the row of a case to walk anew matches")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="processor time of a case")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the rows are written")
+    parser.add_argument("--beside", metavar="PACKAGES", help="which packages this environment has beside")
     given = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", INSPECTOR_IN_PROCESS="1", OMP_NUM_THREADS="1")
     rows = {_key(row): row for row in read_rows(given.kind, given.folder)}
+    versions = {name: metadata.version(name) for name in _NAMED}
+    if given.beside:
+        versions = json.loads((given.folder / f"{given.kind}.json").read_text(encoding="utf-8"))["versions"]
+
+    def finish(case: dict[str, Any], row: dict[str, Any]) -> None:
+        known = rows.get(_key(case), {})
+        if given.beside:
+            rows[_key(case)] = {**known, "beside": {"packages": given.beside, **row}}
+        else:
+            rows[_key(case)] = {**case, **row, **({"beside": known["beside"]} if "beside" in known else {})}
+
     cases, judge = find_walk(given.kind)
     groups: dict[str, list[dict[str, Any]]] = {}
     for case in cases:
@@ -92,9 +106,9 @@ def main() -> None:
                 group,
                 lambda case: judge(case, Path(made)),
                 given.seconds,
-                lambda case, row: rows.__setitem__(_key(case), {**case, **row}),
+                finish,
             )
-            _write(given.kind, given.folder, list(rows.values()))
+            _write(given.kind, given.folder, list(rows.values()), versions)
             print(f"{number} of {len(groups)}: {_key(group[0])[0]}", flush=True)
 
 

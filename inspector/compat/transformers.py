@@ -95,6 +95,15 @@ def compatible_flash_implementations(model: Any) -> list[str]:
     return getattr(model, "_compatible_flash_implementations", None) or []
 
 
+def load_fp8_layers() -> Any:
+    """Return transformers' module of FP8 layers, None where it cannot be loaded: that of 5.1 imports triton."""
+    try:
+        from transformers.integrations import finegrained_fp8
+    except ImportError:
+        return None
+    return finegrained_fp8
+
+
 def experts_implementation(config: Any) -> str | None:
     """Return how experts are run, None in releases that know one way only.
 

@@ -16,9 +16,9 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.awq import AwqLoraLinear
 from peft.tuners.lora.gptq import GPTQLoraLinear
 from torch import Tensor, nn
-from transformers.integrations import finegrained_fp8
 
 from inspector.compat.torch import children_of
+from inspector.compat.transformers import load_fp8_layers
 from inspector.hardware.platform import Platform
 from inspector.model.adapter.peft_names import strip_wrappers
 from inspector.model.build import BuiltModel
@@ -61,8 +61,8 @@ def leave_packed(
             yield dict(built.roles)
             return
         if packing.method == "fp8":
-            kernel = finegrained_fp8.FineGrainedFP8(_multiply, _multiply, _multiply)
-            replace_attribute(finegrained_fp8, "_FINEGRAINED_FP8", kernel)
+            layers = load_fp8_layers()
+            replace_attribute(layers, "_FINEGRAINED_FP8", layers.FineGrainedFP8(_multiply, _multiply, _multiply))
         roles = dict(built.roles)
         for path, module in list(built.model.named_modules()):
             name = strip_wrappers(built.model, path)
@@ -99,7 +99,7 @@ def _make_layer(packing: Packing, name: str, layer: nn.Linear) -> nn.Module:
         return _LAYERS[packing.method](layer, packing.weights[name].parts)
     size = packing.config.get("weight_block_size", (128, 128))
     with torch.device("meta"):
-        made = finegrained_fp8.FP8Linear(
+        made: nn.Module = load_fp8_layers().FP8Linear(
             layer.in_features,
             layer.out_features,
             block_size=None if size is None else tuple(size),

@@ -77,11 +77,11 @@ def test_what_names_no_gpu_is_refused_before_any_work(
 
 def test_a_step_that_cannot_be_traced_for_a_gpu_is_no_success() -> None:
     """A guard that lets pass what was never traced would be worse than none."""
-    ran = run("state-spaces/mamba-130m-hf", "--offline", "--gpu", "h100")
+    ran = run("facebook/bart-large", "--offline", "--gpu", "h100")
     assert (ran.code, len(ran.err.splitlines())) == (4, 1)
     assert "nothing says whether the step fits the H100 SXM" in ran.err
-    assert "129,135,360" in ran.out, "its counts are there"
-    report = json.loads(run("state-spaces/mamba-130m-hf", "--offline", "--gpu", "h100", "--json").out)
+    assert "406,291,456" in ran.out, "its counts are there"
+    report = json.loads(run("facebook/bart-large", "--offline", "--gpu", "h100", "--json").out)
     (verdict,) = report["fit"]
     assert (verdict["outcome"], "fits" in verdict, "headroom_bytes" in verdict) == ("not known", False, False)
     assert verdict["reason"] in ran.err

@@ -48,7 +48,7 @@ def test_a_snapshot_of_no_run_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "snapshot.pickle"
     assert_refused(run(*RUN, "--count-only", "--output", str(file)), 2, "--count-only traces none")
     assert_refused(run(*RUN, "--details", "--output", str(file)), 2, "drop --details")
-    untraced = written(tmp_path, bundled_config("state-spaces/mamba-130m-hf"))
+    untraced = written(tmp_path, bundled_config("facebook/bart-large"))
     assert_refused(run(untraced, "--offline", "--quiet", "--output", str(file)), 4, "there is no snapshot")
     assert not file.exists()
 
@@ -120,7 +120,7 @@ def test_a_plot_of_no_run_is_refused_or_says_why(tmp_path: Path) -> None:
     assert_refused(run(*RUN, "--plot", "--count-only"), 2, "--count-only traces none")
     assert_refused(run(*RUN, "--plot", "--json"), 2, "--plot draws in text")
     assert_refused(run(*RUN, "--plot", "--output", str(tmp_path / "a.html")), 2, "a page has the timeline")
-    untraced = written(tmp_path, bundled_config("state-spaces/mamba-130m-hf"))
+    untraced = written(tmp_path, bundled_config("facebook/bart-large"))
     ran = run(untraced, "--offline", "--quiet", "--plot")
     assert ran.code == 0
     assert "There is no timeline. " in ran.out

@@ -121,7 +121,8 @@ def test_a_copy_without_a_file_or_over_it_is_refused(tmp_path: Path) -> None:
 
 def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, AXOLOTL | {"optimizer": "sgd"})
-    plan = json.loads(run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json").out)
+    few = ("--attention", "eager", "--seq-len", "64")
+    plan = json.loads(run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json", *few).out)
     assert "batch size 2" in plan["recipe"]
     assert plan["source"]["file"]["framework"] == "axolotl"
     assert len({(row["method"], row["options"]) for row in plan["rows"]}) == len(plan["rows"])

@@ -172,6 +172,7 @@ def test_where_shards_would_fit_that_each_card_has_not_room_for_whole_the_report
         "64",
         "--offline",
         "--fsdp",
+        "--no-advice",
         "--json",
     )
     assert sharded.code == 0

@@ -271,7 +271,7 @@ def test_a_search_of_new_tokens_keeps_no_long_tape(monkeypatch: pytest.MonkeyPat
         return found
 
     monkeypatch.setattr(Predictor, "predict", predict)
-    for module in ("inspector.predict", "inspector.extrapolate.steps"):
+    for module in ("inspector.extrapolate.layers", "inspector.extrapolate.steps"):
         monkeypatch.setattr(f"{module}.MOST_EVENTS", 60_000)
     recipe = inspector.Generation(prompt_len=8, new_tokens=70)
     report = inspector.inspect(llama(), recipe=recipe, gpu_memory="24GiB", fit="new-tokens", advice=False)

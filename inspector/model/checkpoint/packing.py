@@ -17,8 +17,8 @@ from peft import PeftModel
 from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.integrations import finegrained_fp8
 
+from inspector.compat.transformers import load_fp8_layers
 from inspector.model.checkpoint.quantized import collect_stored_notices, find_packed_weights
 from inspector.quantization.formats import FORMATS, find_format, find_torchao_type
 from inspector.quantization.layout import NoRuleError, Packed
@@ -74,7 +74,7 @@ def _is_known(method: str, config: Mapping[str, Any]) -> bool:
     if method == "gptq":
         return config.get("bits") in (2, 4, 8)
     if method == "fp8":
-        has_backward = hasattr(finegrained_fp8, "FP8LinearFunction")
+        has_backward = hasattr(load_fp8_layers(), "FP8LinearFunction")
         return has_backward and config.get("scale_fmt", "float") == "float" and not config.get("dequantize")
     if method == "torchao":
         return find_torchao_type(config) == "Int8WeightOnlyConfig"

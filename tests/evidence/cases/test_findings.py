@@ -176,7 +176,8 @@ def test_8_a_plan_recommends_what_the_advice_does_least_harmful_first_and_with_a
 
 def test_9_sequences_are_no_rows() -> None:
     small = ("plan", "Qwen/Qwen2.5-0.5B", "--offline", "--gpu", "4090", "--seq-len", "64", "--fit", "none")
-    for arguments in (("--help",), ("plan", "--help"), small):
+    few = ("--quantization", "none", "--attention", "eager")
+    for arguments in (("--help",), ("plan", "--help"), (*small, *few)):
         words = join(run(*arguments)).lower().split()
         assert not {"rows", "row"} & set(words)
 

@@ -37,7 +37,7 @@ SUBCOMMANDS: dict[str, click.Command] = {}
 _OF_SEVERAL_GPUS = frozenset(
     (
         *("--num-gpus", "--n-gpus", "--num-processes", "--num_processes", "--nproc-per-node", "--nproc_per_node"),
-        *("--world-size", "--nodes", "--nnodes", "--num-machines", "--tp", "--ddp"),
+        *("--world-size", "--nnodes", "--num-machines", "--tp", "--ddp"),
         *("--zero", "--zero-stage", "--use-fsdp", "--multi-gpu", "--data-parallel", "--dp"),
     )
 )

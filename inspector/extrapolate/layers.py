@@ -19,7 +19,7 @@ from inspector.records.tape import MAKING, Event
 
 __all__ = ["MOST_EVENTS", "LayerExtrapolation", "LayerExtrapolator", "TooManyEventsError"]
 
-# A million events are 8 bytes in each of a dozen arrays and lists.
+# An event is 8 bytes in each of a dozen arrays and lists.
 MOST_EVENTS = 6_000_000
 
 

@@ -4,8 +4,8 @@ A repository is known by the `model_type` and the sizes in its config.json, so t
 same sizes are those that were published again for transformers' own classes: all parameters are of the same shapes but
 where one layer became three.
 
-Source: config.json of both on the Hub, the modeling code of the older one, and the arithmetic in
-tests/model/test_successors.py. Not covered: models with a longer table of tokens or another depth.
+Source: the arithmetic in tests/model/test_successors.py over the older modeling code. The older sizes are from memory:
+no config.json of theirs was at hand. Not covered: models with a longer table of tokens or another depth.
 """
 
 from __future__ import annotations

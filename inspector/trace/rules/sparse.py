@@ -58,7 +58,7 @@ class _SparseMatrix:
     ) -> Any:
         """Add a sparse matrix to a dense one in place; nothing else is known here."""
         if func not in (Tensor.__iadd__, Tensor.add_) or kwargs:
-            raise NotImplementedError(f"{getattr(func, '__name__', func)} of a sparse matrix is not traced")
+            raise NotTraceableError(f"{getattr(func, '__name__', func)} of a sparse matrix is not traced")
         dense, sparse = args
         return _AddInPlace.apply(dense, sparse.values, sparse.indices.shape[1])  # type: ignore[no-untyped-call]
 

@@ -7,6 +7,7 @@ sizes have to be as many as there are processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,9 +49,7 @@ def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
     beside shards, stay what is not modelled.
     """
     sizes = _read_sizes(values, values["parallelism_config"] or {})
-    total = 1
-    for size in sizes.values():
-        total *= size
+    total = math.prod(sizes.values())
     if total == 1:
         settings.silent.add("parallelism_config")
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,19 @@ def sizes(trace: list[dict[str, Any]]) -> Iterator[int]:
             yield -held.get(event["addr"], event["size"])
 
 
-def recorded(case: Case) -> list[int]:
-    """Run a case and return its events in order."""
+def record_events(run: Callable[[], object]) -> list[int]:
+    """Return the signed sizes of what `run` allocates and frees, in order."""
     memory: Any = torch.cuda.memory
-    running = case("cuda")
-    next(running)
     gc.collect()
     memory._record_memory_history(max_entries=100_000, context=None, clear_history=True)
-    next(running)
+    run()
     trace = memory._snapshot()["device_traces"][0]
     memory._record_memory_history(enabled=None)
     return list(sizes(trace))
 
 
-def main() -> None:
-    """Write the record: the GPU, torch, and the events of each case."""
+def write_recording(file: str, kind: str, make: Callable[[], Mapping[str, list[int]]]) -> None:
+    """Write the GPU, torch, and the events of each of a kind, which are made once the workspaces are there."""
     properties = torch.cuda.get_device_properties(0)
     warm_up()
     record = {
@@ -60,11 +58,23 @@ def main() -> None:
         "multiprocessors": properties.multi_processor_count,
         "threads_per_multiprocessor": properties.max_threads_per_multi_processor,
     }
+    lines = [f'"{name}": {json.dumps(events)}' for name, events in make().items()]
+    head = json.dumps(record, indent=1)[:-2]
+    Path(file).write_text(f'{head},\n "{kind}": {{\n  ' + ",\n  ".join(lines) + "\n }\n}\n", encoding="utf-8")
+
+
+def record_case(case: Case) -> list[int]:
+    """Run a case and return its events in order."""
+    running = case("cuda")
+    next(running)
+    return record_events(lambda: next(running))
+
+
+def main() -> None:
+    """Write the record of the cases that belong to the file's name."""
     by_name = {"sampling": SAMPLING, "losses": LOSSES}
     cases = by_name.get(Path(sys.argv[1]).name.split("-")[0], CASES)
-    lines = [f'"{name}": {json.dumps(recorded(case))}' for name, case in cases.items()]
-    head = json.dumps(record, indent=1)[:-2]
-    Path(sys.argv[1]).write_text(f'{head},\n "cases": {{\n  ' + ",\n  ".join(lines) + "\n }\n}\n", encoding="utf-8")
+    write_recording(sys.argv[1], "cases", lambda: {name: record_case(case) for name, case in cases.items()})
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import click
 
+from inspector.cli.option_groups.cards import RANK
 from inspector.cli.option_groups.engines import OF_ENGINES
 from inspector.cli.options import PARAMETERS
 from inspector.records.notice import Notice
@@ -31,7 +32,8 @@ _ALIASES = {"target_modules": "targets", "exclude_modules": "exclude_targets", "
 def _map_python_names() -> dict[str, click.Parameter]:
     """Return the parameters of the command by the names that Python has for them, which follow their first spelling."""
     named = {
-        parameter.opts[0].removeprefix("--").replace("-", "_"): parameter for parameter in (*PARAMETERS, *OF_ENGINES)
+        parameter.opts[0].removeprefix("--").replace("-", "_"): parameter
+        for parameter in (*PARAMETERS, *OF_ENGINES, RANK)
     }
     return {name: parameter for name, parameter in named.items() if name not in _OF_THE_COMMAND_ALONE}
 

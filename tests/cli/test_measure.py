@@ -118,3 +118,7 @@ def test_what_will_not_fit_is_refused_with_both_sizes() -> None:
     with pytest.raises(DoesNotFitError, match=r"needs 2\.00 GiB, and NVIDIA Test has 2\.00 GiB free") as refused:
         fold_if_it_fits(prediction, gpu(2 * GIB - 1))
     assert refused.value.exit_code == 1
+
+
+def test_a_rank_that_is_not_there_is_refused_in_the_words_of_the_command() -> None:
+    assert_refused(run("measure", SMALL, "--gpus", "2", "--fsdp", "--rank", "5"), 2, "--rank 5 of 2 is none")

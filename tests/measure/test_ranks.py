@@ -50,7 +50,7 @@ def test_a_process_is_the_rank_that_its_launcher_says_and_else_the_one_that_is_a
 @pytest.mark.parametrize(
     ("rank", "environment", "settings", "says"),
     [
-        (8, {}, {"gpu_count": 8}, "`rank` 8 of 8 is none: they are 0 to 7"),
+        (8, {}, {"gpu_count": 8}, "`rank` 8 of 8 is none: give one of 0 to 7"),
         (1, {}, {}, "`rank` 1 is one of several: add `gpu_count`"),
         (0, LAUNCHED, {}, "`rank` 0 is one of 2 that a launcher started"),
         (None, LAUNCHED, {"gpu_count": 8}, "WORLD_SIZE says that 2 ranks were launched, and `gpu_count` is 8"),

@@ -7,12 +7,11 @@ import functools
 import os
 from typing import Any
 
-import click
-
 from inspector.cli.console import render_document, show_progress
 from inspector.cli.exit_codes import ExitCode
 from inspector.cli.group import Work, subcommand
 from inspector.cli.jobs import Job, build_job
+from inspector.cli.option_groups.cards import RANK
 from inspector.cli.option_names import name_options
 from inspector.cli.options import list_parameters_without
 from inspector.cli.output import open_output
@@ -34,16 +33,7 @@ _NOT_OF_A_RUN = (
 )
 
 
-_RANK = click.Option(
-    ["--rank"],
-    type=click.IntRange(min=0),
-    metavar="K",
-    help="Which rank of --gpus N runs here alone, the others being not there; default 0. Under torchrun every process "
-    "is one.",
-)
-
-
-@subcommand([*list_parameters_without(*_NOT_OF_A_RUN), _RANK])
+@subcommand([*list_parameters_without(*_NOT_OF_A_RUN), RANK])
 def measure(rank: int | None, **options: Any) -> Work:
     """Run the step of MODEL for real on the CUDA GPU at hand, and print predicted beside measured.
 

@@ -8,7 +8,7 @@ from inspector.cli.values import read_object_of_option
 from inspector.errors import UsageError
 from inspector.records.steps.device_map import MADE_MAPS
 
-__all__ = ["OF_CARDS", "choose_sharding", "read_device_map"]
+__all__ = ["OF_CARDS", "RANK", "choose_sharding", "read_device_map"]
 
 OF_CARDS: tuple[click.Parameter, ...] = (
     click.Option(
@@ -53,3 +53,13 @@ def read_device_map(text: str | None) -> object:
     if text is None or text in MADE_MAPS:
         return text
     return read_object_of_option("--device-map", text, f"give {', '.join(MADE_MAPS)}, or name a JSON file.")
+
+
+# Of `inspect measure` alone.
+RANK = click.Option(
+    ["--rank"],
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Which rank of --gpus N runs here alone, the others being not there; default 0. Under torchrun every process "
+    "is one.",
+)

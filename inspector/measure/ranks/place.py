@@ -47,7 +47,7 @@ def find_place(request: Request, rank: int | None, environment: Mapping[str, str
             raise UsageError(f"`rank` {rank} is one of several: add `gpu_count`, and `sharding` for what they share.")
         return None
     if rank is not None and rank >= count:
-        raise UsageError(f"`rank` {rank:,} of {count:,} is none: they are 0 to {count - 1:,}.")
+        raise UsageError(f"`rank` {rank:,} of {count:,} is none: give one of 0 to {count - 1:,}.")
     if count > MOST_RANKS:
         raise UsageError(f"`gpu_count` is {count:,}; ranks of up to {MOST_RANKS:,} cards are traced.")
     return Place(rank=rank or 0, world_size=count)

@@ -58,6 +58,7 @@ class Predictor:
         self._outlines: dict[Key, Outline] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
+        self._batch_sizes: dict[TapeTemplate, int] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
@@ -165,9 +166,8 @@ class Predictor:
             return self._traced[key]
         recipe, template, sizes = self._traced[key]
         for added_periods, known in self._list_resized(run):
-            if known is template:  # its own passes are those that a run with another optimizer would be traced for
-                passes = recipe, template.traced[: template.first_passes]
-                self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
+            if known is template:
+                self._keep_passes(run, recipe, added_periods, template)
         return dataclasses.replace(recipe, alloc_conf=run.recipe.alloc_conf), template, sizes
 
     def _trace_recalled(self) -> None:
@@ -288,12 +288,15 @@ class Predictor:
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
         for added_periods, template in self._list_resized(run):
+            # What copies for a batch is a view of one sequence: then the passes would be traced in vain.
+            is_like = (run.recipe.batch_size == 1) == (self._batch_sizes[template] == 1)
+            if not (is_like or (make_key_without_optimizer(run), added_periods) in self._passes):
+                continue
             try:
                 recipe, passes = self._trace_passes(run, added_periods)
             except NotTraceableError:
                 continue  # what the whole run says is the one to tell
-            sizes = template.derive_sizes(passes)
-            if sizes is not None:
+            if (sizes := template.derive_sizes(passes)) is not None:
                 asked = run.recipe
                 recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
                 return recipe, template, sizes
@@ -317,7 +320,15 @@ class Predictor:
         """Trace all steps, on a shallow model where that says what the whole one does."""
         recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
         self._templates.setdefault(make_key_without_size(run), []).append((added_periods, template))
+        self._batch_sizes[template] = run.recipe.batch_size
+        self._keep_passes(run, recipe, added_periods, template)
         return recipe, template, template.sizes
+
+    def _keep_passes(self, run: ResolvedRun, recipe: Recipe, added_periods: int | None, template: TapeTemplate) -> None:
+        """Keep the passes of a run that was traced to its end: a run with another optimizer would be traced for them."""
+        if self._list_resized(run):
+            passes = recipe, template.traced[: template.first_passes]
+            self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
 
     def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
         """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""

@@ -325,7 +325,7 @@ class Predictor:
         return recipe, template, template.sizes
 
     def _keep_passes(self, run: ResolvedRun, recipe: Recipe, added_periods: int | None, template: TapeTemplate) -> None:
-        """Keep the passes of a run that was traced to its end: a run with another optimizer would be traced for them."""
+        """Keep the passes of a run that was traced to its end: those that another optimizer would be traced for."""
         if self._list_resized(run):
             passes = recipe, template.traced[: template.first_passes]
             self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)

@@ -115,18 +115,33 @@ class Device:
 class Pool:
     """Blocks of one size class in segments of their own [CUDACachingAllocator.cpp:2512-2740]."""
 
-    __slots__ = ("device", "free_blocks", "max_split_bytes", "settings", "small")
+    __slots__ = (
+        "device",
+        "free_blocks",
+        "least_rest_bytes",
+        "max_split_bytes",
+        "settings",
+        "small",
+        "split_below_bytes",
+    )
+
+    # Whether a block that is larger may be taken before a smaller one.
+    compares_reach = False
 
     def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
         self.device = device
         self.settings = settings
         self.small = small
         self.max_split_bytes = settings.max_split_bytes
+        # What is left of a block that is handed out is a block of its own from so much on, and where less is asked for
+        # than the latter [:2540].
+        self.least_rest_bytes = MIN_BLOCK_BYTES if small else SMALL_BYTES + 1
+        self.split_below_bytes = UNLIMITED if small else settings.max_split_bytes
         # Sorted by size, then address, as torch's std::set is; no two blocks share an address.
         self.free_blocks: list[tuple[int, int, Block]] = []
 
     def hand_out(self, size: int, segment: Block | None = None) -> Block | None:
-        """Take the best free block for `size`, or a new `segment`, and keep what it has too much [:2512, :2540, :2560].
+        """Take the best free block for `size`, or a new `segment`, and keep what it has too much [:2512, :2560].
 
         Only one candidate is looked at; None where it does not do. This and `take_back` are where replays spend their
         time, and call nothing that is called each time.
@@ -136,12 +151,14 @@ class Pool:
             index = bisect_left(free_blocks, (size,))
             if index == len(free_blocks):
                 return None
+            if self.compares_reach and index + 1 < len(free_blocks):
+                index = self.find_nearest(index)
             block = free_blocks[index][2]
             if self.max_split_bytes != UNLIMITED and self.refuses(block, size):
                 return None
             del free_blocks[index]
         rest_bytes = block.size - size
-        if rest_bytes >= MIN_BLOCK_BYTES if self.small else rest_bytes > SMALL_BYTES and size < self.max_split_bytes:
+        if rest_bytes >= self.least_rest_bytes and size < self.split_below_bytes:
             following, address = block.next, block.address + size
             rest = Block(self, address, rest_bytes)
             rest.prev, rest.next = block, following
@@ -154,20 +171,24 @@ class Pool:
     def take_back(self, block: Block) -> None:
         """Join a block that was handed out with its free neighbours, and enter it into the set [:2474]."""
         free_blocks, left, right = self.free_blocks, block.prev, block.next
-        if left is not None and not left.allocated:
+        if left is not None and not left.allocated and left.mapped:
             del free_blocks[bisect_left(free_blocks, (left.size, left.address))]
             block.address = left.address
             block.size += left.size
             block.prev = before = left.prev
             if before is not None:
                 before.next = block
-        if right is not None and not right.allocated:
+        if right is not None and not right.allocated and right.mapped:
             del free_blocks[bisect_left(free_blocks, (right.size, right.address))]
             block.size += right.size
             block.next = after = right.next
             if after is not None:
                 after.prev = block
         insort(free_blocks, (block.size, block.address, block))
+
+    def find_nearest(self, index: int) -> int:
+        """Return which free block to take where that at `index` is the smallest that does."""
+        return index
 
     def refuses(self, block: Block, size: int) -> bool:
         """Return whether a free block is not handed out for `size`, where large ones are not split [:2560]."""
@@ -229,28 +250,14 @@ class ExpandablePool(Pool):
 
     __slots__ = ("page_bytes", "unmapped")
 
+    compares_reach = True
+
     def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
         super().__init__(device, settings, small=small)
+        self.least_rest_bytes, self.split_below_bytes = MIN_BLOCK_BYTES, UNLIMITED  # any rest that is a block at all
         self.page_bytes = SMALL_SEGMENT_BYTES if small else settings.large_segment_bytes
         # Stretches without memory behind them, by address; ranges start at multiples of a page, so these do, too.
         self.unmapped: list[tuple[int, Block]] = []
-
-    def hand_out(self, size: int, segment: Block | None = None) -> Block | None:
-        """Take the best free block for `size`, or what was mapped for it, and keep any rest that is a block at all."""
-        block = segment
-        if block is None:
-            index = self._find_candidate(size)
-            if index == len(self.free_blocks) or self.refuses(self.free_blocks[index][2], size):
-                return None
-            block = self.free_blocks.pop(index)[2]
-        if block.size - size >= MIN_BLOCK_BYTES:
-            self._add(self._cut(block, size))
-        return block
-
-    def take_back(self, block: Block) -> None:
-        """Join a block that was handed out with its free neighbours, and enter it into the set."""
-        self._merge(block)
-        self._add(block)
 
     def _add(self, block: Block) -> None:
         """Enter a block into the set of its kind: free blocks by size, unmapped ones by address."""
@@ -294,10 +301,9 @@ class ExpandablePool(Pool):
             if block.next is not None:
                 block.next.prev = block
 
-    def _find_candidate(self, size: int) -> int:
-        """Return the index of the block to take: larger ones follow as long as they could grow to less."""
+    def find_nearest(self, index: int) -> int:
+        """Return which free block to take: larger ones follow as long as they could grow to less."""
         blocks = self.free_blocks
-        index = bisect_left(blocks, (size,))
         while index + 1 < len(blocks) and _reach(blocks[index + 1][2]) < _reach(blocks[index][2]):
             index += 1
         return index

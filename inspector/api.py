@@ -245,7 +245,7 @@ def plan(
         strict=strict,
     )
     quantities, counts = read_quantities(fit), read_card_counts(gpu_count)
-    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities, counts)
+    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities, counts, forks=True)
     return dataclasses.replace(result, warnings=(*(notice.message for notice in notices), *result.warnings))
 
 

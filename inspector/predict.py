@@ -41,7 +41,7 @@ from inspector.run_keys import Key, make_key_without_optimizer, make_key_without
 
 if TYPE_CHECKING:
     from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -74,9 +74,9 @@ class Predictor:
 
         return LayerExtrapolator()
 
-    def keep(self, request: Request, built: BuiltModel) -> None:
-        """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self.findings.keep(request, built)
+    def keep(self, request: Request, depths: Depths) -> None:
+        """Take models that somebody has built already, as nobody has used them yet."""
+        self.findings.keep(request, depths)
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""

@@ -33,6 +33,7 @@ from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
+from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.scan_kernels import provide_scan_kernels
 from inspector.trace.shadow import use_one_thread
@@ -88,7 +89,14 @@ def trace_rank(
             built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, names)))
         media = workload.find_media(model, recipe)
         holds_all = media is not None and media.holds_all
-        tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)
+        tracer = RankTracer(
+            platform,
+            names,
+            balances_experts=loops_over_experts(base) or isinstance(launch, TensorParallel) and launch.expert_parallel > 1,
+            streams=streams,
+            results=results,
+            holds_all=holds_all,
+        )
         is_packed = is_quantized(base)
         if is_packed:
             rules.enter_context(apply_quantized_rules(platform))

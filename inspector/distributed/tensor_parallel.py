@@ -27,6 +27,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 
 from inspector.compat.distributed import local_tensor_of
 from inspector.compat.tensor_parallel import TransformersDeviceMesh, avoid_tensors_for_strides, renew_own_tensors
+from inspector.distributed.experts import refuse_parts_of_experts
 from inspector.errors import NotTraceableError, UsageError
 from inspector.model.build import BuiltModel
 from inspector.records.steps.ranks import TensorParallel
@@ -74,25 +75,27 @@ def cut_by_plan(built: BuiltModel, launch: TensorParallel, device: torch.device 
     """
     model: Any = built.model
     base: Any = base_model(model)
-    if not base.tp_plan:
+    if launch.tensor_parallel > 1 and not base.tp_plan:
         planned, count = list_planned_families()
         raise UsageError(
             f"transformers has no plan for {type(base).__name__}, by which `tensor_parallel` would cut it: drop it, or "
             f"shard it with `sharding=fsdp`. {len(planned)} of its {count} families have one, such as "
             f"{', '.join(name for name in _KNOWN if name in planned)}; docs/explain/many-gpus.md lists them."
         )
+    if launch.expert_parallel > 1:
+        refuse_parts_of_experts(base, launch.expert_parallel)
     _refuse_parts_of_heads(base, launch.tensor_parallel)
     adapter = _take_off(model) if isinstance(model, PeftModel) else None
     _untie(base)
     if device == _META:
         avoid_tensors_for_strides()
-    sharded = launch.world_size // launch.tensor_parallel
-    config = DistributedConfig(tp_size=launch.tensor_parallel, fsdp_size=sharded)
+    sharded, experts = launch.world_size // launch.tensor_parallel, launch.expert_parallel
+    config = DistributedConfig(tp_size=launch.tensor_parallel, fsdp_size=sharded, ep_size=experts)
     meshes = [
         init_device_mesh(device.type, sizes, mesh_dim_names=names)
         for sizes, names in (
             ((1, 1, sharded, launch.tensor_parallel), ("pp", "dp_replicate", "fsdp", "tp")),
-            ((1, 1, launch.world_size, 1), ("pp", "dp_replicate", "efsdp", "ep")),
+            ((1, 1, launch.world_size // experts, experts), ("pp", "dp_replicate", "efsdp", "ep")),
         )
     ]
     type(base).maybe_distribute_model(base, config, TransformersDeviceMesh(*meshes))

@@ -101,8 +101,8 @@ class ResolvedRun:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
         if self.request.device_map is not None:
             return self._place_modules()
-        if self.request.tensor_parallel is not None:
-            return self._cut_layers(self.request.tensor_parallel)
+        if self.request.tensor_parallel is not None or self.request.expert_parallel is not None:
+            return self._cut_layers(self.request.tensor_parallel or 1, self.request.expert_parallel or 1)
         recipe = self.request.recipe
         sharding, settings = self.request.sharding, self.request.sharding_settings or {}
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
@@ -129,13 +129,14 @@ class ResolvedRun:
             chosen["sharding_strategy"] = _HYBRID.get(strategy, strategy)
         return kind(world_size=self.cards, **chosen)
 
-    def _cut_layers(self, count: int) -> TensorParallel | None:
-        """Return how layers are cut over cards, None where that is not traced."""
+    def _cut_layers(self, count: int, experts: int) -> TensorParallel | None:
+        """Return how layers and experts are spread over cards, None where that is not traced."""
         recipe, is_sharded = self.request.recipe, self.request.sharding == Sharding.FSDP
         is_known = self.workload.trains and recipe.stage is None and recipe.offload is None and not is_packed(self)
-        if self.cards % count or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
+        is_even = not (self.cards % count or self.cards % experts or (experts > 1 and experts % count))
+        if not is_even or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
             return None
-        return TensorParallel(world_size=self.cards, tensor_parallel=count)
+        return TensorParallel(world_size=self.cards, tensor_parallel=count, expert_parallel=experts)
 
     def _place_modules(self) -> DeviceMap | None:
         """Return the cards that modules are placed on, None where no card was named."""
@@ -202,6 +203,8 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
         _refuse_long_parts(recipe)
     if request.tensor_parallel is not None:
         _refuse_uneven_groups(request, request.tensor_parallel, cards)
+    if request.expert_parallel is not None:
+        _refuse_uneven_experts(request, request.expert_parallel, cards)
     if request.nodes is not None and request.nodes > 1:
         _refuse_nodes(request, request.nodes, cards)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
@@ -318,9 +321,28 @@ def _refuse_uneven_groups(request: Request, count: int, cards: int) -> None:
         )
 
 
+def _refuse_uneven_experts(request: Request, experts: int, cards: int) -> None:
+    """Raise UsageError for cards that experts cannot be spread over, as DistributedConfig does."""
+    if cards % experts:
+        raise UsageError(
+            f"`expert_parallel` {experts:,} does not divide the number of cards, {cards:,}: give `gpu_count` "
+            f"{experts:,}, or a multiple of it."
+        )
+    if experts % (request.tensor_parallel or 1):
+        raise UsageError(
+            f"`expert_parallel` {experts:,} is no multiple of `tensor_parallel` {request.tensor_parallel:,}, and "
+            "transformers stops there: make it one."
+        )
+    if cards > (request.tensor_parallel or 1) and request.sharding != Sharding.FSDP:
+        raise UsageError(
+            f"`expert_parallel` {experts:,} spreads experts alone, and nothing says what {cards:,} cards do with the "
+            f"rest: add `sharding=fsdp`, which shards it, or `tensor_parallel` {cards:,}, which cuts it."
+        )
+
+
 def _refuse_nodes(request: Request, nodes: int, cards: int) -> None:
     """Raise UsageError for machines that are not as many copies of a run's shards."""
-    if request.sharding not in (Sharding.FSDP, Sharding.FSDP1) or request.tensor_parallel is not None:
+    if request.sharding not in (Sharding.FSDP, Sharding.FSDP1) or request.tensor_parallel or request.expert_parallel:
         raise UsageError(
             "`nodes` says over which cards FSDP shards and where copies of the shards are: add `sharding=fsdp` "
             "alone, or drop it; under anything else each card takes the same on any number of machines."

@@ -14,34 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.errors import UsageError
 from inspector.trace.shadow import Shadows
 
-__all__ = ["exchange_counts", "refuse_parts_of_experts"]
-
-# What a configuration calls the number of a layer's experts.
-_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-
-
-def refuse_parts_of_experts(base: Any, count: int) -> None:
-    """Raise UsageError where transformers has no plan for a model's experts, or a card would have a part of one."""
-    if not base.ep_plan:
-        raise UsageError(
-            f"transformers has no plan for experts of {type(base).__name__}, by which `expert_parallel` would spread "
-            "them: drop it, or cut layers with `tensor_parallel`, or shard them with `sharding=fsdp`."
-        )
-    for name in _COUNTS:
-        experts = getattr(base.config.get_text_config(), name, None)
-        if isinstance(experts, int) and experts % count:
-            raise UsageError(
-                f"`expert_parallel` {count:,} does not divide the {experts:,} experts of {type(base).__name__}, and a "
-                f"real step stops there, too: give one of {', '.join(_list_divisors(experts))}."
-            )
-
-
-def _list_divisors(number: int) -> list[str]:
-    """Return the numbers above 1 that divide another."""
-    return [f"{item:,}" for item in range(2, number + 1) if number % item == 0]
+__all__ = ["exchange_counts"]
 
 
 def exchange_counts(shadows: Shadows, received: Tensor, sent: Tensor, group: Any) -> None:

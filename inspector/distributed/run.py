@@ -16,6 +16,7 @@ from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
+from inspector.distributed.parts import explain_parts
 from inspector.distributed.tensor_parallel import bring_to_card, cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
@@ -79,6 +80,8 @@ def trace_rank(
     with begin_world(launch.world_size, rank, on_a_node) as streams, restore_changes(), contextlib.ExitStack() as rules:
         rules.enter_context(use_one_thread())
         rules.enter_context(provide_flash_attention(platform, recipe.attention))
+        if isinstance(launch, TensorParallel):
+            rules.enter_context(explain_parts(base, launch))
         rules.enter_context(refuse_what_stops(workload, built, recipe))
         if isinstance(launch, TensorParallel):
             built = cut_by_plan(built, launch)
@@ -92,7 +95,7 @@ def trace_rank(
         tracer = RankTracer(
             platform,
             names,
-            balances_experts=loops_over_experts(base) or isinstance(launch, TensorParallel) and launch.expert_parallel > 1,
+            balances_experts=loops_over_experts(base) or getattr(launch, "expert_parallel", 1) > 1,
             streams=streams,
             results=results,
             holds_all=holds_all,
@@ -184,7 +187,7 @@ def reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnP
                 model.require_backward_grad_sync = is_last
             elif isinstance(model, FullyShardedDataParallel):
                 defer_reduction(model, is_deferred=not is_last)
-            elif not hasattr(model, "own_update"):
+            elif hasattr(model, "set_requires_gradient_sync"):  # FSDP2 alone has; others reduce each time
                 model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)
 

@@ -27,7 +27,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 
 from inspector.compat.distributed import local_tensor_of
 from inspector.compat.tensor_parallel import TransformersDeviceMesh, avoid_tensors_for_strides, renew_own_tensors
-from inspector.distributed.experts import refuse_parts_of_experts
+from inspector.distributed.parts import refuse_parts_of_experts, refuse_parts_of_heads
 from inspector.errors import NotTraceableError, UsageError
 from inspector.model.build import BuiltModel
 from inspector.records.steps.ranks import TensorParallel
@@ -84,7 +84,7 @@ def cut_by_plan(built: BuiltModel, launch: TensorParallel, device: torch.device 
         )
     if launch.expert_parallel > 1:
         refuse_parts_of_experts(base, launch.expert_parallel)
-    _refuse_parts_of_heads(base, launch.tensor_parallel)
+    refuse_parts_of_heads(base, launch.tensor_parallel)
     adapter = _take_off(model) if isinstance(model, PeftModel) else None
     _untie(base)
     if device == _META:
@@ -174,20 +174,6 @@ class _Adapter(NamedTuple):
             _replace(model, name, functools.partial(_cast, dtype))
         _refuse_misfits(model)
         return model
-
-
-def _refuse_parts_of_heads(base: Any, count: int) -> None:
-    """Raise UsageError where a card would have a part of an attention head: a real step stops at its view."""
-    if not any(name.endswith("q_proj") and style == "colwise" for name, style in base.tp_plan.items()):
-        return
-    config = base.config.get_text_config()
-    for field, what in (("num_attention_heads", "attention heads"), ("num_key_value_heads", "heads of keys")):
-        heads = getattr(config, field, None)
-        if isinstance(heads, int) and heads % count:
-            raise UsageError(
-                f"`tensor_parallel` {count:,} does not divide the {heads:,} {what} of {type(base).__name__}, and a "
-                "real step stops there, too: give a number that does."
-            )
 
 
 def _refuse_misfits(model: PeftModel) -> None:

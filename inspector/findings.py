@@ -207,6 +207,7 @@ def _leave_out_cards(request: Request) -> Request:
         sharding=None,
         device_map=None,
         tensor_parallel=None,
+        expert_parallel=None,
         margin=None,
         fit=None,
         advice=True,

@@ -38,7 +38,7 @@ def make_run_key(run: ResolvedRun) -> Key:
 def make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
     recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
-    ranks = freeze(run.launch), run.rank, run.request.extrapolate
+    ranks = freeze(run.launch), run.rank, run.request.extrapolate, run.scan_passes
     return run.workload.name, freeze(recipe), freeze(run.platform), make_model_key(run.request), ranks
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "count_usable_bytes", "count_work"]
 
-# So many events of a long tape are replayed in the time in which one is traced, or less.
-_REPLAYED_FOR_ONE = 100
+# So many events of a long tape are put together and replayed in the time in which one is traced.
+_REPLAYED_FOR_ONE = 12
 
 
 class Prediction:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.findings import Findings
-from inspector.generation import extrapolate_generation, is_long
+from inspector.generation import cut_generation, extrapolate_generation, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
 from inspector.memory.verdict import find_overhead
-from inspector.prediction import Prediction, count_usable_bytes
+from inspector.prediction import Prediction, count_usable_bytes, count_work
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
@@ -38,6 +38,7 @@ from inspector.records.steps.ranks import Ddp, DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key, make_trace_key
+from inspector.scans import Scans
 
 if TYPE_CHECKING:
     from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
@@ -62,6 +63,7 @@ class Predictor:
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
+        self._scans = Scans()
         self._replays: dict[tuple[str, str, bool], Replays] = {}
         # The runs whose outline was kept, in the order in which they were asked for, until their traces are.
         self._recalled: list[ResolvedRun] = []
@@ -120,10 +122,7 @@ class Predictor:
             return Outline(
                 recipe=recipe,
                 requests=template.digest_requests(sizes),
-                # Of a generation that was extrapolated from short ones all its steps are replayed.
-                traced_events=len(
-                    template.traced if template.extrapolation.steps is None else template.extrapolation.steps
-                ),
+                traced_events=count_work(template),
                 added_periods=added_periods,
                 idle=idle,
                 assumed=self.list_assumptions(run),
@@ -227,12 +226,9 @@ class Predictor:
 
     def _count_events_of_a_step(self, run: ResolvedRun, prompt_len: int) -> int:
         """Return how many events the last but one step of a short generation after a prompt has."""
-        from inspector.extrapolate.steps import PIECE  # as above
-
-        recipe = dataclasses.replace(run.request.recipe, prompt_len=prompt_len, new_tokens=PIECE)
-        piece = run.with_request(dataclasses.replace(run.request, recipe=recipe))
+        piece = cut_generation(run, prompt_len)
         tape = self.copy_models().predict(piece).tape
-        return max(sum(event.step == PIECE - 1 for event in tape), 1)
+        return max(sum(event.step == piece.request.recipe.new_tokens - 1 for event in tape), 1)
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing."""
@@ -306,7 +302,8 @@ class Predictor:
         """Return the runs that differ in size alone and were traced to their end, where those of one say others."""
         if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
             return ()
-        return self._templates.get(make_key_without_size(run), ())
+        is_scan = self._scans.shortens(run, self.findings.has_scan_loops)  # what it follows from is resized
+        return () if is_scan else self._templates.get(make_key_without_size(run), ())
 
     def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
@@ -314,10 +311,14 @@ class Predictor:
         if key not in self._passes:
             traced = self.findings.trace(run, added_periods, passes_alone=True)
             self._passes[key] = traced.recipe, traced.tape
+            self._scans.note(run, traced)
         return self._passes[key]
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace all steps, on a shallow model where that says what the whole one does."""
+        scanned = self._trace_scans(run)
+        if scanned is not None:  # its pieces are what says other sizes
+            return *scanned, scanned[1].sizes
         recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
         self._templates.setdefault(make_key_without_size(run), []).append((added_periods, template))
         self._batch_sizes[template] = run.recipe.batch_size
@@ -351,9 +352,18 @@ class Predictor:
 
     def _trace_piece(self, run: ResolvedRun, piece: ResolvedRun) -> TapeTemplate:
         """Return the run of a short generation, whose assumptions are those of the long one too."""
-        template = self._trace_deep(piece)[2]
+        template = (self._trace_scans(piece) or self._trace_deep(piece))[-1]
         self._assumed[make_key_without_size(run)] = self.list_assumptions(run) | self.list_assumptions(piece)
         return template
+
+    def _trace_scans(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate] | None:
+        """Return recipe and run where layers scan, from few passes of their loops; None where these do not say it."""
+        found = self._scans.extrapolate(run, self.findings.has_scan_loops, self._trace_once)
+        if found is None:
+            return None
+        key, traced = make_key_without_size(run), make_key_without_size(found[1])
+        self._idle[key], self._assumed[key] = self._idle[traced], self._assumed[traced]
+        return found[0], found[2]
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
@@ -397,4 +407,5 @@ class Predictor:
         traced = self.findings.trace(run, added_periods)
         self._idle[make_key_without_size(run)] = added_periods, traced.idle
         self._assumed[make_key_without_size(run)] = traced.assumed
+        self._scans.note(run, traced)
         return traced.recipe, traced.tape

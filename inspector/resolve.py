@@ -59,7 +59,8 @@ class ResolvedRun:
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
     was named, `cards` how many of it the run has, and `rank` which of their ranks it is; with `is_rank` one card is a
-    rank, too. `platform` is that card's with the torch that was asked for.
+    rank, too. `platform` is that card's with the torch that was asked for. `scan_passes` is how many passes loops over
+    positions make at most, all where that is None.
     """
 
     request: Request
@@ -70,6 +71,7 @@ class ResolvedRun:
     rank: int = 0
     is_rank: bool = False
     platform: Platform
+    scan_passes: int | None = None
 
     @property
     def recipe(self) -> Recipe:

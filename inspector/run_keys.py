@@ -42,7 +42,7 @@ def make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
     recipe, changes = run.recipe, {"alloc_conf": None, **changes}
     fields = tuple(freeze(changes[name] if name in changes else getattr(recipe, name)) for name in _OF_THE_RECIPE)
-    ranks = freeze(run.launch), run.rank, run.request.extrapolate
+    ranks = freeze(run.launch), run.rank, run.request.extrapolate, run.scan_passes
     return run.workload.name, fields, freeze(run.platform), make_model_key(run.request), ranks
 
 

@@ -85,6 +85,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--alloc-conf",
         "--images",
         "--image-size",
+        "--videos",
         "--audio-seconds",
         "--frames",
         "--labels",

@@ -55,8 +55,6 @@ _SELECTING = frozenset({aten.masked_select.default, aten.masked_scatter_backward
 _ON_HOST = -1
 # Ops that return a number to Python.
 _READING = frozenset({aten._local_scalar_dense.default, aten.equal.default})
-# Ops that bring such numbers to the GPU, with the places of their arguments.
-_BRINGING = {aten.index_put_.default: (2,), aten.where.self: (1, 2)}
 
 
 class Tracer(TorchDispatchMode):
@@ -219,8 +217,8 @@ class Tracer(TorchDispatchMode):
         name = op.name
         if self._on_cuda and is_assigned_number(func, kwargs):
             self._watch(result.untyped_storage(), _ON_HOST)
-        for place in _BRINGING.get(func, ()):
-            self._bring(args[place], name)
+        for brought in masks.list_brought(func, args):
+            self._bring(brought, name)
         if func in _INDEXING and current_autograd_node() is None:
             # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
             self._see_outputs(args[1], name)

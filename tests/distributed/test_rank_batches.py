@@ -8,8 +8,14 @@ from pathlib import Path
 from tests.cli.running import run
 
 DETECTOR = {
-    "model_type": "yolos", "architectures": ["YolosForObjectDetection"], "hidden_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "intermediate_size": 128, "image_size": [64, 64], "num_detection_tokens": 10,
+    "model_type": "yolos",
+    "architectures": ["YolosForObjectDetection"],
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "image_size": [64, 64],
+    "num_detection_tokens": 10,
 }
 
 

@@ -41,8 +41,11 @@ from inspector.model.changes.value_head import add_value_head, scores_sequences
 from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
 from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
 from inspector.model.checkpoint.packing import mark_packed, note_packing
+from inspector.model.checkpoint.published import explain_published
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
+from inspector.model.diffusion.components import count_components, describe_components
+from inspector.model.diffusion.denoiser import describe_denoiser
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
 from inspector.model.quantize import (
     PACKED,
@@ -56,8 +59,9 @@ from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype,
 from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.declared import find_declared
-from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
-from inspector.records.model import Census, Counted, ModelFacts, Role
+from inspector.records.checkpoint import FormatComparison, StoredTensor
+from inspector.records.diffusion import StoredPipeline
+from inspector.records.model import Counted, ModelFacts, Role
 from inspector.records.notice import Notice
 from inspector.records.request import AdapterDtype, Preparation, Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
@@ -94,6 +98,7 @@ class _Subject:
     stored: Mapping[str, Any] | None = None
     peft: Any = None
     published: Published | None = None
+    pipeline: StoredPipeline | None = None
     notices: tuple[Notice, ...] = ()
 
 
@@ -120,6 +125,10 @@ def count_model(
         )
         count = _count_base if subject.peft is None else _count_with_adapter
         counted, built = count(request, subject)
+        if subject.pipeline is not None:
+            components = count_components(subject.pipeline, subject.facts.dtype)
+            notices = (*counted.notices, *describe_components(subject.pipeline, components))
+            counted = dataclasses.replace(counted, components=components, notices=notices)
         if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:
             progress("comparing the checkpoint with the model")
             counted = _add_comparison(counted, subject, files.checkpoint.tensors, files.config)
@@ -209,7 +218,7 @@ def _add_comparison(
     elements = sum(tensor.elements for tensor in stored.values())
     return dataclasses.replace(
         counted,
-        census=_explain_published(counted.census, comparison, elements),
+        census=explain_published(counted.census, comparison, elements),
         comparison=comparison,
         notices=(*counted.notices, *collect_comparison_notices(comparison)),
     )
@@ -226,18 +235,6 @@ def _compare_with_format(
         model = quantize_model(subject.build_as_stored(), subject.plan)
         packed = [name for name, parameter in model.named_parameters() if isinstance(parameter, PACKED)]
     return compare_with_format(subject.build_as_stored, stored, declared, packed)
-
-
-def _explain_published(census: Census, comparison: Comparison, stored_elements: int) -> Census:
-    """Say why the published count differs, where it is that of the stored elements and these are all accounted for."""
-    published, beyond = census.published, comparison.beyond_parameters
-    if published is None or published.explanation is not None or published.parameters != stored_elements:
-        return census
-    if not sum(beyond.values()) or census.base + sum(beyond.values()) != stored_elements:
-        return census
-    parts = ", ".join(f"{count:+,} {reason.replace('_', ' ')}" for reason, count in beyond.items() if count)
-    explained = dataclasses.replace(published, explanation=f"What is stored beside the parameters: {parts}.")
-    return dataclasses.replace(census, published=explained)
 
 
 @contextlib.contextmanager
@@ -321,6 +318,8 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     if files.adapter_config is not None and request.peft is not None:
         base = "the config.json in it alone" if files.id == files.adapter_id else f"its base model {files.id}"
         raise UsageError(f"{files.adapter_id} is an adapter already: name {base} to put another adapter on it.")
+    if files.pipeline is not None:
+        return _read_pipeline(request, files)
     config, notices = read_configuration(
         files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
     )
@@ -362,6 +361,19 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
         peft=peft,
         published=None if request.recipe.add_tokens or request.recipe.labels else files.published,
         notices=(*assumed, *files.notices, *notices, *class_notices, *dtype_notices),
+    )
+
+
+def _read_pipeline(request: Request, files: SourceFiles) -> _Subject:
+    """Read the denoiser of a pipeline, which is what trains."""
+    build, facts, peft = describe_denoiser(request, files)
+    return _Subject(
+        build=lambda: change_model(build(), request.recipe, has_adapter=peft is not None),
+        build_as_stored=build,
+        facts=facts,
+        peft=peft,
+        pipeline=files.pipeline,
+        notices=tuple(files.notices),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Iterator, Sequence
@@ -16,18 +17,22 @@ from inspector.model.diffusion.classes import import_diffusers
 from inspector.model.diffusion.denoiser import read_denoiser
 from inspector.model.skeleton import build_skeleton
 from inspector.records.diffusion import Component, StoredComponent, StoredPipeline
+from inspector.records.model import Counted
 from inspector.records.notice import Notice
 from inspector.records.source import ServedFrom, SourceFiles
 
-__all__ = ["count_components", "describe_components"]
+__all__ = ["add_components"]
 
 
-def count_components(pipeline: StoredPipeline, dtype: str) -> tuple[Component, ...]:
-    """Return what each model of a pipeline counts, loaded in a dtype."""
-    return tuple(_count(item, getattr(torch, dtype)) for item in pipeline.components)
+def add_components(counted: Counted, pipeline: StoredPipeline) -> Counted:
+    """Return the counts of a pipeline's denoiser with those of its other models, in the same dtype."""
+    dtype = getattr(torch, counted.model.dtype)
+    components = tuple(_count(item, dtype) for item in pipeline.components)
+    notices = (*counted.notices, *_describe(pipeline, components))
+    return dataclasses.replace(counted, components=components, notices=notices)
 
 
-def describe_components(pipeline: StoredPipeline, components: Sequence[Component]) -> Iterator[Notice]:
+def _describe(pipeline: StoredPipeline, components: Sequence[Component]) -> Iterator[Notice]:
     """Yield which model of a pipeline the figures are of, and what stands beside it."""
     others = [item for item in components if item.name != pipeline.trained]
     if not others:

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.errors import UsageError
 from inspector.model.changes.configured import change_configuration
+from inspector.model.changes.partial import change_model
 from inspector.model.diffusion.classes import find_diffusers_class, import_diffusers
 from inspector.model.diffusion.targets import name_targets
 from inspector.model.skeleton import build_skeleton, choose_dtype
@@ -137,7 +138,8 @@ def describe_denoiser(request: Request, files: SourceFiles) -> tuple[Callable[[]
     )
 
     def build() -> PreTrainedModel:
-        return build_skeleton(copy.deepcopy(config), model_class, dtype, files.id)
+        model = build_skeleton(copy.deepcopy(config), model_class, dtype, files.id)
+        return change_model(model, request.recipe, has_adapter=request.peft is not None)
 
     return build, facts, name_targets(request.peft, files.pipeline.denoiser.class_name)
 

@@ -17,6 +17,8 @@ from tests.cli.running import SMALL, run, written
 
 from .arguments import LORA, SFTArguments, tiny_llama
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 SHORT: dict[str, Any] = {"seq_len": 16}
 
 

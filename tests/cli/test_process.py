@@ -197,7 +197,7 @@ def test_absurd_configurations_take_little_memory(tmp_path: Path) -> None:
         {"model_type": "albert", "inner_group_num": 10**7},
         {"model_type": "whisper", "max_source_positions": 10**9, "d_model": 10**7},
     ]
-    configs = configs if os.environ.get("INSPECTOR_TRUTH") == "all" else configs[2:5]
+    configs = configs if os.environ.get("INSPECTOR_TRUTH") == "all" else configs[::3]
     for number, config in enumerate(configs):
         (tmp_path / f"{number}.json").write_text(json.dumps(config))
     program = """

@@ -27,7 +27,7 @@ from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 
 if TYPE_CHECKING:
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
     from inspector.tracing import ModelTracer
 
 __all__ = ["Findings", "list_of_count"]
@@ -50,9 +50,9 @@ class Findings:
 
         return ModelTracer(self._files)
 
-    def keep(self, request: Request, built: BuiltModel) -> None:
-        """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self.tracer.keep(request, built)
+    def keep(self, request: Request, depths: Depths) -> None:
+        """Take models that somebody has built already, as nobody has used them yet."""
+        self.tracer.keep(request, depths)
 
     def trace(self, run: ResolvedRun, added_periods: int | None, *, passes_alone: bool = False) -> Traced:
         """Return the trace of a run, or of its phases that depend on sizes, on a model of a depth."""
@@ -212,6 +212,7 @@ def _leave_out_cards(request: Request) -> Request:
         sharding=None,
         device_map=None,
         tensor_parallel=None,
+        expert_parallel=None,
         margin=None,
         fit=None,
         advice=True,

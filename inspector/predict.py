@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.findings import Findings
-from inspector.generation import cut_generation, extrapolate_generation, is_long
+from inspector.generation import extrapolate_generation, find_most_new_tokens, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
@@ -30,7 +30,7 @@ from inspector.prediction import Prediction, count_usable_bytes, count_work
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
-from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.run import Outline, RunFacts
 from inspector.records.source import SourceFiles
@@ -42,7 +42,7 @@ from inspector.scans import Scans
 
 if TYPE_CHECKING:
     from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -59,6 +59,7 @@ class Predictor:
         self._outlines: dict[Key, Outline] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
+        self._batch_sizes: dict[TapeTemplate, int] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
@@ -75,9 +76,9 @@ class Predictor:
 
         return LayerExtrapolator()
 
-    def keep(self, request: Request, built: BuiltModel) -> None:
-        """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self.findings.keep(request, built)
+    def keep(self, request: Request, depths: Depths) -> None:
+        """Take models that somebody has built already, as nobody has used them yet."""
+        self.findings.keep(request, depths)
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
@@ -164,9 +165,8 @@ class Predictor:
             return self._traced[key]
         recipe, template, sizes = self._traced[key]
         for added_periods, known in self._list_resized(run):
-            if known is template:  # its own passes are those that a run with another optimizer would be traced for
-                passes = recipe, template.traced[: template.first_passes]
-                self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
+            if known is template:
+                self._keep_passes(run, recipe, added_periods, template)
         return dataclasses.replace(recipe, alloc_conf=run.recipe.alloc_conf), template, sizes
 
     def _trace_recalled(self) -> None:
@@ -213,22 +213,9 @@ class Predictor:
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
-        from inspector.extrapolate.layers import MOST_EVENTS  # as above
-        from inspector.extrapolate.steps import PIECE
-
-        longest, prompt_len = self.find_longest_sequence(run), find_prompt_len(run.recipe)
-        most = MOST_EVENTS // self._count_events_of_a_step(run, prompt_len)
-        if longest is not None:
-            most = min(most, longest - prompt_len)
-        # Longer keys are cut into more parts, which a step makes more blocks for.
-        last = self._count_events_of_a_step(run, prompt_len + max(most - PIECE, 0))
-        return min(most, MOST_EVENTS // last)
-
-    def _count_events_of_a_step(self, run: ResolvedRun, prompt_len: int) -> int:
-        """Return how many events the last but one step of a short generation after a prompt has."""
-        piece = cut_generation(run, prompt_len)
-        tape = self.copy_models().predict(piece).tape
-        return max(sum(event.step == piece.request.recipe.new_tokens - 1 for event in tape), 1)
+        return find_most_new_tokens(
+            run, self.find_longest_sequence(run), lambda piece: self.copy_models().predict(piece).tape
+        )
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing."""
@@ -284,12 +271,15 @@ class Predictor:
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
         for added_periods, template in self._list_resized(run):
+            # What copies for a batch is a view of one sequence: then the passes would be traced in vain.
+            is_like = (run.recipe.batch_size == 1) == (self._batch_sizes[template] == 1)
+            if not (is_like or (make_key_without_optimizer(run), added_periods) in self._passes):
+                continue
             try:
                 recipe, passes = self._trace_passes(run, added_periods)
             except NotTraceableError:
                 continue  # what the whole run says is the one to tell
-            sizes = template.derive_sizes(passes)
-            if sizes is not None:
+            if (sizes := template.derive_sizes(passes)) is not None:
                 asked = run.recipe
                 recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
                 return recipe, template, sizes
@@ -318,7 +308,15 @@ class Predictor:
             return *scanned, scanned[1].sizes
         recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
         self._templates.setdefault(make_key_without_size(run), []).append((added_periods, template))
+        self._batch_sizes[template] = run.recipe.batch_size
+        self._keep_passes(run, recipe, added_periods, template)
         return recipe, template, template.sizes
+
+    def _keep_passes(self, run: ResolvedRun, recipe: Recipe, added_periods: int | None, template: TapeTemplate) -> None:
+        """Keep the passes of a run that was traced to its end: those that another optimizer would be traced for."""
+        if self._list_resized(run):
+            passes = recipe, template.traced[: template.first_passes]
+            self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
 
     def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
         """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""

@@ -9,6 +9,7 @@ of runs that were traced with all passes, event by event.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class PositionExtrapolation:
     @classmethod
     def from_repetition(cls, found: LayerExtrapolation) -> PositionExtrapolation | None:
         """Return what a repetition is, None where it adds bytes, or something to layers other than its own."""
-        if any(found.added_bytes) or any(numbers is not None for numbers in found.path_numbers):
+        if any(found.added_bytes) or any(found.renaming):
             return None
         return cls(sources=_narrow(found.sources), blocks=_narrow(found.blocks))
 
@@ -54,8 +55,16 @@ class PositionExtrapolation:
 
     def name_modules(self, traced: Sequence[Event]) -> Iterator[str]:
         """Yield the module path of each event, that of its source."""
-        paths = [event.module for event in traced]
-        return map(paths.__getitem__, self.sources)
+        numbers, paths = self.number_modules(traced)
+        return map(paths.__getitem__, numbers)
+
+    def number_modules(self, traced: Sequence[Event]) -> tuple[array[int], Sequence[str]]:
+        """Return a number for the module path of each event, and the paths by their numbers."""
+        known: dict[str, int] = {}
+        numbers = np.array([known.setdefault(event.module, len(known)) for event in traced], dtype=np.int32)
+        column = array("i")
+        column.frombytes(numbers[self.sources].tobytes())
+        return column, tuple(known)
 
 
 def extrapolate_positions(tapes: Sequence[Sequence[Event]], left_out: int) -> TapeTemplate | None:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ __all__ = [
     "check_run",
     "choose_autocast",
     "make_batch",
+    "match_predictions",
     "prepare_run",
     "refuse_what_stops",
     "trace_run",
@@ -138,6 +139,14 @@ def refuse_what_stops(workload: Workload, built: BuiltModel, recipe: Recipe) -> 
         advice = workload.explain_stop(built, recipe, error)
         name, cause = type(base_model(built.model)).__name__, one_line(f"{type(error).__name__}: {error}")
         raise NotTraceableError(f"{name} stopped the trace ({cause}){advice}") from error
+
+
+def match_predictions(rules: contextlib.ExitStack, tracer: Tracer, batch: Mapping[str, Any]) -> bool:
+    """Match predictions with objects in turn where a batch lists these, and tell whether it does."""
+    matches = any(isinstance(item, list) for item in batch.values())
+    if matches:
+        rules.enter_context(match_in_turn(tracer.assumptions.note_matching))
+    return matches
 
 
 def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
@@ -230,10 +239,7 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            matches = any(isinstance(item, list) for item in batch.values())
-            if matches:
-                rules.enter_context(match_in_turn(tracer.assumptions.note_matching))
-            if generates or media is not None or matches or finds_tokens(model):
+            if match_predictions(rules, tracer, batch) or generates or media is not None or finds_tokens(model):
                 rules.enter_context(see_made_tensors(tracer.see_made))
             if generates:
                 rules.enter_context(read_tokens(tracer.shadows))

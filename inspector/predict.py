@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.findings import Findings
-from inspector.generation import cut_generation, extrapolate_generation, is_long
+from inspector.generation import extrapolate_generation, find_most_new_tokens, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
@@ -30,7 +30,7 @@ from inspector.prediction import Prediction, count_usable_bytes, count_work
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
-from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.run import Outline, RunFacts
 from inspector.records.source import SourceFiles
@@ -213,22 +213,9 @@ class Predictor:
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
-        from inspector.extrapolate.layers import MOST_EVENTS  # as above
-        from inspector.extrapolate.steps import PIECE
-
-        longest, prompt_len = self.find_longest_sequence(run), find_prompt_len(run.recipe)
-        most = MOST_EVENTS // self._count_events_of_a_step(run, prompt_len)
-        if longest is not None:
-            most = min(most, longest - prompt_len)
-        # Longer keys are cut into more parts, which a step makes more blocks for.
-        last = self._count_events_of_a_step(run, prompt_len + max(most - PIECE, 0))
-        return min(most, MOST_EVENTS // last)
-
-    def _count_events_of_a_step(self, run: ResolvedRun, prompt_len: int) -> int:
-        """Return how many events the last but one step of a short generation after a prompt has."""
-        piece = cut_generation(run, prompt_len)
-        tape = self.copy_models().predict(piece).tape
-        return max(sum(event.step == piece.request.recipe.new_tokens - 1 for event in tape), 1)
+        return find_most_new_tokens(
+            run, self.find_longest_sequence(run), lambda piece: self.copy_models().predict(piece).tape
+        )
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing."""

@@ -140,6 +140,8 @@ class ModelTracer:
                     run.rank,
                     results=self._results,
                     assumed=assumed,
+                    scan_passes=run.scan_passes,
+                    scan_lengths=scan_lengths,
                 )
             tape = trace_run(
                 workload,

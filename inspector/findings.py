@@ -97,6 +97,10 @@ class Findings:
         """Return what another batch size makes of a training run, None where its sequences do not interact."""
         return self._find("dependence", _list_of_trace(run), lambda: self.tracer.find_dependence(run))
 
+    def has_scan_loops(self, request: Request) -> bool:
+        """Tell whether layers of a model have a loop over positions that can be shortened."""
+        return self._find("scans", _list_of_model(request), lambda: self.tracer.has_scan_loops(request))
+
     def count_missing_periods(self, request: Request, added_periods: int) -> int:
         """Return how many periods of layers the model of a depth lacks."""
         key = (*_list_of_model(request), added_periods)
@@ -186,7 +190,8 @@ def _list_of_trace(run: ResolvedRun) -> tuple[Any, ...]:
     """Return what a trace follows from, beside the files of its source: neither cards nor the allocator."""
     run = _leave_out_allocator(run)
     request = dataclasses.replace(_leave_out_cards(run.request), recipe=run.recipe)
-    return request, run.workload.name, repr(run.platform), run.launch, run.rank
+    passes = () if run.scan_passes is None else (run.scan_passes,)
+    return request, run.workload.name, repr(run.platform), run.launch, run.rank, *passes
 
 
 def _leave_out_allocator(run: ResolvedRun) -> ResolvedRun:
@@ -207,6 +212,7 @@ def _leave_out_cards(request: Request) -> Request:
         sharding=None,
         device_map=None,
         tensor_parallel=None,
+        expert_parallel=None,
         margin=None,
         fit=None,
         advice=True,

@@ -19,7 +19,6 @@ from inspector.hardware.card_counts import read_card_counts
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
-from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
 from inspector.runtime.patches import replace_item
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from inspector.records.measurement import Measurement
     from inspector.records.model import Counted
     from inspector.records.notice import Notice
+    from inspector.records.report import Report
     from inspector.records.source import SourceFiles
     from inspector.records.training_file import RequestSource
 
@@ -258,6 +258,8 @@ def _run(
     is_known = question is not None and question.is_of_known_model
     with contextlib.nullcontext() if is_known or request.offline else preload_libraries():
         files = stages.read(request, progress)
+        from inspector.records.report import Report  # and all that it holds: a model that is not there has none
+
         known = question.find(files) if question is not None and files is not None and not draws else None
         if isinstance(known, Report):
             return known, None
@@ -348,6 +350,7 @@ def _list_file_notices(source: RequestSource | None) -> Iterable[Notice]:
 def _serve(request: Request, progress: Progress) -> Report:
     """Go through the stages of a request for a serving engine: nothing runs, and a GGUF file is not even built."""
     from inspector.engines.serve import check_request, serve_checkpoint, serve_gguf
+    from inspector.records.report import Report
 
     check_request(request)
     selection = select(request.gpus, request.gpu_memory, request.gpu_count)

@@ -29,6 +29,8 @@ _OF_THE_MODEL = (
     *("dtype", "model_class", "quantization", "double_quant", "quant_storage"),
     *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
 )
+_PLAIN_TYPES = frozenset((bool, int, float, str))
+_OF_THE_RECIPE = tuple(field.name for field in dataclasses.fields(Recipe))
 
 
 def make_run_key(run: ResolvedRun) -> Key:
@@ -38,9 +40,10 @@ def make_run_key(run: ResolvedRun) -> Key:
 
 def make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
-    recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
-    ranks = freeze(run.launch), run.rank, run.request.extrapolate
-    return run.workload.name, freeze(recipe), freeze(run.platform), make_model_key(run.request), ranks
+    recipe, changes = run.recipe, {"alloc_conf": None, **changes}
+    fields = tuple(freeze(changes[name] if name in changes else getattr(recipe, name)) for name in _OF_THE_RECIPE)
+    ranks = freeze(run.launch), run.rank, run.request.extrapolate, run.scan_passes
+    return run.workload.name, fields, freeze(run.platform), make_model_key(run.request), ranks
 
 
 def make_key_without_size(run: ResolvedRun) -> Key:
@@ -71,6 +74,8 @@ def _list_changes(recipe: Recipe) -> Iterator[Any]:
 
 def freeze(value: Any) -> Any:
     """Return a value that is hashable and equal where the given one is: of records, PEFT's configurations, mappings."""
+    if value is None or type(value) in _PLAIN_TYPES:
+        return type(value), value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return type(value), tuple(
             (field.name, freeze(getattr(value, field.name))) for field in dataclasses.fields(value)

@@ -33,6 +33,7 @@ from inspector.resolve import ResolvedRun, is_packed
 from inspector.run_keys import Key, make_model_key, make_run_key, make_skeleton_key
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
+from inspector.trace.scan_loops import has_scan_loops
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
@@ -93,11 +94,18 @@ class ModelTracer:
 
         The model has `added_periods` periods of layers more than the shallowest one, and all where that is None.
         """
-        idle, assumed = set[str](), set[str]()
+        idle, assumed, lengths = set[str](), set[str](), set[int]()
+        built = self.take_model(run.request, added_periods)
         recipe, tape = self.trace_built(
-            run, self.take_model(run.request, added_periods), passes_alone=passes_alone, idle=idle, assumed=assumed
+            run, built, passes_alone=passes_alone, idle=idle, assumed=assumed, scan_lengths=lengths
         )
-        return Traced(recipe=recipe, tape=tape, idle=frozenset(idle), assumed=frozenset(assumed))
+        return Traced(
+            recipe=recipe,
+            tape=tape,
+            idle=frozenset(idle),
+            assumed=frozenset(assumed),
+            scan_lengths=frozenset(lengths),
+        )
 
     def trace_built(
         self,
@@ -108,10 +116,12 @@ class ModelTracer:
         states: list[Any] | None = None,
         idle: set[str] | None = None,
         assumed: set[str] | None = None,
+        scan_lengths: set[int] | None = None,
     ) -> tuple[Recipe, list[Any]]:
         """Trace a run of a model that nobody has used yet.
 
-        What trains without a gradient is added to `idle`, and the codes of what was assumed to `assumed`.
+        What trains without a gradient is added to `idle`, the codes of what was assumed to `assumed`, and to
+        `scan_lengths` how many passes the loops have that the run shortens.
         """
         workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
         with silence_output():
@@ -141,6 +151,8 @@ class ModelTracer:
                 states=states,
                 idle=None if passes_alone else idle,
                 assumed=assumed,
+                scan_passes=run.scan_passes,
+                scan_lengths=scan_lengths,
             )
         return recipe, tape
 
@@ -172,6 +184,10 @@ class ModelTracer:
                 assumed=assumed,
             )
         return self._cards[key][run.rank]
+
+    def has_scan_loops(self, request: Request) -> bool:
+        """Tell whether layers of a model have a loop over positions that can be shortened."""
+        return has_scan_loops(base_model(self.build_shallow(request, 0)[0].model))
 
     def count_missing_periods(self, request: Request, added_periods: int) -> int:
         """Return how many periods of layers the model of a depth lacks."""

@@ -66,6 +66,7 @@ def count_work(request: Request, monkeypatch: pytest.MonkeyPatch) -> tuple[Count
     [(("4090",), "batch-size"), (("4090",), "seq-len"), (("4090",), "rank"), (("t4", "4090"), None), ((), None)],
     ids=["batch size", "sequence length", "rank", "two cards", "common cards"],
 )
+@pytest.mark.one_of(2)
 def test_no_model_is_built_and_no_run_is_traced_twice(
     gpus: tuple[str, ...], fit: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

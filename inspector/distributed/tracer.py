@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from inspector.compat.distributed import AsyncCollectiveTensor, active_fake_mode, local_tensor_of
 from inspector.compat.torch import current_autograd_node, sequence_number, storage_address, tree_leaves
+from inspector.distributed.experts import exchange_counts
 from inspector.distributed.kernels import PACKING_KERNELS
 from inspector.distributed.world import Streams
 from inspector.records.tape import Category, Event, EventKind, Phase
@@ -107,7 +108,8 @@ class RankTracer(Tracer):
     def answer_reads(self) -> None:
         """Answer what the host reads of the device as a step that succeeds has it: norms are 1, nothing overflowed.
 
-        Shapes that are kept on meta, before the first step, take no memory (DeepSpeed does so).
+        Checks whose value is known are read as they are. Shapes that are kept on meta, before the first step, take no
+        memory (DeepSpeed does so).
         """
         self._answers_reads = True
 
@@ -164,7 +166,10 @@ class RankTracer(Tracer):
             self._watch(shaped.untyped_storage(), _NO_BLOCK)
             return shaped
         if func is _READ and args[0].is_meta:
-            return 1.0 if args[0].is_floating_point() else args[0].dtype is not torch.bool and 0
+            if args[0].is_floating_point():
+                return 1.0
+            if self.shadows.find(args[0]) is None:
+                return args[0].dtype is not torch.bool and 0
         return super().__torch_dispatch__(func, (), args, kwargs)
 
     def _run_collective(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -177,6 +182,8 @@ class RankTracer(Tracer):
             return aten.alias.default(args[0])
         if func.namespace == "c10d":
             result = func(*args, **kwargs)
+            if func is torch.ops.c10d.alltoall_base_.default:
+                exchange_counts(self.shadows, *args[:3])
             if (
                 self._answers_reads
                 and func is torch.ops.c10d._allgather_base_.default

@@ -79,6 +79,11 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
             if deepspeed.get(name) not in (None, "none"):
                 refuse_disk(name.removesuffix("_device"), deepspeed[name])
                 settings.miss(f"deepspeed_config.{name}", deepspeed[name], LESS, _OFFLOADED, Origin.FILE)
+    elif kind == "MEGATRON_LM":
+        raise UsageError(
+            f"{values.path} launches Megatron-LM, whose own layers and optimizer no trace has: give a file for FSDP or "
+            "DeepSpeed, or say what cards share with `tensor_parallel`."
+        )
     if kind != "FSDP":
         forget_machines(values, settings)
     settle_parallelism(values, settings, kind)

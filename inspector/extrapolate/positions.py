@@ -38,4 +38,4 @@ def extrapolate_positions(tapes: Sequence[Sequence[Event]], left_out: int) -> Ta
 
 def _only_repeats(found: LayerExtrapolation) -> bool:
     """Tell whether passes add no bytes to what is there without them, and nothing to layers other than their own."""
-    return not any(found.added_bytes) and all(numbers is None for numbers in found.path_numbers)
+    return not any(found.added_bytes) and not any(found.renaming)

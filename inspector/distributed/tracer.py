@@ -215,8 +215,8 @@ class RankTracer(Tracer):
         if func is _READ and args[0].is_meta:
             if args[0].is_floating_point():
                 return 1.0
-            if self.shadows.find(args[0]) is None:
-                return args[0].dtype is not torch.bool and 0
+            value = self.shadows.find(args[0])
+            return (args[0].dtype is not torch.bool and 0) if value is None else value.item()
         return super().__torch_dispatch__(func, (), args, kwargs)
 
     def _run_collective(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

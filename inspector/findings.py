@@ -27,7 +27,7 @@ from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 
 if TYPE_CHECKING:
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
     from inspector.tracing import ModelTracer
 
 __all__ = ["Findings", "list_of_count"]
@@ -50,9 +50,9 @@ class Findings:
 
         return ModelTracer(self._files)
 
-    def keep(self, request: Request, built: BuiltModel) -> None:
-        """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self.tracer.keep(request, built)
+    def keep(self, request: Request, depths: Depths) -> None:
+        """Take models that somebody has built already, as nobody has used them yet."""
+        self.tracer.keep(request, depths)
 
     def trace(self, run: ResolvedRun, added_periods: int | None, *, passes_alone: bool = False) -> Traced:
         """Return the trace of a run, or of its phases that depend on sizes, on a model of a depth."""
@@ -96,6 +96,10 @@ class Findings:
     def find_dependence(self, run: ResolvedRun) -> str | None:
         """Return what another batch size makes of a training run, None where its sequences do not interact."""
         return self._find("dependence", _list_of_trace(run), lambda: self.tracer.find_dependence(run))
+
+    def has_scan_loops(self, request: Request) -> bool:
+        """Tell whether layers of a model have a loop over positions that can be shortened."""
+        return self._find("scans", _list_of_model(request), lambda: self.tracer.has_scan_loops(request))
 
     def count_missing_periods(self, request: Request, added_periods: int) -> int:
         """Return how many periods of layers the model of a depth lacks."""
@@ -186,7 +190,8 @@ def _list_of_trace(run: ResolvedRun) -> tuple[Any, ...]:
     """Return what a trace follows from, beside the files of its source: neither cards nor the allocator."""
     run = _leave_out_allocator(run)
     request = dataclasses.replace(_leave_out_cards(run.request), recipe=run.recipe)
-    return request, run.workload.name, repr(run.platform), run.launch, run.rank
+    passes = () if run.scan_passes is None else (run.scan_passes,)
+    return request, run.workload.name, repr(run.platform), run.launch, run.rank, *passes
 
 
 def _leave_out_allocator(run: ResolvedRun) -> ResolvedRun:
@@ -207,6 +212,7 @@ def _leave_out_cards(request: Request) -> Request:
         sharding=None,
         device_map=None,
         tensor_parallel=None,
+        expert_parallel=None,
         margin=None,
         fit=None,
         advice=True,

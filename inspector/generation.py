@@ -15,7 +15,7 @@ from inspector.resolve import ResolvedRun
 if TYPE_CHECKING:
     from inspector.extrapolate import TapeTemplate
 
-__all__ = ["describe_lengths", "extrapolate_generation", "is_long"]
+__all__ = ["cut_generation", "describe_lengths", "extrapolate_generation", "is_long"]
 
 # Up to here all steps are traced: two short generations are no fewer.
 _LONGEST_TRACED = 64
@@ -47,7 +47,7 @@ def extrapolate_generation(
     # They load numpy, which short runs that are kept do without.
     from inspector.extrapolate.layers import TooManyEventsError
     from inspector.extrapolate.size_laws import Keys
-    from inspector.extrapolate.steps import PIECE, extrapolate_steps
+    from inspector.extrapolate.steps import extrapolate_steps
 
     recipe, prompt_len = run.request.recipe, find_prompt_len(run.recipe)
     # flash-attn's parts are no ops of their own on the tape, a static cache is as long as the whole generation, and the
@@ -62,8 +62,7 @@ def extrapolate_generation(
     )
 
     def trace_piece(shift: int) -> TapeTemplate:
-        piece = dataclasses.replace(recipe, prompt_len=prompt_len + shift, new_tokens=PIECE)
-        return trace(run.with_request(dataclasses.replace(run.request, recipe=piece)))
+        return trace(cut_generation(run, prompt_len + shift))
 
     keys = Keys(platform=run.platform, prompt_len=prompt_len, group_sizes=lengths.group_sizes)
     try:
@@ -76,6 +75,14 @@ def extrapolate_generation(
             f"use at most {_MOST_TRACED:,} `new_tokens`"
         )
     return found
+
+
+def cut_generation(run: ResolvedRun, prompt_len: int) -> ResolvedRun:
+    """Return the short generation after a prompt that is traced in place of a long one."""
+    from inspector.extrapolate.steps import PIECE  # as above
+
+    recipe = dataclasses.replace(run.request.recipe, prompt_len=prompt_len, new_tokens=PIECE)
+    return run.with_request(dataclasses.replace(run.request, recipe=recipe))
 
 
 def describe_lengths(run: ResolvedRun, config: Any) -> Lengths:

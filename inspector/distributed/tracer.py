@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from inspector.compat.distributed import AsyncCollectiveTensor, active_fake_mode, local_tensor_of
 from inspector.compat.torch import current_autograd_node, sequence_number, storage_address, tree_leaves
+from inspector.distributed.experts import exchange_counts
 from inspector.distributed.kernels import PACKING_KERNELS
 from inspector.distributed.world import Streams
 from inspector.records.tape import Category, Event, EventKind, Phase
@@ -229,6 +230,8 @@ class RankTracer(Tracer):
             return aten.alias.default(args[0])
         if func.namespace == "c10d":
             result = func(*args, **kwargs)
+            if func is torch.ops.c10d.alltoall_base_.default:
+                exchange_counts(self.shadows, *args[:3])
             if (
                 self._answers_reads
                 and func is torch.ops.c10d._allgather_base_.default

@@ -67,6 +67,9 @@ class Extrapolation(Protocol):
     def name_modules(self, traced: Sequence[Event]) -> Iterable[str]:
         """Return the module path of each event."""
 
+    def number_modules(self, traced: Sequence[Event]) -> tuple[array[int], Sequence[str]]:
+        """Return a number for the module path of each event, and the paths by their numbers."""
+
 
 class _LongTape(Sequence[Event]):
     """A tape that is not kept: `make` yields its events anew."""
@@ -192,15 +195,14 @@ class TapeTemplate:
             name: _spread(getattr(traced, name), self._sources)
             for name in ("kind", "phase", "category", "op", "stream")
         }
-        numbers: dict[str, int] = {}
-        modules = array("l", [numbers.setdefault(name, len(numbers)) for name in deep.name_modules(self.traced)])
+        modules, names = deep.number_modules(self.traced)
         return Columns(
             **columns,
             block=_to_array(self._blocks),
             bytes=_to_array(self._count_block_bytes(sizes)),
             step=_spread(traced.step, self._sources) if deep.steps is None else _to_array(deep.steps),
             module=modules,
-            modules=tuple(numbers),
+            modules=names,
             ops=traced.ops,
         )
 

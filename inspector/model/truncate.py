@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.torch import buffers_of, children_of, parameters_of
 
-__all__ = ["count_missing_periods", "map_to_shallow", "shorten_model"]
+__all__ = ["Cut", "count_missing_periods", "find_cut", "map_to_shallow", "shorten_model"]
 
 # How many periods stay: the first layer of a model may do what others do not, and the last one, too.
 _KEPT = 2
@@ -57,28 +58,83 @@ class _Stack:
         return self.periods - _KEPT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What `shorten_model` leaves of the list `name` in the module `parent`: the first of `periods` of its layers.
+
+    These are of `period` layers each, from `start` on. `count` is how many layers the whole list has, `counters` are
+    the settings that count them, by the path of their module in a layer.
+    """
+
+    parent: str
+    name: str
+    start: int
+    period: int
+    periods: int
+    count: int
+    counters: Mapping[str, AbstractSet[str]]
+
+    @property
+    def path(self) -> str:
+        """Return the path of the list."""
+        return f"{self.parent}.{self.name}" if self.parent else self.name
+
+    @property
+    def missing(self) -> int:
+        """Return how many periods the shallowest model lacks."""
+        return self.periods - _KEPT
+
+    def count_kept(self, extra_periods: int) -> int:
+        """Return how many layers before the cut are left where so many periods more than the fewest possible stay."""
+        return self.start + (_KEPT + extra_periods) * self.period
+
+    def choose_layers(self, layers: Sequence[nn.Module], extra_periods: int) -> list[nn.Module]:
+        """Return those of the layers that stay, of all or of those that stay where more periods do."""
+        behind = self.count - self.start - self.periods * self.period
+        return [*layers[: self.count_kept(extra_periods)], *layers[len(layers) - behind :]]
+
+    def apply(self, model: PreTrainedModel, extra_periods: int) -> None:
+        """Take layers out of a model, in place: of a whole one, or of one that lost some without being told."""
+        parent = model.get_submodule(self.parent)
+        left = self.choose_layers(list(cast(nn.ModuleList, children_of(parent)[self.name])), extra_periods)
+        children_of(parent)[self.name] = nn.ModuleList(left)
+        first, end = self.count_kept(extra_periods), self.start + self.periods * self.period
+        for layer in left[first:]:
+            for name, module in layer.named_modules():
+                for attribute in self.counters.get(name, ()):
+                    setattr(module, attribute, getattr(module, attribute) - (end - first))
+        config = getattr(parent, "config", None)
+        if isinstance(config, PretrainedConfig):
+            _shorten_config(config, self.count, first, end)
+
+
+def find_cut(model: PreTrainedModel) -> Cut | None:
+    """Return what `shorten_model` would take out of a model, None where too much would be left to be worth it."""
+    stack = _find_stack_to_shorten(model)
+    if stack is None:
+        return None
+    return Cut(
+        parent=next(path for path, module in model.named_modules() if module is stack.parent),
+        name=stack.name,
+        start=stack.start,
+        period=stack.period,
+        periods=stack.periods,
+        count=len(stack.layers),
+        counters=_find_counters([list(layer.named_modules()) for layer in stack.layers]),
+    )
+
+
 def shorten_model(model: PreTrainedModel, extra_periods: int = 0) -> int:
     """Take periods of layers out of a model, in place, and return how many are missing where `extra_periods` is 0.
 
     `extra_periods` of these stay all the same. None is taken out, and 0 returned, where too much would be left to be
     worth it.
     """
-    stack = _find_stack_to_shorten(model)
-    if stack is None:
+    cut = find_cut(model)
+    if cut is None:
         return 0
-    count = (stack.missing - extra_periods) * stack.period
-    end = stack.start + stack.periods * stack.period
-    layers = list(stack.layers)
-    counters = _find_counters([list(layer.named_modules()) for layer in layers])
-    children_of(stack.parent)[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
-    for layer in layers[end:]:
-        for name, module in layer.named_modules():
-            for attribute in counters.get(name, ()):
-                setattr(module, attribute, getattr(module, attribute) - count)
-    config = getattr(stack.parent, "config", None)
-    if isinstance(config, PretrainedConfig):
-        _shorten_config(config, len(layers), end - count, end)
-    return stack.missing
+    cut.apply(model, extra_periods)
+    return cut.missing
 
 
 def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) -> None:

@@ -39,7 +39,8 @@ def leave_out_media(request: Request, facts: RunFacts) -> tuple[Request, Notice]
     None where the batch has none, or they were asked for.
     """
     recipe, media = request.recipe, facts.media
-    if media is None or recipe.images is not None or recipe.image_size is not None or recipe.audio_seconds is not None:
+    asked = (recipe.images, recipe.image_size, recipe.audio_seconds, recipe.videos)
+    if media is None or any(value is not None for value in asked):
         return None
     kind = "images" if media.kind == "images" else "sound"
     message = (

@@ -130,9 +130,12 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield "with padding" if padded else "without padding"
 
 
+_MEDIA = {"images": ("an image", "images"), "videos": ("a video", "videos"), "audio": ("a sound", "sounds")}
+
+
 def _describe_media(media: RowMedia) -> str:
     """Return what each row holds beside text."""
-    one, several = ("an image", "images") if media.kind == "images" else ("a sound", "sounds")
+    one, several = _MEDIA[media.kind]
     what = one if media.count == 1 else f"{media.count} {several}"
     each = " each" if media.count > 1 else ""
     return f"{what} of {format_count(media.tokens)} tokens{each} in it" if media.tokens > 1 else f"{what} beside it"

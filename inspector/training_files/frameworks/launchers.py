@@ -79,6 +79,11 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         parts = {name: deepspeed.get(f"{name}_device") for name in ("offload_optimizer", "offload_param")}
         zero = {name: {"device": device} for name, device in parts.items() if device not in (None, "none")}
         take_stage(settings, deepspeed.get("zero_stage"), zero, "deepspeed_config", "deepspeed_config.")
+    elif kind == "MEGATRON_LM":
+        raise UsageError(
+            f"{values.path} launches Megatron-LM, whose own layers and optimizer no trace has: give a file for FSDP or "
+            "DeepSpeed, or say what cards share with `tensor_parallel`."
+        )
     if kind != "FSDP":
         forget_machines(values, settings)
     settle_parallelism(values, settings, kind)

@@ -17,8 +17,16 @@ from tests.evidence.truth.rank_rows import predict_rank
 
 WRITE = "run python -m tests.evidence.truth.rank_page"
 ROWS = RANKS["rows"]
-# One of each strategy, of each with packed weights, and of each in copies.
-_KINDS = {(row["launch"]["strategy"], "quantization" in row, "replicas" in row["launch"]): row for row in ROWS}
+# One of each strategy, of each with packed weights, of each in copies, and with experts on ranks of their own.
+_KINDS = {
+    (
+        row["launch"]["strategy"],
+        "quantization" in row,
+        "replicas" in row["launch"],
+        "expert_parallel" in row["launch"],
+    ): row
+    for row in ROWS
+}
 CHOSEN = ROWS if os.environ.get("INSPECTOR_TRUTH") == "all" else list(_KINDS.values())
 
 

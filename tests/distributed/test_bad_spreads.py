@@ -56,6 +56,15 @@ def test_a_launch_that_no_step_can_have_is_refused_in_one_line(
     assert words in ran.err
 
 
+def test_a_launch_that_names_no_number_of_cards_is_asked_for_it(tmp_path: Path) -> None:
+    (tmp_path / "acc.yaml").write_text(json.dumps({**FSDP, "num_processes": None}), encoding="utf-8")
+    ran = run(SMALL, "--launch", str(tmp_path / "acc.yaml"), "--gpu", "H100", "--offline", "--no-advice", "--json")
+    assert ran.code == 0, ran.err
+    messages = [item["message"] for item in json.loads(ran.out)["warnings"] if item["code"] == "several-gpus"]
+    assert len(messages) == 1
+    assert "--gpus says how many there are, and so does num_processes" in messages[0]
+
+
 def test_ranks_that_share_nothing_are_traced_however_many_there_are() -> None:
     """Under DDP each has the whole model, so that a step of many is made of no more pieces."""
     ran = run(SMALL, "--gpu", "5000xH100", "--seq-len", "16", "--offline", "--no-advice", "--json")

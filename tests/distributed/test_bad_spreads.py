@@ -65,6 +65,13 @@ def test_a_launch_that_names_no_number_of_cards_is_asked_for_it(tmp_path: Path) 
     assert "--gpus says how many there are, and so does num_processes" in messages[0]
 
 
+def test_a_run_that_fits_says_how_many_cards_its_state_takes_and_what_finds_the_least() -> None:
+    ran = run(SMALL, "--gpu", "2xH100", "--fsdp", "--seq-len", "16", "--offline", "--no-advice", "--quiet")
+    assert ran.code == 0, ran.err
+    words = " ".join(ran.out.split())
+    assert "its state alone takes 1 card, --fit gpus finds how many it takes" in words
+
+
 def test_ranks_that_share_nothing_are_traced_however_many_there_are() -> None:
     """Under DDP each has the whole model, so that a step of many is made of no more pieces."""
     ran = run(SMALL, "--gpu", "5000xH100", "--seq-len", "16", "--offline", "--no-advice", "--json")

@@ -92,7 +92,7 @@ def describe_cards(verdict: Verdict) -> str | None:
     if cards.ranks is not None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
-        more = "; --fit gpus finds how many it takes" if _is_searched(cards) and verdict.outcome is Fit.NO else ""
+        more = f"; {_describe_least(cards)}--fit gpus finds how many it takes" if _is_searched(cards) else ""
         differing = "; ".join(_describe_class(item) for item in ranks.classes[:_MOST_CLASSES])
         differing += f"; {len(ranks.classes) - _MOST_CLASSES} more kinds" if len(ranks.classes) > _MOST_CLASSES else ""
         differing += " on each node" if differing and ranks.copies is not None else ""
@@ -110,7 +110,15 @@ def describe_cards(verdict: Verdict) -> str | None:
 
 def _is_searched(cards: Cards) -> bool:
     """Tell whether a search finds how many cards a sharded run takes."""
-    return cards.sharding is not None and cards.ranks is not None and cards.ranks.copies is None
+    is_sharded = cards.sharding is not None and cards.ranks is not None and cards.ranks.copies is None
+    return is_sharded and cards.ranks is not None and " parallel over " not in cards.ranks.strategy
+
+
+def _describe_least(cards: Cards) -> str:
+    """Say how many cards hold the state of a sharded run, without its activations."""
+    if cards.least_count is None:
+        return ""
+    return f"its state alone takes {cards.least_count:,} {'card' if cards.least_count == 1 else 'cards'}, "
 
 
 def _describe_class(ranks: RankClass) -> str:

@@ -18,8 +18,23 @@ pytestmark = [
 ]
 INSPECT = (sys.executable, "-m", "inspector")
 COUNT = (SMALL, "--offline", "--count-only")
-PLAN = ("plan", SMALL, "--offline", "--gpu", "h100", "--fit", "none", "--lora", "r=8", "--quantization", "none")
-PLAN += ("--attention", "eager", "--seq-len", "16")
+PLAN = (
+    "plan",
+    SMALL,
+    "--offline",
+    "--gpu",
+    "h100",
+    "--fit",
+    "none",
+    "--lora",
+    "r=8",
+    "--quantization",
+    "none",
+    "--attention",
+    "eager",
+    "--seq-len",
+    "16",
+)
 
 # One of each command and format that writes to standard output.
 COMMANDS = {

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from inspector.cache.findings import Kept
     from inspector.memory.recording import Recording
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
     from inspector.predict import Predictor
     from inspector.records.comparison import Comparison
     from inspector.records.measurement import Measurement
@@ -67,13 +67,11 @@ class Stages:
 
         return Predictor(files, kept)
 
-    def count(
-        self, request: Request, files: SourceFiles | None, progress: Progress
-    ) -> tuple[Counted, BuiltModel | None]:
-        """Return the counts and the counted model (`count_model`)."""
-        from inspector.model.build import count_model
+    def count(self, request: Request, files: SourceFiles | None, progress: Progress) -> tuple[Counted, Depths | None]:
+        """Return the counts and the counted models (`count_depths`)."""
+        from inspector.model.build import count_depths
 
-        return count_model(request, files, progress)
+        return count_depths(request, files, progress)
 
 
 def run(request: Request, progress: Progress = lambda _stage: None, *, keeps: bool = True) -> Report:
@@ -296,6 +294,7 @@ def _run(
         source=request.source,
         model=counted.model,
         parameters=counted.census,
+        components=counted.components or None,
         quantization=counted.quantization,
         adapter=counted.adapter,
         checkpoint=None if stored is None else gather_checkpoint_facts(stored, counted),
@@ -324,10 +323,10 @@ def _count(
     """Return the counts, and whether the model was built here: then the predictor gets it."""
 
     def count() -> tuple[Counted, bool]:
-        counted, built = stages.count(request, files, progress)
-        if built is not None:
-            predictor.keep(request, built)
-        return counted, built is not None
+        counted, depths = stages.count(request, files, progress)
+        if depths is not None:
+            predictor.keep(request, depths)
+        return counted, depths is not None
 
     if kept is None:
         return count()

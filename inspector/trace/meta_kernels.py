@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.trace.memory_format import choose_convolution_format, find_memory_format
+
 __all__ = ["META_KERNELS"]
 
 aten = torch.ops.aten
@@ -55,6 +57,14 @@ if hasattr(aten, "_grouped_mm"):
         return torch.empty_strided(size, strides, dtype=first.dtype, device=first.device)
 
 
+@_kernel(aten.convolution.default)
+def _convolution(values: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+    """Return an image that is stored as the kernel takes what it is made of; torch's meta kernel cannot know that."""
+    result = aten.convolution.default(values, weight, *arguments)
+    layout = choose_convolution_format(values, weight)
+    return result if values.dim() == 3 else torch.empty_like(result, memory_format=layout)
+
+
 @_kernel(aten.convolution_backward.default)
 def _convolution_backward(
     _grad: Tensor, values: Tensor, weight: Tensor, bias_sizes: list[int] | None, *arguments: Any
@@ -64,8 +74,7 @@ def _convolution_backward(
     Torch's own meta kernel follows the latter (_meta_registrations.py); CUDA does not (cudnn/ConvShared.cpp).
     """
     *_, (wants_input, wants_weight, wants_bias) = arguments
-    is_last = any(_is_channels_last(tensor) for tensor in (values, weight))
-    layout = torch.channels_last if is_last and values.dim() == 4 else torch.contiguous_format
+    layout = choose_convolution_format(values, weight)
     return (
         torch.empty_like(values, memory_format=layout) if wants_input else None,
         torch.empty_like(weight, memory_format=layout) if wants_weight else None,
@@ -143,6 +152,21 @@ def _masked_fill_in_place(values: Tensor, mask: Tensor, _number: Tensor) -> Tens
     return filled
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
-    """Tell whether a tensor is stored with its channels innermost."""
-    return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+@_kernel(aten.native_batch_norm.default)
+def _batch_norm(
+    values: Tensor, weight: Tensor | None, bias: Any, mean: Any, variance: Any, training: bool, *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is normed, mean and scale: where it does not train CUDA keeps nothing (cuda/Normalization.cu).
+
+    Not covered: rows, and images whose channels are innermost, that do not train; it keeps and adds up more there.
+    """
+    result, *kept = aten.native_batch_norm.default(values, weight, bias, mean, variance, training, *others)
+    layout = find_memory_format(values)
+    return torch.empty_like(result, memory_format=layout), *(item if training else item.new_empty(0) for item in kept)
+
+
+@_kernel(aten.native_batch_norm_backward.default)
+def _batch_norm_backward(grad: Tensor, values: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
+    """Return gradients, that of the input stored as the input is (cudnn/BatchNorm.cpp)."""
+    made, *others = aten.native_batch_norm_backward.default(grad, values, *arguments)
+    return None if made is None else torch.empty_like(made, memory_format=find_memory_format(values)), *others

@@ -146,7 +146,10 @@ class Shadows:
         ):
             return NO_VALUE
         shadow_kwargs = {name: self._shadow(value) for name, value in kwargs.items()}
-        return func(*map(self._shadow, args), **shadow_kwargs)
+        try:
+            return func(*map(self._shadow, args), **shadow_kwargs)
+        except NotImplementedError:  # CUDA alone has it for that dtype, as histc for integers
+            return NO_VALUE
 
     def _lacks_value(self, tensor: Tensor) -> bool:
         """Tell whether a tensor has neither data nor a shadow."""

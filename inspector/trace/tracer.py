@@ -34,7 +34,7 @@ from inspector.trace.kernel_scratch import KernelScratch
 from inspector.trace.kernels import LT_OPS, Kernel
 from inspector.trace.meta_cache import Results
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
-from inspector.trace.ops import BRINGING, INDEXING, MASKED, READING, SELECTING, Op, look_up
+from inspector.trace.ops import INDEXING, MASKED, READING, SELECTING, Op, look_up
 from inspector.trace.parts import Parts
 from inspector.trace.rules import masks
 from inspector.trace.rules.assumed import Assumptions, BytePatches
@@ -216,8 +216,8 @@ class Tracer(TorchDispatchMode):
         if is_special:
             if self._on_cuda and is_assigned_number(func, kwargs):
                 self._watch(result.untyped_storage(), _ON_HOST)
-            for place in BRINGING.get(func, ()):
-                self._bring(args[place], name)
+            for brought in masks.list_brought(func, args):
+                self._bring(brought, name)
             if func in INDEXING and current_autograd_node() is None:
                 # Python makes the tensors of an index such as x[[1]] out of a mode's sight
                 # (python_variable_indexing.cpp).

@@ -23,6 +23,7 @@ from inspector.trace.kernels.registry import kernel
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.tracer import Tracer
 from tests.evidence.stand_in.kernel_cases import CASES, Case
+from tests.evidence.stand_in.layout_cases import LAYOUTS
 from tests.evidence.stand_in.loss_cases import LOSSES
 from tests.evidence.stand_in.sampling_cases import SAMPLING
 from tests.evidence.truth.rank_page import build_platform
@@ -55,7 +56,7 @@ def test_every_op_takes_what_torchs_cuda_code_asks_for(recording: str, monkeypat
     monkeypatch.setattr(shadow, "LARGEST_FLOAT_SHADOW", 0)
     record = RECORDED[recording]
     platform = build_platform(record)
-    cases = {"sampling": SAMPLING, "losses": LOSSES}.get(recording.split("-")[0], CASES)
+    cases = {"sampling": SAMPLING, "losses": LOSSES, "layouts": LAYOUTS}.get(recording.split("-")[0], CASES)
     assert list(record["cases"]) == list(cases)
     differing = {
         name: (events, ours)

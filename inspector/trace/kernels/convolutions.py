@@ -1,7 +1,9 @@
-"""Convolutions: copies of what is not contiguous, and the sum that the bias's gradient is.
+"""Convolutions: copies of what is not stored as the kernel takes it, and the sum that the bias's gradient is.
 
-Not covered: what cuDNN's plans take as workspace, which is chosen at run time, and the backward pass of convolutions
-that do not go through cuDNN (depthwise ones).
+cuDNN takes images whose channels are innermost as they are, and makes others so (`inspector.trace.memory_format`).
+
+Not covered: what cuDNN's plans take as workspace, which is chosen at run time; depthwise convolutions in float16, some
+of which go through cuDNN.
 """
 
 from __future__ import annotations
@@ -13,44 +15,92 @@ from torch import Tensor, ops
 
 from inspector.trace.kernels.reductions import reduce
 from inspector.trace.kernels.registry import Scratch, kernel
+from inspector.trace.memory_format import choose_convolution_format, find_memory_format, is_native_depthwise
 
 __all__: list[str] = []
 
 aten = ops.aten
 
+# Dimensions of a batch of lines, and of one of volumes.
+_LINES, _VOLUMES = 3, 5
+
 
 @kernel(aten.convolution.default, allocates_outputs=True)
 def _convolution(scratch: Scratch, values: Tensor, weight: Tensor, *_: Any, **__: Any) -> None:
-    """Copy an input that is not contiguous; cuDNN takes one whose channels are innermost as it is, not its weight.
-
-    Source: ATen/native/Convolution.cpp, `_convolution`, and cudnn/ConvShared.cpp.
-    """
-    is_depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
-    is_last = not is_depthwise and _is_channels_last(values)
-    is_copied = not values.is_contiguous() and not is_last
-    copy = scratch.take(values.numel() * values.element_size()) if is_copied else None
+    """Copy the input before the output is made, and the weight after it (Convolution.cpp; cudnn/ConvShared.cpp)."""
+    layout = choose_convolution_format(values, weight)
+    copies = _copy(scratch, values, layout)
     scratch.outputs()
-    if is_last and not _is_channels_last(weight):
-        scratch.give(scratch.take(weight.numel() * weight.element_size()))
-    if copy is not None:
-        scratch.give(copy)
-
-
-def _is_channels_last(tensor: Tensor) -> bool:
-    """Tell whether an image is stored with its channels innermost and not otherwise."""
-    return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    _give(scratch, _copy(scratch, weight, layout))
+    _give(scratch, copies)
 
 
 @kernel(aten.convolution_backward.default, allocates_outputs=True)
-def _convolution_backward(scratch: Scratch, grad: Tensor, values: Tensor, *arguments: Any) -> None:
-    """Copy the gradient and the input for cuDNN, then sum the gradient as it is (ATen/native/Convolution.cpp)."""
-    *_, (_, _, trains_bias) = arguments
-    copies = [
-        scratch.take(tensor.numel() * tensor.element_size()) for tensor in (grad, values) if not tensor.is_contiguous()
-    ]
-    scratch.outputs(0, 1)
-    for block in copies:
-        scratch.give(block)
-    if trains_bias:
+def _convolution_backward(scratch: Scratch, grad: Tensor, values: Tensor, weight: Tensor, *arguments: Any) -> None:
+    """Copy the gradient and the input, then sum the gradient as it is (ATen/native/Convolution.cpp)."""
+    *_, transposed, _, groups, wants = arguments
+    as_image = grad
+    if values.dim() == _LINES:  # lines are made contiguous and then images, for as long as the op runs
+        _copy(scratch, values, torch.contiguous_format)
+        values = torch.empty_like(values, memory_format=torch.contiguous_format).unsqueeze(2)
+        as_image, weight = grad.unsqueeze(2), weight.unsqueeze(2)
+    if not is_native_depthwise(values, weight, transposed, groups):
+        _convolve_back(scratch, as_image, values, weight, wants, transposed=transposed)
+    elif values.dim() == _VOLUMES:
+        scratch.outputs(*(place for place in (0, 1) if wants[place]))
+        _copy(scratch, as_image, torch.contiguous_format)
+    else:
+        _convolve_channels_back(scratch, as_image, values, wants)
+    if wants[2]:
         scratch.outputs(2)
         reduce(scratch, grad, [0, *range(2, grad.dim())], max(4, grad.element_size()))
+
+
+def _convolve_channels_back(scratch: Scratch, grad: Tensor, values: Tensor, wants: list[bool]) -> None:
+    """Make the gradient of the weight and then that of the input (cuda/DepthwiseConv2d.cu)."""
+    copies = _copy(scratch, grad, torch.contiguous_format)
+    if wants[1]:
+        read = _copy(scratch, values, torch.contiguous_format)
+        scratch.outputs(1)
+        _give(scratch, read)
+    if wants[0]:
+        scratch.outputs(0)
+    _give(scratch, copies)
+
+
+def _convolve_back(
+    scratch: Scratch, grad: Tensor, values: Tensor, weight: Tensor, wants: list[bool], *, transposed: bool
+) -> None:
+    """Make both gradients as cuDNN does: all is stored as the input is (cudnn/ConvShared.cpp).
+
+    A gradient that is stored otherwise is copied once. One whose channels are where they have to be and that is not
+    dense is copied for each of both, but for transposed convolutions.
+    """
+    layout = choose_convolution_format(values, weight) if wants[1] else find_memory_format(values)
+    copies = _copy(scratch, values, layout) if wants[1] else []
+    is_brought = transposed or find_memory_format(grad) is not layout
+    if is_brought:
+        copies += _copy(scratch, grad, layout)
+    if wants[0]:
+        scratch.outputs(0)
+        read = _copy(scratch, weight, layout) + ([] if is_brought else _copy(scratch, grad, layout))
+        _give(scratch, read[::-1])
+    if wants[1]:
+        read = [] if is_brought else _copy(scratch, grad, layout)
+        scratch.outputs(1)
+        _give(scratch, read)
+    _give(scratch, copies[::-1])
+
+
+def _copy(scratch: Scratch, tensor: Tensor, layout: torch.memory_format) -> list[int]:
+    """Take a copy of a tensor that is not stored as it has to be; return its block, none where it is."""
+    is_image = tensor.dim() > 3
+    if tensor.is_contiguous(memory_format=layout if is_image else torch.contiguous_format):
+        return []
+    return [scratch.take(tensor.numel() * tensor.element_size())]
+
+
+def _give(scratch: Scratch, blocks: list[int]) -> None:
+    """Free blocks."""
+    for block in blocks:
+        scratch.give(block)

@@ -24,6 +24,9 @@ _INDEX_BYTES = 8
 _UNSORTED_INDICES = 3072
 # Rows that one thread adds up in the backward pass of an embedding (cuda/EmbeddingBackwardKernel.cu).
 _ROWS_PER_THREAD = 10
+_SUM_BYTES = 4
+# Its thread blocks, and how many of them and of their parts are few.
+_WARP, _MOST_THREADS, _BLOCKS_PER_MULTIPROCESSOR, _PARTS_PER_SEGMENT = 32, 1024, 4, 4
 
 
 @kernel(aten.index.Tensor, allocates_outputs=True)
@@ -71,9 +74,13 @@ def _embedding(scratch: Scratch, _weight: Tensor, indices: Tensor, *_: Any) -> N
 def _embedding_backward(scratch: Scratch, grad: Tensor, indices: Tensor, rows: int, *_: Any) -> None:
     """More than 3,072 indices are sorted, cut into segments of equal index and added up in float32 (Embedding.cu).
 
-    The buffers have the sizes that are possible at most, not those that the indices turn out to need.
+    The buffers have the sizes that are possible at most, not those that the indices turn out to need. What is not
+    contiguous is copied before.
     """
     count = indices.numel()
+    for read in (indices, grad):
+        if not read.is_contiguous():
+            scratch.take(read.numel() * read.element_size())
     if count <= _UNSORTED_INDICES:
         scratch.outputs()
         return
@@ -98,7 +105,23 @@ def _embedding_backward(scratch: Scratch, grad: Tensor, indices: Tensor, rows: i
     scratch.take(_INDEX_BYTES)  # how many parts there are
     parts = count // _ROWS_PER_THREAD + segments
     scratch.take(_INDEX_BYTES * parts)  # where each part begins
-    scratch.take(parts * grad.shape[-1] * max(grad.element_size(), 4))  # its sum
+    if _adds_in_place(scratch, segments, parts, grad.shape[-1]):
+        scratch.take(_INDEX_BYTES * parts)  # which segment each is of
+        if grad.element_size() < _SUM_BYTES:
+            scratch.give(scratch.take(_SUM_BYTES * segments * grad.shape[-1]))
+        return
+    scratch.take(parts * grad.shape[-1] * max(grad.element_size(), _SUM_BYTES))  # its sum
+
+
+def _adds_in_place(scratch: Scratch, segments: int, parts: int, columns: int) -> bool:
+    """Tell whether parts of few segments are added to their sums one after the other, as torch 2.13 does it.
+
+    Read off its host code over sizes, on four GPUs: too few blocks to fill the GPU, and many parts a segment.
+    """
+    warped = -(-columns // _WARP) * _WARP
+    blocks = -(-segments * warped // min(warped, _MOST_THREADS))
+    few = blocks < _BLOCKS_PER_MULTIPROCESSOR * scratch.platform.multiprocessors
+    return scratch.platform.torch_version >= (2, 12) and few and parts > _PARTS_PER_SEGMENT * segments
 
 
 @kernel(aten.masked_scatter.default, aten.masked_scatter_.default)

@@ -1,4 +1,4 @@
-"""Layer norm and group norm: copies, partial sums of the weights' gradients over very many rows, sums of channels."""
+"""Layer, group and batch norm: copies, partial sums of the weights' gradients over very many rows, sums of channels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inspector.trace.kernels.reductions import reduce
 from inspector.trace.kernels.registry import Scratch, kernel
+from inspector.trace.memory_format import find_memory_format, norms_rows
 
 __all__: list[str] = []
 
@@ -18,6 +19,8 @@ aten = torch.ops.aten
 
 # Beyond this many rows, and where a row is too short to fill the GPU, blocks of rows are added up first.
 _MOST_ROWS_IN_ONE_STEP = 65_536
+# How batch norm cuts rows into blocks: rows of a thread, threads of a block, its most columns, its blocks.
+_ROWS_OF_THREAD, _THREADS, _TILE, _FEWEST_BLOCKS, _MOST_BLOCKS = 16, 512, 32, 8, 128
 
 
 def _partial_sums(scratch: Scratch, rows: int, columns: int, weights: Sequence[Tensor]) -> None:
@@ -98,3 +101,49 @@ def _group_norm(
     if weight is not None:
         scratch.take(4 * batch * channels)
         scratch.take(4 * batch * channels)
+
+
+@kernel(aten.native_batch_norm.default)
+def _batch_norm(
+    scratch: Scratch, values: Tensor, _weight: Any, _bias: Any, _mean: Any, _variance: Any, training: bool, *_: Any
+) -> None:
+    """Torch's own kernel has means and sums of squares of each block of many rows (cuda/Normalization.cuh)."""
+    if training and norms_rows(values):
+        _add_up_blocks(scratch, values, 4)
+
+
+@kernel(aten.native_batch_norm_backward.default, allocates_outputs=True)
+def _batch_norm_backward(scratch: Scratch, grad: Tensor, values: Tensor, *_: Any) -> None:
+    """Copy a gradient that is not stored as the input is (cudnn/BatchNorm.cpp); torch's own kernel adds rows up."""
+    if not norms_rows(values):
+        if not grad.is_contiguous(memory_format=find_memory_format(values)):
+            scratch.take(grad.numel() * grad.element_size())
+        scratch.outputs()
+        return
+    sums = [scratch.take(4 * values.shape[1]) for _ in range(2)]
+    scratch.outputs(1, 2)
+    _add_up_blocks(scratch, values, 2)
+    scratch.outputs(0)
+    for block in sums:
+        scratch.give(block)
+
+
+def _add_up_blocks(scratch: Scratch, values: Tensor, sums: int) -> None:
+    """Take so many float32 sums of a channel for each block of rows, and a counter for each block of channels.
+
+    Source: cuda/Normalization.cuh, `flexible_launch_configs`.
+    """
+    channels = values.shape[1]
+    rows = values.numel() // channels
+    height = min(_find_power(-(-rows // _ROWS_OF_THREAD)), _THREADS // min(_find_power(channels), _TILE))
+    width = min(_find_power(channels), _THREADS // height)
+    blocks = min(-(-rows // (height * _ROWS_OF_THREAD)), _MOST_BLOCKS)
+    if blocks >= _FEWEST_BLOCKS:
+        parts = scratch.take(4 * sums * channels * blocks)
+        scratch.give(scratch.take(4 * -(-channels // width)))
+        scratch.give(parts)
+
+
+def _find_power(number: int) -> int:
+    """Return the largest power of two that is not above a number."""
+    return 1 << (number.bit_length() - 1)

@@ -71,8 +71,13 @@ def scan_bytes(platform: Platform, count: int, tile: int = _SCAN_TILE, element_b
 
 def unique_bytes(platform: Platform, count: int) -> int:
     """Return what selecting the first of each run of equal 8-byte keys takes, which is a scan with other tiles."""
-    capability = platform.compute_capability
-    return scan_bytes(platform, count, 1792 if capability == (8, 0) else 4608 if capability >= (9, 0) else 320)
+    capability, is_recent = platform.compute_capability, platform.torch_version >= (2, 12)
+    tile = 320
+    if capability == (8, 0):
+        tile = 1344 if is_recent else 1792
+    elif capability >= (9, 0):
+        tile = 4928 if is_recent else 4608
+    return scan_bytes(platform, count, tile)
 
 
 def reduction_bytes(platform: Platform, count: int) -> int:
@@ -103,7 +108,10 @@ def scan_by_row_bytes(platform: Platform, count: int) -> int:
 
 
 def radix_sort_bytes(platform: Platform, count: int, bits: int = 64, key_bytes: int = 8) -> int:
-    """Return what sorting `count` pairs of keys and 8-byte values takes, of which `bits` of the key are looked at."""
+    """Return what sorting `count` pairs of keys and 8-byte values takes, of which `bits` of the key are looked at.
+
+    What a pass leaves for the next one is kept where there are several.
+    """
     if count <= _SINGLE_TILE:
         return 1
     capability = platform.compute_capability
@@ -111,7 +119,8 @@ def radix_sort_bytes(platform: Platform, count: int, bits: int = 64, key_bytes: 
         tile = 2816 if capability < (8, 0) else 3840 if capability < (9, 0) else 4608
     else:
         tile = 2816 if capability < (8, 0) else 3072 if capability < (9, 0) else 5376
-    return _align(key_bytes * count) + _align(_INDEX_BYTES * count) + _count_bytes(count, tile, bits)
+    between = _align(key_bytes * count) + _align(_INDEX_BYTES * count) if bits > _BITS_PER_PASS else 0
+    return between + _count_bytes(count, tile, bits)
 
 
 def _key_sort_bytes(platform: Platform, count: int) -> int:

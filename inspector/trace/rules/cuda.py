@@ -16,6 +16,7 @@ from torch import Tensor
 from inspector.compat.torch import dispatcher_rules
 from inspector.hardware.platform import Platform
 from inspector.runtime.patches import restore_changes
+from inspector.trace.memory_format import find_memory_format
 from inspector.trace.rules.autocast import provide_autocast_for_meta
 from inspector.trace.rules.foreach import use_foreach_on_meta
 from inspector.trace.rules.sdpa import Attention
@@ -33,6 +34,7 @@ def apply_cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator
         "softmax.int": _softmax,
         "log_softmax.int": _log_softmax,
         "dropout": _dropout,
+        "batch_norm": _batch_norm,
     }
     if platform.compute_capability < (8, 0) and hasattr(torch.ops.transformers, "grouped_mm_fallback"):
         rules["_grouped_mm"] = _grouped_mm
@@ -66,6 +68,16 @@ def _dropout(values: Tensor, p: float, train: bool) -> Tensor:
     if p == 1:
         return values * torch.zeros_like(values)
     return aten.native_dropout.default(values, p, train)[0]
+
+
+def _batch_norm(
+    values: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *others: Any
+) -> Tensor:
+    """In training cuDNN norms images, and keeps a copy of what is not stored as one (native/Normalization.cpp)."""
+    if training and values.dim() > 2:
+        values = values.contiguous(memory_format=find_memory_format(values))
+    normed: Tensor = aten._batch_norm_impl_index.default(values, weight, bias, mean, variance, training, *others)[0]
+    return normed
 
 
 def _grouped_mm(first: Tensor, second: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.trace.ops import BRINGING
 from inspector.trace.shadow import Shadows
 
-__all__ = ["broadcast_mask", "choose_all", "has_places", "is_mask", "replace_masks", "scatter_back"]
+__all__ = ["broadcast_mask", "choose_all", "has_places", "is_mask", "list_brought", "replace_masks", "scatter_back"]
 
 aten = torch.ops.aten
 
@@ -44,6 +45,13 @@ def choose_all(func: Any, result: Any) -> tuple[Tensor, Tensor] | None:
     if func is not aten.ne.Scalar or result.dim() != 1:
         return None
     return result, torch.ones(result.shape, dtype=torch.bool)
+
+
+def list_brought(func: Any, args: tuple[Any, ...]) -> list[Tensor]:
+    """Return the numbers that an op brings to the GPU; one that is filled in where a mask holds stays on the CPU."""
+    if func is aten.index_put_.default and any(map(is_mask, args[1])):
+        return []
+    return [args[place] for place in BRINGING.get(func, ())]
 
 
 def is_mask(index: Any) -> bool:

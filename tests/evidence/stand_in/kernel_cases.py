@@ -50,6 +50,11 @@ def add_forward(cases: dict[str, Case], name: str, run: Callable[..., Any], *mak
 
 def backward(name: str, run: Callable[..., Tensor], *make: Callable[[str], Tensor]) -> None:
     """Add a case that runs an op and its backward pass."""
+    add_backward(CASES, name, run, *make)
+
+
+def add_backward(cases: dict[str, Case], name: str, run: Callable[..., Tensor], *make: Callable[[str], Tensor]) -> None:
+    """Add such a case to others."""
 
     def case(device: str) -> Iterator[None]:
         inputs = [one(device) for one in make]
@@ -59,7 +64,7 @@ def backward(name: str, run: Callable[..., Tensor], *make: Callable[[str], Tenso
         del result
         yield
 
-    _add(name, case)
+    _add(name, case, cases)
 
 
 def _add(name: str, case: Case, cases: dict[str, Case] = CASES) -> None:

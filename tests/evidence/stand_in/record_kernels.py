@@ -1,6 +1,7 @@
 """Record what the cases take on torch's CUDA build: `python -m tests.evidence.stand_in.record_kernels FILE`.
 
-A file whose name starts with `sampling` gets those of `sampling_cases`, one with `losses` those of `loss_cases`.
+A file whose name starts with `sampling` gets those of `sampling_cases`, one with `losses` those of `loss_cases`, one
+with `layouts` those of `layout_cases`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from tests.evidence.stand_in.kernel_cases import CASES, Case
+from tests.evidence.stand_in.layout_cases import LAYOUTS
 from tests.evidence.stand_in.loss_cases import LOSSES
 from tests.evidence.stand_in.sampling_cases import SAMPLING
 
@@ -72,7 +74,7 @@ def record_case(case: Case) -> list[int]:
 
 def main() -> None:
     """Write the record of the cases that belong to the file's name."""
-    by_name = {"sampling": SAMPLING, "losses": LOSSES}
+    by_name = {"sampling": SAMPLING, "losses": LOSSES, "layouts": LAYOUTS}
     cases = by_name.get(Path(sys.argv[1]).name.split("-")[0], CASES)
     write_recording(sys.argv[1], "cases", lambda: {name: record_case(case) for name, case in cases.items()})
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from inspector.records.recipe import Recipe
 from tests.evidence.truth.generation_rows import GENERATION_ROWS
+from tests.evidence.truth.kind_rows import KIND_ROWS
 from tests.evidence.truth.matrix_row import MatrixRow, cut
 
 __all__ = ["OF_EVERY_ROW", "ROWS", "MatrixRow", "cut", "pack", "run_row"]
@@ -214,6 +215,7 @@ ROWS = (
     _row("qwq-32b", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL}"),
     _row("qwq-32b-checkpointing", "Qwen/QwQ-32B", None, f"--lora r=16,dropout=0.05 {_ALL} --gradient-checkpointing"),
     *GENERATION_ROWS,
+    *KIND_ROWS,
 )
 
 

@@ -242,7 +242,7 @@ def measure_candidates(model: Sequence[str], rounds: int) -> str:
     asked = {}
     for words in (("--quantization", "none"), (), ("--batch-size", "4")):
         ran = subprocess.run((*plan, *words), capture_output=True, check=False, env=make_environment({}))  # noqa: S603
-        asked[f"{len(json.loads(ran.stdout)['rows'])} recipes {' '.join(words)}".strip()] = (*plan, *words)
+        asked[f"{len(json.loads(ran.stdout)['rows'])} rows {' '.join(words)}".strip()] = (*plan, *words)
     costs = alternate(asked, rounds)
     return write_table(costs, "the same, `--fit none`", next(iter(costs)))
 

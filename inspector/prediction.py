@@ -129,9 +129,10 @@ class Prediction:
         """Return the peaks where what ends by time ends at the latest, None for runs in which nothing does."""
         if not isinstance(self.run.launch, (Ddp, Fsdp1, Zero)):
             return None
-        timeline = fold(
-            free_late(self.tape), self.run.allocator, descending_addresses=self.run.platform.takes_newest_segment
-        )
+        late = free_late(self.tape)
+        if late is None:
+            return None
+        timeline = fold(late, self.run.allocator, descending_addresses=self.run.platform.takes_newest_segment)
         return timeline.peak_allocated_bytes, timeline.peak_reserved_bytes
 
     def record(self) -> Recording:

@@ -23,12 +23,15 @@ USED_ELSEWHERE = "record_stream"
 _MOST_AHEAD = 4
 
 
-def free_late(tape: Iterable[Event]) -> list[Event]:
-    """Return a tape with each free that depends on time at its latest."""
-    return list(_free_late(tape))
+def free_late(tape: Iterable[Event]) -> list[Event] | None:
+    """Return a tape with each free that depends on time at its latest, None where none does."""
+    moved: list[Event] = []
+    late = list(_free_late(tape, moved))
+    return late if moved else None
 
 
-def _free_late(tape: Iterable[Event]) -> Iterator[Event]:
+def _free_late(tape: Iterable[Event], moved: list[Event]) -> Iterator[Event]:
+    """Yield the events in their order, and add those that moved to `moved`."""
     held: deque[Event] = deque()
     buckets: deque[Event] = deque()
     before = (0, Phase.LOAD)
@@ -46,8 +49,10 @@ def _free_late(tape: Iterable[Event]) -> Iterator[Event]:
             yield from _release(held, _MOST_AHEAD)
         if event.kind is EventKind.FREE and event.op == USED_ELSEWHERE:
             held.append(event)
+            moved.append(event)
         elif event.kind is EventKind.FREE and event.block in of_load and event.step == 2:
             buckets.append(event)
+            moved.append(event)
         else:
             yield event
     yield from held

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from inspector.memory.late_frees import free_late
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.recording import Recording
 from inspector.memory.replay import Replay, Replays, Requests, list_requests
@@ -14,7 +15,7 @@ from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
-from inspector.records.steps.ranks import DeviceMap
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Zero
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 
@@ -123,7 +124,18 @@ class Prediction:
             timeline=timeline.drop_events(),
             host_bytes=count_host_bytes(self.tape),
             kept_activations=count_kept_activations(self.tape, timeline),
+            late=self._find_late_peaks(),
         )
+
+    def _find_late_peaks(self) -> tuple[int, int] | None:
+        """Return the peaks where what ends by time ends at the latest, None for runs in which nothing does."""
+        if not isinstance(self.run.launch, (Ddp, Fsdp1, Zero)):
+            return None
+        late = free_late(self.tape)
+        if late is None:
+            return None
+        timeline = fold(late, self.run.allocator, descending_addresses=self.run.platform.takes_newest_segment)
+        return timeline.peak_allocated_bytes, timeline.peak_reserved_bytes
 
     def record(self) -> Recording:
         """Return the run as the report describes it, to be looked at again."""

@@ -21,6 +21,7 @@ from inspector.run_keys import freeze, make_model_key
 from tests.evidence.truth.comparison import compared
 from tests.evidence.truth.predictions import predict_row
 from tests.evidence.truth.records import load
+from tests.evidence.truth.sample import IS_ALL
 from tests.model.tiny import llama
 
 SMALL = "Qwen/Qwen2.5-0.5B"
@@ -85,7 +86,7 @@ def test_the_verdict_on_a_common_card_is_that_of_the_card_when_it_is_named(seq_l
     unnamed = inspector.inspect(SMALL, peft=LORA, recipe=recipe, offline=True)
     assert unnamed.fit is not None
     assert [verdict.gpu for verdict in unnamed.fit] == [gpu.name for gpu in list_common_gpus()]
-    for verdict in unnamed.fit:
+    for verdict in unnamed.fit if IS_ALL else unnamed.fit[1::3]:
         named = inspector.inspect(SMALL, peft=LORA, recipe=recipe, gpu=verdict.gpu, advice=False, offline=True)
         assert named.fit is not None
         assert dataclasses.replace(named.fit[0], advice=None) == verdict
@@ -137,7 +138,7 @@ def test_a_release_of_torch_that_is_not_known_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["2.10", "2.10.0", "2.11.0+cu130", " 2.13 "])
 def test_the_report_names_the_torch_that_was_asked_for(text: str) -> None:
-    report = inspector.inspect(llama(), torch=text)
+    report = inspector.inspect(llama(), gpu="a100-80gb", advice=False, torch=text)
     assert report.training is not None
     assert report.training.platform.endswith(f"torch {'.'.join(text.strip().split('.')[:2])}")
 

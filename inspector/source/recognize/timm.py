@@ -1,7 +1,7 @@
 """Configurations of timm: transformers has one class for all of its models, which lets timm build them by name.
 
-A repository of timm has no model_type: its `architecture` is a name of timm's registry, and what its images are stands in
-`pretrained_cfg`. The class of transformers is named here, so that the rest is that of any other model.
+A repository of timm has no model_type: its `architecture` is a name of timm's registry, and what its images are stands
+in `pretrained_cfg`. The class of transformers is named here, so that the rest is that of any other model.
 """
 
 from __future__ import annotations

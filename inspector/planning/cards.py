@@ -43,6 +43,13 @@ JUDGED_ALONE = Notice(
 )
 
 
+ONE_NAMED = Notice(
+    code="several-gpus",
+    message=(
+        "Several cards share what is sharded, and one is named: the verdict is on it alone, as if it ran the whole "
+        "step. `gpu_count` says how many there are, and so does num_processes of a launcher's file."
+    ),
+)
 DEEPSPEED_MISSING = Notice(
     code="several-gpus",
     message=(
@@ -61,6 +68,8 @@ ZERO_ASSUMED = Notice(
 
 def explain_alone(run: ResolvedRun) -> Notice:
     """Return why one card alone is judged for a run over several."""
+    if run.cards == 1:
+        return ONE_NAMED
     is_zero = run.request.sharding in (Sharding.ZERO1, Sharding.ZERO2, Sharding.ZERO3)
     return DEEPSPEED_MISSING if is_zero and not has_deepspeed() else JUDGED_ALONE
 

@@ -25,6 +25,7 @@ from inspector.records.source import SourceFiles
 from inspector.records.steps.stages import Stage
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
+from inspector.runtime.versions import find_versions
 
 if TYPE_CHECKING:
     from inspector.model.build import Depths
@@ -105,6 +106,21 @@ class Findings:
         """Return how many periods of layers the model of a depth lacks."""
         key = (*_list_of_model(request), added_periods)
         return self._find("depth", key, lambda: self.tracer.count_missing_periods(request, added_periods))
+
+    def is_held(self, run: ResolvedRun, hold: Callable[[], bool]) -> bool:
+        """Tell whether shallow models say what a deep one of a run's structure does: that is known, or `hold` finds it.
+
+        Where nothing is kept nothing is held, as each process would do it anew.
+        """
+        if self._kept is None:
+            return True
+        from inspector.extrapolate.held import load_structures  # loads numpy, as whoever asks has done
+
+        request, launch = run.request, type(run.launch).__name__
+        structure = self._find("structure", _list_of_model(request), lambda: self.tracer.digest_structure(request))
+        if run.launch is None and run.workload.trains and structure in load_structures(find_versions()):
+            return True
+        return self._find("held", (structure, run.workload.name, launch), hold)
 
     def find_longest_sequence(self, request: Request) -> int | None:
         """Return how many tokens a sequence of a model may have, None where nothing bounds them."""

@@ -294,6 +294,7 @@ def _run(
         source=request.source,
         model=counted.model,
         parameters=counted.census,
+        components=counted.components or None,
         quantization=counted.quantization,
         adapter=counted.adapter,
         checkpoint=None if stored is None else gather_checkpoint_facts(stored, counted),

@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.findings import Findings
-from inspector.generation import cut_generation, extrapolate_generation, is_long
+from inspector.generation import extrapolate_generation, find_most_new_tokens, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
 from inspector.memory.verdict import find_overhead
 from inspector.prediction import Prediction, count_usable_bytes, count_work
+from inspector.records.assumptions import LAYERS_DIFFER
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
-from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.run import Outline, RunFacts
 from inspector.records.source import SourceFiles
@@ -63,6 +64,7 @@ class Predictor:
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
+        self._differing: set[Key] = set()
         self._scans = Scans()
         self._replays: dict[tuple[str, str, bool], Replays] = {}
         # The runs whose outline was kept, in the order in which they were asked for, until their traces are.
@@ -213,22 +215,9 @@ class Predictor:
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
-        from inspector.extrapolate.layers import MOST_EVENTS  # as above
-        from inspector.extrapolate.steps import PIECE
-
-        longest, prompt_len = self.find_longest_sequence(run), find_prompt_len(run.recipe)
-        most = MOST_EVENTS // self._count_events_of_a_step(run, prompt_len)
-        if longest is not None:
-            most = min(most, longest - prompt_len)
-        # Longer keys are cut into more parts, which a step makes more blocks for.
-        last = self._count_events_of_a_step(run, prompt_len + max(most - PIECE, 0))
-        return min(most, MOST_EVENTS // last)
-
-    def _count_events_of_a_step(self, run: ResolvedRun, prompt_len: int) -> int:
-        """Return how many events the last but one step of a short generation after a prompt has."""
-        piece = cut_generation(run, prompt_len)
-        tape = self.copy_models().predict(piece).tape
-        return max(sum(event.step == piece.request.recipe.new_tokens - 1 for event in tape), 1)
+        return find_most_new_tokens(
+            run, self.find_longest_sequence(run), lambda piece: self.copy_models().predict(piece).tape
+        )
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing."""
@@ -373,8 +362,8 @@ class Predictor:
         """
         if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
-        from inspector.extrapolate import TapeTemplate  # as above
-        from inspector.extrapolate.buckets import widens_buckets
+        from inspector.extrapolate.buckets import widens_buckets  # as above
+        from inspector.extrapolate.held import extrapolate_depth
         from inspector.extrapolate.layers import TooManyEventsError
 
         try:
@@ -383,13 +372,10 @@ class Predictor:
                 if missing <= added_periods:
                     return None
                 recipe, shallow = self._trace_depth(run, added_periods)
-                extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
-                if extrapolation is None:
-                    deeper = self.findings.trace(run, added_periods + 1).tape
-                    if self._layers.learn(shallow, deeper):
-                        extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
-                if extrapolation is not None:
-                    template = TapeTemplate(shallow, extrapolation)
+                deepen = functools.partial(self._trace_deeper, run, added_periods)
+                is_held = functools.partial(self._is_held, run)
+                template = extrapolate_depth(self._layers, shallow, missing - added_periods, deepen, is_held)
+                if template is not None:
                     is_ddp = isinstance(run.launch, Ddp)
                     if is_ddp and widens_buckets(shallow, template.make_tape(template.sizes)):
                         return None
@@ -400,12 +386,24 @@ class Predictor:
             raise NotTraceableError(str(error)) from error
         return None
 
+    def _is_held(self, run: ResolvedRun, hold: Callable[[], bool]) -> bool:
+        """Tell whether shallow models say enough of a run's deep one, and note where they were found not to."""
+        held = self.findings.is_held(run, hold)
+        if not held:
+            self._differing.add(make_key_without_size(run))
+        return held
+
+    def _trace_deeper(self, run: ResolvedRun, added_periods: int, more: int) -> Sequence[Event]:
+        """Return the tape of a run on a model that is deeper than one of a depth, to be laid beside that one's."""
+        return self.findings.trace(run, added_periods + more).tape
+
     def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Trace a run on a model of a depth, None for the whole one, and note what trains without a gradient."""
         # Whatever the trace ends in, what an earlier one of this run noted is not its own.
         self._idle[make_key_without_size(run)] = added_periods, frozenset()
         traced = self.findings.trace(run, added_periods)
         self._idle[make_key_without_size(run)] = added_periods, traced.idle
-        self._assumed[make_key_without_size(run)] = traced.assumed
+        differs = {LAYERS_DIFFER} if make_key_without_size(run) in self._differing else frozenset[str]()
+        self._assumed[make_key_without_size(run)] = traced.assumed | differs
         self._scans.note(run, traced)
         return traced.recipe, traced.tape

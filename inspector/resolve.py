@@ -8,11 +8,11 @@ without an implementation) shows where it runs.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inspector.compat.deepspeed import has_deepspeed
 from inspector.errors import UsageError
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
@@ -37,7 +37,6 @@ __all__ = [
     "ResolvedRun",
     "find_allocator_settings",
     "find_packing",
-    "has_deepspeed",
     "is_packed",
     "resolve_run",
     "settle_recipe",
@@ -147,12 +146,12 @@ class ResolvedRun:
         return DeviceMap(world_size=self.cards, device_map=asked, card_bytes=usable)
 
     def _runs_deepspeed(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether DeepSpeed is there to run a stage, on weights in float that stay on the card."""
+        """Tell whether DeepSpeed is there to run a stage, on weights in float of which nothing waits on a disk."""
         zero = (settings.get("config") or {}).get("zero_optimization") or {}
         parts = [zero.get(name) for name in ("offload_optimizer", "offload_param")]
         devices = [part.get("device") for part in parts if isinstance(part, Mapping)]
-        is_offloaded = any(device not in (None, "none") for device in devices)
-        return has_deepspeed() and not is_offloaded and not is_packed(self)
+        is_on_disk = any(device not in (None, "none", "cpu") for device in devices)
+        return has_deepspeed() and not is_on_disk and not is_packed(self)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -185,11 +184,6 @@ class ResolvedRun:
     def with_request(self, request: Request) -> ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""
         return dataclasses.replace(self, request=request)
-
-
-def has_deepspeed() -> bool:
-    """Tell whether DeepSpeed is installed, whose own code runs its stages."""
-    return importlib.util.find_spec("deepspeed") is not None
 
 
 def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str], cards: int = 1) -> ResolvedRun:

@@ -13,6 +13,7 @@ from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.run import Traced
 from inspector.records.steps.kernels import Kernels
+from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer
@@ -45,10 +46,11 @@ class Scans:
 
         The order of what is asked matters: the model is built for the last alone.
         """
-        is_whole = run.scan_passes is None and run.request.extrapolate and run.launch is None and not is_long(run)
+        is_whole = run.scan_passes is None and run.request.extrapolate and not is_long(run)
         length = find_prompt_len(run.recipe) if run.workload.generates else run.recipe.seq_len
         is_worth_it = run.recipe.kernels != Kernels.HUB and (length is None or length >= _SHORTEST)
-        return is_whole and is_worth_it and has_loops(run.request)
+        on_one_card = not isinstance(run.launch, DeviceMap)  # one of a rank, too
+        return is_whole and is_worth_it and on_one_card and has_loops(run.request)
 
     def extrapolate(
         self, run: ResolvedRun, has_loops: Callable[[Request], bool], trace: _Trace

@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 from inspector.errors import InspectorError
+from inspector.extrapolate.held import digest_structure
 from inspector.generation import describe_lengths
 from inspector.model.build import BuiltModel, Depths, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
@@ -140,6 +141,8 @@ class ModelTracer:
                     run.rank,
                     results=self._results,
                     assumed=assumed,
+                    scan_passes=run.scan_passes,
+                    scan_lengths=scan_lengths,
                 )
             tape = trace_run(
                 workload,
@@ -192,6 +195,12 @@ class ModelTracer:
     def count_missing_periods(self, request: Request, added_periods: int) -> int:
         """Return how many periods of layers the model of a depth lacks."""
         return self.build_shallow(request, added_periods)[1]
+
+    def digest_structure(self, request: Request) -> str:
+        """Return what is equal for models whose repeated layers consist of the same classes; of no layers, nothing."""
+        model = base_model(self.build_shallow(request, 0)[0].model)
+        cut = self._skeletons[make_skeleton_key(request)].cut if self.build_shallow(request, 0)[1] else None
+        return "" if cut is None else digest_structure(type(model), map(type, model.get_submodule(cut.path).modules()))
 
     def find_longest_sequence(self, request: Request) -> int | None:
         """Return how many tokens a sequence of a model may have, None where nothing bounds them."""

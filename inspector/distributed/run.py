@@ -39,6 +39,7 @@ from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.sparse import stand_in_for_sparse_matrices
 from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.scan_kernels import provide_scan_kernels
+from inspector.trace.scan_loops import shorten_scans
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
@@ -71,10 +72,12 @@ def trace_rank(
     *,
     results: Results | None = None,
     assumed: set[str] | None = None,
+    scan_passes: int | None = None,
+    scan_lengths: set[int] | None = None,
 ) -> list[Event]:
     """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed.
 
-    The codes of what was assumed of numbers are added to `assumed`.
+    The codes of what was assumed of numbers are added to `assumed`; loops over positions are as for `trace_run`.
     """
     model: Any = built.model
     base = base_model(model)
@@ -149,6 +152,7 @@ def trace_rank(
         rules.enter_context(stand_in_for_extension())
         rules.enter_context(stand_in_for_sparse_matrices())
         rules.enter_context(provide_scan_kernels(built.model, recipe.kernels))
+        rules.enter_context(shorten_scans(base, scan_passes, set() if scan_lengths is None else scan_lengths))
         is_made = match_predictions(rules, tracer, batch) or media is not None or finds_tokens(model)
         # FSDP1 keeps a zero that it made so.
         if is_made or isinstance(launch, (Fsdp1, Zero)):

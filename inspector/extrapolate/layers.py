@@ -88,7 +88,7 @@ class LayerExtrapolation:
         for key in found[np.argsort(firsts[found])].tolist():  # in the order of the tape
             index, repetition = divmod(key, self.layers + 1)
             numbers[key] = known.setdefault(spell[index](repetition), len(known))
-        column = array("l")
+        column = array("i")
         column.frombytes(numbers[keys].astype(column.typecode).tobytes())
         return column, tuple(known)
 
@@ -123,10 +123,12 @@ class LayerExtrapolator:
             self._count += 1
         return True
 
-    def extrapolate(self, shallow: Sequence[Event], layers: int) -> LayerExtrapolation | None:
+    def extrapolate(
+        self, shallow: Sequence[Event], layers: int, *, most_events: int | None = None
+    ) -> LayerExtrapolation | None:
         """Return how a tape gets `layers` more layers, None where something in it was not seen yet.
 
-        Raises TooManyEventsError where the deep tape would be too long.
+        Raises TooManyEventsError where the deep tape would have more than `most_events`, MOST_EVENTS where not given.
         """
         tape = self._prepare(shallow)
         found: list[tuple[int, Sequence[Run]]] = []
@@ -143,9 +145,10 @@ class LayerExtrapolator:
         # Two tapes of the same stretches whose blocks fall into the same kinds become deep in the same way.
         key = layers, tuple(tape.block_kinds), tuple(names)
         count = sum(len(run.steps) * (layers if run.repeats else 1) for _, runs in found for run in runs)
-        if count > MOST_EVENTS:
+        most = most_events or MOST_EVENTS
+        if count > most:
             raise TooManyEventsError(
-                f"the step of the whole model makes {count:,} allocations and frees, and no more than {MOST_EVENTS:,} "
+                f"the step of the whole model makes {count:,} allocations and frees, and no more than {most:,} "
                 "can be worked with: use a shorter `seq_len`"
             )
         if key not in self._extrapolations:

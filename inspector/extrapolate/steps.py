@@ -68,7 +68,7 @@ class StepExtrapolation:
     def number_modules(self, traced: object) -> tuple[array[int], Sequence[str]]:
         """Return a number for the module path of each event, and the paths by their numbers."""
         numbers: dict[str, int] = {}
-        return array("l", [numbers.setdefault(name, len(numbers)) for name in self.name_modules(traced)]), tuple(
+        return array("i", [numbers.setdefault(name, len(numbers)) for name in self.name_modules(traced)]), tuple(
             numbers
         )
 

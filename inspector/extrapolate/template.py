@@ -35,10 +35,10 @@ _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 # Integers of Python that are made of an array at a time: each takes 32 bytes.
 _AT_ONCE = 2**16
-# The columns of a million events take 40 MB. Those of a long generation are gone through once, and made for it; a step
+# The columns of a million events take 35 MB. Those of a long generation are gone through once, and made for it; a step
 # of a model that scans is kept whole.
 _LONGEST_KEPT = 400_000
-_LONGEST_STEP_KEPT = 4_000_000
+_LONGEST_STEP_KEPT = 10_000_000
 
 
 class Extrapolation(Protocol):

@@ -25,7 +25,7 @@ def refuse_spread(request: Request, cards: int, *, trains: bool) -> None:
     if cards > MOST_RANKS and shares and trains and request.serving is None:
         raise UsageError(
             f"what a rank takes of a step that {cards:,} cards share is not traced, {MOST_RANKS:,} are the most: give "
-            f"`gpu_count` {MOST_RANKS:,}, whose ranks have hardly more than the floor that no further card lowers."
+            f"`gpu_count` {MOST_RANKS}, whose ranks have hardly more than the floor that no further card lowers."
         )
 
 
@@ -33,13 +33,13 @@ def _refuse_uneven_groups(request: Request, count: int, cards: int) -> None:
     """Raise UsageError for cards that layers cannot be cut over in groups."""
     if cards % count:
         raise UsageError(
-            f"`tensor_parallel` {count:,} does not divide the number of cards, {cards:,}: give `gpu_count` {count:,}, "
+            f"`tensor_parallel` {count:,} does not divide the number of cards, {cards:,}: give `gpu_count` {count}, "
             "or a multiple of it."
         )
     if cards > count and request.sharding != Sharding.FSDP:
         raise UsageError(
             f"`tensor_parallel` {count:,} leaves {cards // count:,} groups of cards: add `sharding=fsdp`, which shards "
-            f"over them, or give `gpu_count` {count:,}."
+            f"over them, or give `gpu_count` {count}."
         )
 
 

@@ -46,6 +46,8 @@ from inspector.model.depth.built import BuiltModel, Depths
 from inspector.model.depth.counts import extrapolate_counts, may_count_shallow
 from inspector.model.depth.records import NotPeriodicError
 from inspector.model.depth.skeletons import Skeletons
+from inspector.model.diffusion.components import add_components
+from inspector.model.diffusion.denoiser import describe_denoiser
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
 from inspector.model.quantize import (
     BnbPlan,
@@ -57,6 +59,7 @@ from inspector.model.quantize import (
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype, choose_reward_class, give_one_score
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.declared import find_declared
+from inspector.records.diffusion import StoredPipeline
 from inspector.records.model import Counted, ModelFacts
 from inspector.records.notice import Notice
 from inspector.records.request import AdapterDtype, Preparation, Request
@@ -82,6 +85,7 @@ class _Subject:
     stored: Mapping[str, Any] | None = None
     peft: Any = None
     published: Published | None = None
+    pipeline: StoredPipeline | None = None
     notices: tuple[Notice, ...] = ()
 
 
@@ -116,6 +120,8 @@ def count_depths(
             return count_module(request), None
         subject = _read(request, files)
         counted, depths = _count(request, subject, is_whole=is_whole or not may_count_shallow(request))
+        if subject.pipeline is not None:
+            counted = add_components(counted, subject.pipeline)
         if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:
             progress("comparing the checkpoint with the model")
             beside = Beside(build=subject.build_as_stored, plan=subject.plan, config=files.config)
@@ -307,6 +313,10 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     if files.adapter_config is not None and request.peft is not None:
         base = "the config.json in it alone" if files.id == files.adapter_id else f"its base model {files.id}"
         raise UsageError(f"{files.adapter_id} is an adapter already: name {base} to put another adapter on it.")
+    if files.pipeline is not None:
+        build, facts, peft = describe_denoiser(request, files)
+        parts, said = files.pipeline, tuple(files.notices)
+        return _Subject(build=build, build_as_stored=build, facts=facts, peft=peft, pipeline=parts, notices=said)
     config, notices = read_configuration(
         files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
     )

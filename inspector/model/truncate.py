@@ -44,6 +44,7 @@ class _Stack:
     start: int
     period: int
     periods: int
+    counters: Mapping[str, AbstractSet[str]]
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -120,7 +121,7 @@ def find_cut(model: PreTrainedModel) -> Cut | None:
         period=stack.period,
         periods=stack.periods,
         count=len(stack.layers),
-        counters=_find_counters([list(layer.named_modules()) for layer in stack.layers]),
+        counters=stack.counters,
     )
 
 
@@ -196,24 +197,39 @@ def _find_longest_stack(model: PreTrainedModel) -> _Stack | None:
 
 def _find_stacks(model: PreTrainedModel) -> Iterator[_Stack]:
     """Yield the lists of layers that are in no other list, with the longest periodic run in each."""
-    found: list[str] = []
-    for path, module in model.named_modules():
-        if any(path.startswith(f"{outer}.") for outer in found):
+    seen: set[int] = set()
+    found: set[int] = set()
+    left: list[nn.Module] = [model]
+    while left:
+        module = left.pop()
+        if id(module) in seen:
             continue
+        seen.add(id(module))
         for name, child in module.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) > 1 and _holds_its_own(child):
-                found.append(f"{path}.{name}" if path else name)
-                config = getattr(module, "config", None)
-                start, period, periods = _find_longest_run(_number_kinds(child, config, _count_early(model, module)))
-                if start + period * periods < len(child) and any(_list_numbered(config, len(child))):
-                    continue  # the layers behind would be other numbers
-                yield _Stack(module, name, start, period, periods)
+            if not isinstance(child, nn.ModuleList) or len(child) < 2:
+                continue
+            # Walked once: of a deep model these are ten thousand modules.
+            walked = [[] if layer is None else list(layer.named_modules()) for layer in child]
+            if not _hold_their_own(walked):
+                continue
+            found.add(id(child))
+            config, counters = getattr(module, "config", None), _find_counters(walked)
+            kinds = _number_kinds(walked, counters, config, _count_early(model, module))
+            start, period, periods = _find_longest_run(kinds)
+            if start + period * periods < len(child) and any(_list_numbered(config, len(child))):
+                continue  # the layers behind would be other numbers
+            yield _Stack(module, name, start, period, periods, counters)
+        if id(module) not in found:
+            left += [child for child in reversed(children_of(module).values()) if child is not None]
 
 
-def _holds_its_own(layers: nn.ModuleList) -> bool:
+def _hold_their_own(walked: Sequence[_Modules]) -> bool:
     """Tell whether layers have parameters and share none."""
-    owned = [[] if layer is None else list(layer.parameters()) for layer in layers]
-    return all(owned) and sum(map(len, owned)) == len({id(parameter) for own in owned for parameter in own})
+    owned = [
+        {id(item) for _, module in modules for item in parameters_of(module).values() if item is not None}
+        for modules in walked
+    ]
+    return all(owned) and sum(map(len, owned)) == len(set().union(*owned))
 
 
 def _list_numbered(config: Any, count: int) -> Iterator[list[int]]:
@@ -232,15 +248,14 @@ def _count_early(model: PreTrainedModel, parent: nn.Module) -> int:
     return len(getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", None) or ())
 
 
-def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[int]:
+def _number_kinds(
+    walked: Sequence[_Modules], counters: Mapping[str, AbstractSet[str]], config: Any, early: int = 0
+) -> list[int]:
     """Return a number for each layer, equal for layers of one kind; the `early` first ones are each of their own."""
-    # Walked once: of a deep model these are ten thousand modules.
-    walked = [list(layer.named_modules()) for layer in layers]
-    counters = _find_counters(walked)
     by_layer = [
         value
         for value in (vars(config).values() if config is not None else ())
-        if isinstance(value, list) and len(value) == len(layers)
+        if isinstance(value, list) and len(value) == len(walked)
     ]
     numbers: dict[tuple[Any, ...], int] = {}
     kinds = []
@@ -248,23 +263,23 @@ def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[in
         kind = (
             _describe_kind(modules, counters),
             *(repr(values[index]) for values in by_layer),
-            *(index in numbers for numbers in _list_numbered(config, len(layers))),
+            *(index in numbers for numbers in _list_numbered(config, len(walked))),
             min(index, early),
         )
         kinds.append(numbers.setdefault(kind, len(numbers)))
     return kinds
 
 
-def _describe_kind(modules: _Modules, counters: dict[str, set[str]]) -> tuple[Any, ...]:
+def _describe_kind(modules: _Modules, counters: Mapping[str, AbstractSet[str]]) -> tuple[Any, ...]:
     """Return what two layers of one kind have in common, of the `modules` of one."""
     parts: list[Any] = []
     seen: set[int] = set()
     for name, module in modules:
         skipped = counters.get(name, set())
         parts.append((name, type(module)))
-        parts += (
+        parts += sorted(
             (key, repr(value))
-            for key, value in sorted(vars(module).items())
+            for key, value in vars(module).items()
             if isinstance(value, _SETTINGS) and key not in skipped
         )
         for key, tensor in (*parameters_of(module).items(), *buffers_of(module).items()):

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 
+from inspector.compat.deepspeed import has_deepspeed
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.predict import Predictor
@@ -19,7 +20,7 @@ from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
 from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, Ranks, TensorParallel, Zero
-from inspector.resolve import ResolvedRun, find_packing, has_deepspeed
+from inspector.resolve import ResolvedRun, find_packing
 from inspector.units import format_bytes
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from inspector.names import fold_names, join_names
-from inspector.records.assumptions import ASSUMED
+from inspector.records.assumptions import ASSUMED, DIFFERENCE, LAYERS_DIFFER
 from inspector.records.memory import WithoutGradient
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
@@ -84,8 +84,8 @@ def find_idle_notices(without_gradient: Sequence[WithoutGradient]) -> Iterator[N
 
 
 def find_assumption_notices(assumed: AbstractSet[str]) -> Iterator[Notice]:
-    """Yield a notice for each thing that a trace assumed of floating-point numbers and read."""
-    for code, message in ASSUMED.items():
+    """Yield a notice for each thing that a trace assumed of floating-point numbers and read, and for layers apart."""
+    for code, message in (*ASSUMED.items(), (LAYERS_DIFFER, DIFFERENCE)):
         if code in assumed:
             yield Notice(code=code, message=message)
 

@@ -84,7 +84,11 @@ def _list_loops(model: nn.Module) -> list[tuple[FunctionType, CodeType]]:
 @functools.cache
 def _compile(function: FunctionType) -> CodeType | None:
     """Return the code of a function with its one loop over a range shortened, None where it has not just one."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    try:
+        source = inspect.getsource(function)
+    except OSError:  # installed without its source
+        return None
+    tree = ast.parse(textwrap.dedent(source))
     definition = tree.body[0]
     loops = [node for node in ast.walk(definition) if isinstance(node, ast.For) and _is_range(node.iter)]
     if not isinstance(definition, ast.FunctionDef) or len(loops) != 1 or not _runs_to_its_end(loops[0]):

@@ -141,7 +141,7 @@ def find_longest_sequence(model: Any) -> int | None:
 
     What bounds them is a table of learned positions in the text part; rotary and relative positions have no end.
     """
-    if _takes_images_alone(model):
+    if _takes_images_alone(model) or model.main_input_name == "latents":
         return 0
     prefix = f"{getattr(model, 'base_model_prefix', '')}."  # that of VisualBERT looks like a tower's
     tables = [

@@ -44,9 +44,9 @@ def config(name: str, layers: int | None) -> Any:
     return made
 
 
-def predict(predictor: Predictor, request: Request) -> tuple[Sequence[Event], int]:
+def predict(predictor: Predictor, request: Request, cards: int = 1) -> tuple[Sequence[Event], int]:
     """Return the tape of a request on the whole model, and how many events were traced for it."""
-    run = resolve_run(request, GPU, {})
+    run = resolve_run(request, GPU, {}).with_gpu(GPU, cards)
     return list(predictor.predict(run).tape), predictor.count_traced_events(run)
 
 
@@ -77,6 +77,15 @@ def test_other_sizes_follow_from_the_passes_of_pieces_alone() -> None:
         resized = dataclasses.replace(request, recipe=recipe)
         whole = dataclasses.replace(resized, extrapolate=False)
         assert predict(predictor, resized)[0] == predict(Predictor(None), whole)[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_rank_goes_through_all_positions_event_by_event() -> None:
+    request = Request(model=config("mamba", 2), recipe=Recipe(seq_len=11), sharding="fsdp")
+    foretold, traced = predict(Predictor(None), request, 2)
+    whole, _ = predict(Predictor(None), dataclasses.replace(request, extrapolate=False), 2)
+    assert traced < len(whole)
+    assert foretold == whole
 
 
 def test_a_prompt_is_that_of_all_its_positions_event_by_event() -> None:

@@ -54,6 +54,7 @@ def inspect(
     sharding: str | None = None,
     device_map: Any = None,
     tensor_parallel: int | None = None,
+    expert_parallel: int | None = None,
     nodes: int | None = None,
     margin: str | int | None = None,
     fit: str | None = None,
@@ -104,6 +105,9 @@ def inspect(
         gpu_count: how many of each named GPU one run has. One card alone is judged; `report.fit` says how many hold
             the state of the run when it is sharded.
         sharding: what is sharded over them: "fsdp" (FSDP2), "fsdp1", "zero1", "zero2" or "zero3".
+        tensor_parallel: how many cards share each layer, by transformers' plan of the model.
+        expert_parallel: over how many cards the experts of each layer are spread whole; the rest of the model is
+            sharded with `sharding="fsdp"`, or cut over as many with `tensor_parallel`.
         nodes: machines that the cards stand in; under FSDP each keeps all shards on its own cards (HSDP).
         margin: how much of a GPU is to stay free, as text with a unit, "1GiB", or in bytes. None is what is not known
             of the card: a step that fits and leaves less is "tight", and searches leave as much.
@@ -155,6 +159,7 @@ def inspect(
         sharding=sharding,
         device_map=device_map,
         tensor_parallel=tensor_parallel,
+        expert_parallel=expert_parallel,
         nodes=nodes,
         margin=margin,
         fit=fit,
@@ -245,7 +250,7 @@ def plan(
         strict=strict,
     )
     quantities, counts = read_quantities(fit), read_card_counts(gpu_count)
-    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities, counts)
+    result: Plan = run_isolated("inspector.pipeline:plan", request, quantities, counts, forks=True)
     return dataclasses.replace(result, warnings=(*(notice.message for notice in notices), *result.warnings))
 
 
@@ -308,6 +313,7 @@ def measure(
     gpu_count: int = 1,
     sharding: str | None = None,
     tensor_parallel: int | None = None,
+    expert_parallel: int | None = None,
     launch: str | Sequence[str] = (),
     rank: int | None = None,
 ) -> Measurement:
@@ -347,6 +353,7 @@ def measure(
         gpu_count=gpu_count,
         sharding=sharding,
         tensor_parallel=tensor_parallel,
+        expert_parallel=expert_parallel,
         launch=launch,
         at_hand=True,
     )

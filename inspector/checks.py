@@ -71,6 +71,8 @@ Kind = TypeVar("Kind", bound=Choice)
 
 def check_choice(name: str, value: Any, kind: type[Kind]) -> Kind:
     """Return the member of `kind` that `value` is or names."""
+    if type(value) is kind:  # as in a copy of a record
+        return value
     known = f"use one of {', '.join(kind.values())}"
     if not isinstance(value, str):
         raise UsageError(f"`{name}` is {describe_value(value)}; {known}.")

@@ -73,7 +73,9 @@ class CompatibilityError(InspectorError):
 def one_line(text: object, limit: int = _LONGEST_QUOTE) -> str:
     """Return `text` on one line, without control characters, cut to `limit` characters."""
     flat = " ".join(str(text).split())
-    clean = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in flat)
+    clean = flat
+    if not flat.isprintable():
+        clean = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in flat)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

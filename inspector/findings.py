@@ -25,9 +25,10 @@ from inspector.records.source import SourceFiles
 from inspector.records.steps.stages import Stage
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
+from inspector.runtime.versions import find_versions
 
 if TYPE_CHECKING:
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
     from inspector.tracing import ModelTracer
 
 __all__ = ["Findings", "list_of_count"]
@@ -50,9 +51,9 @@ class Findings:
 
         return ModelTracer(self._files)
 
-    def keep(self, request: Request, built: BuiltModel) -> None:
-        """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self.tracer.keep(request, built)
+    def keep(self, request: Request, depths: Depths) -> None:
+        """Take models that somebody has built already, as nobody has used them yet."""
+        self.tracer.keep(request, depths)
 
     def trace(self, run: ResolvedRun, added_periods: int | None, *, passes_alone: bool = False) -> Traced:
         """Return the trace of a run, or of its phases that depend on sizes, on a model of a depth."""
@@ -97,10 +98,29 @@ class Findings:
         """Return what another batch size makes of a training run, None where its sequences do not interact."""
         return self._find("dependence", _list_of_trace(run), lambda: self.tracer.find_dependence(run))
 
+    def has_scan_loops(self, request: Request) -> bool:
+        """Tell whether layers of a model have a loop over positions that can be shortened."""
+        return self._find("scans", _list_of_model(request), lambda: self.tracer.has_scan_loops(request))
+
     def count_missing_periods(self, request: Request, added_periods: int) -> int:
         """Return how many periods of layers the model of a depth lacks."""
         key = (*_list_of_model(request), added_periods)
         return self._find("depth", key, lambda: self.tracer.count_missing_periods(request, added_periods))
+
+    def is_held(self, run: ResolvedRun, hold: Callable[[], bool]) -> bool:
+        """Tell whether shallow models say what a deep one of a run's structure does: that is known, or `hold` finds it.
+
+        Where nothing is kept nothing is held, as each process would do it anew.
+        """
+        if self._kept is None:
+            return True
+        from inspector.extrapolate.held import load_structures  # loads numpy, as whoever asks has done
+
+        request, launch = run.request, type(run.launch).__name__
+        structure = self._find("structure", _list_of_model(request), lambda: self.tracer.digest_structure(request))
+        if run.launch is None and run.workload.trains and structure in load_structures(find_versions()):
+            return True
+        return self._find("held", (structure, run.workload.name, launch), hold)
 
     def find_longest_sequence(self, request: Request) -> int | None:
         """Return how many tokens a sequence of a model may have, None where nothing bounds them."""
@@ -186,7 +206,8 @@ def _list_of_trace(run: ResolvedRun) -> tuple[Any, ...]:
     """Return what a trace follows from, beside the files of its source: neither cards nor the allocator."""
     run = _leave_out_allocator(run)
     request = dataclasses.replace(_leave_out_cards(run.request), recipe=run.recipe)
-    return request, run.workload.name, repr(run.platform), run.launch, run.rank
+    passes = () if run.scan_passes is None else (run.scan_passes,)
+    return request, run.workload.name, repr(run.platform), run.launch, run.rank, *passes
 
 
 def _leave_out_allocator(run: ResolvedRun) -> ResolvedRun:
@@ -207,6 +228,7 @@ def _leave_out_cards(request: Request) -> Request:
         sharding=None,
         device_map=None,
         tensor_parallel=None,
+        expert_parallel=None,
         margin=None,
         fit=None,
         advice=True,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import NotTraceableError
 from inspector.records.recipe import Attention, CacheKind, find_prompt_len
 from inspector.records.run import Lengths
 from inspector.records.steps.decoding import Decoding
+from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 
 if TYPE_CHECKING:
     from inspector.extrapolate import TapeTemplate
 
-__all__ = ["describe_lengths", "extrapolate_generation", "is_long"]
+__all__ = ["describe_lengths", "extrapolate_generation", "find_most_new_tokens", "is_long"]
 
 # Up to here all steps are traced: two short generations are no fewer.
 _LONGEST_TRACED = 64
@@ -47,7 +48,7 @@ def extrapolate_generation(
     # They load numpy, which short runs that are kept do without.
     from inspector.extrapolate.layers import TooManyEventsError
     from inspector.extrapolate.size_laws import Keys
-    from inspector.extrapolate.steps import PIECE, extrapolate_steps
+    from inspector.extrapolate.steps import extrapolate_steps
 
     recipe, prompt_len = run.request.recipe, find_prompt_len(run.recipe)
     # flash-attn's parts are no ops of their own on the tape, a static cache is as long as the whole generation, and the
@@ -62,8 +63,7 @@ def extrapolate_generation(
     )
 
     def trace_piece(shift: int) -> TapeTemplate:
-        piece = dataclasses.replace(recipe, prompt_len=prompt_len + shift, new_tokens=PIECE)
-        return trace(run.with_request(dataclasses.replace(run.request, recipe=piece)))
+        return trace(_cut_generation(run, prompt_len + shift))
 
     keys = Keys(platform=run.platform, prompt_len=prompt_len, group_sizes=lengths.group_sizes)
     try:
@@ -76,6 +76,39 @@ def extrapolate_generation(
             f"use at most {_MOST_TRACED:,} `new_tokens`"
         )
     return found
+
+
+def find_most_new_tokens(
+    run: ResolvedRun, longest: int | None, find_tape: Callable[[ResolvedRun], Sequence[Event]]
+) -> int:
+    """Return how many tokens a generation may have of which every step is worked out.
+
+    `longest` is how many tokens a sequence of its model may have, None where nothing bounds them, and `find_tape`
+    returns the tape of a short generation.
+    """
+    from inspector.extrapolate.layers import MOST_EVENTS  # as above
+    from inspector.extrapolate.steps import PIECE
+
+    def count_events_of_a_step(prompt_len: int) -> int:
+        """Return how many events the last but one step of a short generation after a prompt has."""
+        tape = find_tape(_cut_generation(run, prompt_len))
+        return max(sum(event.step == PIECE - 1 for event in tape), 1)
+
+    prompt_len = find_prompt_len(run.recipe)
+    most = MOST_EVENTS // count_events_of_a_step(prompt_len)
+    if longest is not None:
+        most = min(most, longest - prompt_len)
+    # Longer keys are cut into more parts, which a step makes more blocks for.
+    last = count_events_of_a_step(prompt_len + max(most - PIECE, 0))
+    return min(most, MOST_EVENTS // last)
+
+
+def _cut_generation(run: ResolvedRun, prompt_len: int) -> ResolvedRun:
+    """Return the short generation after a prompt that is traced in place of a long one."""
+    from inspector.extrapolate.steps import PIECE  # as above
+
+    recipe = dataclasses.replace(run.request.recipe, prompt_len=prompt_len, new_tokens=PIECE)
+    return run.with_request(dataclasses.replace(run.request, recipe=recipe))
 
 
 def describe_lengths(run: ResolvedRun, config: Any) -> Lengths:

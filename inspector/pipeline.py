@@ -19,7 +19,6 @@ from inspector.hardware.card_counts import read_card_counts
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
 from inspector.records.recipe import Recipe
-from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.resolve import ALLOCATOR_VARIABLE, resolve_run
 from inspector.runtime.patches import replace_item
@@ -35,12 +34,13 @@ if TYPE_CHECKING:
 
     from inspector.cache.findings import Kept
     from inspector.memory.recording import Recording
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
     from inspector.predict import Predictor
     from inspector.records.comparison import Comparison
     from inspector.records.measurement import Measurement
     from inspector.records.model import Counted
     from inspector.records.notice import Notice
+    from inspector.records.report import Report
     from inspector.records.source import SourceFiles
     from inspector.records.training_file import RequestSource
 
@@ -67,13 +67,11 @@ class Stages:
 
         return Predictor(files, kept)
 
-    def count(
-        self, request: Request, files: SourceFiles | None, progress: Progress
-    ) -> tuple[Counted, BuiltModel | None]:
-        """Return the counts and the counted model (`count_model`)."""
-        from inspector.model.build import count_model
+    def count(self, request: Request, files: SourceFiles | None, progress: Progress) -> tuple[Counted, Depths | None]:
+        """Return the counts and the counted models (`count_depths`)."""
+        from inspector.model.build import count_depths
 
-        return count_model(request, files, progress)
+        return count_depths(request, files, progress)
 
 
 def run(request: Request, progress: Progress = lambda _stage: None, *, keeps: bool = True) -> Report:
@@ -260,6 +258,8 @@ def _run(
     is_known = question is not None and question.is_of_known_model
     with contextlib.nullcontext() if is_known or request.offline else preload_libraries():
         files = stages.read(request, progress)
+        from inspector.records.report import Report  # and all that it holds: a model that is not there has none
+
         known = question.find(files) if question is not None and files is not None and not draws else None
         if isinstance(known, Report):
             return known, None
@@ -294,6 +294,7 @@ def _run(
         source=request.source,
         model=counted.model,
         parameters=counted.census,
+        components=counted.components or None,
         quantization=counted.quantization,
         adapter=counted.adapter,
         checkpoint=None if stored is None else gather_checkpoint_facts(stored, counted),
@@ -322,10 +323,10 @@ def _count(
     """Return the counts, and whether the model was built here: then the predictor gets it."""
 
     def count() -> tuple[Counted, bool]:
-        counted, built = stages.count(request, files, progress)
-        if built is not None:
-            predictor.keep(request, built)
-        return counted, built is not None
+        counted, depths = stages.count(request, files, progress)
+        if depths is not None:
+            predictor.keep(request, depths)
+        return counted, depths is not None
 
     if kept is None:
         return count()
@@ -350,6 +351,7 @@ def _list_file_notices(source: RequestSource | None) -> Iterable[Notice]:
 def _serve(request: Request, progress: Progress) -> Report:
     """Go through the stages of a request for a serving engine: nothing runs, and a GGUF file is not even built."""
     from inspector.engines.serve import check_request, serve_checkpoint, serve_gguf
+    from inspector.records.report import Report
 
     check_request(request)
     selection = select(request.gpus, request.gpu_memory, request.gpu_count)

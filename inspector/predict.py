@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.findings import Findings
-from inspector.generation import extrapolate_generation, is_long
+from inspector.generation import extrapolate_generation, find_most_new_tokens, is_long
 from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
 from inspector.memory.verdict import find_overhead
-from inspector.prediction import Prediction, count_usable_bytes
+from inspector.prediction import Prediction, count_usable_bytes, count_work
+from inspector.records.assumptions import LAYERS_DIFFER
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
-from inspector.records.recipe import Recipe, find_prompt_len
+from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.run import Outline, RunFacts
 from inspector.records.source import SourceFiles
@@ -38,10 +39,11 @@ from inspector.records.steps.ranks import Ddp, DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key, make_trace_key
+from inspector.scans import Scans
 
 if TYPE_CHECKING:
     from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -58,9 +60,12 @@ class Predictor:
         self._outlines: dict[Key, Outline] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
+        self._batch_sizes: dict[TapeTemplate, int] = {}
         self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
+        self._differing: set[Key] = set()
+        self._scans = Scans()
         self._replays: dict[tuple[str, str, bool], Replays] = {}
         # The runs whose outline was kept, in the order in which they were asked for, until their traces are.
         self._recalled: list[ResolvedRun] = []
@@ -73,9 +78,9 @@ class Predictor:
 
         return LayerExtrapolator()
 
-    def keep(self, request: Request, built: BuiltModel) -> None:
-        """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self.findings.keep(request, built)
+    def keep(self, request: Request, depths: Depths) -> None:
+        """Take models that somebody has built already, as nobody has used them yet."""
+        self.findings.keep(request, depths)
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
@@ -119,10 +124,7 @@ class Predictor:
             return Outline(
                 recipe=recipe,
                 requests=template.digest_requests(sizes),
-                # Of a generation that was extrapolated from short ones all its steps are replayed.
-                traced_events=len(
-                    template.traced if template.extrapolation.steps is None else template.extrapolation.steps
-                ),
+                traced_events=count_work(template),
                 added_periods=added_periods,
                 idle=idle,
                 assumed=self.list_assumptions(run),
@@ -165,9 +167,8 @@ class Predictor:
             return self._traced[key]
         recipe, template, sizes = self._traced[key]
         for added_periods, known in self._list_resized(run):
-            if known is template:  # its own passes are those that a run with another optimizer would be traced for
-                passes = recipe, template.traced[: template.first_passes]
-                self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
+            if known is template:
+                self._keep_passes(run, recipe, added_periods, template)
         return dataclasses.replace(recipe, alloc_conf=run.recipe.alloc_conf), template, sizes
 
     def _trace_recalled(self) -> None:
@@ -214,25 +215,9 @@ class Predictor:
 
     def find_most_new_tokens(self, run: ResolvedRun) -> int:
         """Return how many tokens a generation may have of which every step is worked out."""
-        from inspector.extrapolate.layers import MOST_EVENTS  # as above
-        from inspector.extrapolate.steps import PIECE
-
-        longest, prompt_len = self.find_longest_sequence(run), find_prompt_len(run.recipe)
-        most = MOST_EVENTS // self._count_events_of_a_step(run, prompt_len)
-        if longest is not None:
-            most = min(most, longest - prompt_len)
-        # Longer keys are cut into more parts, which a step makes more blocks for.
-        last = self._count_events_of_a_step(run, prompt_len + max(most - PIECE, 0))
-        return min(most, MOST_EVENTS // last)
-
-    def _count_events_of_a_step(self, run: ResolvedRun, prompt_len: int) -> int:
-        """Return how many events the last but one step of a short generation after a prompt has."""
-        from inspector.extrapolate.steps import PIECE  # as above
-
-        recipe = dataclasses.replace(run.request.recipe, prompt_len=prompt_len, new_tokens=PIECE)
-        piece = run.with_request(dataclasses.replace(run.request, recipe=recipe))
-        tape = self.copy_models().predict(piece).tape
-        return max(sum(event.step == PIECE - 1 for event in tape), 1)
+        return find_most_new_tokens(
+            run, self.find_longest_sequence(run), lambda piece: self.copy_models().predict(piece).tape
+        )
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing."""
@@ -288,12 +273,15 @@ class Predictor:
     def _resize(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes] | None:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
         for added_periods, template in self._list_resized(run):
+            # What copies for a batch is a view of one sequence: then the passes would be traced in vain.
+            is_like = (run.recipe.batch_size == 1) == (self._batch_sizes[template] == 1)
+            if not (is_like or (make_key_without_optimizer(run), added_periods) in self._passes):
+                continue
             try:
                 recipe, passes = self._trace_passes(run, added_periods)
             except NotTraceableError:
                 continue  # what the whole run says is the one to tell
-            sizes = template.derive_sizes(passes)
-            if sizes is not None:
+            if (sizes := template.derive_sizes(passes)) is not None:
                 asked = run.recipe
                 recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
                 return recipe, template, sizes
@@ -303,7 +291,8 @@ class Predictor:
         """Return the runs that differ in size alone and were traced to their end, where those of one say others."""
         if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
             return ()
-        return self._templates.get(make_key_without_size(run), ())
+        is_scan = self._scans.shortens(run, self.findings.has_scan_loops)  # what it follows from is resized
+        return () if is_scan else self._templates.get(make_key_without_size(run), ())
 
     def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
@@ -311,13 +300,25 @@ class Predictor:
         if key not in self._passes:
             traced = self.findings.trace(run, added_periods, passes_alone=True)
             self._passes[key] = traced.recipe, traced.tape
+            self._scans.note(run, traced)
         return self._passes[key]
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace all steps, on a shallow model where that says what the whole one does."""
+        scanned = self._trace_scans(run)
+        if scanned is not None:  # its pieces are what says other sizes
+            return *scanned, scanned[1].sizes
         recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
         self._templates.setdefault(make_key_without_size(run), []).append((added_periods, template))
+        self._batch_sizes[template] = run.recipe.batch_size
+        self._keep_passes(run, recipe, added_periods, template)
         return recipe, template, template.sizes
+
+    def _keep_passes(self, run: ResolvedRun, recipe: Recipe, added_periods: int | None, template: TapeTemplate) -> None:
+        """Keep the passes of a run that was traced to its end: those that another optimizer would be traced for."""
+        if self._list_resized(run):
+            passes = recipe, template.traced[: template.first_passes]
+            self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
 
     def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
         """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""
@@ -340,9 +341,18 @@ class Predictor:
 
     def _trace_piece(self, run: ResolvedRun, piece: ResolvedRun) -> TapeTemplate:
         """Return the run of a short generation, whose assumptions are those of the long one too."""
-        template = self._trace_deep(piece)[2]
+        template = (self._trace_scans(piece) or self._trace_deep(piece))[-1]
         self._assumed[make_key_without_size(run)] = self.list_assumptions(run) | self.list_assumptions(piece)
         return template
+
+    def _trace_scans(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate] | None:
+        """Return recipe and run where layers scan, from few passes of their loops; None where these do not say it."""
+        found = self._scans.extrapolate(run, self.findings.has_scan_loops, self._trace_once)
+        if found is None:
+            return None
+        key, traced = make_key_without_size(run), make_key_without_size(found[1])
+        self._idle[key], self._assumed[key] = self._idle[traced], self._assumed[traced]
+        return found[0], found[2]
 
     def _extrapolate(self, run: ResolvedRun) -> tuple[Recipe, int, TapeTemplate] | None:
         """Return the recipe as it runs, the depth of a model that says what the whole one does, and its run.
@@ -352,8 +362,8 @@ class Predictor:
         """
         if run.recipe.checkpoint_every not in (None, 1) or isinstance(run.launch, DeviceMap):
             return None
-        from inspector.extrapolate import TapeTemplate  # as above
-        from inspector.extrapolate.buckets import widens_buckets
+        from inspector.extrapolate.buckets import widens_buckets  # as above
+        from inspector.extrapolate.held import extrapolate_depth
         from inspector.extrapolate.layers import TooManyEventsError
 
         try:
@@ -362,13 +372,10 @@ class Predictor:
                 if missing <= added_periods:
                     return None
                 recipe, shallow = self._trace_depth(run, added_periods)
-                extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
-                if extrapolation is None:
-                    deeper = self.findings.trace(run, added_periods + 1).tape
-                    if self._layers.learn(shallow, deeper):
-                        extrapolation = self._layers.extrapolate(shallow, missing - added_periods)
-                if extrapolation is not None:
-                    template = TapeTemplate(shallow, extrapolation)
+                deepen = functools.partial(self._trace_deeper, run, added_periods)
+                is_held = functools.partial(self._is_held, run)
+                template = extrapolate_depth(self._layers, shallow, missing - added_periods, deepen, is_held)
+                if template is not None:
                     is_ddp = isinstance(run.launch, Ddp)
                     if is_ddp and widens_buckets(shallow, template.make_tape(template.sizes)):
                         return None
@@ -379,11 +386,24 @@ class Predictor:
             raise NotTraceableError(str(error)) from error
         return None
 
+    def _is_held(self, run: ResolvedRun, hold: Callable[[], bool]) -> bool:
+        """Tell whether shallow models say enough of a run's deep one, and note where they were found not to."""
+        held = self.findings.is_held(run, hold)
+        if not held:
+            self._differing.add(make_key_without_size(run))
+        return held
+
+    def _trace_deeper(self, run: ResolvedRun, added_periods: int, more: int) -> Sequence[Event]:
+        """Return the tape of a run on a model that is deeper than one of a depth, to be laid beside that one's."""
+        return self.findings.trace(run, added_periods + more).tape
+
     def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Trace a run on a model of a depth, None for the whole one, and note what trains without a gradient."""
         # Whatever the trace ends in, what an earlier one of this run noted is not its own.
         self._idle[make_key_without_size(run)] = added_periods, frozenset()
         traced = self.findings.trace(run, added_periods)
         self._idle[make_key_without_size(run)] = added_periods, traced.idle
-        self._assumed[make_key_without_size(run)] = traced.assumed
+        differs = {LAYERS_DIFFER} if make_key_without_size(run) in self._differing else frozenset[str]()
+        self._assumed[make_key_without_size(run)] = traced.assumed | differs
+        self._scans.note(run, traced)
         return traced.recipe, traced.tape

@@ -18,7 +18,10 @@ from inspector.resolve import ResolvedRun
 if TYPE_CHECKING:
     from inspector.extrapolate import Sizes, TapeTemplate
 
-__all__ = ["Prediction", "count_usable_bytes"]
+__all__ = ["Prediction", "count_usable_bytes", "count_work"]
+
+# So many events of a long tape are put together and replayed in the time in which one is traced.
+_REPLAYED_FOR_ONE = 12
 
 
 class Prediction:
@@ -165,3 +168,14 @@ def count_usable_bytes(run: ResolvedRun) -> int:
     assert run.gpu is not None, "a limit is a card's"
     shared = run.recipe.vllm_share or 0.0
     return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0, shared=shared)
+
+
+def count_work(template: TapeTemplate) -> int:
+    """Return how many events a trace on another card would cost: those of the trace, or what their replay is worth.
+
+    Of a generation that was extrapolated from short ones all its steps are replayed.
+    """
+    whole = template.extrapolation
+    if whole.steps is not None:
+        return len(whole.steps)
+    return max(len(template.traced), len(whole.sources) // _REPLAYED_FOR_ONE)

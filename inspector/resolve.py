@@ -8,20 +8,19 @@ without an implementation) shows where it runs.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inspector.compat.deepspeed import has_deepspeed
 from inspector.errors import UsageError
-from inspector.hardware.card_counts import MOST_PLANNED
 from inspector.hardware.memory_size import parse_margin
 from inspector.hardware.platform import Platform, build_platform, parse_torch
+from inspector.hardware.spread import MOST_RANKS, refuse_spread
 from inspector.memory.allocator.settings import AllocatorSettings
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.quantization.declared import find_declared
 from inspector.quantization.formats import find_format
-from inspector.records.fit import Quantity
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Attention, Offload, Recipe, find_prompt_len
 from inspector.records.request import LoraOptions, Preparation, Quantization, QuantStorage, Request, Sharding
@@ -38,7 +37,6 @@ __all__ = [
     "ResolvedRun",
     "find_allocator_settings",
     "find_packing",
-    "has_deepspeed",
     "is_packed",
     "resolve_run",
     "settle_recipe",
@@ -46,7 +44,6 @@ __all__ = [
 
 # In the order in which torch 2.13 looks at them for CUDA (c10/cuda/CUDAAllocatorConfig.h, `instance`).
 ALLOCATOR_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
-MOST_RANKS = MOST_PLANNED
 _STAGES = {Sharding.ZERO1: 1, Sharding.ZERO2: 2, Sharding.ZERO3: 3}
 # What FSDP1 calls a strategy that it follows within each machine.
 _HYBRID = {"FULL_SHARD": "HYBRID_SHARD", "SHARD_GRAD_OP": "HYBRID_SHARD_ZERO2"}
@@ -61,7 +58,8 @@ class ResolvedRun:
     preparation of packed weights for a run that generates; `recipe` is its recipe as it is settled. `files` are
     what the source delivered, None for a live object. `gpu` is the card that the prediction is for, None where none
     was named, `cards` how many of it the run has, and `rank` which of their ranks it is; with `is_rank` one card is a
-    rank, too. `platform` is that card's with the torch that was asked for.
+    rank, too. `platform` is that card's with the torch that was asked for. `scan_passes` is how many passes loops over
+    positions make at most, all where that is None.
     """
 
     request: Request
@@ -72,6 +70,7 @@ class ResolvedRun:
     rank: int = 0
     is_rank: bool = False
     platform: Platform
+    scan_passes: int | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -101,8 +100,8 @@ class ResolvedRun:
         """Return how the run is spread over its cards, None for one card, and where ranks are not traced."""
         if self.request.device_map is not None:
             return self._place_modules()
-        if self.request.tensor_parallel is not None:
-            return self._cut_layers(self.request.tensor_parallel)
+        if self.request.tensor_parallel is not None or self.request.expert_parallel is not None:
+            return self._cut_layers(self.request.tensor_parallel or 1, self.request.expert_parallel or 1)
         recipe = self.request.recipe
         sharding, settings = self.request.sharding, self.request.sharding_settings or {}
         is_sharded = sharding in (Sharding.FSDP, Sharding.FSDP1)
@@ -110,8 +109,8 @@ class ResolvedRun:
         is_known = (is_sharded or is_zero or sharding is None) and recipe.stage is None and recipe.offload is None
         replicas = self.request.nodes or 1
         is_known = is_known and self.cards % replicas == 0 and (replicas == 1 or self.cards > replicas)
-        least = 1 if self.is_rank else 2
-        if not least <= self.cards <= MOST_RANKS or not is_known or not self.workload.trains:
+        is_known = is_known and (self.cards <= MOST_RANKS or sharding is None)
+        if self.cards < (1 if self.is_rank else 2) or not is_known or not self.workload.trains:
             return None
         if is_sharded and find_packing(self) == (Quantization.INT8, "int8"):
             return None  # its weights stop there: their scales are lost with their class
@@ -129,13 +128,14 @@ class ResolvedRun:
             chosen["sharding_strategy"] = _HYBRID.get(strategy, strategy)
         return kind(world_size=self.cards, **chosen)
 
-    def _cut_layers(self, count: int) -> TensorParallel | None:
-        """Return how layers are cut over cards, None where that is not traced."""
+    def _cut_layers(self, count: int, experts: int) -> TensorParallel | None:
+        """Return how layers and experts are spread over cards, None where that is not traced."""
         recipe, is_sharded = self.request.recipe, self.request.sharding == Sharding.FSDP
         is_known = self.workload.trains and recipe.stage is None and recipe.offload is None and not is_packed(self)
-        if self.cards % count or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
+        is_even = not (self.cards % count or self.cards % experts or (experts > 1 and experts % count))
+        if not is_even or (self.cards > count and not is_sharded) or not is_known or self.cards > MOST_RANKS:
             return None
-        return TensorParallel(world_size=self.cards, tensor_parallel=count)
+        return TensorParallel(world_size=self.cards, tensor_parallel=count, expert_parallel=experts)
 
     def _place_modules(self) -> DeviceMap | None:
         """Return the cards that modules are placed on, None where no card was named."""
@@ -146,12 +146,12 @@ class ResolvedRun:
         return DeviceMap(world_size=self.cards, device_map=asked, card_bytes=usable)
 
     def _runs_deepspeed(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether DeepSpeed is there to run a stage, on weights in float that stay on the card."""
+        """Tell whether DeepSpeed is there to run a stage, on weights in float of which nothing waits on a disk."""
         zero = (settings.get("config") or {}).get("zero_optimization") or {}
         parts = [zero.get(name) for name in ("offload_optimizer", "offload_param")]
         devices = [part.get("device") for part in parts if isinstance(part, Mapping)]
-        is_offloaded = any(device not in (None, "none") for device in devices)
-        return has_deepspeed() and not is_offloaded and not is_packed(self)
+        is_on_disk = any(device not in (None, "none", "cpu") for device in devices)
+        return has_deepspeed() and not is_on_disk and not is_packed(self)
 
     def list_defaults(self) -> tuple[str, ...]:
         """Return the fields of the recipe that the workload reads and that are as they would be by default.
@@ -186,11 +186,6 @@ class ResolvedRun:
         return dataclasses.replace(self, request=request)
 
 
-def has_deepspeed() -> bool:
-    """Tell whether DeepSpeed is installed, whose own code runs its stages."""
-    return importlib.util.find_spec("deepspeed") is not None
-
-
 def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str], cards: int = 1) -> ResolvedRun:
     """Return the run that a request asks for on a card, or several; raise UsageError where none could be as it says."""
     workload = find_workload(request.workload)
@@ -200,10 +195,7 @@ def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str
         raise UsageError("`use_reentrant` says how to checkpoint: add `gradient_checkpointing`, or drop it.")
     if not workload.generates:
         _refuse_long_parts(recipe)
-    if request.tensor_parallel is not None:
-        _refuse_uneven_groups(request, request.tensor_parallel, cards)
-    if request.nodes is not None and request.nodes > 1:
-        _refuse_nodes(request, request.nodes, cards)
+    refuse_spread(request, cards, trains=workload.trains)
     recipe = dataclasses.replace(recipe, alloc_conf=find_allocator_settings(recipe.alloc_conf, environment))
     torch_version = None if request.torch is None else parse_torch(request.torch)
     if request.margin is not None:
@@ -302,38 +294,6 @@ def find_allocator_settings(asked: str | None, environment: Mapping[str, str]) -
     except UsageError as error:
         raise UsageError(f"{source}: {error}; correct it.") from error
     return text
-
-
-def _refuse_uneven_groups(request: Request, count: int, cards: int) -> None:
-    """Raise UsageError for cards that layers cannot be cut over in groups."""
-    if cards % count:
-        raise UsageError(
-            f"`tensor_parallel` {count:,} does not divide the number of cards, {cards:,}: give `gpu_count` {count:,}, "
-            "or a multiple of it."
-        )
-    if cards > count and request.sharding != Sharding.FSDP:
-        raise UsageError(
-            f"`tensor_parallel` {count:,} leaves {cards // count:,} groups of cards: add `sharding=fsdp`, which shards "
-            f"over them, or give `gpu_count` {count:,}."
-        )
-
-
-def _refuse_nodes(request: Request, nodes: int, cards: int) -> None:
-    """Raise UsageError for machines that are not as many copies of a run's shards."""
-    if request.sharding not in (Sharding.FSDP, Sharding.FSDP1) or request.tensor_parallel is not None:
-        raise UsageError(
-            "`nodes` says over which cards FSDP shards and where copies of the shards are: add `sharding=fsdp` "
-            "alone, or drop it; under anything else each card takes the same on any number of machines."
-        )
-    if request.fit == Quantity.GPUS:
-        raise UsageError(
-            "`fit` gpus finds the cards of one machine, and each of `nodes` needs as many: drop `nodes`, or `fit`."
-        )
-    if cards % nodes or cards <= nodes:
-        raise UsageError(
-            f"`nodes` {nodes:,} do not share {cards:,} cards so that each has as many, and two at least: give "
-            f"`gpu_count` {2 * nodes:,}, or another multiple of {nodes:,}."
-        )
 
 
 def _refuse_long_parts(recipe: Recipe) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "make_key_without_size",
     "make_model_key",
     "make_run_key",
+    "make_skeleton_key",
     "make_trace_key",
 ]
 
@@ -28,6 +29,8 @@ _OF_THE_MODEL = (
     *("dtype", "model_class", "quantization", "double_quant", "quant_storage"),
     *("peft", "autocast_adapter_dtype", "adapter_dtype", "preparation"),
 )
+_PLAIN_TYPES = frozenset((bool, int, float, str))
+_OF_THE_RECIPE = tuple(field.name for field in dataclasses.fields(Recipe))
 
 
 def make_run_key(run: ResolvedRun) -> Key:
@@ -37,9 +40,10 @@ def make_run_key(run: ResolvedRun) -> Key:
 
 def make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
     """Return what two traces are equal by; `changes` are fields of the recipe that are to count as equal."""
-    recipe = dataclasses.replace(run.recipe, alloc_conf=None, **changes)
-    ranks = freeze(run.launch), run.rank, run.request.extrapolate
-    return run.workload.name, freeze(recipe), freeze(run.platform), make_model_key(run.request), ranks
+    recipe, changes = run.recipe, {"alloc_conf": None, **changes}
+    fields = tuple(freeze(changes[name] if name in changes else getattr(recipe, name)) for name in _OF_THE_RECIPE)
+    ranks = freeze(run.launch), run.rank, run.request.extrapolate, run.scan_passes
+    return run.workload.name, fields, freeze(run.platform), make_model_key(run.request), ranks
 
 
 def make_key_without_size(run: ResolvedRun) -> Key:
@@ -54,13 +58,24 @@ def make_key_without_optimizer(run: ResolvedRun) -> Key:
 
 def make_model_key(request: Request) -> Key:
     """Return what two models of one inspection are equal by."""
-    recipe = request.recipe
+    return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *_list_changes(request.recipe))
+
+
+def make_skeleton_key(request: Request) -> Key:
+    """Return what two models are equal by before an adapter is put on them or their weights are quantized."""
+    return request.dtype, request.model_class, request.peft is None, *_list_changes(request.recipe)
+
+
+def _list_changes(recipe: Recipe) -> Iterator[Any]:
+    """Yield what a recipe changes of a model."""
     changes = recipe.train_only, recipe.add_tokens, recipe.labels, recipe.frames, recipe.stage is Stage.REWARD
-    return (*(freeze(getattr(request, name)) for name in _OF_THE_MODEL), *map(freeze, changes))
+    yield from map(freeze, changes)
 
 
 def freeze(value: Any) -> Any:
     """Return a value that is hashable and equal where the given one is: of records, PEFT's configurations, mappings."""
+    if value is None or type(value) in _PLAIN_TYPES:
+        return type(value), value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return type(value), tuple(
             (field.name, freeze(getattr(value, field.name))) for field in dataclasses.fields(value)

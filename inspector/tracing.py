@@ -6,16 +6,21 @@ returns may be kept (`inspector.findings`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, TypeVar
 
+from inspector.errors import InspectorError
+from inspector.extrapolate.held import digest_structure
 from inspector.generation import describe_lengths
-from inspector.model.build import BuiltModel, build_shallow, build_whole
+from inspector.model.build import BuiltModel, Depths, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
+from inspector.model.depth.counts import may_count_shallow
+from inspector.model.depth.records import NotPeriodicError, Periods, extrapolate_record
+from inspector.model.depth.skeletons import Skeletons
 from inspector.model.hash_seed import find_hash_ordered_layer_types
-from inspector.model.truncate import count_missing_periods
 from inspector.model.without_gradient import list_without_gradient
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
@@ -26,9 +31,10 @@ from inspector.records.source import SourceFiles
 from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun, is_packed
-from inspector.run_keys import Key, make_model_key, make_run_key
+from inspector.run_keys import Key, make_model_key, make_run_key, make_skeleton_key
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
+from inspector.trace.scan_loops import has_scan_loops
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_longest_sequence
 from inspector.workloads.registry import load_workload
@@ -38,6 +44,8 @@ from inspector.workloads.training.state import count_state_bytes
 
 __all__ = ["ModelTracer"]
 
+_Record = TypeVar("_Record")
+
 
 class ModelTracer:
     """Builds models of one source, whole or with few of their layers, and traces runs of them."""
@@ -45,35 +53,60 @@ class ModelTracer:
     def __init__(self, files: SourceFiles | None) -> None:
         self._files = files
         self._models: dict[tuple[Key, int | None], tuple[BuiltModel, int]] = {}
+        self._skeletons: dict[Key, Skeletons] = {}
         self._cards: dict[Key, list[list[Event]]] = {}
         self._results = Results()
 
-    def keep(self, request: Request, built: BuiltModel) -> None:
-        """Take a whole model that somebody has built already, as nobody has used it yet."""
-        self._models.setdefault((make_model_key(request), None), (built, 0))
+    def keep(self, request: Request, depths: Depths) -> None:
+        """Take models that somebody has built already, as nobody has used them yet."""
+        missing = 0 if depths.skeletons is None else depths.skeletons.missing
+        for added_periods, built in depths.models.items():
+            self._models.setdefault((make_model_key(request), added_periods), (built, missing))
+        if depths.skeletons is not None:
+            self._skeletons.setdefault(make_skeleton_key(request), depths.skeletons)
 
     def resolve_recipe(self, run: ResolvedRun, *, whole: bool = False) -> Recipe:
         """Return the recipe as it runs on the model, without a trace; on the whole one where that is asked for."""
+        workload = load_workload(run.workload)
         with silence_output():
-            built = self.build_whole(run.request) if whole else self.build_shallow(run.request, 0)[0]
-            return load_workload(run.workload).resolve(built.model, run.recipe)
+            if whole:
+                return self._ask_whole(run.request, lambda model: workload.resolve(model, run.recipe))
+            return workload.resolve(self.build_shallow(run.request, 0)[0].model, run.recipe)
 
     def describe(self, run: ResolvedRun, recipe: Recipe) -> RunFacts:
         """Return what a report says of a run of the whole model, whose `recipe` is as it runs there."""
+        workload, asked = load_workload(run.workload), run.request.recipe
         with silence_output():
-            model = self.build_whole(run.request).model
-            return load_workload(run.workload).describe(model, run.request.recipe, recipe, run.platform)
+            return self._ask_whole(run.request, lambda model: workload.describe(model, asked, recipe, run.platform))
+
+    def _ask_whole(self, request: Request, ask: Callable[[Any], _Record]) -> _Record:
+        """Return what a whole model answers, by two shallow ones where it is not there and these say as much."""
+        if may_count_shallow(request) and (make_model_key(request), None) not in self._models:
+            with contextlib.suppress(InspectorError, NotPeriodicError):  # what the whole model says is the one to tell
+                models = [self.build_shallow(request, added_periods) for added_periods in (0, 1)]
+                cut = self._skeletons[make_skeleton_key(request)].cut
+                if cut is not None and models[0][1]:
+                    shallow, deeper = (ask(built.model) for built, _ in models)
+                    return extrapolate_record(shallow, deeper, Periods.from_cut(cut, 0), cut.missing)
+        return ask(self.build_whole(request).model)
 
     def trace(self, run: ResolvedRun, added_periods: int | None, *, passes_alone: bool = False) -> Traced:
         """Trace a run, or the phases of it that depend on sizes, on a model of a depth.
 
         The model has `added_periods` periods of layers more than the shallowest one, and all where that is None.
         """
-        idle, assumed = set[str](), set[str]()
+        idle, assumed, lengths = set[str](), set[str](), set[int]()
+        built = self.take_model(run.request, added_periods)
         recipe, tape = self.trace_built(
-            run, self.take_model(run.request, added_periods), passes_alone=passes_alone, idle=idle, assumed=assumed
+            run, built, passes_alone=passes_alone, idle=idle, assumed=assumed, scan_lengths=lengths
         )
-        return Traced(recipe=recipe, tape=tape, idle=frozenset(idle), assumed=frozenset(assumed))
+        return Traced(
+            recipe=recipe,
+            tape=tape,
+            idle=frozenset(idle),
+            assumed=frozenset(assumed),
+            scan_lengths=frozenset(lengths),
+        )
 
     def trace_built(
         self,
@@ -84,10 +117,12 @@ class ModelTracer:
         states: list[Any] | None = None,
         idle: set[str] | None = None,
         assumed: set[str] | None = None,
+        scan_lengths: set[int] | None = None,
     ) -> tuple[Recipe, list[Any]]:
         """Trace a run of a model that nobody has used yet.
 
-        What trains without a gradient is added to `idle`, and the codes of what was assumed to `assumed`.
+        What trains without a gradient is added to `idle`, the codes of what was assumed to `assumed`, and to
+        `scan_lengths` how many passes the loops have that the run shortens.
         """
         workload, until = load_workload(run.workload), run.workload.sized_until if passes_alone else None
         with silence_output():
@@ -106,6 +141,8 @@ class ModelTracer:
                     run.rank,
                     results=self._results,
                     assumed=assumed,
+                    scan_passes=run.scan_passes,
+                    scan_lengths=scan_lengths,
                 )
             tape = trace_run(
                 workload,
@@ -117,6 +154,8 @@ class ModelTracer:
                 states=states,
                 idle=None if passes_alone else idle,
                 assumed=assumed,
+                scan_passes=run.scan_passes,
+                scan_lengths=scan_lengths,
             )
         return recipe, tape
 
@@ -149,9 +188,19 @@ class ModelTracer:
             )
         return self._cards[key][run.rank]
 
+    def has_scan_loops(self, request: Request) -> bool:
+        """Tell whether layers of a model have a loop over positions that can be shortened."""
+        return has_scan_loops(base_model(self.build_shallow(request, 0)[0].model))
+
     def count_missing_periods(self, request: Request, added_periods: int) -> int:
         """Return how many periods of layers the model of a depth lacks."""
         return self.build_shallow(request, added_periods)[1]
+
+    def digest_structure(self, request: Request) -> str:
+        """Return what is equal for models whose repeated layers consist of the same classes; of no layers, nothing."""
+        model = base_model(self.build_shallow(request, 0)[0].model)
+        cut = self._skeletons[make_skeleton_key(request)].cut if self.build_shallow(request, 0)[1] else None
+        return "" if cut is None else digest_structure(type(model), map(type, model.get_submodule(cut.path).modules()))
 
     def find_longest_sequence(self, request: Request) -> int | None:
         """Return how many tokens a sequence of a model may have, None where nothing bounds them."""
@@ -213,7 +262,7 @@ class ModelTracer:
             return dataclasses.replace(built, model=copy_model(built.model))
         if added_periods is None:
             return build_whole(request, self._files)
-        return build_shallow(request, self._files, added_periods)[0]
+        return self._build_shallow(request, added_periods)[0]
 
     def build_whole(self, request: Request) -> BuiltModel:
         """Return the whole model of a request, which nobody may change."""
@@ -226,9 +275,18 @@ class ModelTracer:
         """Return the shallow model of a request, which nobody may change, and how many periods of layers it lacks."""
         key = make_model_key(request), added_periods
         if key not in self._models:
-            whole = self._models.get((key[0], None))
-            if whole is not None and not count_missing_periods(base_model(whole[0].model)):
-                self._models[key] = whole  # no layers to leave out: built anew it would be the same
-            else:
-                self._models[key] = build_shallow(request, self._files, added_periods)
+            self._models[key] = self._build_shallow(request, added_periods)
+            if not self._models[key][1]:  # no layers are left out: built anew it would be the same
+                self._models.setdefault((key[0], None), self._models[key])
         return self._models[key]
+
+    def _build_shallow(self, request: Request, added_periods: int) -> tuple[BuiltModel, int]:
+        """Build a shallow model of a skeleton that other adapters and forms of the weights have, too."""
+        key = make_skeleton_key(request)
+
+        def open_skeletons(build: Callable[[], Any]) -> Skeletons:
+            if key not in self._skeletons:
+                self._skeletons[key] = Skeletons(build)
+            return self._skeletons[key]
+
+        return build_shallow(request, self._files, added_periods, open_skeletons)

@@ -28,7 +28,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, _do_nothing)
 # pytest-xdist's processes have threads of their own, for which the Python API would start a worker process for each.
 os.environ.setdefault("INSPECTOR_IN_PROCESS", "1")
-# Tests of tracing trace: the user's cache is neither read nor written.
+# Steps on the CPU are small: more threads of OpenMP would wait for each other and for those of pytest-xdist's other
+# processes, busily. Read when torch is loaded, by processes that tests start, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests of tracing trace: the user's cache is neither read nor written (`shared_answers` has one of the run's own).
 os.environ["INSPECTOR_CACHE"] = "off"
 
 
@@ -57,6 +60,26 @@ def _hold_some_extrapolations(
         sample_of_extrapolations.drop()
     elif sample_of_extrapolations is not None:
         sample_of_extrapolations.hold_all()
+
+
+@pytest.fixture
+def shared_answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let a test take the answers and traces that other tests of this run have worked out, and keep its own for them.
+
+    For tests of what is said and shown of figures, in this process and in those that it starts. It is the cache of
+    users in a folder of this run: who asks first works it out. Where something is replaced it stays off.
+    """
+    if "monkeypatch" in request.fixturenames:
+        yield
+        return
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # a process of pytest-xdist: the folder above is that of all of them
+        folder = folder.parent
+    os.environ["INSPECTOR_CACHE"] = str(folder / "answers")
+    try:
+        yield
+    finally:
+        os.environ["INSPECTOR_CACHE"] = "off"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

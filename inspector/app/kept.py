@@ -19,7 +19,7 @@ from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 
 if TYPE_CHECKING:
-    from inspector.model.build import BuiltModel
+    from inspector.model.build import Depths
     from inspector.predict import Predictor
     from inspector.records.model import Counted
 
@@ -42,9 +42,7 @@ class KeptStages(Stages):
 
     def __init__(self) -> None:
         self._files: OrderedDict[Hashable, tuple[float, SourceFiles | None]] = OrderedDict()
-        self._counts: OrderedDict[Hashable, tuple[SourceFiles | None, tuple[Counted, BuiltModel | None]]] = (
-            OrderedDict()
-        )
+        self._counts: OrderedDict[Hashable, tuple[SourceFiles | None, tuple[Counted, Depths | None]]] = OrderedDict()
         self._predictors: list[tuple[SourceFiles | None, Predictor, int]] = []
 
     def read(self, request: Request, progress: Progress) -> SourceFiles | None:
@@ -58,9 +56,7 @@ class KeptStages(Stages):
             _MOST_MODELS,
         )[1]
 
-    def count(
-        self, request: Request, files: SourceFiles | None, progress: Progress
-    ) -> tuple[Counted, BuiltModel | None]:
+    def count(self, request: Request, files: SourceFiles | None, progress: Progress) -> tuple[Counted, Depths | None]:
         """Return the counts of a model, which its sizes and cards change nothing about."""
         return _take(
             self._counts,

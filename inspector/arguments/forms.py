@@ -26,7 +26,7 @@ _SEARCHED_BY_A_PLAN = (Quantity.BATCH_SIZE, Quantity.SEQ_LEN, Quantity.PROMPT_LE
 # What `compare` takes for each of its recipes: the arguments of `inspect` that change a figure of a comparison.
 OF_A_COMPARED_RECIPE = (
     *("model", "peft", "autocast_adapter_dtype", "adapter_dtype", "preparation", "recipe", "gpu"),
-    *("gpu_memory", "gpu_count", "sharding", "device_map", "tensor_parallel", "nodes", "margin"),
+    *("gpu_memory", "gpu_count", "sharding", "device_map", "tensor_parallel", "expert_parallel", "nodes", "margin"),
     *("revision", "dtype", "quantization", "double_quant", "quant_storage"),
     *("model_class", "trust_remote_code", "assume_defaults", "extrapolate"),
     *("offline", "count_only", "workload", "torch", "framework", "launch", "base_model", "strict", "serving"),

@@ -37,14 +37,14 @@ SUBCOMMANDS: dict[str, click.Command] = {}
 _OF_SEVERAL_GPUS = frozenset(
     (
         *("--num-gpus", "--n-gpus", "--num-processes", "--num_processes", "--nproc-per-node", "--nproc_per_node"),
-        *("--world-size", "--nnodes", "--num-machines", "--tp", "--ddp"),
+        *("--world-size", "--nnodes", "--num-machines", "--tp", "--tp-size", "--ddp"),
+        *("--ep", "--ep-size", "--expert-parallel-size", "--enable-expert-parallel"),
         *("--zero", "--zero-stage", "--use-fsdp", "--multi-gpu", "--data-parallel", "--dp"),
     )
 )
 
 # What shares cards in a way that no trace has.
 _NOT_OVER_CARDS = {
-    "experts": ("--ep", "--ep-size", "--expert-parallel", "--expert-parallel-size"),
     "stages of layers": ("--pp", "--pp-size", "--pipeline-parallel", "--pipeline-parallel-size"),
     "parts of a sequence": ("--cp", "--cp-size", "--sp", "--sp-size", "--context-parallel", "--sequence-parallel"),
 }
@@ -88,7 +88,8 @@ def describe_click_error(error: click.ClickException, known: Sequence[click.Para
     if isinstance(error, click.NoSuchOption) and error.option_name in _OF_SEVERAL_GPUS:
         several = (
             "several cards are --gpu 2x4090, or --gpus 2; what they share is --fsdp, --deepspeed zero3 or "
-            "--tensor-parallel 2, and shards within each machine are --nodes 2"
+            "--tensor-parallel 2, experts of their own are --expert-parallel 2, and shards within each machine are "
+            "--nodes 2"
         )
         return f"{error.option_name} is no option: {several}"
     if isinstance(error, click.NoSuchOption):

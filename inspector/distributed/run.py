@@ -16,6 +16,7 @@ from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
 from inspector.distributed.local_optimizer import step_on_local_tensors
+from inspector.distributed.parts import explain_parts
 from inspector.distributed.tensor_parallel import bring_to_card, cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.world import begin_world
@@ -31,14 +32,19 @@ from inspector.records.tape import Category, Event, Phase
 from inspector.runtime.patches import restore_changes
 from inspector.trace.meta_cache import Results
 from inspector.trace.rules.any_device import treat_meta_as_device
+from inspector.trace.rules.assumed import find_byte_patches
 from inspector.trace.rules.cuda import apply_cuda_rules
 from inspector.trace.rules.flash_attn import provide_flash_attention
+from inspector.trace.rules.moe_routing import loops_over_experts
+from inspector.trace.rules.sparse import stand_in_for_sparse_matrices
 from inspector.trace.rules.token_choice import see_made_tensors
 from inspector.trace.scan_kernels import provide_scan_kernels
+from inspector.trace.scan_loops import shorten_scans
 from inspector.trace.shadow import use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import NotTraceableError, OnPhase, Workload, base_model
+from inspector.workloads.layer_drop import keep_all_layers
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
@@ -47,9 +53,11 @@ from inspector.workloads.run import (
     check_run,
     choose_autocast,
     make_batch,
+    match_predictions,
     prepare_run,
     refuse_what_stops,
 )
+from inspector.workloads.tasks.adapters import finds_tokens
 
 __all__ = ["reduce_in_last_micro_batch", "trace_rank"]
 
@@ -64,10 +72,12 @@ def trace_rank(
     *,
     results: Results | None = None,
     assumed: set[str] | None = None,
+    scan_passes: int | None = None,
+    scan_lengths: set[int] | None = None,
 ) -> list[Event]:
     """Return the tape of all steps of a resolved `recipe` on one rank; the model is changed.
 
-    The codes of what was assumed of numbers are added to `assumed`.
+    The codes of what was assumed of numbers are added to `assumed`; loops over positions are as for `trace_run`.
     """
     model: Any = built.model
     base = base_model(model)
@@ -78,6 +88,8 @@ def trace_rank(
     with begin_world(launch.world_size, rank, on_a_node) as streams, restore_changes(), contextlib.ExitStack() as rules:
         rules.enter_context(use_one_thread())
         rules.enter_context(provide_flash_attention(platform, recipe.attention))
+        if isinstance(launch, TensorParallel):
+            rules.enter_context(explain_parts(base, launch))
         rules.enter_context(refuse_what_stops(workload, built, recipe))
         if isinstance(launch, TensorParallel):
             built = cut_by_plan(built, launch)
@@ -88,7 +100,16 @@ def trace_rank(
             built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, names)))
         media = workload.find_media(model, recipe)
         holds_all = media is not None and media.holds_all
-        tracer = RankTracer(platform, names, streams=streams, results=results, holds_all=holds_all)
+        tracer = RankTracer(
+            platform,
+            names,
+            balances_experts=loops_over_experts(base) or getattr(launch, "expert_parallel", 1) > 1,
+            streams=streams,
+            results=results,
+            holds_all=holds_all,
+            patches=find_byte_patches(base),
+        )
+        keep_all_layers(base)
         is_packed = is_quantized(base)
         if is_packed:
             rules.enter_context(apply_quantized_rules(platform))
@@ -129,9 +150,12 @@ def trace_rank(
         rules.enter_context(choose_autocast(recipe))
         rules.enter_context(treat_meta_as_device())
         rules.enter_context(stand_in_for_extension())
+        rules.enter_context(stand_in_for_sparse_matrices())
         rules.enter_context(provide_scan_kernels(built.model, recipe.kernels))
+        rules.enter_context(shorten_scans(base, scan_passes, set() if scan_lengths is None else scan_lengths))
+        is_made = match_predictions(rules, tracer, batch) or media is not None or finds_tokens(model)
         # FSDP1 keeps a zero that it made so.
-        if media is not None or isinstance(launch, (Fsdp1, Zero)):
+        if is_made or isinstance(launch, (Fsdp1, Zero)):
             rules.enter_context(see_made_tensors(tracer.see_made))
         rules.enter_context(tracer)
         state = state or workload.make_state(model, recipe, on_gpu=False)
@@ -176,7 +200,7 @@ def reduce_in_last_micro_batch(model: Any, count: int, on_phase: OnPhase) -> OnP
                 model.require_backward_grad_sync = is_last
             elif isinstance(model, FullyShardedDataParallel):
                 defer_reduction(model, is_deferred=not is_last)
-            elif not hasattr(model, "own_update"):
+            elif hasattr(model, "set_requires_gradient_sync"):  # FSDP2 alone has; others reduce each time
                 model.set_requires_gradient_sync(is_last)
         on_phase(phase, step)
 

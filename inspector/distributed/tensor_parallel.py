@@ -27,6 +27,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 
 from inspector.compat.distributed import local_tensor_of
 from inspector.compat.tensor_parallel import TransformersDeviceMesh, avoid_tensors_for_strides, renew_own_tensors
+from inspector.distributed.parts import refuse_parts_of_experts, refuse_parts_of_heads
 from inspector.errors import NotTraceableError, UsageError
 from inspector.model.build import BuiltModel
 from inspector.records.steps.ranks import TensorParallel
@@ -74,25 +75,27 @@ def cut_by_plan(built: BuiltModel, launch: TensorParallel, device: torch.device 
     """
     model: Any = built.model
     base: Any = base_model(model)
-    if not base.tp_plan:
+    if launch.tensor_parallel > 1 and not base.tp_plan:
         planned, count = list_planned_families()
         raise UsageError(
             f"transformers has no plan for {type(base).__name__}, by which `tensor_parallel` would cut it: drop it, or "
             f"shard it with `sharding=fsdp`. {len(planned)} of its {count} families have one, such as "
             f"{', '.join(name for name in _KNOWN if name in planned)}; docs/explain/many-gpus.md lists them."
         )
-    _refuse_parts_of_heads(base, launch.tensor_parallel)
+    if launch.expert_parallel > 1:
+        refuse_parts_of_experts(base, launch.expert_parallel)
+    refuse_parts_of_heads(base, launch.tensor_parallel)
     adapter = _take_off(model) if isinstance(model, PeftModel) else None
     _untie(base)
     if device == _META:
         avoid_tensors_for_strides()
-    sharded = launch.world_size // launch.tensor_parallel
-    config = DistributedConfig(tp_size=launch.tensor_parallel, fsdp_size=sharded)
+    sharded, experts = launch.world_size // launch.tensor_parallel, launch.expert_parallel
+    config = DistributedConfig(tp_size=launch.tensor_parallel, fsdp_size=sharded, ep_size=experts)
     meshes = [
         init_device_mesh(device.type, sizes, mesh_dim_names=names)
         for sizes, names in (
             ((1, 1, sharded, launch.tensor_parallel), ("pp", "dp_replicate", "fsdp", "tp")),
-            ((1, 1, launch.world_size, 1), ("pp", "dp_replicate", "efsdp", "ep")),
+            ((1, 1, launch.world_size // experts, experts), ("pp", "dp_replicate", "efsdp", "ep")),
         )
     ]
     type(base).maybe_distribute_model(base, config, TransformersDeviceMesh(*meshes))
@@ -171,20 +174,6 @@ class _Adapter(NamedTuple):
             _replace(model, name, functools.partial(_cast, dtype))
         _refuse_misfits(model)
         return model
-
-
-def _refuse_parts_of_heads(base: Any, count: int) -> None:
-    """Raise UsageError where a card would have a part of an attention head: a real step stops at its view."""
-    if not any(name.endswith("q_proj") and style == "colwise" for name, style in base.tp_plan.items()):
-        return
-    config = base.config.get_text_config()
-    for field, what in (("num_attention_heads", "attention heads"), ("num_key_value_heads", "heads of keys")):
-        heads = getattr(config, field, None)
-        if isinstance(heads, int) and heads % count:
-            raise UsageError(
-                f"`tensor_parallel` {count:,} does not divide the {heads:,} {what} of {type(base).__name__}, and a "
-                "real step stops there, too: give a number that does."
-            )
 
 
 def _refuse_misfits(model: PeftModel) -> None:

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from inspector.compat.distributed import AsyncCollectiveTensor, active_fake_mode, local_tensor_of
 from inspector.compat.torch import current_autograd_node, sequence_number, storage_address, tree_leaves
+from inspector.distributed.experts import exchange_counts
 from inspector.distributed.kernels import PACKING_KERNELS
 from inspector.distributed.world import Streams
 from inspector.records.tape import Category, Event, EventKind, Phase
@@ -45,7 +46,10 @@ class RankTracer(Tracer):
         self._ended: set[int] = set()
         self._sizes_of_shared: set[int] = set()
         self._answers_reads = False
-        self._offloads = self._makes_on_host = False
+        self._offloads = self._makes_on_host = self._pins = False
+        # Whether tensors say themselves which of the two devices they lie on (two_devices.py).
+        self._tells_devices = False
+        self.runs_op = False
         # What lies in host memory: the key of a storage -> its block there.
         self._on_host: dict[int, int] = {}
 
@@ -60,15 +64,29 @@ class RankTracer(Tracer):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an op, or let the classes of its tensors make others of it."""
+        if not self._tells_devices or self.runs_op:
+            return self._run(func, types, args, kwargs)
+        self.runs_op = True  # kernels of meta in Python ask for devices, too
+        try:
+            return self._run(func, types, args, kwargs)
+        finally:
+            self.runs_op = False
+
+    def _run(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        """Run an op as `__torch_dispatch__` does."""
         if any(issubclass(kind, (DTensor, AsyncCollectiveTensor)) for kind in types):
             return NotImplemented
         kwargs = kwargs or {}
         if active_fake_mode() is not None:
             return func(*args, **kwargs)
+        if self._answers_reads and func is _READ:
+            return self._answer(func, args, kwargs)
         if self._offloads and self._is_of_host(func, args, kwargs):
             return self._run_on_host(func, args, kwargs)
-        if self._answers_reads and func in (_READ, _SHAPED_LIKE):
+        if self._answers_reads and func is _SHAPED_LIKE:
             return self._answer(func, args, kwargs)
+        if self._tells_devices and func is aten.copy_.default:
+            self._convert_between_devices(*args, **kwargs)
         if func.namespace in _OF_COLLECTIVES:
             return self._run_collective(func, types, args, kwargs)
         if func is aten.copy_.default and args[1].is_meta and not args[0].is_meta:
@@ -107,18 +125,31 @@ class RankTracer(Tracer):
     def answer_reads(self) -> None:
         """Answer what the host reads of the device as a step that succeeds has it: norms are 1, nothing overflowed.
 
-        Shapes that are kept on meta, before the first step, take no memory (DeepSpeed does so).
+        Checks whose value is known are read as they are. Shapes that are kept on meta, before the first step, take no
+        memory (DeepSpeed does so).
         """
         self._answers_reads = True
 
     @contextlib.contextmanager
-    def make_on_host(self) -> Iterator[None]:
-        """Take everything that is made inside the block for host memory; what comes of it alone stays there, too."""
+    def make_on_host(self, *, pinned: bool = False) -> Iterator[None]:
+        """Take everything that is made inside the block for host memory; what comes of it alone stays there, too.
+
+        Blocks of `pinned` memory are powers of two (c10/core/CachingHostAllocator.h, `allocate`).
+        """
         self._offloads = self._makes_on_host = True
+        self._pins = pinned
         try:
             yield
         finally:
-            self._makes_on_host = False
+            self._makes_on_host = self._pins = False
+
+    def keep_devices_apart(self) -> None:
+        """Take ops that are sent to the CPU for ops of the host from now on, where tensors say what they lie on."""
+        self._offloads = self._tells_devices = True
+
+    def lies_on_host(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor on meta is one of the host."""
+        return tensor.is_meta and storage_address(tensor.untyped_storage()) in self._on_host
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
         """Take tensors for placeholders without memory, as meta's are off meta."""
@@ -139,10 +170,12 @@ class RankTracer(Tracer):
         What an update makes of nothing is the state of parameters that lie there.
         """
         if self._makes_on_host or str(kwargs.get("device")) == "cpu":
-            return True
+            return not (func is aten._to_copy.default and self.shadows.find(args[0]) is not None)
         read = [item for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor) and item.is_meta]
         if not read:
-            return self._phase is Phase.OPTIMIZER and func is aten.zeros.default
+            return not self._tells_devices and self._phase is Phase.OPTIMIZER and func is aten.zeros.default
+        if str(kwargs.get("device")) == "meta" and self._tells_devices:
+            return False
         return all(storage_address(item.untyped_storage()) in self._on_host for item in read)
 
     def _run_on_host(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -153,9 +186,26 @@ class RankTracer(Tracer):
         for item in tree_leaves(result):
             if isinstance(item, Tensor) and storage_address(item.untyped_storage()) not in self._blocks:
                 storage = item.untyped_storage()
-                self._on_host[storage_address(storage)] = self.hold_on_host(storage.nbytes())
+                size = storage.nbytes()
+                size = 1 << (size - 1).bit_length() if self._pins and size else size
+                self._on_host[storage_address(storage)] = self.hold_on_host(size)
                 self._watch(storage, _NO_BLOCK)
+        if self._tells_devices and func is aten._to_copy.default:
+            self._convert_between_devices(result, args[0], kwargs.get("non_blocking", False))
         return result
+
+    def _convert_between_devices(self, target: Tensor, source: Tensor, non_blocking: bool = False) -> None:
+        """Record what the card takes for a copy from or to the host (native/cuda/Copy.cu, `copy_kernel_cuda`).
+
+        A copy that does not block is converted on the card, another on the host.
+        """
+        to_host = self.lies_on_host(target)
+        if to_host == self.lies_on_host(source) or not target.is_meta:
+            return
+        own, converts = (source, target) if to_host else (target, source), target.dtype != source.dtype
+        if not own[0].is_contiguous() or (converts and non_blocking):
+            size = own[0].numel() * (own[1] if converts and non_blocking else own[0]).element_size()
+            self._release(self._allocate(size, "aten.copy_.default"))
 
     def _answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return a number that is read back, or a tensor that is kept for its shape."""
@@ -164,7 +214,10 @@ class RankTracer(Tracer):
             self._watch(shaped.untyped_storage(), _NO_BLOCK)
             return shaped
         if func is _READ and args[0].is_meta:
-            return 1.0 if args[0].is_floating_point() else args[0].dtype is not torch.bool and 0
+            if args[0].is_floating_point():
+                return 1.0
+            value = self.shadows.find(args[0])
+            return (args[0].dtype is not torch.bool and 0) if value is None else value.item()
         return super().__torch_dispatch__(func, (), args, kwargs)
 
     def _run_collective(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -177,6 +230,8 @@ class RankTracer(Tracer):
             return aten.alias.default(args[0])
         if func.namespace == "c10d":
             result = func(*args, **kwargs)
+            if func is torch.ops.c10d.alltoall_base_.default:
+                exchange_counts(self.shadows, *args[:3])
             if (
                 self._answers_reads
                 and func is torch.ops.c10d._allgather_base_.default

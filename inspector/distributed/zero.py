@@ -7,16 +7,21 @@ step that succeeds has it. `"auto"` in a configuration means what accelerate and
 
 The model comes from host memory, with parameters in the dtype of the engine; under ZeRO-3 each is cut as it is made
 (`zero.Init`). Flattening happens on the card where it has room for it, which is taken to be so.
-Not covered: offloading, an `optimizer` of the configuration (the recipe's runs in its place).
+
+With `offload_optimizer` masters, gradients of a rank's share and states are in host memory (two_devices.py), updated by
+DeepSpeedCPUAdam, which accelerate puts in the place of AdamW: its compiled kernel makes nothing, and is left out. With
+`offload_param` (stage 3) the pieces of the weights wait there, too.
+Not covered: an `optimizer` of the configuration (the recipe's runs in its place), what is kept on a disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +29,7 @@ from torch import Tensor, nn
 
 from inspector.compat.distributed import flatten_dense_tensors, unflatten_dense_tensors
 from inspector.distributed.tracer import RankTracer
+from inspector.distributed.two_devices import pin, tell_host_from_card
 from inspector.distributed.world import Streams
 from inspector.model.adapter.peft_names import find_owner
 from inspector.model.build import BuiltModel
@@ -34,8 +40,11 @@ from inspector.runtime.patches import replace_attribute, replace_item, restore_i
 from inspector.workloads.base import NotTraceableError, base_model
 from inspector.workloads.loading import ADDED, list_in_load_order
 
-__all__ = ["begin_engine", "fill_config"]
+__all__ = ["OFFLOADED", "begin_engine", "fill_config", "is_offloaded"]
 
+_OPTIMIZER = "offload_optimizer"
+# The parts of a state that wait in host memory where a configuration says so.
+OFFLOADED = (_OPTIMIZER, "offload_param")
 # What DeepSpeed flattens its groups on the card for: more than any group has.
 _ROOM = 2**50
 _OF_SIZE: Mapping[str, Callable[[int], int]] = {
@@ -101,6 +110,12 @@ def begin_engine(
             "`sharding`"
         )
     config = fill_config(model, recipe, launch)
+    on_host = [name for name in OFFLOADED if is_offloaded(config, name)]
+    if on_host and not isinstance(optimizer, torch.optim.AdamW):
+        raise NotTraceableError(
+            "accelerate has DeepSpeed's Adam update what is offloaded, whatever the optimizer: use "
+            "`optimizer=adamw_torch`"
+        )
     place = {
         "RANK": rank,
         "LOCAL_RANK": 0,
@@ -112,6 +127,13 @@ def begin_engine(
         replace_item(os.environ, name, str(value))
     replace_attribute(Tensor, "record_stream", _forget_use)
     _set_accelerator(streams, tracer)
+    if on_host:
+        tell_host_from_card(tracer)
+        replace_attribute(
+            torch.distributed, "all_gather_into_tensor", _keep_until_waited(torch.distributed.all_gather_into_tensor)
+        )
+    if _OPTIMIZER in on_host:
+        optimizer = _make_cpu_adam(optimizer, config)
     import deepspeed  # type: ignore[import-not-found]  # only where it is installed
 
     # Stage 3 puts its own there (zero/partition_parameters.py, `Init`).
@@ -135,6 +157,7 @@ def begin_engine(
             deepspeed.init_distributed(dist_backend="nccl", auto_mpi_discovery=False, dist_init_required=False)
             made = nn.ParameterList(item for name, item in model.named_parameters() if name not in added)
             deepspeed.zero.Init(module=made, config_dict_or_path=config)
+            tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`)
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config_params=config, dist_init_required=False
         )
@@ -153,6 +176,59 @@ def begin_engine(
     engine.own_update = update
     wrapped: nn.Module = engine
     return wrapped
+
+
+def is_offloaded(config: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a configuration keeps a part of the state (a name of OFFLOADED) off the card."""
+    part = (config.get("zero_optimization") or {}).get(name)
+    return isinstance(part, Mapping) and part.get("device") not in (None, "none")
+
+
+def _make_cpu_adam(optimizer: torch.optim.Optimizer, config: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Return the optimizer that accelerate puts in the place of one whose state is offloaded.
+
+    Its kernel updates what it is given (csrc/adam/cpu_adam_impl.cpp), and needs a compiler.
+    """
+    if not config.get("zero_force_ds_cpu_optimizer", True):
+        raise NotTraceableError(
+            "torch's optimizer on the host (`zero_force_ds_cpu_optimizer: false`) is not traced: leave that out"
+        )
+    import cpuinfo  # type: ignore[import-not-found]  # comes with DeepSpeed
+    from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
+    from deepspeed.ops.adam import cpu_adam  # type: ignore[import-not-found]  # only where it is installed
+
+    kernel = types.SimpleNamespace(**dict.fromkeys(("create_adam", "adam_update", "destroy_adam"), _do_nothing))
+    replace_attribute(cpu_adam, "CPUAdamBuilder", lambda: types.SimpleNamespace(load=lambda: kernel))
+    replace_attribute(cpuinfo, "get_cpu_info", dict)  # which starts processes
+    mapped: torch.optim.Optimizer = map_pytorch_optim_to_deepspeed(optimizer)
+    return mapped
+
+
+class _Work:
+    """A collective at work, which keeps its tensors until it is waited for (ProcessGroupNCCL.cpp, `stash`)."""
+
+    def __init__(self, work: Any, tensors: Any) -> None:
+        self._work = work
+        self._tensors = tensors
+
+    def wait(self, *args: Any) -> Any:
+        """Wait, and let go of the tensors."""
+        self._tensors = None
+        return self._work.wait(*args)
+
+
+def _keep_until_waited(collective: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a collective that keeps its tensors while it is at work, as NCCL's do and those of meta do not."""
+
+    def start(*args: Any, **kwargs: Any) -> Any:
+        work = collective(*args, **kwargs)
+        return None if work is None else _Work(work, (args, kwargs))
+
+    return start
+
+
+def _do_nothing(*_: Any) -> None:
+    """Update numbers that are not there."""
 
 
 def _list_as_moved(module: nn.Module) -> Iterator[Tensor]:
@@ -183,9 +259,14 @@ def _hold_state(tracer: RankTracer, engine: Any, stage: int) -> None:
         for name in names:
             found = getattr(state, name, None)
             tensors = found if isinstance(found, (list, tuple)) else [found]
-            tracer.hold([tensor for tensor in tensors if isinstance(tensor, Tensor)], category)
+            _hold_on_card(tracer, [tensor for tensor in tensors if isinstance(tensor, Tensor)], category)
     pieces = [parameter.ds_tensor for parameter in engine.module.parameters() if hasattr(parameter, "ds_tensor")]
-    tracer.hold(pieces, Category.WEIGHTS)
+    _hold_on_card(tracer, pieces, Category.WEIGHTS)
+
+
+def _hold_on_card(tracer: RankTracer, tensors: Iterable[Tensor], category: Category) -> None:
+    """Say what those of some tensors are for that are not in host memory."""
+    tracer.hold([tensor for tensor in tensors if not tracer.lies_on_host(tensor)], category)
 
 
 def _set_accelerator(streams: Streams, tracer: RankTracer) -> None:
@@ -235,8 +316,10 @@ def _make_accelerator(parent: Any, streams: Streams, tracer: RankTracer) -> Any:
         "current_stream": lambda _self, _index=None: streams.current,
         "default_stream": lambda _self, _index=None: streams.default,
         "empty_cache": lambda _self: tracer.empty_cache(),
-        "on_accelerator": lambda _self, tensor: tensor.is_meta,
-        "pin_memory": lambda _self, tensor, **_others: tensor,
+        "on_accelerator": lambda _self, tensor: tensor.is_meta and not tracer.lies_on_host(tensor),
+        "pin_memory": lambda _self, tensor, **_others: pin(tracer, tensor) if tracer.lies_on_host(tensor) else tensor,
+        "FloatTensor": property(lambda _self: functools.partial(torch.tensor, dtype=torch.float32, device="meta")),
+        "ByteTensor": property(lambda _self: functools.partial(torch.tensor, dtype=torch.uint8, device="meta")),
         "create_op_builder": lambda _self, name: Builder() if name == "UtilsBuilder" else None,
         "get_op_builder": lambda _self, name: Builder if name == "UtilsBuilder" else None,
     }

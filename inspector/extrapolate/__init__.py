@@ -12,6 +12,9 @@ models and steps make most traces needless. Each is checked on tapes, and where 
 3. *Sizes are polynomials* (`SizeInterpolator`). Two or three tapes that differ in sizes alone give the sizes at any
    other batch size, sequence length or rank. The result is an estimate: it says where the next trace is worth it.
 
+In the same way as layers, positions repeat in layers that scan (`extrapolate.positions`), and steps in a long
+generation (`extrapolate.steps`).
+
 Between them stands the `TapeTemplate`: the events of a traced tape without their sizes, with the way in which they
 become those of the whole model. `Sizes` are arrays with one number for each traced event. A template and sizes give
 what `memory.replay` runs (`make_requests`), a bound of the peak without running it (`bound_peak`), and the whole tape

@@ -15,12 +15,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.records.tape import MAKING, Event
 
-__all__ = ["PathNumbers", "PreparedTape", "Rank", "Run", "Signatures", "Step", "align", "replace_numbers"]
+__all__ = ["PathNumbers", "PreparedTape", "Rank", "Run", "Signatures", "Step", "align", "make_speller"]
 
 # How many events must match after an insertion: as many as possible, since the next insertion may follow soon.
 _LOOKAHEADS = (16, 8, 4, 2, 1)
@@ -160,10 +160,16 @@ def align(shallow: PreparedTape, deeper: PreparedTape, stretch: range, deeper_st
     return _Alignment(shallow, deeper, stretch, deeper_stretch).align()
 
 
-def replace_numbers(path: str, numbers: _Numbers) -> str:
-    """Return a module path with other numbers in it, given from left to right."""
-    left = iter(numbers)
-    return _NUMBER.sub(lambda _: str(next(left)), path)
+def make_speller(path: str, numbers: PathNumbers | None, layers: int) -> Callable[[int], str]:
+    """Return what gives a module path the numbers that it has in a repetition; None leaves it as it is."""
+    if numbers is None:
+        return lambda _repetition: path
+    first, *rest = _NUMBER.split(path)
+    firsts, strides = numbers.compute(layers, 0), numbers.per_repetition
+    if len(rest) == 1:
+        return lambda repetition: f"{first}{firsts[0] + repetition * strides[0]}{rest[0]}"
+    parts = list(zip(firsts, strides, rest, strict=True))
+    return lambda repetition: first + "".join(f"{start + repetition * stride}{text}" for start, stride, text in parts)
 
 
 class _Alignment:

@@ -14,7 +14,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from inspector.extrapolate.alignment import PathNumbers, PreparedTape, Run, Signatures, Step, align, replace_numbers
+import numpy as np
+
+from inspector.extrapolate.alignment import PathNumbers, PreparedTape, Run, Signatures, Step, align, make_speller
 from inspector.records.tape import MAKING, Event
 
 __all__ = ["MOST_EVENTS", "LayerExtrapolation", "LayerExtrapolator", "TooManyEventsError"]
@@ -32,14 +34,16 @@ class LayerExtrapolation:
     """How the tape of a shallow model becomes that of one with `layers` more.
 
     For each event of the deep tape: the index of its source in the shallow one, its block, what is added to the size
-    there, and the numbers in its module path, which depend on the repetition; None leaves the path as it is.
+    there, and which of `renamings` gives the numbers in its module path, which depend on the repetition; None leaves
+    the path as it is.
     """
 
     layers: int
     sources: Sequence[int]
     blocks: Sequence[int]
     added_bytes: Sequence[int]
-    path_numbers: Sequence[PathNumbers | None]
+    renaming: Sequence[int]
+    renamings: Sequence[PathNumbers | None]
     repetitions: Sequence[int]
 
     @property
@@ -54,23 +58,39 @@ class LayerExtrapolation:
             sources=range(len(traced)),
             blocks=[event.block for event in traced],
             added_bytes=[0] * len(traced),
-            path_numbers=[None] * len(traced),
+            renaming=[0] * len(traced),
+            renamings=(None,),
             repetitions=[0] * len(traced),
         )
 
     def name_modules(self, traced: Sequence[Event]) -> Iterator[str]:
         """Yield the module path of each event of the deep tape."""
-        known: dict[tuple[str, int, int], str] = {}
-        for source, numbers, repetition in zip(self.sources, self.path_numbers, self.repetitions, strict=True):
-            path = traced[source].module
-            if numbers is None:
-                yield path
-                continue
-            key = path, id(numbers), repetition  # a step's numbers are one object in all its repetitions
-            found = known.get(key)
-            if found is None:
-                found = known[key] = replace_numbers(path, numbers.compute(self.layers, repetition))
-            yield found
+        numbers, names = self.number_modules(traced)
+        return map(names.__getitem__, numbers)
+
+    def number_modules(self, traced: Sequence[Event]) -> tuple[array[int], Sequence[str]]:
+        """Return a number for the module path of each event of the deep tape, and the paths by their numbers."""
+        # A path and its renaming are one of few; with the repetition they say the path of the deep tape.
+        paths = [event.module for event in traced]
+        first_of = {path: place for place, path in reversed(list(enumerate(paths)))}
+        sources = np.array([first_of[path] for path in paths], dtype=np.int64)[np.asarray(self.sources, dtype=np.int64)]
+        pairs, pair = np.unique(sources * len(self.renamings) + np.asarray(self.renaming), return_inverse=True)
+        keys = pair * (self.layers + 1) + np.asarray(self.repetitions)
+        firsts = np.full(len(pairs) * (self.layers + 1), len(keys), dtype=np.int64)
+        firsts[keys[::-1]] = np.arange(len(keys))[::-1]
+        found = np.flatnonzero(firsts < len(keys))
+        known: dict[str, int] = {}
+        numbers = np.zeros(len(firsts), dtype=np.int64)
+        spell = [
+            make_speller(paths[source], self.renamings[renaming], self.layers)
+            for source, renaming in (divmod(item, len(self.renamings)) for item in pairs.tolist())
+        ]
+        for key in found[np.argsort(firsts[found])].tolist():  # in the order of the tape
+            index, repetition = divmod(key, self.layers + 1)
+            numbers[key] = known.setdefault(spell[index](repetition), len(known))
+        column = array("i")
+        column.frombytes(numbers[keys].astype(column.typecode).tobytes())
+        return column, tuple(known)
 
 
 class LayerExtrapolator:
@@ -103,10 +123,12 @@ class LayerExtrapolator:
             self._count += 1
         return True
 
-    def extrapolate(self, shallow: Sequence[Event], layers: int) -> LayerExtrapolation | None:
+    def extrapolate(
+        self, shallow: Sequence[Event], layers: int, *, most_events: int | None = None
+    ) -> LayerExtrapolation | None:
         """Return how a tape gets `layers` more layers, None where something in it was not seen yet.
 
-        Raises TooManyEventsError where the deep tape would be too long.
+        Raises TooManyEventsError where the deep tape would have more than `most_events`, MOST_EVENTS where not given.
         """
         tape = self._prepare(shallow)
         found: list[tuple[int, Sequence[Run]]] = []
@@ -123,9 +145,10 @@ class LayerExtrapolator:
         # Two tapes of the same stretches whose blocks fall into the same kinds become deep in the same way.
         key = layers, tuple(tape.block_kinds), tuple(names)
         count = sum(len(run.steps) * (layers if run.repeats else 1) for _, runs in found for run in runs)
-        if count > MOST_EVENTS:
+        most = most_events or MOST_EVENTS
+        if count > most:
             raise TooManyEventsError(
-                f"the step of the whole model makes {count:,} allocations and frees, and no more than {MOST_EVENTS:,} "
+                f"the step of the whole model makes {count:,} allocations and frees, and no more than {most:,} "
                 "can be worked with: use a shorter `seq_len`"
             )
         if key not in self._extrapolations:
@@ -151,8 +174,8 @@ class _DeepTape:
         self._count = 0
         # Arrays: a tape may have millions of events.
         self._sources, self._blocks, self._added_bytes = array("q"), array("q"), array("q")
-        self._path_numbers: list[PathNumbers | None] = []
-        self._repetitions = array("q")
+        self._renamings: dict[PathNumbers | None, int] = {None: 0}
+        self._renaming, self._repetitions = array("q"), array("q")
 
     def add(self, start: int, runs: Sequence[Run]) -> bool:
         """Add a stretch that starts at `start` in the shallow tape; return whether its frees find their blocks."""
@@ -161,8 +184,11 @@ class _DeepTape:
             times = len(repetitions)
             self._sources.extend(array("q", [start + step.source for step in run.steps]) * times)
             self._added_bytes.extend(array("q", [step.gain_bytes * self._layers for step in run.steps]) * times)
-            self._path_numbers += [step.numbers for step in run.steps] * times
-            self._repetitions.extend(repetition for repetition in repetitions for _ in run.steps)
+            known = self._renamings
+            renaming = [known.setdefault(step.numbers, len(known)) for step in run.steps]
+            self._renaming.extend(array("q", renaming) * times)
+            for repetition in repetitions:
+                self._repetitions.extend(array("q", [repetition]) * len(run.steps))
             if not self._add_blocks(start, run.steps, times):
                 return False
         return True
@@ -174,7 +200,8 @@ class _DeepTape:
             sources=self._sources,
             blocks=self._blocks,
             added_bytes=self._added_bytes,
-            path_numbers=self._path_numbers,
+            renaming=self._renaming,
+            renamings=tuple(self._renamings),
             repetitions=self._repetitions,
         )
 

@@ -15,6 +15,7 @@ is the step n + shift there.
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,13 @@ class StepExtrapolation:
     def name_modules(self, _traced: object) -> Iterator[str]:
         """Yield the module path of each event."""
         return (self.names[index] for index in self.whole)
+
+    def number_modules(self, traced: object) -> tuple[array[int], Sequence[str]]:
+        """Return a number for the module path of each event, and the paths by their numbers."""
+        numbers: dict[str, int] = {}
+        return array("i", [numbers.setdefault(name, len(numbers)) for name in self.name_modules(traced)]), tuple(
+            numbers
+        )
 
 
 class _Piece:

@@ -35,10 +35,10 @@ _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 # Integers of Python that are made of an array at a time: each takes 32 bytes.
 _AT_ONCE = 2**16
-# The columns of a million events take 40 MB. Those of a long generation are gone through once, and made for it; a step
+# The columns of a million events take 35 MB. Those of a long generation are gone through once, and made for it; a step
 # of a model that scans is kept whole.
 _LONGEST_KEPT = 400_000
-_LONGEST_STEP_KEPT = 4_000_000
+_LONGEST_STEP_KEPT = 10_000_000
 
 
 class Extrapolation(Protocol):
@@ -66,6 +66,9 @@ class Extrapolation(Protocol):
 
     def name_modules(self, traced: Sequence[Event]) -> Iterable[str]:
         """Return the module path of each event."""
+
+    def number_modules(self, traced: Sequence[Event]) -> tuple[array[int], Sequence[str]]:
+        """Return a number for the module path of each event, and the paths by their numbers."""
 
 
 class _LongTape(Sequence[Event]):
@@ -192,15 +195,14 @@ class TapeTemplate:
             name: _spread(getattr(traced, name), self._sources)
             for name in ("kind", "phase", "category", "op", "stream")
         }
-        numbers: dict[str, int] = {}
-        modules = array("l", [numbers.setdefault(name, len(numbers)) for name in deep.name_modules(self.traced)])
+        modules, names = deep.number_modules(self.traced)
         return Columns(
             **columns,
             block=_to_array(self._blocks),
             bytes=_to_array(self._count_block_bytes(sizes)),
             step=_spread(traced.step, self._sources) if deep.steps is None else _to_array(deep.steps),
             module=modules,
-            modules=tuple(numbers),
+            modules=names,
             ops=traced.ops,
         )
 

@@ -39,7 +39,7 @@ from inspector.measure.ranks.running import run_rank_steps
 from inspector.measure.running import Watch, run_steps
 from inspector.memory.timeline import Timeline
 from inspector.memory.verdict import find_overhead
-from inspector.model.build import BuiltModel, count_model
+from inspector.model.build import BuiltModel, Depths, count_model
 from inspector.predict import Prediction, Predictor
 from inspector.records.hardware import Gpu
 from inspector.records.measurement import Device, Difference, Figures, Measurement, RankFigures
@@ -133,7 +133,7 @@ def _measure_on(
         check_bitsandbytes("the quantized base runs", PREDICT_ALONE)
     launch = None if place is None else find_launch(run, has_others=place.has_others)
     predictor = Predictor(run.files)
-    predictor.keep(run.request, built)
+    predictor.keep(run.request, Depths(models={None: built}))
     progress("tracing the run")
     try:
         prediction = predictor.predict(run)

@@ -28,7 +28,10 @@ class BlockMap(Mapping[int, int]):
         """Set the number of a block."""
         near = self._near
         beyond = block - len(near)
-        if 0 <= beyond < _FARTHEST:
+        if not beyond:  # as blocks of a tape come
+            near.append(number)
+            return
+        if 0 < beyond < _FARTHEST:
             near.extend([_NONE] * (beyond + 1))
         if 0 <= block < len(near):
             near[block] = number
@@ -41,6 +44,12 @@ class BlockMap(Mapping[int, int]):
         if number == _NONE:
             raise KeyError(block)
         return number
+
+    def __contains__(self, block: object) -> bool:
+        """Tell whether a block has a number, without the error that looking for none costs."""
+        if isinstance(block, int) and 0 <= block < len(self._near):
+            return self._near[block] != _NONE
+        return block in self._far
 
     def __iter__(self) -> Iterator[int]:
         """Yield the blocks."""

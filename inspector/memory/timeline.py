@@ -55,6 +55,8 @@ _ALLOCATE, _FREE, _HOST_ALLOCATE, _HOST_FREE = (
     KINDS.index(kind) for kind in (EventKind.ALLOCATE, EventKind.FREE, EventKind.HOST_ALLOCATE, EventKind.HOST_FREE)
 )
 _FORWARD = PHASES.index(Phase.FORWARD)
+# From here on blocks are to take little room, and more time.
+_LONG = 1_000_000
 # A block with its category and its module.
 _Made: TypeAlias = tuple[int, Category, str]
 # Categories of generation alone, and of runs on several cards.
@@ -121,7 +123,7 @@ def fold(
 ) -> Timeline:
     """Run a tape through the allocator; raise ValueError with the event's index where the tape contradicts itself."""
     allocator = CachingAllocator(settings, limit_bytes=limit_bytes, descending_addresses=descending_addresses)
-    seen = Observations(allocator, is_long=not isinstance(tape, (Columns, list)))
+    seen = Observations(allocator, is_long=not isinstance(tape, (Columns, list)) or len(tape) > _LONG)
     failure = next(filter(None, map(seen.add, split_tape(tape))), None)
     seen.phases.close()
     alive, end = _list_alive_after(tape, seen.peak_index), len(seen.allocated_bytes)

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.checks import describe_value
-from inspector.errors import UsageError, one_line
+from inspector.errors import InspectorError, UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.describe import describe_adapter
@@ -38,14 +38,18 @@ from inspector.model.changes.configured import change_configuration, refuse_buil
 from inspector.model.changes.partial import change_model
 from inspector.model.changes.preparation import cast_adapter, let_inputs_require_gradients, prepare_base
 from inspector.model.changes.value_head import add_value_head, scores_sequences
-from inspector.model.checkpoint.diff import NotComparableError, collect_comparison_notices, compare_checkpoint
-from inspector.model.checkpoint.format_diff import collect_format_notices, compare_with_format
+from inspector.model.checkpoint.beside import Beside, add_comparison
 from inspector.model.checkpoint.packing import mark_packed, note_packing
 from inspector.model.checkpoint.quantized import collect_stored_notices, describe_stored
 from inspector.model.configuration import SIZES_ASSUMED, read_configuration
+from inspector.model.depth.built import BuiltModel, Depths
+from inspector.model.depth.counts import extrapolate_counts, may_count_shallow
+from inspector.model.depth.records import NotPeriodicError
+from inspector.model.depth.skeletons import Skeletons
+from inspector.model.diffusion.components import add_components
+from inspector.model.diffusion.denoiser import describe_denoiser
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
 from inspector.model.quantize import (
-    PACKED,
     BnbPlan,
     collect_experts_notices,
     describe_quantization,
@@ -53,30 +57,17 @@ from inspector.model.quantize import (
     quantize_model,
 )
 from inspector.model.skeleton import build_skeleton, choose_class, choose_dtype, choose_reward_class, give_one_score
-from inspector.model.truncate import shorten_model
 from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbytes
 from inspector.quantization.declared import find_declared
-from inspector.records.checkpoint import Comparison, FormatComparison, StoredTensor
-from inspector.records.model import Census, Counted, ModelFacts, Role
+from inspector.records.diffusion import StoredPipeline
+from inspector.records.model import Counted, ModelFacts
 from inspector.records.notice import Notice
 from inspector.records.request import AdapterDtype, Preparation, Request
 from inspector.records.source import Published, ServedFrom, SourceFiles
 from inspector.runtime.patches import replace_attribute, restore_changes
 from inspector.runtime.quiet import silence_output
 
-__all__ = ["BuiltModel", "build_shallow", "build_whole", "count_model"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltModel:
-    """A model on meta with its adapter, unused so far, and what each of its parameters is for, by name.
-
-    `preparation` is what happened to packed weights, as they were loaded.
-    """
-
-    model: PreTrainedModel | PeftModel
-    roles: Mapping[str, Role]
-    preparation: Preparation = Preparation.PEFT
+__all__ = ["BuiltModel", "Depths", "build_shallow", "build_whole", "count_depths", "count_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +85,7 @@ class _Subject:
     stored: Mapping[str, Any] | None = None
     peft: Any = None
     published: Published | None = None
+    pipeline: StoredPipeline | None = None
     notices: tuple[Notice, ...] = ()
 
 
@@ -107,6 +99,18 @@ def count_model(
 
     Raises UsageError for a bad adapter, UnsupportedModelError for a model that cannot be built.
     """
+    counted, depths = count_depths(request, files, progress, is_whole=True)
+    return counted, None if depths is None else depths.models[None]
+
+
+def count_depths(
+    request: Request,
+    files: SourceFiles | None,
+    progress: Callable[[str], None] = lambda _stage: None,
+    *,
+    is_whole: bool = False,
+) -> tuple[Counted, Depths | None]:
+    """Return the same counts, and the models that they are of: two shallow ones where these say as much (`depth`)."""
     with silence_output(), _limit_requests(allowed=not request.offline):
         if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
             raise UsageError("`quantization` is for models that are built here: pass a configuration or an id instead.")
@@ -114,56 +118,56 @@ def count_model(
             return count_attached(request), None
         if isinstance(request.model, nn.Module) and not isinstance(request.model, PreTrainedModel):
             return count_module(request), None
-        subject = _read_source(request, files) if files is not None else _read_object(request)
-        check_adapter_settings(
-            request, has_adapter=subject.peft is not None, method=None if subject.plan is None else subject.plan.method
-        )
-        count = _count_base if subject.peft is None else _count_with_adapter
-        counted, built = count(request, subject)
+        subject = _read(request, files)
+        counted, depths = _count(request, subject, is_whole=is_whole or not may_count_shallow(request))
+        if subject.pipeline is not None:
+            counted = add_components(counted, subject.pipeline)
         if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:
             progress("comparing the checkpoint with the model")
-            counted = _add_comparison(counted, subject, files.checkpoint.tensors, files.config)
-        return counted, built
+            beside = Beside(build=subject.build_as_stored, plan=subject.plan, config=files.config)
+            counted = add_comparison(counted, beside, files.checkpoint.tensors)
+        return counted, depths
 
 
 def build_whole(request: Request, files: SourceFiles | None) -> BuiltModel:
     """Return the model that `count_model` counts, without counting; raises what `count_model` raises."""
-    return _build(request, files, lambda _model: None)
+    return _build(request, files, lambda subject: subject.build)
 
 
-def build_shallow(request: Request, files: SourceFiles | None, extra_periods: int = 0) -> tuple[BuiltModel, int]:
+def build_shallow(
+    request: Request,
+    files: SourceFiles | None,
+    extra_periods: int = 0,
+    open_skeletons: Callable[[Callable[[], PreTrainedModel]], Skeletons] = Skeletons,
+) -> tuple[BuiltModel, int]:
     """Return the model with few of its repeated layers, and how many periods of them are missing (`model.truncate`).
 
     `extra_periods` more than the fewest possible stay. Nothing is missing where the adapter tells single layers apart.
+    `open_skeletons` may return those of an earlier call.
     """
     missing = 0
 
-    def change(model: PreTrainedModel) -> None:
+    def choose(subject: _Subject) -> Callable[[], PreTrainedModel]:
         nonlocal missing
-        missing = shorten_model(model, extra_periods)
+        if _tells_layers_apart(subject):
+            return subject.build
+        skeletons = open_skeletons(subject.build)
+        missing = skeletons.missing
+        return functools.partial(skeletons.take, extra_periods)
 
-    return _build(request, files, change), missing
+    return _build(request, files, choose), missing
 
 
-def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTrainedModel], None]) -> BuiltModel:
-    """Build the model of a request and attach its adapter; `change` is applied where the adapter names no layers."""
+def _build(
+    request: Request, files: SourceFiles | None, choose: Callable[[_Subject], Callable[[], PreTrainedModel]]
+) -> BuiltModel:
+    """Build the model of a request, by what `choose` returns, and attach its adapter."""
     if isinstance(request.model, PeftModel):
         raise UsageError("a PeftModel is not built anew: pass its base model and its configuration instead.")
     with silence_output(), _limit_requests(allowed=not request.offline), contextlib.ExitStack() as stack:
-        subject = _read_source(request, files) if files is not None else _read_object(request)
-        check_adapter_settings(
-            request, has_adapter=subject.peft is not None, method=None if subject.plan is None else subject.plan.method
-        )
+        subject = _read(request, files)
         config = None if subject.peft is None else read_peft_config(subject.peft, subject.facts.model_class)[0]
-        is_same_in_all_layers = config is None or not names_layers(config)
-
-        def build() -> PreTrainedModel:
-            model = subject.build()
-            if is_same_in_all_layers:
-                change(model)
-            return model
-
-        plan = subject.plan
+        build, plan = choose(subject), subject.plan
         if config is None:
             model = build() if plan is None else quantize_model(build(), plan)
             return _wrap(request, model, count_base(model))
@@ -171,6 +175,11 @@ def _build(request: Request, files: SourceFiles | None, change: Callable[[PreTra
             stack.enter_context(stand_in_for_bitsandbytes())
         prepared_build = build if plan is None else functools.partial(_build_prepared, request, build, plan)
         return _wrap(request, *_attach(request, prepared_build, config))
+
+
+def _tells_layers_apart(subject: _Subject) -> bool:
+    """Tell whether an adapter may be another one in other layers of one kind."""
+    return subject.peft is not None and names_layers(read_peft_config(subject.peft, subject.facts.model_class)[0])
 
 
 def _attach(request: Request, build: Callable[[], PreTrainedModel], config: PeftConfig) -> tuple[PeftModel, BaseCount]:
@@ -189,63 +198,38 @@ def _wrap(request: Request, model: PreTrainedModel | PeftModel, base: BaseCount)
     return BuiltModel(model=model, roles=assign_roles(model, base), preparation=preparation)
 
 
-def _add_comparison(
-    counted: Counted, subject: _Subject, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
-) -> Counted:
-    """Add what of the stored tensors the model has and what not, or a notice that says why that is not known."""
-    by_format = _compare_with_format(subject, stored, find_declared(config))
-    if by_format is not None:
-        notices = (*counted.notices, *collect_format_notices(by_format))
-        counted = dataclasses.replace(counted, by_format=by_format, notices=notices)
-    try:
-        comparison = compare_checkpoint(subject.build_as_stored, stored, config)
-    except NotComparableError as error:
-        if by_format is not None:  # which is the comparison then
-            return counted
-        message = f"The stored tensors were not set beside the model's: {error}."
-        return dataclasses.replace(
-            counted, notices=(*counted.notices, Notice(code="checkpoint-not-compared", message=message))
-        )
-    elements = sum(tensor.elements for tensor in stored.values())
-    return dataclasses.replace(
-        counted,
-        census=_explain_published(counted.census, comparison, elements),
-        comparison=comparison,
-        notices=(*counted.notices, *collect_comparison_notices(comparison)),
-    )
-
-
-def _compare_with_format(
-    subject: _Subject, stored: Mapping[str, StoredTensor], declared: Any
-) -> FormatComparison | None:
-    """Return the stored tensors of a quantized checkpoint beside its format, where that has a rule."""
-    if not isinstance(declared, Mapping):
-        return None
-    packed = None
-    if subject.plan is not None:
-        model = quantize_model(subject.build_as_stored(), subject.plan)
-        packed = [name for name, parameter in model.named_parameters() if isinstance(parameter, PACKED)]
-    return compare_with_format(subject.build_as_stored, stored, declared, packed)
-
-
-def _explain_published(census: Census, comparison: Comparison, stored_elements: int) -> Census:
-    """Say why the published count differs, where it is that of the stored elements and these are all accounted for."""
-    published, beyond = census.published, comparison.beyond_parameters
-    if published is None or published.explanation is not None or published.parameters != stored_elements:
-        return census
-    if not sum(beyond.values()) or census.base + sum(beyond.values()) != stored_elements:
-        return census
-    parts = ", ".join(f"{count:+,} {reason.replace('_', ' ')}" for reason, count in beyond.items() if count)
-    explained = dataclasses.replace(published, explanation=f"What is stored beside the parameters: {parts}.")
-    return dataclasses.replace(census, published=explained)
-
-
 @contextlib.contextmanager
 def _limit_requests(*, allowed: bool) -> Iterator[None]:
     """Keep transformers and PEFT from the network as HF_HUB_OFFLINE does; not all of their calls take an argument."""
     with restore_changes():
         replace_attribute(hub_constants, "HF_HUB_OFFLINE", hub_constants.HF_HUB_OFFLINE or not allowed)
         yield
+
+
+def _count(request: Request, subject: _Subject, *, is_whole: bool) -> tuple[Counted, Depths]:
+    """Count a model by two shallow ones where these say what the whole one holds, and else by the whole one.
+
+    What a checkpoint says of its own format may name layers.
+    """
+    count = _count_base if subject.peft is None else _count_with_adapter
+    is_of_format = subject.stored is not None or (subject.plan is not None and subject.plan.from_checkpoint)
+    if is_whole or is_of_format or _tells_layers_apart(subject):
+        counted, built = count(request, subject)
+        return counted, Depths(models={None: built})
+    skeletons = Skeletons(subject.build)
+    if skeletons.cut is None:
+        counted, built = count(request, dataclasses.replace(subject, build=skeletons.take_whole))
+        return counted, Depths(models={None: built, 0: built})
+    try:
+        builds = [functools.partial(skeletons.take, extra_periods) for extra_periods in (0, 1)]
+        (shallow, built), (deeper, further) = (
+            count(request, dataclasses.replace(subject, build=build)) for build in builds
+        )
+        counted = extrapolate_counts((shallow, built.model), (deeper, further.model), skeletons.cut)
+        return counted, Depths(models={0: built, 1: further}, skeletons=skeletons)
+    except (InspectorError, NotPeriodicError):  # what the whole model says is the one to tell
+        counted, built = count(request, subject)
+        return counted, Depths(models={None: built})
 
 
 def _count_base(request: Request, subject: _Subject) -> tuple[Counted, BuiltModel]:
@@ -316,11 +300,23 @@ def _build_prepared(request: Request, build: Callable[[], PreTrainedModel], plan
     return prepare_base(quantize_model(build(), plan), Preparation(request.preparation))
 
 
+def _read(request: Request, files: SourceFiles | None) -> _Subject:
+    """Read what a request names, and refuse settings of an adapter where there is none."""
+    subject = _read_source(request, files) if files is not None else _read_object(request)
+    method = None if subject.plan is None else subject.plan.method
+    check_adapter_settings(request, has_adapter=subject.peft is not None, method=method)
+    return subject
+
+
 def _read_source(request: Request, files: SourceFiles) -> _Subject:
     """Read the configuration that a source delivered."""
     if files.adapter_config is not None and request.peft is not None:
         base = "the config.json in it alone" if files.id == files.adapter_id else f"its base model {files.id}"
         raise UsageError(f"{files.adapter_id} is an adapter already: name {base} to put another adapter on it.")
+    if files.pipeline is not None:
+        build, facts, peft = describe_denoiser(request, files)
+        parts, said = files.pipeline, tuple(files.notices)
+        return _Subject(build=build, build_as_stored=build, facts=facts, peft=peft, pipeline=parts, notices=said)
     config, notices = read_configuration(
         files, trust_remote_code=request.trust_remote_code, assume_defaults=request.assume_defaults
     )

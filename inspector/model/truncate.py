@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from inspector.compat.torch import buffers_of, children_of, parameters_of
 
-__all__ = ["count_missing_periods", "map_to_shallow", "shorten_model"]
+__all__ = ["Cut", "count_missing_periods", "find_cut", "map_to_shallow", "shorten_model"]
 
 # How many periods stay: the first layer of a model may do what others do not, and the last one, too.
 _KEPT = 2
@@ -43,6 +44,7 @@ class _Stack:
     start: int
     period: int
     periods: int
+    counters: Mapping[str, AbstractSet[str]]
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -57,28 +59,83 @@ class _Stack:
         return self.periods - _KEPT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What `shorten_model` leaves of the list `name` in the module `parent`: the first of `periods` of its layers.
+
+    These are of `period` layers each, from `start` on. `count` is how many layers the whole list has, `counters` are
+    the settings that count them, by the path of their module in a layer.
+    """
+
+    parent: str
+    name: str
+    start: int
+    period: int
+    periods: int
+    count: int
+    counters: Mapping[str, AbstractSet[str]]
+
+    @property
+    def path(self) -> str:
+        """Return the path of the list."""
+        return f"{self.parent}.{self.name}" if self.parent else self.name
+
+    @property
+    def missing(self) -> int:
+        """Return how many periods the shallowest model lacks."""
+        return self.periods - _KEPT
+
+    def count_kept(self, extra_periods: int) -> int:
+        """Return how many layers before the cut are left where so many periods more than the fewest possible stay."""
+        return self.start + (_KEPT + extra_periods) * self.period
+
+    def choose_layers(self, layers: Sequence[nn.Module], extra_periods: int) -> list[nn.Module]:
+        """Return those of the layers that stay, of all or of those that stay where more periods do."""
+        behind = self.count - self.start - self.periods * self.period
+        return [*layers[: self.count_kept(extra_periods)], *layers[len(layers) - behind :]]
+
+    def apply(self, model: PreTrainedModel, extra_periods: int) -> None:
+        """Take layers out of a model, in place: of a whole one, or of one that lost some without being told."""
+        parent = model.get_submodule(self.parent)
+        left = self.choose_layers(list(cast(nn.ModuleList, children_of(parent)[self.name])), extra_periods)
+        children_of(parent)[self.name] = nn.ModuleList(left)
+        first, end = self.count_kept(extra_periods), self.start + self.periods * self.period
+        for layer in left[first:]:
+            for name, module in layer.named_modules():
+                for attribute in self.counters.get(name, ()):
+                    setattr(module, attribute, getattr(module, attribute) - (end - first))
+        config = getattr(parent, "config", None)
+        if isinstance(config, PretrainedConfig):
+            _shorten_config(config, self.count, first, end)
+
+
+def find_cut(model: PreTrainedModel) -> Cut | None:
+    """Return what `shorten_model` would take out of a model, None where too much would be left to be worth it."""
+    stack = _find_stack_to_shorten(model)
+    if stack is None:
+        return None
+    return Cut(
+        parent=next(path for path, module in model.named_modules() if module is stack.parent),
+        name=stack.name,
+        start=stack.start,
+        period=stack.period,
+        periods=stack.periods,
+        count=len(stack.layers),
+        counters=stack.counters,
+    )
+
+
 def shorten_model(model: PreTrainedModel, extra_periods: int = 0) -> int:
     """Take periods of layers out of a model, in place, and return how many are missing where `extra_periods` is 0.
 
     `extra_periods` of these stay all the same. None is taken out, and 0 returned, where too much would be left to be
     worth it.
     """
-    stack = _find_stack_to_shorten(model)
-    if stack is None:
+    cut = find_cut(model)
+    if cut is None:
         return 0
-    count = (stack.missing - extra_periods) * stack.period
-    end = stack.start + stack.periods * stack.period
-    layers = list(stack.layers)
-    counters = _find_counters([list(layer.named_modules()) for layer in layers])
-    children_of(stack.parent)[stack.name] = nn.ModuleList((*layers[: end - count], *layers[end:]))
-    for layer in layers[end:]:
-        for name, module in layer.named_modules():
-            for attribute in counters.get(name, ()):
-                setattr(module, attribute, getattr(module, attribute) - count)
-    config = getattr(stack.parent, "config", None)
-    if isinstance(config, PretrainedConfig):
-        _shorten_config(config, len(layers), end - count, end)
-    return stack.missing
+    cut.apply(model, extra_periods)
+    return cut.missing
 
 
 def _shorten_config(config: PretrainedConfig, count: int, first: int, end: int) -> None:
@@ -140,24 +197,39 @@ def _find_longest_stack(model: PreTrainedModel) -> _Stack | None:
 
 def _find_stacks(model: PreTrainedModel) -> Iterator[_Stack]:
     """Yield the lists of layers that are in no other list, with the longest periodic run in each."""
-    found: list[str] = []
-    for path, module in model.named_modules():
-        if any(path.startswith(f"{outer}.") for outer in found):
+    seen: set[int] = set()
+    found: set[int] = set()
+    left: list[nn.Module] = [model]
+    while left:
+        module = left.pop()
+        if id(module) in seen:
             continue
+        seen.add(id(module))
         for name, child in module.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) > 1 and _holds_its_own(child):
-                found.append(f"{path}.{name}" if path else name)
-                config = getattr(module, "config", None)
-                start, period, periods = _find_longest_run(_number_kinds(child, config, _count_early(model, module)))
-                if start + period * periods < len(child) and any(_list_numbered(config, len(child))):
-                    continue  # the layers behind would be other numbers
-                yield _Stack(module, name, start, period, periods)
+            if not isinstance(child, nn.ModuleList) or len(child) < 2:
+                continue
+            # Walked once: of a deep model these are ten thousand modules.
+            walked = [[] if layer is None else list(layer.named_modules()) for layer in child]
+            if not _hold_their_own(walked):
+                continue
+            found.add(id(child))
+            config, counters = getattr(module, "config", None), _find_counters(walked)
+            kinds = _number_kinds(walked, counters, config, _count_early(model, module))
+            start, period, periods = _find_longest_run(kinds)
+            if start + period * periods < len(child) and any(_list_numbered(config, len(child))):
+                continue  # the layers behind would be other numbers
+            yield _Stack(module, name, start, period, periods, counters)
+        if id(module) not in found:
+            left += [child for child in reversed(children_of(module).values()) if child is not None]
 
 
-def _holds_its_own(layers: nn.ModuleList) -> bool:
+def _hold_their_own(walked: Sequence[_Modules]) -> bool:
     """Tell whether layers have parameters and share none."""
-    owned = [[] if layer is None else list(layer.parameters()) for layer in layers]
-    return all(owned) and sum(map(len, owned)) == len({id(parameter) for own in owned for parameter in own})
+    owned = [
+        {id(item) for _, module in modules for item in parameters_of(module).values() if item is not None}
+        for modules in walked
+    ]
+    return all(owned) and sum(map(len, owned)) == len(set().union(*owned))
 
 
 def _list_numbered(config: Any, count: int) -> Iterator[list[int]]:
@@ -176,15 +248,14 @@ def _count_early(model: PreTrainedModel, parent: nn.Module) -> int:
     return len(getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", None) or ())
 
 
-def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[int]:
+def _number_kinds(
+    walked: Sequence[_Modules], counters: Mapping[str, AbstractSet[str]], config: Any, early: int = 0
+) -> list[int]:
     """Return a number for each layer, equal for layers of one kind; the `early` first ones are each of their own."""
-    # Walked once: of a deep model these are ten thousand modules.
-    walked = [list(layer.named_modules()) for layer in layers]
-    counters = _find_counters(walked)
     by_layer = [
         value
         for value in (vars(config).values() if config is not None else ())
-        if isinstance(value, list) and len(value) == len(layers)
+        if isinstance(value, list) and len(value) == len(walked)
     ]
     numbers: dict[tuple[Any, ...], int] = {}
     kinds = []
@@ -192,23 +263,23 @@ def _number_kinds(layers: nn.ModuleList, config: Any, early: int = 0) -> list[in
         kind = (
             _describe_kind(modules, counters),
             *(repr(values[index]) for values in by_layer),
-            *(index in numbers for numbers in _list_numbered(config, len(layers))),
+            *(index in numbers for numbers in _list_numbered(config, len(walked))),
             min(index, early),
         )
         kinds.append(numbers.setdefault(kind, len(numbers)))
     return kinds
 
 
-def _describe_kind(modules: _Modules, counters: dict[str, set[str]]) -> tuple[Any, ...]:
+def _describe_kind(modules: _Modules, counters: Mapping[str, AbstractSet[str]]) -> tuple[Any, ...]:
     """Return what two layers of one kind have in common, of the `modules` of one."""
     parts: list[Any] = []
     seen: set[int] = set()
     for name, module in modules:
         skipped = counters.get(name, set())
         parts.append((name, type(module)))
-        parts += (
+        parts += sorted(
             (key, repr(value))
-            for key, value in sorted(vars(module).items())
+            for key, value in vars(module).items()
             if isinstance(value, _SETTINGS) and key not in skipped
         )
         for key, tensor in (*parameters_of(module).items(), *buffers_of(module).items()):

@@ -8,9 +8,10 @@ and buffers of communication come on top and are not counted, so that the number
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 
+from inspector.compat.deepspeed import has_deepspeed
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.predict import Predictor
@@ -19,7 +20,7 @@ from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.request import Sharding
 from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Fsdp2, Launch, Ranks, TensorParallel, Zero
-from inspector.resolve import ResolvedRun, find_packing, has_deepspeed
+from inspector.resolve import ResolvedRun, find_packing
 from inspector.units import format_bytes
 
 __all__ = [
@@ -119,7 +120,9 @@ def count_shards(launch: Launch) -> int:
 def _describe_cut(launch: TensorParallel) -> str:
     """Return how layers are cut."""
     groups = launch.world_size // launch.tensor_parallel
-    words = f"tensor parallel over {launch.tensor_parallel:,} by the plan of transformers {version('transformers')}"
+    cut = (("tensor", launch.tensor_parallel), ("expert", launch.expert_parallel))
+    words = " and ".join(f"{what} parallel over {count:,}" for what, count in cut if count > 1)
+    words = f"{words} by the plan of transformers {version('transformers')}"
     return words if groups == 1 else f"{words}, FSDP2 over {groups:,}"
 
 
@@ -177,6 +180,8 @@ def list_rank_notices(run: ResolvedRun, trained: Mapping[str, int]) -> tuple[Not
         )
         notices.append(Notice(code="packed-unsharded", message=message))
     count = run.recipe.gradient_accumulation
+    if isinstance(run.launch, TensorParallel):
+        return (*notices, *_list_notices_of_cut(run.launch, count))
     if count > 1:
         whole = format_bytes(_count_whole_gradients(run, trained))
         message = (
@@ -185,6 +190,22 @@ def list_rank_notices(run: ResolvedRun, trained: Mapping[str, int]) -> tuple[Not
         )
         notices.append(Notice(code="whole-gradients", message=message))
     return tuple(notices)
+
+
+def _list_notices_of_cut(launch: TensorParallel, accumulation: int) -> Iterator[Notice]:
+    """Yield what is assumed of experts that are spread, and what accumulation leaves whole."""
+    if launch.expert_parallel > 1:
+        message = (
+            "Which tokens go to which experts is what a router says of the data: the trace assumes that each takes as "
+            "many, on all ranks. A rank whose experts take more has more activations."
+        )
+        yield Notice(code="balanced-experts", message=message)
+    if accumulation > 1 and launch.world_size > launch.tensor_parallel:
+        message = (
+            f"Gradients of what FSDP2 shards stay whole on each card until the last of {accumulation} micro-batches: "
+            "Trainer defers their reduction. Without accumulation each card has its share."
+        )
+        yield Notice(code="whole-gradients", message=message)
 
 
 def _count_whole_gradients(run: ResolvedRun, trained: Mapping[str, int]) -> int:

@@ -116,15 +116,7 @@ def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress
         most=most,
         margin_bytes=predictor.find_margin_bytes(run),
         traces=bounds.trials,
-        tried=tuple(
-            Tried(
-                value=value,
-                fits=search.tried[value],
-                total_bytes=search.traced[value].total_bytes,
-                is_tight=search.is_tight(value) or None,
-            )
-            for value in sorted(search.tried)
-        ),
+        tried=tuple(search.describe(value) for value in sorted(search.tried)),
     )
 
 
@@ -168,17 +160,16 @@ def _ignore_stage(_stage: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
-    """What is kept of a value that was traced: a lower bound of its allocated peak and its total, in bytes.
+    """What is kept of a value that was traced: a lower bound of its allocated peak in bytes, and its prediction.
 
-    `can_run` says whether it runs at all where nothing has to stay free. `prediction` is None where its tape is too
-    long to be kept beside others.
+    Where its tape is too long to be kept beside others, its total, whether it runs at all where nothing has to stay
+    free, and what it reserves are kept in the place of the prediction.
     """
 
     bound_bytes: int
-    reserved_bytes: int
-    total_bytes: int
-    can_run: bool
     prediction: Prediction | None
+    total: tuple[int, bool] | None = None
+    reserved_bytes: int = 0
 
 
 class _Search:
@@ -232,18 +223,28 @@ class _Search:
             runs = reserved <= self._usable - self._margin
             self.tried[value] = runs or self._find_out(template, sizes, prediction.replays)
         bound = template.bound_peak(sizes)
-        self.traced[value] = _Trial(
-            bound_bytes=bound,
-            reserved_bytes=prediction.replays.unlimited.peak_reserved_bytes if not is_kept else bound,
-            total_bytes=prediction.total_bytes,
-            can_run=bound <= self._usable and prediction.replays.run_under(self._usable),
-            prediction=prediction if is_kept else None,
-        )
+        if is_kept:
+            self.traced[value] = _Trial(bound_bytes=bound, prediction=prediction)
+        else:
+            reserved = prediction.replays.unlimited.peak_reserved_bytes
+            total = self._find_total(prediction, bound)
+            self.traced[value] = _Trial(bound_bytes=bound, prediction=None, total=total, reserved_bytes=reserved)
         return self.tried[value]
 
-    def is_tight(self, value: int) -> bool:
-        """Tell whether a traced value does not fit for sure and runs if the card is as it is taken to be."""
-        return not self.tried[value] and self.traced[value].can_run
+    def describe(self, value: int) -> Tried:
+        """Return what a report says of a traced value; a plan does not ask, and spares replays of what does not fit."""
+        trial = self.traced[value]
+        total = trial.total
+        if total is None:
+            assert trial.prediction is not None, "a trial has a prediction or its total"
+            total = self._find_total(trial.prediction, trial.bound_bytes)
+        fits = self.tried[value]
+        return Tried(value=value, fits=fits, total_bytes=total[0], is_tight=(not fits and total[1]) or None)
+
+    def _find_total(self, prediction: Prediction, bound_bytes: int) -> tuple[int, bool]:
+        """Return the total of a traced run in bytes, and whether it runs if the card is as it is taken to be."""
+        total_bytes = prediction.total_bytes
+        return total_bytes, bound_bytes <= self._usable and prediction.replays.run_under(self._usable)
 
     def _set_value(self, value: int) -> ResolvedRun:
         """Return the run with another value of the quantity."""

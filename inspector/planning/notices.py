@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from inspector.names import fold_names, join_names
-from inspector.records.assumptions import ASSUMED
+from inspector.records.assumptions import ASSUMED, DIFFERENCE, LAYERS_DIFFER
 from inspector.records.memory import WithoutGradient
 from inspector.records.model import Counted
 from inspector.records.notice import LEFT_OUT, Notice
@@ -39,7 +39,8 @@ def leave_out_media(request: Request, facts: RunFacts) -> tuple[Request, Notice]
     None where the batch has none, or they were asked for.
     """
     recipe, media = request.recipe, facts.media
-    if media is None or recipe.images is not None or recipe.image_size is not None or recipe.audio_seconds is not None:
+    asked = (recipe.images, recipe.image_size, recipe.audio_seconds, recipe.videos)
+    if media is None or any(value is not None for value in asked):
         return None
     kind = "images" if media.kind == "images" else "sound"
     message = (
@@ -83,8 +84,8 @@ def find_idle_notices(without_gradient: Sequence[WithoutGradient]) -> Iterator[N
 
 
 def find_assumption_notices(assumed: AbstractSet[str]) -> Iterator[Notice]:
-    """Yield a notice for each thing that a trace assumed of floating-point numbers and read."""
-    for code, message in ASSUMED.items():
+    """Yield a notice for each thing that a trace assumed of floating-point numbers and read, and for layers apart."""
+    for code, message in (*ASSUMED.items(), (LAYERS_DIFFER, DIFFERENCE)):
         if code in assumed:
             yield Notice(code=code, message=message)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ASSUMED", "CHECKS", "CHOICES", "MATCHING", "PATCHES", "PLACES"]
+__all__ = ["ASSUMED", "CHECKS", "CHOICES", "DIFFERENCE", "LAYERS_DIFFER", "MATCHING", "PATCHES", "PLACES"]
 
 CHECKS = "checks-assumed"
 PLACES = "places-assumed"
@@ -27,3 +27,10 @@ ASSUMED: Mapping[str, str] = {
     "patch to have the `patch_size` of the configuration.",
     CHOICES: "An index is chosen by floating-point numbers: the trace takes the first one each time.",
 }
+
+# What was found instead of assumed: shallow models did not say what a deeper one does.
+LAYERS_DIFFER = "layers-differ"
+DIFFERENCE = (
+    "Layers that look alike were found to run in different ways in this model: the whole of it was traced, not a few "
+    "of its layers."
+)

@@ -1,7 +1,7 @@
 """A tape as columns: an array for each field of its events, and texts by their number in a list.
 
 What goes through a whole tape, such as a replay, reads the columns it needs; to whoever wants events it is a sequence
-of them, each made when it is asked for. An event takes 30 bytes, where a tuple takes 150.
+of them, each made when it is asked for. An event takes 35 bytes, where a tuple takes 150.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Columns(Sequence[Event]):
             phase=array("b", map(_PHASE_NUMBERS.__getitem__, phases)),
             bytes=array("q", sizes),
             category=array("b", map(_CATEGORY_NUMBERS.__getitem__, categories)),
-            step=array("l", steps),
-            module=array("l", map(module_numbers.__getitem__, modules)),
-            op=array("l", map(op_numbers.__getitem__, ops)),
-            stream=array("l", streams),
+            step=array("i", steps),
+            module=array("i", map(module_numbers.__getitem__, modules)),
+            op=array("i", map(op_numbers.__getitem__, ops)),
+            stream=array("i", streams),
             modules=tuple(module_numbers),
             ops=tuple(op_numbers),
         )

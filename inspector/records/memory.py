@@ -208,7 +208,7 @@ class ContextPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowMedia:
-    """What each row of a batch holds beside text: `count` images or sounds (`kind`), each of so many `tokens`."""
+    """What each row of a batch holds beside text: `count` images, videos or sounds (`kind`) of so many `tokens`."""
 
     kind: str
     count: int

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.records.checkpoint import Comparison, FormatComparison
+from inspector.records.diffusion import Component
 from inspector.records.notice import Notice
 from inspector.records.source import Published, ServedFrom
 
@@ -215,7 +216,7 @@ class Counted:
     `base_frozen_dtypes` bytes by dtype of what its class itself does not train, and `base_tensors` how many parameters
     of each kind it trains; `trained_tensors` are those that train with the adapter.
     `comparison` sets the stored tensors beside the model, where both are known,
-    `by_format` those of a quantized checkpoint beside its format.
+    `by_format` those of a quantized checkpoint beside its format. `components` are the models of a pipeline.
     """
 
     model: ModelFacts
@@ -229,4 +230,5 @@ class Counted:
     quantization: QuantizationFacts | None = None
     comparison: Comparison | None = None
     by_format: FormatComparison | None = None
+    components: Sequence[Component] = ()
     notices: Sequence[Notice] = ()

@@ -184,8 +184,9 @@ class Recipe:
 
     `images` are the images of each row, None one where the model takes them and the workload gives them, 0 text alone;
     `image_size` is their width and height as "640x480" before the processor resizes them, `audio_seconds` how long the
-    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`). `frames` are those
-    of a video, `labels` what a classifier tells apart, None as the configuration says. `kernels` says which code runs
+    sound of a row is where the model takes sound. None is what is assumed (`records.steps.media`). `videos` stand in a
+    row in place of images. `frames` are those of a video, `labels` what a classifier tells apart, None as the
+    configuration says, or the processor. `kernels` says which code runs
     layers of state spaces and linear attention, None what a plain install has, which is torch.
 
     A generation reads `prompt_len` as the tokens of its prompt, None 1,024, and alone reads the rest: `new_tokens`
@@ -240,6 +241,7 @@ class Recipe:
     audio_seconds: float | None = None
     frames: int | None = None
     labels: int | None = None
+    videos: int | None = None
     kernels: Kernels | str | None = None
 
     def __post_init__(self) -> None:
@@ -295,7 +297,7 @@ class Recipe:
             checked["prefill_chunk_size"] = check_count("prefill_chunk_size", self.prefill_chunk_size)
         if self.generation is not None:
             checked["generation"] = check_decoding("generation", self.generation) or None
-        checked |= check_media(self.images, self.image_size, self.audio_seconds, self.frames, self.labels)
+        checked |= check_media(self.images, self.image_size, self.audio_seconds, self.frames, self.labels, self.videos)
         if self.optim_args is not None:
             check_text("optim_args", self.optim_args, "momentum=0.9")
         for name in ("gradient_checkpointing", "use_reentrant", "padding", "attention_mask", "use_cache"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from inspector.records.checkpoint import CheckpointFacts
 from inspector.records.comparison import Compared
+from inspector.records.diffusion import Component
 from inspector.records.engines.serving import EngineVerdict, Serving
 from inspector.records.fit import PlanRow, Search, Verdict
 from inspector.records.memory import (
@@ -60,7 +61,8 @@ _INTERNAL: dict[type, tuple[str, ...]] = {
 class Report:
     """Everything one inspection found. Renderers see this and nothing else.
 
-    `memory` is what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is
+    `components` are the models of a pipeline of diffusers; `parameters` are then those of its denoiser. `memory` is
+    what the run takes; in JSON it stands under the name of its workload, such as `training`. `cache` is
     what a generation keeps of its tokens, `context` what it takes with prompts of other lengths. `serving` is what a
     serving engine makes of the model, in the place of a run. `drawing` is the run as notebooks draw it, JSON of the
     schema that docs/reference/page-data.md describes; it is made in notebooks alone and no part of what was found.
@@ -70,6 +72,7 @@ class Report:
     source: RequestSource | None = None
     model: ModelFacts
     parameters: Census
+    components: Sequence[Component] | None = None
     quantization: QuantizationFacts | None = None
     adapter: AdapterFacts | None = None
     checkpoint: CheckpointFacts | None = None

@@ -215,12 +215,12 @@ class Request:
     unit or as integers of bytes; one alone is taken for a list. The first of them decides for which GPU the step is
     traced. `gpu_count` is how many of each card one run has, `sharding` what of it is sharded over them, with
     `sharding_settings` of a file, fields of `Fsdp1` or `Fsdp2`. `device_map` puts its modules on them instead, as
-    transformers' argument of that name, and `tensor_parallel` cuts each layer over so many. `nodes` are machines that
-    the cards stand in, of which each has all shards: FSDP's hybrid strategy. `margin` is
-    how much of a GPU is to stay free, as text or in bytes; None what is not known of the card. `fit` is the quantity to
-    turn up until that GPU is full, `advice` whether to look for what makes the step fit a named GPU or, where it fits,
-    for what could be turned up. `extrapolate` lets the tape of a deep model be worked out from those of shallow ones,
-    and that of a long generation from short ones.
+    transformers' argument of that name, `tensor_parallel` cuts each layer over so many, and `expert_parallel` leaves
+    each of so many its share of a layer's experts, whole. `nodes` are machines that the cards stand in, of which each
+    has all shards: FSDP's hybrid strategy. `margin` is how much of a GPU is to stay free, as text or in bytes; None
+    what is not known of the card. `fit` is the quantity to turn up until that GPU is full, `advice` whether to look
+    for what makes the step fit a named GPU or, where it fits, for what could be turned up. `extrapolate` lets the tape
+    of a deep model be worked out from those of shallow ones, and that of a long generation from short ones.
     `context` are further prompt lengths of a generation, to say what it takes with them.
     `serving` is a serving engine with its options, in the place of a step. `source` are the files that it was read
     from.
@@ -253,6 +253,7 @@ class Request:
     sharding_settings: Mapping[str, Any] | None = None
     device_map: str | Mapping[str, int | str] | None = None
     tensor_parallel: int | None = None
+    expert_parallel: int | None = None
     nodes: int | None = None
     margin: str | int | None = None
     fit: Quantity | str | None = None
@@ -308,6 +309,10 @@ class Request:
             checked["tensor_parallel"] = check_count("tensor_parallel", self.tensor_parallel, least=2)
             if self.device_map is not None:
                 raise UsageError("`device_map` leaves layers whole, and `tensor_parallel` cuts them: give one of them.")
+        if self.expert_parallel is not None:
+            checked["expert_parallel"] = check_count("expert_parallel", self.expert_parallel, least=2)
+            if self.device_map is not None:
+                raise UsageError("`device_map` leaves layers whole, `expert_parallel` does not: give one of them.")
         if self.nodes is not None:
             checked["nodes"] = check_count("nodes", self.nodes)
         if self.device_map is not None:

@@ -33,13 +33,15 @@ class RunFacts:
 class Traced:
     """A trace: the recipe as it ran, what happened, and the names of trained parameters that got no gradient.
 
-    `assumed` has the codes of what was assumed of floating-point numbers that something read (`assumptions`).
+    `assumed` has the codes of what was assumed of floating-point numbers that something read (`assumptions`),
+    `scan_lengths` how many passes the loops of scans have, where these made fewer.
     """
 
     recipe: Recipe
     tape: Sequence[Event]
     idle: AbstractSet[str]
     assumed: AbstractSet[str] = frozenset()
+    scan_lengths: AbstractSet[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.records.checkpoint import StoredCheckpoint
+from inspector.records.diffusion import StoredPipeline
 from inspector.records.engines.gguf import GgufModel
 from inspector.records.notice import Notice
 
@@ -84,7 +85,8 @@ class SourceFiles:
     `adapter_config` and `adapter_id` are set when the user named an adapter; the rest is then of its base model, which
     a folder may hold beside it. `adapter_alone` is set while that base is still to be found. `pooling` is how sentence-
     transformers makes one vector of a text's tokens, where the source says so: `mean`, `cls` and so on, and
-    `sentence_modules` what it runs behind that. `processor` is what the source says of images and sound. `gguf` is what
+    `sentence_modules` what it runs behind that. `processor` is what the source says of images, videos and
+    sound, `pipeline` the parts of one of diffusers, whose denoiser's configuration `config` then is. `gguf` is what
     a GGUF file holds, which has no configuration beside it. `decoding` is what the generation_config.json beside the
     config says of how tokens are chosen, None where there is none or nobody asked.
     """
@@ -103,6 +105,7 @@ class SourceFiles:
     pooling: str | None = None
     sentence_modules: tuple[SentenceModule, ...] = ()
     processor: Mapping[str, Any] | None = None
+    pipeline: StoredPipeline | None = None
     gguf: GgufModel | None = None
     decoding: Mapping[str, Any] | None = None
     notices: Sequence[Notice] = ()

@@ -5,6 +5,9 @@ rules in the dispatcher (the list is in `inspector.runtime`). A notebook has oth
 in one worker process, which is started once and waits for more, so that torch is imported once; it is started anew
 where the environment or the working directory is another one by then, and it ends with this process.
 
+No GPU is used there, and the worker sees none: a driver that was begun to be used does not survive in the processes
+that a plan forks. So a plan goes there, too, where this process has loaded torch and sees a GPU.
+
 Requests and reports are pickled over the pipes of the worker, which nothing else writes to. What cannot be sent (a live
 model, a class of `__main__` or of a repository) is worked on in this process, and then its other threads see the
 effects. INSPECTOR_IN_PROCESS=1 asks for that in any case.
@@ -35,13 +38,16 @@ IN_PROCESS = "INSPECTOR_IN_PROCESS"
 Progress = Callable[[str], None]
 
 
-def run_isolated(function_path: str, *arguments: Any, progress: Progress = lambda _stage: None) -> Any:
+def run_isolated(
+    function_path: str, *arguments: Any, progress: Progress = lambda _stage: None, forks: bool = False
+) -> Any:
     """Return `function(*arguments, progress)`, run in a worker process where this process has other threads.
 
-    `function_path` is "module:name". `progress` is called in this process. What the function raises is raised here, its
+    The same where it `forks` and this process sees a GPU. `function_path` is "module:name". `progress` is called in
+    this process. What the function raises is raised here, its
     traceback in the worker as the cause; a worker that dies raises InspectorError. An interrupt ends the worker.
     """
-    request = encode_request(function_path, arguments) if _has_company() else None
+    request = encode_request(function_path, arguments) if _has_company() or (forks and _sees_gpu()) else None
     if request is None:
         return resolve_function(function_path)(*arguments, progress)
     with _worker_lock:
@@ -60,7 +66,18 @@ def resolve_function(function_path: str) -> Callable[..., Any]:
 
 def _has_company() -> bool:
     """Tell whether other threads of this process would see what the work does to it."""
-    return threading.active_count() > 1 and bool(sys.executable) and os.environ.get(IN_PROCESS) != "1"
+    return threading.active_count() > 1 and _may_start_worker()
+
+
+def _sees_gpu() -> bool:
+    """Tell whether processes that are forked off this one would not have its GPU."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.device_count() > 0 and _may_start_worker()
+
+
+def _may_start_worker() -> bool:
+    """Tell whether a worker can be started, and nobody asked for none."""
+    return bool(sys.executable) and os.environ.get(IN_PROCESS) != "1"
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------
@@ -202,7 +219,7 @@ def _get_worker() -> WorkerProcess:
     if _worker is not None and (not _worker.is_alive() or _worker.surroundings != _read_surroundings()):
         stop_worker()
     if _worker is None:
-        _worker = WorkerProcess()
+        _worker = WorkerProcess({**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     return _worker
 
 

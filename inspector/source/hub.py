@@ -12,8 +12,9 @@ weights; they are never downloaded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, one_line, quoted
 from inspector.records.notice import Notice
@@ -27,6 +28,13 @@ from inspector.source.listing import Repository, describe_repository
 from inspector.source.local import ADAPTER_FILE, CONFIG_FILE
 from inspector.source.processor import find_processor
 from inspector.source.recognize.foreign import describe_foreign_files
+from inspector.source.recognize.pipeline import (
+    INDEX_FILE,
+    is_component,
+    list_component_configs,
+    read_component,
+    read_pipeline,
+)
 from inspector.source.recognize.sentence_modules import find_sentence_modules
 from inspector.source.transport import fetch, run_within
 from inspector.units import format_bytes
@@ -34,7 +42,7 @@ from inspector.units import format_bytes
 __all__ = ["EITHER_FILE", "HubReader", "ask_hub", "read_cache"]
 
 _DEFAULT_BRANCH = "main"
-EITHER_FILE = (ADAPTER_FILE, CONFIG_FILE)
+EITHER_FILE = (ADAPTER_FILE, CONFIG_FILE, INDEX_FILE)
 # A configuration is there in less than a second.
 _DOWNLOAD_SECONDS = 60
 
@@ -60,8 +68,13 @@ def ask_hub(name: str, revision: str | None, progress: Progress, wanted: Sequenc
                 # The sizes of the files are public, also where the files are not.
                 failure.stored, _ = read_checkpoint(repository.files, {}, _Sealed(), progress)
                 raise
+        if filename == INDEX_FILE:
+            for part in list_component_configs([file.name for file in repository.files]):
+                if not (path.parent / part).exists():
+                    _download_file(name, part, revision, repository)
         files = _build_source_files(name, path, ServedFrom.HUB, repository)
-        return files if files.adapter_config is not None else _add_checkpoint(files, repository, progress)
+        is_model = files.adapter_config is None and files.pipeline is None
+        return _add_checkpoint(files, repository, progress) if is_model else files
 
 
 def read_cache(name: str, revision: str | None, wanted: Sequence[str] = EITHER_FILE) -> SourceFiles | None:
@@ -73,7 +86,8 @@ def read_cache(name: str, revision: str | None, wanted: Sequence[str] = EITHER_F
             path = _find_cached_file(name, filename, revision)
             if path is not None:
                 files = _build_source_files(name, path, ServedFrom.CACHE, None)
-                return files if filename == ADAPTER_FILE else _add_cached_checkpoint(files, path.parent)
+                is_model = filename != ADAPTER_FILE and files.pipeline is None
+                return _add_cached_checkpoint(files, path.parent) if is_model else files
     return None
 
 
@@ -232,6 +246,8 @@ def _build_source_files(name: str, path: Path, served_from: ServedFrom, reposito
             adapter_id=name,
             adapter_alone=True,
         )
+    if path.name == INDEX_FILE or is_component(fields):
+        return _build_pipeline_files(name, path, fields, served_from, repository)
     # A branch can move between the two requests; the facts of the older commit are then left out.
     described = repository if repository is not None and repository.commit == commit else None
     return SourceFiles(
@@ -243,6 +259,25 @@ def _build_source_files(name: str, path: Path, served_from: ServedFrom, reposito
         checkpoint_dtype=described.checkpoint_dtype if described else None,
         published=described.published if described else None,
         notices=_collect_rename_notices(name, described) if described else (),
+    )
+
+
+def _build_pipeline_files(
+    name: str, path: Path, fields: Mapping[str, Any], served_from: ServedFrom, repository: Repository | None
+) -> SourceFiles:
+    """Return a pipeline of diffusers, or one part of it; sizes of files are known where the Hub was asked."""
+    present = list_files(path.parent) if repository is None else repository.files
+    if path.name == INDEX_FILE:
+        pipeline = read_pipeline(name, fields, present, lambda part: read_object(path.parent / part))
+    else:
+        pipeline = read_component(name.rpartition("/")[2], fields, present)
+    return SourceFiles(
+        id=name,
+        revision=path.parent.name,
+        served_from=served_from,
+        config=pipeline.denoiser.config,
+        pipeline=pipeline,
+        notices=_collect_rename_notices(name, repository) if repository is not None else (),
     )
 
 

@@ -21,6 +21,7 @@ from inspector.source.checkpoint import find_pooling, read_checkpoint
 from inspector.source.folder import FolderReader, list_files
 from inspector.source.processor import find_processor
 from inspector.source.recognize.foreign import describe_foreign_files
+from inspector.source.recognize.pipeline import INDEX_FILE, is_component, read_component, read_pipeline
 from inspector.source.recognize.sentence_modules import find_sentence_modules
 
 __all__ = ["ADAPTER_FILE", "CONFIG_FILE", "add_checkpoint", "find_files", "is_path_like"]
@@ -89,6 +90,9 @@ def is_path_like(name: str) -> bool:
 def _find_file(directory: Path, name: str) -> tuple[Path, Path | None]:
     """Return the file that says what a directory is, and the adapter's beside that of a model."""
     model, adapter = directory / CONFIG_FILE, directory / ADAPTER_FILE
+    index = directory / INDEX_FILE
+    if index.exists() and not model.exists():
+        return index, None
     if model.exists():
         return model, adapter if adapter.exists() else None
     if adapter.exists():
@@ -118,6 +122,12 @@ def _build_source_files(path: Path, name: str, fields: dict[str, Any]) -> Source
             adapter_id=name,
             adapter_alone=True,
         )
+    if path.name == INDEX_FILE:
+        pipeline = read_pipeline(name, fields, list_files(path.parent), lambda part: read_object(path.parent / part))
+        return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=pipeline.denoiser.config, pipeline=pipeline)
+    if path.name == CONFIG_FILE and is_component(fields):
+        pipeline = read_component(path.parent.resolve().name, fields, list_files(path.parent))
+        return SourceFiles(id=name, served_from=ServedFrom.LOCAL, config=fields, pipeline=pipeline)
     return SourceFiles(
         id=name,
         served_from=ServedFrom.LOCAL,

@@ -25,7 +25,7 @@ from inspector.compat.torch import (
     use_count,
 )
 
-__all__ = ["accumulates_in_place", "find_op_without_mode", "is_assigned_number"]
+__all__ = ["RUN_OTHERWISE", "accumulates_in_place", "find_op_without_mode", "is_assigned_number"]
 
 aten = torch.ops.aten
 
@@ -49,7 +49,7 @@ _IN_PLACE_WITHOUT_MODE = {
         for name in ("Topk", "Sort", "Max", "Min", "Median", "Mode", "Kthvalue")
     },
 }
-_OUT_OF_PLACE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
+RUN_OTHERWISE = frozenset(func for _, func in _IN_PLACE_WITHOUT_MODE)
 
 
 def accumulates_in_place(old: Any, new: Any) -> bool:
@@ -68,7 +68,7 @@ def accumulates_in_place(old: Any, new: Any) -> bool:
 
 def find_op_without_mode(func: Any) -> Any:
     """Return the op that would run if no mode were active."""
-    if func not in _OUT_OF_PLACE:
+    if func not in RUN_OTHERWISE:
         return func
     node = current_autograd_node()
     if node is None or saves_positive_weight(node):

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from inspector.compat.torch import storage_address, tree_leaves, tree_map
+from inspector.compat.torch import storage_address
 from inspector.runtime.patches import call_at_end, restore_changes
 
 __all__ = ["LARGEST_FLOAT_SHADOW", "LARGEST_SHADOW", "NO_VALUE", "Shadows", "use_one_thread"]
@@ -130,7 +130,7 @@ class Shadows:
                 return NO_VALUE
         if args and _is_large_size(args[0]):
             return NO_VALUE
-        leaves = tree_leaves((args, dict(kwargs)))
+        leaves = list(_list_leaves((*args, *kwargs.values())))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_meta]
         if not tensors and not _makes_small_tensor(args, leaves, kwargs):
             return NO_VALUE
@@ -145,8 +145,11 @@ class Shadows:
             *largest, *(_largest(tensor.dtype) for tensor in tensors)
         ):
             return NO_VALUE
-        shadow_args, shadow_kwargs = tree_map(self._shadow, (args, dict(kwargs)))
-        return func(*shadow_args, **shadow_kwargs)
+        shadow_kwargs = {name: self._shadow(value) for name, value in kwargs.items()}
+        try:
+            return func(*map(self._shadow, args), **shadow_kwargs)
+        except NotImplementedError:  # CUDA alone has it for that dtype, as histc for integers
+            return NO_VALUE
 
     def _lacks_value(self, tensor: Tensor) -> bool:
         """Tell whether a tensor has neither data nor a shadow."""
@@ -165,13 +168,22 @@ class Shadows:
             for item, item_value in zip(result, value, strict=True):
                 self.keep(item, item_value)
 
-    def _shadow(self, leaf: Any) -> Any:
+    def _shadow(self, arg: Any) -> Any:
         """Return what stands for an argument: the shadow of a meta tensor, the CPU for the meta device."""
-        if isinstance(leaf, Tensor) and leaf.device.type == "meta":
-            return self._values[leaf]
-        if isinstance(leaf, torch.device) and leaf.type == "meta":
-            return torch.device("cpu")
-        return leaf
+        if isinstance(arg, Tensor):
+            return self._values[arg] if arg.is_meta else arg
+        if isinstance(arg, torch.device):
+            return torch.device("cpu") if arg.type == "meta" else arg
+        return list(map(self._shadow, arg)) if isinstance(arg, (list, tuple)) else arg
+
+
+def _list_leaves(args: Iterable[Any]) -> Iterator[Any]:
+    """Yield arguments of an op, of lists what they hold."""
+    for arg in args:
+        if isinstance(arg, (list, tuple)):
+            yield from _list_leaves(arg)
+        else:
+            yield arg
 
 
 def _fill_like(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

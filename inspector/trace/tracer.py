@@ -34,7 +34,7 @@ from inspector.trace.kernel_scratch import KernelScratch
 from inspector.trace.kernels import LT_OPS, Kernel
 from inspector.trace.meta_cache import Results
 from inspector.trace.mode_effects import accumulates_in_place, find_op_without_mode, is_assigned_number
-from inspector.trace.ops import Op, look_up
+from inspector.trace.ops import INDEXING, MASKED, READING, SELECTING, Op, look_up
 from inspector.trace.parts import Parts
 from inspector.trace.rules import masks
 from inspector.trace.rules.assumed import Assumptions, BytePatches
@@ -48,13 +48,8 @@ aten = torch.ops.aten
 # Two steps of LoRA on Llama-3.1-405B are 118,975 events, traced in 2.3 s on one core here: a million take 20 s.
 # Four layers of RWKV that go through 1,024 positions one by one are 1,249,000.
 _MOST_EVENTS = 1_500_000
-_INDEXING = frozenset({aten.index.Tensor, aten.index_put_.default})
-_MASKED = _INDEXING | {aten.index_put.default}
-_SELECTING = frozenset({aten.masked_select.default, aten.masked_scatter_backward.default})
 # The block of what lies on the CPU where there is a GPU.
 _ON_HOST = -1
-# Ops that return a number to Python.
-_READING = frozenset({aten._local_scalar_dense.default, aten.equal.default})
 
 
 class Tracer(TorchDispatchMode):
@@ -171,33 +166,36 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one op, on shadows too where it has values, and record what it allocates."""
-        kwargs = kwargs or {}
-        if func in _SELECTING:
-            return self._select(func, *args)
-        func = find_op_without_mode(func)
-        if func in _MASKED and masks.has_places(func, args, kwargs):
-            if func is aten.index_put.default:  # a copy, and then the places (native/TensorAdvancedIndexing.cpp)
-                copied = self.__torch_dispatch__(aten.clone.default, (), args[:1])
-                return self.__torch_dispatch__(aten.index_put_.default, (), (copied, *args[1:]), kwargs)
-            places = [
-                self.__torch_dispatch__(aten.nonzero.default, (), (item,)) for item in filter(masks.is_mask, args[1])
-            ]
-            args = (args[0], masks.replace_masks(args[1], places, self.shadows), *args[2:])
-        if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
-            return aten.add_.Tensor(*args)
-        op = look_up(func)
-        if func is aten.nonzero.default:
-            self._assume_places(args[0])
-        count = self.shadows.count_repeated(args[0]) if func is aten.nonzero.default else None
+        kwargs, op, count = kwargs or {}, look_up(func), None
+        is_special = op.is_special
+        if is_special:
+            if func in SELECTING:
+                return self._select(func, *args)
+            func = find_op_without_mode(func)
+            if func in MASKED and masks.has_places(func, args, kwargs):
+                if func is aten.index_put.default:  # a copy, and then the places (native/TensorAdvancedIndexing.cpp)
+                    copied = self.__torch_dispatch__(aten.clone.default, (), args[:1])
+                    return self.__torch_dispatch__(aten.index_put_.default, (), (copied, *args[1:]), kwargs)
+                places = [
+                    self.__torch_dispatch__(aten.nonzero.default, (), (item,))
+                    for item in filter(masks.is_mask, args[1])
+                ]
+                args = (args[0], masks.replace_masks(args[1], places, self.shadows), *args[2:])
+            if func is aten.add.Tensor and not kwargs and accumulates_in_place(*args):
+                return aten.add_.Tensor(*args)
+            if func is aten.nonzero.default:
+                self._assume_places(args[0])
+                count = self.shadows.count_repeated(args[0])
+            op = look_up(func)
         value = self.shadows.run(func, args, kwargs) if count is None else NO_VALUE
-        if count is not None or (value is not NO_VALUE and (func in _READING or op.follows_values)):
+        if count is not None or (value is not NO_VALUE and (func in READING or op.follows_values)):
             self.assumptions.note_use(args)
-        if value is not NO_VALUE and (func in _READING or copies_to_host(func, kwargs)):
+        if value is not NO_VALUE and (func in READING or copies_to_host(func, kwargs)):
             self.assumptions.note_use(args)
             return value
-        if value is NO_VALUE and func is aten.equal.default:
+        if is_special and value is NO_VALUE and func is aten.equal.default:
             return self._compare(*args)
-        if value is NO_VALUE and (number := self.assumptions.read(func, args)) is not None:
+        if is_special and value is NO_VALUE and (number := self.assumptions.read(func, args)) is not None:
             return number
         if count is not None:  # nobody reads where a mask of tokens holds for each of their features
             result = args[0].new_empty((count, args[0].dim()), dtype=torch.int64)
@@ -215,18 +213,20 @@ class Tracer(TorchDispatchMode):
         else:
             self._parts.see(func, args, result)
         name = op.name
-        if self._on_cuda and is_assigned_number(func, kwargs):
-            self._watch(result.untyped_storage(), _ON_HOST)
-        for brought in masks.list_brought(func, args):
-            self._bring(brought, name)
-        if func in _INDEXING and current_autograd_node() is None:
-            # Python makes the tensors of an index such as x[[1]] out of a mode's sight (python_variable_indexing.cpp).
-            self._see_outputs(args[1], name)
+        if is_special:
+            if self._on_cuda and is_assigned_number(func, kwargs):
+                self._watch(result.untyped_storage(), _ON_HOST)
+            for brought in masks.list_brought(func, args):
+                self._bring(brought, name)
+            if func in INDEXING and current_autograd_node() is None:
+                # Python makes the tensors of an index such as x[[1]] out of a mode's sight
+                # (python_variable_indexing.cpp).
+                self._see_outputs(args[1], name)
         if self._on_cuda and op.kernel is not None and not is_on_host(result):
             self._run_kernel(op.kernel, args, kwargs, result, name)
         else:
             self._see_outputs(result, name)
-        if func is aten.clone.default and value is NO_VALUE:
+        if is_special and func is aten.clone.default and value is NO_VALUE:
             self._identities.note_copy(args[0], result)
         if self._on_cuda and op.takes_workspace:
             self._take_workspaces(func, args)

@@ -25,7 +25,7 @@ __all__ = ["build_request", "describe_effect", "find_given"]
 
 _OF_A_RECIPE = frozenset(item.name for item in dataclasses.fields(Recipe))
 # What several cards are about, and means nothing without one that was named.
-_OF_CARDS = ("gpu_count", "sharding", "sharding_settings", "nodes", "tensor_parallel")
+_OF_CARDS = ("gpu_count", "sharding", "sharding_settings", "nodes", "tensor_parallel", "expert_parallel")
 # What options beside a training file change of the adapter that it has.
 _OF_TARGETS = ("targets", "exclude_targets", "modules_to_save")
 _COUNTED_GPU = re.compile(r"\s*(\d{1,9})\s*[xX×*]")
@@ -35,7 +35,7 @@ _GO_TOGETHER = {
     "gradient_checkpointing": ("use_reentrant", "checkpoint_every", "checkpoint_keeps"),
     "quantization": ("double_quant", "quant_storage", "adapter_dtype"),
     "model": ("revision",),
-    "sharding": ("sharding_settings", "nodes", "tensor_parallel"),
+    "sharding": ("sharding_settings", "nodes", "tensor_parallel", "expert_parallel"),
     "packing": ("padding",),
     "stage": ("loss", "reference", "prompt_len", "completion_len", "num_generations", "vllm_share"),
 }

@@ -8,7 +8,7 @@ the last sequence is padded): what a step allocates does not depend on them, but
 A bare encoder has no loss of its own: it is trained on pairs of texts (`training.contrastive`), and gets those.
 
 A sequence has at most as many tokens as the text part of the model has learned positions for: beyond its table a real
-run raises (`find_longest_sequence`). Images and sound among tokens are `media`'s.
+run raises (`find_longest_sequence`). Images, videos and sound among tokens are `media`'s.
 
 What is not here is made by task (`tasks`).
 """
@@ -99,8 +99,12 @@ def make_batch_inputs(model: Any, recipe: Recipe) -> Inputs:
 
 
 def find_media(model: Any, recipe: Recipe) -> Media | None:
-    """Return the images or the sound in the rows of a language model's batch, None for text alone."""
-    return media_rows.find_media(model, recipe, _list_arguments(model)) if _is_language_model(model) else None
+    """Return the images, videos or sound in the rows of a language model's batch, None for text alone."""
+    if _is_language_model(model):
+        return media_rows.find_media(model, recipe, _list_arguments(model))
+    if recipe.videos:
+        raise BatchError(f"{type(model).__name__} takes no videos among text: drop `videos`")
+    return None
 
 
 def make_inputs_without_labels(model: Any, recipe: Recipe) -> Inputs:
@@ -137,7 +141,7 @@ def find_longest_sequence(model: Any) -> int | None:
 
     What bounds them is a table of learned positions in the text part; rotary and relative positions have no end.
     """
-    if _takes_images_alone(model):
+    if _takes_images_alone(model) or model.main_input_name == "latents":
         return 0
     prefix = f"{getattr(model, 'base_model_prefix', '')}."  # that of VisualBERT looks like a tower's
     tables = [

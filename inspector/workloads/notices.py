@@ -108,8 +108,9 @@ def find_notices(
 def _find_media_notices(
     base: Any, asked: Recipe, recipe: Recipe, inputs: Iterable[str], media: Media | None
 ) -> Iterator[Notice]:
-    """Yield what a batch leaves out beside text, and what its images and sound were taken to be."""
-    asked_for_none = {"images": recipe.images == 0, "sound": recipe.images == 0 or recipe.audio_seconds == 0}
+    """Yield what a batch leaves out beside text, and what its images, videos and sound were taken to be."""
+    no_images = recipe.images == 0 or bool(recipe.videos)
+    asked_for_none = {"images": no_images, "sound": no_images or recipe.audio_seconds == 0}
     for kind in find_left_out(base, inputs):
         if asked_for_none.get(kind):
             continue

@@ -42,7 +42,7 @@ def make_packed_inputs(model: Any, recipe: Recipe) -> Inputs:
 
     Raises BatchError where the model is no decoder of text, or takes no positions.
     """
-    if recipe.images:
+    if recipe.images or recipe.videos:
         raise BatchError("packed rows are of text alone here: use `images=0`, or drop `packing`")
     tokens = recipe.batch_size * (recipe.seq_len or 0)
     row = dataclasses.replace(recipe, packing=None, batch_size=1, seq_len=tokens, padding=False, images=0)

@@ -62,6 +62,7 @@ FORWARD = WorkloadInfo(
                 "audio_seconds",
                 "frames",
                 "labels",
+                "videos",
                 "kernels",
             ),
         )

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.sparse import stand_in_for_sparse_matrices
 from inspector.trace.rules.token_choice import ListIndices, read_tokens, see_made_tensors
 from inspector.trace.scan_kernels import provide_scan_kernels
+from inspector.trace.scan_loops import shorten_scans
 from inspector.trace.shadow import LARGEST_SHADOW, use_one_thread
 from inspector.trace.target import trace_for
 from inspector.trace.tracer import Tracer
@@ -55,6 +56,7 @@ __all__ = [
     "check_run",
     "choose_autocast",
     "make_batch",
+    "match_predictions",
     "prepare_run",
     "refuse_what_stops",
     "trace_run",
@@ -74,15 +76,18 @@ def trace_run(
     assumed: set[str] | None = None,
     make_tracer: Callable[..., Tracer] = Tracer,
     watch: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    scan_passes: int | None = None,
+    scan_lengths: set[int] | None = None,
 ) -> list[Event]:
     """Return the tape of loading the model and of all steps of a resolved `recipe` on `platform`.
 
     With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
     those that share it. The state of the run is added to `states`, and to `idle` the names in the base model of trained
     parameters that have no gradient when the first backward pass is over. The codes of what was assumed of numbers are
-    added to `assumed`. `make_tracer` makes what records, and `watch` holds while the steps run. The model is changed.
-    Raises UsageError where the real libraries refuse the recipe, NotTraceableError where the run stops for another
-    reason.
+    added to `assumed`. `make_tracer` makes what records, and `watch` holds while the steps run. The loops of scans make
+    `scan_passes` passes, all where that is None, and how many each has is added to `scan_lengths`. The model is
+    changed. Raises UsageError where the real libraries refuse the recipe, NotTraceableError where the run stops for
+    another reason.
     """
     check_run(workload, built, recipe)
     with provide_flash_attention(platform, recipe.attention), use_one_thread():
@@ -93,7 +98,14 @@ def trace_run(
             tracers.append(make_tracer(*args, **kwargs))
             return tracers[-1]
 
-        tape = _trace(workload, built, recipe, platform, until, results, kept, idle, make, watch)
+        lengths = set[int]() if scan_lengths is None else scan_lengths
+
+        @contextlib.contextmanager
+        def hold() -> Iterator[None]:
+            with shorten_scans(base_model(built.model), scan_passes, lengths), watch():
+                yield
+
+        tape = _trace(workload, built, recipe, platform, until, results, kept, idle, make, hold)
         if assumed is not None:
             assumed.update(*(tracer.assumptions.used for tracer in tracers))
         return tape
@@ -127,6 +139,14 @@ def refuse_what_stops(workload: Workload, built: BuiltModel, recipe: Recipe) -> 
         advice = workload.explain_stop(built, recipe, error)
         name, cause = type(base_model(built.model)).__name__, one_line(f"{type(error).__name__}: {error}")
         raise NotTraceableError(f"{name} stopped the trace ({cause}){advice}") from error
+
+
+def match_predictions(rules: contextlib.ExitStack, tracer: Tracer, batch: Mapping[str, Any]) -> bool:
+    """Match predictions with objects in turn where a batch lists these, and tell whether it does."""
+    matches = any(isinstance(item, list) for item in batch.values())
+    if matches:
+        rules.enter_context(match_in_turn(tracer.assumptions.note_matching))
+    return matches
 
 
 def build_categories(workload: Workload, model: Any, state: Any = None) -> Categories:
@@ -220,10 +240,7 @@ def _trace(
                 tracer,
             ):
                 rules.enter_context(context)
-            matches = any(isinstance(item, list) for item in batch.values())
-            if matches:
-                rules.enter_context(match_in_turn(tracer.assumptions.note_matching))
-            if generates or media is not None or matches or finds_tokens(model):
+            if match_predictions(rules, tracer, batch) or generates or media is not None or finds_tokens(model):
                 rules.enter_context(see_made_tensors(tracer.see_made))
             if generates:
                 rules.enter_context(read_tokens(tracer.shadows))

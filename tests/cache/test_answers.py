@@ -39,13 +39,13 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from inspector.model import build
 
     counted: list[str] = []
-    original = build.count_model
+    original = build.count_depths
 
-    def count_model(*arguments: object) -> object:
+    def count_depths(*arguments: object) -> object:
         counted.append("counted")
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build, "count_model", count_model)
+    monkeypatch.setattr(build, "count_depths", count_depths)
     return counted
 
 

@@ -15,6 +15,8 @@ from tests.cli.running import SMALL, assert_refused, run, written
 from tests.contracts.json_table import closed, load_schema
 from tests.source.weight_files import TINY_CONFIG
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 SCHEMA = Draft202012Validator(closed(load_schema("comparison")))
 QUICK = ("--offline", "--seq-len", "64")
 LORA = ("--lora", "r=4", "--targets", "all-linear")
@@ -38,14 +40,15 @@ def test_each_recipe_has_the_figures_that_the_command_gives_for_it(tiny: str) ->
     shared = (tiny, *QUICK, *LORA, "--optimizer", "adamw_8bit", "--gpu-memory", "1GiB")
     made = run("compare", *shared, "--json", *(word for text in withs for word in ("--with", text))).report
     SCHEMA.validate(made)
+    plain = ("--json", "--no-advice")
     alone = [
-        run(*shared, "--json").report,
-        run(tiny, *QUICK, *LORA, "--json", "--gpu-memory", "1GiB", "--batch-size", "4", "--optimizer", "sgd").report,
+        run(*shared, *plain).report,
+        run(tiny, *QUICK, *LORA, *plain, "--gpu-memory", "1GiB", "--batch-size", "4", "--optimizer", "sgd").report,
         run(
-            *(tiny, *QUICK, *LORA, "--json", "--optimizer", "adamw_8bit", "--gpu-memory", "2GiB"),
+            *(tiny, *QUICK, *LORA, *plain, "--optimizer", "adamw_8bit", "--gpu-memory", "2GiB"),
             "--no-autocast-adapter-dtype",
         ).report,
-        run(tiny, *QUICK, "--json", "--optimizer", "adamw_8bit", "--gpu-memory", "1GiB", "--peft", peft).report,
+        run(tiny, *QUICK, *plain, "--optimizer", "adamw_8bit", "--gpu-memory", "1GiB", "--peft", peft).report,
     ]
     found = figures(made)
     for path in ("parameters.trainable", "training.peak_allocated_bytes", "training.total_bytes"):

@@ -15,13 +15,17 @@ from tests.cli.running import SMALL, Ran, assert_refused, run, written
 from tests.contracts.json_table import closed, load_schema
 from tests.source.weight_files import TINY_CONFIG
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 PLAN_SCHEMA = Draft202012Validator(closed(load_schema("plan")))
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of a model of two small layers, traced in a moment."""
-    return written(tmp_path, {**TINY_CONFIG, "vocab_size": 4_000, "max_position_embeddings": 4_096})
+    return written(
+        tmp_path_factory.mktemp("tiny"), {**TINY_CONFIG, "vocab_size": 4_000, "max_position_embeddings": 4_096}
+    )
 
 
 # A GPU without a known context keeps 665 MiB for one; a margin of 0 says that the size is what torch has.
@@ -129,7 +133,7 @@ def test_advice_is_options_with_which_the_step_fits(tiny: str) -> None:
     assert ran.code == 1
     assert {each["purpose"] for each in advice(ran)} == {"fit"}
     for each in advice(ran):
-        better = run(tiny, "--offline", "--json", *ROOM, *("--batch-size", "16"), *each["change"].split())
+        better = run(*options, "--no-advice", *each["change"].split())
         assert better.report["training"]["total_bytes"] == each["total_bytes"]
 
 
@@ -143,7 +147,7 @@ def test_advice_for_an_adapter_goes_as_far_as_a_base_of_4_bits(tmp_path: Path) -
     tight = (*shared, "--gpu-memory", "960MiB", "--margin", "0")
     found = advice(run(*tight))
     assert [each["change"] for each in found] == ["--quantization nf4 --double-quant"]
-    report = run(*tight, *found[0]["change"].split()).report
+    report = run(*tight, "--no-advice", *found[0]["change"].split()).report
     assert report["training"]["total_bytes"] == found[0]["total_bytes"]
 
 
@@ -171,7 +175,8 @@ def test_a_report_of_a_step_that_fits_lists_changes_that_use_the_headroom(tiny: 
     }
     assert list(found) == list(instead)
     for change, options in instead.items():
-        assert found[change]["total_bytes"] == run(*shared, *options).report["training"]["total_bytes"]
+        changed = run(*shared, "--no-advice", *options).report
+        assert found[change]["total_bytes"] == changed["training"]["total_bytes"]
 
 
 def test_what_does_not_fit_any_more_or_cannot_run_is_not_offered(tmp_path: Path) -> None:
@@ -213,19 +218,25 @@ def test_a_plan_has_for_each_candidate_the_figures_of_the_command(tiny: str) -> 
     assert methods == ["full"] * 6 + ["adapter"] * 6 + ["quantized-adapter"] * 5
     # 8-bit AdamW alone, an adapter in the dtype of its base, packed weights with a paged optimizer, and unprepared.
     for each in (plan["rows"][index] for index in (2, 10, 13, 14)):
-        report = run(*shared, *each["options"].split()).report
+        report = run(*shared, "--no-advice", *each["options"].split()).report
         assert each["peak_allocated_bytes"] == report["training"]["peak_allocated_bytes"]
         assert each["total_bytes"] == report["training"]["total_bytes"]
         assert each["headroom_bytes"] == report["fit"][0]["headroom_bytes"]
 
 
-def test_a_plan_names_the_conditions_of_its_candidates() -> None:
+def test_a_plan_names_the_conditions_of_its_candidates(tmp_path: Path) -> None:
     """Rows end where BERT's positions do, its search too; weights that are stored packed are traced in float."""
-    bert = run("plan", "google-bert/bert-base-uncased", "--offline", "--json", "--gpu", "t4", "--fit", "seq-len").report
+    fields = {"model_type": "bert", "architectures": ["BertForMaskedLM"], "dtype": "bfloat16", "vocab_size": 60}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
+    model = written(tmp_path, {**fields, **sizes, "max_position_embeddings": 512})
+    bert = run("plan", model, "--offline", "--json", "--gpu", "t4", "--fit", "seq-len").report
     assert "batch size 1, sequence length 512" in bert["recipe"]
     assert any("512" in warning for warning in bert["warnings"])
     assert {each["largest_seq_len"] for each in bert["rows"] if "refused" not in each} == {512}
-    packed_base = ("plan", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--offline", "--json", "--gpu", "h200", "--fit", "none")
+    declared = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 400}
+    model = written(tmp_path, {**TINY_CONFIG, **sizes, "quantization_config": declared})
+    packed_base = ("plan", model, "--offline", "--json", "--gpu", "h200", "--fit", "none")
     assert any("packed weights" in warning for warning in run(*packed_base).report["warnings"])
 
 

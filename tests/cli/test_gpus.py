@@ -11,6 +11,8 @@ from inspector.hardware.catalogue import catalogue
 
 from .running import SMALL, assert_refused, bundled_config, run, written
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 
 def test_a_named_gpu_that_fits_ends_with_0() -> None:
     """Full fine-tuning of half a billion parameters takes some 7 GiB, which a T4 has."""
@@ -27,7 +29,7 @@ def test_a_named_gpu_that_fits_ends_with_0() -> None:
 
 def test_a_named_gpu_that_does_not_fit_ends_with_1_and_the_whole_report() -> None:
     """Nothing is said on standard error: the report is the answer, and `&&` stops."""
-    ran = run(SMALL, "--offline", "--json", "--gpu", "h200", "--gpu-memory", "2GiB")
+    ran = run(SMALL, "--offline", "--json", "--gpu", "h200", "--gpu-memory", "2GiB", "--no-advice")
     assert (ran.code, ran.err) == (1, "")
     report = json.loads(ran.out)
     assert [(fit["gpu"], fit["fits"]) for fit in report["fit"]] == [("H200", True), ("2 GiB", False)]

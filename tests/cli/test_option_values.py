@@ -15,6 +15,8 @@ from inspector.records.request import Request, WeightDtype
 
 from .running import SMALL, assert_refused, run
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 COUNT = (SMALL, "--offline", "--count-only", "--depth", "0")
 
 

@@ -13,6 +13,8 @@ from inspector.render.sections import SECTIONS
 
 from .running import SMALL, assert_refused, run
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 MAIN_JOB = ("Qwen/QwQ-32B", "--offline", "--lora", "r=16", "--targets", "all-linear")
 # 64 layers; Q and O 5120 x 5120, K and V 5120 x 1024, gate, up and down 5120 x 27648: r (in + out) each.
 RANK_16 = 16 * 64 * (2 * (5120 + 5120) + 2 * (5120 + 1024) + 3 * (5120 + 27648))

@@ -12,10 +12,29 @@ import pytest
 
 from .running import HANGS, SMALL
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and terminals of POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="pipes and terminals of POSIX"),
+    pytest.mark.usefixtures("shared_answers"),
+]
 INSPECT = (sys.executable, "-m", "inspector")
 COUNT = (SMALL, "--offline", "--count-only")
-PLAN = ("plan", SMALL, "--offline", "--gpu", "h100", "--fit", "none", "--lora", "r=8", "--quantization", "none")
+PLAN = (
+    "plan",
+    SMALL,
+    "--offline",
+    "--gpu",
+    "h100",
+    "--fit",
+    "none",
+    "--lora",
+    "r=8",
+    "--quantization",
+    "none",
+    "--attention",
+    "eager",
+    "--seq-len",
+    "16",
+)
 
 # One of each command and format that writes to standard output.
 COMMANDS = {

@@ -11,11 +11,22 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # s
 
 import inspector
 from inspector.render.sections.source import format_fields
-from tests.cli.running import assert_refused, run
+from tests.cli.running import assert_refused, run, written
 from tests.contracts.json_table import closed, load_schema
+from tests.source.weight_files import TINY_CONFIG
 from tests.training_files.documents import AXOLOTL, LLAMAFACTORY, MODEL, TRL, write
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 PACKED = AXOLOTL | {"sample_packing": True, "fp8": True, "hf_token": "hf_SECRETSECRETSECRETSECRET"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the field that names a model of one layer, of which a plan takes a moment."""
+    folder = tmp_path_factory.mktemp("tiny")
+    written(folder, {**TINY_CONFIG, "hidden_size": 64, "intermediate_size": 96, "vocab_size": 4_000})
+    return {"base_model": str(folder)}
 
 
 def test_a_report_says_below_its_title_what_it_read(tmp_path: Path) -> None:
@@ -119,8 +130,8 @@ def test_a_copy_without_a_file_or_over_it_is_refused(tmp_path: Path) -> None:
     assert_refused(run(path, "--offline", "--write-changes", path), 2, "is the file itself")
 
 
-def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path) -> None:
-    path = write(tmp_path, AXOLOTL | {"optimizer": "sgd"})
+def test_a_plan_and_a_comparison_start_from_a_file(tmp_path: Path, tiny: dict[str, str]) -> None:
+    path = write(tmp_path, AXOLOTL | tiny | {"optimizer": "sgd"})
     few = ("--attention", "eager", "--seq-len", "64")
     plan = json.loads(run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json", *few).out)
     assert "batch size 2" in plan["recipe"]
@@ -141,8 +152,8 @@ def _find_optimizer(options: str) -> str:
     return words[words.index("--optimizer") + 1] if "--optimizer" in words else "adamw_torch_fused"
 
 
-def test_a_plan_of_a_file_for_several_cards_says_that_one_alone_is_judged(tmp_path: Path) -> None:
-    path = write(tmp_path, AXOLOTL | {"fsdp": ["full_shard", "auto_wrap"]})
+def test_a_plan_of_a_file_for_several_cards_says_that_one_alone_is_judged(tmp_path: Path, tiny: dict[str, str]) -> None:
+    path = write(tmp_path, AXOLOTL | tiny | {"fsdp": ["full_shard", "auto_wrap"]})
     few = ("--quantization", "none", "--attention", "eager", "--seq-len", "64")
     plan = run("plan", path, "--offline", "--gpu", "4090", "--fit", "none", "--json", *few).report
     assert any("one card alone" in warning for warning in plan["warnings"])

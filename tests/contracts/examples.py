@@ -8,16 +8,17 @@ network and without a cache. Where the last line is `...`, as many lines are quo
 
 from __future__ import annotations
 
-import ast
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
+from huggingface_hub import constants
+
+from tests.cli.running import run
 
 __all__ = ["PAGES", "Example", "list_examples", "make_anew"]
 
@@ -53,13 +54,18 @@ def list_examples(page: Path) -> Iterator[Example]:
 
 def make_anew(example: Example) -> str:
     """Return the text of an example as it comes out today."""
-    with tempfile.TemporaryDirectory() as cache:
-        environment = {name: value for name, value in os.environ.items() if name not in _UNSET}
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": cache}
-        return (_run_command if example.kind == "console" else _run_code)(example.text, environment)
+    with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
+        for name in _UNSET:
+            patch.delenv(name, raising=False)
+        patch.setenv("INSPECTOR_CACHE", "off")
+        # What the client of the Hub reads of the environment when it is imported.
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(constants, "HF_HUB_CACHE", cache)
+        patch.chdir(ROOT)
+        return (_run_command if example.kind == "console" else _run_code)(example.text)
 
 
-def _run_command(text: str, environment: dict[str, str]) -> str:
+def _run_command(text: str) -> str:
     """Return a command and what it prints, cut where it is quoted in part."""
     lines = text.splitlines()
     end = next(index for index, line in enumerate(lines) if not line.endswith("\\")) + 1
@@ -67,39 +73,22 @@ def _run_command(text: str, environment: dict[str, str]) -> str:
     words = shlex.split(" ".join(line.rstrip("\\") for line in typed).removeprefix("$ "))
     if words[0] != "inspect":
         raise ValueError(f"not a command of ours: {words[0]}")
-    ran = subprocess.run(
-        [sys.executable, "-m", "inspector", *words[1:]],
-        stdout=subprocess.PIPE,
-        env=environment,
-        cwd=ROOT,
-        encoding="utf-8",
-        check=False,
-    )
-    if ran.returncode not in (0, 1):
-        raise RuntimeError(f"{' '.join(words)} exits with {ran.returncode}")
-    printed = ran.stdout.splitlines()
+    ran = run(*words[1:])
+    if ran.code not in (0, 1):
+        raise RuntimeError(f"{' '.join(words)} exits with {ran.code}: {ran.err}")
+    printed = ran.out.splitlines()
     if quoted[-1:] == [_CUT]:
         printed = [*printed[: len(quoted) - 1], _CUT]
     return "".join(f"{line}\n" for line in (*typed, *printed))
 
 
-def _run_code(text: str, environment: dict[str, str]) -> str:
+def _run_code(text: str) -> str:
     """Return Python with the values of its expressions behind them."""
     lines = text.splitlines()
     shown = {index: match["code"] for index, line in enumerate(lines) if (match := _VALUE.match(line))}
-    program = [f"print({index}, repr({shown[index]}))" if index in shown else line for index, line in enumerate(lines)]
-    ran = subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        stdout=subprocess.PIPE,
-        env=environment,
-        cwd=ROOT,
-        encoding="utf-8",
-        check=True,
-    )
+    program = [f"note({index}, {shown[index]})" if index in shown else line for index, line in enumerate(lines)]
     values: dict[int, Any] = {}
-    for line in ran.stdout.splitlines():
-        index, _, value = line.partition(" ")
-        values[int(index)] = ast.literal_eval(value)
+    exec("\n".join(program), {"note": values.__setitem__})  # the pages are ours
     return "".join(
         f"{shown[index]}  # {values[index]!r}\n" if index in shown else f"{line}\n" for index, line in enumerate(lines)
     )

@@ -85,6 +85,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--alloc-conf",
         "--images",
         "--image-size",
+        "--videos",
         "--audio-seconds",
         "--frames",
         "--labels",
@@ -96,6 +97,7 @@ def test_the_options_of_inspect_keep_their_names() -> None:
         "--deepspeed",
         "--device-map",
         "--tensor-parallel",
+        "--expert-parallel",
         "--nodes",
         "--fsdp-version",
         "--margin",
@@ -177,6 +179,7 @@ def test_the_options_of_a_plan_stay() -> None:
                 "--deepspeed",
                 "--device-map",
                 "--tensor-parallel",
+                "--expert-parallel",
                 "--nodes",
                 "--fsdp-version",
             ),  # a plan goes through the strategies

@@ -70,6 +70,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "sharding": None,
         "device_map": None,
         "tensor_parallel": None,
+        "expert_parallel": None,
         "nodes": None,
         "margin": None,
         "context": (),
@@ -94,7 +95,7 @@ def test_the_arguments_of_inspect_stay() -> None:
         "strict": False,
     }
     kinds = [parameter.kind for parameter in parameters.values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 35
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * 36
 
 
 def test_the_arguments_of_the_other_functions_are_those_of_inspect() -> None:

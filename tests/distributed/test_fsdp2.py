@@ -133,11 +133,6 @@ def test_a_number_of_cards_is_searched_for_sharded_runs_on_one_kind_of_card(
     assert words in ran.err
 
 
-def test_a_world_of_a_million_ranks_is_judged_on_one_card_alone() -> None:
-    code, report = ask(SMALL, "--gpu", "1000000x4090")
-    assert (code, "ranks" in report["training"]) == (0, False)
-
-
 def test_an_optimizer_that_asks_a_ranks_stream_for_graphs_gets_an_answer() -> None:
     """Where torch is built for CUDA its optimizers ask, and `inspect MODEL --fsdp` stopped there."""
     with begin_world(2, 0):

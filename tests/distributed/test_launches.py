@@ -11,6 +11,8 @@ import pytest
 from tests.cli.running import run
 from tests.planning.test_fewest_cards import SMALL
 
+pytestmark = pytest.mark.usefixtures("shared_answers")
+
 FSDP = {"distributed_type": "FSDP", "num_processes": 4, "mixed_precision": "bf16"}
 LAYERS = {"fsdp_version": 1, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}
 

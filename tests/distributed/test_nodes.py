@@ -111,7 +111,7 @@ def test_axolotl_packs_a_base_in_host_memory_where_rank_0_alone_loads_it(tmp_pat
 
 @pytest.mark.parametrize(
     ("option", "what"),
-    [("--expert-parallel", "experts"), ("--pp", "stages of layers"), ("--context-parallel", "parts of a sequence")],
+    [("--pp", "stages of layers"), ("--context-parallel", "parts of a sequence")],
 )
 def test_what_no_trace_spreads_over_cards_is_refused_by_name(option: str, what: str) -> None:
     ran = run(SMALL, "--gpu", "2x4090", option, "2", "--offline")

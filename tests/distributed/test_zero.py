@@ -80,6 +80,23 @@ def test_a_file_of_deepspeed_is_run_by_its_own_engine(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0]
 
 
+@pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
+def test_what_is_offloaded_waits_in_host_memory_and_not_on_the_card(tmp_path: Path) -> None:
+    """Masters and states are 12 bytes of a share, gradients 4. A buffer of the largest gradient comes to the card."""
+    file = tmp_path / "zero.json"
+    found = []
+    for parts in ({}, {"offload_optimizer": {"device": "cpu"}}):
+        zero = {"stage": 2, "reduce_bucket_size": "auto", **parts}
+        file.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": zero}), encoding="utf-8")
+        report = ask("--gpu", "4x4090", "--launch", str(file), "--optimizer", "adamw_torch")
+        found.append(report["training"])
+        trained = report["parameters"]["trainable"]
+    kept, offloaded = found
+    assert "host_bytes" not in kept
+    assert offloaded["host_bytes"] > 16 * trained / 4
+    assert offloaded["end_of_step_allocated_bytes"] < kept["end_of_step_allocated_bytes"] - 10 * trained / 4
+
+
 def test_an_auto_that_nothing_fills_in_is_refused_in_one_line_with_or_without_the_package(tmp_path: Path) -> None:
     file = tmp_path / "zero.json"
     zero = {"stage": 2, "reduce_bucket_size": "auto", "allgather_bucket_size": "auto"}

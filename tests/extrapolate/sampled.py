@@ -11,18 +11,17 @@ import dataclasses
 import itertools
 import os
 import random
-from collections.abc import Iterator, Sequence
 
 from inspector.errors import InspectorError
 from inspector.extrapolate import TapeTemplate
+from inspector.extrapolate.held import sort_frees
 from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.source import SourceFiles
-from inspector.records.tape import Event, EventKind
 from inspector.resolve import ResolvedRun
 from inspector.tracing import ModelTracer
 
-__all__ = ["VARIABLE", "Sample", "hold", "read_variable", "sort_frees"]
+__all__ = ["VARIABLE", "Sample", "hold", "read_variable"]
 
 VARIABLE = "INSPECTOR_CHECK_EXTRAPOLATION"
 
@@ -69,13 +68,6 @@ def hold(files: SourceFiles, run: ResolvedRun, template: TapeTemplate) -> None:
     pairs = itertools.zip_longest(sort_frees(template.make_tape(template.sizes)), sort_frees(whole))
     differences = [pair for pair in enumerate(pairs) if pair[1][0] != pair[1][1]]
     assert not differences, f"{files.id}, {run.request}: the extrapolated event is another one: {differences[:3]}"
-
-
-def sort_frees(tape: Sequence[Event]) -> Iterator[Event]:
-    """Yield a tape with frees that follow each other in the order of their blocks: it changes no figure."""
-    for are_frees, group in itertools.groupby(tape, key=lambda event: event.kind is EventKind.FREE):
-        events = list(group)
-        yield from sorted(events, key=lambda free: free.block) if are_frees else events
 
 
 def read_variable() -> int | None:

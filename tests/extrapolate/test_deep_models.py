@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from inspector.extrapolate.held import sort_frees
 from inspector.hardware.platform import build_platform
 from inspector.hardware.selection import select
 from inspector.memory.replay import Replays
@@ -23,7 +24,7 @@ from inspector.runtime.quiet import silence_output
 from inspector.source.locate import locate
 from inspector.workloads.registry import TRAINING, load_workload
 from inspector.workloads.run import trace_run
-from tests.extrapolate.sampled import Sample, sort_frees
+from tests.extrapolate.sampled import Sample
 
 GPU = select(("RTX 4090",), ()).gpus[0]
 LORA = LoraOptions(r=16, targets="all-linear")

@@ -97,7 +97,8 @@ def test_a_template_makes_the_tape_of_more_layers() -> None:
         sources=(0, 1, 1, 1, 2),
         blocks=(0, 1, 2, 3, 2),
         added_bytes=(0, 0, 3, 3, 3),
-        path_numbers=(None,) * 5,
+        renaming=(0,) * 5,
+        renamings=(None,),
         repetitions=(0, 0, 1, 2, 0),
     )
     template = TapeTemplate(tape, extrapolation)

@@ -148,7 +148,7 @@ SAMPLE: list[tuple[str, dict[str, Any]]] = [
     ("Qwen/Qwen2.5-0.5B", {"workload": "forward"}),
     ("google/vit-base-patch16-224", {}),
     ("google-t5/t5-small", {}),
-    ("state-spaces/mamba-130m-hf", {}),
+    ("state-spaces/mamba-130m-hf", {"recipe": {"seq_len": 8}}),
     ("Qwen/Qwen3-30B-A3B", {"count_only": True}),
 ]
 

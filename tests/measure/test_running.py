@@ -106,6 +106,7 @@ CASES = (
 
 @pytest.mark.parametrize(("name", "adapter", "loop"), CASES)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.one_of(2)
 def test_the_steps_that_are_measured_allocate_what_the_tape_says(name: str, adapter: bool, loop: str) -> None:
     # On the CPU, too: a fused optimizer takes no tensors on meta outside a trace.
     seq_len = None if name == "vit" else RECIPE.seq_len

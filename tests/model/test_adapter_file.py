@@ -62,7 +62,7 @@ def attach_for_real(fields: dict[str, Any], *, autocast: bool = True, **changes:
 def assert_same_as_real(fields: dict[str, Any], folder: Path, *, autocast: bool = True, **changes: Any) -> None:
     """Compare every count of an adapter on meta with the adapter attached to real weights and saved to disk."""
     real = attach_for_real(fields, autocast=autocast, **changes)
-    report = inspector.inspect(llama(**changes), peft=fields, autocast_adapter_dtype=autocast)
+    report = inspector.inspect(llama(**changes), peft=fields, autocast_adapter_dtype=autocast, count_only=True)
     assert (report.parameters.trainable, report.parameters.total) == real.get_nb_trainable_parameters()
     sizes: dict[str, int] = {}
     for parameter in filter(lambda each: each.requires_grad, real.parameters()):
@@ -148,7 +148,8 @@ def test_sizing_the_file_asks_the_hub_for_nothing(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *names: asked.append(names))
     fields = {**llama().to_dict(), "_name_or_path": "org/base"}
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    report = inspector.inspect(tmp_path, peft={"peft_type": "LORA", "target_modules": ["q_proj"]}, offline=True)
+    peft = {"peft_type": "LORA", "target_modules": ["q_proj"]}
+    report = inspector.inspect(tmp_path, peft=peft, count_only=True, offline=True)
     assert report.adapter is not None
     assert report.adapter.file_bytes
     assert asked == []
@@ -158,8 +159,9 @@ def test_an_adapter_made_without_a_task_saves_no_classifier() -> None:
     config = llama(architectures=["LlamaForSequenceClassification"])
     fields = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
     # r * (in + out) of q in 3 layers; the classifier has 2 labels of 16
-    assert inspector.inspect(config, peft={**fields, "task_type": None}).parameters.trainable == 3 * 4 * 32
-    assert inspector.inspect(config, peft=fields).parameters.trainable == 3 * 4 * 32 + 2 * 16
+    without = inspector.inspect(config, peft={**fields, "task_type": None}, count_only=True)
+    assert without.parameters.trainable == 3 * 4 * 32
+    assert inspector.inspect(config, peft=fields, count_only=True).parameters.trainable == 3 * 4 * 32 + 2 * 16
 
 
 def test_clusters_of_rows_are_counted_where_their_ranks_are_one_and_their_file_is_not_guessed() -> None:

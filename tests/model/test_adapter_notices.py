@@ -15,7 +15,7 @@ from tests.model.tiny import llama, mixtral
 
 def notices(config: Any, **fields: Any) -> dict[str, str]:
     """Return the notices of a LoRA adapter by code."""
-    report = inspector.inspect(config, peft={"peft_type": "LORA", "r": 4, **fields})
+    report = inspector.inspect(config, peft={"peft_type": "LORA", "r": 4, **fields}, count_only=True)
     assert all(isinstance(notice, Notice) for notice in report.warnings)
     return {notice.code: notice.message for notice in report.warnings}
 
@@ -57,7 +57,7 @@ def test_a_notice_warns_of_saving_both_sides_of_a_tied_weight_unless_the_copies_
 
 def test_one_notice_names_all_equal_modules_saved_whole() -> None:
     fields = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "modules_to_save": ["input_layernorm"]}
-    (notice,) = inspector.inspect(llama(), peft=fields).warnings
+    (notice,) = inspector.inspect(llama(), peft=fields, count_only=True).warnings
     # 3 norms of 16 beside 3 layers of 4 * (16 + 16)
     assert notice.message == (
         "model.layers.0-2.input_layernorm (3 modules) are trained and saved whole: 48 parameters, "
@@ -101,7 +101,7 @@ def test_the_parts_of_one_layer_are_no_stack_of_layers() -> None:
 
 
 def test_a_notice_names_an_adapter_that_trains_nothing() -> None:
-    report = inspector.inspect(llama(), peft={"peft_type": "TRAINABLE_TOKENS"})
+    report = inspector.inspect(llama(), peft={"peft_type": "TRAINABLE_TOKENS"}, count_only=True)
     assert "nothing-trains" in {notice.code for notice in report.warnings}
 
 
@@ -110,7 +110,8 @@ def test_experts_that_are_saved_whole_get_no_notice() -> None:
 
 
 def test_a_prompt_method_gets_no_notice_about_experts() -> None:
-    report = inspector.inspect(mixtral(), peft={"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2})
+    peft = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2}
+    report = inspector.inspect(mixtral(), peft=peft, count_only=True)
     assert "experts-not-reached" not in {notice.code for notice in report.warnings}
 
 
@@ -121,7 +122,8 @@ def test_a_notice_names_the_rest_of_experts_that_are_reached_in_part() -> None:
 
 
 def test_experts_that_peft_reaches_are_listed_as_targets_by_parameter() -> None:
-    report = inspector.inspect(mixtral(), peft={"peft_type": "LORA", "r": 4, "target_modules": "all-linear"})
+    peft = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
+    report = inspector.inspect(mixtral(), peft=peft, count_only=True)
     assert report.adapter is not None
     assert report.adapter.targets is not None
     matched = set(report.adapter.targets.matched)

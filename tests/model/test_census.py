@@ -27,8 +27,13 @@ LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
 LORA_LAYER = 4 * (32 + 24 + 24 + 32 + 3 * 48)
 
 
+def count(model: Any, **settings: Any) -> inspector.Report:
+    """Return what is counted of a model, without a step of it."""
+    return inspector.inspect(model, count_only=True, **settings)
+
+
 def test_an_untied_model_counts_embedding_and_head() -> None:
-    census = inspector.inspect(llama()).parameters
+    census = count(llama()).parameters
     assert census.base == LLAMA_UNTIED
     assert census.groups == {
         Role.EMBEDDING: 1_024,
@@ -41,21 +46,21 @@ def test_an_untied_model_counts_embedding_and_head() -> None:
 
 
 def test_a_tied_model_counts_the_shared_weight_once_and_names_both() -> None:
-    census = inspector.inspect(llama(tie_word_embeddings=True)).parameters
+    census = count(llama(tie_word_embeddings=True)).parameters
     assert census.base == LLAMA_TIED
     assert Role.LM_HEAD not in census.groups
     assert census.tied == (("model.embed_tokens.weight", "lm_head.weight"),)
 
 
 def test_without_an_adapter_everything_trains() -> None:
-    census = inspector.inspect(llama()).parameters
+    census = count(llama()).parameters
     assert census.trainable == census.total == census.base
     assert census.frozen == 0
     assert census.trainable_dtypes == census.dtypes == {"bfloat16": 2 * LLAMA_UNTIED}
 
 
 def test_a_lora_adapter_adds_r_times_the_sum_of_both_sides_in_float32() -> None:
-    census = inspector.inspect(llama(), peft=LORA).parameters
+    census = count(llama(), peft=LORA).parameters
     assert census.base == LLAMA_UNTIED
     assert census.trainable == 3 * LORA_LAYER
     assert census.total == LLAMA_UNTIED + 3 * LORA_LAYER
@@ -64,14 +69,14 @@ def test_a_lora_adapter_adds_r_times_the_sum_of_both_sides_in_float32() -> None:
 
 
 def test_a_saved_module_is_a_copy_beside_the_frozen_original() -> None:
-    census = inspector.inspect(llama(), peft={**LORA, "modules_to_save": ["lm_head"]}).parameters
+    census = count(llama(), peft={**LORA, "modules_to_save": ["lm_head"]}).parameters
     assert census.groups[Role.SAVED_COPIES] == 1_024
     assert census.groups[Role.LM_HEAD] == 1_024
     assert census.trainable == 3 * LORA_LAYER + 1_024
 
 
 def test_one_token_of_an_expert_model_uses_k_of_e_experts() -> None:
-    census = inspector.inspect(mixtral()).parameters
+    census = count(mixtral()).parameters
     experts = 2 * 4 * (64 * 16 + 16 * 32)
     assert census.groups[Role.EXPERTS] == experts
     assert census.active == census.base - experts // 2
@@ -95,7 +100,7 @@ def test_slices_for_experts_that_compute_nothing_are_not_active() -> None:
         kv_lora_rank=8,
         dtype="bfloat16",
     )
-    census = inspector.inspect(config).parameters
+    census = count(config).parameters
     assert census.groups[Role.EXPERTS] == 6 * 32 * 16 + 4 * 16 * 16
     assert census.active == census.base - census.groups[Role.EXPERTS] + 2 * (32 * 16 + 16 * 16)
 
@@ -104,16 +109,16 @@ def test_the_output_projection_of_a_state_space_mixer_is_no_attention() -> None:
     config = transformers.MambaConfig(
         architectures=["MambaForCausalLM"], hidden_size=16, num_hidden_layers=2, vocab_size=64, dtype="bfloat16"
     )
-    groups = inspector.inspect(config).parameters.groups
+    groups = count(config).parameters.groups
     assert set(groups) == {Role.EMBEDDING, Role.NORM, Role.OTHER}
 
 
 def test_a_dense_model_has_no_active_count() -> None:
-    assert "active" not in inspector.inspect(llama()).to_dict()["parameters"]
+    assert "active" not in count(llama()).to_dict()["parameters"]
 
 
 def test_dtypes_asked_for_replace_those_of_the_checkpoint() -> None:
-    assert inspector.inspect(llama(), dtype="float32").parameters.dtypes == {"float32": 4 * LLAMA_UNTIED}
+    assert count(llama(), dtype="float32").parameters.dtypes == {"float32": 4 * LLAMA_UNTIED}
 
 
 def test_parts_that_the_class_keeps_in_float32_are_counted_in_float32() -> None:
@@ -127,9 +132,9 @@ def test_parts_that_the_class_keeps_in_float32_are_counted_in_float32() -> None:
         num_heads=2,
         vocab_size=32,
     )
-    census = inspector.inspect(config, dtype="float16").parameters
+    census = count(config, dtype="float16").parameters
     assert census.dtypes["float32"] == 4 * (2 + 2) * 16 * 8
-    assert set(inspector.inspect(config, dtype="bfloat16").parameters.dtypes) == {"bfloat16"}
+    assert set(count(config, dtype="bfloat16").parameters.dtypes) == {"bfloat16"}
 
 
 def test_a_live_model_on_meta_is_counted_and_left_as_it_was() -> None:
@@ -174,7 +179,7 @@ def test_a_live_peft_model_has_the_counts_of_its_base_and_its_adapter(config: pe
         model = transformers.LlamaForCausalLM._from_config(base)
         attached = peft.get_peft_model(model, copy.deepcopy(config), adapter_name="mine")
     modules = [name for name, _ in attached.named_modules()]
-    live, parts = inspector.inspect(attached), inspector.inspect(base, peft=config)
+    live, parts = count(attached), count(base, peft=config)
     assert live.parameters.base == LLAMA_TIED
     assert live.parameters.groups == parts.parameters.groups
     assert live.parameters.trainable == parts.parameters.trainable
@@ -280,11 +285,11 @@ def assert_laws(census: Census) -> None:
 def test_the_parts_of_every_census_add_up(
     make: Callable[..., transformers.PretrainedConfig], fields: dict[str, object] | None
 ) -> None:
-    assert_laws(inspector.inspect(make(tie_word_embeddings=True), peft=fields, depth=9).parameters)
+    assert_laws(count(make(tie_word_embeddings=True), peft=fields, depth=9).parameters)
 
 
 def test_the_tree_folds_equal_layers_and_children_of_a_row_add_up_to_the_row() -> None:
-    tree = inspector.inspect(llama(), peft=LORA, depth=5).parameters.tree
+    tree = count(llama(), peft=LORA, depth=5).parameters.tree
     rows = {row.name: row for row in tree}
     layers = rows["model.layers.0-2"]
     assert layers.repeat == 3
@@ -297,7 +302,7 @@ def test_the_tree_folds_equal_layers_and_children_of_a_row_add_up_to_the_row() -
 
 def test_layers_that_differ_are_not_folded_together() -> None:
     fields = {**LORA, "layers_to_transform": [1], "target_modules": ["q_proj"]}
-    tree = inspector.inspect(llama(), peft=fields, depth=2).parameters.tree
+    tree = count(llama(), peft=fields, depth=2).parameters.tree
     assert [row.name for row in tree if ".layers." in row.name] == ["model.layers.0,2", "model.layers.1"]
 
 
@@ -311,14 +316,14 @@ def test_layers_that_differ_are_not_folded_together() -> None:
     ids=lambda fields: fields["peft_type"],
 )
 def test_the_tree_names_modules_as_the_base_model_does(fields: dict[str, object]) -> None:
-    tree = inspector.inspect(llama(tie_word_embeddings=True), peft=fields, depth=2).parameters.tree
+    tree = count(llama(tie_word_embeddings=True), peft=fields, depth=2).parameters.tree
     rows = {row.name: row for row in tree}
     assert {"model.embed_tokens", "model.norm"} <= set(rows)
     assert rows["lm_head"].shared_with == "model.embed_tokens.weight"
 
 
 def test_a_tied_weight_counts_at_its_first_owner_and_the_second_owner_names_the_first() -> None:
-    tree = inspector.inspect(llama(tie_word_embeddings=True), depth=1).parameters.tree
+    tree = count(llama(tie_word_embeddings=True), depth=1).parameters.tree
     head = next(row for row in tree if row.name == "lm_head")
     assert (head.count, head.shared_with) == (0, "model.embed_tokens.weight")
 

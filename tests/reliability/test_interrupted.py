@@ -101,6 +101,7 @@ def test_an_interrupt_while_the_server_is_silent_exits_with_130(
     assert_sound(tmp_path / "home", server)
 
 
+@pytest.mark.usefixtures("shared_answers")
 def test_a_reader_that_closes_the_pipe_is_no_error(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """`| head -1` is no error."""
     pipe = f"set -o pipefail; {' '.join(COMMAND[:4])} --depth 64 --json | head -1 > /dev/null"
@@ -120,6 +121,7 @@ def without_privileges() -> tuple[str, ...]:
     return ("setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}")
 
 
+@pytest.mark.usefixtures("shared_answers")
 def test_a_read_only_cache_is_used_and_the_way_out_is_named(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """What is there is used; what is not cannot be kept, and the way out is named."""
     home = tmp_path / "home"
@@ -165,6 +167,7 @@ def test_a_full_disk_leaves_no_half_written_file(server: LoopbackHub, tmp_path: 
     assert_sound(tmp_path / "home", server)
 
 
+@pytest.mark.usefixtures("shared_answers")
 def test_a_disk_that_is_full_for_the_headers(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """config.json fits, the note of the headers does not: the report is whole, and nothing of the note stays."""
     environment = surroundings(server, tmp_path / "home")
@@ -176,6 +179,7 @@ def test_a_disk_that_is_full_for_the_headers(server: LoopbackHub, tmp_path: Path
     assert_sound(tmp_path / "home", server)
 
 
+@pytest.mark.usefixtures("shared_answers")
 def test_an_output_that_does_not_fit(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """The old file stays."""
     environment = surroundings(server, tmp_path / "home")
@@ -190,6 +194,7 @@ def test_an_output_that_does_not_fit(server: LoopbackHub, tmp_path: Path, told: 
     told(SECTION, "The disk is full: the report cannot be written", ran)
 
 
+@pytest.mark.usefixtures("shared_answers")
 def test_an_unset_home_is_no_crash(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """Neither HOME nor HF_HOME: the client finds a place, or one line says that it cannot."""
     environment = surroundings(server, tmp_path / "home")
@@ -208,6 +213,7 @@ def test_a_home_that_is_no_directory(server: LoopbackHub, tmp_path: Path, told: 
     told(SECTION, "HF_HOME is no directory", ran)
 
 
+@pytest.mark.usefixtures("shared_answers")
 def test_two_runs_at_once_give_equal_whole_reports(server: LoopbackHub, tmp_path: Path, told: Told) -> None:
     """Both download and keep the same files; both reports are whole and equal."""
     environment = surroundings(server, tmp_path / "home")

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +24,9 @@ from inspector.records.recipe import Recipe
 from inspector.records.report import Report
 from inspector.records.request import Request
 from inspector.runtime import patches, quiet
-from tests.cli.running import SMALL, run
+from tests.cli.running import run, written
 from tests.model.tiny import llama
+from tests.source.weight_files import TINY_CONFIG
 
 LORA = {"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}
 
@@ -157,8 +159,9 @@ def test_an_interrupt_anywhere_leaves_the_process_as_it_was(
     assert inspect() == first
 
 
-def test_an_interrupted_plan_leaves_the_environment_as_it_was() -> None:
+def test_an_interrupted_plan_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
     """It hides the GPUs from the processes that it forks."""
     before = dict(os.environ)
-    assert run("plan", SMALL, "--offline", "--gpu", "h100", "--fit", "none").code == 0
+    model = written(tmp_path, TINY_CONFIG)
+    assert run("plan", model, "--offline", "--gpu", "h100", "--fit", "none", "--seq-len", "16").code == 0
     assert dict(os.environ) == before

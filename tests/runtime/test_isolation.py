@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from inspector.errors import InspectorError, UsageError
 from inspector.records.recipe import Recipe
@@ -79,6 +81,11 @@ def say_where(word: Any, progress: isolation.Progress) -> tuple[Any, int, str | 
     progress("working")
     print("nobody reads this")
     return word, os.getpid(), os.environ.get("INSPECTOR_TEST")
+
+
+def say_what_it_sees(_progress: isolation.Progress) -> tuple[int, str | None]:
+    """Return the process, and which GPUs it may see."""
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def refuse(_progress: isolation.Progress) -> None:
@@ -156,6 +163,21 @@ def test_another_environment_or_working_directory_starts_another_worker(
     monkeypatch.chdir(tmp_path)
     processes.append(call("say_where", "x")[1])
     assert len(set(processes)) == 3
+
+
+@pytest.mark.usefixtures("company")
+def test_what_forks_runs_in_a_worker_without_gpus_where_this_process_sees_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its children would not have the driver; other work stays here, and so does all where that is asked for."""
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    forked = functools.partial(run_isolated, f"{__name__}:say_what_it_sees", forks=True)
+    assert forked()[0] == os.getpid()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert run_isolated(f"{__name__}:say_what_it_sees")[0] == os.getpid()
+    where, visible = forked()
+    assert where != os.getpid()
+    assert visible == ""
+    monkeypatch.setenv(IN_PROCESS, "1")
+    assert forked()[0] == os.getpid()
 
 
 @pytest.mark.usefixtures("company")

@@ -112,7 +112,9 @@ def meta_step(
     model, batch = build("meta")
     optimizer = optimize(trained(model))
     balances = loops_over_experts(model)
-    has_images = "input_ids" in batch and not {"pixel_values", "input_features"}.isdisjoint(batch)
+    has_images = "input_ids" in batch and not {"pixel_values", "pixel_values_videos", "input_features"}.isdisjoint(
+        batch
+    )
     tracer = Tracer(
         platform or Platform(torch_version=find_installed_torch()),
         on_cuda=platform is not None,

@@ -88,8 +88,8 @@ OF_IMAGES = (
     *("aten::gelu", "aten::gelu_backward", "aten::avg_pool2d_backward"),
 )
 
-_MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}}
-_PATCHES = {
+MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}}
+PATCHES = {
     "depth": 2,
     "out_hidden_size": 64,
     "num_heads": 2,
@@ -100,7 +100,7 @@ _PATCHES = {
 _PIXELS = {"min_pixels": 64, "max_pixels": 4096}
 
 
-def _of_images(
+def of_images(
     text_type: str = "llama",
     text: dict[str, Any] | None = None,
     vision_type: str = "clip_vision_model",
@@ -291,11 +291,11 @@ SMALL: dict[str, Small] = {
         common=False,
         kernels=OF_IMAGES,
     ),
-    "llava_next": _of_images(image_grid_pinpoints=[[16, 32], [32, 16]]),
-    "paligemma": _of_images("gemma", {"head_dim": 16}, "siglip_vision_model", projection_dim=64),
-    "internvl": _of_images("qwen2", vision={"image_size": [16, 16], "patch_size": [8, 8], "hidden_dropout_prob": 0.0}),
-    "idefics3": _of_images(scale_factor=2, processor_settings={"size": {"longest_edge": 32}}),
-    "mllama": _of_images(
+    "llava_next": of_images(image_grid_pinpoints=[[16, 32], [32, 16]]),
+    "paligemma": of_images("gemma", {"head_dim": 16}, "siglip_vision_model", projection_dim=64),
+    "internvl": of_images("qwen2", vision={"image_size": [16, 16], "patch_size": [8, 8], "hidden_dropout_prob": 0.0}),
+    "idefics3": of_images(scale_factor=2, processor_settings={"size": {"longest_edge": 32}}),
+    "mllama": of_images(
         "",
         {"cross_attention_layers": [1]},
         "",
@@ -307,14 +307,14 @@ SMALL: dict[str, Small] = {
             "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1], [2, 2]],
         },
     ),
-    "qwen2_5_vl": _of_images(
-        "", _MROPE, "", {**_PATCHES, "window_size": 16, "fullatt_block_indexes": [1]}, processor_settings=_PIXELS
+    "qwen2_5_vl": of_images(
+        "", MROPE, "", {**PATCHES, "window_size": 16, "fullatt_block_indexes": [1]}, processor_settings=_PIXELS
     ),
-    "qwen3_vl": _of_images(
+    "qwen3_vl": of_images(
         "",
-        {**_MROPE, "head_dim": 16},
+        {**MROPE, "head_dim": 16},
         "",
-        {**_PATCHES, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+        {**PATCHES, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
         processor_settings=_PIXELS,
     ),
     "voxtral": Small(

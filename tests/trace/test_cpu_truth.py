@@ -22,7 +22,7 @@ def assert_same_events(name: str, optimize: Optimize = adamw, **options: bool) -
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.one_of(2)
+@pytest.mark.one_of(3)
 def test_a_step_of_full_fine_tuning_allocates_and_frees_as_on_the_cpu(name: str) -> None:
     assert_same_events(name)
 
@@ -53,6 +53,7 @@ OPTIMIZERS: dict[str, Optimize] = {
 @pytest.mark.parametrize("optimize", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.one_of(3)
 def test_a_step_of_every_optimizer_allocates_and_frees_as_on_the_cpu(optimize: Optimize, adapter: bool) -> None:
     with use_foreach_on_meta():  # fused kernels are refused on meta else
         assert_same_events("llama", optimize, adapter=adapter)

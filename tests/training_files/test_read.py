@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inspector.errors import UnsupportedModelError, UsageError
+from inspector.training_files.frameworks import zero
 from inspector.training_files.names import is_missing_path
 from inspector.training_files.read import read_launch_file, read_training_file
 
@@ -367,6 +369,20 @@ def test_a_torchtune_file_is_no_request(tmp_path: Path) -> None:
             {"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 1}},
             {"sharding": "zero1", "sharding_settings": {"config": {"zero_optimization": {}}}},
         ),
+        (
+            {
+                "distributed_type": "DEEPSPEED",
+                "deepspeed_config": {
+                    "zero_stage": 3,
+                    "offload_optimizer_device": "cpu",
+                    "offload_param_device": "none",
+                },
+            },
+            {
+                "sharding": "zero3",
+                "sharding_settings": {"config": {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}},
+            },
+        ),
         ({"zero_optimization": {"stage": 0}}, {}),
         (
             {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}},
@@ -403,6 +419,24 @@ def test_the_file_that_deepspeed_names_is_read_where_it_lies(tmp_path: Path) -> 
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 1}}', encoding="utf-8")
     assert read(tmp_path, AXOLOTL | {"deepspeed": "ds.json"}).settings["sharding"] == "zero1"
     assert read(tmp_path, LLAMAFACTORY | {"deepspeed": "z2.json"}).settings["sharding"] == "zero2"
+
+
+def test_what_the_file_that_deepspeed_names_keeps_on_a_disk_is_refused(tmp_path: Path) -> None:
+    offload = {"stage": 3, "offload_param": {"device": "nvme"}}
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": offload}), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"zero_optimization\.offload_param is on nvme.*; let it wait on the cpu"):
+        read(tmp_path, AXOLOTL | {"deepspeed": "ds.json"})
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_stage_of_zero_is_modelled_where_deepspeed_is_there_to_run_it(
+    is_installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zero, "has_deepspeed", lambda: is_installed)
+    offload = {"stage": 2, "offload_optimizer": {"device": "cpu"}}
+    found = read_launch_file(write(tmp_path, {"zero_optimization": offload}))
+    names = {item.name for item in found.record.not_modelled}
+    assert names == (set() if is_installed else {"zero_optimization", "zero_optimization.offload_optimizer"})
 
 
 @pytest.mark.parametrize(

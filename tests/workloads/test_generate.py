@@ -69,6 +69,7 @@ QUADRATIC = {
 
 @pytest.mark.parametrize("model", QUADRATIC)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.one_of(2)
 def test_what_grows_with_the_square_of_a_prompt_is_small_in_pieces(model: str) -> None:
     """Masks of layers with a window, scores of eager attention."""
     prompt_len, *peaks = QUADRATIC[model]

@@ -93,7 +93,7 @@ def blocks(sizes: Iterable[int]) -> int:
 
 def traced(recipe: inspector.Recipe, **changes: Any) -> RunMemory:
     """Return the training section of the model of `SHAPES`."""
-    report = inspector.inspect(llama(**{**CONFIG, **changes}), recipe=recipe)
+    report = inspector.inspect(llama(**{**CONFIG, **changes}), recipe=recipe, gpu="a100-80gb", advice=False)
     assert report.training is not None, report.warnings
     return report.training
 

@@ -41,7 +41,7 @@ def write_modules(folder: Path, dense: dict[str, Any], *behind: str) -> None:
 
 def read_step(folder: Path, **options: Any) -> tuple[dict[str, int], str]:
     """Return what is alive at the peak by category, and what is said of the loss."""
-    report = inspector.inspect(folder, recipe=RECIPE, **options)
+    report = inspector.inspect(folder, recipe=RECIPE, gpu="a100-80gb", advice=False, **options)
     assert report.memory is not None, report.warnings
     (message,) = (item.message for item in report.warnings if item.code == "in-batch-negatives")
     return {category.value: size for category, size in report.memory.peak.breakdown.items()}, message
@@ -59,7 +59,7 @@ def test_a_dense_behind_the_pooling_is_loaded_and_trained_and_is_no_part_of_p(tm
     assert "Behind it run Dense 64 to 1,000 and Normalize of modules.json: 64,000 parameters that are trained" in said
     # The library freezes the encoder alone where that has an adapter.
     lora = inspector.LoraOptions(r=2, targets=["query"])
-    adapter = inspector.inspect(tmp_path, recipe=RECIPE, peft=lora)
+    adapter = inspector.inspect(tmp_path, recipe=RECIPE, peft=lora, gpu="a100-80gb", advice=False)
     assert adapter.memory is not None
     state = 2 * 4 * (adapter.parameters.trainable + 64_000)
     assert state <= adapter.memory.peak.breakdown[Category.OPTIMIZER] <= state + 20 * 512

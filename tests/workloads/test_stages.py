@@ -245,6 +245,7 @@ FIGURES = [
 
 
 @pytest.mark.parametrize(("recipe", "model", "peak_bytes"), FIGURES, ids=[str(figure) for _, _, figure in FIGURES])
+@pytest.mark.one_of(3)
 def test_a_stage_of_a_real_model_peaks_at_the_figure_that_is_published(
     recipe: dict[str, Any], model: dict[str, Any], peak_bytes: int
 ) -> None:

@@ -44,7 +44,7 @@ SCALARS_BYTES = 4 * 512
 
 def traced(config: Any, recipe: inspector.Recipe, peft: Any = None) -> RunMemory:
     """Return the training section of a small model."""
-    report = inspector.inspect(config, peft=peft, recipe=recipe)
+    report = inspector.inspect(config, peft=peft, recipe=recipe, gpu="a100-80gb", advice=False)
     assert report.training is not None, report.warnings
     return report.training
 
@@ -72,9 +72,7 @@ def test_a_step_ends_with_what_is_kept_and_its_peak_is_the_sum_of_its_parts(
 
 
 def test_the_state_of_adamw_is_two_moments_of_every_trained_weight() -> None:
-    report = inspector.inspect(llama(), peft=LORA, recipe=inspector.Recipe(optimizer="adamw_torch"))
-    training = report.training
-    assert training is not None
+    training = traced(llama(), inspector.Recipe(optimizer="adamw_torch"), LORA)
     kept = (Category.WEIGHTS, Category.ADAPTER, Category.BUFFERS, Category.INPUTS, Category.OTHER)
     state = training.end_of_step_allocated_bytes - sum(training.peak.breakdown[category] for category in kept)
     # Each moment of each of 2 * 7 * 3 matrices is float32 and takes a block of its own, rounded to 512 bytes.
@@ -132,7 +130,7 @@ def test_checkpointing_keeps_fewer_activations() -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
 def test_a_model_of_experts_is_traced_in_every_dtype(peft: dict[str, Any] | None, dtype: str) -> None:
-    report = inspector.inspect(mixtral(), peft=peft, dtype=dtype)
+    report = inspector.inspect(mixtral(), peft=peft, dtype=dtype, gpu="a100-80gb", advice=False)
     assert report.training is not None, report.warnings
     # All experts' rows are multiplied at once: the routing does not matter, and nothing is assumed of it.
     assert "balanced-experts" not in {notice.code for notice in report.warnings}

@@ -25,6 +25,13 @@ OF_CARDS: tuple[click.Parameter, ...] = (
         "each part is sharded over the others.",
     ),
     click.Option(
+        ["--expert-parallel"],
+        type=click.IntRange(2, 1024),
+        metavar="N",
+        help="Spread the experts of each layer over N of the cards, whole, by transformers' own plan; the rest is "
+        "sharded with --fsdp, or cut with --tensor-parallel.",
+    ),
+    click.Option(
         ["--nodes"],
         type=click.IntRange(1, 2**20),
         metavar="N",

@@ -9,7 +9,7 @@ import click
 
 from inspector.errors import UsageError
 from inspector.records.recipe import Recipe
-from inspector.records.steps.media import MOST_FRAMES, MOST_LABELS
+from inspector.records.steps.media import MOST_FRAMES, MOST_LABELS, MOST_VIDEOS
 
 __all__ = ["OF_MEDIA"]
 
@@ -35,7 +35,13 @@ OF_MEDIA: tuple[click.Parameter, ...] = (
         ["--image-size"],
         metavar="WxH",
         callback=_check_size,
-        help="Width and height of an image before its processor resizes it; default: 640x480.",
+        help="Width and height of an image, or of a video, before its processor resizes it; default: 640x480.",
+    ),
+    click.Option(
+        ["--videos"],
+        type=click.IntRange(0, MOST_VIDEOS),
+        metavar="N",
+        help="Videos in each sequence of a model of text and videos, in place of images; default: none.",
     ),
     click.Option(
         ["--audio-seconds"],
@@ -47,7 +53,7 @@ OF_MEDIA: tuple[click.Parameter, ...] = (
         ["--frames"],
         type=click.IntRange(1, MOST_FRAMES),
         metavar="N",
-        help="Frames of a video; default: as the configuration says.",
+        help="Frames of a video as the model sees them; default: as its configuration or its processor says, else 16.",
     ),
     click.Option(
         ["--labels"],

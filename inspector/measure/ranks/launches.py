@@ -37,6 +37,11 @@ def find_launch(run: ResolvedRun, *, has_others: bool) -> RankLaunch:
             "HYBRID_SHARD of FSDP1 asks the machine how many cards a node has: measure it with "
             "`sharding=fsdp` (FSDP2), whose mesh of copies is told."
         )
+    if isinstance(launch, TensorParallel) and launch.expert_parallel > 1 and not has_others:
+        raise UsageError(
+            "`expert_parallel` asks the other ranks how many tokens they send, and they are not there: start all ranks "
+            "with torchrun."
+        )
     if run.recipe.mixed_precision == "fp16" and not has_others:
         raise UsageError(
             "`mixed_precision=fp16` skips an update whose gradients overflow, and those of ranks that are not there "

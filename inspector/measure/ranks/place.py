@@ -31,7 +31,7 @@ class Place:
 def find_place(request: Request, rank: int | None, environment: Mapping[str, str]) -> Place | None:
     """Return which rank a request asks for, None for a run on one card; raises UsageError where none could be so."""
     count = request.gpu_count
-    is_spread = request.sharding is not None or request.tensor_parallel is not None
+    is_spread = any((request.sharding, request.tensor_parallel, request.expert_parallel))
     if all(name in environment for name in _VARIABLES):
         own, size, local = (_read_number(name, environment[name]) for name in _VARIABLES)
         if rank is not None:

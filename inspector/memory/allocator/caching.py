@@ -112,7 +112,7 @@ class CachingAllocator:
     def allocate(self, requested_bytes: int) -> Block | OutOfMemory:
         """Hand out a block for a request of at least one byte, or say that memory ran out."""
         size, pool = self._rounded.get(requested_bytes) or self._round(requested_bytes)
-        block = pool.take(size) or self._grow(pool, size)
+        block = pool.hand_out(size) or self._grow(pool, size)
         if block is None:
             return OutOfMemory(
                 requested_bytes=requested_bytes,
@@ -121,8 +121,6 @@ class CachingAllocator:
                 reserved_bytes=self.reserved_bytes,
                 limit_bytes=self._device.limit_bytes,
             )
-        if pool.splits(block, size):
-            pool.add(pool.cut(block, size))
         block.allocated = True
         block.requested_bytes = requested_bytes
         self.allocated_bytes += block.size
@@ -140,8 +138,7 @@ class CachingAllocator:
         block.allocated = False
         self.allocated_bytes -= block.size
         self.requested_bytes -= block.requested_bytes
-        block.pool.merge(block)
-        block.pool.add(block)
+        block.pool.take_back(block)
 
     def empty_cache(self) -> None:
         """Give back what is wholly free, as `torch.cuda.empty_cache()` does: segments, or pages of expandable ones."""
@@ -164,7 +161,7 @@ class CachingAllocator:
         return rounded
 
     def _grow(self, pool: Pool, size: int) -> Block | None:
-        """Get memory from the device, after releasing what is cached if need be [:1193-1242]."""
+        """Hand out memory that comes from the device, after releasing what is cached if need be [:1193-1242]."""
         block = pool.grow(size)
         if block is None and pool.release_oversize(size):
             block = pool.grow(size)
@@ -172,4 +169,4 @@ class CachingAllocator:
             self.retry_count += 1
             self.empty_cache()
             block = pool.grow(size)
-        return block
+        return None if block is None else pool.hand_out(size, block)

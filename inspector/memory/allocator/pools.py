@@ -115,43 +115,87 @@ class Device:
 class Pool:
     """Blocks of one size class in segments of their own [CUDACachingAllocator.cpp:2512-2740]."""
 
-    __slots__ = ("device", "free_blocks", "max_split_bytes", "settings", "small")
+    __slots__ = (
+        "device",
+        "free_blocks",
+        "least_rest_bytes",
+        "max_split_bytes",
+        "settings",
+        "small",
+        "split_below_bytes",
+    )
+
+    # Whether a block that is larger may be taken before a smaller one.
+    compares_reach = False
 
     def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
         self.device = device
         self.settings = settings
         self.small = small
         self.max_split_bytes = settings.max_split_bytes
+        # What is left of a block that is handed out is a block of its own from so much on, and where less is asked for
+        # than the latter [:2540].
+        self.least_rest_bytes = MIN_BLOCK_BYTES if small else SMALL_BYTES + 1
+        self.split_below_bytes = UNLIMITED if small else settings.max_split_bytes
         # Sorted by size, then address, as torch's std::set is; no two blocks share an address.
         self.free_blocks: list[tuple[int, int, Block]] = []
 
-    def add(self, block: Block) -> None:
-        """Enter a free block into the set."""
-        insort(self.free_blocks, (block.size, block.address, block))
+    def hand_out(self, size: int, segment: Block | None = None) -> Block | None:
+        """Take the best free block for `size`, or a new `segment`, and keep what it has too much [:2512, :2560].
 
-    def remove(self, block: Block) -> None:
-        """Take a free block out of the set."""
-        del self.free_blocks[bisect_left(self.free_blocks, (block.size, block.address))]
-
-    def take(self, size: int) -> Block | None:
-        """Take the best free block for `size` out of the set; only one candidate is looked at [:2560]."""
-        free_blocks = self.free_blocks
-        index = self.candidate(size)
-        if index == len(free_blocks):
-            return None
-        found, _, block = free_blocks[index]
-        limit = self.max_split_bytes
-        if size < limit:
-            if found >= limit:
+        Only one candidate is looked at; None where it does not do. This and `take_back` are where replays spend their
+        time, and call nothing that is called each time.
+        """
+        free_blocks, block = self.free_blocks, segment
+        if block is None:
+            index = bisect_left(free_blocks, (size,))
+            if index == len(free_blocks):
                 return None
-        elif found >= size + self.settings.max_non_split_rounding_bytes:
-            return None
-        del free_blocks[index]
+            if self.compares_reach and index + 1 < len(free_blocks):
+                index = self.find_nearest(index)
+            block = free_blocks[index][2]
+            if self.max_split_bytes != UNLIMITED and self.refuses(block, size):
+                return None
+            del free_blocks[index]
+        rest_bytes = block.size - size
+        if rest_bytes >= self.least_rest_bytes and size < self.split_below_bytes:
+            following, address = block.next, block.address + size
+            rest = Block(self, address, rest_bytes)
+            rest.prev, rest.next = block, following
+            if following is not None:
+                following.prev = rest
+            block.size, block.next = size, rest
+            insort(free_blocks, (rest_bytes, address, rest))
         return block
 
-    def candidate(self, size: int) -> int:
-        """Return the index of the smallest free block that holds `size`."""
-        return bisect_left(self.free_blocks, (size,))
+    def take_back(self, block: Block) -> None:
+        """Join a block that was handed out with its free neighbours, and enter it into the set [:2474]."""
+        free_blocks, left, right = self.free_blocks, block.prev, block.next
+        if left is not None and not left.allocated and left.mapped:
+            del free_blocks[bisect_left(free_blocks, (left.size, left.address))]
+            block.address = left.address
+            block.size += left.size
+            block.prev = before = left.prev
+            if before is not None:
+                before.next = block
+        if right is not None and not right.allocated and right.mapped:
+            del free_blocks[bisect_left(free_blocks, (right.size, right.address))]
+            block.size += right.size
+            block.next = after = right.next
+            if after is not None:
+                after.prev = block
+        insort(free_blocks, (block.size, block.address, block))
+
+    def find_nearest(self, index: int) -> int:
+        """Return which free block to take where that at `index` is the smallest that does."""
+        return index
+
+    def refuses(self, block: Block, size: int) -> bool:
+        """Return whether a free block is not handed out for `size`, where large ones are not split [:2560]."""
+        limit = self.max_split_bytes
+        if size < limit:
+            return block.size >= limit
+        return block.size >= size + self.settings.max_non_split_rounding_bytes
 
     def grow(self, size: int) -> Block | None:
         """Return a new segment for `size` as one block outside the set, None if the device has too little left."""
@@ -161,41 +205,6 @@ class Pool:
         block = Block(self, self.device.addresses(segment_bytes), segment_bytes)
         self.device.note(block.address, segment_bytes, is_taken=True, is_small=self.small)
         return block
-
-    def splits(self, block: Block, size: int) -> bool:
-        """Return whether the rest of a block is kept as a block of its own [:2540]."""
-        rest = block.size - size
-        if self.small:
-            return rest >= MIN_BLOCK_BYTES
-        return rest > SMALL_BYTES and size < self.max_split_bytes
-
-    def cut(self, block: Block, size: int, *, mapped: bool = True) -> Block:
-        """Shorten a block that is in no set to `size` and return the rest as its right neighbour."""
-        rest = Block(self, block.address + size, block.size - size, mapped=mapped)
-        block.size = size
-        rest.prev, rest.next = block, block.next
-        if rest.next is not None:
-            rest.next.prev = rest
-        block.next = rest
-        return rest
-
-    def merge(self, block: Block) -> None:
-        """Join a block that is in no set with the free neighbours of its kind [:2474]."""
-        left = block.prev
-        if left is not None and not left.allocated and left.mapped is block.mapped:
-            left.pool.remove(left)
-            block.address = left.address
-            block.size += left.size
-            block.prev = left.prev
-            if block.prev is not None:
-                block.prev.next = block
-        right = block.next
-        if right is not None and not right.allocated and right.mapped is block.mapped:
-            right.pool.remove(right)
-            block.size += right.size
-            block.next = right.next
-            if block.next is not None:
-                block.next.prev = block
 
     def release(self) -> None:
         """Give every segment that is one free block back to the device."""
@@ -241,30 +250,60 @@ class ExpandablePool(Pool):
 
     __slots__ = ("page_bytes", "unmapped")
 
+    compares_reach = True
+
     def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
         super().__init__(device, settings, small=small)
+        self.least_rest_bytes, self.split_below_bytes = MIN_BLOCK_BYTES, UNLIMITED  # any rest that is a block at all
         self.page_bytes = SMALL_SEGMENT_BYTES if small else settings.large_segment_bytes
         # Stretches without memory behind them, by address; ranges start at multiples of a page, so these do, too.
         self.unmapped: list[tuple[int, Block]] = []
 
-    def add(self, block: Block) -> None:
+    def _add(self, block: Block) -> None:
         """Enter a block into the set of its kind: free blocks by size, unmapped ones by address."""
         if block.mapped:
-            super().add(block)
+            insort(self.free_blocks, (block.size, block.address, block))
         else:
             insort(self.unmapped, (block.address, block))
 
-    def remove(self, block: Block) -> None:
+    def _remove(self, block: Block) -> None:
         """Take a block out of the set of its kind."""
         if block.mapped:
-            super().remove(block)
+            del self.free_blocks[bisect_left(self.free_blocks, (block.size, block.address))]
         else:
             del self.unmapped[bisect_left(self.unmapped, (block.address,))]
 
-    def candidate(self, size: int) -> int:
-        """Return the index of the block to take: larger ones follow as long as they could grow to less."""
+    def _cut(self, block: Block, size: int, *, mapped: bool = True) -> Block:
+        """Shorten a block that is in no set to `size` and return the rest as its right neighbour."""
+        rest = Block(self, block.address + size, block.size - size, mapped=mapped)
+        block.size = size
+        rest.prev, rest.next = block, block.next
+        if rest.next is not None:
+            rest.next.prev = rest
+        block.next = rest
+        return rest
+
+    def _merge(self, block: Block) -> None:
+        """Join a block that is in no set with the free neighbours of its kind [:2474]."""
+        left = block.prev
+        if left is not None and not left.allocated and left.mapped is block.mapped:
+            self._remove(left)
+            block.address = left.address
+            block.size += left.size
+            block.prev = left.prev
+            if block.prev is not None:
+                block.prev.next = block
+        right = block.next
+        if right is not None and not right.allocated and right.mapped is block.mapped:
+            self._remove(right)
+            block.size += right.size
+            block.next = right.next
+            if block.next is not None:
+                block.next.prev = block
+
+    def find_nearest(self, index: int) -> int:
+        """Return which free block to take: larger ones follow as long as they could grow to less."""
         blocks = self.free_blocks
-        index = bisect_left(blocks, (size,))
         while index + 1 < len(blocks) and _reach(blocks[index + 1][2]) < _reach(blocks[index][2]):
             index += 1
         return index
@@ -282,12 +321,8 @@ class ExpandablePool(Pool):
             if not self._map(following, min(size - block.size, following.size)):
                 return None
             block = following
-        self.remove(block)
+        self._remove(block)
         return block
-
-    def splits(self, block: Block, size: int) -> bool:
-        """Return whether the rest of a block is kept: any rest that is a block at all, in both pools."""
-        return block.size - size >= MIN_BLOCK_BYTES
 
     def release(self) -> None:
         """Unmap every page that lies wholly inside a free block."""
@@ -296,19 +331,19 @@ class ExpandablePool(Pool):
             pages_bytes = (size - before) // self.page_bytes * self.page_bytes
             if pages_bytes <= 0:
                 continue
-            self.remove(block)
+            self._remove(block)
             if before:
-                rest = self.cut(block, before)
-                self.add(block)
+                rest = self._cut(block, before)
+                self._add(block)
                 block = rest
             if block.size > pages_bytes:
-                self.add(self.cut(block, pages_bytes))
+                self._add(self._cut(block, pages_bytes))
             self.device.give_back(pages_bytes)
             self.device.note(block.address, pages_bytes, is_taken=False, is_small=self.small)
             block.mapped = False
-            self.merge(block)
+            self._merge(block)
             if block.prev is not None or block.next is not None:
-                self.add(block)
+                self._add(block)
             # Else the range is empty: its addresses go back, too.
 
     def release_oversize(self, size: int) -> bool:
@@ -334,7 +369,7 @@ class ExpandablePool(Pool):
         pages = max(-(-(limit + limit // 8) // self.page_bytes), 1)
         size = min(pages * self.page_bytes, _ENDLESS_BYTES)
         block = Block(self, self.device.addresses(size, self.page_bytes), size, mapped=False)
-        self.add(block)
+        self._add(block)
         return block
 
     def _map(self, block: Block, size: int) -> bool:
@@ -343,12 +378,12 @@ class ExpandablePool(Pool):
         if not self.device.take(pages_bytes):
             return False
         self.device.note(block.address, pages_bytes, is_taken=True, is_small=self.small)
-        self.remove(block)
+        self._remove(block)
         block.mapped = True
         if pages_bytes < block.size:
-            self.add(self.cut(block, pages_bytes, mapped=False))
-        self.merge(block)
-        self.add(block)
+            self._add(self._cut(block, pages_bytes, mapped=False))
+        self._merge(block)
+        self._add(block)
         return True
 
 

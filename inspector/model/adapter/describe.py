@@ -21,7 +21,13 @@ from inspector.model.configuration import describe_error
 from inspector.names import fold_names
 from inspector.records.model import AdapterFacts, MatchedNames
 
-__all__ = ["describe_adapter", "measure_adapter_file", "measure_saved_embeddings"]
+__all__ = [
+    "describe_adapter",
+    "gather_saved_state",
+    "measure_adapter_file",
+    "measure_saved_embeddings",
+    "measure_state",
+]
 
 # What safetensors writes before the data: an 8-byte length, then JSON padded with spaces to 8 bytes.
 # Source: safetensors/src/tensor.rs (serialize), and the format's README.
@@ -48,8 +54,8 @@ def measure_adapter_file(model: PeftModel) -> int | None:
     """
     if name_method(model.active_peft_config) == "ADAMSS":
         return None
-    state = _gather_saved_state(model)
-    return None if state is None else _measure_file(state)
+    state = gather_saved_state(model)
+    return None if state is None else measure_state(state)
 
 
 def measure_saved_embeddings(model: PeftModel) -> tuple[list[str], int, int] | None:
@@ -59,12 +65,12 @@ def measure_saved_embeddings(model: PeftModel) -> tuple[list[str], int, int] | N
     """
     if not _may_save_embeddings(model):
         return None
-    state, without = _gather_saved_state(model), _gather_saved_state(model, save_embedding_layers=False)
+    state, without = gather_saved_state(model), gather_saved_state(model, save_embedding_layers=False)
     if state is None or without is None or state.keys() == without.keys():
         return None
     added = {name: tensor for name, tensor in state.items() if name not in without}
     size = sum(tensor.numel() * tensor.element_size() for tensor in added.values())
-    return [strip_wrappers(model, name) for name in added], size, _measure_file(without)
+    return [strip_wrappers(model, name) for name in added], size, measure_state(without)
 
 
 def _may_save_embeddings(model: PeftModel) -> bool:
@@ -81,7 +87,7 @@ def _may_save_embeddings(model: PeftModel) -> bool:
     return any(hasattr(layer, "base_layer") for layer in layers)
 
 
-def _gather_saved_state(
+def gather_saved_state(
     model: PeftModel, save_embedding_layers: bool | Literal["auto"] = "auto"
 ) -> dict[str, torch.Tensor] | None:
     """Return the tensors that PEFT saves by their names in the file; None where it computes with values for that."""
@@ -102,7 +108,7 @@ def _gather_saved_state(
         ) from error
 
 
-def _measure_file(state: dict[str, torch.Tensor]) -> int:
+def measure_state(state: dict[str, torch.Tensor]) -> int:
     """Return the size in bytes of a safetensors file with these tensors."""
     dtypes = {name: BY_TORCH_NAME[dtype_name(tensor.dtype)] for name, tensor in state.items()}
     entries = sorted(state.items(), key=lambda item: (-DTYPES.index(dtypes[item[0]]), item[0]))

@@ -37,7 +37,9 @@ from inspector.records.model import AdapterFacts, Role
 from inspector.records.notice import Notice
 from inspector.units import format_count, format_share
 
-__all__ = ["collect_adapter_notices"]
+__all__ = ["EXPERTS_NOT_REACHED", "collect_adapter_notices", "word_unreached_experts"]
+
+EXPERTS_NOT_REACHED = "experts-not-reached"
 
 
 def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
@@ -232,13 +234,17 @@ def _describe_unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[N
         if parameter in experts and getattr(layer, "parameter_name", name) == name
     }
     left = sum(count_weights(parameter) for parameter in experts - reached)
-    if not left:
-        return
+    if left:
+        yield word_unreached_experts(left, base.count)
+
+
+def word_unreached_experts(left: int, base: int) -> Notice:
+    """Return the notice that so many parameters of a base of so many stay untouched."""
     message = (
-        f"{format_count(left)} parameters of routed experts ({format_share(left, base.count)} of the model) get no "
-        "adapter: they are fused parameters, not linear layers; PEFT's target_parameters reaches them."
+        f"{format_count(left)} parameters of routed experts ({format_share(left, base)} of the model) get no adapter: "
+        "they are fused parameters, not linear layers; PEFT's target_parameters reaches them."
     )
-    yield Notice(code="experts-not-reached", message=message)
+    return Notice(code=EXPERTS_NOT_REACHED, message=message)
 
 
 def _describe_unfrozen_base(base: BaseCount) -> Iterator[Notice]:

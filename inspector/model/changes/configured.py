@@ -1,13 +1,15 @@
 """What a recipe changes of a configuration before its model is built, as `from_pretrained` takes it beside the name.
 
 `labels` is its `num_labels`: the classes that a head tells apart. `frames` is `num_frames` or `frames_per_clip`, what a
-video has: of a model of videos, or of the tower of one that has text too.
+video has: of a model of videos, or of the tower of one that has text too. Frames of `videos` in rows of text are no
+part of a configuration: the batch has them.
 
 Not covered: `id2label`, of which the number alone changes memory.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -32,7 +34,7 @@ def change_configuration(config: PretrainedConfig, model_class: type[PreTrainedM
                 "as `model_class=...ForSequenceClassification`, or drop it."
             )
         config.num_labels = recipe.labels
-    if recipe.frames is not None:
+    if recipe.frames is not None and not recipe.videos:
         name, holder = _find_frames(config, model_class)
         setattr(holder, name, recipe.frames)
 
@@ -40,7 +42,7 @@ def change_configuration(config: PretrainedConfig, model_class: type[PreTrainedM
 def refuse_built(recipe: Recipe) -> None:
     """Raise UsageError where a recipe changes the configuration of a model that is built already."""
     for name in ("labels", "frames"):
-        if getattr(recipe, name) is not None:
+        if getattr(recipe, name) is not None and not (name == "frames" and recipe.videos):
             raise UsageError(f"`{name}` changes a configuration, and this model is built already: drop it.")
 
 
@@ -50,4 +52,6 @@ def _find_frames(config: PretrainedConfig, model_class: type[PreTrainedModel]) -
         for name in _OF_FRAMES:
             if isinstance(getattr(holder, name, None), int):
                 return name, holder
-    raise UsageError(f"`frames`: the configuration of {model_class.__name__} has no number of frames; drop it.")
+    takes = "pixel_values_videos" in inspect.signature(model_class.forward).parameters
+    advice = "say how many `videos` a row has" if takes else "drop it"
+    raise UsageError(f"`frames`: the configuration of {model_class.__name__} has no number of frames; {advice}.")

@@ -104,7 +104,7 @@ def _is_plain(layer: Any) -> bool:
 
 def mark_packed(facts: QuantizationFacts, model: PeftModel, request: Request) -> tuple[QuantizationFacts, list[Notice]]:
     """Return the facts of a stored format with whether a step is traced on packed weights, and what to say of it."""
-    spread = (request.sharding, request.device_map, request.tensor_parallel)
+    spread = (request.sharding, request.device_map, request.tensor_parallel, request.expert_parallel)
     is_alone = request.workload == "training" and not any(spread)
     if not is_alone or find_packing(model) is None:
         return facts, collect_stored_notices(facts)

@@ -7,7 +7,15 @@ import re
 from inspector.checks import check_count, check_number
 from inspector.errors import UsageError, quoted
 
-__all__ = ["ASSUMED_SECONDS", "ASSUMED_SIZE", "MOST_FRAMES", "MOST_LABELS", "check_media", "parse_image_size"]
+__all__ = [
+    "ASSUMED_SECONDS",
+    "ASSUMED_SIZE",
+    "MOST_FRAMES",
+    "MOST_LABELS",
+    "MOST_VIDEOS",
+    "check_media",
+    "parse_image_size",
+]
 
 # What is taken where nothing is said: most photographs of COCO, which LLaVA's instructions are about, are 640 x 480;
 # Whisper's window, which most encoders of speech have, is 30 seconds.
@@ -15,6 +23,7 @@ ASSUMED_SIZE = (640, 480)
 ASSUMED_SECONDS = 30.0
 
 _MOST_IMAGES = 1024
+MOST_VIDEOS = 64
 _LONGEST_SIDE = 16_384
 _LONGEST_SECONDS = 36_000
 MOST_FRAMES = 4096
@@ -40,15 +49,17 @@ def check_media(
     audio_seconds: float | None,
     frames: int | None = None,
     labels: int | None = None,
+    videos: int | None = None,
 ) -> dict[str, object]:
     """Return the fields that were given, checked; raise UsageError for those out of their range."""
     checked: dict[str, object] = {}
-    if (
-        images is not None
-        and (images != 0 or isinstance(images, bool))
-        and check_count("images", images) > _MOST_IMAGES
-    ):
-        raise UsageError(f"`images` must be at most {_MOST_IMAGES:,}, not {images:,}.")
+    for name, count, most in (("images", images, _MOST_IMAGES), ("videos", videos, MOST_VIDEOS)):
+        if count is None or (count == 0 and not isinstance(count, bool)):
+            continue
+        if check_count(name, count) > most:
+            raise UsageError(f"`{name}` must be at most {most:,}, not {count:,}.")
+    if images and videos:
+        raise UsageError("`images` and `videos` are not traced in one row: give one of them.")
     if image_size is not None:
         parse_image_size(image_size)
     if audio_seconds is not None:

@@ -83,11 +83,13 @@ class Fsdp1:
 class TensorParallel:
     """Layers that `tensor_parallel` of `world_size` ranks share each, by the plan that transformers has of a model.
 
-    Where there are more ranks, each part is sharded over as many groups by FSDP2.
+    Where there are more ranks, each part is sharded over as many groups by FSDP2. A layer's experts lie whole on
+    `expert_parallel` ranks, which send each other tokens; 1 leaves them to the other two.
     """
 
     world_size: int
     tensor_parallel: int
+    expert_parallel: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from inspector.errors import one_line
+from inspector.records.diffusion import Component
 from inspector.records.model import Census
 from inspector.records.source import Published
 from inspector.render.document import Kind, Row, Section, Table, Tone, column, paragraph, row
@@ -14,11 +15,33 @@ from inspector.units import format_bytes, format_count, format_share
 __all__ = ["build_parameter_sections"]
 
 
-def build_parameter_sections(census: Census) -> Iterator[Section]:
-    """Yield the parameters by role, their bytes by dtype, and what they were checked against."""
+def build_parameter_sections(census: Census, components: Sequence[Component] = ()) -> Iterator[Section]:
+    """Yield the models of a pipeline, parameters by role, their bytes by dtype, and what they were checked against."""
+    if components:
+        yield _build_components(components)
     yield _build_roles(census)
     yield _build_dtypes(census)
     yield from _list_checks(census)
+
+
+def _build_components(components: Sequence[Component]) -> Section:
+    """Return the models of a pipeline with what each counts, and the bytes of its files."""
+    columns = (
+        column("part", Kind.NAME),
+        column("class", Kind.NAME),
+        column("parameters", Kind.NUMBER),
+        column("loaded", Kind.NUMBER),
+        column("files", Kind.NUMBER, quiet=True),
+    )
+    rows = []
+    for item in components:
+        counted = "not counted" if item.parameters is None else format_count(item.parameters)
+        loaded = "" if item.bytes is None else format_bytes(item.bytes)
+        files = "unknown" if item.stored_bytes is None else format_bytes(item.stored_bytes)
+        rows.append(row((one_line(item.name, 40), one_line(item.class_name, 40), counted, loaded, files)))
+    reasons = [f"{item.name}: {one_line(item.reason, 200)}." for item in components if item.reason is not None]
+    words = [paragraph(reason) for reason in reasons]
+    return Section(title="Models of the pipeline", blocks=(Table(columns=columns, rows=tuple(rows)), *words))
 
 
 def _build_roles(census: Census) -> Section:

@@ -114,9 +114,9 @@ def _describe_stage(recipe: Recipe) -> Iterator[str]:
 def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
     """Yield how long a sequence is and whether it is padded; of images their shape."""
     recipe = memory.recipe
-    images = [item.shape for item in memory.inputs or () if item.name == "pixel_values"]
+    images = [item for item in memory.inputs or () if item.name in _OF_IMAGES]
     if recipe.seq_len is None:
-        yield from (f"images of {format_shape(shape[1:])}" for shape in images[:1])
+        yield from (f"{_OF_IMAGES[item.name]} of {format_shape(item.shape[1:])}" for item in images[:1])
         return
     yield f"sequence length {format_count(recipe.seq_len)}"
     if memory.media is not None:
@@ -130,9 +130,13 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
         yield "with padding" if padded else "without padding"
 
 
+_OF_IMAGES = {"pixel_values": "images", "latents": "latents"}
+_MEDIA = {"images": ("an image", "images"), "videos": ("a video", "videos"), "audio": ("a sound", "sounds")}
+
+
 def _describe_media(media: RowMedia) -> str:
     """Return what each row holds beside text."""
-    one, several = ("an image", "images") if media.kind == "images" else ("a sound", "sounds")
+    one, several = _MEDIA[media.kind]
     what = one if media.count == 1 else f"{media.count} {several}"
     each = " each" if media.count > 1 else ""
     return f"{what} of {format_count(media.tokens)} tokens{each} in it" if media.tokens > 1 else f"{what} beside it"

@@ -189,7 +189,7 @@ _BUILDERS: Mapping[str, Callable[[Report], Iterator[Section]]] = {
     "context": _list_context,
     "serving": _list_serving,
     "quantization": _list_quantization,
-    "parameters": lambda report: build_parameter_sections(report.parameters),
+    "parameters": lambda report: build_parameter_sections(report.parameters, report.components or ()),
     "adapter": _list_adapter,
     "checkpoint": _list_checkpoint,
     "static": _list_static,

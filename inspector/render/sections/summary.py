@@ -208,6 +208,8 @@ def _list_files(report: Report) -> Iterator[str]:
         yield "adapter size unknown" if size is None else f"adapter {format_exact_bytes(size)}"
     stored = report.checkpoint
     size = None if stored is None else stored.download_bytes or stored.bytes
+    if report.components and all(item.stored_bytes is not None for item in report.components):
+        size = sum(item.stored_bytes or 0 for item in report.components)
     yield "download size unknown" if size is None else f"download {format_exact_bytes(size)}"
 
 

@@ -15,18 +15,9 @@ from inspector.records.source import SourceFiles
 
 __all__ = ["describe_foreign_files", "refuse_foreign"]
 
-# Folders of a diffusers pipeline that hold models of transformers.
-_TEXT_ENCODER = re.compile(r"((?:text|image)_encoder(?:_\d+)?)/config\.json")
-
 
 def describe_foreign_files(names: Sequence[str]) -> str | None:
     """Return what files without a config.json are of, with what to do, or None where that is not known."""
-    if "model_index.json" in names:
-        parts = sorted(match[1] for name in names if (match := _TEXT_ENCODER.fullmatch(name)))
-        what = "is a pipeline of diffusers (model_index.json), no model of transformers"
-        if not parts:
-            return f"{what}; name a transformers model."
-        return f"{what}; of its parts, name the folder of {' or '.join(parts)}, which is one."
     if "params.json" in names and any(name.startswith("consolidated") for name in names):
         return (
             "is in Mistral's own format (params.json, consolidated weights), which transformers does not read; name "
@@ -38,6 +29,8 @@ def describe_foreign_files(names: Sequence[str]) -> str | None:
 def refuse_foreign(files: SourceFiles) -> None:
     """Raise where a config.json is of another library, or no configuration at all but something that was saved here."""
     config = files.config
+    if files.pipeline is not None:
+        return
     schema = config.get("schema")
     if isinstance(schema, str) and schema.startswith("inspector"):
         raise UsageError(_explain_saved(files.id, schema, config))

@@ -43,11 +43,14 @@ class Assumptions:
         self._token = token
         self._patches = patches
         self._holds_all = holds_all
+        self._is_plain = not (balances_experts or holds_all or patches) and token is None
         self._checks = Checks()
         self._followed: dict[int, frozenset[str]] = {}
 
     def choose(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[Tensor, Tensor] | None:
         """Return a result with what it is taken to be, None where nothing is assumed of it."""
+        if self._is_plain and isinstance(result, Tensor) and result.is_floating_point():
+            return None  # codes, checks and choices are integers
         if self._balances_experts and (choice := balance_choice(func, args, result)):
             return choice
         if self._holds_all and (choice := choose_all(func, result)):

@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.trace.ops import BRINGING
 from inspector.trace.shadow import Shadows
 
 __all__ = ["broadcast_mask", "choose_all", "has_places", "is_mask", "list_brought", "replace_masks", "scatter_back"]
 
 aten = torch.ops.aten
-
-# Ops that bring numbers which Python assigns to the GPU, with the places of their arguments.
-_BRINGING = {aten.index_put_.default: (2,), aten.where.self: (1, 2)}
 
 
 def has_places(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -53,7 +51,7 @@ def list_brought(func: Any, args: tuple[Any, ...]) -> list[Tensor]:
     """Return the numbers that an op brings to the GPU; one that is filled in where a mask holds stays on the CPU."""
     if func is aten.index_put_.default and any(map(is_mask, args[1])):
         return []
-    return [args[place] for place in _BRINGING.get(func, ())]
+    return [args[place] for place in BRINGING.get(func, ())]
 
 
 def is_mask(index: Any) -> bool:

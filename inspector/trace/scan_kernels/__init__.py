@@ -9,9 +9,10 @@ by tensor in their order. The Hub's repositories hold builds of the same package
 
 from inspector.trace.scan_kernels.provide import (
     find_missing_kernels,
+    list_namespaces,
     list_packages,
     provide_scan_kernels,
     uses_kernels,
 )
 
-__all__ = ["find_missing_kernels", "list_packages", "provide_scan_kernels", "uses_kernels"]
+__all__ = ["find_missing_kernels", "list_namespaces", "list_packages", "provide_scan_kernels", "uses_kernels"]

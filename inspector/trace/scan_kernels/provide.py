@@ -19,7 +19,7 @@ from inspector.trace.scan_kernels.rwkv import rwkv_linear_attention
 from inspector.trace.scan_kernels.selective_scan import mamba_inner_fn, selective_scan_fn
 from inspector.trace.scan_kernels.state_space_dual import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
 
-__all__ = ["find_missing_kernels", "list_packages", "provide_scan_kernels", "uses_kernels"]
+__all__ = ["find_missing_kernels", "list_namespaces", "list_packages", "provide_scan_kernels", "uses_kernels"]
 
 # The functions of transformers' modules that kernels replace; None where what a kernel makes is not known here.
 _KERNELS: dict[str, Callable[..., Any] | None] = {
@@ -49,7 +49,7 @@ def provide_scan_kernels(model: nn.Module, kernels: Kernels | str | None) -> Ite
         yield
         return
     with restore_changes():
-        for namespace in _list_namespaces(model):
+        for namespace in list_namespaces(model):
             for name, kernel in _KERNELS.items():
                 if name in namespace and kernel is not None:
                     replace_item(namespace, name, _take_what_it_knows(kernel))
@@ -58,22 +58,22 @@ def provide_scan_kernels(model: nn.Module, kernels: Kernels | str | None) -> Ite
 
 def uses_kernels(model: nn.Module) -> bool:
     """Tell whether layers of a model have kernels."""
-    return any(name in namespace for namespace in _list_namespaces(model) for name in _KERNELS)
+    return any(name in namespace for namespace in list_namespaces(model) for name in _KERNELS)
 
 
 def list_packages(model: nn.Module) -> list[str]:
     """Return the packages that the kernels of a model's layers are from, with their releases."""
-    found = {name for namespace in _list_namespaces(model) for name in _KERNELS if name in namespace}
+    found = {name for namespace in list_namespaces(model) for name in _KERNELS if name in namespace}
     return [package for start, package in _PACKAGES.items() if any(name.startswith(start) for name in found)]
 
 
 def find_missing_kernels(model: nn.Module) -> list[str]:
     """Return the functions of a model's layers whose kernel is not known here."""
-    namespaces = _list_namespaces(model)
+    namespaces = list_namespaces(model)
     return [name for name, kernel in _KERNELS.items() if kernel is None and any(name in item for item in namespaces)]
 
 
-def _list_namespaces(model: nn.Module) -> list[dict[str, Any]]:
+def list_namespaces(model: nn.Module) -> list[dict[str, Any]]:
     """Return the modules of transformers that a model's layers are from, as their names."""
     found = {type(module).__module__ for module in model.modules()}
     return [vars(sys.modules[name]) for name in sorted(found) if name.startswith("transformers.models.")]

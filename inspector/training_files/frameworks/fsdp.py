@@ -30,7 +30,7 @@ def name_fsdp(config: Mapping[str, Any], version: int) -> str:
         version = 2
     named = str(config.get("version", config.get("fsdp_version", version)))
     if named not in _VERSIONS:
-        raise UsageError(f"fsdp_version is {quoted(named, 40)}; there are 1 and 2.")
+        raise UsageError(f"fsdp_version is {quoted(named, 40)}; there are 1 and 2: give one of them.")
     return _VERSIONS[named]
 
 

@@ -27,6 +27,7 @@ from inspector.training_files.fields import (
 )
 from inspector.training_files.frameworks.meshes import forget_machines, settle_copies, settle_parallelism
 from inspector.training_files.frameworks.shared import SHARDED, read_others, take_fsdp
+from inspector.training_files.frameworks.zero import take_stage
 
 __all__ = ["ACCELERATE", "DEEPSPEED"]
 
@@ -74,24 +75,20 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
         if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
             fields["gradient_checkpointing"] = True
     elif kind == "DEEPSPEED":
-        _take_stage(settings, deepspeed.get("zero_stage"), {})
-        for name in ("offload_optimizer_device", "offload_param_device"):
-            if deepspeed.get(name) not in (None, "none"):
-                refuse_disk(name.removesuffix("_device"), deepspeed[name])
-                settings.miss(f"deepspeed_config.{name}", deepspeed[name], LESS, _OFFLOADED, Origin.FILE)
+        # As accelerate makes DeepSpeed's (utils/dataclasses.py, DeepSpeedPlugin).
+        parts = {name: deepspeed.get(f"{name}_device") for name in ("offload_optimizer", "offload_param")}
+        zero = {name: {"device": device} for name, device in parts.items() if device not in (None, "none")}
+        take_stage(settings, deepspeed.get("zero_stage"), zero, "deepspeed_config", "deepspeed_config.")
+    elif kind == "MEGATRON_LM":
+        raise UsageError(
+            f"{values.path} launches Megatron-LM, whose own layers and optimizer no trace has: give a file for FSDP or "
+            "DeepSpeed, or say what cards share with `tensor_parallel`."
+        )
     if kind != "FSDP":
         forget_machines(values, settings)
     settle_parallelism(values, settings, kind)
     settings.silent |= {"fsdp_config"}
     settings.silent |= {"deepspeed_config"} if kind != "DEEPSPEED" or not fields.get("sharding") else set()
-
-
-def refuse_disk(name: str, device: object) -> None:
-    """Raise UsageError for states that wait on a disk."""
-    if device == "nvme":
-        raise UsageError(
-            f"{name} is on nvme, and what waits on a disk is not modelled; let it wait on the cpu, or drop it."
-        )
 
 
 def _refuse_open(zero: Mapping[str, Any]) -> None:
@@ -102,13 +99,6 @@ def _refuse_open(zero: Mapping[str, Any]) -> None:
                 f'zero_optimization.{name} is "auto", and nothing says what that is: transformers fills in '
                 f"{', '.join(_OF_SIZE)}; give a value, or drop it."
             )
-
-
-def _take_stage(settings: Settings, stage: object, zero: Mapping[str, Any]) -> None:
-    """Take a stage of ZeRO with its configuration; accelerate's leaves everything to DeepSpeed's defaults."""
-    if stage in (1, 2, 3, "1", "2", "3"):
-        settings.fields["sharding"] = f"zero{stage}"
-        settings.fields["sharding_settings"] = {"config": {"zero_optimization": dict(zero)}}
 
 
 _OF_DEEPSPEED: tuple[Field, ...] = (
@@ -138,14 +128,9 @@ def _settle_deepspeed(values: Values, settings: Settings) -> None:
             fields["mixed_precision"] = precision
     zero = values["zero_optimization"] or {}
     _refuse_open(zero)
-    _take_stage(settings, zero.get("stage"), zero)
+    take_stage(settings, zero.get("stage"), zero, "zero_optimization", "zero_optimization.")
     if not fields.get("sharding"):
         settings.silent.add("zero_optimization")
-    for name in ("offload_optimizer", "offload_param"):
-        part = zero.get(name)
-        if isinstance(part, dict) and part.get("device") not in (None, "none"):
-            refuse_disk(f"zero_optimization.{name}", part["device"])
-            settings.miss(f"zero_optimization.{name}", part["device"], LESS, _OFFLOADED, Origin.FILE)
 
 
 def _spell(_change: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:

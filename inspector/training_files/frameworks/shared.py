@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inspector.compat.deepspeed import has_deepspeed
 from inspector.errors import InspectorError
 from inspector.records.request import LoraOptions
 from inspector.records.steps.optimizers import FAMILIES, OPTIMIZERS, check_optimizer_name
@@ -33,6 +34,7 @@ from inspector.training_files.fields import (
     reads,
 )
 from inspector.training_files.frameworks.fsdp import read_fsdp
+from inspector.training_files.frameworks.zero import take_stage
 
 __all__ = [
     "ALLOCATOR",
@@ -211,16 +213,15 @@ def settle_sharding(
     deepspeed = _read_deepspeed(values.path, values["deepspeed"])
     if isinstance(deepspeed, dict):
         zero = deepspeed.get("zero_optimization")
-        stage = zero.get("stage") if isinstance(zero, dict) else None
-        if stage in (1, 2, 3):
-            settings.fields["sharding"] = f"zero{stage}"
-            settings.fields["sharding_settings"] = {"config": {"zero_optimization": dict(zero or {})}}
+        if isinstance(zero, dict):
+            take_stage(settings, zero.get("stage"), zero, "deepspeed", "zero_optimization.")
     elif isinstance(deepspeed, str) and deepspeed:
         stages = [
             stage for stage in (1, 2, 3) if any(f"{z}{stage}" in deepspeed.lower() for z in ("z", "zero", "zero_"))
         ]
         if len(stages) == 1:
             settings.fields["sharding"] = f"zero{stages[0]}"
+            settings.silent |= {"deepspeed"} if has_deepspeed() else set()
     elif values["fsdp"] or values["fsdp_config"]:
         config = values["fsdp_config"] if isinstance(values["fsdp_config"], dict) else {}
         take_fsdp(settings, config, fsdp_version, by_accelerate=False)

@@ -38,10 +38,13 @@ from inspector.workloads.media.tower import count_features
 __all__ = [
     "Images",
     "Pictures",
+    "count_channels",
     "find_plain_size",
     "find_processor",
     "make_images",
     "make_plain_images",
+    "read_side",
+    "read_square",
     "register_images",
 ]
 
@@ -128,14 +131,14 @@ def make_plain_images(model: Any, recipe: Recipe, usual: tuple[int, int] = USUAL
     """
     size = find_plain_size(model) or _read_asked(recipe) or usual
     pictures = Pictures(model=model, settings={}, rows=recipe.batch_size, count=1, size=size)
-    return Input(shape=(recipe.batch_size, _channels(pictures), *size), dtype=torch.float32)
+    return Input(shape=(recipe.batch_size, count_channels(pictures), *size), dtype=torch.float32)
 
 
 def find_plain_size(model: Any) -> tuple[int, int] | None:
     """Return height and width of such an image, None where neither file says them."""
     for settings in ({}, getattr(model.config, "processor_settings", None) or {}):
         with contextlib.suppress(BatchError):
-            return _read_square(Pictures(model=model, settings=settings, rows=1, count=1, size=USUAL_SIZE))
+            return read_square(Pictures(model=model, settings=settings, rows=1, count=1, size=USUAL_SIZE))
     return None
 
 
@@ -154,8 +157,8 @@ def _read_asked(recipe: Recipe) -> tuple[int, int] | None:
 )
 def _make_fixed(pictures: Pictures) -> Images:
     """Make images of the one size that the tower takes."""
-    size = _read_square(pictures)
-    pixels = Input(shape=(pictures.total, _channels(pictures), *size), dtype=torch.float32)
+    size = read_square(pictures)
+    pixels = Input(shape=(pictures.total, count_channels(pictures), *size), dtype=torch.float32)
     return Images(inputs={"pixel_values": pixels}, tokens=_count_for_one(pictures, pixels), pixels=size)
 
 
@@ -165,7 +168,7 @@ def _make_fixed(pictures: Pictures) -> Images:
 @register_in(_MAKERS, "LlavaNextImageProcessor")
 def _make_resolutions(pictures: Pictures) -> Images:
     """Make the image once whole and once in tiles of the resolution that wastes least; its borders have no tokens."""
-    size = _read_square(pictures)
+    size = read_square(pictures)
     config, vision = pictures.model.config, pictures.vision
     pinpoints = pictures.read("image_grid_pinpoints", config.image_grid_pinpoints)
     resolution = fit_resolution(pictures.size, pinpoints)
@@ -175,7 +178,7 @@ def _make_resolutions(pictures: Pictures) -> Images:
     if getattr(config, "vision_feature_select_strategy", "default") == "full":
         tokens += 1
     parts = tiles[0] * tiles[1] + 1
-    shape = (pictures.total, parts, _channels(pictures), *size)
+    shape = (pictures.total, parts, count_channels(pictures), *size)
     inputs = {
         "pixel_values": Input(shape=shape, dtype=torch.float32),
         "image_sizes": repeat_rows(pictures.total, pictures.size),
@@ -189,7 +192,7 @@ def _make_tiles(pictures: Pictures) -> Images:
 
     InternVL's processor asks for it (internvl/processing_internvl.py), whatever the image processor's file says.
     """
-    size = _read_square(pictures)
+    size = read_square(pictures)
     parts = 1
     if pictures.model.config.model_type in _IN_TILES or pictures.read("crop_to_patches", False):
         fewest, most = int(pictures.read("min_patches", 1)), int(pictures.read("max_patches", 12))
@@ -197,7 +200,7 @@ def _make_tiles(pictures: Pictures) -> Images:
             raise BatchError(f"its processor cuts an image into up to {most:,} tiles, as none does")
         rows, columns = fit_tiles(pictures.size, size, fewest, most)
         parts = rows * columns + 1 if rows * columns > 1 else 1
-    pixels = Input(shape=(pictures.total * parts, _channels(pictures), *size), dtype=torch.float32)
+    pixels = Input(shape=(pictures.total * parts, count_channels(pictures), *size), dtype=torch.float32)
     tokens = parts * _count_for_one(pictures, pixels)
     return Images(inputs={"pixel_values": pixels}, tokens=tokens, pixels=size, parts=parts)
 
@@ -206,14 +209,14 @@ def _make_tiles(pictures: Pictures) -> Images:
 def _make_squares(pictures: Pictures) -> Images:
     """Make squares of the image as it is rescaled, and the whole one; a row's images are one dimension."""
     config, vision = pictures.model.config, pictures.vision
-    side = _read_side(pictures.read("max_image_size", None), "longest_edge") or int(vision.image_size)
-    longest = _read_side(pictures.settings.get("size"), "longest_edge") or 4 * side
+    side = read_side(pictures.read("max_image_size", None), "longest_edge") or int(vision.image_size)
+    longest = read_side(pictures.settings.get("size"), "longest_edge") or 4 * side
     parts = count_square_tiles(pictures.size, longest, side) if pictures.read("do_image_splitting", True) else 1
     tokens = parts * ((side // vision.patch_size) ** 2 // config.scale_factor**2)
     shape = (pictures.rows, pictures.count * parts)
     inputs = {
         # Images of zeros would be padding.
-        "pixel_values": Input(shape=(*shape, _channels(pictures), side, side), dtype=torch.float32, value=1),
+        "pixel_values": Input(shape=(*shape, count_channels(pictures), side, side), dtype=torch.float32, value=1),
         "pixel_attention_mask": Input(shape=(*shape, side, side), value=1),
     }
     return Images(inputs=inputs, tokens=tokens, pixels=(side, side), parts=parts, holds_all=True)
@@ -223,14 +226,14 @@ def _make_squares(pictures: Pictures) -> Images:
 def _make_cross_attention(pictures: Pictures) -> Images:
     """Make tiles, as many as an image can have at most: those that it lacks are padding; a row has one token each."""
     vision = pictures.vision
-    tile = _read_side(pictures.settings.get("size"), "height") or int(vision.image_size)
+    tile = read_side(pictures.settings.get("size"), "height") or int(vision.image_size)
     most = min(int(pictures.read("max_image_tiles", vision.max_num_tiles)), int(vision.max_num_tiles))
     rows, columns = fit_canvas(pictures.size, tile, most)
     ratio = list(map(tuple, vision.supported_aspect_ratios)).index((rows, columns)) + 1
     shape = (pictures.rows, pictures.count)
     mark = functools.partial(_mark_first, (*shape, most), rows * columns)
     inputs = {
-        "pixel_values": Input(shape=(*shape, most, _channels(pictures), tile, tile), dtype=torch.float32),
+        "pixel_values": Input(shape=(*shape, most, count_channels(pictures), tile, tile), dtype=torch.float32),
         "aspect_ratio_ids": Input(shape=shape, value=ratio),
         "aspect_ratio_mask": Input(shape=(*shape, most), make=mark),
     }
@@ -252,11 +255,11 @@ def _make_pixtral(pictures: Pictures) -> Images:
     """Make images of their own shape, in whole patches; the ends of lines are tokens of the text."""
     merge = int(getattr(pictures.model.config, "spatial_merge_size", 1))
     patch = int(pictures.vision.patch_size)
-    longest = _read_side(pictures.settings.get("size"), "longest_edge") or int(pictures.vision.image_size)
+    longest = read_side(pictures.settings.get("size"), "longest_edge") or int(pictures.vision.image_size)
     unit = patch * merge
     height, width = resize_pixtral(pictures.size, (longest, longest), (unit, unit))
     inputs = {
-        "pixel_values": Input(shape=(pictures.total, _channels(pictures), height, width), dtype=torch.float32),
+        "pixel_values": Input(shape=(pictures.total, count_channels(pictures), height, width), dtype=torch.float32),
         "image_sizes": repeat_rows(pictures.total, (height, width)),
     }
     return Images(inputs=inputs, tokens=height // unit * (width // unit), pixels=(height, width))
@@ -281,8 +284,8 @@ def make_grid(pictures: Pictures, *, default: tuple[int, int], frames: int) -> I
     merge = int(pictures.read("merge_size", vision.spatial_merge_size))
     temporal = int(pictures.read("temporal_patch_size", vision.temporal_patch_size))
     size = pictures.settings.get("size")
-    fewest = int(pictures.read("min_pixels", None) or _read_side(size, "shortest_edge") or default[0])
-    most = int(pictures.read("max_pixels", None) or _read_side(size, "longest_edge") or default[1])
+    fewest = int(pictures.read("min_pixels", None) or read_side(size, "shortest_edge") or default[0])
+    most = int(pictures.read("max_pixels", None) or read_side(size, "longest_edge") or default[1])
     height, width = resize_native(pictures.size, patch * merge, fewest, most, frames)
     grid = (1, height // patch, width // patch)
     channels = int(getattr(vision, "in_channels", 3))
@@ -303,20 +306,20 @@ def _count_for_one(pictures: Pictures, pixels: Input) -> int:
     return count_features(pictures.model, (1, *pixels.shape[1:]))
 
 
-def _channels(pictures: Pictures) -> int:
+def count_channels(pictures: Pictures) -> int:
     """Return how many channels an image has."""
     channels = getattr(pictures.vision, "num_channels", 3)
     return channels if isinstance(channels, int) else 3
 
 
-def _read_square(pictures: Pictures) -> tuple[int, int]:
+def read_square(pictures: Pictures) -> tuple[int, int]:
     """Return height and width of what the tower sees: the crop, the size, or what the configuration says."""
     for name in ("crop_size", "size"):
         if name == "crop_size" and pictures.settings.get("do_center_crop") is False:
             continue
         size = pictures.settings.get(name)
-        edge = _read_side(size, "shortest_edge") if name == "size" else None
-        sides = (_read_side(size, "height") or edge, _read_side(size, "width") or edge)
+        edge = read_side(size, "shortest_edge") if name == "size" else None
+        sides = (read_side(size, "height") or edge, read_side(size, "width") or edge)
         if sides[0] and sides[1]:
             return sides[0], sides[1]
     size = getattr(pictures.vision, "image_size", None)
@@ -327,7 +330,7 @@ def _read_square(pictures: Pictures) -> tuple[int, int]:
     raise BatchError("neither its config nor its preprocessor_config.json says how large its images are")
 
 
-def _read_side(size: Any, name: str) -> int | None:
+def read_side(size: Any, name: str) -> int | None:
     """Return a side of a size as processors write it: a number, or numbers by name."""
     value = size.get(name) if isinstance(size, Mapping) else size
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -1,7 +1,8 @@
-"""Rows of tokens with the placeholders of images and sound among them, as processors write them.
+"""Rows of tokens with the placeholders of images, videos and sound among them.
 
-A row starts with a token of text, then come the placeholders, one after the other with a token of text between those of
-two images, and the rest is text. What marks the borders of an image is text as well. Labels do not count where a
+As processors write them: a row starts with a token of text, then come the placeholders, one after the other with a
+token of text between those of two images, as much as a processor writes between two frames of a video, and the rest is
+text. What marks the borders of an image is text as well. Labels do not count where a
 placeholder stands, as in TRL's DataCollatorForVisionLanguageModeling, which also sends the mask that processors return.
 """
 
@@ -23,6 +24,15 @@ from inspector.workloads.inputs import BatchError, Input, Inputs
 from inspector.workloads.media import crops  # noqa: F401  # it registers its processors
 from inspector.workloads.media.audio import make_sound
 from inspector.workloads.media.images import Images, Pictures, find_processor, make_images
+from inspector.workloads.media.videos import (
+    ASSUMED_FRAMES,
+    FRAMES_PER_SECOND,
+    Clips,
+    Videos,
+    find_frames,
+    make_videos,
+    read_video_settings,
+)
 
 __all__ = ["Media", "find_media", "make_rows"]
 
@@ -35,9 +45,11 @@ _TYPES = ("mm_token_type_ids", "token_type_ids")
 class Media:
     """What the rows of a batch hold beside text.
 
-    `spans` are how many placeholders each image or sound of a row takes, `token` is their id, `inputs` the tensors that
-    a processor returns beside the tokens, `of_rows` those that depend on the length of a row. `holds_all`: the model
-    looks for padding among the images, of which there is none. `words` say what there is, `assumed` what nobody said.
+    `spans` are how many placeholders each image, frame or sound of a row takes, `gaps` how many tokens of text stand
+    before each, one where they are empty; `count` images, videos or sounds are in all of them. `token` is the id of
+    placeholders, `type` their kind as the model is told, `inputs` the tensors that a processor returns beside the
+    tokens, `of_rows` those that depend on the length of a row. `holds_all`: the model looks for padding among the
+    images, of which there is none. `words` say what there is, `assumed` what nobody said.
     """
 
     kind: str
@@ -48,6 +60,9 @@ class Media:
     words: str
     assumed: str | None = None
     holds_all: bool = False
+    count: int = 1
+    gaps: Sequence[int] = ()
+    type: int = 1
 
     @property
     def tokens(self) -> int:
@@ -56,19 +71,21 @@ class Media:
 
     def describe(self) -> RowMedia:
         """Return it as a report says it."""
-        return RowMedia(kind=self.kind, count=len(self.spans), tokens=max(self.spans))
+        return RowMedia(kind=self.kind, count=self.count, tokens=self.tokens // self.count)
 
     @property
     def least_length(self) -> int:
         """Return how many tokens a row has at least."""
-        return self.tokens + len(self.spans) + 1
+        return self.tokens + (sum(self.gaps) or len(self.spans)) + 1
 
 
 def find_media(model: Any, recipe: Recipe, arguments: set[str]) -> Media | None:
-    """Return the images or the sound in the batch of a model whose forward takes `arguments`, None for text alone.
+    """Return what the batch of a model whose forward takes `arguments` has beside text, None for text alone.
 
-    Raises BatchError where images were asked for and are not known of this model.
+    Raises BatchError where images or videos were asked for and are not known of this model.
     """
+    if recipe.videos:
+        return _find_videos(model, recipe, arguments)
     if model.main_input_name != "input_ids" or "input_ids" not in arguments:
         return None
     settings = getattr(model.config, "processor_settings", None) or {}
@@ -96,15 +113,15 @@ def make_rows(model: Any, recipe: Recipe, media: Media, ids: Input) -> Inputs:
             f"{media.words} take {media.tokens:,} of the {length:,} tokens of a row, which leaves no room for text: "
             f"use `seq_len={-(-media.least_length // 64) * 64}`"
         )
-    place = functools.partial(_place, ids.shape, media.spans)
+    place = functools.partial(_place, ids.shape, media.spans, media.gaps or (1,) * len(media.spans))
     made = {
         "input_ids": Input(shape=ids.shape, make=functools.partial(_write_ids, place, media.token, ids.value)),
         "attention_mask": Input(shape=ids.shape, value=1, last=0 if recipe.padding else None),
     }
     arguments = inspect.signature(type(model).forward).parameters
     for name in _TYPES:
-        if name in arguments and media.kind == "images":
-            made[name] = Input(shape=ids.shape, make=functools.partial(_write_types, place))
+        if name in arguments and media.kind != "audio":
+            made[name] = Input(shape=ids.shape, make=functools.partial(_write_types, place, media.type))
             break
     made |= {**media.inputs, **{name: make(length) for name, make in media.of_rows.items()}}
     labels = functools.partial(_write_labels, place, ids.value, padded=bool(recipe.padding))
@@ -124,6 +141,7 @@ def _find_images(model: Any, recipe: Recipe, settings: Mapping[str, Any]) -> Med
     return Media(
         kind="images",
         spans=(images.tokens,) * count,
+        count=count,
         token=token,
         inputs=images.inputs,
         of_rows=images.of_rows,
@@ -152,6 +170,58 @@ def _explain_assumed(recipe: Recipe, has_file: bool, size: tuple[int, int]) -> s
     return ", ".join(parts) or None
 
 
+def _find_videos(model: Any, recipe: Recipe, arguments: set[str]) -> Media:
+    """Return the videos of a batch; raises BatchError where the model takes none, or where it is not known how."""
+    name, count = type(model).__name__, recipe.videos or 1
+    if model.main_input_name != "input_ids" or not arguments & {"pixel_values_videos", "pixel_values"}:
+        raise BatchError(f"{name} takes no videos among text: drop `videos`")
+    settings = getattr(model.config, "processor_settings", None) or {}
+    of_videos = read_video_settings(settings)
+    frames = recipe.frames or find_frames(of_videos)
+    size = ASSUMED_SIZE if recipe.image_size is None else parse_image_size(recipe.image_size)
+    clips = Clips(
+        model=model,
+        settings=of_videos,
+        rows=recipe.batch_size,
+        count=count,
+        size=size[::-1],
+        frames=frames or ASSUMED_FRAMES,
+    )
+    videos = make_videos(clips)
+    token = None if videos is None else _find_token(model.config, videos.names)
+    if videos is None or token is None:
+        raise BatchError(f"how videos go into the batch of {name} is not known here: drop `videos`")
+    assumed = [
+        *([f"{clips.frames} frames (`frames`)"] if frames is None else []),
+        *([f"{size[0]} x {size[1]} pixels (`image_size`)"] if recipe.image_size is None else []),
+        *([f"{FRAMES_PER_SECOND} frames a second, where text says when"] if len(videos.spans) > 1 else []),
+        *([] if settings else ["the processor's defaults, since no file of its was read"]),
+    ]
+    return Media(
+        kind="videos",
+        spans=videos.spans * count,
+        gaps=(1, *[videos.gap] * (len(videos.spans) - 1)) * count,
+        count=count,
+        token=token,
+        type=videos.type,
+        inputs=videos.inputs,
+        of_rows={},
+        words=_describe_videos(videos, clips),
+        assumed=", ".join(assumed) or None,
+        holds_all=videos.holds_all,
+    )
+
+
+def _describe_videos(videos: Videos, clips: Clips) -> str:
+    """Return in words what the videos of a row are."""
+    (height, width), seen = clips.size, videos.pixels
+    of = "a video" if clips.count == 1 else f"{clips.count} videos"
+    each = " each" if clips.count > 1 else ""
+    frames = "a frame" if clips.frames == 1 else f"{clips.frames} frames"
+    tokens = f"{sum(videos.spans):,} tokens{each}"
+    return f"{of} of {tokens} ({frames} of {width}x{height} pixels, seen as {seen[1]}x{seen[0]})"
+
+
 def _find_sound(model: Any, recipe: Recipe, settings: Mapping[str, Any], arguments: set[str]) -> Media | None:
     """Return the sound of a batch, None where the model takes none that is known here."""
     token = _find_token(model.config, ("audio_token_id", "audio_token_index"))
@@ -178,13 +248,13 @@ def _find_token(config: Any, names: Sequence[str]) -> int | None:
     return next((value for value in values if isinstance(value, int) and value >= 0), None)
 
 
-def _place(shape: tuple[int, ...], spans: Sequence[int]) -> Tensor:
+def _place(shape: tuple[int, ...], spans: Sequence[int], gaps: Sequence[int]) -> Tensor:
     """Return which image each token of a batch belongs to, counted from 1, 0 for text."""
     row = torch.zeros(shape[-1], dtype=torch.int64)
-    start = 1
-    for number, span in enumerate(spans, start=1):
-        row[start : start + span] = number
-        start += span + 1
+    start = 0
+    for number, (span, gap) in enumerate(zip(spans, gaps, strict=True), start=1):
+        row[start + gap : start + gap + span] = number
+        start += gap + span
     return row.expand(shape).clone()
 
 
@@ -193,9 +263,9 @@ def _write_ids(place: Callable[[], Tensor], token: int, text: int) -> Tensor:
     return torch.where(place() > 0, token, text)
 
 
-def _write_types(place: Callable[[], Tensor]) -> Tensor:
-    """Return 1 for tokens of images."""
-    return (place() > 0).to(torch.int64)
+def _write_types(place: Callable[[], Tensor], kind: int) -> Tensor:
+    """Return the kind of what is no text."""
+    return (place() > 0).to(torch.int64) * kind
 
 
 def _write_labels(place: Callable[[], Tensor], text: int, *, padded: bool) -> Tensor:

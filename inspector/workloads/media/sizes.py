@@ -27,10 +27,10 @@ _LONGEST_SIDE = 4096
 _MOST_ASPECT = 200
 
 
-def resize_native(size: Size, factor: int, fewest: int, most: int, frames: int = 1) -> Size:
+def resize_native(size: Size, factor: int, fewest: int, most: int, frames: int = 1, counted: int | None = None) -> Size:
     """Return the size in multiples of `factor` with `fewest` to `most` pixels (qwen2_vl, `smart_resize`).
 
-    With `frames` the pixels of all of them count (glm4v, `smart_resize`).
+    With `frames` the pixels of all of them count (glm4v, `smart_resize`), of `counted` ones against the bounds.
     """
     height, width = size
     if max(size) / min(size) > _MOST_ASPECT:
@@ -39,7 +39,7 @@ def resize_native(size: Size, factor: int, fewest: int, most: int, frames: int =
         scale = factor / min(size)
         height, width = int(height * scale), int(width * scale)
     rounded = round(height / factor) * factor, round(width / factor) * factor
-    pixels = frames * rounded[0] * rounded[1]
+    pixels = (counted or frames) * rounded[0] * rounded[1]
     if pixels > most:
         scale = math.sqrt(frames * height * width / most)
         height, width = (max(factor, math.floor(side / scale / factor) * factor) for side in (height, width))

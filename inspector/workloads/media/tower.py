@@ -13,25 +13,23 @@ from inspector.workloads.inputs import BatchError
 
 __all__ = ["count_features"]
 
-_KNOWN: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], int]] = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[tuple[str, tuple[int, ...]], int]] = weakref.WeakKeyDictionary()
 
 
-def count_features(model: Any, shape: tuple[int, ...]) -> int:
-    """Return how many features `get_image_features` makes of one image of a shape.
+def count_features(model: Any, shape: tuple[int, ...], method: str = "get_image_features") -> int:
+    """Return how many features a method of the model makes of one image, or one video, of a shape.
 
     Raises BatchError where the model has no such method, or its tower lies on a device.
     """
     known = _KNOWN.setdefault(model, {})
-    if shape not in known:
-        known[shape] = _run(model, shape)
-    return known[shape]
+    if (method, shape) not in known:
+        known[method, shape] = _run(model, shape, method)
+    return known[method, shape]
 
 
-def _run(model: Any, shape: tuple[int, ...]) -> int:
+def _run(model: Any, shape: tuple[int, ...], method: str) -> int:
     """Run the tower."""
-    find = getattr(model, "get_image_features", None) or getattr(
-        getattr(model, "model", None), "get_image_features", None
-    )
+    find = getattr(model, method, None) or getattr(getattr(model, "model", None), method, None)
     if find is None:
         raise BatchError(f"how many tokens an image takes in {type(model).__name__} is not known here")
     dtype = next((item.dtype for item in model.parameters() if item.is_floating_point()), torch.float32)

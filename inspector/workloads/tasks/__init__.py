@@ -8,7 +8,18 @@ Not covered: speech that is generated from codes, and what compares keypoints. S
 said not to be traced.
 """
 
-from inspector.workloads.tasks import codes, images, marked, regions, series, sound, text, text_and_images, video
+from inspector.workloads.tasks import (
+    codes,
+    denoising,
+    images,
+    marked,
+    regions,
+    series,
+    sound,
+    text,
+    text_and_images,
+    video,
+)
 from inspector.workloads.tasks.arguments import add_needed
 from inspector.workloads.tasks.registry import find_own_task, find_task
 from inspector.workloads.tasks.sound import make_sound
@@ -17,6 +28,7 @@ from inspector.workloads.tasks.text import make_ending_ids
 __all__ = [
     "add_needed",
     "codes",
+    "denoising",
     "find_own_task",
     "find_task",
     "images",

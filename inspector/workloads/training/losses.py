@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
+from inspector.model.diffusion.denoiser import Denoiser
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import is_bare_encoder
+from inspector.workloads.diffusion.loss import DenoisingLoss
 from inspector.workloads.training.contrastive import InBatchNegatives
 
 __all__ = ["Loss", "ModelLoss", "find_loss", "shifts_labels"]
@@ -68,6 +70,8 @@ class ModelLoss:
 def find_loss(model: nn.Module) -> Loss:
     """Return the loss that a model is trained with."""
     base = base_model(model)
+    if isinstance(base, Denoiser):
+        return DenoisingLoss()
     return InBatchNegatives(getattr(base.config, "sentence_pooling", None)) if is_bare_encoder(base) else ModelLoss()
 
 

@@ -21,7 +21,8 @@ from inspector.records.tape import WorkloadInfo
 from inspector.workloads.attention import settle_attention, settle_implementation
 from inspector.workloads.base import NotTraceableError, OnPhase, RunFacts, base_model
 from inspector.workloads.batch import find_media, is_bare_encoder, make_batch_inputs
-from inspector.workloads.inputs import Inputs
+from inspector.workloads.diffusion.facts import find_encoders, settle_denoising
+from inspector.workloads.inputs import BatchError, Inputs
 from inspector.workloads.kernels.scans import check_kernels, explain_long_scan
 from inspector.workloads.limits import bound_sizes, lengthen_rows
 from inspector.workloads.media.rows import Media
@@ -90,6 +91,7 @@ class Training:
         """Return the recipe as it runs on `model`; UsageError for arguments that the optimizer does not take."""
         parse_optim_args(recipe.optimizer, recipe.optim_args)
         check_low_rank(model, recipe)
+        recipe = settle_denoising(base_model(model), recipe)
         recipe = settle_loss(model, recipe)
         recipe = settle_attention(model, settle_stage(model, recipe))
         check_kernels(base_model(model), recipe)
@@ -119,6 +121,7 @@ class Training:
                 *((COPY_STREAM,) if recipe.offload == "activations" else ()),
                 *find_low_rank_unaccounted(recipe),
                 *find_stage_unaccounted(recipe),
+                *find_encoders(base),
                 *find_unaccounted(model, recipe, platform, inputs),
                 *list_unaccounted(model, asked, recipe),
                 *find_packed_unaccounted(model),
@@ -160,7 +163,9 @@ class Training:
         return add_adapter_inputs(model, make_batch_inputs(base_model(model), recipe))
 
     def find_media(self, model: Any, recipe: Recipe) -> Media | None:
-        """Return the images or the sound of a supervised step; stages and packed rows are of text alone."""
+        """Return the images, videos or sound of a supervised step; stages and packed rows are of text alone."""
+        if recipe.videos and recipe.stage is not None:
+            raise BatchError("the batch of such a stage is of text alone here: drop `videos`")
         return None if recipe.stage is not None or recipe.packing is not None else find_media(base_model(model), recipe)
 
     def make_state(self, model: Any, recipe: Recipe, *, on_gpu: bool) -> torch.optim.Optimizer:

@@ -14,6 +14,9 @@ import pytest
 
 import inspector
 from tests.cli.running import Ran, run, written
+from tests.source.weight_files import TINY_CONFIG
+
+pytestmark = pytest.mark.usefixtures("shared_answers")
 
 M7 = ("Qwen/Qwen2.5-7B", "--offline")
 LORA = ("--lora", "r=16", "--targets", "all-linear")
@@ -174,8 +177,9 @@ def test_8_a_plan_recommends_what_the_advice_does_least_harmful_first_and_with_a
     assert advice[0]["change"] == "--gradient-checkpointing"
 
 
-def test_9_sequences_are_no_rows() -> None:
-    small = ("plan", "Qwen/Qwen2.5-0.5B", "--offline", "--gpu", "4090", "--seq-len", "64", "--fit", "none")
+def test_9_sequences_are_no_rows(tmp_path: Path) -> None:
+    model = written(tmp_path, {**TINY_CONFIG, "vocab_size": 4_000})
+    small = ("plan", model, "--offline", "--gpu", "4090", "--seq-len", "64", "--fit", "none")
     few = ("--quantization", "none", "--attention", "eager")
     for arguments in (("--help",), ("plan", "--help"), (*small, *few)):
         words = join(run(*arguments)).lower().split()

@@ -189,10 +189,6 @@ def test_the_first_weight_of_a_file_decides_as_in_transformers(tmp_path: Path) -
             "is a timm model (resnet18)",
         ),
         (
-            {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.30.0"},
-            "is of diffusers (UNet2DConditionModel)",
-        ),
-        (
             {"model_type": "model2vec", "architectures": ["StaticModel"], "hidden_dim": 256},
             "static embeddings of model2vec, a table without a model",
         ),

@@ -153,16 +153,50 @@ def cut(row: dict[str, Any]) -> Any:
     from transformers.initialization import no_tie_weights
 
     count, size = row["launch"]["tensor_parallel"], row["launch"]["world_size"]
+    experts = row["launch"].get("expert_parallel", 1)
     with no_tie_weights():
         model: Any = build({**row, "lora": None})
     dense = init_device_mesh("cuda", (1, 1, size // count, count), mesh_dim_names=("pp", "dp_replicate", "fsdp", "tp"))
-    expert = init_device_mesh("cuda", (1, 1, size, 1), mesh_dim_names=("pp", "dp_replicate", "efsdp", "ep"))
-    config = DistributedConfig(tp_size=count, fsdp_size=size // count)
+    names = ("pp", "dp_replicate", "efsdp", "ep")
+    expert = init_device_mesh("cuda", (1, 1, size // experts, experts), mesh_dim_names=names)
+    config = DistributedConfig(tp_size=count, fsdp_size=size // count, ep_size=experts)
+    if experts > 1:
+        choose_experts_in_turn()
     model = type(model).maybe_distribute_model(model, config, TransformersDeviceMesh(dense, expert))
     model.to_empty(device="cuda")
     model.tie_weights()
     adapter = peft.LoraConfig(task_type="CAUSAL_LM", **row["lora"]) if "lora" in row else None
     return model if adapter is None else peft.get_peft_model(model, adapter)
+
+
+def choose_experts_in_turn() -> None:
+    """Have transformers read how many tokens go to which rank where a router takes experts in turn, for good.
+
+    A stand-in's kernels choose none; the other ranks are taken to route as this one does.
+    """
+    from transformers.distributed.expert_parallel import AllToAllEP
+
+    dispatch: Any = getattr(AllToAllEP, "_dispatch_tokens")  # noqa: B009  # private
+    read: Any = torch.Tensor.tolist
+
+    def dispatch_in_turn(self: Any, states: torch.Tensor, index: torch.Tensor, weights: torch.Tensor) -> Any:
+        ranks, own = self.ep_mesh.size(), self.num_local_experts
+        pairs = -(-len(states) // self.tp_mesh.size()) * index.shape[-1]
+        counts = [len(range(expert, pairs, ranks * own)) for expert in range(ranks * own)]
+        sent = [sum(counts[first : first + own]) for first in range(0, ranks * own, own)]
+        received = [sent[self.ep_mesh.get_local_rank()]] * ranks
+
+        def answer(tensor: torch.Tensor) -> Any:
+            found = read(tensor)
+            return [sent, received] if tensor.shape == (2, ranks) else found
+
+        setattr(torch.Tensor, "tolist", answer)  # noqa: B010  # of a class in C
+        try:
+            return dispatch(self, states, index, weights)
+        finally:
+            setattr(torch.Tensor, "tolist", read)  # noqa: B010
+
+    setattr(AllToAllEP, "_dispatch_tokens", dispatch_in_turn)  # noqa: B010  # private
 
 
 def build_partitioned(row: dict[str, Any]) -> Any:

@@ -99,8 +99,13 @@ def _describe(key: str, value: Any) -> str:
         return "a map of its own"
     if isinstance(value, Mapping):
         inner = value.get("zero_optimization", value)
-        return " ".join(f"{name} {item}" for name, item in inner.items() if not isinstance(item, Mapping))
+        return " ".join(f"{name} {_name_device(item)}" for name, item in inner.items())
     return str(value) if key == "strategy" else f"{key.replace('_', ' ')} {value}"
+
+
+def _name_device(item: Any) -> str:
+    """Return a setting, of a part that is offloaded where to."""
+    return f"{item['device']}{' pinned' * item.get('pin_memory', False)}" if isinstance(item, Mapping) else str(item)
 
 
 def write_rank_line(row: Mapping[str, Any], predicted: Mapping[str, int]) -> str:

@@ -63,8 +63,9 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
             cpu_ram_efficient_loading=environment.get("FSDP_CPU_RAM_EFFICIENT_LOADING") == "true",
         )
     if launch["strategy"] == "tensor_parallel":
-        how = TensorParallel(world_size=launch["world_size"], tensor_parallel=launch["tensor_parallel"])
-    if launch["strategy"] == "fsdp1":
+        launch.pop("strategy")
+        how = TensorParallel(**launch)
+    elif launch["strategy"] == "fsdp1":
         how = Fsdp1(
             world_size=launch["world_size"],
             replicas=launch.get("replicas", 1),
@@ -78,7 +79,7 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
                 "sync_module_states", environment.get("FSDP_SYNC_MODULE_STATES", "true") == "true"
             ),
         )
-    if launch["strategy"] == "zero":
+    elif launch["strategy"] == "zero":
         stage = launch["config"]["zero_optimization"]["stage"]
         how = Zero(world_size=launch["world_size"], stage=stage, config=launch["config"])
     known, workload = build_rank(row), load_workload(TRAINING)

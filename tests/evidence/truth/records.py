@@ -112,8 +112,9 @@ class Measured:
         sharding = {"fsdp2": "fsdp", "fsdp1": "fsdp1"}.get(launch.get("strategy", ""))
         settings = {key: value for key, value in launch.items() if key not in ("strategy", "rank", "group")}
         settings.pop("world_size", None)
-        cut = settings.pop("tensor_parallel", None)
-        return {"sharding": sharding, "sharding_settings": settings or None, "tensor_parallel": cut} if launch else {}
+        cut, experts = settings.pop("tensor_parallel", None), settings.pop("expert_parallel", 1)
+        spread = {"tensor_parallel": cut, "expert_parallel": experts if experts > 1 else None}
+        return {"sharding": sharding, "sharding_settings": settings or None, **spread} if launch else {}
 
     @property
     def place(self) -> tuple[int, int] | None:

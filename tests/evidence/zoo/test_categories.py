@@ -10,7 +10,7 @@ from torch import nn
 
 from inspector.errors import UsageError
 from inspector.hardware.platform import Platform, find_installed_torch
-from inspector.model.build import BuiltModel, build_whole, count_model
+from inspector.model.build import BuiltModel, count_model
 from inspector.records.model import Role
 from inspector.records.request import Request
 from inspector.records.tape import Category, EventKind
@@ -58,8 +58,8 @@ def count(built: BuiltModel) -> dict[Category, int]:
 
 def assert_routes_agree(request: Request, files: Any = None) -> dict[Category, int]:
     """Hold what is loaded against the census, by category and by dtype."""
-    counted, _ = count_model(request, files)
-    built = build_whole(request, files)
+    counted, built = count_model(request, files)
+    assert built is not None
     loaded = {category: size for category, size in load(built).items() if size}
     assert loaded == count(built)
     weights = loaded[Category.WEIGHTS] + loaded.get(Category.ADAPTER, 0)

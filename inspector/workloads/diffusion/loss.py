@@ -1,0 +1,56 @@
+"""The loss of a denoiser: noise is added to latents, and the denoiser predicts it.
+
+Line by line what diffusers' examples/text_to_image/train_text_to_image_lora.py does in an iteration (0.42), behind its
+encoders. What `main()` there binds to names lives until the next iteration binds them anew, and so it does here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inspector.model.diffusion.denoiser import make_scheduler
+from inspector.workloads.base import base_model
+
+__all__ = ["DenoisingLoss"]
+
+
+class DenoisingLoss:
+    """The mean squared error between the noise and what the denoiser makes of the sum of latents and noise."""
+
+    of_a_batch: ClassVar[str | None] = None
+
+    def __init__(self) -> None:
+        self._scheduler: Any = None
+        self._held: dict[str, Tensor] = {}
+
+    def build_forward(self, model: nn.Module) -> Callable[..., Any]:
+        """Return the model."""
+        self._scheduler = make_scheduler(base_model(model))
+        return model
+
+    def compute_loss(
+        self, forward: Callable[..., Any], batch: Mapping[str, Any], _count: Mapping[str, Any]
+    ) -> tuple[Tensor, Any]:
+        """Return the loss; what a script holds of an iteration stays here."""
+        held, latents = self._held, batch["latents"]
+        held["noise"] = torch.randn_like(latents)
+        steps = self._scheduler.config.num_train_timesteps
+        held["timesteps"] = torch.randint(0, steps, (latents.shape[0],), device=latents.device).long()
+        held["noisy"] = self._scheduler.add_noise(latents, held["noise"], held["timesteps"])
+        if self._scheduler.config.prediction_type == "v_prediction":
+            held["target"] = self._scheduler.get_velocity(latents, held["noise"], held["timesteps"])
+        else:
+            held["target"] = held["noise"]
+        conditions = {name: item for name, item in batch.items() if name != "latents"}
+        held["predicted"] = forward(held["noisy"], held["timesteps"], **conditions)
+        held["loss"] = functional.mse_loss(held["predicted"].float(), held["target"].float(), reduction="mean")
+        return held["loss"], None
+
+    def counts_labels(self, _model: nn.Module, _batch: Mapping[str, Any]) -> bool:
+        """Return that it is a mean."""
+        return False

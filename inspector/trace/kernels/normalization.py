@@ -55,10 +55,13 @@ def _copy(scratch: Scratch, tensor: Tensor) -> None:
 def _layer_norm_backward(
     scratch: Scratch, grad: Tensor, values: Tensor, shape: Sequence[int], _mean: Any, _scale: Any, *affine: Any
 ) -> None:
-    """Copy what is not contiguous; gradients of weight and bias, where they train, are summed over rows."""
-    _copy(scratch, grad)
+    """Copy what is not contiguous; gradients of weight and bias, where they train, are summed over rows.
+
+    The input is copied before the outputs are made, the gradient by the kernel (cuda/layer_norm_kernel.cu).
+    """
     _copy(scratch, values)
     scratch.outputs()
+    _copy(scratch, grad)
     weights = [item for item in affine[:2] if isinstance(item, Tensor)]
     columns = math.prod(shape)
     _partial_sums(scratch, values.numel() // columns, columns, weights)

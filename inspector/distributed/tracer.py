@@ -16,9 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from inspector.compat.distributed import AsyncCollectiveTensor, active_fake_mode, local_tensor_of
 from inspector.compat.torch import current_autograd_node, sequence_number, storage_address, tree_leaves
-from inspector.distributed.experts import exchange_counts
 from inspector.distributed.kernels import PACKING_KERNELS
-from inspector.distributed.world import Streams
+from inspector.distributed.world import Streams, exchange_counts
 from inspector.memory.late_frees import USED_ELSEWHERE
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import replace_attribute

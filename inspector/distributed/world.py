@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from inspector.compat.distributed import (
     FakeStore,
@@ -29,8 +30,9 @@ from inspector.compat.distributed import (
 )
 from inspector.compat.torch import next_sequence_number, storage_address
 from inspector.runtime.patches import call_at_end, replace_attribute, replace_item, restore_changes
+from inspector.trace.shadow import Shadows
 
-__all__ = ["Streams", "begin_world"]
+__all__ = ["Streams", "begin_world", "exchange_counts"]
 
 _BACKEND = "meta_ranks"
 
@@ -224,3 +226,18 @@ def _pad_shard(param: Any) -> None:
     padded = local.new_zeros(size)
     padded.narrow(dim=dim, start=0, length=length).copy_(local)
     set_shard(param, padded, padded.narrow(dim=dim, start=0, length=length))
+
+
+def exchange_counts(shadows: Shadows, received: Tensor, sent: Tensor, group: Any) -> None:
+    """Give what a rank receives in an exchange of numbers its value: all ranks of the group send what this one does.
+
+    With experts on ranks of their own each counts the tokens that it has for them, and reads back what it will get
+    (transformers/distributed/expert_parallel.py, `AllToAllEP`, 5.23): what a router says of the data. Experts are taken
+    to be balanced, as where a loop over them reads it (trace/rules/moe_routing.py), on all ranks alike.
+    """
+    value = shadows.find(sent)
+    if value is None:
+        return
+    ranks = dist.ProcessGroup.unbox(group)
+    own = value.chunk(ranks.size())[ranks.rank()]
+    shadows.set(received, own.repeat(ranks.size(), *[1] * (value.dim() - 1)))

@@ -11,6 +11,7 @@ import pytest
 
 from inspector.hardware.catalogue import catalogue
 from tests.evidence.stand_in.kernel_cases import CASES
+from tests.evidence.stand_in.layout_cases import LAYOUTS
 from tests.evidence.stand_in.loss_cases import LOSSES
 from tests.evidence.stand_in.sampling_cases import SAMPLING
 from tests.evidence.truth.records import load
@@ -94,7 +95,7 @@ def test_a_count_that_a_page_gives_is_the_real_one(page: str, pattern: str, coun
 
 def test_every_recording_of_kernels_has_every_case() -> None:
     for path in (ROOT / "tests" / "evidence" / "stand_in" / "recorded").glob("*.json"):
-        cases = {"sampling": SAMPLING, "losses": LOSSES}.get(path.name.partition("-")[0], CASES)
+        cases = {"sampling": SAMPLING, "losses": LOSSES, "layouts": LAYOUTS}.get(path.name.partition("-")[0], CASES)
         assert len(json.loads(path.read_text(encoding="utf-8"))["cases"]) == len(cases)
 
 

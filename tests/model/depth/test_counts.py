@@ -18,7 +18,7 @@ from tests.model.test_adapter_file import FIELDS, METHODS
 from tests.model.tiny import llama, mixtral
 
 LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear"}
-DEEP = 24
+DEEP = 18
 
 
 def order(counted: Counted) -> list[list[Any]]:

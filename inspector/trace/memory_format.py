@@ -9,9 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["choose_convolution_format", "find_memory_format", "is_native_depthwise", "norms_rows"]
+__all__ = [
+    "LINES",
+    "choose_convolution_format",
+    "find_memory_format",
+    "is_native_depthwise",
+    "norms_rows",
+    "view_as_images",
+]
 
 _MATRIX = 2
+# Dimensions of a batch of lines.
+LINES = 3
 # Dimensions from the innermost one, by how many there are, and what torch calls an image that is stored so.
 _CHANNELS_LAST = {
     4: ((1, 3, 2, 0), torch.channels_last),
@@ -39,6 +48,13 @@ def choose_convolution_format(values: Tensor, weight: Tensor) -> torch.memory_fo
         return torch.contiguous_format
     formats = (find_memory_format(tensor) for tensor in (values, weight))
     return next((found for found in formats if found is not torch.contiguous_format), torch.contiguous_format)
+
+
+def view_as_images(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return lines, which are made contiguous, and their weight as images of one row; others as they are."""
+    if values.dim() != LINES:
+        return values, weight
+    return torch.empty_like(values, memory_format=torch.contiguous_format).unsqueeze(2), weight.unsqueeze(2)
 
 
 def is_native_depthwise(values: Tensor, weight: Tensor, transposed: bool, groups: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.trace.memory_format import choose_convolution_format, find_memory_format
+from inspector.trace.memory_format import LINES, choose_convolution_format, find_memory_format, view_as_images
 
 __all__ = ["META_KERNELS"]
 
@@ -60,9 +60,7 @@ if hasattr(aten, "_grouped_mm"):
 @_kernel(aten.convolution.default)
 def _convolution(values: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
     """Return an image that is stored as the kernel takes what it is made of; torch's meta kernel cannot know that."""
-    result = aten.convolution.default(values, weight, *arguments)
-    layout = choose_convolution_format(values, weight)
-    return result if values.dim() == 3 else torch.empty_like(result, memory_format=layout)
+    return _store(aten.convolution.default(values, weight, *arguments), values, weight)
 
 
 @_kernel(aten.convolution_backward.default)
@@ -74,12 +72,19 @@ def _convolution_backward(
     Torch's own meta kernel follows the latter (_meta_registrations.py); CUDA does not (cudnn/ConvShared.cpp).
     """
     *_, (wants_input, wants_weight, wants_bias) = arguments
-    layout = choose_convolution_format(values, weight)
     return (
-        torch.empty_like(values, memory_format=layout) if wants_input else None,
-        torch.empty_like(weight, memory_format=layout) if wants_weight else None,
+        _store(values, values, weight) if wants_input else None,
+        _store(weight, values, weight) if wants_weight else None,
         weight.new_empty(bias_sizes or weight.shape[:1]) if wants_bias else None,
     )
+
+
+def _store(made: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    """Return what a convolution makes, stored as its input and weight say."""
+    layout = choose_convolution_format(*view_as_images(values, weight))
+    if values.dim() == LINES:
+        return torch.empty_like(made.unsqueeze(2), memory_format=layout).squeeze(2)
+    return torch.empty_like(made, memory_format=layout)
 
 
 @_kernel(aten.native_layer_norm_backward.default)

@@ -45,7 +45,7 @@ from inspector.workloads.base import NotTraceableError, Workload, base_model
 from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
-from inspector.workloads.layer_drop import keep_all_layers
+from inspector.workloads.layer_drop import hide_most_frames, keep_all_layers
 from inspector.workloads.loading import list_in_load_order
 from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
@@ -214,6 +214,7 @@ def _trace(
         if workload.info.trains:
             built = dataclasses.replace(built, roles=rules.enter_context(leave_packed(built, platform, known)))
         keep_all_layers(base)
+        hide_most_frames(base)
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)

@@ -126,9 +126,10 @@ def _efficient_attention_backward(
         row_sums = scratch.take(delta)
     else:
         product = scratch.take(_FLOAT_BYTES * batch * heads * rows * value.shape[-1])
-        transposed = scratch.take(delta)
         row_sums = scratch.take(delta)
-        scratch.give(transposed)
+        if min(heads, rows) > 1:  # sums a position are brought to sums a head
+            by_position, row_sums = row_sums, scratch.take(delta)
+            scratch.give(by_position)
         scratch.give(product)
     scratch.take(_backward_workspace(scratch.platform, query, key, value, dropout=dropout_p > 0))
     scratch.give(row_sums)

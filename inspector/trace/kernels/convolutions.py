@@ -15,35 +15,39 @@ from torch import Tensor, ops
 
 from inspector.trace.kernels.reductions import reduce
 from inspector.trace.kernels.registry import Scratch, kernel
-from inspector.trace.memory_format import choose_convolution_format, find_memory_format, is_native_depthwise
+from inspector.trace.memory_format import (
+    LINES,
+    choose_convolution_format,
+    find_memory_format,
+    is_native_depthwise,
+    view_as_images,
+)
 
 __all__: list[str] = []
 
 aten = ops.aten
 
-# Dimensions of a batch of lines, and of one of volumes.
-_LINES, _VOLUMES = 3, 5
+# Dimensions of a batch of volumes.
+_VOLUMES = 5
 
 
 @kernel(aten.convolution.default, allocates_outputs=True)
 def _convolution(scratch: Scratch, values: Tensor, weight: Tensor, *_: Any, **__: Any) -> None:
     """Copy the input before the output is made, and the weight after it (Convolution.cpp; cudnn/ConvShared.cpp)."""
+    values, weight, copies = _take_as_images(scratch, values, weight)
     layout = choose_convolution_format(values, weight)
-    copies = _copy(scratch, values, layout)
+    copies += _copy(scratch, values, layout)
     scratch.outputs()
     _give(scratch, _copy(scratch, weight, layout))
-    _give(scratch, copies)
+    _give(scratch, copies[::-1])
 
 
 @kernel(aten.convolution_backward.default, allocates_outputs=True)
 def _convolution_backward(scratch: Scratch, grad: Tensor, values: Tensor, weight: Tensor, *arguments: Any) -> None:
     """Copy the gradient and the input, then sum the gradient as it is (ATen/native/Convolution.cpp)."""
     *_, transposed, _, groups, wants = arguments
-    as_image = grad
-    if values.dim() == _LINES:  # lines are made contiguous and then images, for as long as the op runs
-        _copy(scratch, values, torch.contiguous_format)
-        values = torch.empty_like(values, memory_format=torch.contiguous_format).unsqueeze(2)
-        as_image, weight = grad.unsqueeze(2), weight.unsqueeze(2)
+    as_image = grad.unsqueeze(2) if values.dim() == LINES else grad
+    values, weight, _ = _take_as_images(scratch, values, weight)
     if not is_native_depthwise(values, weight, transposed, groups):
         _convolve_back(scratch, as_image, values, weight, wants, transposed=transposed)
     elif values.dim() == _VOLUMES:
@@ -90,6 +94,12 @@ def _convolve_back(
         scratch.outputs(1)
         _give(scratch, read)
     _give(scratch, copies[::-1])
+
+
+def _take_as_images(scratch: Scratch, values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """Return lines as images of one row, contiguous for as long as the op runs, and the blocks of that."""
+    copies = _copy(scratch, values, torch.contiguous_format) if values.dim() == LINES else []
+    return *view_as_images(values, weight), copies
 
 
 def _copy(scratch: Scratch, tensor: Tensor, layout: torch.memory_format) -> list[int]:

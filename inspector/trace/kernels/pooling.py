@@ -1,6 +1,7 @@
-"""Pools of images and what is rolled: copies of what is not stored as the kernel takes it, and rolls on the way.
+"""Pools, scaled images and what is rolled: copies of what is not stored as the kernel takes it, rolls on the way.
 
-Sources: ATen/native/cuda/DilatedMaxPool2d.cu, AveragePool2d.cu, ATen/native/TensorTransformations.h (`roll_common`).
+Sources: ATen/native/cuda/DilatedMaxPool2d.cu, AveragePool2d.cu, AdaptiveAveragePooling.cu, UpSample*.cu and
+ATen/native/TensorTransformations.h (`roll_common`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,43 @@ def _pool_backward(scratch: Scratch, grad: Tensor, values: Tensor, *_: Any) -> N
     """Copy the input again, and a gradient that is not stored as it is."""
     _copy(scratch, values, find_memory_format(values))
     _copy(scratch, grad, find_memory_format(values))
+
+
+@kernel(aten._adaptive_avg_pool2d.default, allocates_outputs=True)
+def _pool_to_size(scratch: Scratch, values: Tensor, *_: Any) -> None:
+    """Copy such an input before the output is made."""
+    _copy(scratch, values, find_memory_format(values))
+    scratch.outputs()
+
+
+@kernel(aten._adaptive_avg_pool2d_backward.default)
+def _pool_from_size(scratch: Scratch, grad: Tensor, *_: Any) -> None:
+    """Copy a gradient that is neither contiguous nor has its channels innermost."""
+    _copy(scratch, grad, find_memory_format(grad))
+
+
+@kernel(aten.upsample_nearest2d.default, aten._upsample_nearest_exact2d.default)
+def _scale(scratch: Scratch, values: Tensor, size: Sequence[int], *_: Any) -> None:
+    """Copy such an image, unless nothing is scaled."""
+    if list(values.shape[2:]) != list(size):
+        _copy(scratch, values, find_memory_format(values))
+
+
+@kernel(
+    aten.upsample_nearest2d_backward.default,
+    aten._upsample_nearest_exact2d_backward.default,
+    aten.upsample_bilinear2d_backward.default,
+)
+def _scale_back(scratch: Scratch, grad: Tensor, _output: Sequence[int], size: Sequence[int], *_: Any) -> None:
+    """Copy such a gradient, unless nothing was scaled."""
+    if list(grad.shape) != list(size):
+        _copy(scratch, grad, find_memory_format(grad))
+
+
+@kernel(aten.upsample_bicubic2d_backward.default, aten.upsample_linear1d_backward.default)
+def _scale_smoothly_back(scratch: Scratch, grad: Tensor, *_: Any) -> None:
+    """Copy a gradient that is not contiguous."""
+    _copy(scratch, grad, torch.contiguous_format)
 
 
 @kernel(aten.roll.default, allocates_outputs=True)

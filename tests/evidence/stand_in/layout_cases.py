@@ -32,6 +32,11 @@ def _turn(image: Tensor) -> Tensor:
     return image.transpose(2, 3)
 
 
+def _take_part(image: Tensor, mode: str) -> Tensor:
+    """Return an image that is scaled beside others, whose gradient is a part of theirs."""
+    return torch.cat([functional.interpolate(image, size=(32, 32), mode=mode), image.new_zeros(2, 8, 32, 32)], dim=1)
+
+
 _PLAIN, _LAST = _floats(2, 16, 20, 24), _floats(2, 20, 24, 16)
 _STORED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[str], Tensor]]] = {
     "contiguous": (lambda image: image, _PLAIN),
@@ -68,6 +73,13 @@ for _name, (_store, _image) in _STORED.items():
     )
     _case(f"largest of {_name}", lambda image, store=_store: functional.max_pool2d(store(image), 2), _image)
     _case(f"means of {_name}", lambda image, store=_store: functional.avg_pool2d(store(image), 2), _image)
+    _case(f"16 means of {_name}", lambda image, store=_store: functional.adaptive_avg_pool2d(store(image), 4), _image)
+    for _mode in ("nearest", "bilinear", "bicubic"):
+        _case(
+            f"{_mode} scaling of {_name}, of which a part gets a gradient",
+            lambda image, store=_store, mode=_mode: _take_part(store(image), mode),
+            _image,
+        )
 _case(
     "convolution of patches",
     lambda image, weight: functional.conv2d(image.detach(), weight, stride=4).flatten(2).transpose(1, 2),
@@ -84,6 +96,11 @@ _case(
     *(_floats(2, 200, 16), _floats(16, 1, 4)),
 )
 _case(
+    "convolution of turned lines with a turned weight",
+    lambda line, weight: functional.conv1d(line.transpose(1, 2), weight.transpose(1, 2)),
+    *(_floats(2, 200, 16), _floats(24, 3, 16)),
+)
+_case(
     "convolution of volumes",
     lambda volume, weight: functional.conv3d(volume.permute(0, 2, 1, 3, 4), weight, stride=2),
     *(_floats(2, 8, 3, 20, 20), _floats(16, 3, 2, 2, 2)),
@@ -98,6 +115,11 @@ _case(
     "batch norm of channels last in bfloat16",
     lambda image, weight, bias: functional.batch_norm(_last(image), None, None, weight, bias, training=True),
     *(_floats(2, 20, 24, 16, dtype=BFLOAT16), _floats(16), _floats(16)),
+)
+_case(
+    "layer norm whose gradient is turned",
+    lambda rows, weight, bias: functional.layer_norm(rows, (16,), weight, bias).transpose(1, 2),
+    *(_floats(2, 200, 16), _floats(16), _floats(16)),
 )
 for _shifts in ((3,), (3, 2), (3, 2, 1)):
     _dims = tuple(range(len(_shifts)))

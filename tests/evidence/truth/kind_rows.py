@@ -22,14 +22,21 @@ _BASE: Mapping[str, Any] = {
 }
 _TEXT: Mapping[str, Any] = {**_BASE, "vocab_size": 8000}
 _STEP = "--optimizer adamw_torch --no-gradient-checkpointing"
+# No row is padded, and all that a distribution asks of its parameters holds.
+_HOLDS: Mapping[str, str] = {"FAKE_BOOL": "1"}
 
 
-def _row(name: str, kind: str, model_type: str, fields: Mapping[str, Any], options: str = "") -> MatrixRow:
+def _row(
+    name: str, kind: str, model_type: str, fields: Mapping[str, Any], options: str = "", nonzero: str = "", **said: str
+) -> MatrixRow:
+    """Return a row; `nonzero` says of how many elements of a mask how many hold."""
     whole = {"architectures": [kind], "model_type": model_type, **fields}
-    return MatrixRow(name=f"kind-{name}", model=name, options=f"{options} {_STEP}".strip(), fields=whole)
+    answers = {**_HOLDS, **({"FAKE_NONZERO": nonzero} if nonzero else {}), **said}
+    asked = f"{options} {_STEP}".strip()
+    return MatrixRow(name=f"kind-{name}", model=kind, options=asked, fields=whole, answers=answers)
 
 
-_SPEECH: Mapping[str, Any] = {**_BASE, "vocab_size": 32}
+_SPEECH: Mapping[str, Any] = {**_BASE, "vocab_size": 32, "layerdrop": 0.0}
 _BART: Mapping[str, Any] = {
     **{
         f"{part}_{name}": value
@@ -55,6 +62,7 @@ _SERIES: Mapping[str, Any] = {
     "encoder_ffn_dim": 128,
     "decoder_ffn_dim": 128,
     "prediction_length": 24,
+    "distribution_output": "normal",
 }
 _LLAMA: Mapping[str, Any] = {
     "model_type": "llama",
@@ -69,10 +77,10 @@ _TOWER: Mapping[str, Any] = {**_BASE, "image_size": 224, "patch_size": 32}
 
 KIND_ROWS = (
     # Sound.
-    _row("ctc", "Wav2Vec2ForCTC", "wav2vec2", _SPEECH, "--audio-seconds 4 --batch-size 2"),
-    _row("sound-class", "HubertForSequenceClassification", "hubert", _SPEECH, "--audio-seconds 4"),
-    _row("x-vector", "WavLMForXVector", "wavlm", _SPEECH, "--audio-seconds 4"),
-    _row("sound-frames", "Wav2Vec2ForAudioFrameClassification", "wav2vec2", _SPEECH, "--audio-seconds 4"),
+    _row("ctc", "Wav2Vec2ForCTC", "wav2vec2", _SPEECH, "--audio-seconds 4 --batch-size 2", "398:40", FAKE_BOOL="0"),
+    _row("sound-class", "HubertForSequenceClassification", "hubert", _SPEECH, "--audio-seconds 4", "199:20"),
+    _row("x-vector", "WavLMForXVector", "wavlm", _SPEECH, "--audio-seconds 4", "199:20"),
+    _row("sound-frames", "Wav2Vec2ForAudioFrameClassification", "wav2vec2", _SPEECH, "--audio-seconds 4", "199:20"),
     _row("spectrogram", "ASTForAudioClassification", "audio-spectrogram-transformer", _BASE),
     _row(
         "speech-out",
@@ -85,6 +93,8 @@ KIND_ROWS = (
             "encoder_attention_heads": 8,
             "decoder_attention_heads": 8,
             "encoder_ffn_dim": 1024,
+            "encoder_layerdrop": 0.0,
+            "decoder_layerdrop": 0.0,
             "decoder_ffn_dim": 1024,
             "vocab_size": 81,
         },
@@ -137,7 +147,8 @@ KIND_ROWS = (
             "image_token_index": 3999,
             "vision_feature_layer": -2,
         },
-        "--seq-len 128",
+        "--seq-len 128 --images 1",
+        "65536:25088",
     ),
     _row(
         "image-patches",
@@ -149,8 +160,10 @@ KIND_ROWS = (
             "image_token_index": 3999,
             "projection_dim": 512,
             "hidden_size": 512,
+            "vocab_size": 4000,
         },
-        "--seq-len 128",
+        "--seq-len 128 --images 1",
+        "65536:25088",
     ),
     _row(
         "image-captions",
@@ -165,7 +178,6 @@ KIND_ROWS = (
         "--seq-len 64",
     ),
     _row("boxes-of-words", "LayoutLMv3ForTokenClassification", "layoutlmv3", _TEXT, "--seq-len 128"),
-    _row("questions-on-images", "ViltForQuestionAnswering", "vilt", _TEXT, "--seq-len 32"),
     # Text otherwise than in one row.
     _row("choices", "BertForMultipleChoice", "bert", _TEXT, "--seq-len 128"),
     _row("next-sentence", "BertForNextSentencePrediction", "bert", _TEXT, "--seq-len 128"),

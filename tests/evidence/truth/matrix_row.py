@@ -17,7 +17,8 @@ class MatrixRow:
     """One row: a model of the catalogue, how many layers of it (None: all), and options of the command.
 
     `stored` is the quantization_config that its checkpoint declares. `fields` is what its configuration says otherwise,
-    in its text part where it has one: all of it for a model that the catalogue does not have.
+    in its text part where it has one: all of it for a model that the catalogue does not have. `answers` are what the
+    stand-in for a GPU says where a kernel would have computed it (tests/evidence/stand_in/README.md).
     """
 
     name: str
@@ -26,6 +27,7 @@ class MatrixRow:
     options: str = ""
     stored: Mapping[str, Any] | None = None
     fields: Mapping[str, Any] | None = None
+    answers: Mapping[str, str] | None = None
 
     @property
     def is_changed(self) -> bool:

@@ -174,13 +174,14 @@ class Findings:
         def find() -> tuple[Any, ...]:
             found = work()
             timeline = [getattr(found.timeline, item.name) for item in dataclasses.fields(Timeline)]
-            return timeline, found.host_bytes, found.kept_activations
+            return timeline, found.host_bytes, found.kept_activations, found.late
 
         key = (*_list_of_trace(run), requests, repr(run.allocator), limit_bytes)
-        values, host_bytes, kept_activations = self._kept.find("memory", key, find)
+        values, host_bytes, kept_activations, late = self._kept.find("memory", key, find)
         fields = [item.name for item in dataclasses.fields(Timeline)]
         timeline = Timeline(**dict(zip(fields, values, strict=True)))
-        return Summary(timeline=timeline, host_bytes=host_bytes, kept_activations=kept_activations)
+        peaks = None if late is None else (late[0], late[1])
+        return Summary(timeline=timeline, host_bytes=host_bytes, kept_activations=kept_activations, late=peaks)
 
     def _find(self, kind: str, key: tuple[Any, ...], make: Callable[[], _Value]) -> _Value:
         """Return what is kept, else what is made now."""

@@ -22,11 +22,9 @@ from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
 from inspector.findings import Findings
 from inspector.generation import extrapolate_generation, find_most_new_tokens, is_long
-from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
-from inspector.memory.verdict import find_overhead
-from inspector.prediction import Prediction, count_usable_bytes, count_work
+from inspector.prediction import Prediction, count_usable_bytes, count_work, list_unknown
 from inspector.records.assumptions import LAYERS_DIFFER
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
@@ -119,7 +117,8 @@ class Predictor:
         """Return the prediction of a run by its outline: that which is kept, or that of its trace."""
 
         def trace() -> Outline:
-            recipe, template, sizes = self._trace(run)
+            self._trace_recalled()
+            recipe, template, sizes = self._trace_once(run)
             added_periods, idle = self._idle.get(make_key_without_size(run), (None, frozenset()))
             return Outline(
                 recipe=recipe,
@@ -153,11 +152,6 @@ class Predictor:
         if make_trace_key(run) not in self._traced:
             self._trace_recalled()
         return self._traced[make_trace_key(run)][1:]
-
-    def _trace(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
-        """Trace a run, or the phases alone of it that depend on sizes."""
-        self._trace_recalled()
-        return self._trace_once(run)
 
     def _trace_once(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace a run, or return what was traced with other settings of the allocator or on a card of its kernels."""
@@ -246,11 +240,7 @@ class Predictor:
 
     def _list_uncertainties(self, run: ResolvedRun) -> tuple[Uncertainty, ...]:
         """Return what a run's card may lack of its usable memory, nothing where a margin was asked for."""
-        if run.gpu is None or run.margin_bytes is not None:
-            return ()
-        by_seed = (HASH_SEED,) if self.findings.is_ordered_by_hash(run.request) else ()
-        of_ranks = () if run.launch is None or isinstance(run.launch, DeviceMap) else (NCCL,)
-        return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
+        return list_unknown(run, self.findings.is_ordered_by_hash)
 
     def find_known(self, run: ResolvedRun) -> Prediction | None:
         """Return the prediction of a run where nothing has to be traced for it."""

@@ -6,19 +6,23 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from inspector.memory.late_frees import free_late
+from inspector.memory.margin import HASH_SEED, NCCL, list_uncertainties
 from inspector.memory.recording import Recording
 from inspector.memory.replay import Replay, Replays, Requests, list_requests
 from inspector.memory.timeline import Summary, Timeline, count_host_bytes, count_kept_activations, fold
 from inspector.memory.verdict import find_overhead, find_usable_bytes, judge_fit
 from inspector.records.fit import Uncertainty, Verdict
 from inspector.records.recipe import Recipe
+from inspector.records.request import Request
+from inspector.records.steps.ranks import Ddp, DeviceMap, Fsdp1, Zero
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
 
 if TYPE_CHECKING:
     from inspector.extrapolate import Sizes, TapeTemplate
 
-__all__ = ["Prediction", "count_usable_bytes", "count_work"]
+__all__ = ["Prediction", "count_usable_bytes", "count_work", "list_unknown"]
 
 # So many events of a long tape are put together and replayed in the time in which one is traced.
 _REPLAYED_FOR_ONE = 12
@@ -120,7 +124,18 @@ class Prediction:
             timeline=timeline.drop_events(),
             host_bytes=count_host_bytes(self.tape),
             kept_activations=count_kept_activations(self.tape, timeline),
+            late=self._find_late_peaks(),
         )
+
+    def _find_late_peaks(self) -> tuple[int, int] | None:
+        """Return the peaks where what ends by time ends at the latest, None for runs in which nothing does."""
+        if not isinstance(self.run.launch, (Ddp, Fsdp1, Zero)):
+            return None
+        late = free_late(self.tape)
+        if late is None:
+            return None
+        timeline = fold(late, self.run.allocator, descending_addresses=self.run.platform.takes_newest_segment)
+        return timeline.peak_allocated_bytes, timeline.peak_reserved_bytes
 
     def record(self) -> Recording:
         """Return the run as the report describes it, to be looked at again."""
@@ -168,6 +183,18 @@ def count_usable_bytes(run: ResolvedRun) -> int:
     assert run.gpu is not None, "a limit is a card's"
     shared = run.recipe.vllm_share or 0.0
     return find_usable_bytes(run.gpu, find_overhead(run.gpu).bytes, run.margin_bytes or 0, shared=shared)
+
+
+def list_unknown(run: ResolvedRun, is_ordered_by_hash: Callable[[Request], bool]) -> tuple[Uncertainty, ...]:
+    """Return what the run's card may lack of its usable memory, nothing where a margin was asked for.
+
+    `is_ordered_by_hash` tells whether the layers of a model come in an order that differs from process to process.
+    """
+    if run.gpu is None or run.margin_bytes is not None:
+        return ()
+    by_seed = (HASH_SEED,) if is_ordered_by_hash(run.request) else ()
+    of_ranks = () if run.launch is None or isinstance(run.launch, DeviceMap) else (NCCL,)
+    return (*list_uncertainties(run.gpu, find_overhead(run.gpu)), *by_seed, *of_ranks)
 
 
 def count_work(template: TapeTemplate) -> int:

@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _LARGEST_FILE = 48 * 2**20
 _LARGEST_CONTENT = 256 * 2**20
 # What stays when the oldest are removed, so that not every write has to remove some.
 _LEFT_AFTER_TRIM = 0.9
+# Clocks of a disk of another machine are that far ahead at most.
+_AHEAD_NS = 60 * 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +122,13 @@ def list_entries(folder: Path) -> Iterator[Entry]:
 
 
 def remove_oldest(folder: Path, most_bytes: int) -> int:
-    """Remove the entries that were read before all others until few enough bytes are left; return how many went."""
-    files = sorted(((state.st_mtime_ns, state.st_size, path) for path, state in list_files(folder)), reverse=True)
+    """Remove the entries that were read before all others until few enough bytes are left; return how many went.
+
+    Those that are dated ahead go first: the clock went back since, and nothing says when they were read.
+    """
+    now = time.time_ns() + _AHEAD_NS
+    dated = ((state.st_mtime_ns, state.st_size, path) for path, state in list_files(folder))
+    files = sorted(((date if date <= now else 0, size, path) for date, size, path in dated), reverse=True)
     if sum(size for _, size, _ in files) <= most_bytes:
         return 0
     kept_bytes, removed = 0, 0

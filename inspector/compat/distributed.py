@@ -131,6 +131,9 @@ _reshard_rest: Any = private(
     instead="what reshards units without a gradient when the backward pass ends",
 )
 _reshard: Any = private("torch.distributed.fsdp._runtime_utils._reshard", purpose="FSDP1", instead="the same")
+_use_elsewhere: Any = private(
+    "torch.distributed.fsdp._common_utils._no_dispatch_record_stream", purpose="FSDP1", instead="the same"
+)
 _frees_in_backward: Any = private(
     "torch.distributed.fsdp._runtime_utils._should_free_in_backward", purpose="FSDP1", instead="the same"
 )
@@ -212,6 +215,12 @@ def tell_fsdp1_storages_apart() -> None:
     replace_attribute(flat, "_same_storage", _share_storage)
     replace_attribute(flat, "_data_ptr_allocated", lambda tensor: tensor.untyped_storage().nbytes() > 0)
     replace_attribute(runtime, "_catch_all_reshard", _reshard_what_is_whole)
+
+
+def tell_uses_of_fsdp1(note_use: Callable[[Tensor, Any], None]) -> None:
+    """Have FSDP1 say of which tensors another stream makes use, which it leaves out on meta, until the same."""
+    for module in (sys.modules[_shares_storage.__module__], sys.modules[_reshard_rest.__module__]):
+        replace_attribute(module, _use_elsewhere.__name__, note_use)
 
 
 def _share_storage(one: Tensor, other: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from inspector.compat.distributed import defer_reduction, tell_fsdp1_storages_apart
+from inspector.compat.distributed import defer_reduction, tell_fsdp1_storages_apart, tell_uses_of_fsdp1
 from inspector.distributed.ddp import wrap_with_ddp
 from inspector.distributed.fsdp1 import hold_units, list_roles, shard_with_fsdp1
 from inspector.distributed.fsdp2 import shard_with_fsdp2
@@ -119,6 +119,7 @@ def trace_rank(
             tracer.empty_cache()  # as below: what packing leaves is given back
         if isinstance(launch, Fsdp1):
             tell_fsdp1_storages_apart()
+            tell_uses_of_fsdp1(tracer.note_use)
             roles = list_roles(built)
             model = shard_with_fsdp1(model, launch, recipe.mixed_precision, tracer)
         if isinstance(launch, Fsdp2):

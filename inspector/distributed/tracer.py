@@ -19,6 +19,7 @@ from inspector.compat.torch import current_autograd_node, sequence_number, stora
 from inspector.distributed.experts import exchange_counts
 from inspector.distributed.kernels import PACKING_KERNELS
 from inspector.distributed.world import Streams
+from inspector.memory.late_frees import USED_ELSEWHERE
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.runtime.patches import replace_attribute
 from inspector.trace.categories import Categories
@@ -46,6 +47,9 @@ class RankTracer(Tracer):
         self._ended: set[int] = set()
         self._sizes_of_shared: set[int] = set()
         self._answers_reads = False
+        # The streams of blocks, and which blocks are used on another one.
+        self._stream_of_blocks: dict[int, int] = {}
+        self._used_elsewhere: set[int] = set()
         self._offloads = self._makes_on_host = self._pins = False
         # Whether tensors say themselves which of the two devices they lie on (two_devices.py).
         self._tells_devices = False
@@ -121,6 +125,12 @@ class RankTracer(Tracer):
         Autograd adds up their gradients on the stream of what takes the sum (torch/csrc/autograd/input_buffer.cpp).
         """
         self._sizes_of_shared |= {item.numel() * width for item in parameters for width in (2, 4)}
+
+    def note_use(self, tensor: Tensor, stream: Any) -> None:
+        """Note that a stream uses a tensor, as `Tensor.record_stream` does."""
+        block = self._blocks.get(storage_address(tensor.untyped_storage()), _NO_BLOCK)
+        if self._stream_of_blocks.get(block, stream.number) != stream.number:
+            self._used_elsewhere.add(block)
 
     def answer_reads(self) -> None:
         """Answer what the host reads of the device as a step that succeeds has it: norms are 1, nothing overflowed.
@@ -270,6 +280,13 @@ class RankTracer(Tracer):
         if node is not None and number == self._streams.default.number and (is_sum or node.name() == _OF_LEAVES):
             number = self._streams.find_view_number()
         self._stream_of_events.append(number)
+        if kind is EventKind.ALLOCATE:
+            self._stream_of_blocks[block] = number
+
+    def _release(self, block: int) -> None:
+        self._stream_of_blocks.pop(block, None)
+        is_used = block in self._used_elsewhere
+        self._record(EventKind.FREE, block, self._sizes.pop(block), USED_ELSEWHERE if is_used else "")
 
     def _see(self, tensor: Tensor, op: str) -> int:
         return super()._see(local_tensor_of(tensor) if isinstance(tensor, DTensor) else tensor, op)

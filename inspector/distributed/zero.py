@@ -125,7 +125,7 @@ def begin_engine(
     }
     for name, value in {**place, "MASTER_PORT": 1, "DS_ACCELERATOR": "cpu"}.items():
         replace_item(os.environ, name, str(value))
-    replace_attribute(Tensor, "record_stream", _forget_use)
+    replace_attribute(Tensor, "record_stream", lambda tensor, stream: tracer.note_use(tensor, stream))
     _set_accelerator(streams, tracer)
     if on_host:
         tell_host_from_card(tracer)
@@ -237,10 +237,6 @@ def _list_as_moved(module: nn.Module) -> Iterator[Tensor]:
         yield from _list_as_moved(child)
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
-
-
-def _forget_use(_tensor: Tensor, _stream: Any) -> None:
-    """Forget that another stream uses a tensor: its work is done when the tensor ends."""
 
 
 def _hold_state(tracer: RankTracer, engine: Any, stage: int) -> None:

@@ -104,11 +104,16 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a report says of a run: its `timeline` without events, the bytes on the host, and what passes keep."""
+    """What a report says of a run: its `timeline` without events, the bytes on the host, and what passes keep.
+
+    `late` are the peaks of allocated and reserved bytes where blocks whose end depends on time end at the latest, None
+    where none does.
+    """
 
     timeline: Timeline
     host_bytes: int | None
     kept_activations: int
+    late: tuple[int, int] | None = None
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------

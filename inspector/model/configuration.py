@@ -12,6 +12,7 @@ missing when `architectures` says enough.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "SIZES_ASSUMED",
     "describe_error",
     "explain_remote_failure",
+    "find_missing_packages",
     "find_model_class",
     "find_text_config",
     "list_architectures",
@@ -41,6 +43,8 @@ __all__ = [
 # The code of the notice that the figures are those of a class's defaults.
 SIZES_ASSUMED = "sizes-assumed"
 
+# How transformers names a package that it needs.
+_PIP = re.compile(r"`pip install ([\w-]+)`")
 # A configuration is made in milliseconds; one of 10^6 labels, each with a name, in a few seconds and some 200 MB.
 _MOST_CPU_SECONDS = 20
 _MOST_BYTES = 2**29
@@ -173,6 +177,11 @@ def describe_error(error: Exception) -> str:
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
+def find_missing_packages(error: Exception) -> str:
+    """Return what pip installs of what transformers asks for (import_utils.py, `requires_backends`), or nothing."""
+    return " ".join(_PIP.findall(str(error))) if isinstance(error, ImportError) else ""
+
+
 def explain_remote_failure(part: str, files: SourceFiles, error: Exception) -> UnsupportedModelError:
     """Return what to say where the code of a repository failed: which packages it needs, or what it raised."""
     needs = describe_missing_packages(error)
@@ -228,6 +237,10 @@ def _build_configuration(
     except InspectorError:
         raise
     except Exception as error:  # any class may be raised by 400 configuration classes over untrusted fields
+        if packages := find_missing_packages(error):
+            raise UnsupportedModelError(
+                f"config.json of {model_id} is read with packages that are not installed: run `pip install {packages}`."
+            ) from error
         raise UnsupportedModelError(
             f"config.json of {model_id} is malformed ({describe_error(error)}); correct it."
         ) from error

@@ -34,6 +34,7 @@ from inspector.errors import InspectorError, UnsupportedModelError, UsageError, 
 from inspector.model.configuration import (
     describe_error,
     explain_remote_failure,
+    find_missing_packages,
     find_model_class,
     find_text_config,
     list_architectures,
@@ -66,8 +67,6 @@ def find_head(config: PretrainedConfig, auto_classes: Iterable[str]) -> type[Pre
 # 250,000 modules, the most that are made, take some 30 s and as much memory; no model of the catalogue takes a tenth.
 _MOST_CPU_SECONDS = 120
 _MOST_BYTES = 5 * 2**27
-# How transformers names a package that it needs.
-_PIP = re.compile(r"`pip install ([\w-]+)`")
 
 # Which head to build when the config names no class that exists: the first of these that has one for the model type.
 # Whole models come before parts of them: encoder-decoders before their decoders alone, two towers before one.
@@ -103,7 +102,7 @@ def build_skeleton(
     except InspectorError:
         raise
     except Exception as error:  # 400 model classes over untrusted sizes can raise anything
-        if packages := _find_missing_packages(error):
+        if packages := find_missing_packages(error):
             raise UnsupportedModelError(
                 f"{model_id} cannot be built as {model_class.__name__} without packages that are not installed: "
                 f"run `pip install {packages}`."
@@ -247,11 +246,6 @@ def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and pattern.search(name):
             tensor.data = tensor.data.to(torch.float32)
-
-
-def _find_missing_packages(error: Exception) -> str:
-    """Return what pip installs of what transformers asks for (import_utils.py, `requires_backends`), or nothing."""
-    return " ".join(_PIP.findall(str(error))) if isinstance(error, ImportError) else ""
 
 
 def _move_to_meta(model: PreTrainedModel) -> None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from inspector.compat.deepspeed import has_deepspeed
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.errors import InspectorError, NotTraceableError
+from inspector.memory.timeline import Summary
 from inspector.predict import Predictor
 from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
@@ -31,6 +32,7 @@ __all__ = [
     "describe_ranks",
     "explain_alone",
     "find_ranks",
+    "list_late_notices",
     "list_rank_notices",
     "spread_over_cards",
 ]
@@ -43,6 +45,13 @@ JUDGED_ALONE = Notice(
 )
 
 
+ONE_NAMED = Notice(
+    code="several-gpus",
+    message=(
+        "Several cards share what is sharded, and one is named: the verdict is on it alone, as if it ran the whole "
+        "step. `gpu_count` says how many there are, and so does num_processes of a launcher's file."
+    ),
+)
 DEEPSPEED_MISSING = Notice(
     code="several-gpus",
     message=(
@@ -61,6 +70,8 @@ ZERO_ASSUMED = Notice(
 
 def explain_alone(run: ResolvedRun) -> Notice:
     """Return why one card alone is judged for a run over several."""
+    if run.cards == 1:
+        return ONE_NAMED
     is_zero = run.request.sharding in (Sharding.ZERO1, Sharding.ZERO2, Sharding.ZERO3)
     return DEEPSPEED_MISSING if is_zero and not has_deepspeed() else JUDGED_ALONE
 
@@ -190,6 +201,28 @@ def list_rank_notices(run: ResolvedRun, trained: Mapping[str, int]) -> tuple[Not
         )
         notices.append(Notice(code="whole-gradients", message=message))
     return tuple(notices)
+
+
+def list_late_notices(run: ResolvedRun, summary: Summary) -> Iterator[Notice]:
+    """Yield what a rank takes at most where that depends on time: a report has the least of it."""
+    if summary.late is None:
+        return
+    (allocated, reserved), timeline = summary.late, summary.timeline
+    if isinstance(run.launch, Ddp):
+        if allocated > timeline.peak_allocated_bytes or reserved > timeline.peak_reserved_bytes:
+            message = (
+                "DDP's first buckets live through the second step where NCCL's watchdog, which looks every 100 ms, has "
+                f"not seen the first one end: that step peaks at {format_bytes(allocated)} allocated, "
+                f"{format_bytes(reserved)} reserved then."
+            )
+            yield Notice(code="late-buckets", message=message)
+    elif reserved > timeline.peak_reserved_bytes:
+        message = (
+            "Reserved memory is the least of this run: a block that another stream used comes back when that is done. "
+            f"At most {format_bytes(reserved)} are reserved, {format_bytes(reserved - timeline.peak_reserved_bytes)} "
+            "more."
+        )
+        yield Notice(code="late-frees", message=message)
 
 
 def _list_notices_of_cut(launch: TensorParallel, accumulation: int) -> Iterator[Notice]:

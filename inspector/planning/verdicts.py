@@ -19,6 +19,7 @@ from inspector.planning.cards import (
     advise_sharding,
     describe_ranks,
     explain_alone,
+    list_late_notices,
     list_rank_notices,
     spread_over_cards,
 )
@@ -239,6 +240,7 @@ def _find_outcome_of_one_card(
         *facts.notices,
         *find_assumption_notices(predictor.list_assumptions(run)),
         *find_precision_notices(run, counted),
+        *list_late_notices(run, summary),
         *_find_released(prediction),
         *left_out,
     )

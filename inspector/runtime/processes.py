@@ -8,6 +8,7 @@ sees a GPU, whose driver a fork loses, the work is done one after the other in t
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -81,6 +82,7 @@ def _start_child(parent: int) -> None:
     """Let an interrupt end this child without a traceback, and end it when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    gc.freeze()  # what was there before is the parent's, and no garbage of this child's
     torch.set_num_threads(1)  # the threads of the parent's OpenMP are not forked: waiting for them would never end
     threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
 

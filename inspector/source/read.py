@@ -29,6 +29,7 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
     from inspector.source.checkpoint import add_stored_dtype
     from inspector.source.locate import locate
     from inspector.source.recognize.foreign import refuse_foreign
+    from inspector.source.recognize.timm import adapt_timm
 
     progress("reading the configuration")
     try:
@@ -38,7 +39,7 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
             raise
         raise ModelUnavailableError(f"{error} {_name_another(name, request.source.file.path)}") from error
     refuse_foreign(files)
-    files = add_stored_dtype(files)
+    files = add_stored_dtype(adapt_timm(files))
     if request.workload != "generate" or request.serving is not None:
         return files
     from inspector.source.generation_config import add_decoding

@@ -329,6 +329,8 @@ def _find_maker(model: Any) -> _Maker:
         return _make_pairs
     if is_bare_encoder(model):
         return _make_text_pairs
+    if model.main_input_name == "latents":
+        raise BatchError(f"the training step of a {name} of diffusers is not known here")
     if not arguments & {*_LABELS}:
         head, part = find_head(model.config, _HEADS), _find_trained_part(model)
         advice = f"; the same model with a head is `model_class={head.__name__}`" if head else ""

@@ -117,6 +117,7 @@ def test_an_adapter_on_weights_that_it_cannot_read_is_refused() -> None:
 
 @pytest.mark.parametrize("method", sorted(peft.PEFT_TYPE_TO_CONFIG_MAPPING, key=str), ids=lambda method: method.value)
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.one_of(3)
 def test_every_method_of_peft_on_packed_weights_is_counted_or_refused(method: Any, quantization: str) -> None:
     """Whatever PEFT's code does with weights that are not what it expects is one line of ours."""
     asked = {"peft_type": method.value, "target_modules": ["q_proj", "v_proj"], "num_virtual_tokens": 2}

@@ -158,7 +158,11 @@ def _date_back(path: Path) -> None:
     os.utime(path, (-(2**33), -(2**33)))
 
 
-@pytest.mark.parametrize("damage", [_cut, _turn_a_bit, _replace, _empty, _make_folder, _date_back])
+def _date_ahead(path: Path) -> None:
+    os.utime(path, (2**33, 2**33))
+
+
+@pytest.mark.parametrize("damage", [_cut, _turn_a_bit, _replace, _empty, _make_folder, _date_back, _date_ahead])
 def test_a_damaged_cache_gives_the_same_answer(damage: object, folder: Path) -> None:
     """What is not as it was written is worked out anew, without a word."""
     words = (SMALL, "--offline", "--count-only", "--json")

@@ -39,6 +39,20 @@ def test_the_least_recently_read_are_removed_first(tmp_path: Path, monkeypatch: 
     assert sum(state.st_size for _, state in list_files(tmp_path)) <= 12_000
 
 
+def test_what_is_dated_ahead_is_removed_before_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock went back since it was written: what is kept now stays, and can be read."""
+    monkeypatch.setattr(store, "MOST_BYTES", 12_000)
+    kept = Store(tmp_path, ENVIRONMENT)
+    names = [f"report-{number:032x}" for number in range(6)]
+    for number, name in enumerate(names):
+        kept.write(name, os.urandom(2_500), {})
+        if number < 3:
+            os.utime(tmp_path / ENVIRONMENT[:16] / f"{name}.kept", (2**33 + number,) * 2)
+    kept.trim()
+    found = [name for name in names if kept.read(name) is not None]
+    assert (len(found), found[1:]) == (4, names[3:])
+
+
 def test_only_files_of_the_cache_are_removed(tmp_path: Path) -> None:
     """The folder that somebody names may hold anything, links to elsewhere included."""
     Store(tmp_path, ENVIRONMENT).write(NAME, b"content", {})
@@ -64,26 +78,29 @@ def test_a_name_is_no_longer_than_the_pattern(tmp_path: Path) -> None:
         assert kept.read(NAME) is None
 
 
-def _write_often(folder: Path, letter: str) -> None:
-    kept = Store(folder, ENVIRONMENT)
+def _write_often(folder: Path, letter: str, environment: str) -> None:
+    kept = Store(folder, environment)
     for _ in range(40):
         kept.write(NAME, letter.encode() * 10_000, {})
         content = kept.read(NAME)
         assert content is not None
-        assert content in (b"x" * 10_000, b"y" * 10_000), "one or the other, never a mixture"
+        own = {letter} if environment != ENVIRONMENT else set("xy")
+        assert content in {each.encode() * 10_000 for each in own}, "one or the other, never a mixture"
         remove_oldest(folder, 10_000_000)
 
 
-def test_processes_side_by_side_read_whole_files(tmp_path: Path) -> None:
-    """Each file is renamed to its name when it is whole."""
+@pytest.mark.parametrize("environments", [(ENVIRONMENT, ENVIRONMENT), ("b" * 64, "c" * 64)])
+def test_processes_side_by_side_read_whole_files(tmp_path: Path, environments: tuple[str, str]) -> None:
+    """Each file is renamed to its name when it is whole; two versions at once read each their own."""
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_write_often, args=(tmp_path, letter)) for letter in "xy"]
+    asked = zip("xy", environments, strict=True)
+    processes = [context.Process(target=_write_often, args=(tmp_path, *each)) for each in asked]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(list(list_files(tmp_path))) == 1, "no part is left"
+    assert len(list(list_files(tmp_path))) == len(set(environments)), "no part is left"
 
 
 def test_the_folder_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

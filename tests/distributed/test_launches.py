@@ -33,7 +33,10 @@ def ask_file(folder: Path, **config: object) -> dict[str, Any]:
 
 def test_the_first_fsdp_is_traced_as_a_file_of_accelerate_configures_it(tmp_path: Path) -> None:
     """SHARD_GRAD_OP keeps gathered layers until their backward pass, which FULL_SHARD gathers again."""
-    training = ask_file(tmp_path)["training"]
+    report = ask_file(tmp_path)
+    training = report["training"]
+    (late,) = [item["message"] for item in report["warnings"] if item["code"] == "late-frees"]
+    assert "At most" in late
     kept = ask_file(tmp_path, fsdp_sharding_strategy="SHARD_GRAD_OP")["training"]
     assert training["ranks"]["strategy"].startswith("FSDP1 as accelerate")
     assert training["ranks"]["world_size"] == 4
@@ -62,6 +65,12 @@ def test_micro_batches_under_fsdp_warn_of_gradients_that_stay_whole() -> None:
     report = ask("--gpu", "4x4090", "--fsdp", "--mixed-precision", "bf16", "--gradient-accumulation", "2")
     (warning,) = [item for item in report["warnings"] if item["code"] == "whole-gradients"]
     assert "256.57 MiB, until the last of 2 micro-batches" in warning["message"]  # 134,515,008 in bfloat16
+
+
+def test_what_ddps_second_step_takes_where_its_first_buckets_live_on_is_said() -> None:
+    report = ask("--gpu", "2x4090", "--gradient-checkpointing")
+    (late,) = [item["message"] for item in report["warnings"] if item["code"] == "late-buckets"]
+    assert "that step peaks at" in late
 
 
 def test_ddp_that_looks_for_unused_parameters_stops_at_reentrant_checkpoints(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ USUAL: dict[str, Any] = {"seq_len": 64, "batch_size": 2, "mixed_precision": "bf1
     ],
     ids=["dpo", "kto", "orpo", "grpo"],
 )
-@pytest.mark.one_of(3)
+@pytest.mark.one_of(2)
 def test_a_stage_of_a_deep_model_follows_from_shallow_ones(stage: str, others: dict[str, Any], peft: Any) -> None:
     asked = request(MODEL, Recipe(stage=stage, **USUAL, **others), peft=peft)
     predictor = predictor_of(asked)

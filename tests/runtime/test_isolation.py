@@ -16,12 +16,19 @@ from typing import Any
 import pytest
 import torch
 
+import inspector
 from inspector.errors import InspectorError, UsageError
 from inspector.records.recipe import Recipe
 from inspector.runtime import isolation
 from inspector.runtime.isolation import IN_PROCESS, run_isolated
 from tests.cli.running import SMALL, run_process
 
+INSPECT = f"""
+def inspect():
+    peft = {{"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}}
+    recipe = inspector.Recipe(seq_len=64, mixed_precision="bf16")
+    return inspector.inspect("{SMALL}", peft=peft, recipe=recipe, gpu="t4", advice=False, offline=True).to_dict()
+"""
 HOST = f"""
 import json, sys, threading
 import torch
@@ -41,36 +48,31 @@ def host():
     except Exception as error:
         failures.append(repr(error))
 
-def inspect():
-    peft = {{"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}}
-    recipe = inspector.Recipe(seq_len=64, mixed_precision="bf16")
-    return inspector.inspect("{SMALL}", peft=peft, recipe=recipe, gpu="t4", advice=False, offline=True).to_dict()
+{INSPECT}
 
 done, printed, failures = threading.Event(), [], []
 thread = threading.Thread(target=host)
-if sys.argv[1] == "beside":
-    thread.start()
+thread.start()
 reports = [inspect() for _ in range(2)]
 done.set()
-if sys.argv[1] == "beside":
-    thread.join()
+thread.join()
 json.dump({{"reports": reports, "printed": len(printed), "failures": failures}}, sys.stderr)
 """
 
 
 def test_other_threads_of_a_process_compute_and_print_undisturbed_and_its_reports_are_those_of_one_thread() -> None:
     """A thread of float32 forwards and prints never fails and loses no line; `top_modules` are equal too."""
-    told = {}
-    for threads in ("alone", "beside"):
-        ran = run_process(sys.executable, "-c", HOST, threads, environment={IN_PROCESS: ""})
-        assert ran.code == 0, ran.err
-        told[threads] = json.loads(ran.err)
-        lines = [f"line {number}" for number in range(told[threads]["printed"])]
-        assert ran.out.splitlines() == lines
-    assert told["beside"]["failures"] == []
-    assert told["beside"]["printed"] > 10
-    assert told["beside"]["reports"] == told["alone"]["reports"]
-    assert told["alone"]["reports"][0]["training"]["top_modules"]
+    ran = run_process(sys.executable, "-c", HOST, environment={IN_PROCESS: ""})
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.err)
+    assert ran.out.splitlines() == [f"line {number}" for number in range(told["printed"])]
+    assert told["failures"] == []
+    assert told["printed"] > 10
+    names: dict[str, Any] = {"inspector": inspector}
+    exec(INSPECT, names)
+    alone = json.loads(json.dumps(names["inspect"]()))
+    assert told["reports"] == [alone, alone]
+    assert alone["training"]["top_modules"]
 
 
 # --- what functions of the worker do, called by their names -----------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ VALUES: list[Any] = [
     *("", "x", "true", "auto", "1", "1e5", "lora", "qlora", "dpo", "a,b", "[", "\0", "x" * 5000),
     *([], ["x"], [1], [[]], {}, {"x": 1}, {"use_reentrant": "x"}, {"zero_stage": [], "stage": {}}, [None]),
 ]
+CHOSEN = VALUES if os.environ.get("INSPECTOR_TRUTH") == "all" else VALUES[::3]
 DOCUMENTS = {"trl": TRL, "transformers": TRL, "axolotl": AXOLOTL, "llamafactory": LLAMAFACTORY}
 DOCUMENTS |= {"accelerate": {"distributed_type": "FSDP"}, "deepspeed": {"zero_optimization": {"stage": 2}}}
 
@@ -31,12 +33,12 @@ CALLS |= {"args": "SFTConfig", "trainer": "SFTTrainer"}
 def test_any_value_of_any_field_is_read_or_refused_in_one_line(framework: str, tmp_path: Path) -> None:
     refused = []
     for item in FRAMEWORKS[framework].fields:
-        for value in VALUES:
+        for value in CHOSEN:
             try:
                 build(framework, item.name, value, tmp_path)
             except InspectorError as error:
                 refused.append(str(error))
-    assert 0 < len(refused) < len(FRAMEWORKS[framework].fields) * len(VALUES)
+    assert 0 < len(refused) < len(FRAMEWORKS[framework].fields) * len(CHOSEN)
     assert [message for message in refused if "\n" in message or len(message) > 1000] == []
 
 

@@ -8,7 +8,7 @@ has the whole model, further ones change nothing, and the ends say so.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from inspector.errors import InspectorError, NotTraceableError, one_line
@@ -20,6 +20,7 @@ from inspector.records.fit import CardCount, Fit, Method, PlanRow, Scaling
 from inspector.records.request import Sharding
 from inspector.records.steps.ranks import Ddp
 from inspector.resolve import ResolvedRun
+from inspector.runtime.heap import give_back_memory
 
 __all__ = ["STRATEGIES", "Counts", "Spread", "Strategy", "build_card_rows", "spread"]
 
@@ -79,21 +80,31 @@ def build_card_rows(spreads: Sequence[Spread], counts: Counts, predictor: Predic
     """Return a row for each strategy of one recipe whose ranks are traced, of one card alone where none is."""
     found = [item for item in spreads if item.is_traced] if counts.most > 1 else []
     if found:
-        return [_build_row(item, counts, predictor) for item in found]
+        return [_build_alone(item, counts, predictor) for item in found]
     alone = spreads[0]._replace(strategy=_ALONE)
     if counts.least > 1:
         return [_refuse(alone._replace(strategy=_SEVERAL), _NOT_TRACED)]
-    return [_build_row(alone, Counts(1, 1), predictor)]
+    return [_build_row(alone, Counts(1, 1), lambda _count: predictor)]
 
 
-def _build_row(item: Spread, counts: Counts, predictor: Predictor) -> PlanRow:
+def _build_alone(item: Spread, counts: Counts, predictor: Predictor) -> PlanRow:
+    """Return the row of a strategy whose traces end with it: they are 100 MiB, and what they leave in cycles as much.
+
+    One card has the same step under all of them.
+    """
+    give_back_memory()
+    own = predictor.copy_models()
+    return _build_row(item, counts, lambda count: predictor if count == 1 else own)
+
+
+def _build_row(item: Spread, counts: Counts, choose: Callable[[int], Predictor]) -> PlanRow:
     """Trace a candidate on the cards of a plan, and what more of them would not take off."""
     strategy, candidate, run = item
     try:
-        trials = _Trials(run, predictor)
+        trials = _Trials(run, choose)
         least = trials.find_least(counts)
         is_sharded = strategy.sharding is not None
-        floor = find_floor(run.with_cards(counts.most), predictor) if is_sharded else None
+        floor = find_floor(run.with_cards(counts.most), choose(counts.most)) if is_sharded else None
     except (NotTraceableError, InspectorError) as error:
         return _refuse(item, one_line(error, 300))
     shown = trials.done[counts.most if least is None else least]
@@ -118,9 +129,9 @@ def _build_row(item: Spread, counts: Counts, predictor: Predictor) -> PlanRow:
 class _Trials:
     """What was traced so far of a run: `done` has each number of cards."""
 
-    def __init__(self, run: ResolvedRun, predictor: Predictor) -> None:
+    def __init__(self, run: ResolvedRun, choose: Callable[[int], Predictor]) -> None:
         self._run = run
-        self._predictor = predictor
+        self._choose = choose
         self.done: dict[int, CardCount] = {}
 
     def find_least(self, counts: Counts) -> int | None:
@@ -140,7 +151,7 @@ class _Trials:
 
     def fits(self, count: int) -> bool:
         """Trace a rank of so many and tell whether it fits for sure."""
-        prediction = self._predictor.predict(self._run.with_cards(count))
+        prediction = self._choose(count).predict(self._run.with_cards(count))
         verdict = prediction.judge()
         self.done[count] = CardCount(
             count=count,

@@ -47,11 +47,6 @@ def refuse_foreign(files: SourceFiles) -> None:
             f"{quoted(files.id)} is of diffusers ({name}), no model of transformers; of its pipeline, name the folder "
             "of a text encoder, which is one."
         )
-    if isinstance(config.get("architecture"), str) and ("pretrained_cfg" in config or "num_features" in config):
-        raise UnsupportedModelError(
-            f"{quoted(files.id)} is a timm model ({one_line(config['architecture'], 60)}), for which transformers has "
-            "no class of its own (timm_wrapper lets timm build it); name a transformers model."
-        )
 
 
 def _explain_saved(name: str, schema: str, fields: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ __all__: list[str] = []
 
 aten = torch.ops.aten
 
+_FLOAT32_BYTES = 4
 # Beyond this many rows, and where a row is too short to fill the GPU, blocks of rows are added up first.
 _MOST_ROWS_IN_ONE_STEP = 65_536
 # How batch norm cuts rows into blocks: rows of a thread, threads of a block, its most columns, its blocks.
@@ -93,14 +94,23 @@ def _group_norm_backward(
 @kernel(aten.native_group_norm.default)
 def _group_norm(
     scratch: Scratch,
-    _values: Tensor,
+    values: Tensor,
     weight: Tensor | None,
     _bias: Any,
     batch: int,
     channels: int,
+    _positions: int,
+    groups: int,
     *_: Any,
 ) -> None:
-    """Take a factor and a summand for each channel in float32 where there are weights."""
+    """Take a factor and a summand for each channel in float32 where there are weights.
+
+    Of half precision mean and scale of each group are made in float32 first (seen on torch 2.13's CUDA code; of earlier
+    releases that was not recorded).
+    """
+    if values.element_size() < _FLOAT32_BYTES and scratch.platform.torch_version >= (2, 13):
+        for _moment in range(2):
+            scratch.take(_FLOAT32_BYTES * batch * groups)
     if weight is not None:
         scratch.take(4 * batch * channels)
         scratch.take(4 * batch * channels)

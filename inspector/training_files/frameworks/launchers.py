@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inspector.errors import UsageError
+from inspector.errors import UsageError, quoted
 from inspector.records.training_file import Origin
 from inspector.training_files.fields import (
     ANY,
@@ -26,7 +26,7 @@ from inspector.training_files.fields import (
     reads,
 )
 from inspector.training_files.frameworks.meshes import forget_machines, settle_copies, settle_parallelism
-from inspector.training_files.frameworks.shared import SHARDED, read_others, take_fsdp
+from inspector.training_files.frameworks.shared import SHARDED, read_deepspeed, read_others, take_fsdp
 from inspector.training_files.frameworks.zero import take_stage
 
 __all__ = ["ACCELERATE", "DEEPSPEED"]
@@ -74,6 +74,8 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
             settings.miss("fsdp_offload_params", True, LESS, f"weights and states are {_OFFLOADED}", Origin.FILE)
         if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
             fields["gradient_checkpointing"] = True
+    elif kind == "DEEPSPEED" and deepspeed.get("deepspeed_config_file") is not None:
+        _take_named_config(values, settings, deepspeed["deepspeed_config_file"])
     elif kind == "DEEPSPEED":
         # As accelerate makes DeepSpeed's (utils/dataclasses.py, DeepSpeedPlugin).
         parts = {name: deepspeed.get(f"{name}_device") for name in ("offload_optimizer", "offload_param")}
@@ -89,6 +91,22 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
     settle_parallelism(values, settings, kind)
     settings.silent |= {"fsdp_config"}
     settings.silent |= {"deepspeed_config"} if kind != "DEEPSPEED" or not fields.get("sharding") else set()
+
+
+def _take_named_config(values: Values, settings: Settings, named: Any) -> None:
+    """Take the stage of the file of DeepSpeed that accelerate's file names; raise UsageError where it is not there."""
+    config = read_deepspeed(values.path, named)
+    if not isinstance(config, dict):
+        raise UsageError(
+            f"{values.path} leaves how DeepSpeed is configured to {quoted(named, 100)}, which is no JSON file beside "
+            "it or here: put it there, or name where it is."
+        )
+    zero = config.get("zero_optimization") or {}
+    _refuse_open(zero)
+    take_stage(settings, zero.get("stage"), zero, "deepspeed_config", "zero_optimization.")
+    for precision in ("fp16", "bf16"):
+        if (config.get(precision) or {}).get("enabled") is True:
+            settings.fields["mixed_precision"] = precision
 
 
 def _refuse_open(zero: Mapping[str, Any]) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "OF_TRAINING_ARGUMENTS",
     "OTHERS_OF_TRAINING_ARGUMENTS",
     "SHARDED",
+    "read_deepspeed",
     "read_lora",
     "read_others",
     "settle_attention",
@@ -210,7 +211,7 @@ def settle_sharding(
     said = values["ddp_find_unused_parameters"]
     finds_unused = finds_unused if said is None else said
     settings.fields.pop("sharding", None)
-    deepspeed = _read_deepspeed(values.path, values["deepspeed"])
+    deepspeed = read_deepspeed(values.path, values["deepspeed"])
     if isinstance(deepspeed, dict):
         zero = deepspeed.get("zero_optimization")
         if isinstance(zero, dict):
@@ -240,7 +241,7 @@ def take_fsdp(settings: Settings, config: Mapping[str, Any], version: int, *, by
         settings.fields["sharding_settings"] = of_sharding
 
 
-def _read_deepspeed(path: str, given: Any) -> Any:
+def read_deepspeed(path: str, given: Any) -> Any:
     """Return what the JSON file holds that `deepspeed` names, beside the training file or here; else what is given."""
     if isinstance(given, str) and given.endswith(".json") and "\0" not in given and takes_local_paths():
         for candidate in (Path(path).parent / given, Path(given)):

@@ -180,15 +180,6 @@ def test_the_first_weight_of_a_file_decides_as_in_transformers(tmp_path: Path) -
     ("config", "says"),
     [
         (
-            {
-                "architecture": "resnet18",
-                "num_classes": 1000,
-                "num_features": 512,
-                "pretrained_cfg": {"tag": "a1_in1k"},
-            },
-            "is a timm model (resnet18)",
-        ),
-        (
             {"model_type": "model2vec", "architectures": ["StaticModel"], "hidden_dim": 256},
             "static embeddings of model2vec, a table without a model",
         ),

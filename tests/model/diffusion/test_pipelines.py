@@ -133,6 +133,23 @@ def test_what_is_of_transformers_alone_is_refused(options: dict[str, Any], messa
         inspect(write(tmp_path, SMALL), count_only=True, **options)
 
 
+def test_a_denoiser_whose_step_is_not_known_is_counted_and_says_so(tmp_path: Path) -> None:
+    sizes = {"num_layers": 2, "num_single_layers": 3, "attention_head_dim": 16, "num_attention_heads": 2}
+    config = {"_class_name": "FluxTransformer2DModel", "_diffusers_version": "0.30.0", **sizes}
+    config |= {"joint_attention_dim": 32, "pooled_projection_dim": 32, "in_channels": 4, "axes_dims_rope": [4, 4, 8]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = inspector.inspect(str(tmp_path), peft=inspector.LoraOptions(r=4))
+    with torch.device("meta"):
+        real = diffusers.FluxTransformer2DModel.from_config(config)
+    assert report.parameters.base == sum(item.numel() for item in real.parameters())
+    assert report.adapter is not None
+    assert report.adapter.targets is not None
+    # Twelve layers of each double block, and four of each single one.
+    assert report.adapter.targets.matched_count == 2 * 12 + 3 * 3
+    assert report.training is None
+    assert any("FluxTransformer2DModel of diffusers is not known here" in item.message for item in report.warnings)
+
+
 def test_another_attention_is_refused(tmp_path: Path) -> None:
     with pytest.raises(inspector.UsageError, match="runs sdpa"):
         inspector.inspect(write(tmp_path, SMALL), recipe={"attention": "eager"})

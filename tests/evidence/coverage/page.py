@@ -31,8 +31,9 @@ they run and not read from published configurations. Rows that were not walked a
 _CLASSES = """## Classes of transformers
 
 Counted: {counted} of {classes}, {equal} held against real tensors and equal, {unequal} unequal.
-Traced, of the {loss} with a loss: **{traced} ({share:.1f} %)**; with those whose reason, by its words, a real
-run shares, {explained}: not all of these were run.{beside}
+Traced, of the {loss} with a loss: **{traced} ({share:.1f} %)**; with those whose reason a real run shares, {explained}:
+of {built} transformers builds none, and of {ran} a real step ran on the CPU and stopped with the same words
+(`python -m tests.evidence.coverage.real_steps`); of the others the words alone say so.{beside}
 
 | task | classes | counted | with a loss | traced |
 | --- | ---: | ---: | ---: | ---: |
@@ -74,6 +75,8 @@ def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
         traced=traced,
         share=100 * traced / max(len(with_loss), 1),
         beside=_describe_beside(with_loss),
+        built=sum(_is_not_built(row) for row in with_loss),
+        ran=sum(bool(row.get("ran")) for row in with_loss),
         explained=sum(bool(row.get("traced")) or bool(_SHARED.search(row.get("reason") or "")) for row in with_loss),
     )
     by_task: dict[str, list[Row]] = defaultdict(list)
@@ -94,7 +97,8 @@ def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
     for row in with_loss:
         if not row.get("traced"):
             reason = row.get("reason") or ""
-            shared = "yes" if _SHARED.search(reason) else ""
+            was_run = "yes, run" if row.get("ran") or _is_not_built(row) else "yes"
+            shared = was_run if _SHARED.search(reason) else ""
             why = _clean(reason, row["class"])
             why = f"{why} (traced with {row['beside']['packages']})" if _is_traced_beside(row) else why
             yield f"| {row['class']} | {row['type']} | {why} | {shared} |\n"
@@ -107,6 +111,11 @@ def _describe_beside(rows: Sequence[Row]) -> str:
     """Return how many classes more are traced where packages are installed that transformers asks for."""
     counts = Counter(row["beside"]["packages"] for row in rows if _is_traced_beside(row))
     return "".join(f" With {packages} installed {count} more are traced." for packages, count in counts.items())
+
+
+def _is_not_built(row: Row) -> bool:
+    """Tell whether transformers stopped while it built a class, as it did for the walk."""
+    return (row.get("reason") or "").startswith("transformers cannot build")
 
 
 def _is_traced_beside(row: Row) -> bool:

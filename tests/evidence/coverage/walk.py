@@ -24,7 +24,7 @@ from typing import Any
 import inspector
 from tests.evidence.coverage.children import run_group
 
-__all__ = ["FOLDER", "read_rows"]
+__all__ = ["FOLDER", "read_rows", "write_rows"]
 
 FOLDER = Path(__file__).parent
 _SECONDS = 60.0
@@ -61,7 +61,7 @@ def _key(row: dict[str, Any]) -> tuple[str, str]:
     return (row["type"], row["class"]) if "class" in row else (row["model"], row["method"])
 
 
-def _write(kind: str, folder: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> None:
+def write_rows(kind: str, folder: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> None:
     """Write the rows, a line each, in an order that does not depend on when they were made."""
     lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=_key))
     text = f'{{"versions": {json.dumps(versions)}, "rows": [\n{lines}\n]}}\n'
@@ -108,7 +108,7 @@ def main() -> None:
                 given.seconds,
                 finish,
             )
-            _write(given.kind, given.folder, list(rows.values()), versions)
+            write_rows(given.kind, given.folder, list(rows.values()), versions)
             print(f"{number} of {len(groups)}: {_key(group[0])[0]}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""`--fit gpus`: the least number of cards that a sharded run fits on, each trial a trace of the rank that takes most.
+"""The least number of cards that a sharded run fits on, each trial a trace of the rank that takes most.
 
 Shards shrink with the number of ranks; logits, the units that are gathered at a time and what stays unsharded do not.
 So the number doubles until a rank fits, and what lies below is halved; where doubling takes off less than a hundredth,
@@ -7,16 +7,17 @@ more cards do not help.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
-from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
+from inspector.errors import InspectorError, NotTraceableError, UnsupportedModelError, UsageError, one_line
 from inspector.planning.largest import require_gpu
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Quantity, Search, Tried
+from inspector.records.fit import Fit, Quantity, Search, Tried, Verdict
 from inspector.records.steps.ranks import Fsdp1, Fsdp2, Zero
 from inspector.resolve import ResolvedRun
 
-__all__ = ["MOST_CARDS", "find_fewest_cards"]
+__all__ = ["MOST_CARDS", "add_fewest_count", "find_fewest_cards"]
 
 Progress = Callable[[str], None]
 
@@ -34,15 +35,7 @@ def find_fewest_cards(run: ResolvedRun, predictor: Predictor, progress: Progress
             "`sharding=fsdp`, or drop `fit`."
         )
     search = _Search(run, predictor, progress)
-    low, high = 0, 1
-    while not search.fits(high):
-        low, high = high, 2 * high
-        if high > MOST_CARDS or search.is_at_floor(low):
-            high = 0
-            break
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if search.fits(middle) else (middle, high)
+    low, high = search.find(1)
     return Search(
         quantity=Quantity.GPUS.value,
         gpu=require_gpu(run).name,
@@ -55,6 +48,24 @@ def find_fewest_cards(run: ResolvedRun, predictor: Predictor, progress: Progress
     )
 
 
+def add_fewest_count(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:
+    """Return the verdict on a rank of a sharded run with the least number of cards that the run fits on.
+
+    It is looked for from the number that holds the state, and left out where more cards do not help, or where it was
+    searched already.
+    """
+    cards = verdict.cards
+    is_searched = isinstance(run.launch, (Fsdp1, Fsdp2, Zero)) and run.request.advice and run.request.fit is None
+    if not is_searched or cards is None or cards.ranks is None or cards.ranks.copies is not None:
+        return verdict
+    try:
+        known = run.cards if verdict.outcome is Fit.YES else None
+        _, fewest = _Search(run, predictor, progress).find(cards.least_count or run.cards, known)
+    except InspectorError:
+        return verdict
+    return dataclasses.replace(verdict, cards=dataclasses.replace(cards, fewest_count=fewest or None))
+
+
 class _Search:
     """What was traced so far: `tried` has the prediction for each number of cards."""
 
@@ -63,6 +74,26 @@ class _Search:
         self._predictor = predictor
         self._progress = progress
         self.tried: dict[int, Prediction] = {}
+
+    def find(self, first: int, known: int | None = None) -> tuple[int, int]:
+        """Return the most cards that it does not fit on and the fewest that it does, 0 where none was found.
+
+        It is looked for from `first` on; it fits on `known`, where that is a number.
+        """
+        low, high = 0, first
+        if self.fits(first):
+            if first == 1 or not self.fits(first - 1):
+                return first - 1, first
+            high = first - 1
+        else:
+            while low == 0 or not self.fits(high):
+                low, high = high, 2 * high if known is None or known <= high else min(2 * high, known)
+                if high > MOST_CARDS or self.is_at_floor(low):
+                    return low, 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.fits(middle) else (middle, high)
+        return low, high
 
     def fits(self, count: int) -> bool:
         """Trace a rank of so many and tell whether it fits for sure; UnsupportedModelError where it has no trace."""

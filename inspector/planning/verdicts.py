@@ -23,7 +23,7 @@ from inspector.planning.cards import (
     list_rank_notices,
     spread_over_cards,
 )
-from inspector.planning.fewest_cards import find_fewest_cards
+from inspector.planning.fewest_cards import add_fewest_count, find_fewest_cards
 from inspector.planning.generation.contexts import list_contexts
 from inspector.planning.headroom import find_increases
 from inspector.planning.largest import find_largest, set_value
@@ -160,7 +160,9 @@ def find_outcome(
             verdicts.append(spread_over_cards(verdict, count, sharding, state))
             continue
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
-        verdicts.append(advise_sharding(run.with_gpu(gpu, count), verdict, predictor, progress))
+        on_cards = run.with_gpu(gpu, count)
+        verdict = advise_sharding(on_cards, verdict, predictor, progress)
+        verdicts.append(add_fewest_count(on_cards, verdict, predictor, progress))
     of_ranks = () if is_alone else list_rank_notices(run, counted.census.trainable_dtypes)
     notices = (*outcome.notices, explain_alone(run)) if is_alone else (*outcome.notices, *of_ranks)
     return dataclasses.replace(outcome, fit=tuple(verdicts), notices=notices)

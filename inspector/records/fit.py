@@ -126,7 +126,8 @@ class Cards:
     `state_bytes` are weights, gradients, optimizer state and buffers of the whole run. `sharding` is what is kept of
     them sharded, None where nothing was said: then as FSDP does. `least_count` is the least number of cards that hold
     their shares, before any activation; None where no number does. `ranks` says which rank the verdict is on, None
-    where none was traced and one card alone was judged, as if it ran the whole step.
+    where none was traced and one card alone was judged, as if it ran the whole step. `fewest_count` is the least number
+    of cards that the run fits on, each number traced; None where none was looked for, or none found.
     """
 
     count: int
@@ -134,6 +135,7 @@ class Cards:
     state_bytes: int
     least_count: int | None = None
     ranks: Ranks | None = None
+    fewest_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ def read_training_file(model: str, *, framework: str | None = None) -> ReadFile 
 
 
 def read_launch_file(name: str) -> ReadFile:
-    """Return what a file of accelerate or DeepSpeed says; raise UsageError where it is none."""
+    """Return what a file of accelerate, DeepSpeed or a DistributedConfig says; raise UsageError where it is none."""
     path = find_path(name)
     if path is None:
         raise UsageError(f"`launch`: there is no file {quoted(name, 100)}; name a YAML or JSON file.")
@@ -93,7 +93,8 @@ def read_launch_file(name: str) -> ReadFile:
     found = None if isinstance(document, Calls) else recognise(document, name)
     if found is None or FRAMEWORKS.get(found) not in LAUNCHERS or isinstance(document, Calls):
         raise UsageError(
-            f"`launch` {quoted(name, 100)} is neither accelerate's YAML nor DeepSpeed's JSON; name one of these."
+            f"`launch` {quoted(name, 100)} is neither accelerate's YAML nor DeepSpeed's JSON, nor has it sizes "
+            "of transformers' DistributedConfig; name one of these."
         )
     return _settle(FRAMEWORKS[found], document, name, None, Settings())
 

@@ -13,6 +13,7 @@ from inspector.checks import find_nearest_names
 from inspector.errors import UsageError, one_line, quoted
 from inspector.training_files.fields import Framework, parse_version
 from inspector.training_files.frameworks.axolotl import AXOLOTL
+from inspector.training_files.frameworks.distributed_config import DISTRIBUTED_CONFIG
 from inspector.training_files.frameworks.launchers import ACCELERATE, DEEPSPEED
 from inspector.training_files.frameworks.llamafactory import LLAMAFACTORY
 from inspector.training_files.frameworks.trl import TRANSFORMERS, TRL
@@ -22,7 +23,7 @@ from inspector.training_files.names import has_suffix
 __all__ = ["FRAMEWORKS", "LAUNCHERS", "TORCHTUNE", "find_path", "parse_framework", "recognise"]
 
 TORCHTUNE = "torchtune"
-LAUNCHERS = (ACCELERATE, DEEPSPEED)
+LAUNCHERS = (ACCELERATE, DEEPSPEED, DISTRIBUTED_CONFIG)
 FRAMEWORKS: Mapping[str, Framework] = {
     "transformers": TRANSFORMERS,
     "trl": TRL,
@@ -31,6 +32,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
     "unsloth": UNSLOTH,
     "accelerate": ACCELERATE,
     "deepspeed": DEEPSPEED,
+    "distributedconfig": DISTRIBUTED_CONFIG,
 }
 # Keys that one framework alone has, or that stand in every file of it.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -39,6 +41,8 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("accelerate", ("distributed_type", "compute_environment")),
     ("deepspeed", ("zero_optimization", "train_micro_batch_size_per_gpu")),
 )
+# Also fields of trainers.
+_OF_DISTRIBUTED_CONFIG = ("tp_size", "fsdp_size", "ep_size")
 _OF_LLAMAFACTORY = ("cutoff_len", "template", "lora_rank", "lora_target")
 # Without a sign: so many names of TRL's configurations, one of these among them.
 _LEAST_KNOWN = 2
@@ -71,7 +75,9 @@ def recognise(document: Mapping[str, Any], path: str) -> str | None:
     if found:
         return next(iter(found))
     known = [name for name in document if name in TRL.index() or name in TRL.others]
-    return "trl" if len(known) >= _LEAST_KNOWN and any(name in document for name in _OF_TRAINING) else None
+    if len(known) >= _LEAST_KNOWN and any(name in document for name in _OF_TRAINING):
+        return "trl"
+    return "distributedconfig" if any(name in document for name in _OF_DISTRIBUTED_CONFIG) else None
 
 
 def _is_model(document: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from inspector.predict import Predictor
 from inspector.records.fit import Search
 from inspector.resolve import ResolvedRun, resolve_run
 from inspector.source.read import read_files
+from tests.cli.running import run
 
 SMALL = "HuggingFaceTB/SmolLM2-135M"
 
@@ -32,12 +33,21 @@ def search(memory: str, **arguments: object) -> Search:
 
 
 def test_the_least_number_fits_and_one_less_does_not() -> None:
-    run, predictor = make_run("1.2GiB")
-    found = find_fewest_cards(run, predictor, lambda _stage: None)
+    resolved, predictor = make_run("1.2GiB")
+    found = find_fewest_cards(resolved, predictor, lambda _stage: None)
     assert (found.value, found.fails) == (4, 3)
     for count, fits in ((4, True), (3, False)):
-        assert predictor.predict(run.with_cards(count)).judge().fits is fits
+        assert predictor.predict(resolved.with_cards(count)).judge().fits is fits
     assert [tried.value for tried in found.tried if not tried.fits] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_the_report_of_a_sharded_run_says_the_same_number(count: int) -> None:
+    options = ("--gpu-memory", "1.2GiB", "--margin", "0MiB", "--fsdp", "--seq-len", "64", "--offline")
+    ran = run(SMALL, *options, "--gpus", str(count))
+    assert "it takes at least 4 cards" in " ".join(ran.out.split()), ran.err
+    without = run(SMALL, *options, "--gpus", str(count), "--no-advice")
+    assert "--fit gpus finds how many it takes" in " ".join(without.out.split())
 
 
 def test_where_more_cards_take_off_no_more_the_search_ends() -> None:

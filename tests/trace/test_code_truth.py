@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,16 +23,7 @@ ON_CUDA = json.loads(
 )
 
 
-@pytest.fixture
-def _two_threads() -> Iterator[None]:
-    """Take oneDNN's convolutions; with one thread the CPU has others, which make their gradients in another order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", SMALL_CODES)
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_on_codes_or_marks_allocates_and_frees_as_on_the_cpu(name: str) -> None:

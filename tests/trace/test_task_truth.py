@@ -9,6 +9,7 @@ from tests.trace.cpu_truth import assert_aligned, meta_step, real_step
 from tests.trace.small_tasks import SMALL_TASKS, build_task, match_alike
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", SMALL_TASKS)
 @pytest.mark.one_of(2)
 @pytest.mark.filterwarnings("ignore")

@@ -92,14 +92,14 @@ def describe_cards(verdict: Verdict) -> str | None:
     if cards.ranks is not None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
-        more = f"; {_describe_least(cards)}--fit gpus finds how many it takes" if _is_searched(cards) else ""
+        more = f"; {_describe_fewest(cards)}" if _is_searched(cards) else ""
         differing = "; ".join(_describe_class(item) for item in ranks.classes[:_MOST_CLASSES])
         differing += f"; {len(ranks.classes) - _MOST_CLASSES} more kinds" if len(ranks.classes) > _MOST_CLASSES else ""
         differing += " on each node" if differing and ranks.copies is not None else ""
         return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}{more}{f'; {differing}' if differing else ''}"
     least = "no number of these cards holds it"
     if cards.least_count is not None:
-        least = f"at least {cards.least_count:,} {'card' if cards.least_count == 1 else 'cards'}"
+        least = f"at least {_count_cards(cards.least_count)}"
     state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer state"
     if cards.sharding is None:
         return (
@@ -114,11 +114,17 @@ def _is_searched(cards: Cards) -> bool:
     return is_sharded and cards.ranks is not None and " parallel over " not in cards.ranks.strategy
 
 
-def _describe_least(cards: Cards) -> str:
-    """Say how many cards hold the state of a sharded run, without its activations."""
-    if cards.least_count is None:
-        return ""
-    return f"its state alone takes {cards.least_count:,} {'card' if cards.least_count == 1 else 'cards'}, "
+def _describe_fewest(cards: Cards) -> str:
+    """Say how many cards a sharded run takes, or how many its state does and how the rest is found."""
+    if cards.fewest_count is not None:
+        return f"it takes at least {_count_cards(cards.fewest_count)}"
+    state = "" if cards.least_count is None else f"its state alone takes {_count_cards(cards.least_count)}, "
+    return f"{state}--fit gpus finds how many it takes"
+
+
+def _count_cards(count: int) -> str:
+    """Return a number of cards in words."""
+    return f"{count:,} {'card' if count == 1 else 'cards'}"
 
 
 def _describe_class(ranks: RankClass) -> str:

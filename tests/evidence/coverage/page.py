@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 _HEAD = """# What is counted and traced of the libraries
 
-Made by `python -m tests.evidence.coverage.page` from `classes.json` and `adapters.json` in tests/evidence/coverage,
-which `python -m tests.evidence.coverage.walk` makes with {versions}.
+Made by `python -m tests.evidence.coverage.page` from `classes.json`, `adapters.json` and `public.json` in
+tests/evidence/coverage, which `python -m tests.evidence.coverage.walk` makes with {versions}.
 Every class of transformers with a head is counted on its type's default configuration and held against the same class
 built of real tensors; its step is traced with few layers of every kind, in float32, one row of 1,024 tokens, an image
 or 30 seconds of sound. Every method of PEFT and every variant of LoRA is put on small models and held against PEFT on
@@ -47,6 +47,15 @@ equal {files}; traced {traced}, where a real step runs {trained} of {trains}.
 | method | counted | equal | traced | why not |
 | --- | ---: | ---: | ---: | --- |
 """
+_PUBLIC = """
+## Published models
+
+The {models} configurations of the catalogue, with the command's defaults: {traced} of {runs} runs traced; the others
+stop as a real step does. Other published models are not at hand here: their classes' defaults are above.
+
+| trained | traced | largest peak, GB | not traced |
+| --- | ---: | ---: | --- |
+"""
 # Beginnings of reasons that a real run shares: transformers or PEFT refuse or fail in the same way.
 _SHARED = re.compile(
     r"transformers cannot build|has no loss|as a real step does|as a real run|PEFT refuses|nothing would train|"
@@ -59,7 +68,8 @@ def make_page() -> str:
     classes, adapters = read_rows("classes"), read_rows("adapters")
     versions = json.loads((FOLDER / "classes.json").read_text(encoding="utf-8"))["versions"]
     named = ", ".join(f"{name} {version.partition('+')[0]}" for name, version in versions.items())
-    return "".join((_HEAD.format(versions=named), *_list_classes(classes), *_list_adapters(adapters)))
+    tables = (*_list_classes(classes), *_list_adapters(adapters), *_list_public(read_rows("public")))
+    return "".join((_HEAD.format(versions=named), *tables))
 
 
 def _list_classes(rows: Sequence[Row]) -> Iterator[str]:
@@ -146,6 +156,18 @@ def _list_adapters(rows: Sequence[Row]) -> Iterator[str]:
         why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
         cells = (method, *(f"{number} of {len(of_method)}" for number in numbers), why)
         yield f"| {' | '.join(cells)} |\n"
+
+
+def _list_public(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the table of published models."""
+    models, traced = {row["model"] for row in rows}, sum(bool(row["traced"]) for row in rows)
+    yield _PUBLIC.format(models=len(models), traced=traced, runs=len(rows))
+    for method in sorted({row["method"] for row in rows}):
+        of_method = [row for row in rows if row["method"] == method]
+        missing = [f"{row['model']}: {_clean(row['reason'], '')}" for row in of_method if not row["traced"]]
+        largest = max(row.get("peak", 0) for row in of_method) / 1e9
+        number = f"{len(of_method) - len(missing)} of {len(of_method)}"
+        yield f"| {method} | {number} | {largest:,.1f} | {'; '.join(missing)} |\n"
 
 
 def _clean(reason: str, name: str) -> str:

@@ -10,11 +10,12 @@ import pytest
 from tests.evidence.coverage.adapters import judge_adapter, list_adapters
 from tests.evidence.coverage.classes import judge_class, list_classes
 from tests.evidence.coverage.page import PAGE, make_page
+from tests.evidence.coverage.public import judge_public, list_public
 from tests.evidence.coverage.walk import read_rows
 
 # Of cases that take no longer, in the order of their names, every so many: some seconds in all.
 _CHEAP_SECONDS = 0.7
-_EVERY_CLASS, _EVERY_ADAPTER = 120, 90
+_EVERY_CLASS, _EVERY_ADAPTER, _EVERY_MODEL = 120, 90, 40
 # Seconds and what follows from the machine are no part of what is compared.
 _HELD = ("counted", "parameters", "equal", "file_equal", "traced", "peak")
 # What was counted wrongly once.
@@ -49,15 +50,23 @@ def test_an_adapter_is_counted_and_traced_as_the_walk_found(row: dict[str, Any],
     assert _judge(judge_adapter(row, tmp_path)) == {key: value for key, value in row.items() if key in _HELD}
 
 
+@pytest.mark.parametrize("row", _sample("public", _EVERY_MODEL), ids=lambda row: f"{row['model']}-{row['method']}")
+@pytest.mark.filterwarnings("ignore")
+def test_a_published_model_is_traced_as_the_walk_found(row: dict[str, Any], tmp_path: Path) -> None:
+    assert _judge(judge_public(row, tmp_path)) == {key: value for key, value in row.items() if key in _HELD}
+
+
 def test_every_class_and_every_method_that_was_walked_is_one_of_the_libraries() -> None:
     classes = {(row["type"], row["class"]) for row in read_rows("classes")}
     assert classes <= {(case["type"], case["class"]) for case in list_classes()}
     adapters = {(row["model"], row["method"]) for row in read_rows("adapters")}
     assert adapters <= {(case["model"], case["method"]) for case in list_adapters()}
+    models = {(row["model"], row["method"]) for row in read_rows("public")}
+    assert models == {(case["model"], case["method"]) for case in list_public()}
 
 
 def test_no_count_differs_from_real_tensors_and_no_trace_breaks_a_law() -> None:
-    rows = read_rows("classes") + read_rows("adapters")
+    rows = read_rows("classes") + read_rows("adapters") + read_rows("public")
     assert [row for row in rows if row.get("equal") is False or row.get("file_equal") is False] == []
     assert [row for row in rows if row.get("broken")] == []
 

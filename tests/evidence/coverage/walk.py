@@ -1,8 +1,8 @@
-"""Walk the installed libraries: `python -m tests.evidence.coverage.walk classes|adapters [--only REGEX] [--again]`.
+"""Walk what is installed: `python -m tests.evidence.coverage.walk classes|adapters|public [--only REGEX] [--again]`.
 
-Writes classes.json or adapters.json beside this module after each group of cases; what is there already is kept, so
-that a walk that was ended goes on. `--again REGEX` walks the cases anew whose row matches it ("which batch", say). The
-page is made by `python -m tests.evidence.coverage.page`.
+Writes classes.json, adapters.json or public.json beside this module after each group of cases; what is there already is
+kept, so that a walk that was ended goes on. `--again REGEX` walks the cases anew whose row matches it ("which batch",
+say). The page is made by `python -m tests.evidence.coverage.page`.
 
 `--beside PACKAGES` walks cases anew that need packages, in an environment that has them, and notes what is found beside
 what is without them.
@@ -44,7 +44,9 @@ def find_walk(kind: str) -> tuple[list[dict[str, Any]], Callable[[dict[str, Any]
     module: Any = importlib.import_module(f"tests.evidence.coverage.{kind}")
     if kind == "classes":
         return module.list_classes(), module.judge_class
-    return module.list_adapters(), module.judge_adapter
+    if kind == "adapters":
+        return module.list_adapters(), module.judge_adapter
+    return module.list_public(), module.judge_public
 
 
 def _load_all() -> None:
@@ -73,7 +75,7 @@ def write_rows(kind: str, folder: Path, rows: list[dict[str, Any]], versions: di
 def main() -> None:
     """Walk."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("classes", "adapters"))
+    parser.add_argument("kind", choices=("classes", "adapters", "public"))
     parser.add_argument("--only", default="", help="a regular expression that a case's names match")
     parser.add_argument("--again", help="a regular expression that the row of a case to walk anew matches")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="processor time of a case")

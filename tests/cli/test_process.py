@@ -58,7 +58,8 @@ def test_an_interrupt_at_any_time_ends_the_command_with_one_line(delay: float, s
             command.send_signal(signal.SIGINT)
             time.sleep(0.001)
         out, err = command.communicate(timeout=HANGS)
-    if command.returncode == -signal.SIGINT or "init_import_site" in err:
+    # Before 3.12 Python makes another error of one that comes while it makes a class.
+    if command.returncode == -signal.SIGINT or "init_import_site" in err or "Error calling __set_name__" in err:
         assert not re.search(r'cli/main\.py", line \d+, in main\n', err)  # Python's own site.py has a main too
         assert "pipeline.py" not in err
     else:

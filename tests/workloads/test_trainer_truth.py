@@ -8,18 +8,18 @@ import pytest
 
 from inspector.records.recipe import Recipe
 from tests.trace.small_models import build
-from tests.workloads.trainer_events import list_our_events, list_trainer_events
+from tests.workloads.trainer_events import assert_same_events, list_our_events, list_trainer_events
 
 
 def assert_same_update(name: str, recipe: Recipe, folder: Path) -> None:
-    """Compare both updates of a small model, twice where they differ: what an earlier test left may be freed."""
-    for attempt in range(2):
+    """Compare both updates of a small model."""
+
+    def list_both(attempt: int) -> tuple[list[int], list[int]]:
         (ours, batch), (theirs, _) = build("cpu", name), build("cpu", name)
         events = list_our_events(ours, batch, recipe)
-        expected = list_trainer_events(theirs, batch, recipe, folder / str(attempt))
-        if events == expected:
-            return
-    assert events == expected
+        return events, list_trainer_events(theirs, batch, recipe, folder / str(attempt))
+
+    assert_same_events(list_both)
 
 
 # Decoders, experts, encoders with each head, encoder-decoders, images, speech, and models that take no count of labels

@@ -177,7 +177,7 @@ class Framework:
 
     `newest` is the version whose source was read last, `gone` are names that it no longer has, with the release that
     dropped each. `settle` completes what the lines of the table say one by one;
-    `spell` turns fields of a Request or Recipe with new values into fields of the file.
+    `spell` turns fields of a Request or Recipe with new values into fields of the file; a launcher's file has none.
     """
 
     name: str
@@ -187,7 +187,7 @@ class Framework:
     others: frozenset[str] = frozenset()
     gone: Mapping[str, str] = field(default_factory=dict)
     settle: Callable[[Values, Settings], None]
-    spell: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+    spell: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda _change, _given: {}
 
     def index(self) -> dict[str, Field]:
         """Return the fields by all their names."""

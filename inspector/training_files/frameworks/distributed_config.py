@@ -6,9 +6,6 @@ it, with the units of the model's `_no_split_modules`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from inspector.errors import UsageError
 from inspector.training_files.fields import (
     COUNT,
@@ -31,7 +28,7 @@ _FIELDS: tuple[Field, ...] = (
     reads("fsdp_size", COUNT, "sharding"),
     reads("dp_replicate_size", COUNT, "nodes"),
     reads("ep_size", COUNT, "expert_parallel"),
-    reads("pp_size", COUNT, "gpu_count"),
+    misses("pp_size", LESS, "cards share layers", kind=COUNT, off=(1,)),
     reads("enable_expert_parallel", FLAG, "expert_parallel"),
     misses("tp_plan", UNKNOWN, "other layers are cut than by the model's own plan", off=("auto",)),
     misses("fsdp_plan", UNKNOWN, "other units are sharded than by the model's own plan"),
@@ -52,7 +49,7 @@ def _settle(values: Values, settings: Settings) -> None:
             f"{values.path}: pp_size is {sizes['pp_size']:,}, and pipelines are not traced: give pp_size 1 with "
             "tp_size or fsdp_size."
         )
-    for name in ("tensor_parallel", "sharding", "nodes", "expert_parallel", "gpu_count"):
+    for name in ("tensor_parallel", "sharding", "nodes", "expert_parallel"):
         fields.pop(name, None)
     if values["enable_expert_parallel"] and not values.has("ep_size"):
         raise UsageError(
@@ -69,12 +66,6 @@ def _settle(values: Values, settings: Settings) -> None:
     ):
         if sizes[name] > 1:
             fields[becomes] = sizes[name]
-    settings.silent |= {"fsdp_size", "pp_size"}
-
-
-def _spell(_change: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nothing: what is changed for a step stands in the training file."""
-    return {}
 
 
 DISTRIBUTED_CONFIG = Framework(
@@ -83,5 +74,4 @@ DISTRIBUTED_CONFIG = Framework(
     newest="5.23.0",
     fields=_FIELDS,
     settle=_settle,
-    spell=_spell,
 )

@@ -151,11 +151,6 @@ def _settle_deepspeed(values: Values, settings: Settings) -> None:
         settings.silent.add("zero_optimization")
 
 
-def _spell(_change: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nothing: what is changed for a step stands in the training file."""
-    return {}
-
-
 ACCELERATE = Framework(
     name="accelerate",
     package="accelerate",
@@ -163,7 +158,6 @@ ACCELERATE = Framework(
     fields=_OF_ACCELERATE,
     others=_OTHERS_OF_ACCELERATE,
     settle=_settle_accelerate,
-    spell=_spell,
 )
 DEEPSPEED = Framework(
     name="DeepSpeed",
@@ -172,5 +166,4 @@ DEEPSPEED = Framework(
     fields=_OF_DEEPSPEED,
     others=_OTHERS_OF_DEEPSPEED,
     settle=_settle_deepspeed,
-    spell=_spell,
 )

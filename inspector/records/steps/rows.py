@@ -31,7 +31,8 @@ def lay_out_documents(packing: object, seq_len: int | None, padding: bool | None
             tokens = check_count("packing", count * check_count("packing", int(match[2])))
             if seq_len not in (tokens, _DEFAULT_LENGTH):
                 raise UsageError(
-                    f"`packing` {count}x{match[2]} is a sequence of {tokens} tokens, and `seq_len` is {seq_len}: drop one."
+                    f"`packing` {count}x{match[2]} is a sequence of {tokens} tokens, and `seq_len` is {seq_len}: drop "
+                    "one."
                 )
             laid["seq_len"] = tokens
     else:
@@ -40,5 +41,8 @@ def lay_out_documents(packing: object, seq_len: int | None, padding: bool | None
         raise UsageError("`packing` concatenates documents without padding: drop `padding`, or `packing`.")
     length = laid["seq_len"]
     if isinstance(length, int) and count > length:
-        raise UsageError(f"`packing` {count:,}: a sequence of {length:,} tokens has no room for as many documents; give fewer, or a larger `seq_len`.")
+        raise UsageError(
+            f"`packing` {count:,}: a sequence of {length:,} tokens has no room for as many documents; give fewer, or a "
+            "larger `seq_len`."
+        )
     return {"packing": count, **laid}

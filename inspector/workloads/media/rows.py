@@ -110,8 +110,8 @@ def make_rows(model: Any, recipe: Recipe, media: Media, ids: Input) -> Inputs:
     length = recipe.seq_len or 0
     if media.least_length > length:
         raise BatchError(
-            f"{media.words} take {media.tokens:,} of the {length:,} tokens of a sequence, which leaves no room for text: "
-            f"use `seq_len={-(-media.least_length // 64) * 64}`"
+            f"{media.words} take {media.tokens:,} of the {length:,} tokens of a sequence, which leaves no room for "
+            f"text: use `seq_len={-(-media.least_length // 64) * 64}`"
         )
     place = functools.partial(_place, ids.shape, media.spans, media.gaps or (1,) * len(media.spans))
     made = {

@@ -38,7 +38,7 @@ from inspector.records.steps.ranks import Zero
 from inspector.records.tape import Category, Phase
 from inspector.runtime.patches import replace_attribute, replace_item, restore_items_at_end
 from inspector.workloads.base import NotTraceableError, base_model
-from inspector.workloads.loading import ADDED, list_in_load_order
+from inspector.workloads.loading import ADDED, attach_adapter, list_in_load_order
 
 __all__ = ["OFFLOADED", "begin_engine", "fill_config", "is_offloaded"]
 
@@ -151,13 +151,15 @@ def begin_engine(
         if launch.stage < 3 or category is Category.BUFFERS:
             tracer.hold([tensor], category, find_owner(model, name))
     tracer.answer_reads()
-    with tracer:
-        if launch.stage == 3:
-            # What transformers builds inside `zero.Init`; an adapter comes later, and keeps its dtype.
+    if launch.stage == 3:
+        with tracer:
+            # What transformers builds inside `zero.Init`; PEFT makes an adapter beside it on the card.
             deepspeed.init_distributed(dist_backend="nccl", auto_mpi_discovery=False, dist_init_required=False)
             made = nn.ParameterList(item for name, item in model.named_parameters() if name not in added)
             deepspeed.zero.Init(module=made, config_dict_or_path=config)
-            tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`)
+        attach_adapter(tracer, built)
+        tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`)
+    with tracer:
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config_params=config, dist_init_required=False
         )

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.compat.deepspeed import release_in_order
 from inspector.compat.distributed import flatten_dense_tensors, unflatten_dense_tensors
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.two_devices import pin, tell_host_from_card
@@ -140,6 +141,7 @@ def begin_engine(
     replace_attribute(torch.nn.functional, "linear", torch.nn.functional.linear)
     for module in (deepspeed.comm.comm, deepspeed.utils.groups):  # which keep the groups of a process
         restore_items_at_end(vars(module))
+    release_in_order()
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision)
     added = {name for name, role in built.roles.items() if role in ADDED and launch.stage == 3}
     for name, parameter in model.named_parameters() if half is not None else ():

@@ -28,6 +28,7 @@ import torch.nn.parallel.distributed
 import transformers
 from transformers import masking_utils
 
+from inspector.compat.deepspeed import release_in_order
 from inspector.measure.quantized import load_quantized_model
 from inspector.source import catalogue
 from inspector.workloads.base import base_model
@@ -85,6 +86,7 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     know_one_sequence_a_row()
     if row["launch"]["strategy"] == "zero":
         know_finite_norms()
+        release_in_order()  # for the rest of the process, as that of addresses differs from run to run
     launch, recipe = row["launch"], row["recipe"]
     rank, size = launch.get("rank", 0), launch["world_size"]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")

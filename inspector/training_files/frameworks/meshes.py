@@ -43,10 +43,10 @@ def forget_machines(values: Values, settings: Settings) -> None:
 
 
 def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
-    """Take copies of shards, or ranks that share layers, from accelerate's `parallelism_config`.
+    """Take copies of shards, and ranks that share layers, from accelerate's `parallelism_config`.
 
-    Raises UsageError for sizes that are not as many as there are processes. Ranks that share a sequence, and layers
-    beside shards, stay what is not modelled.
+    Raises UsageError for sizes that are not as many as there are processes, and beside FSDP1. Ranks that share a
+    sequence, and layers beside copies, stay what is not modelled.
     """
     sizes = _read_sizes(values, values["parallelism_config"] or {})
     total = math.prod(sizes.values())
@@ -60,6 +60,11 @@ def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
             f"{values.path}: parallelism_config is of {total:,} processes ({named}), and num_processes is {count:,}: "
             "accelerate stops there; make them equal."
         )
+    if kind == "FSDP" and settings.fields.get("sharding") == "fsdp1":
+        raise UsageError(
+            f"{values.path}: accelerate's parallelism_config is for FSDP2, and this file is for FSDP1: add "
+            "fsdp_version 2 to fsdp_config, or drop parallelism_config."
+        )
     shards, copies = sizes["dp_shard_size"], sizes["dp_replicate_size"]
     if shards * copies == total and settings.fields.get("sharding") == "fsdp":
         if shards == 1:
@@ -69,11 +74,32 @@ def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
             )
         settings.fields |= {"nodes": copies} if copies > 1 else {}
         settings.silent.add("parallelism_config")
+    elif min(shards, sizes["tp_size"]) > 1 and shards * sizes["tp_size"] == total and kind != "DEEPSPEED":
+        _cut_and_shard(settings, sizes, kind)
     elif sizes["tp_size"] == total and kind.startswith("MULTI"):
         settings.fields["tensor_parallel"] = total
         settings.silent.add("parallelism_config")
     elif copies == total and kind.startswith("MULTI"):  # DDP
         settings.silent.add("parallelism_config")
+
+
+def _cut_and_shard(settings: Settings, sizes: Mapping[str, int], kind: str) -> None:
+    """Take over how many cards layers are cut; their parts are sharded over the others, as transformers does both.
+
+    Under FSDP accelerate 1.15 makes DTensors of what is whole by a class that transformers 5.23 has no more
+    (accelerator.py, `_prepare_tp`).
+    """
+    count, shards = sizes["tp_size"], sizes["dp_shard_size"]
+    settings.fields |= {"tensor_parallel": count, "sharding": "fsdp", "gpu_count": count * shards}
+    settings.fields.pop("sharding_settings", None)
+    settings.silent.add("parallelism_config")
+    if kind == "FSDP":
+        settings.remark(
+            "fsdp-beside-tp",
+            "accelerate 1.15 stops at FSDP beside tp_size where transformers is 5.23. Traced is what runs: "
+            f"from_pretrained with DistributedConfig(tp_size={count}, fsdp_size={shards}), and distributed_type "
+            "MULTI_GPU.",
+        )
 
 
 def settle_sizes_of_axolotl(values: Values, settings: Settings) -> None:

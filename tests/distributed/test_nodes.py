@@ -86,7 +86,7 @@ def test_cards_that_share_layers_are_cut_over_and_those_that_share_a_sequence_ar
 
 
 def test_cards_that_share_layers_beside_shards_are_read_as_transformers_runs_them(tmp_path: Path) -> None:
-    """accelerate stops there under FSDP: it imports `ReplicateParallel`, which transformers 5.23 has no more."""
+    """Accelerate stops there under FSDP: it imports `ReplicateParallel`, which transformers 5.23 has no more."""
     mesh = {"parallelism_config_tp_size": 2, "parallelism_config_dp_shard_size": 4}
     native = read(tmp_path, {**SECOND, "distributed_type": "MULTI_GPU", "parallelism_config": mesh})
     by_fsdp = read(tmp_path, {**SECOND, "parallelism_config": mesh})

@@ -110,6 +110,23 @@ def test_axolotls_sizes_are_cards_and_copies_under_its_second_fsdp(tmp_path: Pat
     assert (settings["gpu_count"], settings["nodes"], settings["sharding"]) == (8, 2, "fsdp")
 
 
+def test_axolotls_experts_are_spread_under_its_second_fsdp_alone(tmp_path: Path) -> None:
+    """Its own code sends tokens to them, which is said; under DDP and FSDP1 axolotl stops."""
+    file = tmp_path / "axolotl.yaml"
+    base = {"base_model": SMALL, "datasets": [{"path": "x", "type": "alpaca"}], "micro_batch_size": 1}
+    found = []
+    for version in (2, 1):
+        sizes = {"dp_shard_size": 2, "expert_parallel_size": 4, "fsdp_version": version}
+        file.write_text(json.dumps({**base, **sizes, "fsdp_config": {"fsdp_version": version}}), encoding="utf-8")
+        read_file = read_training_file(str(file))
+        assert read_file is not None
+        missed = {item.name: item.effect.value for item in read_file.record.not_modelled}
+        found.append((read_file.settings.get("gpu_count"), read_file.settings.get("expert_parallel"), missed))
+    assert found[0] == (8, 4, {"expert_parallel_size": "unknown"})
+    assert found[1][:2] == (None, None)
+    assert found[1][2]["expert_parallel_size"] == "less"
+
+
 def test_axolotl_packs_a_base_in_host_memory_where_rank_0_alone_loads_it(tmp_path: Path) -> None:
     file = tmp_path / "axolotl.yaml"
     base = {"base_model": SMALL, "datasets": [{"path": "x", "type": "alpaca"}], "micro_batch_size": 1}

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from inspector.errors import UsageError
-from inspector.training_files.fields import Settings, Values
+from inspector.records.training_file import Origin
+from inspector.training_files.fields import UNKNOWN, Settings, Values
 
 __all__ = ["forget_machines", "settle_copies", "settle_parallelism", "settle_sizes_of_axolotl"]
 
@@ -105,17 +106,35 @@ def _cut_and_shard(settings: Settings, sizes: Mapping[str, int], kind: str) -> N
 def settle_sizes_of_axolotl(values: Values, settings: Settings) -> None:
     """Take over how many cards axolotl shards under FSDP2, and how many such groups there are (utils/distributed.py).
 
-    Cards that share layers, sequences or experts leave both what is not modelled.
+    With experts on cards of their own `dp_shard_size` is over how many cards those of one are cut, and the rest of the
+    model is sharded over all (integrations/expert_parallel, 0.21). Cards that share layers or sequences leave all of it
+    what is not modelled.
     """
-    settings.fields.pop("nodes", None)
-    settings.fields.pop("gpu_count", None)
-    shared = ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "expert_parallel_size")
+    for name in ("nodes", "gpu_count", "expert_parallel"):
+        settings.fields.pop(name, None)
+    shared = ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree")
     shards, copies = values["dp_shard_size"] or 1, values["dp_replicate_size"] or 1
-    if settings.fields.get("sharding") != "fsdp" or any((values[name] or 1) != 1 for name in shared) or shards == 1:
+    experts = values["expert_parallel_size"] or 1
+    if settings.fields.get("sharding") != "fsdp" or any((values[name] or 1) != 1 for name in shared):
+        return
+    if experts > 1 and copies == 1:
+        _spread_experts(values, settings, experts)
+    if experts > 1 or shards == 1:
         return
     settings.fields["gpu_count"] = shards * copies
     settings.fields |= {"nodes": copies} if copies > 1 else {}
     settings.silent |= {"dp_shard_size", "dp_replicate_size"}
+
+
+def _spread_experts(values: Values, settings: Settings, experts: int) -> None:
+    """Take over how many cards a layer's experts are spread; how tokens reach them is axolotl's own."""
+    settings.fields["expert_parallel"] = experts
+    settings.fields.pop("sharding_settings", None)
+    if values["dp_shard_size"]:
+        settings.fields["gpu_count"] = values["dp_shard_size"] * experts
+    settings.silent |= {"dp_shard_size", "expert_parallel_size"}
+    why = "sends tokens to experts by axolotl's own code, transformers' stands in for it"
+    settings.miss("expert_parallel_size", experts, UNKNOWN, why, Origin.FILE)
 
 
 def _read_sizes(values: Values, config: Mapping[str, Any]) -> dict[str, int]:

@@ -286,8 +286,13 @@ class TapeTemplate:
             later, key=lambda index: (self.traced[index].step, self.traced[index].phase)
         ):
             if key[1] is Phase.OPTIMIZER:
-                # Before its first pass an update counts its labels, as the first one did when all was loaded.
-                ends = zip(reversed(list(stretch)), reversed(first[Phase.LOAD]), strict=False)
+                # Before its first pass an update is brought its batches and counts their labels, as the first one was
+                # and did when all was loaded.
+                (brought, others), (of_load, of_others) = map(self._split_batches, (stretch, first[Phase.LOAD]))
+                if brought and len(brought) != len(of_load):
+                    return None
+                pairs += zip(brought, of_load, strict=False)
+                ends = zip(reversed(others), reversed(of_others), strict=False)
                 pairs += itertools.takewhile(lambda pair: self._match(*pair), ends)
                 continue
             rest = candidates.setdefault(key, iter(first[key[1]]))
@@ -298,6 +303,13 @@ class TapeTemplate:
                 pairs.append((index, matching))
         indices: NDArray[np.int64] = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         return indices
+
+    def _split_batches(self, allocations: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Return those allocations that are of a batch, and the others."""
+        found: tuple[list[int], list[int]] = [], []
+        for index in allocations:
+            found[self.traced[index].category is not Category.INPUTS].append(index)
+        return found
 
     def _match(self, index: int, other: int) -> bool:
         """Tell whether two blocks came about alike: in one module, by one operation, of one size."""

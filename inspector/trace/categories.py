@@ -23,6 +23,7 @@ __all__ = ["Categories", "find_category"]
 _WITH_LOGITS = (Phase.FORWARD, Phase.REFERENCE, Phase.PREFILL, Phase.DECODE)
 # What the norm of all gradients comes from; the norms it is made of die with the call.
 _NORM = "aten.linalg_vector_norm.default"
+_COPY = "aten.clone.default"
 
 
 def find_category(role: Role) -> Category:
@@ -123,6 +124,8 @@ class Categories:
             node = current_autograd_node()
             if self._head_sequence is not None and node is not None and sequence_number(node) >= self._head_sequence:
                 return Category.LOGITS_AND_LOSS
+        if self._phase is Phase.OPTIMIZER and op == _COPY and tensor.shape in self._input_shapes:
+            return Category.INPUTS  # the next batch, which comes while this one is there
         if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op == _NORM):
             # The labels of the next batch, counted, and the norm that is logged: no optimizer keeps such integers.
             return Category.LOGITS_AND_LOSS

@@ -32,6 +32,8 @@ __all__ = ["Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
 
 Sizes: TypeAlias = NDArray[np.int64]
 _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
+# How the tensors of a batch come about: held from the start, or copied.
+_OF_BATCHES = ("load", "aten.clone.default")
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 # Integers of Python that are made of an array at a time: each takes 32 bytes.
 _AT_ONCE = 2**16
@@ -305,10 +307,11 @@ class TapeTemplate:
         return indices
 
     def _split_batches(self, allocations: Iterable[int]) -> tuple[list[int], list[int]]:
-        """Return those allocations that are of a batch, and the others."""
+        """Return those allocations that are of a batch, held from the start or copied, and the others."""
         found: tuple[list[int], list[int]] = [], []
         for index in allocations:
-            found[self.traced[index].category is not Category.INPUTS].append(index)
+            event = self.traced[index]
+            found[event.category is not Category.INPUTS or event.op not in _OF_BATCHES].append(index)
         return found
 
     def _match(self, index: int, other: int) -> bool:

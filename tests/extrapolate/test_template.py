@@ -75,9 +75,9 @@ def test_the_passes_of_the_first_update_give_the_sizes_of_both_updates() -> None
 def updates_on_batches(batch_size: int, copies: int = 1) -> list[Event]:
     """Return two updates, the second on a batch that comes `copies` times before the first one goes."""
     tape = Tape().at(0, Phase.LOAD, op="load").allocate(0, 8 * batch_size, Category.INPUTS).allocate(9, 512)
-    tape.at(0, Phase.LOAD, op="ne").allocate(1, batch_size)
+    tape.at(0, Phase.LOAD, op="ne").allocate(1, batch_size, Category.INPUTS)
     tape.at(1, Phase.FORWARD, "layer", "mm").allocate(2, 40 * batch_size)
-    tape.at(1, Phase.OPTIMIZER, op="clone")
+    tape.at(1, Phase.OPTIMIZER, op="aten.clone.default")
     for block in range(10, 10 + copies):
         tape.allocate(block, 8 * batch_size, Category.INPUTS)
     tape.at(1, Phase.OPTIMIZER, op="ne").allocate(3, batch_size).free(0)

@@ -200,7 +200,6 @@ def test_a_peft_configuration_cannot_keep_the_command_busy(fields: dict[str, obj
     "fields",
     [
         {"peft_type": "SHADOW", "shadow_model": "somebody/model"},
-        {"peft_type": "XLORA", "hidden_size": 896, "adapters": {"0": "somebody/adapter"}},
         {"peft_type": "LORA", "megatron_config": {"a": 1}, "megatron_core": "antigravity"},
     ],
     ids=json.dumps,
@@ -210,7 +209,6 @@ def test_a_peft_configuration_cannot_make_peft_load_anything(
 ) -> None:
     """No model is fetched and no module imported because an adapter_config.json says so."""
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", _forbidden)
-    monkeypatch.setattr("peft.tuners.xlora.model._load_adapter_into_lora_model", _forbidden)
     assert_refused(run(SMALL, "--offline", "--peft", json.dumps(fields)), 2, "drop it")
     assert "antigravity" not in sys.modules
 

@@ -213,6 +213,15 @@ def test_a_peft_configuration_cannot_make_peft_load_anything(
     assert "antigravity" not in sys.modules
 
 
+@pytest.mark.parametrize("model", ["mistralai/Mixtral-8x7B-v0.1", "Qwen/Qwen3-30B-A3B"])
+def test_default_targets_that_peft_loses_where_it_converts_experts_are_named(model: str) -> None:
+    """PEFT refuses a LoRA without targets there, whether it has defaults for the type or not; the names work."""
+    asked = (model, "--offline", "--count-only", "--lora", "r=4")
+    assert_refused(run(*asked), 2, "takes no targets of its own")
+    assert "--targets q_proj,v_proj" in run(*asked).err
+    assert run(*asked, "--targets", "q_proj,v_proj").code == 0
+
+
 def test_a_prompt_initialised_from_a_text_loads_no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tokenizer, whose repository may hold code, is not needed to count the prompt."""
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", _forbidden)

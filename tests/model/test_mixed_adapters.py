@@ -179,6 +179,18 @@ def test_a_classifier_of_another_size_than_the_hidden_states_is_refused() -> Non
     assert_refused(run(SMALL, "--offline", "--count-only", "--peft", fields), 2, "set hidden_size to 896")
 
 
+def test_an_adapter_whose_weights_peft_does_not_find_is_refused_as_peft_does(tmp_path: Path) -> None:
+    """It takes the names of weights apart at `model.`, which that of the head has not."""
+    alone = {"r": 4, "target_modules": ["q_proj", "lm_head"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft.get_peft_model(make_base(), peft.LoraConfig(**alone)).save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match="unexpected keys"):
+        attach_for_real(ask({"0": str(tmp_path)}))
+    with pytest.raises(inspector.UsageError, match="one adapts lm_head of LlamaForCausalLM"):
+        inspector.inspect(llama(), peft=ask({"0": {"peft_type": "LORA", **alone}}), count_only=True)
+
+
 def test_a_model_is_no_adapter_to_mix(bare: dict[str, str]) -> None:
     fields = json.dumps(ask({"0": bare["model"]}))
     assert_refused(run(bare["model"], "--count-only", "--peft", fields), 2, "is a model; name an adapter")

@@ -16,6 +16,9 @@ from typing import Any
 import accelerate
 from peft import LoraConfig, PeftConfig, XLoraConfig
 from peft.tuners.lora import LoraModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from torch import nn
 from transformers import PreTrainedModel
 
 from inspector.compat.peft import cast_adapter_dtype, find_expert_loader
@@ -97,7 +100,18 @@ def _attach_expert(
     """Do what PEFT does before and after it loads the weights of an adapter."""
     lora_model.peft_config[adapter_name] = _build_lora(model_id)
     lora_model.inject_adapter(lora_model.model, adapter_name)
+    _check_paths(lora_model.model)
     cast_adapter_dtype(lora_model, adapter_name, autocast=autocast_adapter_dtype)
+
+
+def _check_paths(base: nn.Module) -> None:
+    """Refuse adapters on modules whose weights PEFT would not find: it takes names apart at `model.`."""
+    for path, module in base.named_modules():
+        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)) and not path.startswith("model."):
+            raise UsageError(
+                f"PEFT loads the weights of adapters that XLORA mixes into modules below `model` alone, and one adapts "
+                f"{path} of {type(base).__name__}: mix adapters that do not, or use another method."
+            )
 
 
 def _build_lora(fields: Mapping[str, Any]) -> LoraConfig:

@@ -181,7 +181,7 @@ def test_a_classifier_of_another_size_than_the_hidden_states_is_refused() -> Non
 
 def test_an_adapter_whose_weights_peft_does_not_find_is_refused_as_peft_does(tmp_path: Path) -> None:
     """It takes the names of weights apart at `model.`, which that of the head has not."""
-    alone = {"r": 4, "target_modules": ["q_proj", "lm_head"]}
+    alone: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "lm_head"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peft.get_peft_model(make_base(), peft.LoraConfig(**alone)).save_pretrained(str(tmp_path))

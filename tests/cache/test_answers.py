@@ -59,6 +59,15 @@ def test_a_repeated_question_is_answered_alike_without_the_libraries() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_step_is_traced_where_counts_are_kept_of_an_adapter_that_tells_layers_apart() -> None:
+    """Its shallow models are none, and the counts that were kept built no whole one."""
+    fields = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]}
+    asked = (SMALL, "--offline", "--peft", json.dumps(fields))
+    assert run(*asked, "--count-only").code == 0
+    assert run(*asked, "--seq-len", "16", "--gpu", "t4", "--no-advice").code == 0
+
+
+@pytest.mark.usefixtures("folder")
 def test_what_follows_from_a_kept_trace_is_answered_without_the_libraries() -> None:
     """Another margin of the card, other settings of the allocator, a page: to the byte as they are worked out."""
     run_process(*COMMAND, *STEP)

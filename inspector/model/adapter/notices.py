@@ -28,11 +28,12 @@ from inspector.model.adapter.peft_names import (
     list_base_modules,
     strip_wrappers,
 )
+from inspector.model.adapter.saved_whole import get_copies, list_saved_whole, word_saved_whole
 from inspector.model.adapter.targets import explain_name
 from inspector.model.adapter.unused import describe_unused
 from inspector.model.census import BaseCount
 from inspector.model.sizes import count_weights
-from inspector.names import fold_indices, fold_names, group_names, join_names, near_names
+from inspector.names import fold_indices, fold_names, join_names, near_names
 from inspector.records.model import AdapterFacts, Role
 from inspector.records.notice import Notice
 from inspector.units import format_count, format_share
@@ -51,7 +52,7 @@ def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: Adapter
         *_describe_factors(model),
         *_describe_clusters(model),
         *_describe_nothing_trains(model),
-        *_describe_saved_whole(model),
+        *word_saved_whole(list_saved_whole(model), model.get_nb_trainable_parameters()[0]),
         *_describe_untied(model, base),
         *_describe_left_out_linears(model, config),
         *_describe_partial_layers(model, config),
@@ -115,20 +116,6 @@ def _describe_nothing_trains(model: PeftModel) -> Iterator[Notice]:
     """Say when the adapter has no parameter to train."""
     if model.get_nb_trainable_parameters()[0] == 0:
         yield Notice(code="nothing-trains", message="Nothing trains: the adapter's configuration names no parameter.")
-
-
-def _describe_saved_whole(model: PeftModel) -> Iterator[Notice]:
-    """Say what each module of modules_to_save adds, those of equal layers together: PEFT trains a whole copy of it."""
-    trainable = model.get_nb_trainable_parameters()[0]
-    saved = dict(find_saved_modules(model))
-    for folded, names in group_names(saved):
-        size = sum(count_weights(parameter) for name in names for parameter in _get_copies(saved[name]).parameters())
-        what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
-        message = (
-            f"{what} trained and saved whole: {format_count(size)} parameters, "
-            f"{format_share(size, trainable)} of what is trained."
-        )
-        yield Notice(code="saved-whole", message=message)
 
 
 def _describe_untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
@@ -261,18 +248,12 @@ def _get_base_layer(layer: BaseTunerLayer) -> nn.Module:
     return module
 
 
-def _get_copies(wrapper: ModulesToSaveWrapper) -> nn.ModuleDict:
-    """Return the copies that a wrapper trains, one for each adapter."""
-    copies: nn.ModuleDict = wrapper.modules_to_save
-    return copies
-
-
 def _are_apart(names: list[str], wrappers: Mapping[str, ModulesToSaveWrapper]) -> bool:
     """Tell whether the saved copies of one shared parameter are several parameters."""
     paths = [name.rpartition(".") for name in names]
     copies = [
         (adapter, copy.get_parameter(own))
         for path, _, own in paths
-        for adapter, copy in _get_copies(wrappers[path]).items()
+        for adapter, copy in get_copies(wrappers[path]).items()
     ]
     return len({(adapter, id(parameter)) for adapter, parameter in copies}) > len({adapter for adapter, _ in copies})

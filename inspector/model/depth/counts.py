@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from inspector.model.adapter.notices import EXPERTS_NOT_REACHED, word_unreached_experts
+from inspector.model.adapter.saved_whole import SAVED_WHOLE, SavedWhole, list_saved_whole, word_saved_whole
 from inspector.model.depth.adapter_file import extrapolate_adapter_file
 from inspector.model.depth.records import NotPeriodicError, Periods, extrapolate_record
 from inspector.model.truncate import Cut
 from inspector.records.model import Counted
+from inspector.records.notice import Notice
 from inspector.records.request import Request
 
 __all__ = ["extrapolate_counts", "may_count_shallow"]
@@ -39,22 +42,36 @@ def extrapolate_counts(shallow: tuple[Counted, _Model], deeper: tuple[Counted, _
         file_bytes = extrapolate_adapter_file(shallow[1], deeper[1], periods, cut.missing)
     left = [_read_unreached(item[0]) for item in (shallow, deeper)]
     counted = extrapolate_record(_drop_apart(shallow[0]), _drop_apart(deeper[0]), periods, cut.missing)
-    adapter = counted.adapter
+    adapter, base = counted.adapter, counted.census.base
     if adapter is not None:
         counted = dataclasses.replace(counted, adapter=dataclasses.replace(adapter, file_bytes=file_bytes))
-    notice = word_unreached_experts(left[0] + cut.missing * (left[1] - left[0]), counted.census.base)
-    notices = tuple(notice if item.code == EXPERTS_NOT_REACHED else item for item in counted.notices)
+    saved = extrapolate_record(_list_saved(shallow[1]), _list_saved(deeper[1]), periods, cut.missing)
+    anew: dict[str, Iterator[Notice]] = {
+        EXPERTS_NOT_REACHED: iter([word_unreached_experts(left[0] + cut.missing * (left[1] - left[0]), base)]),
+        SAVED_WHOLE: word_saved_whole(*saved),
+    }
+    notices = tuple(next(anew[item.code]) if item.code in anew else item for item in counted.notices)
     return dataclasses.replace(counted, notices=notices)
 
 
+def _list_saved(model: _Model) -> tuple[tuple[SavedWhole, ...], int]:
+    """Return what of a model is saved whole, and how many parameters train."""
+    if not isinstance(model, PeftModel):
+        return (), 0
+    return list_saved_whole(model), model.get_nb_trainable_parameters()[0]
+
+
 def _drop_apart(counted: Counted) -> Counted:
-    """Return counts without what is worked out apart: the size of a file and numbers in a message."""
+    """Return counts without what is worked out apart: the size of a file, and messages with numbers.
+
+    A share may read alike in both, and not in the whole model.
+    """
     adapter = counted.adapter
     return dataclasses.replace(
         counted,
         adapter=None if adapter is None else dataclasses.replace(adapter, file_bytes=None),
         notices=tuple(
-            dataclasses.replace(item, message="") if item.code == EXPERTS_NOT_REACHED else item
+            dataclasses.replace(item, message="") if item.code in (EXPERTS_NOT_REACHED, SAVED_WHOLE) else item
             for item in counted.notices
         ),
     )

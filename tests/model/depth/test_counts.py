@@ -82,7 +82,8 @@ def test_the_number_in_the_notice_of_experts_without_an_adapter_is_that_of_the_w
 @pytest.mark.parametrize(
     ("fields", "is_shallow"),
     [
-        ({"modules_to_save": ["lm_head", "embed_tokens"]}, False),  # a notice says their share of what trains
+        ({"modules_to_save": ["lm_head", "embed_tokens"]}, True),
+        ({"modules_to_save": ["input_layernorm", "norm"]}, True),
         ({"target_modules": ["embed_tokens", "q_proj"]}, False),  # a notice says how large the file is
         ({"rank_pattern": {"q_proj": 4}}, True),
         ({"rank_pattern": {r"layers\.3\..*q_proj": 4}}, False),
@@ -99,6 +100,15 @@ def test_what_a_field_of_an_adapter_says_of_layers_is_counted_as_on_the_whole_mo
     """The whole model is counted where layers are told apart, or a message counts them."""
     adapter = {**LORA, "target_modules": ["q_proj", "up_proj"], **fields}
     check(Request(model=llama(num_hidden_layers=DEEP), peft=adapter), is_shallow=is_shallow)
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_the_share_of_what_is_saved_whole_is_that_of_the_whole_model(is_tied: bool) -> None:
+    """With tables beside which few layers are nothing: their share reads alike in both shallow models."""
+    config = llama(num_hidden_layers=DEEP, vocab_size=100_000, tie_word_embeddings=is_tied)
+    counted = check(Request(model=config, peft={**LORA, "modules_to_save": ["lm_head", "embed_tokens"]}))
+    shares = [item.message.rpartition(" parameters, ")[2] for item in counted.notices if item.code == "saved-whole"]
+    assert shares == ["49.7 % of what is trained."] * 2
 
 
 def test_layers_that_differ_are_counted_as_they_are() -> None:

@@ -302,7 +302,8 @@ def _refuse_long_parts(recipe: Recipe) -> None:
         length = getattr(recipe, name)
         if length is not None and recipe.seq_len is not None and length >= recipe.seq_len:
             raise UsageError(
-                f"`{name}` is {length:,} of the {recipe.seq_len:,} tokens of a row; give less, or a larger `seq_len`."
+                f"`{name}` is {length:,} of the {recipe.seq_len:,} tokens of a sequence; give less, or a larger "
+                "`seq_len`."
             )
 
 

@@ -164,7 +164,8 @@ def _collect_notices(
         yield Notice(code="seq-len-assumed", message=message)
     if recipe.packing not in (None, 1):
         message = (
-            f"{kind} does not say how long the documents of a packed row are: {recipe.packing:,} a row were taken."
+            f"{kind} does not say how long the documents of a packed sequence are: {recipe.packing:,} per sequence are "
+            "assumed."
         )
         yield Notice(code="documents-assumed", message=message)
     uses_vllm = bool(fields.get("use_vllm"))

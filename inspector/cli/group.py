@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from inspector.cli.help_sections import WithSections
 from inspector.errors import one_line
 
 __all__ = [
@@ -50,8 +51,8 @@ _NOT_OVER_CARDS = {
 }
 
 
-class WithSubcommands(click.Command):
-    """A command with the subcommands beside it; each is told by the first word alone."""
+class WithSubcommands(WithSections):
+    """A command with subcommands beside it; the first word alone decides which one runs."""
 
     subcommands = SUBCOMMANDS
 
@@ -67,6 +68,12 @@ class WithSubcommands(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that the context was made for."""
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the subcommands do in a line each, then the options."""
+        with formatter.section("Other commands (a directory of such a name is given as ./gpus)"):
+            formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in self.subcommands.items()])
+        super().format_options(ctx, formatter)
 
 
 def suggest_subcommand(words: Sequence[str]) -> str | None:
@@ -117,7 +124,9 @@ def subcommand(parameters: Sequence[click.Parameter] = ()) -> Callable[[Callable
     """
 
     def register(function: Callable[..., Work]) -> click.Command:
-        registered = click.command(context_settings=CONTEXT_SETTINGS)(function)
+        registered = click.command(
+            cls=WithSections if parameters else click.Command, context_settings=CONTEXT_SETTINGS
+        )(function)
         registered.params = [*parameters, *registered.params]
         if registered.name is None or registered.name in SUBCOMMANDS:
             raise ValueError(f"two subcommands called {registered.name}")

@@ -57,12 +57,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--double-quant/--no-double-quant"],
         default=None,
-        help="Whether the scales of 4-bit weights are packed too; default: no, as bitsandbytes.",
+        help="Quantize the scales of 4-bit weights as well; default: no, as in bitsandbytes.",
     ),
     click.Option(
         ["--quant-storage"],
         type=ChoiceWithAliases(QuantStorage),
-        help="Dtype of the tensors that hold 4-bit weights; FSDP shards those of floats alone; default: uint8.",
+        help="Dtype of the tensors that hold 4-bit weights; FSDP shards floating-point ones only; default: uint8.",
     ),
     click.Option(
         ["--model-class"], metavar="NAME", help="transformers class to build; default: the config's architectures."
@@ -73,10 +73,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--assume-defaults"],
         is_flag=True,
-        help="Go on where config.json does not say how large the model is, with the defaults of its class.",
+        help="Use the defaults of the model's class for sizes that config.json leaves out.",
     ),
     click.Option(
-        ["--offline"], is_flag=True, help="No network: the cache, then the bundled catalogue. As HF_HUB_OFFLINE=1."
+        ["--offline"],
+        is_flag=True,
+        help="Use the local cache and the bundled catalogue, not the network; as HF_HUB_OFFLINE=1.",
     ),
     click.Option(
         ["--lora"],
@@ -105,23 +107,23 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--autocast-adapter-dtype/--no-autocast-adapter-dtype"],
         default=True,
-        help="As in PEFT's get_peft_model: whether an adapter in half precision becomes float32; default: yes.",
+        help="autocast_adapter_dtype of get_peft_model: cast a half-precision adapter to float32; default: yes.",
     ),
     click.Option(
         ["--adapter-dtype"],
         type=ChoiceWithAliases(AdapterDtype),
         default="auto",
         show_default=True,
-        help="Dtype that a trainer casts the attached adapter to: bfloat16 is TRL's on packed weights, float32 "
-        "LLaMA-Factory's; auto is PEFT's.",
+        help="Dtype that the trainer casts the attached adapter to: TRL uses bfloat16 on quantized weights, "
+        "LLaMA-Factory float32; auto leaves it as PEFT made it.",
     ),
     click.Option(
         ["--preparation"],
         type=click.Choice(Preparation.values()),
         default="peft",
         show_default=True,
-        help="What happens to packed weights before an adapter trains on them: peft is "
-        "prepare_model_for_kbit_training, none what TRL 0.26 and newer and LLaMA-Factory do.",
+        help="How a quantized model is prepared for training: peft calls prepare_model_for_kbit_training, none skips "
+        "it, as TRL 0.26 and newer and LLaMA-Factory do.",
     ),
     click.Option(
         ["--workload"],
@@ -143,8 +145,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         multiple=True,
         metavar="NAME",
         shell_complete=complete_gpu,
-        help="Whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each kind is judged by "
-        "its own kernels; 2x4090 is two cards. Default: common cards. `inspect gpus` lists all.",
+        help="Check whether the step fits this GPU (a100-80gb, 4090), exit code 1 if not; repeatable, each with the "
+        "kernels it runs; 2x4090 is two of them. Default: common GPUs. `inspect gpus` lists all.",
     ),
     click.Option(
         ["--gpu-memory"],
@@ -157,46 +159,47 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=click.IntRange(1, 2**20),
         default=1,
         metavar="N",
-        help="How many of the named GPU one run has. With --fsdp the rank that takes most is traced; else one card "
-        "alone is judged, and how many hold its state is said.",
+        help="Number of GPUs of one run. With --fsdp and the options below the rank that takes most is traced; without "
+        "them one GPU is judged, and the report says how many would hold the state.",
     ),
     click.Option(
         ["--fsdp"],
         is_flag=True,
-        help="The run shards weights, gradients and optimizer state, with FSDP2 as accelerate and Trainer do; --fit "
-        "gpus finds the least number of cards.",
+        help="Shard weights, gradients and optimizer state with FSDP2, as accelerate and Trainer do; --fit gpus finds "
+        "the least number of GPUs.",
     ),
     click.Option(
         ["--deepspeed"],
         type=click.Choice(("zero1", "zero2", "zero3")),
-        help="What DeepSpeed shards: optimizer state, gradients too, weights too. Traced where it is installed.",
+        help="ZeRO stage: zero1 shards optimizer state, zero2 gradients too, zero3 weights too. Traced where "
+        "DeepSpeed is installed.",
     ),
     *OF_CARDS,
     click.Option(
         ["--margin"],
         metavar="SIZE",
-        help="How much of the GPU is to stay free, such as 1GiB, exit code 1 if not; default: a step that leaves less "
-        "than what is not known of the card is called tight, and searches leave as much.",
+        help="GPU memory to keep free, such as 1GiB; exit code 1 where less is left. Default: a step that leaves less "
+        "than the uncertainty about the GPU is called tight, and searches keep that much free.",
     ),
     click.Option(
         ["--fit"],
         type=click.Choice(Quantity.values()),
-        help="Search the largest value that fits the first GPU, or the least number of them, and report on the step "
-        "with it.",
+        help="Search for the largest value that fits the first GPU, or the least number of GPUs, and report on the "
+        "step with it.",
     ),
     click.Option(
         ["--advice/--no-advice"],
         default=True,
         show_default=True,
-        help="Whether to look for changes that make the step fit a named GPU (up to 8 traces more) or, where it fits, "
-        "for what could be turned up (up to 6).",
+        help="Look for changes that make the step fit a named GPU (up to 8 more traces) or, where it fits, for "
+        "settings that could be raised (up to 6).",
     ),
     click.Option(
         ["--extrapolate/--no-extrapolate"],
         default=True,
         show_default=True,
-        help="Whether the step of a deep model may be worked out from those of shallow ones, event by event the same; "
-        "else the whole model is traced, and each token of a generation.",
+        help="Extrapolate the step of a deep model from shallow ones, with the same result; otherwise trace the whole "
+        "model, and each token of a generation.",
     ),
     *OF_A_TRAINING_FILE,
     click.Option(["--count-only"], is_flag=True, help="Stop after the parameter counts: no bytes, no traced step."),
@@ -205,7 +208,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         type=click.IntRange(0, 64),
         default=3,
         show_default=True,
-        help="Module tree down to this depth; shows it.",
+        help="Show the module tree down to this depth.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Same as --format json."),
     click.Option(
@@ -217,10 +220,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--output"], shell_complete=complete_file, metavar="FILE", help="Write the report there; - is standard output."
     ),
     click.Option(
-        ["--no-cache"], is_flag=True, help="Work everything out, and keep nothing; INSPECTOR_CACHE=off does the same."
+        ["--no-cache"], is_flag=True, help="Compute everything again and store nothing; as INSPECTOR_CACHE=off."
     ),
-    click.Option(["--quiet"], is_flag=True, help="On standard error neither progress nor the name of a file written."),
-    click.Option(["--no-color"], is_flag=True, help="No colour; NO_COLOR does the same."),
+    click.Option(["--quiet"], is_flag=True, help="Print no progress and no name of a written file on standard error."),
+    click.Option(["--no-color"], is_flag=True, help="Print without colour; as NO_COLOR=1."),
     _VERSION,
 )
 

@@ -20,4 +20,4 @@ def assume_documents(settings: Settings, row: int) -> None:
     """Pack a row with documents of a length that no file says."""
     count = count_documents(row)
     settings.fields |= {"packing": count, "padding": False}
-    settings.assume("documents of a row", f"{count} of {row // count} tokens", "packing")
+    settings.assume("documents of a packed sequence", f"{count} of {row // count} tokens", "packing")

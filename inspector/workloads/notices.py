@@ -129,4 +129,4 @@ def _find_media_notices(
         message = f"The default sequence length of {asked.seq_len:,} is {recipe.seq_len:,} here, to hold {media.words}."
         yield Notice(code="seq-len-lengthened", message=message)
     if media.assumed is not None:
-        yield Notice(code="media-assumed", message=f"Each row has {media.words}. Taken for it: {media.assumed}.")
+        yield Notice(code="media-assumed", message=f"Each sequence has {media.words}. Assumed: {media.assumed}.")

@@ -68,10 +68,18 @@ def test_an_option_goes_before_the_name_of_the_file(tmp_path: Path) -> None:
 
 def test_the_help_of_a_plan_asks_for_one_gpu() -> None:
     """It refuses none and several."""
-    help_text = " ".join(CliRunner().invoke(command, ["plan", "--help"]).output.split())
-    assert "exactly one, here or as --gpu-memory" in help_text
-    assert "repeatable" not in help_text
-    assert "repeatable" in CliRunner().invoke(command, ["--help"]).output
+    of_a_plan, of_a_report = (
+        " ".join(
+            CliRunner()
+            .invoke(command, [*words, "--help"])
+            .output.split("--gpu NAME")[1]
+            .split("--gpu-memory")[0]
+            .split()
+        )
+        for words in (["plan"], [])
+    )
+    assert "exactly one, here or as" in of_a_plan
+    assert ("repeatable" in of_a_plan, "repeatable" in of_a_report) == (False, True)
 
 
 @pytest.mark.parametrize(("rank", "is_beyond"), [(128, False), (129, True), (1_000_000, True)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import entry_points
 
 import click
 from click.testing import CliRunner
 
+from inspector.cli.help_sections import SECTIONS
 from inspector.cli.main import command
 from inspector.cli.option_groups.engines import OF_ENGINES
 
@@ -210,6 +212,17 @@ def test_every_option_has_a_line_of_help() -> None:
     """`--help` leaves nothing unsaid."""
     for each in (command, *command.subcommands.values()):
         assert [option.name for option in each.params if isinstance(option, click.Option) and not option.help] == []
+
+
+def test_every_option_of_a_report_stands_under_one_heading_of_the_help() -> None:
+    """A hundred options in one list cannot be read; a heading names no option that there is not."""
+    listed = Counter(name for options in SECTIONS.values() for name in options)
+    known = {option.opts[0] for option in command.params if isinstance(option, click.Option)}
+    assert (set(listed) - {"--help"}, set(listed.values())) == (known, {1})
+    text = CliRunner().invoke(command, ["--help"]).output
+    assert [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "][1:] == list(SECTIONS)
+    own = CliRunner().invoke(command, ["plan", "--help"]).output.split("\nModel:")[0]
+    assert "--sort" in own.split("\nOptions:")[1]
 
 
 def test_the_commands_are_installed() -> None:

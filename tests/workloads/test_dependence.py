@@ -30,7 +30,7 @@ BERT = transformers.BertConfig(architectures=["BertModel"], **COMMON)
     [
         (LLAMA, {}, None),
         (LLAMA, {"stage": "dpo"}, None),
-        (LLAMA, {"stage": "kto"}, "another loss: its KL is estimated from fewer rows"),
+        (LLAMA, {"stage": "kto"}, "another loss: its KL is estimated from fewer sequences"),
         (LLAMA, {"loss": "chunked"}, None),
         (BERT, {}, "another loss: fewer negatives"),
         (CLIP, {}, "another loss: fewer pairs to tell apart"),

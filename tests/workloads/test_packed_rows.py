@@ -126,13 +126,13 @@ def test_documents_are_as_long_as_a_model_has_positions_and_their_row_is_longer(
     [
         ({"packing": "four"}, "give COUNTxLENGTH, as 4x1024 for 4 documents of 1,024 tokens"),
         ({"packing": 0}, "`packing` is 0"),
-        ({"packing": "4x512", "seq_len": 512}, "is a row of 2048 tokens, and `seq_len` is 512: drop one"),
+        ({"packing": "4x512", "seq_len": 512}, "is a sequence of 2048 tokens, and `seq_len` is 512: drop one"),
         ({"packing": 4, "padding": True}, "without padding: drop `padding`, or `packing`"),
         ({"packing": 64, "seq_len": 32}, "has no room for as many documents"),
     ],
     ids=str,
 )
-def test_documents_that_do_not_fit_a_row_are_one_line(fields: dict[str, Any], says: str) -> None:
+def test_documents_that_do_not_fit_a_sequence_are_one_line(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         Recipe(**fields)
 

@@ -79,7 +79,7 @@ def _list_parameters() -> list[click.Parameter]:
         ),
     ]
     plot = click.Option(
-        ["--plot"], is_flag=True, help="Draw memory over time below the first screen: 20 lines as wide as the terminal."
+        ["--plot"], is_flag=True, help="Plot memory over time below the first screen: 20 lines as wide as the terminal."
     )
     index = next(index for index, parameter in enumerate(PARAMETERS) if parameter.name == "as_json")
     written = click.Option(
@@ -91,8 +91,8 @@ def _list_parameters() -> list[click.Parameter]:
     formats = click.Option(
         ["--format", "format_"],
         type=click.Choice((*FORMATS, *_OWN_FORMATS)),
-        help="How to print the report; html is a page to look at, memory-viz the run as a snapshot for "
-        "pytorch.org/memory_viz. Default: what --output ends in (.json, .md, .html, .pickle), else text.",
+        help="Format of the report; html is a page with charts, memory-viz a snapshot for pytorch.org/memory_viz. "
+        "Default: by the suffix of --output (.json, .md, .html, .pickle), else text.",
     )
     rest = [formats if parameter.name == "format_" else parameter for parameter in PARAMETERS[index:]]
     return [*PARAMETERS[:index], *OF_ENGINES, *shown, plot, written, *rest]
@@ -120,12 +120,6 @@ def command(
     inspect train.yaml --gpu 4090
     inspect Qwen/Qwen2.5-7B --lora r=8 --gpu 4090 && accelerate launch train.py
     inspect Qwen/Qwen3-8B --engine vllm --gpu a100-80gb --max-model-len 32K --max-num-seqs 8
-
-    Other commands: `inspect models` lists the models that are known without network, `inspect gpus` the GPUs that
-    --gpu knows, `inspect plan MODEL --gpu NAME` lists recipes to train on one, `inspect compare MODEL --with OPTIONS`
-    sets recipes side by side, `inspect measure MODEL` runs the step on the GPU at hand and prints predicted beside
-    measured, `inspect app` serves all of it as a page, `inspect cache` lists what is kept of earlier questions,
-    `inspect sweep FILE` inspects a list of models. A directory of such a name is given as ./gpus.
     """  # noqa: D301  # click wants the backspace itself: it keeps the lines of the examples
     if model in SUBCOMMANDS:
         raise UsageError(f"{model} is a command of its own: write inspect {model} first, or ./{model} for a directory.")

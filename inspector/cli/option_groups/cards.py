@@ -14,34 +14,34 @@ OF_CARDS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--device-map"],
         metavar="HOW|FILE",
-        help="Put whole modules on the cards, as transformers does: auto, balanced, balanced_low_0, sequential, or a "
-        "JSON file of modules and cards. Each card's memory is said; what does not fit waits on the CPU.",
+        help="Place whole modules on the GPUs, as transformers does: auto, balanced, balanced_low_0, sequential, or a "
+        "JSON file from modules to GPUs. Modules that fit none are offloaded to the CPU.",
     ),
     click.Option(
         ["--tensor-parallel"],
         type=click.IntRange(2, 1024),
         metavar="N",
-        help="Cut each layer over N of the cards by transformers' own plan of the model; with --fsdp and more cards "
+        help="Split each layer over N of the GPUs by transformers' own plan of the model; with --fsdp and more GPUs "
         "each part is sharded over the others.",
     ),
     click.Option(
         ["--expert-parallel"],
         type=click.IntRange(2, 1024),
         metavar="N",
-        help="Spread the experts of each layer over N of the cards, whole, by transformers' own plan; the rest is "
-        "sharded with --fsdp, or cut with --tensor-parallel.",
+        help="Distribute whole experts of each layer over N of the GPUs by transformers' own plan; the rest is "
+        "sharded with --fsdp, or split with --tensor-parallel.",
     ),
     click.Option(
         ["--nodes"],
         type=click.IntRange(1, 2**20),
         metavar="N",
-        help="Machines that the cards stand in; with --fsdp each keeps all shards on its own cards (HSDP: "
-        "HYBRID_SHARD, accelerate's dp_replicate_size).",
+        help="Number of machines; with --fsdp each holds all shards on its own GPUs (HSDP: HYBRID_SHARD, accelerate's "
+        "dp_replicate_size).",
     ),
     click.Option(
         ["--fsdp-version"],
         type=click.Choice(("1", "2")),
-        help="With --fsdp, whose FSDP; default: 2.",
+        help="Version of FSDP with --fsdp; default: 2.",
     ),
 )
 

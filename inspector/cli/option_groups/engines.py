@@ -40,15 +40,15 @@ _PLAIN: tuple[tuple[str, str, str], ...] = (
     (
         "--max-num-seqs",
         "N",
-        "vLLM: requests that run at once; default: 256, on cards from 70 GiB other than A100 1024.",
+        "vLLM: requests that run at once; default: 256, on GPUs of 70 GiB and more but A100 1024.",
     ),
-    ("--max-num-batched-tokens", "N", "vLLM: tokens of one step; default: 2048, 8192 or 16384 by the card."),
-    ("--kv-cache-memory-bytes", "N", "vLLM: the cache in bytes, in the place of --gpu-memory-utilization."),
-    ("--tensor-parallel-size", "N", "vLLM, SGLang: how many of the card the weights and heads are cut over."),
-    ("--block-size", "N", "vLLM: tokens of a block; default: 16, of latent layers 64."),
+    ("--max-num-batched-tokens", "N", "vLLM: tokens of one step; default: 2048, 8192 or 16384 by the GPU."),
+    ("--kv-cache-memory-bytes", "N", "vLLM: size of the KV cache in bytes, instead of --gpu-memory-utilization."),
+    ("--tensor-parallel-size", "N", "vLLM, SGLang: number of GPUs that weights and heads are split over."),
+    ("--block-size", "N", "vLLM: tokens of a block; default: 16, with latent attention 64."),
     ("--context-length", "N", "SGLang: tokens of the longest request; default: the model's."),
     ("--max-running-requests", "N", "SGLang: requests that run at once."),
-    ("--chunked-prefill-size", "N", "SGLang: tokens of a chunk; default: by the card."),
+    ("--chunked-prefill-size", "N", "SGLang: tokens of a chunk; default: by the GPU."),
     ("--page-size", "N", "SGLang: tokens of a page; default: 1."),
     ("--ctx-size", "N", "llama.cpp: tokens of all sequences together; default: what the file was trained for."),
     ("--parallel", "N", "llama.cpp: sequences; default: 4 on one unified cache."),
@@ -59,27 +59,27 @@ OF_ENGINES: tuple[click.Parameter, ...] = (
     click.Option(
         ["--engine"],
         type=click.Choice(Engine.values()),
-        help="What a serving engine makes of the model in the place of a step: weights, cache, how many requests. "
-        "llama.cpp takes GGUF files (./model.gguf, org/name:Q4_K_M). The options below are the engine's own.",
+        help="Report on serving with this engine instead of a step: weights, KV cache, how many requests. llama.cpp "
+        "takes GGUF files (./model.gguf, org/name:Q4_K_M). Its own options are under Serving engines.",
     ),
     *(click.Option([name], callback=_read_number, metavar=unit, help=words) for name, unit, words in _PLAIN),
     click.Option(
         ["--gpu-memory-utilization"],
         type=float,
         metavar="FRACTION",
-        help="vLLM: what it takes of the card; default: 0.92.",
+        help="vLLM: fraction of the GPU's memory that it takes; default: 0.92.",
     ),
     click.Option(
         ["--mem-fraction-static"],
         type=float,
         metavar="FRACTION",
-        help="SGLang: weights and pools; default: by the card.",
+        help="SGLang: fraction of the GPU's memory for weights and pools; default: by the GPU.",
     ),
     click.Option(
         ["--kv-cache-dtype"], metavar="TYPE", help="vLLM, SGLang: auto, bfloat16, fp8_e4m3 and the like; default: auto."
     ),
     click.Option(["--cache-type-k"], metavar="TYPE", help="llama.cpp: f16, q8_0, q4_0 and the like; default: f16."),
-    click.Option(["--cache-type-v"], metavar="TYPE", help="llama.cpp: the same of values."),
+    click.Option(["--cache-type-v"], metavar="TYPE", help="llama.cpp: the same for values."),
     click.Option(["--flash-attn"], metavar="on|off|auto", help="llama.cpp: flash attention; default: auto."),
     click.Option(
         ["--kv-unified/--no-kv-unified"],

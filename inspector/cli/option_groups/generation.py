@@ -114,20 +114,20 @@ OF_GENERATION: tuple[click.Parameter, ...] = (
         type=click.Choice(CacheKind.values()),
         default="dynamic",
         show_default=True,
-        help="With --generate: transformers' cache of keys and values; static is not compiled, none computes "
-        "all tokens again for each.",
+        help="With --generate: transformers' KV cache; static is not compiled, none recomputes all tokens for each new "
+        "one.",
     ),
     click.Option(
         ["--prefill-chunk-size"],
         type=TOKENS,
         metavar="N",
-        help="With --generate: the prompt goes through the model in pieces of so many tokens; default: at once.",
+        help="With --generate: tokens of the prompt that go through the model at a time; default: all.",
     ),
     click.Option(
         ["--generation"],
         metavar="KEY=VALUE,...|FILE",
         callback=_read_decoding,
-        help="With --generate: fields of transformers' GenerationConfig, do_sample=true,top_p=0.9 for one, or a "
+        help="With --generate: fields of transformers' GenerationConfig, such as do_sample=true,top_p=0.9, or a "
         "generation_config.json; default: the model's own, else greedy.",
     ),
     click.Option(
@@ -135,13 +135,13 @@ OF_GENERATION: tuple[click.Parameter, ...] = (
         type=click.Choice(AdapterState.values()),
         default="unmerged",
         show_default=True,
-        help="With --generate: whether PEFT merges the adapter into its base first, and what that takes on the GPU.",
+        help="With --generate: merged has PEFT merge the adapter into the base first, and counts what that takes.",
     ),
     click.Option(
         ["--context"],
         metavar="N,N,...",
         callback=_parse_lengths,
-        help="With --generate: a table of what prompts of other lengths take, such as 4k,32k,128k.",
+        help="With --generate: add a table of prompts of other lengths, such as 4k,32k,128k.",
     ),
 )
 

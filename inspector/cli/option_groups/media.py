@@ -28,37 +28,37 @@ OF_MEDIA: tuple[click.Parameter, ...] = (
         ["--images"],
         type=click.IntRange(0, 1024),
         metavar="N",
-        help="Images in each sequence of a model of text and images, made as its processor makes them; 0 is text "
-        "alone; default: one.",
+        help="Images in each sequence of a vision-language model, as its processor prepares them; 0 is text alone; "
+        "default: one.",
     ),
     click.Option(
         ["--image-size"],
         metavar="WxH",
         callback=_check_size,
-        help="Width and height of an image, or of a video, before its processor resizes it; default: 640x480.",
+        help="Width and height of an image or a video before the processor resizes it; default: 640x480.",
     ),
     click.Option(
         ["--videos"],
         type=click.IntRange(0, MOST_VIDEOS),
         metavar="N",
-        help="Videos in each sequence of a model of text and videos, in place of images; default: none.",
+        help="Videos in each sequence of a model of text and video, in place of images; default: none.",
     ),
     click.Option(
         ["--audio-seconds"],
         type=click.FloatRange(0, 36_000),
         metavar="SECONDS",
-        help="Sound in each sequence of a model of text and sound; 0 is text alone; default: 30.",
+        help="Length of the audio in each sequence of a model of text and audio; 0 is text alone; default: 30.",
     ),
     click.Option(
         ["--frames"],
         type=click.IntRange(1, MOST_FRAMES),
         metavar="N",
-        help="Frames of a video as the model sees them; default: as its configuration or its processor says, else 16.",
+        help="Frames of a video that reach the model; default: those of its configuration or processor, else 16.",
     ),
     click.Option(
         ["--labels"],
         type=click.IntRange(1, MOST_LABELS),
         metavar="N",
-        help="Labels of a classifier, as from_pretrained(num_labels=N); default: as the configuration says.",
+        help="Labels of a classifier, as from_pretrained(num_labels=N); default: those of the configuration.",
     ),
 )

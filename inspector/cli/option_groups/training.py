@@ -85,8 +85,8 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         type=ChoiceWithAliases(Precision),
         default="no",
         show_default=True,
-        help="Autocast, as TrainingArguments(bf16=True) or (fp16=True), which scales the loss; bfloat16 and float16 "
-        "mean the same.",
+        help="Autocast as TrainingArguments(bf16=True) or (fp16=True); fp16 scales the loss. bfloat16 and float16 are "
+        "accepted, too.",
     ),
     click.Option(
         ["--optimizer"],
@@ -95,66 +95,66 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         shell_complete=_complete_optimizer,
         default=DEFAULT_OPTIMIZER,
         show_default=True,
-        help="As transformers' optim names it: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, "
+        help="A name of transformers' optim: adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, "
         "schedule_free_adamw (_sgd, _radam), stable_adamw, galore_adamw, lorafa, muon, adam_mini, and those of "
         "bitsandbytes: adamw_8bit, lion_8bit, ademamix_8bit, rmsprop_bnb_8bit, ... (paged_..., ..._32bit).",
     ),
     click.Option(
         ["--optim-args"],
         metavar="KEY=VALUE,...",
-        help="Arguments of the optimizer, as transformers' optim_args: momentum=0.9 for sgd; foreach=False for one "
-        "tensor after the other.",
+        help="transformers' optim_args: momentum=0.9 for sgd; foreach=False updates one tensor after the other.",
     ),
     click.Option(
         ["--gradient-checkpointing/--no-gradient-checkpointing"],
         default=None,
-        help="Compute blocks again in the backward pass; default: with --quantization, where PEFT's "
-        "prepare_model_for_kbit_training switches it on.",
+        help="Recompute blocks in the backward pass; default: with --quantization, where PEFT's "
+        "prepare_model_for_kbit_training enables it.",
     ),
     click.Option(
         ["--use-reentrant/--no-use-reentrant"],
         default=None,
-        help="The key of gradient_checkpointing_kwargs; default: as the library that switches it on has it, "
-        "transformers not reentrant, PEFT's preparation reentrant.",
+        help="use_reentrant of gradient_checkpointing_kwargs; default: that of the library which enables "
+        "checkpointing: no in transformers, yes in PEFT's preparation.",
     ),
     click.Option(
         ["--checkpoint-every"],
         type=COUNT,
         metavar="N",
-        help="Checkpoint one block in N, as every_n_layers of gradient_checkpointing_kwargs; default: all.",
+        help="Checkpoint one block in N, as every_n_layers of gradient_checkpointing_kwargs; default: every block.",
     ),
     click.Option(
         ["--checkpoint-keeps"],
         type=click.Choice(Kept.values()),
-        help="What a checkpointed block does not compute again, as selective in TRL's gradient_checkpointing_kwargs.",
+        help="What a checkpointed block keeps instead of recomputing it, as selective in TRL's "
+        "gradient_checkpointing_kwargs.",
     ),
     click.Option(
         ["--offload"],
         type=click.Choice(Offload.values()),
         default="none",
         show_default=True,
-        help="What waits for the backward pass in host memory: inputs of checkpointed blocks (transformers' offload, "
-        "Unsloth), or whatever autograd saves (TRL's activation_offloading).",
+        help="Keep in host memory until the backward pass: the inputs of checkpointed blocks (transformers' offload, "
+        "Unsloth), or all that autograd saves (TRL's activation_offloading).",
     ),
     click.Option(
         ["--neftune"],
         type=click.FloatRange(min=0),
         callback=_check_finite_or_none,
         metavar="ALPHA",
-        help="Noise on the embeddings, as TrainingArguments(neftune_noise_alpha=ALPHA).",
+        help="Add noise to the embeddings, as TrainingArguments(neftune_noise_alpha=ALPHA).",
     ),
     click.Option(
         ["--train-only"],
         multiple=True,
         metavar="PATTERN",
-        help="A regular expression of the names of parameters that train, all others are frozen; last=2 and first=2 "
-        "are layers. Repeatable; default: all that the class does not freeze.",
+        help="Train only parameters whose names match this regular expression, and freeze all others; last=2 and "
+        "first=2 select layers. Repeatable; default: all that the class does not freeze.",
     ),
     click.Option(
         ["--add-tokens"],
         type=COUNT,
         metavar="N",
-        help="Tokens that the embedding and the head gain, beyond those that the table has.",
+        help="Tokens to add to the vocabulary, beyond the rows that the embedding has; it and the head grow.",
     ),
     click.Option(
         ["--max-grad-norm"],
@@ -167,54 +167,54 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
     click.Option(
         ["--padding/--no-padding"],
         default=None,
-        help="Whether the batch has padded sequences, and so a mask; default: yes for more than one sequence.",
+        help="Pad sequences of the batch, which gives it an attention mask; default: yes for more than one sequence.",
     ),
     click.Option(
         ["--attention-mask/--no-attention-mask"],
         default=None,
-        help="Whether the batch has a mask where nothing is padded, as TRL's collator and those that pad with a "
-        "tokenizer send it; default: no.",
+        help="Pass an attention mask though nothing is padded, as TRL's collator and those that pad with a tokenizer "
+        "do; default: no.",
     ),
     click.Option(
         ["--stage"],
         type=click.Choice(Stage.values()),
-        help="What the step is for, as TRL's trainers run it: supervised (sft, the default), dpo, kto, orpo, cpo, "
-        "reward or grpo. A batch size counts pairs in dpo, orpo, cpo and reward.",
+        help="Whose step it is of TRL's trainers: sft (supervised, the default), dpo, kto, orpo, cpo, reward or grpo. "
+        "The batch size counts pairs in dpo, orpo, cpo and reward.",
     ),
     click.Option(
         ["--reference"],
         type=click.Choice(Reference.values()),
-        help="The reference of dpo, kto and grpo: the model without its adapter, a second model, or none; default: the "
+        help="Reference model of dpo, kto and grpo: the model without its adapter, a second model, or none; default: "
         "adapter where there is one, else a second model; in grpo none, as its beta is 0.",
     ),
     click.Option(
         ["--prompt-len"],
         type=TOKENS,
-        help="Tokens of a prompt. With --stage they are part of a sequence, the rest the answer; default: one, in grpo "
-        "half of it. With --generate new tokens follow; default: 1024.",
+        help="Tokens of a prompt. With --stage they are part of the sequence, and the completion is the rest; "
+        "default: one, in grpo half of the sequence. With --generate new tokens follow them; default: 1024.",
     ),
     click.Option(
-        ["--completion-len"], type=COUNT, help="Tokens of grpo's answers; with --prompt-len it makes the sequence."
+        ["--completion-len"], type=COUNT, help="Tokens of a completion in grpo; the sequence is --prompt-len and these."
     ),
     click.Option(
         ["--num-generations"],
         type=COUNT,
-        help="Answers to a prompt in grpo, which divide the sequences of an update; default: 8, as TRL's.",
+        help="Completions of a prompt in grpo; must divide the sequences of an update; default: 8, as in TRL.",
     ),
     click.Option(
         ["--vllm-share"],
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         callback=_check_finite_or_none,
-        help="The part of the card that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
+        help="Fraction of the GPU that vLLM takes in the process of grpo's trainer, such as 0.3; default: none.",
     ),
     click.Option(
         ["--loss"],
         type=click.Choice(LossName.values()),
         default="stock",
         show_default=True,
-        help="What makes the loss of a causal language model: stock all its logits, chunked TRL 1.7 to 1.14, fused TRL "
-        "1.15 and newer, liger Liger's fused linear cross-entropy, cce cut-cross-entropy, float32 "
-        "LLaMA-Factory's stages.",
+        help="How the loss of a causal language model is computed: stock from all logits, chunked as TRL 1.7 to 1.14, "
+        "fused as TRL 1.15 and newer, liger by Liger's fused linear cross-entropy, cce by cut-cross-entropy, float32 "
+        "as LLaMA-Factory's stages.",
     ),
     click.Option(
         ["--liger"],
@@ -222,28 +222,28 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         flag_value="auto",
         metavar="[KERNELS]",
         callback=_check_liger,
-        help="Liger's kernels in the layers, a comma list of rope, rms_norm, swiglu, geglu; alone: those that "
-        "use_liger_kernel switches on, and Liger's loss.",
+        help="Use Liger's kernels in the layers, a comma list of rope, rms_norm, swiglu, geglu; without a value those "
+        "that use_liger_kernel enables, and Liger's loss.",
     ),
     click.Option(
         ["--lora-kernels"],
         metavar="KERNELS",
         callback=_check_lora_kernels,
-        help="axolotl's fused kernels for layers with LoRA, a comma list of mlp, qkv, o.",
+        help="Use axolotl's fused kernels for layers with LoRA, a comma list of mlp, qkv, o.",
     ),
     click.Option(
         ["--packing"],
         metavar="COUNT[xLENGTH]",
         callback=_check_packing,
-        help="Documents share a sequence, as TRL, axolotl and DataCollatorWithFlattening pack them: 4x1024 is 4 of "
-        "1,024 tokens, 4 is 4 in --seq-len; the sequences of a micro-batch follow each other. 1 is padding-free.",
+        help="Pack documents into a sequence, as TRL, axolotl and DataCollatorWithFlattening do: 4x1024 is 4 of 1,024 "
+        "tokens, 4 is 4 in --seq-len; the sequences of a micro-batch are concatenated. 1 is padding-free.",
     ),
     click.Option(
         ["--loop"],
         type=click.Choice(Loop.values()),
         default="trainer",
         show_default=True,
-        help="Whose step is traced: transformers.Trainer's or a bare PyTorch loop.",
+        help="Training loop: transformers.Trainer's or a plain PyTorch loop.",
     ),
     click.Option(
         ["--attention"],
@@ -256,24 +256,23 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         type=click.Choice(SdpaBackend.values()),
         default="auto",
         show_default=True,
-        help="Kernel of sdpa; auto follows CUDA's choice for dtype, mask and head size.",
+        help="Kernel of sdpa; auto is torch's choice by dtype, mask and head size.",
     ),
     click.Option(
         ["--kernels"],
         type=click.Choice(Kernels.values()),
-        help="What runs layers of state spaces and linear attention: torch transformers' own code, as after a plain "
-        "install, hub the kernels of mamba-ssm, causal-conv1d and flash-linear-attention (use_kernels=True); default: "
-        "torch.",
+        help="Code of state-space and linear-attention layers: torch is transformers' own, as after a plain install, "
+        "hub the kernels of mamba-ssm, causal-conv1d and flash-linear-attention (use_kernels=True); default: torch.",
     ),
     click.Option(
         ["--use-cache/--no-use-cache"],
         default=None,
-        help="Whether the forward pass fills a KV cache; default: no, as transformers.Trainer sets it.",
+        help="Fill a KV cache in the forward pass; default: no, as transformers.Trainer.",
     ),
     click.Option(
         ["--alloc-conf"],
         metavar="SETTINGS",
-        help="The allocator's settings, such as expandable_segments:True; default: PYTORCH_CUDA_ALLOC_CONF, else "
+        help="Settings of the CUDA allocator, such as expandable_segments:True; default: PYTORCH_CUDA_ALLOC_CONF, else "
         "PYTORCH_ALLOC_CONF.",
     ),
 )

@@ -19,25 +19,26 @@ OF_A_TRAINING_FILE: tuple[click.Parameter, ...] = (
     click.Option(
         ["--framework"],
         metavar="NAME[==VERSION]",
-        help="Whose defaults hold for a training file, such as axolotl==0.21; default: what its keys say, in the "
-        "installed version, else the newest known.",
+        help="Framework of a training file, whose defaults apply, such as axolotl==0.21; default: recognized by its "
+        "keys, in the installed version, else the newest known.",
     ),
     click.Option(
         ["--base-model"],
         metavar="ID",
-        help="The model in the place of the one that a training file names, such as a path of another machine.",
+        help="Model to use instead of the one that a training file names, such as a path on another machine.",
     ),
     click.Option(
         ["--launch"],
         multiple=True,
         metavar="FILE",
         shell_complete=complete_file,
-        help="accelerate's YAML or DeepSpeed's JSON beside MODEL: how many cards, and what they share; once a file.",
+        help="accelerate's YAML or DeepSpeed's JSON, which says over how many GPUs the run is sharded, and how; "
+        "repeatable.",
     ),
     click.Option(
         ["--strict"],
         is_flag=True,
-        help="Exit code 2 where a training file has what changes memory and is not modelled.",
+        help="Exit with 2 where a training file has a field that changes memory and is not modelled.",
     ),
 )
 # Parameters that set a field of another name.

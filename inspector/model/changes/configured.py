@@ -53,5 +53,5 @@ def _find_frames(config: PretrainedConfig, model_class: type[PreTrainedModel]) -
             if isinstance(getattr(holder, name, None), int):
                 return name, holder
     takes = "pixel_values_videos" in inspect.signature(model_class.forward).parameters
-    advice = "say how many `videos` a row has" if takes else "drop it"
+    advice = "say how many `videos` a sequence has" if takes else "drop it"
     raise UsageError(f"`frames`: the configuration of {model_class.__name__} has no number of frames; {advice}.")

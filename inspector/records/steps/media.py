@@ -59,7 +59,7 @@ def check_media(
         if check_count(name, count) > most:
             raise UsageError(f"`{name}` must be at most {most:,}, not {count:,}.")
     if images and videos:
-        raise UsageError("`images` and `videos` are not traced in one row: give one of them.")
+        raise UsageError("`images` and `videos` are not traced in one sequence: give one of them.")
     if image_size is not None:
         parse_image_size(image_size)
     if audio_seconds is not None:

@@ -31,14 +31,18 @@ def lay_out_documents(packing: object, seq_len: int | None, padding: bool | None
             tokens = check_count("packing", count * check_count("packing", int(match[2])))
             if seq_len not in (tokens, _DEFAULT_LENGTH):
                 raise UsageError(
-                    f"`packing` {count}x{match[2]} is a row of {tokens} tokens, and `seq_len` is {seq_len}: drop one."
+                    f"`packing` {count}x{match[2]} is a sequence of {tokens} tokens, and `seq_len` is {seq_len}: drop "
+                    "one."
                 )
             laid["seq_len"] = tokens
     else:
         count = check_count("packing", packing)
     if padding:
-        raise UsageError("`packing` lays documents in a row without padding: drop `padding`, or `packing`.")
+        raise UsageError("`packing` concatenates documents without padding: drop `padding`, or `packing`.")
     length = laid["seq_len"]
     if isinstance(length, int) and count > length:
-        raise UsageError(f"`packing` {count:,}: a row of {length:,} tokens has no room for as many documents.")
+        raise UsageError(
+            f"`packing` {count:,}: a sequence of {length:,} tokens has no room for as many documents; give fewer, or a "
+            "larger `seq_len`."
+        )
     return {"packing": count, **laid}

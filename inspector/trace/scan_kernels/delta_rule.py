@@ -38,7 +38,7 @@ def chunk_gated_delta_rule(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the output of [batch, positions, heads, size] and the last state, None where it is not asked for."""
     if cu_seqlens is not None:
-        raise UsageError("sequences that share a row are not known of flash-linear-attention here; drop `packing`.")
+        raise UsageError("packed documents are not modelled for flash-linear-attention; drop `packing`.")
     if k.shape[-1] > _LARGEST_HEAD:
         raise UsageError(f'flash-linear-attention takes keys of at most {_LARGEST_HEAD}; use `kernels="torch"`.')
     out, final = _GatedDeltaRule.apply(  # type: ignore[no-untyped-call]

@@ -86,15 +86,15 @@ _OF_THE_STEP: tuple[Field, ...] = (
     reads("padding_free", FLAG, "packing"),
     reads("activation_offloading", FLAG, "offload"),
     # Not modelled.
-    misses("pad_to_multiple_of", MORE, "rows grow to a multiple"),
+    misses("pad_to_multiple_of", MORE, "sequences are padded to a multiple"),
     reads("loss_type", ANY, "loss", effect=UNKNOWN, why="another loss"),
     reads(
         "precompute_ref_log_probs", FLAG, "reference", default=False, effect=LESS, why="no reference pass in the step"
     ),
-    reads("max_prompt_length", ANY, "prompt_len", effect=UNKNOWN, why="how a row is cut"),
+    reads("max_prompt_length", ANY, "prompt_len", effect=UNKNOWN, why="how a sequence is truncated"),
     reads("max_completion_length", ANY, "completion_len", effect=UNKNOWN, why="how long an answer is"),
     reads("num_generations", ANY, "num_generations", effect=MORE, why="answers are generated in the step"),
-    misses("steps_per_generation", MORE, "rows of one generation"),
+    misses("steps_per_generation", MORE, "sequences of one generation"),
     reads("beta", NUMBER, "reference", effect=MORE, why="a reference pass beside the policy's"),
     reads("cpo_alpha", NUMBER, "stage"),
     misses("rpo_alpha", MORE, "a supervised loss beside the preference's"),
@@ -156,7 +156,7 @@ def _settle(values: Values, settings: Settings) -> None:
         why = "without it the chosen answers have no loss of their own: CPO with one is traced"
         settings.miss("cpo_alpha", 0, LESS, why, Origin.FILE)
     if "max_length" in values.given and values.given["max_length"] is None:
-        settings.unread.append(UnreadField(name=values.spell("max_length"), assumed="rows of 1,024 tokens"))
+        settings.unread.append(UnreadField(name=values.spell("max_length"), assumed="sequences of 1,024 tokens"))
     fields["dtype"] = values.choose("dtype", DTYPES)
     settle_attention(values, settings, "attn_implementation")
     if values["use_flash_attention_2"]:

@@ -110,8 +110,8 @@ def make_rows(model: Any, recipe: Recipe, media: Media, ids: Input) -> Inputs:
     length = recipe.seq_len or 0
     if media.least_length > length:
         raise BatchError(
-            f"{media.words} take {media.tokens:,} of the {length:,} tokens of a row, which leaves no room for text: "
-            f"use `seq_len={-(-media.least_length // 64) * 64}`"
+            f"{media.words} take {media.tokens:,} of the {length:,} tokens of a sequence, which leaves no room for "
+            f"text: use `seq_len={-(-media.least_length // 64) * 64}`"
         )
     place = functools.partial(_place, ids.shape, media.spans, media.gaps or (1,) * len(media.spans))
     made = {
@@ -163,7 +163,7 @@ def _describe_images(images: Images, count: int, size: tuple[int, int]) -> str:
 def _explain_assumed(recipe: Recipe, has_file: bool, size: tuple[int, int]) -> str | None:
     """Return what of the images nobody said, None where all was."""
     parts = [
-        *(["an image a row (`images=0` is text alone)"] if recipe.images is None else []),
+        *(["one image per sequence (`images=0` is text alone)"] if recipe.images is None else []),
         *([f"{size[0]} x {size[1]} pixels (`image_size`)"] if recipe.image_size is None else []),
         *([] if has_file else ["the processor's defaults, since no preprocessor_config.json was read"]),
     ]
@@ -238,7 +238,7 @@ def _find_sound(model: Any, recipe: Recipe, settings: Mapping[str, Any], argumen
         inputs=sound.inputs,
         of_rows={},
         words=f"sound of {seconds:g} s in {sound.tokens:,} tokens",
-        assumed=f"{seconds:g} s of sound a row (`audio_seconds`)" if recipe.audio_seconds is None else None,
+        assumed=f"{seconds:g} s of audio per sequence (`audio_seconds`)" if recipe.audio_seconds is None else None,
     )
 
 

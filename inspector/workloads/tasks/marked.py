@@ -128,7 +128,7 @@ def _separate(model: Any, shape: tuple[int, ...], text: int) -> Input:
     if not isinstance(token, int):
         raise BatchError(f"{type(model).__name__} looks for separators, and its config names no such token")
     if shape[-1] < 4:
-        raise BatchError(f"{type(model).__name__} takes rows of two parts: use `seq_len=4` at least")
+        raise BatchError(f"{type(model).__name__} takes sequences of two parts: use `seq_len=4` at least")
     return Input(shape=shape, make=functools.partial(_write_separators, shape, text, token))
 
 

@@ -77,7 +77,7 @@ def find_pair_notices(base: Any, recipe: Recipe) -> Iterator[Notice]:
     if recipe.attention == Attention.FLASH_ATTENTION_2:
         message = (
             "For flash attention sentence-transformers packs the texts of a batch into one sequence without padding: "
-            "texts in rows were traced, as it has them with unpad_inputs=False."
+            "texts padded to one length were traced, as with unpad_inputs=False."
         )
         yield Notice(code="rows-not-packed", message=message)
 

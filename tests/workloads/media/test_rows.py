@@ -41,7 +41,7 @@ def test_each_image_has_its_placeholders_and_text_between_them(qwen: transformer
 
 
 def test_a_row_that_is_too_short_for_its_images_says_how_long_it_has_to_be(qwen: transformers.PreTrainedModel) -> None:
-    with pytest.raises(BatchError, match=r"take 12 of the 13 tokens of a row.*use `seq_len=64`"):
+    with pytest.raises(BatchError, match=r"take 12 of the 13 tokens of a sequence.*use `seq_len=64`"):
         make_batch_inputs(qwen, dataclasses.replace(SECOND, seq_len=13))
 
 

@@ -135,7 +135,7 @@ def test_fewer_frames_than_a_step_of_the_grid_are_refused_as_the_processor_refus
 
 
 def test_frames_alone_ask_how_many_videos_there_are() -> None:
-    with pytest.raises(inspector.UsageError, match="say how many `videos` a row has"):
+    with pytest.raises(inspector.UsageError, match="say how many `videos` a sequence has"):
         report_on("qwen2_vl", frames=8)
 
 
@@ -145,7 +145,7 @@ def test_frames_alone_ask_how_many_videos_there_are() -> None:
         ({"videos": 10**6}, "at most 64"),
         ({"videos": True}, "videos"),
         ({"videos": -1}, "videos"),
-        ({"videos": 1, "images": 1}, "not traced in one row"),
+        ({"videos": 1, "images": 1}, "not traced in one sequence"),
     ],
 )
 def test_videos_out_of_their_range_are_refused_in_one_line(recipe: dict[str, object], message: str) -> None:

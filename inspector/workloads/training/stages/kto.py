@@ -22,7 +22,7 @@ from inspector.workloads.training.stages.stage_loss import StageLoss
 __all__ = ["FusedKtoLoss", "KtoLoss"]
 
 _BETA = 0.1
-_OF_A_BATCH = "another loss: its KL is estimated from fewer rows"
+_OF_A_BATCH = "another loss: its KL is estimated from fewer sequences"
 
 
 class KtoLoss(StageLoss):

@@ -121,7 +121,7 @@ def _check_groups(recipe: Recipe) -> None:
     rows = recipe.batch_size * recipe.gradient_accumulation
     if recipe.num_generations is not None and rows % recipe.num_generations:
         raise UsageError(
-            f"the {rows} rows of an update (`batch_size` times `gradient_accumulation`) are no whole groups of "
+            f"the {rows} sequences of an update (`batch_size` times `gradient_accumulation`) are not divisible by "
             f"`num_generations={recipe.num_generations}`; choose them so that they are."
         )
 

@@ -284,7 +284,11 @@ def _go_through(
     resolved = dataclasses.replace(resolved, files=files)
     kept = open_findings(store, request, files)
     predictor = stages.find_predictor(files, kept)
-    if isinstance(known, Report) and request.fit is None and resolved.launch is None:  # what ran is what was asked for
+    if isinstance(known, Report) and resolved.launch is None and request.fit != Quantity.GPUS:  # else a rank is found
+        if known.search is not None:
+            from inspector.planning.quantities import set_found
+
+            resolved = resolved.with_request(set_found(resolved.request, known.search))
         return known, predictor.predict(resolved).record()
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts

@@ -144,7 +144,7 @@ class _Events:
             self._columns.fill(noted)
             return
         for event in noted:
-            self._thinner.add(Noted._make(event))
+            self._thinner.add(Noted(*event))
 
     def _list_noted(self, piece: Columns, reserved_bytes: Sequence[int], *, ends_at_peak: bool) -> Iterator[_Fields]:
         """Yield the fields of events that touch memory."""

@@ -47,6 +47,7 @@ from inspector.model.depth.built import BuiltModel, Depths
 from inspector.model.depth.counts import extrapolate_counts, may_count_shallow
 from inspector.model.depth.records import NotPeriodicError
 from inspector.model.depth.skeletons import Skeletons
+from inspector.model.depth.worded import drop_facts
 from inspector.model.diffusion.components import add_components
 from inspector.model.diffusion.denoiser import describe_denoiser
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
@@ -116,11 +117,13 @@ def count_depths(
         if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
             raise UsageError("`quantization` is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
-            return count_attached(request), None
+            counted = count_attached(request)
+            return dataclasses.replace(counted, notices=drop_facts(counted.notices)), None
         if isinstance(request.model, nn.Module) and not isinstance(request.model, PreTrainedModel):
             return count_module(request), None
         subject = _read(request, files)
         counted, depths = _count(request, subject, is_whole=is_whole or not may_count_shallow(request))
+        counted = dataclasses.replace(counted, notices=drop_facts(counted.notices))
         if subject.pipeline is not None:
             counted = add_components(counted, subject.pipeline)
         if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:

@@ -219,14 +219,8 @@ def test_transcripts_of_a_transducer_are_no_longer_than_speech(tmp_path: Path) -
 
 
 def test_pages_are_trained_with_boxes_of_tokens_and_their_image() -> None:
-    sizes = {
-        "hidden_size": 24,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 1,
-        "intermediate_size": 8,
-        "vocab_size": 9,
-    }
-    more = {"coordinate_size": 4, "shape_size": 4, "input_size": 32}
+    sizes: dict[str, Any] = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 9}
+    more: dict[str, Any] = {"coordinate_size": 4, "shape_size": 4, "input_size": 32}
     config = transformers.LayoutLMv3Config(**sizes, **more)
     with torch.device("meta"):
         pages: Any = transformers.LayoutLMv3ForTokenClassification(config)

@@ -1,7 +1,7 @@
 """What a forward pass takes beside the batch of its task, by the names of its arguments: boxes, what a decoder reads.
 
-Most classes that take such an argument do without it, and are traced without. A row of the table says which argument the
-models of which types stop without, or are never trained without: boxes, which the model else makes itself.
+Most classes that take such an argument do without it, and are traced without. A row of the table says which argument
+the models of which types stop without, or are never trained without: boxes, which the model else makes itself.
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ _REPAIRS: Mapping[str, Fields] = {
     "smolvlm": {"scale_factor": 4, "vision_config": {"image_size": 512, "patch_size": 16}},
     "janus": {"vision_config": {"projection_dim": 4096}},
     **{name: {"projector_config": _PROJECTOR_OF_GRANITE} for name in ("granite_speech", "granite_speech_plus")},
+    "qwen3_asr": {"audio_config": {"output_dim": 2048}},
     "voxtral": {"audio_token_id": 24},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
 }

@@ -71,6 +71,7 @@ class Pictures:
         config = self.model.config
         encoder = getattr(config, "encoder", None)  # of a model of any encoder
         own = getattr(config, "vision_config", None) or getattr(config, "image_config", None)
+        own = own or getattr(encoder, "vision_config", None)
         return own or (encoder if hasattr(encoder, "image_size") else config)
 
     def read(self, name: str, default: Any) -> Any:

@@ -93,6 +93,7 @@ _REPAIRS: Mapping[str, Fields] = {
     "qwen2_vl": {"vision_config": {"hidden_size": 8192}},
     "llama4": {"vision_config": {"hidden_size": 1408, "vision_output_dim": 4096}},
     "gemma3": {"vision_config": _VISION_OF_GEMMA},
+    "t5gemma2": {"encoder": {"vision_config": _VISION_OF_GEMMA}},
     "idefics3": {"vision_config": _VISION_OF_IDEFICS},
     "smolvlm": {"scale_factor": 4, "vision_config": {"image_size": 512, "patch_size": 16}},
     "janus": {"vision_config": {"projection_dim": 4096}},

@@ -6,29 +6,28 @@ What is reported was traced: the value that fits, and the next one, which does n
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
 from inspector.generation import is_long
 from inspector.memory.replay import Replays
 from inspector.planning.bisection import MOST_TRIALS, bisect_largest
 from inspector.planning.grid import Grid
+from inspector.planning.quantities import set_value
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import QUANTITIES, Search, Tried
+from inspector.records.fit import Quantity, Search, Tried
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import find_prompt_len
-from inspector.records.request import LoraOptions, Request
+from inspector.records.request import LoraOptions
 from inspector.resolve import ResolvedRun
 from inspector.runtime.stage import Stage
 
 if TYPE_CHECKING:
     from inspector.extrapolate import Sizes, TapeTemplate
 
-__all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu", "set_value"]
+__all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu"]
 
 Progress = Callable[[str], None]
 
@@ -39,35 +38,6 @@ _MOST_ESTIMATED = 48
 _NEARBY = 0.06
 # How many times the largest value traced the curves are followed.
 _FARTHEST = 8
-
-
-def _set_batch_size(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, batch_size=value))
-
-
-def _set_seq_len(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, seq_len=value))
-
-
-def _set_rank(request: Request, value: int) -> Request:
-    """Return the request with an adapter of another rank, whatever form it was given in."""
-    peft: Any = request.peft
-    if isinstance(peft, LoraOptions):
-        peft = dataclasses.replace(peft, r=value)
-    elif isinstance(peft, Mapping):
-        peft = {**peft, "r": value}
-    else:
-        peft = copy.deepcopy(peft)
-        peft.r = value
-    return dataclasses.replace(request, peft=peft)
-
-
-def _set_prompt_len(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, prompt_len=value))
-
-
-def _set_new_tokens(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, new_tokens=value))
 
 
 def _find_rank(run: ResolvedRun) -> int:
@@ -90,16 +60,6 @@ def _find_rank(run: ResolvedRun) -> int:
     return rank
 
 
-_SETTERS: dict[str, Callable[[Request, int], Request]] = dict(
-    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank, _set_prompt_len, _set_new_tokens), strict=False)
-)
-
-
-def set_value(request: Request, quantity: str, value: int) -> Request:
-    """Return the request with another value of a quantity."""
-    return _SETTERS[quantity](request, value)
-
-
 def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress: Progress) -> Search:
     """Return the largest value of a quantity with which a run fits its card.
 
@@ -108,6 +68,8 @@ def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress
     start, most = _find_range(run, quantity, predictor)
     search = _Search(run, quantity, predictor, progress, Grid(most), Experience())
     bounds = bisect_largest(search.fits, start=start, most=most, hint=search.hint)
+    for value in search.tried:  # on another card, or with more left free, it may be what is found
+        predictor.findings.keep_facts(search.set_value(value))
     return Search(
         quantity=quantity,
         gpu=require_gpu(run).name,
@@ -207,7 +169,7 @@ class _Search:
         title = f"searching the largest {self._quantity}"
         self._progress(Stage(words, heading=title, done=len(self.tried), total=MOST_TRIALS))
         try:
-            run = self._set_value(value)
+            run = self.set_value(value)
             is_kept = not is_long(run)
             prediction = (self._predictor if is_kept else self._predictor.copy_models()).predict(run)
         except NotTraceableError as error:
@@ -246,7 +208,7 @@ class _Search:
         total_bytes = prediction.total_bytes
         return total_bytes, bound_bytes <= self._usable and prediction.replays.run_under(self._usable)
 
-    def _set_value(self, value: int) -> ResolvedRun:
+    def set_value(self, value: int) -> ResolvedRun:
         """Return the run with another value of the quantity."""
         return self._run.with_request(set_value(self._run.request, self._quantity, value))
 
@@ -327,7 +289,7 @@ class _Search:
     def _add_known(self) -> None:
         """Add the tapes that cost no trace: those of the same passes before another optimizer."""
         for value in self._experience.traced.get(self._quantity, ()):
-            prediction = self._predictor.find_known(self._set_value(value))
+            prediction = self._predictor.find_known(self.set_value(value))
             if prediction is not None:
                 self._tapes.add(value, prediction.template, prediction.sizes)
 
@@ -381,7 +343,7 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
         other = sum(own.values()) - own[quantity]
         return min(own[quantity], most), most if longest is None else min(most, longest - other)
     try:
-        longest = predictor.resolve_recipe(run.with_request(_set_seq_len(run.request, _MOST))).seq_len
+        longest = predictor.resolve_recipe(run.with_request(set_value(run.request, Quantity.SEQ_LEN, _MOST))).seq_len
     except NotTraceableError as error:
         raise UnsupportedModelError(f"no sequence length was searched: {one_line(error, 300)}; drop `fit`.") from error
     if longest is None:

@@ -158,7 +158,10 @@ def find_outcome(
         ranks = describe_rank_classes(run.with_gpu(gpu, count), predictor) if is_built else None
         is_alone = is_alone or ranks is None
         if ranks is None:
-            verdicts.append(spread_over_cards(verdict, count, sharding, state))
+            verdict = spread_over_cards(verdict, count, sharding, state)
+            is_one = is_built and count == 1
+            one = add_fewest_count(run.with_gpu(gpu, count), verdict, predictor, progress) if is_one else verdict
+            verdicts.append(one)
             continue
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
         on_cards = run.with_gpu(gpu, count)

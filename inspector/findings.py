@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inspector.cache.findings import Kept
+from inspector.hardware.platform import build_platform
 from inspector.memory.allocator.caching import OutOfMemory
 from inspector.memory.replay import Replay
 from inspector.memory.timeline import Summary, Timeline
@@ -152,6 +153,8 @@ class Findings:
         """Return the bytes of an optimizer's state for so many trained parameters of each kind."""
         recipe = _leave_out_allocator(run).recipe
         settings = tuple(getattr(recipe, item.name) for item in dataclasses.fields(recipe) if item.name not in _SIZES)
+        # Nor has the card a part in it.
+        run = dataclasses.replace(run, platform=build_platform(None, run.platform.torch_version))
         key = (tuple(tensors.items()), settings, repr(run.platform))
         return self._find("state", key, lambda: self.tracer.count_state_bytes(tensors, run))
 

@@ -23,6 +23,7 @@ from inspector.errors import InspectorError, UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.describe import describe_adapter
+from inspector.model.adapter.mixed import put_in_mixed
 from inspector.model.adapter.notices import collect_adapter_notices
 from inspector.model.adapter.rank import collect_rank_notices
 from inspector.model.census import (
@@ -351,7 +352,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     )
     # The class may write into its configuration, so each build gets one of its own.
     build = functools.partial(_build_anew, config, model_class, dtype, files.id)
-    peft = files.adapter_config if files.adapter_config is not None else request.peft
+    peft = put_in_mixed(request.peft if files.adapter_config is None else files.adapter_config, files.mixed_adapters)
     return _Subject(
         build=lambda: note_packing(change_model(build(), request.recipe, has_adapter=peft is not None), declared),
         build_as_stored=build,

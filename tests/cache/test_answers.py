@@ -79,6 +79,15 @@ def test_a_repeated_question_is_answered_alike_without_the_libraries(folder: Pat
         assert (again.code, again.out, again.err) == (0, expected, "[]\n")
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_step_is_traced_where_counts_are_kept_of_an_adapter_that_tells_layers_apart() -> None:
+    """Its shallow models are none, and the counts that were kept built no whole one."""
+    fields = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]}
+    asked = (SMALL, "--offline", "--peft", json.dumps(fields))
+    assert run(*asked, "--count-only").code == 0
+    assert run(*asked, "--seq-len", "16", "--gpu", "t4", "--no-advice").code == 0
+
+
 def test_what_follows_from_a_kept_trace_is_answered_without_the_libraries(folder: Path, asked: Asked) -> None:
     """Another margin of the card with other settings of the allocator: to the byte as they are worked out."""
     shutil.copytree(asked.folder, folder)

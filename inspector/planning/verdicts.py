@@ -350,7 +350,6 @@ def _judge(
         with contextlib.suppress(UsageError, NotTraceableError):  # flash attention on a T4, for one
             if is_quick or on_gpu.platform == run.platform:
                 verdicts.append(predictor.predict(on_gpu).judge())
-                predictor.findings.keep_facts(on_gpu)  # for whoever asks of this card
     judged = {verdict.gpu for verdict in verdicts}
     left_out = [gpu.name for gpu in selection.gpus if gpu.name not in judged]
     if not left_out:

@@ -284,6 +284,20 @@ def test_the_cache_is_listed_and_cleared(folder: Path) -> None:
     assert_refused(run("cache", "clear", "--json"), 2, "prints one line")
 
 
+@pytest.mark.usefixtures("folder")
+def test_what_cannot_be_removed_is_not_counted_as_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is mounted to be read."""
+
+    def refuse(_self: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    run(SMALL, "--offline", "--count-only")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    cleared = run("cache", "clear")
+    assert (cleared.code, cleared.out.partition(", from ")[0]) == (2, "Removed 0 files, 0 B")
+    assert cleared.err.startswith("inspect: 3 files in ")
+
+
 def test_the_cache_can_be_turned_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its command says so."""
     monkeypatch.setenv(VARIABLE, "off")

@@ -10,6 +10,7 @@ of them has 24. The files are read once, and candidates that are much alike are 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,8 +174,11 @@ def build_rows(
     """Return the rows of candidates that are much alike; `predictor` has the models that this process built before."""
     predictor = predictor.copy_models()
     experience = Experience()
+    by_attention: dict[Any, Experience] = {}
     rows = []
     for candidate in candidates:
+        # What was traced says most where the passes are the same; of another attention it says where to begin.
+        experience = by_attention.setdefault(candidate.change.get("attention"), copy.deepcopy(experience))
         # The tapes of long generations are too long to be kept beside each other.
         own = predictor.copy_models() if is_long(run) else predictor
         rows.append(_build_row(run, candidate, quantities, own, experience))

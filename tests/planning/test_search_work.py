@@ -49,8 +49,8 @@ def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch:
     assert limits.count(None) == len(search.tried)
 
 
-def test_a_batch_is_traced_to_its_end_where_one_sequence_alone_was() -> None:
-    """Its passes copy what of one sequence is a view; those of another batch are traced alone, and so are lengths."""
+def test_only_the_first_run_is_traced_to_its_end() -> None:
+    """A batch copies what of one sequence is a view: its passes are traced on both depths, those of others once."""
     traced: list[tuple[int, int | None, bool]] = []
     predictor = Predictor(read())
     trace = predictor.findings.trace
@@ -64,5 +64,9 @@ def test_a_batch_is_traced_to_its_end_where_one_sequence_alone_was() -> None:
         recipe = Recipe(batch_size=batch_size, seq_len=seq_len)
         request = dataclasses.replace(REQUEST, recipe=recipe)
         predictor.predict(resolve_run(request, find_gpu("t4").gpu, os.environ))
-    alone = [(batch_size, seq_len) for batch_size, seq_len, is_alone in traced if is_alone]
-    assert alone == [(5, 1024), (1, 1088)]
+    assert traced == [
+        *((1, 1024, False), (1, 1024, False)),
+        *((4, 1024, True), (4, 1024, True)),
+        (5, 1024, True),
+        (1, 1088, True),
+    ]

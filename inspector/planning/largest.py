@@ -6,29 +6,28 @@ What is reported was traced: the value that fits, and the next one, which does n
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
 from inspector.generation import is_long
 from inspector.memory.replay import Replays
 from inspector.planning.bisection import MOST_TRIALS, bisect_largest
 from inspector.planning.grid import Grid
+from inspector.planning.quantities import set_value
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import QUANTITIES, Search, Tried
+from inspector.records.fit import Search, Tried
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import find_prompt_len
-from inspector.records.request import LoraOptions, Request
+from inspector.records.request import LoraOptions
 from inspector.resolve import ResolvedRun
 from inspector.runtime.stage import Stage
 
 if TYPE_CHECKING:
     from inspector.extrapolate import Sizes, TapeTemplate
 
-__all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu", "set_value"]
+__all__ = ["Experience", "find_largest", "find_nearly_largest", "require_gpu"]
 
 Progress = Callable[[str], None]
 
@@ -39,35 +38,6 @@ _MOST_ESTIMATED = 48
 _NEARBY = 0.06
 # How many times the largest value traced the curves are followed.
 _FARTHEST = 8
-
-
-def _set_batch_size(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, batch_size=value))
-
-
-def _set_seq_len(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, seq_len=value))
-
-
-def _set_rank(request: Request, value: int) -> Request:
-    """Return the request with an adapter of another rank, whatever form it was given in."""
-    peft: Any = request.peft
-    if isinstance(peft, LoraOptions):
-        peft = dataclasses.replace(peft, r=value)
-    elif isinstance(peft, Mapping):
-        peft = {**peft, "r": value}
-    else:
-        peft = copy.deepcopy(peft)
-        peft.r = value
-    return dataclasses.replace(request, peft=peft)
-
-
-def _set_prompt_len(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, prompt_len=value))
-
-
-def _set_new_tokens(request: Request, value: int) -> Request:
-    return dataclasses.replace(request, recipe=dataclasses.replace(request.recipe, new_tokens=value))
 
 
 def _find_rank(run: ResolvedRun) -> int:
@@ -88,16 +58,6 @@ def _find_rank(run: ResolvedRun) -> int:
             "`fit=rank` searches the rank of an adapter, and there is none with a rank: add `peft=LoraOptions(r=8)`."
         )
     return rank
-
-
-_SETTERS: dict[str, Callable[[Request, int], Request]] = dict(
-    zip(QUANTITIES, (_set_batch_size, _set_seq_len, _set_rank, _set_prompt_len, _set_new_tokens), strict=False)
-)
-
-
-def set_value(request: Request, quantity: str, value: int) -> Request:
-    """Return the request with another value of a quantity."""
-    return _SETTERS[quantity](request, value)
 
 
 def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress: Progress) -> Search:
@@ -196,7 +156,9 @@ class _Search:
         self._tapes = SizeInterpolator()
         # Lower bound of the allocated peak at the smallest value that was estimated to fail.
         self._fails_bytes: float | None = None
-        self._known: dict[tuple[TapeTemplate, bytes], bool] = {}
+        self._known: dict[tuple[TapeTemplate, bytes], int | None] = {}
+        # What steps that fit reserve at most, traced or estimated.
+        self._reserved: dict[int, int] = {}
         self.tried: dict[int, bool] = {}
         self.traced: dict[int, _Trial] = {}
 
@@ -217,11 +179,11 @@ class _Search:
         template, sizes = prediction.template, prediction.sizes
         if is_kept:
             self._tapes.add(value, template, sizes)
-            self.tried[value] = self._fits(template, sizes, prediction.replays)
+            self.tried[value] = self._fits(number, template, sizes, prediction.replays)
         else:
             reserved = prediction.replays.unlimited.peak_reserved_bytes  # the total takes this replay anyway
             runs = reserved <= self._usable - self._margin
-            self.tried[value] = runs or self._find_out(template, sizes, prediction.replays)
+            self.tried[value] = runs or self._find_out(template, sizes, prediction.replays) is not None
         bound = template.bound_peak(sizes)
         if is_kept:
             self.traced[value] = _Trial(bound_bytes=bound, prediction=prediction)
@@ -250,17 +212,20 @@ class _Search:
         """Return the run with another value of the quantity."""
         return self._run.with_request(set_value(self._run.request, self._quantity, value))
 
-    def _fits(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
+    def _fits(self, number: int, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
         """Tell whether a step runs on the GPU and leaves the margin free; the same sizes are replayed once."""
         key = template, sizes.tobytes()
         if key not in self._known:
             self._known[key] = self._find_out(template, sizes, replays)
-        return self._known[key]
+        reserved = self._known[key]
+        if reserved is not None:
+            self._reserved[number] = reserved
+        return reserved is not None
 
-    def _find_out(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
-        """Tell the same, which is not remembered."""
+    def _find_out(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> int | None:
+        """Return what the step reserves, None where it does not fit; that is not remembered."""
         can_fit = template.bound_peak(sizes) <= self._usable - self._margin
-        return can_fit and replays.run_under(self._usable, self._margin)
+        return replays.reserve_under(self._usable, self._margin) if can_fit else None
 
     def hint(self, low: int, high: int) -> int | None:
         """Return the value that is probably the largest that fits, None where too little was traced to say."""
@@ -280,8 +245,12 @@ class _Search:
             return min(max(near, low + 1), high - 1)
         if self._fails_bytes is not None and low and self._estimate_peak(low + 1) >= self._fails_bytes:
             return low
+
+        def guess(fits: int, fails: int) -> int:
+            return self._find_border(fits, fails) if fits in self._reserved else near
+
         found = bisect_largest(
-            self._estimate_fits, start=near, most=border, hint=lambda _low, _high: near, most_trials=_MOST_ESTIMATED
+            self._estimate_fits, start=guess(low, farthest), most=border, hint=guess, most_trials=_MOST_ESTIMATED
         )
         if found.fits:
             self._experience.least_peak_bytes = int(self._estimate_peak(found.fits))
@@ -289,6 +258,11 @@ class _Search:
         # Where curves are followed no further, what lies beyond was not estimated to fail.
         self._fails_bytes = least if found.fails <= border or least > self._usable - self._margin else None
         return found.fits
+
+    def _find_border(self, fits: int, fails: int) -> int:
+        """Return the last value that fits if as much is reserved beside blocks as where it `fits`."""
+        beside = self._reserved[fits] - int(self._estimate_peak(fits))
+        return self._find_last_below(self._usable - self._margin - beside, fits, fails)
 
     def _interpolate_reserved(self, low: int, high: int) -> int | None:
         """Return where what is reserved fills the card, None where tapes are kept, which say more."""
@@ -356,7 +330,7 @@ class _Search:
         estimated = self._tapes.estimate(value)
         assert estimated is not None
         replayed = next(trial.prediction for trial in self.traced.values() if trial.prediction is not None)
-        return self._fits(*estimated, replayed.replay(*estimated))
+        return self._fits(number, *estimated, replayed.replay(*estimated))
 
 
 def require_gpu(run: ResolvedRun) -> Gpu:
@@ -381,7 +355,7 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
         other = sum(own.values()) - own[quantity]
         return min(own[quantity], most), most if longest is None else min(most, longest - other)
     try:
-        longest = predictor.resolve_recipe(run.with_request(_set_seq_len(run.request, _MOST))).seq_len
+        longest = predictor.resolve_recipe(run.with_request(set_value(run.request, "seq-len", _MOST))).seq_len
     except NotTraceableError as error:
         raise UnsupportedModelError(f"no sequence length was searched: {one_line(error, 300)}; drop `fit`.") from error
     if longest is None:

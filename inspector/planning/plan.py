@@ -75,7 +75,10 @@ def build_plan(
     # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
     longest_first.sort(key=lambda key: (not key.is_checkpointed, -len(alike[key])))
-    tasks: list[Callable[[], Any]] = [functools.partial(find_shared_facts, run, candidates)]
+    # What of the model the margin depends on is found beside the rows, too.
+    tasks: list[Callable[[], Any]] = [
+        lambda: (find_shared_facts(run, candidates), predictor.find_margin_bytes(run)),
+    ]
     tasks += [functools.partial(build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
     done: dict[int, Any] = {}
     progress(_describe_tracing(candidates, [alike[key] for key in longest_first], done))
@@ -87,17 +90,18 @@ def build_plan(
     ordered = tuple(_leave_out_equal_attention([row for _, row in found]))
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; `count_only` has the counts.")
-    return describe_plan(run, predictor, done[0], ordered, versions, notices, quantities=quantities)
+    facts, margin_bytes = done[0]
+    return describe_plan(run, facts, ordered, versions, notices, margin_bytes=margin_bytes, quantities=quantities)
 
 
 def describe_plan(
     run: ResolvedRun,
-    predictor: Predictor,
     facts: Facts,
     rows: Sequence[PlanRow],
     versions: Mapping[str, str],
     notices: Sequence[Notice],
     *,
+    margin_bytes: int,
     quantities: Sequence[str] = (),
     gpu_counts: tuple[int, int] | None = None,
 ) -> Plan:
@@ -110,7 +114,7 @@ def describe_plan(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
         usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes, shared=run.recipe.vllm_share or 0.0),
-        margin_bytes=predictor.find_margin_bytes(run),
+        margin_bytes=margin_bytes,
         recipe=_describe_recipe(run, recipe),
         adapter=_find_adapter_name(run) if run.workload.trains or has_adapter(run) else None,
         quantities=tuple(quantities),

@@ -26,7 +26,7 @@ from inspector.planning.cards import (
 from inspector.planning.fewest_cards import add_fewest_count, find_fewest_cards
 from inspector.planning.generation.contexts import list_contexts
 from inspector.planning.headroom import find_increases
-from inspector.planning.largest import find_largest, set_value
+from inspector.planning.largest import find_largest
 from inspector.planning.many_cards.rank_classes import describe_rank_classes
 from inspector.planning.notices import (
     find_assumption_notices,
@@ -35,6 +35,7 @@ from inspector.planning.notices import (
     find_precision_notices,
     leave_out_media,
 )
+from inspector.planning.quantities import set_value
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (

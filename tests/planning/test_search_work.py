@@ -70,3 +70,17 @@ def test_only_the_first_run_is_traced_to_its_end() -> None:
         (5, 1024, True),
         (1, 1088, True),
     ]
+
+
+def test_a_search_goes_where_what_is_reserved_fills_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the lengths that are estimated two are replayed, not four on the way there from what is allocated."""
+    limits: list[int | None] = []
+    replay = Replays._run
+
+    def note(self: Replays, limit_bytes: int | None) -> Any:
+        limits.append(limit_bytes)
+        return replay(self, limit_bytes)
+
+    monkeypatch.setattr(Replays, "_run", note)
+    assert find_nearly_largest(resolve(), "seq-len", Predictor(read()), Experience(), unit=64) == 2112
+    assert len(limits) == 6

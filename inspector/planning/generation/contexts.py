@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from inspector.errors import InspectorError, NotTraceableError, one_line
-from inspector.planning.largest import set_value
+from inspector.planning.quantities import set_value
 from inspector.predict import Predictor
 from inspector.records.memory import ContextPoint
 from inspector.resolve import ResolvedRun

@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from inspector.planning.grid import Grid
-from inspector.planning.largest import Experience, find_nearly_largest, set_value
+from inspector.planning.largest import Experience, find_nearly_largest
+from inspector.planning.quantities import set_value
 from inspector.predict import Prediction, Predictor
 from inspector.records.recipe import find_prompt_len
 from inspector.resolve import ResolvedRun

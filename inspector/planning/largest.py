@@ -6,6 +6,7 @@ What is reported was traced: the value that fits, and the next one, which does n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -246,11 +247,16 @@ class _Search:
         if self._fails_bytes is not None and low and self._estimate_peak(low + 1) >= self._fails_bytes:
             return low
 
-        def guess(fits: int, fails: int) -> int:
-            return self._find_border(fits, fails) if fits in self._reserved else near
+        @functools.cache
+        def guess(fits: int) -> int:
+            return self._find_border(fits, farthest) if fits in self._reserved else near
 
         found = bisect_largest(
-            self._estimate_fits, start=guess(low, farthest), most=border, hint=guess, most_trials=_MOST_ESTIMATED
+            self._estimate_fits,
+            start=guess(low),
+            most=border,
+            hint=lambda fits, _fails: guess(fits),  # where that fails, trials go outwards from it
+            most_trials=_MOST_ESTIMATED,
         )
         if found.fits:
             self._experience.least_peak_bytes = int(self._estimate_peak(found.fits))
@@ -259,10 +265,10 @@ class _Search:
         self._fails_bytes = least if found.fails <= border or least > self._usable - self._margin else None
         return found.fits
 
-    def _find_border(self, fits: int, fails: int) -> int:
+    def _find_border(self, fits: int, farthest: int) -> int:
         """Return the last value that fits if as much is reserved beside blocks as where it `fits`."""
         beside = self._reserved[fits] - int(self._estimate_peak(fits))
-        return self._find_last_below(self._usable - self._margin - beside, fits, fails)
+        return self._find_last_below(self._usable - self._margin - beside, fits, farthest)
 
     def _interpolate_reserved(self, low: int, high: int) -> int | None:
         """Return where what is reserved fills the card, None where tapes are kept, which say more."""

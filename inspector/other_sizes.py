@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from inspector.records.run import Traced
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size
+from inspector.run_keys import Key, make_key_of_updates, make_key_without_optimizer
 
 if TYPE_CHECKING:
     from inspector.extrapolate import Updates
@@ -53,7 +53,7 @@ class OtherSizes:
         """Trace a run to its end, or its first passes where what is known of another size says how they go on."""
         from inspector.extrapolate import Updates  # loads numpy, which what is kept does without
 
-        key = make_key_without_size(run), added_periods
+        key = make_key_of_updates(run), added_periods
         if key in self._whole:
             passes, (updates, idle) = self.trace_passes(run, added_periods), self._whole[key]
             tape = updates.complete(passes.tape)

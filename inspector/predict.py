@@ -85,7 +85,9 @@ class Predictor:
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
-        return Predictor(None, findings=self.findings)
+        predictor = Predictor(None, findings=self.findings)
+        predictor._other_sizes = self._other_sizes
+        return predictor
 
     def knows(self, run: ResolvedRun) -> bool:
         """Tell whether a run was predicted before."""

@@ -48,6 +48,8 @@ Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 
 # The largest sequence length is found to a multiple of so many tokens: nobody acts on less.
 _SEQ_LEN_UNIT = 64
+# On so few cores what candidates share is worth more than an even distribution.
+_FEW_CORES = 2
 # Levers in words.
 _EXPANDED = "expandable segments"
 _FLASH = "flash_attention_2"
@@ -67,10 +69,13 @@ def build_plan(
     """
     predictor = Predictor(run.files)
     candidates = list_candidates(run, predictor)
-    # Candidates that keep the same for the backward pass are traced one after the other: one helps the next.
+    # Candidates that keep the same for the backward pass are traced one after the other: one helps the next, and helps
+    # others of its method, which go with it where so few processes have enough to do.
+    is_shared = processes.count_cores() <= _FEW_CORES
     alike: dict[_Kept, list[Candidate]] = {}
     for candidate in candidates:
-        alike.setdefault(_find_kept(candidate), []).append(candidate)
+        kept = _find_kept(candidate)
+        alike.setdefault(kept._replace(is_checkpointed=True) if is_shared else kept, []).append(candidate)
     # What takes longest goes first, so that no process is left alone with it at the end: checkpointed candidates fit
     # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
@@ -177,12 +182,14 @@ def build_rows(
 ) -> list[PlanRow]:
     """Return the rows of candidates that are much alike; `predictor` has the models that this process built before."""
     predictor = predictor.copy_models()
-    experience = Experience()
-    by_attention: dict[Any, Experience] = {}
+    experiences: dict[Any, Experience] = {}
     rows = []
     for candidate in candidates:
         # What was traced says most where the passes are the same; of another attention it says where to begin.
-        experience = by_attention.setdefault(candidate.change.get("attention"), copy.deepcopy(experience))
+        kept = _find_kept(candidate)
+        latest = copy.deepcopy(experiences.get(kept, Experience()))
+        experience = experiences.setdefault((kept, candidate.change.get("attention")), latest)
+        experiences[kept] = experience
         # The tapes of long generations are too long to be kept beside each other.
         own = predictor.copy_models() if is_long(run) else predictor
         rows.append(_build_row(run, candidate, quantities, own, experience))

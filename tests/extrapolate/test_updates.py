@@ -34,28 +34,28 @@ def first_passes(tape: Sequence[Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize(
-    ("request_fields", "recipe", "sizes"),
+    ("request_fields", "recipe", "passes_of"),
     [
         ({}, {"optimizer": "adafactor", "gradient_checkpointing": True}, {"batch_size": 3}),
-        ({}, {"optimizer": "adamw_8bit"}, {"seq_len": 40_000}),
-        (ADAPTER, {"optimizer": "adamw_torch_fused", "attention": "flash_attention_2"}, {"batch_size": 3}),
+        ({}, {"optimizer": "adamw_8bit"}, {"seq_len": 40_000, "gradient_checkpointing": True}),
+        (ADAPTER, {"optimizer": "adamw_torch_fused"}, {"batch_size": 3, "attention": "flash_attention_2"}),
         ({**ADAPTER, "quantization": Quantization.NF4}, ACCUMULATED, {"batch_size": 3}),
     ],
 )
-def test_first_passes_of_another_size_go_on_as_the_traced_step_does(
-    tracer: ModelTracer, request_fields: dict[str, Any], recipe: dict[str, Any], sizes: dict[str, int]
+def test_other_first_passes_go_on_as_the_traced_step_does(
+    tracer: ModelTracer, request_fields: dict[str, Any], recipe: dict[str, Any], passes_of: dict[str, Any]
 ) -> None:
-    """The passes are those before another optimizer, and do what those of the known size do not."""
+    """The passes are those before another optimizer, and do what those of the known step do not."""
 
     def trace(**changes: Any) -> Sequence[Event]:
         asked = Recipe(**{"batch_size": 1, "seq_len": 512, **recipe, **changes})
         request = dataclasses.replace(REQUEST, recipe=asked, **request_fields)
         return tracer.trace(resolve_run(request, None, {}), 0).tape
 
-    passes = first_passes(trace(**sizes, optimizer="sgd"))
+    passes = first_passes(trace(**passes_of, optimizer="sgd"))
     known = trace()
     assert [event._replace(bytes=0) for event in passes] != [event._replace(bytes=0) for event in first_passes(known)]
-    assert Updates(known).complete(passes) == trace(**sizes)
+    assert Updates(known).complete(passes) == trace(**passes_of)
 
 
 def write_ends(tape: Sequence[Event]) -> list[Event]:

@@ -56,7 +56,10 @@ def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch:
 
 
 def test_only_the_first_run_is_traced_to_its_end() -> None:
-    """A batch copies what of one sequence is a view: its passes are traced on both depths, those of others once."""
+    """A batch copies what of one sequence is a view: its passes are traced on both depths, those of others once.
+
+    A predictor of the same models knows of steps what this one found.
+    """
     traced: list[tuple[int, int | None, bool]] = []
     predictor = Predictor(read())
     trace = predictor.findings.trace
@@ -66,15 +69,18 @@ def test_only_the_first_run_is_traced_to_its_end() -> None:
         return trace(run, added_periods, passes_alone=passes_alone)
 
     predictor.findings.trace = note  # type: ignore[method-assign]
-    for batch_size, seq_len in ((1, 1024), (4, 1024), (5, 1024), (1, 1088)):
-        recipe = Recipe(batch_size=batch_size, seq_len=seq_len)
+    sizes = ((1, 1024), (4, 1024), (5, 1024), (1, 1088))
+    recipes = [Recipe(batch_size=batch_size, seq_len=seq_len) for batch_size, seq_len in sizes]
+    checkpointed = Recipe(batch_size=1, seq_len=512, gradient_checkpointing=True)
+    for own, recipe in (*((predictor, recipe) for recipe in recipes), (predictor.copy_models(), checkpointed)):
         request = dataclasses.replace(REQUEST, recipe=recipe)
-        predictor.predict(resolve_run(request, find_gpu("t4").gpu, os.environ))
+        own.predict(resolve_run(request, find_gpu("t4").gpu, os.environ))
     assert traced == [
         *((1, 1024, False), (1, 1024, False)),
         *((4, 1024, True), (4, 1024, True)),
         (5, 1024, True),
         (1, 1088, True),
+        *((1, 512, True), (1, 512, True)),
     ]
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Findings", "list_of_count"]
 
 _Value = TypeVar("_Value")
+# Of a batch: the state of an optimizer is that of the parameters.
+_SIZES = ("batch_size", "seq_len")
 
 
 class Findings:
@@ -85,6 +87,11 @@ class Findings:
         bare, recipe = _leave_out_allocator(run), dataclasses.replace(recipe, alloc_conf=None)
         key = (*_list_of_trace(bare), bare.request.recipe, recipe)
         return self._find("facts", key, lambda: self.tracer.describe(bare, recipe))
+
+    def keep_facts(self, run: ResolvedRun) -> None:
+        """Keep what a report would say of a run, where the models are there that say it."""
+        if self._kept is not None and "tracer" in vars(self):
+            self.describe(run, self.resolve_recipe(run, whole=True))
 
     def describe_cache(self, run: ResolvedRun) -> CacheFacts | None:
         """Return what a generation keeps of its tokens, None where that is nothing."""
@@ -143,7 +150,9 @@ class Findings:
 
     def count_state_bytes(self, tensors: Mapping[TensorKind, int], run: ResolvedRun) -> int:
         """Return the bytes of an optimizer's state for so many trained parameters of each kind."""
-        key = (tuple(tensors.items()), _leave_out_allocator(run).recipe, repr(run.platform))
+        recipe = _leave_out_allocator(run).recipe
+        settings = tuple(getattr(recipe, item.name) for item in dataclasses.fields(recipe) if item.name not in _SIZES)
+        key = (tuple(tensors.items()), settings, repr(run.platform))
         return self._find("state", key, lambda: self.tracer.count_state_bytes(tensors, run))
 
     def recall_replay(self, key: tuple[str, str, bool], limit_bytes: int | None, work: Callable[[], Replay]) -> Replay:

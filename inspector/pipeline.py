@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from inspector.cache.findings import Kept
+    from inspector.cache.store import Store
     from inspector.memory.recording import Recording
     from inspector.model.build import Depths
     from inspector.predict import Predictor
@@ -244,11 +245,22 @@ def measure(request: Request, progress: Progress = lambda _stage: None, rank: in
 def _run(
     request: Request, progress: Progress, stages: Stages | None = None, *, keeps: bool = False, draws: bool = True
 ) -> tuple[Report, Recording | None]:
-    """Go through the stages, or take what was found before; the run itself is returned where it `draws`."""
+    """Answer a request, or take what was found before; the run itself is returned where it `draws`."""
     store = open_store() if keeps else None
+    # One answer for all depths of its tree: rows that lie deeper are left out.
+    whole = request if store is None else dataclasses.replace(request, depth=max(request.depth, _WHOLE_TREE))
     if request.serving is not None:
-        return _serve(request, progress), None
-    stages = stages or Stages()
+        report, recording = _serve(whole, store, progress), None
+    else:
+        report, recording = _go_through(whole, store, progress, stages or Stages(), draws=draws)
+    tree = tuple(row for row in report.parameters.tree if row.depth <= request.depth)
+    return dataclasses.replace(report, parameters=dataclasses.replace(report.parameters, tree=tree)), recording
+
+
+def _go_through(
+    request: Request, store: Store | None, progress: Progress, stages: Stages, *, draws: bool
+) -> tuple[Report, Recording | None]:
+    """Go through the stages, as far as what is kept does not say what they would."""
     selection = select_gpus(request)
     cards = selection.counts[0] if selection.named else 1
     resolved = resolve_run(request, selection.first, {} if request.count_only else os.environ, cards)
@@ -260,21 +272,30 @@ def _run(
         files = stages.read(request, progress)
         from inspector.records.report import Report  # and all that it holds: a model that is not there has none
 
-        known = question.find(files) if question is not None and files is not None and not draws else None
-        if isinstance(known, Report):
+        known = question.find(files) if question is not None and files is not None else None
+        if isinstance(known, Report) and (not draws or known.memory is None):
             return known, None
         if files is not None:
             progress(describe_files(files))
         progress("loading transformers and PEFT")
 
     from inspector.cache.findings import open_findings
+
+    resolved = dataclasses.replace(resolved, files=files)
+    kept = open_findings(store, request, files)
+    predictor = stages.find_predictor(files, kept)
+    if isinstance(known, Report) and resolved.launch is None and request.fit != Quantity.GPUS:  # else a rank is found
+        if known.search is not None:
+            from inspector.planning.quantities import set_found
+
+            resolved = resolved.with_request(set_found(resolved.request, known.search))
+        return known, predictor.predict(resolved).record()
+
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
     from inspector.planning.many_cards.rank_classes import find_largest_rank
     from inspector.planning.verdicts import Outcome, find_outcome, find_static, find_textbook, search_largest
 
-    kept = open_findings(store, request, files)
-    predictor = stages.find_predictor(files, kept)
-    search, resolved = search_largest(dataclasses.replace(resolved, files=files), predictor, request.fit, progress)
+    search, resolved = search_largest(resolved, predictor, request.fit, progress)
     if request.fit == Quantity.GPUS:
         selection = dataclasses.replace(selection, counts=(resolved.cards,))
     progress("building the model without its weights")
@@ -332,11 +353,7 @@ def _count(
         return count()
     from inspector.findings import list_of_count
 
-    # One count for all depths of its tree: rows that lie deeper are left out.
-    shown, request = request.depth, dataclasses.replace(request, depth=max(request.depth, _WHOLE_TREE))
-    counted, is_built = kept.find("count", (list_of_count(request),), count)
-    tree = tuple(row for row in counted.census.tree if row.depth <= shown)
-    return dataclasses.replace(counted, census=dataclasses.replace(counted.census, tree=tree)), is_built
+    return kept.find("count", (list_of_count(request),), count)
 
 
 def _list_file_notices(source: RequestSource | None) -> Iterable[Notice]:
@@ -348,51 +365,21 @@ def _list_file_notices(source: RequestSource | None) -> Iterable[Notice]:
     return list_file_notices(source)
 
 
-def _serve(request: Request, progress: Progress) -> Report:
-    """Go through the stages of a request for a serving engine: nothing runs, and a GGUF file is not even built."""
-    from inspector.engines.serve import check_request, serve_checkpoint, serve_gguf
+def _serve(request: Request, store: Store | None, progress: Progress) -> Report:
+    """Return the report of a request for a serving engine, or that which is kept: nothing runs."""
+    from inspector.engines.report import check_request, serve
     from inspector.records.report import Report
 
     check_request(request)
     selection = select(request.gpus, request.gpu_memory, request.gpu_count)
-    versions = find_versions()
+    question = ask(store, "engine", request)
     files = read_files(request, progress)
-    if files is not None and files.gguf is not None:
-        from inspector.engines.gguf_census import count_gguf, describe_gguf, describe_gguf_files
-        from inspector.engines.llama_cpp import find_position_notices
-
-        serving = serve_gguf(request, files, selection)
-        return Report(
-            versions=versions,
-            model=describe_gguf(files),
-            parameters=count_gguf(files.gguf),
-            checkpoint=describe_gguf_files(files.gguf),
-            serving=serving,
-            warnings=(*files.notices, *selection.notices, *find_position_notices(files.gguf, serving)),
-        )
-    progress("loading transformers")
-
-    from inspector.memory.checkpoint_cost import gather_checkpoint_facts
-    from inspector.model.build import count_model
-
-    progress("building the model without its weights")
-    counted, built = count_model(request, files, progress)
-    if built is None:
-        raise UsageError("`engine` is about a model by its name or its configuration, not about one that was built.")
-    if counted.adapter is not None:
-        raise UsageError("`engine` is about a model without an adapter; name its base model, or merge the adapter.")
-    stored = None if files is None else files.checkpoint
-    serving = serve_checkpoint(
-        request, built.model.config, counted, built.model.named_parameters(), built.roles, selection
-    )
-    return Report(
-        versions=versions,
-        source=request.source,
-        model=counted.model,
-        parameters=counted.census,
-        quantization=counted.quantization,
-        checkpoint=None if stored is None else gather_checkpoint_facts(stored, counted),
-        serving=serving,
-        # No step is traced, with dequantized weights or others.
-        warnings=(*(item for item in counted.notices if item.code != "quantized-checkpoint"), *selection.notices),
-    )
+    known = question.find(files) if question is not None and files is not None else None
+    if isinstance(known, Report):
+        return known
+    if files is not None:
+        progress(describe_files(files))
+    report = serve(request, files, selection, progress)
+    if question is not None and files is not None:
+        question.keep(files, report)
+    return report

@@ -61,7 +61,7 @@ class Predictor:
         self._outlines: dict[Key, Outline] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
-        self._batch_sizes: dict[TapeTemplate, int] = {}
+        self._sizes: dict[TapeTemplate, tuple[int, int | None]] = {}  # of the batches of those
         self._other_sizes = OtherSizes(lambda *run, **how: self.findings.trace(*run, **how))
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
@@ -130,12 +130,13 @@ class Predictor:
                 added_periods=added_periods,
                 idle=idle,
                 assumed=self.list_assumptions(run),
+                resized_from=self._sizes.get(template),
             )
 
         outline = self.findings.find_outline(run, trace)
         is_recalled = make_trace_key(run) not in self._traced
         if is_recalled:
-            self._recalled.append(run)
+            self._recalled += [run] if outline.resized_from is None else [run.with_sizes(*outline.resized_from), run]
             self._idle[make_key_without_size(run)] = outline.added_periods, outline.idle
             self._assumed[make_key_without_size(run)] = outline.assumed
         self._outlines[key] = outline
@@ -265,7 +266,7 @@ class Predictor:
         """Trace the sized phases alone of a run that was traced at another size, None where its events differ."""
         for added_periods, template in self._list_resized(run):
             # What copies for a batch is a view of one sequence: then the passes would be traced in vain.
-            is_like = (run.recipe.batch_size == 1) == (self._batch_sizes[template] == 1)
+            is_like = (run.recipe.batch_size == 1) == (self._sizes[template][0] == 1)
             if not (is_like or self._other_sizes.knows_passes(run, added_periods)):
                 continue
             try:
@@ -294,7 +295,7 @@ class Predictor:
             return *scanned, scanned[1].sizes
         recipe, added_periods, template = self._trace_long(run) or self._trace_deep(run)
         self._templates.setdefault(make_key_without_size(run), []).append((added_periods, template))
-        self._batch_sizes[template] = run.recipe.batch_size
+        self._sizes[template] = run.recipe.batch_size, run.recipe.seq_len
         self._keep_passes(run, recipe, added_periods, template)
         return recipe, template, template.sizes
 

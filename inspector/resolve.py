@@ -185,6 +185,11 @@ class ResolvedRun:
         """Return the run of another request of the same inspection: another recipe, adapter or form of the weights."""
         return dataclasses.replace(self, request=request)
 
+    def with_sizes(self, batch_size: int, seq_len: int | None) -> ResolvedRun:
+        """Return the same run with other sizes of its batch."""
+        recipe = dataclasses.replace(self.request.recipe, batch_size=batch_size, seq_len=seq_len)
+        return self.with_request(dataclasses.replace(self.request, recipe=recipe))
+
 
 def resolve_run(request: Request, gpu: Gpu | None, environment: Mapping[str, str], cards: int = 1) -> ResolvedRun:
     """Return the run that a request asks for on a card, or several; raise UsageError where none could be as it says."""

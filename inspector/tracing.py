@@ -84,7 +84,8 @@ class ModelTracer:
         if may_count_shallow(request) and (make_model_key(request), None) not in self._models:
             with contextlib.suppress(InspectorError, NotPeriodicError):  # what the whole model says is the one to tell
                 models = [self.build_shallow(request, added_periods) for added_periods in (0, 1)]
-                cut = self._skeletons[make_skeleton_key(request)].cut
+                skeletons = self._skeletons.get(make_skeleton_key(request))
+                cut = None if skeletons is None else skeletons.cut  # none where an adapter tells layers apart
                 if cut is not None and models[0][1]:
                     shallow, deeper = (ask(built.model) for built, _ in models)
                     return extrapolate_record(shallow, deeper, Periods.from_cut(cut, 0), cut.missing)

@@ -24,7 +24,9 @@ else:
 
 __all__ = [
     "BufferDict",
+    "cast_adapter_dtype",
     "converted_expert_names",
+    "find_expert_loader",
     "make_monte_carlo_sampler",
     "monte_carlo_samplers",
     "pass_over_truncation",
@@ -44,6 +46,22 @@ def converted_expert_names(model_type: str | None) -> Mapping[str, str]:
     kinds: Mapping[str, str] = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
     names: Mapping[str, Mapping[str, str]] = getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {})
     return names.get(kinds.get(str(model_type), ""), {})
+
+
+def cast_adapter_dtype(model: Any, name: str, *, autocast: bool) -> None:
+    """Cast an adapter of a tuner's model as PEFT does when it has made it: half precision to float32 by `autocast`.
+
+    Seen in 0.21.2 (tuners/tuners_utils.py, BaseTuner).
+    """
+    model._cast_adapter_dtype(adapter_name=name, autocast_adapter_dtype=autocast)
+
+
+def find_expert_loader() -> tuple[ModuleType, str]:
+    """Return where X-LoRA loads the adapters that it mixes: a module, and the name of a function in it.
+
+    Seen in 0.21.2: it is called as `(lora_model=, adapter_name=, model_id=, autocast_adapter_dtype=, ...)`.
+    """
+    return importlib.import_module("peft.tuners.xlora.model"), "_load_adapter_into_lora_model"
 
 
 def monte_carlo_samplers() -> ModuleType:

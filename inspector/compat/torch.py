@@ -185,6 +185,15 @@ def dispatcher_rules(namespace: str) -> torch.library.Library:
     return library
 
 
+def give_kernel(library: torch.library.Library, name: str, kernel: Callable[..., Any]) -> None:
+    """Give an op a kernel on meta, as a backend has one, so that it is not run as its parts.
+
+    `Library.impl` refuses that for ops that have parts, which meta is meant to run; CUDA has a kernel of such an op.
+    """
+    implementations: Any = library.m
+    implementations.impl(name, "Meta", kernel, False)
+
+
 # The key that stands for CUDA's autocast on meta tensors: one that no backend of these builds uses.
 _AUTOCAST_KEY = "AutocastIPU"
 _autocast_key_of: Callable[[Any], Any] = private_attribute(

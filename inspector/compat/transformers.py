@@ -138,13 +138,20 @@ def find_neftune_hook() -> Callable[..., Any]:
 def list_image_processors(model_type: str) -> list[str]:
     """Return the classes that make images of a type of model into tensors, the backends of one processor.
 
+    A type without one that shares its whole processor with another has that one's, as Qwen3-VL with experts does, and a
+    thinker that of its whole.
+
     Seen in 5.23.0 (models/auto/image_processing_auto.py, IMAGE_PROCESSOR_MAPPING_NAMES): earlier releases have pairs.
     """
     try:
         module = importlib.import_module("transformers.models.auto.image_processing_auto")
     except ImportError:  # without PIL early releases have none
         return []
-    found = module.IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
+    known = module.IMAGE_PROCESSOR_MAPPING_NAMES
+    found = known.get(model_type) or known.get(model_type.removesuffix("_thinker"))
+    if found is None:
+        whole = importlib.import_module("transformers.models.auto.processing_auto").PROCESSOR_MAPPING_NAMES
+        found = next((known[item] for item in known if whole.get(item, 0) == whole.get(model_type)), None)
     names = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else (found,)
     return [name for name in names if isinstance(name, str)]
 

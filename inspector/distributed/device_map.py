@@ -134,6 +134,7 @@ def trace_cards(
         assumed=assumed,
         make_tracer=make_tracer,
         watch=watch,
+        attaches_on_card=True,
     )
     cards = tracers[0].list_cards()[: len(tape)]  # what ends after the run is on no tape
     return _split_by_card(tape, cards, launch.world_size)

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.compat.deepspeed import release_in_order
 from inspector.compat.distributed import flatten_dense_tensors, unflatten_dense_tensors
 from inspector.distributed.tracer import RankTracer
 from inspector.distributed.two_devices import pin, tell_host_from_card
@@ -38,7 +39,7 @@ from inspector.records.steps.ranks import Zero
 from inspector.records.tape import Category, Phase
 from inspector.runtime.patches import replace_attribute, replace_item, restore_items_at_end
 from inspector.workloads.base import NotTraceableError, base_model
-from inspector.workloads.loading import ADDED, list_in_load_order
+from inspector.workloads.loading import ADDED, attach_adapter, list_in_load_order
 
 __all__ = ["OFFLOADED", "begin_engine", "fill_config", "is_offloaded"]
 
@@ -140,6 +141,7 @@ def begin_engine(
     replace_attribute(torch.nn.functional, "linear", torch.nn.functional.linear)
     for module in (deepspeed.comm.comm, deepspeed.utils.groups):  # which keep the groups of a process
         restore_items_at_end(vars(module))
+    release_in_order()
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision)
     added = {name for name, role in built.roles.items() if role in ADDED and launch.stage == 3}
     for name, parameter in model.named_parameters() if half is not None else ():
@@ -151,13 +153,15 @@ def begin_engine(
         if launch.stage < 3 or category is Category.BUFFERS:
             tracer.hold([tensor], category, find_owner(model, name))
     tracer.answer_reads()
-    with tracer:
-        if launch.stage == 3:
-            # What transformers builds inside `zero.Init`; an adapter comes later, and keeps its dtype.
+    if launch.stage == 3:
+        with tracer:
+            # What transformers builds inside `zero.Init`; PEFT makes an adapter beside it on the card.
             deepspeed.init_distributed(dist_backend="nccl", auto_mpi_discovery=False, dist_init_required=False)
             made = nn.ParameterList(item for name, item in model.named_parameters() if name not in added)
             deepspeed.zero.Init(module=made, config_dict_or_path=config)
-            tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`)
+        attach_adapter(tracer, built)
+        tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`)
+    with tracer:
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config_params=config, dist_init_required=False
         )

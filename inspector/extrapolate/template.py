@@ -28,10 +28,12 @@ from inspector.memory.replay import Requests, list_requests
 from inspector.records.columns import Columns
 from inspector.records.tape import MAKING, Category, Event, EventKind, Phase
 
-__all__ = ["Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
+__all__ = ["OF_BATCHES", "Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
 
 Sizes: TypeAlias = NDArray[np.int64]
 _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
+# How the tensors of a batch come about: held from the start, or copied.
+OF_BATCHES = ("load", "aten.clone.default")
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 # Integers of Python that are made of an array at a time: each takes 32 bytes.
 _AT_ONCE = 2**16
@@ -286,8 +288,13 @@ class TapeTemplate:
             later, key=lambda index: (self.traced[index].step, self.traced[index].phase)
         ):
             if key[1] is Phase.OPTIMIZER:
-                # Before its first pass an update counts its labels, as the first one did when all was loaded.
-                ends = zip(reversed(list(stretch)), reversed(first[Phase.LOAD]), strict=False)
+                # Before its first pass an update is brought its batches and counts their labels, as the first one was
+                # and did when all was loaded.
+                (brought, others), (of_load, of_others) = map(self._split_batches, (stretch, first[Phase.LOAD]))
+                if brought and len(brought) != len(of_load):
+                    return None
+                pairs += zip(brought, of_load, strict=False)
+                ends = zip(reversed(others), reversed(of_others), strict=False)
                 pairs += itertools.takewhile(lambda pair: self._match(*pair), ends)
                 continue
             rest = candidates.setdefault(key, iter(first[key[1]]))
@@ -298,6 +305,14 @@ class TapeTemplate:
                 pairs.append((index, matching))
         indices: NDArray[np.int64] = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         return indices
+
+    def _split_batches(self, allocations: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Return those allocations that are of a batch, held from the start or copied, and the others."""
+        found: tuple[list[int], list[int]] = [], []
+        for index in allocations:
+            event = self.traced[index]
+            found[event.category is not Category.INPUTS or event.op not in OF_BATCHES].append(index)
+        return found
 
     def _match(self, index: int, other: int) -> bool:
         """Tell whether two blocks came about alike: in one module, by one operation, of one size."""

@@ -15,18 +15,19 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from inspector.extrapolate.template import OF_BATCHES
 from inspector.records.tape import MAKING, Category, Event, EventKind, Phase
 
 __all__ = ["Updates"]
 
 # The step in which a block was made, and how: phase, category, module and operation, counted.
-_Name: TypeAlias = tuple[int, tuple[object, ...]]
+_Name: TypeAlias = tuple[int, tuple[Phase, Category, str, str, int]]
 # What an event is known by in every step: its kind, and its block's name with the step counted from its own.
-_Key: TypeAlias = tuple[EventKind, int | None, tuple[object, ...] | None]
+_Key: TypeAlias = tuple[EventKind, int | None, tuple[Phase, Category, str, str, int] | None]
 
 
 class _Named(NamedTuple):
@@ -41,6 +42,18 @@ class _Named(NamedTuple):
             return self.event.kind, None, None
         made, how = self.name
         return self.event.kind, self.event.step - made if made else None, how
+
+    def find_number(self) -> int:
+        """Return the number of the block among those that came about alike."""
+        return -1 if self.name is None else self.name[1][-1]
+
+    def renumber(self, number: int) -> _Named:
+        """Return the event of another one of them."""
+        return self if self.name is None else _Named(self.event, (self.name[0], (*self.name[1][:-1], number)))
+
+    def resize(self, size: int) -> _Named:
+        """Return the event with another size."""
+        return _Named(self.event._replace(bytes=size), self.name)
 
 
 _Stretch: TypeAlias = Sequence[_Named]
@@ -74,7 +87,8 @@ class Updates:
         tape = _Tape(passes, stretches)
         for stretch, change in zip(self._stretches[len(known) :], changes, strict=True):
             if change is None:
-                later: _Stretch | None = _resize_counts(stretch, known[0], stretches[0])
+                later = _resize_counts(stretch, known[0], stretches[0])
+                later = None if later is None else tape.replace_batches(later, known[0], stretches[0])
             else:
                 later = _apply(change, stretches[change.place], _find_phase(stretch)[0])
             if later is None or not tape.add(later):
@@ -127,6 +141,32 @@ class _Tape:
             elif name is not None:
                 del self._live[name]
 
+    def replace_batches(self, update: _Stretch, loaded: _Stretch, others: _Stretch) -> _Stretch | None:
+        """Return an update that is brought the batches of `others` and gives up theirs, not those of what was `loaded`.
+
+        None where that is not whole batches at a time.
+        """
+        size, own_size = _count_batch(loaded), _count_batch(others)
+        sizes = [item.event.bytes for item in others if _find_batch(item)]
+        replaced: list[_Named] = []
+        for batch, group in itertools.groupby(update, key=_find_batch):
+            items = list(group)
+            if batch is None:
+                replaced += items
+                continue
+            numbers = [item.find_number() for item in items]
+            first, count = numbers[0], len(numbers)
+            if not size or first % size or count % size or numbers != list(range(first, first + count)):
+                return None
+            for number in range(first // size * own_size, (first + count) // size * own_size):
+                item = items[0].renumber(number)
+                if item.event.kind not in MAKING and item.name in self._live:
+                    item = item.resize(self._live[item.name].bytes)
+                elif number < len(sizes):
+                    item = item.resize(sizes[number])
+                replaced.append(item)
+        return replaced
+
     def add(self, stretch: _Stretch) -> bool:
         """Add events with the numbers of their blocks; return whether those that they end live and are as large."""
         for event, name in stretch:
@@ -147,7 +187,7 @@ class _Tape:
 
 def _split(tape: Iterable[Event]) -> list[_Stretch]:
     """Return the stretches of a tape: events of one step and phase, with the names of their blocks."""
-    counts: defaultdict[tuple[int, tuple[object, ...]], int] = defaultdict(int)
+    counts: defaultdict[tuple[int, tuple[Phase, Category, str, str]], int] = defaultdict(int)
     names: dict[int, _Name] = {}
     stretches: list[_Stretch] = []
     for _, group in itertools.groupby(tape, key=lambda event: (event.step, event.phase)):
@@ -238,7 +278,10 @@ def _resize_counts(update: _Stretch, loaded: _Stretch, others: _Stretch) -> _Str
 
     Before its first pass a step counts its labels, as the first one did when all was `loaded`.
     """
-    made, first, own = ([item for item in part if item.event.kind in MAKING] for part in (update, loaded, others))
+    made, first, own = (
+        [item for item in part if item.event.kind in MAKING and _find_batch(item) is None]
+        for part in (update, loaded, others)
+    )
     ends = zip(reversed(made), reversed(first), strict=False)
     counts = list(itertools.takewhile(lambda pair: _describe(pair[0]) == _describe(pair[1]), ends))
     own = own[::-1][: len(counts)]
@@ -246,6 +289,20 @@ def _resize_counts(update: _Stretch, loaded: _Stretch, others: _Stretch) -> _Str
         return None
     sizes = {item.name: other.event.bytes for (item, _), other in zip(counts, own, strict=True)}
     return [item._replace(event=item.event._replace(bytes=sizes.get(item.name, item.event.bytes))) for item in update]
+
+
+def _find_batch(item: _Named) -> Hashable:
+    """Return what tensors of batches are brought or given up together by; None for any other block."""
+    if item.name is None:
+        return None
+    made, (*how, _) = item.name
+    is_of_batch = how[1] is Category.INPUTS and how[3] in OF_BATCHES
+    return (item.event.kind, made, *how) if is_of_batch else None
+
+
+def _count_batch(loaded: _Stretch) -> int:
+    """Return how many tensors the batch has that was loaded first."""
+    return sum(_find_batch(item) is not None and item.event.op == OF_BATCHES[0] for item in loaded)
 
 
 def _describe(item: _Named) -> tuple[str, str, int]:

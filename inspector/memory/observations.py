@@ -35,6 +35,7 @@ class Observations:
         self._allocator = allocator
         self._live: dict[int, Block | None] = {}  # None for what takes no memory
         self._stream = 0
+        self._fresh = 0  # blocks from this number on were not seen
         self._peak_bytes = 0
         self.phases = _Phases(allocator)
         self.allocated_bytes = array("q")
@@ -63,16 +64,18 @@ class Observations:
     def _carry_out(self, piece: Columns, first: int, last: int) -> OutOfMemory | None:
         """Carry out events of one step and phase, and note after each what it did. A failed one does nothing."""
         allocator, live, taken, phases = self._allocator, self._live, self.block_bytes, self.phases
-        allocate, free = allocator.allocate, allocator.free
+        allocate, free, note_taken = allocator.allocate, allocator.free, taken.__setitem__
         note_allocated, note_reserved = self.allocated_bytes.append, self.reserved_bytes.append
         now, high, reserved = allocator.allocated_bytes, phases.high_bytes, allocator.reserved_bytes
         index = before = len(self.allocated_bytes)
-        high_index = phases.high_index
+        high_index, fresh = phases.high_index, self._fresh
         failure: OutOfMemory | None = None
         columns = (column[first:last] for column in (piece.kind, piece.block, piece.bytes, piece.stream))
         for kind, block, size, stream in zip(*columns, strict=True):
             if kind == _ALLOCATE:
-                if block in taken:
+                if block >= fresh:
+                    fresh = block + 1
+                elif block in taken:
                     raise ValueError(f"event {index}: block {block} is allocated a second time")
                 if size > 0:
                     if stream != self._stream:
@@ -83,7 +86,7 @@ class Observations:
                         failure = made
                         break
                     live[block] = made
-                    taken[block] = made.size
+                    note_taken(block, made.size)
                     now += made.size
                     reserved = allocator.reserved_bytes
                     if now > high:
@@ -92,7 +95,7 @@ class Observations:
                     raise ValueError(f"event {index}: block {block} of {size} bytes")
                 else:
                     live[block] = None
-                    taken[block] = 0
+                    note_taken(block, 0)
             elif kind == _FREE:
                 if block not in live:
                     state = "was freed before" if block in taken else "was never allocated"
@@ -107,6 +110,7 @@ class Observations:
             note_allocated(now)
             note_reserved(reserved)
             index += 1
+        self._fresh = fresh
         if high_index != phases.high_index and high_index is not None:
             place = first + high_index - before
             phases.high_bytes, phases.high_index = high, high_index

@@ -23,6 +23,7 @@ from inspector.errors import InspectorError, UsageError, one_line
 from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import names_layers, read_peft_config
 from inspector.model.adapter.describe import describe_adapter
+from inspector.model.adapter.mixed import put_in_mixed
 from inspector.model.adapter.notices import collect_adapter_notices
 from inspector.model.adapter.rank import collect_rank_notices
 from inspector.model.census import (
@@ -46,6 +47,7 @@ from inspector.model.depth.built import BuiltModel, Depths
 from inspector.model.depth.counts import extrapolate_counts, may_count_shallow
 from inspector.model.depth.records import NotPeriodicError
 from inspector.model.depth.skeletons import Skeletons
+from inspector.model.depth.worded import drop_facts
 from inspector.model.diffusion.components import add_components
 from inspector.model.diffusion.denoiser import describe_denoiser
 from inspector.model.live import check_meta, count_attached, count_module, describe_model
@@ -115,11 +117,13 @@ def count_depths(
         if files is None and request.quantization is not None and not isinstance(request.model, PretrainedConfig):
             raise UsageError("`quantization` is for models that are built here: pass a configuration or an id instead.")
         if isinstance(request.model, PeftModel):
-            return count_attached(request), None
+            counted = count_attached(request)
+            return dataclasses.replace(counted, notices=drop_facts(counted.notices)), None
         if isinstance(request.model, nn.Module) and not isinstance(request.model, PreTrainedModel):
             return count_module(request), None
         subject = _read(request, files)
         counted, depths = _count(request, subject, is_whole=is_whole or not may_count_shallow(request))
+        counted = dataclasses.replace(counted, notices=drop_facts(counted.notices))
         if subject.pipeline is not None:
             counted = add_components(counted, subject.pipeline)
         if files is not None and files.checkpoint is not None and files.checkpoint.tensors is not None:
@@ -348,7 +352,7 @@ def _read_source(request: Request, files: SourceFiles) -> _Subject:
     )
     # The class may write into its configuration, so each build gets one of its own.
     build = functools.partial(_build_anew, config, model_class, dtype, files.id)
-    peft = files.adapter_config if files.adapter_config is not None else request.peft
+    peft = put_in_mixed(request.peft if files.adapter_config is None else files.adapter_config, files.mixed_adapters)
     return _Subject(
         build=lambda: note_packing(change_model(build(), request.recipe, has_adapter=peft is not None), declared),
         build_as_stored=build,

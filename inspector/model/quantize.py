@@ -25,6 +25,7 @@ from inspector.dtypes import dtype_name
 from inspector.errors import UnsupportedModelError, UsageError, one_line, quoted
 from inspector.model.checkpoint.quantized import FLOATS, check_listed, measure_stored, name_float
 from inspector.model.configuration import describe_error
+from inspector.model.depth.worded import word
 from inspector.model.roles import list_expert_banks
 from inspector.model.sizes import count_bytes, count_weights
 from inspector.names import fold_names
@@ -207,6 +208,28 @@ def _check_skipped(model: PreTrainedModel, plan: BnbPlan) -> None:
         ) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ExpertsInFloat:
+    """How many weights of experts stay in float, what they take as loaded, and whether PEFT makes them float32."""
+
+    method: str
+    count: int
+    loaded_bytes: int
+    grow: bool
+
+    def word(self) -> Notice:
+        """Say so."""
+        stays = "transformers converts linear layers, and these are fused parameters."
+        message = f"{format_count(self.count)} parameters of routed experts stay in float under {self.method}: {stays}"
+        if self.grow:
+            message = (
+                f"Experts grow under {self.method}: {format_bytes(self.loaded_bytes)} become "
+                f"{format_bytes(self.count * torch.float32.itemsize)}, as PEFT's prepare_model_for_kbit_training makes "
+                f"{format_count(self.count)} parameters of them float32. They are not packed: {stays}"
+            )
+        return Notice(code="experts-in-float", message=message)
+
+
 def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan, *, is_prepared: bool) -> list[Notice]:
     """Say how many weights of routed experts stay in float: transformers converts linear layers alone.
 
@@ -221,16 +244,9 @@ def collect_experts_notices(model: PreTrainedModel, plan: BnbPlan, *, is_prepare
     size = sum(parameter.numel() for parameter in left)
     if not size:
         return []
-    stays = "transformers converts linear layers, and these are fused parameters."
-    message = f"{format_count(size)} parameters of routed experts stay in float under {plan.method}: {stays}"
     loaded = sum(parameter.numel() * parameter.element_size() for parameter in left)
-    if is_prepared and loaded < size * torch.float32.itemsize:
-        message = (
-            f"Experts grow under {plan.method}: {format_bytes(loaded)} become "
-            f"{format_bytes(size * torch.float32.itemsize)}, as PEFT's prepare_model_for_kbit_training makes "
-            f"{format_count(size)} parameters of them float32. They are not packed: {stays}"
-        )
-    return [Notice(code="experts-in-float", message=message)]
+    grow = is_prepared and loaded < size * torch.float32.itemsize
+    return [word(_ExpertsInFloat(method=plan.method, count=size, loaded_bytes=loaded, grow=grow))]
 
 
 def describe_quantization(model: PreTrainedModel, plan: BnbPlan, dequantized_bytes: int) -> QuantizationFacts:

@@ -18,7 +18,7 @@ from inspector.planning.bisection import MOST_TRIALS, bisect_largest
 from inspector.planning.grid import Grid
 from inspector.planning.quantities import set_value
 from inspector.predict import Prediction, Predictor
-from inspector.records.fit import Search, Tried
+from inspector.records.fit import Quantity, Search, Tried
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions
@@ -69,6 +69,8 @@ def find_largest(run: ResolvedRun, quantity: str, predictor: Predictor, progress
     start, most = _find_range(run, quantity, predictor)
     search = _Search(run, quantity, predictor, progress, Grid(most), Experience())
     bounds = bisect_largest(search.fits, start=start, most=most, hint=search.hint)
+    for value in search.tried:  # on another card, or with more left free, it may be what is found
+        predictor.findings.keep_facts(search.set_value(value))
     return Search(
         quantity=quantity,
         gpu=require_gpu(run).name,
@@ -170,7 +172,7 @@ class _Search:
         title = f"searching the largest {self._quantity}"
         self._progress(Stage(words, heading=title, done=len(self.tried), total=MOST_TRIALS))
         try:
-            run = self._set_value(value)
+            run = self.set_value(value)
             is_kept = not is_long(run)
             prediction = (self._predictor if is_kept else self._predictor.copy_models()).predict(run)
         except NotTraceableError as error:
@@ -209,7 +211,7 @@ class _Search:
         total_bytes = prediction.total_bytes
         return total_bytes, bound_bytes <= self._usable and prediction.replays.run_under(self._usable)
 
-    def _set_value(self, value: int) -> ResolvedRun:
+    def set_value(self, value: int) -> ResolvedRun:
         """Return the run with another value of the quantity."""
         return self._run.with_request(set_value(self._run.request, self._quantity, value))
 
@@ -307,7 +309,7 @@ class _Search:
     def _add_known(self) -> None:
         """Add the tapes that cost no trace: those of the same passes before another optimizer."""
         for value in self._experience.traced.get(self._quantity, ()):
-            prediction = self._predictor.find_known(self._set_value(value))
+            prediction = self._predictor.find_known(self.set_value(value))
             if prediction is not None:
                 self._tapes.add(value, prediction.template, prediction.sizes)
 
@@ -361,7 +363,7 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
         other = sum(own.values()) - own[quantity]
         return min(own[quantity], most), most if longest is None else min(most, longest - other)
     try:
-        longest = predictor.resolve_recipe(run.with_request(set_value(run.request, "seq-len", _MOST))).seq_len
+        longest = predictor.resolve_recipe(run.with_request(set_value(run.request, Quantity.SEQ_LEN, _MOST))).seq_len
     except NotTraceableError as error:
         raise UnsupportedModelError(f"no sequence length was searched: {one_line(error, 300)}; drop `fit`.") from error
     if longest is None:

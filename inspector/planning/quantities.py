@@ -1,4 +1,4 @@
-"""What is searched, or made larger in advice: requests with another value of one quantity."""
+"""The quantities that a search varies: how a request gets another value of each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inspector.records.fit import QUANTITIES
+from inspector.records.fit import QUANTITIES, Search
 from inspector.records.request import LoraOptions, Request
 
-__all__ = ["set_value"]
+__all__ = ["set_found", "set_value"]
 
 
 def _set_batch_size(request: Request, value: int) -> Request:
@@ -50,3 +50,8 @@ _SETTERS: dict[str, Callable[[Request, int], Request]] = dict(
 def set_value(request: Request, quantity: str, value: int) -> Request:
     """Return the request with another value of a quantity."""
     return _SETTERS[quantity](request, value)
+
+
+def set_found(request: Request, search: Search) -> Request:
+    """Return the request with the value that a search found, the smallest one where nothing fits."""
+    return set_value(request, search.quantity, search.value or search.tried[0].value)

@@ -35,7 +35,7 @@ from inspector.planning.notices import (
     find_precision_notices,
     leave_out_media,
 )
-from inspector.planning.quantities import set_value
+from inspector.planning.quantities import set_found
 from inspector.predict import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
@@ -99,7 +99,7 @@ def search_largest(
         search = find_fewest_cards(run, predictor, progress)
         return search, run.with_cards(search.value or search.tried[-1].value)
     search = find_largest(run, quantity, predictor, progress)
-    request = set_value(run.request, quantity, search.value or search.tried[0].value)
+    request = set_found(run.request, search)
     return dataclasses.replace(search, in_file=spell_change(run.request, request)), run.with_request(request)
 
 

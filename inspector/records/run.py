@@ -50,7 +50,8 @@ class Outline:
 
     `requests` is equal for runs that make the same requests, `traced_events` how many events were traced for it, on a
     model of `added_periods` periods of layers more than the shallowest one, the whole one where that is None. `idle`
-    are the names of trained parameters that got no gradient there, `assumed` as in `Traced`.
+    are the names of trained parameters that got no gradient there, `assumed` as in `Traced`. `resized_from` are the
+    sizes of the batch of the run that was traced to its end, of which this one may be another size.
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class Outline:
     added_periods: int | None
     idle: AbstractSet[str]
     assumed: AbstractSet[str] = frozenset()
+    resized_from: tuple[int, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,8 @@ class SourceFiles:
     `sentence_modules` what it runs behind that. `processor` is what the source says of images, videos and
     sound, `pipeline` the parts of one of diffusers, whose denoiser's configuration `config` then is. `gguf` is what
     a GGUF file holds, which has no configuration beside it. `decoding` is what the generation_config.json beside the
-    config says of how tokens are chosen, None where there is none or nobody asked.
+    config says of how tokens are chosen, None where there is none or nobody asked. `mixed_adapters` are the
+    adapter_config.json of the adapters that an X-LoRA adapter mixes, by their names in it.
     """
 
     id: str
@@ -108,4 +109,5 @@ class SourceFiles:
     pipeline: StoredPipeline | None = None
     gguf: GgufModel | None = None
     decoding: Mapping[str, Any] | None = None
+    mixed_adapters: Mapping[str, Mapping[str, Any]] | None = None
     notices: Sequence[Notice] = ()

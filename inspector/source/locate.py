@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from inspector.errors import ModelUnavailableError, UnsupportedModelError, UsageError, one_line, quoted
 from inspector.records.checkpoint import StoredCheckpoint
@@ -22,7 +23,7 @@ from inspector.source.hub_client import Cause, HubError
 from inspector.source.recognize.address import looks_like_address, read_address
 from inspector.source.recognize.nearest import list_near_ids
 
-__all__ = ["explain_failure", "locate"]
+__all__ = ["explain_failure", "locate", "locate_adapter"]
 
 _BESIDE = "the model that its own repository holds is taken for it"
 _LOG_IN = "set HF_TOKEN or run 'hf auth login'"
@@ -49,6 +50,16 @@ def locate(
         adapter_id=found.adapter_id,
         notices=(*found.notices, *base.notices),
     )
+
+
+def locate_adapter(
+    name: str, *, offline: bool = False, progress: Progress = lambda _stage: None
+) -> Mapping[str, Any] | None:
+    """Return the adapter_config.json of the adapter that `name` stands for, None where that is a model.
+
+    Raises what `locate` does; the base of the adapter is not looked for.
+    """
+    return _find_files(name, None, offline, progress).adapter_config
 
 
 def _find_files(name: str, revision: str | None, offline: bool, progress: Progress) -> SourceFiles:

@@ -28,6 +28,7 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
         return read_gguf(name, revision=request.revision, offline=request.offline, progress=progress)
     from inspector.source.checkpoint import add_stored_dtype
     from inspector.source.locate import locate
+    from inspector.source.mixed_adapters import add_mixed_adapters
     from inspector.source.recognize.foreign import refuse_foreign
     from inspector.source.recognize.timm import adapt_timm
 
@@ -39,7 +40,9 @@ def read_files(request: Request, progress: Callable[[str], None]) -> SourceFiles
             raise
         raise ModelUnavailableError(f"{error} {_name_another(name, request.source.file.path)}") from error
     refuse_foreign(files)
-    files = add_stored_dtype(adapt_timm(files))
+    files = add_mixed_adapters(
+        add_stored_dtype(adapt_timm(files)), request.peft, offline=request.offline, progress=progress
+    )
     if request.workload != "generate" or request.serving is not None:
         return files
     from inspector.source.generation_config import add_decoding

@@ -23,6 +23,8 @@ __all__ = ["Categories", "find_category"]
 _WITH_LOGITS = (Phase.FORWARD, Phase.REFERENCE, Phase.PREFILL, Phase.DECODE)
 # What the norm of all gradients comes from; the norms it is made of die with the call.
 _NORM = "aten.linalg_vector_norm.default"
+_COPY = "aten.clone.default"
+_SHARE = "aten.div.Tensor"
 
 
 def find_category(role: Role) -> Category:
@@ -54,6 +56,8 @@ class Categories:
         self._input_shapes: set[torch.Size] = set()
         self._phase = Phase.LOAD
         self._is_past_head = False
+        # Whether the last block is a whole number, as labels are counted in.
+        self._is_counted = False
         # Autograd numbers its nodes as they are made: those from here on belong to the head and the loss.
         self._head_sequence: int | None = None
 
@@ -89,6 +93,7 @@ class Categories:
     def find(self, block: int, tensor: Tensor, op: str, module: str) -> None:
         """Note what a new block is for where that is clear at once."""
         category = self._find(tensor, op, module)
+        self._is_counted = tensor.dtype is torch.int64 and not tensor.dim()
         if category is not None:
             self._categories[block] = category
 
@@ -123,7 +128,10 @@ class Categories:
             node = current_autograd_node()
             if self._head_sequence is not None and node is not None and sequence_number(node) >= self._head_sequence:
                 return Category.LOGITS_AND_LOSS
-        if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op == _NORM):
+        if self._phase is Phase.OPTIMIZER and op == _COPY and tensor.shape in self._input_shapes:
+            return Category.INPUTS  # the next batch, which comes while this one is there
+        is_share = op == _SHARE and self._is_counted
+        if self._phase is Phase.OPTIMIZER and (tensor.dtype is torch.int64 or op == _NORM or is_share):
             # The labels of the next batch, counted, and the norm that is logged: no optimizer keeps such integers.
             return Category.LOGITS_AND_LOSS
         if self._phase is Phase.LOAD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -66,9 +66,12 @@ class Workload(Protocol):
         """Return the tensors that the state holds before the first step."""
 
     def run(
-        self, model: Any, batch: Mapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe
+        self, model: Any, batch: MutableMapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe
     ) -> tuple[Any, ...]:
-        """Run the steps, on tensors with or without data; return what is still held when the last one is over."""
+        """Run the steps, on tensors with or without data; return what is still held when the last one is over.
+
+        A loop that is brought further batches takes this one over, and leaves it empty.
+        """
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:
         """Return what to do about an error that stopped the run, to follow its message, or raise a better one."""

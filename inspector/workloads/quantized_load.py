@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
 from inspector.dtypes import dtype_name
@@ -29,10 +28,9 @@ from inspector.quantization.bitsandbytes.stand_in import stand_in_for_bitsandbyt
 from inspector.quantization.formats import write_4bit_fields
 from inspector.records.request import Preparation
 from inspector.records.tape import Category
-from inspector.trace.categories import find_category
 from inspector.trace.tracer import Tracer
 from inspector.workloads.base import base_model
-from inspector.workloads.loading import ADDED
+from inspector.workloads.loading import ADDED, attach_adapter, find_loaded_dtype
 
 __all__ = ["OUTLIERS", "apply_quantized_rules", "has_int8_weights", "is_quantized", "load_quantized"]
 
@@ -89,7 +87,7 @@ def load_quantized(tracer: Tracer, built: BuiltModel) -> None:
         for name, buffer in model.named_buffers():
             tracer.hold([buffer], Category.BUFFERS, find_owner(model, name))
         _prepare(tracer, built, parameters)
-    _attach(tracer, built)
+    attach_adapter(tracer, built, is_upcast=True)
     if built.preparation is Preparation.AXOLOTL:  # loaders/model.py, `_apply_post_lora_load_setup`
         tracer.empty_cache()
 
@@ -103,7 +101,7 @@ def _prepare(tracer: Tracer, built: BuiltModel, parameters: Mapping[str, nn.Para
 
     def cast(items: Iterable[tuple[str, nn.Parameter]], wanted: torch.dtype | None) -> None:
         for _, parameter in items:
-            dtype = wanted or _find_loaded_dtype(parameter)
+            dtype = wanted or find_loaded_dtype(parameter)
             if parameter in owners and parameter.dtype is not dtype:
                 with tracer.attribute_to(owners[parameter]):
                     parameter.data = parameter.data.to(dtype)
@@ -122,72 +120,13 @@ def _prepare(tracer: Tracer, built: BuiltModel, parameters: Mapping[str, nn.Para
         cast(list_restored(base_model(built.model)), None)
 
 
-def _attach(tracer: Tracer, built: BuiltModel) -> None:
-    """Put the adapter on the tape: on layers of 4 bits PEFT makes it in their compute dtype first, then float32.
-
-    A trainer may cast it once more, to the dtype that its parameters have.
-
-    DoRA's magnitudes are the norms of the unpacked weights; on a GPU that is the first product, which takes the
-    workspace of cuBLAS. (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`;
-    peft/tuners/lora/dora.py, `update_layer`.)
-    """
-    model: nn.Module = built.model
-    added = [(name, parameter) for name, parameter in model.named_parameters() if built.roles[name] in ADDED]
-    first = {name: _find_first_dtype(model, name) for name, _ in added}
-    final = {name: parameter.dtype for name, parameter in added}
-    with tracer:
-        for name, parameter in added:
-            dtype = first[name]
-            with tracer.attribute_to(find_owner(model, name)):
-                magnitudes = model.get_submodule(name.rpartition(".")[0])
-                if isinstance(magnitudes, DoraLinearLayer):
-                    _measure(magnitudes, model.get_submodule(name.partition(".lora_magnitude_vector.")[0]))
-                else:
-                    dtype = dtype or _find_loaded_dtype(parameter)
-                    if dtype is not parameter.dtype:
-                        parameter.data = torch.empty(parameter.shape, dtype=dtype, device="meta")
-                tracer.hold([parameter], find_category(built.roles[name]), find_owner(model, name))
-        by_peft = {name: torch.float32 for name, parameter in added if parameter.dtype is first[name]}
-        for dtypes in (by_peft, final):
-            for name, parameter in added:
-                if name in dtypes and parameter.dtype is not dtypes[name]:
-                    with tracer.attribute_to(find_owner(model, name)):
-                        parameter.data = parameter.data.to(dtypes[name])
-                        tracer.hold([parameter], find_category(built.roles[name]), find_owner(model, name))
-
-
-def _measure(magnitudes: DoraLinearLayer, layer: Any) -> None:
-    """Let PEFT compute the magnitudes of a layer again, into the parameter that is trained."""
-    parameter = magnitudes.weight
-    adapter = next(name for name, candidate in layer.lora_magnitude_vector.items() if candidate is magnitudes)
-    magnitudes.update_layer(
-        base_layer=layer.get_base_layer(),
-        lora_A=layer.lora_A[adapter].weight,
-        lora_B=layer.lora_B[adapter].weight,
-        scaling=layer.scaling[adapter],
-    )
-    parameter.data = magnitudes.weight.data
-    magnitudes.weight = parameter
-
-
-def _find_first_dtype(model: nn.Module, name: str) -> torch.dtype | None:
-    """Return the dtype in which PEFT makes a parameter of an adapter on a layer of 4 bits."""
-    path = name
-    while path:
-        path = path.rpartition(".")[0]
-        layer = getattr(model.get_submodule(path), "base_layer", None)
-        if isinstance(layer, Linear4bit):
-            return layer.compute_dtype
-    return None
-
-
 def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
     """Make a parameter as it is loaded."""
     if not isinstance(parameter, _PACKED):
-        parameter.data = torch.empty(parameter.shape, dtype=_find_loaded_dtype(parameter), device="meta")
+        parameter.data = torch.empty(parameter.shape, dtype=find_loaded_dtype(parameter), device="meta")
         tracer.hold([parameter], Category.WEIGHTS, owner)
         return
-    if getattr(parameter, "is_stored_packed", _find_loaded_dtype(parameter) is parameter.dtype):
+    if getattr(parameter, "is_stored_packed", find_loaded_dtype(parameter) is parameter.dtype):
         tensors, read = _list_stored_tensors(parameter)
         tracer.hold(tensors, Category.WEIGHTS, owner)
         fields = torch.empty(_count_field_bytes(parameter), dtype=torch.uint8, device="meta")
@@ -195,7 +134,7 @@ def _load(tracer: Tracer, parameter: nn.Parameter, owner: str) -> None:
         del fields
         return
     shape = parameter.logical_shape if isinstance(parameter, Params4bit) else parameter.shape
-    stored = weight = torch.empty(shape, dtype=_find_loaded_dtype(parameter), device="meta")
+    stored = weight = torch.empty(shape, dtype=find_loaded_dtype(parameter), device="meta")
     if isinstance(parameter, Params4bit) and getattr(parameter, "inputs_first", False):
         weight = torch.empty_like(stored)  # GPT-2 stores inputs before outputs; what is packed lies the other way
     parameter.quantize_from(weight)
@@ -225,12 +164,6 @@ def _count_field_bytes(parameter: Params4bit | Int8Params) -> int:
     return len(write_4bit_fields(state.quant_type, dtype_name(state.dtype), state.shape, nested_offset=offset))
 
 
-def _find_loaded_dtype(parameter: nn.Parameter) -> torch.dtype:
-    """Return the dtype in which a parameter comes from the checkpoint."""
-    dtype: torch.dtype = getattr(parameter, "loaded_dtype", parameter.dtype)
-    return dtype
-
-
 def _count_warm_up_bytes(parameters: Any) -> int:
     """Return the size for which the allocator is warmed up."""
     total = 0
@@ -238,7 +171,7 @@ def _count_warm_up_bytes(parameters: Any) -> int:
         if isinstance(parameter, _PACKED):
             total += parameter.logical_count * _HALVES[type(parameter)] // 2
         else:
-            total += parameter.numel() * _find_loaded_dtype(parameter).itemsize
+            total += parameter.numel() * find_loaded_dtype(parameter).itemsize
     return total
 
 

@@ -46,7 +46,7 @@ from inspector.workloads.batch import find_plain_token
 from inspector.workloads.generate.notices import hears
 from inspector.workloads.inputs import Input, make_item
 from inspector.workloads.layer_drop import hide_most_frames, keep_all_layers
-from inspector.workloads.loading import list_in_load_order
+from inspector.workloads.loading import attach_adapter, list_in_load_order
 from inspector.workloads.packed import leave_packed
 from inspector.workloads.quantized_load import apply_quantized_rules, is_quantized, load_quantized
 from inspector.workloads.tasks.adapters import finds_tokens
@@ -76,6 +76,7 @@ def trace_run(
     assumed: set[str] | None = None,
     make_tracer: Callable[..., Tracer] = Tracer,
     watch: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    attaches_on_card: bool = False,
     scan_passes: int | None = None,
     scan_lengths: set[int] | None = None,
 ) -> list[Event]:
@@ -84,10 +85,10 @@ def trace_run(
     With `until` it ends where that phase begins for the first time. `results` is what ops returned in other traces, for
     those that share it. The state of the run is added to `states`, and to `idle` the names in the base model of trained
     parameters that have no gradient when the first backward pass is over. The codes of what was assumed of numbers are
-    added to `assumed`. `make_tracer` makes what records, and `watch` holds while the steps run. The loops of scans make
-    `scan_passes` passes, all where that is None, and how many each has is added to `scan_lengths`. The model is
-    changed. Raises UsageError where the real libraries refuse the recipe, NotTraceableError where the run stops for
-    another reason.
+    added to `assumed`. `make_tracer` makes what records, and `watch` holds while the steps run. `attaches_on_card` says
+    whether an adapter is made where the model is, or comes to the card with it. The loops of scans make `scan_passes`
+    passes, all where that is None, and how many each has is added to `scan_lengths`. The model is changed. Raises
+    UsageError where the real libraries refuse the recipe, NotTraceableError where the run stops for another reason.
     """
     check_run(workload, built, recipe)
     with provide_flash_attention(platform, recipe.attention), use_one_thread():
@@ -105,7 +106,8 @@ def trace_run(
             with shorten_scans(base_model(built.model), scan_passes, lengths), watch():
                 yield
 
-        tape = _trace(workload, built, recipe, platform, until, results, kept, idle, make, hold)
+        load = _load_and_attach if attaches_on_card else _hold_weights
+        tape = _trace(workload, built, recipe, platform, until, results, kept, idle, make, hold, load)
         if assumed is not None:
             assumed.update(*(tracer.assumptions.used for tracer in tracers))
         return tape
@@ -183,6 +185,7 @@ def _trace(
     idle: set[str] | None,
     make_tracer: Callable[..., Tracer],
     watch: Callable[[], contextlib.AbstractContextManager[None]],
+    load: Callable[[Tracer, BuiltModel], None],
 ) -> list[Event]:
     """Prepare the model and run the steps; what torch and the kernels refuse is refused here."""
     model, base = built.model, base_model(built.model)
@@ -219,7 +222,7 @@ def _trace(
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
         else:
-            _hold_weights(tracer, built)
+            load(tracer, built)
         for prefix, companion in companions.items():
             for name, tensor in companion.named_parameters():
                 tracer.hold([tensor], Category.WEIGHTS, f"{prefix}.{name.rpartition('.')[0]}")
@@ -261,7 +264,18 @@ def _trace(
 
 def _hold_weights(tracer: Tracer, built: BuiltModel) -> None:
     """Record the loading of a model; afterwards nothing here holds a tensor of it."""
-    for name, tensor, category in list_in_load_order(built):
+    _hold(tracer, built, list_in_load_order(built))
+
+
+def _load_and_attach(tracer: Tracer, built: BuiltModel) -> None:
+    """Record the loading of a model, and what PEFT makes beside it on the card."""
+    _hold(tracer, built, list_in_load_order(built, adapter=False))
+    attach_adapter(tracer, built)
+
+
+def _hold(tracer: Tracer, built: BuiltModel, items: Iterator[tuple[str, Tensor, Category]]) -> None:
+    """Record tensors that are made, and keep the numbers that buffers hold."""
+    for name, tensor, category in items:
         tracer.hold([tensor], category, find_owner(built.model, name))
         if category is Category.BUFFERS and (number := find_number(tensor)) is not None:
             tracer.shadows.set(tensor, number.clone())

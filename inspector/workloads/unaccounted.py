@@ -17,7 +17,6 @@ from inspector.trace.kernels.registry import (
     CONVOLUTION_PLANS,
     EXPERT_PRODUCTS,
     RECURRENT_LAYERS,
-    RMS_NORM,
 )
 from inspector.trace.rules.moe_routing import loops_over_experts
 from inspector.trace.rules.sdpa import prefers_cudnn
@@ -44,8 +43,6 @@ def _list_unaccounted(
     modules = list(base.modules())
     if has_int8_weights(base):
         yield OUTLIERS
-    if any(isinstance(module, nn.RMSNorm) for module in modules):
-        yield RMS_NORM
     if any(isinstance(module, nn.RNNBase) for module in modules) and not find_left_out(base, inputs):
         yield RECURRENT_LAYERS
     if list_expert_banks(base) and not loops_over_experts(base):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -23,9 +25,17 @@ from inspector.cli.main import main
 try:
     main(sys.argv[1:])
 finally:
-    heavy = {"torch", "transformers", "peft", "accelerate", "numpy", "tqdm", "httpx", "httpx2"} & set(sys.modules)
+    heavy = {"torch", "transformers", "peft", "accelerate", "numpy", "tqdm", "httpx", "httpx2", "inspector.planning"}
+    heavy &= set(sys.modules)
     print(sorted(heavy), file=sys.stderr)
 """
+
+
+class Asked(NamedTuple):
+    """A folder of what was kept of one question, and its answer."""
+
+    folder: Path
+    answer: str
 
 
 def list_kept(folder: Path, pattern: str = "*") -> list[Path]:
@@ -41,32 +51,61 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     counted: list[str] = []
     original = build.count_depths
 
-    def count_depths(*arguments: object) -> object:
+    def count_depths(*arguments: object, **given: object) -> object:
         counted.append("counted")
-        return original(*arguments)  # type: ignore[arg-type]
+        return original(*arguments, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(build, "count_depths", count_depths)
     return counted
 
 
-@pytest.mark.usefixtures("folder")
-def test_a_repeated_question_is_answered_alike_without_the_libraries() -> None:
-    """As text and as JSON, in a process of its own: to the byte what was printed where it was worked out."""
-    worked_out = {"text": run(*STEP, "--no-cache").out, "json": run_process(*COMMAND, *STEP, "--json").out}
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """Ask for one step in a process of its own, and keep the answer."""
+    folder = tmp_path_factory.mktemp("asked")
+    return Asked(folder, run_process(*COMMAND, *STEP, "--json", environment={VARIABLE: str(folder)}).out)
+
+
+def test_a_repeated_question_is_answered_alike_without_the_libraries(folder: Path, asked: Asked) -> None:
+    """In every format, in a process of its own: to the byte what was printed where it was worked out.
+
+    Another one than that of the question before, too; the page needs the run beside the answer, and plans nothing.
+    """
+    shutil.copytree(asked.folder, folder)
+    worked_out = {name: run(*STEP, "--format", name, "--no-cache").out for name in ("text", "markdown", "html")}
+    worked_out["json"] = asked.answer
     for name, expected in worked_out.items():
         again = run_process(sys.executable, "-c", PROGRAM, *STEP, "--format", name)
         assert (again.code, again.out, again.err) == (0, expected, "[]\n")
 
 
 @pytest.mark.usefixtures("folder")
-def test_what_follows_from_a_kept_trace_is_answered_without_the_libraries() -> None:
-    """Another margin of the card, other settings of the allocator, a page: to the byte as they are worked out."""
-    run_process(*COMMAND, *STEP)
-    changes = (("--margin", "1GiB", "--alloc-conf", "expandable_segments:True"), ("--format", "html"))
-    for words in changes:
-        again = run_process(sys.executable, "-c", PROGRAM, *STEP, *words)
-        expected = run(*STEP, *words, "--no-cache")
-        assert (again.code, again.out, again.err) == (0, expected.out, "[]\n")
+def test_a_step_is_traced_where_counts_are_kept_of_an_adapter_that_tells_layers_apart() -> None:
+    """Its shallow models are none, and the counts that were kept built no whole one."""
+    fields = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]}
+    asked = (SMALL, "--offline", "--peft", json.dumps(fields))
+    assert run(*asked, "--count-only").code == 0
+    assert run(*asked, "--seq-len", "16", "--gpu", "t4", "--no-advice").code == 0
+
+
+def test_what_follows_from_a_kept_trace_is_answered_without_the_libraries(folder: Path, asked: Asked) -> None:
+    """Another margin of the card with other settings of the allocator: to the byte as they are worked out."""
+    shutil.copytree(asked.folder, folder)
+    words = (*STEP, "--margin", "1GiB", "--alloc-conf", "expandable_segments:True")
+    again = run_process(sys.executable, "-c", PROGRAM, *words)
+    assert (again.code, again.out, again.err) == (0, run(*words, "--no-cache").out, "['inspector.planning']\n")
+
+
+def test_what_an_engine_makes_of_a_model_is_kept(folder: Path, traces: list[str]) -> None:
+    """In other formats and at another depth, too, and for no other card."""
+    words = (SMALL, "--offline", "--engine", "vllm", "--gpu", "t4")
+    run(*words)
+    for shown in ((), ("--json",), ("--depth", "2")):
+        answer = run(*words, *shown)
+        assert (answer.code, answer.out) == (0, run(*words, *shown, "--no-cache").out)
+    assert (len(list_kept(folder, "engine-*")), len(traces)) == (1, 4), "the first, and those without a cache"
+    run(*words[:-1], "l4")
+    assert (len(list_kept(folder, "engine-*")), len(traces)) == (2, 5)
 
 
 def test_other_settings_are_another_question(folder: Path, traces: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

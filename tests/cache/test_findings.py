@@ -15,7 +15,11 @@ from inspector.cache.findings import Kept
 from inspector.cache.store import Store
 from inspector.cache.tapes import pack_tape, unpack_tape
 from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError
+from inspector.findings import Findings
 from inspector.hardware.catalogue import find_gpu
+from inspector.hardware.memory_size import build_stated_gpu
+from inspector.planning.largest import find_largest
+from inspector.planning.quantities import set_value
 from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
@@ -183,3 +187,34 @@ def test_a_recalled_prediction_is_extrapolated_only_for_what_was_not_kept(tmp_pa
     assert not again._traced
     assert recalled.template.bound_peak(recalled.sizes) == bound
     assert again._traced
+
+
+def test_a_size_is_found_among_those_that_were_traced_in_another_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a search that starts elsewhere: which run was traced to its end is kept, and the others follow from it."""
+    files = small_files()
+
+    def bound_peaks(predictor: Predictor, sizes: tuple[int, ...]) -> dict[int, int]:
+        found = [(size, predictor.predict(resolve(batch_size=size))) for size in sizes]
+        return {size: item.template.bound_peak(item.sizes) for size, item in found}
+
+    bound_peaks(Predictor(files, open_kept(tmp_path)), (1, 3, 2))
+    again = Predictor(files, open_kept(tmp_path))
+    monkeypatch.setattr(again.findings.tracer, "trace", lambda *_, **_given: pytest.fail("traced again"))
+    assert bound_peaks(again, (2, 1, 3)) == bound_peaks(Predictor(files), (1, 2, 3))
+
+
+def test_what_a_report_says_of_values_that_a_search_tried_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another card one of them may be what is found."""
+    files = small_files()
+    run = dataclasses.replace(resolve(seq_len=512), gpu=build_stated_gpu("2GiB"))
+    tried = find_largest(run, "batch-size", Predictor(files, open_kept(tmp_path)), lambda _stage: None).tried
+    assert len(tried) > 2
+    monkeypatch.setattr(Findings, "tracer", property(lambda _self: pytest.fail("asked again")))
+    again = Predictor(files, open_kept(tmp_path))
+    for item in tried:
+        asked = run.with_request(set_value(run.request, "batch-size", item.value))
+        assert again.describe(asked, again.resolve_recipe(asked, whole=True)).inputs[0].shape == (item.value, 512)

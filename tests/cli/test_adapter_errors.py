@@ -200,7 +200,6 @@ def test_a_peft_configuration_cannot_keep_the_command_busy(fields: dict[str, obj
     "fields",
     [
         {"peft_type": "SHADOW", "shadow_model": "somebody/model"},
-        {"peft_type": "XLORA", "hidden_size": 896, "adapters": {"0": "somebody/adapter"}},
         {"peft_type": "LORA", "megatron_config": {"a": 1}, "megatron_core": "antigravity"},
     ],
     ids=json.dumps,
@@ -210,9 +209,17 @@ def test_a_peft_configuration_cannot_make_peft_load_anything(
 ) -> None:
     """No model is fetched and no module imported because an adapter_config.json says so."""
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", _forbidden)
-    monkeypatch.setattr("peft.tuners.xlora.model._load_adapter_into_lora_model", _forbidden)
     assert_refused(run(SMALL, "--offline", "--peft", json.dumps(fields)), 2, "drop it")
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("model", ["mistralai/Mixtral-8x7B-v0.1", "Qwen/Qwen3-30B-A3B"])
+def test_default_targets_that_peft_loses_where_it_converts_experts_are_named(model: str) -> None:
+    """PEFT refuses a LoRA without targets there, whether it has defaults for the type or not; the names work."""
+    asked = (model, "--offline", "--count-only", "--lora", "r=4")
+    assert_refused(run(*asked), 2, "takes no targets of its own")
+    assert "--targets q_proj,v_proj" in run(*asked).err
+    assert run(*asked, "--targets", "q_proj,v_proj").code == 0
 
 
 def test_a_prompt_initialised_from_a_text_loads_no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:

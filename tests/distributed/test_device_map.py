@@ -63,7 +63,7 @@ def test_a_generation_keeps_keys_and_values_of_each_layer_on_its_card() -> None:
     ran = run(
         SMALL, "--gpu", "2x4090", "--device-map", "auto", "--generate", "--new-tokens", "4", "--offline", "--no-advice"
     )
-    assert (ran.code, "the largest of 2 ranks, device_map auto" in " ".join(ran.out.split())) == (0, True)
+    assert (ran.code, "the largest of 2 cards, device_map auto" in " ".join(ran.out.split())) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,20 @@ def test_cards_that_share_layers_are_cut_over_and_those_that_share_a_sequence_ar
     assert missed.name == "parallelism_config"
 
 
+def test_cards_that_share_layers_beside_shards_are_read_as_transformers_runs_them(tmp_path: Path) -> None:
+    """Accelerate stops there under FSDP: it imports `ReplicateParallel`, which transformers 5.23 has no more."""
+    mesh = {"parallelism_config_tp_size": 2, "parallelism_config_dp_shard_size": 4}
+    native = read(tmp_path, {**SECOND, "distributed_type": "MULTI_GPU", "parallelism_config": mesh})
+    by_fsdp = read(tmp_path, {**SECOND, "parallelism_config": mesh})
+    for found in (native, by_fsdp):
+        settings = {name: found.settings.get(name) for name in ("gpu_count", "tensor_parallel", "sharding")}
+        assert settings == {"gpu_count": 8, "tensor_parallel": 2, "sharding": "fsdp"}
+        assert "sharding_settings" not in found.settings
+        assert found.record.not_modelled == ()
+    assert [remark.code for remark in native.record.remarks] == []
+    assert [remark.code for remark in by_fsdp.record.remarks] == ["fsdp-beside-tp"]
+
+
 def test_axolotls_sizes_are_cards_and_copies_under_its_second_fsdp(tmp_path: Path) -> None:
     file = tmp_path / "axolotl.yaml"
     base = {"base_model": SMALL, "datasets": [{"path": "x", "type": "alpaca"}], "micro_batch_size": 1}
@@ -94,6 +108,23 @@ def test_axolotls_sizes_are_cards_and_copies_under_its_second_fsdp(tmp_path: Pat
     assert found is not None
     settings = found.settings
     assert (settings["gpu_count"], settings["nodes"], settings["sharding"]) == (8, 2, "fsdp")
+
+
+def test_axolotls_experts_are_spread_under_its_second_fsdp_alone(tmp_path: Path) -> None:
+    """Its own code sends tokens to them, which is said; under DDP and FSDP1 axolotl stops."""
+    file = tmp_path / "axolotl.yaml"
+    base = {"base_model": SMALL, "datasets": [{"path": "x", "type": "alpaca"}], "micro_batch_size": 1}
+    found = []
+    for version in (2, 1):
+        sizes = {"dp_shard_size": 2, "expert_parallel_size": 4, "fsdp_version": version}
+        file.write_text(json.dumps({**base, **sizes, "fsdp_config": {"fsdp_version": version}}), encoding="utf-8")
+        read_file = read_training_file(str(file))
+        assert read_file is not None
+        missed = {item.name: item.effect.value for item in read_file.record.not_modelled}
+        found.append((read_file.settings.get("gpu_count"), read_file.settings.get("expert_parallel"), missed))
+    assert found[0] == (8, 4, {"expert_parallel_size": "unknown"})
+    assert found[1][:2] == (None, None)
+    assert found[1][2]["expert_parallel_size"] == "less"
 
 
 def test_axolotl_packs_a_base_in_host_memory_where_rank_0_alone_loads_it(tmp_path: Path) -> None:
@@ -130,6 +161,12 @@ def test_what_no_trace_spreads_over_cards_is_refused_by_name(option: str, what: 
 def test_a_mesh_that_accelerate_does_not_take_is_refused(mesh: dict[str, object], words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
         read(tmp_path, {**SECOND, "parallelism_config": mesh})
+
+
+def test_a_mesh_beside_fsdp1_is_refused_as_accelerate_does(tmp_path: Path) -> None:
+    first = {**SECOND, "fsdp_config": {"fsdp_version": 1, **LAYERS}}
+    with pytest.raises(UsageError, match="parallelism_config is for FSDP2, and this file is for FSDP1"):
+        read(tmp_path, {**first, "parallelism_config": MESH})
 
 
 @pytest.mark.parametrize(

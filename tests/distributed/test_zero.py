@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from inspector.compat.deepspeed import release_in_order
 from inspector.distributed.zero import fill_config
 from inspector.records.recipe import Recipe
 from inspector.records.steps.ranks import Zero
+from inspector.runtime.patches import restore_changes
 from inspector.workloads.base import NotTraceableError
 from tests.cli.running import run
 from tests.planning.test_fewest_cards import SMALL
@@ -114,3 +116,15 @@ def test_states_that_wait_on_a_disk_are_refused_in_one_line(tmp_path: Path) -> N
     ran = run(SMALL, "--gpu", "4x4090", "--launch", str(file), "--offline")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
     assert "zero_optimization.offload_optimizer is on nvme" in ran.err
+
+
+@pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
+def test_parameters_are_let_go_of_in_the_order_of_the_model_while_a_trace_lasts() -> None:
+    from deepspeed.runtime.zero import partitioned_param_coordinator as coordinator  # type: ignore[import-not-found]
+
+    with restore_changes():
+        release_in_order()
+        released = coordinator.set([3, 1, 2, 1])
+        released.update((0, 3))
+        assert list(released) == [3, 1, 2, 0]
+    assert "set" not in vars(coordinator)

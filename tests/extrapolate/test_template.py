@@ -9,7 +9,7 @@ import pytest
 
 from inspector.extrapolate import LayerExtrapolation, TapeTemplate
 from inspector.extrapolate.template import read_sizes
-from inspector.records.tape import Event, EventKind, Phase
+from inspector.records.tape import Category, Event, EventKind, Phase
 from tests.memory.tapes import Tape
 
 
@@ -70,6 +70,36 @@ def test_the_passes_of_the_first_update_give_the_sizes_of_both_updates() -> None
         4,
         40,
     ]
+
+
+def updates_on_batches(batch_size: int, copies: int = 1) -> list[Event]:
+    """Return two updates, the second on a batch that comes `copies` times before the first one goes."""
+    tape = Tape().at(0, Phase.LOAD, op="load").allocate(0, 8 * batch_size, Category.INPUTS).allocate(9, 512)
+    tape.at(0, Phase.LOAD, op="ne").allocate(1, batch_size, Category.INPUTS)
+    tape.at(1, Phase.FORWARD, "layer", "mm").allocate(2, 40 * batch_size)
+    tape.at(1, Phase.OPTIMIZER, op="aten.clone.default")
+    for block in range(10, 10 + copies):
+        tape.allocate(block, 8 * batch_size, Category.INPUTS)
+    tape.at(1, Phase.OPTIMIZER, op="ne").allocate(3, batch_size).free(0)
+    return tape.at(2, Phase.FORWARD, "layer", "mm").allocate(4, 40 * batch_size).events
+
+
+def first_passes(tape: Sequence[Event]) -> list[Event]:
+    """Return the events of a tape up to the optimizer's first step."""
+    return [event for event in tape if event.step < 2 and event.phase is not Phase.OPTIMIZER]
+
+
+def test_the_batch_of_a_later_update_has_the_size_of_the_first_ones() -> None:
+    """It comes about otherwise, and another block lies between the first one and the labels that are counted."""
+    large = updates_on_batches(500)
+    sizes = TapeTemplate(updates_on_batches(2), None).derive_sizes(first_passes(large))
+    assert sizes is not None
+    assert sizes.tolist() == read_sizes(large).tolist()
+
+
+def test_updates_with_another_number_of_batches_are_not_derived() -> None:
+    template = TapeTemplate(updates_on_batches(2, copies=2), None)
+    assert template.derive_sizes(first_passes(updates_on_batches(500, copies=2))) is None
 
 
 def test_first_passes_that_run_other_operations_are_of_another_template() -> None:

@@ -27,6 +27,16 @@ def test_every_event_agrees_with_the_recorded_allocator(run: dict[str, Any]) -> 
     assert list(states[-1]) == run["end"]
 
 
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run['settings'] or 'default'}-{run['limit_bytes']}")
+def test_the_same_holds_where_there_are_so_many_free_blocks_that_their_list_is_cut(
+    run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists of three are chunks of all lists, at whose ends a block may lie."""
+    for module in ("pools", "free_blocks"):
+        monkeypatch.setattr(f"inspector.memory.allocator.{module}.MOST_IN_A_CHUNK", 3)
+    test_every_event_agrees_with_the_recorded_allocator(run)
+
+
 def test_the_recording_covers_every_setting_and_running_out_of_memory() -> None:
     """A recording without releases and failures would not test them."""
     assert {run["settings"] for run in RUNS} == set(SETTINGS)

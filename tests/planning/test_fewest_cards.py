@@ -45,7 +45,7 @@ def test_the_least_number_fits_and_one_less_does_not() -> None:
 def test_the_report_of_a_sharded_run_says_the_same_number(count: int) -> None:
     options = ("--gpu-memory", "1.2GiB", "--margin", "0MiB", "--fsdp", "--seq-len", "64", "--offline")
     ran = run(SMALL, *options, "--gpus", str(count))
-    assert "it takes at least 4 cards" in " ".join(ran.out.split()), ran.err
+    assert "at least 4 cards are needed" in " ".join(ran.out.split()), ran.err
     without = run(SMALL, *options, "--gpus", str(count), "--no-advice")
     assert "--fit gpus finds how many it takes" in " ".join(without.out.split())
 

@@ -47,7 +47,7 @@ POINTS = (
     "inspector.trace.tracer:register_module_forward_pre_hook",
     "inspector.trace.tracer:register_module_forward_hook",
     "inspector.workloads.quantized_load:_load",
-    "inspector.workloads.quantized_load:_attach",
+    "inspector.workloads.quantized_load:attach_adapter",
     "inspector.workloads.run:load_quantized",
     "inspector.workloads.training.workload:run_trainer_steps",
     "torch:set_default_dtype",

@@ -126,7 +126,9 @@ def test_an_update_on_pairs_allocates_and_frees_what_a_trainer_with_the_ranking_
         batch = make_batch(ours, recipe)
         folder = tmp_path / str(attempt)
         theirs = list_trainer_events(SentenceModel(build_encoder(kind)), batch, recipe, folder, PairTrainer)
-        return in_any_order_of_frees(list_our_events(ours, batch, recipe)), in_any_order_of_frees(theirs)
+        return in_any_order_of_frees(list_our_events(ours, batch, recipe, with_batches=True)), in_any_order_of_frees(
+            theirs
+        )
 
     assert_same_events(list_both)
 

@@ -169,7 +169,9 @@ def test_a_trainers_update_in_bf16_allocates_and_frees_what_ours_does(
     def list_both(attempt: int) -> tuple[list[int], list[int]]:
         (model, batch), (other, _) = build("cpu", model_type), build("cpu", model_type)
         theirs = list_trainer_events(other, batch, recipe, tmp_path / str(attempt))
-        return in_any_order_of_frees(list_our_events(model, batch, recipe)), in_any_order_of_frees(theirs)
+        return in_any_order_of_frees(list_our_events(model, batch, recipe, with_batches=True)), in_any_order_of_frees(
+            theirs
+        )
 
     assert_same_events(list_both)
 

@@ -16,7 +16,7 @@ def assert_same_update(name: str, recipe: Recipe, folder: Path) -> None:
 
     def list_both(attempt: int) -> tuple[list[int], list[int]]:
         (ours, batch), (theirs, _) = build("cpu", name), build("cpu", name)
-        events = list_our_events(ours, batch, recipe)
+        events = list_our_events(ours, batch, recipe, with_batches=True)
         return events, list_trainer_events(theirs, batch, recipe, folder / str(attempt))
 
     assert_same_events(list_both)

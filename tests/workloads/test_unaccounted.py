@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch import nn
 
 from inspector.hardware.platform import Platform
 from inspector.records.recipe import Recipe
@@ -18,14 +17,6 @@ TEXT = {**SMALL, "intermediate_size": 64, "num_key_value_heads": 4}
 EXPERTS = {**TEXT, "num_local_experts": 4, "num_experts_per_tok": 2}
 VISION = {**SMALL, "intermediate_size": 64, "image_size": 32, "patch_size": 16}
 ADA, HOPPER = ((8, 9), (9, 0))
-
-
-class WithTorchsNorm(nn.Module):
-    """A model that uses torch's own RMSNorm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.RMSNorm(8)
 
 
 def name_unaccounted(model: Any, capability: tuple[int, int] = ADA, **recipe: Any) -> list[str]:
@@ -54,10 +45,6 @@ def test_experts_are_named_where_there_are_some() -> None:
 
 def test_convolutions_are_named_where_they_run() -> None:
     assert name_unaccounted(build("vit", VISION)) == ["plans of cuDNN convolutions"]
-
-
-def test_the_norm_of_torch_is_named_where_it_is_used() -> None:
-    assert name_unaccounted(WithTorchsNorm()) == ["torch's own RMSNorm module"]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inspector.memory.allocator.pools import Block, Device, ExpandablePool, Pool, SegmentChange
+from inspector.memory.allocator.expandable import ExpandablePool
+from inspector.memory.allocator.pools import Block, Device, Pool, SegmentChange
 from inspector.memory.allocator.settings import SMALL_BYTES, AllocatorSettings
 
 __all__ = ["Block", "CachingAllocator", "OutOfMemory"]

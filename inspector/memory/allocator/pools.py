@@ -1,30 +1,30 @@
 """The pools of the caching allocator: where blocks lie, how they split and merge, when segments come and go.
 
-The device counts what is reserved; a pool holds the blocks of one size class, in plain segments or in expandable ones.
-What is modelled, from which sources, and how it was verified stands in `inspector.memory.allocator.caching`; the line
-numbers in square brackets are those of CUDACachingAllocator.cpp cited in shared/cuda-memory-facts.md, section 1.
+The device counts what is reserved; a pool holds the blocks of one size class in plain segments, one of
+`allocator.expandable` in expandable ones. What is modelled, from which sources, and how it was verified stands in
+`inspector.memory.allocator.caching`; the line numbers in square brackets are those of CUDACachingAllocator.cpp cited in
+shared/cuda-memory-facts.md, section 1.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from typing import NamedTuple
 
+from inspector.memory.allocator.free_blocks import MOST_IN_A_CHUNK, FreeBlocks
 from inspector.memory.allocator.settings import (
     MIN_BLOCK_BYTES,
     SMALL_BYTES,
-    SMALL_SEGMENT_BYTES,
     UNLIMITED,
     AllocatorSettings,
 )
 
-__all__ = ["Block", "Device", "ExpandablePool", "Pool", "SegmentChange"]
+__all__ = ["Block", "Device", "Pool", "SegmentChange"]
 
 # Where simulated addresses start, how segments are aligned, and how far a range goes on a device without an end.
 _FIRST_ADDRESS = 1 << 40
 _LAST_ADDRESS = 2**62
 _ALIGNMENT = 2 << 20
-_ENDLESS_BYTES = 1 << 56
 
 
 class Block:
@@ -137,8 +137,7 @@ class Pool:
         # than the latter [:2540].
         self.least_rest_bytes = MIN_BLOCK_BYTES if small else SMALL_BYTES + 1
         self.split_below_bytes = UNLIMITED if small else settings.max_split_bytes
-        # Sorted by size, then address, as torch's std::set is; no two blocks share an address.
-        self.free_blocks: list[tuple[int, int, Block]] = []
+        self.free_blocks = FreeBlocks()
 
     def hand_out(self, size: int, segment: Block | None = None) -> Block | None:
         """Take the best free block for `size`, or a new `segment`, and keep what it has too much [:2512, :2560].
@@ -147,16 +146,25 @@ class Pool:
         time, and call nothing that is called each time.
         """
         free_blocks, block = self.free_blocks, segment
+        bounds, chunks = free_blocks.bounds, free_blocks.chunks
         if block is None:
-            index = bisect_left(free_blocks, (size,))
-            if index == len(free_blocks):
-                return None
-            if self.compares_reach and index + 1 < len(free_blocks):
-                index = self.find_nearest(index)
-            block = free_blocks[index][2]
+            number = bisect_right(bounds, (size,)) if bounds else 0
+            chunk = chunks[number]
+            index = bisect_left(chunk, (size,))
+            if index == len(chunk):
+                number += 1
+                if number == len(chunks):
+                    return None
+                chunk, index = chunks[number], 0
+            if self.compares_reach and (index + 1 < len(chunk) or bounds):
+                number, index = self.find_nearest(number, index)
+                chunk = chunks[number]
+            block = chunk[index][2]
             if self.max_split_bytes != UNLIMITED and self.refuses(block, size):
                 return None
-            del free_blocks[index]
+            del chunk[index]
+            if not chunk:
+                free_blocks.drop(number)
         rest_bytes = block.size - size
         if rest_bytes >= self.least_rest_bytes and size < self.split_below_bytes:
             following, address = block.next, block.address + size
@@ -165,30 +173,49 @@ class Pool:
             if following is not None:
                 following.prev = rest
             block.size, block.next = size, rest
-            insort(free_blocks, (rest_bytes, address, rest))
+            entry = (rest_bytes, address, rest)
+            chunk = chunks[bisect_right(bounds, entry)] if bounds else chunks[0]
+            insort(chunk, entry)
+            if len(chunk) > MOST_IN_A_CHUNK:
+                free_blocks.split(chunk)
         return block
 
     def take_back(self, block: Block) -> None:
         """Join a block that was handed out with its free neighbours, and enter it into the set [:2474]."""
         free_blocks, left, right = self.free_blocks, block.prev, block.next
+        bounds, chunks = free_blocks.bounds, free_blocks.chunks
         if left is not None and not left.allocated and left.mapped:
-            del free_blocks[bisect_left(free_blocks, (left.size, left.address))]
+            key = (left.size, left.address)
+            number = bisect_right(bounds, key) if bounds else 0
+            chunk = chunks[number]
+            del chunk[bisect_left(chunk, key)]
+            if not chunk:
+                free_blocks.drop(number)
             block.address = left.address
             block.size += left.size
             block.prev = before = left.prev
             if before is not None:
                 before.next = block
         if right is not None and not right.allocated and right.mapped:
-            del free_blocks[bisect_left(free_blocks, (right.size, right.address))]
+            key = (right.size, right.address)
+            number = bisect_right(bounds, key) if bounds else 0
+            chunk = chunks[number]
+            del chunk[bisect_left(chunk, key)]
+            if not chunk:
+                free_blocks.drop(number)
             block.size += right.size
             block.next = after = right.next
             if after is not None:
                 after.prev = block
-        insort(free_blocks, (block.size, block.address, block))
+        entry = (block.size, block.address, block)
+        chunk = chunks[bisect_right(bounds, entry)] if bounds else chunks[0]
+        insort(chunk, entry)
+        if len(chunk) > MOST_IN_A_CHUNK:
+            free_blocks.split(chunk)
 
-    def find_nearest(self, index: int) -> int:
-        """Return which free block to take where that at `index` is the smallest that does."""
-        return index
+    def find_nearest(self, number: int, index: int) -> tuple[int, int]:
+        """Return which free block to take where that at this place is the smallest that does."""
+        return number, index
 
     def refuses(self, block: Block, size: int) -> bool:
         """Return whether a free block is not handed out for `size`, where large ones are not split [:2560]."""
@@ -208,13 +235,9 @@ class Pool:
 
     def release(self) -> None:
         """Give every segment that is one free block back to the device."""
-        kept = []
-        for entry in self.free_blocks:
-            if entry[2].prev is None and entry[2].next is None:
-                self._give_back(entry[2])
-            else:
-                kept.append(entry)
-        self.free_blocks = kept
+        for _, _, block in list(self.free_blocks):
+            if block.prev is None and block.next is None:
+                self._release(block)
 
     def release_oversize(self, size: int) -> bool:
         """Release blocks above max_split_size that together make room for `size`; return whether that succeeded.
@@ -226,168 +249,22 @@ class Pool:
         if limit == UNLIMITED:
             return False
         wanted = max(size, limit)
-        index = bisect_left(self.free_blocks, (wanted,))
-        if index < len(self.free_blocks):
-            self._give_back(self.free_blocks.pop(index)[2])
+        place = self.free_blocks.find(wanted)
+        if place is not None:
+            self._release(self.free_blocks.chunks[place[0]][place[1]][2])
             return True
         released = 0
-        while released < wanted and self.free_blocks and self.free_blocks[-1][0] >= limit:
-            released += self.free_blocks[-1][0]
-            self._give_back(self.free_blocks.pop()[2])
+        while released < wanted and (last := self.free_blocks.get_last()) is not None and last[0] >= limit:
+            released += last[0]
+            self._release(last[2])
         return released >= wanted
+
+    def _release(self, segment: Block) -> None:
+        """Take a segment that is one free block out of the set and return it to the device."""
+        self.free_blocks.remove(segment.size, segment.address)
+        self._give_back(segment)
 
     def _give_back(self, segment: Block) -> None:
         """Return a segment that is one free block to the device."""
         self.device.give_back(segment.size)
         self.device.note(segment.address, segment.size, is_taken=False, is_small=self.small)
-
-
-class ExpandablePool(Pool):
-    """Blocks of one size class in a range of addresses that is mapped page by page [:358-640, 2225-2345].
-
-    A range covers 1.125 times the device's memory; a second one is needed only where releases have torn holes into it.
-    """
-
-    __slots__ = ("page_bytes", "unmapped")
-
-    compares_reach = True
-
-    def __init__(self, device: Device, settings: AllocatorSettings, *, small: bool) -> None:
-        super().__init__(device, settings, small=small)
-        self.least_rest_bytes, self.split_below_bytes = MIN_BLOCK_BYTES, UNLIMITED  # any rest that is a block at all
-        self.page_bytes = SMALL_SEGMENT_BYTES if small else settings.large_segment_bytes
-        # Stretches without memory behind them, by address; ranges start at multiples of a page, so these do, too.
-        self.unmapped: list[tuple[int, Block]] = []
-
-    def _add(self, block: Block) -> None:
-        """Enter a block into the set of its kind: free blocks by size, unmapped ones by address."""
-        if block.mapped:
-            insort(self.free_blocks, (block.size, block.address, block))
-        else:
-            insort(self.unmapped, (block.address, block))
-
-    def _remove(self, block: Block) -> None:
-        """Take a block out of the set of its kind."""
-        if block.mapped:
-            del self.free_blocks[bisect_left(self.free_blocks, (block.size, block.address))]
-        else:
-            del self.unmapped[bisect_left(self.unmapped, (block.address,))]
-
-    def _cut(self, block: Block, size: int, *, mapped: bool = True) -> Block:
-        """Shorten a block that is in no set to `size` and return the rest as its right neighbour."""
-        rest = Block(self, block.address + size, block.size - size, mapped=mapped)
-        block.size = size
-        rest.prev, rest.next = block, block.next
-        if rest.next is not None:
-            rest.next.prev = rest
-        block.next = rest
-        return rest
-
-    def _merge(self, block: Block) -> None:
-        """Join a block that is in no set with the free neighbours of its kind [:2474]."""
-        left = block.prev
-        if left is not None and not left.allocated and left.mapped is block.mapped:
-            self._remove(left)
-            block.address = left.address
-            block.size += left.size
-            block.prev = left.prev
-            if block.prev is not None:
-                block.prev.next = block
-        right = block.next
-        if right is not None and not right.allocated and right.mapped is block.mapped:
-            self._remove(right)
-            block.size += right.size
-            block.next = right.next
-            if block.next is not None:
-                block.next.prev = block
-
-    def find_nearest(self, index: int) -> int:
-        """Return which free block to take: larger ones follow as long as they could grow to less."""
-        blocks = self.free_blocks
-        while index + 1 < len(blocks) and _reach(blocks[index + 1][2]) < _reach(blocks[index][2]):
-            index += 1
-        return index
-
-    def grow(self, size: int) -> Block | None:
-        """Map pages until a block holds `size`, in the lowest place with enough room, and take it out of the set."""
-        block = self._place(size)
-        if not block.mapped and not self._map(block, min(block.size, size)):
-            return None
-        while block.size < size:
-            following = block.next
-            # `_place` has seen enough room, so what follows a free block is unmapped. A request larger than a new range
-            # is larger than the device and has failed above.
-            assert following is not None
-            if not self._map(following, min(size - block.size, following.size)):
-                return None
-            block = following
-        self._remove(block)
-        return block
-
-    def release(self) -> None:
-        """Unmap every page that lies wholly inside a free block."""
-        for size, address, block in list(self.free_blocks):
-            before = -address % self.page_bytes
-            pages_bytes = (size - before) // self.page_bytes * self.page_bytes
-            if pages_bytes <= 0:
-                continue
-            self._remove(block)
-            if before:
-                rest = self._cut(block, before)
-                self._add(block)
-                block = rest
-            if block.size > pages_bytes:
-                self._add(self._cut(block, pages_bytes))
-            self.device.give_back(pages_bytes)
-            self.device.note(block.address, pages_bytes, is_taken=False, is_small=self.small)
-            block.mapped = False
-            self._merge(block)
-            if block.prev is not None or block.next is not None:
-                self._add(block)
-            # Else the range is empty: its addresses go back, too.
-
-    def release_oversize(self, size: int) -> bool:
-        """Release nothing: torch passes expandable segments over."""
-        return False
-
-    def _place(self, size: int) -> Block:
-        """Return the first free or unmapped block from which on `size` bytes are not handed out."""
-        for _, unmapped in self.unmapped:
-            start = unmapped.prev if unmapped.prev is not None and not unmapped.prev.allocated else unmapped
-            room = 0
-            block: Block | None = start
-            while room < size and block is not None and not block.allocated:
-                room += block.size
-                block = block.next
-            if room >= size:
-                return start
-        return self._add_range()
-
-    def _add_range(self) -> Block:
-        """Reserve addresses and return them as one unmapped block."""
-        limit = self.device.limit_bytes
-        pages = max(-(-(limit + limit // 8) // self.page_bytes), 1)
-        size = min(pages * self.page_bytes, _ENDLESS_BYTES)
-        block = Block(self, self.device.addresses(size, self.page_bytes), size, mapped=False)
-        self._add(block)
-        return block
-
-    def _map(self, block: Block, size: int) -> bool:
-        """Back at least the first `size` bytes of an unmapped block and enter what becomes of it into the set."""
-        pages_bytes = -(-size // self.page_bytes) * self.page_bytes
-        if not self.device.take(pages_bytes):
-            return False
-        self.device.note(block.address, pages_bytes, is_taken=True, is_small=self.small)
-        self._remove(block)
-        block.mapped = True
-        if pages_bytes < block.size:
-            self._add(self._cut(block, pages_bytes, mapped=False))
-        self._merge(block)
-        self._add(block)
-        return True
-
-
-def _reach(block: Block) -> int:
-    """Return the size that a free block could grow to: its own and that of the unmapped stretch after it."""
-    following = block.next
-    return block.size if following is None or following.mapped else block.size + following.size

@@ -6,7 +6,7 @@ own `low_cpu_mem_usage` would do as much, but makes a new parameter of each one 
 methods read values while they attach (BOFT checks a permutation, Uni-LoRA counts indices): for those the adapter's
 own tensors are made for real, which costs what the adapter weighs. SHiRA draws places in each weight, of which only the
 number counts: they are left out here and put in by `off_meta`. FRoD and AdaMSS decompose the weights: `by_shape` says
-how they run on meta.
+how they run on meta. X-LoRA loads adapters: `mixed` attaches them by their configurations.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from inspector.errors import InspectorError, UnsupportedModelError, UsageError
 from inspector.model.adapter.butterfly import stand_in_for_extension
 from inspector.model.adapter.by_shape import cluster_evenly, decompose_by_shape, refuse_unknown_ranks
 from inspector.model.adapter.config import name_method
+from inspector.model.adapter.mixed import METHOD, attach_by_configuration, check_classifier, list_mixed
 from inspector.model.adapter.off_meta import complete_adapter
 from inspector.model.adapter.patterns import check_config_patterns
 from inspector.model.adapter.peft_names import find_adapted_layers
@@ -64,8 +65,10 @@ def attach_adapter(
             if hasattr(tried, name):
                 setattr(tried, name, value)
         try:
-            check_config_patterns(config, model)
+            for part in (config, *list_mixed(config)):
+                check_config_patterns(part, model)
             check_token_rows(config, model)
+            check_classifier(config, model)
             context = prepare(model)
             base = count_base(model)
             with torch.random.fork_rng(devices=[]), bound_modules(), stand_in_for_extension(config), context:
@@ -195,4 +198,5 @@ _PREPARATIONS = {
     "SHIRA": (_draw_no_places,),
     "FROD": (decompose_by_shape,),
     "ADAMSS": (cluster_evenly,),
+    METHOD: (attach_by_configuration,),
 }

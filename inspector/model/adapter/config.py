@@ -22,6 +22,7 @@ from peft.utils import PeftType
 from inspector.checks import describe_value
 from inspector.errors import UsageError, one_line, quoted
 from inspector.model.adapter.by_shape import stand_in_for_clustering
+from inspector.model.adapter.mixed import METHOD, check_mixed, list_mixed
 from inspector.model.configuration import describe_error
 from inspector.records.notice import Notice
 from inspector.records.request import LoraOptions
@@ -70,6 +71,8 @@ def read_peft_config(
     """
     if isinstance(asked, PeftConfig):
         config, notices = copy.deepcopy(asked), list[Notice]()
+        if name_method(config) == METHOD:
+            check_mixed(getattr(config, "adapters", None))
     elif not isinstance(asked, (LoraOptions, Mapping)):
         raise UsageError(
             f"`peft` is {describe_value(asked)}; give a peft.PeftConfig, LoraOptions or a mapping of PEFT fields."
@@ -106,6 +109,8 @@ def list_names(config: PeftConfig, field: str) -> list[str]:
 def names_layers(config: PeftConfig) -> bool:
     """Tell whether an adapter may treat layers of one kind differently: its fields name some, or how many."""
     if any(getattr(config, name, None) for name in _OF_LAYERS):
+        return True
+    if list_mixed(config):  # what scales the adapters of one layer has numbers for all
         return True
     texts = [text for name, value in vars(config).items() if name.endswith(_NAMING) for text in _list_texts(value)]
     # A path or a regular expression with a digit in it; names such as fc1 are in every layer.
@@ -167,8 +172,8 @@ def _build_config(fields: dict[str, Any]) -> tuple[PeftConfig, list[Notice]]:
         near = difflib.get_close_matches(name.upper(), known, n=1)
         meant = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(sorted(known))}."
         raise UsageError(f"peft_type {quoted(name, 60)} is unknown to PEFT {peft.__version__}. {meant}")
-    if name == "XLORA":
-        raise UsageError("XLORA mixes adapters that exist, which are never loaded here; drop it and name one of them.")
+    if name == METHOD:
+        check_mixed(fields.get("adapters"))
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
     accepted = {field.name for field in dataclasses.fields(config_class) if field.init}
     unknown = sorted(set(fields) - accepted - _RUNTIME)
@@ -233,7 +238,10 @@ def _check_config(config: PeftConfig) -> None:
         count = getattr(config, name, None)
         if isinstance(count, int) and count > _MOST_OF_A_COUNT:
             raise UsageError(f"{name} = {count} of the PEFT configuration is more than {_MOST_OF_A_COUNT}; correct it.")
-    for name in _LOADERS:
+    mixed = list_mixed(config)  # whose adapters are configurations by now, which load nothing
+    for expert in mixed:
+        _check_config(expert)
+    for name in _LOADERS[bool(mixed) :]:
         if getattr(config, name, None) not in _LOADING_NOTHING:
             raise UsageError(
                 f"{name} of the PEFT configuration loads a model or code, which is never done here; drop it."

@@ -7,6 +7,7 @@ in the order in which a user should read them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from peft import PeftConfig, PeftModel
@@ -31,15 +32,68 @@ from inspector.model.adapter.peft_names import (
 from inspector.model.adapter.targets import explain_name
 from inspector.model.adapter.unused import describe_unused
 from inspector.model.census import BaseCount
+from inspector.model.depth.worded import word
 from inspector.model.sizes import count_weights
 from inspector.names import fold_indices, fold_names, group_names, join_names, near_names
 from inspector.records.model import AdapterFacts, Role
 from inspector.records.notice import Notice
 from inspector.units import format_count, format_share
 
-__all__ = ["EXPERTS_NOT_REACHED", "collect_adapter_notices", "word_unreached_experts"]
+__all__ = ["collect_adapter_notices"]
 
-EXPERTS_NOT_REACHED = "experts-not-reached"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SavedWhole:
+    """Saved modules of equal layers, by their folded name: how many, with how many parameters of all that train."""
+
+    name: str
+    modules: int
+    count: int
+    trainable: int
+
+    def word(self) -> Notice:
+        """Say so."""
+        what = f"{self.name} is" if self.modules == 1 else f"{self.name} ({format_count(self.modules)} modules) are"
+        message = (
+            f"{what} trained and saved whole: {format_count(self.count)} parameters, "
+            f"{format_share(self.count, self.trainable)} of what is trained."
+        )
+        return Notice(code="saved-whole", message=message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LeftOutLinears:
+    """How many linear layers have no adapter, with their weights, folded names, and what to do about it."""
+
+    layers: int
+    count: int
+    names: tuple[str, ...]
+    advice: str
+
+    def word(self) -> Notice:
+        """Say so."""
+        message = (
+            f"all-linear left {self.layers} linear layers of {format_count(self.count)} parameters without an adapter: "
+            f"{join_names(self.names)}. {self.advice}"
+        )
+        return Notice(code="linear-left-out", message=message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnreachedExperts:
+    """How many parameters of experts have no adapter, of how many of the base."""
+
+    left: int
+    base: int
+
+    def word(self) -> Notice:
+        """Say so."""
+        message = (
+            f"{format_count(self.left)} parameters of routed experts ({format_share(self.left, self.base)} of the "
+            "model) get no adapter: they are fused parameters, not linear layers; PEFT's target_parameters reaches "
+            "them."
+        )
+        return Notice(code="experts-not-reached", message=message)
 
 
 def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: AdapterFacts, base: BaseCount) -> list[Notice]:
@@ -122,13 +176,8 @@ def _describe_saved_whole(model: PeftModel) -> Iterator[Notice]:
     trainable = model.get_nb_trainable_parameters()[0]
     saved = dict(find_saved_modules(model))
     for folded, names in group_names(saved):
-        size = sum(count_weights(parameter) for name in names for parameter in _get_copies(saved[name]).parameters())
-        what = f"{folded} is" if len(names) == 1 else f"{folded} ({format_count(len(names))} modules) are"
-        message = (
-            f"{what} trained and saved whole: {format_count(size)} parameters, "
-            f"{format_share(size, trainable)} of what is trained."
-        )
-        yield Notice(code="saved-whole", message=message)
+        count = sum(count_weights(parameter) for name in names for parameter in _get_copies(saved[name]).parameters())
+        yield word(_SavedWhole(name=folded, modules=len(names), count=count, trainable=trainable))
 
 
 def _describe_untied(model: PeftModel, base: BaseCount) -> Iterator[Notice]:
@@ -178,12 +227,10 @@ def _describe_left_out_linears(model: PeftModel, config: PeftConfig) -> Iterator
     ]
     if not left:
         return
-    size = sum(count_weights(parameter) for _, module in left for parameter in module.parameters())
-    message = (
-        f"all-linear left {len(left)} linear layers of {format_count(size)} parameters without an adapter: "
-        f"{join_names(fold_names(name for name, _ in left))}. {_advise_on_left_out(base_model, [n for n, _ in left])}"
-    )
-    yield Notice(code="linear-left-out", message=message)
+    count = sum(count_weights(parameter) for _, module in left for parameter in module.parameters())
+    names = tuple(fold_names(name for name, _ in left))
+    advice = _advise_on_left_out(base_model, [name for name, _ in left])
+    yield word(_LeftOutLinears(layers=len(left), count=count, names=names, advice=advice))
 
 
 def _advise_on_left_out(base_model: PreTrainedModel, names: list[str]) -> str:
@@ -235,16 +282,7 @@ def _describe_unreached_experts(model: PeftModel, base: BaseCount) -> Iterator[N
     }
     left = sum(count_weights(parameter) for parameter in experts - reached)
     if left:
-        yield word_unreached_experts(left, base.count)
-
-
-def word_unreached_experts(left: int, base: int) -> Notice:
-    """Return the notice that so many parameters of a base of so many stay untouched."""
-    message = (
-        f"{format_count(left)} parameters of routed experts ({format_share(left, base)} of the model) get no adapter: "
-        "they are fused parameters, not linear layers; PEFT's target_parameters reaches them."
-    )
-    return Notice(code=EXPERTS_NOT_REACHED, message=message)
+        yield word(_UnreachedExperts(left=left, base=base.count))
 
 
 def _describe_unfrozen_base(base: BaseCount) -> Iterator[Notice]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peft import PeftModel
-from peft.tuners import AdaptionPromptModel
+from peft.tuners import AdaptionPromptModel, XLoraModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
@@ -50,6 +50,8 @@ def find_wrappers(model: nn.Module) -> tuple[str, ...]:
     if not isinstance(model, PeftModel):
         return ()
     has_tuner = isinstance(model.base_model, (BaseTuner, AdaptionPromptModel))
+    if isinstance(model.base_model, XLoraModel):  # around a tuner of its own
+        return ("base_model", "lora_model", "model")
     return ("base_model", "model") if has_tuner else ("base_model",)
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import peft
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
@@ -90,6 +91,8 @@ def _explain_nothing_targeted(model: PreTrainedModel, asked: PeftConfig, tried: 
         return f"target_parameters {spell_list(parameters)} match no parameter of {name}{step}"
     if targets is not None and not targets:
         return _explain_empty(model, asked)
+    if targets is None and not getattr(tried, "target_modules", None):
+        return _explain_lost_defaults(model, asked)
     if not _select(tried, modules, without=_FILTERS):
         if isinstance(targets, str):
             return _explain_string(model, targets)
@@ -99,14 +102,35 @@ def _explain_nothing_targeted(model: PreTrainedModel, asked: PeftConfig, tried: 
 
 def _explain_empty(model: PreTrainedModel, asked: PeftConfig) -> str:
     """Say that an empty list or string names nothing, and what PEFT takes where it is left out."""
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(name_method(asked)))
-    of_ia3 = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING if name_method(asked) == "IA3" else {}
-    defaults = getattr(tuner, "target_module_mapping", of_ia3).get(model.config.model_type)
+    defaults = _find_defaults(model, asked)
     default = f"leave it out for PEFT's own ({_join_names(defaults)}), " if defaults else ""
     return (
         f'target_modules is empty, which names nothing to adapt: {default}set `target_modules="all-linear"`, or name '
         f"some of {_join_linears(model)}."
     )
+
+
+def _explain_lost_defaults(model: PreTrainedModel, asked: PeftConfig) -> str:
+    """Say that PEFT takes no default targets where it converts names of experts: it makes an empty list of them.
+
+    That is before it reads them. Source: PEFT 0.21, utils/transformers_weight_conversion.py.
+    """
+    defaults = _find_defaults(model, asked)
+    linears = list_linear_leaves(model)
+    usual = [name for name in ("q_proj", "v_proj") if name in linears] or linears[:2]
+    names = sorted([defaults] if isinstance(defaults, str) else defaults or usual)
+    own = f", {_join_names(defaults)}," if defaults else ""
+    return (
+        f"PEFT {peft.__version__} takes no targets of its own{own} for {type(model).__name__}, whose experts it has "
+        f'other names for: name some, `targets={spell_list(names)}`, or all, `targets="all-linear"`.'
+    )
+
+
+def _find_defaults(model: PreTrainedModel, asked: PeftConfig) -> Any:
+    """Return the names that PEFT adapts in a type of models where none are asked for, None where it has none."""
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(name_method(asked)))
+    of_ia3 = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING if name_method(asked) == "IA3" else {}
+    return getattr(tuner, "target_module_mapping", of_ia3).get(model.config.model_type)
 
 
 def _explain_string(model: PreTrainedModel, targets: str) -> str:

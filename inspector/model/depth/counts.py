@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from inspector.model.adapter.notices import EXPERTS_NOT_REACHED, word_unreached_experts
 from inspector.model.depth.adapter_file import extrapolate_adapter_file
 from inspector.model.depth.records import NotPeriodicError, Periods, extrapolate_record
 from inspector.model.truncate import Cut
@@ -18,7 +16,6 @@ from inspector.records.request import Request
 __all__ = ["extrapolate_counts", "may_count_shallow"]
 
 _Model = PreTrainedModel | PeftModel
-_NUMBER = re.compile(r"[\d,]+")
 
 
 def may_count_shallow(request: Request) -> bool:
@@ -37,31 +34,16 @@ def extrapolate_counts(shallow: tuple[Counted, _Model], deeper: tuple[Counted, _
         if not isinstance(shallow[1], PeftModel) or not isinstance(deeper[1], PeftModel):
             raise NotPeriodicError("adapter file")
         file_bytes = extrapolate_adapter_file(shallow[1], deeper[1], periods, cut.missing)
-    left = [_read_unreached(item[0]) for item in (shallow, deeper)]
-    counted = extrapolate_record(_drop_apart(shallow[0]), _drop_apart(deeper[0]), periods, cut.missing)
+    counted = extrapolate_record(_drop_file(shallow[0]), _drop_file(deeper[0]), periods, cut.missing)
     adapter = counted.adapter
-    if adapter is not None:
-        counted = dataclasses.replace(counted, adapter=dataclasses.replace(adapter, file_bytes=file_bytes))
-    notice = word_unreached_experts(left[0] + cut.missing * (left[1] - left[0]), counted.census.base)
-    notices = tuple(notice if item.code == EXPERTS_NOT_REACHED else item for item in counted.notices)
-    return dataclasses.replace(counted, notices=notices)
+    if adapter is None:
+        return counted
+    return dataclasses.replace(counted, adapter=dataclasses.replace(adapter, file_bytes=file_bytes))
 
 
-def _drop_apart(counted: Counted) -> Counted:
-    """Return counts without what is worked out apart: the size of a file and numbers in a message."""
+def _drop_file(counted: Counted) -> Counted:
+    """Return counts without the size of the adapter's file, which is worked out apart."""
     adapter = counted.adapter
-    return dataclasses.replace(
-        counted,
-        adapter=None if adapter is None else dataclasses.replace(adapter, file_bytes=None),
-        notices=tuple(
-            dataclasses.replace(item, message="") if item.code == EXPERTS_NOT_REACHED else item
-            for item in counted.notices
-        ),
-    )
-
-
-def _read_unreached(counted: Counted) -> int:
-    """Return how many parameters of experts get no adapter, as the notice says that begins with their number."""
-    messages = [item.message for item in counted.notices if item.code == EXPERTS_NOT_REACHED]
-    match = _NUMBER.match(messages[0]) if messages else None
-    return 0 if match is None else int(match[0].replace(",", ""))
+    if adapter is None:
+        return counted
+    return dataclasses.replace(counted, adapter=dataclasses.replace(adapter, file_bytes=None))

@@ -6,7 +6,8 @@ A record of the whole model is put together of the records of both, field by fie
 - an integer grows by as much with each further period;
 - names of layers, folded or not, have the layers that a period adds: those of the shallower one with one period more
   are those of the deeper one, or nothing is said;
-- bytes by dtype are in the order of their size.
+- bytes by dtype are in the order of their size;
+- a notice is worded of its facts (`depth.worded`).
 
 Everything else that differs (a message with a number in it, another number of rows) says nothing of the whole model,
 and `NotPeriodicError` is raised: the whole model is then looked at. What grows otherwise has to be worked out apart
@@ -21,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from inspector.model.depth.worded import Worded, word
 from inspector.model.truncate import Cut
 from inspector.names import fold_indices
 
@@ -95,6 +97,8 @@ def _extrapolate(shallow: Any, deeper: Any, periods: Periods, times: int, where:
         return shallow + times * (deeper - shallow)
     if type(shallow) is not type(deeper):
         raise NotPeriodicError(where)
+    if isinstance(shallow, Worded):
+        return word(_extrapolate(shallow.of, deeper.of, periods, times, f"{where}.{shallow.code}"))
     if dataclasses.is_dataclass(shallow) and not isinstance(shallow, type):
         changes = {
             name: _extrapolate(getattr(shallow, name), getattr(deeper, name), periods, times, f"{where}.{name}")

@@ -1,7 +1,7 @@
 """The denoiser of a pipeline as a model of transformers: its class of diffusers is a child by the name of its folder.
 
-Names are so those of the pipeline. The forward pass takes what UNet2DConditionModel does (Stable Diffusion 1 and 2,
-SDXL), and makes a tensor. Denoisers of other classes are counted, with their adapters.
+Names are so those of the pipeline. The forward pass takes what the class does, and makes a tensor. Which classes have a
+step is said by `inspector.workloads.tasks.denoising`; others are counted, with their adapters.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from inspector.errors import UsageError
 from inspector.model.changes.configured import change_configuration
 from inspector.model.changes.partial import change_model
 from inspector.model.diffusion.classes import find_diffusers_class, import_diffusers
+from inspector.model.diffusion.conditions import find_text_length
 from inspector.model.diffusion.targets import name_targets
 from inspector.model.skeleton import build_skeleton, choose_dtype
 from inspector.records.diffusion import StoredPipeline
@@ -28,9 +29,8 @@ from inspector.records.source import SourceFiles
 
 __all__ = ["Denoiser", "DenoiserConfig", "describe_denoiser", "make_scheduler", "read_denoiser"]
 
-# What an encoder of images makes smaller, and the tokens of a caption, where the pipeline has no such part (CLIP's).
-_SCALE, _TEXT = 8, 77
-_MOST_TEXT = 4096
+# What an encoder of images makes smaller, where the pipeline has no such part.
+_SCALE = 8
 
 
 class DenoiserConfig(PretrainedConfig):
@@ -43,7 +43,7 @@ class DenoiserConfig(PretrainedConfig):
         self.class_name: str = fields.pop("class_name", "UNet2DConditionModel")
         self.fields: dict[str, Any] = fields.pop("fields", {})
         self.scale: int = fields.pop("scale", _SCALE)
-        self.text_length: int = fields.pop("text_length", _TEXT)
+        self.text_length: int = fields.pop("text_length", 0)
         self.encoders: list[str] = fields.pop("encoders", [])
         self.prediction_type: str = fields.pop("prediction_type", "epsilon")
         super().__init__(**fields)
@@ -71,26 +71,19 @@ class Denoiser(PreTrainedModel):
     def get_output_embeddings(self) -> None:
         """Return none."""
 
-    def forward(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        text_embeds: Tensor | None = None,
-        time_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Return what the denoiser makes of noisy latents."""
-        added = {} if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
-        more = {"added_cond_kwargs": added} if added else {}
-        denoiser = getattr(self, self.config.component)
-        predicted: Tensor = denoiser(latents, timesteps, encoder_hidden_states, return_dict=False, **more)[0]
+    def forward(self, *inputs: Any, **conditions: Any) -> Tensor:
+        """Return what the denoiser makes of noisy latents, a timestep for each, and what it is conditioned on."""
+        predicted: Tensor = getattr(self, self.config.component)(*inputs, return_dict=False, **conditions)[0]
         return predicted
 
 
-def make_scheduler(model: Denoiser) -> Any:
-    """Return the scheduler of a denoiser's noise on the CPU, as a script makes it."""
+def make_scheduler(model: Denoiser, *, flows: bool = False) -> Any:
+    """Return the scheduler of a denoiser's noise on the CPU, as a script makes it; `flows` where noise flows."""
+    package = import_diffusers()
     with torch.device("cpu"):
-        return import_diffusers().DDPMScheduler(prediction_type=model.config.prediction_type)
+        if flows:
+            return package.FlowMatchEulerDiscreteScheduler()
+        return package.DDPMScheduler(prediction_type=model.config.prediction_type)
 
 
 def read_denoiser(pipeline: StoredPipeline) -> tuple[DenoiserConfig, type[Denoiser]]:
@@ -99,13 +92,12 @@ def read_denoiser(pipeline: StoredPipeline) -> tuple[DenoiserConfig, type[Denois
     find_diffusers_class(stored.class_name)
     others = {item.name: item.config for item in pipeline.components}
     channels = others.get("vae", {}).get("block_out_channels")
-    length = others.get("text_encoder", {}).get("max_position_embeddings")
     config = DenoiserConfig(
         component=stored.name,
         class_name=stored.class_name,
         fields={name: value for name, value in stored.config.items() if not name.startswith("_name_or")},
         scale=2 ** (len(channels) - 1) if isinstance(channels, (list, tuple)) and len(channels) < 9 else _SCALE,
-        text_length=length if isinstance(length, int) and 0 < length <= _MOST_TEXT else _TEXT,
+        text_length=find_text_length(pipeline),
         encoders=[item.name for item in pipeline.components if "encoder" in item.name or item.name == "vae"],
         prediction_type="v_prediction" if pipeline.predicts_velocity else "epsilon",
     )

@@ -41,9 +41,13 @@ _OTHER_SIZES: Mapping[str, str] = {
     "exaone": "LGAI-EXAONE/EXAONE-4.0-1.2B",
     "internlm": "internlm/internlm3-8b-instruct",
     "internlm2": "internlm/internlm3-8b-instruct",
+    "mimo": "XiaomiMiMo/MiMo-V2-Flash",
+    "nemotron-nas": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
     "phi3small": "microsoft/Phi-3-medium-4k-instruct",
     "qwen": "Qwen/Qwen1.5-7B",
 }
+# Types that nothing followed in transformers' own classes.
+_WITHOUT = frozenset({"baichuan"})
 # transformers/dynamic_module_utils.py, `check_imports`.
 _MISSING = re.compile(r"packages that were not found in your environment: ([\w., -]+?)\. Run `pip")
 
@@ -51,7 +55,7 @@ _MISSING = re.compile(r"packages that were not found in your environment: ([\w.,
 def name_successor(fields: Mapping[str, Any]) -> str:
     """Return a sentence that names what takes the place of a repository with these fields; empty where nothing does.
 
-    It is of the same sizes, or of others.
+    It is of the same sizes, or of others. Where it is known that there is none, the sentence says that.
     """
     model_type = fields.get("model_type")
     if not isinstance(model_type, str):
@@ -61,6 +65,8 @@ def name_successor(fields: Mapping[str, Any]) -> str:
     same = known.get(sizes) if all(type(size) is int for size in sizes) else None  # type: ignore[arg-type]
     if same is not None:
         return f" Or name {same}, which transformers has: its parameters are as many and of the same sizes."
+    if model_type in _WITHOUT:
+        return " transformers has no successor of it."
     other = _OTHER_SIZES.get(model_type)
     return "" if other is None else f" Or name {other}, its successor in transformers, which has other sizes."
 

@@ -11,7 +11,7 @@ very long run others are, too (`thinning`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from inspector.errors import one_line
@@ -23,7 +23,7 @@ from inspector.records.columns import CATEGORIES as TAPE_CATEGORIES
 from inspector.records.columns import KINDS, PHASES, Columns, split_tape
 from inspector.records.memory import RunMemory
 from inspector.records.report import Report
-from inspector.records.tape import Event, EventKind, Phase
+from inspector.records.tape import Event, EventKind
 from inspector.render.page.colors import CATEGORIES, COLORS
 from inspector.render.page.thinning import Noted, Thinner
 
@@ -37,6 +37,8 @@ _MADE, _EMPTIED = 0, -1
 _UNUSED = -1
 _ALLOCATE, _FREE, _EMPTY = (KINDS.index(kind) for kind in (EventKind.ALLOCATE, EventKind.FREE, EventKind.EMPTY_CACHE))
 _LONGEST_NAME = 300
+# Those of `Noted`, in its order.
+_Fields = tuple[int, int, int, int, int, int, bool]
 
 
 def build_page_data(report: Report, recording: Recording, most_events: int = MOST_EVENTS) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class _Events:
         self._seen = Observations(allocator, is_long=length > most_events)
         self._left = memory.peak.event_index + 1  # until the peak
         self._places, self._kinds, self._stretches = _Index(), _Index(), _Index()
-        self._noted: list[Noted] = []
+        self._columns = _Columns(self._stretches)
         # Of a run that is short enough nothing is left out.
         self._thinner = Thinner(most_events) if length > most_events else None
         self._makers: dict[int, Event] = {}
@@ -137,7 +139,15 @@ class _Events:
 
     def _note(self, piece: Columns, reserved_bytes: Sequence[int], *, ends_at_peak: bool) -> None:
         """Write down events that touch memory."""
-        add = self._noted.append if self._thinner is None else self._thinner.add
+        noted = self._list_noted(piece, reserved_bytes, ends_at_peak=ends_at_peak)
+        if self._thinner is None:
+            self._columns.fill(noted)
+            return
+        for event in noted:
+            self._thinner.add(Noted(*event))
+
+    def _list_noted(self, piece: Columns, reserved_bytes: Sequence[int], *, ends_at_peak: bool) -> Iterator[_Fields]:
+        """Yield the fields of events that touch memory."""
         sizes, find_kind = self._seen.block_bytes, self._kinds.find
         places = [_PLACES[category] for category in TAPE_CATEGORIES]
         pairs = _Memo(lambda pair: self._places.find((piece.modules[pair[0]], piece.ops[pair[1]])))
@@ -150,20 +160,20 @@ class _Events:
                 size = sizes[block]
                 if size:
                     number = find_kind((size, places[category]))
-                    add(Noted(block, size, number, pairs[pair], stretches[stretch], reserved, index == last))
+                    yield block, size, number, pairs[pair], stretches[stretch], reserved, index == last
             elif kind == _FREE:
                 size = sizes[block]
                 if size:
-                    add(Noted(block, -size, -1, pairs[pair], stretches[stretch], reserved, index == last))
+                    yield block, -size, -1, pairs[pair], stretches[stretch], reserved, index == last
             elif kind == _EMPTY:
                 number = find_kind((0, places[category]))
-                add(Noted(block, 0, number, pairs[pair], stretches[stretch], reserved, index == last))
+                yield block, 0, number, pairs[pair], stretches[stretch], reserved, index == last
 
     def describe(self, peak_bytes: int) -> dict[str, Any]:
         """Return the columns, and where the peak of so many bytes is in them."""
-        columns = _Columns(self._stretches.list_items())
-        noted = self._noted if self._thinner is None else self._thinner.list_events()
-        columns.fill(noted)
+        columns = self._columns
+        if self._thinner is not None:
+            columns.fill(self._thinner.list_events())
         names, operations = _Index(), _Index()
         pairs = [(names.find(module), operations.find(op)) for module, op in self._places.list_items()]
         return {
@@ -172,7 +182,7 @@ class _Events:
             "operations": [one_line(name, _LONGEST_NAME) for name in operations.list_items()],
             "pairs": pairs,
             "kinds": self._kinds.list_items(),
-            "events_of_the_run": len(noted) if self._thinner is None else self._thinner.count,
+            "events_of_the_run": len(columns.events) if self._thinner is None else self._thinner.count,
             "runs": columns.runs,
             "stretches": columns.stretches,
             "events": columns.events,
@@ -184,7 +194,7 @@ class _Events:
 class _Columns:
     """The events that are kept, in columns."""
 
-    def __init__(self, stretches: Sequence[tuple[int, Phase]]) -> None:
+    def __init__(self, stretches: _Index) -> None:
         self.peak = 0
         self.events: list[int] = []
         self.runs: list[int] = []  # a pair and how many events it holds for, one after the other
@@ -192,18 +202,19 @@ class _Columns:
         self.stretches: list[list[Any]] = []
         self.reserved: list[int] = []  # an event and the bytes from it on, one after the other
         self._names_of_stretches = stretches
+        self._numbers: dict[int, int] = {}  # of each living block, by its name on the tape
+        self._last = (-1, -1, -1)
 
-    def fill(self, noted: Sequence[Noted]) -> None:
-        """Write down events."""
-        numbers: dict[int, int] = {}  # of each living block, by its name on the tape
-        last_pair = last_stretch = last_reserved = -1
-        runs, block_kinds = self.runs, self.block_kinds
-        for index, (block, change, kind, pair, stretch, reserved, is_peak) in enumerate(noted):
+    def fill(self, noted: Iterable[_Fields]) -> None:
+        """Write down the next events."""
+        events, runs, block_kinds, numbers = self.events, self.runs, self.block_kinds, self._numbers
+        last_pair, last_stretch, last_reserved = self._last
+        for index, (block, change, kind, pair, stretch, reserved, is_peak) in enumerate(noted, len(events)):
             if is_peak:
                 self.peak = index
             if stretch != last_stretch:
                 last_stretch = stretch
-                step, phase = self._names_of_stretches[stretch]
+                step, phase = self._names_of_stretches.list_items()[stretch]
                 self.stretches.append([step, phase.value, index])
             if pair == last_pair:
                 runs[-1] += 1
@@ -216,9 +227,10 @@ class _Columns:
             if change > 0:
                 numbers[block] = len(block_kinds)
                 block_kinds.append(kind)
-                self.events.append(_MADE)
+                events.append(_MADE)
             else:
-                self.events.append(len(block_kinds) - numbers.pop(block) if change else _EMPTIED)
+                events.append(len(block_kinds) - numbers.pop(block) if change else _EMPTIED)
+        self._last = last_pair, last_stretch, last_reserved
 
 
 def _describe_segment(segment: HeldSegment) -> list[Any]:

@@ -93,10 +93,12 @@ def describe_cards(verdict: Verdict) -> str | None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
         more = f"; {_describe_fewest(cards)}" if _is_searched(cards) else ""
-        differing = "; ".join(_describe_class(item) for item in ranks.classes[:_MOST_CLASSES])
+        # One process runs a model that `device_map` spreads; of the others there is one for each card.
+        one, each = ("card", "cards") if ranks.strategy.startswith("device_map") else ("rank", "ranks (one a card)")
+        differing = "; ".join(_describe_class(item, one) for item in ranks.classes[:_MOST_CLASSES])
         differing += f"; {len(ranks.classes) - _MOST_CLASSES} more kinds" if len(ranks.classes) > _MOST_CLASSES else ""
         differing += " on each node" if differing and ranks.copies is not None else ""
-        return f"{which} of {ranks.world_size:,} ranks, {ranks.strategy}{more}{f'; {differing}' if differing else ''}"
+        return f"{which} of {ranks.world_size:,} {each}, {ranks.strategy}{more}{f'; {differing}' if differing else ''}"
     least = "no number of these cards holds it"
     if cards.least_count is not None:
         least = f"at least {_count_cards(cards.least_count)}"
@@ -117,7 +119,8 @@ def _is_searched(cards: Cards) -> bool:
 def _describe_fewest(cards: Cards) -> str:
     """Say how many cards a sharded run takes, or how many its state does and how the rest is found."""
     if cards.fewest_count is not None:
-        return f"it takes at least {_count_cards(cards.fewest_count)}"
+        count = cards.fewest_count
+        return "one such card is enough" if count == 1 else f"at least {_count_cards(count)} are needed"
     state = "" if cards.least_count is None else f"its state alone takes {_count_cards(cards.least_count)}, "
     return f"{state}--fit gpus finds how many it takes"
 
@@ -127,11 +130,11 @@ def _count_cards(count: int) -> str:
     return f"{count:,} {'card' if count == 1 else 'cards'}"
 
 
-def _describe_class(ranks: RankClass) -> str:
-    """Return what ranks that are alike take."""
+def _describe_class(ranks: RankClass, one: str) -> str:
+    """Return what ranks that are alike take, of which `one` is called so."""
     if ranks.first == ranks.last:
-        return f"rank {ranks.first:,} takes {format_bytes(ranks.total_bytes)}"
-    return f"ranks {ranks.first:,} to {ranks.last:,} take {format_bytes(ranks.total_bytes)} each"
+        return f"{one} {ranks.first:,} takes {format_bytes(ranks.total_bytes)}"
+    return f"{one}s {ranks.first:,} to {ranks.last:,} take {format_bytes(ranks.total_bytes)} each"
 
 
 def _lacks_cards(cards: Cards) -> bool:

@@ -103,10 +103,10 @@ def _efficient_attention(scratch: Scratch, query: Tensor, _key: Tensor, value: T
         scratch.take(_FLOAT_BYTES * batch * heads * rows * value.shape[-1])
 
 
-@kernel(aten._scaled_dot_product_efficient_attention_backward.default)
+@kernel(aten._scaled_dot_product_efficient_attention_backward.default, allocates_outputs=True)
 def _efficient_attention_backward(
     scratch: Scratch,
-    _grad: Tensor,
+    grad: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -119,7 +119,13 @@ def _efficient_attention_backward(
     *_: Any,
     **__: Any,
 ) -> None:
-    """Delta is grad * out summed over a head, outside the kernel for float32; then the workspace of the tiles."""
+    """Delta is grad * out summed over a head, outside the kernel for float32; then the workspace of the tiles.
+
+    A gradient whose rows of heads do not lie one after the other is copied first.
+    """
+    if not grad.transpose(1, 2).is_contiguous():
+        scratch.take(grad.numel() * grad.element_size())
+    scratch.outputs()
     batch, heads, rows = query.shape[:3]
     delta = _FLOAT_BYTES * batch * heads * rows
     if query.dtype in _HALF:

@@ -67,6 +67,34 @@ def _layer_norm_backward(
     _partial_sums(scratch, values.numel() // columns, columns, weights)
 
 
+def _rms_norm(scratch: Scratch, values: Tensor, *_: Any) -> None:
+    """As layer norm."""
+    _copy(scratch, values)
+    scratch.outputs()
+
+
+def _rms_norm_backward(
+    scratch: Scratch,
+    grad: Tensor,
+    values: Tensor,
+    shape: Sequence[int],
+    _scale: Any,
+    weight: Tensor | None,
+    wanted: Sequence[bool],
+) -> None:
+    """As layer norm, of a weight without a bias (cuda/layer_norm_kernel.cu, _fused_rms_norm_backward_cuda)."""
+    _copy(scratch, values)
+    scratch.outputs()
+    _copy(scratch, grad)
+    columns = math.prod(shape)
+    _partial_sums(scratch, values.numel() // columns, columns, [weight] if weight is not None and wanted[1] else [])
+
+
+if hasattr(aten, "_fused_rms_norm_backward"):  # torch 2.9 and newer
+    kernel(aten._fused_rms_norm.default, allocates_outputs=True)(_rms_norm)
+    kernel(aten._fused_rms_norm_backward.default, allocates_outputs=True)(_rms_norm_backward)
+
+
 @kernel(aten.native_group_norm_backward.default)
 def _group_norm_backward(
     scratch: Scratch,

@@ -47,3 +47,10 @@ def _isinf(scratch: Scratch, values: Tensor) -> None:
     if values.is_floating_point():
         scratch.take(values.numel() * values.element_size())
     scratch.outputs()
+
+
+@kernel(aten.pow.Scalar)
+def _pow(scratch: Scratch, base: Any, *_: Any) -> None:
+    """Bring the number whose powers are taken to the device (native/Pow.cpp, ScalarOps.h scalar_to_tensor)."""
+    if base != 1:
+        scratch.take(16 if isinstance(base, complex) else 8)

@@ -17,7 +17,6 @@ __all__ = [
     "KERNELS",
     "LT_OPS",
     "RECURRENT_LAYERS",
-    "RMS_NORM",
     "WORKSPACE_OPS",
     "Kernel",
     "Scratch",
@@ -38,7 +37,6 @@ WORKSPACE_OPS = frozenset(
 LT_OPS = frozenset({aten.addmm.default})
 
 # What kernels take and no rule knows: what, and why. `inspector.workloads.unaccounted` says which models it concerns.
-RMS_NORM = ("torch's own RMSNorm module", "CUDA runs it as one kernel, the trace as its parts")
 RECURRENT_LAYERS = (
     "torch's own recurrent layers",
     "cuDNN runs each as one kernel with a workspace and a reserve of its own, the trace as its parts",

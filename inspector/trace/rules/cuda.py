@@ -7,13 +7,13 @@ and is active in recomputed blocks too, where a TorchFunctionMode is not. When t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inspector.compat.torch import dispatcher_rules
+from inspector.compat.torch import dispatcher_rules, give_kernel
 from inspector.hardware.platform import Platform
 from inspector.runtime.patches import restore_changes
 from inspector.trace.memory_format import find_memory_format
@@ -43,6 +43,9 @@ def apply_cuda_rules(platform: Platform, sdpa_backend: str = "auto") -> Iterator
         library = dispatcher_rules("aten")
         for name, rule in rules.items():
             library.impl(name, rule, "AutogradMeta")
+        if hasattr(aten, "_fused_rms_norm_backward"):  # with kernels autograd runs the op and not its parts
+            give_kernel(library, "_fused_rms_norm", _rms_norm)
+            library.impl("_fused_rms_norm_backward", _rms_norm_backward, "Meta")
         with provide_autocast_for_meta(), use_foreach_on_meta():
             yield
 
@@ -78,6 +81,22 @@ def _batch_norm(
         values = values.contiguous(memory_format=find_memory_format(values))
     normed: Tensor = aten._batch_norm_impl_index.default(values, weight, bias, mean, variance, training, *others)[0]
     return normed
+
+
+def _rms_norm(values: Tensor, shape: Sequence[int], *_: Any) -> tuple[Tensor, Tensor]:
+    """Return the rows normed, and a factor of each (cuda/layer_norm_kernel.cu, _fused_rms_norm_cuda)."""
+    rows = (*values.shape[: values.dim() - len(shape)], *(1 for _ in shape))
+    dtype = torch.float64 if values.dtype is torch.float64 else torch.float32
+    normed = torch.empty_like(values, memory_format=torch.contiguous_format)
+    return normed, torch.empty(rows, dtype=dtype, device=values.device)
+
+
+def _rms_norm_backward(
+    _grad: Tensor, values: Tensor, _shape: Any, _scale: Tensor, weight: Tensor | None, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return gradients of what wants one."""
+    made = torch.empty_like(values, memory_format=torch.contiguous_format) if wanted[0] else None
+    return made, torch.empty_like(weight) if wanted[1] and weight is not None else None
 
 
 def _grouped_mm(first: Tensor, second: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from inspector.errors import UsageError
-from inspector.training_files.fields import Settings, Values
+from inspector.records.training_file import Origin
+from inspector.training_files.fields import UNKNOWN, Settings, Values
 
 __all__ = ["forget_machines", "settle_copies", "settle_parallelism", "settle_sizes_of_axolotl"]
 
@@ -43,10 +44,10 @@ def forget_machines(values: Values, settings: Settings) -> None:
 
 
 def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
-    """Take copies of shards, or ranks that share layers, from accelerate's `parallelism_config`.
+    """Take copies of shards, and ranks that share layers, from accelerate's `parallelism_config`.
 
-    Raises UsageError for sizes that are not as many as there are processes. Ranks that share a sequence, and layers
-    beside shards, stay what is not modelled.
+    Raises UsageError for sizes that are not as many as there are processes, and beside FSDP1. Ranks that share a
+    sequence, and layers beside copies, stay what is not modelled.
     """
     sizes = _read_sizes(values, values["parallelism_config"] or {})
     total = math.prod(sizes.values())
@@ -60,6 +61,11 @@ def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
             f"{values.path}: parallelism_config is of {total:,} processes ({named}), and num_processes is {count:,}: "
             "accelerate stops there; make them equal."
         )
+    if kind == "FSDP" and settings.fields.get("sharding") == "fsdp1":
+        raise UsageError(
+            f"{values.path}: accelerate's parallelism_config is for FSDP2, and this file is for FSDP1: add "
+            "fsdp_version 2 to fsdp_config, or drop parallelism_config."
+        )
     shards, copies = sizes["dp_shard_size"], sizes["dp_replicate_size"]
     if shards * copies == total and settings.fields.get("sharding") == "fsdp":
         if shards == 1:
@@ -69,6 +75,8 @@ def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
             )
         settings.fields |= {"nodes": copies} if copies > 1 else {}
         settings.silent.add("parallelism_config")
+    elif min(shards, sizes["tp_size"]) > 1 and shards * sizes["tp_size"] == total and kind != "DEEPSPEED":
+        _cut_and_shard(settings, sizes, kind)
     elif sizes["tp_size"] == total and kind.startswith("MULTI"):
         settings.fields["tensor_parallel"] = total
         settings.silent.add("parallelism_config")
@@ -76,20 +84,57 @@ def settle_parallelism(values: Values, settings: Settings, kind: str) -> None:
         settings.silent.add("parallelism_config")
 
 
+def _cut_and_shard(settings: Settings, sizes: Mapping[str, int], kind: str) -> None:
+    """Take over how many cards layers are cut; their parts are sharded over the others, as transformers does both.
+
+    Under FSDP accelerate 1.15 makes DTensors of what is whole by a class that transformers 5.23 has no more
+    (accelerator.py, `_prepare_tp`).
+    """
+    count, shards = sizes["tp_size"], sizes["dp_shard_size"]
+    settings.fields |= {"tensor_parallel": count, "sharding": "fsdp", "gpu_count": count * shards}
+    settings.fields.pop("sharding_settings", None)
+    settings.silent.add("parallelism_config")
+    if kind == "FSDP":
+        settings.remark(
+            "fsdp-beside-tp",
+            "accelerate 1.15 stops at FSDP beside tp_size where transformers is 5.23. Traced is what runs: "
+            f"from_pretrained with DistributedConfig(tp_size={count}, fsdp_size={shards}), and distributed_type "
+            "MULTI_GPU.",
+        )
+
+
 def settle_sizes_of_axolotl(values: Values, settings: Settings) -> None:
     """Take over how many cards axolotl shards under FSDP2, and how many such groups there are (utils/distributed.py).
 
-    Cards that share layers, sequences or experts leave both what is not modelled.
+    With experts on cards of their own `dp_shard_size` is over how many cards those of one are cut, and the rest of the
+    model is sharded over all (integrations/expert_parallel, 0.21). Cards that share layers or sequences leave all of it
+    what is not modelled.
     """
-    settings.fields.pop("nodes", None)
-    settings.fields.pop("gpu_count", None)
-    shared = ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "expert_parallel_size")
+    for name in ("nodes", "gpu_count", "expert_parallel"):
+        settings.fields.pop(name, None)
+    shared = ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree")
     shards, copies = values["dp_shard_size"] or 1, values["dp_replicate_size"] or 1
-    if settings.fields.get("sharding") != "fsdp" or any((values[name] or 1) != 1 for name in shared) or shards == 1:
+    experts = values["expert_parallel_size"] or 1
+    if settings.fields.get("sharding") != "fsdp" or any((values[name] or 1) != 1 for name in shared):
+        return
+    if experts > 1 and copies == 1:
+        _spread_experts(values, settings, experts)
+    if experts > 1 or shards == 1:
         return
     settings.fields["gpu_count"] = shards * copies
     settings.fields |= {"nodes": copies} if copies > 1 else {}
     settings.silent |= {"dp_shard_size", "dp_replicate_size"}
+
+
+def _spread_experts(values: Values, settings: Settings, experts: int) -> None:
+    """Take over how many cards a layer's experts are spread; how tokens reach them is axolotl's own."""
+    settings.fields["expert_parallel"] = experts
+    settings.fields.pop("sharding_settings", None)
+    if values["dp_shard_size"]:
+        settings.fields["gpu_count"] = values["dp_shard_size"] * experts
+    settings.silent |= {"dp_shard_size", "expert_parallel_size"}
+    why = "sends tokens to experts by axolotl's own code, transformers' stands in for it"
+    settings.miss("expert_parallel_size", experts, UNKNOWN, why, Origin.FILE)
 
 
 def _read_sizes(values: Values, config: Mapping[str, Any]) -> dict[str, int]:

@@ -36,6 +36,7 @@ from inspector.workloads.media.sizes import (
 from inspector.workloads.media.tower import count_features
 
 __all__ = [
+    "MOST_TILES",
     "Images",
     "Pictures",
     "count_channels",
@@ -99,7 +100,7 @@ USUAL_SIZE = (224, 224)
 # Types whose processors cut into tiles by default (`images_kwargs` in their processing modules).
 _IN_TILES = frozenset(("aya_vision", "internvl", "qianfan_ocr"))
 # Processors cut an image into 12 or 36 tiles at most.
-_MOST_TILES = 256
+MOST_TILES = 256
 
 _Maker = Callable[[Pictures], Images]
 _MAKERS: dict[str, _Maker] = {}
@@ -196,7 +197,7 @@ def _make_tiles(pictures: Pictures) -> Images:
     parts = 1
     if pictures.model.config.model_type in _IN_TILES or pictures.read("crop_to_patches", False):
         fewest, most = int(pictures.read("min_patches", 1)), int(pictures.read("max_patches", 12))
-        if most > _MOST_TILES:
+        if most > MOST_TILES:
             raise BatchError(f"its processor cuts an image into up to {most:,} tiles, as none does")
         rows, columns = fit_tiles(pictures.size, size, fewest, most)
         parts = rows * columns + 1 if rows * columns > 1 else 1

@@ -21,7 +21,7 @@ from inspector.records.memory import RowMedia
 from inspector.records.recipe import Recipe
 from inspector.records.steps.media import ASSUMED_SECONDS, ASSUMED_SIZE, parse_image_size
 from inspector.workloads.inputs import BatchError, Input, Inputs
-from inspector.workloads.media import crops  # noqa: F401  # it registers its processors
+from inspector.workloads.media import crops, tiles  # noqa: F401  # they register their processors
 from inspector.workloads.media.audio import make_sound
 from inspector.workloads.media.images import Images, Pictures, find_processor, make_images
 from inspector.workloads.media.videos import (

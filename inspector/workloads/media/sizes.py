@@ -17,6 +17,7 @@ __all__ = [
     "fit_canvas",
     "fit_resolution",
     "fit_tiles",
+    "resize_idefics",
     "resize_native",
     "resize_pixtral",
 ]
@@ -25,6 +26,8 @@ Size = tuple[int, int]
 # The longest side that Idefics 3 ever resizes to (idefics3/image_processing_idefics3.py, MAX_IMAGE_SIZE).
 _LONGEST_SIDE = 4096
 _MOST_ASPECT = 200
+# By how much features may be more than LLaVA-OneVision takes before they are scaled down.
+_SLACK = 1.1
 
 
 def resize_native(size: Size, factor: int, fewest: int, most: int, frames: int = 1, counted: int | None = None) -> Size:
@@ -72,14 +75,30 @@ def fit_resolution(size: Size, resolutions: Sequence[Sequence[int]]) -> Size:
     return best
 
 
-def count_unpadded_features(size: Size, patches: Size, tiles: Size) -> int:
-    """Return how many features of tiles are kept of an image, and line ends (llava_next, `_get_unpadded_features`)."""
+def resize_idefics(size: Size, shortest: int, longest: int) -> Size:
+    """Return the size within two sides, the longer of which counts first (idefics2, `get_resize_output_image_size`)."""
+    height, width = size
+    aspect = width / height
+    if width >= height and width > longest:
+        height, width = int(longest / aspect), longest
+    elif height > width and height > longest:
+        height, width = longest, int(longest * aspect)
+    return max(height, shortest), max(width, shortest)
+
+
+def count_unpadded_features(size: Size, patches: Size, tiles: Size, most: int | None = None) -> int:
+    """Return how many features of tiles are kept of an image, and line ends (llava_next, `_get_unpadded_features`).
+
+    Of more than `most` tiles they are scaled down (llava_onevision).
+    """
     height, width = size
     rows, columns = patches[0] * tiles[0], patches[1] * tiles[1]
     if width / height > columns / rows:
         rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
     else:
         columns -= (columns - int(round(width * (rows / height), 7))) // 2 * 2
+    if most is not None and (ratio := math.sqrt(rows * columns / (most * patches[0] ** 2))) > _SLACK:
+        rows, columns = int(rows // ratio), int(columns // ratio)
     return rows * columns + rows
 
 

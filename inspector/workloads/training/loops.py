@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ def run_plain_steps(
 
 def run_trainer_steps(
     model: nn.Module,
-    batch: Mapping[str, Tensor | bool],
+    batch: MutableMapping[str, Tensor | bool],
     optimizer: torch.optim.Optimizer,
     on_phase: Callable[[Phase, int], None],
     *,
@@ -88,7 +88,8 @@ def run_trainer_steps(
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
     alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
-    where the model takes no such count; all micro-batches of an update are on the device before the first one runs;
+    where the model takes no such count; all micro-batches of an update are on the device before the first one runs,
+    and come there while those of the update before are still held, so that `batch` is taken over and left empty;
     gradients are clipped by default; ranks count their labels together and multiply the loss by their number; the sum
     of losses, the last loss and the last norm of the gradients stay for the log. Returns what the loop still holds, for
     whoever reads the allocator when the last step is over.
@@ -101,18 +102,24 @@ def run_trainer_steps(
     how = how or find_loss(model)
     forward = precision.wrap_forward(how.build_forward(model))
     is_counted = how.counts_labels(model, batch)
-    batches = [batch, *(_copy(batch) for _ in range(gradient_accumulation - 1))]
+    has_labels, shifts = "labels" in batch, shifts_labels(base_model(model))
     total = torch.zeros((), device=device)
+    upcoming: list[dict[str, Any]] = [dict(batch), *(_copy(batch) for _ in range(gradient_accumulation - 1))]
+    batches: Sequence[Mapping[str, Any]] = ()
+    batch.clear()
+    number: Any = None
     count: dict[str, Any] = {}
     # DeepSpeed's engine updates behind the last backward pass, and keeps the norm.
     own_update: Callable[[Tensor], None] | None = getattr(model, "own_update", None)
     for step in range(1, steps + 1):
-        if is_counted and "labels" in batch:
-            labels_of_batches: list[Any] = [item["labels"] for item in batches]
-            counted = (
-                [item[..., 1:] for item in labels_of_batches] if shifts_labels(base_model(model)) else labels_of_batches
-            )
-            count["num_items_in_batch"] = _add_up_over_ranks(sum(item.ne(_IGNORED).sum() for item in counted), ranks)
+        upcoming = upcoming if step == 1 else [_copy(item) for item in batches]
+        if is_counted and has_labels:
+            number = _add_up_over_ranks(_count_labels(upcoming, shifts=shifts), ranks) / 1  # groups that share a batch
+        # What goes now goes in Trainer's order: the batches of the last update, but for the one that the loop below
+        # still names, and then their number of labels.
+        batches = upcoming
+        if number is not None:
+            count["num_items_in_batch"] = number
         for micro_batch in batches:
             with around():
                 on_phase(Phase.FORWARD, step)
@@ -149,6 +156,12 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
     return {name: map_tensors(item, Tensor.clone) for name, item in batch.items()}
 
 
+def _count_labels(batches: Sequence[Mapping[str, Any]], *, shifts: bool) -> Any:
+    """Return the number of labels that count in the loss; where it `shifts` them, the first of a row does not."""
+    labels = [item["labels"][..., 1:] if shifts else item["labels"] for item in batches]
+    return sum(item.ne(_IGNORED).sum() for item in labels)
+
+
 def _clip(model: Any, max_norm: float) -> Tensor:
     """Clip the gradients of a model and return their norm.
 
@@ -170,14 +183,13 @@ def _add_up_over_ranks(number: Any, ranks: int) -> Tensor:
     if ranks == 1:
         return number
     own = number.clone()[None]
-    del number
     numbers = torch.empty(ranks, dtype=own.dtype, device=own.device)
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name since torch 2.13
     gather(numbers, own)
     del own
     total = numbers.sum()
     del numbers
-    return total / 1
+    return total
 
 
 def find_device(batch: Mapping[str, Any], model: nn.Module) -> torch.device:

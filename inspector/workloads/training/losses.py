@@ -16,6 +16,7 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from inspector.model.diffusion.denoiser import Denoiser
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import is_bare_encoder
+from inspector.workloads.diffusion.flow import find_flow_loss
 from inspector.workloads.diffusion.loss import DenoisingLoss
 from inspector.workloads.training.contrastive import InBatchNegatives
 
@@ -71,7 +72,7 @@ def find_loss(model: nn.Module) -> Loss:
     """Return the loss that a model is trained with."""
     base = base_model(model)
     if isinstance(base, Denoiser):
-        return DenoisingLoss()
+        return find_flow_loss(base) or DenoisingLoss()
     return InBatchNegatives(getattr(base.config, "sentence_pooling", None)) if is_bare_encoder(base) else ModelLoss()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -183,7 +183,7 @@ class Training:
     def run(
         self,
         model: nn.Module,
-        batch: Mapping[str, Any],
+        batch: MutableMapping[str, Any],
         state: torch.optim.Optimizer,
         on_phase: OnPhase,
         recipe: Recipe,

@@ -146,7 +146,7 @@ def test_6_a_close_call_is_tight_and_a_search_stops_at_the_margin() -> None:
     ("arguments", "says"),
     [
         ((*M7, *LORA, "--gpu", "4090"), "fits with --gradient-checkpointing"),
-        ((*M7, "--gpu", "2x4090", "--no-advice"), "each of 2 ranks, DDP as accelerate"),
+        ((*M7, "--gpu", "2x4090", "--no-advice"), "each of 2 ranks (one a card), DDP as accelerate"),
         (
             (*_PACKED, *LORA, "--no-autocast-adapter-dtype", "--gpu", "4090", "--no-advice"),
             "upper bound, dequantized",

@@ -128,7 +128,7 @@ _PARTS = {
 _METHODS: Mapping[str, Fields] = {
     **FIELDS,
     "CPT": {"cpt_token_ids": [1, 2, 3], "cpt_mask": [1, 1, 1], "cpt_tokens_type_mask": [1, 2, 4]},
-    "XLORA": {"hidden_size": 64, "adapters": {"a": "./a"}},
+    "XLORA": {"hidden_size": 64},
 }
 _WITHOUT_TARGETS = (
     *("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
@@ -201,7 +201,8 @@ def _hold_against_peft(case: dict[str, Any], counted: tuple[int, int, int | None
     """Yield whether PEFT attaches the adapter to real tensors, as many parameters and bytes, and whether it trains."""
     base = _build_base(case["model"])
     try:
-        model = peft.get_peft_model(base, _make_config(case["fields"]))
+        with tempfile.TemporaryDirectory() as saved:
+            model = peft.get_peft_model(base, _make_config(_save_mixed(case, saved, base)))
     except Exception as error:
         yield {"attaches": False, "peft": f"{type(error).__name__}: {error}"[:200]}
         return
@@ -228,6 +229,18 @@ def _hold_against_peft(case: dict[str, Any], counted: tuple[int, int, int | None
         yield {"trains": False, "peft": f"{type(error).__name__}: {error}"[:200]}
 
 
+def _save_mixed(case: dict[str, Any], folder: str, base: Any) -> Fields:
+    """Return the fields of a case, with the folders in which the adapters are that it mixes, if it does."""
+    fields: Fields = case["fields"]
+    if case["method"] != "XLORA":
+        return fields
+    base.config.use_cache = False
+    for name, alone in fields["adapters"].items():
+        config = _make_config({**alone, "task_type": fields["task_type"]})
+        peft.get_peft_model(_build_base(case["model"]), config).save_pretrained(f"{folder}/{name}")
+    return {**fields, "adapters": {name: f"{folder}/{name}" for name in fields["adapters"]}}
+
+
 def _list_fields(name: str, parts: Parts, known: set[str]) -> Fields:
     """Return the fields of a method on a model."""
     fields: Fields = {"peft_type": name, **_METHODS.get(name, {})}
@@ -238,6 +251,9 @@ def _list_fields(name: str, parts: Parts, known: set[str]) -> Fields:
             "target_modules": [*parts.attention, parts.feed_forward],
             "feedforward_modules": [parts.feed_forward],
         }
+    if name == "XLORA":
+        alone = {"peft_type": "LORA", "r": 4, "target_modules": [*parts.attention]}
+        fields["adapters"] = {"0": alone, "1": {**alone, "r": 8}}
     if name == "TRAINABLE_TOKENS" and parts.embedding:
         fields["target_modules"] = [parts.embedding]
     return fields

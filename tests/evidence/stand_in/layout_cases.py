@@ -1,4 +1,4 @@
-"""Ops on images, recorded as `kernel_cases` are: what they copy follows from how images are stored."""
+"""Ops on images and rows, recorded as `kernel_cases` are: what they copy follows from how these are stored."""
 
 from __future__ import annotations
 
@@ -121,6 +121,47 @@ _case(
     lambda rows, weight, bias: functional.layer_norm(rows, (16,), weight, bias).transpose(1, 2),
     *(_floats(2, 200, 16), _floats(16), _floats(16)),
 )
+for _name, _rows, _columns, _dtype in (
+    ("few rows", 200, 16, FLOAT32),
+    ("rows in bfloat16", 200, 16, BFLOAT16),
+    ("many rows", 70_000, 16, FLOAT32),
+    ("many rows in bfloat16", 70_000, 16, BFLOAT16),
+):
+    _case(
+        f"RMS norm of {_name}",
+        lambda rows, weight, columns=_columns: functional.rms_norm(rows, (columns,), weight, 1e-6),
+        *(_floats(2, _rows // 2, _columns, dtype=_dtype), _floats(_columns, dtype=_dtype)),
+    )
+_case("RMS norm without a weight", lambda rows: functional.rms_norm(rows, (16,)), _floats(2, 200, 16))
+_case(
+    "RMS norm whose weight is frozen",
+    lambda rows, weight: functional.rms_norm(rows, (16,), weight.detach()),
+    *(_floats(2, 200, 16), _floats(16)),
+)
+_case(
+    "RMS norm in bfloat16 with a weight in float32",
+    lambda rows, weight: functional.rms_norm(rows, (16,), weight),
+    *(_floats(2, 200, 16, dtype=BFLOAT16), _floats(16)),
+)
+_case(
+    "RMS norm of turned rows whose gradient is turned",
+    lambda rows, weight: functional.rms_norm(rows.transpose(1, 2), (200,), weight).transpose(1, 2),
+    *(_floats(2, 200, 16), _floats(200)),
+)
+_case(
+    "attention whose gradient is a part",
+    lambda query, key: torch.cat(
+        [
+            functional.scaled_dot_product_attention(*(item.transpose(1, 2) for item in (query, key, key)))
+            .transpose(1, 2)
+            .flatten(2),
+            query.flatten(2),
+        ],
+        dim=-1,
+    ),
+    *(_floats(2, 22, 2, 16), _floats(2, 40, 2, 16)),
+)
+_case("a number to the power of a tensor", lambda powers: 10000.0**powers, _floats(16))
 for _shifts in ((3,), (3, 2), (3, 2, 1)):
     _dims = tuple(range(len(_shifts)))
     _case(

@@ -14,7 +14,7 @@ import torch
 from inspector.workloads.training.loops import run_plain_steps
 from tests.evidence.stand_in.record_kernels import record_events, write_recording
 from tests.trace.cpu_truth import adamw, trained
-from tests.workloads.diffusion.small_denoisers import ON_CUDA, build
+from tests.workloads.diffusion.small_denoisers import ON_CUDA, build, one_timestep
 
 
 def record_steps(name: str) -> list[int]:
@@ -28,4 +28,5 @@ def record_steps(name: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    write_recording(sys.argv[1], "steps", lambda: {name: record_steps(name) for name in ON_CUDA})
+    with one_timestep():
+        write_recording(sys.argv[1], "steps", lambda: {name: record_steps(name) for name in ON_CUDA})

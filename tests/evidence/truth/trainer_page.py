@@ -23,6 +23,10 @@ trainers. Their own code ran on torch's CUDA build over a stand-in for the CUDA 
 ([tests/evidence/stand_in](../../tests/evidence/stand_in/README.md)), not on a GPU: kernels compute nothing, and every
 request to the allocator is real. Figures are of the second update, in bytes; the difference is predicted minus
 measured. `.ci/run` predicts all of them for every change.
+
+TRL attaches an adapter to a model that is on the card: PEFT makes it there in the dtype of the base, and casts it. Its
+rows are predicted so; a command traces the adapter as it is attached in host memory, which reserves 2 MiB more or less
+in some.
 """
 _COLUMNS = (
     "| row | trainer | model | peak allocated | difference | peak reserved | difference | end of step | difference "

@@ -41,6 +41,16 @@ def check(request: Request, *, is_shallow: bool | None = True) -> Counted:
     return counted
 
 
+def deepseek() -> transformers.DeepseekV2Config:
+    """Return a configuration whose first layers have no experts."""
+    return transformers.DeepseekV2Config(
+        **mixtral(num_hidden_layers=DEEP).to_dict()
+        | {"architectures": ["DeepseekV2ForCausalLM"], "n_routed_experts": 4, "moe_intermediate_size": 8}
+        | {"first_k_dense_replace": 3, "kv_lora_rank": 8, "q_lora_rank": None, "num_key_value_heads": 4}
+        | {"n_group": 1, "topk_group": 1, "n_shared_experts": 1}
+    )
+
+
 @pytest.mark.parametrize("model", catalogue.list_ids())
 @pytest.mark.one_of(45)
 def test_the_counts_of_two_shallow_models_are_those_of_the_whole_one(model: str) -> None:
@@ -73,16 +83,21 @@ def test_packed_weights_of_a_deep_model_are_counted_by_two_shallow_ones() -> Non
     check(Request(model=llama(num_hidden_layers=DEEP), quantization="int8"))
 
 
-def test_the_number_in_the_notice_of_experts_without_an_adapter_is_that_of_the_whole_model() -> None:
-    """Fused experts are no linear layers."""
+def test_the_numbers_in_the_notices_of_experts_are_those_of_the_whole_model() -> None:
+    """Fused experts are no linear layers, a router has few sides, and shared experts are taken for routed ones."""
     counted = check(Request(model=mixtral(num_hidden_layers=DEEP), peft={**LORA, "target_modules": ["q_proj"]}))
     assert [item.code for item in counted.notices if "experts" in item.code] == ["experts-not-reached"]
+    counted = check(Request(model=mixtral(num_hidden_layers=DEEP), peft={**LORA, "r": 6}, quantization="nf4"))
+    assert {"experts-in-float", "rank-beyond-layer"} <= {item.code for item in counted.notices}
+    counted = check(Request(model=deepseek(), peft=LORA))
+    assert "linear-left-out" in {item.code for item in counted.notices}
 
 
 @pytest.mark.parametrize(
     ("fields", "is_shallow"),
     [
-        ({"modules_to_save": ["lm_head", "embed_tokens"]}, False),  # a notice says their share of what trains
+        ({"modules_to_save": ["lm_head", "embed_tokens"]}, True),
+        ({"modules_to_save": ["input_layernorm", "norm"]}, True),
         ({"target_modules": ["embed_tokens", "q_proj"]}, False),  # a notice says how large the file is
         ({"rank_pattern": {"q_proj": 4}}, True),
         ({"rank_pattern": {r"layers\.3\..*q_proj": 4}}, False),
@@ -90,15 +105,24 @@ def test_the_number_in_the_notice_of_experts_without_an_adapter_is_that_of_the_w
         ({"layers_pattern": "layers", "layers_to_transform": [1]}, False),
         ({"target_modules": r".*\.1\d\.mlp\.up_proj"}, False),
         ({"exclude_modules": ["down_proj"]}, True),
-        ({"r": 20}, False),  # beyond the smaller side, of so many layers
+        ({"r": 20}, True),  # beyond the smaller side, of so many layers
     ],
 )
 def test_what_a_field_of_an_adapter_says_of_layers_is_counted_as_on_the_whole_model(
     fields: dict[str, Any], is_shallow: bool
 ) -> None:
-    """The whole model is counted where layers are told apart, or a message counts them."""
+    """The whole model is counted where layers are told apart, or a message says what does not grow with them."""
     adapter = {**LORA, "target_modules": ["q_proj", "up_proj"], **fields}
     check(Request(model=llama(num_hidden_layers=DEEP), peft=adapter), is_shallow=is_shallow)
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_the_share_of_what_is_saved_whole_is_that_of_the_whole_model(is_tied: bool) -> None:
+    """With tables beside which few layers are nothing: their share reads alike in both shallow models."""
+    config = llama(num_hidden_layers=DEEP, vocab_size=100_000, tie_word_embeddings=is_tied)
+    counted = check(Request(model=config, peft={**LORA, "modules_to_save": ["lm_head", "embed_tokens"]}))
+    shares = [item.message.rpartition(" parameters, ")[2] for item in counted.notices if item.code == "saved-whole"]
+    assert shares == ["49.7 % of what is trained."] * 2
 
 
 def test_layers_that_differ_are_counted_as_they_are() -> None:
@@ -106,13 +130,7 @@ def test_layers_that_differ_are_counted_as_they_are() -> None:
     gemma = transformers.Gemma2Config(
         **llama(num_hidden_layers=DEEP).to_dict() | {"architectures": ["Gemma2ForCausalLM"], "head_dim": 8}
     )
-    deepseek = transformers.DeepseekV2Config(
-        **mixtral(num_hidden_layers=DEEP).to_dict()
-        | {"architectures": ["DeepseekV2ForCausalLM"], "n_routed_experts": 4, "moe_intermediate_size": 8}
-        | {"first_k_dense_replace": 3, "kv_lora_rank": 8, "q_lora_rank": None, "num_key_value_heads": 4}
-        | {"n_group": 1, "topk_group": 1, "n_shared_experts": 1}
-    )
-    for config in (gemma, deepseek, llama(num_hidden_layers=DEEP, tie_word_embeddings=True)):
+    for config in (gemma, deepseek(), llama(num_hidden_layers=DEEP, tie_word_embeddings=True)):
         check(Request(model=config, peft={**LORA, "target_modules": ["q_proj", "o_proj"]}))
         check(Request(model=config))
     last = Recipe(train_only=["last=2", "norm"])

@@ -133,12 +133,13 @@ def test_what_is_of_transformers_alone_is_refused(options: dict[str, Any], messa
         inspect(write(tmp_path, SMALL), count_only=True, **options)
 
 
-def test_a_denoiser_whose_step_is_not_known_is_counted_and_says_so(tmp_path: Path) -> None:
+def test_flux_has_a_lora_on_its_joint_attention_and_a_step_on_packed_latents(tmp_path: Path) -> None:
     sizes = {"num_layers": 2, "num_single_layers": 3, "attention_head_dim": 16, "num_attention_heads": 2}
     config = {"_class_name": "FluxTransformer2DModel", "_diffusers_version": "0.30.0", **sizes}
     config |= {"joint_attention_dim": 32, "pooled_projection_dim": 32, "in_channels": 4, "axes_dims_rope": [4, 4, 8]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    report = inspector.inspect(str(tmp_path), peft=inspector.LoraOptions(r=4))
+    recipe = inspector.Recipe(image_size="128x64")
+    report = inspector.inspect(str(tmp_path), peft=inspector.LoraOptions(r=4), recipe=recipe)
     with torch.device("meta"):
         real = diffusers.FluxTransformer2DModel.from_config(config)
     assert report.parameters.base == sum(item.numel() for item in real.parameters())
@@ -146,8 +147,26 @@ def test_a_denoiser_whose_step_is_not_known_is_counted_and_says_so(tmp_path: Pat
     assert report.adapter.targets is not None
     # Twelve layers of each double block, and four of each single one.
     assert report.adapter.targets.matched_count == 2 * 12 + 3 * 3
+    assert report.training is not None
+    assert [(item.name, item.shape) for item in report.training.inputs or ()][:2] == [
+        ("latents", (1, 1, 8, 16)),
+        ("encoder_hidden_states", (1, 512, 32)),
+    ]
+    odd = inspector.inspect(str(tmp_path), recipe=inspector.Recipe(image_size="72x64"))
+    assert odd.training is None
+    assert any("`image_size` in steps of 16" in item.message for item in odd.warnings)
+
+
+def test_a_denoiser_whose_step_is_not_known_is_counted_and_says_so(tmp_path: Path) -> None:
+    config = {"_class_name": "AuraFlowTransformer2DModel", "_diffusers_version": "0.30.0", "num_mmdit_layers": 1}
+    config |= {"num_single_dit_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = inspector.inspect(str(tmp_path))
+    with torch.device("meta"):
+        real = diffusers.AuraFlowTransformer2DModel.from_config(config)
+    assert report.parameters.base == sum(item.numel() for item in real.parameters())
     assert report.training is None
-    assert any("FluxTransformer2DModel of diffusers is not known here" in item.message for item in report.warnings)
+    assert any("AuraFlowTransformer2DModel of diffusers is not known here" in item.message for item in report.warnings)
 
 
 def test_another_attention_is_refused(tmp_path: Path) -> None:

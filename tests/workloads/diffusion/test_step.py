@@ -19,7 +19,7 @@ from inspector.workloads.batch import make_batch_inputs
 from inspector.workloads.inputs import Input
 from tests.evidence.truth.rank_page import build_platform
 from tests.trace.cpu_truth import adamw, assert_aligned, meta_step, profiled_events
-from tests.workloads.diffusion.small_denoisers import ON_CUDA, RECIPE, SDXL, TARGETS, UNET, build
+from tests.workloads.diffusion.small_denoisers import ON_CUDA, RECIPE, SDXL, TARGETS, UNET, build, one_timestep
 
 diffusers: Any = pytest.importorskip("diffusers", reason="diffusers is an extra")
 
@@ -99,6 +99,6 @@ def test_a_step_takes_what_the_script_of_diffusers_takes(fields: dict[str, Any],
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_takes_event_by_event_what_torchs_cuda_code_takes(name: str) -> None:
     platform = build_platform(ON_CUDA_CODE)
-    with apply_cuda_rules(platform):
+    with apply_cuda_rules(platform), one_timestep():
         ours = meta_step(lambda device: build(device, **ON_CUDA[name]), adamw, steps=(1, 2), platform=platform)
     assert ours == ON_CUDA_CODE["steps"][name]

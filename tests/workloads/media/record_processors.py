@@ -1,4 +1,4 @@
-"""Record what transformers' own image processors make of images of several sizes; needs pillow.
+"""Record what transformers' own image processors make of images of several sizes; needs pillow and torchvision.
 
     python -m tests.workloads.media.record_processors
 
@@ -48,7 +48,24 @@ CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "glm4v",
         {"size": {"shortest_edge": 784, "longest_edge": 40_000}, "patch_size": 4, "merge_size": 2},
     ),
+    (
+        "LlavaOnevisionImageProcessor",
+        "llava_onevision",
+        {
+            "size": {"height": 32, "width": 32},
+            "image_grid_pinpoints": [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]],
+        },
+    ),
+    ("Llama4ImageProcessor", "llama4", {"size": {"height": 32, "width": 32}, "max_patches": 6}),
+    ("Idefics2ImageProcessor", "idefics2", {"size": {"shortest_edge": 40, "longest_edge": 96}}),
+    (
+        "Idefics2ImageProcessor",
+        "idefics2",
+        {"size": {"shortest_edge": 40, "longest_edge": 96}, "do_image_splitting": True},
+    ),
 )
+# Those that need torchvision.
+WITHOUT_PIL = ("Llama4ImageProcessor",)
 RECORDED = Path(__file__).with_name("recorded_processors.json")
 
 
@@ -58,11 +75,12 @@ def main() -> None:
 
     rows = []
     for name, module, settings in CASES:
-        path = f"transformers.models.{module}.image_processing_pil_{module}"
-        processor = getattr(importlib.import_module(path), f"{name}Pil")(**settings)
+        pil = "" if name in WITHOUT_PIL else "pil_"
+        path = f"transformers.models.{module}.image_processing_{pil}{module}"
+        processor = getattr(importlib.import_module(path), f"{name}Pil" if pil else name)(**settings)
         for width, height in SIZES:
             image = Image.fromarray(np.full((height, width, 3), 128, dtype=np.uint8))
-            nested = [[image]] if name.startswith(("Idefics3", "SmolVLM", "Mllama")) else [image]
+            nested = [[image]] if name.startswith(("Idefics", "SmolVLM", "Mllama")) else [image]
             made = processor(nested, return_tensors="pt")
             tensors = {key: list(value.shape) for key, value in made.items() if hasattr(value, "shape")}
             grids = {

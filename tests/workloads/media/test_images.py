@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from inspector.workloads.inputs import BatchError
+from inspector.workloads.media import tiles  # noqa: F401  # it registers its processors
 from inspector.workloads.media.images import Pictures, find_processor, make_images
-from inspector.workloads.media.sizes import fit_canvas, resize_native
+from inspector.workloads.media.sizes import count_unpadded_features, fit_canvas, resize_native
 from tests.workloads.media.record_processors import RECORDED
 
 ROWS = json.loads(RECORDED.read_text())
@@ -25,6 +26,7 @@ VISION = {
     "temporal_patch_size": 2,
     "in_channels": 3,
     "max_num_tiles": 4,
+    "pixel_shuffle_ratio": 0.5,
     "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
 }
 
@@ -35,7 +37,11 @@ class Model:
     def __init__(self, **vision: Any) -> None:
         vision_config = SimpleNamespace(**{**VISION, **vision})
         self.config = SimpleNamespace(
-            model_type="none", vision_config=vision_config, scale_factor=2, image_grid_pinpoints=[]
+            model_type="none",
+            vision_config=vision_config,
+            perceiver_config=SimpleNamespace(resampler_n_latents=4),
+            scale_factor=2,
+            image_grid_pinpoints=[],
         )
         self.shapes: list[tuple[int, ...]] = []
 
@@ -107,6 +113,22 @@ def test_more_tiles_than_any_processor_has_are_refused() -> None:
     pictures = Pictures(model=Model(), settings=settings, rows=1, count=1, size=(480, 640))
     with pytest.raises(BatchError, match="up to 1,000,000,000 tiles"):
         make_images("GotOcr2ImageProcessor", pictures)
+
+
+def test_features_of_too_many_tiles_are_scaled_down() -> None:
+    """As LlavaOnevisionProcessor._get_number_of_features, by hand: 6 x 6 tiles of 27 x 27 for 9 of them."""
+    assert count_unpadded_features((2304, 2304), (27, 27), (6, 6)) == 162 * 162 + 162
+    assert count_unpadded_features((2304, 2304), (27, 27), (6, 6), 9) == 81 * 81 + 81
+    assert count_unpadded_features((768, 768), (27, 27), (2, 2), 9) == 54 * 54 + 54
+
+
+def test_several_images_of_llava_onevision_are_not_cut() -> None:
+    row = next(item for item in ROWS if item["processor"] == "LlavaOnevisionImageProcessor")
+    pictures = Pictures(model=Model(), settings=row["settings"], rows=3, count=2, size=(48, 64))
+    made = make_images(row["processor"], pictures)
+    assert made.inputs["pixel_values"].shape == (6, 1, 3, 32, 32)
+    assert made.inputs["batch_num_images"].on("cpu").tolist() == [2, 2, 2]
+    assert made.tokens == 8 * 8 + 1
 
 
 def test_a_small_image_gets_one_tile_of_a_canvas() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -142,7 +142,7 @@ def prepare_stage(model: Any, recipe: Recipe) -> None:
 
 def run_stage(
     model: nn.Module,
-    batch: Mapping[str, Any],
+    batch: MutableMapping[str, Any],
     optimizer: torch.optim.Optimizer,
     on_phase: OnPhase,
     recipe: Recipe,

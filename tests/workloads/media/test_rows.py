@@ -145,11 +145,12 @@ def test_images_in_float32_for_weights_in_bfloat16_stop_as_in_a_real_step_and_mi
     vision |= {"projector_input_dim": 48, "projector_output_dim": 48}
     text = {**sizes, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 48, "intermediate_size_mlp": 48}
     text |= {"num_local_experts": 2, "vocab_size": 128, "pad_token_id": 0}
-    config = transformers.Llama4Config(vision_config=vision, text_config=text, image_token_id=9)
+    config = transformers.Llama4Config(vision_config=vision, text_config=text, image_token_index=9)
     config.architectures = ["Llama4ForConditionalGeneration"]
     recipe = {"images": 1, "seq_len": 256, "gradient_checkpointing": True}
     stopped = inspector.inspect(config, dtype="bfloat16", recipe=recipe)
-    assert "its inputs are float32; use `dtype=float32` or `mixed_precision=bf16`" in stopped.warnings[0].message
+    said = next(item.message for item in stopped.warnings if item.code == "not-traced")
+    assert "its inputs are float32; use `dtype=float32` or `mixed_precision=bf16`" in said
     traced = inspector.inspect(config, dtype="bfloat16", recipe={**recipe, "mixed_precision": "bf16"})
     assert traced.training is not None
     assert traced.training.media is not None

@@ -46,8 +46,12 @@ def _one_hot(indices: Tensor, num_classes: int = -1) -> Tensor:
 def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Add a bias in place to the product of values that are no contiguous rows.
 
-    Under a mode torch takes every tensor for a subclass, and adds out of place (ATen/native/Linear.cpp).
+    Under a mode torch takes every tensor for a subclass, and adds out of place (ATen/native/Linear.cpp). And meta
+    multiplies what no device does: tensors of two dtypes.
     """
+    if values.dtype is not weight.dtype:
+        names = (str(item.dtype).removeprefix("torch.") for item in (values, weight))
+        raise RuntimeError(f"expected m1 and m2 to have the same dtype, but got: {' != '.join(names)}")
     if bias is None or values.dim() <= 2 or values.is_contiguous():
         result: Tensor = torch.ops.aten.linear.default.decompose(values, weight, bias)
         return result

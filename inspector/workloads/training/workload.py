@@ -67,6 +67,7 @@ _FLOAT32_INPUTS = "as a real step does: its inputs are float32; use `dtype=float
 _ADVICE = {
     "Input type (float) and bias type": _FLOAT32_INPUTS,
     "expected scalar type torch.float32 but found": _FLOAT32_INPUTS,
+    "the same dtype, but got: float32 !=": _FLOAT32_INPUTS,
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
     f'leave it out: `targets="all-linear"` `exclude_targets={_ROUTERS}` (exclude_modules in a PEFT configuration)',
     "if no padding token is defined": "as a real step does: use `batch_size=1`",

@@ -153,3 +153,7 @@ def test_images_of_llama_4_are_traced_with_checkpointing_and_mixed_precision() -
     assert traced.training.media is not None
     # 640 x 480 pixels in tiles of 16 x 16: 3 x 4 and the whole one, four tokens each.
     assert traced.training.media.tokens == 13 * 4
+    # Its tower takes pixels as they are, and no device multiplies tensors of two dtypes.
+    stopped = inspector.inspect(config, dtype="bfloat16", recipe={**recipe, "mixed_precision": "no"})
+    said = next(item.message for item in stopped.warnings if item.code == "not-traced")
+    assert "its inputs are float32; use `dtype=float32` or `mixed_precision=bf16`" in said

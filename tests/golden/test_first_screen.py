@@ -255,6 +255,13 @@ def test_the_parts_on_the_first_screen_add_up_to_the_peak() -> None:
     assert total == QWQ_LORA.memory.total_bytes  # type: ignore[union-attr]
 
 
+def test_what_takes_most_is_named_before_what_could_be_turned_up() -> None:
+    """Where there is no room for both: a remainder of more than half of the peak would say nothing of it."""
+    text = print_report(dataclasses.replace(QWQ_LORA, quantization=QUANTIZED, fit=tuple(judge(1, 1) for _ in range(4))))
+    assert "still fits" not in text
+    assert len(re.findall(r"^  .+? +[\d,]+ +[\d.]+ [GM]iB +[\d.]+ %$", text, re.MULTILINE)) >= 4
+
+
 def test_without_a_traced_step_the_first_screen_has_the_static_bytes() -> None:
     text = print_report(dataclasses.replace(QWQ_LORA, memory=None, fit=None))
     assert re.search(r"static bytes +67,675,236,864", text)

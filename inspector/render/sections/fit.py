@@ -69,12 +69,12 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False, at_most: bool = F
     size = format_bytes(abs(verdict.headroom_bytes))
     if verdict.outcome is Fit.TIGHT:
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
-        return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
+        return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are uncertain ({parts})"
     if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
         return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
     by = f"{'at most ' if at_most else ''}{size} to spare" if verdict.fits else f"at least {size} are missing"
     if verdict.lies_in_pieces:
-        by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
+        by = f"what is allocated fits, but memory is fragmented: at least {size} are missing"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
     # With the context, as the total has it: what is to spare is what the total leaves.
     size = format_bytes(verdict.usable_bytes + verdict.overhead_bytes)

@@ -71,7 +71,9 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False, at_most: bool = F
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
         return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are uncertain ({parts})"
     if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
-        return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
+        count = verdict.cards.count
+        held = "one such card does" if count == 1 else f"{count:,} of these cards do"
+        return f"no, {held} not hold the state of the run"
     by = f"{'at most ' if at_most else ''}{size} to spare" if verdict.fits else f"at least {size} are missing"
     if verdict.lies_in_pieces:
         by = f"what is allocated fits, but memory is fragmented: at least {size} are missing"
@@ -103,9 +105,12 @@ def describe_cards(verdict: Verdict, search: Search | None = None) -> str | None
         differing += f"; {len(ranks.classes) - _MOST_CLASSES} more kinds" if len(ranks.classes) > _MOST_CLASSES else ""
         differing += " on each node" if differing and ranks.copies is not None else ""
         return f"{which} of {ranks.world_size:,} {each}, {ranks.strategy}{more}{f'; {differing}' if differing else ''}"
+    if cards.fewest_count is not None:
+        over = "" if cards.fewest_count == 1 else "sharded over more, "
+        return f"judged on one card alone; {over}{_describe_fewest(cards)}"
     least = "no number of these cards holds it"
     if cards.least_count is not None:
-        least = f"at least {_count_cards(cards.least_count)}"
+        least = "one such card" if cards.least_count == 1 else f"at least {_count_cards(cards.least_count)}"
     state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer state"
     if cards.sharding is None:
         return (
@@ -124,7 +129,11 @@ def _describe_fewest(cards: Cards) -> str:
     """Say how many cards a sharded run takes, or how many its state does and how the rest is found."""
     if cards.fewest_count is not None:
         count = cards.fewest_count
-        return "one such card is enough" if count == 1 else f"at least {_count_cards(count)} are needed"
+        return (
+            "one such card is enough, with nothing sharded"
+            if count == 1
+            else f"at least {_count_cards(count)} are needed"
+        )
     state = "" if cards.least_count is None else f"its state alone takes {_count_cards(cards.least_count)}, "
     return f"{state}--fit gpus finds how many it takes"
 

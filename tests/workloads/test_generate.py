@@ -186,7 +186,7 @@ def test_the_parts_of_a_generation_add_up_and_its_cache_is_one_of_them() -> None
     ("arguments", "message"),
     [
         ({"recipe": {"optimizer": "sgd"}}, "`optimizer` means nothing to the workload generate"),
-        ({"recipe": {"seq_len": 64}}, "say `prompt_len` and `new_tokens`"),
+        ({"recipe": {"seq_len": 64}}, "give `prompt_len` and `new_tokens`"),
         ({"recipe": {"stage": "dpo"}}, "`stage` means nothing to the workload generate"),
         ({"preparation": "axolotl"}, "`preparation` is about training"),
         ({"recipe": {"new_tokens": 0}}, "`new_tokens`"),
@@ -201,9 +201,9 @@ def test_what_means_nothing_to_a_generation_is_refused(arguments: dict[str, Any]
 
 
 def test_a_setting_of_generation_is_refused_in_training() -> None:
-    with pytest.raises(inspector.UsageError, match=r"`prompt_len` is about `stage=dpo` .* or `workload=generate`"):
+    with pytest.raises(inspector.UsageError, match=r"`prompt_len` applies to `stage=dpo`, .*, or `workload=generate`"):
         inspector.inspect(llama(), recipe={"prompt_len": 64})
-    with pytest.raises(inspector.UsageError, match="`new_tokens` means nothing to the workload training"):
+    with pytest.raises(inspector.UsageError, match="workload training: add `workload=generate`, or drop it"):
         inspector.inspect(llama(), recipe={"stage": "dpo", "new_tokens": 64})
 
 
@@ -283,7 +283,7 @@ def test_a_table_of_contexts_says_what_each_takes_and_why_one_does_not_run() -> 
         (("--generate", "--engine", "vllm"), "--generate has no effect with --engine"),
         (("--context", "4k", "--engine", "vllm"), "--context has no effect with --engine"),
         (("--generate", "--prompt-len", "2k"), "has learned 1,024 positions"),
-        (("--context", "4k"), "--context is of a generation"),
+        (("--context", "4k"), "--context belongs to a generation"),
         (("--cache", "static"), "--cache means nothing to the workload training"),
     ],
 )

@@ -185,9 +185,9 @@ def test_the_parts_of_a_generation_add_up_and_its_cache_is_one_of_them() -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"recipe": {"optimizer": "sgd"}}, "`optimizer` means nothing to the workload generate"),
+        ({"recipe": {"optimizer": "sgd"}}, "`optimizer` has no effect on the workload generate"),
         ({"recipe": {"seq_len": 64}}, "give `prompt_len` and `new_tokens`"),
-        ({"recipe": {"stage": "dpo"}}, "`stage` means nothing to the workload generate"),
+        ({"recipe": {"stage": "dpo"}}, "`stage` has no effect on the workload generate"),
         ({"preparation": "axolotl"}, "`preparation` is about training"),
         ({"recipe": {"new_tokens": 0}}, "`new_tokens`"),
         ({"recipe": {"cache": "paged"}}, "`cache`"),
@@ -278,13 +278,13 @@ def test_a_table_of_contexts_says_what_each_takes_and_why_one_does_not_run() -> 
         (("--generate", "--new-tokens", "1000000000"), "--new-tokens"),
         (("--generate", "--context", "4k,x"), "is no number of tokens"),
         (("--generate", "--workload", "forward"), "exclude each other"),
-        (("--generate", "--optimizer", "sgd"), "--optimizer means nothing to the workload generate"),
+        (("--generate", "--optimizer", "sgd"), "--optimizer has no effect on the workload generate"),
         (("--generate", "--lora", "r=8,dropout=0.1"), "dropout"),
         (("--generate", "--engine", "vllm"), "--generate has no effect with --engine"),
         (("--context", "4k", "--engine", "vllm"), "--context has no effect with --engine"),
         (("--generate", "--prompt-len", "2k"), "has learned 1,024 positions"),
         (("--context", "4k"), "--context belongs to a generation"),
-        (("--cache", "static"), "--cache means nothing to the workload training"),
+        (("--cache", "static"), "--cache has no effect on the workload training"),
     ],
 )
 def test_contradicting_options_are_one_line_and_exit_with_2(arguments: tuple[str, ...], words: str) -> None:

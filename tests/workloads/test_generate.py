@@ -191,11 +191,11 @@ def test_the_parts_of_a_generation_add_up_and_its_cache_is_one_of_them() -> None
         ({"preparation": "axolotl"}, "`preparation` is about training"),
         ({"recipe": {"new_tokens": 0}}, "`new_tokens`"),
         ({"recipe": {"cache": "paged"}}, "`cache`"),
-        ({"peft": inspector.LoraOptions(r=4, dropout=0.1)}, "the dropout of an adapter means nothing"),
+        ({"peft": inspector.LoraOptions(r=4, dropout=0.1)}, "the dropout of an adapter has no effect"),
         ({"fit": "seq-len", "gpu": "4090"}, "use prompt-len or new-tokens"),
     ],
 )
-def test_what_means_nothing_to_a_generation_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_what_has_no_effect_on_a_generation_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(inspector.UsageError, match=message):
         inspector.inspect(llama(), workload="generate", **arguments)
 
